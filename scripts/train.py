@@ -1,0 +1,59 @@
+"""Train a model of the zoo: ``python scripts/train.py model=ram``; without arguments, list the models."""
+
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from zoo.command_line import errors_as_sentences
+from zoo.config import check_choices, help_text, plain, register, with_available_data
+from zoo.runs import train
+from zoo.training import Interrupted
+
+
+@hydra.main(version_base="1.3", config_path="../configs", config_name="train")
+def run(config: DictConfig) -> None:
+    """Train one configuration in its own folder."""
+    choices, overrides = HydraConfig.get().runtime.choices, list(HydraConfig.get().overrides.task)
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    with errors_as_sentences():
+        if config.resume:
+            if overrides != [f"resume={config.resume}"]:
+                raise ValueError("a run is resumed as it was configured; give resume=RUN and nothing else")
+            settings = OmegaConf.load(existing_config(folder))
+        else:
+            settings = with_available_data(config, choices, overrides)
+        try:
+            outcome = train(plain(settings), folder, f"python scripts/train.py {' '.join(overrides)}")
+        except Interrupted as stop:
+            print(f"\n{stop}, and saved. Go on with:  python scripts/train.py resume={relative(folder)}")
+            sys.exit(130)
+        if outcome.summary:
+            print(f"\n{outcome.summary}")
+            print(f"everything is in {relative(folder)}/: glimpses.png, glimpses.gif, metrics.csv, status.json")
+            print(f"look closer:  python scripts/evaluate.py checkpoint={relative(folder)}/checkpoints/last.ckpt")
+
+
+def existing_config(folder: Path) -> Path:
+    """Find the configuration of the run to resume."""
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise FileNotFoundError(f"{relative(folder)} holds no run: there is no config.yaml in it")
+    return path
+
+
+def relative(path: Path) -> Path:
+    """Shorten a path below the current folder."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 1 or {"-h", "--help"} & set(sys.argv):
+        print(help_text())
+    else:
+        register()
+        with errors_as_sentences():
+            check_choices(sys.argv[1:])
+        run()

@@ -1,0 +1,213 @@
+import copy
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zoo.data import Batches, ImageSet
+
+sizes = st.integers(1, 60)
+batch_sizes = st.integers(1, 20)
+world_sizes = st.integers(1, 5)
+seeds = st.integers(0, 2**40)
+
+
+def indices(batches):
+    """Labels of each batch, which are the indices of its pictures in `numbered` sets."""
+    return [labels.tolist() for _, labels in batches]
+
+
+def flat(lists):
+    return [index for part in lists for index in part]
+
+
+def make(size):
+    return ImageSet(torch.zeros(size, 1, 1, 1, dtype=torch.uint8), torch.arange(size))
+
+
+class TestInOrder:
+    def test_batches_follow_the_order_of_the_set_and_the_last_may_be_smaller(self, numbered):
+        assert indices(Batches(numbered(5), 2)) == [[0, 1], [2, 3], [4]]
+
+    def test_every_epoch_is_the_same(self, numbered):
+        batches = Batches(numbered(5), 2)
+        first = indices(batches)
+        batches.set_epoch(1)
+        assert indices(batches) == first
+
+    @given(size=sizes, batch_size=batch_sizes, world_size=world_sizes)
+    def test_the_ranks_cover_the_set_exactly_once(self, size, batch_size, world_size):
+        ranks = [
+            indices(Batches(make(size), batch_size, None, rank, world_size)) for rank in range(world_size)
+        ]
+        assert sorted(flat(flat(ranks))) == list(range(size))
+        assert max(map(len, ranks)) - min(map(len, ranks)) <= 1
+
+
+class TestShuffled:
+    @given(size=sizes, batch_size=batch_sizes, seed=seeds, epoch=st.integers(0, 1000))
+    def test_an_epoch_gives_every_picture_once(self, size, batch_size, seed, epoch):
+        batches = Batches(make(size), batch_size, seed)
+        batches.set_epoch(epoch)
+        assert sorted(flat(indices(batches))) == list(range(size))
+
+    @given(size=sizes, batch_size=batch_sizes, world_size=world_sizes, seed=seeds)
+    def test_the_ranks_cover_the_set_with_equal_shares_and_as_few_repeats_as_possible(
+        self, size, batch_size, world_size, seed
+    ):
+        ranks = [
+            indices(Batches(make(size), batch_size, seed, rank, world_size)) for rank in range(world_size)
+        ]
+        assert len({tuple(map(len, rank)) for rank in ranks}) == 1
+        given_out = flat(flat(ranks))
+        assert set(given_out) == set(range(size))
+        assert len(given_out) < size + world_size
+
+    def test_the_order_depends_on_seed_and_epoch_and_not_on_their_sum(self, numbered):
+        orders = set()
+        for seed in range(5):
+            for epoch in range(5):
+                batches = Batches(numbered(30), 30, seed)
+                batches.set_epoch(epoch)
+                orders.add(tuple(indices(batches)[0]))
+        assert len(orders) == 25
+
+    def test_the_same_seed_and_epoch_give_the_same_order(self, numbered):
+        assert indices(Batches(numbered(30), 7, seed=3)) == indices(Batches(numbered(30), 7, seed=3))
+
+    def test_the_order_neither_uses_nor_changes_the_global_random_state(self, numbered):
+        torch.manual_seed(1)
+        before = torch.get_rng_state()
+        first = indices(Batches(numbered(30), 7, seed=3))
+        assert torch.equal(torch.get_rng_state(), before)
+        torch.manual_seed(2)
+        assert indices(Batches(numbered(30), 7, seed=3)) == first
+
+    def test_iterating_again_repeats_the_epoch_until_another_is_set(self, numbered):
+        batches = Batches(numbered(30), 7, seed=3)
+        first = indices(batches)
+        assert indices(batches) == first
+        batches.set_epoch(1)
+        assert indices(batches) != first
+
+
+def test_pictures_come_with_their_labels():
+    images = torch.arange(20, dtype=torch.uint8).reshape(20, 1, 1, 1)
+    for pictures, labels in Batches(ImageSet(images, torch.arange(20)), 6, seed=0):
+        assert pictures.flatten().tolist() == labels.tolist()
+        assert pictures.dtype == torch.uint8
+
+
+@given(
+    size=sizes,
+    batch_size=batch_sizes,
+    seed=st.none() | seeds,
+    share=st.tuples(st.integers(0, 4), world_sizes).filter(lambda share: share[0] < share[1]),
+)
+def test_the_length_is_the_number_of_batches(size, batch_size, seed, share):
+    batches = Batches(make(size), batch_size, seed, *share)
+    assert len(batches) == len(indices(batches))
+
+
+class TestResuming:
+    @given(size=sizes, batch_size=batch_sizes, seed=st.none() | seeds, data=st.data())
+    def test_a_loaded_state_goes_on_with_exactly_the_batches_not_yet_given(
+        self, size, batch_size, seed, data
+    ):
+        batches, whole = (Batches(make(size), batch_size, seed) for _ in range(2))
+        for loader in (batches, whole):
+            loader.set_epoch(2)
+        stop = data.draw(st.integers(0, len(batches)))
+        iterator = iter(batches)
+        before = [next(iterator)[1].tolist() for _ in range(stop)]
+        resumed = Batches(make(size), batch_size, seed)
+        resumed.load_state_dict(batches.state_dict())
+        assert before + indices(resumed) == indices(whole)
+
+    def test_the_pass_after_the_resumed_one_is_whole(self, numbered):
+        batches = Batches(numbered(10), 3, seed=0)
+        whole = indices(batches)
+        batches.load_state_dict({"epoch": 0, "given": 2})
+        assert indices(batches) == whole[2:]
+        assert indices(batches) == whole
+
+    def test_the_state_counts_the_batches_given_and_survives_saving(self, numbered):
+        batches = Batches(numbered(10), 3, seed=0)
+        assert batches.state_dict() == {"epoch": 0, "given": 0}
+        iterator = iter(batches)
+        assert batches.state_dict() == {"epoch": 0, "given": 0}
+        next(iterator), next(iterator)
+        assert batches.state_dict() == {"epoch": 0, "given": 2}
+        assert all(type(value) is int for value in batches.state_dict().values())
+
+    def test_a_saved_state_does_not_change_with_what_is_given_later(self, numbered):
+        batches = Batches(numbered(10), 3, seed=0)
+        iterator = iter(batches)
+        next(iterator)
+        state = batches.state_dict()
+        kept = copy.deepcopy(state)
+        next(iterator)
+        assert state == kept
+
+    def test_the_count_goes_on_from_a_loaded_state(self, numbered):
+        batches = Batches(numbered(10), 3, seed=0)
+        batches.load_state_dict({"epoch": 4, "given": 1})
+        assert batches.state_dict() == {"epoch": 4, "given": 1}
+        next(iter(batches))
+        assert batches.state_dict() == {"epoch": 4, "given": 2}
+
+    def test_setting_the_loaded_epoch_keeps_the_position_and_another_drops_it(self, numbered):
+        batches = Batches(numbered(10), 3, seed=0)
+        batches.load_state_dict({"epoch": 4, "given": 2})
+        batches.set_epoch(4)
+        assert len(indices(batches)) == 2
+        batches.load_state_dict({"epoch": 4, "given": 2})
+        batches.set_epoch(5)
+        assert batches.state_dict() == {"epoch": 5, "given": 0}
+        assert len(indices(batches)) == 4
+
+    def test_an_iterator_that_was_made_before_follows_the_state_and_the_epoch(self, numbered):
+        batches, expected = (Batches(numbered(10), 3, seed=0) for _ in range(2))
+        iterator = iter(batches)
+        batches.load_state_dict({"epoch": 4, "given": 1})
+        expected.set_epoch(4)
+        assert indices(iterator) == indices(expected)[1:]
+
+    def test_an_iterator_nobody_used_does_not_use_up_the_position(self, numbered):
+        batches = Batches(numbered(10), 3, seed=0)
+        batches.load_state_dict({"epoch": 0, "given": 2})
+        iter(batches)
+        assert len(indices(batches)) == 2
+
+    def test_the_length_stays_that_of_the_whole_epoch(self, numbered):
+        batches = Batches(numbered(10), 3, seed=0)
+        batches.load_state_dict({"epoch": 0, "given": 2})
+        assert len(batches) == 4
+
+    @pytest.mark.parametrize("given", [5, -1])
+    def test_a_state_of_another_run_is_an_error(self, numbered, given):
+        with pytest.raises(
+            ValueError, match=f"{given} batches of the epoch were given, but it has 4; resume with"
+        ):
+            Batches(numbered(10), 3, seed=0).load_state_dict({"epoch": 0, "given": given})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"seed": -1}, "seed must be 0 or more, got -1"),
+        ({"rank": 2, "world_size": 2}, "rank must lie between 0 and world_size - 1, got 2 of 2"),
+        ({"rank": -1}, "rank must lie between"),
+    ],
+)
+def test_a_number_out_of_range_is_an_error(numbered, arguments, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        Batches(numbered(3), **{"batch_size": 1} | arguments)
+
+
+def test_an_empty_set_is_an_error(numbered):
+    with pytest.raises(ValueError, match="no pictures to make batches of"):
+        Batches(numbered(0), 1)

@@ -1,0 +1,207 @@
+import pytest
+import torch
+from PIL import Image
+
+from zoo.data import load_image_folder
+
+
+def paint(folder, number, colour=128, mode="L", size=(8, 6)):
+    """Save `number` pictures of one colour; the size is width × height, as PIL has it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(number):
+        Image.new(mode, size, colour).save(folder / f"{i}.png")
+
+
+@pytest.fixture
+def flat(tmp_path):
+    """Sixty dark cats and forty light dogs, in one folder for each class."""
+    root = tmp_path / "pets"
+    paint(root / "cat", 60, 20)
+    paint(root / "dog", 40, 200)
+    return root
+
+
+@pytest.fixture
+def divided(tmp_path):
+    """Twenty pictures of each class to train on and three of each to test."""
+    root = tmp_path / "pets"
+    for part, number in (("train", 20), ("test", 3)):
+        paint(root / part / "cat", number, 20)
+        paint(root / part / "dog", number, 200)
+    return root
+
+
+def grey_of(part):
+    """Grey level of each class, which tells whether pictures kept their labels."""
+    return {
+        label: part.images[part.labels == label].unique().tolist() for label in part.labels.unique().tolist()
+    }
+
+
+class TestFlat:
+    def test_it_is_divided_into_eight_one_and_one_tenths_with_classes_in_proportion(self, flat):
+        data = load_image_folder(flat)
+        assert data.train.labels.bincount().tolist() == [48, 32]
+        assert data.validation.labels.bincount().tolist() == [6, 4]
+        assert data.load_test().labels.bincount().tolist() == [6, 4]
+
+    def test_pictures_keep_their_labels(self, flat):
+        data = load_image_folder(flat)
+        for part in (data.train, data.validation, data.load_test()):
+            assert grey_of(part) == {0: [20], 1: [200]}
+
+    def test_no_picture_is_in_two_parts(self, tmp_path):
+        for name, offset in (("a", 0), ("b", 50)):
+            for i in range(50):
+                paint(tmp_path / name / str(i), 1, offset + i)
+                (tmp_path / name / str(i) / "0.png").rename(tmp_path / name / f"{i}.png")
+                (tmp_path / name / str(i)).rmdir()
+        data = load_image_folder(tmp_path)
+        parts = [part.images[:, 0, 0, 0].tolist() for part in (data.train, data.validation, data.load_test())]
+        assert sorted(sum(parts, [])) == list(range(100))
+
+    def test_it_is_named_after_its_folder_and_its_classes_after_theirs(self, flat):
+        data = load_image_folder(flat)
+        assert data.name == "pets"
+        assert data.classes == ("cat", "dog")
+
+    def test_validation_may_be_a_number(self, flat):
+        data = load_image_folder(flat, validation=30)
+        assert (len(data.train), len(data.validation), len(data.load_test())) == (60, 30, 10)
+
+    def test_validation_may_be_left_out(self, flat):
+        data = load_image_folder(flat, validation=0)
+        assert (len(data.train), data.validation) == (90, None)
+
+    def test_too_large_a_validation_set_is_an_error(self, flat):
+        with pytest.raises(ValueError, match="cannot hold out 90 of 90"):
+            load_image_folder(flat, validation=90)
+
+    def test_too_few_pictures_for_a_test_set_are_an_error(self, tmp_path):
+        paint(tmp_path / "cat", 1)
+        paint(tmp_path / "dog", 1)
+        with pytest.raises(ValueError, match="cannot hold out 1 of 2"):
+            load_image_folder(tmp_path)
+
+
+class TestDivided:
+    def test_the_given_parts_are_kept(self, divided):
+        data = load_image_folder(divided)
+        assert (len(data.train), len(data.validation), len(data.load_test())) == (36, 4, 6)
+        for part in (data.train, data.validation, data.load_test()):
+            assert grey_of(part) == {0: [20], 1: [200]}
+
+    def test_a_validation_folder_is_the_validation_set(self, divided):
+        paint(divided / "validation" / "dog", 5, 200)
+        data = load_image_folder(divided)
+        assert (len(data.train), data.validation.labels.tolist()) == (40, [1] * 5)
+
+    def test_a_validation_folder_and_a_number_contradict_each_other(self, divided):
+        paint(divided / "validation" / "dog", 5, 200)
+        with pytest.raises(ValueError, match="validation is the validation set; do not ask to hold out 4"):
+            load_image_folder(divided, validation=4)
+
+    @pytest.mark.parametrize("part", ["train", "test"])
+    def test_train_and_test_go_together(self, divided, part):
+        (divided / part).rename(divided.parent / "elsewhere")
+        with pytest.raises(ValueError, match=f"{part} has no folders in it"):
+            load_image_folder(divided)
+
+    @pytest.mark.parametrize("part", ["test", "validation"])
+    def test_a_class_without_training_pictures_is_an_error_at_once(self, divided, part):
+        paint(divided / part / "fish", 1)
+        with pytest.raises(ValueError, match="fish is a class without training pictures; .*cat, dog"):
+            load_image_folder(divided)
+
+    def test_a_class_without_test_pictures_keeps_the_others_labels(self, divided):
+        for picture in (divided / "test" / "cat").iterdir():
+            picture.unlink()
+        (divided / "test" / "cat").rmdir()
+        assert load_image_folder(divided).load_test().labels.tolist() == [1, 1, 1]
+
+    def test_test_pictures_are_not_decoded_before_they_are_asked_for(self, divided):
+        (divided / "test" / "dog" / "0.png").write_text("not a picture")
+        data = load_image_folder(divided)
+        with pytest.raises(ValueError, match=r"dog/0\.png cannot be read"):
+            data.load_test()
+
+
+class TestPictures:
+    def test_grey_pictures_have_one_channel(self, flat):
+        assert load_image_folder(flat).image_shape == (1, 6, 8)
+
+    def test_one_picture_in_colour_makes_all_colour(self, divided):
+        paint(divided / "train" / "cat", 1, (20, 20, 20), mode="RGB")
+        data = load_image_folder(divided)
+        assert data.image_shape == (3, 6, 8)
+        assert data.load_test().images.shape == (6, 3, 6, 8)
+
+    def test_the_training_pictures_decide_on_colour(self, divided):
+        paint(divided / "test" / "cat", 3, (20, 20, 20), mode="RGB")
+        data = load_image_folder(divided)
+        assert data.load_test().images.shape == (6, 1, 6, 8)
+
+    def test_pictures_of_one_size_stay_as_they_are_without_a_word(self, flat, caplog):
+        load_image_folder(flat)
+        assert not caplog.records
+
+    def test_pictures_of_different_sizes_get_the_median_size_and_the_user_is_told(self, divided, caplog):
+        paint(divided / "train" / "cat", 2, 20, size=(16, 3))
+        data = load_image_folder(divided)
+        assert data.image_shape == (1, 6, 8)
+        (record,) = caplog.records
+        assert record.name == "zoo.data"
+        assert "resized to 6 × 8" in record.getMessage()
+
+    def test_a_chosen_size_is_kept_without_a_word(self, divided, caplog):
+        paint(divided / "train" / "cat", 2, 20, size=(16, 3))
+        data = load_image_folder(divided, size=(10, 12))
+        assert data.image_shape == (1, 10, 12)
+        assert data.load_test().images.shape[1:] == (1, 10, 12)
+        assert not caplog.records
+
+    def test_an_impossible_size_is_an_error(self, flat):
+        with pytest.raises(ValueError, match=r"at least 1, got \(0, 8\)"):
+            load_image_folder(flat, size=(0, 8))
+
+    def test_the_background_is_the_median_of_the_border(self, tmp_path):
+        paint(tmp_path / "red", 10, (255, 51, 0), mode="RGB")
+        assert load_image_folder(tmp_path).background == (1.0, 0.2, 0.0)
+
+    def test_an_unreadable_picture_is_named(self, flat):
+        (flat / "cat" / "7.png").write_text("not a picture")
+        with pytest.raises(ValueError, match=r"cat/7\.png cannot be read as a picture"):
+            load_image_folder(flat, validation=0).load_test()
+
+    def test_names_that_begin_with_a_dot_are_left_out(self, flat):
+        (flat / "cat" / ".DS_Store").write_text("not a picture")
+        (flat / ".cache").mkdir()
+        assert load_image_folder(flat).classes == ("cat", "dog")
+
+    def test_the_split_seed_chooses_the_parts(self, tmp_path):
+        for i in range(40):
+            paint(tmp_path / "cat" / str(i), 1, i)
+            (tmp_path / "cat" / str(i) / "0.png").rename(tmp_path / "cat" / f"{i}.png")
+            (tmp_path / "cat" / str(i)).rmdir()
+        first, again, other = (load_image_folder(tmp_path, split_seed=seed) for seed in (0, 0, 1))
+        assert torch.equal(first.load_test().images, again.load_test().images)
+        assert torch.equal(first.validation.images, again.validation.images)
+        assert not torch.equal(first.load_test().images, other.load_test().images)
+
+
+class TestLayout:
+    def test_a_folder_that_does_not_exist_is_an_error(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match="there is no folder .*nowhere"):
+            load_image_folder(tmp_path / "nowhere")
+
+    def test_pictures_without_class_folders_are_an_error(self, tmp_path):
+        paint(tmp_path, 3)
+        with pytest.raises(ValueError, match="has no folders in it; put the pictures of each class"):
+            load_image_folder(tmp_path)
+
+    def test_an_empty_class_is_an_error(self, flat):
+        (flat / "fish").mkdir()
+        with pytest.raises(
+            ValueError, match="fish is empty; put the pictures of this class there or remove it"
+        ):
+            load_image_folder(flat)

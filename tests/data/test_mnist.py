@@ -1,0 +1,312 @@
+import gzip
+import os
+import re
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from zoo.data import MnistUnavailable, find_mnist, load_mnist, mnist
+from zoo.data.idx import TEST_FILES, TRAIN_FILES
+
+ZOO_DATA = os.environ.get("ZOO_DATA", "")
+HAVE_MNIST = all(Path(ZOO_DATA, "MNIST", "raw", name).is_file() for name in mnist.CHECKSUMS)
+with_mnist = pytest.mark.skipif(
+    not HAVE_MNIST, reason="needs the real digits: set ZOO_DATA to a folder with the four files in MNIST/raw"
+)
+
+IMAGES = torch.randint(0, 256, (40, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+LABELS = torch.arange(10, dtype=torch.uint8).repeat(4)
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch, tmp_path):
+    """No data and no mirror unless a test brings them, and a cache of its own for each test."""
+    monkeypatch.delenv("ZOO_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def refuse(url, patience):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(mnist, "fetch", refuse)
+
+
+@pytest.fixture
+def files(tmp_path, write_idx, monkeypatch):
+    """Name and content of four small files, whose checksums stand for those of MNIST."""
+    contents = {}
+    for (images, labels), size in ((TRAIN_FILES, 40), (TEST_FILES, 10)):
+        contents[images] = write_idx(tmp_path / "source" / images, IMAGES[:size])
+        contents[labels] = write_idx(tmp_path / "source" / labels, LABELS[:size])
+    monkeypatch.setattr(mnist, "CHECKSUMS", {name: mnist.md5(content) for name, content in contents.items()})
+    return contents
+
+
+@pytest.fixture
+def own_copy(files, tmp_path, monkeypatch):
+    """The folder with the four files below $ZOO_DATA."""
+    monkeypatch.setenv("ZOO_DATA", str(tmp_path / "data"))
+    folder = tmp_path / "data" / "MNIST" / "raw"
+    fill(folder, files)
+    return folder
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return tmp_path / "cache" / "reinforce-zoo" / "MNIST" / "raw"
+
+
+@pytest.fixture
+def mirror(files, monkeypatch):
+    """A network with the four files; gives the list of addresses that were asked for."""
+    asked = []
+
+    def fetch(url, patience):
+        asked.append(url)
+        return gzip.compress(files[url.rsplit("/", 1)[1].removesuffix(".gz")])
+
+    monkeypatch.setattr(mnist, "fetch", fetch)
+    return asked
+
+
+def fill(folder, files):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+
+
+def everything_below(folder):
+    return sorted(path.name for path in folder.rglob("*") if path.is_file())
+
+
+class TestOwnFiles:
+    def test_files_below_zoo_data_are_taken_from_there(self, own_copy):
+        assert find_mnist() == own_copy
+
+    @pytest.mark.parametrize("name", mnist.CHECKSUMS)
+    def test_a_wrong_checksum_is_an_error_that_names_the_file_and_the_cure(self, own_copy, name):
+        content = bytearray((own_copy / name).read_bytes())
+        content[-1] ^= 1
+        (own_copy / name).write_bytes(content)
+        with pytest.raises(
+            ValueError, match=f"{re.escape(str(own_copy / name))} .*md5.*delete it .*replace it"
+        ):
+            load_mnist(validation=10)
+
+    def test_zoo_data_without_mnist_is_mentioned_and_passed_over(
+        self, files, cache, monkeypatch, tmp_path, caplog
+    ):
+        fill(cache, files)
+        (tmp_path / "data").mkdir()
+        monkeypatch.setenv("ZOO_DATA", str(tmp_path / "data"))
+        assert find_mnist() == cache
+        (record,) = caplog.records
+        assert record.name == "zoo.data"
+        assert str(tmp_path / "data" / "MNIST" / "raw") in record.getMessage()
+
+    def test_no_word_is_lost_where_zoo_data_is_not_set(self, files, cache, caplog):
+        fill(cache, files)
+        assert find_mnist() == cache
+        assert not caplog.records
+
+    def test_the_cache_is_checked_like_any_other_folder(self, files, cache):
+        fill(cache, files)
+        (cache / TEST_FILES[1]).write_bytes(b"half")
+        with pytest.raises(ValueError, match=TEST_FILES[1]):
+            find_mnist()
+
+
+class TestDownload:
+    def test_missing_files_are_fetched_into_the_cache(self, mirror, files, cache):
+        assert find_mnist() == cache
+        assert {name: (cache / name).read_bytes() for name in files} == files
+
+    def test_they_are_fetched_once(self, mirror, cache):
+        find_mnist()
+        assert len(mirror) == 4
+        assert find_mnist() == cache
+        assert len(mirror) == 4
+
+    def test_zoo_data_is_preferred_to_the_cache_where_it_can_be_written_to(
+        self, mirror, monkeypatch, tmp_path
+    ):
+        (tmp_path / "data").mkdir()
+        monkeypatch.setenv("ZOO_DATA", str(tmp_path / "data"))
+        assert find_mnist() == tmp_path / "data" / "MNIST" / "raw"
+
+    def test_zoo_data_that_cannot_be_written_to_leaves_the_cache(self, mirror, cache, monkeypatch, tmp_path):
+        (tmp_path / "file").write_text("a file where a folder is expected")
+        monkeypatch.setenv("ZOO_DATA", str(tmp_path / "file"))
+        assert find_mnist() == cache
+
+    def test_nowhere_to_write_is_told(self, mirror, monkeypatch):
+        monkeypatch.setattr(mnist.os, "access", lambda path, mode: False)
+        with pytest.raises(MnistUnavailable, match="cannot be written to; set ZOO_DATA"):
+            find_mnist()
+
+    def test_only_missing_files_are_fetched(self, mirror, files, cache):
+        fill(cache, {name: files[name] for name in TRAIN_FILES})
+        find_mnist()
+        assert [url.rsplit("/", 1)[1] for url in mirror] == [f"{name}.gz" for name in TEST_FILES]
+
+    def test_a_damaged_file_beside_missing_ones_is_an_error(self, mirror, cache):
+        fill(cache, {TRAIN_FILES[0]: b"half"})
+        with pytest.raises(ValueError, match=TRAIN_FILES[0]):
+            find_mnist()
+        assert not mirror
+
+    @pytest.mark.parametrize(
+        "spoil",
+        [
+            pytest.param(lambda packed: b"<html>Please log in.</html>", id="a web page"),
+            pytest.param(lambda packed: packed[:-10], id="cut off"),
+            pytest.param(lambda packed: gzip.compress(b"other"), id="another file"),
+        ],
+    )
+    def test_a_mirror_with_wrong_content_is_passed_over(self, mirror, files, cache, monkeypatch, spoil):
+        good = mnist.fetch
+        first = []
+
+        def fetch(url, patience):
+            packed = good(url, patience)
+            first.append(url.rsplit("/", 1)[0]) if not first else None
+            return spoil(packed) if url.startswith(first[0]) else packed
+
+        monkeypatch.setattr(mnist, "fetch", fetch)
+        find_mnist()
+        assert {name: (cache / name).read_bytes() for name in files} == files
+
+    def test_wrong_content_from_every_mirror_is_never_kept(self, files, cache, monkeypatch):
+        monkeypatch.setattr(mnist, "fetch", lambda url, patience: gzip.compress(b"other"))
+        with pytest.raises(MnistUnavailable, match="wrong checksum"):
+            find_mnist()
+        assert everything_below(cache) == []
+
+    def test_without_a_network_every_address_that_was_tried_is_told(self, files):
+        with pytest.raises(MnistUnavailable) as error:
+            load_mnist()
+        from torchvision.datasets import MNIST
+
+        for address in MNIST.mirrors:
+            assert f"{address}{TRAIN_FILES[0]}.gz (no network)" in str(error.value)
+        assert "load_mnist_5k" in str(error.value)
+
+    def test_where_nothing_answers_it_gives_up_within_the_patience_over_all_mirrors(self, files, monkeypatch):
+        from zoo.data.download import fetch
+
+        release = threading.Event()
+
+        def hang(*args, **kwargs):
+            release.wait()
+            raise OSError("released")
+
+        monkeypatch.setattr("urllib.request.urlopen", hang)
+        monkeypatch.setattr(mnist, "fetch", fetch)
+        monkeypatch.setattr(mnist, "PATIENCE", 0.4)
+        find_mnist_is_quick = time.monotonic()
+        with pytest.raises(MnistUnavailable, match=r"no answer in 0\.2 seconds"):
+            find_mnist()
+        assert 0.3 < time.monotonic() - find_mnist_is_quick < 2
+        release.set()
+
+    def test_the_patience_is_ten_seconds(self):
+        assert mnist.PATIENCE == 10
+
+    @pytest.mark.parametrize("moment", ["fetch", "write_bytes", "replace"])
+    def test_an_interruption_leaves_nothing_half_written_and_the_next_call_works(
+        self, mirror, files, cache, monkeypatch, moment
+    ):
+        with monkeypatch.context() as patch:
+            interrupt(patch, moment, at_call=2)
+            with pytest.raises(KeyboardInterrupt):
+                find_mnist()
+        assert everything_below(cache) == [TRAIN_FILES[0]]
+        assert (cache / TRAIN_FILES[0]).read_bytes() == files[TRAIN_FILES[0]]
+        assert find_mnist() == cache
+        assert everything_below(cache) == sorted(files)
+
+    def test_a_full_disk_is_told(self, mirror, cache, monkeypatch):
+        def fail(self, content):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(Path, "write_bytes", fail)
+        with pytest.raises(MnistUnavailable, match="cannot be kept: .*No space left"):
+            find_mnist()
+        assert everything_below(cache) == []
+
+
+def interrupt(patch, moment, at_call):
+    """Let the user press Ctrl-C during the given call of a download's step, half way through it."""
+    owner = mnist if moment == "fetch" else Path
+    original = getattr(owner, moment)
+    calls = []
+
+    def interrupted(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == at_call:
+            if moment == "write_bytes":
+                original(args[0], args[1][: len(args[1]) // 2])
+            raise KeyboardInterrupt
+        return original(*args, **kwargs)
+
+    patch.setattr(owner, moment, interrupted)
+
+
+class TestLoading:
+    def test_the_digits_keep_their_labels(self, own_copy):
+        data = load_mnist(validation=0)
+        assert torch.equal(data.train.images[:, 0], IMAGES)
+        assert data.train.labels.tolist() == LABELS.tolist()
+        assert torch.equal(data.load_test().images[:, 0], IMAGES[:10])
+
+    def test_the_split_depends_on_its_seed_alone(self, own_copy):
+        first, again, other = (load_mnist(20, seed).validation.images for seed in (0, 0, 1))
+        assert torch.equal(first, again)
+        assert not torch.equal(first, other)
+
+    def test_test_pixels_are_not_decoded_before_they_are_asked_for(self, own_copy):
+        data = load_mnist(validation=10)
+        (own_copy / TEST_FILES[0]).unlink()
+        with pytest.raises(FileNotFoundError):
+            data.load_test()
+
+
+@with_mnist
+class TestRealDigits:
+    @pytest.fixture(scope="class")
+    def data(self):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("ZOO_DATA", ZOO_DATA)
+            return load_mnist()
+
+    @pytest.fixture(autouse=True)
+    def real_folder(self, no_network, monkeypatch):
+        monkeypatch.setenv("ZOO_DATA", ZOO_DATA)
+
+    def test_it_has_the_sizes_of_the_literature(self, data):
+        assert (len(data.train), len(data.validation), len(data.load_test())) == (55_000, 5_000, 10_000)
+        assert data.image_shape == (1, 28, 28)
+
+    def test_it_has_the_mean_and_deviation_of_the_literature(self):
+        pixels = load_mnist(validation=0).train.images / 255
+        assert (len(pixels), pixels.mean().item()) == (60_000, pytest.approx(0.1307, abs=5e-5))
+        assert pixels.std().item() == pytest.approx(0.3081, abs=5e-5)
+
+    def test_the_first_digits_are_those_of_the_literature(self, data):
+        assert load_mnist(validation=0).train.labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
+        assert data.load_test().labels[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
+
+    def test_training_and_validation_digits_are_all_sixty_thousand(self, data):
+        whole = load_mnist(validation=0)
+        assert whole.validation is None
+        counts = data.train.labels.bincount() + data.validation.labels.bincount()
+        assert counts.tolist() == whole.train.labels.bincount().tolist()
+        parts = [{image.tobytes() for image in part.images.numpy()} for part in (data.train, data.validation)]
+        assert len(parts[0] | parts[1]) == len({image.tobytes() for image in whole.train.images.numpy()})
+        assert parts[0].isdisjoint(parts[1])
+
+    def test_the_background_is_black(self, data):
+        assert data.background == (0.0,)
+        assert data.train.images[..., 0].max() == 0

@@ -1,0 +1,265 @@
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import pytorch_lightning as pl
+import torch
+from jaxtyping import Float, Int, Shaped
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+
+from zoo.attention.glimpse import GlimpseSensor
+from zoo.attention.network import RecurrentAttentionNetwork, Rollout
+from zoo.attention.objective import HybridObjective, hybrid_objective
+from zoo.gradients import Reinforce, RunningScale, named_baseline
+from zoo.training import read_checkpoint, total_loss
+
+GAZES = ("learned", "random", "centre")
+DIAGNOSE_EVERY = 10  # training steps; the diagnostics are means over these
+
+
+class Recognition(NamedTuple):
+    """What the model says of a batch of pictures, and where it looked."""
+
+    labels: Int[Tensor, " images"]
+    """The most likely class after the last glimpse."""
+    probabilities: Float[Tensor, "glimpses images classes"]
+    """Of each class, after each glimpse."""
+    path: Float[Tensor, "glimpses images 2"]
+    """Middle of each glimpse, ``(row, column)`` in pixels of the picture."""
+
+
+class RecurrentAttention(pl.LightningModule):
+    """RAM: a network that reads a picture through a few small glimpses and learns where to look.
+
+    Mnih, Heess, Graves & Kavukcuoglu, "Recurrent models of visual attention", 2014. The objective is in
+    ``hybrid_objective``, the networks in ``RecurrentAttentionNetwork``, the gradient of the gaze in
+    ``zoo.gradients.Reinforce``.
+
+    Args:
+        image_shape: ``(channels, height, width)`` of the pictures.
+        classes: names of the classes.
+        background: brightness per channel outside the pictures.
+        glimpses: number of glimpses, ``T``; the paper: 2 to 8.
+        glimpse_size: side of a glimpse in pixels; the paper: 8 on 28×28 digits, 12 on larger canvases.
+        scales: patches a glimpse, each twice as wide; the paper: 1 on 28×28, 3 or 4 on larger canvases.
+        span: pixels from the middle for location 1; not given by the paper. See ``GlimpseSensor``.
+        locator_hidden: units of a hidden ReLU layer in the location network. The paper's is linear (0); peers
+            with a hidden layer learn faster.
+        reinforce_core: let REINFORCE train the core too. See ``RecurrentAttentionNetwork``.
+        rollouts: walks per training picture, ``M``. The paper averages over episodes; peers use 1 to 10.
+        gaze: ``learned``, or a control without a location network: ``random`` glimpses, or all at the ``centre``.
+        location_std: ``σ`` of the locations in training, in units of the location; not given by the paper, peers
+            use 0.03 to 0.25. Testing uses the mean.
+        final_location_std: anneal ``σ`` linearly to this value at the last step; None keeps it fixed, as the
+            paper does.
+        policy_weight: weight of the policy's loss, which is summed over the moves. The paper: 1.
+        lr: learning rate of AdamW at its start; falls to 0 as a cosine. The paper: SGD with momentum.
+        weight_decay: of AdamW.
+        estimator: ``baseline`` (a name of ``zoo.gradients.BASELINES``), ``decay`` and ``scale`` of ``Reinforce``. The
+            paper: learned.
+
+    Raises:
+        ValueError: an option has no such value.
+
+    Example:
+        >>> model = RecurrentAttention(image_shape=(1, 28, 28), classes=tuple("0123456789"))
+        >>> model(torch.zeros(3, 1, 28, 28, dtype=torch.uint8)).path.shape
+        torch.Size([6, 3, 2])
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        classes: Sequence[str],
+        background: Sequence[float] = (0.0,),
+        glimpses: int = 6,
+        glimpse_size: int = 8,
+        scales: int = 1,
+        span: float | None = None,
+        locator_hidden: int = 128,
+        reinforce_core: bool = True,
+        rollouts: int = 1,
+        gaze: str = "learned",
+        location_std: float = 0.08,
+        final_location_std: float | None = None,
+        policy_weight: float = 0.3,
+        lr: float = 1e-3,
+        weight_decay: float = 0.01,
+        estimator: Mapping[str, Any] | None = None,
+    ):
+        super().__init__()
+        if gaze not in GAZES:
+            raise ValueError(f"there is no gaze {gaze!r}; choose one of {', '.join(GAZES)}")
+        for name, value in (("glimpses", glimpses), ("rollouts", rollouts)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        for name, std in (("location_std", location_std), ("final_location_std", final_location_std)):
+            if std is not None and not std > 0:
+                raise ValueError(f"{name} must be positive, got {std}")
+        estimator = dict(estimator or {"baseline": "learned"})
+        self.save_hyperparameters()
+        sensor = GlimpseSensor(tuple(image_shape), glimpse_size, scales, span, background)
+        self.network = RecurrentAttentionNetwork(sensor, len(classes), locator_hidden, reinforce_core)
+        self.reinforce = Reinforce(
+            named_baseline(
+                estimator["baseline"],
+                features=256,
+                sample_dim=1,
+                decay=estimator.get("decay", 0.9),
+            ),
+            scale=RunningScale() if estimator.get("scale", False) else None,
+            maximize=True,
+        )
+        if gaze != "learned" or glimpses == 1:
+            # Nothing is drawn from the locator, and distributed training waits for the gradient of all that ask.
+            self.network.locator.requires_grad_(False)
+            self.reinforce.requires_grad_(False)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a trained model from a checkpoint, ready to be called.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is damaged or of another model.
+        """
+        checkpoint = read_checkpoint(path, cls.__name__)
+        model = cls(**checkpoint["hyper_parameters"])
+        model.load_state_dict(checkpoint["state_dict"])
+        return model.eval()
+
+    def forward(
+        self, images: Shaped[Tensor, "images channels height width"], seed: int = 0, gaze: str | None = None
+    ) -> Recognition:
+        """Recognise pictures with the mean policy, from a random first glimpse.
+
+        Args:
+            images: uint8, or floats in [0, 1].
+            seed: of the first locations, and of all for a random gaze.
+            gaze: one of ``GAZES``; None for the gaze this model was trained with.
+
+        Raises:
+            ValueError: pictures of another shape, an empty batch, values that are not finite or outside [0, 1].
+        """
+        with torch.no_grad():
+            generator = torch.Generator(images.device).manual_seed(seed)  # leaves the training's randomness alone
+            rollout = self.walk(checked_brightness(images), 1, generator=generator, gaze=gaze)
+            probabilities = self.network.classifier(rollout.states).softmax(-1).squeeze(1)
+        path = self.network.sensor.centres(rollout.locations).squeeze(1)
+        return Recognition(probabilities[-1].argmax(-1), probabilities, path)
+
+    def walk(
+        self,
+        images: Float[Tensor, "images channels height width"],
+        rollouts: int,
+        std: float = 0.0,
+        generator: torch.Generator | None = None,
+        gaze: str | None = None,
+    ) -> Rollout:
+        """Draw all that is random, and look at the pictures."""
+        glimpses, shape = self.hparams.glimpses, (rollouts, len(images), 2)
+        gaze = gaze or self.hparams.gaze
+        if gaze == "centre":
+            return self.network.follow(images, images.new_zeros(glimpses, *shape))
+        if gaze == "random":
+            return self.network.follow(images, uniform((glimpses, *shape), images.device, generator))
+        first = uniform(shape, images.device, generator)
+        noise = images.new_zeros(glimpses - 1, *shape)
+        if std > 0:
+            noise.normal_(generator=generator)
+        return self.network.rollout(images, first, noise, std)
+
+    def location_std(self) -> float:
+        """``σ`` at the present step of training."""
+        start, end = self.hparams.location_std, self.hparams.final_location_std
+        if end is None:
+            return float(start)
+        progress = self.global_step / max(1, self.trainer.estimated_stepping_batches)
+        return float(start + (end - start) * min(1.0, progress))
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Weigh and sum the three losses of one batch."""
+        images, labels = batch
+        std = self.location_std()
+        rollout = self.walk(images / 255, self.hparams.rollouts, std)
+        logits = self.network.classifier(rollout.states[-1])
+        objective = hybrid_objective(logits, labels, rollout, std, self.reinforce)
+        if batch_idx % DIAGNOSE_EVERY == 0:
+            self.log_dict(diagnostics(objective, rollout), on_step=False, on_epoch=True, batch_size=len(labels))
+        return total_loss(
+            {
+                "cross-entropy": objective.cross_entropy,
+                "policy": self.hparams.policy_weight * objective.policy,
+                "baseline": objective.baseline,
+            },
+            step=self.global_step,
+        )
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Log how strongly the locator is pulled."""
+        gradients = [p.grad for p in self.network.locator.parameters() if p.grad is not None]
+        if gradients and self.trainer.fit_loop.epoch_loop.batch_idx % DIAGNOSE_EVERY == 0:
+            norm = nn.utils.get_total_norm(gradients)
+            self.log("locator_gradient_norm", norm, on_step=False, on_epoch=True)
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Log the error of the mean policy."""
+        images, labels = batch
+        wrong = (self(images, seed=batch_idx).labels != labels).float().mean()
+        self.log("validation_error", wrong, batch_size=len(labels), sync_dist=True, prog_bar=True)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW whose learning rate falls to 0 as a cosine over the whole run."""
+        optimizer = torch.optim.AdamW(
+            self.parameters(), lr=self.hparams.lr, weight_decay=self.hparams.weight_decay, fused=True
+        )
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
+            optimizer, T_max=int(self.trainer.estimated_stepping_batches)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def diagnostics(objective: HybridObjective, rollout: Rollout) -> dict[str, Tensor]:
+    """Figures that tell whether the gaze learns."""
+    advantage, baseline = objective.reinforce.advantage, objective.reinforce.baseline
+    reward = objective.reward.expand_as(baseline)
+    figures = {"train_error": 1 - objective.reward.mean(), "cross_entropy": objective.cross_entropy}
+    if not baseline.numel():
+        return figures
+    return figures | {
+        "policy_loss": objective.policy,
+        "baseline_loss": objective.baseline,
+        "advantage_mean": advantage.mean(),
+        "advantage_variance": advantage.var(correction=0),
+        # Against the reward's own variance; 0 where every reward is the same and there is nothing to explain.
+        "baseline_r2": torch.where(
+            reward.var(correction=0) > 0,
+            1 - (reward - baseline).var(correction=0) / reward.var(correction=0),
+            0.0,
+        ),
+        "clipped_locations": (rollout.locations[1:].abs() > 1).any(-1).float().mean(),
+    }
+
+
+def checked_brightness(images: Tensor) -> Tensor:
+    """Turn pictures into floats in [0, 1], or say what is wrong with them."""
+    if images.ndim != 4 or not images.numel():
+        raise ValueError(
+            f"pictures must have shape (images, channels, height, width), at least one of them, got {tuple(images.shape)}"
+        )
+    if images.dtype == torch.uint8:
+        return images / 255
+    if not images.is_floating_point():
+        raise ValueError(f"pictures must be uint8, or floats in [0, 1], got {images.dtype}")
+    if not torch.isfinite(images).all():
+        raise ValueError("the pictures hold values that are not finite; replace them before asking")
+    low, high = images.min().item(), images.max().item()
+    if low < 0 or high > 1:
+        raise ValueError(f"pictures of floats must lie in [0, 1], got values from {low:g} to {high:g}")
+    return images
+
+
+def uniform(shape: Sequence[int], device: torch.device, generator: torch.Generator | None) -> Tensor:
+    """Draw locations uniformly from [-1, 1]."""
+    return torch.rand(*shape, device=device, generator=generator) * 2 - 1

@@ -1,0 +1,227 @@
+"""Typed configuration: what may be built, from which options, and help for who mistypes one."""
+
+import difflib
+import hashlib
+import inspect
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, make_dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from zoo.attention import RecurrentAttention
+from zoo.attention.experiment import RecognitionExperiment
+from zoo.data import MnistUnavailable, find_mnist, load_idx, load_image_folder, load_mnist, load_mnist_5k
+
+logger = logging.getLogger(__name__)
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+# All that a configuration may build. A `_target_` outside of this table is refused.
+MODELS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "ram": (RecognitionExperiment, RecurrentAttention),
+}
+DATA: dict[str, Callable[..., Any]] = {
+    "mnist": load_mnist,
+    "mnist_5k": load_mnist_5k,
+    "idx": load_idx,
+    "image_folder": load_image_folder,
+}
+HANDED_IN = {"image_shape", "classes", "background", "estimator"}  # known from other groups, not options
+
+
+@dataclass
+class EstimatorConfig:
+    """``estimator=``: how ``Reinforce`` is made."""
+
+    baseline: str = MISSING
+    decay: float = 0.9
+    scale: bool = False
+
+
+@dataclass
+class TrainerConfig:
+    """``trainer=``: how long, on what, in which steps."""
+
+    max_epochs: int = MISSING
+    batch_size: int = MISSING
+    gradient_clip: float | None = MISSING
+    accelerator: str = MISSING
+    devices: str = MISSING
+    precision: str = MISSING
+
+
+@dataclass
+class LoggerConfig:
+    """``logger=``: where figures go beside ``metrics.csv``."""
+
+    name: str = MISSING
+    project: str = "reinforce-zoo"
+
+
+@dataclass
+class TrainConfig:
+    """All of a run."""
+
+    model: Any = None
+    data: Any = None
+    estimator: EstimatorConfig = field(default_factory=EstimatorConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+    seed: int = 1
+    resume: str | None = None
+
+
+def target(builder: Callable[..., Any]) -> str:
+    """Name a builder as ``_target_`` does."""
+    return f"{builder.__module__}.{builder.__qualname__}"
+
+
+BUILDERS = {target(builder): builder for builder in [*DATA.values(), *(model for model, _ in MODELS.values())]}
+
+
+def schema(builder: Callable[..., Any], options_of: Callable[..., Any]) -> type:
+    """Read the names, types and defaults of a builder's options off a signature."""
+    fields: list[Any] = [("_target_", str, field(default=target(builder)))]
+    for name, parameter in inspect.signature(options_of).parameters.items():
+        if name not in HANDED_IN:
+            kind = str if parameter.annotation == str | Path else parameter.annotation
+            default = MISSING if parameter.default is inspect.Parameter.empty else parameter.default
+            fields.append((name, kind, field(default=default)))
+    return make_dataclass(f"{options_of.__name__} options", fields)
+
+
+def register() -> None:
+    """Make the schemas known to Hydra, and the name of a run's folder."""
+    store = ConfigStore.instance()
+    store.store("schema", TrainConfig)
+    for name, (builder, options_of) in MODELS.items():
+        store.store(name, schema(builder, options_of), group="schema/model")
+    for name, builder in DATA.items():
+        store.store(name, schema(builder, builder), group="schema/data")
+    OmegaConf.register_new_resolver("run_folder", run_folder, replace=True, use_cache=True)
+
+
+def run_folder(resume: str | None, model: str, overrides: str) -> str:
+    """Name a run's folder: the one to resume, else ``runs/<model>/<time>-<hash of what was asked for>``.
+
+    Example:
+        >>> run_folder("runs/ram/2026-01-01_00-00-00-abcdef", "ram", "")
+        'runs/ram/2026-01-01_00-00-00-abcdef'
+    """
+    if resume:
+        return resume
+    asked = hashlib.sha256(overrides.encode()).hexdigest()[:6]
+    return f"runs/{model}/{time.strftime('%Y-%m-%d_%H-%M-%S')}-{asked}"
+
+
+def build(options: Mapping[str, Any], **given: Any) -> Any:
+    """Call the builder that ``_target_`` names, with the other options.
+
+    Raises:
+        ValueError: ``_target_`` is not in the table of what may be built.
+    """
+    name = options.get("_target_")
+    if name not in BUILDERS:
+        raise ValueError(f"_target_ {name!r} may not be built; choose a model and data from configs/")
+    return BUILDERS[name](**{k: v for k, v in options.items() if k != "_target_"}, **given)
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """Resolve a configuration to dicts, lists and numbers.
+
+    Raises:
+        ValueError: a value that has no default was not given.
+    """
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise ValueError(f"{', '.join(missing)} must be given, such as {missing[0]}=...")
+    resolved: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    return resolved
+
+
+def with_available_data(config: DictConfig, choices: Mapping[str, str], overrides: list[str]) -> DictConfig:
+    """Compose again with the digits that are at hand if MNIST was asked for and cannot be had.
+
+    Where no experiment was chosen the model's recipe for so few digits replaces the one for MNIST; what the user
+    set on the command line stays.
+
+    Args:
+        config: as composed.
+        choices: option chosen in each group.
+        overrides: the command line.
+    """
+    if choices["data"] != "mnist":
+        return config
+    try:
+        find_mnist()
+    except MnistUnavailable as reason:
+        logger.warning(
+            "%s Training on mnist-5k instead: 5,000 real digits that come with a package. "
+            "Its errors are not comparable with any on MNIST.",
+            reason,
+        )
+        kept = [override for override in overrides if not override.startswith("data=")]
+        recipe = f"{choices['model']}_mnist_5k"
+        if choices["experiment"] == "null" and recipe in options("experiment"):
+            kept.append(f"experiment={recipe}")
+        return hydra.compose("train", overrides=[*kept, "data=mnist_5k"])
+    return config
+
+
+def options(group: str) -> list[str]:
+    """Names that may be chosen in a group of ``configs/``."""
+    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+
+
+def check_choices(arguments: Iterable[str]) -> None:
+    """Look for misspelt group options before Hydra does, which does not know what was meant.
+
+    Raises:
+        ValueError: an option is unknown; names the known ones and the nearest spelling.
+    """
+    groups = {path.name for path in CONFIGS.iterdir() if path.is_dir()}
+    for argument in arguments:
+        group, _, chosen = argument.lstrip("+").partition("=")
+        if group not in groups:
+            continue
+        known = options(group)
+        for name in chosen.split(","):
+            if name not in [*known, "null"]:
+                near = difflib.get_close_matches(name, known, n=1, cutoff=0.3)
+                hint = f" Did you mean {near[0]}?" if near else ""
+                raise ValueError(f"there is no {group} {name!r}; there are: {', '.join(known)}.{hint}")
+
+
+def help_text() -> str:
+    """List the models, and what can be set, for ``--help`` and for a command without arguments."""
+    models = "\n".join(f"  model={name:<8} {summary('model', name)}" for name in options("model"))
+    experiments = "\n".join(f"  {name:<24} {summary('experiment', name)}" for name in options("experiment"))
+    return f"""Train a model of the zoo: python scripts/train.py model=NAME [key=value ...]
+
+Models
+{models}
+
+Experiments (experiment=NAME, complete by themselves)
+{experiments}
+
+Often changed
+  data={"|".join(options("data"))}    data.root=DIR for idx and image_folder
+  estimator={"|".join(options("estimator"))}
+  logger={"|".join(options("logger"))}
+  model.lr=0.001  trainer.max_epochs=20  seed=2  -m seed=1,2,3 (one run each)
+  resume=RUN      continue a stopped run, exactly where it was saved
+
+All options of a model: python scripts/train.py model=NAME --cfg job
+"""
+
+
+def summary(group: str, name: str) -> str:
+    """Give the first comment line of a configuration file: what it is, in one line."""
+    first = (CONFIGS / group / f"{name}.yaml").read_text().splitlines()[0]
+    return first.removeprefix("# ") if first.startswith("# ") and "@package" not in first else ""

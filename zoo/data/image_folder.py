@@ -1,0 +1,180 @@
+import logging
+from functools import partial
+from pathlib import Path
+
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
+
+from zoo.data.decoding import median_size, read_picture, stack
+from zoo.data.images import ImageData, ImageSet, border_median
+from zoo.data.split import stratified_split
+
+logger = logging.getLogger("zoo.data")
+
+Sample = tuple[Path, int]  # a picture's file and its label
+
+
+def load_image_folder(
+    root: str | Path,
+    size: tuple[int, int] | None = None,
+    validation: int | None = None,
+    split_seed: int = 0,
+) -> ImageData:
+    """Load your own pictures: a folder for each class.
+
+    Either ``root/train/<class>/…`` and ``root/test/<class>/…`` and, if wanted, ``root/validation/<class>/…``;
+    or ``root/<class>/…``, of which a tenth becomes the test set and a tenth the validation set, with every
+    class in proportion. Names that begin with a dot are left out. Pictures are grey if all training pictures
+    are, else RGB; what is transparent becomes white.
+
+    Args:
+        root: the folder; its name becomes the name of the data.
+        size: height and width to bring every picture to; None for the median height and the median width of
+            the training pictures.
+        validation: how many pictures to hold out; None for a tenth, or for ``root/validation`` if it exists.
+        split_seed: of the choice of the held out.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: the folder has another layout, a class is empty or unknown, a picture cannot be read, or
+            nothing is left to train on.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as root:
+        ...     for name, grey in (("dark", 20), ("light", 200)):
+        ...         Path(root, name).mkdir()
+        ...         for i in range(10):
+        ...             Image.new("L", (8, 6), grey).save(Path(root, name, f"{i}.png"))
+        ...     data = load_image_folder(root)
+        >>> data.classes, data.image_shape, len(data.train), len(data.validation)
+        (('dark', 'light'), (1, 6, 8), 16, 2)
+    """
+    root = Path(root).expanduser().resolve()
+    if not root.is_dir():
+        raise FileNotFoundError(f"there is no folder {root}; give the folder that holds your pictures")
+    if size is not None and min(size) < 1:
+        raise ValueError(f"size must be a height and a width of at least 1, got {size}")
+    divided = not {"train", "test"}.isdisjoint(subfolders(root))
+    classes = class_names(root / "train" if divided else root)
+    if divided:
+        train, held_out, test = list_divided(root, classes, validation, split_seed)
+    else:
+        train, held_out, test = divide(list_pictures(root, classes), validation, split_seed)
+
+    pictures = [read_picture(path) for path, _ in train]
+    mode = "L" if all(picture.mode == "L" for picture in pictures) else "RGB"
+    size = size or common_size(pictures, root)
+    train_set = labelled(stack(pictures, mode, size), train)
+    return ImageData(
+        name=root.name,
+        train=train_set,
+        validation=read_pictures(held_out, mode, size) if held_out else None,
+        load_test=partial(read_pictures, test, mode, size),
+        classes=classes,
+        background=border_median(train_set.images),
+    )
+
+
+def list_divided(
+    root: Path, classes: tuple[str, ...], validation: int | None, seed: int
+) -> tuple[list[Sample], list[Sample], list[Sample]]:
+    """Training, validation and test pictures of a folder that has a subfolder for each.
+
+    Raises:
+        ValueError: there is no test folder, a class is empty or unknown, or validation is given twice.
+    """
+    train, test = (list_pictures(root / part, classes) for part in ("train", "test"))
+    if "validation" not in subfolders(root):
+        return *split(train, len(train) // 10 if validation is None else validation, seed), test
+    if validation is not None:
+        raise ValueError(
+            f"{root / 'validation'} is the validation set; do not ask to hold out {validation} more pictures"
+        )
+    return train, list_pictures(root / "validation", classes), test
+
+
+def divide(
+    samples: list[Sample], validation: int | None, seed: int
+) -> tuple[list[Sample], list[Sample], list[Sample]]:
+    """Training, validation and test pictures out of one list: a tenth each for the latter two.
+
+    Raises:
+        ValueError: a class would have nothing left to train on.
+    """
+    tenth = max(1, len(samples) // 10)
+    rest, test = split(samples, tenth, seed)
+    return *split(rest, tenth if validation is None else validation, seed), test
+
+
+def split(samples: list[Sample], count: int, seed: int) -> tuple[list[Sample], list[Sample]]:
+    """Divide into samples to keep and ``count`` samples to hold out: see ``stratified_split``."""
+    kept, held_out = stratified_split(torch.tensor([label for _, label in samples]), count, seed)
+    return [samples[i] for i in kept.tolist()], [samples[i] for i in held_out.tolist()]
+
+
+def subfolders(folder: Path) -> list[str]:
+    """Names of the folders in ``folder``, in order."""
+    if not folder.is_dir():
+        return []
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def class_names(folder: Path) -> tuple[str, ...]:
+    """Name the classes that ``folder`` holds.
+
+    Raises:
+        ValueError: it holds none.
+    """
+    if names := subfolders(folder):
+        return tuple(names)
+    raise ValueError(f"{folder} has no folders in it; put the pictures of each class into a folder there")
+
+
+def list_pictures(folder: Path, classes: tuple[str, ...]) -> list[Sample]:
+    """Every picture below ``folder`` with the number of its class.
+
+    Raises:
+        ValueError: a class is empty, or none of ``classes``.
+    """
+    samples = []
+    for name in class_names(folder):
+        if name not in classes:
+            raise ValueError(
+                f"{folder / name} is a class without training pictures; "
+                f"the classes to train on are {', '.join(classes)}"
+            )
+        paths = sorted(path for path in (folder / name).iterdir() if not path.name.startswith("."))
+        if not paths:
+            raise ValueError(f"{folder / name} is empty; put the pictures of this class there or remove it")
+        samples += [(path, classes.index(name)) for path in paths]
+    return samples
+
+
+def common_size(pictures: list[Image.Image], root: Path) -> tuple[int, int]:
+    """Take the median height and median width, and tell the user if pictures have to be resized to them."""
+    size = median_size(pictures)
+    if any((picture.height, picture.width) != size for picture in pictures):
+        logger.warning(
+            "The pictures in %s differ in size and are resized to %d × %d, their median height and width; "
+            "set size to choose another.",
+            root,
+            *size,
+        )
+    return size
+
+
+def read_pictures(samples: list[Sample], mode: str, size: tuple[int, int]) -> ImageSet:
+    """Decode pictures, all to one mode ("L" or "RGB") and one height and width.
+
+    Raises:
+        ValueError: a picture cannot be read.
+    """
+    return labelled(stack([read_picture(path) for path, _ in samples], mode, size), samples)
+
+
+def labelled(images: UInt8[Tensor, "n channels height width"], samples: list[Sample]) -> ImageSet:
+    """Join decoded pictures with the labels of their files."""
+    return ImageSet(images, torch.tensor([label for _, label in samples]))

@@ -1,0 +1,248 @@
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from zoo.gradients.running import RunningMean, masked_mean
+
+
+class BaselineOutput(NamedTuple):
+    """What a baseline says of one batch of learning signals."""
+
+    value: Float[Tensor, "*dims"]
+    """The baseline, detached, in the signal's units."""
+    loss: Float[Tensor, ""]
+    """What the baseline's own parameters minimise; 0 where there are none."""
+
+
+class Baseline(nn.Module):
+    """A guess of the learning signal that does not depend on the sample it is compared with.
+
+    ``E[∇ log p(x) b] = b ∇ Σ p(x) = 0``: subtracting ``b`` leaves the score-function gradient's expectation as it
+    is and can take away most of its variance. Williams, "Simple statistical gradient-following algorithms for
+    connectionist reinforcement learning", 1992.
+
+    A subclass says how to ``predict`` and, if it learns, how to ``fit`` its parameters or ``update`` its buffers.
+    The order stands here once: the value is taken first and learned from later, in train mode only, and leaves
+    detached. Baseline itself predicts 0.
+    """
+
+    def forward(
+        self,
+        signal: Float[Tensor, "*dims"],
+        context: Tensor | None = None,
+        mask: Bool[Tensor, "*dims"] | None = None,
+    ) -> BaselineOutput:
+        """Give the baseline of each signal, then learn from the signals.
+
+        Args:
+            signal: learning signals; the elements of one batch.
+            context: what a learned baseline may look at, ``(*dims, ...)``. Detached here.
+            mask: false where the signal is to be ignored.
+        """
+        context = None if context is None else hide(context.detach(), mask)
+        signal = hide(signal.detach(), mask)
+        prediction = self.predict(signal, context, mask)
+        loss = self.fit(prediction, signal, context, mask)
+        if self.training:
+            self.update(signal, mask)
+        return BaselineOutput(prediction.detach().expand_as(signal), loss if self.training else loss.detach())
+
+    def predict(self, signal: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
+        """Value of the baseline, broadcastable to ``signal``; must not depend on the element it is for."""
+        return signal.new_zeros(())
+
+    def fit(self, prediction: Tensor, signal: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
+        """Loss of the baseline's own parameters."""
+        return signal.new_zeros(())
+
+    def update(self, signal: Tensor, mask: Tensor | None) -> None:
+        """Change the baseline's buffers, after its value was used."""
+
+
+def hide(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Put 0 wherever the mask is false; the mask counts in the leading dimensions of ``x``."""
+    if mask is None or x.shape[: mask.ndim] != mask.shape:
+        return x
+    return torch.where(mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim)), x, 0)
+
+
+class Constant(Baseline):
+    """The same number for every sample.
+
+    Args:
+        value: the baseline, in the signal's units.
+
+    Example:
+        >>> Constant(0.5)(torch.tensor([0.0, 1.0])).value
+        tensor([0.5000, 0.5000])
+    """
+
+    value: Tensor
+
+    def __init__(self, value: float):
+        super().__init__()
+        self.register_buffer("value", torch.tensor(float(value)))
+
+    def predict(self, signal: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
+        """Give the constant."""
+        return self.value.to(signal.dtype)
+
+
+class MovingAverage(Baseline):
+    """Running mean of the signals of earlier batches; 0 before the first.
+
+    ``b_n = E_{i<n}[f_i]``, exponentially weighted and free of the bias of its start. Never includes the batch it
+    is used on, without which it would shrink the gradient. Synchronised over the ranks of ``torch.distributed``.
+
+    Args:
+        decay: weight of the past at each batch, in [0, 1).
+
+    Raises:
+        ValueError: ``decay`` lies outside [0, 1).
+
+    Example:
+        >>> baseline = MovingAverage()
+        >>> baseline(torch.tensor([2.0, 4.0])).value
+        tensor([0., 0.])
+        >>> baseline(torch.tensor([9.0, 9.0])).value
+        tensor([3., 3.])
+    """
+
+    def __init__(self, decay: float = 0.9):
+        super().__init__()
+        self.mean = RunningMean(decay)
+
+    def predict(self, signal: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
+        """Give the mean of earlier batches."""
+        return self.mean.value.to(signal.dtype)
+
+    def update(self, signal: Tensor, mask: Tensor | None) -> None:
+        """Learn from this batch."""
+        self.mean.update(signal, mask)
+
+
+class LeaveOneOut(Baseline):
+    """Mean signal of the other samples of the same input.
+
+    ``b_k = 1/(K-1) Σ_{j≠k} f_j``: Kool, van Hoof & Welling, "Buy 4 REINFORCE samples, get a baseline for free!",
+    2019. Under a mask the mean runs over the *valid* others; an element with none gets 0.
+
+    Args:
+        dim: dimension of ``log_prob`` that holds independent samples of the same input. Never time: later steps
+            depend on earlier ones, and the gradient would be biased. Under ``torch.distributed`` the samples of
+            one input have to be on one rank.
+
+    Raises:
+        ValueError: the signals have no dimension ``dim``, or fewer than 2 samples along it.
+
+    Example:
+        >>> LeaveOneOut(dim=0)(torch.tensor([1.0, 2.0, 6.0])).value
+        tensor([4.0000, 3.5000, 1.5000])
+    """
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.dim = dim
+
+    def predict(self, signal: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
+        """Give the mean of the others."""
+        if not -signal.ndim <= self.dim < signal.ndim:
+            raise ValueError(
+                f"LeaveOneOut(dim={self.dim}) needs that dimension, but log_prob has shape {tuple(signal.shape)}"
+            )
+        if signal.shape[self.dim] < 2:
+            raise ValueError(
+                f"LeaveOneOut(dim={self.dim}) needs at least 2 samples along that dimension, "
+                f"but log_prob has shape {tuple(signal.shape)}; draw more samples or use another baseline"
+            )
+        valid = torch.ones_like(signal) if mask is None else mask.to(signal.dtype)
+        others = valid.sum(self.dim, keepdim=True) - valid
+        return (signal.sum(self.dim, keepdim=True) - signal) / others.clamp(min=1) * (others > 0)
+
+
+class Learned(Baseline):
+    """A network's guess of the signal from what was known before the sample was drawn.
+
+    ``b(c)`` fitted by ``mean (b(c) - f)²`` over the valid elements: the state value of actor-critic methods, the
+    input-dependent baseline of Mnih & Gregor, "Neural variational inference and learning in belief networks",
+    2014.
+
+    Args:
+        net: maps the context ``(*dims, ...)`` to ``(*dims)`` or ``(*dims, 1)``. The context is detached, so that
+            the fit trains nothing but ``net``; it must not hold the sample that the signal judges.
+
+    Raises:
+        ValueError: there is no context, or ``net`` gives another shape.
+
+    Example:
+        >>> out = Learned(nn.Linear(3, 1))(torch.ones(5), context=torch.zeros(5, 3))
+        >>> out.value.shape
+        torch.Size([5])
+    """
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+
+    def predict(self, signal: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
+        """Give the network's guess."""
+        if context is None:
+            raise ValueError("a Learned baseline needs context=, the input of its network")
+        prediction: Tensor = self.net(context)
+        if prediction.shape == (*signal.shape, 1):
+            prediction = prediction.squeeze(-1)
+        if prediction.shape != signal.shape:
+            raise ValueError(
+                f"the network of a Learned baseline must give shape {tuple(signal.shape)} "
+                f"or {(*signal.shape, 1)}, got {tuple(prediction.shape)}"
+            )
+        return prediction.to(signal.dtype)
+
+    def fit(self, prediction: Tensor, signal: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
+        """Mean squared error of the valid guesses."""
+        return masked_mean((prediction - signal) ** 2, mask)
+
+
+class Sum(Baseline):
+    """Several baselines added up; each fits what those before it left over.
+
+    ``b = Σ_i b_i``, with ``b_i`` fed ``f - Σ_{j<i} b_j``; as in Mnih & Gregor, "Neural variational inference and
+    learning in belief networks", 2014, who add a moving average and a network.
+
+    Args:
+        members: the baselines, in the order in which they fit.
+
+    Raises:
+        ValueError: there is no member, or more than one ``LeaveOneOut``: what the first leaves over already holds
+            the sample that the second must leave out, and the gradient would be biased.
+
+    Example:
+        >>> baseline = Sum(Constant(1.0), LeaveOneOut(dim=0))
+        >>> baseline(torch.tensor([1.0, 2.0, 6.0])).value
+        tensor([4.0000, 3.5000, 1.5000])
+    """
+
+    def __init__(self, *members: Baseline):
+        super().__init__()
+        if not members:
+            raise ValueError("Sum needs at least one baseline")
+        self.members = nn.ModuleList(members)
+        if sum(isinstance(module, LeaveOneOut) for module in self.modules()) > 1:
+            raise ValueError("Sum can hold one LeaveOneOut at most: a second one would bias the gradient")
+
+    def forward(
+        self,
+        signal: Float[Tensor, "*dims"],
+        context: Tensor | None = None,
+        mask: Bool[Tensor, "*dims"] | None = None,
+    ) -> BaselineOutput:
+        """Let each member answer for the residual of those before it."""
+        residual = hide(signal.detach(), mask)
+        value, loss = torch.zeros_like(residual), residual.new_zeros(())
+        for member in self.members:
+            output = member(residual, context, mask)
+            residual = residual - output.value
+            value, loss = value + output.value, loss + output.loss
+        return BaselineOutput(value, loss)

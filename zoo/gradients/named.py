@@ -1,0 +1,36 @@
+from torch import nn
+
+from zoo.gradients.baselines import Baseline, Learned, LeaveOneOut, MovingAverage, Sum
+
+BASELINES = ("none", "moving_average", "leave_one_out", "learned", "learned_leave_one_out")
+
+
+def named_baseline(name: str, *, features: int, sample_dim: int, decay: float = 0.9) -> Baseline:
+    """Make a baseline from its name, as configurations give it.
+
+    Args:
+        name: one of ``none``, ``moving_average``, ``leave_one_out``, ``learned`` (a linear function of the
+            context), ``learned_leave_one_out`` (the former, and what it leaves over by leave-one-out).
+        features: size of the context's last dimension.
+        sample_dim: dimension of ``log_prob`` that holds independent samples of the same input.
+        decay: weight of the past in a moving average.
+
+    Raises:
+        ValueError: no baseline has that name.
+
+    Example:
+        >>> named_baseline("leave_one_out", features=256, sample_dim=1)
+        LeaveOneOut()
+    """
+    match name:
+        case "none":
+            return Baseline()
+        case "moving_average":
+            return MovingAverage(decay)
+        case "leave_one_out":
+            return LeaveOneOut(sample_dim)
+        case "learned":
+            return Learned(nn.Linear(features, 1))
+        case "learned_leave_one_out":
+            return Sum(Learned(nn.Linear(features, 1)), LeaveOneOut(sample_dim))
+    raise ValueError(f"there is no baseline {name!r}; choose one of {', '.join(BASELINES)}")

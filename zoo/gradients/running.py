@@ -1,0 +1,115 @@
+import torch
+import torch.distributed
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+
+def masked_mean(x: Float[Tensor, "*dims"], mask: Bool[Tensor, "*dims"] | None) -> Float[Tensor, ""]:
+    """Mean of the valid elements of ``x``; 0 where there are none. What lies behind the mask may be NaN.
+
+    Example:
+        >>> masked_mean(torch.tensor([1.0, 3.0, torch.nan]), torch.tensor([True, True, False]))
+        tensor(2.)
+    """
+    if mask is None:
+        return x.sum() / max(x.numel(), 1)
+    return torch.where(mask, x, 0).sum() / mask.sum().clamp(min=1)
+
+
+class RunningMean(nn.Module):
+    """Exponentially weighted mean of everything seen, free of the bias of its start.
+
+    ``m_n = (1 - d) Σ_i d^(n-i) x̄_i / (1 - d^n)``, with ``x̄_i`` the mean over the valid elements of call ``i``:
+    the bias correction of Kingma & Ba, "Adam: A method for stochastic optimization", 2015.
+
+    When ``torch.distributed`` runs, ``x̄_i`` is the mean over the elements of all ranks, so that every rank
+    keeps the same state. A call without a valid element changes nothing.
+
+    Args:
+        decay: ``d``, the weight of the past at each update, in [0, 1).
+
+    Raises:
+        ValueError: ``decay`` lies outside [0, 1).
+
+    Example:
+        >>> mean = RunningMean(decay=0.5)
+        >>> mean.value
+        tensor(0.)
+        >>> mean.update(torch.tensor([2.0, 4.0]))
+        >>> mean.value
+        tensor(3.)
+    """
+
+    total: Tensor
+    weight: Tensor
+
+    def __init__(self, decay: float):
+        super().__init__()
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay must lie in [0, 1), got {decay}")
+        self.decay = decay
+        self.register_buffer("total", torch.zeros(()))
+        self.register_buffer("weight", torch.zeros(()))
+
+    @property
+    def value(self) -> Float[Tensor, ""]:
+        """The mean so far; 0 before the first update."""
+        return self.total / torch.where(self.weight > 0, self.weight, 1)
+
+    @torch.no_grad()
+    def update(self, x: Float[Tensor, "*dims"], mask: Bool[Tensor, "*dims"] | None = None) -> None:
+        """Learn from the valid elements of ``x``."""
+        valid = torch.ones_like(x, dtype=torch.bool) if mask is None else mask
+        sum_and_count = torch.stack([torch.where(valid, x, 0).sum(), valid.sum()]).to(self.total.dtype)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(sum_and_count)
+        total, count = sum_and_count
+        step = torch.where(count > 0, 1 - self.decay, 0.0).to(self.total.dtype)
+        self.total.lerp_(total / count.clamp(min=1), step)
+        self.weight.lerp_(torch.ones_like(self.weight), step)
+
+
+class RunningScale(nn.Module):
+    """Standard deviation of the advantage over past calls, never below a floor.
+
+    ``c = max(floor, sqrt(E[A²] - E[A]²))``, with running means: dividing the learning signal by it keeps the
+    step size of the policy steady while the signal's units drift. The variance normalisation of Mnih & Gregor,
+    "Neural variational inference and learning in belief networks", 2014 (there the floor is 1).
+
+    The scale in use never depends on the current samples, so that the estimate is the true gradient
+    divided by a known number.
+
+    Args:
+        decay: weight of the past at each update, in [0, 1).
+        floor: smallest scale, in the signal's units; also the scale before the first update.
+
+    Raises:
+        ValueError: ``decay`` lies outside [0, 1) or ``floor`` is not positive.
+
+    Example:
+        >>> scale = RunningScale(decay=0.5)
+        >>> scale.value
+        tensor(1.)
+        >>> scale.update(torch.tensor([-4.0, 4.0]))
+        >>> scale.value
+        tensor(4.)
+    """
+
+    def __init__(self, decay: float = 0.9, floor: float = 1.0):
+        super().__init__()
+        if not floor > 0:
+            raise ValueError(f"floor must be positive, got {floor}")
+        self.floor = floor
+        self.mean = RunningMean(decay)
+        self.mean_square = RunningMean(decay)
+
+    @property
+    def value(self) -> Float[Tensor, ""]:
+        """The scale so far, in the signal's units."""
+        variance = self.mean_square.value - self.mean.value**2
+        return variance.clamp(min=self.floor**2).sqrt()
+
+    def update(self, advantage: Float[Tensor, "*dims"], mask: Bool[Tensor, "*dims"] | None = None) -> None:
+        """Learn from the valid elements of an unscaled advantage."""
+        self.mean.update(advantage, mask)
+        self.mean_square.update(advantage**2, mask)

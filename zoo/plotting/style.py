@@ -1,0 +1,80 @@
+from contextlib import AbstractContextManager
+from typing import Any
+
+import matplotlib.style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+WIDTH = 8.3  # inches: a README's column at 100 pixels an inch
+DPI = 200  # twice that, for screens with fine pixels
+
+INK, MUTED, RULE = "#1f2328", "#68707a", "#d5dae0"
+RIGHT, WRONG = "#0072b2", "#d55e00"  # blue and vermilion look different to every eye
+HEADING, TEXT, SMALL = 9.0, 7.5, 6.5  # points
+LETTER = 0.062  # inches, about the width of one in a line of text
+
+
+def house_style() -> AbstractContextManager[None]:
+    """The look of every picture, whatever the user's own matplotlib settings are.
+
+    Example:
+        >>> with house_style():
+        ...     matplotlib.rcParams["font.family"]
+        ['DejaVu Sans']
+    """
+    settings: dict[str, Any] = {
+        "font.family": "DejaVu Sans",  # comes with matplotlib: the same letters everywhere
+        "font.size": TEXT,
+        "text.color": INK,
+        "text.parse_math": False,  # a class may be called "$"
+        "axes.edgecolor": RULE,
+        "axes.labelcolor": INK,
+        "axes.linewidth": 0.8,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "grid.color": RULE,
+        "grid.linewidth": 0.6,
+        "legend.frameon": False,
+        "xtick.color": RULE,
+        "ytick.color": RULE,
+        "xtick.labelcolor": MUTED,
+        "ytick.labelcolor": MUTED,
+    }
+    return matplotlib.style.context(["default", settings])
+
+
+class Sheet:
+    """A white page as wide as a README, on which things are placed in inches from its top left corner.
+
+    It keeps the figure and its height; make it inside ``house_style()``.
+
+    Example:
+        >>> sheet = Sheet(2.0)
+        >>> sheet.axes("panel", left=0.0, top=0.5, width=8.3, height=1.0).get_position().bounds
+        (0.0, 0.25, 1.0, 0.5)
+    """
+
+    def __init__(self, height: float) -> None:
+        self.height = height
+        self.figure = Figure(figsize=(WIDTH, height), dpi=DPI, facecolor="white")
+
+    def axes(self, label: str, *, left: float, top: float, width: float, height: float) -> Axes:
+        """Empty axes; the label tells a reader of ``figure.axes`` what they hold."""
+        bottom = self.height - top - height
+        bounds = (left / WIDTH, bottom / self.height, width / WIDTH, height / self.height)
+        return self.figure.add_axes(bounds, label=label)
+
+    def text(self, text: str, *, left: float, top: float, **look: Any) -> Text:
+        """A text whose baseline starts there, unless ``look`` aligns it otherwise."""
+        return self.figure.text(left / WIDTH, 1 - top / self.height, text, **look)
+
+
+def percent(probability: float) -> str:
+    """A probability as people read it.
+
+    Example:
+        >>> percent(0.968)
+        '97 %'
+    """
+    return f"{100 * probability:.0f} %"

@@ -1,0 +1,84 @@
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytorch_lightning as pl
+from omegaconf import OmegaConf
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from zoo.config import build
+from zoo.training import Interrupted, RunRecord, fit, read_checkpoint
+
+
+class Outcome(NamedTuple):
+    """What a run or an evaluation reached."""
+
+    figures: dict[str, float]
+    """By plain names; rates are fractions."""
+    summary: str
+    """The same in words."""
+
+
+def train(config: Mapping[str, Any], folder: Path, command: str) -> Outcome:
+    """Train what the configuration says, measure it once on the test set, and leave everything in the folder.
+
+    A folder that holds a run of the same configuration is continued.
+
+    Args:
+        config: resolved, plain data.
+        folder: the run's folder.
+        command: what a user types to repeat the run; for the record.
+
+    Raises:
+        Interrupted: the run was asked to stop; it is saved.
+        NonFiniteError: a loss or a gradient is NaN or infinite.
+        ValueError: the configuration or its data are wrong.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(OmegaConf.create(dict(config)), folder / "config.yaml")
+    record = RunRecord(folder, config, command)
+    try:
+        pl.seed_everything(config["seed"], workers=True, verbose=False)
+        experiment = make_experiment(config)
+        checkpoint = fit(
+            experiment.module, experiment.loaders, folder, config, experiment.monitor, experiment.callbacks()
+        )
+        if rank_zero_only.rank != 0:
+            return Outcome({}, "")
+        figures = experiment.report(checkpoint, folder)
+    except (Interrupted, KeyboardInterrupt) as stop:
+        record.finish("interrupted", str(stop) or "stopped at once")
+        raise
+    except BaseException as error:
+        record.finish("failed", f"{type(error).__name__}: {error}")
+        raise
+    record.finish("finished", "all epochs done", figures)
+    return Outcome(figures, experiment.describe(figures))
+
+
+def evaluate(checkpoint: Path, folder: Path) -> Outcome:
+    """Measure a checkpoint on the test set of the data it was trained on, and draw its mistakes.
+
+    Args:
+        checkpoint: of a run.
+        folder: where the pictures go.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged or no checkpoint of this project.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    experiment = make_experiment(read_checkpoint(checkpoint)["config"])
+    figures = experiment.evaluate(checkpoint, folder)
+    return Outcome(figures, experiment.describe(figures))
+
+
+def make_experiment(config: Mapping[str, Any]) -> Any:
+    """Build the data and, for them, the model."""
+    return build(
+        config["model"],
+        data=build(config["data"]),
+        estimator=config["estimator"],
+        batch_size=config["trainer"]["batch_size"],
+        seed=config["seed"],
+    )

@@ -1,0 +1,29 @@
+"""What every training run shares: exact resume, run records, guards, progress."""
+
+from zoo.training.checkpoint import AtomicCheckpointIO, SelfDescribing, read_checkpoint
+from zoo.training.finite import FiniteGradients, NonFiniteError, total_loss
+from zoo.training.fit import Loaders, fit
+from zoo.training.interrupt import Interrupted, StopBetweenSteps
+from zoo.training.metrics_csv import MetricsCsv
+from zoo.training.progress import TrainingProgress
+from zoo.training.record import RunRecord, config_hash, read_status
+from zoo.training.resume import ExactResume
+
+__all__ = [
+    "AtomicCheckpointIO",
+    "ExactResume",
+    "FiniteGradients",
+    "Interrupted",
+    "Loaders",
+    "MetricsCsv",
+    "NonFiniteError",
+    "RunRecord",
+    "SelfDescribing",
+    "StopBetweenSteps",
+    "TrainingProgress",
+    "config_hash",
+    "fit",
+    "read_checkpoint",
+    "read_status",
+    "total_loss",
+]

@@ -1,0 +1,51 @@
+from collections.abc import Mapping
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+
+class NonFiniteError(ArithmeticError):
+    """A loss or a gradient is NaN or infinite."""
+
+
+def total_loss(terms: Mapping[str, Tensor], step: int) -> Tensor:
+    """Sum the terms of a loss, or stop the run and name the term that is not finite.
+
+    Args:
+        terms: scalars by the names they have in messages.
+        step: the training step, for the message.
+
+    Raises:
+        NonFiniteError: a term is NaN or infinite.
+
+    Example:
+        >>> total_loss({"a": torch.tensor(1.0), "b": torch.tensor(2.0)}, step=0)
+        tensor(3.)
+    """
+    total = torch.stack(list(terms.values())).sum()
+    if not torch.isfinite(total):
+        culprits = [f"{name} ({term.item()})" for name, term in terms.items() if not torch.isfinite(term)]
+        raise NonFiniteError(
+            f"the loss is not finite at step {step}: {', '.join(culprits) or 'the sum of its terms overflows'}; "
+            "nothing was changed by this step"
+        )
+    return total
+
+
+class FiniteGradients(pl.Callback):
+    """Stop before an optimiser step whose gradient is not finite, and name the parameters."""
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Check all gradients at once; look for the culprit only if there is one."""
+        if trainer.precision == "16-mixed":
+            return  # the gradient scaler meets infinities by design, and skips those steps itself
+        gradients = {name: p.grad for name, p in pl_module.named_parameters() if p.grad is not None}
+        if gradients and not torch.isfinite(torch.nn.utils.get_total_norm(list(gradients.values()))):
+            culprits = [name for name, gradient in gradients.items() if not torch.isfinite(gradient).all()]
+            raise NonFiniteError(
+                f"the gradient is not finite at step {trainer.global_step}, in {', '.join(culprits) or 'its norm'}; "
+                "nothing was changed by this step"
+            )

@@ -1,0 +1,137 @@
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+
+from zoo.training.checkpoint import AtomicCheckpointIO, SelfDescribing, read_checkpoint
+from zoo.training.finite import FiniteGradients
+from zoo.training.interrupt import StopBetweenSteps
+from zoo.training.metrics_csv import MetricsCsv
+from zoo.training.progress import TrainingProgress
+from zoo.training.resume import ExactResume
+
+
+class Loaders(NamedTuple):
+    """Where a run's batches come from: functions of the rank and the number of ranks."""
+
+    train: Callable[[int, int], Iterable[Any]]
+    validation: Callable[[int, int], Iterable[Any]] | None
+
+
+class Feed(pl.LightningDataModule):
+    """Hand the batches to Lightning once it knows the ranks."""
+
+    def __init__(self, loaders: Loaders):
+        super().__init__()
+        self.loaders = loaders
+
+    def train_dataloader(self) -> Any:
+        """Give this rank's training batches."""
+        return self.loaders.train(self.trainer.global_rank, self.trainer.world_size)
+
+    def val_dataloader(self) -> Any:
+        """Give this rank's validation batches, or none."""
+        if self.loaders.validation is None:
+            return []
+        return self.loaders.validation(self.trainer.global_rank, self.trainer.world_size)
+
+
+def fit(
+    module: pl.LightningModule,
+    loaders: Loaders,
+    folder: Path,
+    config: Mapping[str, Any],
+    monitor: str,
+    callbacks: list[pl.Callback] | None = None,
+) -> Path:
+    """Train a module, or go on with the training that left ``checkpoints/last.ckpt`` in the folder.
+
+    Leaves ``metrics.csv``, ``checkpoints/last.ckpt`` and, if there are validation data, ``checkpoints/best.ckpt``.
+
+    Args:
+        module: what to train.
+        loaders: its batches.
+        folder: the run's folder.
+        config: the run's configuration, plain data; ``trainer`` and ``logger`` are read here.
+        monitor: the validation figure whose smallest value marks the best checkpoint.
+        callbacks: of the model's own.
+
+    Returns:
+        The checkpoint to use: the best on validation data, else the last.
+
+    Raises:
+        Interrupted: the run was asked to stop, and saved.
+        NonFiniteError: a loss or a gradient is NaN or infinite.
+        ValueError: the checkpoint to resume from is damaged.
+    """
+    checkpoints = folder / "checkpoints"
+    last, best = checkpoints / "last.ckpt", checkpoints / "best.ckpt"
+    resumed_step = read_checkpoint(last, type(module).__name__)["global_step"] if last.exists() else 0
+    settings = config["trainer"]
+    # Deterministic kernels are enough; filling every fresh tensor would only cost time.
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    trainer = pl.Trainer(
+        default_root_dir=folder,
+        max_epochs=settings["max_epochs"],
+        accelerator=settings["accelerator"],
+        devices=settings["devices"],
+        precision=settings["precision"],
+        gradient_clip_val=settings["gradient_clip"],
+        deterministic=True,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        log_every_n_steps=1,
+        plugins=[AtomicCheckpointIO()],
+        logger=[MetricsCsv(folder / "metrics.csv", resumed_step), *extra_loggers(config["logger"], folder)],
+        callbacks=[
+            FiniteGradients(),
+            TrainingProgress(),
+            ExactResume(),
+            SelfDescribing(config),
+            *(callbacks or []),
+            StopBetweenSteps(last),
+            ModelCheckpoint(
+                dirpath=checkpoints,
+                filename="best",
+                monitor=None if loaders.validation is None else monitor,
+                save_top_k=0 if loaders.validation is None else 1,
+                save_last=True,
+                save_on_train_epoch_end=True,
+                enable_version_counter=False,
+            ),
+        ],
+    )
+    trainer.fit(
+        module,
+        datamodule=Feed(loaders),
+        ckpt_path=last if resumed_step else None,
+        weights_only=True,
+    )
+    return best if loaders.validation is not None else last
+
+
+def extra_loggers(settings: Mapping[str, Any], folder: Path) -> list[Logger]:
+    """Make the logger that was asked for beside ``metrics.csv``.
+
+    Raises:
+        ValueError: its package is not installed.
+    """
+    kinds: dict[str, Any] = {
+        "tensorboard": lambda: TensorBoardLogger(folder, name="tensorboard", version=""),
+        "wandb": lambda: WandbLogger(project=settings["project"], save_dir=folder),
+        "mlflow": lambda: MLFlowLogger(settings["project"], save_dir=str(folder / "mlflow")),
+    }
+    if settings["name"] == "csv":
+        return []
+    try:
+        return [kinds[settings["name"]]()]
+    except ModuleNotFoundError as error:
+        raise ValueError(f"logger={settings['name']} needs its package: pip install {settings['name']}") from error

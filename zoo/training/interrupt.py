@@ -1,0 +1,50 @@
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytorch_lightning as pl
+
+
+class Interrupted(Exception):
+    """A run that was asked to stop, and saved where it stands."""
+
+
+class StopBetweenSteps(pl.Callback):
+    """On Ctrl-C or a polite kill: finish the step, save, stop. On a second Ctrl-C: stop at once.
+
+    Stopping inside a step would save half an update.
+
+    Args:
+        path: where to save; the run continues from there, bit for bit.
+
+    Raises:
+        Interrupted: from the trainer's ``fit``, after saving.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.signal: int | None = None
+        self.previous: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Listen, from when there is something to save."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self.previous[number] = signal.signal(number, self._note)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save and stop if asked to."""
+        if trainer.strategy.reduce_boolean_decision(self.signal is not None, all=False):
+            trainer.save_checkpoint(self.path)
+            raise Interrupted(f"stopped after step {trainer.global_step}")
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Hand the signals back."""
+        while self.previous:
+            signal.signal(*self.previous.popitem())
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.signal = number
+        signal.signal(signal.SIGINT, signal.default_int_handler)

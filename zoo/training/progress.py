@@ -1,0 +1,77 @@
+from typing import Any
+
+import pytorch_lightning as pl
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+
+class TrainingProgress(pl.Callback):
+    """One bar for the whole run, with the time left, and a line for each epoch's figures.
+
+    Shows what the module logs with ``prog_bar=True``; figures whose name ends in ``error`` are shown in per cent. Where
+    the output is not a terminal only the lines are written.
+    """
+
+    def __init__(self) -> None:
+        self.console = Console(soft_wrap=True)
+        self.progress: Progress | None = None
+        self.task: TaskID | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show the bar, from where the run starts or continues."""
+        if not trainer.is_global_zero:
+            return
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TextColumn("·"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self.task = self.progress.add_task(
+            "training", total=float(trainer.estimated_stepping_batches), completed=trainer.global_step
+        )
+        self.progress.start()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Move the bar."""
+        if self.progress is not None and self.task is not None:
+            self.progress.update(self.task, completed=trainer.global_step)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the epoch's figures."""
+        if self.progress is not None:
+            figures = {**trainer.progress_bar_metrics}
+            shown = "  ".join(f"{name.replace('_', ' ')} {readable(name, x)}" for name, x in figures.items())
+            epochs = trainer.max_epochs or 0
+            self.progress.console.print(f"epoch {trainer.current_epoch + 1:>{len(str(epochs))}}/{epochs}  {shown}")
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Take the bar away, however the run ended."""
+        if self.progress is not None:
+            self.progress.stop()
+            self.progress = None
+
+
+def readable(name: str, value: float) -> str:
+    """Format a figure for people.
+
+    Example:
+        >>> readable("validation_error", 0.0123), readable("loss", 0.5)
+        ('1.23 %', '0.5')
+    """
+    return f"{100 * value:.2f} %" if name.endswith("error") else f"{value:.4g}"

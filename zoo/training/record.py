@@ -1,0 +1,113 @@
+import datetime
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = ("reinforce-zoo", "torch", "torchvision", "pytorch-lightning", "hydra-core", "pyro-ppl", "gymnasium")
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """Fingerprint of all that decides a run's result: the same hash, the same run.
+
+    Where a run is logged, and from where it is resumed, does not count.
+
+    Example:
+        >>> config_hash({"seed": 1, "logger": "csv"}) == config_hash({"logger": "wandb", "seed": 1})
+        True
+    """
+    deciding = {key: value for key, value in config.items() if key not in ("logger", "resume")}
+    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:12]
+
+
+class RunRecord:
+    """``status.json``: what a run is, how it stands, and what it reached.
+
+    Written at each change, all or nothing. Wall time adds up over resumes.
+
+    Args:
+        folder: the run's folder.
+        config: the resolved configuration, plain data.
+        command: what a user types to repeat the run.
+    """
+
+    def __init__(self, folder: Path, config: Mapping[str, Any], command: str):
+        self.path = folder / "status.json"
+        earlier = read_status(self.path) if self.path.exists() else {}
+        self.spent = float(earlier.get("wall_seconds", 0.0))
+        self.start = time.monotonic()
+        self.status: dict[str, Any] = {
+            "state": "running",
+            "exit_reason": None,
+            "command": earlier.get("command", command),
+            "seed": config.get("seed"),
+            "config_hash": config_hash(config),
+            "started": earlier.get("started", datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")),
+            "wall_seconds": self.spent,
+            "git_commit": git_commit(),
+            "versions": {"python": platform.python_version(), **versions()},
+            "hardware": hardware(),
+            "metrics": dict(earlier.get("metrics", {})),
+        }
+        self._write()
+
+    def finish(self, state: str, reason: str, metrics: Mapping[str, float | str] | None = None) -> None:
+        """Note how the run ended: ``finished``, ``interrupted`` or ``failed``, and what it reached."""
+        self.status |= {"state": state, "exit_reason": reason}
+        self.status["metrics"] |= dict(metrics or {})
+        self._write()
+
+    def _write(self) -> None:
+        self.status["wall_seconds"] = round(self.spent + time.monotonic() - self.start, 1)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = self.path.with_suffix(".unfinished")
+        unfinished.write_text(json.dumps(self.status, indent=2) + "\n")
+        os.replace(unfinished, self.path)
+
+
+def read_status(path: Path) -> dict[str, Any]:
+    """Read a run record.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        status: dict[str, Any] = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is damaged ({error}); delete it and run again") from error
+    return status
+
+
+def git_commit() -> str | None:
+    """Commit of the checkout this code runs from, with ``+changes`` if it holds others; None outside of one."""
+    here = Path(__file__).parent
+    try:
+        commit = subprocess.run(
+            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        changes = subprocess.run(
+            ["git", "-C", str(here), "status", "--porcelain", "--untracked-files=no"],
+            capture_output=True, text=True, check=True,
+        ).stdout.strip()  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit + ("+changes" if changes else "")
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that can change a result."""
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def hardware() -> dict[str, Any]:
+    """What the run runs on."""
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {"machine": platform.machine(), "cpus": os.cpu_count(), "threads": torch.get_num_threads(), "gpus": gpus}
