@@ -7,8 +7,8 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from zoo.command_line import errors_as_sentences
-from zoo.config import check_choices, help_text, plain, register, with_available_data
+from zoo.command_line import check_choices, errors_as_sentences, help_text, relative
+from zoo.config import plain, register, with_available_data
 from zoo.runs import train
 from zoo.training import Interrupted
 
@@ -22,7 +22,7 @@ def run(config: DictConfig) -> None:
         if config.resume:
             if overrides != [f"resume={config.resume}"]:
                 raise ValueError("a run is resumed as it was configured; give resume=RUN and nothing else")
-            settings = OmegaConf.load(existing_config(folder))
+            settings = DictConfig(OmegaConf.load(folder / "config.yaml"))
         else:
             settings = with_available_data(config, choices, overrides)
         try:
@@ -34,19 +34,6 @@ def run(config: DictConfig) -> None:
             print(f"\n{outcome.summary}")
             print(f"everything is in {relative(folder)}/: glimpses.png, glimpses.gif, metrics.csv, status.json")
             print(f"look closer:  python scripts/evaluate.py checkpoint={relative(folder)}/checkpoints/last.ckpt")
-
-
-def existing_config(folder: Path) -> Path:
-    """Find the configuration of the run to resume."""
-    path = folder / "config.yaml"
-    if not path.is_file():
-        raise FileNotFoundError(f"{relative(folder)} holds no run: there is no config.yaml in it")
-    return path
-
-
-def relative(path: Path) -> Path:
-    """Shorten a path below the current folder."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 if __name__ == "__main__":

@@ -1,11 +1,18 @@
-"""What the scripts share: errors as sentences."""
+"""What the scripts say to people: help, errors as sentences."""
 
+import difflib
 import logging
 import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+from zoo.config import CONFIGS, options
 from zoo.training import NonFiniteError
+
+# A library's own use of a name that torch has deprecated; nothing here can change it.
+warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
 
 USER_ERRORS = (ValueError, OSError, NonFiniteError)
 
@@ -25,3 +32,58 @@ def errors_as_sentences() -> Iterator[None]:
         print(f"\nError: {error}", file=sys.stderr)
         sys.exit(1)
 
+
+def relative(path: Path) -> Path:
+    """Shorten a path below the current folder."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def check_choices(arguments: Iterable[str]) -> None:
+    """Look for what Hydra would not explain: misspelt options of a group, a run to resume that is none.
+
+    Raises:
+        ValueError: an option is unknown; names the known ones and the nearest spelling.
+        FileNotFoundError: there is no such run.
+    """
+    groups = {path.name for path in CONFIGS.iterdir() if path.is_dir()}
+    for argument in arguments:
+        group, _, chosen = argument.lstrip("+").partition("=")
+        if group == "resume" and not Path(chosen, "config.yaml").is_file():
+            raise FileNotFoundError(f"{chosen} holds no run to resume: there is no config.yaml in it")
+        if group not in groups:
+            continue
+        known = options(group)
+        for name in chosen.split(","):
+            if name not in [*known, "null"]:
+                near = difflib.get_close_matches(name, known, n=1, cutoff=0.3)
+                hint = f" Did you mean {near[0]}?" if near else ""
+                raise ValueError(f"there is no {group} {name!r}; there are: {', '.join(known)}.{hint}")
+
+
+def help_text() -> str:
+    """List the models, and what can be set, for ``--help`` and for a command without arguments."""
+    models = "\n".join(f"  model={name:<8} {summary('model', name)}" for name in options("model"))
+    experiments = "\n".join(f"  {name:<24} {summary('experiment', name)}" for name in options("experiment"))
+    return f"""Train a model of the zoo: python scripts/train.py model=NAME [key=value ...]
+
+Models
+{models}
+
+Experiments (experiment=NAME, complete by themselves)
+{experiments}
+
+Often changed
+  data={"|".join(options("data"))}    data.root=DIR for idx and image_folder
+  estimator={"|".join(options("estimator"))}
+  logger={"|".join(options("logger"))}
+  model.lr=0.001  trainer.max_epochs=20  seed=2  -m seed=1,2,3 (one run each)
+  resume=RUN      continue a stopped run, exactly where it was saved
+
+All options of a model: python scripts/train.py model=NAME --cfg job
+"""
+
+
+def summary(group: str, name: str) -> str:
+    """Give the first comment of a configuration file that is not for Hydra: what it is, in one line."""
+    lines = (CONFIGS / group / f"{name}.yaml").read_text().splitlines()
+    return next(line[2:] for line in lines if line.startswith("# ") and "@package" not in line)

@@ -1,11 +1,10 @@
-"""Typed configuration: what may be built, from which options, and help for who mistypes one."""
+"""Typed configuration: what may be built, and from which options."""
 
-import difflib
 import hashlib
 import inspect
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import hydra
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from zoo.attention import RecurrentAttention
 from zoo.attention.experiment import RecognitionExperiment
@@ -77,6 +77,44 @@ class TrainConfig:
     resume: str | None = None
 
 
+@dataclass
+class EvaluateConfig:
+    """Arguments of ``scripts/evaluate.py``."""
+
+    checkpoint: str = MISSING
+
+
+@dataclass
+class ReproduceConfig:
+    """Arguments of ``scripts/reproduce.py``."""
+
+    paper: str = MISSING
+    budget: str = "full"
+    seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
+    rows: list[str] | None = None
+
+
+def arguments(kind: type, given: list[str]) -> Any:
+    """Read ``key=value`` arguments into a typed configuration.
+
+    Raises:
+        ValueError: a key is unknown, a value has the wrong type, or one that is needed is missing.
+
+    Example:
+        >>> arguments(EvaluateConfig, ["checkpoint=runs/ram/a/checkpoints/last.ckpt"]).checkpoint
+        'runs/ram/a/checkpoints/last.ckpt'
+    """
+    known = OmegaConf.structured(kind)
+    try:
+        config = OmegaConf.merge(known, OmegaConf.from_cli(given))
+    except OmegaConfBaseException as error:
+        message = str(error).splitlines()[0]
+        raise ValueError(f"{message}; the arguments are {', '.join(f'{key}=...' for key in known)}") from None
+    if missing := OmegaConf.missing_keys(config):
+        raise ValueError(f"{', '.join(sorted(missing))} must be given: {sorted(missing)[0]}=...")
+    return OmegaConf.to_object(config)
+
+
 def target(builder: Callable[..., Any]) -> str:
     """Name a builder as ``_target_`` does."""
     return f"{builder.__module__}.{builder.__qualname__}"
@@ -136,8 +174,10 @@ def plain(config: DictConfig) -> dict[str, Any]:
     """Resolve a configuration to dicts, lists and numbers.
 
     Raises:
-        ValueError: a value that has no default was not given.
+        ValueError: a value that has no default was not given, or no model was chosen.
     """
+    if config.model is None:
+        raise ValueError(f"choose a model: model={'|'.join(options('model'))}")
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
         raise ValueError(f"{', '.join(missing)} must be given, such as {missing[0]}=...")
@@ -156,14 +196,14 @@ def with_available_data(config: DictConfig, choices: Mapping[str, str], override
         choices: option chosen in each group.
         overrides: the command line.
     """
-    if choices["data"] != "mnist":
+    if choices["data"] != "mnist" or config.data.get("_target_") != target(load_mnist):
         return config
     try:
         find_mnist()
     except MnistUnavailable as reason:
         logger.warning(
-            "%s Training on mnist-5k instead: 5,000 real digits that come with a package. "
-            "Its errors are not comparable with any on MNIST.",
+            "%s.\nUsing mnist-5k instead: 5,000 real digits that come with a package. "
+            "Errors on them are not comparable with any on MNIST.\n",
             reason,
         )
         kept = [override for override in overrides if not override.startswith("data=")]
@@ -177,51 +217,3 @@ def with_available_data(config: DictConfig, choices: Mapping[str, str], override
 def options(group: str) -> list[str]:
     """Names that may be chosen in a group of ``configs/``."""
     return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
-
-
-def check_choices(arguments: Iterable[str]) -> None:
-    """Look for misspelt group options before Hydra does, which does not know what was meant.
-
-    Raises:
-        ValueError: an option is unknown; names the known ones and the nearest spelling.
-    """
-    groups = {path.name for path in CONFIGS.iterdir() if path.is_dir()}
-    for argument in arguments:
-        group, _, chosen = argument.lstrip("+").partition("=")
-        if group not in groups:
-            continue
-        known = options(group)
-        for name in chosen.split(","):
-            if name not in [*known, "null"]:
-                near = difflib.get_close_matches(name, known, n=1, cutoff=0.3)
-                hint = f" Did you mean {near[0]}?" if near else ""
-                raise ValueError(f"there is no {group} {name!r}; there are: {', '.join(known)}.{hint}")
-
-
-def help_text() -> str:
-    """List the models, and what can be set, for ``--help`` and for a command without arguments."""
-    models = "\n".join(f"  model={name:<8} {summary('model', name)}" for name in options("model"))
-    experiments = "\n".join(f"  {name:<24} {summary('experiment', name)}" for name in options("experiment"))
-    return f"""Train a model of the zoo: python scripts/train.py model=NAME [key=value ...]
-
-Models
-{models}
-
-Experiments (experiment=NAME, complete by themselves)
-{experiments}
-
-Often changed
-  data={"|".join(options("data"))}    data.root=DIR for idx and image_folder
-  estimator={"|".join(options("estimator"))}
-  logger={"|".join(options("logger"))}
-  model.lr=0.001  trainer.max_epochs=20  seed=2  -m seed=1,2,3 (one run each)
-  resume=RUN      continue a stopped run, exactly where it was saved
-
-All options of a model: python scripts/train.py model=NAME --cfg job
-"""
-
-
-def summary(group: str, name: str) -> str:
-    """Give the first comment line of a configuration file: what it is, in one line."""
-    first = (CONFIGS / group / f"{name}.yaml").read_text().splitlines()[0]
-    return first.removeprefix("# ") if first.startswith("# ") and "@package" not in first else ""

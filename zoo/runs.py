@@ -4,10 +4,9 @@ from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 from omegaconf import OmegaConf
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from zoo.config import build
-from zoo.training import Interrupted, RunRecord, fit, read_checkpoint
+from zoo.training import Interrupted, RunRecord, fit, read_checkpoint, write_json
 
 
 class Outcome(NamedTuple):
@@ -34,16 +33,16 @@ def train(config: Mapping[str, Any], folder: Path, command: str) -> Outcome:
         NonFiniteError: a loss or a gradient is NaN or infinite.
         ValueError: the configuration or its data are wrong.
     """
+    pl.seed_everything(config["seed"], workers=True, verbose=False)
+    experiment = make_experiment(config)
     folder.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(OmegaConf.create(dict(config)), folder / "config.yaml")
     record = RunRecord(folder, config, command)
     try:
-        pl.seed_everything(config["seed"], workers=True, verbose=False)
-        experiment = make_experiment(config)
         checkpoint = fit(
             experiment.module, experiment.loaders, folder, config, experiment.monitor, experiment.callbacks()
         )
-        if rank_zero_only.rank != 0:
+        if experiment.module.global_rank != 0:
             return Outcome({}, "")
         figures = experiment.report(checkpoint, folder)
     except (Interrupted, KeyboardInterrupt) as stop:
@@ -61,7 +60,7 @@ def evaluate(checkpoint: Path, folder: Path) -> Outcome:
 
     Args:
         checkpoint: of a run.
-        folder: where the pictures go.
+        folder: where ``evaluation.json`` and the pictures go.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -70,6 +69,7 @@ def evaluate(checkpoint: Path, folder: Path) -> Outcome:
     folder.mkdir(parents=True, exist_ok=True)
     experiment = make_experiment(read_checkpoint(checkpoint)["config"])
     figures = experiment.evaluate(checkpoint, folder)
+    write_json(folder / "evaluation.json", {"checkpoint": str(checkpoint), "metrics": figures})
     return Outcome(figures, experiment.describe(figures))
 
 

@@ -2,10 +2,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from torch import Tensor
-
-from zoo.data import ImageSet
 
 
 def idx_bytes(values: Tensor) -> bytes:
@@ -23,13 +20,3 @@ def write_idx() -> Callable[[Path, Tensor], bytes]:
         return content
 
     return write
-
-
-@pytest.fixture
-def numbered() -> Callable[[int], ImageSet]:
-    """Makes sets of blank pictures whose labels are their indices, so that a batch tells what is in it."""
-
-    def make(size: int) -> ImageSet:
-        return ImageSet(torch.zeros(size, 1, 1, 1, dtype=torch.uint8), torch.arange(size))
-
-    return make

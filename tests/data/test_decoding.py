@@ -27,9 +27,7 @@ def test_colours_and_grey_levels_are_kept(tmp_path):
 
 
 def test_a_palette_is_looked_up(tmp_path):
-    Image.new("RGB", (5, 4), (10, 20, 30)).convert("P", palette=Image.Palette.ADAPTIVE).save(
-        tmp_path / "p.png"
-    )
+    Image.new("RGB", (5, 4), (10, 20, 30)).convert("P", palette=Image.Palette.ADAPTIVE).save(tmp_path / "p.png")
     assert read_picture(tmp_path / "p.png").getpixel((0, 0)) == (10, 20, 30)
 
 

@@ -131,14 +131,14 @@ def test_pictures_in_place_of_labels_are_an_error(root, write_idx):
 
 def test_test_pictures_of_another_size_are_an_error_at_once(root, write_idx):
     write_idx(root / TEST_FILES[0], IMAGES[:12].reshape(12, 4, 3))
-    with pytest.raises(ValueError, match="4 × 3, those in .* 3 × 4; make them the same size"):
+    with pytest.raises(ValueError, match=r"4 × 3, those in .* 3 × 4; make them the same size"):
         load_idx(root)
 
 
 def test_a_test_label_beyond_the_training_labels_is_an_error(root, write_idx):
     write_idx(root / TEST_FILES[1], LABELS[:12] + 1)
     data = load_idx(root)
-    with pytest.raises(ValueError, match="has label 4, but the labels in .* end at 3"):
+    with pytest.raises(ValueError, match=r"has label 4, but the labels in .* end at 3"):
         data.load_test()
 
 

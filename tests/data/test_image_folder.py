@@ -12,6 +12,13 @@ def paint(folder, number, colour=128, mode="L", size=(8, 6)):
         Image.new(mode, size, colour).save(folder / f"{i}.png")
 
 
+def paint_shades(folder, greys):
+    """Save one picture of each grey level, so that every picture can be told from the others."""
+    folder.mkdir(parents=True)
+    for grey in greys:
+        Image.new("L", (8, 6), grey).save(folder / f"{grey}.png")
+
+
 @pytest.fixture
 def flat(tmp_path):
     """Sixty dark cats and forty light dogs, in one folder for each class."""
@@ -33,9 +40,7 @@ def divided(tmp_path):
 
 def grey_of(part):
     """Grey level of each class, which tells whether pictures kept their labels."""
-    return {
-        label: part.images[part.labels == label].unique().tolist() for label in part.labels.unique().tolist()
-    }
+    return {label: part.images[part.labels == label].unique().tolist() for label in part.labels.unique().tolist()}
 
 
 class TestFlat:
@@ -51,14 +56,11 @@ class TestFlat:
             assert grey_of(part) == {0: [20], 1: [200]}
 
     def test_no_picture_is_in_two_parts(self, tmp_path):
-        for name, offset in (("a", 0), ("b", 50)):
-            for i in range(50):
-                paint(tmp_path / name / str(i), 1, offset + i)
-                (tmp_path / name / str(i) / "0.png").rename(tmp_path / name / f"{i}.png")
-                (tmp_path / name / str(i)).rmdir()
+        paint_shades(tmp_path / "a", range(50))
+        paint_shades(tmp_path / "b", range(50, 100))
         data = load_image_folder(tmp_path)
         parts = [part.images[:, 0, 0, 0].tolist() for part in (data.train, data.validation, data.load_test())]
-        assert sorted(sum(parts, [])) == list(range(100))
+        assert sorted(grey for part in parts for grey in part) == list(range(100))
 
     def test_it_is_named_after_its_folder_and_its_classes_after_theirs(self, flat):
         data = load_image_folder(flat)
@@ -110,7 +112,7 @@ class TestDivided:
     @pytest.mark.parametrize("part", ["test", "validation"])
     def test_a_class_without_training_pictures_is_an_error_at_once(self, divided, part):
         paint(divided / part / "fish", 1)
-        with pytest.raises(ValueError, match="fish is a class without training pictures; .*cat, dog"):
+        with pytest.raises(ValueError, match=r"fish is a class without training pictures; .*cat, dog"):
             load_image_folder(divided)
 
     def test_a_class_without_test_pictures_keeps_the_others_labels(self, divided):
@@ -179,10 +181,7 @@ class TestPictures:
         assert load_image_folder(flat).classes == ("cat", "dog")
 
     def test_the_split_seed_chooses_the_parts(self, tmp_path):
-        for i in range(40):
-            paint(tmp_path / "cat" / str(i), 1, i)
-            (tmp_path / "cat" / str(i) / "0.png").rename(tmp_path / "cat" / f"{i}.png")
-            (tmp_path / "cat" / str(i)).rmdir()
+        paint_shades(tmp_path / "cat", range(40))
         first, again, other = (load_image_folder(tmp_path, split_seed=seed) for seed in (0, 0, 1))
         assert torch.equal(first.load_test().images, again.load_test().images)
         assert torch.equal(first.validation.images, again.validation.images)
@@ -191,7 +190,7 @@ class TestPictures:
 
 class TestLayout:
     def test_a_folder_that_does_not_exist_is_an_error(self, tmp_path):
-        with pytest.raises(FileNotFoundError, match="there is no folder .*nowhere"):
+        with pytest.raises(FileNotFoundError, match=r"there is no folder .*nowhere"):
             load_image_folder(tmp_path / "nowhere")
 
     def test_pictures_without_class_folders_are_an_error(self, tmp_path):
@@ -201,7 +200,5 @@ class TestLayout:
 
     def test_an_empty_class_is_an_error(self, flat):
         (flat / "fish").mkdir()
-        with pytest.raises(
-            ValueError, match="fish is empty; put the pictures of this class there or remove it"
-        ):
+        with pytest.raises(ValueError, match="fish is empty; put the pictures of this class there or remove it"):
             load_image_folder(flat)

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from torchvision.datasets import MNIST
 
 from zoo.data import MnistUnavailable, find_mnist, load_mnist, mnist
+from zoo.data.download import fetch
 from zoo.data.idx import TEST_FILES, TRAIN_FILES
+from zoo.data.images import border_median
 
 ZOO_DATA = os.environ.get("ZOO_DATA", "")
 HAVE_MNIST = all(Path(ZOO_DATA, "MNIST", "raw", name).is_file() for name in mnist.CHECKSUMS)
@@ -90,14 +93,10 @@ class TestOwnFiles:
         content = bytearray((own_copy / name).read_bytes())
         content[-1] ^= 1
         (own_copy / name).write_bytes(content)
-        with pytest.raises(
-            ValueError, match=f"{re.escape(str(own_copy / name))} .*md5.*delete it .*replace it"
-        ):
+        with pytest.raises(ValueError, match=f"{re.escape(str(own_copy / name))} .*md5.*delete it .*replace it"):
             load_mnist(validation=10)
 
-    def test_zoo_data_without_mnist_is_mentioned_and_passed_over(
-        self, files, cache, monkeypatch, tmp_path, caplog
-    ):
+    def test_zoo_data_without_mnist_is_mentioned_and_passed_over(self, files, cache, monkeypatch, tmp_path, caplog):
         fill(cache, files)
         (tmp_path / "data").mkdir()
         monkeypatch.setenv("ZOO_DATA", str(tmp_path / "data"))
@@ -129,9 +128,7 @@ class TestDownload:
         assert find_mnist() == cache
         assert len(mirror) == 4
 
-    def test_zoo_data_is_preferred_to_the_cache_where_it_can_be_written_to(
-        self, mirror, monkeypatch, tmp_path
-    ):
+    def test_zoo_data_is_preferred_to_the_cache_where_it_can_be_written_to(self, mirror, monkeypatch, tmp_path):
         (tmp_path / "data").mkdir()
         monkeypatch.setenv("ZOO_DATA", str(tmp_path / "data"))
         assert find_mnist() == tmp_path / "data" / "MNIST" / "raw"
@@ -167,12 +164,10 @@ class TestDownload:
     )
     def test_a_mirror_with_wrong_content_is_passed_over(self, mirror, files, cache, monkeypatch, spoil):
         good = mnist.fetch
-        first = []
 
         def fetch(url, patience):
             packed = good(url, patience)
-            first.append(url.rsplit("/", 1)[0]) if not first else None
-            return spoil(packed) if url.startswith(first[0]) else packed
+            return spoil(packed) if url.startswith(MNIST.mirrors[0]) else packed
 
         monkeypatch.setattr(mnist, "fetch", fetch)
         find_mnist()
@@ -187,15 +182,11 @@ class TestDownload:
     def test_without_a_network_every_address_that_was_tried_is_told(self, files):
         with pytest.raises(MnistUnavailable) as error:
             load_mnist()
-        from torchvision.datasets import MNIST
-
         for address in MNIST.mirrors:
             assert f"{address}{TRAIN_FILES[0]}.gz (no network)" in str(error.value)
         assert "load_mnist_5k" in str(error.value)
 
     def test_where_nothing_answers_it_gives_up_within_the_patience_over_all_mirrors(self, files, monkeypatch):
-        from zoo.data.download import fetch
-
         release = threading.Event()
 
         def hang(*args, **kwargs):
@@ -205,10 +196,10 @@ class TestDownload:
         monkeypatch.setattr("urllib.request.urlopen", hang)
         monkeypatch.setattr(mnist, "fetch", fetch)
         monkeypatch.setattr(mnist, "PATIENCE", 0.4)
-        find_mnist_is_quick = time.monotonic()
+        start = time.monotonic()
         with pytest.raises(MnistUnavailable, match=r"no answer in 0\.2 seconds"):
             find_mnist()
-        assert 0.3 < time.monotonic() - find_mnist_is_quick < 2
+        assert 0.3 < time.monotonic() - start < 2
         release.set()
 
     def test_the_patience_is_ten_seconds(self):
@@ -232,7 +223,7 @@ class TestDownload:
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(Path, "write_bytes", fail)
-        with pytest.raises(MnistUnavailable, match="cannot be kept: .*No space left"):
+        with pytest.raises(MnistUnavailable, match=r"cannot be kept: .*No space left"):
             find_mnist()
         assert everything_below(cache) == []
 
@@ -273,40 +264,40 @@ class TestLoading:
             data.load_test()
 
 
+@pytest.fixture(scope="module")
+def real():
+    """The real digits as they are divided by default, and undivided."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ZOO_DATA", ZOO_DATA)
+        return load_mnist(), load_mnist(validation=0)
+
+
 @with_mnist
 class TestRealDigits:
-    @pytest.fixture(scope="class")
-    def data(self):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("ZOO_DATA", ZOO_DATA)
-            return load_mnist()
-
-    @pytest.fixture(autouse=True)
-    def real_folder(self, no_network, monkeypatch):
-        monkeypatch.setenv("ZOO_DATA", ZOO_DATA)
-
-    def test_it_has_the_sizes_of_the_literature(self, data):
+    def test_they_have_the_sizes_of_the_literature(self, real):
+        data, whole = real
         assert (len(data.train), len(data.validation), len(data.load_test())) == (55_000, 5_000, 10_000)
+        assert (len(whole.train), whole.validation) == (60_000, None)
         assert data.image_shape == (1, 28, 28)
 
-    def test_it_has_the_mean_and_deviation_of_the_literature(self):
-        pixels = load_mnist(validation=0).train.images / 255
-        assert (len(pixels), pixels.mean().item()) == (60_000, pytest.approx(0.1307, abs=5e-5))
-        assert pixels.std().item() == pytest.approx(0.3081, abs=5e-5)
+    def test_they_have_the_mean_and_deviation_of_the_literature(self, real):
+        counts = real[1].train.images.flatten().bincount(minlength=256).double()
+        levels = torch.linspace(0, 1, 256, dtype=torch.float64)
+        mean = (counts @ levels) / counts.sum()
+        assert mean.item() == pytest.approx(0.1307, abs=5e-5)
+        assert (counts @ (levels - mean) ** 2 / counts.sum()).sqrt().item() == pytest.approx(0.3081, abs=5e-5)
 
-    def test_the_first_digits_are_those_of_the_literature(self, data):
-        assert load_mnist(validation=0).train.labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
-        assert data.load_test().labels[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
+    def test_the_first_labels_are_those_of_the_literature(self, real):
+        assert real[1].train.labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
+        assert real[1].load_test().labels[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
 
-    def test_training_and_validation_digits_are_all_sixty_thousand(self, data):
-        whole = load_mnist(validation=0)
-        assert whole.validation is None
-        counts = data.train.labels.bincount() + data.validation.labels.bincount()
-        assert counts.tolist() == whole.train.labels.bincount().tolist()
-        parts = [{image.tobytes() for image in part.images.numpy()} for part in (data.train, data.validation)]
-        assert len(parts[0] | parts[1]) == len({image.tobytes() for image in whole.train.images.numpy()})
-        assert parts[0].isdisjoint(parts[1])
+    def test_training_and_validation_digits_are_disjoint_and_all_sixty_thousand(self, real):
+        data, whole = real
+        train, validation, everything = (
+            {image.tobytes() for image in part.images.numpy()} for part in (data.train, data.validation, whole.train)
+        )
+        assert train.isdisjoint(validation)
+        assert train | validation == everything
 
-    def test_the_background_is_black(self, data):
-        assert data.background == (0.0,)
-        assert data.train.images[..., 0].max() == 0
+    def test_the_background_is_that_of_the_border(self, real):
+        assert real[1].background == border_median(real[1].train.images)

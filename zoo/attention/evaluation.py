@@ -10,7 +10,7 @@ from zoo.attention.recurrent_attention import RecurrentAttention
 BATCH = 1000
 
 
-class TestError(NamedTuple):
+class ErrorEstimate(NamedTuple):
     """How often a model is wrong on pictures it has not seen."""
 
     single: float
@@ -25,13 +25,13 @@ class TestError(NamedTuple):
     """Of the first draw."""
 
 
-def test_error(
+def mean_policy_error(
     model: RecurrentAttention,
     images: UInt8[Tensor, "images channels height width"],
     labels: Int[Tensor, " images"],
     draws: int = 10,
     gaze: str | None = None,
-) -> TestError:
+) -> ErrorEstimate:
     """Measure the error of the mean policy over several draws of the random first glimpse.
 
     Args:
@@ -45,7 +45,7 @@ def test_error(
     errors = (probabilities.argmax(-1) != labels).float().mean(-1)
     wrong = round(errors.mean().item() * len(labels))
     interval = binomtest(wrong, len(labels)).proportion_ci(0.95, method="wilson")
-    return TestError(
+    return ErrorEstimate(
         single=errors.mean().item(),
         spread=errors.std(correction=min(1, draws - 1)).item(),
         interval=(float(interval.low), float(interval.high)),

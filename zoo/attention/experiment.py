@@ -5,7 +5,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from zoo.attention.evaluation import class_probabilities, test_error
+from zoo.attention.evaluation import class_probabilities, mean_policy_error
 from zoo.attention.learning_check import LearningCheck
 from zoo.attention.recurrent_attention import RecurrentAttention
 from zoo.data import Batches, ImageData, ImageSet
@@ -29,9 +29,7 @@ class RecognitionExperiment:
 
     monitor = "validation_error"
 
-    def __init__(
-        self, data: ImageData, estimator: Mapping[str, Any], batch_size: int, seed: int, **options: Any
-    ):
+    def __init__(self, data: ImageData, estimator: Mapping[str, Any], batch_size: int, seed: int, **options: Any):
         self.data = data
         self.module = RecurrentAttention(
             image_shape=data.image_shape,
@@ -40,10 +38,12 @@ class RecognitionExperiment:
             estimator=estimator,
             **options,
         )
+        held_out = data.validation
         self.loaders = Loaders(
             train=lambda rank, ranks: Batches(data.train, batch_size, seed, rank, ranks),
-            validation=data.validation
-            and (lambda rank, ranks: Batches(data.validation, EVALUATION_BATCH, None, rank, ranks)),
+            validation=None
+            if held_out is None
+            else lambda rank, ranks: Batches(held_out, EVALUATION_BATCH, None, rank, ranks),
         )
 
     def callbacks(self) -> list[pl.Callback]:
@@ -57,7 +57,7 @@ class RecognitionExperiment:
             Figures by plain names; errors are fractions.
         """
         model, test = RecurrentAttention.load(checkpoint), self.data.load_test()
-        error = test_error(model, test.images, test.labels)
+        error = mean_policy_error(model, test.images, test.labels)
         draw_glimpses(model, test, self.data.classes, folder)
         return {
             "test_error": error.single,
@@ -72,7 +72,7 @@ class RecognitionExperiment:
         figures = self.report(checkpoint, folder)
         model, test = RecurrentAttention.load(checkpoint), self.data.load_test()
         for gaze in ("random", "centre"):
-            figures[f"test_error_{gaze}_gaze"] = test_error(model, test.images, test.labels, gaze=gaze).single
+            figures[f"test_error_{gaze}_gaze"] = mean_policy_error(model, test.images, test.labels, gaze=gaze).single
         draw_mistakes(model, test, self.data.classes, folder)
         return figures
 
@@ -81,7 +81,8 @@ class RecognitionExperiment:
         single, averaged = figures["test_error"], figures["test_error_mc10"]
         low, high = figures["test_error_low"], figures["test_error_high"]
         lines = [
-            f"test error on {self.data.name}: {single:.2%}  (one walk, mean policy; 95 % interval {low:.2%} to {high:.2%})",
+            f"test error on {self.data.name}: {single:.2%}  "
+            f"(one walk, mean policy; 95 % interval {low:.2%} to {high:.2%})",
             f"  {averaged:.2%} with the class probabilities of ten walks averaged",
         ]
         for gaze, words in (("random", "random glimpses"), ("centre", "every glimpse at the centre")):
@@ -114,6 +115,11 @@ def draw_mistakes(model: RecurrentAttention, test: ImageSet, classes: tuple[str,
     predicted = probabilities.argmax(-1)
     wrong = (predicted != test.labels).nonzero().squeeze(1)
     figure = mistakes(
-        test.images[wrong] / 255, test.labels[wrong], predicted[wrong], probabilities[wrong], classes, total=len(test)
+        test.images[wrong] / 255,
+        test.labels[wrong],
+        predicted[wrong],
+        probabilities[wrong],
+        classes,
+        total=len(test),
     )
     save_figure(figure, folder / "mistakes.png")

@@ -22,8 +22,8 @@ class Rollout(NamedTuple):
 class RecurrentAttentionNetwork(nn.Module):
     """The networks of RAM and one walk over a picture with them.
 
-    ``g_t = glimpse(x, l_t)``, ``h_t = core(h_{t-1}, g_t)``, ``l_{t+1} ~ N(μ(h_t), σ²)``, class from the last ``h``: Mnih,
-    Heess, Graves & Kavukcuoglu, "Recurrent models of visual attention", 2014. All layers have the paper's sizes and
+    ``g_t = glimpse(x, l_t)``, ``h_t = core(h_{t-1}, g_t)``, ``l_{t+1} ~ N(μ(h_t), σ²)``, class from the last ``h``:
+    Mnih, Heess, Graves & Kavukcuoglu, "Recurrent models of visual attention", 2014. All layers have the paper's sizes and
     ReLUs.
 
     No randomness is drawn here: the first location and the noise of the others are arguments.
@@ -44,9 +44,7 @@ class RecurrentAttentionNetwork(nn.Module):
         torch.Size([1, 5, 10])
     """
 
-    def __init__(
-        self, sensor: GlimpseSensor, classes: int, locator_hidden: int = 128, reinforce_core: bool = True
-    ):
+    def __init__(self, sensor: GlimpseSensor, classes: int, locator_hidden: int = 128, reinforce_core: bool = True):
         super().__init__()
         self.sensor = sensor
         self.reinforce_core = reinforce_core
@@ -88,7 +86,9 @@ class RecurrentAttentionNetwork(nn.Module):
             locations.append(location)
         states.append(self.step(state, windows, location))
         return Rollout(
-            torch.stack(states), torch.stack(locations), torch.stack(means) if means else noise.new_zeros(noise.shape)
+            torch.stack(states),
+            torch.stack(locations),
+            torch.stack(means) if means else noise.new_zeros(noise.shape),
         )
 
     def follow(

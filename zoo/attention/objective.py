@@ -32,8 +32,8 @@ def hybrid_objective(
 ) -> HybridObjective:
     """Split the credit for the class that was said: the gaze by REINFORCE, all else by backpropagation.
 
-    ``L = -log p(y | h_T) - Σ_{t<T} log N(l_{t+1}; μ(h_t), σ²) (R - b(h_t)) + (b(h_t) - R)²``, with ``R = 1`` if the most
-    likely class is right, else 0. Mnih, Heess, Graves & Kavukcuoglu, "Recurrent models of visual attention", 2014.
+    ``L = -log p(y | h_T) - Σ_{t<T} log N(l_{t+1}; μ(h_t), σ²) (R - b(h_t)) + (b(h_t) - R)²``, with ``R = 1`` if the
+    most likely class is right, else 0. Mnih, Heess, Graves & Kavukcuoglu, "Recurrent models of visual attention", 2014.
 
     Every location with a density was looked at: none is drawn after the last glimpse, and the first is
     uniform whatever the parameters are. The density is that of the raw sample, before the sensor clips it.

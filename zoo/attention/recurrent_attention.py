@@ -8,9 +8,11 @@ from jaxtyping import Float, Int, Shaped
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
+from zoo.attention.brightness import checked_brightness
+from zoo.attention.diagnostics import diagnostics
 from zoo.attention.glimpse import GlimpseSensor
 from zoo.attention.network import RecurrentAttentionNetwork, Rollout
-from zoo.attention.objective import HybridObjective, hybrid_objective
+from zoo.attention.objective import hybrid_objective
 from zoo.gradients import Reinforce, RunningScale, named_baseline
 from zoo.training import read_checkpoint, total_loss
 
@@ -70,7 +72,7 @@ class RecurrentAttention(pl.LightningModule):
 
     def __init__(
         self,
-        image_shape: Sequence[int],
+        image_shape: tuple[int, int, int],
         classes: Sequence[str],
         background: Sequence[float] = (0.0,),
         glimpses: int = 6,
@@ -99,7 +101,7 @@ class RecurrentAttention(pl.LightningModule):
                 raise ValueError(f"{name} must be positive, got {std}")
         estimator = dict(estimator or {"baseline": "learned"})
         self.save_hyperparameters()
-        sensor = GlimpseSensor(tuple(image_shape), glimpse_size, scales, span, background)
+        sensor = GlimpseSensor(image_shape, glimpse_size, scales, span, background)
         self.network = RecurrentAttentionNetwork(sensor, len(classes), locator_hidden, reinforce_core)
         self.reinforce = Reinforce(
             named_baseline(
@@ -158,8 +160,8 @@ class RecurrentAttention(pl.LightningModule):
         gaze: str | None = None,
     ) -> Rollout:
         """Draw all that is random, and look at the pictures."""
-        glimpses, shape = self.hparams.glimpses, (rollouts, len(images), 2)
-        gaze = gaze or self.hparams.gaze
+        glimpses, shape = self.hparams["glimpses"], (rollouts, len(images), 2)
+        gaze = gaze or self.hparams["gaze"]
         if gaze == "centre":
             return self.network.follow(images, images.new_zeros(glimpses, *shape))
         if gaze == "random":
@@ -172,7 +174,7 @@ class RecurrentAttention(pl.LightningModule):
 
     def location_std(self) -> float:
         """``σ`` at the present step of training."""
-        start, end = self.hparams.location_std, self.hparams.final_location_std
+        start, end = self.hparams["location_std"], self.hparams["final_location_std"]
         if end is None:
             return float(start)
         progress = self.global_step / max(1, self.trainer.estimated_stepping_batches)
@@ -182,7 +184,7 @@ class RecurrentAttention(pl.LightningModule):
         """Weigh and sum the three losses of one batch."""
         images, labels = batch
         std = self.location_std()
-        rollout = self.walk(images / 255, self.hparams.rollouts, std)
+        rollout = self.walk(images / 255, self.hparams["rollouts"], std)
         logits = self.network.classifier(rollout.states[-1])
         objective = hybrid_objective(logits, labels, rollout, std, self.reinforce)
         if batch_idx % DIAGNOSE_EVERY == 0:
@@ -190,7 +192,7 @@ class RecurrentAttention(pl.LightningModule):
         return total_loss(
             {
                 "cross-entropy": objective.cross_entropy,
-                "policy": self.hparams.policy_weight * objective.policy,
+                "policy": self.hparams["policy_weight"] * objective.policy,
                 "baseline": objective.baseline,
             },
             step=self.global_step,
@@ -212,52 +214,12 @@ class RecurrentAttention(pl.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW whose learning rate falls to 0 as a cosine over the whole run."""
         optimizer = torch.optim.AdamW(
-            self.parameters(), lr=self.hparams.lr, weight_decay=self.hparams.weight_decay, fused=True
+            self.parameters(), lr=self.hparams["lr"], weight_decay=self.hparams["weight_decay"], fused=True
         )
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
             optimizer, T_max=int(self.trainer.estimated_stepping_batches)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-def diagnostics(objective: HybridObjective, rollout: Rollout) -> dict[str, Tensor]:
-    """Figures that tell whether the gaze learns."""
-    advantage, baseline = objective.reinforce.advantage, objective.reinforce.baseline
-    reward = objective.reward.expand_as(baseline)
-    figures = {"train_error": 1 - objective.reward.mean(), "cross_entropy": objective.cross_entropy}
-    if not baseline.numel():
-        return figures
-    return figures | {
-        "policy_loss": objective.policy,
-        "baseline_loss": objective.baseline,
-        "advantage_mean": advantage.mean(),
-        "advantage_variance": advantage.var(correction=0),
-        # Against the reward's own variance; 0 where every reward is the same and there is nothing to explain.
-        "baseline_r2": torch.where(
-            reward.var(correction=0) > 0,
-            1 - (reward - baseline).var(correction=0) / reward.var(correction=0),
-            0.0,
-        ),
-        "clipped_locations": (rollout.locations[1:].abs() > 1).any(-1).float().mean(),
-    }
-
-
-def checked_brightness(images: Tensor) -> Tensor:
-    """Turn pictures into floats in [0, 1], or say what is wrong with them."""
-    if images.ndim != 4 or not images.numel():
-        raise ValueError(
-            f"pictures must have shape (images, channels, height, width), at least one of them, got {tuple(images.shape)}"
-        )
-    if images.dtype == torch.uint8:
-        return images / 255
-    if not images.is_floating_point():
-        raise ValueError(f"pictures must be uint8, or floats in [0, 1], got {images.dtype}")
-    if not torch.isfinite(images).all():
-        raise ValueError("the pictures hold values that are not finite; replace them before asking")
-    low, high = images.min().item(), images.max().item()
-    if low < 0 or high > 1:
-        raise ValueError(f"pictures of floats must lie in [0, 1], got values from {low:g} to {high:g}")
-    return images
 
 
 def uniform(shape: Sequence[int], device: torch.device, generator: torch.Generator | None) -> Tensor:

@@ -41,9 +41,7 @@ class Batches:
     # finds `sampler`.
     batch_sampler = None
 
-    def __init__(
-        self, data: ImageSet, batch_size: int, seed: int | None = None, rank: int = 0, world_size: int = 1
-    ):
+    def __init__(self, data: ImageSet, batch_size: int, seed: int | None = None, rank: int = 0, world_size: int = 1):
         if len(data) == 0:
             raise ValueError("there are no pictures to make batches of")
         if batch_size < 1:

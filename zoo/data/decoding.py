@@ -45,14 +45,10 @@ def median_size(pictures: list[Image.Image]) -> tuple[int, int]:
         >>> median_size([Image.new("L", (8, 6)), Image.new("L", (9, 2)), Image.new("L", (100, 7))])
         (6, 9)
     """
-    return median_low(picture.height for picture in pictures), median_low(
-        picture.width for picture in pictures
-    )
+    return median_low(picture.height for picture in pictures), median_low(picture.width for picture in pictures)
 
 
-def stack(
-    pictures: list[Image.Image], mode: str, size: tuple[int, int]
-) -> UInt8[Tensor, "n channels height width"]:
+def stack(pictures: list[Image.Image], mode: str, size: tuple[int, int]) -> UInt8[Tensor, "n channels height width"]:
     """Bring pictures to one mode ("L" or "RGB") and one height and width, as one tensor.
 
     Example:

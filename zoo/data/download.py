@@ -2,6 +2,7 @@ import urllib.request
 from concurrent.futures import Future
 from http.client import HTTPException, HTTPResponse
 from threading import Thread
+from urllib.error import HTTPError
 
 
 def fetch(url: str, patience: float) -> bytes:
@@ -34,5 +35,8 @@ def fetch(url: str, patience: float) -> bytes:
             return response.read()
     except TimeoutError:
         raise TimeoutError(f"no answer in {patience:g} seconds") from None
+    except HTTPError as error:
+        error.close()  # it holds on to the connection
+        raise
     except HTTPException as error:
         raise ConnectionError(f"the transfer broke off ({error})") from error

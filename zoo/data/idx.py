@@ -81,9 +81,7 @@ def load_idx(root: str | Path, validation: int | None = None, split_seed: int = 
         ((1, 4, 6), ('0', '1'), 18, 2)
     """
     root = Path(root).expanduser().resolve()
-    train_images, train_labels, test_images, test_labels = (
-        find_idx(root, name) for name in TRAIN_FILES + TEST_FILES
-    )
+    train_images, train_labels, test_images, test_labels = (find_idx(root, name) for name in TRAIN_FILES + TEST_FILES)
     everything = read_labelled_images(train_images, train_labels)
     classes = int(everything.labels.max()) + 1
     if (shape := check_pair(test_images, test_labels)) != everything.images.shape[2:]:
@@ -134,9 +132,7 @@ def check_pair(images: Path, labels: Path) -> tuple[int, int]:
             raise damaged(path, f"it has {len(shapes[-1])} dimensions where {dimensions} are expected")
     (count, height, width), (labelled,) = shapes
     if count != labelled:
-        raise ValueError(
-            f"{images} holds {count} pictures, but {labels} {labelled} labels; take both from one source"
-        )
+        raise ValueError(f"{images} holds {count} pictures, but {labels} {labelled} labels; take both from one source")
     return height, width
 
 

@@ -96,9 +96,7 @@ def list_divided(
     return train, list_pictures(root / "validation", classes), test
 
 
-def divide(
-    samples: list[Sample], validation: int | None, seed: int
-) -> tuple[list[Sample], list[Sample], list[Sample]]:
+def divide(samples: list[Sample], validation: int | None, seed: int) -> tuple[list[Sample], list[Sample], list[Sample]]:
     """Training, validation and test pictures out of one list: a tenth each for the latter two.
 
     Raises:

@@ -77,9 +77,7 @@ def find_mnist() -> Path:
             verify(folder)
             return folder
         if folder != folders[-1]:
-            logger.warning(
-                "$ZOO_DATA is set, but %s does not hold the four MNIST files: looking elsewhere.", folder
-            )
+            logger.warning("$ZOO_DATA is set, but %s does not hold the four MNIST files: looking elsewhere.", folder)
     return download(folders)
 
 

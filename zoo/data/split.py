@@ -40,9 +40,7 @@ def stratified_split(
     order = by_class[fraction.argsort(stable=True)]
     held_out, kept = order[:count], order[count:]
     if ((labels[kept].bincount(minlength=len(sizes)) == 0) & (sizes > 0)).any():
-        raise ValueError(
-            f"cannot hold out {count} of {len(labels)} pictures: each class must keep one to train on"
-        )
+        raise ValueError(f"cannot hold out {count} of {len(labels)} pictures: each class must keep one to train on")
     return kept.sort().values, held_out.sort().values
 
 

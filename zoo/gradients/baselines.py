@@ -215,8 +215,9 @@ class Sum(Baseline):
         members: the baselines, in the order in which they fit.
 
     Raises:
-        ValueError: there is no member, or more than one ``LeaveOneOut``: what the first leaves over already holds
-            the sample that the second must leave out, and the gradient would be biased.
+        ValueError: there is no member, or one occurs twice and would learn from the batch before its second use,
+            or more than one is a ``LeaveOneOut``: what the first leaves over already holds the sample that the
+            second must leave out. Either would bias the gradient.
 
     Example:
         >>> baseline = Sum(Constant(1.0), LeaveOneOut(dim=0))
@@ -229,7 +230,10 @@ class Sum(Baseline):
         if not members:
             raise ValueError("Sum needs at least one baseline")
         self.members = nn.ModuleList(members)
-        if sum(isinstance(module, LeaveOneOut) for module in self.modules()) > 1:
+        parts = [part for _, part in self.named_modules(remove_duplicate=False) if isinstance(part, Baseline)]
+        if len(set(parts)) < len(parts):
+            raise ValueError("Sum was given the same baseline twice; make a separate one for each place")
+        if sum(isinstance(part, LeaveOneOut) for part in parts) > 1:
             raise ValueError("Sum can hold one LeaveOneOut at most: a second one would bias the gradient")
 
     def forward(

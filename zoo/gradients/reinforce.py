@@ -39,8 +39,8 @@ def score_function_loss(
         tensor([ 0.6931, -0.6931], grad_fn=<MulBackward0>)
     """
     signal = fit_to(log_prob, "signal", signal).to(log_prob.dtype)
-    baseline = fit_to(log_prob, "baseline", torch.as_tensor(baseline, device=log_prob.device))
-    advantage = (signal - baseline).detach()
+    baseline = torch.as_tensor(baseline, dtype=log_prob.dtype, device=log_prob.device)
+    advantage = (signal - fit_to(log_prob, "baseline", baseline)).detach()
     if mask is not None:
         valid = valid_elements(log_prob, mask)
         log_prob, advantage = torch.where(valid, log_prob, 0), torch.where(valid, advantage, 0)
@@ -85,9 +85,7 @@ class Reinforce(nn.Module):
         True
     """
 
-    def __init__(
-        self, baseline: Baseline | None = None, scale: RunningScale | None = None, maximize: bool = False
-    ):
+    def __init__(self, baseline: Baseline | None = None, scale: RunningScale | None = None, maximize: bool = False):
         super().__init__()
         self.baseline = Baseline() if baseline is None else baseline
         self.scale = scale
@@ -121,7 +119,7 @@ class Reinforce(nn.Module):
         if self.scale is not None:
             unscaled, scale = advantage, self.scale.value.to(advantage.dtype)
             loss, advantage = loss / scale, unscaled / scale
-            if self.training:
+            if self.scale.training:
                 self.scale.update(unscaled, mask)
         return ReinforceOutput(-loss if self.maximize else loss, baseline_loss, advantage, baseline)
 

@@ -59,12 +59,13 @@ class RunningMean(nn.Module):
     @torch.no_grad()
     def update(self, x: Float[Tensor, "*dims"], mask: Bool[Tensor, "*dims"] | None = None) -> None:
         """Learn from the valid elements of ``x``."""
+        x = x.to(self.total.dtype)  # half precision can neither hold the sum nor the count of a large batch
         valid = torch.ones_like(x, dtype=torch.bool) if mask is None else mask
-        sum_and_count = torch.stack([torch.where(valid, x, 0).sum(), valid.sum()]).to(self.total.dtype)
+        sum_and_count = torch.stack([torch.where(valid, x, 0).sum(), valid.sum()])
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(sum_and_count)
         total, count = sum_and_count
-        step = torch.where(count > 0, 1 - self.decay, 0.0).to(self.total.dtype)
+        step = (1 - self.decay) * (count > 0).to(count.dtype)
         self.total.lerp_(total / count.clamp(min=1), step)
         self.weight.lerp_(torch.ones_like(self.weight), step)
 
@@ -107,9 +108,9 @@ class RunningScale(nn.Module):
     def value(self) -> Float[Tensor, ""]:
         """The scale so far, in the signal's units."""
         variance = self.mean_square.value - self.mean.value**2
-        return variance.clamp(min=self.floor**2).sqrt()
+        return variance.clamp(min=0).sqrt().clamp(min=self.floor)
 
     def update(self, advantage: Float[Tensor, "*dims"], mask: Bool[Tensor, "*dims"] | None = None) -> None:
         """Learn from the valid elements of an unscaled advantage."""
         self.mean.update(advantage, mask)
-        self.mean_square.update(advantage**2, mask)
+        self.mean_square.update(advantage.to(self.mean_square.total.dtype) ** 2, mask)

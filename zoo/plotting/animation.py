@@ -15,7 +15,7 @@ from zoo.plotting.saving import checked_path, write_atomically
 from zoo.plotting.style import house_style
 
 DPI = 120  # coarser than a PNG's: the file stays small
-COLOURS = 254  # of the 256 a GIF may have; Pillow needs one for "as in the frame before"
+COLOURS = 254  # half the most frequent ones, kept exactly: areas; half blends: edges and photographs
 HOLD = 4  # how many times longer the last frame stands
 
 
@@ -23,7 +23,7 @@ def save_glimpse_gif(
     path: str | Path,
     images: Array,
     centres: Array,
-    sides: Sequence[float],
+    sides: Sequence[int | float],
     probabilities: Array,
     labels: Array,
     classes: Sequence[str],
@@ -69,7 +69,7 @@ def save_glimpse_gif(
 
 
 def pixels(figure: Figure) -> Image.Image:
-    """The figure as it would be saved, in RGB."""
+    """Draw the figure as RGB pixels."""
     figure.set_dpi(DPI)
     canvas = FigureCanvasAgg(figure)
     with house_style():
@@ -77,22 +77,18 @@ def pixels(figure: Figure) -> Image.Image:
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
-def in_one_palette(frames: list[Image.Image]) -> list[Image.Image]:
-    """The frames in colours which they share, so that what stands still is stored once and does not flicker.
+def in_one_palette(frames: Sequence[Image.Image]) -> list[Image.Image]:
+    """Reduce the frames to colours they share, so that what stands still is stored once and stays still."""
+    film = np.stack([np.asarray(frame, dtype=np.int32) for frame in frames])
+    codes = film[..., 0] << 16 | film[..., 1] << 8 | film[..., 2]
+    codes, where, counts = np.unique(codes, return_inverse=True, return_counts=True)
+    colours = np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=1).astype(np.uint8)
 
-    Half of the palette are the most frequent colours, unchanged: those of areas; the other half are blends,
-    for edges and photographs.
-    """
-    film = np.concatenate([np.asarray(frame) for frame in frames])
-    red, green, blue = np.moveaxis(film.astype(np.int32), -1, 0)
-    codes, where, counts = np.unique(red << 16 | green << 8 | blue, return_inverse=True, return_counts=True)
-    colours = np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=1)
     areas = colours[np.argsort(-counts, kind="stable")[: COLOURS // 2]]
-    blends = np.reshape(Image.fromarray(film).quantize(COLOURS // 2).getpalette(), (-1, 3))
-    palette = np.concatenate([areas, blends])
+    blends = Image.fromarray(film[-1].astype(np.uint8)).quantize(COLOURS // 2).getpalette() or []
+    palette = np.concatenate([areas, np.reshape(blends, (-1, 3)).astype(np.uint8)])
     _, nearest = KDTree(palette).query(colours)
-    indices = nearest[where].astype(np.uint8).reshape(len(frames), *frames[0].size[::-1])
-    images = [Image.fromarray(frame) for frame in indices]
+    images = [Image.fromarray(frame) for frame in nearest.astype(np.uint8)[where]]
     for image in images:
-        image.putpalette(palette.astype(np.uint8).tobytes())
+        image.putpalette(palette.tobytes())
     return images

@@ -10,12 +10,12 @@ TITLES, KEY = 0.24, 0.26  # inches, at the head and at the foot of the page
 
 
 def draw_episodes(e: Episodes, shown: int) -> Figure:
-    """A card for each picture, up to and including glimpse number ``shown``.
+    """Draw a card for each picture, up to and including glimpse number ``shown``.
 
     The size of the figure and the place of everything on it are the same for each ``shown``.
     """
     layout = layout_for(e)
-    left, last_top = layout.corner(len(e.images) - 1)
+    _, last_top = layout.corner(len(e.images) - 1)
     with house_style():
         sheet = Sheet(TITLES + last_top + layout.card[1] + KEY)
         draw_titles(sheet, layout, e)
@@ -26,7 +26,7 @@ def draw_episodes(e: Episodes, shown: int) -> Figure:
 
 
 def draw_titles(sheet: Sheet, layout: Layout, e: Episodes) -> None:
-    """Above each column of cards, what its panels show."""
+    """Write above each column of cards what its panels show."""
     titles = {
         "path": "where it looked",
         "seen": "what it has seen" if len(e.sides) == 1 else "seen in full detail",
@@ -41,7 +41,7 @@ def draw_titles(sheet: Sheet, layout: Layout, e: Episodes) -> None:
 
 
 def draw_card(sheet: Sheet, layout: Layout, e: Episodes, i: int, shown: int) -> None:
-    """Picture ``i``: where the model looked, what it has seen and what it believed."""
+    """Draw for picture ``i`` where the model looked, what it has seen and what it believed."""
     left, top = layout.corner(i)
     axes = {
         name: sheet.axes(name, left=left + x, top=TITLES + top + y, width=width, height=height)
@@ -62,7 +62,7 @@ def draw_card(sheet: Sheet, layout: Layout, e: Episodes, i: int, shown: int) -> 
 
 
 def verdict(e: Episodes, i: int, shown: int) -> tuple[str, str]:
-    """The class most probable by now in words, at the end with whether it is right, and a colour for it."""
+    """Say in words and in a colour which class is most probable, and at the end if it is right."""
     probabilities = e.probabilities[i, shown - 1]
     best = int(probabilities.argmax())
     guess, truth = f"{e.classes[best]} ({percent(probabilities[best])})", e.classes[e.labels[i]]

@@ -28,18 +28,21 @@ class Shapes:
         self.sizes = sizes
 
     def real(self, name: str, value: Array, shape: str) -> Float[np.ndarray, "..."]:
-        """The array as finite float64 numbers of the given shape.
+        """Return the array as finite float64 numbers of the given shape.
 
         Raises:
-            ValueError: the shape differs, a size is 0, or a value is NaN or infinite.
+            ValueError: the shape differs, a size is 0, or a value is no number, NaN or infinite.
         """
-        array = self._shaped(name, value, shape).astype(np.float64)
+        array = self._shaped(name, value, shape)
+        if array.dtype.kind not in "biuf":
+            raise ValueError(f"{name} must hold real numbers, got {array.dtype}")
+        array = array.astype(np.float64)
         if not np.isfinite(array).all():
             raise ValueError(f"{name} must be finite, but holds NaN or infinity")
         return array
 
     def unit(self, name: str, value: Array, shape: str) -> Float[np.ndarray, "..."]:
-        """The array as numbers between 0 and 1, rounding errors clipped away.
+        """Return the array as numbers between 0 and 1, rounding errors clipped away.
 
         Raises:
             ValueError: the shape differs, a size is 0, or a value lies outside [0, 1].
@@ -50,7 +53,7 @@ class Shapes:
         return array.clip(0, 1)
 
     def pictures(self, name: str, value: Array, shape: str) -> Float[np.ndarray, "*batch height width 3"]:
-        """Images ``(…, C, H, W)`` between 0 and 1, as the RGB pixels ``(…, H, W, 3)`` that are drawn.
+        """Turn images ``(…, C, H, W)`` between 0 and 1 into the RGB pixels ``(…, H, W, 3)`` that are drawn.
 
         Raises:
             ValueError: as for ``unit``, or the images have neither 1 nor 3 channels.
@@ -61,7 +64,7 @@ class Shapes:
         return np.broadcast_to(images, (*images.shape[:-1], 3))
 
     def class_indices(self, name: str, value: Array, shape: str) -> Int[np.ndarray, "..."]:
-        """Whole numbers from 0 to K - 1.
+        """Return the array as whole numbers from 0 to K - 1.
 
         Raises:
             ValueError: the shape differs, or a value is not the index of one of the K classes.
@@ -74,7 +77,7 @@ class Shapes:
         return array.astype(np.int64)
 
     def class_names(self, name: str, value: Sequence[str]) -> tuple[str, ...]:
-        """K names.
+        """Return the names as a tuple of K.
 
         Raises:
             ValueError: there are more or fewer than K.
@@ -84,16 +87,18 @@ class Shapes:
         return tuple(str(each) for each in value)
 
     def _shaped(self, name: str, value: Array, shape: str) -> np.ndarray:
-        array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+        if isinstance(value, Tensor):
+            value = value.detach().cpu()
+            value = value.double() if value.is_floating_point() else value  # NumPy has no bfloat16
+        array = np.asarray(value)
         letters = shape.split()
-        sizes = [int(letter) if letter.isdigit() else self.sizes.get(letter) for letter in letters]
-        agrees = len(sizes) == array.ndim and all(
-            size in (None, actual) for size, actual in zip(sizes, array.shape, strict=True)
-        )
-        if not agrees:
-            wanted = ", ".join(f"{a}={b}" if a in self.sizes else a for a, b in zip(letters, sizes, strict=True))
-            raise ValueError(f"{name} must have the shape ({wanted}), got {array.shape}")
+        sizes = self.sizes | {letter: int(letter) for letter in letters if letter.isdigit()}
+        if len(letters) != array.ndim or any(
+            sizes.setdefault(letter, size) != size for letter, size in zip(letters, array.shape, strict=True)
+        ):
+            wanted = (f"{letter}={self.sizes[letter]}" if letter in self.sizes else letter for letter in letters)
+            raise ValueError(f"{name} must have the shape ({', '.join(wanted)}), got {array.shape}")
         if array.size == 0:
             raise ValueError(f"{name} is empty: its shape is {array.shape}")
-        self.sizes.update({a: b for a, b in zip(letters, array.shape, strict=True) if not a.isdigit()})
+        self.sizes = {letter: size for letter, size in sizes.items() if not letter.isdigit()}
         return array

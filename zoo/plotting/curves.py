@@ -14,10 +14,8 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9")  # Okabe and I
 DASHES = ("-", "--", "-.", ":")  # so that colour alone never tells one line from another
 
 
-def learning_curves(
-    series: Mapping[str, tuple[Array, Array]], xlabel: str, ylabel: str, log: bool = False
-) -> Figure:
-    """Lines by name, such as the validation error of several runs by epoch.
+def learning_curves(series: Mapping[str, tuple[Array, Array]], xlabel: str, ylabel: str, log: bool = False) -> Figure:
+    """Draw lines by name, such as the validation error of several runs by epoch.
 
     Args:
         series: for each name x and y, both (P,) with P at least 1.
@@ -57,8 +55,8 @@ def learning_curves(
     return sheet.figure
 
 
-def checked_curve(name: str, x: Array, y: Array, log: bool) -> tuple[Float[np.ndarray, "p"], Float[np.ndarray, "p"]]:
-    """The points of one line.
+def checked_curve(name: str, x: Array, y: Array, log: bool) -> tuple[Float[np.ndarray, " p"], Float[np.ndarray, " p"]]:
+    """Return the points of one line as numbers that can be drawn.
 
     Raises:
         ValueError: x and y differ in length, are empty or not finite, or y is not positive where it must be.

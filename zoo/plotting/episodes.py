@@ -33,13 +33,13 @@ class Episodes:
 def checked_episodes(
     images: Array,
     centres: Array,
-    sides: Sequence[float],
+    sides: Sequence[int | float],
     probabilities: Array,
     labels: Array,
     classes: Sequence[str],
     seen: Array | None = None,
 ) -> Episodes:
-    """The arguments of ``glimpse_paths``, as ``Episodes``.
+    """Return the arguments of ``glimpse_paths`` as ``Episodes``.
 
     Raises:
         ValueError: an argument has the wrong shape or values outside its range; the sentence names it.
@@ -59,9 +59,9 @@ def checked_episodes(
 
 
 def covered_pixels(
-    size: tuple[int, int], centres: Float[np.ndarray, "time 2"], side: float
+    size: tuple[int, int], centres: Float[np.ndarray, "time 2"], side: int | float
 ) -> Bool[np.ndarray, "height width"]:
-    """Which pixels have their centre in at least one of the squares.
+    """Mark the pixels that have their centre in at least one of the squares.
 
     Args:
         size: height and width of the picture.

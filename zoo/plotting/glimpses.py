@@ -10,23 +10,23 @@ from zoo.plotting.episodes import checked_episodes
 def glimpse_paths(
     images: Array,
     centres: Array,
-    sides: Sequence[float],
+    sides: Sequence[int | float],
     probabilities: Array,
     labels: Array,
     classes: Sequence[str],
     seen: Array | None = None,
 ) -> Figure:
-    """Where a hard-attention model looked, what it has seen and what it believed, picture by picture.
+    """Draw where a hard-attention model looked, what it has seen and what it believed, picture by picture.
 
-    The model is that of Mnih et al., "Recurrent Models of Visual Attention", 2014. A glimpse of side g centred
-    at (r, c) is drawn from r - g/2 to r + g/2 and from c - g/2 to c + g/2. Six to ten pictures, up to ten
-    glimpses and up to twenty classes are easy to read.
+    The model is that of Mnih et al., "Recurrent Models of Visual Attention", 2014: it starts at a random
+    place and chooses the next ones. A glimpse of side g centred at (r, c) is drawn from r - g/2 to r + g/2
+    and from c - g/2 to c + g/2. Six to ten pictures with up to ten glimpses and twenty classes read well.
 
     Args:
         images: (N, C, H, W) between 0 and 1; C is 1 (grey) or 3 (RGB).
         centres: (N, T, 2), row and column of each glimpse in pixels; pixel centres are whole numbers.
-        sides: of a glimpse's S squares, one per scale, in pixels. The finest square is drawn for every glimpse,
-            the coarser ones for the last.
+        sides: of a glimpse's S squares, one per scale, in pixels. The finest is drawn for every glimpse, the
+            coarser ones for the last.
         probabilities: (N, T, K), of each class after each glimpse.
         labels: (N,), the true classes, from 0 to K - 1.
         classes: their K names.

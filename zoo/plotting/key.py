@@ -1,3 +1,5 @@
+from typing import Any
+
 from matplotlib.figure import Figure
 from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
@@ -8,12 +10,12 @@ from zoo.plotting.style import INK, TEXT
 
 
 def draw_key(figure: Figure, sides: tuple[float, ...]) -> None:
-    """What the marks mean, in one line at the foot of the figure."""
+    """Say in one line at the foot of the figure what the marks mean."""
     start, chosen, later, *_ = time_colours(4)
     discs = (mark("o", 8, chosen, INK), mark("o", 8, later, INK))
     ramp = tuple(mark("s", 6, BELIEF(probability)) for probability in (0.0, 0.3, 0.6, 1.0))
     pixels = ", ".join(f"{side:g}" for side in sorted(sides))
-    entries = {
+    entries: dict[str, Any] = {
         "random start": mark("o", 8, "white", start),
         "chosen by the model": discs,
         f"glimpse ({pixels} pixels wide)": mark("s", 8, "none", chosen),
@@ -37,15 +39,6 @@ def draw_key(figure: Figure, sides: tuple[float, ...]) -> None:
     )
 
 
-def mark(shape: str, size: float, fill: ColorType, edge: ColorType = "none") -> Line2D:
-    """One mark as it is drawn in the panels."""
-    return Line2D(
-        [],
-        [],
-        linestyle="",
-        marker=shape,
-        markersize=size,
-        markerfacecolor=fill,
-        markeredgecolor=edge,
-        markeredgewidth=0.7 if edge == INK else 1.2,
-    )
+def mark(shape: str, size: int | float, fill: ColorType, edge: ColorType = "none") -> Line2D:
+    """Make one mark as the panels show it."""
+    return Line2D([], [], ls="", marker=shape, ms=size, mfc=fill, mec=edge, mew=0.7 if edge == INK else 1.2)

@@ -11,6 +11,7 @@ VERDICT, NUMBERS, SPACE = 0.22, 0.2, 0.08  # above the panels of a card, below t
 NARROWEST, TALLEST = 0.85, 1.4  # of a picture
 STEP, BELIEFS, CLASS = 0.145, 0.9, 0.1  # narrowest column, usual width and lowest row of the beliefs
 POINTER = 0.1  # right of them
+NAMES_AT_MOST, BELIEFS_AT_MOST = 2.0, 3.0  # however long or many they are: the pictures need room
 
 Box = tuple[float, float, float, float]
 """Left, top, width and height."""
@@ -25,7 +26,7 @@ class Layout:
     panels: dict[str, Box]
 
     def corner(self, i: int) -> tuple[float, float]:
-        """Left and top of the card of picture ``i``, the top counted from the first card's."""
+        """Return left and top of the card of picture ``i``, the top counted from the first card's."""
         row, column = divmod(i, self.columns)
         width, height = self.card
         left = (WIDTH - self.columns * width - (self.columns - 1) * GUTTER) / 2
@@ -33,17 +34,17 @@ class Layout:
 
 
 def layout_for(e: Episodes) -> Layout:
-    """Two cards side by side where the pictures stay large enough; otherwise, and with tiles, one."""
+    """Lay two cards side by side where the pictures stay large enough; otherwise, and with tiles, one."""
     halves = layout_in_columns(e, 2)
     large_enough = halves.panels["seen"][2] >= NARROWEST
     return halves if large_enough and e.tiles is None and len(e.images) > 1 else layout_in_columns(e, 1)
 
 
 def layout_in_columns(e: Episodes, columns: int) -> Layout:
-    """The layout with so many cards side by side."""
+    """Lay out so many cards side by side, the pictures as large as they fit."""
     _, height, width, _ = e.images.shape
-    names = GAP + LETTER * max(map(len, e.classes))
-    beliefs = max(STEP * e.steps, min(BELIEFS, 0.2 * e.steps))
+    names = GAP + min(NAMES_AT_MOST, LETTER * max(map(len, e.classes)))
+    beliefs = min(BELIEFS_AT_MOST, max(STEP * e.steps, min(BELIEFS, 0.2 * e.steps)))
     page = (WIDTH - 2 * EDGE - (columns - 1) * GUTTER) / columns
     room = page - GAP - names - beliefs - POINTER  # for two pictures and, if there are any, the tiles
 
@@ -61,19 +62,16 @@ def layout_in_columns(e: Episodes, columns: int) -> Layout:
         right += GAP + tile * e.steps
     tall = max(h, CLASS * len(e.classes))
     panels["beliefs"] = (right + names, top, beliefs, tall)
-    panels |= {f"{name} numbers": numbers_below(panels[name]) for name in ("tiles", "beliefs") if name in panels}
+    for name in ("tiles", "beliefs"):
+        if name in panels:
+            x, y, across, down = panels[name]
+            panels[f"{name} numbers"] = (x, y + down, across, NUMBERS)
     bottom = max(top + h + m, top + tall + NUMBERS)
     return Layout(columns, (right + names + beliefs + POINTER, bottom + SPACE), panels)
 
 
-def numbers_below(box: Box) -> Box:
-    """Where the numbers of the glimpses go that are the columns of the box."""
-    left, top, width, height = box
-    return left, top + height, width, NUMBERS
-
-
 def sticking_out(e: Episodes) -> float:
-    """How far the finest squares reach out of their pictures, in pixels."""
+    """Measure how far the finest squares reach out of their pictures, in pixels."""
     last = np.array(e.images.shape[1:3]) - 1
     outside = np.maximum(-e.centres, e.centres - last).max()  # of the centre furthest out; inside: negative
     return float(max(0.0, outside + (e.finest - 1) / 2))

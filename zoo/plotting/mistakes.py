@@ -23,7 +23,7 @@ def mistakes(
     most: int = 40,
     total: int | None = None,
 ) -> Figure:
-    """The pictures a classifier got wrong, the most confident mistake first: "4 → 9 (97 %)".
+    """Show the pictures a classifier got wrong, the most confident mistake first: "4 → 9 (97 %)".
 
     Args:
         images: (N, C, H, W) between 0 and 1; C is 1 (grey) or 3 (RGB). Those classified rightly may be among
@@ -51,7 +51,7 @@ def mistakes(
     total = len(images) if total is None else total
     if total < len(images):
         raise ValueError(f"total must be at least the number of images, {len(images)}, got {total}")
-    if len(images) == 0 < total:
+    if total > 0 and len(images) == 0:
         return gallery([], [], *heading(0, 0, total))
 
     shapes = Shapes()
@@ -70,7 +70,7 @@ def mistakes(
 
 
 def heading(shown: int, count: int, total: int) -> tuple[str, str]:
-    """Title and subtitle of the page."""
+    """Write the title and the subtitle."""
     if count == 0:
         return f"No mistakes in {total:,}", "every picture was given its true class"
     title = f"{count:,} mistake{'s' if count > 1 else ''} in {total:,}"
@@ -79,18 +79,20 @@ def heading(shown: int, count: int, total: int) -> tuple[str, str]:
 
 
 def gallery(
-    pictures: Sequence[Float[np.ndarray, "height width 3"]], captions: Sequence[str], title: str, subtitle: str
+    pictures: Sequence[Float[np.ndarray, "height width 3"]],
+    captions: Sequence[str],
+    title: str,
+    subtitle: str,
 ) -> Figure:
-    """Pictures side by side, each with its caption below, in as many columns as stay readable."""
-    if LETTER * max(map(len, captions), default=0) > NARROWEST:
+    """Place the pictures side by side, each with its caption below, in as many columns as stay readable."""
+    if text_width(captions) > NARROWEST:
         captions = [caption.replace("→ ", "→\n") for caption in captions]
-    longest = max((len(line) for caption in captions for line in caption.split("\n")), default=0)
-    columns = int((WIDTH - 2 * EDGE + GAP) / (max(NARROWEST, LETTER * longest) + GAP))
-    column = (WIDTH - 2 * EDGE + GAP) / columns
+    page = WIDTH - 2 * EDGE + GAP
+    columns = max(1, int(page / (max(NARROWEST, text_width(captions)) + GAP)))
+    column = page / columns
     height, width, _ = pictures[0].shape if pictures else (1, 1, 3)
     pixel = min((column - GAP) / width, TALLEST / height)
-    text = LINE * max((caption.count("\n") + 1 for caption in captions), default=0)
-    row = pixel * height + text + SPACE
+    row = pixel * height + LINE * max((1 + caption.count("\n") for caption in captions), default=0) + SPACE
 
     with house_style():
         sheet = Sheet(TITLE + row * -(-len(pictures) // columns))
@@ -102,3 +104,8 @@ def gallery(
             show_image(axes, picture)
             sheet.text(caption, left=left, top=top + pixel * height + 0.03, va="top", fontsize=TEXT)
     return sheet.figure
+
+
+def text_width(texts: Sequence[str]) -> float:
+    """Estimate the width of the widest line, in inches."""
+    return LETTER * max((len(line) for text in texts for line in text.split("\n")), default=0)

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb
 from matplotlib.patches import Rectangle
 
-from zoo.plotting.style import INK, RULE, SMALL, TEXT
+from zoo.plotting.style import INK, RULE, SMALL
 
 BELIEF = LinearSegmentedColormap.from_list("belief", ["#eff2f5", "#9ec5e8", "#2f7fc1", "#0b3d75"])
 DIM = 0.62  # brightness of a picture under its path, so that the path stands out
@@ -16,7 +16,7 @@ GHOST = 0.25  # how much of a pixel shines through where the model has not looke
 
 
 def time_colours(steps: int) -> list[str]:
-    """One colour per glimpse, from purple to yellow: the part of plasma that shows on black and on white."""
+    """Choose a colour for each glimpse, purple to yellow: the part of plasma seen well on black and white."""
     return [to_hex(colour) for colour in colormaps["plasma"](np.linspace(0.38, 0.92, steps))]
 
 
@@ -27,7 +27,7 @@ def draw_path(
     sides: tuple[float, ...],
     steps: int,
 ) -> None:
-    """The dimmed picture, and over it the finest square of each glimpse and the way from one to the next.
+    """Draw the dimmed picture, and on it the finest square of each glimpse and the way from one to the next.
 
     Of the coarser squares only the latest glimpse's are drawn: those of all would hide the picture.
 
@@ -49,8 +49,8 @@ def draw_path(
     draw_numbers(axes, centres[:, ::-1], steps)
 
 
-def square(centre: Float[np.ndarray, "2"], side: float, **look: Any) -> Rectangle:
-    """The outline of a glimpse, in matplotlib's coordinates.
+def square(centre: Float[np.ndarray, " 2"], side: int | float, **look: Any) -> Rectangle:
+    """Outline a glimpse, in matplotlib's coordinates.
 
     Example:
         >>> square(np.array([10.0, 20.0]), 8).get_bbox().extents
@@ -61,18 +61,22 @@ def square(centre: Float[np.ndarray, "2"], side: float, **look: Any) -> Rectangl
 
 
 def draw_numbers(axes: Axes, places: Float[np.ndarray, "shown 2"], steps: int) -> None:
-    """A numbered disc at each (x, y), in its glimpse's colour; the first is hollow, its place was random."""
+    """Draw a numbered disc at each (x, y) in its glimpse's colour; the first is hollow, as it was random."""
     colours = time_colours(steps)[: len(places)]
     for t, ((x, y), colour) in enumerate(zip(places, colours, strict=True)):
         fill, edge, width = ("white", colour, 1.2) if t == 0 else (colour, INK, 0.7)
-        look = {"markerfacecolor": fill, "markeredgecolor": edge, "markeredgewidth": width}
-        axes.plot(x, y, "o", markersize=8.5, clip_on=False, **look)
-        centred = {"ha": "center", "va": "center_baseline"}
-        axes.text(x, y, str(t + 1), fontsize=5.8, fontweight="bold", color=INK, **centred)
+        axes.plot(x, y, "o", ms=8.5, mfc=fill, mec=edge, mew=width, clip_on=False)
+        look: dict[str, Any] = {
+            "fontsize": 5.8,
+            "fontweight": "bold",
+            "ha": "center",
+            "va": "center_baseline",
+        }
+        axes.text(x, y, str(t + 1), **look)
 
 
 def draw_number_line(axes: Axes, shown: int, steps: int) -> None:
-    """The numbers of the glimpses so far, for a panel above whose columns they are."""
+    """Write the numbers of the glimpses under the panel whose columns they are."""
     axes.set(xlim=(0, steps), ylim=(0, 1))
     axes.set_axis_off()
     draw_numbers(axes, np.stack([np.arange(shown) + 0.5, np.full(shown, 0.5)], axis=1), steps)
@@ -81,20 +85,20 @@ def draw_number_line(axes: Axes, shown: int, steps: int) -> None:
 def draw_revealed(
     axes: Axes, image: Float[np.ndarray, "height width 3"], mask: Bool[np.ndarray, "height width"]
 ) -> None:
-    """The picture where the mask is true; elsewhere fog, and a ghost of the picture in it."""
+    """Draw the picture where the mask is true, and elsewhere fog with a ghost of the picture in it."""
     fog = (1 - GHOST) * np.array(to_rgb(FOG)) + GHOST * image
     show_image(axes, np.where(mask[..., None], image, fog))
 
 
 def show_image(axes: Axes, image: Float[np.ndarray, "height width 3"]) -> None:
-    """The pixels as they are, over all of the axes."""
+    """Fill the axes with the picture; its pixel centres come to lie at whole numbers."""
     axes.imshow(image, interpolation="nearest", aspect="auto")
     axes.set_axis_off()
     axes.autoscale(False)
 
 
 def draw_tiles(axes: Axes, tiles: Float[np.ndarray, "shown scales glimpse glimpse 3"], steps: int) -> None:
-    """What the sensor passed on: a column per glimpse, a row per scale."""
+    """Draw what the sensor passed on: a column per glimpse, a row per scale."""
     for t, (column, colour) in enumerate(zip(tiles, time_colours(steps), strict=False)):
         for s, tile in enumerate(column):
             left, right, top, bottom = t + 0.05, t + 0.95, s + 0.05, s + 0.95
@@ -111,15 +115,21 @@ def draw_beliefs(
     label: int,
     classes: tuple[str, ...],
 ) -> None:
-    """Classes down, glimpses across: the darker the more probable, with a dot on the most probable.
+    """Draw classes down and glimpses across: the darker the more probable, with a dot on the most probable.
 
     The true class is bold and has a pointer at its right.
     """
     shown, n_classes = probabilities.shape
     axes.pcolormesh(probabilities.T, cmap=BELIEF, vmin=0, vmax=1, edgecolor="white", linewidth=0.8)
     axes.plot(np.arange(shown) + 0.5, probabilities.argmax(axis=1) + 0.5, "o", color="white", markersize=2.2)
-    beside = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points", "va": "center"}
-    axes.annotate("◂", (1, label + 0.5), (1, 0), color=INK, fontsize=TEXT, **beside)
+    axes.annotate(
+        "◂",
+        xy=(1, label + 0.5),
+        xycoords=axes.get_yaxis_transform(),
+        xytext=(1, 0),
+        textcoords="offset points",
+        va="center",
+    )
     axes.set(xlim=(0, steps), ylim=(n_classes, 0), xticks=[])
     axes.set_yticks(np.arange(n_classes) + 0.5, classes, fontsize=SMALL)
     axes.get_yticklabels()[label].set(color=INK, fontweight="bold")

@@ -33,7 +33,7 @@ def save_figure(figure: Figure, path: str | Path) -> None:
 
 
 def checked_path(path: str | Path, suffix: str) -> Path:
-    """The path, if a file with this suffix can be put there.
+    """Return the path if a file with this suffix can be put there.
 
     Raises:
         ValueError: the path does not end in the suffix.

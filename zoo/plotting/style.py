@@ -16,7 +16,7 @@ LETTER = 0.062  # inches, about the width of one in a line of text
 
 
 def house_style() -> AbstractContextManager[None]:
-    """The look of every picture, whatever the user's own matplotlib settings are.
+    """Give every picture the same look, whatever the user's own matplotlib settings are.
 
     Example:
         >>> with house_style():
@@ -35,7 +35,8 @@ def house_style() -> AbstractContextManager[None]:
         "axes.spines.right": False,
         "grid.color": RULE,
         "grid.linewidth": 0.6,
-        "legend.frameon": False,
+        "legend.edgecolor": "white",  # without a visible frame, but over the grid
+        "legend.framealpha": 1.0,
         "xtick.color": RULE,
         "ytick.color": RULE,
         "xtick.labelcolor": MUTED,
@@ -50,9 +51,9 @@ class Sheet:
     It keeps the figure and its height; make it inside ``house_style()``.
 
     Example:
-        >>> sheet = Sheet(2.0)
-        >>> sheet.axes("panel", left=0.0, top=0.5, width=8.3, height=1.0).get_position().bounds
-        (0.0, 0.25, 1.0, 0.5)
+        >>> axes = Sheet(2.0).axes("panel", left=0.0, top=0.5, width=8.3, height=1.0)
+        >>> print(axes.get_position())
+        Bbox(x0=0.0, y0=0.25, x1=1.0, y1=0.75)
     """
 
     def __init__(self, height: float) -> None:
@@ -60,18 +61,18 @@ class Sheet:
         self.figure = Figure(figsize=(WIDTH, height), dpi=DPI, facecolor="white")
 
     def axes(self, label: str, *, left: float, top: float, width: float, height: float) -> Axes:
-        """Empty axes; the label tells a reader of ``figure.axes`` what they hold."""
+        """Add empty axes; the label tells a reader of ``figure.axes`` what they hold."""
         bottom = self.height - top - height
         bounds = (left / WIDTH, bottom / self.height, width / WIDTH, height / self.height)
         return self.figure.add_axes(bounds, label=label)
 
     def text(self, text: str, *, left: float, top: float, **look: Any) -> Text:
-        """A text whose baseline starts there, unless ``look`` aligns it otherwise."""
+        """Write a text whose baseline starts there, unless ``look`` aligns it otherwise."""
         return self.figure.text(left / WIDTH, 1 - top / self.height, text, **look)
 
 
 def percent(probability: float) -> str:
-    """A probability as people read it.
+    """Write a probability as people read it.
 
     Example:
         >>> percent(0.968)

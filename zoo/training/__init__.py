@@ -6,7 +6,7 @@ from zoo.training.fit import Loaders, fit
 from zoo.training.interrupt import Interrupted, StopBetweenSteps
 from zoo.training.metrics_csv import MetricsCsv
 from zoo.training.progress import TrainingProgress
-from zoo.training.record import RunRecord, config_hash, read_status
+from zoo.training.record import RunRecord, config_hash, read_status, write_json
 from zoo.training.resume import ExactResume
 
 __all__ = [
@@ -26,4 +26,5 @@ __all__ = [
     "read_checkpoint",
     "read_status",
     "total_loss",
+    "write_json",
 ]

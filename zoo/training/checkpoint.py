@@ -58,7 +58,8 @@ def read_checkpoint(path: str | Path, model: str | None = None) -> dict[str, Any
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(
-            f"{path} is damaged or no checkpoint ({type(error).__name__}); use the run's other checkpoint or train again"
+            f"{path} is damaged or no checkpoint ({type(error).__name__}); "
+            "use the run's other checkpoint or train again"
         ) from error
     if not isinstance(checkpoint, dict) or not {"state_dict", "hyper_parameters", "model"} <= checkpoint.keys():
         raise ValueError(f"{path} is a PyTorch file, but no checkpoint of this project")

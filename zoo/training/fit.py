@@ -32,13 +32,18 @@ class Feed(pl.LightningDataModule):
 
     def train_dataloader(self) -> Any:
         """Give this rank's training batches."""
-        return self.loaders.train(self.trainer.global_rank, self.trainer.world_size)
+        return self.loaders.train(*self._rank())
 
     def val_dataloader(self) -> Any:
         """Give this rank's validation batches, or none."""
         if self.loaders.validation is None:
             return []
-        return self.loaders.validation(self.trainer.global_rank, self.trainer.world_size)
+        return self.loaders.validation(*self._rank())
+
+    def _rank(self) -> tuple[int, int]:
+        if self.trainer is None:
+            raise RuntimeError("batches are handed out only while a trainer runs")
+        return self.trainer.global_rank, self.trainer.world_size
 
 
 def fit(
@@ -74,7 +79,7 @@ def fit(
     resumed_step = read_checkpoint(last, type(module).__name__)["global_step"] if last.exists() else 0
     settings = config["trainer"]
     # Deterministic kernels are enough; filling every fresh tensor would only cost time.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     trainer = pl.Trainer(
         default_root_dir=folder,

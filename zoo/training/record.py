@@ -12,7 +12,15 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("reinforce-zoo", "torch", "torchvision", "pytorch-lightning", "hydra-core", "pyro-ppl", "gymnasium")
+PACKAGES = (
+    "reinforce-zoo",
+    "torch",
+    "torchvision",
+    "pytorch-lightning",
+    "hydra-core",
+    "pyro-ppl",
+    "gymnasium",
+)
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
@@ -67,10 +75,15 @@ class RunRecord:
 
     def _write(self) -> None:
         self.status["wall_seconds"] = round(self.spent + time.monotonic() - self.start, 1)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self.path.with_suffix(".unfinished")
-        unfinished.write_text(json.dumps(self.status, indent=2) + "\n")
-        os.replace(unfinished, self.path)
+        write_json(self.path, self.status)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write plain data to a file, all or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(unfinished, path)
 
 
 def read_status(path: Path) -> dict[str, Any]:
@@ -108,6 +121,11 @@ def versions() -> dict[str, str]:
 
 
 def hardware() -> dict[str, Any]:
-    """What the run runs on."""
+    """Describe the machine."""
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {"machine": platform.machine(), "cpus": os.cpu_count(), "threads": torch.get_num_threads(), "gpus": gpus}
+    return {
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpus": gpus,
+    }

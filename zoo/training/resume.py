@@ -10,8 +10,8 @@ class ExactResume(pl.Callback):
     """Carry the state of all random number generators through checkpoints.
 
     With it a run that is killed anywhere and continued from its last checkpoint ends with the weights of the
-    uninterrupted run, bit for bit, on one machine. All else that matters is in the checkpoint already: weights, baseline
-    buffers, optimiser, schedule, the loops' counters and the position in the shuffled data.
+    uninterrupted run, bit for bit, on one machine. All else that matters is in the checkpoint already: weights,
+    baseline buffers, optimiser, schedule, the loops' counters and the position in the shuffled data.
 
     Under ``torch.distributed`` every rank draws from generators of its own, and the checkpoint holds them all.
     """
@@ -48,10 +48,16 @@ class ExactResume(pl.Callback):
 def random_state() -> dict[str, Any]:
     """Read the states of Python's, numpy's and torch's generators as plain data."""
     version, internal, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    name, keys, position, has_gauss, cached = np.random.get_state()
     return {
         "python": [version, list(internal), gauss],
-        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(cached)],
+        "numpy": [
+            name,
+            torch.from_numpy(np.asarray(keys, dtype=np.int64)),
+            int(position),
+            int(has_gauss),
+            float(cached),
+        ],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }

@@ -1,0 +1,62 @@
+"""Make a paper's table: ``python scripts/reproduce.py paper=ram [budget=smoke] [rows=[6,random]] [seeds=[1,2,3]]``."""
+
+import sys
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+
+from zoo.command_line import errors_as_sentences
+from zoo.config import CONFIGS, ReproduceConfig, arguments, plain, register
+from zoo.data import find_mnist
+from zoo.reproduction import PAPERS, chosen_rows, keep_record, kept_records, run_once, table
+from zoo.training import config_hash
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "docs" / "results"
+BUDGETS = {"full": [], "smoke": ["trainer.max_epochs=1"]}
+
+
+def main() -> None:
+    """Run what is missing of the table, then print it and, for the full budget, write it to docs/results.md."""
+    with errors_as_sentences():
+        asked = arguments(ReproduceConfig, sys.argv[1:])
+        if asked.paper not in PAPERS:
+            raise ValueError(f"there is no paper {asked.paper!r}; there are: {', '.join(PAPERS)}")
+        if asked.budget not in BUDGETS:
+            raise ValueError(f"there is no budget {asked.budget!r}; choose one of {', '.join(BUDGETS)}")
+        paper, rows = PAPERS[asked.paper], chosen_rows(PAPERS[asked.paper], asked.rows)
+        find_mnist()  # a paper's figures stand beside figures on the paper's data only
+        register()
+        records = RESULTS if asked.budget == "full" else Path("runs") / "smoke-results"
+        for seed in asked.seeds:
+            for row in rows:
+                overrides = [f"experiment={row.experiment}", f"seed={seed}", *BUDGETS[asked.budget]]
+                with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+                    wanted = config_hash(plain(compose("train", overrides)))
+                folder = run_once(overrides, wanted, Path("runs"))
+                keep_record(folder, records, f"{row.experiment}-seed{seed}")
+        text = table(paper, {row.name: kept_records(records, row.experiment) for row in paper.rows})
+        print(f"\n{paper.title}\n\n{text}")
+        if asked.budget == "full":
+            write_page()
+        else:
+            print("\nA smoke run: one epoch each, to see that all works. These are no results.")
+
+
+def write_page() -> None:
+    """Write docs/results.md from the kept records."""
+    sections = [
+        f"## {paper.title}\n\n"
+        + table(paper, {row.name: kept_records(RESULTS, row.experiment) for row in paper.rows})
+        + f"\n\n`python scripts/reproduce.py paper={name}`\n"
+        for name, paper in PAPERS.items()
+    ]
+    head = (
+        "# Results\n\nWritten by `scripts/reproduce.py` from the run records in `docs/results/`; "
+        "± is the 95 % interval over seeds.\n"
+    )
+    (ROOT / "docs" / "results.md").write_text("\n".join([head, *sections]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,355 @@
+import copy
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from zoo.gradients import Baseline, Constant, Learned, LeaveOneOut, MovingAverage, Reinforce, Sum
+
+SIGNAL = torch.tensor([1.0, 2.0, 6.0])
+
+
+def context_for(signal):
+    return torch.linspace(-1, 1, signal.numel() * 3, dtype=signal.dtype).reshape(*signal.shape, 3)
+
+
+@pytest.fixture
+def signal():
+    """Whole numbers, so that sums are exact in whatever order they are taken; (time, sample, input)."""
+    return torch.randint(-9, 10, (2, 3, 4), generator=torch.Generator().manual_seed(0)).double()
+
+
+def state_of(baseline):
+    return copy.deepcopy(baseline.state_dict())
+
+
+def same(state, other):
+    assert state.keys() == other.keys()
+    return all(torch.equal(x, other[name]) for name, x in state.items())
+
+
+class TestEveryBaseline:
+    def test_does_not_depend_on_the_signal_it_is_compared_with(self, baseline, signal):
+        value = copy.deepcopy(baseline)(signal, context_for(signal)).value
+        for i in range(signal.numel()):
+            changed = signal.clone()
+            changed.view(-1)[i] += 100
+            moved = copy.deepcopy(baseline)(changed, context_for(signal)).value
+            torch.testing.assert_close(moved.flatten()[i], value.flatten()[i], rtol=0, atol=1e-12)
+
+    def test_gives_one_detached_value_for_each_signal(self, baseline, signal):
+        out = baseline(signal.requires_grad_(), context_for(signal).requires_grad_())
+        assert out.value.shape == signal.shape
+        assert not out.value.requires_grad
+        assert out.loss.shape == ()
+
+    def test_fits_nothing_but_its_own_parameters(self, baseline, signal):
+        context = context_for(signal).requires_grad_()
+        signal.requires_grad_()
+        loss = baseline(signal, context).loss
+        assert loss.requires_grad == any(True for _ in baseline.parameters())
+        if loss.requires_grad:
+            loss.backward()
+            assert all((p.grad != 0).any() for p in baseline.parameters())
+        assert context.grad is None
+        assert signal.grad is None
+
+    def test_gets_no_gradient_from_the_policy(self, baseline, signal):
+        log_prob = torch.zeros_like(signal, requires_grad=True)
+        Reinforce(baseline)(log_prob, signal, context_for(signal)).loss.sum().backward()
+        assert (log_prob.grad != 0).any()
+        assert all(p.grad is None for p in baseline.parameters())
+
+    def test_in_eval_mode_gives_the_same_value_and_learns_nothing(self, baseline, signal):
+        before = state_of(baseline)
+        frozen = copy.deepcopy(baseline).eval()
+        out = frozen(signal, context_for(signal))
+        trained = baseline(signal, context_for(signal))
+        assert torch.equal(out.value, trained.value)
+        assert torch.equal(out.loss, trained.loss)
+        assert not out.loss.requires_grad
+        assert same(frozen.state_dict(), before)
+
+    def test_continues_from_its_state_as_if_never_interrupted(self, baseline, signal):
+        resumed = copy.deepcopy(baseline)
+        for tensor in resumed.state_dict().values():
+            tensor.fill_(torch.nan)
+        resumed.load_state_dict(state_of(baseline))
+        for factor in (1, 2, 3):
+            out, expected = (b(factor * signal, context_for(signal)) for b in (resumed, baseline))
+            assert torch.equal(out.value, expected.value)
+            assert torch.equal(out.loss, expected.loss)
+        assert same(resumed.state_dict(), baseline.state_dict())
+
+    def test_takes_batches_of_any_size(self, baseline, signal):
+        for batch in (signal, signal[..., :1], signal[:1], signal[..., :0]):
+            out = baseline(batch, context_for(batch))
+            assert out.value.shape == batch.shape
+            assert out.loss.isfinite()
+        assert all(x.isfinite().all() for x in baseline.state_dict().values())
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+    def test_answers_in_the_signals_own_precision(self, baseline, signal, dtype):
+        baseline.float()
+        context = context_for(signal).float()
+        out = baseline(signal.to(dtype), context)
+        assert (out.value.dtype, out.loss.dtype) == (dtype, dtype)
+        assert out.value.isfinite().all()
+
+    def test_changes_none_of_its_inputs(self, baseline, signal):
+        context, mask = context_for(signal), signal > 0
+        inputs = signal, context, mask
+        before = [x.clone() for x in inputs]
+        baseline(*inputs)
+        assert all(torch.equal(x, y) for x, y in zip(inputs, before, strict=True))
+
+
+class TestNewBaseline:
+    """The order of value and learning stands in the base class."""
+
+    class LastSum(Baseline):
+        last: torch.Tensor
+
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("last", torch.zeros(()))
+            self.slope = nn.Parameter(torch.ones(()))
+
+        def predict(self, signal, context, mask):
+            return self.last * self.slope
+
+        def update(self, signal, mask):
+            self.last = signal.sum()
+
+    def test_learns_after_its_value_was_used(self):
+        baseline = self.LastSum()
+        assert [baseline(SIGNAL).value.tolist() for _ in range(2)] == [[0, 0, 0], [9, 9, 9]]
+
+    def test_learns_in_train_mode_only(self):
+        baseline = self.LastSum().eval()
+        assert [baseline(SIGNAL).value.tolist() for _ in range(2)] == [[0, 0, 0], [0, 0, 0]]
+
+    def test_gives_its_value_detached(self):
+        assert not self.LastSum()(SIGNAL).value.requires_grad
+
+    def test_sees_nothing_behind_the_mask(self):
+        baseline = self.LastSum()
+        baseline(torch.tensor([1.0, torch.nan, 6.0]), mask=torch.tensor([True, False, True]))
+        assert baseline.last == 7
+
+    def test_predicts_nothing_unless_told_how(self):
+        assert Baseline()(SIGNAL).value.tolist() == [0, 0, 0]
+
+
+class TestConstant:
+    def test_is_the_same_number_everywhere(self):
+        assert Constant(-2.5)(SIGNAL).value.tolist() == [-2.5, -2.5, -2.5]
+
+    def test_is_kept_in_the_state(self):
+        baseline = Constant(0.0)
+        baseline.load_state_dict(Constant(3.0).state_dict())
+        assert baseline(SIGNAL).value.tolist() == [3, 3, 3]
+
+
+class TestMovingAverage:
+    def test_is_zero_before_the_first_batch_and_then_free_of_that_zero(self):
+        baseline = MovingAverage(decay=0.5)
+        values = [baseline(torch.full((2,), x)).value[0].item() for x in (4.0, 8.0, 0.0, 0.0)]
+        # the means of [4], [4, 8] and [4, 8, 0], each older batch counting half as much as the next
+        assert values == pytest.approx([0, 4, (4 + 2 * 8) / 3, (4 + 2 * 8 + 4 * 0) / 7])
+
+    def test_takes_the_mean_of_a_batch_over_all_its_elements(self):
+        baseline = MovingAverage()
+        baseline(torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 9.0]]))
+        assert baseline(torch.zeros(5)).value.tolist() == [4, 4, 4, 4, 4]
+
+    def test_takes_the_mean_over_valid_elements(self):
+        baseline = MovingAverage()
+        baseline(SIGNAL, mask=torch.tensor([True, False, True]))
+        assert baseline(SIGNAL).value[0] == 3.5
+
+    def test_forgets_all_but_the_last_batch_without_decay(self):
+        baseline = MovingAverage(decay=0.0)
+        for x in (4.0, 8.0, 5.0):
+            baseline(torch.full((2,), x))
+        assert baseline(SIGNAL).value.tolist() == [5, 5, 5]
+
+    @pytest.mark.parametrize("decay", [-0.1, 1.0, 1.5])
+    def test_refuses_a_decay_that_is_no_weight(self, decay):
+        with pytest.raises(ValueError, match=rf"decay must lie in \[0, 1\), got {decay}"):
+            MovingAverage(decay)
+
+
+@st.composite
+def signals_and_dim(draw):
+    shape = draw(st.lists(st.integers(2, 4), min_size=1, max_size=4))
+    dim = draw(st.integers(-len(shape), len(shape) - 1))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
+    signal = torch.randint(-99, 100, shape, generator=generator).double()
+    mask = torch.rand(shape, generator=generator) < draw(st.sampled_from([0.0, 0.3, 0.7, 1.0]))
+    return signal, mask, dim
+
+
+class TestLeaveOneOut:
+    def test_is_the_mean_of_the_others(self):
+        assert LeaveOneOut(0)(SIGNAL).value.tolist() == [4, 3.5, 1.5]
+
+    @given(signals_and_dim())
+    def test_is_the_mean_of_the_valid_others_along_its_dimension(self, case):
+        signal, mask, dim = case
+        expected = torch.zeros_like(signal)
+        rows = [x.movedim(dim, -1).reshape(-1, x.shape[dim]) for x in (signal, mask)]
+        expected = torch.zeros_like(rows[0])
+        for i, (row, valid) in enumerate(zip(*rows, strict=True)):
+            for k in range(len(row)):
+                others = [row[j].item() for j in range(len(row)) if j != k and valid[j]]
+                expected[i, k] = sum(others) / len(others) if others else 0
+        value = LeaveOneOut(dim)(signal, mask=mask).value
+        assert torch.equal(value.movedim(dim, -1).reshape(rows[0].shape), expected)
+
+    @given(signals_and_dim())
+    def test_leaves_advantages_that_are_deviations_from_the_mean_enlarged_by_k_over_k_minus_1(self, case):
+        signal, _, dim = case
+        samples = signal.shape[dim]
+        advantage = signal - LeaveOneOut(dim)(signal).value
+        deviation = signal - signal.mean(dim, keepdim=True)
+        torch.testing.assert_close(advantage, deviation * samples / (samples - 1))
+        torch.testing.assert_close(advantage.sum(dim), torch.zeros_like(advantage.sum(dim)))
+
+    @given(signals_and_dim())
+    def test_follows_a_shift_of_all_signals_wherever_it_has_an_other(self, case):
+        signal, mask, dim = case
+        lonely = mask.sum(dim, keepdim=True) - mask.int() == 0
+        shifted = LeaveOneOut(dim)(signal + 5, mask=mask).value
+        expected = LeaveOneOut(dim)(signal, mask=mask).value + torch.where(lonely, 0, 5)
+        torch.testing.assert_close(shifted, expected)
+
+    @pytest.mark.parametrize("dim", [3, -4])
+    def test_refuses_a_dimension_that_is_not_there(self, dim):
+        with pytest.raises(ValueError, match=rf"LeaveOneOut\(dim={dim}\) needs that dimension.*\(2, 3, 1\)"):
+            LeaveOneOut(dim)(torch.zeros(2, 3, 1))
+
+    @pytest.mark.parametrize("dim", [2, -1])
+    def test_refuses_a_single_sample(self, dim):
+        with pytest.raises(ValueError, match=rf"LeaveOneOut\(dim={dim}\) needs at least 2 samples.*\(2, 3, 1\)"):
+            LeaveOneOut(dim)(torch.zeros(2, 3, 1))
+
+    def test_counts_its_dimension_in_the_shape_of_log_prob(self):
+        # one signal for all time steps; dimension 0 of log_prob is time, of the signal it is the sample
+        signal = torch.tensor([[1.0], [2.0], [6.0]])
+        out = Reinforce(LeaveOneOut(dim=1))(torch.zeros(2, 3, 1), signal)
+        assert out.baseline[..., 0].tolist() == [[4, 3.5, 1.5], [4, 3.5, 1.5]]
+
+
+class LastFeature(nn.Module):
+    """A network with one weight, whose guess is written by hand; it can give (*dims) or (*dims, 1)."""
+
+    def __init__(self, keepdim=False):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(2.0))
+        self.keepdim = keepdim
+
+    def forward(self, context):
+        guess = self.weight * context[..., -1]
+        return guess.unsqueeze(-1) if self.keepdim else guess
+
+
+class TestLearned:
+    context = torch.tensor([[7.0, 1.0], [7.0, 0.0], [7.0, 2.0]])
+
+    @pytest.mark.parametrize("keepdim", [False, True])
+    def test_is_the_networks_guess_fitted_by_its_mean_squared_error(self, keepdim):
+        baseline = Learned(LastFeature(keepdim))
+        out = baseline(SIGNAL, self.context)
+        assert out.value.tolist() == [2, 0, 4]
+        assert out.loss.item() == pytest.approx((1 + 4 + 4) / 3)
+        out.loss.backward()
+        assert baseline.net.weight.grad.item() == pytest.approx(2 * (1 * 1 + 0 - 2 * 2) / 3)
+
+    def test_fits_the_mean_over_valid_elements(self):
+        out = Learned(LastFeature())(SIGNAL, self.context, torch.tensor([True, True, False]))
+        assert out.loss.item() == pytest.approx((1 + 4) / 2)
+
+    @pytest.mark.parametrize("shape", [(), (3, 1), (1, 1), (2, 1, 3)])
+    def test_keeps_dimensions_of_size_one(self, shape):
+        out = Learned(nn.Linear(4, 1))(torch.zeros(shape), torch.zeros(*shape, 4))
+        assert out.value.shape == shape
+
+    def test_follows_its_network_as_it_trains(self):
+        baseline = Learned(LastFeature())
+        baseline(SIGNAL, self.context).loss.backward()
+        torch.optim.SGD(baseline.parameters(), lr=0.75).step()  # along -2 from 2
+        assert baseline(SIGNAL, self.context).value.tolist() == [3.5, 0, 7]
+
+    def test_needs_a_context(self):
+        with pytest.raises(ValueError, match="a Learned baseline needs context="):
+            Learned(LastFeature())(SIGNAL)
+
+    @pytest.mark.parametrize("outputs", [2, 3])
+    def test_refuses_a_network_that_gives_another_shape(self, outputs):
+        with pytest.raises(ValueError, match=rf"must give shape \(3,\) or \(3, 1\), got \(3, {outputs}\)"):
+            Learned(nn.Linear(2, outputs))(SIGNAL, self.context)
+
+    def test_refuses_a_context_of_another_batch(self):
+        with pytest.raises(ValueError, match=r"must give shape \(3,\) or \(3, 1\), got \(2, 1\)"):
+            Learned(nn.Linear(2, 1))(SIGNAL, self.context[:2])
+
+
+class TestSum:
+    def test_lets_each_member_fit_the_residual_of_those_before_it(self):
+        baseline = Sum(Constant(1.0), Learned(LastFeature()), Learned(LastFeature()), LeaveOneOut(0))
+        out = baseline(SIGNAL, TestLearned.context)
+        # guesses of 2, 0, 4 twice; the residuals are 0, 1, 5, then -2, 1, 1, then -4, 1, -3
+        assert out.value.tolist() == [1 + 4 - 1, 1 + 0 - 3.5, 1 + 8 - 1.5]
+        assert out.loss.item() == pytest.approx((4 + 1 + 1) / 3 + (16 + 1 + 9) / 3)
+
+    def test_lets_a_moving_average_learn_what_is_left_to_it(self):
+        baseline = Sum(Constant(1.0), MovingAverage())
+        baseline(SIGNAL)
+        assert baseline.members[1].mean.value == 2
+        assert baseline(SIGNAL).value.tolist() == [3, 3, 3]
+
+    def test_is_the_same_however_it_is_nested(self):
+        def members():
+            return Constant(1.0), Learned(LastFeature()), MovingAverage(), LeaveOneOut(0)
+
+        a, b, c, d = members()
+        flat, nested = Sum(*members()), Sum(Sum(a, b), Sum(c, Sum(d)))
+        for _ in range(3):
+            expected, out = flat(SIGNAL, TestLearned.context), nested(SIGNAL, TestLearned.context)
+            assert torch.equal(out.value, expected.value)
+            assert torch.equal(out.loss, expected.loss)
+
+    def test_of_one_member_is_that_member(self):
+        assert Sum(LeaveOneOut(0))(SIGNAL).value.tolist() == [4, 3.5, 1.5]
+
+    def test_refuses_to_be_empty(self):
+        with pytest.raises(ValueError, match="at least one baseline"):
+            Sum()
+
+    @pytest.mark.parametrize(
+        "members",
+        [
+            lambda: [LeaveOneOut(0), LeaveOneOut(0)],
+            lambda: [LeaveOneOut(0), LeaveOneOut(1)],
+            lambda: [LeaveOneOut(0), Constant(1.0), Sum(MovingAverage(), LeaveOneOut(0))],
+        ],
+        ids=["the same dimension", "two dimensions", "nested"],
+    )
+    def test_refuses_a_second_leave_one_out(self, members):
+        with pytest.raises(ValueError, match="one LeaveOneOut at most"):
+            Sum(*members())
+
+    @pytest.mark.parametrize("member", [LeaveOneOut(0), MovingAverage()], ids=["leave-one-out", "moving average"])
+    def test_refuses_the_same_baseline_in_two_places(self, member):
+        with pytest.raises(ValueError, match="the same baseline twice"):
+            Sum(member, member)
+        with pytest.raises(ValueError, match="the same baseline twice"):
+            Sum(member, Sum(Constant(1.0), member))
+
+    def test_allows_members_to_share_a_network(self):
+        net = LastFeature()
+        out = Sum(Learned(net), Learned(net))(SIGNAL, TestLearned.context)
+        assert out.value.tolist() == [4, 0, 8]

@@ -1,0 +1,258 @@
+import copy
+import re
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from zoo.gradients import (
+    Baseline,
+    Constant,
+    Learned,
+    LeaveOneOut,
+    MovingAverage,
+    Reinforce,
+    RunningScale,
+    Sum,
+    score_function_loss,
+)
+
+LOG_PROB = torch.tensor([[-1.0, -2.0, -3.0], [-0.5, -0.25, -4.0]])
+SIGNAL = torch.tensor([[3.0, 1.0, 2.0], [0.0, 5.0, -1.0]])
+
+
+@st.composite
+def shape_and_smaller_shape(draw):
+    """A shape and another that broadcasts to it."""
+    shape = draw(st.lists(st.integers(1, 4), max_size=4))
+    kept = draw(st.integers(0, len(shape)))
+    smaller = [draw(st.sampled_from([1, size])) for size in shape[len(shape) - kept :]]
+    return shape, smaller
+
+
+class TestScoreFunctionLoss:
+    def test_is_log_prob_times_signal_minus_baseline(self):
+        expected = [[-1.0, 2.0, 0.0], [1.0, -0.75, 12.0]]
+        assert score_function_loss(LOG_PROB, SIGNAL, baseline=2.0).tolist() == expected
+
+    def test_has_the_advantage_as_its_gradient(self):
+        log_prob = LOG_PROB.clone().requires_grad_()
+        baseline = torch.tensor([1.0, 2.0, 3.0])
+        score_function_loss(log_prob, SIGNAL, baseline).sum().backward()
+        assert torch.equal(log_prob.grad, SIGNAL - baseline)
+
+    @given(shape_and_smaller_shape(), st.data())
+    def test_broadcasts_signal_baseline_and_mask(self, shapes, data):
+        shape, smaller = shapes
+        log_prob, small = torch.randn(shape), torch.randn(smaller)
+        name = data.draw(st.sampled_from(["signal", "baseline", "mask"]))
+        small = small > 0 if name == "mask" else small
+        full = {"signal": torch.randn(shape), "baseline": torch.randn(shape)}
+        loss = score_function_loss(log_prob, **full | {name: small})
+        assert torch.equal(loss, score_function_loss(log_prob, **full | {name: small.expand(shape).clone()}))
+
+    @pytest.mark.parametrize("name", ["signal", "baseline", "mask"])
+    @pytest.mark.parametrize("shape", [(2,), (3, 3), (1, 2, 3), (2, 3, 1)])
+    def test_refuses_a_shape_that_does_not_broadcast(self, name, shape):
+        dtype = torch.bool if name == "mask" else torch.float32
+        arguments = {"signal": SIGNAL, name: torch.ones(shape, dtype=dtype)}
+        message = f"{name} of shape {shape} does not broadcast to log_prob of shape (2, 3)"
+        with pytest.raises(ValueError, match=rf"^{re.escape(message)}$"):
+            score_function_loss(LOG_PROB, **arguments)
+
+    def test_lets_no_gradient_reach_signal_or_baseline(self):
+        signal, baseline = SIGNAL.clone().requires_grad_(), torch.ones(3, requires_grad=True)
+        log_prob = LOG_PROB.clone().requires_grad_()
+        score_function_loss(log_prob, signal, baseline).sum().backward()
+        assert log_prob.grad is not None
+        assert signal.grad is None
+        assert baseline.grad is None
+
+    @pytest.mark.parametrize("baseline", [0.1, torch.tensor(0.1, dtype=torch.float64), torch.tensor(1)])
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+    def test_keeps_the_precision_of_log_prob(self, baseline, dtype):
+        loss = score_function_loss(LOG_PROB.to(dtype), SIGNAL, baseline)
+        expected = LOG_PROB.to(dtype) * (SIGNAL.to(dtype) - torch.as_tensor(baseline, dtype=dtype))
+        assert loss.dtype == dtype
+        assert torch.equal(loss, expected)
+
+    @pytest.mark.usefixtures("without_type_checks")
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.int64, torch.uint8])
+    def test_refuses_a_mask_of_numbers(self, dtype):
+        mask = torch.ones(2, 3, dtype=dtype)
+        for call in (score_function_loss, Reinforce()):
+            with pytest.raises(ValueError, match=f"mask must be boolean, true where .* counts, got {dtype}"):
+                call(LOG_PROB, SIGNAL, mask=mask)
+
+    def test_equals_a_loop_under_vmap(self):
+        arguments = torch.randn(5, 2, 3), torch.randn(5, 2, 3), torch.randn(5, 3), torch.randn(5, 2, 1) > 0
+        mapped = torch.func.vmap(score_function_loss)(*arguments)
+        looped = torch.stack([score_function_loss(*each) for each in zip(*arguments, strict=True)])
+        assert torch.equal(mapped, looped)
+
+
+class TestReinforce:
+    def test_gives_each_element_its_loss_and_what_it_was_made_of(self):
+        out = Reinforce(Constant(2.0))(LOG_PROB, SIGNAL)
+        assert out.loss.tolist() == [[-1.0, 2.0, 0.0], [1.0, -0.75, 12.0]]
+        assert out.advantage.tolist() == [[1.0, -1.0, 0.0], [-2.0, 3.0, -3.0]]
+        assert out.baseline.tolist() == [[2.0, 2.0, 2.0], [2.0, 2.0, 2.0]]
+        assert out.baseline_loss == 0
+
+    def test_without_a_baseline_weighs_with_the_signal_itself(self):
+        out = Reinforce()(LOG_PROB, SIGNAL)
+        assert torch.equal(out.loss, LOG_PROB * SIGNAL)
+        assert torch.equal(out.advantage, SIGNAL)
+        assert (out.baseline == 0).all()
+
+    def test_of_a_reward_differs_in_the_sign_of_the_loss_only(self, baseline):
+        signal, context = SIGNAL.double()[..., None], torch.ones(2, 3, 1, 3, dtype=torch.float64)
+        cost = Reinforce(copy.deepcopy(baseline))(LOG_PROB.double()[..., None], signal, context)
+        reward = Reinforce(baseline, maximize=True)(LOG_PROB.double()[..., None], signal, context)
+        assert torch.equal(reward.loss, -cost.loss)
+        assert (cost.loss != 0).any()
+        for name in ("baseline_loss", "advantage", "baseline"):
+            assert torch.equal(getattr(reward, name), getattr(cost, name))
+
+    def test_divides_by_the_scale_known_before_the_batch(self):
+        estimator = Reinforce(Constant(1.0), RunningScale(floor=2.0))
+        first, second = estimator(LOG_PROB, SIGNAL), estimator(LOG_PROB, SIGNAL)
+        advantage = SIGNAL - 1
+        scale = max(2.0, advantage.std(correction=0).item())
+        assert torch.equal(first.advantage, advantage / 2)
+        torch.testing.assert_close(second.advantage, advantage / scale)
+        torch.testing.assert_close(second.loss, LOG_PROB * advantage / scale)
+        assert torch.equal(second.baseline, torch.ones_like(SIGNAL))
+
+    def test_does_not_scale_what_the_baseline_learns_from(self):
+        estimator = Reinforce(MovingAverage(), RunningScale(floor=100.0))
+        estimator(LOG_PROB, SIGNAL)
+        assert estimator(LOG_PROB, SIGNAL).baseline[0, 0] == pytest.approx(SIGNAL.mean().item())
+
+    @pytest.mark.parametrize("part", ["all", "scale"])
+    def test_in_eval_mode_keeps_the_scale(self, part):
+        estimator = Reinforce(scale=RunningScale(floor=0.1))
+        (estimator if part == "all" else estimator.scale).eval()
+        outs = [estimator(LOG_PROB, SIGNAL).advantage for _ in range(2)]
+        assert torch.equal(*outs)
+        estimator.train()
+        outs = [estimator(LOG_PROB, SIGNAL).advantage for _ in range(2)]
+        assert not torch.equal(*outs)
+
+    def test_gives_detached_parts_for_logging(self, baseline):
+        log_prob = torch.zeros(2, 3, 1, dtype=torch.float64, requires_grad=True)
+        signal = torch.ones(2, 3, 1, dtype=torch.float64, requires_grad=True)
+        context = torch.ones(2, 3, 1, 3, dtype=torch.float64, requires_grad=True)
+        out = Reinforce(baseline, RunningScale())(log_prob, signal, context)
+        assert out.loss.requires_grad
+        assert not out.advantage.requires_grad
+        assert not out.baseline.requires_grad
+        (out.loss.sum() + out.baseline_loss).backward()
+        assert log_prob.grad is not None
+        assert signal.grad is None
+        assert context.grad is None
+
+    def test_takes_log_probabilities_without_gradient(self, baseline):
+        context = torch.ones(2, 3, 1, 3, dtype=torch.float64)
+        out = Reinforce(baseline)(LOG_PROB.double()[..., None], SIGNAL.double()[..., None], context)
+        assert not out.loss.requires_grad
+
+    @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.bfloat16, torch.float64])
+    def test_takes_signals_of_any_number_type(self, baseline, dtype):
+        signal = torch.tensor([[True, False, True], [False, False, True]])[..., None]
+        log_prob, context = LOG_PROB[..., None], torch.ones(2, 3, 1, 3)
+        baseline.float()
+        expected = Reinforce(copy.deepcopy(baseline))(log_prob, signal.float(), context)
+        for x, y in zip(Reinforce(baseline)(log_prob, signal.to(dtype), context), expected, strict=True):
+            assert x.dtype == torch.float32
+            assert torch.equal(x, y)
+
+    def test_stays_in_half_precision(self):
+        estimator = Reinforce(LeaveOneOut(1), RunningScale())
+        for x in estimator(LOG_PROB.bfloat16(), SIGNAL):
+            assert x.dtype == torch.bfloat16
+
+    @given(shape_and_smaller_shape())
+    def test_broadcasts_a_signal(self, shapes):
+        shape, smaller = shapes
+        log_prob, signal = torch.randn(shape), torch.randn(smaller)
+        out = Reinforce(Constant(1.5))(log_prob, signal)
+        expected = Reinforce(Constant(1.5))(log_prob, signal.expand(shape).clone())
+        for x, y in zip(out, expected, strict=True):
+            assert torch.equal(x, y)
+        assert out.advantage.shape == out.baseline.shape == log_prob.shape
+
+    @pytest.mark.parametrize("name", ["signal", "mask"])
+    def test_refuses_a_shape_that_does_not_broadcast(self, name):
+        arguments = {"signal": SIGNAL, name: torch.ones(2, dtype=torch.bool)}
+        with pytest.raises(ValueError, match=rf"{name} of shape \(2,\) does not broadcast to log_prob of shape"):
+            Reinforce()(LOG_PROB, **arguments)
+
+    def test_changes_none_of_its_inputs(self, baseline):
+        inputs = LOG_PROB[..., None], SIGNAL[..., None], torch.ones(2, 3, 1, 3), SIGNAL[..., None] > 0
+        before = [x.clone() for x in inputs]
+        Reinforce(baseline.float(), RunningScale(), maximize=True)(*inputs)
+        assert all(torch.equal(x, y) for x, y in zip(inputs, before, strict=True))
+
+    def test_may_be_called_again_before_the_gradient_is_taken(self, baseline):
+        estimator = Reinforce(baseline, RunningScale()).double()
+        signal, context = SIGNAL.double()[..., None], torch.randn(2, 3, 1, 3, dtype=torch.float64)
+        alone = copy.deepcopy(estimator)
+        gradients = []
+        for calls in (1, 3):
+            log_prob = LOG_PROB.double()[..., None].requires_grad_()
+            estimator = copy.deepcopy(alone)
+            outs = [estimator(log_prob, signal, context) for _ in range(calls)]
+            gradients.append(torch.autograd.grad(outs[0].loss.sum() + outs[0].baseline_loss, log_prob)[0])
+        assert torch.equal(*gradients)
+
+    def test_continues_from_its_state_as_if_never_interrupted(self):
+        estimator = Reinforce(MovingAverage(), RunningScale())
+        estimator(LOG_PROB, SIGNAL)
+        resumed = Reinforce(MovingAverage(), RunningScale())
+        resumed.load_state_dict(copy.deepcopy(estimator.state_dict()))
+        for factor in (3, -1):
+            for x, y in zip(resumed(LOG_PROB, factor * SIGNAL), estimator(LOG_PROB, factor * SIGNAL), strict=True):
+                assert torch.equal(x, y)
+
+    @pytest.mark.usefixtures("without_type_checks")
+    @pytest.mark.parametrize("masked", [False, True])
+    def test_equals_a_loop_under_vmap_unless_it_learns_from_call_to_call(self, baseline, masked):
+        stateful = any(isinstance(part, MovingAverage) for part in baseline.modules())
+        estimator = Reinforce(baseline).train(not stateful)
+        inputs = [torch.randn(5, 2, 3, 4, *features, dtype=torch.float64) for features in ((), (), (3,))]
+        inputs += [inputs[1] > 0] if masked else []
+        mapped = torch.func.vmap(lambda *each: tuple(estimator(*each)))(*inputs)
+        looped = zip(*[estimator(*each) for each in zip(*inputs, strict=True)], strict=True)
+        for x, each in zip(mapped, looped, strict=True):
+            torch.testing.assert_close(x, torch.stack(each))
+
+
+@pytest.mark.usefixtures("without_type_checks")
+@pytest.mark.parametrize("masked", [False, True])
+def test_compiles_into_one_graph_that_gives_the_same_numbers(masked):
+    baseline = Sum(MovingAverage(), Learned(nn.Linear(3, 1)), LeaveOneOut(1), Constant(0.5))
+    eager = Reinforce(baseline, RunningScale(), maximize=True)
+    compiled = copy.deepcopy(eager)
+    torch.compiler.reset()
+    graph = torch.compile(compiled, backend="aot_eager", fullgraph=True)
+    for seed in range(3):
+        torch.manual_seed(seed)
+        signal, context = torch.randn(2, 3, 4), torch.randn(2, 3, 4, 3)
+        mask = signal > 0 if masked else None
+        results = []
+        for estimator in (eager, graph):
+            log_prob = torch.zeros(2, 3, 4, requires_grad=True)
+            out = estimator(log_prob, signal, context, mask)
+            (out.loss.sum() + out.baseline_loss).backward()
+            results.append((*out, log_prob.grad, *(x.grad for x in estimator.parameters())))
+        for x, expected in zip(*reversed(results), strict=True):
+            torch.testing.assert_close(x, expected)
+    for x, expected in zip(compiled.state_dict().values(), eager.state_dict().values(), strict=True):
+        torch.testing.assert_close(x, expected)
+
+
+def test_no_baseline_and_the_plain_baseline_are_the_same():
+    assert type(Reinforce().baseline) is Baseline

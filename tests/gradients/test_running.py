@@ -1,0 +1,142 @@
+import copy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zoo.gradients import MovingAverage, RunningScale
+from zoo.gradients.running import RunningMean, masked_mean
+
+BATCHES = st.lists(st.lists(st.integers(-50, 50), min_size=1, max_size=5), min_size=1, max_size=6)
+
+
+def weighted(batches, decay, function):
+    """Mean of `function` over batches; each batch counts `decay` times as much as the one after it."""
+    weights = [decay ** (len(batches) - 1 - i) for i in range(len(batches))]
+    means = [sum(map(function, batch)) / len(batch) for batch in batches]
+    return sum(w * m for w, m in zip(weights, means, strict=True)) / sum(weights)
+
+
+class TestMaskedMean:
+    def test_is_the_mean_of_the_valid_elements(self):
+        x = torch.tensor([[1.0, 5.0], [torch.nan, torch.inf]])
+        assert masked_mean(x, torch.tensor([[True, True], [False, False]])) == 3
+        assert masked_mean(x[:1], None) == 3
+
+    def test_is_zero_where_there_are_none(self):
+        assert masked_mean(torch.tensor([torch.nan]), torch.tensor([False])) == 0
+        assert masked_mean(torch.zeros(0), None) == 0
+
+
+class TestRunningMean:
+    @given(BATCHES, st.sampled_from([0.0, 0.5, 0.9, 0.99]))
+    def test_is_the_weighted_mean_of_all_batches_whatever_their_sizes(self, batches, decay):
+        mean = RunningMean(decay).double()
+        assert mean.value == 0
+        for batch in batches:
+            mean.update(torch.tensor(batch, dtype=torch.float64))
+        assert mean.value.item() == pytest.approx(weighted(batches, decay, float), abs=1e-9)
+
+    def test_learns_nothing_from_a_batch_without_a_valid_element(self):
+        mean = RunningMean(0.9)
+        mean.update(torch.tensor([5.0, 7.0]))
+        before = copy.deepcopy(mean.state_dict())
+        mean.update(torch.tensor([torch.nan]), torch.tensor([False]))
+        mean.update(torch.zeros(0))
+        assert all(torch.equal(x, before[name]) for name, x in mean.state_dict().items())
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+    def test_adds_up_half_precision_in_its_own_precision(self, dtype):
+        x = torch.full((70_001,), 1.5, dtype=dtype)  # neither the sum nor the count fits into half precision
+        mean = RunningMean(0.9)
+        mean.update(x)
+        assert mean.value == 1.5
+
+    def test_keeps_no_graph(self):
+        mean = RunningMean(0.9)
+        mean.update(torch.ones(2, requires_grad=True))
+        assert not mean.value.requires_grad
+
+    @pytest.mark.parametrize("decay", [-0.1, 1.0])
+    def test_refuses_a_decay_that_is_no_weight(self, decay):
+        with pytest.raises(ValueError, match=rf"decay must lie in \[0, 1\), got {decay}"):
+            RunningMean(decay)
+
+
+class TestRunningScale:
+    @given(BATCHES, st.sampled_from([0.0, 0.5, 0.9]), st.sampled_from([1e-6, 1.0, 30.0]))
+    def test_is_the_standard_deviation_over_all_batches_but_no_less_than_the_floor(self, batches, decay, floor):
+        scale = RunningScale(decay, floor).double()
+        for batch in batches:
+            scale.update(torch.tensor(batch, dtype=torch.float64))
+        mean = weighted(batches, decay, float)
+        variance = weighted(batches, decay, lambda x: (x - mean) ** 2)
+        assert scale.value.item() == pytest.approx(max(floor, variance**0.5), rel=1e-6, abs=2e-6)
+
+    @pytest.mark.parametrize("floor", [1e-30, 0.1, 0.29, 1.0, 7.0])
+    def test_is_the_floor_itself_before_the_first_batch_and_for_a_constant(self, floor):
+        scale = RunningScale(floor=floor)
+        assert scale.value == torch.tensor(floor)
+        scale.update(torch.zeros(4))
+        assert scale.value == torch.tensor(floor)
+
+    def test_leaves_out_what_is_masked(self):
+        scale = RunningScale()
+        scale.update(torch.tensor([-4.0, torch.nan, 4.0]), torch.tensor([True, False, True]))
+        assert scale.value == 4
+
+    def test_squares_half_precision_in_its_own_precision(self):
+        scale = RunningScale()
+        scale.update(torch.tensor([-1000.0, 1000.0], dtype=torch.float16))
+        assert scale.value == 1000
+
+    @pytest.mark.parametrize("floor", [0.0, -1.0])
+    def test_refuses_a_floor_that_is_not_positive(self, floor):
+        with pytest.raises(ValueError, match=f"floor must be positive, got {floor}"):
+            RunningScale(floor=floor)
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    """What each of two processes learns that hold uneven parts of the same batches."""
+    folder = tmp_path_factory.mktemp("ranks")
+    script = Path(__file__).with_name("two_ranks.py")
+    processes = [subprocess.Popen([sys.executable, script, folder, str(rank)]) for rank in range(2)]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+@pytest.fixture(scope="module")
+def whole(ranks):
+    """What one process learns from the whole batches."""
+    average, scale = MovingAverage().double(), RunningScale().double()
+    for parts in zip(*(rank["batches"] for rank in ranks), strict=True):
+        signal, mask = (torch.cat([part[name] for part in parts]) for name in ("signal", "mask"))
+        average(signal, mask=mask)
+        scale.update(signal, mask)
+    return {"moving average": average.state_dict(), "scale": scale.state_dict()}
+
+
+class TestTwoRanks:
+    @pytest.mark.parametrize("name", ["moving average", "scale"])
+    def test_learn_what_one_process_learns_from_the_whole_batch(self, ranks, whole, name):
+        for key, expected in whole[name].items():
+            torch.testing.assert_close(ranks[0][name][key], expected)
+
+    @pytest.mark.parametrize("name", ["moving average", "scale"])
+    def test_keep_the_same_state(self, ranks, name):
+        for key, x in ranks[0][name].items():
+            assert torch.equal(ranks[1][name][key], x)
+
+    def test_learn_nothing_from_batches_that_are_masked_everywhere_or_met_in_eval_mode(self, ranks):
+        for rank in ranks:
+            assert rank["unchanged by a masked batch and in eval mode"]
+
+    def test_would_differ_if_they_did_not_talk(self, ranks, whole):
+        alone = [rank["moving average, alone"]["mean.total"] for rank in ranks]
+        assert alone[0] != alone[1]
+        assert alone[0] != whole["moving average"]["mean.total"]

@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+
+from zoo.plotting import mistakes, save_figure
+
+
+@pytest.fixture
+def answers():
+    """Five pictures of one grey each; those at 1, 2 and 4 are taken for another class."""
+    beliefs = np.full((5, 3), 0.05)
+    predicted = np.array([0, 1, 2, 1, 0])
+    beliefs[np.arange(5), predicted] = [0.9, 0.6, 0.9, 0.9, 0.8]
+    return {
+        "images": np.linspace(0, 1, 5)[:, None, None, None] * np.ones((5, 1, 8, 8)),
+        "labels": np.array([0, 0, 1, 1, 2]),
+        "predicted": predicted,
+        "probabilities": beliefs,
+        "classes": ("4", "7", "9"),
+    }
+
+
+def texts(figure):
+    return [text.get_text() for text in figure.texts]
+
+
+def shades(figure):
+    return [float(axes.images[0].get_array()[0, 0, 0]) for axes in figure.axes]
+
+
+def test_the_wrong_ones_are_shown_the_most_confident_first(answers):
+    figure = mistakes(**answers)
+    assert shades(figure) == [0.5, 1.0, 0.25]
+    assert texts(figure)[2:] == ["7 → 9 (90 %)", "9 → 4 (80 %)", "4 → 7 (60 %)"]
+    assert texts(figure)[0] == "3 mistakes in 5"
+    assert "most confident first" in texts(figure)[1]
+
+
+def test_equally_confident_mistakes_keep_their_order(answers):
+    answers["probabilities"] = np.full((5, 3), 0.3)
+    assert shades(mistakes(**answers)) == [0.25, 0.5, 1.0]
+
+
+def test_the_title_counts_the_mistakes_that_are_not_shown(answers):
+    figure = mistakes(**answers, most=2)
+    assert shades(figure) == [0.5, 1.0]
+    assert texts(figure)[0] == "3 mistakes in 5"
+    assert "the 2 most confident" in texts(figure)[1]
+
+
+def test_the_title_counts_all_that_were_classified(answers):
+    assert texts(mistakes(**answers, total=10_000))[0] == "3 mistakes in 10,000"
+
+
+def test_one_mistake_is_no_plural(answers):
+    answers["predicted"] = np.array([0, 0, 1, 1, 0])
+    assert texts(mistakes(**answers))[0] == "1 mistake in 5"
+
+
+def test_without_mistakes_the_page_says_so(answers, tmp_path):
+    figure = mistakes(**answers | {"predicted": answers["labels"]})
+    assert texts(figure) == ["No mistakes in 5", "every picture was given its true class"]
+    assert figure.axes == []
+    save_figure(figure, tmp_path / "none.png")
+
+
+def test_nothing_handed_in_of_many_classified_is_no_mistake_either(answers):
+    none = {name: answers[name][:0] for name in ("images", "labels", "predicted", "probabilities")}
+    assert texts(mistakes(**answers | none, total=10_000))[0] == "No mistakes in 10,000"
+    with pytest.raises(ValueError, match=r"^images is empty"):
+        mistakes(**answers | none)
+
+
+def test_long_names_are_broken_into_lines_and_pictures_do_not_overlap(answers, tmp_path):
+    answers["classes"] = ("immature granulocyte", "eosinophil", "basophil")
+    answers = {name: np.repeat(value, 10, axis=0) if name != "classes" else value for name, value in answers.items()}
+    figure = mistakes(**answers)
+    assert "immature granulocyte →\neosinophil (60 %)" in texts(figure)
+    save_figure(figure, tmp_path / "names.png")
+    boxes = [text.get_window_extent() for text in figure.texts[2:]] + [axes.bbox for axes in figure.axes]
+    assert all(box.x0 >= 0 and box.x1 <= figure.bbox.width and box.y0 >= 0 for box in boxes)
+    for i, box in enumerate(boxes):
+        assert box.count_overlaps(boxes[i + 1 :]) == 0
+
+
+@pytest.mark.parametrize("size", [(20, 40), (40, 20)])
+def test_pictures_in_colour_and_not_square_keep_their_shape(answers, size):
+    figure = mistakes(**answers | {"images": np.random.default_rng(0).random((5, 3, *size))})
+    for axes in figure.axes:
+        assert axes.bbox.height / axes.bbox.width == pytest.approx(size[0] / size[1])
+
+
+BAD = {
+    "images": [np.zeros((5, 8, 8)), np.full((5, 1, 8, 8), 2.0), np.full((5, 1, 8, 8), np.nan)],
+    "labels": [np.array([0, 0, 1, 1]), np.array([0, 0, 1, 1, 3])],
+    "predicted": [np.array([0, 1, 2, 1, -1])],
+    "probabilities": [np.zeros((4, 3)), np.full((5, 3), 1.5)],
+    "classes": [("4", "7")],
+    "most": [0],
+    "total": [4],
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in BAD.items() for value in values])
+def test_bad_input_is_refused_in_one_sentence_that_names_it(answers, name, value):
+    with pytest.raises(ValueError, match=rf"^{name} [^\n]*$"):
+        mistakes(**answers | {name: value})

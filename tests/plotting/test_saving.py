@@ -1,0 +1,81 @@
+import os
+
+import matplotlib
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from zoo.plotting.saving import save_figure, write_atomically
+
+
+def curve() -> Figure:
+    figure = Figure(figsize=(2, 1))
+    figure.add_axes((0.2, 0.2, 0.7, 0.7)).plot([1, 2])
+    return figure
+
+
+def test_a_picture_has_a_fixed_resolution(tmp_path):
+    figure = curve()
+    figure.set_dpi(33)
+    save_figure(figure, tmp_path / "curve.png")
+    with Image.open(tmp_path / "curve.png") as image:
+        assert image.format == "PNG"
+        assert image.size == (400, 200)
+
+
+def test_the_same_figure_gives_the_same_bytes_whatever_the_users_style(tmp_path):
+    save_figure(curve(), tmp_path / "one.png")
+    with matplotlib.rc_context({"savefig.facecolor": "red", "savefig.bbox": "tight"}):
+        save_figure(curve(), tmp_path / "two.png")
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+
+
+def test_a_path_may_be_a_string_and_a_file_there_is_replaced(tmp_path):
+    path = tmp_path / "curve.png"
+    path.write_bytes(b"old")
+    save_figure(curve(), str(path))
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert os.listdir(tmp_path) == ["curve.png"]
+
+
+def test_another_suffix_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"^path must end in \.png, got .*curve\.pdf$"):
+        save_figure(curve(), tmp_path / "curve.pdf")
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"^There is no folder .*nowhere to save curve.png in"):
+        save_figure(curve(), tmp_path / "nowhere" / "curve.png")
+
+
+@pytest.mark.parametrize("broken", ["write_bytes", "replace"])
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, broken):
+    path = tmp_path / "curve.png"
+    path.write_bytes(b"old")
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    if broken == "replace":
+        monkeypatch.setattr(os, "replace", fail)
+    else:
+        monkeypatch.setattr("pathlib.Path.write_bytes", fail)
+    with pytest.raises(OSError, match=r"disk full"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["curve.png"]
+
+
+def test_the_old_file_stands_until_the_new_one_is_whole(tmp_path, monkeypatch):
+    path = tmp_path / "curve.png"
+    path.write_bytes(b"old")
+    replace, met = os.replace, []
+
+    def watch(source, target):
+        met.append((path.read_bytes(), source.read_bytes(), source.parent))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", watch)
+    write_atomically(path, b"new")
+    assert met == [(b"old", b"new", tmp_path)]
+    assert path.read_bytes() == b"new"
