@@ -66,8 +66,8 @@ def evaluate(checkpoint: Path, folder: Path) -> Outcome:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged or no checkpoint of this project.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     experiment = make_experiment(read_checkpoint(checkpoint)["config"])
+    folder.mkdir(parents=True, exist_ok=True)
     figures = experiment.evaluate(checkpoint, folder)
     write_json(folder / "evaluation.json", {"checkpoint": str(checkpoint), "metrics": figures})
     return Outcome(figures, experiment.describe(figures))

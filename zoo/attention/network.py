@@ -23,8 +23,8 @@ class RecurrentAttentionNetwork(nn.Module):
     """The networks of RAM and one walk over a picture with them.
 
     ``g_t = glimpse(x, l_t)``, ``h_t = core(h_{t-1}, g_t)``, ``l_{t+1} ~ N(μ(h_t), σ²)``, class from the last ``h``:
-    Mnih, Heess, Graves & Kavukcuoglu, "Recurrent models of visual attention", 2014. All layers have the paper's sizes and
-    ReLUs.
+    Mnih, Heess, Graves & Kavukcuoglu, "Recurrent models of visual attention", 2014. All layers have the paper's
+    sizes and ReLUs.
 
     No randomness is drawn here: the first location and the noise of the others are arguments.
 

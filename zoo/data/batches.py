@@ -75,7 +75,7 @@ class Batches:
         share = self.share()
         for batch in range(start, len(self)):
             self.given = batch + 1
-            yield self.data[share[batch * self.batch_size : self.given * self.batch_size]]
+            yield self.data[share[batch * self.batch_size : (batch + 1) * self.batch_size]]
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of the next pass; the epoch that is set already stays where it is."""

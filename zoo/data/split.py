@@ -11,7 +11,7 @@ def stratified_split(
     """Choose ``count`` indices to hold out, with every class in proportion; the others are kept.
 
     After a shuffle, picture ``i`` of the ``m`` in its class stands at the fraction ``(i + ½) / m`` of it.
-    Those with the smallest fractions are held out, so that a class gives ``count · m / n``, give or take one.
+    Those with the smallest fractions are held out, so that all classes give up to the same fraction.
 
     Args:
         labels: class of each picture, counted from 0.
