@@ -35,7 +35,7 @@ def main() -> None:
                     wanted = config_hash(plain(compose("train", overrides)))
                 folder = run_once(overrides, wanted, Path("runs"))
                 keep_record(folder, records, f"{row.experiment}-seed{seed}")
-        text = table(paper, {row.name: kept_records(records, row.experiment) for row in paper.rows})
+        text = table(paper, {row.name: kept_records(records, paper, row) for row in paper.rows})
         print(f"\n{paper.title}\n\n{text}")
         if asked.budget == "full":
             write_page()
@@ -47,7 +47,7 @@ def write_page() -> None:
     """Write docs/results.md from the kept records."""
     sections = [
         f"## {paper.title}\n\n"
-        + table(paper, {row.name: kept_records(RESULTS, row.experiment) for row in paper.rows})
+        + table(paper, {row.name: kept_records(RESULTS, paper, row) for row in paper.rows})
         + f"\n\n`python scripts/reproduce.py paper={name}`\n"
         for name, paper in PAPERS.items()
     ]

@@ -28,7 +28,7 @@ def run(config: DictConfig) -> None:
         try:
             outcome = train(plain(settings), folder, f"python scripts/train.py {' '.join(overrides)}")
         except Interrupted as stop:
-            print(f"\n{stop}, and saved. Go on with:  python scripts/train.py resume={relative(folder)}")
+            print(f"\n{stop}. Go on with:  python scripts/train.py resume={relative(folder)}")
             sys.exit(130)
         if outcome.summary:
             print(f"\n{outcome.summary}")

@@ -8,13 +8,16 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
 from zoo.config import CONFIGS, options
+from zoo.data import MnistUnavailable
 from zoo.training import NonFiniteError
 
 # A library's own use of a name that torch has deprecated; nothing here can change it.
 warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
 
-USER_ERRORS = (ValueError, OSError, NonFiniteError)
+USER_ERRORS = (ValueError, OSError, NonFiniteError, MnistUnavailable, MisconfigurationException)
 
 
 @contextmanager
@@ -31,6 +34,8 @@ def errors_as_sentences() -> Iterator[None]:
             raise
         print(f"\nError: {error}", file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def relative(path: Path) -> Path:

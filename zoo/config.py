@@ -145,7 +145,7 @@ def register() -> None:
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True, use_cache=True)
 
 
-def run_folder(resume: str | None, model: str, overrides: str) -> str:
+def run_folder(resume: str | None, model: str | None, overrides: str) -> str:
     """Name a run's folder: the one to resume, else ``runs/<model>/<time>-<hash of what was asked for>``.
 
     Example:
@@ -185,7 +185,7 @@ def plain(config: DictConfig) -> dict[str, Any]:
     return resolved
 
 
-def with_available_data(config: DictConfig, choices: Mapping[str, str], overrides: list[str]) -> DictConfig:
+def with_available_data(config: DictConfig, choices: Mapping[str, str | None], overrides: list[str]) -> DictConfig:
     """Compose again with the digits that are at hand if MNIST was asked for and cannot be had.
 
     Where no experiment was chosen the model's recipe for so few digits replaces the one for MNIST; what the user
@@ -208,7 +208,7 @@ def with_available_data(config: DictConfig, choices: Mapping[str, str], override
         )
         kept = [override for override in overrides if not override.startswith("data=")]
         recipe = f"{choices['model']}_mnist_5k"
-        if choices["experiment"] == "null" and recipe in options("experiment"):
+        if choices["experiment"] in (None, "null") and recipe in options("experiment"):
             kept.append(f"experiment={recipe}")
         return hydra.compose("train", overrides=[*kept, "data=mnist_5k"])
     return config

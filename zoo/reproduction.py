@@ -1,4 +1,3 @@
-import json
 import shutil
 import statistics
 import subprocess
@@ -32,6 +31,8 @@ class Paper(NamedTuple):
     """A paper's table, and how ours is made."""
 
     title: str
+    data: str
+    """What the paper's figures were measured on; figures on other data never stand beside them."""
     metric: str
     """Key in the ``metrics`` of a run record; a fraction, shown in per cent."""
     columns: tuple[str, ...]
@@ -55,6 +56,7 @@ PAPERS = {
     "ram": Paper(
         title="Mnih, Heess, Graves & Kavukcuoglu, “Recurrent models of visual attention”, 2014: "
         "test error on 28×28 MNIST in per cent",
+        data="mnist",
         metric="test_error",
         columns=("proceedings", "arXiv v1"),
         rows=(
@@ -97,31 +99,49 @@ def run_once(overrides: list[str], config_hash: str, runs: Path) -> Path:
     """Run a configuration unless it is done, continue it if it was stopped, and give its folder.
 
     Raises:
-        RuntimeError: the run failed; it has said why.
+        ChildProcessError: the run failed; it has said why.
     """
     found = find_run(runs, config_hash)
     if found and found[1]["state"] == "finished":
         return found[0]
-    script = str(Path(__file__).parents[1] / "scripts" / "train.py")
     arguments = [f"resume={found[0]}"] if found else overrides
     print(f"\n$ python scripts/train.py {' '.join(arguments)}", flush=True)
-    if subprocess.run([sys.executable, script, *arguments]).returncode != 0:
-        raise RuntimeError("the run above did not finish; the same command goes on from where it stopped")
+    if run_train_script(arguments) != 0:
+        raise ChildProcessError("the run above did not finish; the same command goes on from where it stopped")
     done = find_run(runs, config_hash)
     if done is None or done[1]["state"] != "finished":
-        raise RuntimeError(f"the run left no finished record of configuration {config_hash} in {runs}")
+        raise ChildProcessError(f"the run left no finished record of configuration {config_hash} in {runs}")
     return done[0]
 
 
+def run_train_script(arguments: list[str]) -> int:
+    """Run ``scripts/train.py`` in a process of its own, and give its exit code."""
+    script = str(Path(__file__).parents[1] / "scripts" / "train.py")
+    with subprocess.Popen([sys.executable, script, *arguments]) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:  # it reached the run too, which saves before it ends
+            return process.wait()
+
+
 def keep_record(folder: Path, results: Path, name: str) -> None:
-    """Copy a run's record, with its configuration beside it, to where results are kept."""
+    """Copy a run's record to where results are kept."""
     results.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(folder / "status.json", results / f"{name}.json")
 
 
-def kept_records(results: Path, experiment: str) -> list[Record]:
-    """Read the kept records of an experiment, one a seed."""
-    return [json.loads(path.read_text()) for path in sorted(results.glob(f"{experiment}-seed*.json"))]
+def kept_records(results: Path, paper: Paper, row: Row) -> list[Record]:
+    """Read the kept records of a row, one a seed.
+
+    Raises:
+        ValueError: a record is damaged, or of a run on other data than the paper's.
+    """
+    records = []
+    for path in sorted(results.glob(f"{row.experiment}-seed*.json")):
+        records.append(read_status(path))
+        if (data := records[-1].get("data")) != paper.data:
+            raise ValueError(f"{path} is the record of a run on {data}, not on the paper's {paper.data}; remove it")
+    return records
 
 
 def table(paper: Paper, records: Mapping[str, Sequence[Record]]) -> str:

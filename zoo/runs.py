@@ -6,7 +6,7 @@ import pytorch_lightning as pl
 from omegaconf import OmegaConf
 
 from zoo.config import build
-from zoo.training import Interrupted, RunRecord, fit, read_checkpoint, write_json
+from zoo.training import Interrupted, RunRecord, fit, read_checkpoint, write_json, write_text
 
 
 class Outcome(NamedTuple):
@@ -21,7 +21,7 @@ class Outcome(NamedTuple):
 def train(config: Mapping[str, Any], folder: Path, command: str) -> Outcome:
     """Train what the configuration says, measure it once on the test set, and leave everything in the folder.
 
-    A folder that holds a run of the same configuration is continued.
+    A folder that holds a run of the same configuration is continued, of another one refused.
 
     Args:
         config: resolved, plain data.
@@ -29,15 +29,14 @@ def train(config: Mapping[str, Any], folder: Path, command: str) -> Outcome:
         command: what a user types to repeat the run; for the record.
 
     Raises:
-        Interrupted: the run was asked to stop; it is saved.
+        Interrupted: the run was asked to stop.
         NonFiniteError: a loss or a gradient is NaN or infinite.
         ValueError: the configuration or its data are wrong.
     """
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     experiment = make_experiment(config)
-    folder.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(OmegaConf.create(dict(config)), folder / "config.yaml")
-    record = RunRecord(folder, config, command)
+    record = RunRecord(folder, config, command, experiment.data.name)
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
     try:
         checkpoint = fit(
             experiment.module, experiment.loaders, folder, config, experiment.monitor, experiment.callbacks()
@@ -45,9 +44,12 @@ def train(config: Mapping[str, Any], folder: Path, command: str) -> Outcome:
         if experiment.module.global_rank != 0:
             return Outcome({}, "")
         figures = experiment.report(checkpoint, folder)
-    except (Interrupted, KeyboardInterrupt) as stop:
-        record.finish("interrupted", str(stop) or "stopped at once")
+    except Interrupted as stop:
+        record.finish("interrupted", str(stop))
         raise
+    except KeyboardInterrupt:
+        record.finish("interrupted", "stopped while measuring")
+        raise Interrupted("stopped while measuring; the training is saved") from None
     except BaseException as error:
         record.finish("failed", f"{type(error).__name__}: {error}")
         raise

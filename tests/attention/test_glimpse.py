@@ -54,7 +54,8 @@ def looks(draw):
     images, rollouts = draw(st.integers(1, 2)), draw(st.integers(1, 3))
     coordinate = st.floats(-1.5, 1.5, width=32) | st.sampled_from([-1e9, -1.0, 0.0, 1.0, 1e9])
     locations = draw(st.lists(coordinate, min_size=rollouts * images * 2, max_size=rollouts * images * 2))
-    pictures = torch.rand(images, channels, height, width, generator=torch.Generator().manual_seed(draw(st.integers(0, 9))))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 9)))
+    pictures = torch.rand(images, channels, height, width, generator=generator)
     options = {"size": size, "scales": scales, "span": span, "background": background}
     return options, pictures, torch.tensor(locations).reshape(rollouts, images, 2)
 

@@ -4,7 +4,7 @@ import copy
 import pytest
 import pytorch_lightning as pl
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zoo.data import Batches, ImageSet
@@ -39,6 +39,7 @@ class TestInOrder:
         batches.set_epoch(1)
         assert indices(batches) == first
 
+    @settings(deadline=None)
     @given(size=sizes, batch_size=batch_sizes, world_size=world_sizes)
     def test_the_ranks_cover_the_set_exactly_once(self, size, batch_size, world_size):
         ranks = [indices(Batches(numbered(size), batch_size, None, rank, world_size)) for rank in range(world_size)]
@@ -47,12 +48,14 @@ class TestInOrder:
 
 
 class TestShuffled:
+    @settings(deadline=None)
     @given(size=sizes, batch_size=batch_sizes, seed=seeds, epoch=st.integers(0, 1000))
     def test_an_epoch_gives_every_picture_once(self, size, batch_size, seed, epoch):
         batches = Batches(numbered(size), batch_size, seed)
         batches.set_epoch(epoch)
         assert sorted(flat(indices(batches))) == list(range(size))
 
+    @settings(deadline=None)
     @given(size=sizes, batch_size=batch_sizes, world_size=world_sizes, seed=seeds)
     def test_the_ranks_cover_the_set_with_equal_shares_and_as_few_repeats_as_possible(
         self, size, batch_size, world_size, seed
@@ -100,6 +103,7 @@ def test_pictures_come_with_their_labels():
         assert pictures.dtype == torch.uint8
 
 
+@settings(deadline=None)
 @given(
     size=sizes,
     batch_size=batch_sizes,
@@ -112,6 +116,7 @@ def test_the_length_is_the_number_of_batches(size, batch_size, seed, share):
 
 
 class TestResuming:
+    @settings(deadline=None)
     @given(size=sizes, batch_size=batch_sizes, seed=st.none() | seeds, data=st.data())
     def test_a_loaded_state_goes_on_with_exactly_the_batches_not_yet_given(self, size, batch_size, seed, data):
         batches, whole = (Batches(numbered(size), batch_size, seed) for _ in range(2))

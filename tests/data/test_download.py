@@ -56,7 +56,7 @@ def test_a_page_that_does_not_arrive_is_an_error(site, page, reason):
     start = time.monotonic()
     with pytest.raises(OSError, match=reason):
         fetch(f"{site}/{page}", patience=0.2)
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 5
 
 
 def test_a_name_server_that_hangs_is_waited_for_no_longer_than_for_anything_else(monkeypatch):
@@ -71,7 +71,7 @@ def test_a_name_server_that_hangs_is_waited_for_no_longer_than_for_anything_else
     start = time.monotonic()
     with pytest.raises(TimeoutError, match=r"no answer in 0\.2 seconds"):
         fetch("http://mirror.invalid/file", patience=0.2)
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 5
     release.set()
 
 

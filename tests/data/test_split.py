@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zoo.data import ImageSet
@@ -20,6 +20,7 @@ def test_equal_classes_give_equal_shares():
     assert EVEN[held_out].bincount().tolist() == [5] * 10
 
 
+@settings(deadline=None)
 @given(
     sizes=st.lists(st.integers(4, 40), min_size=1, max_size=6),
     share=st.floats(0.0, 0.5),

@@ -56,6 +56,20 @@ def test_panels_neither_overlap_nor_leave_their_card_nor_the_page(looks, case):
     assert left + layout.card[0] <= WIDTH
 
 
+@pytest.mark.parametrize("tiles", [False, True])
+def test_squares_that_stick_out_reach_neither_another_panel_nor_the_edge_of_the_card(looks, tiles):
+    seen = np.zeros((3, 2, 1, 1, 8, 8)) if tiles else None
+    e = checked_episodes(**looks | {"centres": np.full((3, 2, 2), 27.0)}, seen=seen)
+    layout = layout_for(e)
+    left, top, width, height = layout.panels["path"]
+    room = sticking_out(e) * width / 28
+    assert room > 0.1
+    assert left >= room - 1e-9
+    assert top >= room - 1e-9
+    assert top + height + room <= layout.card[1]
+    assert left + width + room < layout.panels["seen"][0]
+
+
 @pytest.mark.parametrize("size", [(28, 28), (64, 20), (20, 64)])
 def test_pictures_keep_their_proportions(looks, size):
     panels = layout_for(episodes(looks, size=size)).panels

@@ -75,8 +75,10 @@ def test_glimpses_are_numbered_where_they_lie_and_only_the_first_is_hollow(axes)
 
 
 def test_a_glimpse_keeps_its_colour_while_others_follow(axes):
-    draw_path(axes, np.zeros((20, 30, 3)), np.array([[3.0, 4.0]]), (8.0,), steps=5)
-    assert squares(axes)[0].get_edgecolor() == pytest.approx((*to_rgb(time_colours(5)[0]), 1))
+    draw_path(axes, np.zeros((20, 30, 3)), np.array([[3.0, 4.0], [10.0, 12.0]]), (8.0,), steps=5)
+    drawn = [patch.get_edgecolor() for patch in squares(axes)]
+    assert drawn == [(*to_rgb(colour), 1) for colour in time_colours(5)[:2]]
+    assert [line.get_markerfacecolor() for line in axes.lines if line.get_marker() == "o"][1] == time_colours(5)[1]
 
 
 def test_time_brightens_and_shows_on_black():

@@ -18,4 +18,4 @@ def checked_brightness(images: Tensor) -> Tensor:
     low, high = images.min().item(), images.max().item()
     if low < 0 or high > 1:
         raise ValueError(f"pictures of floats must lie in [0, 1], got values from {low:g} to {high:g}")
-    return images
+    return images.float()

@@ -1,3 +1,4 @@
+import math
 from collections.abc import Sequence
 
 import torch
@@ -56,7 +57,7 @@ class GlimpseSensor(nn.Module):
                 f"a glimpse of {size} pixels covers a whole side of a {height}×{width} picture; "
                 "choose a smaller size, or say with span how far the gaze may go"
             )
-        if span is not None and not span > 0:
+        if span is not None and not 0 < span < math.inf:
             raise ValueError(f"span must be a positive number of pixels, got {span}")
         spans = ((height - size) / 2, (width - size) / 2) if span is None else (span, span)
         shades = torch.as_tensor(background, dtype=torch.float32).flatten()
@@ -123,7 +124,8 @@ class GlimpseSensor(nn.Module):
         padded_centres = self.centres(locations) + self.margin
         glimpses = []
         for side, patches in zip(self.sides, windows, strict=True):
-            row, column = (padded_centres - (side - 1) / 2).round().long().unbind(-1)
+            # Half a pixel goes down and right; round() would go to the even row, and so depend on the padding.
+            row, column = (padded_centres - side / 2 + 1).long().unbind(-1)
             glimpses.append(patches[image, :, row, column])
         return torch.stack(glimpses, dim=-4)
 

@@ -18,16 +18,18 @@ class LearningCheck(pl.Callback):
         figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
         if figures.get("advantage_variance") == 0 and figures["train_error"] > 0:
             self._say(
+                "no gradient",
                 "The advantage was the same for every walk of an epoch, so that the gaze got no gradient. Is the "
-                "baseline fed the reward it is compared with, or are the labels constant?"
+                "baseline fed the reward it is compared with, or are the labels constant?",
             )
         if figures.get("clipped_locations", 0.0) > STUCK:
             self._say(
+                "stuck",
                 f"{figures['clipped_locations']:.0%} of the locations lie beyond the border, where the sensor clips "
-                "them: the gaze is stuck. Lower model.policy_weight or model.location_std, or widen model.span."
+                "them: the gaze is stuck. Lower model.policy_weight or model.location_std, or widen model.span.",
             )
 
-    def _say(self, warning: str) -> None:
-        if warning[:40] not in self.said:
-            self.said.add(warning[:40])
+    def _say(self, reason: str, warning: str) -> None:
+        if reason not in self.said:
+            self.said.add(reason)
             logger.warning(warning)

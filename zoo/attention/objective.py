@@ -3,7 +3,7 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.distributions import Independent, Normal
+from torch.distributions import Normal
 
 from zoo.attention.network import Rollout
 from zoo.gradients import Reinforce, ReinforceOutput
@@ -70,4 +70,4 @@ def location_log_prob(
         >>> location_log_prob(torch.zeros(1, 2), torch.tensor([[0.0, 3.0]]), std=1.0)
         tensor([-6.3379])
     """
-    return Independent(Normal(means, std, validate_args=False), 1, validate_args=False).log_prob(locations)
+    return Normal(means, std, validate_args=False).log_prob(locations).sum(-1)

@@ -1,6 +1,6 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
@@ -91,15 +91,14 @@ class RecurrentAttention(pl.LightningModule):
         estimator: Mapping[str, Any] | None = None,
     ):
         super().__init__()
-        if gaze not in GAZES:
-            raise ValueError(f"there is no gaze {gaze!r}; choose one of {', '.join(GAZES)}")
+        checked_gaze(gaze)
         for name, value in (("glimpses", glimpses), ("rollouts", rollouts)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         for name, std in (("location_std", location_std), ("final_location_std", final_location_std)):
             if std is not None and not std > 0:
                 raise ValueError(f"{name} must be positive, got {std}")
-        estimator = dict(estimator or {"baseline": "learned"})
+        estimator = {"baseline": "learned", **(estimator or {})}
         self.save_hyperparameters()
         sensor = GlimpseSensor(image_shape, glimpse_size, scales, span, background)
         self.network = RecurrentAttentionNetwork(sensor, len(classes), locator_hidden, reinforce_core)
@@ -119,16 +118,19 @@ class RecurrentAttention(pl.LightningModule):
             self.reinforce.requires_grad_(False)
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
+    def load(cls, path: str | Path) -> "RecurrentAttention":
         """Read a trained model from a checkpoint, ready to be called.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: the file is damaged or of another model.
+            ValueError: the file is damaged, or of another model or version.
         """
         checkpoint = read_checkpoint(path, cls.__name__)
-        model = cls(**checkpoint["hyper_parameters"])
-        model.load_state_dict(checkpoint["state_dict"])
+        try:
+            model = cls(**checkpoint["hyper_parameters"])
+            model.load_state_dict(checkpoint["state_dict"])
+        except (TypeError, RuntimeError) as error:
+            raise ValueError(f"{path} is of another version of {cls.__name__}, with other options or layers") from error
         return model.eval()
 
     def forward(
@@ -142,7 +144,8 @@ class RecurrentAttention(pl.LightningModule):
             gaze: one of ``GAZES``; None for the gaze this model was trained with.
 
         Raises:
-            ValueError: pictures of another shape, an empty batch, values that are not finite or outside [0, 1].
+            ValueError: pictures of another shape, an empty batch, values that are not finite or outside [0, 1], or
+                there is no such gaze.
         """
         with torch.no_grad():
             generator = torch.Generator(images.device).manual_seed(seed)  # leaves the training's randomness alone
@@ -161,7 +164,7 @@ class RecurrentAttention(pl.LightningModule):
     ) -> Rollout:
         """Draw all that is random, and look at the pictures."""
         glimpses, shape = self.hparams["glimpses"], (rollouts, len(images), 2)
-        gaze = gaze or self.hparams["gaze"]
+        gaze = checked_gaze(gaze or self.hparams["gaze"])
         if gaze == "centre":
             return self.network.follow(images, images.new_zeros(glimpses, *shape))
         if gaze == "random":
@@ -177,7 +180,7 @@ class RecurrentAttention(pl.LightningModule):
         start, end = self.hparams["location_std"], self.hparams["final_location_std"]
         if end is None:
             return float(start)
-        progress = self.global_step / max(1, self.trainer.estimated_stepping_batches)
+        progress = self.global_step / max(1, self.trainer.estimated_stepping_batches - 1)
         return float(start + (end - start) * min(1.0, progress))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
@@ -220,6 +223,13 @@ class RecurrentAttention(pl.LightningModule):
             optimizer, T_max=int(self.trainer.estimated_stepping_batches)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def checked_gaze(gaze: str) -> str:
+    """Give the name of a gaze back if there is one."""
+    if gaze not in GAZES:
+        raise ValueError(f"there is no gaze {gaze!r}; choose one of {', '.join(GAZES)}")
+    return gaze
 
 
 def uniform(shape: Sequence[int], device: torch.device, generator: torch.Generator | None) -> Tensor:

@@ -159,7 +159,7 @@ class LeaveOneOut(Baseline):
             )
         valid = torch.ones_like(signal) if mask is None else mask.to(signal.dtype)
         others = valid.sum(self.dim, keepdim=True) - valid
-        return (signal.sum(self.dim, keepdim=True) - signal) / others.clamp(min=1) * (others > 0)
+        return (signal.sum(self.dim, keepdim=True) - signal) / others.clamp(min=1)
 
 
 class Learned(Baseline):

@@ -34,10 +34,10 @@ class Layout:
 
 
 def layout_for(e: Episodes) -> Layout:
-    """Lay two cards side by side where the pictures stay large enough; otherwise, and with tiles, one."""
+    """Lay two cards side by side where the pictures stay large enough, which they do not beside tiles."""
     halves = layout_in_columns(e, 2)
     large_enough = halves.panels["seen"][2] >= NARROWEST
-    return halves if large_enough and e.tiles is None and len(e.images) > 1 else layout_in_columns(e, 1)
+    return halves if large_enough and len(e.images) > 1 else layout_in_columns(e, 1)
 
 
 def layout_in_columns(e: Episodes, columns: int) -> Layout:

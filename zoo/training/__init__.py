@@ -6,7 +6,7 @@ from zoo.training.fit import Loaders, fit
 from zoo.training.interrupt import Interrupted, StopBetweenSteps
 from zoo.training.metrics_csv import MetricsCsv
 from zoo.training.progress import TrainingProgress
-from zoo.training.record import RunRecord, config_hash, read_status, write_json
+from zoo.training.record import RunRecord, config_hash, read_status, write_json, write_text
 from zoo.training.resume import ExactResume
 
 __all__ = [
@@ -27,4 +27,5 @@ __all__ = [
     "read_status",
     "total_loss",
     "write_json",
+    "write_text",
 ]

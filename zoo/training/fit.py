@@ -1,4 +1,5 @@
 import logging
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ from pytorch_lightning.loggers import Logger, MLFlowLogger, TensorBoardLogger, W
 
 from zoo.training.checkpoint import AtomicCheckpointIO, SelfDescribing, read_checkpoint
 from zoo.training.finite import FiniteGradients
-from zoo.training.interrupt import StopBetweenSteps
+from zoo.training.interrupt import Interrupted, StopBetweenSteps
 from zoo.training.metrics_csv import MetricsCsv
 from zoo.training.progress import TrainingProgress
 from zoo.training.resume import ExactResume
@@ -70,7 +71,7 @@ def fit(
         The checkpoint to use: the best on validation data, else the last.
 
     Raises:
-        Interrupted: the run was asked to stop, and saved.
+        Interrupted: the run was asked to stop.
         NonFiniteError: a loss or a gradient is NaN or infinite.
         ValueError: the checkpoint to resume from is damaged.
     """
@@ -103,24 +104,31 @@ def fit(
             SelfDescribing(config),
             *(callbacks or []),
             StopBetweenSteps(last),
-            ModelCheckpoint(
-                dirpath=checkpoints,
-                filename="best",
-                monitor=None if loaders.validation is None else monitor,
-                save_top_k=0 if loaders.validation is None else 1,
-                save_last=True,
-                save_on_train_epoch_end=True,
-                enable_version_counter=False,
-            ),
+            *([] if loaders.validation is None else [each_epoch(best, monitor)]),
+            each_epoch(last, None),  # after the best, whose figure it remembers
         ],
     )
-    trainer.fit(
-        module,
-        datamodule=Feed(loaders),
-        ckpt_path=last if resumed_step else None,
-        weights_only=True,
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")  # it is continued
+        try:
+            trainer.fit(module, datamodule=Feed(loaders), ckpt_path=last if resumed_step else None, weights_only=True)
+        except SystemExit as end:  # how Lightning ends on a Ctrl-C that nobody waited for
+            raise Interrupted("stopped at once, without saving what came after the last checkpoint") from end
     return best if loaders.validation is not None else last
+
+
+def each_epoch(path: Path, monitor: str | None) -> ModelCheckpoint:
+    """Save after each epoch, or after those that lower a validation figure.
+
+    One for each file: the ``save_last`` of a checkpoint with a monitor skips the epochs that are not the best.
+    """
+    return ModelCheckpoint(
+        dirpath=path.parent,
+        filename=path.stem,
+        monitor=monitor,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
 
 
 def extra_loggers(settings: Mapping[str, Any], folder: Path) -> list[Logger]:

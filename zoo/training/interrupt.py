@@ -7,13 +7,14 @@ import pytorch_lightning as pl
 
 
 class Interrupted(Exception):
-    """A run that was asked to stop, and saved where it stands."""
+    """A run that was asked to stop; the message says when, and what is saved."""
 
 
 class StopBetweenSteps(pl.Callback):
     """On Ctrl-C or a polite kill: finish the step, save, stop. On a second Ctrl-C: stop at once.
 
-    Stopping inside a step would save half an update.
+    Stopping inside a step would save half an update. After the last step of an epoch the run goes on to the first of the
+    next, since Lightning resumes behind the validation between them.
 
     Args:
         path: where to save; the run continues from there, bit for bit.
@@ -36,12 +37,19 @@ class StopBetweenSteps(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save and stop if asked to."""
-        if trainer.strategy.reduce_boolean_decision(self.signal is not None, all=False):
+        if not trainer.is_last_batch and trainer.strategy.reduce_boolean_decision(self.signal is not None, all=False):
             trainer.save_checkpoint(self.path)
-            raise Interrupted(f"stopped after step {trainer.global_step}")
+            raise Interrupted(f"stopped after step {trainer.global_step}, and saved")
 
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Hand the signals back."""
+        self._hand_back()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Hand the signals back."""
+        self._hand_back()
+
+    def _hand_back(self) -> None:
         while self.previous:
             signal.signal(*self.previous.popitem())
 

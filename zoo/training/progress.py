@@ -60,8 +60,15 @@ class TrainingProgress(pl.Callback):
             epochs = trainer.max_epochs or 0
             self.progress.console.print(f"epoch {trainer.current_epoch + 1:>{len(str(epochs))}}/{epochs}  {shown}")
 
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Take the bar away, however the run ended."""
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take the bar away."""
+        self._stop()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Take the bar away, and give the terminal its cursor back."""
+        self._stop()
+
+    def _stop(self) -> None:
         if self.progress is not None:
             self.progress.stop()
             self.progress = None

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 PACKAGES = (
     "reinforce-zoo",
@@ -45,11 +46,20 @@ class RunRecord:
         folder: the run's folder.
         config: the resolved configuration, plain data.
         command: what a user types to repeat the run.
+        data: what the run is called after in tables; ``mnist-5k`` is not ``mnist``.
+
+    Raises:
+        ValueError: the folder holds a run of another configuration, or a damaged record.
     """
 
-    def __init__(self, folder: Path, config: Mapping[str, Any], command: str):
+    def __init__(self, folder: Path, config: Mapping[str, Any], command: str, data: str | None = None):
         self.path = folder / "status.json"
         earlier = read_status(self.path) if self.path.exists() else {}
+        if earlier and earlier["config_hash"] != config_hash(config):
+            raise ValueError(
+                f"{folder} holds a run of another configuration; choose another folder, or continue that run with "
+                f"resume={folder} and nothing else"
+            )
         self.spent = float(earlier.get("wall_seconds", 0.0))
         self.start = time.monotonic()
         self.status: dict[str, Any] = {
@@ -57,6 +67,7 @@ class RunRecord:
             "exit_reason": None,
             "command": earlier.get("command", command),
             "seed": config.get("seed"),
+            "data": data,
             "config_hash": config_hash(config),
             "started": earlier.get("started", datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")),
             "wall_seconds": self.spent,
@@ -80,9 +91,15 @@ class RunRecord:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write plain data to a file, all or nothing."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+@rank_zero_only
+def write_text(path: Path, content: str) -> None:
+    """Write a file, all or nothing; where several processes train together the first one does."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(content, indent=2) + "\n")
+    unfinished.write_text(content)
     os.replace(unfinished, path)
 
 
@@ -90,12 +107,14 @@ def read_status(path: Path) -> dict[str, Any]:
     """Read a run record.
 
     Raises:
-        ValueError: the file is damaged.
+        ValueError: the file is damaged, or no run record.
     """
     try:
-        status: dict[str, Any] = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        status = json.loads(path.read_text())
+    except ValueError as error:  # not JSON, or not even text
         raise ValueError(f"{path} is damaged ({error}); delete it and run again") from error
+    if not isinstance(status, dict) or not {"state", "config_hash"} <= status.keys():
+        raise ValueError(f"{path} is no run record; delete it and run again")
     return status
 
 

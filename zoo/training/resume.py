@@ -7,17 +7,19 @@ import torch
 
 
 class ExactResume(pl.Callback):
-    """Carry the state of all random number generators through checkpoints.
+    """Carry the state of all random number generators through checkpoints, and restore the position in the data.
 
     With it a run that is killed anywhere and continued from its last checkpoint ends with the weights of the
     uninterrupted run, bit for bit, on one machine. All else that matters is in the checkpoint already: weights,
-    baseline buffers, optimiser, schedule, the loops' counters and the position in the shuffled data.
+    baseline buffers, optimiser, schedule, the loops' counters and the position in the shuffled data. That last one
+    Lightning saves, but does not restore if the module asked how many steps there will be.
 
     Under ``torch.distributed`` every rank draws from generators of its own, and the checkpoint holds them all.
     """
 
     def __init__(self) -> None:
         self.restored: list[dict[str, Any]] | None = None
+        self.positions: list[dict[str, Any]] = []
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -33,16 +35,19 @@ class ExactResume(pl.Callback):
     ) -> None:
         """Keep the states until everything else is set up."""
         self.restored = checkpoint["random_states"]
+        self.positions = checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader", [])
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Set the generators last, when nothing but training draws from them."""
         rank = trainer.global_rank
+        for position in self.positions:
+            trainer.train_dataloader.load_state_dict(position)
         if self.restored is None:
             if rank > 0:  # otherwise every rank would draw the same noise as the first
                 torch.manual_seed(torch.initial_seed() + rank)
         elif rank < len(self.restored):
             set_random_state(self.restored[rank])
-        self.restored = None
+        self.restored, self.positions = None, []
 
 
 def random_state() -> dict[str, Any]:

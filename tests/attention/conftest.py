@@ -1,0 +1,54 @@
+from collections.abc import Callable
+from typing import Any
+
+import jaxtyping
+import pytest
+import torch
+from torch import Tensor
+
+from zoo.attention import GlimpseSensor, RecurrentAttention, RecurrentAttentionNetwork
+
+IMAGE_SHAPE = (1, 9, 7)
+CLASSES = ("ant", "bee", "cow")
+
+
+@pytest.fixture
+def images() -> Tensor:
+    """Eight pictures of noise, 0 to 255."""
+    return torch.randint(256, (8, *IMAGE_SHAPE), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+
+
+@pytest.fixture
+def labels() -> Tensor:
+    """Their classes."""
+    return torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])
+
+
+@pytest.fixture
+def make_network() -> Callable[..., RecurrentAttentionNetwork]:
+    """A network for these pictures, the same at every call."""
+
+    def make(**options: Any) -> RecurrentAttentionNetwork:
+        torch.manual_seed(0)
+        return RecurrentAttentionNetwork(GlimpseSensor(IMAGE_SHAPE, size=3), len(CLASSES), **options)
+
+    return make
+
+
+@pytest.fixture
+def make_model() -> Callable[..., RecurrentAttention]:
+    """A model for these pictures, the same at every call; `baseline` and `scale` are the estimator's."""
+
+    def make(baseline: str = "learned", scale: bool = False, **options: Any) -> RecurrentAttention:
+        torch.manual_seed(0)
+        estimator = {"baseline": baseline, "scale": scale}
+        small = {"image_shape": IMAGE_SHAPE, "classes": CLASSES, "glimpses": 3, "glimpse_size": 3}
+        return RecurrentAttention(**small | options, estimator=estimator)
+
+    return make
+
+
+@pytest.fixture
+def without_type_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls reach the code itself at once, as they do outside the tests."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)

@@ -1,0 +1,107 @@
+"""A set of pictures and a model small enough to train in a second, and the scripts run in this process."""
+
+import runpy
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+SMALL = {"ram": ["model.glimpses=3", "model.glimpse_size=4", "model.locator_hidden=8"]}
+SHORT = ["trainer.max_epochs=2", "trainer.batch_size=16", "trainer.accelerator=cpu", "trainer.devices=1"]
+
+
+def idx_bytes(values: Tensor) -> bytes:
+    """What an IDX file that holds `values` (uint8) consists of."""
+    sizes = b"".join(size.to_bytes(4, "big") for size in values.shape)
+    return bytes([0, 0, 8, values.ndim]) + sizes + values.numpy().tobytes()
+
+
+@pytest.fixture(scope="session")
+def squares(tmp_path_factory) -> Path:
+    """Four IDX files: 64 pictures of 12 × 12 to train on, 24 to test; the corner of the bright square is the class."""
+    folder = tmp_path_factory.mktemp("data") / "squares"
+    folder.mkdir()
+    generator = torch.Generator().manual_seed(0)
+    for part, count in (("train", 64), ("t10k", 24)):
+        labels = torch.arange(count, dtype=torch.uint8) % 4
+        images = torch.randint(0, 60, (count, 12, 12), dtype=torch.uint8, generator=generator)
+        for image, label in zip(images, labels.tolist(), strict=True):
+            row, column = 6 * (label // 2), 6 * (label % 2)
+            image[row : row + 6, column : column + 6] += 150
+        (folder / f"{part}-images-idx3-ubyte").write_bytes(idx_bytes(images))
+        (folder / f"{part}-labels-idx1-ubyte").write_bytes(idx_bytes(labels))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(squares) -> Callable[..., list[str]]:
+    """Overrides that make a model's run a matter of a second: ``tiny("ram", "seed=2")``; later ones win."""
+
+    def overrides(model: str, *more: str) -> list[str]:
+        return [f"model={model}", "data=idx", f"data.root={squares}", *SMALL[model], *SHORT, *more]
+
+    return overrides
+
+
+@pytest.fixture(scope="session")
+def composed() -> Callable[[list[str]], dict[str, Any]]:
+    """Compose a run's configuration as ``scripts/train.py`` does, resolved to plain data."""
+    from hydra import compose, initialize_config_dir  # late: the tests of the lower floors do without them
+
+    from zoo.config import CONFIGS, plain, register
+
+    register()
+
+    def config(overrides: list[str]) -> dict[str, Any]:
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            return plain(compose("train", overrides))
+
+    return config
+
+
+class Answer(NamedTuple):
+    """What a script left on the command line."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def script(monkeypatch, capsys, tmp_path) -> Callable[..., Answer]:
+    """Run a script of the project as a user would, in an empty folder: ``script("train.py", "model=ram")``."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(name: str, *arguments: str) -> Answer:
+        monkeypatch.setattr(sys, "argv", [str(SCRIPTS / name), *arguments])
+        capsys.readouterr()
+        try:
+            runpy.run_path(str(SCRIPTS / name), run_name="__main__")
+            code = 0
+        except SystemExit as end:
+            code = end.code
+        return Answer(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def differences() -> Callable[[Any, Any], list[str]]:
+    """Where two nests of mappings, sequences, tensors and numbers differ, bit for bit."""
+
+    def compare(one: Any, other: Any, where: str = "") -> list[str]:
+        if isinstance(one, Mapping) and isinstance(other, Mapping) and one.keys() == other.keys():
+            return [found for key in one for found in compare(one[key], other[key], f"{where}/{key}")]
+        if isinstance(one, list | tuple) and isinstance(other, list | tuple) and len(one) == len(other):
+            pairs = enumerate(zip(one, other, strict=True))
+            return [found for i, pair in pairs for found in compare(*pair, f"{where}/{i}")]
+        if isinstance(one, Tensor) and isinstance(other, Tensor):
+            return [] if one.dtype == other.dtype and torch.equal(one, other) else [where]
+        return [] if type(one) is type(other) and one == other else [where]
+
+    return compare

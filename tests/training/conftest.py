@@ -1,0 +1,102 @@
+"""A model of five weights that draws from every generator, and a training of eight steps for it."""
+
+import random
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+from zoo.data import Batches, ImageSet
+from zoo.training import Loaders, fit, total_loss
+
+
+class Noisy(pl.LightningModule):
+    """Guesses a number from four pixels, under noise; keeps a running mean; anneals over the whole training."""
+
+    def __init__(self, validation_errors=(0.5, 0.25)):
+        super().__init__()
+        self.save_hyperparameters()
+        self.net = nn.Linear(4, 1)
+        self.register_buffer("mean", torch.zeros(()))
+
+    def training_step(self, batch, batch_idx):
+        images, labels = batch
+        noise = torch.rand(()) + random.random() + np.random.rand()
+        squared = (self.net(images.flatten(1) / 255).squeeze(1) - labels).square().mean()
+        self.mean.mul_(0.9).add_(0.1 * squared.detach())
+        self.log("train_error", squared, on_step=False, on_epoch=True)
+        return total_loss({"squared": squared, "shrink": noise * self.net.weight.square().sum()}, self.global_step)
+
+    def validation_step(self, batch, batch_idx):
+        self.log("validation_error", self.hparams["validation_errors"][self.current_epoch], prog_bar=True)
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.Adam(self.parameters(), lr=0.01)
+        steps = self.trainer.estimated_stepping_batches
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=int(steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class At(pl.Callback):
+    """Does something at the beginning of a step, counted from 1."""
+
+    def __init__(self, step: int, act: Callable[[pl.LightningModule], object]):
+        self.step, self.act = step, act
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_step + 1 == self.step:
+            self.act(pl_module)
+
+
+@pytest.fixture
+def at() -> type[At]:
+    return At
+
+
+@pytest.fixture
+def interrupt() -> Callable[..., At]:
+    """Sends signals to this process while a step is under way, all at once."""
+
+    def make(step: int, *signals: signal.Signals) -> At:
+        def send(module: pl.LightningModule) -> None:
+            for number in signals or [signal.SIGINT]:
+                signal.raise_signal(number)
+
+        return At(step, send)
+
+    return make
+
+
+@pytest.fixture
+def noisy() -> type[Noisy]:
+    return Noisy
+
+
+SETTINGS = {
+    "trainer": {"max_epochs": 2, "accelerator": "cpu", "devices": "1", "precision": "32-true", "gradient_clip": 5.0},
+    "logger": {"name": "csv", "project": "tests"},
+    "seed": 1,
+}
+
+
+@pytest.fixture
+def train() -> Callable[..., Path]:
+    """Train ``Noisy`` for two epochs of four steps in a folder, or go on with it, and give the checkpoint to use."""
+
+    def run(folder: Path, *callbacks: pl.Callback, module: pl.LightningModule | None = None, validation: bool = True):
+        generator = torch.Generator().manual_seed(0)
+        images = torch.randint(0, 256, (16, 1, 2, 2), dtype=torch.uint8, generator=generator)
+        data = ImageSet(images, torch.arange(16) % 3)
+        loaders = Loaders(
+            train=lambda rank, ranks: Batches(data, 4, SETTINGS["seed"], rank, ranks),
+            validation=(lambda rank, ranks: Batches(data, 16, None, rank, ranks)) if validation else None,
+        )
+        pl.seed_everything(SETTINGS["seed"], workers=True, verbose=False)
+        return fit(module or Noisy(), loaders, folder, SETTINGS, "validation_error", list(callbacks))
+
+    return run

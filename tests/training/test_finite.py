@@ -1,0 +1,89 @@
+from unittest.mock import Mock
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from zoo.training import FiniteGradients, NonFiniteError, read_checkpoint, total_loss
+
+NAN, INF = float("nan"), float("inf")
+
+
+class TestTotalLoss:
+    def test_is_the_sum_of_the_terms_and_carries_their_gradient(self):
+        x = torch.tensor(3.0, requires_grad=True)
+        total_loss({"square": x**2, "line": -2 * x}, step=0).backward()
+        assert x.grad == 4
+
+    @pytest.mark.parametrize("value", [NAN, INF, -INF])
+    def test_names_the_step_and_the_term_that_is_not_finite(self, value):
+        terms = {"policy": torch.tensor(1.0), "baseline": torch.tensor(value)}
+        with pytest.raises(NonFiniteError, match=rf"not finite at step 17: baseline \({value}\); nothing was changed"):
+            total_loss(terms, step=17)
+
+    def test_names_every_such_term(self):
+        with pytest.raises(NonFiniteError, match=r": a \(inf\), b \(-inf\);"):
+            total_loss({"a": torch.tensor(INF), "b": torch.tensor(-INF), "c": torch.tensor(0.0)}, step=0)
+
+    def test_says_so_if_finite_terms_have_an_infinite_sum(self):
+        huge = torch.tensor(3e38)
+        with pytest.raises(NonFiniteError, match="the sum of its terms overflows"):
+            total_loss({"a": huge, "b": huge}, step=0)
+
+
+class TestFiniteGradients:
+    @pytest.fixture
+    def broken(self, noisy):
+        """A module whose loss is finite, and whose gradient is not from the third step on."""
+        module, calls = noisy(), []
+
+        def spoil(gradient):
+            calls.append(gradient)
+            return gradient if len(calls) < 3 else gradient * NAN
+
+        module.net.bias.register_hook(spoil)
+        return module
+
+    def weights_at(self, at, step):
+        kept = {}
+        return kept, at(step, lambda m: kept.update({k: v.clone() for k, v in m.named_parameters()}))
+
+    def test_stops_with_step_and_parameter_named_and_leaves_the_weights(self, broken, train, at, tmp_path):
+        before, keep = self.weights_at(at, 3)
+        with pytest.raises(NonFiniteError, match=r"not finite at step 2, in net\.bias; nothing was changed"):
+            train(tmp_path, keep, module=broken)
+        assert all(torch.equal(p, before[name]) for name, p in broken.named_parameters())
+
+    def test_without_it_the_weights_would_be_lost(self, broken, train, at, tmp_path, monkeypatch):
+        monkeypatch.setattr(FiniteGradients, "on_before_optimizer_step", lambda *args: None)
+        with pytest.raises(NonFiniteError):  # the next loss
+            train(tmp_path, module=broken)
+        assert broken.net.weight.isnan().all()  # clipping by the norm of the whole gradient spreads it
+
+    def test_leaves_the_last_checkpoint(self, train, at, tmp_path):
+        with pytest.raises(NonFiniteError, match="step 6"):
+            train(tmp_path, at(7, lambda module: module.net.weight.data.fill_(NAN)))
+        saved = read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")
+        assert saved["global_step"] == 4
+        assert all(x.isfinite().all() for x in saved["state_dict"].values())
+
+    def check(self, module, precision="32-true"):
+        trainer, optimizer = Mock(spec=pl.Trainer, precision=precision, global_step=5), Mock(spec=torch.optim.Optimizer)
+        FiniteGradients().on_before_optimizer_step(trainer, module, optimizer)
+
+    def test_an_infinite_norm_of_finite_gradients_is_named_too(self, noisy):
+        module = noisy()
+        for p in module.parameters():
+            p.grad = torch.full_like(p, 3e38)
+        with pytest.raises(NonFiniteError, match="at step 5, in its norm"):
+            self.check(module)
+
+    def test_parameters_without_a_gradient_are_no_concern(self, noisy):
+        self.check(noisy())
+
+    def test_leaves_half_precision_to_its_scaler(self, noisy):
+        module = noisy()
+        module.net.bias.grad = torch.tensor([INF])
+        self.check(module, precision="16-mixed")
+        with pytest.raises(NonFiniteError, match=r"in net\.bias"):
+            self.check(module)

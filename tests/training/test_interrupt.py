@@ -1,0 +1,66 @@
+import signal
+
+import pytest
+
+from zoo.training import Interrupted, NonFiniteError, read_checkpoint
+
+HANDLED = (signal.SIGINT, signal.SIGTERM)
+
+
+@pytest.fixture(autouse=True)
+def handlers():
+    """What signals do before a training; set again after the test, in case it failed."""
+    before = [signal.getsignal(number) for number in HANDLED]
+    yield before
+    for number, handler in zip(HANDLED, before, strict=True):
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", HANDLED)
+def test_a_signal_within_a_step_lets_the_step_end_saves_and_stops(number, train, interrupt, tmp_path):
+    with pytest.raises(Interrupted, match="stopped after step 3, and saved"):
+        train(tmp_path, interrupt(3, number))
+    saved = read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")
+    assert saved["global_step"] == 3
+    assert {state["step"].item() for state in saved["optimizer_states"][0]["state"].values()} == {3}
+
+
+def test_a_second_ctrl_c_stops_at_once_and_leaves_the_last_checkpoint(train, interrupt, tmp_path):
+    with pytest.raises(Interrupted, match="stopped at once, without saving what came after the last checkpoint"):
+        train(tmp_path, interrupt(7, signal.SIGINT, signal.SIGINT))
+    assert read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == 4
+
+
+def test_after_an_epoch_s_last_step_comes_its_validation_and_the_first_of_the_next(train, interrupt, tmp_path):
+    with pytest.raises(Interrupted, match="stopped after step 5"):
+        train(tmp_path, interrupt(4))
+    assert "validation_error" in (tmp_path / "metrics.csv").read_text()
+
+
+def test_after_the_very_last_step_the_run_is_complete(train, interrupt, tmp_path):
+    assert train(tmp_path, interrupt(8)).is_file()
+
+
+class TestSignalsAreHandedBack:
+    def now(self):
+        return [signal.getsignal(number) for number in HANDLED]
+
+    def test_when_training_has_ended(self, train, tmp_path, handlers):
+        train(tmp_path)
+        assert self.now() == handlers
+
+    @pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGINT, signal.SIGINT]])
+    def test_when_it_was_interrupted(self, signals, train, interrupt, tmp_path, handlers):
+        with pytest.raises(Interrupted):
+            train(tmp_path, interrupt(2, *signals))
+        assert self.now() == handlers
+
+    def test_when_it_failed(self, train, at, tmp_path, handlers):
+        with pytest.raises(NonFiniteError):
+            train(tmp_path, at(2, lambda module: module.net.weight.data.fill_(float("nan"))))
+        assert self.now() == handlers
+
+    def test_and_were_held_in_between(self, train, at, tmp_path, handlers):
+        held = []
+        train(tmp_path, at(2, lambda module: held.append(self.now())))
+        assert all(during != before for during, before in zip(held[0], handlers, strict=True))
