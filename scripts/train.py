@@ -5,10 +5,10 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from zoo.command_line import check_choices, errors_as_sentences, help_text, relative
-from zoo.config import plain, register, with_available_data
+from zoo.config import kept_config, plain, register, with_available_data
 from zoo.runs import train
 from zoo.training import Interrupted
 
@@ -19,12 +19,7 @@ def run(config: DictConfig) -> None:
     choices, overrides = HydraConfig.get().runtime.choices, list(HydraConfig.get().overrides.task)
     folder = Path(HydraConfig.get().runtime.output_dir)
     with errors_as_sentences():
-        if config.resume:
-            if overrides != [f"resume={config.resume}"]:
-                raise ValueError("a run is resumed as it was configured; give resume=RUN and nothing else")
-            settings = DictConfig(OmegaConf.load(folder / "config.yaml"))
-        else:
-            settings = with_available_data(config, choices, overrides)
+        settings = kept_config(folder) if config.resume else with_available_data(config, choices, overrides)
         try:
             outcome = train(plain(settings), folder, f"python scripts/train.py {' '.join(overrides)}")
         except Interrupted as stop:

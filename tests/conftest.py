@@ -64,6 +64,23 @@ def composed() -> Callable[[list[str]], dict[str, Any]]:
     return config
 
 
+@pytest.fixture(scope="session")
+def finished(tiny, composed, tmp_path_factory) -> Callable[[str], Path]:
+    """Folder of a finished run of a model, trained once for all tests: copy it before changing it."""
+    folders: dict[str, Path] = {}
+
+    def run(model: str) -> Path:
+        from zoo.runs import train
+
+        if model not in folders:
+            folder = tmp_path_factory.mktemp("finished") / model
+            train(composed(tiny(model)), folder, f"python scripts/train.py model={model}")
+            folders[model] = folder
+        return folders[model]
+
+    return run
+
+
 class Answer(NamedTuple):
     """What a script left on the command line."""
 

@@ -4,7 +4,7 @@ import difflib
 import logging
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -43,11 +43,12 @@ def relative(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-def check_choices(arguments: Iterable[str]) -> None:
-    """Look for what Hydra would not explain: misspelt options of a group, a run to resume that is none.
+def check_choices(arguments: Sequence[str]) -> None:
+    """Look for what Hydra would not explain: misspelt options of a group, a run that cannot be resumed so.
 
     Raises:
-        ValueError: an option is unknown; names the known ones and the nearest spelling.
+        ValueError: an option is unknown, and the known ones and the nearest spelling are named; or a run is to be
+            resumed with other settings.
         FileNotFoundError: there is no such run.
     """
     groups = {path.name for path in CONFIGS.iterdir() if path.is_dir()}
@@ -55,6 +56,8 @@ def check_choices(arguments: Iterable[str]) -> None:
         group, _, chosen = argument.lstrip("+").partition("=")
         if group == "resume" and not Path(chosen, "config.yaml").is_file():
             raise FileNotFoundError(f"{chosen} holds no run to resume: there is no config.yaml in it")
+        if group == "resume" and not all(other.startswith(("resume=", "hydra.", "-")) for other in arguments):
+            raise ValueError("a run is resumed as it was configured; give resume=RUN and nothing else")
         if group not in groups:
             continue
         known = options(group)

@@ -5,7 +5,7 @@ import inspect
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, make_dataclass
+from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -120,18 +120,21 @@ def target(builder: Callable[..., Any]) -> str:
     return f"{builder.__module__}.{builder.__qualname__}"
 
 
-BUILDERS = {target(builder): builder for builder in [*DATA.values(), *(model for model, _ in MODELS.values())]}
-
-
 def schema(builder: Callable[..., Any], options_of: Callable[..., Any]) -> type:
     """Read the names, types and defaults of a builder's options off a signature."""
-    fields: list[Any] = [("_target_", str, field(default=target(builder)))]
+    found: list[Any] = [("_target_", str, field(default=target(builder)))]
     for name, parameter in inspect.signature(options_of).parameters.items():
         if name not in HANDED_IN:
             kind = str if parameter.annotation == str | Path else parameter.annotation
             default = MISSING if parameter.default is inspect.Parameter.empty else parameter.default
-            fields.append((name, kind, field(default=default)))
-    return make_dataclass(f"{options_of.__name__} options", fields)
+            found.append((name, kind, field(default=default)))
+    return make_dataclass(f"{options_of.__name__} options", found)
+
+
+BUILDERS = {
+    target(builder): (builder, schema(builder, options_of))
+    for builder, options_of in [*MODELS.values(), *((builder, builder) for builder in DATA.values())]
+}
 
 
 def register() -> None:
@@ -162,12 +165,16 @@ def build(options: Mapping[str, Any], **given: Any) -> Any:
     """Call the builder that ``_target_`` names, with the other options.
 
     Raises:
-        ValueError: ``_target_`` is not in the table of what may be built.
+        ValueError: ``_target_`` is not in the table of what may be built, or has no such option.
     """
     name = options.get("_target_")
     if name not in BUILDERS:
         raise ValueError(f"_target_ {name!r} may not be built; choose a model and data from configs/")
-    return BUILDERS[name](**{k: v for k, v in options.items() if k != "_target_"}, **given)
+    builder, known = BUILDERS[name]
+    chosen = {key: value for key, value in options.items() if key != "_target_"}
+    if unknown := sorted(chosen.keys() - {option.name for option in fields(known)}):
+        raise ValueError(f"{name} has no option {', '.join(unknown)}")
+    return builder(**chosen, **given)
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
@@ -183,6 +190,22 @@ def plain(config: DictConfig) -> dict[str, Any]:
         raise ValueError(f"{', '.join(missing)} must be given, such as {missing[0]}=...")
     resolved: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     return resolved
+
+
+def kept_config(folder: Path) -> DictConfig:
+    """Read the configuration that a run left in its folder.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    path = folder / "config.yaml"
+    try:
+        config = OmegaConf.load(path)
+    except Exception as error:
+        raise ValueError(f"{path} is damaged ({type(error).__name__}); the run cannot be resumed") from error
+    if not isinstance(config, DictConfig) or not {part.name for part in fields(TrainConfig)} <= config.keys():
+        raise ValueError(f"{path} is damaged (parts are missing); the run cannot be resumed")
+    return config
 
 
 def with_available_data(config: DictConfig, choices: Mapping[str, str | None], overrides: list[str]) -> DictConfig:

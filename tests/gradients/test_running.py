@@ -84,6 +84,12 @@ class TestRunningScale:
         scale.update(torch.zeros(4))
         assert scale.value == torch.tensor(floor)
 
+    def test_is_the_floor_where_rounding_makes_the_variance_negative(self):
+        for advantage in torch.linspace(1, 2, 50):
+            scale = RunningScale()
+            scale.update(advantage)
+            assert scale.value == 1
+
     def test_leaves_out_what_is_masked(self):
         scale = RunningScale()
         scale.update(torch.tensor([-4.0, torch.nan, 4.0]), torch.tensor([True, False, True]))

@@ -35,9 +35,13 @@ def test_the_wrong_ones_are_shown_the_most_confident_first(answers):
     assert "most confident first" in texts(figure)[1]
 
 
-def test_equally_confident_mistakes_keep_their_order(answers):
-    answers["probabilities"] = np.full((5, 3), 0.3)
-    assert shades(mistakes(**answers)) == [0.25, 0.5, 1.0]
+def test_equally_confident_mistakes_keep_their_order():
+    shade = np.arange(40) / 40
+    images = shade[:, None, None, None] * np.ones((40, 1, 2, 2))
+    ones = np.ones(40, dtype=int)
+    beliefs = np.where(np.arange(40)[:, None] % 2, 0.3, 0.6) * np.ones((40, 2))
+    figure = mistakes(images, ones * 0, ones, beliefs, ("a", "b"))
+    assert shades(figure) == [*shade[::2], *shade[1::2]]
 
 
 def test_the_title_counts_the_mistakes_that_are_not_shown(answers):

@@ -191,7 +191,10 @@ class RecurrentAttention(pl.LightningModule):
         logits = self.network.classifier(rollout.states[-1])
         objective = hybrid_objective(logits, labels, rollout, std, self.reinforce)
         if batch_idx % DIAGNOSE_EVERY == 0:
-            self.log_dict(diagnostics(objective, rollout), on_step=False, on_epoch=True, batch_size=len(labels))
+            figures, size = diagnostics(objective, rollout), len(labels)
+            error = figures.pop("train_error")
+            self.log("train_error", error, on_step=False, on_epoch=True, batch_size=size, prog_bar=True)
+            self.log_dict(figures, on_step=False, on_epoch=True, batch_size=size)
         return total_loss(
             {
                 "cross-entropy": objective.cross_entropy,

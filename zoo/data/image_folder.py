@@ -57,12 +57,12 @@ def load_image_folder(
         raise FileNotFoundError(f"there is no folder {root}; give the folder that holds your pictures")
     if size is not None and min(size) < 1:
         raise ValueError(f"size must be a height and a width of at least 1, got {size}")
-    divided = not {"train", "test"}.isdisjoint(subfolders(root))
-    classes = class_names(root / "train" if divided else root)
-    if divided:
-        train, held_out, test = list_divided(root, classes, validation, split_seed)
-    else:
+    if {"train", "test"}.isdisjoint(subfolders(root)):
+        classes = class_names(root)
         train, held_out, test = divide(list_pictures(root, classes), validation, split_seed)
+    else:
+        classes = class_names(root / "train")
+        train, held_out, test = list_divided(root, classes, validation, split_seed)
 
     pictures = [read_picture(path) for path, _ in train]
     mode = "L" if all(picture.mode == "L" for picture in pictures) else "RGB"

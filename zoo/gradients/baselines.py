@@ -243,8 +243,7 @@ class Sum(Baseline):
         mask: Bool[Tensor, "*dims"] | None = None,
     ) -> BaselineOutput:
         """Let each member answer for the residual of those before it."""
-        residual = hide(signal.detach(), mask)
-        value, loss = torch.zeros_like(residual), residual.new_zeros(())
+        residual, value, loss = signal, torch.zeros_like(signal), signal.new_zeros(())
         for member in self.members:
             output = member(residual, context, mask)
             residual = residual - output.value

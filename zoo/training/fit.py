@@ -47,6 +47,26 @@ class Feed(pl.LightningDataModule):
         return self.trainer.global_rank, self.trainer.world_size
 
 
+class EachEpoch(ModelCheckpoint):
+    """Save after each epoch, or after those that lower a validation figure.
+
+    One for each file: the library's ``save_last`` skips the epochs that are not the best.
+    """
+
+    def __init__(self, path: Path, monitor: str | None):
+        super().__init__(
+            dirpath=path.parent,
+            filename=path.stem,
+            monitor=monitor,
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+        )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Remember the best figure also in a run's folder that was moved."""
+        super().load_state_dict({**state_dict, "dirpath": self.dirpath})
+
+
 def fit(
     module: pl.LightningModule,
     loaders: Loaders,
@@ -92,6 +112,7 @@ def fit(
         deterministic=True,
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
+        limit_val_batches=0 if loaders.validation is None else None,
         enable_progress_bar=False,
         enable_model_summary=False,
         log_every_n_steps=1,
@@ -104,8 +125,8 @@ def fit(
             SelfDescribing(config),
             *(callbacks or []),
             StopBetweenSteps(last),
-            *([] if loaders.validation is None else [each_epoch(best, monitor)]),
-            each_epoch(last, None),  # after the best, whose figure it remembers
+            *([] if loaders.validation is None else [EachEpoch(best, monitor)]),
+            EachEpoch(last, None),  # after the best, whose figure it remembers
         ],
     )
     with warnings.catch_warnings():
@@ -115,20 +136,6 @@ def fit(
         except SystemExit as end:  # how Lightning ends on a Ctrl-C that nobody waited for
             raise Interrupted("stopped at once, without saving what came after the last checkpoint") from end
     return best if loaders.validation is not None else last
-
-
-def each_epoch(path: Path, monitor: str | None) -> ModelCheckpoint:
-    """Save after each epoch, or after those that lower a validation figure.
-
-    One for each file: the ``save_last`` of a checkpoint with a monitor skips the epochs that are not the best.
-    """
-    return ModelCheckpoint(
-        dirpath=path.parent,
-        filename=path.stem,
-        monitor=monitor,
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )
 
 
 def extra_loggers(settings: Mapping[str, Any], folder: Path) -> list[Logger]:

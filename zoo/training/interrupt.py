@@ -13,8 +13,8 @@ class Interrupted(Exception):
 class StopBetweenSteps(pl.Callback):
     """On Ctrl-C or a polite kill: finish the step, save, stop. On a second Ctrl-C: stop at once.
 
-    Stopping inside a step would save half an update. After the last step of an epoch the run goes on to the first of the
-    next, since Lightning resumes behind the validation between them.
+    Stopping inside a step would save half an update. After the last step of an epoch the run goes on to the first of
+    the next, since Lightning resumes behind the validation between them.
 
     Args:
         path: where to save; the run continues from there, bit for bit.

@@ -1,11 +1,13 @@
 import csv
-import os
 from collections.abc import Mapping
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from zoo.training.record import write_text
 
 
 class MetricsCsv(Logger):
@@ -47,9 +49,8 @@ class MetricsCsv(Logger):
         step = step or 0
         self.rows.setdefault(step, {"step": step}).update(metrics)
         columns = dict.fromkeys(key for row in self.rows.values() for key in row)
-        unfinished = self.path.with_suffix(".unfinished")
-        with unfinished.open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(self.rows.values())
-        os.replace(unfinished, self.path)
+        text = StringIO()
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows.values())
+        write_text(self.path, text.getvalue())

@@ -41,7 +41,7 @@ class ExactResume(pl.Callback):
         """Set the generators last, when nothing but training draws from them."""
         rank = trainer.global_rank
         for position in self.positions:
-            trainer.train_dataloader.load_state_dict(position)
+            trainer.train_dataloader.load_state_dict(position)  # type: ignore[union-attr]
         if self.restored is None:
             if rank > 0:  # otherwise every rank would draw the same noise as the first
                 torch.manual_seed(torch.initial_seed() + rank)

@@ -1,0 +1,43 @@
+from types import SimpleNamespace
+
+import jaxtyping
+import pytest
+import torch
+from plain_ram import PlainRAM
+from torch import Tensor
+
+from zoo.attention import RecurrentAttention
+
+
+@pytest.fixture(autouse=True)
+def without_type_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time the code, not the checks of its types that tests may have switched on."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
+@pytest.fixture
+def batch() -> tuple[Tensor, Tensor]:
+    """128 pictures of noise, and their classes."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (128, 1, 28, 28), generator=generator, dtype=torch.uint8)
+    return images, torch.randint(10, (128,), generator=generator)
+
+
+@pytest.fixture
+def model() -> RecurrentAttention:
+    """RAM as in the paper's table: six glimpses of 8×8."""
+    torch.manual_seed(0)
+    model = RecurrentAttention((1, 28, 28), tuple("0123456789"), glimpses=6, glimpse_size=8, reinforce_core=True)
+    model.trainer = SimpleNamespace(global_step=0, estimated_stepping_batches=1000)
+    return model
+
+
+@pytest.fixture
+def plain(model: RecurrentAttention) -> PlainRAM:
+    """The same model, with the same weights, as it is commonly written."""
+    options = model.hparams
+    plain = PlainRAM(
+        channels=1, size=8, classes=10, std=options["location_std"], policy_weight=options["policy_weight"]
+    )
+    plain.copy_weights(model)
+    return plain

@@ -1,0 +1,24 @@
+import torch
+from training import medians, our_step, plain_step
+
+SPEEDUP = 3.5
+SHARE = 0.05
+
+
+def test_a_training_step_is_faster_than_a_plain_one(model, plain, batch):
+    ours, theirs = medians(200, our_step(model, batch), plain_step(plain, batch, like=model))
+    print(f"\na plain training step of RAM takes {theirs / ours:.2f} times as long")
+    assert theirs / ours >= SPEEDUP
+
+
+def test_the_estimator_is_a_small_part_of_a_training_step(model, batch):
+    log_prob = torch.randn(5, 1, 128, requires_grad=True)
+    reward, states = torch.ones(1, 128), torch.rand(5, 1, 128, 256)
+
+    def estimate():
+        out = model.reinforce(log_prob, reward, context=states)
+        (out.loss.sum(0).mean() + out.baseline_loss).backward()
+
+    step, estimator = medians(300, our_step(model, batch), estimate)
+    print(f"\nReinforce, forward and backward, is {estimator / step:.1%} of a training step of RAM")
+    assert estimator / step <= SHARE

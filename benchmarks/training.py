@@ -1,0 +1,55 @@
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from plain_ram import PlainRAM
+from torch import Tensor, nn
+
+from zoo.attention import RecurrentAttention
+
+Batch = tuple[Tensor, Tensor]
+GRADIENT_CLIP = 5.0
+
+
+def our_step(model: RecurrentAttention, batch: Batch) -> Callable[[], Tensor]:
+    """One step of our training: forward, backward, clipping, AdamW."""
+    return stepper(model, model.configure_optimizers()["optimizer"], lambda: model.training_step(batch, batch_idx=1))
+
+
+def plain_step(plain: PlainRAM, batch: Batch, like: RecurrentAttention) -> Callable[[], Tensor]:
+    """One step of the plain model's training, with the options of ours."""
+    images, labels = batch
+    moves = like.hparams["glimpses"] - 1
+
+    def loss() -> Tensor:
+        first = torch.rand(len(images), 2) * 2 - 1
+        return plain.loss(images, labels, first, [torch.randn(len(images), 2) for _ in range(moves)])
+
+    options = {name: like.hparams[name] for name in ("lr", "weight_decay")}
+    return stepper(plain, torch.optim.AdamW(plain.parameters(), **options), loss)
+
+
+def stepper(model: nn.Module, optimizer: torch.optim.Optimizer, loss_of: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    """Make the call that does one step and gives its loss."""
+
+    def step() -> Tensor:
+        optimizer.zero_grad()
+        loss = loss_of()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_CLIP)
+        optimizer.step()
+        return loss.detach()
+
+    return step
+
+
+def medians(rounds: int, *calls: Callable[[], object]) -> list[float]:
+    """Median seconds of each call; they take turns, so that what slows the machine down slows all of them."""
+    seconds: list[list[float]] = [[] for _ in calls]
+    for _ in range(rounds):
+        for call, taken in zip(calls, seconds, strict=True):
+            start = time.perf_counter()
+            call()
+            taken.append(time.perf_counter() - start)
+    return [statistics.median(taken[rounds // 10 :]) for taken in seconds]  # the first ones warm up

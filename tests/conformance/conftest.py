@@ -1,0 +1,47 @@
+"""What every model of the zoo must do; a new one is held to it by standing in ``zoo.config.MODELS``."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+
+from zoo.config import MODELS
+from zoo.training import read_checkpoint
+
+
+@pytest.fixture(params=MODELS)
+def model(request) -> str:
+    return request.param
+
+
+class At(pl.Callback):
+    """Does something at the beginning of a step, counted from 1."""
+
+    def __init__(self, step: int, act: Callable[[pl.LightningModule], object]):
+        self.step, self.act = step, act
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_step + 1 == self.step:
+            self.act(pl_module)
+
+
+@pytest.fixture
+def at(model, monkeypatch) -> Callable[..., None]:
+    """Have something done to the module at a step of the next runs; ``at(None)``: nothing any more."""
+
+    def arrange(step: int | None, act: Callable[[pl.LightningModule], object] = print) -> None:
+        monkeypatch.setattr(MODELS[model][0], "callbacks", lambda self: [At(step, act)] if step else [])
+
+    return arrange
+
+
+@pytest.fixture
+def end_differences(differences) -> Callable[[Path, Path], list[str]]:
+    """In what the last checkpoints of two runs differ, but for the paths in them: weights, optimiser, randomness."""
+
+    def compare(one: Path, other: Path) -> list[str]:
+        ends = [read_checkpoint(run / "checkpoints" / "last.ckpt") for run in (one, other)]
+        return differences(*({key: end[key] for key in end.keys() - {"callbacks"}} for end in ends))
+
+    return compare

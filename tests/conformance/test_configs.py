@@ -1,0 +1,47 @@
+import pytest
+
+from zoo.config import MODELS, options
+from zoo.runs import make_experiment, train
+from zoo.training import config_hash
+
+
+@pytest.mark.parametrize("name", options("model"))
+def test_a_model_is_complete_by_itself(name, composed):
+    config = composed([f"model={name}"])
+    assert config["model"]["_target_"]
+    assert config["trainer"]["max_epochs"] > 0
+
+
+def test_the_table_of_models_and_their_configurations_belong_together():
+    assert set(options("model")) == set(MODELS)
+
+
+@pytest.mark.parametrize("name", options("experiment"))
+class TestExperiment:
+    def test_is_complete_by_itself_and_like_no_other(self, name, composed):
+        hashes = [config_hash(composed([f"experiment={other}"])) for other in options("experiment")]
+        assert hashes.count(config_hash(composed([f"experiment={name}"]))) == 1
+
+    def test_makes_a_model(self, name, composed, squares):
+        config = composed([f"experiment={name}", "data=idx", f"data.root={squares}"])
+        assert sum(weight.numel() for weight in make_experiment(config).module.parameters()) > 0
+
+
+def test_an_experiment_without_validation_data_trains_too(composed, squares, tmp_path):
+    short = ["trainer.max_epochs=1", "trainer.batch_size=32", "trainer.accelerator=cpu", "model.glimpse_size=4"]
+    config = composed(["experiment=ram_mnist_28_2", "data=idx", f"data.root={squares}", *short])
+    assert config["data"]["validation"] == 0
+    train(config, tmp_path, "command")
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]
+
+
+@pytest.mark.parametrize("estimator", options("estimator"))
+def test_a_model_takes_every_estimator(model, estimator, tiny, composed):
+    config = composed(tiny(model, f"estimator={estimator}"))
+    assert config["estimator"]["baseline"] == estimator
+    assert make_experiment(config).module.reinforce is not None
+
+
+@pytest.mark.parametrize("logger", options("logger"))
+def test_a_model_is_the_same_run_whatever_logger_it_has(model, logger, tiny, composed):
+    assert config_hash(composed(tiny(model, f"logger={logger}"))) == config_hash(composed(tiny(model)))

@@ -1,0 +1,154 @@
+import csv
+import math
+import signal
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from omegaconf import OmegaConf
+
+from zoo.config import MODELS, plain
+from zoo.runs import make_experiment, train
+from zoo.training import NonFiniteError, config_hash, read_checkpoint, read_status
+
+
+@pytest.fixture
+def run(model, finished):
+    """Folder of a finished run of two epochs of four steps."""
+    return finished(model)
+
+
+@pytest.fixture
+def config(model, tiny, composed):
+    return composed(tiny(model))
+
+
+def module_of(config):
+    """The model as it is before its first step."""
+    pl.seed_everything(config["seed"], workers=True, verbose=False)
+    return make_experiment(config).module
+
+
+class TestTraining:
+    def test_changes_every_weight_that_is_to_be_learned(self, config, run):
+        trained = read_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"]
+        for name, weight in module_of(config).named_parameters():
+            assert torch.equal(weight, trained[name]) != weight.requires_grad, name
+
+    def test_leaves_finite_figures(self, run):
+        with (run / "metrics.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert [row["step"] for row in rows] == ["3", "7"]
+        assert all(math.isfinite(float(value)) for row in rows for value in row.values() if value)
+        status = read_status(run / "status.json")
+        assert status["state"] == "finished"
+        assert all(math.isfinite(value) for value in status["metrics"].values())
+
+    def test_with_the_same_seed_gives_the_same_weights_and_figures(self, config, run, end_differences, tmp_path):
+        train(config, tmp_path / "again", "command")
+        assert end_differences(run, tmp_path / "again") == []
+        assert (run / "metrics.csv").read_text() == (tmp_path / "again" / "metrics.csv").read_text()
+        one, other = (read_status(folder / "status.json") for folder in (run, tmp_path / "again"))
+        assert one["metrics"] == other["metrics"]
+
+    def test_with_another_seed_gives_others(self, model, tiny, composed, run, end_differences, tmp_path):
+        train(composed(tiny(model, "seed=2")), tmp_path / "other", "command")
+        different = end_differences(run, tmp_path / "other")
+        weights = [name for name, _ in module_of(composed(tiny(model))).named_parameters()]
+        assert {f"/state_dict/{name}" for name in weights} <= set(different)
+
+
+@pytest.mark.parametrize("name", ["last", "best"])
+def test_checkpoints_hold_plain_data(name, run):
+    checkpoint = torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)
+    assert checkpoint.keys() >= {"state_dict", "optimizer_states", "lr_schedulers", "random_states", "config", "model"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_within_an_epoch_it_says_how_to_go_on_and_ends_as_if_it_had_not_been(
+    number, model, tiny, run, at, script, end_differences
+):
+    at(6, lambda module: signal.raise_signal(number))
+    stopped = script("train.py", *tiny(model))
+    (folder,) = Path("runs", model).iterdir()
+    assert stopped.code == 130
+    assert f"stopped after step 6, and saved. Go on with:  python scripts/train.py resume={folder}\n" in stopped.out
+    status = read_status(folder / "status.json")
+    assert (status["state"], status["exit_reason"]) == ("interrupted", "stopped after step 6, and saved")
+    assert read_checkpoint(folder / "checkpoints" / "last.ckpt")["global_step"] == 6
+
+    at(None)
+    resumed = script("train.py", f"resume={folder}")
+    assert resumed.code == 0
+    assert end_differences(run, folder) == []
+    whole, parts = read_status(run / "status.json"), read_status(folder / "status.json")
+    assert parts["state"] == "finished"
+    assert parts["metrics"] == whole["metrics"]
+    assert parts["config_hash"] == whole["config_hash"]
+
+
+def test_a_weight_that_is_not_a_number_stops_it_with_step_and_term_named_and_costs_nothing(
+    config, run, at, end_differences, tmp_path
+):
+    def spoil(module):
+        next(p for p in module.parameters() if p.requires_grad).data.fill_(float("nan"))
+
+    at(6, spoil)
+    with pytest.raises(NonFiniteError, match=r"the loss is not finite at step 5: [\w-]+ \(nan\)"):
+        train(config, tmp_path, "command")
+    status = read_status(tmp_path / "status.json")
+    assert status["state"] == "failed"
+    assert "NonFiniteError: the loss is not finite at step 5" in status["exit_reason"]
+    saved = read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")
+    assert saved["global_step"] == 4
+    assert all(x.isfinite().all() for x in saved["state_dict"].values())
+
+    at(None)
+    train(config, tmp_path, "command")
+    assert end_differences(run, tmp_path) == []
+
+
+def test_the_configuration_it_leaves_is_the_one_it_was_given(config, run):
+    kept = plain(OmegaConf.load(run / "config.yaml"))
+    assert kept == config
+    assert config_hash(kept) == read_status(run / "status.json")["config_hash"] == config_hash(config)
+
+
+def loose_tensors(module):
+    """Tensors that a module holds without having registered them, and so would leave behind when it moves."""
+
+    def within(value):
+        if isinstance(value, torch.Tensor):
+            return True
+        if isinstance(value, dict):
+            return any(map(within, value.values()))
+        return isinstance(value, list | tuple | set) and any(map(within, value))
+
+    registered = {"_parameters", "_buffers", "_modules"}
+    return [
+        f"{path}.{name}"
+        for path, part in module.named_modules()
+        for name, value in vars(part).items()
+        if name not in registered and within(value)
+    ]
+
+
+class TestMoving:
+    def test_takes_every_tensor_along(self, config):
+        module = module_of(config)
+        assert loose_tensors(module) == []
+        tensors = [*module.to("meta").parameters(), *module.buffers()]
+        assert {tensor.device.type for tensor in tensors} == {"meta"}
+
+    def test_would_be_noticed_to_leave_one_behind(self, config):
+        module = module_of(config)
+        module.grid = [torch.zeros(2)]
+        assert loose_tensors(module) == [".grid"]
+
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+    def test_a_model_trained_on_a_gpu_is_measured_on_the_cpu(self, model, tiny, composed, tmp_path):
+        config = composed(tiny(model, "trainer.accelerator=gpu"))
+        train(config, tmp_path, "command")
+        loaded = MODELS[model][1].load(tmp_path / "checkpoints" / "last.ckpt")
+        assert {weight.device.type for weight in loaded.parameters()} == {"cpu"}

@@ -1,0 +1,68 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from zoo.config import MODELS
+from zoo.training import read_checkpoint, read_status
+
+
+@pytest.fixture(scope="module")
+def runs(tiny, tmp_path_factory):
+    """Folder of each model's run of two epochs on two processes, made once."""
+    folders = {}
+
+    def run(model):
+        if model not in folders:
+            folder = tmp_path_factory.mktemp("two") / model
+            driver = str(Path(__file__).with_name("two_ranks.py"))
+            overrides = tiny(model, "trainer.devices=2", "trainer.batch_size=8", f"hydra.run.dir={folder}")
+            done = subprocess.run([sys.executable, driver, *overrides], capture_output=True, text=True, timeout=300)
+            assert done.returncode == 0, done.stderr
+            folders[model] = folder, done.stdout
+        return folders[model]
+
+    return run
+
+
+@pytest.fixture
+def folder(runs, model):
+    return runs(model)[0]
+
+
+@pytest.fixture
+def ranks(folder):
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+def test_both_end_with_the_same_weights(ranks, folder, differences):
+    assert differences(ranks[0]["weights"], ranks[1]["weights"]) == []
+    saved = read_checkpoint(folder / "checkpoints" / "last.ckpt")
+    assert differences(saved["state_dict"], ranks[0]["weights"]) == []
+
+
+def test_each_draws_random_numbers_of_its_own_and_the_checkpoint_holds_both(ranks, folder, differences):
+    assert not torch.equal(ranks[0]["random"], ranks[1]["random"])
+    saved = [state["torch"] for state in read_checkpoint(folder / "checkpoints" / "last.ckpt")["random_states"]]
+    assert differences(saved, [rank["random"] for rank in ranks]) == []
+
+
+def test_they_share_the_data_between_them(ranks):
+    first, second = (torch.cat([batch[0] for batch in rank["seen"]]).flatten(1) for rank in ranks)
+    assert len(first) == len(second) > 0
+    assert not {tuple(x.tolist()) for x in first} & {tuple(x.tolist()) for x in second}
+
+
+def test_there_is_one_record_and_one_report(runs, model):
+    folder, said = runs(model)
+    assert read_status(folder / "status.json")["state"] == "finished"
+    assert said.count("test error") == 1
+    assert said.count("epoch 2/2") == 1
+    assert (folder / "metrics.csv").read_text().count("\n") == 3
+    assert not list(folder.rglob("*.unfinished"))
+
+
+def test_all_models_are_tried(runs):
+    assert all(runs(model)[0].exists() for model in MODELS)

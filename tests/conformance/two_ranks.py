@@ -1,0 +1,29 @@
+"""Runs ``scripts/train.py`` with the given arguments; each process leaves ``rank<n>.pt`` in the run's folder."""
+
+import runpy
+
+import pytorch_lightning as pl
+import torch
+
+from zoo.config import CONFIGS, MODELS
+
+
+class Witness(pl.Callback):
+    """Writes down what a process ends with, and which pictures it was given in the first epoch."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if trainer.current_epoch == 0:
+            self.seen.append(batch)
+
+    def on_train_end(self, trainer, pl_module):
+        end = {"weights": pl_module.state_dict(), "random": torch.get_rng_state(), "seen": self.seen}
+        torch.save(end, f"{trainer.default_root_dir}/rank{trainer.global_rank}.pt")
+
+
+if __name__ == "__main__":
+    for experiment, _ in MODELS.values():
+        experiment.callbacks = lambda self: [Witness()]
+    runpy.run_path(str(CONFIGS.parent / "scripts" / "train.py"), run_name="__main__")

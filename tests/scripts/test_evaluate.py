@@ -1,0 +1,46 @@
+import json
+import shutil
+
+import pytest
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    return shutil.copytree(finished("ram"), tmp_path / "run").relative_to(tmp_path)
+
+
+def test_it_says_the_error_with_its_interval_and_those_of_the_controls(script, run):
+    answer = script("evaluate.py", f"checkpoint={run}/checkpoints/last.ckpt")
+    assert answer.code == 0
+    figures = json.loads((run / "evaluation.json").read_text())["metrics"]
+    assert f"{figures['test_error']:.2%}" in answer.out
+    assert "95 % interval" in answer.out
+    assert "random glimpses" in answer.out
+    assert "every glimpse at the centre" in answer.out
+    assert f"all is in {run}/" in answer.out
+    assert all((run / name).is_file() for name in ("glimpses.png", "glimpses.gif", "mistakes.png"))
+
+
+def test_a_checkpoint_outside_of_a_run_gets_a_folder_beside_it(script, run, tmp_path):
+    shutil.copy(run / "checkpoints" / "best.ckpt", tmp_path / "mine.ckpt")
+    assert script("evaluate.py", "checkpoint=mine.ckpt").code == 0
+    assert (tmp_path / "mine" / "evaluation.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ([], ["checkpoint must be given: checkpoint=..."]),
+        (["chekpoint=a"], ["chekpoint", "the arguments are checkpoint=..."]),
+        (["checkpoint=a.ckpt", "gaze=random"], ["gaze", "the arguments are checkpoint=..."]),
+        (["checkpoint=none/a.ckpt"], ["there is no checkpoint", "none/a.ckpt"]),
+        (["checkpoint=text.ckpt"], ["text.ckpt is damaged or no checkpoint"]),
+    ],
+)
+def test_a_mistake_is_a_sentence_and_leaves_nothing(arguments, named, script, tmp_path):
+    (tmp_path / "text.ckpt").write_text("Dear diary")
+    answer = script("evaluate.py", *arguments)
+    assert answer.code == 1
+    assert all(words in answer.err for words in named)
+    assert "Traceback" not in answer.err
+    assert [path.name for path in tmp_path.iterdir()] == ["text.ckpt"]

@@ -1,0 +1,107 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from zoo import reproduction
+from zoo.data import MnistUnavailable
+from zoo.training import config_hash
+
+
+@pytest.fixture
+def mnist(monkeypatch):
+    """MNIST is at hand, or so it seems."""
+    monkeypatch.setattr("zoo.data.find_mnist", lambda: Path("mnist"))
+
+
+@pytest.fixture
+def trained(monkeypatch, composed):
+    """Stands in for ``scripts/train.py``: what was asked for finishes at once, with an error of 1 % a seed."""
+    asked = []
+
+    def run(arguments):
+        asked.append(arguments)
+        config = composed(arguments)
+        folder = Path("runs", "ram", f"run{len(asked)}")
+        folder.mkdir(parents=True)
+        record = {
+            "state": "finished",
+            "data": "mnist",
+            "config_hash": config_hash(config),
+            "wall_seconds": 60,
+            "metrics": {"test_error": config["seed"] / 100},
+        }
+        (folder / "status.json").write_text(json.dumps(record))
+        return 0
+
+    monkeypatch.setattr(reproduction, "run_train_script", run)
+    return asked
+
+
+@pytest.mark.usefixtures("mnist")
+def test_it_runs_what_is_missing_and_makes_the_table(script, trained):
+    small = ["paper=ram", "budget=smoke", "rows=[6,random]"]
+    answer = script("reproduce.py", *small, "seeds=[1,2]")
+    assert answer.code == 0
+    assert len(trained) == 4
+    assert "| RAM, 6 glimpses, 8×8, 1 scale | 1.12 | 1.29 | 0.67 | 1.50 ± 6.35 | 2 | 1 |" in answer.out
+    assert "These are no results." in answer.out
+    again = script("reproduce.py", *small, "seeds=[1,2,3]")
+    assert len(trained) == 6
+    assert "2.00 ± 2.48 | 3 |" in again.out
+
+
+@pytest.mark.usefixtures("mnist")
+def test_a_run_on_other_data_never_enters_the_table(script, trained, monkeypatch, composed):
+    honest = reproduction.run_train_script
+
+    def run(arguments):
+        code = honest(arguments)
+        for path in Path("runs").glob("ram/*/status.json"):
+            other = config_hash(composed([*arguments, "data=mnist_5k"]))
+            path.write_text(json.dumps({**json.loads(path.read_text()), "data": "mnist-5k", "config_hash": other}))
+        return code
+
+    monkeypatch.setattr(reproduction, "run_train_script", run)
+    answer = script("reproduce.py", "paper=ram", "budget=smoke", "rows=[6]", "seeds=[1]")
+    assert answer.code == 1
+    assert "left no finished record" in answer.err
+    assert not list(Path("runs").rglob("smoke-results/*"))
+
+
+@pytest.mark.usefixtures("mnist")
+def test_a_run_that_fails_ends_it_in_a_sentence(script, monkeypatch):
+    monkeypatch.setattr(reproduction, "run_train_script", lambda arguments: 1)
+    answer = script("reproduce.py", "paper=ram", "budget=smoke", "rows=[6]", "seeds=[1]")
+    assert answer.code == 1
+    assert "the same command goes on from where it stopped" in answer.err
+    assert "Traceback" not in answer.err
+
+
+def test_without_mnist_nothing_is_run(script, trained, monkeypatch):
+    def find():
+        raise MnistUnavailable("no files, no network")
+
+    monkeypatch.setattr("zoo.data.find_mnist", find)
+    answer = script("reproduce.py", "paper=ram")
+    assert (answer.code, trained) == (1, [])
+    assert "Error: no files, no network" in answer.err
+
+
+@pytest.mark.usefixtures("mnist")
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ([], "paper must be given"),
+        (["paper=rma"], "there is no paper 'rma'; there are: ram"),
+        (["paper=ram", "budget=huge"], "there is no budget 'huge'; choose one of full, smoke"),
+        (["paper=ram", "rows=[8]"], "there is no row '8'; there are: 2, 3,"),
+        (["paper=ram", "seeds=[one]"], "the arguments are paper=..."),
+        (["paper=ram", "row=6"], "the arguments are paper=..."),
+    ],
+)
+def test_a_mistake_is_a_sentence_and_runs_nothing(arguments, named, script, trained):
+    answer = script("reproduce.py", *arguments)
+    assert (answer.code, trained) == (1, [])
+    assert named in answer.err
+    assert "Traceback" not in answer.err

@@ -1,0 +1,154 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from zoo.config import MODELS
+from zoo.data import MnistUnavailable
+from zoo.training import config_hash
+
+
+@pytest.fixture
+def nothing_begun(tmp_path):
+    """Check that no run was begun: at most an empty folder is there."""
+
+    def check():
+        return not any(path.is_file() for path in tmp_path.rglob("*"))
+
+    return check
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["model=ram", "--help"]])
+def test_without_arguments_and_for_help_it_lists_the_models(arguments, script, nothing_begun):
+    answer = script("train.py", *arguments)
+    assert (answer.code, answer.err) == (0, "")
+    assert all(f"  model={name} " in answer.out for name in MODELS)
+    assert "resume=RUN" in answer.out
+    assert nothing_begun()
+
+
+class TestMistakes:
+    @pytest.mark.parametrize(
+        ("arguments", "named"),
+        [
+            (["model=rma"], ["no model 'rma'", "ram", "Did you mean ram?"]),
+            (["model=ram", "data=minst"], ["no data 'minst'", "Did you mean mnist?"]),
+            (["model=ram", "model.lrr=1"], ["model.lrr"]),
+            (["model=ram", "model.lr=banana"], ["model.lr", "banana"]),
+            (["model=ram", "trainer.max_epochs=1.5"], ["trainer.max_epochs"]),
+            (["model=ram", "data=idx"], ["data.root must be given"]),
+            (["model=ram", "data=idx", "data.root=nowhere"], ["nowhere holds neither train-images-idx3-ubyte"]),
+            (["model=ram", "data=mnist_5k", "model._target_=os.system"], ["_target_ 'os.system' may not be built"]),
+            (["data=mnist_5k"], ["choose a model: model=ram"]),
+            (["resume=runs/ram/none"], ["runs/ram/none holds no run to resume"]),
+            (["model=ram", "data=mnist_5k", "logger=csv", "seed=x"], ["seed"]),
+        ],
+    )
+    def test_are_named_before_anything_begins(self, arguments, named, script, nothing_begun):
+        answer = script("train.py", *arguments)
+        assert answer.code == 1
+        assert all(words in answer.err for words in named)
+        assert "Traceback" not in answer.err
+        assert nothing_begun()
+
+    @pytest.mark.parametrize(
+        ("override", "named"),
+        [
+            ("model.glimpses=0", "glimpses must be at least 1, got 0"),
+            ("model.gaze=up", "there is no gaze 'up'"),
+            ("estimator.baseline=best", "best"),
+            ("trainer.batch_size=0", "batch_size must be at least 1, got 0"),
+            ("trainer.accelerator=abacus", "abacus"),
+            ("trainer.devices=0", "devices"),
+            ("trainer.precision=17", "17"),
+            ("+model.lrr=1", "has no option lrr"),
+        ],
+    )
+    def test_in_values_are_sentences_too(self, override, named, script, tiny):
+        answer = script("train.py", *tiny("ram", override))
+        assert answer.code == 1
+        assert named in answer.err
+        assert "Traceback" not in answer.err
+
+
+class TestARun:
+    @pytest.fixture(scope="class")
+    def done(self, tmp_path_factory):
+        return tmp_path_factory.mktemp("done")
+
+    def test_says_what_it_reached_and_how_to_look_closer(self, script, tiny, composed, monkeypatch):
+        answer = script("train.py", *tiny("ram"))
+        (folder,) = Path("runs", "ram").iterdir()
+        assert answer.code == 0
+        assert "test error on squares: " in answer.out
+        assert f"everything is in {folder}/: " in answer.out
+        assert f"python scripts/evaluate.py checkpoint={folder}/checkpoints/last.ckpt" in answer.out
+        status = json.loads((folder / "status.json").read_text())
+        assert status["state"] == "finished"
+        assert status["command"] == f"python scripts/train.py {' '.join(tiny('ram'))}"
+        assert status["config_hash"] == config_hash(composed(tiny("ram")))
+
+    def test_of_several_seeds_leaves_a_folder_for_each(self, script, tiny):
+        answer = script("train.py", "-m", *tiny("ram", "seed=1,2", "trainer.max_epochs=1"))
+        assert answer.code == 0
+        records = [json.loads(path.read_text()) for path in Path("runs").glob("ram/*/status.json")]
+        assert sorted(record["seed"] for record in records) == [1, 2]
+        assert all(record["state"] == "finished" for record in records)
+
+
+class TestResume:
+    @pytest.fixture
+    def run(self, finished, tmp_path):
+        return shutil.copytree(finished("ram"), tmp_path / "run").relative_to(tmp_path)
+
+    def test_takes_no_other_settings(self, script, run):
+        before = (run / "status.json").read_bytes()
+        answer = script("train.py", f"resume={run}", "model.lr=0.5")
+        assert answer.code == 1
+        assert "give resume=RUN and nothing else" in answer.err
+        assert (run / "status.json").read_bytes() == before
+
+    def test_from_a_damaged_checkpoint_names_it_and_leaves_it(self, script, run):
+        path = run / "checkpoints" / "last.ckpt"
+        path.write_bytes(path.read_bytes()[:1000])
+        answer = script("train.py", f"resume={run}")
+        assert answer.code == 1
+        assert "last.ckpt is damaged" in answer.err
+        assert path.stat().st_size == 1000
+
+    @pytest.mark.parametrize("content", ["", "model: [", "seed: 1", "- 1"])
+    def test_from_a_damaged_configuration_names_it(self, content, script, run):
+        (run / "config.yaml").write_text(content)
+        answer = script("train.py", f"resume={run}")
+        assert answer.code == 1
+        assert "config.yaml is damaged" in answer.err
+        assert "Traceback" not in answer.err
+
+
+class TestWithoutMnist:
+    @pytest.fixture(autouse=True)
+    def no_mnist(self, monkeypatch):
+        def find():
+            raise MnistUnavailable("no files, no network")
+
+        monkeypatch.setattr("zoo.config.find_mnist", find)
+        monkeypatch.setattr("zoo.data.mnist.find_mnist", find)
+
+    def test_a_run_uses_the_digits_at_hand_and_calls_them_by_their_name(self, script, caplog):
+        cheap = ["model.glimpses=2", "model.glimpse_size=4", "trainer.max_epochs=1", "trainer.batch_size=512"]
+        answer = script("train.py", "model=ram", *cheap)
+        assert answer.code == 0
+        assert "Using mnist-5k instead" in caplog.text
+        assert "test error on mnist-5k: " in answer.out
+        (folder,) = Path("runs", "ram").iterdir()
+        assert json.loads((folder / "status.json").read_text())["data"] == "mnist-5k"
+        assert "weight_decay: 0.05" in (folder / "config.yaml").read_text()
+
+    def test_a_run_on_mnist_is_not_continued_on_other_data(self, script, composed, tmp_path):
+        from omegaconf import OmegaConf
+
+        OmegaConf.save(OmegaConf.create(composed(["model=ram"])), tmp_path / "config.yaml")
+        answer = script("train.py", f"resume={tmp_path}")
+        assert answer.code == 1
+        assert "no files, no network" in answer.err

@@ -1,0 +1,232 @@
+import json
+import math
+import statistics
+
+import pytest
+
+from zoo import reproduction
+from zoo.config import options
+from zoo.reproduction import (
+    PAPERS,
+    Paper,
+    Row,
+    chosen_rows,
+    find_run,
+    keep_record,
+    kept_records,
+    mean_and_interval,
+    run_once,
+    table,
+)
+
+PAPER = Paper(
+    title="A paper",
+    data="mnist",
+    metric="test_error",
+    columns=("proceedings", "preprint"),
+    rows=(
+        Row("6", "six glimpses", "six", {"proceedings": "1.12", "preprint": "1.29"}, peer="0.67"),
+        Row("7", "seven glimpses", "seven", {"proceedings": "1.07", "preprint": "1.47"}),
+        Row("random", "a control", "six_random", {}),
+    ),
+)
+
+
+def record(error=0.01, seconds=60.0, data="mnist", state="finished", config_hash="wanted"):
+    return {
+        "state": state,
+        "config_hash": config_hash,
+        "data": data,
+        "wall_seconds": seconds,
+        "metrics": {"test_error": error},
+    }
+
+
+@pytest.fixture
+def leave(tmp_path):
+    """Leave a run's folder: ``leave("a", state="finished")``."""
+
+    def run(name, checkpoint=True, **status):
+        folder = tmp_path / "runs" / "ram" / name
+        (folder / "checkpoints").mkdir(parents=True)
+        if checkpoint:
+            (folder / "checkpoints" / "last.ckpt").touch()
+        (folder / "status.json").write_text(json.dumps(record(**status)))
+        return folder
+
+    return run
+
+
+class TestFindRun:
+    def test_there_is_none_at_first(self, tmp_path):
+        assert find_run(tmp_path / "runs", "wanted") is None
+
+    def test_prefers_a_finished_run_to_one_that_can_be_continued(self, leave, tmp_path):
+        leave("a", state="interrupted")
+        finished = leave("b", state="finished")
+        leave("c", state="running")
+        assert find_run(tmp_path / "runs", "wanted") == (finished, record())
+
+    @pytest.mark.parametrize("state", ["interrupted", "running", "failed"])
+    def test_finds_one_that_can_be_continued(self, state, leave, tmp_path):
+        leave("a", state=state, checkpoint=False)
+        stopped = leave("b", state=state)
+        assert find_run(tmp_path / "runs", "wanted")[0] == stopped
+
+    def test_ignores_runs_of_other_configurations_and_those_that_saved_nothing(self, leave, tmp_path):
+        leave("a", config_hash="other")
+        leave("b", state="failed", checkpoint=False)
+        assert find_run(tmp_path / "runs", "wanted") is None
+
+    def test_a_damaged_record_is_an_error_that_names_it(self, leave, tmp_path):
+        (leave("a") / "status.json").write_text("{")
+        with pytest.raises(ValueError, match=r"a/status\.json is damaged"):
+            find_run(tmp_path / "runs", "wanted")
+
+
+class TestRunOnce:
+    @pytest.fixture
+    def script(self, monkeypatch):
+        """Stands in for ``scripts/train.py``: notes its arguments, then does what it is told."""
+
+        def make(code=0, then=lambda: None):
+            calls = []
+
+            def run(arguments):
+                calls.append(arguments)
+                then()
+                return code
+
+            monkeypatch.setattr(reproduction, "run_train_script", run)
+            return calls
+
+        return make
+
+    def test_a_finished_run_is_not_run_again(self, leave, script, tmp_path):
+        folder, calls = leave("a"), script()
+        assert run_once(["seed=1"], "wanted", tmp_path / "runs") == folder
+        assert calls == []
+
+    def test_a_configuration_that_was_not_run_is_run(self, leave, script, tmp_path, capsys):
+        calls = script(then=lambda: leave("new"))
+        assert run_once(["experiment=six", "seed=1"], "wanted", tmp_path / "runs").name == "new"
+        assert calls == [["experiment=six", "seed=1"]]
+        assert "$ python scripts/train.py experiment=six seed=1" in capsys.readouterr().out
+
+    def test_a_stopped_run_is_continued(self, leave, script, tmp_path):
+        folder = leave("a", state="interrupted")
+        calls = script(then=lambda: (folder / "status.json").write_text(json.dumps(record())))
+        assert run_once(["seed=1"], "wanted", tmp_path / "runs") == folder
+        assert calls == [[f"resume={folder}"]]
+
+    @pytest.mark.parametrize("code", [1, 130, -9])
+    def test_a_run_that_does_not_finish_is_an_error(self, code, leave, script, tmp_path):
+        script(code, then=lambda: leave("a", state="failed"))
+        with pytest.raises(ChildProcessError, match="did not finish; the same command goes on from where it stopped"):
+            run_once(["seed=1"], "wanted", tmp_path / "runs")
+
+    def test_so_is_one_that_ran_something_else(self, leave, script, tmp_path):
+        script(then=lambda: leave("a", config_hash="mnist-5k instead of mnist", data="mnist-5k"))
+        with pytest.raises(ChildProcessError, match="left no finished record of configuration wanted"):
+            run_once(["seed=1"], "wanted", tmp_path / "runs")
+
+    def test_a_ctrl_c_waits_until_the_run_has_saved(self, monkeypatch):
+        waits = iter([KeyboardInterrupt(), 130])
+
+        class Process:
+            def __init__(self, command): ...
+
+            def __enter__(self):
+                return self
+
+            def __exit__(self, *error): ...
+
+            def wait(self):
+                answer = next(waits)
+                if isinstance(answer, KeyboardInterrupt):
+                    raise answer
+                return answer
+
+        monkeypatch.setattr(reproduction.subprocess, "Popen", Process)
+        assert reproduction.run_train_script([]) == 130
+
+
+class TestKeptRecords:
+    def test_are_those_of_a_row_one_a_seed(self, leave, tmp_path):
+        for seed, error in ((1, 0.01), (2, 0.02)):
+            keep_record(leave(f"run{seed}", error=error), tmp_path / "results", f"six-seed{seed}")
+        keep_record(leave("control", error=0.5), tmp_path / "results", "six_random-seed1")
+        errors = {
+            row.name: [run["metrics"]["test_error"] for run in kept_records(tmp_path / "results", PAPER, row)]
+            for row in PAPER.rows
+        }
+        assert errors == {"6": [0.01, 0.02], "7": [], "random": [0.5]}
+
+    @pytest.mark.parametrize("data", ["mnist-5k", None])
+    def test_one_on_other_data_than_the_paper_s_is_an_error(self, data, leave, tmp_path):
+        keep_record(leave("a", data=data), tmp_path / "results", "six-seed1")
+        with pytest.raises(ValueError, match=rf"six-seed1\.json is the record of a run on {data}, not on .* mnist"):
+            kept_records(tmp_path / "results", PAPER, PAPER.rows[0])
+
+
+class TestChosenRows:
+    def test_are_all_of_them_or_those_named_in_that_order(self):
+        assert chosen_rows(PAPER, None) == list(PAPER.rows)
+        assert [row.name for row in chosen_rows(PAPER, ["random", "6"])] == ["random", "6"]
+
+    def test_an_unknown_one_is_named_beside_the_known_ones(self):
+        with pytest.raises(ValueError, match="there is no row '8'; there are: 6, 7, random"):
+            chosen_rows(PAPER, ["6", "8"])
+
+
+class TestTable:
+    def test_shows_both_published_figures_the_best_reproduction_and_ours_in_per_cent(self):
+        runs = {"6": [record(0.007, 1500), record(0.008, 2100)], "random": [record(0.05, 30)]}
+        assert table(PAPER, runs).splitlines() == [
+            "|  | proceedings | preprint | best public | ours | seeds | minutes a seed |",
+            "| --- | --- | --- | --- | --- | --- | --- |",
+            "| six glimpses | 1.12 | 1.29 | 0.67 | 0.75 ± 0.64 | 2 | 30 |",
+            "| a control |  |  |  | 5.00 | 1 | 0 |",
+        ]
+
+    # 97.5 % quantiles of Student's t, from a printed table.
+    @pytest.mark.parametrize(("count", "t"), [(2, 12.706), (3, 4.303), (5, 2.776), (10, 2.262), (31, 2.042)])
+    def test_the_interval_is_student_s(self, count, t):
+        values = [0.5 + 0.1 * i * (-1) ** i for i in range(count)]
+        half = t * statistics.stdev(values) / math.sqrt(count)
+        mean, shown = mean_and_interval(values).split(" ± ")
+        assert float(mean) == pytest.approx(statistics.mean(values), abs=0.0051)
+        assert float(shown) == pytest.approx(half, abs=0.0051 + 1e-4 * half)
+
+    def test_a_single_seed_has_no_interval(self):
+        assert mean_and_interval([0.7]) == "0.70"
+
+
+@pytest.mark.parametrize("name", PAPERS)
+class TestPapers:
+    def test_every_row_names_an_experiment_and_itself_once(self, name):
+        rows = PAPERS[name].rows
+        assert len({row.name for row in rows}) == len({row.experiment for row in rows}) == len(rows)
+        assert {row.experiment for row in rows} <= set(options("experiment"))
+
+    def test_every_published_figure_stands_in_a_named_table(self, name):
+        assert all(row.published.keys() <= set(PAPERS[name].columns) for row in PAPERS[name].rows)
+
+    def test_every_row_trains_on_the_paper_s_data_with_a_configuration_of_its_own(self, name, composed):
+        models = []
+        for row in PAPERS[name].rows:
+            config = composed([f"experiment={row.experiment}"])
+            assert config["data"]["_target_"] == f"zoo.data.{PAPERS[name].data}.load_{PAPERS[name].data}"
+            models.append(config["model"])
+        assert all(models.count(model) == 1 for model in models)
+
+
+class TestRam:
+    def test_the_rows_are_what_their_labels_say(self, composed):
+        for row in PAPERS["ram"].rows:
+            model = composed([f"experiment={row.experiment}"])["model"]
+            assert (model["glimpse_size"], model["scales"]) == (8, 1)
+            if row.name.isdigit():
+                assert (model["glimpses"], model["gaze"]) == (int(row.name), "learned")
+            else:
+                assert (model["glimpses"], model["gaze"]) == (6, row.name)

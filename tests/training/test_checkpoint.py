@@ -1,0 +1,142 @@
+import os
+import pickle
+
+import pytest
+import torch
+
+from zoo.training import AtomicCheckpointIO, read_checkpoint
+
+GOOD = {"state_dict": {"weight": torch.arange(3.0)}, "hyper_parameters": {}, "model": "Noisy", "config": {}}
+NEXT = {**GOOD, "model": "Other"}
+
+
+class Killed(BaseException):
+    """The process ends here, without any clean-up."""
+
+
+@pytest.fixture
+def path(tmp_path):
+    """A checkpoint that was saved well."""
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint(GOOD, path)
+    return path
+
+
+class TestAtomicCheckpointIO:
+    @pytest.fixture
+    def killed_half_way(self, monkeypatch):
+        """Half of what `torch.save` writes reaches the disk."""
+        save = torch.save
+
+        def half(content, file):
+            save(content, file)
+            if isinstance(file, str | os.PathLike):
+                os.truncate(file, os.path.getsize(file) // 2)
+            else:
+                file.truncate(file.tell() // 2)
+            raise Killed
+
+        monkeypatch.setattr(torch, "save", half)
+
+    def test_saves_what_was_given(self, path, differences):
+        assert differences(read_checkpoint(path), GOOD) == []
+        AtomicCheckpointIO().save_checkpoint(NEXT, path)
+        assert read_checkpoint(path)["model"] == "Other"
+        assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
+
+    def test_killed_while_it_writes_it_leaves_the_checkpoint_before(self, path, killed_half_way, differences):
+        with pytest.raises(Killed):
+            AtomicCheckpointIO().save_checkpoint(NEXT, path)
+        assert differences(read_checkpoint(path), GOOD) == []
+
+    def test_a_plain_save_would_not(self, path, killed_half_way):
+        with pytest.raises(Killed):
+            torch.save(NEXT, path)
+        with pytest.raises(ValueError, match="is damaged"):
+            read_checkpoint(path)
+
+    def test_killed_before_the_new_one_takes_its_place_it_leaves_the_one_before(self, path, monkeypatch):
+        def kill(*paths):
+            raise Killed
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", kill)
+            with pytest.raises(Killed):
+                AtomicCheckpointIO().save_checkpoint(NEXT, path)
+        assert read_checkpoint(path)["model"] == "Noisy"
+
+    def test_what_an_earlier_kill_left_is_overwritten(self, path):
+        path.with_name("last.ckpt.unfinished").write_bytes(b"half a checkpoint")
+        AtomicCheckpointIO().save_checkpoint(NEXT, path)
+        assert read_checkpoint(path)["model"] == "Other"
+
+    def test_all_bytes_are_on_the_disk_before_the_name_is(self, path, monkeypatch):
+        order = []
+        for name in ("fsync", "replace"):
+            call = getattr(os, name)
+            monkeypatch.setattr(os, name, lambda *args, name=name, call=call: (order.append(name), call(*args)))
+        AtomicCheckpointIO().save_checkpoint(NEXT, path)
+        assert order == ["fsync", "replace"]
+
+
+def test_a_checkpoint_says_of_which_model_and_configuration_it_is(train, tmp_path):
+    train(tmp_path)
+    checkpoint = read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")
+    assert checkpoint["model"] == "Noisy"
+    assert checkpoint["config"]["seed"] == 1
+
+
+class Trap:
+    """A pickled object that runs code when it is unpickled: it makes a folder."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+class TestReadCheckpoint:
+    def test_takes_any_model_or_the_one_that_is_asked_for(self, path):
+        assert read_checkpoint(path)["model"] == read_checkpoint(str(path), "Noisy")["model"] == "Noisy"
+
+    def test_a_file_that_is_not_there_is_an_error_that_says_where_checkpoints_are(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match=r"there is no checkpoint .*none\.ckpt; .*checkpoints/last\.ckpt"):
+            read_checkpoint(tmp_path / "none.ckpt")
+
+    def test_neither_is_a_folder_one(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match="there is no checkpoint"):
+            read_checkpoint(tmp_path)
+
+    @pytest.mark.parametrize("kept", [0, 1, 100, -100, -1])
+    def test_a_truncated_file_is_an_error_that_names_it_and_the_cure(self, path, kept):
+        path.write_bytes(path.read_bytes()[:kept])
+        with pytest.raises(ValueError, match=r"last\.ckpt is damaged or no checkpoint \(\w+\); use the run's other"):
+            read_checkpoint(path)
+
+    def test_so_is_a_file_of_another_kind(self, path):
+        path.write_text("Dear diary")
+        with pytest.raises(ValueError, match="is damaged or no checkpoint"):
+            read_checkpoint(path)
+
+    @pytest.mark.parametrize("content", [torch.zeros(3), {"state_dict": {}}, [GOOD]])
+    def test_a_file_of_another_project_is_an_error(self, path, content):
+        torch.save(content, path)
+        with pytest.raises(ValueError, match="is a PyTorch file, but no checkpoint of this project"):
+            read_checkpoint(path)
+
+    def test_another_model_s_checkpoint_is_an_error_that_names_both(self, path):
+        with pytest.raises(ValueError, match="is a checkpoint of Noisy, not of RecurrentAttention"):
+            read_checkpoint(path, "RecurrentAttention")
+
+    @pytest.mark.parametrize("save", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))])
+    def test_code_in_a_file_is_refused_and_not_run(self, path, tmp_path, save):
+        save({**GOOD, "config": Trap(tmp_path / "sprung")}, path)
+        with pytest.raises(ValueError, match="is damaged or no checkpoint"):
+            read_checkpoint(path)
+        assert not (tmp_path / "sprung").exists()
+
+    def test_which_a_careless_reader_would_run(self, path, tmp_path):
+        torch.save({**GOOD, "config": Trap(tmp_path / "sprung")}, path)
+        torch.load(path, weights_only=False)
+        assert (tmp_path / "sprung").exists()

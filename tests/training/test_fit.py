@@ -1,0 +1,114 @@
+import sys
+import warnings
+
+import pytest
+
+from zoo.training import Interrupted, Loaders, read_checkpoint
+from zoo.training.fit import Feed, extra_loggers
+
+
+def step_of(path):
+    return read_checkpoint(path)["global_step"]
+
+
+class TestWhatARunLeaves:
+    def test_is_its_metrics_and_two_checkpoints_and_nothing_else(self, train, tmp_path):
+        train(tmp_path / "run")
+        left = {str(path.relative_to(tmp_path / "run")) for path in (tmp_path / "run").rglob("*") if path.is_file()}
+        assert left == {"metrics.csv", "checkpoints/last.ckpt", "checkpoints/best.ckpt"}
+
+    @pytest.mark.parametrize(("errors", "best"), [((0.5, 0.25), 8), ((0.25, 0.5), 4)])
+    def test_the_last_is_of_the_last_epoch_and_the_best_of_the_best(self, errors, best, noisy, train, tmp_path):
+        assert train(tmp_path, module=noisy(errors)) == tmp_path / "checkpoints" / "best.ckpt"
+        assert step_of(tmp_path / "checkpoints" / "best.ckpt") == best
+        assert step_of(tmp_path / "checkpoints" / "last.ckpt") == 8
+
+    @pytest.mark.parametrize("validation", [True, False])
+    def test_the_last_is_there_after_the_first_epoch(self, validation, noisy, at, train, tmp_path):
+        steps = []
+        look = at(8, lambda module: steps.append(step_of(tmp_path / "checkpoints" / "last.ckpt")))
+        train(tmp_path, look, module=noisy((0.25, 0.5)), validation=validation)
+        assert steps == [4]
+
+    def test_without_validation_data_the_last_is_the_one_to_use(self, train, tmp_path):
+        assert train(tmp_path, validation=False) == tmp_path / "checkpoints" / "last.ckpt"
+        assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]
+
+    def test_the_best_of_an_interrupted_run_is_the_best_of_all_its_epochs(self, noisy, interrupt, train, tmp_path):
+        with pytest.raises(Interrupted):
+            train(tmp_path, interrupt(6), module=noisy((0.25, 0.5)))
+        train(tmp_path, module=noisy((0.25, 0.5)))
+        assert step_of(tmp_path / "checkpoints" / "best.ckpt") == 4
+
+    def test_so_it_is_after_the_folder_was_moved(self, noisy, interrupt, train, tmp_path):
+        with pytest.raises(Interrupted):
+            train(tmp_path / "here", interrupt(6), module=noisy((0.25, 0.5)))
+        (tmp_path / "here").rename(tmp_path / "there")
+        assert train(tmp_path / "there", module=noisy((0.25, 0.5))) == tmp_path / "there" / "checkpoints" / "best.ckpt"
+        assert step_of(tmp_path / "there" / "checkpoints" / "best.ckpt") == 4
+        assert not (tmp_path / "here").exists()
+
+
+class TestGoingOn:
+    def test_a_finished_run_is_left_as_it_is(self, train, at, tmp_path):
+        train(tmp_path)
+        metrics = (tmp_path / "metrics.csv").read_text()
+        steps = []
+        train(tmp_path, *(at(step, lambda module: steps.append(module.global_step)) for step in range(1, 20)))
+        assert steps == []
+        assert (tmp_path / "metrics.csv").read_text() == metrics
+
+    def test_from_a_damaged_checkpoint_is_an_error_and_the_file_stays(self, train, tmp_path):
+        (tmp_path / "checkpoints").mkdir()
+        (tmp_path / "checkpoints" / "last.ckpt").write_bytes(b"half")
+        with pytest.raises(ValueError, match=r"last\.ckpt is damaged"):
+            train(tmp_path)
+        assert (tmp_path / "checkpoints" / "last.ckpt").read_bytes() == b"half"
+
+    def test_from_another_model_s_checkpoint_is_an_error(self, train, noisy, tmp_path):
+        class Quiet(noisy):
+            pass
+
+        train(tmp_path)
+        with pytest.raises(ValueError, match="is a checkpoint of Noisy, not of Quiet"):
+            train(tmp_path, module=Quiet())
+
+    def test_says_nothing_that_a_user_could_not_use(self, train, interrupt, tmp_path, capsys):
+        with pytest.raises(Interrupted):
+            train(tmp_path, interrupt(5))
+        capsys.readouterr()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
+            train(tmp_path)
+        assert capsys.readouterr() == ("epoch 2/2  validation error 25.00 %\n", "")
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_others(train, noisy, tmp_path, monkeypatch, differences):
+    weights = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        monkeypatch.setitem(train.__globals__["SETTINGS"], "seed", seed)
+        train(tmp_path / name)
+        weights.append(read_checkpoint(tmp_path / name / "checkpoints" / "last.ckpt")["state_dict"])
+    assert differences(weights[0], weights[1]) == []
+    assert "/net.weight" in differences(weights[0], weights[2])
+
+
+class TestLoggers:
+    def test_csv_is_always_there_and_needs_no_other(self, tmp_path):
+        assert extra_loggers({"name": "csv", "project": "tests"}, tmp_path) == []
+
+    @pytest.mark.parametrize("name", ["tensorboard", "wandb", "mlflow"])
+    def test_one_whose_package_is_missing_is_an_error_with_the_cure(self, name, tmp_path, monkeypatch):
+        def missing(*args, **kwargs):
+            raise ModuleNotFoundError
+
+        for kind in ("TensorBoardLogger", "WandbLogger", "MLFlowLogger"):
+            monkeypatch.setattr(sys.modules["zoo.training.fit"], kind, missing)
+        with pytest.raises(ValueError, match=f"logger={name} needs its package: pip install {name}"):
+            extra_loggers({"name": name, "project": "tests"}, tmp_path)
+
+
+def test_batches_are_handed_out_only_to_a_trainer():
+    with pytest.raises(RuntimeError, match="only while a trainer runs"):
+        Feed(Loaders(lambda rank, ranks: [], None)).train_dataloader()

@@ -1,0 +1,113 @@
+import json
+import time
+
+import pytest
+
+from zoo.training import RunRecord, config_hash, read_status, record, write_json
+
+CONFIG = {"seed": 3, "model": {"lr": 0.1}, "logger": {"name": "csv"}, "resume": None}
+
+
+class TestConfigHash:
+    @pytest.mark.parametrize(
+        "change", [{"seed": 4}, {"model": {"lr": 0.2}}, {"model": {"lr": 0.1, "glimpses": 6}}, {"trainer": {}}]
+    )
+    def test_differs_with_all_that_decides_a_result(self, change):
+        assert config_hash({**CONFIG, **change}) != config_hash(CONFIG)
+
+    @pytest.mark.parametrize("change", [{"logger": {"name": "wandb"}}, {"resume": "runs/ram/a"}])
+    def test_does_not_differ_with_where_a_run_is_logged_or_continued(self, change):
+        assert config_hash({**CONFIG, **change}) == config_hash(CONFIG)
+
+    def test_does_not_depend_on_the_order_of_the_keys(self):
+        assert config_hash(dict(reversed(CONFIG.items()))) == config_hash(CONFIG)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds since the machine was started, to be set by hand."""
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return now
+
+
+class TestRunRecord:
+    def test_says_what_the_run_is_from_its_beginning(self, tmp_path):
+        RunRecord(tmp_path, CONFIG, "python scripts/train.py model=ram", "mnist-5k")
+        status = read_status(tmp_path / "status.json")
+        assert status["state"] == "running"
+        assert status["command"] == "python scripts/train.py model=ram"
+        assert (status["seed"], status["data"], status["config_hash"]) == (3, "mnist-5k", config_hash(CONFIG))
+        assert status["versions"].keys() >= {"python", "torch", "pytorch-lightning"}
+        assert status["hardware"]["cpus"] > 0
+        assert status.keys() >= {"exit_reason", "git_commit", "started", "wall_seconds", "metrics"}
+
+    def test_says_how_it_ended_and_what_it_reached(self, tmp_path):
+        RunRecord(tmp_path, CONFIG, "command").finish("finished", "all epochs done", {"test_error": 0.01})
+        status = read_status(tmp_path / "status.json")
+        assert (status["state"], status["exit_reason"]) == ("finished", "all epochs done")
+        assert status["metrics"] == {"test_error": 0.01}
+
+    def test_wall_time_adds_up_over_resumes_and_does_not_count_the_time_between(self, tmp_path, clock):
+        first = RunRecord(tmp_path, CONFIG, "first command")
+        clock[0] += 60
+        first.finish("interrupted", "Ctrl-C")
+        clock[0] += 86400
+        second = RunRecord(tmp_path, CONFIG, "second command")
+        clock[0] += 30
+        second.finish("finished", "done")
+        status = read_status(tmp_path / "status.json")
+        assert status["wall_seconds"] == 90
+        assert status["command"] == "first command"
+
+    def test_keeps_when_the_run_was_started(self, tmp_path):
+        RunRecord(tmp_path, CONFIG, "command")
+        status = read_status(tmp_path / "status.json")
+        write_json(tmp_path / "status.json", {**status, "started": "2026-01-01T00:00:00+00:00"})
+        RunRecord(tmp_path, CONFIG, "command")
+        assert read_status(tmp_path / "status.json")["started"] == "2026-01-01T00:00:00+00:00"
+
+    def test_a_folder_with_another_run_is_an_error_and_that_run_stays(self, tmp_path):
+        RunRecord(tmp_path, CONFIG, "command").finish("finished", "done")
+        before = (tmp_path / "status.json").read_bytes()
+        with pytest.raises(ValueError, match="holds a run of another configuration; choose another folder"):
+            RunRecord(tmp_path, {**CONFIG, "seed": 4}, "command")
+        assert (tmp_path / "status.json").read_bytes() == before
+
+
+class TestReadStatus:
+    @pytest.mark.parametrize("content", [b"", b'{"state": "fin', b"\xff\xfe\x00"])
+    def test_a_damaged_file_is_an_error_that_names_it_and_the_cure(self, tmp_path, content):
+        (tmp_path / "status.json").write_bytes(content)
+        with pytest.raises(ValueError, match=r"status\.json is damaged .*; delete it and run again"):
+            read_status(tmp_path / "status.json")
+
+    @pytest.mark.parametrize("content", [[], {}, {"state": "finished"}, 3])
+    def test_so_is_a_file_of_another_kind(self, tmp_path, content):
+        (tmp_path / "status.json").write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=r"status\.json is no run record; delete it and run again"):
+            read_status(tmp_path / "status.json")
+
+
+def test_a_file_is_written_as_a_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "folder" / "status.json"
+    write_json(path, {"state": "running"})
+
+    def kill(*paths):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(record.os, "replace", kill)
+    with pytest.raises(KeyboardInterrupt):
+        write_json(path, {"state": "finished"})
+    assert json.loads(path.read_text()) == {"state": "running"}
+
+
+def test_only_the_first_of_several_processes_writes(tmp_path, monkeypatch):
+    monkeypatch.setattr(record.rank_zero_only, "rank", 1)
+    RunRecord(tmp_path, CONFIG, "command").finish("finished", "done")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_outside_of_a_checkout_there_is_no_commit(monkeypatch, tmp_path):
+    monkeypatch.setattr(record, "__file__", str(tmp_path / "record.py"))
+    assert record.git_commit() is None
