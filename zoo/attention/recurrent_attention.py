@@ -51,10 +51,10 @@ class RecurrentAttention(pl.LightningModule):
         reinforce_core: let REINFORCE train the core too. See ``RecurrentAttentionNetwork``.
         rollouts: walks per training picture, ``M``. The paper averages over episodes; peers use 1 to 10.
         gaze: ``learned``, or a control without a location network: ``random`` glimpses, or all at the ``centre``.
-        location_std: ``σ`` of the locations in training, in units of the location; not given by the paper, peers
-            use 0.03 to 0.25. Testing uses the mean.
-        final_location_std: anneal ``σ`` linearly to this value at the last step; None keeps it fixed, as the
-            paper does.
+        location_std: ``σ`` of the locations at the first step, in units of the location; not given by the paper,
+            peers use 0.03 to 0.25. Testing uses the mean.
+        final_location_std: ``σ`` at the last step, reached linearly; None keeps it fixed, as the paper and its
+            peers do. Starting wide steadies the first epochs: the gradient's noise grows as ``1 / σ``.
         policy_weight: weight of the policy's loss, which is summed over the moves. The paper: 1.
         lr: learning rate of AdamW at its start; falls to 0 as a cosine. The paper: SGD with momentum.
         weight_decay: of AdamW.
@@ -83,8 +83,8 @@ class RecurrentAttention(pl.LightningModule):
         reinforce_core: bool = True,
         rollouts: int = 1,
         gaze: str = "learned",
-        location_std: float = 0.08,
-        final_location_std: float | None = None,
+        location_std: float = 0.2,
+        final_location_std: float | None = 0.08,
         policy_weight: float = 0.3,
         lr: float = 1e-3,
         weight_decay: float = 0.01,
