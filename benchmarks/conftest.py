@@ -25,9 +25,10 @@ def batch() -> tuple[Tensor, Tensor]:
 
 @pytest.fixture
 def model() -> RecurrentAttention:
-    """RAM as in the paper's table: six glimpses of 8×8."""
+    """RAM as in the paper's table, with six glimpses of 8×8 and the hidden layer of its peers."""
     torch.manual_seed(0)
-    model = RecurrentAttention((1, 28, 28), tuple("0123456789"), glimpses=6, glimpse_size=8, reinforce_core=True)
+    options = {"glimpses": 6, "glimpse_size": 8, "span": None, "locator_hidden": 128, "reinforce_core": True}
+    model = RecurrentAttention((1, 28, 28), tuple("0123456789"), **options, final_location_std=None)
     model.trainer = SimpleNamespace(global_step=0, estimated_stepping_batches=1000)
     return model
 
@@ -35,9 +36,7 @@ def model() -> RecurrentAttention:
 @pytest.fixture
 def plain(model: RecurrentAttention) -> PlainRAM:
     """The same model, with the same weights, as it is commonly written."""
-    options = model.hparams
-    plain = PlainRAM(
-        channels=1, size=8, classes=10, std=options["location_std"], policy_weight=options["policy_weight"]
-    )
+    std, policy_weight = model.hparams["location_std"], model.hparams["policy_weight"]
+    plain = PlainRAM(channels=1, size=8, classes=10, std=std, policy_weight=policy_weight)
     plain.copy_weights(model)
     return plain

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Normal
+from torchvision.transforms.functional import to_pil_image, to_tensor
 
 from zoo.attention import RecurrentAttention
 
@@ -21,11 +22,11 @@ class PlainRetina:
         span = torch.tensor([(height - self.size) / 2, (width - self.size) / 2])
         middle = torch.tensor([(height - 1) / 2, (width - 1) / 2])
         start = (middle + location.clamp(-1, 1) * span - (self.size - 1) / 2 + self.size).round().long()
+        end = start + self.size
         padded = F.pad(images, (self.size, self.size, self.size, self.size))
         patches = []
         for i in range(len(images)):
-            row, column = start[i]
-            patches.append(padded[i, :, row : row + self.size, column : column + self.size])
+            patches.append(padded[i, :, start[i, 0] : end[i, 0], start[i, 1] : end[i, 1]])
         return torch.stack(patches)
 
 
@@ -113,7 +114,7 @@ class PlainRAM(nn.Module):
 
     def loss(self, images: Tensor, labels: Tensor, first: Tensor, noise: Sequence[Tensor]) -> Tensor:
         """Loss of a batch of pictures as bytes."""
-        images = torch.stack([image.float() / 255 for image in images])
+        images = torch.stack([to_tensor(to_pil_image(image)) for image in images])  # as torchvision's MNIST does
         walk = self(images, first, noise)
         reward = (walk.logits.argmax(1) == labels).float()
         policy, regression = [], []

@@ -18,7 +18,7 @@ def test_both_give_the_same_losses_step_by_step(model, plain, batch):
         with patch.object(model.network, "rollout", wraps=model.network.rollout) as rollout:
             loss = ours()
         _, first, noise, _ = rollout.call_args.args
-        with patch("torch.rand", lambda *_: (first[0] + 1) / 2), patch("torch.randn", side_effect=list(noise[:, 0])):
+        with patch("torch.rand", return_value=(first[0] + 1) / 2), patch("torch.randn", side_effect=list(noise[:, 0])):
             torch.testing.assert_close(theirs(), loss, rtol=0, atol=1e-5)
 
 

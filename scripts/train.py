@@ -28,7 +28,7 @@ def run(config: DictConfig) -> None:
         if outcome.summary:
             print(f"\n{outcome.summary}")
             print(f"everything is in {relative(folder)}/: glimpses.png, glimpses.gif, metrics.csv, status.json")
-            print(f"look closer:  python scripts/evaluate.py checkpoint={relative(folder)}/checkpoints/last.ckpt")
+            print(f"look closer:  python scripts/evaluate.py checkpoint={relative(outcome.checkpoint)}")
 
 
 if __name__ == "__main__":

@@ -81,6 +81,13 @@ def finished(tiny, composed, tmp_path_factory) -> Callable[[str], Path]:
     return run
 
 
+@pytest.fixture
+def no_pictures(monkeypatch) -> None:
+    """Runs draw nothing, which takes them longer than all else and has tests of its own."""
+    for name in ("draw_glimpses", "draw_mistakes"):
+        monkeypatch.setattr(f"zoo.attention.experiment.{name}", lambda *args: None)
+
+
 class Answer(NamedTuple):
     """What a script left on the command line."""
 

@@ -27,6 +27,7 @@ def names(folder):
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.usefixtures("no_pictures")
 class TestTrain:
     def test_leaves_record_configuration_metrics_checkpoints_and_pictures_and_nothing_else(self, finished):
         checkpoints = {"checkpoints/last.ckpt", "checkpoints/best.ckpt"}
@@ -120,6 +121,7 @@ class TestEvaluate:
         assert json.loads((run / "evaluation.json").read_text())["metrics"] == outcome.figures
         assert (run / "mistakes.png").stat().st_size > 1000
 
+    @pytest.mark.usefixtures("no_pictures")
     def test_leaves_the_run_s_own_record(self, run):
         before = (run / "status.json").read_bytes()
         evaluate(run / "checkpoints" / "last.ckpt", run)

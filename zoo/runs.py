@@ -16,6 +16,8 @@ class Outcome(NamedTuple):
     """By plain names; rates are fractions."""
     summary: str
     """The same in words."""
+    checkpoint: Path
+    """What was measured."""
 
 
 def train(config: Mapping[str, Any], folder: Path, command: str) -> Outcome:
@@ -42,7 +44,7 @@ def train(config: Mapping[str, Any], folder: Path, command: str) -> Outcome:
             experiment.module, experiment.loaders, folder, config, experiment.monitor, experiment.callbacks()
         )
         if experiment.module.global_rank != 0:
-            return Outcome({}, "")
+            return Outcome({}, "", checkpoint)
         figures = experiment.report(checkpoint, folder)
     except Interrupted as stop:
         record.finish("interrupted", str(stop))
@@ -54,7 +56,7 @@ def train(config: Mapping[str, Any], folder: Path, command: str) -> Outcome:
         record.finish("failed", f"{type(error).__name__}: {error}")
         raise
     record.finish("finished", "all epochs done", figures)
-    return Outcome(figures, experiment.describe(figures))
+    return Outcome(figures, experiment.describe(figures), checkpoint)
 
 
 def evaluate(checkpoint: Path, folder: Path) -> Outcome:
@@ -72,7 +74,7 @@ def evaluate(checkpoint: Path, folder: Path) -> Outcome:
     folder.mkdir(parents=True, exist_ok=True)
     figures = experiment.evaluate(checkpoint, folder)
     write_json(folder / "evaluation.json", {"checkpoint": str(checkpoint), "metrics": figures})
-    return Outcome(figures, experiment.describe(figures))
+    return Outcome(figures, experiment.describe(figures), checkpoint)
 
 
 def make_experiment(config: Mapping[str, Any]) -> Any:

@@ -38,10 +38,14 @@ def at(model, monkeypatch) -> Callable[..., None]:
 
 @pytest.fixture
 def end_differences(differences) -> Callable[[Path, Path], list[str]]:
-    """In what the last checkpoints of two runs differ, but for the paths in them: weights, optimiser, randomness."""
+    """In what the last checkpoints of two runs differ, but for the paths in them: weights, optimiser, randomness.
+
+    Python's own generator is left out: the type checker of the tests draws from it.
+    """
 
     def compare(one: Path, other: Path) -> list[str]:
         ends = [read_checkpoint(run / "checkpoints" / "last.ckpt") for run in (one, other)]
-        return differences(*({key: end[key] for key in end.keys() - {"callbacks"}} for end in ends))
+        found = differences(*({key: end[key] for key in end.keys() - {"callbacks"}} for end in ends))
+        return [name for name in found if not name.startswith("/random_states/0/python/")]
 
     return compare

@@ -27,6 +27,7 @@ class TestExperiment:
         assert sum(weight.numel() for weight in make_experiment(config).module.parameters()) > 0
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_an_experiment_without_validation_data_trains_too(composed, squares, tmp_path):
     short = ["trainer.max_epochs=1", "trainer.batch_size=32", "trainer.accelerator=cpu", "model.glimpse_size=4"]
     config = composed(["experiment=ram_mnist_28_2", "data=idx", f"data.root={squares}", *short])

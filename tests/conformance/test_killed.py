@@ -5,6 +5,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from zoo.config import CONFIGS
 from zoo.runs import train
 from zoo.training import read_checkpoint, read_status
@@ -12,11 +14,10 @@ from zoo.training import read_checkpoint, read_status
 EPOCHS = 40  # of four steps: long enough to be hit, short enough to be repeated
 
 
-def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(
-    model, tiny, composed, script, end_differences, tmp_path
-):
+@pytest.mark.usefixtures("no_pictures")
+def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(model, tiny, composed, script, end_differences, tmp_path):
     overrides = tiny(model, f"trainer.max_epochs={EPOCHS}")
-    folder, delay = tmp_path / "killed", random.uniform(0, 0.5)
+    folder, delay = tmp_path / "killed", random.uniform(0, 0.3)
     last = folder / "checkpoints" / "last.ckpt"
     command = [sys.executable, str(CONFIGS.parent / "scripts" / "train.py"), *overrides, f"hydra.run.dir={folder}"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:

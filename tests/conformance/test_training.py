@@ -13,6 +13,9 @@ from zoo.runs import make_experiment, train
 from zoo.training import NonFiniteError, config_hash, read_checkpoint, read_status
 
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
+
 @pytest.fixture
 def run(model, finished):
     """Folder of a finished run of two epochs of four steps."""
@@ -88,11 +91,12 @@ def test_stopped_within_an_epoch_it_says_how_to_go_on_and_ends_as_if_it_had_not_
     assert parts["config_hash"] == whole["config_hash"]
 
 
+@pytest.mark.parametrize("which", [0, -1], ids=["the first", "the last"])
 def test_a_weight_that_is_not_a_number_stops_it_with_step_and_term_named_and_costs_nothing(
-    config, run, at, end_differences, tmp_path
+    which, config, run, at, end_differences, tmp_path
 ):
     def spoil(module):
-        next(p for p in module.parameters() if p.requires_grad).data.fill_(float("nan"))
+        [p for p in module.parameters() if p.requires_grad][which].data.fill_(float("nan"))
 
     at(6, spoil)
     with pytest.raises(NonFiniteError, match=r"the loss is not finite at step 5: [\w-]+ \(nan\)"):

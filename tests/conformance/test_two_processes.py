@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -5,21 +6,32 @@ from pathlib import Path
 import pytest
 import torch
 
-from zoo.config import MODELS
 from zoo.training import read_checkpoint, read_status
 
 
+def drive(*arguments, **environment):
+    """Run the script on two processes, and give what it says."""
+    command = [sys.executable, str(Path(__file__).with_name("two_ranks.py")), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, env={**os.environ, **environment})
+
+
 @pytest.fixture(scope="module")
-def runs(tiny, tmp_path_factory):
+def arguments(tiny):
+    def make(model, folder):
+        return tiny(model, "trainer.devices=2", "trainer.batch_size=8", f"hydra.run.dir={folder}")
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def runs(arguments, tmp_path_factory):
     """Folder of each model's run of two epochs on two processes, made once."""
     folders = {}
 
     def run(model):
         if model not in folders:
             folder = tmp_path_factory.mktemp("two") / model
-            driver = str(Path(__file__).with_name("two_ranks.py"))
-            overrides = tiny(model, "trainer.devices=2", "trainer.batch_size=8", f"hydra.run.dir={folder}")
-            done = subprocess.run([sys.executable, driver, *overrides], capture_output=True, text=True, timeout=300)
+            done = drive(*arguments(model, folder))
             assert done.returncode == 0, done.stderr
             folders[model] = folder, done.stdout
         return folders[model]
@@ -64,5 +76,14 @@ def test_there_is_one_record_and_one_report(runs, model):
     assert not list(folder.rglob("*.unfinished"))
 
 
-def test_all_models_are_tried(runs):
-    assert all(runs(model)[0].exists() for model in MODELS)
+@pytest.mark.slow
+def test_stopped_by_a_signal_to_one_of_them_they_end_as_if_they_had_not_been(
+    folder, model, arguments, end_differences, tmp_path
+):
+    parts = tmp_path / "parts"
+    stopped = drive(*arguments(model, parts), STOP_AT="6")
+    assert stopped.returncode == 130, stopped.stderr
+    assert read_checkpoint(parts / "checkpoints" / "last.ckpt")["global_step"] == 6
+    resumed = drive(f"resume={parts}")
+    assert resumed.returncode == 0, resumed.stderr
+    assert end_differences(folder, parts) == []

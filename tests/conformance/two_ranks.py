@@ -1,6 +1,10 @@
-"""Runs ``scripts/train.py`` with the given arguments; each process leaves ``rank<n>.pt`` in the run's folder."""
+"""Runs ``scripts/train.py`` with the given arguments; each process leaves ``rank<n>.pt`` in the run's folder.
 
-import runpy
+With ``STOP_AT=n`` in the environment the first process, and it alone, gets a Ctrl-C within step n.
+"""
+
+import os
+import signal
 
 import pytorch_lightning as pl
 import torch
@@ -14,6 +18,10 @@ class Witness(pl.Callback):
     def __init__(self):
         self.seen = []
 
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.is_global_zero and trainer.global_step + 1 == int(os.environ.get("STOP_AT", 0)):
+            signal.raise_signal(signal.SIGINT)
+
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         if trainer.current_epoch == 0:
             self.seen.append(batch)
@@ -26,4 +34,5 @@ class Witness(pl.Callback):
 if __name__ == "__main__":
     for experiment, _ in MODELS.values():
         experiment.callbacks = lambda self: [Witness()]
-    runpy.run_path(str(CONFIGS.parent / "scripts" / "train.py"), run_name="__main__")
+    script = CONFIGS.parent / "scripts" / "train.py"
+    exec(compile(script.read_text(), script, "exec"))  # this file stays the command that starts the second process

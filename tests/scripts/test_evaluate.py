@@ -21,6 +21,7 @@ def test_it_says_the_error_with_its_interval_and_those_of_the_controls(script, r
     assert all((run / name).is_file() for name in ("glimpses.png", "glimpses.gif", "mistakes.png"))
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_checkpoint_outside_of_a_run_gets_a_folder_beside_it(script, run, tmp_path):
     shutil.copy(run / "checkpoints" / "best.ckpt", tmp_path / "mine.ckpt")
     assert script("evaluate.py", "checkpoint=mine.ckpt").code == 0

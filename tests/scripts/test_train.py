@@ -3,6 +3,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from zoo.config import MODELS
 from zoo.data import MnistUnavailable
@@ -72,12 +73,9 @@ class TestMistakes:
         assert "Traceback" not in answer.err
 
 
+@pytest.mark.usefixtures("no_pictures")
 class TestARun:
-    @pytest.fixture(scope="class")
-    def done(self, tmp_path_factory):
-        return tmp_path_factory.mktemp("done")
-
-    def test_says_what_it_reached_and_how_to_look_closer(self, script, tiny, composed, monkeypatch):
+    def test_says_what_it_reached_and_how_to_look_closer(self, script, tiny, composed):
         answer = script("train.py", *tiny("ram"))
         (folder,) = Path("runs", "ram").iterdir()
         assert answer.code == 0
@@ -135,6 +133,7 @@ class TestWithoutMnist:
         monkeypatch.setattr("zoo.config.find_mnist", find)
         monkeypatch.setattr("zoo.data.mnist.find_mnist", find)
 
+    @pytest.mark.usefixtures("no_pictures")
     def test_a_run_uses_the_digits_at_hand_and_calls_them_by_their_name(self, script, caplog):
         cheap = ["model.glimpses=2", "model.glimpse_size=4", "trainer.max_epochs=1", "trainer.batch_size=512"]
         answer = script("train.py", "model=ram", *cheap)
@@ -146,8 +145,6 @@ class TestWithoutMnist:
         assert "weight_decay: 0.05" in (folder / "config.yaml").read_text()
 
     def test_a_run_on_mnist_is_not_continued_on_other_data(self, script, composed, tmp_path):
-        from omegaconf import OmegaConf
-
         OmegaConf.save(OmegaConf.create(composed(["model=ram"])), tmp_path / "config.yaml")
         answer = script("train.py", f"resume={tmp_path}")
         assert answer.code == 1

@@ -36,9 +36,10 @@ def test_each_step_has_a_row_and_each_metric_a_column(tmp_path):
 
 def test_a_resumed_run_forgets_the_rows_after_its_checkpoint_and_appends(path):
     log = MetricsCsv(path, resumed_step=3)
-    log.log_metrics({"loss": 30.0, "error": 0.0}, 3)
-    assert [row["loss"] for row in rows(path)] == ["0.0", "0.5", "1.0", "30.0"]
-    assert [row["error"] for row in rows(path)] == ["", "", "", "0.0"]
+    log.log_metrics({"error": 0.25}, 3)
+    assert [row["step"] for row in rows(path)] == ["0", "1", "2", "3"]
+    assert [row["loss"] for row in rows(path)] == ["0.0", "0.5", "1.0", ""]
+    assert [row["error"] for row in rows(path)] == ["", "", "", "0.25"]
 
 
 def test_a_run_that_begins_anew_in_a_folder_forgets_all_rows(path):

@@ -26,12 +26,11 @@ class StopBetweenSteps(pl.Callback):
     def __init__(self, path: Path):
         self.path = path
         self.signal: int | None = None
-        self.previous: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen, from when there is something to save."""
+        """Listen, from when there is something to save; Lightning hands the signals back when training has ended."""
         for number in (signal.SIGINT, signal.SIGTERM):
-            self.previous[number] = signal.signal(number, self._note)
+            signal.signal(number, self._note)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -40,18 +39,6 @@ class StopBetweenSteps(pl.Callback):
         if not trainer.is_last_batch and trainer.strategy.reduce_boolean_decision(self.signal is not None, all=False):
             trainer.save_checkpoint(self.path)
             raise Interrupted(f"stopped after step {trainer.global_step}, and saved")
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Hand the signals back."""
-        self._hand_back()
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Hand the signals back."""
-        self._hand_back()
-
-    def _hand_back(self) -> None:
-        while self.previous:
-            signal.signal(*self.previous.popitem())
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
