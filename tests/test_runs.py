@@ -27,13 +27,15 @@ def names(folder):
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
+def test_a_run_leaves_record_configuration_metrics_checkpoints_and_pictures_and_nothing_else(config, tmp_path):
+    train(config, tmp_path, "command")
+    checkpoints = {"checkpoints/last.ckpt", "checkpoints/best.ckpt"}
+    pictures = {"glimpses.png", "glimpses.gif"}
+    assert names(tmp_path) == {"status.json", "config.yaml", "metrics.csv", *checkpoints, *pictures}
+
+
 @pytest.mark.usefixtures("no_pictures")
 class TestTrain:
-    def test_leaves_record_configuration_metrics_checkpoints_and_pictures_and_nothing_else(self, finished):
-        checkpoints = {"checkpoints/last.ckpt", "checkpoints/best.ckpt"}
-        pictures = {"glimpses.png", "glimpses.gif"}
-        assert names(finished("ram")) == {"status.json", "config.yaml", "metrics.csv", *checkpoints, *pictures}
-
     def test_records_and_says_what_was_reached(self, config, tmp_path):
         outcome = train(config, tmp_path / "run", "python scripts/train.py model=ram")
         status = read_status(tmp_path / "run" / "status.json")

@@ -12,7 +12,6 @@ from zoo.config import MODELS, plain
 from zoo.runs import make_experiment, train
 from zoo.training import NonFiniteError, config_hash, read_checkpoint, read_status
 
-
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
 

@@ -81,7 +81,7 @@ class TestARun:
         assert answer.code == 0
         assert "test error on squares: " in answer.out
         assert f"everything is in {folder}/: " in answer.out
-        assert f"python scripts/evaluate.py checkpoint={folder}/checkpoints/last.ckpt" in answer.out
+        assert f"python scripts/evaluate.py checkpoint={folder}/checkpoints/best.ckpt" in answer.out
         status = json.loads((folder / "status.json").read_text())
         assert status["state"] == "finished"
         assert status["command"] == f"python scripts/train.py {' '.join(tiny('ram'))}"
