@@ -42,7 +42,7 @@ def test_epochs_have_no_fractions(tmp_path):
     assert all(place == round(place) for place, _ in ticks(figure.axes[0].xaxis, figure, tmp_path))
 
 
-def test_other_scales_may_have_fractions(tmp_path):
+def test_a_short_scale_has_fractions_all_the_same(tmp_path):
     figure = learning_curves({"a": (np.array([1, 1.5]), np.array([0.3, 0.2]))}, "hours", "error")
     assert any(place != round(place) for place, _ in ticks(figure.axes[0].xaxis, figure, tmp_path))
 

@@ -45,8 +45,7 @@ def learning_curves(series: Mapping[str, tuple[Array, Array]], xlabel: str, ylab
         axes.set(xlabel=xlabel, ylabel=ylabel)
         axes.grid(axis="y")
         axes.legend()
-        if all((x == x.round()).all() for x, _ in curves.values()):
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))  # there is no epoch 1.5
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))  # there is no epoch 1.5
         if log:
             axes.set_yscale("log")
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
