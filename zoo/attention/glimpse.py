@@ -125,7 +125,8 @@ class GlimpseSensor(nn.Module):
         glimpses = []
         for side, patches in zip(self.sides, windows, strict=True):
             # Half a pixel goes down and right; round() would go to the even row, and so depend on the padding.
-            row, column = (padded_centres - side / 2 + 1).long().unbind(-1)
+            # A location that is not a number looks anywhere: it spoils the loss, which is where that is noticed.
+            row, column = (padded_centres - side / 2 + 1).nan_to_num().long().unbind(-1)
             glimpses.append(patches[image, :, row, column])
         return torch.stack(glimpses, dim=-4)
 

@@ -93,12 +93,14 @@ def fit(
     Raises:
         Interrupted: the run was asked to stop.
         NonFiniteError: a loss or a gradient is NaN or infinite.
-        ValueError: the checkpoint to resume from is damaged.
+        ValueError: there is no epoch to train, or the checkpoint to resume from is damaged.
     """
+    settings = config["trainer"]
+    if settings["max_epochs"] < 1:
+        raise ValueError(f"max_epochs must be at least 1, got {settings['max_epochs']}")
     checkpoints = folder / "checkpoints"
     last, best = checkpoints / "last.ckpt", checkpoints / "best.ckpt"
     resumed_step = read_checkpoint(last, type(module).__name__)["global_step"] if last.exists() else 0
-    settings = config["trainer"]
     # Deterministic kernels are enough; filling every fresh tensor would only cost time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
