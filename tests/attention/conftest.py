@@ -42,7 +42,8 @@ def make_model() -> Callable[..., RecurrentAttention]:
     def make(baseline: str = "learned", scale: bool = False, **options: Any) -> RecurrentAttention:
         torch.manual_seed(0)
         estimator = {"baseline": baseline, "scale": scale}
-        small = {"image_shape": IMAGE_SHAPE, "classes": CLASSES, "glimpses": 3, "glimpse_size": 3}
+        steady = {"location_std": 0.1, "final_location_std": None}  # annealing needs a trainer
+        small = {"image_shape": IMAGE_SHAPE, "classes": CLASSES, "glimpses": 3, "glimpse_size": 3, **steady}
         return RecurrentAttention(**small | options, estimator=estimator)
 
     return make
