@@ -162,6 +162,12 @@ def test_the_gaze_gets_no_gradient_through_the_pixels():
     assert not look(sensor, torch.rand(1, 1, 9, 9), location).requires_grad
 
 
+def test_a_location_that_is_not_a_number_is_no_error_here():
+    """The loss is where it is noticed, and the term is named there."""
+    sensor = GlimpseSensor((1, 9, 9), size=3)
+    assert look(sensor, torch.rand(1, 1, 9, 9), torch.full((1, 2), math.nan)).shape == (1, 1, 1, 3, 3)
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
