@@ -95,6 +95,8 @@ class RecurrentAttention(pl.LightningModule):
         for name, value in (("glimpses", glimpses), ("rollouts", rollouts)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
+        if locator_hidden < 0:
+            raise ValueError(f"locator_hidden must be 0 (a linear locator) or a number of units, got {locator_hidden}")
         for name, std in (("location_std", location_std), ("final_location_std", final_location_std)):
             if std is not None and not std > 0:
                 raise ValueError(f"{name} must be positive, got {std}")

@@ -94,7 +94,8 @@ class MovingAverage(Baseline):
     """Running mean of the signals of earlier batches; 0 before the first.
 
     ``b_n = E_{i<n}[f_i]``, exponentially weighted and free of the bias of its start. Never includes the batch it
-    is used on, without which it would shrink the gradient. Synchronised over the ranks of ``torch.distributed``.
+    is used on, without which it would shrink the gradient; so give each use in a step a baseline of its own.
+    Synchronised over the ranks of ``torch.distributed``.
 
     Args:
         decay: weight of the past at each batch, in [0, 1).
