@@ -128,7 +128,7 @@ class TestOptions:
             ({"gaze": "left"}, "no gaze 'left'; choose one of learned, random, centre"),
             ({"glimpses": 0}, "glimpses must be at least 1, got 0"),
             ({"rollouts": 0}, "rollouts must be at least 1, got 0"),
-            ({"locator_hidden": -1}, "locator_hidden must be 0 (a linear locator) or a number of units, got -1"),
+            ({"locator_hidden": -1}, "locator_hidden must be 0 .* or a number of units, got -1"),
             ({"location_std": 0.0}, "location_std must be positive"),
             ({"location_std": math.nan}, "location_std must be positive"),
             ({"final_location_std": -0.1}, "final_location_std must be positive"),
