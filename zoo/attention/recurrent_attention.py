@@ -54,7 +54,7 @@ class RecurrentAttention(pl.LightningModule):
         location_std: ``σ`` of the locations at the first step, in units of the location; not given by the paper,
             peers use 0.03 to 0.25. Testing uses the mean.
         final_location_std: ``σ`` at the last step, reached linearly; None keeps it fixed, as the paper and its
-            peers do. Starting wide steadies the first epochs: the gradient's noise grows as ``1 / σ``.
+            peers do. The log-probability's gradient grows as ``1 / σ``, and its noise with it.
         policy_weight: weight of the policy's loss, which is summed over the moves. The paper: 1.
         lr: learning rate of AdamW at its start; falls to 0 as a cosine. The paper: SGD with momentum.
         weight_decay: of AdamW.
