@@ -25,10 +25,11 @@ def batch() -> tuple[Tensor, Tensor]:
 
 @pytest.fixture
 def model() -> RecurrentAttention:
-    """RAM as in the paper's table, with six glimpses of 8×8 and the hidden layer of its peers."""
+    """RAM as in the paper's table, with six glimpses of 8×8, and the hidden layer and the initial gaze of its peers."""
     torch.manual_seed(0)
-    options = {"glimpses": 6, "glimpse_size": 8, "span": None, "locator_hidden": 128, "reinforce_core": True}
-    model = RecurrentAttention((1, 28, 28), tuple("0123456789"), **options, final_location_std=None)
+    sizes = {"glimpses": 6, "glimpse_size": 8, "span": None, "locator_hidden": 128}
+    policy = {"reinforce_core": True, "spread": 0.0, "final_location_std": None}
+    model = RecurrentAttention((1, 28, 28), tuple("0123456789"), **sizes, **policy)
     model.trainer = SimpleNamespace(global_step=0, estimated_stepping_batches=1000)
     return model
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
@@ -15,17 +16,41 @@ SMALL = {"ram": ["model.glimpses=3", "model.glimpse_size=4", "model.locator_hidd
 SHORT = ["trainer.max_epochs=2", "trainer.batch_size=16", "trainer.accelerator=cpu", "trainer.devices=1"]
 
 
-def idx_bytes(values: Tensor) -> bytes:
-    """What an IDX file that holds `values` (uint8) consists of."""
-    sizes = b"".join(size.to_bytes(4, "big") for size in values.shape)
-    return bytes([0, 0, 8, values.ndim]) + sizes + values.numpy().tobytes()
+class At(pl.Callback):
+    """Does something at the beginning of a step, counted from 1."""
+
+    def __init__(self, step: int, act: Callable[[pl.LightningModule], object]):
+        self.step, self.act = step, act
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_step + 1 == self.step:
+            self.act(pl_module)
+
+
+@pytest.fixture
+def at() -> type[At]:
+    """Make a callback: ``at(step, act)``."""
+    return At
 
 
 @pytest.fixture(scope="session")
-def squares(tmp_path_factory) -> Path:
+def write_idx() -> Callable[[Path, Tensor], bytes]:
+    """Write an IDX file that holds numbers of uint8, and give its content."""
+
+    def write(path: Path, values: Tensor) -> bytes:
+        sizes = b"".join(size.to_bytes(4, "big") for size in values.shape)
+        content = bytes([0, 0, 8, values.ndim]) + sizes + values.numpy().tobytes()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        return content
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def squares(tmp_path_factory, write_idx) -> Path:
     """Four IDX files: 64 pictures of 12 × 12 to train on, 24 to test; the corner of the bright square is the class."""
     folder = tmp_path_factory.mktemp("data") / "squares"
-    folder.mkdir()
     generator = torch.Generator().manual_seed(0)
     for part, count in (("train", 64), ("t10k", 24)):
         labels = torch.arange(count, dtype=torch.uint8) % 4
@@ -33,8 +58,8 @@ def squares(tmp_path_factory) -> Path:
         for image, label in zip(images, labels.tolist(), strict=True):
             row, column = 6 * (label // 2), 6 * (label % 2)
             image[row : row + 6, column : column + 6] += 150
-        (folder / f"{part}-images-idx3-ubyte").write_bytes(idx_bytes(images))
-        (folder / f"{part}-labels-idx1-ubyte").write_bytes(idx_bytes(labels))
+        write_idx(folder / f"{part}-images-idx3-ubyte", images)
+        write_idx(folder / f"{part}-labels-idx1-ubyte", labels)
     return folder
 
 

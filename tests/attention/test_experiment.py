@@ -104,7 +104,7 @@ class TestReport:
         monkeypatch.setattr("zoo.attention.experiment.draw_glimpses", lambda *_: None)
         experiment, _ = make_experiment()
         figures = experiment.evaluate(checkpoint(experiment), tmp_path)
-        assert figures.keys() == {*FIGURES, "test_error_random_gaze", "test_error_centre_gaze"}
+        assert figures.keys() == {*FIGURES, *(f"test_error_{gaze}_gaze" for gaze in ("spiral", "random", "centre"))}
         assert all(0 <= figure <= 1 for figure in figures.values())
         assert (tmp_path / "mistakes.png").read_bytes().startswith(b"\x89PNG")
 

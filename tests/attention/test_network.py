@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from zoo.attention import GlimpseSensor, RecurrentAttentionNetwork
+from zoo.attention.network import spiral
 
 STD = 0.4
 close = {"rtol": 0, "atol": 1e-6}
@@ -37,8 +38,19 @@ class TestRollout:
         rollout = walk(network)
         assert len(rollout.states) == len(rollout.locations) == len(noise) + 1
         torch.testing.assert_close(rollout.locations[0], first, rtol=0, atol=0)
-        torch.testing.assert_close(rollout.means, network.locator(rollout.states[:-1]), **close)
+        strayed = network.locator(rollout.states[:-1])
+        torch.testing.assert_close(rollout.means, spiral(3, 0.6)[:, None, None] + strayed, **close)
         torch.testing.assert_close(rollout.locations[1:], rollout.means.detach() + STD * noise, **close)
+
+    def test_without_a_spread_the_state_alone_decides(self, walk, make_network):
+        network = make_network(spread=0.0)
+        rollout = walk(network)
+        torch.testing.assert_close(rollout.means, network.locator(rollout.states[:-1]), **close)
+
+    def test_a_location_beyond_the_border_counts_as_one_on_it(self, make_network, images):
+        inside, beyond = torch.tensor([1.0, -1.0]), torch.tensor([7.0, -1.5])
+        on, off = (make_network().follow(images / 255, place.expand(2, 1, 8, 2)).states for place in (inside, beyond))
+        torch.testing.assert_close(on, off, rtol=0, atol=0)
 
     def test_no_location_is_drawn_after_the_last_glimpse(self, walk, noise):
         rollout = walk()
@@ -107,6 +119,30 @@ class TestGradient:
         on, off = walk(make_network(reinforce_core=True)), walk(make_network(reinforce_core=False))
         for a, b in zip(on, off, strict=True):
             torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+class TestSpiral:
+    def test_lies_within_its_radius_and_around_the_middle(self):
+        points = spiral(200, radius=0.5)
+        assert points.norm(dim=-1).max() == pytest.approx(0.5, abs=0.01)
+        torch.testing.assert_close(points.mean(0), torch.zeros(2), **close)
+
+    def test_is_as_dense_at_the_middle_as_at_the_rim(self):
+        distance = spiral(400, radius=1.0).norm(dim=-1)
+        for radius in (0.25, 0.5, 0.75):
+            assert (distance < radius).float().mean() == pytest.approx(radius**2, abs=0.01)
+
+    @pytest.mark.parametrize("points", [2, 3, 5, 7])
+    def test_few_points_keep_apart(self, points):
+        places = spiral(points, radius=1.0)
+        assert torch.pdist(places).min() > 1 / points**0.5
+
+    def test_a_single_point_lies_in_the_middle(self):
+        assert spiral(1, radius=0.6).eq(0).all()
+
+    def test_of_none_or_without_a_radius(self):
+        assert spiral(0, radius=0.6).shape == (0, 2)
+        assert spiral(5, radius=0.0).eq(0).all()
 
 
 class TestLayers:

@@ -9,6 +9,7 @@ from scipy import stats
 
 from zoo.attention import RecurrentAttention
 from zoo.attention.diagnostics import diagnostics
+from zoo.attention.recurrent_attention import GAZES
 from zoo.data import Batches, ImageSet
 from zoo.gradients import BASELINES
 from zoo.training import NonFiniteError
@@ -85,7 +86,19 @@ class TestRecognition:
         assert not torch.equal(steps, model(images).path)
         assert steps.flatten(0, 1).unique(dim=0).shape == (24, 2)
 
-    @pytest.mark.parametrize("gaze", ["learned", "random", "centre"])
+    def test_a_gaze_on_the_spiral_is_that_of_a_locator_that_says_nothing(self, make_model, images):
+        model = make_model()
+        steps = model(images, gaze="spiral").path
+        for parameter in model.network.locator.parameters():
+            torch.nn.init.zeros_(parameter)
+        torch.testing.assert_close(steps, model(images).path, **exact)
+        assert not steps[1].eq(steps[2]).any()
+
+    def test_it_is_as_noisy_as_the_learned_one(self, make_model, images):
+        walk = make_model().walk(images / 255, rollouts=5000, std=0.3, gaze="spiral")
+        torch.testing.assert_close(walk.locations[1:].std(dim=(1, 2)), torch.full((2, 2), 0.3), rtol=0, atol=0.01)
+
+    @pytest.mark.parametrize("gaze", GAZES)
     def test_one_picture_and_one_glimpse_are_enough(self, make_model, images, gaze):
         seen = make_model(glimpses=1)(images[:1], gaze=gaze)
         assert seen.path.shape == (1, 1, 2)
@@ -110,14 +123,14 @@ class TestBadPictures:
             (torch.full((1, 1, 9, 7), 255.0), r"\[0, 1\]"),
         ],
     )
-    @pytest.mark.parametrize("gaze", ["learned", "random", "centre"])
+    @pytest.mark.parametrize("gaze", GAZES)
     def test_they_are_an_error_in_one_sentence(self, make_model, without_type_checks, images, sentence, gaze):
         with pytest.raises(ValueError, match=sentence) as error:
             make_model()(images, gaze=gaze)
         assert "\n" not in str(error.value)
 
     def test_a_gaze_that_does_not_exist_is_one_too(self, make_model, images):
-        with pytest.raises(ValueError, match="no gaze 'left'; choose one of learned, random, centre"):
+        with pytest.raises(ValueError, match="no gaze 'left'; choose one of learned, spiral, random, centre"):
             make_model()(images, gaze="left")
 
 
@@ -125,7 +138,7 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("options", "sentence"),
         [
-            ({"gaze": "left"}, "no gaze 'left'; choose one of learned, random, centre"),
+            ({"gaze": "left"}, "no gaze 'left'; choose one of learned, spiral, random, centre"),
             ({"glimpses": 0}, "glimpses must be at least 1, got 0"),
             ({"rollouts": 0}, "rollouts must be at least 1, got 0"),
             ({"locator_hidden": -1}, "locator_hidden must be 0 .* or a number of units, got -1"),
@@ -284,7 +297,7 @@ class TestTraining:
     def batches(self, images, labels):
         return Batches(ImageSet(images, labels), batch_size=4)
 
-    @pytest.mark.parametrize("gaze", ["learned", "random"])
+    @pytest.mark.parametrize("gaze", ["learned", "spiral", "random"])
     def test_a_trainer_can_fit_it(self, make_model, batches, gaze):
         model = make_model(gaze=gaze, final_location_std=0.05)
         before = {name: p.clone() for name, p in model.named_parameters()}

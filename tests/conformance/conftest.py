@@ -15,23 +15,12 @@ def model(request) -> str:
     return request.param
 
 
-class At(pl.Callback):
-    """Does something at the beginning of a step, counted from 1."""
-
-    def __init__(self, step: int, act: Callable[[pl.LightningModule], object]):
-        self.step, self.act = step, act
-
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        if trainer.global_step + 1 == self.step:
-            self.act(pl_module)
-
-
 @pytest.fixture
-def at(model, monkeypatch) -> Callable[..., None]:
-    """Have something done to the module at a step of the next runs; ``at(None)``: nothing any more."""
+def do_at(model, monkeypatch, at) -> Callable[..., None]:
+    """Have something done to the module at a step of the next runs; ``do_at(None)``: nothing any more."""
 
     def arrange(step: int | None, act: Callable[[pl.LightningModule], object] = print) -> None:
-        monkeypatch.setattr(MODELS[model][0], "callbacks", lambda self: [At(step, act)] if step else [])
+        monkeypatch.setattr(MODELS[model][0], "callbacks", lambda self: [at(step, act)] if step else [])
 
     return arrange
 

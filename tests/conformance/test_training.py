@@ -69,9 +69,9 @@ def test_checkpoints_hold_plain_data(name, run):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_within_an_epoch_it_says_how_to_go_on_and_ends_as_if_it_had_not_been(
-    number, model, tiny, run, at, script, end_differences
+    number, model, tiny, run, do_at, script, end_differences
 ):
-    at(6, lambda module: signal.raise_signal(number))
+    do_at(6, lambda module: signal.raise_signal(number))
     stopped = script("train.py", *tiny(model))
     (folder,) = Path("runs", model).iterdir()
     assert stopped.code == 130
@@ -80,7 +80,7 @@ def test_stopped_within_an_epoch_it_says_how_to_go_on_and_ends_as_if_it_had_not_
     assert (status["state"], status["exit_reason"]) == ("interrupted", "stopped after step 6, and saved")
     assert read_checkpoint(folder / "checkpoints" / "last.ckpt")["global_step"] == 6
 
-    at(None)
+    do_at(None)
     resumed = script("train.py", f"resume={folder}")
     assert resumed.code == 0
     assert end_differences(run, folder) == []
@@ -92,12 +92,12 @@ def test_stopped_within_an_epoch_it_says_how_to_go_on_and_ends_as_if_it_had_not_
 
 @pytest.mark.parametrize("which", [0, -1], ids=["the first", "the last"])
 def test_a_weight_that_is_not_a_number_stops_it_with_step_and_term_named_and_costs_nothing(
-    which, config, run, at, end_differences, tmp_path
+    which, config, run, do_at, end_differences, tmp_path
 ):
     def spoil(module):
         [p for p in module.parameters() if p.requires_grad][which].data.fill_(float("nan"))
 
-    at(6, spoil)
+    do_at(6, spoil)
     with pytest.raises(NonFiniteError, match=r"the loss is not finite at step 5: [\w-]+ \(nan\)"):
         train(config, tmp_path, "command")
     status = read_status(tmp_path / "status.json")
@@ -107,7 +107,7 @@ def test_a_weight_that_is_not_a_number_stops_it_with_step_and_term_named_and_cos
     assert saved["global_step"] == 4
     assert all(x.isfinite().all() for x in saved["state_dict"].values())
 
-    at(None)
+    do_at(None)
     train(config, tmp_path, "command")
     assert end_differences(run, tmp_path) == []
 

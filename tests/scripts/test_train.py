@@ -65,6 +65,8 @@ class TestMistakes:
             ("seed=-1", "-1"),
             ("trainer.accelerator=abacus", "abacus"),
             ("trainer.devices=0", "devices"),
+            ("trainer.devices=x", "devices must be auto, a number of them, or indices such as 0,1; got 'x'"),
+            ("trainer.devices=999", "devices=999 would start as many processes on"),
             ("trainer.precision=17", "17"),
             ("+model.lrr=1", "has no option lrr"),
         ],

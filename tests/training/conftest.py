@@ -42,32 +42,16 @@ class Noisy(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-class At(pl.Callback):
-    """Does something at the beginning of a step, counted from 1."""
-
-    def __init__(self, step: int, act: Callable[[pl.LightningModule], object]):
-        self.step, self.act = step, act
-
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        if trainer.global_step + 1 == self.step:
-            self.act(pl_module)
-
-
 @pytest.fixture
-def at() -> type[At]:
-    return At
-
-
-@pytest.fixture
-def interrupt() -> Callable[..., At]:
+def interrupt(at) -> Callable[..., pl.Callback]:
     """Sends signals to this process while a step is under way, all at once."""
 
-    def make(step: int, *signals: signal.Signals) -> At:
+    def make(step: int, *signals: signal.Signals) -> pl.Callback:
         def send(module: pl.LightningModule) -> None:
             for number in signals or [signal.SIGINT]:
                 signal.raise_signal(number)
 
-        return At(step, send)
+        return at(step, send)
 
     return make
 

@@ -13,6 +13,11 @@ from zoo.plotting import glimpse_paths, mistakes, save_figure, save_glimpse_gif
 from zoo.training import Loaders
 
 EVALUATION_BATCH = 1000
+CONTROLS = {
+    "spiral": "the glimpses that the gaze began with",
+    "random": "random glimpses",
+    "centre": "every glimpse at the centre",
+}
 SHOWN = 6  # pictures whose glimpse paths are drawn
 
 
@@ -56,7 +61,18 @@ class RecognitionExperiment:
         Returns:
             Figures by plain names; errors are fractions.
         """
+        return self._report(RecurrentAttention.load(checkpoint), self.data.load_test(), folder)
+
+    def evaluate(self, checkpoint: Path, folder: Path) -> dict[str, float]:
+        """Report, add the same weights' error when they look elsewhere, and draw the mistakes."""
         model, test = RecurrentAttention.load(checkpoint), self.data.load_test()
+        figures = self._report(model, test, folder)
+        for gaze in CONTROLS:
+            figures[f"test_error_{gaze}_gaze"] = mean_policy_error(model, test.images, test.labels, gaze=gaze).single
+        draw_mistakes(model, test, self.data.classes, folder)
+        return figures
+
+    def _report(self, model: RecurrentAttention, test: ImageSet, folder: Path) -> dict[str, float]:
         error = mean_policy_error(model, test.images, test.labels)
         draw_glimpses(model, test, self.data.classes, folder)
         return {
@@ -67,15 +83,6 @@ class RecognitionExperiment:
             "test_error_mc10": error.averaged,
         }
 
-    def evaluate(self, checkpoint: Path, folder: Path) -> dict[str, float]:
-        """Report, add the same weights' error when they look elsewhere, and draw the mistakes."""
-        figures = self.report(checkpoint, folder)
-        model, test = RecurrentAttention.load(checkpoint), self.data.load_test()
-        for gaze in ("random", "centre"):
-            figures[f"test_error_{gaze}_gaze"] = mean_policy_error(model, test.images, test.labels, gaze=gaze).single
-        draw_mistakes(model, test, self.data.classes, folder)
-        return figures
-
     def describe(self, figures: Mapping[str, float]) -> str:
         """Say in words what was reached, and on which data."""
         single, averaged = figures["test_error"], figures["test_error_mc10"]
@@ -85,7 +92,7 @@ class RecognitionExperiment:
             f"(one walk, mean policy; 95 % interval {low:.2%} to {high:.2%})",
             f"  {averaged:.2%} with the class probabilities of ten walks averaged",
         ]
-        for gaze, words in (("random", "random glimpses"), ("centre", "every glimpse at the centre")):
+        for gaze, words in CONTROLS.items():
             if f"test_error_{gaze}_gaze" in figures:
                 lines.append(f"  {figures[f'test_error_{gaze}_gaze']:.2%} if the same model is given {words}")
         return "\n".join(lines)

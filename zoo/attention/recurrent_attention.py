@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from zoo.attention.brightness import checked_brightness
 from zoo.attention.diagnostics import diagnostics
 from zoo.attention.glimpse import GlimpseSensor
-from zoo.attention.network import RecurrentAttentionNetwork, Rollout
+from zoo.attention.network import RecurrentAttentionNetwork, Rollout, spiral
 from zoo.attention.objective import hybrid_objective
 from zoo.gradients import Reinforce, RunningScale, named_baseline
 from zoo.training import read_checkpoint, total_loss
 
-GAZES = ("learned", "random", "centre")
+GAZES = ("learned", "spiral", "random", "centre")
 DIAGNOSE_EVERY = 10  # training steps; the diagnostics are means over these
 
 
@@ -49,8 +49,11 @@ class RecurrentAttention(pl.LightningModule):
         locator_hidden: units of a hidden ReLU layer in the location network. The paper's is linear (0); peers
             with a hidden layer learn faster.
         reinforce_core: let REINFORCE train the core too. See ``RecurrentAttentionNetwork``.
+        spread: radius of the spiral on which the gaze begins, in units of the location; the paper's gaze begins near
+            the middle (0). See ``RecurrentAttentionNetwork``.
         rollouts: walks per training picture, ``M``. The paper averages over episodes; peers use 1 to 10.
-        gaze: ``learned``, or a control without a location network: ``random`` glimpses, or all at the ``centre``.
+        gaze: ``learned``, or a control without a location network: the ``spiral`` on which the learned gaze begins,
+            with the same noise; ``random`` glimpses; or all at the ``centre``.
         location_std: ``σ`` of the locations at the first step, in units of the location; not given by the paper,
             peers use 0.03 to 0.25. Testing uses the mean.
         final_location_std: ``σ`` at the last step, reached linearly; None keeps it fixed, as the paper and its
@@ -80,14 +83,15 @@ class RecurrentAttention(pl.LightningModule):
         scales: int = 1,
         span: float | None = None,
         locator_hidden: int = 128,
-        reinforce_core: bool = True,
+        reinforce_core: bool = False,
+        spread: float = 0.6,
         rollouts: int = 1,
         gaze: str = "learned",
-        location_std: float = 0.2,
-        final_location_std: float | None = 0.08,
-        policy_weight: float = 0.3,
-        lr: float = 1e-3,
-        weight_decay: float = 0.01,
+        location_std: float = 0.15,
+        final_location_std: float | None = 0.05,
+        policy_weight: float = 0.1,
+        lr: float = 1.5e-3,
+        weight_decay: float = 0.05,
         estimator: Mapping[str, Any] | None = None,
     ):
         super().__init__()
@@ -103,7 +107,7 @@ class RecurrentAttention(pl.LightningModule):
         estimator = {"baseline": "learned", **(estimator or {})}
         self.save_hyperparameters()
         sensor = GlimpseSensor(image_shape, glimpse_size, scales, span, background)
-        self.network = RecurrentAttentionNetwork(sensor, len(classes), locator_hidden, reinforce_core)
+        self.network = RecurrentAttentionNetwork(sensor, len(classes), locator_hidden, reinforce_core, spread)
         self.reinforce = Reinforce(
             named_baseline(
                 estimator["baseline"],
@@ -175,6 +179,9 @@ class RecurrentAttention(pl.LightningModule):
         noise = images.new_zeros(glimpses - 1, *shape)
         if std > 0:
             noise.normal_(generator=generator)
+        if gaze == "spiral":
+            rests = spiral(glimpses - 1, self.hparams["spread"]).to(noise)
+            return self.network.follow(images, torch.cat([first[None], rests[:, None, None] + std * noise]))
         return self.network.rollout(images, first, noise, std)
 
     def location_std(self) -> float:
@@ -195,8 +202,9 @@ class RecurrentAttention(pl.LightningModule):
         if batch_idx % DIAGNOSE_EVERY == 0:
             figures, size = diagnostics(objective, rollout), len(labels)
             error = figures.pop("train_error")
-            self.log("train_error", error, on_step=False, on_epoch=True, batch_size=size, prog_bar=True)
-            self.log_dict(figures, on_step=False, on_epoch=True, batch_size=size)
+            each_epoch = {"on_step": False, "on_epoch": True, "batch_size": size, "sync_dist": True}
+            self.log("train_error", error, prog_bar=True, **each_epoch)
+            self.log_dict(figures, **each_epoch)
         return total_loss(
             {
                 "cross-entropy": objective.cross_entropy,
@@ -211,7 +219,7 @@ class RecurrentAttention(pl.LightningModule):
         gradients = [p.grad for p in self.network.locator.parameters() if p.grad is not None]
         if gradients and self.trainer.fit_loop.epoch_loop.batch_idx % DIAGNOSE_EVERY == 0:
             norm = nn.utils.get_total_norm(gradients)
-            self.log("locator_gradient_norm", norm, on_step=False, on_epoch=True)
+            self.log("locator_gradient_norm", norm, on_step=False, on_epoch=True, sync_dist=True)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Log the error of the mean policy."""

@@ -1,4 +1,6 @@
 import logging
+import os
+import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -6,6 +8,7 @@ from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
@@ -93,7 +96,7 @@ def fit(
     Raises:
         Interrupted: the run was asked to stop.
         NonFiniteError: a loss or a gradient is NaN or infinite.
-        ValueError: there is no epoch to train, or the checkpoint to resume from is damaged.
+        ValueError: there is no epoch to train, the devices make no sense, or the checkpoint to resume from is damaged.
     """
     settings = config["trainer"]
     if settings["max_epochs"] < 1:
@@ -108,7 +111,7 @@ def fit(
         default_root_dir=folder,
         max_epochs=settings["max_epochs"],
         accelerator=settings["accelerator"],
-        devices=settings["devices"],
+        devices=checked_devices(settings["devices"]),
         precision=settings["precision"],
         gradient_clip_val=settings["gradient_clip"],
         deterministic=True,
@@ -131,6 +134,8 @@ def fit(
             EachEpoch(last, None),  # after the best, whose figure it remembers
         ],
     )
+    if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > (cores := os.cpu_count() or 1):
+        raise ValueError(f"devices={trainer.num_devices} would start as many processes on {cores} processor cores")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")  # it is continued
         try:
@@ -138,6 +143,13 @@ def fit(
         except SystemExit as end:  # how Lightning ends on a Ctrl-C that nobody waited for
             raise Interrupted("stopped at once, without saving what came after the last checkpoint") from end
     return best if loaders.validation is not None else last
+
+
+def checked_devices(devices: str) -> str:
+    """Give the choice of devices back if it is one."""
+    if not re.fullmatch(r"auto|-1|\d+(,\d*)*", devices):
+        raise ValueError(f"devices must be auto, a number of them, or indices such as 0,1; got {devices!r}")
+    return devices
 
 
 def extra_loggers(settings: Mapping[str, Any], folder: Path) -> list[Logger]:
