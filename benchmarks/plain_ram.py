@@ -44,7 +44,7 @@ class PlainGlimpse(nn.Module):
     def forward(self, images: Tensor, location: Tensor) -> Tensor:
         patch = self.retina.foveate(images, location).flatten(1)
         what = F.relu(self.what(patch))
-        where = F.relu(self.where(location))
+        where = F.relu(self.where(location.clamp(-1, 1)))
         return F.relu(self.what_to_glimpse(what) + self.where_to_glimpse(where))
 
 

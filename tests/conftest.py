@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
-SMALL = {"ram": ["model.glimpses=3", "model.glimpse_size=4", "model.locator_hidden=8"]}
+SMALL = {"ram": ["model.glimpses=3", "model.glimpse_size=4", "model.locator_hidden=8", "model.rollouts=2"]}
 SHORT = ["trainer.max_epochs=2", "trainer.batch_size=16", "trainer.accelerator=cpu", "trainer.devices=1"]
 
 

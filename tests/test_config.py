@@ -193,11 +193,11 @@ class TestWithAvailableData:
         assert composed(["experiment=ram_mnist_5k"])["trainer"] != composed(["model=ram"])["trainer"]
 
     def test_what_the_user_set_stays(self, settle):
-        overrides = ["model=ram", "model.lr=0.5", "trainer.max_epochs=3", "data.validation=100", "seed=9"]
+        overrides = ["model=ram", "model.weight_decay=0.5", "trainer.max_epochs=3", "data.validation=100", "seed=9"]
         settled = settle(overrides, mnist=False)
-        assert (settled["model"]["lr"], settled["trainer"]["max_epochs"], settled["seed"]) == (0.5, 3, 9)
+        assert (settled["model"]["weight_decay"], settled["trainer"]["max_epochs"], settled["seed"]) == (0.5, 3, 9)
         assert settled["data"] == {"_target_": self.FORCED, "validation": 100, "split_seed": 0}
-        assert settled["model"]["weight_decay"] == 0.05  # the recipe's, where the user set nothing
+        assert settled["model"]["lr"] == 0.001  # the recipe's, where the user set nothing
 
     def test_of_an_experiment_the_data_alone_change(self, settle, composed, differences):
         overrides = ["experiment=ram_mnist_28_2", "seed=4"]

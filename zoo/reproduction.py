@@ -66,7 +66,7 @@ PAPERS = {
             ram_row(5, "1.34", "1.55"),
             ram_row(6, "1.12", "1.29", "0.67"),
             ram_row(7, "1.07", "1.47", "0.85"),
-            Row("spiral", "control: the 6 glimpses that learning begins with", "ram_mnist_28_6_spiral", {}),
+            Row("spiral", "control: the 6 glimpses that the gaze begins with", "ram_mnist_28_6_spiral", {}),
             Row("random", "control: 6 random glimpses", "ram_mnist_28_6_random", {}),
             Row("centre", "control: 6 glimpses at the centre", "ram_mnist_28_6_centre", {}),
         ),

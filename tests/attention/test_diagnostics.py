@@ -31,6 +31,7 @@ def test_they_are_what_their_names_say(figures):
             "cross_entropy": 0.7,
             "policy_loss": -0.2,
             "baseline_loss": 0.1,
+            "reward_variance": 3 / 16,
             "advantage_mean": (3 * 0.5 - 0.5 + 0.5) / 8,
             "advantage_variance": (5 * 0.25) / 8 - (1.5 / 8) ** 2,
             "baseline_r2": 1 - ((5 * 0.25) / 8 - (1.5 / 8) ** 2) / (3 / 16),

@@ -7,7 +7,7 @@ import torch
 
 from zoo.attention.learning_check import LearningCheck
 
-HEALTHY = {"train_error": 0.5, "advantage_variance": 0.2, "clipped_locations": 0.3}
+HEALTHY = {"train_error": 0.5, "reward_variance": 0.2, "clipped_locations": 0.3}
 
 
 @pytest.fixture
@@ -29,9 +29,9 @@ def test_learning_is_silent(after_epochs):
     assert after_epochs(HEALTHY, HEALTHY) == []
 
 
-def test_an_advantage_that_is_the_same_everywhere_is_told_once(after_epochs):
-    (warning,) = after_epochs(*[HEALTHY | {"advantage_variance": 0.0}] * 3)
-    assert "the gaze got no gradient" in warning
+def test_rewards_that_never_come_are_told_once(after_epochs):
+    (warning,) = after_epochs(*[HEALTHY | {"reward_variance": 0.0}] * 3)
+    assert "No walk of an epoch was rewarded" in warning
 
 
 def test_locations_that_are_stuck_beyond_the_border_are_told_once(after_epochs):
@@ -42,11 +42,11 @@ def test_locations_that_are_stuck_beyond_the_border_are_told_once(after_epochs):
 
 
 def test_each_reason_is_told(after_epochs):
-    assert len(after_epochs(HEALTHY | {"advantage_variance": 0.0, "clipped_locations": 1.0})) == 2
+    assert len(after_epochs(HEALTHY | {"reward_variance": 0.0, "clipped_locations": 1.0})) == 2
 
 
 def test_a_model_that_is_always_right_has_nothing_left_to_learn(after_epochs):
-    assert after_epochs(HEALTHY | {"advantage_variance": 0.0, "train_error": 0.0}) == []
+    assert after_epochs(HEALTHY | {"reward_variance": 0.0, "train_error": 0.0}) == []
 
 
 def test_a_model_whose_gaze_is_given_is_not_checked(after_epochs):

@@ -132,10 +132,11 @@ class TestSpiral:
         for radius in (0.25, 0.5, 0.75):
             assert (distance < radius).float().mean() == pytest.approx(radius**2, abs=0.01)
 
-    @pytest.mark.parametrize("points", [2, 3, 5, 7])
-    def test_few_points_keep_apart(self, points):
+    @pytest.mark.parametrize("points", [2, 3, 4, 5, 6, 7])
+    def test_few_points_keep_apart_and_within_reach(self, points):
         places = spiral(points, radius=1.0)
         assert torch.pdist(places).min() > 1 / points**0.5
+        assert places.norm(dim=-1).max() < 1.1
 
     def test_a_single_point_lies_in_the_middle(self):
         assert spiral(1, radius=0.6).eq(0).all()

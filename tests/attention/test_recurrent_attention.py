@@ -142,6 +142,9 @@ class TestOptions:
             ({"glimpses": 0}, "glimpses must be at least 1, got 0"),
             ({"rollouts": 0}, "rollouts must be at least 1, got 0"),
             ({"locator_hidden": -1}, "locator_hidden must be 0 .* or a number of units, got -1"),
+            ({"spread": -0.1}, "spread must lie between 0 .* and 1 .*, got -0.1"),
+            ({"spread": math.nan}, "spread must lie between"),
+            ({"baseline": "leave_one_out"}, "leave_one_out compares walks .* rollouts must be at least 2, got 1"),
             ({"location_std": 0.0}, "location_std must be positive"),
             ({"location_std": math.nan}, "location_std must be positive"),
             ({"final_location_std": -0.1}, "final_location_std must be positive"),
@@ -216,6 +219,12 @@ class TestLoad:
         with pytest.raises(ValueError, match=r"last\.ckpt is of another version of RecurrentAttention"):
             RecurrentAttention.load(save(model, **{part: {**old, "retina": torch.zeros(())}}))
 
+    def test_one_without_an_option_is_an_error_since_its_default_may_be_another(self, make_model, save):
+        model = make_model()
+        options = {name: value for name, value in model.hparams.items() if name != "spread"}
+        with pytest.raises(ValueError, match="another version of RecurrentAttention: options spread"):
+            RecurrentAttention.load(save(model, hyper_parameters=options))
+
 
 class TestTrainingStep:
     @pytest.mark.parametrize("baseline", BASELINES)
@@ -227,9 +236,13 @@ class TestTrainingStep:
         assert any(g.any() for name, g in gradients.items() if name.startswith("network.locator"))
         assert any(name.startswith("reinforce") for name in gradients) is ("learned" in baseline)
 
-    def test_leave_one_out_needs_a_second_walk(self, make_model, images, labels):
-        with pytest.raises(ValueError, match="at least 2 samples"):
-            gradient(make_model("leave_one_out", rollouts=1), images, labels)
+    @pytest.mark.parametrize("gaze", GAZES)
+    @pytest.mark.parametrize("glimpses", [1, 3])
+    def test_all_that_is_to_be_trained_gets_a_gradient(self, make_model, images, labels, gaze, glimpses):
+        model = make_model(gaze=gaze, glimpses=glimpses)
+        model.training_step((images, labels), batch_idx=1).backward()
+        waiting = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+        assert waiting == []  # or distributed training would stop
 
     @pytest.mark.parametrize("options", [{"gaze": "random"}, {"gaze": "centre"}, {"glimpses": 1}])
     def test_without_a_learned_gaze_only_the_classifier_and_its_features_learn(

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from zoo.data.decoding import median_size, read_picture, stack
+from zoo.data.decoding import median_size, read_picture, read_stack
 
 
 @pytest.mark.parametrize(
@@ -78,22 +78,34 @@ def test_sixteen_bits_are_refused_rather_than_clipped(tmp_path):
 
 
 def test_the_median_size_takes_height_and_width_apart():
-    sizes = [(1, 30), (2, 20), (3, 10)]
-    assert median_size([Image.new("L", size) for size in sizes]) == (20, 2)
+    assert median_size([(30, 1), (20, 2), (10, 3)]) == (20, 2)
 
 
-def test_stacking_keeps_pixels_where_nothing_is_to_change():
+@pytest.fixture
+def save(tmp_path):
+    """Files of pictures."""
+
+    def save(*pictures):
+        paths = [tmp_path / f"{i}.png" for i in range(len(pictures))]
+        for picture, path in zip(pictures, paths, strict=True):
+            picture.save(path)
+        return paths
+
+    return save
+
+
+def test_stacking_keeps_pixels_where_nothing_is_to_change(save):
     pixels = torch.randint(0, 256, (4, 5, 3), dtype=torch.uint8)
-    stacked = stack([Image.fromarray(pixels.numpy())], "RGB", size=(4, 5))
+    stacked = read_stack(save(Image.fromarray(pixels.numpy())), "RGB", size=(4, 5))
     assert torch.equal(stacked[0], pixels.permute(2, 0, 1))
 
 
-def test_stacking_keeps_the_order_of_pictures():
-    pictures = [Image.new("L", (3, 2), grey) for grey in (5, 9, 1)]
-    assert stack(pictures, "L", size=(2, 3))[:, 0, 0, 0].tolist() == [5, 9, 1]
+def test_stacking_keeps_the_order_of_pictures(save):
+    paths = save(*(Image.new("L", (3, 2), grey) for grey in (5, 9, 1)))
+    assert read_stack(paths, "L", size=(2, 3))[:, 0, 0, 0].tolist() == [5, 9, 1]
 
 
-def test_shrinking_averages():
+def test_shrinking_averages(save):
     fine = Image.fromarray(np.indices((64, 64)).sum(0).astype(np.uint8) % 2 * 255)
-    small = stack([fine], "L", size=(4, 4)).float()
+    small = read_stack(save(fine), "L", size=(4, 4)).float()
     assert (small - 127.5).abs().max() < 16

@@ -66,6 +66,11 @@ class TestMistakes:
             ("trainer.accelerator=abacus", "abacus"),
             ("trainer.devices=0", "devices"),
             ("trainer.devices=x", "devices must be auto, a number of them, or indices such as 0,1; got 'x'"),
+            ("trainer.devices=-1", "devices=-1 is no choice here"),
+            ("trainer.devices='0,1'", "devices=0,1 is no choice here"),
+            ("trainer.precision=16-mixed", "use bf16-mixed or 32-true"),
+            ("model.spread=2", "spread must lie between 0"),
+            ("estimator=leave_one_out", "rollouts must be at least 2, got 1"),
             ("trainer.devices=999", "devices=999 would start as many processes on"),
             ("trainer.precision=17", "17"),
             ("+model.lrr=1", "has no option lrr"),
@@ -147,7 +152,7 @@ class TestWithoutMnist:
         assert "test error on mnist-5k: " in answer.out
         (folder,) = Path("runs", "ram").iterdir()
         assert json.loads((folder / "status.json").read_text())["data"] == "mnist-5k"
-        assert "weight_decay: 0.05" in (folder / "config.yaml").read_text()
+        assert "lr: 0.001" in (folder / "config.yaml").read_text()
 
     def test_a_run_on_mnist_is_not_continued_on_other_data(self, script, composed, tmp_path):
         OmegaConf.save(OmegaConf.create(composed(["model=ram"])), tmp_path / "config.yaml")

@@ -67,8 +67,8 @@ class TestFiniteGradients:
         assert saved["global_step"] == 4
         assert all(x.isfinite().all() for x in saved["state_dict"].values())
 
-    def check(self, module, precision="32-true"):
-        trainer, optimizer = Mock(spec=pl.Trainer, precision=precision, global_step=5), Mock(spec=torch.optim.Optimizer)
+    def check(self, module):
+        trainer, optimizer = Mock(spec=pl.Trainer, global_step=5), Mock(spec=torch.optim.Optimizer)
         FiniteGradients().on_before_optimizer_step(trainer, module, optimizer)
 
     def test_an_infinite_norm_of_finite_gradients_is_named_too(self, noisy):
@@ -80,10 +80,3 @@ class TestFiniteGradients:
 
     def test_parameters_without_a_gradient_are_no_concern(self, noisy):
         self.check(noisy())
-
-    def test_leaves_half_precision_to_its_scaler(self, noisy):
-        module = noisy()
-        module.net.bias.grad = torch.tensor([INF])
-        self.check(module, precision="16-mixed")
-        with pytest.raises(NonFiniteError, match=r"in net\.bias"):
-            self.check(module)

@@ -31,10 +31,11 @@ def test_a_second_ctrl_c_stops_at_once_and_leaves_the_last_checkpoint(train, int
     assert read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == 4
 
 
-def test_after_an_epoch_s_last_step_comes_its_validation_and_the_first_of_the_next(train, interrupt, tmp_path):
-    with pytest.raises(Interrupted, match="stopped after step 5"):
+def test_after_an_epoch_s_last_step_comes_its_validation(train, interrupt, tmp_path):
+    with pytest.raises(Interrupted, match="stopped after step 4, and saved"):
         train(tmp_path, interrupt(4))
     assert "validation_error" in (tmp_path / "metrics.csv").read_text()
+    assert read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == 4
 
 
 def test_after_the_very_last_step_the_run_is_complete(train, interrupt, tmp_path):

@@ -1,4 +1,6 @@
 import json
+import os
+import subprocess
 import time
 
 import pytest
@@ -29,6 +31,35 @@ def clock(monkeypatch):
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     return now
+
+
+class TestTwoProcesses:
+    """Of which the second would write into the folder of the first."""
+
+    def leave(self, folder, **changes):
+        RunRecord(folder, CONFIG, "command")
+        write_json(folder / "status.json", {**read_status(folder / "status.json"), **changes})
+
+    def test_a_run_that_is_still_running_is_left_alone(self, tmp_path):
+        self.leave(tmp_path, process=os.getppid())
+        with pytest.raises(ValueError, match=f"process {os.getppid()} is still training in .*; stop it first"):
+            RunRecord(tmp_path, CONFIG, "command")
+
+    def test_one_that_was_killed_goes_on(self, tmp_path):
+        with subprocess.Popen(["true"]) as gone:
+            gone.wait()
+        self.leave(tmp_path, process=gone.pid)
+        assert RunRecord(tmp_path, CONFIG, "command").status["process"] == os.getpid()
+
+    @pytest.mark.parametrize("change", [{"host": "another machine"}, {"state": "interrupted"}])
+    def test_so_does_one_that_cannot_be_told_to_run_or_does_not(self, tmp_path, change):
+        self.leave(tmp_path, process=os.getppid(), **change)
+        assert RunRecord(tmp_path, CONFIG, "command").status["state"] == "running"
+
+    def test_what_has_ended_does_not_tell_where_it_ran(self, tmp_path):
+        RunRecord(tmp_path, CONFIG, "command").finish("finished", "all epochs done")
+        status = read_status(tmp_path / "status.json")
+        assert (status["host"], status["process"]) == (None, None)
 
 
 class TestRunRecord:

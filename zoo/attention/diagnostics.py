@@ -15,6 +15,7 @@ def diagnostics(objective: HybridObjective, rollout: Rollout) -> dict[str, Tenso
     return figures | {
         "policy_loss": objective.policy,
         "baseline_loss": objective.baseline,
+        "reward_variance": objective.reward.var(correction=0),
         "advantage_mean": advantage.mean(),
         "advantage_variance": advantage.var(correction=0),
         # Against the reward's own variance; 0 where every reward is the same and there is nothing to explain.

@@ -39,7 +39,7 @@ def mean_policy_error(
         images: pictures it was not trained on.
         labels: their classes.
         draws: how many walks a picture gets.
-        gaze: look elsewhere than the model would: ``random`` or ``centre``; None for the model's own gaze.
+        gaze: look elsewhere than the model would, at one of ``GAZES``; None for the model's own gaze.
     """
     probabilities = torch.stack([class_probabilities(model, images, seed, gaze) for seed in range(draws)])
     errors = (probabilities.argmax(-1) != labels).float().mean(-1)

@@ -14,7 +14,7 @@ from zoo.training import Loaders
 
 EVALUATION_BATCH = 1000
 CONTROLS = {
-    "spiral": "the glimpses that the gaze began with",
+    "spiral": "the resting places of its gaze",
     "random": "random glimpses",
     "centre": "every glimpse at the centre",
 }

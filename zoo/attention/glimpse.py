@@ -14,8 +14,9 @@ class GlimpseSensor(nn.Module):
     ``size · 2^k`` pixels a side, box-filtered down to ``size``. What lies outside the picture reads as background.
 
     A location is ``l = (vertical, horizontal)``: (0, 0) is the middle of the picture, (-1, -1) lies ``span``
-    pixels above and to the left of it. Locations beyond ±1 are clipped, here and nowhere else. The paper does not
-    give the span, on which success depends: too wide and the first, random glimpses see nothing but border.
+    pixels above and to the left of it. Locations beyond ±1 are clipped here; their density is that of the raw
+    sample. The paper does not give the span, on which success depends: too wide and the first, random glimpses see
+    nothing but border.
 
     Args:
         image_shape: ``(channels, height, width)``.

@@ -16,11 +16,11 @@ class LearningCheck(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look at the epoch's mean diagnostics."""
         figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        if figures.get("advantage_variance") == 0 and figures["train_error"] > 0:
+        if figures.get("reward_variance") == 0 and figures["train_error"] > 0:
             self._say(
                 "no gradient",
-                "The advantage was the same for every walk of an epoch, so that the gaze got no gradient. Is the "
-                "baseline fed the reward it is compared with, or are the labels constant?",
+                "No walk of an epoch was rewarded, so that the gaze had nothing to learn from: the class was never "
+                "right. Are the labels those of the pictures? A smaller model.lr may help.",
             )
         if figures.get("clipped_locations", 0.0) > STUCK:
             self._say(

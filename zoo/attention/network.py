@@ -90,7 +90,7 @@ class RecurrentAttentionNetwork(nn.Module):
         windows = self.sensor.windows(images)
         location, state = first, None
         states, locations, means = [], [first], []
-        for rest, noise_t in zip(spiral(len(noise), self.spread).to(first), noise, strict=True):
+        for rest, noise_t in zip(self.resting_places(len(noise)), noise, strict=True):
             state = self.step(state, windows, location)
             mean = rest + self.locator(state if self.reinforce_core else state.detach())
             # Detached: the classifier must not pull the gaze along the pixels, only the reward may.
@@ -118,9 +118,13 @@ class RecurrentAttentionNetwork(nn.Module):
             states.append(state)
         return Rollout(torch.stack(states), locations, locations[:0])
 
+    def resting_places(self, moves: int) -> Float[Tensor, "moves 2"]:
+        """Where the gaze goes, glimpse by glimpse, if the location network says nothing."""
+        return spiral(moves, self.spread).to(self.where.weight)
+
     def step(self, state: Tensor | None, windows: list[Tensor], location: Tensor) -> Tensor:
         """Take one glimpse: ``h_{t-1}`` to ``h_t``; the state before the first glimpse is none, and counts as 0."""
-        location = location.clamp(-1, 1)  # where the sensor looks; a stray sample must not swamp what is seen there
+        location = location.clamp(-1, 1)  # as the sensor does; a stray sample must not swamp what is seen
         what = F.relu(self.what(self.sensor(windows, location).flatten(-4)))
         where = F.relu(self.where(location))
         glimpse = F.relu(self.what_to_glimpse(what) + self.where_to_glimpse(where))

@@ -1,3 +1,4 @@
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from zoo.attention.brightness import checked_brightness
 from zoo.attention.diagnostics import diagnostics
 from zoo.attention.glimpse import GlimpseSensor
-from zoo.attention.network import RecurrentAttentionNetwork, Rollout, spiral
+from zoo.attention.network import RecurrentAttentionNetwork, Rollout
 from zoo.attention.objective import hybrid_objective
 from zoo.gradients import Reinforce, RunningScale, named_baseline
 from zoo.training import read_checkpoint, total_loss
@@ -101,10 +102,17 @@ class RecurrentAttention(pl.LightningModule):
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if locator_hidden < 0:
             raise ValueError(f"locator_hidden must be 0 (a linear locator) or a number of units, got {locator_hidden}")
+        if not 0 <= spread <= 1:
+            raise ValueError(f"spread must lie between 0 (all at the middle) and 1 (up to the span), got {spread}")
         for name, std in (("location_std", location_std), ("final_location_std", final_location_std)):
             if std is not None and not std > 0:
                 raise ValueError(f"{name} must be positive, got {std}")
         estimator = {"baseline": "learned", **(estimator or {})}
+        if "leave_one_out" in estimator["baseline"] and gaze == "learned" and rollouts < 2:
+            raise ValueError(
+                f"estimator={estimator['baseline']} compares walks over the same picture: rollouts must be at least 2, "
+                f"got {rollouts}"
+            )
         self.save_hyperparameters()
         sensor = GlimpseSensor(image_shape, glimpse_size, scales, span, background)
         self.network = RecurrentAttentionNetwork(sensor, len(classes), locator_hidden, reinforce_core, spread)
@@ -122,6 +130,8 @@ class RecurrentAttention(pl.LightningModule):
             # Nothing is drawn from the locator, and distributed training waits for the gradient of all that ask.
             self.network.locator.requires_grad_(False)
             self.reinforce.requires_grad_(False)
+        if glimpses == 1:
+            self.network.state_to_state.requires_grad_(False)
 
     @classmethod
     def load(cls, path: str | Path) -> "RecurrentAttention":
@@ -132,11 +142,15 @@ class RecurrentAttention(pl.LightningModule):
             ValueError: the file is damaged, or of another model or version.
         """
         checkpoint = read_checkpoint(path, cls.__name__)
+        options = checkpoint["hyper_parameters"]
+        # An option that is missing would get its default, and the weights another meaning.
+        if differing := options.keys() ^ inspect.signature(cls).parameters.keys():
+            raise ValueError(f"{path} is of another version of {cls.__name__}: options {', '.join(sorted(differing))}")
         try:
-            model = cls(**checkpoint["hyper_parameters"])
+            model = cls(**options)
             model.load_state_dict(checkpoint["state_dict"])
-        except (TypeError, RuntimeError) as error:
-            raise ValueError(f"{path} is of another version of {cls.__name__}, with other options or layers") from error
+        except RuntimeError as error:
+            raise ValueError(f"{path} is of another version of {cls.__name__}, with other layers") from error
         return model.eval()
 
     def forward(
@@ -180,8 +194,8 @@ class RecurrentAttention(pl.LightningModule):
         if std > 0:
             noise.normal_(generator=generator)
         if gaze == "spiral":
-            rests = spiral(glimpses - 1, self.hparams["spread"]).to(noise)
-            return self.network.follow(images, torch.cat([first[None], rests[:, None, None] + std * noise]))
+            still = self.network.resting_places(glimpses - 1)[:, None, None] + std * noise
+            return self.network.follow(images, torch.cat([first[None], still]))
         return self.network.rollout(images, first, noise, std)
 
     def location_std(self) -> float:
@@ -202,7 +216,7 @@ class RecurrentAttention(pl.LightningModule):
         if batch_idx % DIAGNOSE_EVERY == 0:
             figures, size = diagnostics(objective, rollout), len(labels)
             error = figures.pop("train_error")
-            each_epoch = {"on_step": False, "on_epoch": True, "batch_size": size, "sync_dist": True}
+            each_epoch: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": size, "sync_dist": True}
             self.log("train_error", error, prog_bar=True, **each_epoch)
             self.log_dict(figures, **each_epoch)
         return total_loss(

@@ -38,26 +38,34 @@ def read_picture(path: Path) -> Image.Image:
     return picture.convert(mode)
 
 
-def median_size(pictures: list[Image.Image]) -> tuple[int, int]:
+def median_size(sizes: list[tuple[int, int]]) -> tuple[int, int]:
     """Take the median height and the median width.
 
     Example:
-        >>> median_size([Image.new("L", (8, 6)), Image.new("L", (9, 2)), Image.new("L", (100, 7))])
+        >>> median_size([(6, 8), (2, 9), (7, 100)])
         (6, 9)
     """
-    return median_low(picture.height for picture in pictures), median_low(picture.width for picture in pictures)
+    return median_low(height for height, _ in sizes), median_low(width for _, width in sizes)
 
 
-def stack(pictures: list[Image.Image], mode: str, size: tuple[int, int]) -> UInt8[Tensor, "n channels height width"]:
-    """Bring pictures to one mode ("L" or "RGB") and one height and width, as one tensor.
+def read_stack(paths: list[Path], mode: str, size: tuple[int, int]) -> UInt8[Tensor, "n channels height width"]:
+    """Decode pictures, one at a time, to one mode ("L" or "RGB") and one height and width, as one tensor.
+
+    Raises:
+        ValueError: a picture cannot be read.
 
     Example:
-        >>> stack([Image.new("L", (8, 6)), Image.new("RGB", (3, 3))], "RGB", size=(5, 4)).shape
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     paths = [Path(folder, "grey.png"), Path(folder, "colour.png")]
+        ...     for path, mode, side in zip(paths, ("L", "RGB"), (8, 3)):
+        ...         Image.new(mode, (side, side)).save(path)
+        ...     read_stack(paths, "RGB", size=(5, 4)).shape
         torch.Size([2, 3, 5, 4])
     """
     height, width = size
-    images = torch.empty(len(pictures), len(mode), height, width, dtype=torch.uint8)
-    for image, picture in zip(images, pictures, strict=True):
-        pixels = np.array(picture.convert(mode).resize((width, height), Image.Resampling.BILINEAR))
-        image.copy_(torch.from_numpy(pixels).reshape(height, width, -1).permute(2, 0, 1))
+    images = torch.empty(len(paths), len(mode), height, width, dtype=torch.uint8)
+    for image, path in zip(images, paths, strict=True):
+        picture = read_picture(path).convert(mode).resize((width, height), Image.Resampling.BILINEAR)
+        image.copy_(torch.from_numpy(np.array(picture)).reshape(height, width, -1).permute(2, 0, 1))
     return images

@@ -3,11 +3,8 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from jaxtyping import UInt8
-from PIL import Image
-from torch import Tensor
 
-from zoo.data.decoding import median_size, read_picture, stack
+from zoo.data.decoding import median_size, read_picture, read_stack
 from zoo.data.images import ImageData, ImageSet, border_median
 from zoo.data.split import stratified_split
 
@@ -43,6 +40,7 @@ def load_image_folder(
 
     Example:
         >>> from tempfile import TemporaryDirectory
+        >>> from PIL import Image
         >>> with TemporaryDirectory() as root:
         ...     for name, grey in (("dark", 20), ("light", 200)):
         ...         Path(root, name).mkdir()
@@ -64,10 +62,11 @@ def load_image_folder(
         classes = class_names(root / "train")
         train, held_out, test = list_divided(root, classes, validation, split_seed)
 
-    pictures = [read_picture(path) for path, _ in train]
-    mode = "L" if all(picture.mode == "L" for picture in pictures) else "RGB"
-    size = size or common_size(pictures, root)
-    train_set = labelled(stack(pictures, mode, size), train)
+    # Decoded twice, since all of them at full size may not fit into memory.
+    formats = [(picture.mode, picture.height, picture.width) for picture in (read_picture(path) for path, _ in train)]
+    mode = "L" if all(mode == "L" for mode, *_ in formats) else "RGB"
+    size = size or common_size([(height, width) for _, height, width in formats], root)
+    train_set = read_pictures(train, mode, size)
     return ImageData(
         name=root.name,
         train=train_set,
@@ -151,10 +150,10 @@ def list_pictures(folder: Path, classes: tuple[str, ...]) -> list[Sample]:
     return samples
 
 
-def common_size(pictures: list[Image.Image], root: Path) -> tuple[int, int]:
+def common_size(sizes: list[tuple[int, int]], root: Path) -> tuple[int, int]:
     """Take the median height and median width, and tell the user if pictures have to be resized to them."""
-    size = median_size(pictures)
-    if any((picture.height, picture.width) != size for picture in pictures):
+    size = median_size(sizes)
+    if any(other != size for other in sizes):
         logger.warning(
             "The pictures in %s differ in size and are resized to %d × %d, their median height and width; "
             "set size to choose another.",
@@ -170,9 +169,5 @@ def read_pictures(samples: list[Sample], mode: str, size: tuple[int, int]) -> Im
     Raises:
         ValueError: a picture cannot be read.
     """
-    return labelled(stack([read_picture(path) for path, _ in samples], mode, size), samples)
-
-
-def labelled(images: UInt8[Tensor, "n channels height width"], samples: list[Sample]) -> ImageSet:
-    """Join decoded pictures with the labels of their files."""
+    images = read_stack([path for path, _ in samples], mode, size)
     return ImageSet(images, torch.tensor([label for _, label in samples]))

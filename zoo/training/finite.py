@@ -40,8 +40,6 @@ class FiniteGradients(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         """Check all gradients at once; look for the culprit only if there is one."""
-        if trainer.precision == "16-mixed":
-            return  # the gradient scaler meets infinities by design, and skips those steps itself
         gradients = {name: p.grad for name, p in pl_module.named_parameters() if p.grad is not None}
         if gradients and not torch.isfinite(torch.nn.utils.get_total_norm(list(gradients.values()))):
             culprits = [name for name, gradient in gradients.items() if not torch.isfinite(gradient).all()]

@@ -96,22 +96,25 @@ def fit(
     Raises:
         Interrupted: the run was asked to stop.
         NonFiniteError: a loss or a gradient is NaN or infinite.
-        ValueError: there is no epoch to train, the devices make no sense, or the checkpoint to resume from is damaged.
+        ValueError: there is no epoch to train, devices or precision make no sense, or the checkpoint to resume from is
+            damaged or of a module with other options.
     """
     settings = config["trainer"]
     if settings["max_epochs"] < 1:
         raise ValueError(f"max_epochs must be at least 1, got {settings['max_epochs']}")
     checkpoints = folder / "checkpoints"
     last, best = checkpoints / "last.ckpt", checkpoints / "best.ckpt"
-    resumed_step = read_checkpoint(last, type(module).__name__)["global_step"] if last.exists() else 0
+    if str(settings["precision"]).startswith("16"):
+        raise ValueError("precision 16 scales the loss and skips steps by design; use bf16-mixed or 32-true")
+    resumed_step = resumable_step(last, module) if last.exists() else 0
     # Deterministic kernels are enough; filling every fresh tensor would only cost time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    trainer = pl.Trainer(
+    trainer = make_trainer(
         default_root_dir=folder,
         max_epochs=settings["max_epochs"],
         accelerator=settings["accelerator"],
-        devices=checked_devices(settings["devices"]),
+        devices=settings["devices"],
         precision=settings["precision"],
         gradient_clip_val=settings["gradient_clip"],
         deterministic=True,
@@ -143,6 +146,25 @@ def fit(
         except SystemExit as end:  # how Lightning ends on a Ctrl-C that nobody waited for
             raise Interrupted("stopped at once, without saving what came after the last checkpoint") from end
     return best if loaders.validation is not None else last
+
+
+def resumable_step(last: Path, module: pl.LightningModule) -> int:
+    """Read how far a training has come, if it was one of such a module."""
+    saved = read_checkpoint(last, type(module).__name__)
+    before, now = saved["hyper_parameters"], dict(module.hparams)
+    if differing := sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key)):
+        raise ValueError(
+            f"{last} cannot be continued: the data or the project have changed since, in {', '.join(differing)}"
+        )
+    return int(saved["global_step"])
+
+
+def make_trainer(devices: str, **options: Any) -> pl.Trainer:
+    """Make the trainer, or say why there can be none on such devices."""
+    try:
+        return pl.Trainer(devices=checked_devices(devices), **options)
+    except TypeError as error:  # some choices are wrong on some accelerators only
+        raise ValueError(f"devices={devices} is no choice here: {error}") from error
 
 
 def checked_devices(devices: str) -> str:

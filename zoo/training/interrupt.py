@@ -13,7 +13,7 @@ class Interrupted(Exception):
 class StopBetweenSteps(pl.Callback):
     """On Ctrl-C or a polite kill: finish the step, save, stop. On a second Ctrl-C: stop at once.
 
-    Stopping inside a step would save half an update. After the last step of an epoch the run goes on to the first of
+    Stopping inside a step would save half an update. After the last step of an epoch the run stops at the beginning of
     the next, since Lightning resumes behind the validation between them.
 
     Args:
@@ -36,9 +36,17 @@ class StopBetweenSteps(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save and stop if asked to."""
-        if not trainer.is_last_batch and trainer.strategy.reduce_boolean_decision(self.signal is not None, all=False):
+        if not trainer.is_last_batch and self._asked(trainer):
             trainer.save_checkpoint(self.path)
             raise Interrupted(f"stopped after step {trainer.global_step}, and saved")
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop if asked to during the last step of the epoch before; its end was saved."""
+        if self._asked(trainer):
+            raise Interrupted(f"stopped after step {trainer.global_step}, and saved")
+
+    def _asked(self, trainer: pl.Trainer) -> bool:
+        return bool(trainer.strategy.reduce_boolean_decision(self.signal is not None, all=False))
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signal = number

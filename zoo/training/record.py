@@ -49,7 +49,7 @@ class RunRecord:
         data: what the run is called after in tables; ``mnist-5k`` is not ``mnist``.
 
     Raises:
-        ValueError: the folder holds a run of another configuration, or a damaged record.
+        ValueError: the folder holds a run of another configuration, one that is still running, or a damaged record.
     """
 
     def __init__(self, folder: Path, config: Mapping[str, Any], command: str, data: str | None = None):
@@ -60,6 +60,8 @@ class RunRecord:
                 f"{folder} holds a run of another configuration; choose another folder, or continue that run with "
                 f"resume={folder} and nothing else"
             )
+        if rank_zero_only.rank == 0 and is_running(earlier):  # type: ignore[attr-defined]
+            raise ValueError(f"process {earlier['process']} is still training in {folder}; stop it first, or wait")
         self.spent = float(earlier.get("wall_seconds", 0.0))
         self.start = time.monotonic()
         self.status: dict[str, Any] = {
@@ -74,13 +76,15 @@ class RunRecord:
             "git_commit": git_commit(),
             "versions": {"python": platform.python_version(), **versions()},
             "hardware": hardware(),
+            "host": platform.node(),
+            "process": os.getpid(),
             "metrics": dict(earlier.get("metrics", {})),
         }
         self._write()
 
     def finish(self, state: str, reason: str, metrics: Mapping[str, float | str] | None = None) -> None:
         """Note how the run ended: ``finished``, ``interrupted`` or ``failed``, and what it reached."""
-        self.status |= {"state": state, "exit_reason": reason}
+        self.status |= {"state": state, "exit_reason": reason, "host": None, "process": None}
         self.status["metrics"] |= dict(metrics or {})
         self._write()
 
@@ -116,6 +120,20 @@ def read_status(path: Path) -> dict[str, Any]:
     if not isinstance(status, dict) or not {"state", "config_hash"} <= status.keys():
         raise ValueError(f"{path} is no run record; delete it and run again")
     return status
+
+
+def is_running(status: Mapping[str, Any]) -> bool:
+    """Tell whether another process on this machine is at work on a run."""
+    process = status.get("process", os.getpid())
+    if status.get("state") != "running" or status.get("host") != platform.node() or process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # it lives, and is another user's
+    return True
 
 
 def git_commit() -> str | None:
