@@ -70,7 +70,6 @@ class TestMistakes:
             ("trainer.devices='0,1'", "devices=0,1 is no choice here"),
             ("trainer.precision=16-mixed", "use bf16-mixed or 32-true"),
             ("model.spread=2", "spread must lie between 0"),
-            ("estimator=leave_one_out", "rollouts must be at least 2, got 1"),
             ("trainer.devices=999", "devices=999 would start as many processes on"),
             ("trainer.precision=17", "17"),
             ("+model.lrr=1", "has no option lrr"),
