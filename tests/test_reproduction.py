@@ -32,10 +32,11 @@ PAPER = Paper(
 )
 
 
-def record(error=0.01, seconds=60.0, data="mnist", state="finished", config_hash="wanted"):
+def record(error=0.01, seconds=60.0, data="mnist", state="finished", config_hash="wanted", recipe_hash="recipe"):
     return {
         "state": state,
         "config_hash": config_hash,
+        "recipe_hash": recipe_hash,
         "data": data,
         "wall_seconds": seconds,
         "metrics": {"test_error": error},
@@ -166,6 +167,13 @@ class TestKeptRecords:
     def test_one_on_other_data_than_the_paper_s_is_an_error(self, data, leave, tmp_path):
         keep_record(leave("a", data=data), tmp_path / "results", "six-seed1")
         with pytest.raises(ValueError, match=rf"six-seed1\.json is the record of a run on {data}, not on .* mnist"):
+            kept_records(tmp_path / "results", PAPER, PAPER.rows[0])
+
+
+    def test_ones_of_different_recipes_are_an_error(self, leave, tmp_path):
+        for seed, recipe in ((1, "old"), (2, "new")):
+            keep_record(leave(f"run{seed}", recipe_hash=recipe), tmp_path / "results", f"six-seed{seed}")
+        with pytest.raises(ValueError, match=r"six-seed\*\.json are of different recipes, and have no mean"):
             kept_records(tmp_path / "results", PAPER, PAPER.rows[0])
 
 

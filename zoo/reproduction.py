@@ -135,13 +135,19 @@ def kept_records(results: Path, paper: Paper, row: Row) -> list[Record]:
     """Read the kept records of a row, one a seed.
 
     Raises:
-        ValueError: a record is damaged, or of a run on other data than the paper's.
+        ValueError: a record is damaged or of a run on other data than the paper's, or they differ in more than the
+            seed.
     """
     records = []
     for path in sorted(results.glob(f"{row.experiment}-seed*.json")):
         records.append(read_status(path))
         if (data := records[-1].get("data")) != paper.data:
             raise ValueError(f"{path} is the record of a run on {data}, not on the paper's {paper.data}; remove it")
+    if len({record.get("recipe_hash") for record in records}) > 1:
+        raise ValueError(
+            f"the records {results}/{row.experiment}-seed*.json are of different recipes, and have no mean; "
+            "run the other seeds again, or remove their records"
+        )
     return records
 
 

@@ -67,6 +67,7 @@ class TestRunRecord:
         RunRecord(tmp_path, CONFIG, "python scripts/train.py model=ram", "mnist-5k")
         status = read_status(tmp_path / "status.json")
         assert status["state"] == "running"
+        assert status["recipe_hash"] == config_hash({**CONFIG, "seed": None}) != status["config_hash"]
         assert status["command"] == "python scripts/train.py model=ram"
         assert (status["seed"], status["data"], status["config_hash"]) == (3, "mnist-5k", config_hash(CONFIG))
         assert status["versions"].keys() >= {"python", "torch", "pytorch-lightning"}

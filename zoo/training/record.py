@@ -71,6 +71,7 @@ class RunRecord:
             "seed": config.get("seed"),
             "data": data,
             "config_hash": config_hash(config),
+            "recipe_hash": config_hash({**config, "seed": None}),
             "started": earlier.get("started", datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")),
             "wall_seconds": self.spent,
             "git_commit": git_commit(),
