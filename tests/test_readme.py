@@ -1,14 +1,23 @@
-"""The README's Python, run as it stands."""
+"""The Python in README.md and docs/, run as it stands, from top to bottom."""
 
 import re
 from pathlib import Path
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
 
 
-def test_its_example_prints_what_it_says(capsys):
-    (example,) = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
-    exec(compile(example, str(README), "exec"), {})
+def run(page):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
+    assert blocks
+    exec(compile("\n".join(blocks), page, "exec"), {})
+
+
+def test_the_readme_s_example_prints_what_it_says(capsys):
+    run("README.md")
     printed = capsys.readouterr().out
     assert printed.count("True") == 20
     assert "False" not in printed
+
+
+def test_the_gradients_page_holds_what_it_asserts():
+    run("docs/gradients.md")

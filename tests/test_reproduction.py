@@ -169,7 +169,6 @@ class TestKeptRecords:
         with pytest.raises(ValueError, match=rf"six-seed1\.json is the record of a run on {data}, not on .* mnist"):
             kept_records(tmp_path / "results", PAPER, PAPER.rows[0])
 
-
     def test_ones_of_different_recipes_are_an_error(self, leave, tmp_path):
         for seed, recipe in ((1, "old"), (2, "new")):
             keep_record(leave(f"run{seed}", recipe_hash=recipe), tmp_path / "results", f"six-seed{seed}")

@@ -9,6 +9,15 @@ from zoo.gradients.baselines import (
     MovingAverage,
     Sum,
 )
+from zoo.gradients.graphs import (
+    Graph,
+    Informed,
+    Pathwise,
+    StochasticGraph,
+    expected_cost,
+    trace,
+)
+from zoo.gradients.moments import GradientMoments, Moments, exact_moments, gradient_moments, optimal_baseline
 from zoo.gradients.named import BASELINES, named_baseline
 from zoo.gradients.reinforce import Reinforce, ReinforceOutput, score_function_loss
 from zoo.gradients.running import RunningScale
@@ -18,13 +27,24 @@ __all__ = [
     "Baseline",
     "BaselineOutput",
     "Constant",
+    "GradientMoments",
+    "Graph",
+    "Informed",
     "Learned",
     "LeaveOneOut",
+    "Moments",
     "MovingAverage",
+    "Pathwise",
     "Reinforce",
     "ReinforceOutput",
     "RunningScale",
+    "StochasticGraph",
     "Sum",
+    "exact_moments",
+    "expected_cost",
+    "gradient_moments",
     "named_baseline",
+    "optimal_baseline",
     "score_function_loss",
+    "trace",
 ]

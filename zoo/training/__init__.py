@@ -1,4 +1,4 @@
-"""What every training run shares: exact resume, run records, guards, progress."""
+"""What every training run shares: exact resume, run records, guards, progress, the gradient's noise."""
 
 from zoo.training.checkpoint import AtomicCheckpointIO, SelfDescribing, read_checkpoint
 from zoo.training.finite import FiniteGradients, NonFiniteError, total_loss
@@ -8,11 +8,13 @@ from zoo.training.metrics_csv import MetricsCsv
 from zoo.training.progress import TrainingProgress
 from zoo.training.record import RunRecord, config_hash, read_status, write_json, write_text
 from zoo.training.resume import ExactResume
+from zoo.training.variance_monitor import GradientVarianceMonitor
 
 __all__ = [
     "AtomicCheckpointIO",
     "ExactResume",
     "FiniteGradients",
+    "GradientVarianceMonitor",
     "Interrupted",
     "Loaders",
     "MetricsCsv",

@@ -1,0 +1,388 @@
+"""The exact expectation of a program's cost, against closed forms."""
+
+import math
+
+import pytest
+import torch
+from torch.distributions import (
+    Bernoulli,
+    Binomial,
+    Categorical,
+    Exponential,
+    Gumbel,
+    Independent,
+    Laplace,
+    LogNormal,
+    MultivariateNormal,
+    Normal,
+    OneHotCategorical,
+    Poisson,
+    Uniform,
+)
+
+from zoo.gradients.graphs import expected_cost, outcomes, provenance, trace
+
+DOUBLE = torch.float64
+
+
+def number(value):
+    return torch.tensor(value, dtype=DOUBLE)
+
+
+def derivatives(scalar, theta, order):
+    """All derivatives of a scalar up to some order, flattened."""
+    found, last = [scalar.detach()[None]], scalar[None]
+    for _ in range(order):
+        rows = [torch.autograd.grad(d, theta, create_graph=True, materialize_grads=True)[0] for d in last]
+        last = torch.cat([row.flatten() for row in rows])
+        last = last + 0 * theta.sum()  # keeps constants differentiable
+        found.append(last.detach())
+    return torch.cat(found)
+
+
+def assert_same(one, other, theta, order=3):
+    torch.testing.assert_close(derivatives(one, theta, order), derivatives(other, theta, order), rtol=0, atol=1e-9)
+
+
+def of_one(law, cost):
+    """A program of one variable, whose law and cost are functions."""
+
+    def program(graph, theta):
+        graph.cost("f", cost(graph.sample("x", law(theta)), theta))
+
+    return program
+
+
+class TestDiscrete:
+    """Values and all derivatives up to the third equal those of the closed form."""
+
+    def test_bernoulli(self, theta):
+        def closed_form(theta):
+            p = torch.sigmoid(theta[0])
+            return p * (1 - theta[1]) ** 2 + (1 - p) * theta[1] ** 2
+
+        program = of_one(lambda t: Bernoulli(logits=t[0]), lambda x, t: (x - t[1]) ** 2)
+        assert_same(expected_cost(program, theta), closed_form(theta), theta)
+
+    def test_categorical(self, theta):
+        program = of_one(lambda t: Categorical(logits=t), lambda x, t: t[x] * (x + 1) ** 2)
+        closed_form = (theta.softmax(0) * theta * number([1, 4, 9])).sum()
+        assert_same(expected_cost(program, theta), closed_form, theta)
+
+    def test_one_hot_categorical(self, theta):
+        program = of_one(lambda t: OneHotCategorical(logits=t), lambda x, t: (x @ t).exp())
+        assert_same(expected_cost(program, theta), (theta.softmax(0) * theta.exp()).sum(), theta)
+
+    def test_binomial(self, theta):
+        program = of_one(lambda t: Binomial(5, logits=t[0]), lambda x, t: t[1] * x**2)
+        p = torch.sigmoid(theta[0])
+        assert_same(expected_cost(program, theta), theta[1] * (5 * p * (1 - p) + 25 * p**2), theta)
+
+    def test_a_number_of_trials_that_was_drawn(self, theta):
+        def program(graph, theta):
+            trials = graph.sample("trials", Categorical(logits=theta))
+            graph.cost("f", graph.sample("x", Binomial(trials + 1, logits=theta[1])) ** 2)
+
+        p, n = torch.sigmoid(theta[1]), number([1, 2, 3])
+        closed_form = (theta.softmax(0) * (n * p * (1 - p) + (n * p) ** 2)).sum()
+        assert len(list(outcomes(program, theta))) == 2 + 3 + 4
+        assert_same(expected_cost(program, theta), closed_form, theta)
+
+    def test_all_elements_of_a_variable_together(self, theta):
+        """Var[Σ x] = Σ p (1 - p), over the product of the elements' values, in event and in batch dimensions."""
+        p = torch.sigmoid(theta)
+        mean, variance = p.sum(), (p * (1 - p)).sum()
+        for law in (lambda t: Bernoulli(logits=t), lambda t: Independent(Bernoulli(logits=t), 1)):
+            program = of_one(law, lambda x, t: x.sum() ** 2)
+            assert len(list(outcomes(program, theta))) == 8
+            assert_same(expected_cost(program, theta), variance + mean**2, theta)
+
+    def test_elements_with_an_event_each(self, theta):
+        """Two vectors of one of three bits: P(equal) = Σ p q."""
+
+        def program(graph, theta):
+            x = graph.sample("x", OneHotCategorical(logits=torch.stack([theta, theta.flip(0) ** 2])))
+            graph.cost("equal", x[0] @ x[1])
+
+        assert len(list(outcomes(program, theta))) == 9
+        assert_same(expected_cost(program, theta), theta.softmax(0) @ (theta.flip(0) ** 2).softmax(0), theta)
+
+    def test_every_cost_of_a_program_and_every_outcome(self, programs, theta):
+        assert len(list(outcomes(programs["nvil_chain"], theta))) == 4**3
+        assert len(list(outcomes(programs["random_length"], theta))) == 5
+        assert len(list(outcomes(programs["recursion"], theta))) == 1 + 4
+        for name in ("nvil_chain", "random_length", "recursion"):
+            found = list(outcomes(programs[name], theta))
+            assert sum(outcome.log_prob.exp() for outcome in found).item() == pytest.approx(1, abs=1e-12)
+            values = {tuple((k, *v.flatten().tolist()) for k, v in outcome.values.items()) for outcome in found}
+            assert len(values) == len(found)
+
+    def test_an_expectation_within_a_program(self, theta):
+        """The cost of an outer program may be the expected cost of an inner one, which the outer's values move."""
+
+        def inner(graph, x, theta):
+            y = graph.sample("y", Independent(Bernoulli(logits=x * theta[:2]), 1))
+            graph.cost("g", y.prod() * 3)
+
+        def outer(graph, theta):
+            x = graph.sample("x", Bernoulli(logits=theta[2]))
+            graph.cost("f", expected_cost(inner, x, theta))
+
+        assert trace(outer, theta).influences("x") == {"f"}
+        p = torch.sigmoid(theta[2])
+        closed_form = 3 * (p * torch.sigmoid(theta[:2]).prod() + (1 - p) / 4)
+        assert_same(expected_cost(outer, theta), closed_form, theta)
+
+
+class TestImpossible:
+    """What has probability 0 counts for nothing, and makes nothing NaN."""
+
+    def test_values_leave_value_and_gradient_finite(self, theta):
+        def program(graph, theta):
+            logits = torch.cat([theta[:2], number([-math.inf])])
+            x = graph.sample("x", Categorical(logits=logits))
+            graph.cost("f", (x - theta[2]) ** 2)
+
+        assert len(list(outcomes(program, theta))) == 2
+        p = theta[:2].softmax(0)
+        assert_same(expected_cost(program, theta), (p * (number([0, 1]) - theta[2]) ** 2).sum(), theta)
+
+    def test_values_in_one_element_of_a_batch_do_too(self):
+        theta = number([[0.2, -0.3, 0.5], [0.1, 0.4, -0.2]]).requires_grad_()
+
+        def program(graph, theta):
+            allowed = torch.tensor([[True, True, False], [False, True, True]])
+            x = graph.sample("x", Categorical(logits=theta.where(allowed, -math.inf)))
+            graph.cost("f", (x + 1.0) ** 2 * theta[:, 0])
+
+        p, q = theta[0, :2].softmax(0), theta[1, 1:].softmax(0)
+        closed_form = theta[0, 0] * (p @ number([1, 4])) + theta[1, 0] * (q @ number([4, 9]))
+        assert_same(expected_cost(program, theta, batch_dims=1), closed_form, theta, order=2)
+
+    def test_values_are_not_followed(self, theta):
+        def program(graph, theta):
+            x = graph.sample("x", Categorical(logits=torch.cat([theta[:1], number([-math.inf])])))
+            if x.item():
+                raise RuntimeError("went where nothing goes")
+            graph.cost("f", x + theta[0])
+
+        assert_same(expected_cost(program, theta), theta[0] * 1, theta)
+
+
+class TestBatch:
+    def test_of_independent_elements_is_gone_through_at_once(self):
+        theta = torch.randn(100, 2, dtype=DOUBLE, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        passes = 0
+
+        def program(graph, theta):
+            nonlocal passes
+            passes += 1
+            x = graph.sample("x", Bernoulli(logits=theta))  # two elements of one node
+            graph.cost("f", ((x - theta) ** 2).sum(-1) * (x[..., 0] + 1))
+
+        together = expected_cost(program, theta, batch_dims=1)
+        assert passes == 4
+        apart = torch.stack([expected_cost(program, one) for one in theta]).sum()
+        torch.testing.assert_close(together, apart, rtol=0, atol=1e-9)
+        gradients = [torch.autograd.grad(total, theta)[0] for total in (together, apart)]
+        torch.testing.assert_close(*gradients, rtol=0, atol=1e-9)
+
+    def test_of_two_dimensions(self):
+        theta = number([[0.2, -0.3, 0.5], [0.1, 0.4, -0.2]]).requires_grad_()
+        program = of_one(lambda t: Bernoulli(logits=t), lambda x, t: x * t)
+        assert len(list(outcomes(program, theta, batch_dims=2))) == 2
+        assert_same(expected_cost(program, theta, batch_dims=2), (torch.sigmoid(theta) * theta).sum(), theta, order=2)
+
+    def test_must_be_there(self, theta):
+        program = of_one(lambda t: Bernoulli(logits=t[0]), lambda x, t: x)
+        with pytest.raises(ValueError, match=r"sample 'x' has shape \(\), which does not begin with the 1 batch"):
+            expected_cost(program, theta, batch_dims=1)
+
+
+class TestQuadrature:
+    """Numerical integrals over continuous variables, against closed forms; derivatives, too."""
+
+    def test_over_a_normal_is_exact_for_polynomials(self, theta):
+        program = of_one(lambda t: Normal(t[0], t[1].exp()), lambda x, t: (x - t[2]) ** 4)
+        mean, variance = theta[0] - theta[2], (2 * theta[1]).exp()
+        closed_form = mean**4 + 6 * mean**2 * variance + 3 * variance**2
+        assert_same(expected_cost(program, theta, quadrature={"x": 12}), closed_form, theta)
+
+    def test_over_several_normals_at_once(self, theta):
+        program = of_one(lambda t: Independent(Normal(t, t[1].exp()), 1), lambda x, t: (x.sum() * t[0]) ** 2)
+        closed_form = theta[0] ** 2 * (theta.sum() ** 2 + 3 * (2 * theta[1]).exp())
+        assert_same(expected_cost(program, theta, quadrature={"x": 6}), closed_form, theta, order=2)
+
+    def test_over_a_normal_that_follows_a_bit(self, theta):
+        def program(graph, theta):
+            z = graph.sample("z", Bernoulli(logits=theta[0]))
+            x = graph.sample("x", Normal(theta[1] + z, 1.0))
+            graph.cost("f", (2 * x).sin())
+
+        p, damping = torch.sigmoid(theta[0]), math.exp(-2)
+        closed_form = damping * (p * (2 * theta[1] + 2).sin() + (1 - p) * (2 * theta[1]).sin())
+        assert_same(expected_cost(program, theta, quadrature={"x": 32}), closed_form, theta, order=2)
+
+    @pytest.mark.parametrize("size", [(), (2,)])
+    def test_over_a_batch(self, size):
+        theta = torch.linspace(-1, 1, 5 * math.prod(size)).to(DOUBLE).reshape(5, *size).requires_grad_()
+        program = of_one(lambda t: Normal(t, 0.5), lambda x, t: (x**2).flatten(1).sum(1) if size else x**2)
+        closed_form = (theta**2 + 0.25).sum()
+        total = expected_cost(program, theta, batch_dims=1, quadrature={"x": 4})
+        assert_same(total, closed_form, theta, order=2)
+
+    @pytest.mark.parametrize(
+        ("law", "cost", "closed_form", "tolerance"),
+        [
+            (
+                lambda t: Uniform(number(-1.0), number(3.0)),
+                lambda x, t: (x - t[0]) ** 2,
+                lambda t: (1 - t[0]) ** 2 + 4 / 3,
+                1e-12,
+            ),
+            (lambda t: Exponential(t[0]), lambda x, t: (-x).exp(), lambda t: t[0] / (1 + t[0]), 1e-4),
+            (
+                lambda t: LogNormal(t[1], t[2]),
+                lambda x, t: x.log().sin(),
+                lambda t: (-(t[2] ** 2) / 2).exp() * t[1].sin(),
+                1e-4,
+            ),
+            (lambda t: Laplace(t[1], t[2]), lambda x, t: x.cos(), lambda t: t[1].cos() / (1 + t[2] ** 2), 1e-3),
+            (lambda t: Gumbel(t[1], 1.0), lambda x, t: (-(-x).exp()).exp(), lambda t: 1 / (1 + (-t[1]).exp()), 1e-4),
+        ],
+        ids=["uniform", "exponential", "log-normal", "laplace", "gumbel"],
+    )
+    def test_over_other_laws_goes_by_their_quantiles(self, theta, law, cost, closed_form, tolerance):
+        total, truth = expected_cost(of_one(law, cost), theta, quadrature={"x": 64}), closed_form(theta)
+        torch.testing.assert_close(total, truth, rtol=0, atol=tolerance)
+        gradients = [torch.autograd.grad(value, theta, allow_unused=True)[0] for value in (total, truth)]
+        torch.testing.assert_close(*gradients, rtol=0, atol=30 * tolerance)
+
+    def test_takes_the_gradient_of_the_density_not_of_the_nodes(self, theta):
+        """A step has no pathwise gradient; where the cost is flat, only the density tells."""
+        program = of_one(lambda t: Uniform(number(0.0), number(1.0)), lambda x, t: x)
+        assert not expected_cost(program, theta, quadrature={"x": 2}).requires_grad
+        (outcome, *_) = outcomes(of_one(lambda t: Normal(t[0], 1.0), lambda x, t: x), theta, quadrature={"x": 3})
+        assert not outcome.values["x"].requires_grad
+        assert not outcome.cost.requires_grad
+        assert outcome.log_prob.requires_grad
+
+    def test_of_a_support_that_moves_is_refused(self, theta):
+        program = of_one(lambda t: Uniform(number(0.0), t[0]), lambda x, t: x)
+        with pytest.raises(ValueError, match=r"the support of sample 'x' \(Uniform\) moves with its parameters"):
+            expected_cost(program, theta, quadrature={"x": 8})
+
+
+class TestRefusal:
+    @pytest.mark.parametrize(
+        ("law", "quadrature", "sentence"),
+        [
+            (Normal(0.0, 1.0), None, r"sample 'x' \(Normal\) is continuous .* integrate it with quadrature={'x': 32}"),
+            (Normal(0.0, 1.0), {"y": 8}, r"sample 'x' \(Normal\) is continuous"),
+            (Normal(0.0, 1.0), {"x": 0}, "quadrature needs at least one node for 'x', got 0"),
+            (Poisson(3.0), None, r"the values of sample 'x' \(Poisson\) cannot be enumerated"),
+            (Poisson(3.0), {"x": 8}, r"sample 'x' \(Poisson\) has no quantile function in torch, and so no quadrature"),
+            (
+                MultivariateNormal(torch.zeros(2), torch.eye(2)),
+                {"x": 8},
+                r"the elements of sample 'x' \(MultivariateNormal\) depend on each other: there is no quadrature",
+            ),
+            (
+                Binomial(torch.tensor([1.0, 2.0]), torch.tensor(0.5)),
+                None,
+                r"the values of sample 'x' \(Binomial\) cannot be enumerated: Inhomogeneous total count",
+            ),
+        ],
+    )
+    def test_of_what_cannot_be_enumerated_names_it(self, theta, law, quadrature, sentence):
+        program = of_one(lambda t: law, lambda x, t: x.sum())
+        with pytest.raises(ValueError, match=sentence) as error:
+            expected_cost(program, theta, quadrature=quadrature)
+        assert "\n" not in str(error.value)
+
+    def test_of_too_many_outcomes_tells_how_many_there_are(self, programs, theta):
+        with pytest.raises(
+            ValueError, match=r"there are 64 outcomes or more: 4 \(h1\) · 4 \(h2\) · 4 \(h3\); .* is 63"
+        ):
+            expected_cost(programs["nvil_chain"], theta, limit=63)
+        expected_cost(programs["nvil_chain"], theta, limit=64)
+
+    def test_comes_at_once(self, theta):
+        began = []
+
+        def program(graph, theta):
+            began.append(None)
+            x = graph.sample("x", Bernoulli(logits=theta[0].expand(20_000)))
+            graph.cost("f", x.sum())
+
+        with pytest.raises(
+            ValueError, match=r"there are 10\^6021 outcomes or more: 10\^6021 \(x\); the limit is 100000"
+        ):
+            expected_cost(program, theta)
+        assert len(began) == 1
+
+    def test_of_more_outcomes_than_the_first_path_shows(self, theta):
+        def program(graph, theta):
+            if graph.sample("x", Bernoulli(logits=theta[0])):
+                graph.sample("y", Bernoulli(logits=theta))
+            graph.cost("f", theta[1])
+
+        with pytest.raises(ValueError, match=r"there are 16 outcomes or more: 2 \(x\) · 8 \(y\); the limit is 15"):
+            expected_cost(program, theta, limit=15)
+        assert len(list(outcomes(program, theta, limit=16))) == 1 + 8
+
+
+# The reference's two-state model: z ~ B(1/2), x | z ~ N(3z - 1, 1), seen at x = 1, with q(z) = B(σ(φ)) at φ = 0.3.
+PHI = 0.3
+
+
+def weight(z, phi):
+    """log p(x, z) - log q(z)."""
+    likelihood = Normal(3 * z - 1, number(1.0)).log_prob(number(1.0))
+    return likelihood + math.log(0.5) - Bernoulli(logits=phi).log_prob(z)
+
+
+def negative_elbo(graph, phi):
+    z = graph.sample("z", Bernoulli(logits=phi))
+    graph.cost("divergence", math.log(2) + Bernoulli(logits=phi).log_prob(z))
+    graph.cost("misfit", -Normal(3 * z - 1, number(1.0)).log_prob(number(1.0)))
+
+
+def negative_elbo_by_control_flow(graph, phi):
+    z = graph.sample("z", Bernoulli(logits=phi))
+    graph.cost("divergence", math.log(2) + Bernoulli(logits=phi).log_prob(z))
+    mean = number(2.0) if z.item() else number(-1.0)
+    graph.cost("misfit", -Normal(mean, number(1.0)).log_prob(number(1.0)))
+
+
+def negative_iwae(graph, phi, samples):
+    weights = [weight(graph.sample(f"z{k}", Bernoulli(logits=phi)), phi) for k in range(samples)]
+    graph.cost("bound", math.log(samples) - torch.stack(weights).logsumexp(0))
+
+
+class TestTwoStateModel:
+    @pytest.fixture
+    def phi(self):
+        return number(PHI).requires_grad_()
+
+    @pytest.mark.parametrize(
+        ("program", "printed"),
+        [
+            (negative_elbo, "-0.29335"),
+            (negative_elbo_by_control_flow, "-0.29335"),
+            (lambda graph, phi: negative_iwae(graph, phi, 1), "-0.29335"),
+            (lambda graph, phi: negative_iwae(graph, phi, 2), "-0.14968"),
+            (lambda graph, phi: negative_iwae(graph, phi, 4), "-0.067206"),
+        ],
+        ids=["ELBO", "ELBO by control flow", "IWAE-1", "IWAE-2", "IWAE-4"],
+    )
+    def test_has_the_published_gradient(self, phi, replayed, program, printed):
+        (exact,) = torch.autograd.grad(expected_cost(program, phi), phi)
+        assert f"{exact.item():.5g}" == printed
+        (estimated,) = torch.autograd.grad(replayed(program, phi), phi)
+        assert estimated.item() == pytest.approx(exact.item(), abs=1e-9)
+
+    def test_has_the_wrong_sign_where_control_flow_is_lost(self, phi, replayed, monkeypatch):
+        monkeypatch.setattr(provenance, "told", lambda *_, **__: [])
+        (lost,) = torch.autograd.grad(replayed(negative_elbo_by_control_flow, phi), phi)
+        assert lost.item() == pytest.approx(0.0732, abs=2e-4)

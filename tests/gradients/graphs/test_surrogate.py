@@ -1,0 +1,469 @@
+"""A surrogate's gradient, in expectation over all outcomes, is that of the expected cost; so are higher derivatives."""
+
+import pytest
+import torch
+from torch import nn
+from torch.distributions import Bernoulli, Categorical, Normal
+
+from zoo.gradients import Baseline, Learned, LeaveOneOut, MovingAverage, Sum
+from zoo.gradients.graphs import Informed, Pathwise, expected_cost, outcomes, provenance, surrogate, trace
+
+pytestmark = pytest.mark.usefixtures("without_type_checks")  # for speed: these tests make some thousand calls
+
+
+def of_order(order, **options):
+    return lambda graph: graph.surrogate(order=order, **options)
+
+
+def fixed(values):
+    """A source of values: by name, the same in each run."""
+    return lambda name, _: torch.as_tensor(values[name], dtype=torch.float64)
+
+
+def gradient(scalar, theta):
+    return torch.autograd.grad(scalar, theta, retain_graph=True)[0]
+
+
+class TestGradient:
+    def test_is_unbiased(self, program, theta, bias):
+        assert bias(program, theta) < 1e-9
+
+    def test_is_unbiased_where_higher_orders_are_asked_for(self, program, theta, bias):
+        assert bias(program, theta, of_order(2)) < 1e-9
+
+    @pytest.mark.parametrize("order", [1, 2])
+    @pytest.mark.parametrize("name", ["independent", "random_length", "branch"])
+    def test_is_unbiased_as_the_mean_of_several_runs(self, programs, theta, bias, name, order):
+        assert bias(programs[name], theta, of_order(order), runs=2) < 1e-9
+
+    def test_is_the_published_one_of_the_five_graphs(self, schulman, theta, replayed):
+        program, printed = schulman
+        assert gradient(expected_cost(program, theta), theta)[0].item() == pytest.approx(printed, abs=1e-6)
+        assert gradient(replayed(program, theta), theta)[0].item() == pytest.approx(printed, abs=1e-6)
+
+    @pytest.mark.parametrize("order", [1, 2])
+    def test_stands_beside_the_mean_cost(self, programs, theta, order):
+        graph = trace(programs["nvil_chain"], theta, num_samples=3)
+        costs = [cost.value for run in graph.runs for cost in run.costs.values()]
+        assert len(costs) == 9
+        torch.testing.assert_close(graph.surrogate(order=order), sum(costs) / 3)
+
+    @pytest.mark.parametrize("order", [1, 2])
+    def test_is_pathwise_where_that_is_asked_for(self, theta, order):
+        """E[(x - y)²], x ~ N(θ₀, 1) and y ~ B(σ(θ₁ x)): one path, and one score behind it."""
+
+        class OfFixedNoise(Normal):
+            def rsample(self):
+                return self.loc + 0.5 * self.scale
+
+        def program(graph, theta):
+            x = graph.sample("x", OfFixedNoise(theta[0], 1.0))
+            y = graph.sample("y", Bernoulli(logits=theta[1] * x))
+            graph.cost("f", (x - y) ** 2)
+
+        for y in (0.0, 1.0):
+            graph = trace(program, theta, estimators={"x": Pathwise()}, draw=fixed({"y": y}))
+            x = theta[0] + 0.5
+            by_hand = (x - y) ** 2 + Bernoulli(logits=theta[1] * x).log_prob(torch.tensor(y)) * (x.item() - y) ** 2
+            torch.testing.assert_close(gradient(graph.surrogate(order=order), theta), gradient(by_hand, theta))
+
+    @pytest.mark.parametrize("order", [1, 2])
+    def test_may_be_pathwise_alone(self, theta, order):
+        def program(graph, theta):
+            graph.cost("f", graph.sample("x", Normal(theta[0], 1.0)) ** 2)
+
+        graph = trace(program, theta, estimators={"x": Pathwise()})
+        assert gradient(graph.surrogate(order=order), theta)[0] == 2 * graph.samples["x"]
+
+    def test_has_no_order_below_the_first(self, programs, theta):
+        with pytest.raises(ValueError, match="order must be at least 1, got 0"):
+            trace(programs["branch"], theta).surrogate(order=0)
+
+
+class TestHigherDerivatives:
+    def test_are_those_of_the_expected_cost(self, program, theta, replayed, hessian):
+        truth = hessian(expected_cost(program, theta), theta)
+        torch.testing.assert_close(hessian(replayed(program, theta, of_order(2)), theta), truth, rtol=0, atol=1e-9)
+
+    @pytest.mark.parametrize(
+        "name", ["two_costs", "diamond", "random_length", "branch", "stochastic_and_deterministic"]
+    )
+    def test_of_third_order_are_too(self, programs, theta, replayed, hessian, name):
+        def third(scalar):
+            (first,) = torch.autograd.grad(scalar, theta, create_graph=True)
+            return torch.stack([hessian(d, theta) for d in first if d.requires_grad])
+
+        truth = third(expected_cost(programs[name], theta))
+        assert truth.abs().max() > 0.1
+        torch.testing.assert_close(third(replayed(programs[name], theta, of_order(3))), truth, rtol=0, atol=1e-9)
+
+    def test_of_a_surrogate_of_first_order_are_not(self, schulman, theta, replayed, hessian):
+        program, _ = schulman
+        truth = hessian(expected_cost(program, theta), theta)
+        assert (hessian(replayed(program, theta), theta) - truth).abs().max() > 1e-2
+
+
+class TestTermsOfTheFiveGraphs:
+    """What must appear, by hand for each outcome; what must not, does not."""
+
+    def test_of_a_deterministic_node_before_a_stochastic_one(self, programs, theta):
+        for y in (0.0, 1.0):
+            graph = trace(programs["deterministic_then_stochastic"], theta, draw=fixed({"y": y}))
+            score = 2 * theta[0] * (y - torch.sigmoid(theta[0] ** 2))
+            torch.testing.assert_close(gradient(graph.surrogate(), theta)[0], score * (3 * y - 1))
+
+    @pytest.mark.parametrize("order", [1, 2])
+    def test_of_a_step_after_a_stochastic_node(self, theta, order):
+        def program(graph, theta):
+            x = graph.sample("x", Bernoulli(logits=theta[0]))
+            y = torch.where(x > 0.3, 1.5, -0.5)  # has no derivative
+            graph.cost("f", y**2)
+
+        for x in (0.0, 1.0):
+            graph = trace(program, theta, draw=fixed({"x": x}))
+            assert not graph.costs["f"].requires_grad
+            score = x - torch.sigmoid(theta[0])
+            expected = score * (2 * x - 0.5) ** 2
+            torch.testing.assert_close(gradient(graph.surrogate(order=order), theta)[0], expected)
+
+    def test_of_a_stochastic_node_behind_another_that_only_parameters_of_its_own_move(self, theta):
+        class OfUnknownLaw(Bernoulli):
+            """A world that can be drawn from; how probable it is, nobody knows."""
+
+            def log_prob(self, value):
+                return super().log_prob(value).detach() * 0
+
+        def program(graph, theta, law):
+            x = graph.sample("x", Bernoulli(logits=theta[0]))
+            y = graph.sample("y", law(probs=torch.sigmoid(theta[1]) * (0.2 + 0.6 * x)))
+            graph.cost("f", 4 * y)
+
+        for x, y in ((0.0, 1.0), (1.0, 1.0)):
+            draw = fixed({"x": x, "y": y})
+            score_x = x - torch.sigmoid(theta[0])
+            p = torch.sigmoid(theta[1]) * (0.2 + 0.6 * x)
+            score_y = (1 - torch.sigmoid(theta[1])) * (y - p) / (1 - p)
+            known = gradient(trace(program, theta, Bernoulli, draw=draw).surrogate(), theta)
+            torch.testing.assert_close(known[:2], torch.stack([score_x * 4 * y, score_y * 4 * y]))
+            unknown = gradient(trace(program, theta, OfUnknownLaw, draw=draw).surrogate(), theta)
+            torch.testing.assert_close(unknown[:2], torch.stack([score_x * 4 * y, 0 * score_y]))
+
+    def test_of_a_parameter_with_a_path_of_both_kinds(self, programs, theta):
+        t = theta[0]
+        for x in (0.0, 1.0):
+            graph = trace(programs["stochastic_and_deterministic"], theta, draw=fixed({"x": x}))
+            expected = (x - torch.sigmoid(t)) * (x * t**2 + t**4) + 2 * t * (x + 2 * t**2)
+            torch.testing.assert_close(gradient(graph.surrogate(), theta)[0], expected)
+
+    @pytest.mark.parametrize("order", [1, 2])
+    def test_of_a_cost_paid_before(self, programs, theta, order):
+        for x1, x2 in ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0)):
+            graph = trace(programs["two_costs"], theta, draw=fixed({"x1": x1, "x2": x2}))
+            f1, f2 = 2 * x1, -3 * x2
+            score1, score2 = x1 - torch.sigmoid(theta[0] + 1), x1 * (x2 - torch.sigmoid(theta[0] * x1))
+            estimate = gradient(graph.surrogate(order=order), theta)[0]
+            torch.testing.assert_close(estimate, score1 * (f1 + f2) + score2 * f2)
+            if x1:
+                assert (estimate - (score1 + score2) * (f1 + f2)).abs() > 0.5
+
+    @pytest.mark.parametrize("order", [1, 2])
+    def test_of_two_independent_nodes_with_a_cost_each(self, programs, theta, order):
+        estimates = {}
+        for a, b in ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0)):
+            graph = trace(programs["independent"], theta, draw=fixed({"a": a, "b": b}))
+            estimates[a, b] = gradient(graph.surrogate(order=order), theta)
+        for one in (0.0, 1.0):
+            assert estimates[one, 0.0][0] == estimates[one, 1.0][0] != 0  # exactly: no cross terms
+            assert estimates[0.0, one][1] == estimates[1.0, one][1]
+
+
+def warm(baseline):
+    """After it has learned from a first batch."""
+    torch.manual_seed(0)
+    baseline = baseline.double()
+    baseline(torch.tensor([[2.0], [3.5]]).double().flatten(), torch.ones(2, 1).double())
+    return baseline
+
+
+def learned(*context):
+    """A network that looks at some variables."""
+    torch.manual_seed(1)
+    net = Learned(nn.Linear(len(context) + 1, 1)).double()
+    return Informed(net, lambda v: torch.stack([torch.ones(()).double(), *(v[name].double() for name in context)]))
+
+
+# For each program, baselines by name that may stand there, each made anew for each estimate.
+EVERYWHERE = {
+    "a number": lambda: -0.75,
+    "a tensor": lambda: torch.tensor(1.5),
+    "nothing": Baseline,
+    "moving average": lambda: warm(MovingAverage()),
+    "leave-one-out": lambda: LeaveOneOut(0),
+    "learned": learned,
+    "leave-one-out and moving average": lambda: warm(Sum(LeaveOneOut(0), MovingAverage())),
+}
+INFORMED = {
+    "two_costs": {"x2": lambda v: 3 * v["x1"] + 1},
+    "independent": {"a": lambda v: v["b"] - 2.0, "b": learned("a")},
+    "diamond": {"left": lambda v: v["top"] + v["right"] + 1.0, "right": learned("top", "left")},
+    "random_length": {"coin1": lambda v: 2.0 + v["coin0"], "coin2": lambda v: 1.0 if v["coin1"] else 5.0},
+    "pomdp": {"a0": lambda v: v["o0"] + v["s0"], "a1": lambda v: v["o0"] * v["o1"] + v["a0"] - v["s1"]},
+    "nvil_chain": {"h1": 2.0, "h2": lambda v: v["h1"].sum(), "h3": learned()},
+}
+
+
+class TestBaseline:
+    @pytest.mark.parametrize("order", [1, 2])
+    @pytest.mark.parametrize("kind", EVERYWHERE)
+    @pytest.mark.parametrize("name", ["two_costs", "branch", "random_length"])
+    def test_leaves_the_expected_derivatives_as_they_are(
+        self, programs, theta, bias, replayed, hessian, name, kind, order
+    ):
+        names = {name for outcome in outcomes(programs[name], theta) for name in outcome.values}
+
+        def estimate(graph):
+            return graph.surrogate({name: EVERYWHERE[kind]() for name in names}, order)
+
+        assert bias(programs[name], theta, estimate, runs=2) < 1e-9
+        if order == 2:
+            truth = hessian(expected_cost(programs[name], theta), theta)
+            second = hessian(replayed(programs[name], theta, estimate, runs=2), theta)
+            torch.testing.assert_close(second, truth, rtol=0, atol=1e-9)
+
+    @pytest.mark.parametrize("name", INFORMED)
+    def test_may_use_what_its_variable_does_not_influence(self, programs, theta, bias, replayed, hessian, name):
+        program, baselines = programs[name], INFORMED[name]
+        truth = hessian(expected_cost(program, theta), theta)
+        assert bias(program, theta, of_order(1, baselines=baselines)) < 1e-9
+        second = hessian(replayed(program, theta, of_order(2, baselines=baselines)), theta)
+        torch.testing.assert_close(second, truth, rtol=0, atol=1e-9)
+
+    @pytest.mark.parametrize("order", [1, 2])
+    def test_is_what_the_cost_is_compared_with(self, programs, theta, order):
+        for a, b in ((0.0, 1.0), (1.0, 1.0), (1.0, 0.0)):
+            graph = trace(programs["independent"], theta, draw=fixed({"a": a, "b": b}))
+            loss = graph.surrogate({"a": lambda v: 7 * v["b"] - 1, "b": 2.5}, order)
+            score_a, score_b = a - torch.sigmoid(theta[0]), b - torch.sigmoid(theta[1])
+            expected = torch.stack([score_a * ((a - 0.3) ** 2 - 7 * b + 1), score_b * (5 * b - 2.5)])
+            torch.testing.assert_close(gradient(loss, theta)[:2], expected)
+            torch.testing.assert_close(loss.item(), (a - 0.3) ** 2 + 5 * b)
+
+    def test_of_the_other_runs_takes_a_run_without_the_variable_for_one_that_cost_nothing(self, theta):
+        def program(graph, theta):
+            if graph.sample("coin", Bernoulli(logits=theta[0])):
+                graph.cost("f", graph.sample("y", Bernoulli(logits=theta[1])) * 4 + 2)
+            else:
+                graph.cost("g", 100.0)
+
+        values = {"coin": iter([1.0, 0.0, 1.0]), "y": iter([1.0, 0.0])}
+        graph = trace(program, theta, num_samples=3, draw=lambda name, _: torch.tensor(next(values[name])).double())
+        loss = graph.surrogate({"y": LeaveOneOut(0)})
+        costs = torch.tensor([6.0, 0.0, 2.0]).double()  # that y influences
+        others = torch.tensor([(0.0 + 2.0) / 2, torch.nan, (6.0 + 0.0) / 2]).double()
+        score = torch.tensor([1.0, torch.nan, 0.0]).double() - torch.sigmoid(theta[1])
+        expected = (score * (costs - others))[[0, 2]].sum() / 3
+        torch.testing.assert_close(gradient(loss, theta)[1], expected)
+
+    def test_learns_from_the_runs_that_have_its_variable(self, programs, theta):
+        values = {"coin0": iter([0.0, 1.0, 0.0]), "coin1": iter([0.0])}
+        graph = trace(
+            programs["random_length"],
+            theta,
+            num_samples=3,
+            draw=lambda name, _: torch.tensor(next(values[name])).double(),
+        )
+        average = MovingAverage().double()
+        graph.surrogate({"coin1": average})
+        cost = (theta[1] - theta[2]) ** 2  # after one head
+        torch.testing.assert_close(average.mean.value, cost.detach())
+
+    @pytest.mark.parametrize("order", [1, 2])
+    def test_has_a_loss_of_its_own_that_reaches_nothing_else(self, programs, theta, order):
+        informed = learned("b")
+        graph = trace(programs["independent"], theta, draw=fixed({"a": 1.0, "b": 1.0}))
+        before = gradient(
+            graph.surrogate({"a": lambda v: informed.baseline.net(informed.context(v)).squeeze().detach()}), theta
+        )
+        loss = graph.surrogate({"a": informed}, order)
+        torch.testing.assert_close(gradient(loss, theta), before)
+        prediction = informed.baseline.net(torch.ones(1, 2).double())
+        squared_error = (prediction - (1 - 0.3) ** 2).square().mean()
+        for parameter in informed.baseline.parameters():
+            torch.testing.assert_close(gradient(loss, parameter), gradient(squared_error, parameter))
+
+    @pytest.mark.parametrize("order", [1, 2])
+    def test_has_the_batch_dimensions(self, order):
+        theta = torch.linspace(-1, 1, 4).double().requires_grad_()
+
+        def program(graph, theta):
+            x = graph.sample("x", Bernoulli(logits=theta))
+            graph.cost("f", 3 * x + theta)
+
+        x = torch.tensor([0.0, 1.0, 1.0, 0.0]).double()
+        for given, value in ((2.0, 2.0), (torch.arange(4), torch.arange(4)), (lambda v: -1, -1)):
+            graph = trace(program, theta, batch_dims=1, num_samples=2, draw=fixed({"x": x}))
+            expected = (x - torch.sigmoid(theta)) * ((3 * x + theta) - value) + 1
+            torch.testing.assert_close(gradient(graph.surrogate({"x": given}, order), theta), expected)
+
+
+def spy(graph, theta):
+    """Two bits, the second of which follows the first; what a baseline may steal stands in ``spy.stolen``."""
+    x = graph.sample("x", Bernoulli(logits=theta[0]))
+    y = graph.sample("y", Bernoulli(logits=theta[1] * x))
+    graph.cost("f", (x + 2 * y - theta[2]) ** 2)
+    spy.stolen = torch.stack([y, y]).sum()
+
+
+class TestInvalidBaseline:
+    @pytest.mark.parametrize(
+        ("program", "name", "given", "sentence"),
+        [
+            (spy, "x", lambda v: v["x"], "the baseline of 'x' uses 'x' itself"),
+            (spy, "x", lambda v: v["y"] * 2, "the baseline of 'x' uses 'y', which 'x' influences"),
+            (spy, "x", lambda v: 1.0 if v["y"] else 0.0, "the baseline of 'x' uses 'y', which 'x' influences"),
+            (spy, "x", lambda v: v["y"].item(), "the baseline of 'x' uses 'y', which 'x' influences"),
+            (spy, "x", lambda v: spy.stolen, "the baseline of 'x' uses 'y', which 'x' influences"),
+            (
+                spy,
+                "x",
+                Informed(MovingAverage(), lambda v: v["y"]),
+                "the baseline of 'x' uses 'y', which 'x' influences",
+            ),
+            (spy, "y", Informed(MovingAverage(), lambda v: v["y"]), "the baseline of 'y' uses 'y' itself"),
+            ("random_length", "coin0", lambda v: len(v), "the baseline of 'coin0' uses 'coin0' itself"),
+            ("random_length", "coin0", lambda v: "coin2" in v, "the baseline of 'coin0' uses 'coin0' itself"),
+            ("random_length", "coin0", lambda v: "coin1" in v, "the baseline of 'coin0' uses 'coin0' itself"),
+            ("random_length", "coin0", lambda v: v.get("coin9", 0.0), "the baseline of 'coin0' uses 'coin0' itself"),
+            ("random_length", "coin0", lambda v: sum(1 for _ in v), "the baseline of 'coin0' uses 'coin0' itself"),
+            ("branch", "z", 1j, "the baseline of 'z' must be a tensor or a number, got complex"),
+            ("branch", "z", lambda v: None, "the baseline of 'z' must be a tensor or a number, got NoneType"),
+            ("branch", "z", lambda v: torch.zeros(3), r"the baseline of 'z' has shape \(3,\), which does not fit \(\)"),
+            ("branch", "z", float("nan"), "the baseline of 'z' is not finite"),
+            ("branch", "z", LeaveOneOut(0), "the baseline of 'z': LeaveOneOut.dim=0. needs at least 2 samples"),
+            ("branch", "z", Learned(nn.Linear(1, 1)), "the baseline of 'z': a Learned baseline needs context"),
+            ("independent", "c", 1.0, "there is no sample 'c'; there are 'a', 'b'"),
+            ("independent", "fa", 1.0, "there is no sample 'fa'; there are 'a', 'b'"),
+        ],
+    )
+    def test_is_an_error_that_names_what_is_wrong(self, programs, theta, program, name, given, sentence):
+        program = programs.get(program, program)
+        heads = lambda *_: torch.ones(()).double()  # noqa: E731
+        with pytest.raises(ValueError, match=sentence) as error:
+            trace(program, theta, draw=heads).surrogate({name: given})
+        assert "\n" not in str(error.value)
+
+    def test_is_one_that_carries_a_gradient(self, programs, theta):
+        graph = trace(programs["branch"], theta)
+        for given in (theta[0] * 2, lambda v: theta[0] * 2):
+            with pytest.raises(
+                ValueError, match="the baseline of 'z' carries a gradient, which would reach the policy"
+            ):
+                graph.surrogate({"z": given})
+
+    def test_is_one_for_a_pathwise_gradient(self, theta):
+        def program(graph, theta):
+            graph.cost("f", graph.sample("x", Normal(theta[0], 1.0)))
+
+        graph = trace(program, theta, estimators={"x": Pathwise()})
+        with pytest.raises(ValueError, match="sample 'x' has a pathwise gradient, and so no score function"):
+            graph.surrogate({"x": 1.0})
+
+    def test_is_one_whose_shape_depends_on_the_run(self, programs, theta):
+        sizes = iter([1, 2])
+        graph = trace(programs["branch"], theta, num_samples=2)
+        with pytest.raises(
+            ValueError, match=r"the baseline of 'z' has not one shape in all runs, but '\(1,\)', '\(2,\)'"
+        ):
+            graph.surrogate({"z": lambda v: torch.zeros(next(sizes))})
+
+    def test_is_one_that_learns_for_one_variable_what_it_uses_for_another(self, programs, theta):
+        graph = trace(programs["independent"], theta, num_samples=2)
+        average = MovingAverage()
+        for given in ({"a": average, "b": average}, {"a": average, "b": Sum(LeaveOneOut(0), average)}):
+            with pytest.raises(ValueError, match="'a' and 'b' have the same MovingAverage as a baseline"):
+                graph.surrogate(given)
+        others, net = LeaveOneOut(0), learned()
+        graph.surrogate({"a": others, "b": others})
+        graph.surrogate({"a": net, "b": net})
+
+    def test_leaves_the_graph_as_it_was(self, theta):
+        graph = trace(spy, theta)
+        for _ in range(2):
+            with pytest.raises(ValueError, match="uses 'y'"):
+                graph.surrogate({"x": lambda v: v["y"].item()})
+        graph.surrogate({"y": lambda v: v["x"]})
+
+    def test_is_not_one_of_a_variable_that_other_runs_draw(self, programs, theta):
+        graph = trace(programs["random_length"], theta, draw=lambda *_: torch.zeros(()).double())
+        torch.testing.assert_close(graph.surrogate({"coin3": 1.0}), graph.surrogate())
+
+
+class MeanOfAllRuns(Baseline):
+    def predict(self, signal, context, mask):
+        return signal.mean(0, keepdim=True)
+
+
+class LearnsFirst(MovingAverage):
+    def forward(self, signal, context=None, mask=None):
+        self.update(signal, mask)
+        return super().forward(signal, context, mask)
+
+
+class TestThePlantedMistakeIsFound:
+    """The same check must fail here, or it would show nothing."""
+
+    def test_in_a_baseline_that_depends_on_the_action(self, programs, theta, bias):
+        def estimate(graph):
+            action = graph.samples["z"].item()  # behind the back of the graph
+            return graph.surrogate({"z": lambda v: 2 * action})
+
+        assert bias(programs["branch"], theta, estimate) > 1e-2
+
+    @pytest.mark.parametrize("make", [MeanOfAllRuns, LearnsFirst])
+    @pytest.mark.parametrize("name", ["branch", "two_costs"])
+    def test_in_a_baseline_that_knows_the_cost(self, programs, theta, bias, name, make):
+        def estimate(graph):
+            return graph.surrogate({name: make().double() for name in graph.samples})
+
+        assert bias(programs[name], theta, estimate, runs=2) > 1e-2
+
+    def test_in_an_average_that_two_variables_share(self, programs, theta, bias, monkeypatch):
+        def estimate(graph):
+            average = MovingAverage().double()
+            return graph.surrogate({"x1": average, "x2": average})
+
+        monkeypatch.setattr(surrogate, "check_guesses", lambda *_: None)
+        assert bias(programs["two_costs"], theta, estimate) > 1e-2
+
+    @pytest.mark.parametrize("order", [1, 2])
+    def test_in_a_downstream_cost_that_is_dropped(self, programs, theta, bias, monkeypatch, order):
+        influence = surrogate.influence
+
+        def forgetful(run, names, parents):
+            found = influence(run, names, parents)
+            found[0, -1] = False
+            return found
+
+        monkeypatch.setattr(surrogate, "influence", forgetful)
+        assert bias(programs["two_costs"], theta, of_order(order)) > 1e-2
+
+    @pytest.mark.parametrize("name", ["branch", "index"])
+    def test_in_an_escape_that_is_lost(self, programs, theta, bias, monkeypatch, name):
+        monkeypatch.setattr(provenance, "told", lambda *_, **__: [])
+        assert bias(programs[name], theta) > 1e-2
+
+    def test_in_a_write_that_is_lost(self, programs, theta, bias, monkeypatch):
+        monkeypatch.setattr(provenance, "state", lambda tensor: (provenance.address(tensor), 0))
+        assert bias(programs["in_place"], theta) > 1e-2
+
+    def test_in_a_cost_with_the_gradient_of_a_signal(self, theta, bias):
+        def program(graph, theta):
+            x = graph.sample("x", Categorical(logits=theta))
+            graph.cost("f", x * theta[1] ** 2)
+
+        def estimate(graph):
+            (run,) = graph.runs
+            return run.costs["f"].value * (1 + run.samples["x"].log_prob)
+
+        assert bias(program, theta) < 1e-9
+        assert bias(program, theta, estimate) > 1e-2

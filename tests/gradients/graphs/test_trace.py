@@ -1,0 +1,289 @@
+"""What a trace notes of a program, and what it refuses."""
+
+import math
+
+import pytest
+import torch
+from torch.distributions import Bernoulli, Categorical, Distribution, Independent, Normal, Pareto, Uniform, constraints
+
+from zoo.gradients.graphs import Pathwise, trace
+
+
+def coin(probability=0.5):
+    return Bernoulli(probs=torch.tensor(probability))
+
+
+class TestInfluence:
+    @pytest.mark.parametrize(
+        ("name", "influenced"),
+        [
+            ("two_costs", {"x1": {"x2", "f1", "f2"}, "x2": {"f2"}}),
+            ("independent", {"a": {"fa"}, "b": {"fb"}}),
+            ("diamond", {"top": {"left", "right", "f"}, "left": {"f"}, "right": {"f"}}),
+            ("branch", {"z": {"f"}}),
+            ("index", {"i": {"j", "f"}, "j": {"f"}}),
+            ("in_place", {"a": {"b", "f"}, "b": {"f"}}),
+            ("nvil_chain", {"h1": {"h2", "h3", "r1", "r2", "r3"}, "h2": {"h3", "r2", "r3"}, "h3": {"r3"}}),
+        ],
+    )
+    def test_is_what_the_program_says(self, programs, theta, name, influenced):
+        graph = trace(programs[name], theta)
+        assert {name: graph.influences(name) for name in graph.samples} == influenced
+
+    def test_of_something_else_than_a_sample_is_an_error(self, programs, theta):
+        with pytest.raises(ValueError, match="there is no sample 'f'; there are 'z'"):
+            trace(programs["branch"], theta).influences("f")
+
+    def test_is_that_of_all_runs_together(self, theta):
+        values = iter([0.0, 1.0])
+
+        def program(graph, theta):
+            x = graph.sample("x", coin())
+            y = graph.sample("y", coin()) if x.item() else 0.0
+            graph.cost("f", y + theta[0])
+
+        graph = trace(program, theta, num_samples=2, draw=lambda name, _: torch.tensor(next(values, 1.0)))
+        assert graph.influences("x") == {"y", "f"}
+        assert graph.influences("y") == {"f"}
+
+
+class TestRun:
+    def test_values_and_costs_are_kept_by_name(self, theta):
+        def program(graph, theta):
+            x = graph.sample("x", Normal(theta[0], 1.0))
+            graph.cost("f", 2 * x)
+            graph.cost("constant", 3.0)
+
+        graph = trace(program, theta)
+        assert graph.costs["f"] == 2 * graph.samples["x"]
+        assert graph.costs["constant"] == 3
+        assert not graph.samples["x"].requires_grad
+
+    def test_a_value_has_its_gradient_where_it_is_asked_for(self, theta):
+        def program(graph, theta):
+            graph.cost("f", graph.sample("x", Normal(theta[0], 1.0)) ** 2)
+
+        graph = trace(program, theta, estimators={"x": Pathwise()})
+        graph.surrogate().backward()
+        assert theta.grad[0] == 2 * graph.samples["x"]
+
+    def test_values_come_from_where_they_are_told_to(self, theta):
+        def program(graph, theta):
+            graph.cost("f", graph.sample("x", coin()) + 2 * graph.sample("y", coin()))
+
+        asked = []
+        graph = trace(program, theta, draw=lambda name, law: asked.append((name, law)) or torch.tensor(1.0))
+        assert graph.costs["f"] == 3
+        assert [name for name, _ in asked] == ["x", "y"]
+        assert all(isinstance(law, Bernoulli) for _, law in asked)
+
+    def test_a_law_may_know_nothing_of_its_support(self, theta):
+        class Unsure(Bernoulli):
+            support = None
+
+        class Dependent(Bernoulli):
+            support = constraints.dependent
+
+        class Silent(Bernoulli):
+            support = Distribution.support
+
+        for law in (Unsure, Dependent, Silent):
+            graph = trace(
+                bad(law=law(torch.tensor(0.5), validate_args=False)), theta, draw=lambda *_: torch.tensor(1.0)
+            )
+            assert graph.samples["x"] == 1
+
+    def test_the_program_may_write_to_what_it_was_given(self, theta):
+        def program(graph, theta):
+            x = graph.sample("x", Bernoulli(logits=theta[0]))
+            total = theta.new_zeros(())
+            for name in ("first", "second"):
+                total += x + 1
+                graph.cost(name, total)
+            x.fill_(9.0)
+
+        graph = trace(program, theta, draw=lambda *_: torch.tensor(1.0, dtype=torch.float64))
+        assert graph.samples["x"] == 1
+        assert [cost.item() for cost in graph.costs.values()] == [2, 4]
+        graph.surrogate().backward()
+        assert theta.grad[0].item() == pytest.approx(6 * (1 - torch.sigmoid(theta[0]).item()))
+
+    @pytest.mark.usefixtures("without_type_checks")
+    def test_costs_of_any_type_of_number_are_added(self, theta):
+        def program(graph, theta):
+            x = graph.sample("x", Categorical(logits=theta))
+            graph.cost("integer", x)
+            graph.cost("truth", x > 0)
+            graph.cost("single", x.float() / 2)
+            graph.cost("number", 3)
+
+        graph = trace(program, theta, draw=lambda *_: torch.tensor(2))
+        assert graph.surrogate() == graph.surrogate(order=2) == 2 + 1 + 1 + 3
+
+    def test_inference_mode_is_left_outside(self, theta):
+        with torch.inference_mode():
+            two = torch.tensor(2.0)
+            graph = trace(lambda graph, theta: graph.cost("f", two * graph.sample("x", coin())), theta)
+        assert graph.influences("x") == {"f"}
+
+    def test_the_program_may_take_and_do_what_it_wants(self, theta):
+        def program(graph, theta, words, scale=1.0):
+            for word in words:
+                graph.sample(word, coin())
+            graph.cost("f", scale)
+
+        assert trace(program, theta, ["a", "b"], 7.0).costs["f"] == 7
+
+    def test_torch_is_left_alone_afterwards(self, programs, theta):
+        trace(programs["branch"], theta)
+        assert torch.overrides._get_current_function_mode_stack() == []
+        with pytest.raises(ZeroDivisionError):
+            trace(lambda graph, theta: 1 / 0, theta)
+        assert torch.overrides._get_current_function_mode_stack() == []
+
+
+def moving(law):
+    """A distribution whose support has an end with a gradient."""
+    end = torch.ones(2, requires_grad=True)
+    return law(0.1, end) if law is Uniform else law(end, 1.0)
+
+
+def bad(**parts):
+    """A program of one coin and one cost, of which some part is wrong."""
+
+    def program(graph, theta):
+        law = parts.get("law", coin())
+        graph.sample("x", law)
+        for name in parts.get("more", []):
+            graph.sample(name, coin())
+        graph.cost("f", parts.get("cost", theta[0]))
+
+    return program
+
+
+@pytest.mark.usefixtures("without_type_checks")
+class TestBadPrograms:
+    @pytest.mark.parametrize(
+        ("parts", "sentence"),
+        [
+            ({"more": ["x"]}, "the name 'x' is used twice"),
+            ({"more": ["y", "y"]}, "the name 'y' is used twice"),
+            ({"cost": torch.zeros(3)}, r"cost 'f' must be one number, got shape \(3,\)"),
+            ({"cost": torch.tensor(math.nan)}, "cost 'f' is not finite"),
+            ({"cost": math.inf}, "cost 'f' is not finite"),
+            ({"cost": [1.0, 2.0]}, "cost 'f' must be a number, got list"),
+            ({"cost": None}, "cost 'f' must be a number, got NoneType"),
+            ({"law": 0.5}, "sample 'x' must have a distribution of torch.distributions, got 0.5"),
+            ({"law": moving(Uniform)}, r"the support of sample 'x' \(Uniform\) moves with its parameters"),
+            ({"law": Independent(moving(Uniform), 1)}, r"the support of sample 'x' \(Independent\) moves"),
+            ({"law": moving(Pareto)}, r"the support of sample 'x' \(Pareto\) moves with its parameters"),
+        ],
+    )
+    def test_are_an_error_that_names_the_node(self, theta, parts, sentence):
+        with pytest.raises(ValueError, match=sentence) as error:
+            trace(bad(**parts), theta)
+        assert "\n" not in str(error.value)
+
+    @pytest.mark.parametrize("value", [0.5, math.nan, -1.0])
+    @pytest.mark.parametrize("validate", [True, False])
+    def test_a_sample_outside_its_support_is_one(self, theta, value, validate):
+        law = Bernoulli(probs=torch.tensor(0.5), validate_args=validate)
+        with pytest.raises(ValueError, match="sample 'x' lies outside the support"):
+            trace(bad(law=law), theta, draw=lambda *_: torch.tensor(value))
+
+    @pytest.mark.parametrize("value", [torch.ones(3), torch.ones(1)])
+    def test_so_is_one_of_another_shape_than_its_distribution(self, theta, value):
+        with pytest.raises(ValueError, match=r"sample 'x' was drawn with shape \(.,\); its distribution has \(\)"):
+            trace(bad(), theta, draw=lambda *_: value)
+
+    def test_so_is_a_log_probability_that_is_not_a_number(self, theta):
+        law = Normal(torch.tensor(math.nan), 1.0, validate_args=False)
+        with pytest.raises(ValueError, match="the log-probability of sample 'x' is not finite"):
+            trace(bad(law=law), theta, draw=lambda *_: torch.tensor(0.0))
+
+    def test_so_is_a_sample_that_cannot_be(self, theta):
+        law = Categorical(logits=torch.tensor([0.0, -math.inf]))
+        with pytest.raises(ValueError, match="the log-probability of sample 'x' is not finite"):
+            trace(bad(law=law), theta, draw=lambda *_: torch.tensor(1))
+
+    def test_so_are_no_sample_and_no_cost(self, theta):
+        with pytest.raises(ValueError, match="the program sampled nothing"):
+            trace(lambda graph, theta: graph.cost("f", theta[0]), theta)
+        with pytest.raises(ValueError, match="the program named no cost"):
+            trace(lambda graph, theta: graph.sample("x", coin()), theta)
+
+    def test_so_are_options_that_make_no_sense(self, programs, theta):
+        with pytest.raises(ValueError, match="num_samples must be at least 1, got 0"):
+            trace(programs["branch"], theta, num_samples=0)
+        with pytest.raises(ValueError, match=r"sample 'z' \(Bernoulli\) has no pathwise gradient"):
+            trace(programs["branch"], theta, estimators={"z": Pathwise()})
+        with pytest.raises(ValueError, match=r"the estimator of 'z' can be Pathwise\(\), or none"):
+            trace(programs["branch"], theta, estimators={"z": "pathwise"})
+        with pytest.raises(ValueError, match="there is no sample 'q'; there are 'a', 'b'"):
+            trace(programs["independent"], theta, estimators={"q": Pathwise()})
+
+    def test_a_name_that_is_not_drawn_may_be_one_of_another_run(self, programs, theta):
+        trace(programs["random_length"], theta, estimators={"coin9": Pathwise()})
+
+
+class TestBatch:
+    def test_elements_are_matched(self):
+        theta = torch.randn(100, 3, dtype=torch.float64, requires_grad=True)
+
+        def program(graph, theta):
+            x = graph.sample("x", Independent(Bernoulli(logits=theta), 1))
+            y = graph.sample("y", Bernoulli(logits=theta * x))  # three elements of one node
+            graph.cost("f", ((x - 2 * y) * theta).sum(-1))
+
+        graph = trace(program, theta, batch_dims=1)
+        (run,) = graph.runs
+        assert (
+            run.samples["x"].log_prob.shape == run.samples["y"].log_prob.shape == run.costs["f"].value.shape == (100,)
+        )
+        graph.surrogate().backward()
+        together = theta.grad.clone()
+        for i in range(100):
+            one = theta.detach()[i].requires_grad_()
+            trace(program, one, draw=lambda name, _, i=i: graph.samples[name][i]).surrogate().backward()
+            torch.testing.assert_close(one.grad, together[i], rtol=0, atol=1e-12)
+
+    @pytest.mark.parametrize(
+        ("shapes", "sentence"),
+        [
+            ({"x": (), "f": (4,)}, r"sample 'x' has shape \(\), which does not begin with the 1 batch dimensions"),
+            ({"x": (4,), "f": (5,)}, r"cost 'f' has shape \(5,\), which does not begin with .* \(4,\)"),
+            (
+                {"x": (4,), "f": ()},
+                r"cost 'f' must be one number for each element of 1 batch dimensions, got shape \(\)",
+            ),
+            ({"x": (4,), "f": (4, 2)}, r"cost 'f' must be one number for each element .* got shape \(4, 2\)"),
+        ],
+    )
+    def test_a_node_of_another_shape_is_an_error(self, shapes, sentence):
+        def program(graph):
+            graph.sample("x", Bernoulli(probs=torch.full(shapes["x"], 0.5)))
+            graph.cost("f", torch.zeros(shapes["f"]))
+
+        with pytest.raises(ValueError, match=sentence):
+            trace(program, batch_dims=1)
+
+    def test_a_number_is_the_cost_of_each_element(self):
+        def program(graph):
+            graph.sample("x", Bernoulli(probs=torch.full((4,), 0.5)))
+            graph.cost("f", 2.0)
+
+        assert trace(program, batch_dims=1).surrogate() == 8
+
+
+class TestPicture:
+    def test_shows_circles_squares_and_arrows(self, programs, theta):
+        svg = trace(programs["two_costs"], theta).draw()
+        assert (svg.count("<circle"), svg.count("<rect"), svg.count("<line")) == (2, 2, 3)
+        assert all(f">{name}</text>" in svg for name in ("x1", "x2", "f1", "f2"))
+
+    def test_a_pathwise_variable_is_deterministic(self, theta):
+        def program(graph, theta):
+            graph.cost("f", graph.sample("x", Normal(theta[0], 1.0)))
+
+        svg = trace(program, theta, estimators={"x": Pathwise()}).draw()
+        assert (svg.count("<circle"), svg.count("<rect")) == (0, 2)

@@ -1,0 +1,219 @@
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+from torch.distributions.constraints import Constraint, is_dependent
+
+from zoo.gradients.graphs.provenance import Names, Provenance, listed, untracked
+
+Program = Callable[..., Any]
+"""A function of a ``Graph`` and any other arguments, which samples and names its costs."""
+
+
+class Graph(Protocol):
+    """What a program is handed: the random variables it draws and the costs it pays, by name."""
+
+    def sample(self, name: str, distribution: Distribution) -> Tensor:
+        """Draw a random variable. Its elements together are one node."""
+        ...
+
+    def cost(self, name: str, value: Tensor | float) -> None:
+        """Add a cost to what is to be minimised."""
+        ...
+
+
+class Sample(NamedTuple):
+    """A random variable of one run of a program."""
+
+    value: Tensor
+    log_prob: Tensor
+    """Summed over all but the batch dimensions, in nats."""
+    parents: Names
+    """Variables that its distribution was computed from."""
+    pathwise: bool
+    """The gradient flows through the value, not through the density."""
+
+
+class Cost(NamedTuple):
+    """A cost of one run of a program."""
+
+    value: Tensor
+    """``(*batch)``, with its gradient."""
+    parents: Names
+    """Variables that it was computed from."""
+
+
+class Run:
+    """One run of a program: what it sampled, what it cost, and what each was computed from.
+
+    Both interpreters of a program build on it; they differ in how a value is found.
+
+    Args:
+        batch_dims: leading dimensions that are independent.
+    """
+
+    def __init__(self, batch_dims: int = 0):
+        self.batch_dims = batch_dims
+        self.batch_shape: torch.Size | None = None
+        self.samples: dict[str, Sample] = {}
+        self.costs: dict[str, Cost] = {}
+        self.provenance = Provenance()
+        self._lineage: dict[str, Names] = {}
+
+    def find(self, name: str, distribution: Distribution) -> tuple[Tensor, bool]:
+        """Find a value for a random variable, and tell whether the gradient flows through it."""
+        raise NotImplementedError
+
+    def log_weight(self, name: str, log_prob: Tensor) -> Tensor:
+        """Tell what is kept of a variable's log-probability, ``(*batch)``."""
+        return log_prob
+
+    def possible(self, log_prob: Tensor) -> bool:
+        """Tell whether a log-probability is one that can be met."""
+        return bool(log_prob.isfinite().all())
+
+    def execute(self, program: Program, args: tuple[Any, ...]) -> None:
+        """Run the program once."""
+        with torch.inference_mode(False), self.provenance:  # in inference mode torch does not tell what is written to
+            program(self, *args)
+        if not self.samples:
+            raise ValueError("the program sampled nothing: there is no expectation to differentiate")
+        if not self.costs:
+            raise ValueError("the program named no cost: there is nothing to differentiate")
+
+    def sample(self, name: str, distribution: Distribution) -> Tensor:
+        """Draw a random variable. Its elements together are one node.
+
+        Raises:
+            ValueError: the name is taken; the value has another shape than the distribution, whose shape must begin
+                with the batch dimensions; the density is not finite there, or has not the whole gradient.
+        """
+        self._check_name(name)
+        what = f"sample {name!r}"
+        if not isinstance(distribution, Distribution):
+            raise ValueError(f"{what} must have a distribution of torch.distributions, got {distribution!r}")
+        self._check_batch(what, distribution.batch_shape)
+        escaped = self.provenance.escaped
+        value, pathwise = self.find(name, distribution)  # in sight, for what it leaves to the distribution's log_prob
+        self.provenance.escaped = escaped
+        with untracked():
+            if not pathwise and moves(support_of(distribution)):
+                raise ValueError(
+                    f"the support of {what} ({type(distribution).__name__}) moves with its parameters, and that the "
+                    "score function cannot see; a pathwise gradient can"
+                )
+            check_shape(what, value, distribution)
+            parents = self.provenance.of(value)
+            value = value.clone()  # memory of its own, so that a mark on it is on nothing else
+        log_prob = distribution.log_prob(value)  # in sight, for it tells the parents
+        summed = self.log_weight(name, sum_to(self.batch_dims, log_prob))
+        with untracked():
+            if not self.possible(summed):
+                raise ValueError(f"the log-probability of {what} is not finite")
+            parents |= self.provenance.of(summed) | self.provenance.escaped
+            self._lineage[name] = self.ancestors(parents)
+            self.samples[name] = Sample(value, summed, parents, pathwise)
+            handed_out = value.clone()  # may be written to
+            self.provenance.mark(value, {name})
+            self.provenance.mark(handed_out, {name})
+        return handed_out
+
+    def cost(self, name: str, value: Tensor | float) -> None:
+        """Add a cost to what is to be minimised.
+
+        Raises:
+            ValueError: the name is taken, or the cost is not finite or not one number for each batch element.
+        """
+        self._check_name(name)
+        what = f"cost {name!r}"
+        parents = self.provenance.of(value) | self.provenance.escaped
+        if not isinstance(value, Tensor):
+            value = torch.tensor(number(what, value)).expand(self.batch_shape or ())
+        if value.ndim != self.batch_dims:
+            each = f" for each element of {self.batch_dims} batch dimensions" if self.batch_dims else ""
+            raise ValueError(f"{what} must be one number{each}, got shape {tuple(value.shape)}")
+        self._check_batch(what, value.shape)
+        with untracked():
+            if not bool(value.isfinite().all()):
+                raise ValueError(f"{what} is not finite")
+        # A copy, for the program may go on adding to it.
+        copied = value.clone() if value.is_floating_point() else value.to(torch.get_default_dtype())
+        self.costs[name] = Cost(copied, parents)
+
+    def parents(self) -> dict[str, Names]:
+        """Of each sample and each cost, the variables that it was computed from; every parent stands before."""
+        nodes: dict[str, Sample | Cost] = {**self.samples, **self.costs}
+        return {name: node.parents for name, node in nodes.items()}
+
+    def ancestors(self, parents: Names) -> Names:
+        """All variables that lead to something, given those it was computed from."""
+        return parents.union(*(self._lineage[name] for name in parents))
+
+    def _check_name(self, name: str) -> None:
+        if name in self.samples or name in self.costs:
+            raise ValueError(f"the name {name!r} is used twice; each sample and each cost needs one of its own")
+
+    def _check_batch(self, what: str, shape: torch.Size) -> None:
+        if self.batch_shape is None and len(shape) >= self.batch_dims:
+            self.batch_shape = shape[: self.batch_dims]
+        if shape[: self.batch_dims] != self.batch_shape:
+            raise ValueError(
+                f"{what} has shape {tuple(shape)}, which does not begin with the {self.batch_dims} batch dimensions "
+                f"{tuple(self.batch_shape or ())}"
+            )
+
+
+def check_known(names: Iterable[str], runs: Iterable[Run]) -> None:
+    """Raise an error if there is no variable of a name; where values steer the program, another run may have one."""
+    if any(run.provenance.escaped for run in runs):
+        return
+    known = {name for run in runs for name in run.samples}
+    if unknown := set(names) - known:
+        raise ValueError(f"there is no sample {listed(unknown)}; there are {listed(known)}")
+
+
+def sum_to(batch_dims: int, value: Tensor) -> Tensor:
+    """Sum over all but the batch dimensions."""
+    return value.flatten(batch_dims).sum(-1) if value.ndim > batch_dims else value
+
+
+def number(what: str, value: Any) -> float:
+    """Convert to a number, or say that it is none."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{what} must be a number, got {type(value).__name__}") from None
+
+
+def check_shape(what: str, value: Tensor, distribution: Distribution) -> None:
+    """Raise an error if a value is not one draw of a distribution."""
+    shape = distribution.batch_shape + distribution.event_shape
+    if value.shape != shape:
+        raise ValueError(f"{what} was drawn with shape {tuple(value.shape)}; its distribution has {tuple(shape)}")
+
+
+def support_of(distribution: Distribution) -> Constraint | None:
+    """Find the support of a distribution; None where it tells none."""
+    try:
+        return distribution.support
+    except NotImplementedError:
+        return None
+
+
+def supported(distribution: Distribution, value: Tensor) -> bool:
+    """Tell whether a distribution may take a value; where it does not know, it may."""
+    support = support_of(distribution)
+    return support is None or is_dependent(support) or bool(support.check(value).all())
+
+
+def moves(support: Constraint | None) -> bool:
+    """Tell whether a bound of a support has a gradient."""
+    bounds = [] if support is None else vars(support).values()
+    return any(b.requires_grad if isinstance(b, Tensor) else isinstance(b, Constraint) and moves(b) for b in bounds)
+
+
+def values_of(run: Run) -> Mapping[str, Tensor]:
+    """Values of a run's variables by name."""
+    return {name: sample.value for name, sample in run.samples.items()}

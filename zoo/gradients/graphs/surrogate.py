@@ -1,0 +1,110 @@
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from zoo.gradients.graphs.guesses import Guess, check_guesses, guess
+from zoo.gradients.graphs.program import Run
+from zoo.gradients.graphs.provenance import NOTHING, Names
+from zoo.gradients.reinforce import score_function_loss
+
+
+class Ledger(NamedTuple):
+    """One run as arrays."""
+
+    log_prob: Tensor
+    """``(variables, *batch)``; 0 where the variable was not drawn or has a pathwise gradient."""
+    cost: Tensor
+    """``(costs, *batch)``."""
+    payers: Tensor
+    """``(variables, costs)``: 1 where the variable influences the cost."""
+    parents: Tensor
+    """``(variables, variables)``: 1 where the row's variable influences the column's."""
+
+
+class Signal(NamedTuple):
+    """What the scores are multiplied with, over all runs."""
+
+    cost: Tensor
+    """Sum of the costs that the variable influences, ``(variables, runs, *batch)``, detached."""
+    baseline: Tensor
+    """``(variables, runs, *batch)``, detached."""
+    baseline_loss: Tensor
+    """Of all baselines' own parameters, shifted to the value 0."""
+
+
+def score_surrogate(runs: Sequence[Run], guesses: Mapping[str, Guess]) -> Tensor:
+    """First-order surrogate: ``Σ_c c + Σ_w log p(w) (Q_w - b_w)``, ``Q_w`` the costs that ``w`` influences.
+
+    Corollary 1 and theorem 2 of Schulman, Heess, Weber & Abbeel, "Gradient estimation using stochastic computation
+    graphs", 2015. The log-probabilities are shifted to 0, so that its value is the mean cost.
+    """
+    ledgers, signal = collect(runs, guesses)
+    log_prob = torch.stack([ledger.log_prob for ledger in ledgers], dim=1)
+    score = score_function_loss(log_prob - log_prob.detach(), signal.cost, signal.baseline)
+    return (sum_of(ledger.cost for ledger in ledgers) + score.sum()) / len(runs) + signal.baseline_loss
+
+
+def dice_surrogate(runs: Sequence[Run], guesses: Mapping[str, Guess]) -> Tensor:
+    """Surrogate for derivatives of any order: ``Σ_c ☐(w ≺ c) c + Σ_w (1 - ☐(w)) ☐(v ≺ w) b_w``.
+
+    ``☐(W) = exp(τ - ⊥τ)``, ``τ = Σ_{w ∈ W} log p(w)``: Foerster, Farquhar, Al-Shedivat, Rocktäschel, Xing & Whiteson,
+    "DiCE: the infinitely differentiable Monte Carlo estimator", 2018. The baselines' term is that of Mao, Foerster,
+    Rocktäschel, Al-Shedivat, Farquhar & Whiteson, "A baseline for any order gradient estimation in stochastic
+    computation graphs", 2019.
+    """
+    ledgers, signal = collect(runs, guesses)
+    terms = []
+    for ledger, baseline in zip(ledgers, signal.baseline.unbind(1), strict=True):
+        terms.append(magic_box(along(ledger.payers, ledger.log_prob)) * ledger.cost)
+        before = magic_box(along(ledger.parents, ledger.log_prob))
+        terms.append((1 - magic_box(ledger.log_prob)) * before * baseline)
+    return sum_of(terms) / len(runs) + signal.baseline_loss
+
+
+def magic_box(tau: Tensor) -> Tensor:
+    """1, whose derivatives are those of the density with the logarithm ``tau``, over it."""
+    return (tau - tau.detach()).exp()
+
+
+def along(influence: Tensor, log_prob: Tensor) -> Tensor:
+    """Sum the log-probabilities of all that influences each node: ``(variables, nodes)`` to ``(nodes, *batch)``."""
+    return torch.tensordot(influence.T.to(log_prob.dtype), log_prob, dims=1)
+
+
+def collect(runs: Sequence[Run], guesses: Mapping[str, Guess]) -> tuple[list[Ledger], Signal]:
+    """Arrange the runs as arrays, and find the learning signal of each variable."""
+    check_guesses(guesses, runs)
+    names = list(dict.fromkeys(name for run in runs for name in run.samples))
+    ledgers = [ledger_of(run, names) for run in runs]
+    cost = torch.stack([torch.tensordot(one.payers, one.cost.detach(), dims=1) for one in ledgers], dim=1)
+    baseline, losses = torch.zeros_like(cost), cost.new_zeros(())
+    for name, given in guesses.items():
+        if name in names:
+            value, loss = guess(name, given, runs, cost[names.index(name)])
+            baseline[names.index(name)] = value
+            losses = losses + loss
+    return ledgers, Signal(cost, baseline, losses - losses.detach())
+
+
+def ledger_of(run: Run, names: Sequence[str]) -> Ledger:
+    """Arrange a run as arrays, its variables in the order of the names."""
+    blank = torch.zeros_like(next(iter(run.samples.values())).log_prob)
+    scores = {name: sample.log_prob for name, sample in run.samples.items() if not sample.pathwise}
+    log_prob = torch.stack([scores.get(name, blank).to(blank.device) for name in names])
+    cost = torch.stack([cost.value.to(blank.device) for cost in run.costs.values()])
+    payers = influence(run, names, (node.parents for node in run.costs.values()))
+    parents = influence(run, names, (run.samples[name].parents if name in run.samples else NOTHING for name in names))
+    return Ledger(log_prob, cost, payers.to(cost), parents.to(cost))
+
+
+def influence(run: Run, names: Sequence[str], parents: Iterable[Names]) -> Tensor:
+    """Tell which variables lead to which nodes, ``(variables, nodes)``, given each node's parents."""
+    lineages = [run.ancestors(names) for names in parents]
+    return torch.tensor([[name in lineage for lineage in lineages] for name in names])
+
+
+def sum_of(terms: Iterable[Tensor]) -> Tensor:
+    """Add up tensors of any shape to a scalar."""
+    return torch.stack([term.sum() for term in terms]).sum()
