@@ -187,7 +187,7 @@ def replay(program, theta, together) -> StochasticGraph:
     return trace(begin, theta, num_samples=len(together), draw=lambda name, _: run.values[name])
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def replayed() -> Callable[..., Tensor]:
     """Expectation of a surrogate, by replaying every outcome; ``estimate`` makes it of a graph of ``runs``."""
 
@@ -205,7 +205,7 @@ def gradient(scalar: Tensor, theta: Tensor) -> Tensor:
     return torch.autograd.grad(scalar, theta)[0]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def bias(replayed) -> Callable[..., float]:
     """Largest error of the expected gradient, against that of the expected cost."""
 
@@ -216,7 +216,7 @@ def bias(replayed) -> Callable[..., float]:
     return error
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def hessian() -> Callable[[Tensor, Tensor], Tensor]:
     """Second derivatives; 0 where the first ones are constant."""
 

@@ -22,6 +22,8 @@ from torch.distributions import (
 
 from zoo.gradients.graphs import expected_cost, outcomes, provenance, trace
 
+pytestmark = pytest.mark.usefixtures("without_type_checks")  # for speed
+
 DOUBLE = torch.float64
 
 

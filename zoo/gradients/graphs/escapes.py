@@ -15,16 +15,16 @@ ACCESS = {"__get__", "__set__", "__delete__", "type"}  # of attributes, which ho
 # Positions of the arguments whose values become the shape of a result.
 SHAPE_FROM = {
     **dict.fromkeys(("nonzero", "argwhere", "unique", "unique_consecutive", "bincount", "to_sparse"), slice(0, None)),
-    **dict.fromkeys(("one_hot", "arange", "range", "zeros", "ones", "empty", "rand", "randn"), slice(0, None)),
-    **dict.fromkeys(("randint", "randperm", "eye"), slice(0, None)),
-    **dict.fromkeys(("masked_select", "repeat_interleave", "repeat", "tile", "reshape", "view"), slice(1, None)),
-    **dict.fromkeys(("unflatten", "unfold", "as_strided", "resize_", "expand", "broadcast_to"), slice(1, None)),
+    **dict.fromkeys(("arange", "range", "zeros", "ones", "empty", "rand", "randn", "randint", "eye"), slice(0, None)),
+    **dict.fromkeys(("masked_select", "repeat_interleave", "one_hot", "repeat", "tile", "reshape"), slice(1, None)),
+    **dict.fromkeys(("view", "unflatten", "unfold", "as_strided", "resize_", "expand", "broadcast_to"), slice(1, None)),
     **dict.fromkeys(("split", "split_with_sizes", "tensor_split", "hsplit", "vsplit", "dsplit"), slice(1, None)),
     **dict.fromkeys(("chunk", "topk", "new_zeros", "new_ones", "new_empty"), slice(1, None)),
     **dict.fromkeys(("new_full", "pad", "_pack_padded_sequence", "_pad_packed_sequence"), slice(1, 2)),
     **dict.fromkeys(("linspace", "logspace"), slice(2, 3)),
     **{"full": slice(0, 1), "narrow": slice(3, 4)},
 }
+ALONE = {"where", "repeat_interleave", "one_hot"}  # have a shape from their values if there is no other argument
 GIVE_TO_PYTHON = {"apply_", "map_", "map2_"}
 COLLECTIONS = (tuple, list, set, frozenset)
 MASKS = (torch.bool, torch.uint8)
@@ -43,7 +43,7 @@ def told(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: An
     if name == "__getitem__":
         parts = args[1] if isinstance(args[1], tuple) else (args[1],)
         return [t for part in parts for t in tensors_in(part) if isinstance(part, slice) or t.dtype in MASKS]
-    alone = name in ("where", "repeat_interleave") and len(args) + len(kwargs) == 1
+    alone = name in ALONE and len(args) + len(kwargs) == 1
     if name in SHAPE_FROM and not alone:
         named = {key: value for key, value in kwargs.items() if key not in ("input", "fill_value")}
         return tensors_in((args[SHAPE_FROM[name]], named))

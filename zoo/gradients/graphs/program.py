@@ -1,4 +1,6 @@
+import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -76,7 +78,8 @@ class Run:
 
     def execute(self, program: Program, args: tuple[Any, ...]) -> None:
         """Run the program once."""
-        with torch.inference_mode(False), self.provenance:  # in inference mode torch does not tell what is written to
+        # In inference mode torch does not tell what is written to.
+        with torch.inference_mode(False), uncompiled(), self.provenance:
             program(self, *args)
         if not self.samples:
             raise ValueError("the program sampled nothing: there is no expectation to differentiate")
@@ -163,6 +166,11 @@ class Run:
                 f"{what} has shape {tuple(shape)}, which does not begin with the {self.batch_dims} batch dimensions "
                 f"{tuple(self.batch_shape or ())}"
             )
+
+
+def uncompiled() -> AbstractContextManager[Any]:
+    """Let compiled functions run as they were written, so that what they do is seen."""
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 def check_known(names: Iterable[str], runs: Iterable[Run]) -> None:

@@ -19,6 +19,7 @@ LIKE_THE_FIRST = {
     *("new_zeros", "new_ones", "new_empty", "new_full"),
 }
 ONE_BY_ONE = {"broadcast_tensors", "meshgrid", "atleast_1d", "atleast_2d", "atleast_3d"}  # a result views one argument
+WRITE_UNTOLD = {"batch_norm", "instance_norm"}  # to running statistics, without counting it
 UNSEEN = {"__dlpack__", "data_ptr", "storage", "untyped_storage", "share_memory_"}
 ARRAYS = {"numpy", "__array__"}
 
@@ -75,7 +76,7 @@ class Provenance(TorchFunctionMode):
             with untracked():
                 self.escaped |= self._of(told(name, args, kwargs, result))
                 for tensor, earlier in zip(given, before, strict=True):
-                    if state(tensor) != earlier:
+                    if state(tensor) != earlier or (name in WRITE_UNTOLD and not tensor.requires_grad):
                         self._mark(tensor, names)
                 self._mark_results(name, given, names, tensors_in(result))
         return result

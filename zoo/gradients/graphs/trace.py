@@ -105,7 +105,7 @@ class TracedRun(Run):
                 raise ValueError(f"sample {name!r} ({type(distribution).__name__}) has no pathwise gradient")
             return distribution.rsample(), True
         if self.draw is None:
-            return distribution.sample(), False
+            return distribution.sample().detach(), False
         value = torch.as_tensor(self.draw(name, distribution)).detach()
         with untracked():
             if not supported(distribution, value):

@@ -1,0 +1,162 @@
+"""The variance of a gradient, exact by enumeration, against published figures.
+
+All outcomes of all runs are traced in one pass, as elements of a batch with parameters of their own: the
+derivative with respect to an element's parameter is the estimate that its outcomes give.
+"""
+
+import pytest
+import torch
+from torch.distributions import Bernoulli, Independent, Normal
+
+from zoo.gradients import LeaveOneOut
+from zoo.gradients.graphs import expected_cost, trace
+
+pytestmark = pytest.mark.usefixtures("without_type_checks")  # for speed
+
+
+def number(value):
+    return torch.tensor(value, dtype=torch.float64)
+
+
+def bits_of(eta, count):
+    """Bits that share a logit, ``(batch, count)``."""
+    return Independent(Bernoulli(logits=eta[:, None].expand(-1, count)), 1)
+
+
+def tied_bits(target):
+    """The cost ``|x - target|²`` of bits that share a logit."""
+
+    def program(graph, eta):
+        x = graph.sample("x", bits_of(eta, len(target)))
+        graph.cost("f", ((x - number(target)) ** 2).sum(-1))
+
+    return program, len(target)
+
+
+def two_state_model():
+    """The negative ELBO of z ~ B(1/2), x | z ~ N(3z - 1, 1) at x = 1; the score itself, 0 on average, is left out."""
+
+    def program(graph, eta):
+        law = bits_of(eta, 1)
+        z = graph.sample("x", law)
+        log_joint = Normal(3 * z[:, 0] - 1, number(1.0)).log_prob(number(1.0)) + number(0.5).log()
+        graph.cost("f", law.log_prob(z).detach() - log_joint)
+
+    return program, 1
+
+
+def every(values, runs):
+    """All ways in which so many runs can go: ``(ways, runs)``, an index of a value each."""
+    return torch.cartesian_prod(*[torch.arange(values)] * runs).reshape(-1, runs)
+
+
+def mean_and_variance(model, eta, runs, baseline):
+    """Exact moments of the gradient that the mean over some runs gives."""
+    program, bits = model
+    x = torch.cartesian_prod(*[number([0.0, 1.0])] * bits).reshape(-1, bits)
+    together = x[every(len(x), runs)]  # (ways, runs, bits)
+    etas = torch.full((len(together),), eta, dtype=torch.float64, requires_grad=True)
+    draws = iter(together.unbind(1))
+    graph = trace(program, etas, batch_dims=1, num_samples=runs, draw=lambda *_: next(draws))
+    (gradient,) = torch.autograd.grad(graph.surrogate({} if baseline is None else {"x": baseline}), etas)
+    log_prob = sum(run.samples["x"].log_prob for run in graph.runs).detach()
+    probability = log_prob.exp()
+    mean = probability @ gradient
+    return mean.item(), (probability @ (gradient - mean) ** 2).item()
+
+
+def by_formula(model, eta, runs, leave_one_out):
+    """The same variance without a graph, from tables of costs and scores.
+
+    Plain: ``Var[f s] / K``. Leave-one-out: ``Var[1/(K-1) Σ_k (f_k - f̄) s_k]``.
+    """
+    program, bits = model
+    x = torch.cartesian_prod(*[number([0.0, 1.0])] * bits).reshape(-1, bits)
+    p = torch.sigmoid(number(eta))
+    probability = torch.where(x > 0, p, 1 - p).prod(-1)
+    f = trace(program, number([eta] * len(x)), batch_dims=1, draw=lambda *_: x).costs["f"]
+    s = (x - p).sum(-1)
+    if not leave_one_out:
+        return ((probability @ (f * s) ** 2 - (probability @ (f * s)) ** 2) / runs).item()
+    ways = every(len(x), runs)
+    estimate = ((f[ways] - f[ways].mean(1, keepdim=True)) * s[ways]).sum(1) / (runs - 1)
+    weight = probability[ways].prod(1)
+    return (weight @ estimate**2 - (weight @ estimate) ** 2).item()
+
+
+def assert_printed(value, printed):
+    """The value is the printed one, to all its digits."""
+    digits = len(printed.lstrip("-").split("e")[0].replace(".", "").lstrip("0"))
+    unit = 10.0 ** (float(f"{float(printed):e}".split("e")[1]) - digits + 1)
+    assert value == pytest.approx(float(printed), abs=0.51 * unit)
+
+
+ONE_BIT = tied_bits([0.499])
+COARSER_BIT = tied_bits([0.45])
+THREE_BITS = tied_bits([0.6, 0.51, 0.48])
+
+
+@pytest.mark.parametrize(
+    ("model", "eta", "runs", "gradient", "plain", "leave_one_out"),
+    [
+        # the toy of REBAR and RELAX
+        (ONE_BIT, 0.0, 1, "5.0e-4", "1.5625e-2", None),
+        (ONE_BIT, 0.0, 2, "5.0e-4", None, "2.5e-7"),
+        (ONE_BIT, 2.0, 1, "2.0999e-4", "6.52e-3", None),
+        (ONE_BIT, 2.0, 2, "2.0999e-4", None, "1.659e-7"),
+        (COARSER_BIT, 0.0, 1, "0.025", "1.594e-2", None),
+        (COARSER_BIT, 0.0, 2, "0.025", None, "6.25e-4"),
+        # the toy of Liu et al. and Kool et al.
+        (THREE_BITS, 0.0, 2, "-0.0450", "0.219", "0.00728"),
+        (THREE_BITS, 0.0, 3, "-0.0450", "0.146", "0.00320"),
+        (THREE_BITS, 0.0, 4, "-0.0450", "0.110", "0.00199"),
+        (THREE_BITS, -4.0, 2, "-0.0031793", "0.0168", "3.81e-4"),
+        (THREE_BITS, -4.0, 3, "-0.0031793", "0.0112", "2.46e-4"),
+        (THREE_BITS, -4.0, 4, "-0.0031793", "0.00839", "1.82e-4"),
+        # the comparison with Pyro
+        (two_state_model(), 0.3, 1, "-0.29335", "1.23", None),
+        (two_state_model(), 0.3, 4, "-0.29335", None, "0.0163"),
+    ],
+)
+def test_is_the_published_one(model, eta, runs, gradient, plain, leave_one_out):
+    for baseline, printed in ((None, plain), (LeaveOneOut(0), leave_one_out)):
+        if printed is not None:
+            mean, variance = mean_and_variance(model, eta, runs, baseline)
+            assert_printed(mean, gradient)
+            assert_printed(variance, printed)
+            formula = by_formula(model, eta, runs, leave_one_out=baseline is not None)
+            assert variance == pytest.approx(formula, rel=1e-9, abs=1e-15)
+
+
+def test_of_leave_one_out_over_four_runs_is_a_fifth_of_that_of_the_plain_mean_or_less():
+    _, plain = mean_and_variance(two_state_model(), 0.3, 4, None)
+    _, leave_one_out = mean_and_variance(two_state_model(), 0.3, 4, LeaveOneOut(0))
+    assert plain / leave_one_out == pytest.approx(18.9, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("sign", "everything", "printed"),
+    [(1.0, False, "1.498"), (1.0, True, "3.342"), (-1.0, False, "1.136"), (-1.0, True, "0.792")],
+)
+def test_with_downstream_costs_alone_may_be_lower_or_higher(sign, everything, printed):
+    """Of the fifth graph: a cost that was paid before may be dropped, which never biases but may go either way."""
+    x = torch.cartesian_prod(*[number([0.0, 1.0])] * 2)
+    theta = torch.full((4,), 0.7, dtype=torch.float64, requires_grad=True)
+
+    def program(graph, theta):
+        x1 = graph.sample("x1", Bernoulli(logits=theta + 1))
+        x2 = graph.sample("x2", Bernoulli(logits=theta * x1))
+        graph.cost("f1", 2 * x1 + (0 * x2 if everything else 0))
+        graph.cost("f2", sign * 3 * x2)
+
+    graph = trace(program, theta, batch_dims=1, draw=lambda name, _: x[:, ["x1", "x2"].index(name)])
+    (gradient,) = torch.autograd.grad(graph.surrogate(), theta)
+    probability = sum(sample.log_prob for sample in graph.runs[0].samples.values()).detach().exp()
+    assert_printed((probability @ (gradient - probability @ gradient) ** 2).item(), printed)
+
+
+def test_is_of_the_gradient_of_the_expected_cost():
+    program, _ = THREE_BITS
+    eta = number([0.0]).requires_grad_()
+    (gradient,) = torch.autograd.grad(expected_cost(program, eta, batch_dims=1), eta)
+    assert_printed(gradient.item(), "-0.0450")
