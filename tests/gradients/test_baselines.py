@@ -134,6 +134,15 @@ class TestNewBaseline:
     def test_gives_its_value_detached(self):
         assert not self.LastSum()(SIGNAL).value.requires_grad
 
+    def test_fits_its_own_prediction_to_the_signal(self):
+        class TooHighCostsMore(self.LastSum):
+            def fit(self, prediction, signal, context, mask):
+                excess = prediction - signal
+                return torch.where(excess > 0, 2 * excess, -excess).mean()
+
+        baseline = TooHighCostsMore()
+        assert [baseline(SIGNAL).loss.item() for _ in range(2)] == [3, pytest.approx(2 * (8 + 7 + 3) / 3)]
+
     def test_sees_nothing_behind_the_mask(self):
         baseline = self.LastSum()
         baseline(torch.tensor([1.0, torch.nan, 6.0]), mask=torch.tensor([True, False, True]))
@@ -147,10 +156,12 @@ class TestConstant:
     def test_is_the_same_number_everywhere(self):
         assert Constant(-2.5)(SIGNAL).value.tolist() == [-2.5, -2.5, -2.5]
 
-    def test_is_kept_in_the_state(self):
-        baseline = Constant(0.0)
-        baseline.load_state_dict(Constant(3.0).state_dict())
-        assert baseline(SIGNAL).value.tolist() == [3, 3, 3]
+    @pytest.mark.usefixtures("without_type_checks")
+    @pytest.mark.parametrize("start", [0.0, 0])
+    def test_is_kept_in_the_state(self, start):
+        baseline = Constant(start)
+        baseline.load_state_dict(Constant(3.5).state_dict())
+        assert baseline(SIGNAL).value.tolist() == [3.5, 3.5, 3.5]
 
 
 class TestMovingAverage:
@@ -169,6 +180,11 @@ class TestMovingAverage:
         baseline = MovingAverage()
         baseline(SIGNAL, mask=torch.tensor([True, False, True]))
         assert baseline(SIGNAL).value[0] == 3.5
+
+    def test_keeps_nine_tenths_of_the_past_unless_told(self):
+        baseline = MovingAverage()
+        values = [baseline(torch.full((2,), x)).value[0].item() for x in (10.0, 0.0, 0.0)]
+        assert values == pytest.approx([0, 10, 10 * 0.9 / 1.9])
 
     def test_forgets_all_but_the_last_batch_without_decay(self):
         baseline = MovingAverage(decay=0.0)
@@ -292,9 +308,10 @@ class TestLearned:
         with pytest.raises(ValueError, match=rf"must give shape \(3,\) or \(3, 1\), got \(3, {outputs}\)"):
             Learned(nn.Linear(2, outputs))(SIGNAL, self.context)
 
-    def test_refuses_a_context_of_another_batch(self):
+    @pytest.mark.parametrize("mask", [None, SIGNAL > 1], ids=["all valid", "masked"])
+    def test_refuses_a_context_of_another_batch(self, mask):
         with pytest.raises(ValueError, match=r"must give shape \(3,\) or \(3, 1\), got \(2, 1\)"):
-            Learned(nn.Linear(2, 1))(SIGNAL, self.context[:2])
+            Learned(nn.Linear(2, 1))(SIGNAL, self.context[:2], mask)
 
 
 class TestSum:

@@ -100,8 +100,17 @@ class TestMomentsOfDraws:
             ({"draws": 4, "parameters": [torch.zeros(1)]}, "all with requires_grad=True"),
             ({"draws": 4, "loss": lambda: torch.zeros(())}, "no loss has a gradient"),
             ({"draws": 4, "loss": lambda: torch.zeros(3)}, r"must have shape \(\), got \(3,\)"),
+            ({"draws": 4, "loss": lambda: 1.0}, "the loss must be a tensor, got float"),
+            ({"draws": 4, "loss": lambda: {"loss": torch.zeros(())}}, "the loss must be a tensor, got dict"),
+            ({"draws": 4, "parameters": nn.Linear(1, 1).named_parameters()}, "a parameter must be a tensor, got tuple"),
+            (
+                {"draws": 4, "parameters": torch.ones(3, requires_grad=True)},
+                "must be a list of tensors, got one Tensor",
+            ),
+            ({"draws": 4, "parameters": nn.Linear(1, 1)}, "must be a list of tensors, got one Linear"),
         ],
     )
+    @pytest.mark.usefixtures("without_type_checks")
     def test_of_what_makes_no_sense_are_an_error_in_one_sentence(self, parameters, options, sentence):
         call = {"loss": one_by_one(parameters), "parameters": parameters, **options}
         with pytest.raises(ValueError, match=sentence) as error:
@@ -201,6 +210,12 @@ class TestExactMoments:
             exact_moments([(probability[0], losses[0])], [eta])
         with pytest.raises(ValueError, match="sum to 2, not to 1"):
             exact_moments([(probability, losses)] * 2, [eta])
+
+    @pytest.mark.usefixtures("without_type_checks")
+    def test_of_a_loss_that_is_no_tensor_are_one_too(self, coin):
+        eta, probability, _ = coin
+        with pytest.raises(ValueError, match="the loss must be a tensor, got float"):
+            exact_moments([(probability[0], 0.5)], [eta])
 
     def test_of_losses_that_do_not_fit_the_probabilities_are_one_too(self, coin):
         eta, probability, losses = coin

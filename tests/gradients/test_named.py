@@ -5,6 +5,7 @@ from torch import nn
 from zoo.gradients import (
     BASELINES,
     Baseline,
+    Constant,
     Learned,
     LeaveOneOut,
     MovingAverage,
@@ -14,10 +15,15 @@ from zoo.gradients import (
 )
 
 
+def linear():
+    return nn.Linear(4, 1)
+
+
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
         ("none", Baseline),
+        ("0.5", Constant),
         ("moving_average", MovingAverage),
         ("leave_one_out", LeaveOneOut),
         ("learned", Learned),
@@ -25,30 +31,30 @@ from zoo.gradients import (
     ],
 )
 def test_a_name_stands_for_a_baseline(name, kind):
-    assert type(named_baseline(name, features=4, sample_dim=1)) is kind
+    assert type(named_baseline(name, net=linear, sample_dim=1)) is kind
 
 
 def test_the_learned_part_comes_before_leave_one_out():
-    baseline = named_baseline("learned_leave_one_out", features=4, sample_dim=1)
+    baseline = named_baseline("learned_leave_one_out", net=linear, sample_dim=1)
     assert [type(member) for member in baseline.members] == [Learned, LeaveOneOut]
 
 
 @pytest.mark.parametrize("name", BASELINES)
 def test_every_name_makes_a_baseline_that_works(name):
-    estimator = Reinforce(named_baseline(name, features=4, sample_dim=1))
+    estimator = Reinforce(named_baseline(name, net=linear, sample_dim=1))
     log_prob = torch.zeros(2, 3, 5, requires_grad=True)
     out = estimator(log_prob, torch.ones(3, 5), context=torch.ones(2, 3, 5, 4))
     assert out.loss.shape == (2, 3, 5)
 
 
 def test_the_arguments_arrive():
-    assert named_baseline("leave_one_out", features=4, sample_dim=2).dim == 2
-    assert named_baseline("moving_average", features=4, sample_dim=2, decay=0.5).mean.decay == 0.5
-    net = named_baseline("learned", features=4, sample_dim=2).net
-    assert isinstance(net, nn.Linear)
-    assert (net.in_features, net.out_features) == (4, 1)
+    assert named_baseline("leave_one_out", net=linear, sample_dim=2).dim == 2
+    assert named_baseline("moving_average", net=linear, sample_dim=2, decay=0.5).mean.decay == 0.5
+    assert named_baseline("0.5", net=linear, sample_dim=2).value == 0.5
+    net = linear()
+    assert named_baseline("learned", net=lambda: net, sample_dim=2).net is net
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones():
     with pytest.raises(ValueError, match=r"no baseline 'rloo'; choose one of none, moving_average, leave_one_out"):
-        named_baseline("rloo", features=4, sample_dim=1)
+        named_baseline("rloo", net=linear, sample_dim=1)

@@ -5,17 +5,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
 
 from zoo.gradients import (
     Baseline,
     Constant,
-    Learned,
     LeaveOneOut,
     MovingAverage,
     Reinforce,
     RunningScale,
-    Sum,
     score_function_loss,
 )
 
@@ -36,6 +33,9 @@ class TestScoreFunctionLoss:
     def test_is_log_prob_times_signal_minus_baseline(self):
         expected = [[-1.0, 2.0, 0.0], [1.0, -0.75, 12.0]]
         assert score_function_loss(LOG_PROB, SIGNAL, baseline=2.0).tolist() == expected
+
+    def test_compares_the_signal_with_nothing_unless_told(self):
+        assert torch.equal(score_function_loss(LOG_PROB, SIGNAL), LOG_PROB * SIGNAL)
 
     def test_has_the_advantage_as_its_gradient(self):
         log_prob = LOG_PROB.clone().requires_grad_()
@@ -77,6 +77,11 @@ class TestScoreFunctionLoss:
         expected = LOG_PROB.to(dtype) * (SIGNAL.to(dtype) - torch.as_tensor(baseline, dtype=dtype))
         assert loss.dtype == dtype
         assert torch.equal(loss, expected)
+
+    @pytest.mark.parametrize("baseline", [0.1, torch.tensor(0.1)])
+    def test_takes_a_number_to_where_log_prob_is(self, baseline):
+        elsewhere = LOG_PROB.to("meta"), SIGNAL.to("meta")
+        assert score_function_loss(*elsewhere, baseline).device == torch.device("meta")
 
     @pytest.mark.usefixtures("without_type_checks")
     @pytest.mark.parametrize("dtype", [torch.float32, torch.int64, torch.uint8])
@@ -173,6 +178,10 @@ class TestReinforce:
         for x in estimator(LOG_PROB.bfloat16(), SIGNAL):
             assert x.dtype == torch.bfloat16
 
+    def test_stays_in_half_precision_for_a_single_sample(self):
+        for x in Reinforce(Constant(1.0), RunningScale())(LOG_PROB[0, 0].bfloat16(), SIGNAL[0, 0]):
+            assert x.dtype == torch.bfloat16
+
     @given(shape_and_smaller_shape())
     def test_broadcasts_a_signal(self, shapes):
         shape, smaller = shapes
@@ -231,19 +240,19 @@ class TestReinforce:
 
 @pytest.mark.usefixtures("without_type_checks")
 @pytest.mark.parametrize("masked", [False, True])
-def test_compiles_into_one_graph_that_gives_the_same_numbers(masked):
-    baseline = Sum(MovingAverage(), Learned(nn.Linear(3, 1)), LeaveOneOut(1), Constant(0.5))
-    eager = Reinforce(baseline, RunningScale(), maximize=True)
+@pytest.mark.parametrize("baseline", ["moving average", "learned", "nested"], indirect=True)
+def test_compiles_into_one_graph_that_gives_the_same_numbers(baseline, masked):
+    eager = Reinforce(baseline, RunningScale(), maximize=True).double()
     compiled = copy.deepcopy(eager)
     torch.compiler.reset()
     graph = torch.compile(compiled, backend="aot_eager", fullgraph=True)
     for seed in range(3):
         torch.manual_seed(seed)
-        signal, context = torch.randn(2, 3, 4), torch.randn(2, 3, 4, 3)
+        signal, context = (torch.randn(2, 3, 4, *features, dtype=torch.float64) for features in ((), (3,)))
         mask = signal > 0 if masked else None
         results = []
         for estimator in (eager, graph):
-            log_prob = torch.zeros(2, 3, 4, requires_grad=True)
+            log_prob = torch.zeros_like(signal, requires_grad=True)
             out = estimator(log_prob, signal, context, mask)
             (out.loss.sum() + out.baseline_loss).backward()
             results.append((*out, log_prob.grad, *(x.grad for x in estimator.parameters())))

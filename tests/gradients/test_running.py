@@ -27,6 +27,10 @@ class TestMaskedMean:
         assert masked_mean(x, torch.tensor([[True, True], [False, False]])) == 3
         assert masked_mean(x[:1], None) == 3
 
+    def test_of_one_element_is_that_element(self):
+        assert masked_mean(torch.tensor([3.0]), None) == 3
+        assert masked_mean(torch.tensor([torch.nan, 3.0]), torch.tensor([False, True])) == 3
+
     def test_is_zero_where_there_are_none(self):
         assert masked_mean(torch.tensor([torch.nan]), torch.tensor([False])) == 0
         assert masked_mean(torch.zeros(0), None) == 0
@@ -61,6 +65,21 @@ class TestRunningMean:
         mean.update(torch.ones(2, requires_grad=True))
         assert not mean.value.requires_grad
 
+    def test_leaves_the_value_that_was_used_as_it_was(self):
+        """A compiled backward pass computes with what the buffers held before they learned."""
+        mean = RunningMean(0.9)
+        buffers = list(mean.buffers())
+        mean.update(torch.ones(2))
+        assert mean.value == 1
+        assert all(buffer == 0 for buffer in buffers)
+
+    @pytest.mark.filterwarnings("ignore:There is a performance drop")
+    def test_refuses_to_learn_under_vmap(self):
+        mean = RunningMean(0.9)
+        with pytest.raises(RuntimeError, match="vmap"):
+            torch.func.vmap(mean.update)(torch.ones(5, 2))
+        assert mean.value == 0
+
     @pytest.mark.parametrize("decay", [-0.1, 1.0])
     def test_refuses_a_decay_that_is_no_weight(self, decay):
         with pytest.raises(ValueError, match=rf"decay must lie in \[0, 1\), got {decay}"):
@@ -89,6 +108,12 @@ class TestRunningScale:
             scale = RunningScale()
             scale.update(advantage)
             assert scale.value == 1
+
+    def test_keeps_nine_tenths_of_the_past_unless_told(self):
+        scale = RunningScale()
+        for x in (10.0, 0.0):
+            scale.update(torch.tensor([-x, x]))
+        assert scale.value.item() == pytest.approx((100 * 0.9 / 1.9) ** 0.5)
 
     def test_leaves_out_what_is_masked(self):
         scale = RunningScale()

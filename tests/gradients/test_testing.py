@@ -6,11 +6,12 @@ import math
 import pytest
 import torch
 from torch import nn
-from torch.distributions import Bernoulli, Categorical, Independent, Normal, OneHotCategorical, Uniform
+from torch.distributions import Bernoulli, Binomial, Categorical, Independent, Normal, OneHotCategorical, Uniform
 
 from zoo.gradients import Baseline, Constant, LeaveOneOut, MovingAverage, Reinforce
 from zoo.gradients.graphs import Pathwise, expected_cost, trace
-from zoo.gradients.moments import GradientMoments, Moments
+from zoo.gradients.moments import sampled_moments
+from zoo.gradients.spread import Spread
 from zoo.gradients.testing import check_unbiased, judge
 
 
@@ -163,6 +164,25 @@ class TestWhatIsRightPasses:
 
         check_unbiased(traced(num_samples=2), masked, theta).raise_if_biased()
 
+    def test_where_a_variable_is_known_to_the_estimator_alone_or_absent_from_some_runs(self, eta):
+        def sometimes(graph, theta):
+            cost = theta**2
+            if graph.sample("z", Bernoulli(logits=theta)):
+                cost = cost + graph.sample("x", Normal(theta, 1.0))
+            graph.cost("f", cost)
+
+        def with_noise(program, theta, *, draw):
+            return traced()(program, theta, draw=draw) + theta * draw("e", Normal(torch.zeros(()), 1.0))
+
+        check_unbiased(with_noise, sometimes, eta, quadrature={"x": 2, "e": 2}).raise_if_biased()
+
+    def test_where_there_is_nothing_in_a_variable(self, theta):
+        def program(graph, theta):
+            x = graph.sample("x", Bernoulli(logits=theta[:0]))
+            graph.cost("f", x.sum() + theta[0] ** 2)
+
+        check_unbiased(traced(), program, theta).raise_if_biased()
+
     def test_in_a_batch(self, theta):
         def batch(graph, theta):
             graph.cost("f", graph.sample("x", Bernoulli(logits=theta)) * theta**2)
@@ -272,6 +292,19 @@ class TestContinuousNoise:
         check = check_unbiased(by_noise, gaussian, eta, quadrature={"x": 8, "noise": 8})
         assert check.unbiased == (factor == 1)
 
+    @pytest.mark.parametrize("factor", [1.0, 1.1])
+    def test_of_a_program_with_a_kink_is_split_there_on_both_sides(self, eta, factor):
+        def step(graph, theta):
+            graph.cost("f", (graph.sample("x", Normal(theta, 1.0)) > 0.1).double())
+
+        def estimator(*args, draw):
+            return factor * traced(num_samples=2, baselines={"x": LeaveOneOut(0)})(*args, draw=draw)
+
+        check = check_unbiased(estimator, step, eta, quadrature={"x": 32}, kinks={"x": [0.1]})
+        assert check.unbiased == (factor == 1)
+        truth = Normal(0.0, 1.0).log_prob(eta - 0.1).exp().item()
+        assert check.moments.total.mean.item() == pytest.approx(factor * truth, abs=1e-9)
+
     def test_is_integrated_for_each_sample(self, eta):
         leave_one_out = traced(num_samples=2, baselines={"x": LeaveOneOut(0)})
         check_unbiased(leave_one_out, gaussian, eta, quadrature={"x": 8}).raise_if_biased()
@@ -362,14 +395,31 @@ class TestMoments:
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
 
 
+def judged(spread, truth, false_alarm=0.1):
+    """Judge gradients of parameters that were drawn."""
+    moments = sampled_moments(spread, [torch.zeros_like(truth)])
+    return judge(moments, spread.skewness, truth, false_alarm, None)
+
+
 def gaussian_toy(repeats, draws, bias):
-    """Moments of estimates of three parameters with Gaussian noise, whose exact gradient is 0, many times over."""
+    """Estimates of three parameters with Gaussian noise, whose exact gradient is 0, many times over."""
     scale = torch.tensor([1.0, 10.0, 0.1], dtype=torch.float64)
     for _ in range(repeats):
-        drawn = (torch.randn(draws, 3, dtype=torch.float64) + bias) * scale
-        variance = drawn.var(0)
-        moments = Moments(drawn.mean(0), variance, (variance / draws).sqrt())
-        yield judge(GradientMoments((moments,), moments), torch.zeros(3).double(), False, 0.1, None)
+        spread = Spread()
+        spread.add((torch.randn(draws, 3, dtype=torch.float64) + bias) * scale, torch.ones(draws, dtype=torch.float64))
+        yield judged(spread, torch.zeros(3, dtype=torch.float64))
+
+
+class RareGradients:
+    """Spread of gradients that are 1e4 in 1, 2, …, all but one of the draws, else 0; an element for each number."""
+
+    def __init__(self, draws):
+        self.weight = draws
+        self.counts = torch.arange(1, draws, dtype=torch.float64)
+        p = self.counts / draws
+        self.mean = 1e4 * p
+        self.squares = 1e8 * draws * p * (1 - p)
+        self.skewness = (1 - 2 * p) / (draws * p * (1 - p)).sqrt()
 
 
 @pytest.mark.usefixtures("without_type_checks")
@@ -393,6 +443,48 @@ class TestSampling:
         )  # 5 σ of a variance's estimate
         found = sum((check.bias.abs() > check.threshold)[0].item() for check in gaussian_toy(4000, 1000, bias))
         assert found / 4000 == pytest.approx(0.95, abs=4.9 * math.sqrt(0.95 * 0.05 / 4000))
+
+    @pytest.mark.parametrize("expected_count", [0.1, 1, 3, 10, 30, 100, 300, 500])
+    @pytest.mark.parametrize("false_alarm", [1e-2, 1e-6])
+    def test_keeps_the_false_alarm_rate_for_gradients_that_are_rare(self, expected_count, false_alarm):
+        """Exactly, by the binomial law of how often there is one; with no skewness taken in, it would not."""
+        draws = 1000
+        p = torch.tensor(expected_count / draws, dtype=torch.float64)
+        rare = RareGradients(draws)
+        probability = Binomial(draws, probs=p).log_prob(rare.counts).exp()
+        truth = (1e4 * p).expand(draws - 1)
+        check = judged(rare, truth, false_alarm * (draws - 1))  # which Bonferroni takes back
+        called_biased = check.bias.abs() > check.threshold
+        assert probability[called_biased].sum() < 1.1 * false_alarm
+        assert called_biased.any()
+        if (expected_count, false_alarm) == (30, 1e-6):
+            rare.skewness = torch.zeros_like(rare.skewness)
+            check = judged(rare, truth, false_alarm * (draws - 1))
+            assert probability[check.bias.abs() > check.threshold].sum() > 10 * false_alarm
+
+    def test_of_rare_gradients_finds_a_bias_if_it_is_gross(self):
+        def rare(graph, theta):
+            graph.cost("f", 1e4 * graph.sample("x", Bernoulli(logits=theta - 5)))
+
+        def of_the_wrong_sign(*args, draw):
+            return -traced()(*args, draw=draw)
+
+        theta = torch.zeros((), dtype=torch.float64, requires_grad=True)
+        assert check_unbiased(traced(), rare, theta, draws=4000)
+        assert not check_unbiased(of_the_wrong_sign, rare, theta, draws=4000)
+
+    def test_of_gradients_too_rare_to_be_drawn_says_that_it_knows_nothing(self):
+        def rare(graph, theta):
+            graph.cost("f", 1e4 * graph.sample("x", Bernoulli(logits=theta - 16)))
+
+        theta = torch.zeros((), dtype=torch.float64, requires_grad=True)
+        with pytest.raises(
+            ValueError, match=r"in element 0 no draw of the gradient varied, .* or the exact check"
+        ) as e:
+            check_unbiased(traced(), rare, theta, draws=1000)
+        assert "\n" not in str(e.value)
+        assert check_unbiased(traced(), rare, theta, draws=1000, tolerance=1.0)
+        assert check_unbiased(traced(), rare, theta)
 
     @pytest.mark.parametrize(
         "estimator", [traced(), traced(estimators={"x": Pathwise()})], ids=["score function", "pathwise"]
@@ -480,7 +572,7 @@ class TestWhatCannotBeChecked:
         ("estimator", "options", "sentence"),
         [
             (traced(), {"false_alarm": 0.0}, "false_alarm must lie between 0 and 1, got 0"),
-            (traced(), {"draws": 10}, "a z-test needs at least 1000 draws .* got 10"),
+            (traced(), {"draws": 10}, "a z-test needs at least 1000 draws, got 10"),
             (traced(), {"kinks": {"u": [0.5]}}, "kinks of 'u' need a number of nodes too"),
             (lambda *args, draw: torch.ones(3), {}, "the estimator must give a scalar, got shape .3,."),
             (lambda *args, draw: torch.ones(3), {"draws": 1000}, "the estimator must give a scalar, got shape .3,."),
@@ -488,8 +580,23 @@ class TestWhatCannotBeChecked:
             (
                 lambda *args, draw: draw("e", Normal(0.0, 1.0)),
                 {},
-                "'e' .Normal., drawn by the estimator, cannot be enum",
+                "of what the estimator draws, sample 'e' .Normal. is continuous .* quadrature={'e': 32}; or test the",
             ),
+            (traced(), {"quadrature": {"typo": 3}}, "there is no sample 'typo' to integrate; there are 'x'"),
+            (
+                traced(),
+                {"quadrature": {"typo": 3}, "kinks": {"typo": [0.0]}, "draws": 1000},
+                "there is no sample 'typo' to integrate; there are 'x'",
+            ),
+            (traced(), {"limit": 7}, "'x' alone has 8 outcomes, and the limit is 7; a higher one can be given: limit="),
+            (traced(num_samples=2), {"limit": 63}, "there are more than 63 outcomes: .* 8 .x. · 8 .x.; give a higher"),
+            (
+                lambda *args, draw: draw("u", Bernoulli(torch.full((20,), 0.5))).sum(),
+                {},
+                "'u' alone has 1048576 outcomes, and the limit is 100000; give a higher one, limit=..., or test the",
+            ),
+            (lambda *args, draw: 1.0, {}, "what the estimator gives must be a tensor, got float"),
+            (lambda *args, draw: {"loss": 1.0}, {"draws": 1000}, "what the estimator gives must be a tensor, got dict"),
             (by_hand(warm(MovingAverage())), {}, "does not repeat itself .* it keeps a state"),
             (sometimes_more, {}, "does not repeat itself .* it keeps a state"),
             (own_bit, {}, "does not repeat itself .* its random numbers do not come from draw"),

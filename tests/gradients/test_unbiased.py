@@ -144,6 +144,13 @@ class TestThePlantedMistakeIsFound:
         first_cost_only = two_steps("to go")
         assert bias(first_cost_only, lambda draw: (draw.log_prob[1:] * draw.signal[1:]).sum() / 2) > 1e-2
 
+    def test_in_a_downstream_cost_that_is_dropped(self, two_steps):
+        def with_its_own_cost_alone(draw):
+            own = torch.cat([draw.signal[:1] - draw.signal[1:], draw.signal[1:]])
+            return Reinforce()(draw.log_prob, own).loss.sum() / 2
+
+        assert bias(two_steps("to go"), with_its_own_cost_alone) > 1e-2
+
     def test_in_a_mask_that_is_forgotten(self, one_step):
         problem = one_step(MASK)
         assert bias(problem, lambda draw: Reinforce()(draw.log_prob, draw.signal).loss.mean()) > 1e-2

@@ -119,7 +119,7 @@ class RecurrentAttention(pl.LightningModule):
         self.reinforce = Reinforce(
             named_baseline(
                 estimator["baseline"],
-                features=256,
+                net=lambda: nn.Linear(256, 1),
                 sample_dim=1,
                 decay=estimator.get("decay", 0.9),
             ),

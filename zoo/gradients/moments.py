@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
+from zoo.gradients.spread import Spread, check_tensor, differentiable, spread_of_gradients
+
 
 class Moments(NamedTuple):
     """Mean and spread of something random; element by element, if it has several."""
@@ -56,8 +58,8 @@ def gradient_moments(
         modules: whose buffers are the same at each call and afterwards: of baselines that learn while they are used.
 
     Raises:
-        ValueError: there are fewer than 2 draws, or they are no multiple of ``at_once``; the losses have another shape,
-            or no gradient; there are no parameters, or one that needs no gradient.
+        ValueError: there are fewer than 2 draws, or they are no multiple of ``at_once``; the loss is no tensor, or has
+            another shape, or no gradient; there are no parameters, or one that needs no gradient or is no tensor.
 
     Example:
         >>> theta = torch.tensor(0.0, requires_grad=True)
@@ -65,24 +67,40 @@ def gradient_moments(
         >>> 0.8 < moments.total.variance.item() < 1.2
         True
     """
+    parameters = differentiable(parameters)
+    return sampled_moments(spread_of_draws(loss, parameters, draws, at_once, modules), parameters)
+
+
+def spread_of_draws(
+    loss: Callable[[], Tensor],
+    parameters: Sequence[Tensor],
+    draws: int,
+    at_once: int = 1,
+    modules: Iterable[nn.Module] = (),
+) -> Spread:
+    """Spread of a random loss's gradient over so many draws. See ``gradient_moments``."""
     if at_once < 1 or draws < 2 or draws % at_once:
         raise ValueError(f"draws must be at least 2, and a multiple of at_once={at_once}, got {draws}")
-
-    modules = list(modules)
+    modules, expected = list(modules), () if at_once == 1 else (at_once,)
 
     def weighed() -> Iterator[tuple[Tensor, Tensor]]:
         for _ in range(draws // at_once):
             with keep_buffers(modules):
                 losses = loss()
-            if losses.shape != (expected := () if at_once == 1 else (at_once,)):
+            check_tensor("the loss", losses)
+            if losses.shape != expected:
                 raise ValueError(
                     f"with at_once={at_once} the loss must have shape {expected}, got {tuple(losses.shape)}"
                 )
             yield torch.ones_like(losses), losses
 
-    spread, parameters = spread_of_gradients(weighed(), parameters)
-    variance = spread.squares / (draws - 1)
-    return by_parameter(spread.mean, variance, (variance / draws).sqrt(), parameters)
+    return spread_of_gradients(weighed(), parameters)
+
+
+def sampled_moments(spread: Spread, parameters: Sequence[Tensor]) -> GradientMoments:
+    """Moments of what was drawn, with as many draws as there is weight."""
+    variance = spread.squares / (spread.weight - 1)
+    return by_parameter(spread.mean, variance, (variance / spread.weight).sqrt(), parameters)
 
 
 def exact_moments(outcomes: Iterable[tuple[Tensor, Tensor]], parameters: Iterable[Tensor]) -> GradientMoments:
@@ -107,7 +125,8 @@ def exact_moments(outcomes: Iterable[tuple[Tensor, Tensor]], parameters: Iterabl
         >>> exact_moments([(log_prob.exp(), log_prob * 4 * x)], [theta]).total
         Moments(mean=tensor(1.), variance=tensor(1.), standard_error=tensor(0.))
     """
-    spread, parameters = spread_of_gradients(outcomes, parameters)
+    parameters = differentiable(parameters)
+    spread = spread_of_gradients(outcomes, parameters)
     if not abs(spread.weight - 1) < 1e-4:
         raise ValueError(
             f"the probabilities sum to {spread.weight:.6g}, not to 1: an outcome is missing or was counted twice"
@@ -154,68 +173,6 @@ def optimal_baseline(
     weight, square = weight[possible].to(score.dtype), score[possible] ** 2
     information = torch.tensordot(weight, square, 1)
     return torch.tensordot(weight * signal[possible], square, 1) / torch.where(information > 0, information, 1)
-
-
-class Spread:
-    """Weighted mean of vectors, and weighted sum of their squared deviations from it, as they arrive in groups.
-
-    Chan, Golub & LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979.
-    """
-
-    def __init__(self) -> None:
-        self.weight = 0.0
-        self.mean = torch.zeros(())
-        self.squares = torch.zeros(())
-
-    def add(self, vectors: Float[Tensor, "group size"], weights: Float[Tensor, " group"]) -> None:
-        """Take in a group."""
-        weight = weights.sum().item()
-        mean = weights @ vectors / weight
-        step, share = mean - self.mean, weight / (self.weight + weight)
-        self.squares = self.squares + weights @ (vectors - mean) ** 2 + self.weight * share * step**2
-        self.mean = self.mean + share * step
-        self.weight += weight
-
-
-def spread_of_gradients(
-    weighed: Iterable[tuple[Tensor, Tensor]], parameters: Iterable[Tensor]
-) -> tuple[Spread, list[Tensor]]:
-    """Take in the gradients of weighed losses; give the parameters back as a list."""
-    parameters, spread, reached = list(parameters), Spread(), False
-    if not parameters or not all(parameter.requires_grad for parameter in parameters):
-        raise ValueError("there must be parameters to differentiate with respect to, all with requires_grad=True")
-    for weights, losses in weighed:
-        if losses.shape != weights.shape or losses.ndim > 1:
-            raise ValueError(
-                f"losses of shape {tuple(losses.shape)} do not fit weights of shape {tuple(weights.shape)}"
-            )
-        reached = reached or losses.requires_grad
-        possible = weights.detach() > 0  # the gradient of what is impossible need not be a number
-        if possible.any():
-            gradients = gradients_of(losses[possible].flatten(), parameters)
-            spread.add(gradients, weights.detach()[possible].flatten().to(gradients))
-    if not reached:
-        raise ValueError("no loss has a gradient: it was detached, or computed without the parameters")
-    return spread, parameters
-
-
-def gradients_of(losses: Float[Tensor, " group"], parameters: Sequence[Tensor]) -> Float[Tensor, "group size"]:
-    """Gradient of each loss, over all parameters; 0 where none reaches one."""
-    found: Sequence[Tensor | None] = [None] * len(parameters)
-    if losses.requires_grad:
-        each = torch.eye(len(losses), dtype=losses.dtype, device=losses.device)
-        if len(losses) == 1:  # spares those losses that vmap cannot follow
-            found = torch.autograd.grad(losses, parameters, each[0], retain_graph=True, allow_unused=True)
-        else:
-            found = torch.autograd.grad(
-                losses, parameters, each, retain_graph=True, allow_unused=True, is_grads_batched=True
-            )
-    rows = [
-        parameter.new_zeros(len(losses), parameter.numel()) if gradient is None else gradient.reshape(len(losses), -1)
-        for gradient, parameter in zip(found, parameters, strict=True)
-    ]
-    gradients = torch.cat(rows, dim=1).detach()
-    return gradients.to(torch.promote_types(gradients.dtype, torch.float32))  # half precision cannot hold the squares
 
 
 def by_parameter(mean: Tensor, variance: Tensor, error: Tensor, parameters: Sequence[Tensor]) -> GradientMoments:

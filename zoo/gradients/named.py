@@ -1,17 +1,20 @@
+from collections.abc import Callable
+
 from torch import nn
 
-from zoo.gradients.baselines import Baseline, Learned, LeaveOneOut, MovingAverage, Sum
+from zoo.gradients.baselines import Baseline, Constant, Learned, LeaveOneOut, MovingAverage, Sum
 
 BASELINES = ("none", "moving_average", "leave_one_out", "learned", "learned_leave_one_out")
 
 
-def named_baseline(name: str, *, features: int, sample_dim: int, decay: float = 0.9) -> Baseline:
+def named_baseline(name: str, *, net: Callable[[], nn.Module], sample_dim: int, decay: float = 0.9) -> Baseline:
     """Make a baseline from its name, as configurations give it.
 
     Args:
-        name: one of ``none``, ``moving_average``, ``leave_one_out``, ``learned`` (a linear function of the
-            context), ``learned_leave_one_out`` (the former, and what it leaves over by leave-one-out).
-        features: size of the context's last dimension.
+        name: one of ``none``, ``moving_average``, ``leave_one_out``, ``learned`` (a network's guess from the
+            context), ``learned_leave_one_out`` (the former, and what it leaves over by leave-one-out); or a number, for
+            a constant.
+        net: makes the network; see ``Learned``.
         sample_dim: dimension of ``log_prob`` that holds independent samples of the same input.
         decay: weight of the past in a moving average.
 
@@ -19,7 +22,7 @@ def named_baseline(name: str, *, features: int, sample_dim: int, decay: float = 
         ValueError: no baseline has that name.
 
     Example:
-        >>> named_baseline("leave_one_out", features=256, sample_dim=1)
+        >>> named_baseline("leave_one_out", net=lambda: nn.Linear(256, 1), sample_dim=1)
         LeaveOneOut()
     """
     match name:
@@ -30,7 +33,11 @@ def named_baseline(name: str, *, features: int, sample_dim: int, decay: float = 
         case "leave_one_out":
             return LeaveOneOut(sample_dim)
         case "learned":
-            return Learned(nn.Linear(features, 1))
+            return Learned(net())
         case "learned_leave_one_out":
-            return Sum(Learned(nn.Linear(features, 1)), LeaveOneOut(sample_dim))
-    raise ValueError(f"there is no baseline {name!r}; choose one of {', '.join(BASELINES)}")
+            return Sum(Learned(net()), LeaveOneOut(sample_dim))
+    try:
+        return Constant(float(name))
+    except ValueError:
+        known = ", ".join(BASELINES)
+        raise ValueError(f"there is no baseline {name!r}; choose one of {known}, or a number") from None

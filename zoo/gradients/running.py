@@ -66,8 +66,9 @@ class RunningMean(nn.Module):
             torch.distributed.all_reduce(sum_and_count)
         total, count = sum_and_count
         step = (1 - self.decay) * (count > 0).to(count.dtype)
-        self.total.lerp_(total / count.clamp(min=1), step)
-        self.weight.lerp_(torch.ones_like(self.weight), step)
+        # Copies, as a compiled backward pass may still read the value that was used; vmap refuses to write to them.
+        self.total = self.total.clone().lerp_(total / count.clamp(min=1), step)
+        self.weight = self.weight.clone().lerp_(torch.ones_like(self.weight), step)
 
 
 class RunningScale(nn.Module):

@@ -1,39 +1,40 @@
-import functools
-import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, Uniform
+from torch.distributions import Distribution
 
-from zoo.gradients.graphs import expected_cost
-from zoo.gradients.graphs.enumeration import LIMIT, over, quadrature_rule
-from zoo.gradients.graphs.program import Program, supported
+from zoo.gradients.graphs.enumeration import LIMIT, expectation, outcomes_by
+from zoo.gradients.graphs.program import Program
 from zoo.gradients.graphs.provenance import tensors_in
-from zoo.gradients.moments import GradientMoments, exact_moments, gradient_moments, gradients_of, keep_buffers
+from zoo.gradients.graphs.quadrature import Quadrature
+from zoo.gradients.moments import GradientMoments, keep_buffers, sampled_moments, spread_of_draws
+from zoo.gradients.replays import Draw, moments_of_replays
+from zoo.gradients.spread import check_tensor, gradients_of
 
-Draw = Callable[[str, Distribution], Tensor]
 Estimator = Callable[..., Tensor]
 """``estimator(program, *args, draw=draw)`` gives a scalar whose gradient is the estimate. All that is random it asks
 from ``draw(name, distribution)``."""
-Choices = Callable[[str, Distribution], tuple[Tensor, Tensor]]
 
 POWER = 0.95
 FEWEST_DRAWS = 1000
-SAMPLE = "test the estimator by sampling: draws=10_000"
-UNREPEATABLE = (
-    "the estimator does not repeat itself when it is given the same values: it keeps a state (name its modules: "
-    f"modules=[...]), or its random numbers do not come from draw ({SAMPLE})"
-)
 
 
 class BiasCheck(NamedTuple):
     """What was found out about an estimator's bias. True where no bias was found.
 
     The vectors have an element for each number in the parameters, in their order.
+
+    Example:
+        >>> def coin(graph, theta):
+        ...     graph.cost("f", graph.sample("x", torch.distributions.Bernoulli(logits=theta)))
+        >>> theta = torch.tensor(0.0, requires_grad=True)
+        >>> check = check_unbiased(lambda program, theta, draw: theta / 2, coin, theta)
+        >>> check.bias, check.unbiased  # 1/2 - p (1 - p)
+        (tensor([0.2500], dtype=torch.float64), False)
     """
 
     bias: Float[Tensor, " parameters"]
@@ -67,7 +68,11 @@ class BiasCheck(NamedTuple):
         return f"{finding}: {size}, p = {self.p_value:.3g}; {found}"
 
     def raise_if_biased(self) -> None:
-        """Raise an ``AssertionError`` with a sentence, if a bias was found."""
+        """Say in a sentence what is wrong, if something is.
+
+        Raises:
+            AssertionError: a bias was found.
+        """
         if not self.unbiased:
             raise AssertionError(str(self))
 
@@ -83,12 +88,17 @@ def check_unbiased(
     false_alarm: float = 1e-6,
     tolerance: float | None = None,
     modules: Iterable[nn.Module] = (),
+    limit: int = LIMIT,
 ) -> BiasCheck:
     """Tell whether an estimator's expected gradient is the exact gradient of a program's expected cost.
 
     Exact, ``|Σ_u p(u) g(u) - ∇ E[f]| ≤ tolerance``, by running the estimator on every outcome ``u`` of all that it
     draws. Or, with ``draws``, a z-test, ``|ḡ - ∇ E[f]| ≤ z · sqrt(Var[g] / n)``, with Bonferroni's ``z`` for the number
-    of parameters. It takes the mean for normal; gradients that are seldom not 0 need many draws.
+    of parameters. It takes the mean for normal.
+
+    Where few large values make up a gradient, its variance is seen too small whenever its mean is. The threshold is
+    therefore widened by the skewness ``s`` of the mean, to ``z (z s / 2 + sqrt(1 + (z s / 2)²))`` standard errors,
+    right for a gradient that is seldom not 0. Of values never drawn it knows nothing.
 
     Args:
         estimator: called as ``estimator(program, *args, draw=draw)``. It gives a scalar whose gradient is the estimate,
@@ -98,20 +108,20 @@ def check_unbiased(
         args: of the program. Those that need a gradient, and the parameters of those that are modules, are what is
             differentiated with respect to. Double precision is best.
         batch_dims: as in ``expected_cost``.
-        quadrature: number of nodes for each continuous variable, of the program or of the estimator's own noise. See
-            ``expected_cost``.
-        kinks: values at which the estimator is not smooth, for continuous variables; the quadrature, Gauss–Legendre
-            over the quantiles, is split there.
-        draws: number of gradients to draw for a z-test; None for the exact check.
+        quadrature: as in ``expected_cost``, for variables of the program and of the estimator's own noise.
+        kinks: values of such variables at which the program or the estimator is not smooth. See ``expected_cost``.
+        draws: number of gradients to draw for a z-test; None for the exact check. Each takes a run of the estimator,
+            milliseconds if it traces: to average many samples in each is faster than many draws.
         false_alarm: how often the z-test may call an unbiased estimator biased.
         tolerance: for rounding, a fraction of 1 + the gradients' root mean square; None for 1e-9 in double precision,
             1e-5 in single.
         modules: whose buffers are to be the same at each run, and afterwards: of baselines that learn while they
             are used.
+        limit: most outcomes of the program, and of the estimator.
 
     Raises:
-        ValueError: nothing can be differentiated, the estimator does not repeat itself when given the same values, the
-            options make no sense; or as ``expected_cost``, of the program and of what the estimator draws.
+        ValueError: nothing can be differentiated; the estimator gives no scalar, or does not repeat itself; options
+            make no sense; the z-test has no spread to go by; or as ``expected_cost``, of program and estimator.
 
     Example:
         >>> from zoo.gradients.graphs import trace
@@ -123,166 +133,61 @@ def check_unbiased(
         >>> theta = torch.zeros((), dtype=torch.double, requires_grad=True)
         >>> check_unbiased(estimator, program, theta).unbiased
         True
-        >>> halved = check_unbiased(lambda *args, draw: estimator(*args, draw=draw) / 2, program, theta)
-        >>> print(halved)
+        >>> print(check_unbiased(lambda *args, draw: estimator(*args, draw=draw) / 2, program, theta))
         the estimator is biased: the expected gradient is off by -0.0125 in element 0; 1.06e-09 is tolerated
     """
     if not 0 < false_alarm < 1:
         raise ValueError(f"false_alarm must lie between 0 and 1, got {false_alarm}")
     if draws is not None and draws < FEWEST_DRAWS:
-        raise ValueError(f"a z-test needs at least {FEWEST_DRAWS} draws for their mean to be normal, got {draws}")
-    quadrature, kinks = quadrature or {}, kinks or {}
-    if unruled := sorted(kinks.keys() - quadrature.keys()):
-        raise ValueError(f"kinks of {unruled[0]!r} need a number of nodes too: quadrature={{{unruled[0]!r}: 16}}")
-    parameters = parameters_in(args)
-    expected = expected_cost(program, *args, batch_dims=batch_dims, quadrature=quadrature)
-    (truth,) = gradients_of(expected[None], parameters)
+        raise ValueError(f"a z-test needs at least {FEWEST_DRAWS} draws, got {draws}")
+    parameters, rules = parameters_in(args), Quadrature(quadrature, kinks)
+    (truth,) = gradients_of(expectation(outcomes_by(rules, program, args, batch_dims, limit))[None], parameters)
     stateful = [*modules, *(x for x in (estimator, *args) if isinstance(x, nn.Module))]
 
     def estimate(draw: Draw) -> Tensor:
         with keep_buffers(stateful):
             surrogate = estimator(program, *args, draw=draw)
+        check_tensor("what the estimator gives", surrogate)
         if surrogate.ndim:
             raise ValueError(f"the estimator must give a scalar, got shape {tuple(surrogate.shape)}")
         return surrogate
 
+    def sample(name: str, distribution: Distribution) -> Tensor:
+        rules.met.add(name)
+        return distribution.sample()
+
     if draws is None:
-        choices = functools.partial(possible_values, quadrature=quadrature, kinks=kinks)
-        moments = moments_of_replays(estimate, choices, parameters)
+        moments, skewness = moments_of_replays(estimate, rules, parameters, limit), None
     else:
-        moments = gradient_moments(lambda: estimate(lambda _, law: law.sample()), parameters, draws)
-    return judge(moments, truth, draws is None, false_alarm, tolerance)
+        spread = spread_of_draws(lambda: estimate(sample), parameters, draws)
+        moments, skewness = sampled_moments(spread, parameters), spread.skewness
+    rules.check_met()
+    return judge(moments, skewness, truth, false_alarm, tolerance)
 
 
 def judge(
-    moments: GradientMoments, truth: Tensor, exact: bool, false_alarm: float, tolerance: float | None
+    moments: GradientMoments, skewness: Tensor | None, truth: Tensor, false_alarm: float, tolerance: float | None
 ) -> BiasCheck:
-    """Compare an estimated gradient's moments with the exact gradient."""
+    """Compare an estimated gradient's moments, and its mean's skewness if it was drawn, with the exact gradient."""
     columns = zip(*((m.mean, m.variance, m.standard_error) for m in moments.parameters), strict=True)
-    mean, variance, error = (torch.cat([part.flatten() for part in column]).double() for column in columns)
+    mean, variance, error = (torch.cat([part.flatten().to(truth.device) for part in c]).double() for c in columns)
     if tolerance is None:
         tolerance = 1e-9 if truth.dtype == torch.float64 else 1e-5
     slack = tolerance * (1 + (mean**2 + variance).sqrt())
     bias = mean - truth.double()
-    z, found = (-torch.special.ndtri(torch.tensor(p).double()) for p in (false_alarm / 2 / len(bias), 1 - POWER))
-    threshold = slack + z * error
     excess = (bias.abs() - slack).clamp(min=0)
-    deviation = torch.where(excess == 0, 0, excess / error)
-    p_value = torch.special.erfc(deviation / math.sqrt(2)).min() * len(bias)
-    return BiasCheck(bias, threshold, threshold + found * error, min(p_value.item(), 1.0), exact, moments)
-
-
-def moments_of_replays(
-    estimate: Callable[[Draw], Tensor], choices: Choices, parameters: Sequence[Tensor]
-) -> GradientMoments:
-    """Go through all that an estimator may draw, and see that it does not draw, or learn, besides."""
-
-    def first() -> tuple[Tensor, Tensor]:
-        _, surrogate = next(replays(estimate, choices))
-        return gradients_of(surrogate[None], parameters), torch.get_rng_state()
-
-    gradient, state = first()
-    moments = exact_moments(replays(estimate, choices), parameters)
-    gradient_again, state_again = first()
-    repeated = torch.allclose(gradient, gradient_again, rtol=0, atol=0, equal_nan=True)
-    if not (repeated and torch.equal(state, state_again)):
-        raise ValueError(UNREPEATABLE)
-    return moments
-
-
-def replays(estimate: Callable[[Draw], Tensor], choices: Choices) -> Iterator[tuple[Tensor, Tensor]]:
-    """Go through all that an estimator may draw: its probability, and what the estimator makes of it.
-
-    Raises:
-        ValueError: there is too much; or the estimator does not always draw and answer alike.
-    """
-    path: list[tuple[int, int]] = []
-    for count in itertools.count(1):
-        replay = Replay(path, choices)
-        surrogate = estimate(replay)
-        if replay.depth != len(path):
-            raise ValueError(UNREPEATABLE)
-        if (at_least := max(count, math.prod(size for _, size in path))) > LIMIT:
-            raise ValueError(f"there are {at_least} outcomes or more, and the limit is {LIMIT}; {SAMPLE}")
-        yield replay.probability, surrogate
-        while path and path[-1][0] + 1 == path[-1][1]:
-            path.pop()
-        if not path:
-            return
-        path[-1] = (path[-1][0] + 1, path[-1][1])
-
-
-class Replay:
-    """Draws along a path of outcomes, and takes the first outcome of whatever comes after it.
-
-    Args:
-        path: of each draw in turn, which of how many outcomes; continued in place.
-        choices: see ``possible_values``.
-    """
-
-    def __init__(self, path: list[tuple[int, int]], choices: Choices):
-        self.path = path
-        self.choices = choices
-        self.depth = 0
-        self.probability = torch.ones((), dtype=torch.float64)
-
-    def __call__(self, name: str, distribution: Distribution) -> Tensor:
-        """Draw."""
-        values, probabilities = self.choices(name, distribution)
-        if self.depth == len(self.path):
-            self.path.append((0, len(values)))
-        taken, size = self.path[self.depth]
-        if size != len(values):
-            raise ValueError(UNREPEATABLE)
-        self.depth += 1
-        self.probability = self.probability * probabilities[taken]
-        return values[taken]
-
-
-@torch.no_grad()
-def possible_values(
-    name: str, distribution: Distribution, quadrature: Mapping[str, int], kinks: Mapping[str, Sequence[float]]
-) -> tuple[Tensor, Tensor]:
-    """All values of a variable, ``(values, *batch, *event)``, and their probabilities or weights, ``(values,)``."""
-    base = distribution
-    while isinstance(base, Independent):
-        base = base.base_dist
-    base = base.expand(base.batch_shape)  # anew, as distributions keep what they are asked to compute
-    if name in quadrature:
-        values, weights = integration_rule(name, base, quadrature[name], kinks.get(name, ()))
-    else:
-        try:
-            values = base.enumerate_support()
-        except NotImplementedError:
-            raise ValueError(
-                f"the values of {name!r} ({type(base).__name__}), drawn by the estimator, cannot be enumerated; if it "
-                f"is continuous, integrate it numerically: quadrature={{{name!r}: 32}}; else {SAMPLE}"
-            ) from None
-        weights = base.log_prob(values).exp()
-    each, elements = len(values), base.batch_shape.numel()
-    if (count := each**elements) > LIMIT:
-        raise ValueError(f"{name!r} has {count} values, and the limit is {LIMIT} outcomes; {SAMPLE}")
-    element = torch.arange(elements, device=values.device)
-    choice = torch.arange(count, device=values.device)[:, None] // each**element % each
-    joint = weights.reshape(each, elements)[choice, element].prod(1)
-    values = values.reshape(each, elements, *base.event_shape)[choice, element]
-    return values.reshape(count, *base.batch_shape, *base.event_shape)[joint > 0], joint[joint > 0]
-
-
-def integration_rule(name: str, base: Distribution, nodes: int, kinks: Sequence[float]) -> tuple[Tensor, Tensor]:
-    """Nodes for each element of a continuous variable, and their weights, ``(nodes, *batch)``."""
-    if not kinks:
-        values, log_weights = quadrature_rule(name, base, nodes)
-        return values, over(log_weights.exp(), base.mean).expand_as(values)
-    inner = over(torch.tensor(sorted(set(kinks)), dtype=torch.float64), base.mean).expand(-1, *base.batch_shape)
-    inner = base.cdf(inner) if supported(base, inner) else torch.zeros_like(inner)
-    if not bool(((inner > 0) & (inner < 1)).all()):
-        raise ValueError(f"the kinks of {name!r} must lie within its support, got {sorted(kinks)}")
-    edges = torch.cat([torch.zeros_like(inner[:1]), inner, torch.ones_like(inner[:1])])
-    uniform = Uniform(edges[:-1], edges[1:])  # the pieces, in quantiles
-    quantiles, log_weights = quadrature_rule(name, uniform, nodes)
-    weights = over(log_weights.exp(), edges) * edges.diff(dim=0)
-    return base.icdf(quantiles.flatten(0, 1)), weights.flatten(0, 1)
+    if skewness is not None and bool((silent := (variance == 0) & (excess > 0)).any()):
+        element = int(silent.int().argmax())
+        raise ValueError(
+            f"in element {element} no draw of the gradient varied, and all are off by {bias[element]:.3g}: that may be "
+            "a bias, or a value too rare to be drawn; take more draws, or the exact check (draws=None)"
+        )
+    lean = torch.zeros_like(error) if skewness is None else skewness.double().abs()
+    z, found = (-torch.special.ndtri(error.new_tensor(p)) for p in (false_alarm / 2 / len(bias), 1 - POWER))
+    threshold = slack + z * error * (z * lean / 2 + (1 + (z * lean / 2) ** 2).sqrt())
+    deviation = torch.where(excess == 0, 0, excess / (error**2 + excess * error * lean).sqrt())
+    p_value = min(torch.special.erfc(deviation / math.sqrt(2)).min().item() * len(bias), 1.0)
+    return BiasCheck(bias, threshold, threshold + found * error, p_value, skewness is None, moments)
 
 
 def parameters_in(args: Sequence[Any]) -> list[Tensor]:

@@ -1,5 +1,6 @@
 """The exact expectation of a program's cost, against closed forms."""
 
+import itertools
 import math
 
 import pytest
@@ -13,18 +14,23 @@ from torch.distributions import (
     Independent,
     Laplace,
     LogNormal,
+    MixtureSameFamily,
+    Multinomial,
     MultivariateNormal,
     Normal,
     OneHotCategorical,
     Poisson,
+    TransformedDistribution,
     Uniform,
 )
+from torch.distributions.transforms import AffineTransform, SigmoidTransform
 
 from zoo.gradients.graphs import expected_cost, outcomes, provenance, trace
 
 pytestmark = pytest.mark.usefixtures("without_type_checks")  # for speed
 
 DOUBLE = torch.float64
+NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
 def number(value):
@@ -119,6 +125,11 @@ class TestDiscrete:
             values = {tuple((k, *v.flatten().tolist()) for k, v in outcome.values.items()) for outcome in found}
             assert len(values) == len(found)
 
+    def test_of_no_elements_has_one_outcome(self, theta):
+        program = of_one(lambda t: Bernoulli(logits=t[:0]), lambda x, t: x.sum() + t[0])
+        assert len(list(outcomes(program, theta))) == 1
+        assert_same(expected_cost(program, theta), theta[0] * 1, theta, order=1)
+
     def test_an_expectation_within_a_program(self, theta):
         """The cost of an outer program may be the expected cost of an inner one, which the outer's values move."""
 
@@ -161,6 +172,17 @@ class TestImpossible:
         closed_form = theta[0, 0] * (p @ number([1, 4])) + theta[1, 0] * (q @ number([4, 9]))
         assert_same(expected_cost(program, theta, batch_dims=1), closed_form, theta, order=2)
 
+    def test_values_are_given_up_whatever_exceptions_a_program_handles(self, theta):
+        def program(graph, theta):
+            try:
+                x = graph.sample("x", Categorical(logits=torch.cat([theta[:1], number([-math.inf])])))
+            except Exception:
+                x = number(100.0)
+            graph.cost("f", (x + 1) * theta[0])
+
+        assert len(list(outcomes(program, theta))) == 1
+        assert_same(expected_cost(program, theta), theta[0] * 1, theta)
+
     def test_values_are_not_followed(self, theta):
         def program(graph, theta):
             x = graph.sample("x", Categorical(logits=torch.cat([theta[:1], number([-math.inf])])))
@@ -195,10 +217,46 @@ class TestBatch:
         assert len(list(outcomes(program, theta, batch_dims=2))) == 2
         assert_same(expected_cost(program, theta, batch_dims=2), (torch.sigmoid(theta) * theta).sum(), theta, order=2)
 
+    def test_may_be_empty(self):
+        theta = torch.zeros(0, dtype=DOUBLE, requires_grad=True)
+        for law, quadrature in ((Bernoulli(logits=theta), None), (Normal(theta, 1.0), {"x": 3})):
+            program = of_one(lambda t, law=law: law, lambda x, t: x * t)
+            total = expected_cost(program, theta, batch_dims=1, quadrature=quadrature)
+            assert total == 0
+            assert torch.autograd.grad(total, theta)[0].shape == (0,)
+
     def test_must_be_there(self, theta):
         program = of_one(lambda t: Bernoulli(logits=t[0]), lambda x, t: x)
         with pytest.raises(ValueError, match=r"sample 'x' has shape \(\), which does not begin with the 1 batch"):
             expected_cost(program, theta, batch_dims=1)
+
+
+class TestPlacement:
+    """All that is made on the way is made where the variables are, and in their precision."""
+
+    @pytest.fixture(params=["cpu", pytest.param("cuda", marks=NEEDS_GPU)])
+    def device(self, request):
+        """That of the variables; the default is another one, on which whatever is put there by mistake is lost."""
+        with torch.device("meta"):
+            yield request.param
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_is_that_of_the_parameters(self, device, dtype):
+        theta = torch.tensor([0.3, -0.2], dtype=dtype, device=device, requires_grad=True)
+        one = torch.ones((), dtype=dtype, device=device)
+
+        def program(graph, theta):
+            x = graph.sample("x", Categorical(logits=theta))
+            y = graph.sample("y", Independent(Normal(theta, one), 1))
+            z = graph.sample("z", Uniform(-one, one))
+            w = graph.sample("w", Normal(theta[0] * x, one))
+            graph.cost("f", (x + y.sum() + z.abs() + (w > 0)) * theta[0])
+
+        total = expected_cost(program, theta, quadrature={"y": 2, "z": 2, "w": 4}, kinks={"z": [0.0], "w": [0.0]})
+        (gradient,) = torch.autograd.grad(total, theta)
+        assert total.isfinite()
+        for found in (total, gradient):
+            assert (found.device.type, found.dtype) == (device, dtype)
 
 
 class TestQuadrature:
@@ -269,6 +327,32 @@ class TestQuadrature:
         assert not outcome.cost.requires_grad
         assert outcome.log_prob.requires_grad
 
+    def test_of_a_normal_is_split_at_kinks(self, theta):
+        """P(x > 0.1) = Φ(t - 0.1); across the kink the error is in the second digit."""
+        program = of_one(lambda t: Normal(t[0], 1.0), lambda x, t: (x > 0.1).double())
+        closed_form = Normal(number(0.0), 1.0).cdf(theta[0] - 0.1)
+        assert_same(expected_cost(program, theta, quadrature={"x": 32}, kinks={"x": [0.1]}), closed_form, theta)
+        across = expected_cost(program, theta, quadrature={"x": 32})
+        assert (derivatives(across, theta, 1) - derivatives(closed_form, theta, 1)).abs().max() > 1e-2
+
+    def test_is_split_for_each_element_of_a_batch_and_of_a_variable(self):
+        """A uniform variable between two bounds that a batch element has for itself; |x| is piecewise linear."""
+        width = number([[1.0, 2.0], [3.0, 0.5]])
+        scale = number([1.0, -2.0]).requires_grad_()
+
+        def program(graph, scale):
+            x = graph.sample("x", Independent(Uniform(-width, 2 * width), 1))
+            graph.cost("f", scale * x.abs().sum(-1))
+
+        total = expected_cost(program, scale, batch_dims=1, quadrature={"x": 1}, kinks={"x": [0.0]})
+        assert_same(total, (scale * (5 / 6 * width).sum(-1)).sum(), scale, order=1)
+
+    def test_goes_by_a_law_that_does_not_know_its_mean(self, theta):
+        logistic = TransformedDistribution(Uniform(number(0.0), number(1.0)), [SigmoidTransform().inv])
+        program = of_one(lambda t: logistic, lambda x, t: (x > 1.0).double() * t[0])
+        total = expected_cost(program, theta, quadrature={"x": 1}, kinks={"x": [1.0]})
+        assert_same(total, theta[0] * torch.sigmoid(number(-1.0)), theta, order=1)
+
     def test_of_a_support_that_moves_is_refused(self, theta):
         program = of_one(lambda t: Uniform(number(0.0), t[0]), lambda x, t: x)
         with pytest.raises(ValueError, match=r"the support of sample 'x' \(Uniform\) moves with its parameters"):
@@ -302,14 +386,41 @@ class TestRefusal:
             expected_cost(program, theta, quadrature=quadrature)
         assert "\n" not in str(error.value)
 
+    def test_of_a_law_that_is_discrete_does_not_call_it_continuous(self, theta):
+        halves = MixtureSameFamily(Categorical(torch.ones(2)), Bernoulli(torch.tensor([0.1, 0.2])))
+        doubled = TransformedDistribution(Bernoulli(torch.tensor(0.5)), [AffineTransform(0.0, 2.0)])
+        for law in (Multinomial(3, torch.ones(2)), halves, doubled, Independent(doubled.expand((2,)), 1)):
+            with pytest.raises(ValueError, match=r"the values of sample 'x' .* cannot be enumerated: torch lists none"):
+                expected_cost(of_one(lambda t, law=law: law, lambda x, t: x.sum()), theta)
+
+    @pytest.mark.parametrize(
+        ("options", "sentence"),
+        [
+            ({"quadrature": {"typo": 3}}, "there is no sample 'typo' to integrate; there are 'first', 'second'"),
+            ({"quadrature": {"typo": 3}, "kinks": {"typo": [0.0]}}, "there is no sample 'typo' to integrate"),
+            ({"kinks": {"typo": [0.0]}}, "kinks of 'typo' need a number of nodes too: quadrature={'typo': 16}"),
+        ],
+    )
+    def test_of_an_unknown_name_tells_the_known_ones(self, theta, options, sentence):
+        def program(graph, theta):
+            if graph.sample("first", Bernoulli(logits=theta[0])):
+                graph.sample("second", Normal(theta[1], 1.0))
+            graph.cost("f", theta[2])
+
+        with pytest.raises(ValueError, match=sentence):
+            expected_cost(program, theta, **{**options, "quadrature": {"second": 3} | options.get("quadrature", {})})
+        expected_cost(program, theta, quadrature={"second": 3})
+
     def test_of_too_many_outcomes_tells_how_many_there_are(self, programs, theta):
         with pytest.raises(
-            ValueError, match=r"there are 64 outcomes or more: 4 \(h1\) · 4 \(h2\) · 4 \(h3\); .* is 63"
+            ValueError,
+            match=r"there are more than 63 outcomes: if all runs are as long as this one there are 64, "
+            r"4 \(h1\) · 4 \(h2\) · 4 \(h3\); a higher one can be given: limit=",
         ):
             expected_cost(programs["nvil_chain"], theta, limit=63)
         expected_cost(programs["nvil_chain"], theta, limit=64)
 
-    def test_comes_at_once(self, theta):
+    def test_comes_at_once_for_a_variable_that_has_too_many_alone(self, theta):
         began = []
 
         def program(graph, theta):
@@ -317,21 +428,94 @@ class TestRefusal:
             x = graph.sample("x", Bernoulli(logits=theta[0].expand(20_000)))
             graph.cost("f", x.sum())
 
-        with pytest.raises(
-            ValueError, match=r"there are 10\^6021 outcomes or more: 10\^6021 \(x\); the limit is 100000"
-        ):
+        with pytest.raises(ValueError, match=r"'x' alone has 10\^6021 outcomes, and the limit is 100000; a higher"):
             expected_cost(program, theta)
         assert len(began) == 1
 
-    def test_of_more_outcomes_than_the_first_path_shows(self, theta):
+    def test_comes_soon_for_a_long_program_and_is_not_longer_itself(self, theta):
+        began = []
+
+        def program(graph, theta):
+            began.append(None)
+            graph.cost("f", sum(graph.sample(f"x{k:02}", Bernoulli(logits=theta[0])) for k in range(30)))
+
+        with pytest.raises(
+            ValueError,
+            match=r"there may be more than 100000 outcomes: if all runs are as long as this one there are 1073741824, "
+            r"2 \(x00\) · 2 \(x01\) · 2 \(x02\) · 2 \(x03\) · 2 \(x04\) · …; a higher one can be given",
+        ):
+            expected_cost(program, theta)
+        assert len(began) < 300
+
+    def test_does_not_come_for_a_long_program_with_few_outcomes(self, theta):
+        def stopping(graph, theta):
+            for step in range(17):
+                if graph.sample(f"stop{step}", Bernoulli(logits=theta[0])):
+                    break
+            graph.cost("f", theta[1])
+
+        def certain(graph, theta):
+            ones = [graph.sample(f"x{k}", Categorical(logits=number([-math.inf, 0.0]))) for k in range(18)]
+            graph.cost("f", sum(ones) * theta[0])
+
+        assert len(list(outcomes(stopping, theta))) == 18
+        assert_same(expected_cost(stopping, theta), theta[1] * 1, theta, order=1)
+        assert len(list(outcomes(certain, theta))) == 1
+        assert_same(expected_cost(certain, theta), 18 * theta[0], theta, order=1)
+
+    def test_counts_the_outcomes_themselves_not_a_product(self, theta):
         def program(graph, theta):
             if graph.sample("x", Bernoulli(logits=theta[0])):
                 graph.sample("y", Bernoulli(logits=theta))
             graph.cost("f", theta[1])
 
-        with pytest.raises(ValueError, match=r"there are 16 outcomes or more: 2 \(x\) · 8 \(y\); the limit is 15"):
-            expected_cost(program, theta, limit=15)
-        assert len(list(outcomes(program, theta, limit=16))) == 1 + 8
+        assert len(list(outcomes(program, theta, limit=9))) == 1 + 8
+        with pytest.raises(ValueError, match=r"there are more than 8 outcomes: .* there are 16, 2 \(x\) · 8 \(y\)"):
+            expected_cost(program, theta, limit=8)
+
+
+class TestProgramThatDoesNotRepeatItself:
+    """It has no exact expectation, and one sentence tells what to do."""
+
+    SENTENCE = "the program does not repeat itself .* must be drawn with graph.sample, or before the program is called"
+
+    def refused(self, program, theta):
+        with pytest.raises(ValueError, match=self.SENTENCE) as error:
+            expected_cost(program, theta)
+        assert "\n" not in str(error.value)
+
+    def test_for_it_draws_random_numbers_of_its_own(self, theta):
+        def noisy(x, theta):
+            return x * torch.rand(())
+
+        self.refused(of_one(lambda t: Bernoulli(logits=t[0]), noisy), theta)
+
+    def test_for_its_variables_have_another_size_at_each_call(self, theta):
+        calls = itertools.count()
+        self.refused(of_one(lambda t: Categorical(t[: 3 - next(calls) % 2].softmax(0)), lambda x, t: x), theta)
+
+    def test_for_its_variables_have_another_name_at_each_call(self, theta):
+        calls = itertools.count()
+
+        def program(graph, theta):
+            graph.cost("f", graph.sample(f"x{next(calls) % 2}", Bernoulli(logits=theta[0])))
+
+        self.refused(program, theta)
+
+    def test_for_it_ends_before_it_came_where_it_was(self, theta):
+        calls = itertools.count()
+
+        def program(graph, theta):
+            graph.sample("x", Bernoulli(logits=theta[0]))
+            if next(calls) == 0:
+                graph.sample("y", Bernoulli(logits=theta[0]))
+            graph.cost("f", theta[1])
+
+        self.refused(program, theta)
+
+    def test_is_not_one_around_which_others_draw(self, theta):
+        program = of_one(lambda t: Bernoulli(logits=t[0]), lambda x, t: x * t[1])
+        assert [torch.rand(()) >= 0 for _ in outcomes(program, theta)] == [True, True]
 
 
 # The reference's two-state model: z ~ B(1/2), x | z ~ N(3z - 1, 1), seen at x = 1, with q(z) = B(σ(φ)) at φ = 0.3.

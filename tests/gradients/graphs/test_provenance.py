@@ -1,5 +1,6 @@
 """Whatever leads from a sampled value to a cost is noticed; what tells nothing of the value is not."""
 
+import contextlib
 import copy
 import pickle
 
@@ -122,7 +123,23 @@ class TestEscape:
         pad=lambda x, t: len(nn.functional.pad(t, (0, x))),
         one_hot=lambda x, t: len(nn.functional.one_hot(x)),
         topk=lambda x, t: len(t.topk(x).values),
-        to_sparse=lambda x, t: (torch.arange(3) * x).to_sparse().values().numel(),
+        tensor_split=lambda x, t: len(t.tensor_split(x)),
+        permutation=lambda x, t: len(torch.randperm(x)),
+        window=lambda x, t: len(torch.hann_window(x)),
+        strided=lambda x, t: len(torch.empty_strided((x,), (1,))),
+        powers=lambda x, t: torch.vander(t, x).numel(),
+        triangle=lambda x, t: torch.tril_indices(x, 2).numel(),
+        transform=lambda x, t: len(torch.fft.fft(t, n=x)),
+        window_of_a_pool=lambda x, t: nn.functional.max_pool1d(torch.ones(1, 1, 8), x).numel(),
+        size_of_a_pool=lambda x, t: nn.functional.adaptive_avg_pool1d(torch.ones(1, 1, 8), x).numel(),
+        stride=lambda x, t: nn.functional.conv1d(torch.ones(1, 1, 8), torch.ones(1, 1, 2), stride=x).numel(),
+        interpolation=lambda x, t: nn.functional.interpolate(torch.ones(1, 1, 8), size=x).numel(),
+        dimension_of_a_sum=lambda x, t: len(torch.ones(2, 3, 4).sum(x)),
+        dimension_by_name=lambda x, t: len(torch.ones(2, 3, 4).sum(dim=x)),
+        transposed_dimension=lambda x, t: len(torch.ones(2, 3, 4).transpose(0, x)),
+        new_dimension=lambda x, t: len(torch.ones(2, 3).unsqueeze(x)),
+        flattened_dimensions=lambda x, t: len(torch.ones(2, 3, 4).flatten(0, x)),
+        diagonal=lambda x, t: len(torch.ones(4, 4).diagonal(offset=x)),
         support_of_a_distribution=lambda x, t: len(Binomial(x, t[0].exp() / 2).enumerate_support()),
     )
     def test_into_a_shape_is_recorded(self, make_cost):
@@ -143,6 +160,23 @@ class TestEscape:
         assert graph.influences("x") == {"z", "after", "last"}
         assert graph.influences("y") == {"before"}
         assert graph.influences("z") == {"last"}
+
+    def test_into_an_error_is_recorded(self):
+        def program(graph):
+            x = graph.sample("x", Bernoulli(0.5))
+            with contextlib.suppress(IndexError):
+                torch.arange(1)[x.long() + 1]
+            graph.cost("f", 1.0)
+
+        assert trace(program).influences("x") == {"f"}
+
+    @cases(
+        array=lambda x, t: written_into(np.zeros(3), x),
+        bytes=lambda x, t: written_beside(torch.frombuffer(bytearray(24), dtype=torch.float64), x),
+        dlpack=lambda x, t: written_beside(torch.utils.dlpack.from_dlpack(torch.utils.dlpack.to_dlpack(board(3))), x),
+    )
+    def test_into_memory_of_others_is_recorded(self, make_cost):
+        assert influenced(make_cost) == (True, {"x"})
 
     def test_of_a_law_that_looks_at_values_is_recorded(self):
         class Looks(Distribution):
@@ -165,6 +199,16 @@ class TestEscape:
             graph.cost("f", 1.0)
 
         assert trace(program).influences("x") == {"y", "f"}
+
+
+def written_into(array, x):
+    torch.from_numpy(array)[1] = x
+    return array[1]
+
+
+def written_beside(tensor, x):
+    tensor[1] = x
+    return 1.0
 
 
 def read_by_numpy(x):
@@ -268,7 +312,6 @@ class TestTensors:
         attribute_of_a_module=lambda x, t: module_with(x).weight,
         operator=lambda x, t: torch.ops.aten.add(x, 1),
         operator_overload=lambda x, t: torch.ops.aten.mul.Tensor(x, torch.tensor(2)),
-        sparse=lambda x, t: torch.sparse_coo_tensor([[0]], x[None].double(), (3,), check_invariants=True).to_dense(),
         sparse_multiplication=lambda x, t: torch.eye(3).to_sparse() @ (torch.arange(3.0) * x)[:, None],
         autograd=lambda x, t: torch.autograd.grad((t**2 * x).sum(), t)[0] + x * 0,
         vmap=lambda x, t: torch.func.vmap(lambda a: a * 2)(torch.stack([x, x])),
@@ -310,6 +353,7 @@ class TestTensors:
         exchanged_data_of_a_view=lambda x, t: written(lambda b: setattr(b, "data", t.detach()[x])),
         exchanged_memory=lambda x, t: written(lambda b: b.set_((torch.ones(3) * x).double())),
         optimizer=lambda x, t: trained(x),
+        fused_optimizer=lambda x, t: trained(x, fused=True),
     )
     def test_are_followed_through_what_is_written_in_place(self, make_cost):
         depends, escaped = influenced(make_cost)
@@ -340,9 +384,9 @@ def module_with(x):
     return module
 
 
-def trained(x):
+def trained(x, **how):
     weight = torch.zeros(1, requires_grad=True)
-    optimizer = torch.optim.SGD([weight], lr=0.5)
+    optimizer = torch.optim.SGD([weight], lr=0.5, **how)
     (weight.grad,) = torch.autograd.grad((weight * x).sum() + (x * weight * 0).sum(), weight)
     optimizer.step()
     return weight.detach()
@@ -425,6 +469,17 @@ class TestLaws:
         assert trace(program, draw=sampler).influences("x") == {"y"}
 
 
+def by_dlpack(x):
+    return 2 * torch.utils.dlpack.from_dlpack(torch.utils.dlpack.to_dlpack(x))
+
+
+def by_dlpack_before_the_write(x):
+    memory = torch.zeros(3)
+    alias = torch.utils.dlpack.from_dlpack(torch.utils.dlpack.to_dlpack(memory))
+    memory[1] = x
+    return alias.sum()
+
+
 class TestRefusal:
     @pytest.mark.parametrize(
         ("hide", "sentence"),
@@ -440,8 +495,15 @@ class TestRefusal:
             ),
             (lambda x: torch.autograd.backward(x * torch.ones((), requires_grad=True)), "backward leaves gradients"),
             (pickle.dumps, "untyped_storage hands the memory of 'x'"),
+            (lambda x: x[None].to_sparse(), "a tensor of 'x' has no memory of its own, as sparse ones have not"),
+            (lambda x: torch.sparse_coo_tensor([[0]], x[None], (3,), check_invariants=True), "a tensor of 'x' has no"),
+            (by_dlpack, "__dlpack__ hands the memory of 'x'"),
+            (by_dlpack_before_the_write, "__dlpack__ hands the memory of 'x'"),
         ],
-        ids=["torch dlpack", "numpy dlpack", "pointer", "storage", "function", "backward", "autograd", "pickle"],
+        ids=[
+            *("torch dlpack", "numpy dlpack", "pointer", "storage", "function", "backward", "autograd", "pickle"),
+            *("to sparse", "sparse", "capsule", "earlier capsule"),
+        ],
     )
     def test_of_what_cannot_be_followed_is_one_sentence(self, hide, sentence):
         with pytest.raises(ValueError, match=sentence) as error:
@@ -488,6 +550,23 @@ class TestMemory:
         assert not memory.expired()
         del marked
         assert memory.expired()
+
+    def test_that_is_gone_is_forgotten(self):
+        provenance, kept = Provenance(), torch.ones(2)
+        provenance.mark(kept, {"x"})
+        with provenance:
+            for _ in range(30_000):
+                kept.square()
+        assert len(provenance._storages) < 15_000
+        assert provenance.of(kept) == {"x"}
+
+    def test_of_nothing_is_not_shared(self):
+        def program(graph):
+            x = graph.sample("x", Bernoulli(0.5))
+            graph.cost("of x", x.expand(0).sum() + (x * torch.ones(0)).sum())
+            graph.cost("beside", (2 * torch.ones(0)).sum())
+
+        assert trace(program).influences("x") == {"of x"}
 
     def test_of_a_view_that_is_gone_carries_no_marks(self):
         """An index marks the view, not what it looks into."""

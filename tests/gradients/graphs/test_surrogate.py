@@ -50,20 +50,20 @@ class TestGradient:
 
     @pytest.mark.parametrize("order", [1, 2])
     def test_is_pathwise_where_that_is_asked_for(self, theta, order):
-        """E[(x - y)²], x ~ N(θ₀, 1) and y ~ B(σ(θ₁ x)): one path, and one score behind it."""
+        """E[(x - y)²], x ~ N(θ₀, exp(θ₂)²) and y ~ B(σ(θ₁ x)): one path, and one score behind it."""
 
         class OfFixedNoise(Normal):
             def rsample(self):
                 return self.loc + 0.5 * self.scale
 
         def program(graph, theta):
-            x = graph.sample("x", OfFixedNoise(theta[0], 1.0))
+            x = graph.sample("x", OfFixedNoise(theta[0], theta[2].exp()))
             y = graph.sample("y", Bernoulli(logits=theta[1] * x))
             graph.cost("f", (x - y) ** 2)
 
         for y in (0.0, 1.0):
             graph = trace(program, theta, estimators={"x": Pathwise()}, draw=fixed({"y": y}))
-            x = theta[0] + 0.5
+            x = theta[0] + 0.5 * theta[2].exp()
             by_hand = (x - y) ** 2 + Bernoulli(logits=theta[1] * x).log_prob(torch.tensor(y)) * (x.item() - y) ** 2
             torch.testing.assert_close(gradient(graph.surrogate(order=order), theta), gradient(by_hand, theta))
 
@@ -75,9 +75,10 @@ class TestGradient:
         graph = trace(program, theta, estimators={"x": Pathwise()})
         assert gradient(graph.surrogate(order=order), theta)[0] == 2 * graph.samples["x"]
 
-    def test_has_no_order_below_the_first(self, programs, theta):
-        with pytest.raises(ValueError, match="order must be at least 1, got 0"):
-            trace(programs["branch"], theta).surrogate(order=0)
+    @pytest.mark.parametrize("order", [0, -1, 1.5])
+    def test_has_orders_from_one_on(self, programs, theta, order):
+        with pytest.raises(ValueError, match=f"order must be 1, 2, …, got {order}"):
+            trace(programs["branch"], theta).surrogate(order=order)
 
 
 class TestHigherDerivatives:
@@ -248,6 +249,20 @@ class TestBaseline:
             torch.testing.assert_close(gradient(loss, theta)[:2], expected)
             torch.testing.assert_close(loss.item(), (a - 0.3) ** 2 + 5 * b)
 
+    def test_that_knows_the_cost_takes_all_noise_of_its_variable_away_at_higher_orders_too(self, theta, hessian):
+        def program(graph, theta):
+            x = graph.sample("x", Bernoulli(logits=theta[0]))
+            y = graph.sample("y", Bernoulli(logits=theta[1] * x))
+            graph.cost("f", 2 * x + 1 + 0 * y)
+
+        p = torch.sigmoid(theta[0]).item()
+        for y in (0.0, 1.0):
+            graph = trace(program, theta, draw=fixed({"x": 1.0, "y": y}))
+            second = hessian(graph.surrogate({"y": 3.0}, order=2), theta)
+            of_x_alone = torch.zeros(3, 3).double()
+            of_x_alone[0, 0] = 3 * ((1 - p) ** 2 - p * (1 - p))
+            torch.testing.assert_close(second, of_x_alone)
+
     def test_of_the_other_runs_takes_a_run_without_the_variable_for_one_that_cost_nothing(self, theta):
         def program(graph, theta):
             if graph.sample("coin", Bernoulli(logits=theta[0])):
@@ -264,6 +279,16 @@ class TestBaseline:
         expected = (score * (costs - others))[[0, 2]].sum() / 3
         torch.testing.assert_close(gradient(loss, theta)[1], expected)
 
+    def test_is_told_the_values_of_its_run(self, programs, theta):
+        told = []
+
+        def look(values):
+            told.append((dict(values), len(values), "b" in values, "c" in values))
+            return 0.0
+
+        trace(programs["independent"], theta, draw=fixed({"a": 1.0, "b": 0.0})).surrogate({"a": look})
+        assert told == [({"a": 1.0, "b": 0.0}, 2, True, False)]
+
     def test_learns_from_the_runs_that_have_its_variable(self, programs, theta):
         values = {"coin0": iter([0.0, 1.0, 0.0]), "coin1": iter([0.0])}
         graph = trace(
@@ -276,6 +301,20 @@ class TestBaseline:
         graph.surrogate({"coin1": average})
         cost = (theta[1] - theta[2]) ** 2  # after one head
         torch.testing.assert_close(average.mean.value, cost.detach())
+
+    def test_learns_from_all_batch_elements_of_the_runs_that_have_its_variable(self):
+        def program(graph, theta):
+            if graph.sample("coin", Bernoulli(logits=theta)).all():
+                graph.cost("f", graph.sample("y", Bernoulli(logits=theta)) * 4 + theta)
+            else:
+                graph.cost("g", theta)
+
+        theta = torch.tensor([-1.0, 0.5, 2.0]).double()
+        values = {"coin": iter([[1.0, 1.0, 1.0], [0.0, 1.0, 1.0]]), "y": iter([[1.0, 0.0, 1.0]])}
+        source = lambda name, _: torch.tensor(next(values[name])).double()  # noqa: E731
+        average = MovingAverage().double()
+        trace(program, theta, batch_dims=1, num_samples=2, draw=source).surrogate({"y": average})
+        assert average.mean.value.item() == pytest.approx((4 + 0 + 4 + theta.sum().item()) / 3)
 
     @pytest.mark.parametrize("order", [1, 2])
     def test_has_a_loss_of_its_own_that_reaches_nothing_else(self, programs, theta, order):
@@ -290,6 +329,15 @@ class TestBaseline:
         squared_error = (prediction - (1 - 0.3) ** 2).square().mean()
         for parameter in informed.baseline.parameters():
             torch.testing.assert_close(gradient(loss, parameter), gradient(squared_error, parameter))
+
+    @pytest.mark.parametrize("order", [1, 2])
+    def test_of_each_variable_is_fitted_beside_the_mean_cost(self, programs, theta, order):
+        baselines = {"a": learned("b"), "b": learned("a")}
+        graph = trace(programs["independent"], theta, draw=fixed({"a": 1.0, "b": 1.0}))
+        loss = graph.surrogate(baselines, order)
+        torch.testing.assert_close(loss, sum(graph.costs.values()))
+        for informed in baselines.values():
+            assert all((gradient(loss, parameter) != 0).all() for parameter in informed.baseline.parameters())
 
     @pytest.mark.parametrize("order", [1, 2])
     def test_has_the_batch_dimensions(self, order):
@@ -322,6 +370,7 @@ class TestInvalidBaseline:
             (spy, "x", lambda v: v["y"] * 2, "the baseline of 'x' uses 'y', which 'x' influences"),
             (spy, "x", lambda v: 1.0 if v["y"] else 0.0, "the baseline of 'x' uses 'y', which 'x' influences"),
             (spy, "x", lambda v: v["y"].item(), "the baseline of 'x' uses 'y', which 'x' influences"),
+            (spy, "x", lambda v: v["y"].item() + len(v), "the baseline of 'x' uses 'y', which 'x' influences"),
             (spy, "x", lambda v: spy.stolen, "the baseline of 'x' uses 'y', which 'x' influences"),
             (
                 spy,
@@ -341,6 +390,8 @@ class TestInvalidBaseline:
             ("branch", "z", float("nan"), "the baseline of 'z' is not finite"),
             ("branch", "z", LeaveOneOut(0), "the baseline of 'z': LeaveOneOut.dim=0. needs at least 2 samples"),
             ("branch", "z", Learned(nn.Linear(1, 1)), "the baseline of 'z': a Learned baseline needs context"),
+            ("branch", "z", nn.Linear(1, 1), "the baseline of 'z' must be a Baseline, got Linear; a network goes into"),
+            ("branch", "z", lambda v: v["nope"], "the baseline of 'z' looks for 'nope', which is not there in every"),
             ("independent", "c", 1.0, "there is no sample 'c'; there are 'a', 'b'"),
             ("independent", "fa", 1.0, "there is no sample 'fa'; there are 'a', 'b'"),
         ],
@@ -360,6 +411,12 @@ class TestInvalidBaseline:
             ):
                 graph.surrogate({"z": given})
 
+    def test_is_one_that_is_not_finite_in_one_of_the_runs(self, programs, theta):
+        values = iter([1.0, torch.inf])
+        graph = trace(programs["branch"], theta, num_samples=2)
+        with pytest.raises(ValueError, match="the baseline of 'z' is not finite"):
+            graph.surrogate({"z": lambda v: next(values)})
+
     def test_is_one_for_a_pathwise_gradient(self, theta):
         def program(graph, theta):
             graph.cost("f", graph.sample("x", Normal(theta[0], 1.0)))
@@ -368,23 +425,53 @@ class TestInvalidBaseline:
         with pytest.raises(ValueError, match="sample 'x' has a pathwise gradient, and so no score function"):
             graph.surrogate({"x": 1.0})
 
-    def test_is_one_whose_shape_depends_on_the_run(self, programs, theta):
-        sizes = iter([1, 2])
-        graph = trace(programs["branch"], theta, num_samples=2)
+    @pytest.mark.parametrize("without", [[], [0.0]], ids=["in all runs", "in some runs"])
+    def test_is_one_whose_shape_depends_on_the_run(self, programs, theta, without):
+        coins, sizes = iter([*without, 1.0, 0.0, 1.0, 0.0]), iter([1, 2])
+        source = lambda *_: torch.tensor(next(coins)).double()  # noqa: E731
+        graph = trace(programs["random_length"], theta, num_samples=2 + len(without), draw=source)
         with pytest.raises(
-            ValueError, match=r"the baseline of 'z' has not one shape in all runs, but '\(1,\)', '\(2,\)'"
+            ValueError, match=r"the baseline of 'coin1' has not one shape in all runs, but '\(1,\)', '\(2,\)'"
         ):
-            graph.surrogate({"z": lambda v: torch.zeros(next(sizes))})
+            graph.surrogate({"coin1": lambda v: torch.zeros(next(sizes))})
+
+    def test_is_not_asked_of_a_run_without_its_variable(self, programs, theta):
+        coins = iter([1.0, 1.0, 0.0, 0.0])
+        source = lambda *_: torch.tensor(next(coins)).double()  # noqa: E731
+        graph = trace(programs["random_length"], theta, num_samples=2, draw=source)
+        assert [len(run.samples) for run in graph.runs] == [3, 1]
+        graph.surrogate({"coin2": lambda v: v["coin1"]})
+
+    def test_is_found_after_others_were_asked(self, programs, theta):
+        graph = trace(programs["random_length"], theta, draw=lambda *_: torch.ones(()).double())
+        with pytest.raises(ValueError, match="the baseline of 'coin0' uses 'coin0' itself"):
+            graph.surrogate({"coin1": lambda v: v["coin0"], "coin0": lambda v: len(v)})
 
     def test_is_one_that_learns_for_one_variable_what_it_uses_for_another(self, programs, theta):
         graph = trace(programs["independent"], theta, num_samples=2)
         average = MovingAverage()
-        for given in ({"a": average, "b": average}, {"a": average, "b": Sum(LeaveOneOut(0), average)}):
+        informed = Informed(average, lambda v: v["a"])
+        for other in (average, Sum(LeaveOneOut(0), average), informed):
+            given = {"a": average, "b": other}
             with pytest.raises(ValueError, match="'a' and 'b' have the same MovingAverage as a baseline"):
                 graph.surrogate(given)
         others, net = LeaveOneOut(0), learned()
         graph.surrogate({"a": others, "b": others})
         graph.surrogate({"a": net, "b": net})
+
+    @pytest.mark.parametrize("order", [1, 2])
+    def test_is_one_that_has_learned_from_the_graph_already(self, programs, theta, order):
+        graph = trace(programs["independent"], theta, num_samples=2)
+        average = MovingAverage()
+        graph.surrogate({"a": average})
+        with pytest.raises(ValueError, match="MovingAverage has learned from this graph already, and would bias"):
+            graph.surrogate({"b": average}, order=order)
+        trace(programs["independent"], theta).surrogate({"b": average})
+        graph.surrogate({"b": average.eval()})  # learns no more
+
+    def test_is_one_for_no_variable(self, programs, theta):
+        with pytest.raises(ValueError, match="baselines must be given by the names of variables"):
+            trace(programs["independent"], theta).surrogate(LeaveOneOut(0))
 
     def test_is_not_one_that_asks_what_variables_there_are_where_nothing_decides_that(self, programs, theta):
         graph = trace(programs["independent"], theta)
@@ -457,7 +544,7 @@ class TestThePlantedMistakeIsFound:
         assert bias(programs[name], theta) > 1e-2
 
     def test_in_a_write_that_is_lost(self, programs, theta, bias, monkeypatch):
-        monkeypatch.setattr(provenance, "state", lambda tensor: (provenance.address(tensor), 0))
+        monkeypatch.setattr(provenance, "states", lambda tensors: [(provenance.address(x), 0) for x in tensors])
         assert bias(programs["in_place"], theta) > 1e-2
 
     def test_in_a_cost_with_the_gradient_of_a_signal(self, theta, bias):

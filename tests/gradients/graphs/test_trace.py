@@ -173,6 +173,12 @@ class TestBadPrograms:
             ({"cost": math.inf}, "cost 'f' is not finite"),
             ({"cost": [1.0, 2.0]}, "cost 'f' must be a number, got list"),
             ({"cost": None}, "cost 'f' must be a number, got NoneType"),
+            ({"cost": torch.tensor(1j)}, "cost 'f' must be a real number, got torch.complex64"),
+            ({"more": [3]}, "the name of a sample or a cost must be a string, got 3"),
+            (
+                {"law": Bernoulli(logits=torch.tensor(math.nan), validate_args=False)},
+                "sample 'x' cannot be drawn from Bernoulli",
+            ),
             ({"law": 0.5}, "sample 'x' must have a distribution of torch.distributions, got 0.5"),
             ({"law": moving(Uniform)}, r"the support of sample 'x' \(Uniform\) moves with its parameters"),
             ({"law": Independent(moving(Uniform), 1)}, r"the support of sample 'x' \(Independent\) moves"),
@@ -190,6 +196,10 @@ class TestBadPrograms:
         law = Bernoulli(probs=torch.tensor(0.5), validate_args=validate)
         with pytest.raises(ValueError, match="sample 'x' lies outside the support"):
             trace(bad(law=law), theta, draw=lambda *_: torch.tensor(value))
+
+    def test_so_is_one_that_is_no_tensor(self, theta):
+        with pytest.raises(ValueError, match="draw must give a tensor for sample 'x', got NoneType"):
+            trace(bad(), theta, draw=lambda *_: None)
 
     @pytest.mark.parametrize("value", [torch.ones(3), torch.ones(1)])
     def test_so_is_one_of_another_shape_than_its_distribution(self, theta, value):
@@ -215,6 +225,8 @@ class TestBadPrograms:
     def test_so_are_options_that_make_no_sense(self, programs, theta):
         with pytest.raises(ValueError, match="num_samples must be at least 1, got 0"):
             trace(programs["branch"], theta, num_samples=0)
+        with pytest.raises(ValueError, match="batch_dims counts the leading dimensions that are independent, got -1"):
+            trace(programs["branch"], theta, batch_dims=-1)
         with pytest.raises(ValueError, match=r"sample 'z' \(Bernoulli\) has no pathwise gradient"):
             trace(programs["branch"], theta, estimators={"z": Pathwise()})
         with pytest.raises(ValueError, match=r"the estimator of 'z' can be Pathwise\(\), or none"):
@@ -224,6 +236,31 @@ class TestBadPrograms:
 
     def test_a_name_that_is_not_drawn_may_be_one_of_another_run(self, programs, theta):
         trace(programs["random_length"], theta, estimators={"coin9": Pathwise()})
+
+
+def test_a_cost_that_is_a_number_of_python_has_the_precision_of_the_program():
+    def program(graph, theta):
+        x = graph.sample("x", Bernoulli(logits=theta))
+        graph.cost("f", 1 / 3 if x.item() else 0.1)
+        graph.cost("count", torch.tensor(16_777_217))
+
+    one = torch.ones((), dtype=torch.float64)
+    graph = trace(program, 0 * one, draw=lambda *_: one)
+    assert graph.costs["f"].item() == 1 / 3
+    assert graph.costs["count"].item() == 16_777_217
+
+
+def test_what_an_inner_program_draws_is_followed_by_the_outer_one():
+    def inner(graph, x):
+        y = graph.sample("y", Bernoulli(probs=0.2 + 0.6 * x))
+        graph.cost("f", 2 * y)
+
+    def outer(graph):
+        x = graph.sample("x", Bernoulli(0.5))
+        graph.cost("of the inner one", trace(inner, x).costs["f"])
+        graph.cost("beside", 1.0)
+
+    assert trace(outer).influences("x") == {"of the inner one"}
 
 
 class TestBatch:

@@ -6,10 +6,11 @@ derivative with respect to an element's parameter is the estimate that its outco
 
 import pytest
 import torch
-from torch.distributions import Bernoulli, Independent, Normal
+from torch.distributions import Bernoulli, Independent, Normal, Uniform
 
 from zoo.gradients import LeaveOneOut
 from zoo.gradients.graphs import expected_cost, trace
+from zoo.gradients.testing import check_unbiased
 
 pytestmark = pytest.mark.usefixtures("without_type_checks")  # for speed
 
@@ -128,9 +129,71 @@ def test_is_the_published_one(model, eta, runs, gradient, plain, leave_one_out):
             assert variance == pytest.approx(formula, rel=1e-9, abs=1e-15)
 
 
+def augment_reinforce_merge(cost):
+    """ARM of one bit, whose uniform number also gives the antithetic one: Yin & Zhou, 2019."""
+
+    def estimator(program, eta, *, draw):
+        u, p = draw("u", Uniform(eta.new_zeros(()), 1.0)), eta.detach().sigmoid()
+        return (cost((u > 1 - p).double()) - cost((u < p).double())) * (u - 0.5) * eta
+
+    return estimator
+
+
+def disarm(cost):
+    """ARM, with the uniform number summed out given both bits: Dong, Mnih & Tucker, 2020."""
+
+    def estimator(program, eta, *, draw):
+        u, p = draw("u", Uniform(eta.new_zeros(()), 1.0)), eta.detach().sigmoid()
+        bit, other = (u > 1 - p).double(), (u < p).double()
+        return (cost(bit) - cost(other)) * (bit - other) * torch.maximum(p, 1 - p) / 2 * (bit - other) ** 2 * eta
+
+    return estimator
+
+
+@pytest.mark.parametrize(
+    ("target", "eta", "gradient", "of_arm", "of_disarm"),
+    [
+        (0.499, 0.0, "5.0e-4", "8.33e-8", "0"),
+        (0.499, 2.0, "2.0999e-4", "1.420e-7", "1.409e-7"),
+        (0.45, 0.0, "0.025", "2.083e-4", "0"),
+    ],
+)
+def test_of_antithetic_estimators_is_the_published_one(target, eta, gradient, of_arm, of_disarm):
+    """With ``δ = f(1) - f(0)``, ``p = σ(|η|)``, ``q = 1 - p``, the bits differ where ``|u - 1/2| > p - 1/2``.
+
+    ARM gives ``δ |u - 1/2|`` there: second moment ``2 δ² ∫ v² dv`` over ``p - 1/2 < v < 1/2``. DisARM gives ``δ p / 2``
+    with probability ``2 q``. Both have the mean ``δ p q``.
+    """
+
+    def cost(x):
+        return (x - target) ** 2
+
+    def program(graph, eta):
+        graph.cost("f", cost(graph.sample("x", Bernoulli(logits=eta))))
+
+    eta = number(eta).requires_grad_()
+    p = eta.abs().sigmoid().item()
+    q, delta = 1 - p, 1 - 2 * target
+    squares = {
+        augment_reinforce_merge: (delta**2 * 2 / 3 * (0.5**3 - (p - 0.5) ** 3), of_arm),
+        disarm: (delta**2 * p**2 * q / 2, of_disarm),
+    }
+    for estimator, (square, printed) in squares.items():
+        check = check_unbiased(estimator(cost), program, eta, quadrature={"u": 2}, kinks={"u": [q, p]})
+        check.raise_if_biased()
+        total = check.moments.total
+        assert_printed(total.mean.item(), gradient)
+        assert total.variance.item() == pytest.approx(square - (delta * p * q) ** 2, rel=1e-9, abs=1e-15)
+        if printed != "0":
+            assert_printed(total.variance.item(), printed)
+        else:
+            assert total.variance.item() < 1e-15
+
+
 def test_of_leave_one_out_over_four_runs_is_a_fifth_of_that_of_the_plain_mean_or_less():
     _, plain = mean_and_variance(two_state_model(), 0.3, 4, None)
     _, leave_one_out = mean_and_variance(two_state_model(), 0.3, 4, LeaveOneOut(0))
+    assert plain / leave_one_out > 5
     assert plain / leave_one_out == pytest.approx(18.9, abs=0.1)
 
 

@@ -1,15 +1,21 @@
-import itertools
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, Normal
+from torch.distributions import Distribution, Independent, TransformedDistribution
 
-from zoo.gradients.graphs.program import Program, Run, support_of, values_of
+from zoo.gradients.graphs.distributions import support_of
+from zoo.gradients.graphs.paths import DeadEndError, Path, Wording, along_every_path
+from zoo.gradients.graphs.program import Program, Run, sum_to, values_of
+from zoo.gradients.graphs.quadrature import Quadrature
 
 LIMIT = 100_000
+WORDING = Wording(
+    "the program does not repeat itself when it is given the same values: what is random in it must be drawn with "
+    "graph.sample, or before the program is called, and it must keep no state",
+    "a higher one can be given: limit=...",
+)
 
 
 class Outcome(NamedTuple):
@@ -28,6 +34,7 @@ def expected_cost(
     *args: Any,
     batch_dims: int = 0,
     quadrature: Mapping[str, int] | None = None,
+    kinks: Mapping[str, Sequence[float]] | None = None,
     limit: int = LIMIT,
 ) -> Tensor:
     """Exact expectation of a program's costs, differentiable to any order: every outcome is enumerated.
@@ -40,14 +47,17 @@ def expected_cost(
         batch_dims: leading dimensions that are independent; their sum is given.
         quadrature: number of nodes for each continuous variable that may be integrated numerically: Gauss–Hermite for
             a Normal, Gauss–Legendre over the quantiles for others. Its density is differentiated, not the nodes.
-        limit: most outcomes to go through.
+        kinks: values of such variables at which the costs, or what else is made of them, are not smooth. Their
+            quadrature, Gauss–Legendre for a Normal too, is split there; each piece has that number of nodes.
+        limit: most outcomes to go through, those of probability 0 included.
 
     Returns:
         A scalar.
 
     Raises:
         ValueError: a variable is continuous and has no rule, or has infinitely many values; there are more outcomes
-            than the limit; or as ``trace``.
+            than the limit, or so it looks after some hundred; the program does not repeat itself; there is no variable
+            of a name in ``quadrature``, or a kink outside the support; or as ``trace``.
 
     Example:
         >>> def program(graph, theta):
@@ -56,8 +66,7 @@ def expected_cost(
         >>> expected_cost(program, torch.tensor(0.0))
         tensor(0.2525)
     """
-    found = outcomes(program, *args, batch_dims=batch_dims, quadrature=quadrature, limit=limit)
-    return torch.stack([(probability(outcome.log_prob) * outcome.cost).sum() for outcome in found]).sum()
+    return expectation(outcomes(program, *args, batch_dims=batch_dims, quadrature=quadrature, kinks=kinks, limit=limit))
 
 
 def outcomes(
@@ -65,144 +74,123 @@ def outcomes(
     *args: Any,
     batch_dims: int = 0,
     quadrature: Mapping[str, int] | None = None,
+    kinks: Mapping[str, Sequence[float]] | None = None,
     limit: int = LIMIT,
 ) -> Iterator[Outcome]:
-    """Go through every possible outcome of a program, by running it again for each. See ``expected_cost``."""
-    path: list[tuple[int, int]] = []
-    for count in itertools.count(1):
-        run = Replay(path, batch_dims, quadrature or {})
-        try:
-            run.execute(program, args)
-        except ImpossibleError:
-            pass
-        else:
-            check_limit(run, count, limit)
-            log_prob = torch.stack([sample.log_prob for sample in run.samples.values()]).sum(0)
-            cost = torch.stack([cost.value.to(log_prob.device) for cost in run.costs.values()]).sum(0)
-            yield Outcome(values_of(run), log_prob, cost)
-        while path and path[-1][0] + 1 == path[-1][1]:
-            path.pop()
-        if not path:
-            return
-        path[-1] = (path[-1][0] + 1, path[-1][1])
+    """Go through every possible outcome of a program, by running it again for each.
+
+    Args:
+        program: see ``trace``.
+        args: of the program.
+        batch_dims: as in ``expected_cost``; all elements of a batch take the same outcome at once.
+        quadrature: as in ``expected_cost``; the outcomes of an integrated variable are the rule's nodes, and its
+            log-probability has the value of the rule's log-weight and the gradient of the log-density.
+        kinks: as in ``expected_cost``.
+        limit: as in ``expected_cost``.
+
+    Raises:
+        ValueError: as ``expected_cost``, once the outcome is reached.
+
+    Example:
+        >>> def program(graph):
+        ...     x = graph.sample("x", torch.distributions.Bernoulli(torch.tensor(0.75)))
+        ...     graph.cost("f", 4 * x)
+        >>> [(one.values["x"].item(), one.log_prob.exp().item(), one.cost.item()) for one in outcomes(program)]
+        [(0.0, 0.25, 0.0), (1.0, 0.75, 4.0)]
+    """
+    rules = Quadrature(quadrature, kinks)
+    yield from outcomes_by(rules, program, args, batch_dims, limit)
+    rules.check_met()
 
 
-class ImpossibleError(Exception):
-    """A variable has taken a value of probability 0: what would follow counts for nothing."""
+def outcomes_by(
+    rules: Quadrature, program: Program, args: tuple[Any, ...], batch_dims: int, limit: int
+) -> Iterator[Outcome]:
+    """Go through every possible outcome, when it is known how to integrate."""
+
+    def outcome(path: Path) -> Outcome:
+        run = Replay(path, batch_dims, rules)
+        run.execute(program, args)
+        log_prob, *others = (sample.log_prob for sample in run.samples.values())
+        costs = [cost.value.to(log_prob.device) for cost in run.costs.values()]
+        log_probs = [log_prob, *(other.to(log_prob.device) for other in others)]
+        return Outcome(values_of(run), torch.stack(log_probs).sum(0), torch.stack(costs).sum(0))
+
+    return along_every_path(outcome, limit, WORDING)
+
+
+def expectation(outcomes: Iterable[Outcome]) -> Tensor:
+    """Sum of the costs, weighed with their probabilities, over outcomes and batch."""
+    return torch.stack([(probability(outcome.log_prob) * outcome.cost).sum() for outcome in outcomes]).sum()
 
 
 class Replay(Run):
-    """Runs a program along a path of outcomes, and takes the first outcome of whatever comes after it.
+    """Runs a program along a path of outcomes.
 
     Args:
-        path: of each variable in turn, which of how many outcomes; continued in place.
+        path: tells which outcome each variable takes.
         batch_dims: leading dimensions that are independent: all their elements take the same outcome at once.
-        quadrature: see ``expected_cost``.
+        rules: of the variables that are integrated.
     """
 
-    def __init__(self, path: list[tuple[int, int]], batch_dims: int, quadrature: Mapping[str, int]):
+    def __init__(self, path: Path, batch_dims: int, rules: Quadrature):
         super().__init__(batch_dims)
         self.path = path
-        self.quadrature = quadrature
+        self.rules = rules
         self.log_weights: dict[str, Tensor] = {}
 
     def find(self, name: str, distribution: Distribution) -> tuple[Tensor, bool]:
         """Take the outcome that the path tells."""
-        base = distribution
-        while isinstance(base, Independent):
-            base = base.base_dist
-        support, log_weights = self.support(name, base)
-        shape = base.batch_shape[self.batch_dims :]
-        depth = len(self.samples)
-        if depth == len(self.path):
-            self.path.append((0, len(support) ** shape.numel()))
-        digits = torch.tensor(digits_of(self.path[depth][0], len(support), shape.numel()), device=support.device)
-        digits = digits.reshape(shape)
-        self.log_weights[name] = log_weights[digits].sum()
-        index = digits.reshape(1, *(1,) * self.batch_dims, *shape, *(1,) * len(base.event_shape))
-        return support.gather(0, index.expand(1, *support.shape[1:])).squeeze(0).detach(), False
-
-    def support(self, name: str, base: Distribution) -> tuple[Tensor, Tensor]:
-        """All values of a variable's elements, ``(values, *batch, *event)``, and the log-weight of each in a sum."""
-        if name in self.quadrature:
-            return quadrature_rule(name, base, self.quadrature[name])
-        try:
-            values = base.enumerate_support()
-        except NotImplementedError as error:
-            support = support_of(base)
-            what = f"sample {name!r} ({type(base).__name__})"
-            if support is not None and support.is_discrete:
-                raise ValueError(f"the values of {what} cannot be enumerated: {error or 'torch lists none'}") from None
-            rule = f"quadrature={{{name!r}: 32}}"
-            raise ValueError(f"{what} is continuous and cannot be enumerated; integrate it with {rule}") from None
-        return values, values.new_zeros(len(values), dtype=torch.get_default_dtype())
+        base = elementwise(distribution)
+        rule = self.rules.rule(name, base)
+        values = listed_values(name, base) if rule is None else rule.values
+        each, shape = len(values), base.batch_shape[self.batch_dims :]
+        taken = self.path.choose(name, each ** shape.numel())
+        digits = taken // each ** torch.arange(shape.numel(), device=values.device) % each
+        index = digits.reshape(shape).expand(1, *base.batch_shape)
+        if rule is not None:
+            self.log_weights[name] = sum_to(self.batch_dims, rule.log_weights.gather(0, index).squeeze(0))
+        index = index[(..., *[None] * len(base.event_shape))].expand(1, *values.shape[1:])
+        return values.gather(0, index).squeeze(0).detach(), False
 
     def log_weight(self, name: str, log_prob: Tensor) -> Tensor:
         """Keep the log-probability; of an integrated variable its gradient alone, beside the rule's own weight."""
-        if name not in self.quadrature:
+        if name not in self.log_weights:
             return log_prob
         return log_prob - log_prob.detach() + self.log_weights[name]
 
     def possible(self, log_prob: Tensor) -> bool:
         """Tell whether a log-probability is a number or -∞, and give up where every element of the batch has that."""
-        if bool(log_prob.isneginf().all()):
-            raise ImpossibleError
+        if log_prob.numel() and bool(log_prob.isneginf().all()):
+            raise DeadEndError
         return not bool((log_prob.isnan() | log_prob.isposinf()).any())
 
 
-def check_limit(run: Replay, count: int, limit: int) -> None:
-    """Raise an error if a run, the ``count``-th, is one of too many."""
-    sizes = dict(zip(run.samples, (size for _, size in run.path), strict=True))
-    if (at_least := max(count, math.prod(sizes.values()))) > limit:
-        factors = " · ".join(f"{readable(size)} ({name})" for name, size in sizes.items())
-        raise ValueError(f"there are {readable(at_least)} outcomes or more: {factors}; the limit is {limit}")
+def elementwise(distribution: Distribution) -> Distribution:
+    """Distribution of the elements, where they are independent of each other."""
+    while isinstance(distribution, Independent):
+        distribution = distribution.base_dist
+    return distribution
 
 
-def readable(count: int) -> str:
-    """Write a number that may have more digits than anyone reads."""
-    return str(count) if count < 10**12 else f"10^{math.log10(count):.0f}"
-
-
-def quadrature_rule(name: str, base: Distribution, nodes: int) -> tuple[Tensor, Tensor]:
-    """Nodes for a continuous variable, ``(nodes, *batch)``, and their log-weights, which are those of its density."""
-    if nodes < 1:
-        raise ValueError(f"quadrature needs at least one node for {name!r}, got {nodes}")
-    what = f"sample {name!r} ({type(base).__name__})"
-    if base.event_shape:
-        raise ValueError(f"the elements of {what} depend on each other: there is no quadrature for them")
-    if isinstance(base, Normal):
-        points, weights = gauss_rule(torch.arange(1, nodes, dtype=torch.float64).sqrt())  # Hermite
-        return base.loc + base.scale * over(points, base.loc), weights.log().to(base.loc.dtype)
-    k = torch.arange(1, nodes, dtype=torch.float64)
-    points, weights = gauss_rule(k / (4 * k**2 - 1).sqrt())  # Legendre
+def listed_values(name: str, base: Distribution) -> Tensor:
+    """All values of each element of a discrete variable, ``(values, *batch, *event)``."""
     try:
-        quantiles = base.icdf(over((points + 1) / 2, base.mean).expand(nodes, *base.batch_shape))
-    except NotImplementedError:
-        raise ValueError(f"{what} has no quantile function in torch, and so no quadrature") from None
-    return quantiles, weights.log().to(quantiles.dtype)
+        return base.enumerate_support()
+    except NotImplementedError as error:
+        what = f"sample {name!r} ({type(base).__name__})"
+        if is_discrete(base):
+            raise ValueError(f"the values of {what} cannot be enumerated: {str(error) or 'torch lists none'}") from None
+        rule = f"quadrature={{{name!r}: 32}}"
+        raise ValueError(f"{what} is continuous and cannot be enumerated; integrate it with {rule}") from None
 
 
-def gauss_rule(off_diagonal: Tensor) -> tuple[Tensor, Tensor]:
-    """Nodes and weights (of sum 1) of a symmetric Gauss rule from its Jacobi matrix.
-
-    Golub & Welsch, "Calculation of Gauss quadrature rules", 1969.
-    """
-    nodes, vectors = torch.linalg.eigh(torch.diag(off_diagonal, 1) + torch.diag(off_diagonal, -1))
-    return nodes, vectors[0] ** 2
-
-
-def over(points: Tensor, like: Tensor) -> Tensor:
-    """Lay points along a new first dimension of a tensor."""
-    return points.to(like).reshape(-1, *(1,) * like.ndim)
-
-
-def digits_of(index: int, base: int, count: int) -> list[int]:
-    """Digits of a number, the lowest first."""
-    digits = []
-    for _ in range(count):
-        index, digit = divmod(index, base)
-        digits.append(digit)
-    return digits
+def is_discrete(distribution: Distribution) -> bool:
+    """Tell whether a distribution has single values; where it does not know, it has none."""
+    while isinstance(distribution, TransformedDistribution):  # its support tells of the transform alone
+        distribution = elementwise(distribution.base_dist)
+    support = support_of(distribution)
+    return support is not None and support.is_discrete
 
 
 def probability(log_prob: Tensor) -> Tensor:

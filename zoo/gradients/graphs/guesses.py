@@ -2,7 +2,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from zoo.gradients.baselines import Baseline, LeaveOneOut
 from zoo.gradients.graphs.program import Run, check_known
@@ -61,6 +61,11 @@ def check_guesses(guesses: Mapping[str, Guess], runs: Sequence[Run]) -> None:
     pathwise = {name for run in runs for name, sample in run.samples.items() if sample.pathwise}
     users: dict[Baseline, str] = {}
     for name, given in guesses.items():
+        if isinstance(given, nn.Module) and not isinstance(given, Baseline):
+            raise ValueError(
+                f"the baseline of {name!r} must be a Baseline, got {type(given).__name__}; a network goes into "
+                "Informed(Learned(network), context)"
+            )
         if name in pathwise:
             raise ValueError(f"sample {name!r} has a pathwise gradient, and so no score function for a baseline")
         for part in learning_parts(given):
@@ -127,7 +132,9 @@ def ask(name: str, function: Callable[[Values], Any], run: Run) -> Tensor:
     try:
         with tracker:
             answer = function(visible)
-        used = tracker.of(answer) | tracker.escaped
+            used = tracker.of(answer) | tracker.escaped
+    except KeyError as error:
+        raise ValueError(f"the baseline of {name!r} looks for {error}, which is not there in every run") from error
     finally:
         tracker.escaped = kept
     if not isinstance(answer, Tensor | float | int):

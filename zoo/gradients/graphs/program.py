@@ -1,3 +1,4 @@
+import math
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -6,8 +7,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
-from torch.distributions.constraints import Constraint, is_dependent
 
+from zoo.gradients.graphs.distributions import check_draw, tensors_of
 from zoo.gradients.graphs.provenance import Names, Provenance, listed, untracked
 
 Program = Callable[..., Any]
@@ -57,6 +58,8 @@ class Run:
     """
 
     def __init__(self, batch_dims: int = 0):
+        if batch_dims < 0:
+            raise ValueError(f"batch_dims counts the leading dimensions that are independent, got {batch_dims}")
         self.batch_dims = batch_dims
         self.batch_shape: torch.Size | None = None
         self.samples: dict[str, Sample] = {}
@@ -74,7 +77,7 @@ class Run:
 
     def possible(self, log_prob: Tensor) -> bool:
         """Tell whether a log-probability is one that can be met."""
-        return bool(log_prob.isfinite().all())
+        return is_finite(log_prob)
 
     def execute(self, program: Program, args: tuple[Any, ...]) -> None:
         """Run the program once."""
@@ -98,29 +101,29 @@ class Run:
         if not isinstance(distribution, Distribution):
             raise ValueError(f"{what} must have a distribution of torch.distributions, got {distribution!r}")
         self._check_batch(what, distribution.batch_shape)
+        known = tensors_of(distribution)
+        seen = {id(tensor) for tensor in known or ()}
         escaped = self.provenance.escaped
-        value, pathwise = self.find(name, distribution)  # in sight, for what it leaves to the distribution's log_prob
-        self.provenance.escaped = escaped
-        with untracked():
-            if not pathwise and moves(support_of(distribution)):
-                raise ValueError(
-                    f"the support of {what} ({type(distribution).__name__}) moves with its parameters, and that the "
-                    "score function cannot see; a pathwise gradient can"
-                )
-            check_shape(what, value, distribution)
-            parents = self.provenance.of(value)
-            value = value.clone()  # memory of its own, so that a mark on it is on nothing else
-        log_prob = distribution.log_prob(value)  # in sight, for it tells the parents
-        summed = self.log_weight(name, sum_to(self.batch_dims, log_prob))
+        with nullcontext() if known is None else self.provenance.paused():
+            value, pathwise = self.find(name, distribution)
+            self.provenance.escaped = escaped
+            check_draw(what, distribution, value, pathwise)
+            if known is None:
+                value = value.clone()  # memory of its own, so that a mark on it is on nothing else
+            log_prob = distribution.log_prob(value)
+            summed = self.log_weight(name, sum_to(self.batch_dims, log_prob))
+            handed_out = value.clone()  # may be written to
+        parents = self.provenance.of([value, log_prob] if known is None else known) | self.provenance.escaped
         with untracked():
             if not self.possible(summed):
                 raise ValueError(f"the log-probability of {what} is not finite")
-            parents |= self.provenance.of(summed) | self.provenance.escaped
-            self._lineage[name] = self.ancestors(parents)
-            self.samples[name] = Sample(value, summed, parents, pathwise)
-            handed_out = value.clone()  # may be written to
-            self.provenance.mark(value, {name})
-            self.provenance.mark(handed_out, {name})
+        for tensor in tensors_of(distribution) or ():
+            if id(tensor) not in seen:  # computed for the density, and kept by the distribution
+                self.provenance.mark(tensor, parents)
+        self.provenance.mark(value, {name})
+        self.provenance.mark(handed_out, {name})
+        self._lineage[name] = self.ancestors(parents)
+        self.samples[name] = Sample(value, summed, parents, pathwise)
         return handed_out
 
     def cost(self, name: str, value: Tensor | float) -> None:
@@ -132,17 +135,21 @@ class Run:
         self._check_name(name)
         what = f"cost {name!r}"
         parents = self.provenance.of(value) | self.provenance.escaped
-        if not isinstance(value, Tensor):
-            value = torch.tensor(number(what, value)).expand(self.batch_shape or ())
-        if value.ndim != self.batch_dims:
-            each = f" for each element of {self.batch_dims} batch dimensions" if self.batch_dims else ""
-            raise ValueError(f"{what} must be one number{each}, got shape {tuple(value.shape)}")
-        self._check_batch(what, value.shape)
+        with self.provenance.paused():
+            if not isinstance(value, Tensor):
+                value = torch.tensor(number(what, value), dtype=torch.float64).expand(self.batch_shape or ())
+                value = value.to(self._dtype())
+            if value.is_complex():
+                raise ValueError(f"{what} must be a real number, got {value.dtype}")
+            # A copy, for the program may go on adding to it.
+            copied = value.clone() if value.is_floating_point() else value.to(self._dtype())
         with untracked():
-            if not bool(value.isfinite().all()):
+            if copied.ndim != self.batch_dims:
+                each = f" for each element of {self.batch_dims} batch dimensions" if self.batch_dims else ""
+                raise ValueError(f"{what} must be one number{each}, got shape {tuple(copied.shape)}")
+            self._check_batch(what, copied.shape)
+            if not is_finite(copied):
                 raise ValueError(f"{what} is not finite")
-        # A copy, for the program may go on adding to it.
-        copied = value.clone() if value.is_floating_point() else value.to(torch.get_default_dtype())
         self.costs[name] = Cost(copied, parents)
 
     def parents(self) -> dict[str, Names]:
@@ -154,7 +161,14 @@ class Run:
         """All variables that lead to something, given those it was computed from."""
         return parents.union(*(self._lineage[name] for name in parents))
 
+    def _dtype(self) -> torch.dtype:
+        """Floating-point type of the log-probabilities so far."""
+        latest = next(reversed(self.samples.values()), None)
+        return torch.get_default_dtype() if latest is None else latest.log_prob.dtype
+
     def _check_name(self, name: str) -> None:
+        if not isinstance(name, str):
+            raise ValueError(f"the name of a sample or a cost must be a string, got {name!r}")
         if name in self.samples or name in self.costs:
             raise ValueError(f"the name {name!r} is used twice; each sample and each cost needs one of its own")
 
@@ -184,7 +198,12 @@ def check_known(names: Iterable[str], runs: Iterable[Run]) -> None:
 
 def sum_to(batch_dims: int, value: Tensor) -> Tensor:
     """Sum over all but the batch dimensions."""
-    return value.flatten(batch_dims).sum(-1) if value.ndim > batch_dims else value
+    return value.sum(list(range(batch_dims, value.ndim))) if value.ndim > batch_dims else value
+
+
+def is_finite(value: Tensor) -> bool:
+    """Tell whether all elements are finite."""
+    return math.isfinite(value.item()) if value.ndim == 0 else bool(value.isfinite().all())
 
 
 def number(what: str, value: Any) -> float:
@@ -193,33 +212,6 @@ def number(what: str, value: Any) -> float:
         return float(value)
     except (TypeError, ValueError):
         raise ValueError(f"{what} must be a number, got {type(value).__name__}") from None
-
-
-def check_shape(what: str, value: Tensor, distribution: Distribution) -> None:
-    """Raise an error if a value is not one draw of a distribution."""
-    shape = distribution.batch_shape + distribution.event_shape
-    if value.shape != shape:
-        raise ValueError(f"{what} was drawn with shape {tuple(value.shape)}; its distribution has {tuple(shape)}")
-
-
-def support_of(distribution: Distribution) -> Constraint | None:
-    """Find the support of a distribution; None where it tells none."""
-    try:
-        return distribution.support
-    except NotImplementedError:
-        return None
-
-
-def supported(distribution: Distribution, value: Tensor) -> bool:
-    """Tell whether a distribution may take a value; where it does not know, it may."""
-    support = support_of(distribution)
-    return support is None or is_dependent(support) or bool(support.check(value).all())
-
-
-def moves(support: Constraint | None) -> bool:
-    """Tell whether a bound of a support has a gradient."""
-    bounds = [] if support is None else vars(support).values()
-    return any(b.requires_grad if isinstance(b, Tensor) else isinstance(b, Constraint) and moves(b) for b in bounds)
 
 
 def values_of(run: Run) -> Mapping[str, Tensor]:

@@ -19,8 +19,6 @@ class Ledger(NamedTuple):
     """``(costs, *batch)``."""
     payers: Tensor
     """``(variables, costs)``: 1 where the variable influences the cost."""
-    parents: Tensor
-    """``(variables, variables)``: 1 where the row's variable influences the column's."""
 
 
 class Signal(NamedTuple):
@@ -55,10 +53,12 @@ def dice_surrogate(runs: Sequence[Run], guesses: Mapping[str, Guess]) -> Tensor:
     computation graphs", 2019.
     """
     ledgers, signal = collect(runs, guesses)
+    names = names_in(runs)
     terms = []
-    for ledger, baseline in zip(ledgers, signal.baseline.unbind(1), strict=True):
+    for run, ledger, baseline in zip(runs, ledgers, signal.baseline.unbind(1), strict=True):
         terms.append(magic_box(along(ledger.payers, ledger.log_prob)) * ledger.cost)
-        before = magic_box(along(ledger.parents, ledger.log_prob))
+        parents = [run.samples[name].parents if name in run.samples else NOTHING for name in names]
+        before = magic_box(along(influence(run, names, parents), ledger.log_prob))
         terms.append((1 - magic_box(ledger.log_prob)) * before * baseline)
     return sum_of(terms) / len(runs) + signal.baseline_loss
 
@@ -70,13 +70,13 @@ def magic_box(tau: Tensor) -> Tensor:
 
 def along(influence: Tensor, log_prob: Tensor) -> Tensor:
     """Sum the log-probabilities of all that influences each node: ``(variables, nodes)`` to ``(nodes, *batch)``."""
-    return torch.tensordot(influence.T.to(log_prob.dtype), log_prob, dims=1)
+    return torch.tensordot(influence.T.to(log_prob), log_prob, dims=1)
 
 
 def collect(runs: Sequence[Run], guesses: Mapping[str, Guess]) -> tuple[list[Ledger], Signal]:
     """Arrange the runs as arrays, and find the learning signal of each variable."""
     check_guesses(guesses, runs)
-    names = list(dict.fromkeys(name for run in runs for name in run.samples))
+    names = names_in(runs)
     ledgers = [ledger_of(run, names) for run in runs]
     cost = torch.stack([torch.tensordot(one.payers, one.cost.detach(), dims=1) for one in ledgers], dim=1)
     baseline, losses = torch.zeros_like(cost), cost.new_zeros(())
@@ -94,15 +94,19 @@ def ledger_of(run: Run, names: Sequence[str]) -> Ledger:
     scores = {name: sample.log_prob for name, sample in run.samples.items() if not sample.pathwise}
     log_prob = torch.stack([scores.get(name, blank).to(blank.device) for name in names])
     cost = torch.stack([cost.value.to(blank.device) for cost in run.costs.values()])
-    payers = influence(run, names, (node.parents for node in run.costs.values()))
-    parents = influence(run, names, (run.samples[name].parents if name in run.samples else NOTHING for name in names))
-    return Ledger(log_prob, cost, payers.to(cost), parents.to(cost))
+    payers = influence(run, names, [node.parents for node in run.costs.values()])
+    return Ledger(log_prob, cost, payers.to(cost))
 
 
-def influence(run: Run, names: Sequence[str], parents: Iterable[Names]) -> Tensor:
+def names_in(runs: Sequence[Run]) -> list[str]:
+    """Names of the variables of all runs."""
+    return list(dict.fromkeys(name for run in runs for name in run.samples))
+
+
+def influence(run: Run, names: Sequence[str], parents: Sequence[Names]) -> Tensor:
     """Tell which variables lead to which nodes, ``(variables, nodes)``, given each node's parents."""
     lineages = [run.ancestors(names) for names in parents]
-    return torch.tensor([[name in lineage for lineage in lineages] for name in names])
+    return torch.tensor([name in lineage for name in names for lineage in lineages]).reshape(-1, len(parents))
 
 
 def sum_of(terms: Iterable[Tensor]) -> Tensor:

@@ -5,9 +5,11 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from zoo.gradients.baselines import Baseline
+from zoo.gradients.graphs.distributions import supported
 from zoo.gradients.graphs.drawing import draw_graph
-from zoo.gradients.graphs.guesses import Guess
-from zoo.gradients.graphs.program import Program, Run, check_known, supported
+from zoo.gradients.graphs.guesses import Guess, learning_parts
+from zoo.gradients.graphs.program import Program, Run, check_known
 from zoo.gradients.graphs.provenance import Names, listed, untracked
 from zoo.gradients.graphs.surrogate import dice_surrogate, score_surrogate
 
@@ -30,6 +32,7 @@ class StochasticGraph:
 
     def __init__(self, runs: Sequence[Run]):
         self.runs = list(runs)
+        self._have_learned: set[Baseline] = set()
 
     @property
     def samples(self) -> dict[str, Tensor]:
@@ -60,19 +63,42 @@ class StochasticGraph:
         ``dice_surrogate`` for derivatives of higher orders.
 
         Args:
-            baselines: for variables by name: a number, a ``Baseline`` (its first dimension is that of the runs, so that
-                ``LeaveOneOut(dim=0)`` compares these; the batch dimensions follow), a learned one with its context as
-                ``Informed``, or a function of the values of variables. One that learns does so at each call, so ask
-                once for each graph.
+            baselines: for variables by name: a number, or a tensor that was not computed from this graph; a
+                ``Baseline`` (its first dimension is that of the runs, so that ``LeaveOneOut(dim=0)`` compares these;
+                the batch dimensions follow); a learned one with its context as ``Informed``; or a function of the
+                values of variables.
             order: of the derivatives to be taken; the second needs ``order=2``.
 
         Raises:
             ValueError: there is no such order, or a baseline is not valid: it uses what its variable influences, has a
-                gradient, or a shape that does not fit.
+                gradient or a shape that does not fit, or has learned from this graph before.
+
+        Example:
+            >>> import torch
+            >>> from zoo.gradients import LeaveOneOut, trace
+            >>> def program(graph, theta):
+            ...     graph.cost("f", graph.sample("x", torch.distributions.Bernoulli(logits=theta)))
+            >>> theta = torch.tensor(0.7, requires_grad=True)
+            >>> trace(program, theta, num_samples=8).surrogate({"x": LeaveOneOut(dim=0)}).backward()
         """
-        if order < 1:
-            raise ValueError(f"order must be at least 1, got {order}")
-        return (score_surrogate if order == 1 else dice_surrogate)(self.runs, baselines or {})
+        if not isinstance(order, int) or order < 1:
+            raise ValueError(f"order must be 1, 2, …, got {order}")
+        if not isinstance(baselines, Mapping | None):
+            raise ValueError(f"baselines must be given by the names of variables, as in {{'x': {baselines!r}}}")
+        learning = self._check_learning(baselines or {})
+        surrogate = (score_surrogate if order == 1 else dice_surrogate)(self.runs, baselines or {})
+        self._have_learned |= learning
+        return surrogate
+
+    def _check_learning(self, baselines: Mapping[str, Guess]) -> set[Baseline]:
+        """Find the baselines that learn, and raise an error if one has learned from this graph already."""
+        learning = {part for given in baselines.values() for part in learning_parts(given) if part.training}
+        if again := learning & self._have_learned:
+            raise ValueError(
+                f"{type(again.pop()).__name__} has learned from this graph already, and would bias the gradient if it "
+                "were used on it again; trace anew"
+            )
+        return learning
 
     def draw(self) -> str:
         """Draw the graph as SVG; of the last run. Notebooks show it by themselves."""
@@ -105,8 +131,14 @@ class TracedRun(Run):
                 raise ValueError(f"sample {name!r} ({type(distribution).__name__}) has no pathwise gradient")
             return distribution.rsample(), True
         if self.draw is None:
-            return distribution.sample().detach(), False
-        value = torch.as_tensor(self.draw(name, distribution)).detach()
+            try:
+                return distribution.sample().detach(), False
+            except RuntimeError as error:
+                raise ValueError(f"sample {name!r} cannot be drawn from {distribution}: {error}") from error
+        drawn = self.draw(name, distribution)
+        if not isinstance(drawn, Tensor | float | int):
+            raise ValueError(f"draw must give a tensor for sample {name!r}, got {type(drawn).__name__}")
+        value = torch.as_tensor(drawn).detach().clone()
         with untracked():
             if not supported(distribution, value):
                 raise ValueError(f"sample {name!r} lies outside the support of {distribution}: {value.tolist()}")

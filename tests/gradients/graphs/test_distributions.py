@@ -1,0 +1,111 @@
+"""What a distribution holds, and whether the values that it may take move with its parameters."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.distributions import (
+    Bernoulli,
+    Distribution,
+    Exponential,
+    Gumbel,
+    Independent,
+    LogNormal,
+    MixtureSameFamily,
+    Normal,
+    Pareto,
+    RelaxedBernoulli,
+    TransformedDistribution,
+    Uniform,
+    Weibull,
+)
+from torch.distributions.transforms import AffineTransform, SigmoidTransform
+
+from zoo.gradients.graphs.distributions import moves, tensors_of
+
+ONE, THETA = torch.ones(()), torch.ones((), requires_grad=True)
+
+
+def mixture(logits, means):
+    return MixtureSameFamily(torch.distributions.Categorical(logits=logits), Normal(means, 1.0))
+
+
+class TestTensors:
+    def test_are_all_that_a_distribution_holds(self):
+        loc, scale = torch.zeros(2), torch.ones(2)
+        held = tensors_of(Independent(Normal(loc, scale), 1))
+        assert {tensor.data_ptr() for tensor in held} == {loc.data_ptr(), scale.data_ptr()}
+
+    def test_are_those_of_its_parts_too(self):
+        logits, means = torch.zeros(2), torch.randn(2)
+        held = tensors_of(mixture(logits, means))
+        assert any(tensor.data_ptr() == means.data_ptr() for tensor in held)
+
+    @pytest.mark.parametrize("law", [LogNormal(ONE, ONE), Gumbel(ONE, ONE)], ids=["transforms", "subclass"])
+    def test_are_not_told_where_others_may_be(self, law):
+        assert tensors_of(law) is None
+
+    def test_are_not_told_of_a_distribution_from_elsewhere(self):
+        class Mine(Distribution):
+            arg_constraints = {}  # noqa: RUF012
+
+        assert tensors_of(Mine(validate_args=False)) is None
+        law = Bernoulli(0.5)
+        law.log_prob = lambda value: value
+        assert tensors_of(law) is None
+
+
+class TestSupport:
+    @pytest.mark.parametrize(
+        "law",
+        [
+            Uniform(0.0, THETA),
+            Independent(Uniform(torch.zeros(2), THETA.expand(2)), 1),
+            Pareto(THETA, 1.0),
+            TransformedDistribution(Uniform(0.0, 1.0), [AffineTransform(0.0, THETA)]),
+            TransformedDistribution(Exponential(1.0), [AffineTransform(THETA, 1.0)]),
+            TransformedDistribution(Uniform(0.0, THETA), [AffineTransform(0.0, 2.0)]),
+        ],
+        ids=["uniform", "several", "pareto", "scaled", "shifted", "base"],
+    )
+    def test_moves(self, law):
+        assert moves(law)
+
+    @pytest.mark.parametrize(
+        "law",
+        [
+            Normal(THETA, THETA),
+            LogNormal(THETA, 1.0),
+            Gumbel(THETA, 1.0),
+            Weibull(THETA, THETA),
+            RelaxedBernoulli(ONE, logits=THETA),
+            TransformedDistribution(Normal(0.0, 1.0), [AffineTransform(THETA, THETA)]),
+            TransformedDistribution(Uniform(0.0, 1.0), [SigmoidTransform().inv, AffineTransform(THETA, THETA)]),
+            TransformedDistribution(Uniform(0.0, 1.0), [AffineTransform(0.0, 2.0)]),
+        ],
+        ids=["normal", "log normal", "gumbel", "weibull", "relaxed", "affine", "logistic", "fixed"],
+    )
+    def test_stays(self, law):
+        assert not moves(law)
+
+
+PROGRAM = """
+import torch
+from torch.distributions import Bernoulli, Normal, constraints
+from zoo.gradients import trace
+
+def program(graph, use):
+    x = graph.sample("x", Bernoulli(0.5))
+    use(x)
+    graph.cost("f", 1.0)
+
+print(*trace(program, lambda x: Normal(x, x + 1)).influences("x"))
+print(*trace(program, lambda x: bool(constraints.positive.check(x))).influences("x"))
+"""
+
+
+def test_its_checks_pass_by_but_not_those_of_a_program():
+    """In a process of its own, for type checks stand between a torch function and who called it."""
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["", "f"]

@@ -1,0 +1,94 @@
+"""Paths through trees of choices: each once, none twice, no more than may be."""
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zoo.gradients.graphs.paths import PATIENCE, DeadEndError, Wording, along_every_path
+
+WORDING = Wording("it changed its mind", "ask for less")
+TREES = st.recursive(st.just(None), lambda tree: st.lists(tree, min_size=1, max_size=3), max_leaves=20)
+
+
+def leaves(tree, way=()):
+    """Ways to all ends of a nested list."""
+    return [way] if tree is None else [leaf for k, branch in enumerate(tree) for leaf in leaves(branch, (*way, k))]
+
+
+def follow(tree):
+    """Go down a nested list, as the path tells."""
+
+    def run(path):
+        way, here = (), tree
+        while here is not None:
+            way = (*way, path.choose(str(len(way)), len(here)))
+            here = here[way[-1]]
+        return way
+
+    return run
+
+
+def dead_beyond(*ways):
+    def run(path):
+        way = ()
+        while len(way) < 3:
+            way = (*way, path.choose("bit", 2))
+            if way in ways:
+                raise DeadEndError
+        return way
+
+    return run
+
+
+@given(TREES)
+def test_lead_to_every_end_of_any_tree_once_depth_first(tree):
+    assert list(along_every_path(follow(tree), 20, WORDING)) == leaves(tree)
+
+
+def test_leave_out_what_lies_beyond_a_dead_end():
+    found = list(along_every_path(dead_beyond((0,), (1, 1, 0)), 10, WORDING))
+    assert found == [(1, 0, 0), (1, 0, 1), (1, 1, 1)]
+    assert list(along_every_path(dead_beyond((0,), (1,)), 10, WORDING)) == []
+
+
+def test_end_at_the_limit_which_dead_ends_count_for():
+    assert len(list(along_every_path(dead_beyond((0,)), 5, WORDING))) == 4
+    with pytest.raises(ValueError, match=r"there are more than 4 outcomes: .* 8, 2 \(bit\).*; ask for less"):
+        list(along_every_path(dead_beyond((0,)), 4, WORDING))
+
+
+def test_are_given_up_early_only_if_they_are_long_and_many_were_gone():
+    def bits(path):
+        return [path.choose(f"x{k}", 2) for k in range(12)]
+
+    found = along_every_path(bits, 4000, WORDING)
+    assert len(list(itertools.islice(found, PATIENCE - 1))) == PATIENCE - 1
+    with pytest.raises(ValueError, match=r"may be more than 4000 outcomes: .* there are 4096, 2 \(x0\) · .* · …;"):
+        next(found)
+    assert len(list(along_every_path(bits, 4096, WORDING))) == 4096
+
+
+@pytest.mark.parametrize("change", ["size", "name", "length", "randomness"])
+def test_must_be_the_same_whenever_the_same_is_chosen(change):
+    calls = 0
+
+    def run(path):
+        nonlocal calls
+        calls += 1
+        changed = calls == 2
+        path.choose("other" if change == "name" and changed else "first", 3 if change == "size" and changed else 2)
+        if not (change == "length" and changed):
+            path.choose("second", 2)
+        if change == "randomness" and changed:
+            torch.rand(())
+
+    with pytest.raises(ValueError, match="it changed its mind"):
+        list(along_every_path(run, 10, WORDING))
+    assert calls == 2
+
+
+def test_are_no_exceptions_where_they_end_dead():
+    assert not issubclass(DeadEndError, Exception)

@@ -1,0 +1,81 @@
+from torch import Tensor
+from torch.distributions import Distribution, Independent, TransformedDistribution, constraints
+from torch.distributions.constraints import Constraint, is_dependent
+
+TELLS_NOTHING = int | float | str | tuple | None  # of what a distribution keeps: sizes, flags
+
+
+def tensors_of(distribution: Distribution) -> list[Tensor] | None:
+    """Find all that a distribution is computed from; None if it may use what it does not show."""
+    if not type(distribution).__module__.startswith("torch.distributions."):
+        return None
+    tensors = []
+    for part in vars(distribution).values():
+        if isinstance(part, Tensor):
+            tensors.append(part)
+        elif isinstance(part, Distribution):
+            if (inner := tensors_of(part)) is None:
+                return None
+            tensors += inner
+        elif not isinstance(part, TELLS_NOTHING):
+            return None
+    return tensors
+
+
+def check_draw(what: str, distribution: Distribution, value: Tensor, pathwise: bool) -> None:
+    """Raise an error if a value is not one draw of a distribution, or its density has not the whole gradient."""
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{what} must be drawn as a tensor, got {type(value).__name__}")
+    if not pathwise and moves(distribution):
+        raise ValueError(
+            f"the support of {what} ({type(distribution).__name__}) moves with its parameters, and that the "
+            "score function cannot see; a pathwise gradient can"
+        )
+    shape = distribution.batch_shape + distribution.event_shape
+    if value.shape != shape:
+        raise ValueError(f"{what} was drawn with shape {tuple(value.shape)}; its distribution has {tuple(shape)}")
+
+
+def support_of(distribution: Distribution) -> Constraint | None:
+    """Find the support of a distribution; None where it tells none."""
+    try:
+        return distribution.support
+    except NotImplementedError:
+        return None
+
+
+def supported(distribution: Distribution, value: Tensor) -> bool:
+    """Tell whether a distribution may take a value; where it does not know, it may."""
+    support = support_of(distribution)
+    return support is None or is_dependent(support) or bool(support.check(value).all())
+
+
+def moves(distribution: Distribution) -> bool:
+    """Tell whether the values that a distribution may take depend on what needs a gradient."""
+    if isinstance(distribution, Independent):
+        return moves(distribution.base_dist)
+    if type(distribution) is not TransformedDistribution:
+        return has_moving_bounds(support_of(distribution))
+    support = support_of(distribution.base_dist)
+    for transform in distribution.transforms:
+        parameters = [part for part in vars(transform).values() if isinstance(part, Tensor)]
+        if any(parameter.requires_grad for parameter in parameters) and not is_unbounded(support):
+            return True
+        support = transform.codomain
+    return moves(distribution.base_dist)
+
+
+def has_moving_bounds(support: Constraint | None) -> bool:
+    """Tell whether a bound of a support needs a gradient."""
+    bounds = [] if support is None else vars(support).values()
+    return any(
+        bound.requires_grad if isinstance(bound, Tensor) else isinstance(bound, Constraint) and has_moving_bounds(bound)
+        for bound in bounds
+    )
+
+
+def is_unbounded(support: Constraint | None) -> bool:
+    """Tell whether a support has no bounds."""
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    return support is None or support is constraints.real or support is constraints.real_vector
