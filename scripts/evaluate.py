@@ -16,7 +16,8 @@ def main() -> None:
         folder = checkpoint.parents[1] if in_run else checkpoint.with_suffix("")
         outcome = evaluate(checkpoint, folder)
         print(outcome.summary)
-        print(f"all is in {relative(folder)}/: evaluation.json, glimpses.png, glimpses.gif, mistakes.png")
+        left = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_file()))
+        print(f"all is in {relative(folder)}/: {left}")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,8 @@ def run(config: DictConfig) -> None:
             sys.exit(130)
         if outcome.summary:
             print(f"\n{outcome.summary}")
-            print(f"everything is in {relative(folder)}/: glimpses.png, glimpses.gif, metrics.csv, status.json")
+            left = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_file()))
+            print(f"everything is in {relative(folder)}/: {left}")
             print(f"look closer:  python scripts/evaluate.py checkpoint={relative(outcome.checkpoint)}")
 
 

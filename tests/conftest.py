@@ -12,7 +12,20 @@ import torch
 from torch import Tensor
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
-SMALL = {"ram": ["model.glimpses=3", "model.glimpse_size=4", "model.locator_hidden=8", "model.rollouts=2"]}
+PASS = ["model.environments=4", "model.rollout_steps=4", "model.evaluate_every=64", "model.stop_when_solved=false"]
+SMALL = {
+    "ram": ["model.glimpses=3", "model.glimpse_size=4", "model.locator_hidden=8", "model.rollouts=2"],
+    "policy_gradient": [*PASS, "model.evaluation_episodes=2", "model.hidden=[8]"],
+    "q_learning": ["env=CliffWalking-v1", *PASS],
+    "dqn": [
+        *PASS,
+        "model.evaluation_episodes=2",
+        "model.updates=1",
+        "model.n_step=2",
+        "model.warm_up=0",
+        "model.hidden=[8]",
+    ],
+}
 SHORT = ["trainer.max_epochs=2", "trainer.batch_size=16", "trainer.accelerator=cpu", "trainer.devices=1"]
 
 
@@ -68,7 +81,8 @@ def tiny(squares) -> Callable[..., list[str]]:
     """Overrides that make a model's run a matter of a second: ``tiny("ram", "seed=2")``; later ones win."""
 
     def overrides(model: str, *more: str) -> list[str]:
-        return [f"model={model}", "data=idx", f"data.root={squares}", *SMALL[model], *SHORT, *more]
+        data = ["data=idx", f"data.root={squares}"] if model == "ram" else []
+        return [f"model={model}", *data, *SMALL[model], *SHORT, *more]
 
     return overrides
 

@@ -132,7 +132,7 @@ class TestComposition:
             composed(["model=ram", "data=idx"])
 
     def test_without_a_model_the_models_are_listed(self, composed):
-        with pytest.raises(ValueError, match=r"choose a model: model=ram"):
+        with pytest.raises(ValueError, match=r"choose a model: model=.*ram"):
             composed(["seed=2"])
 
     def test_a_model_brings_its_own_data_and_trainer_and_the_user_s_word_is_the_last(self, composed):

@@ -11,13 +11,14 @@ from pathlib import Path
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from zoo.config import CONFIGS, options
+from zoo.control import EnvironmentFailure
 from zoo.data import MnistUnavailable
 from zoo.training import NonFiniteError
 
 # A library's own use of a name that torch has deprecated; nothing here can change it.
 warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
 
-USER_ERRORS = (ValueError, OSError, NonFiniteError, MnistUnavailable, MisconfigurationException)
+USER_ERRORS = (ValueError, OSError, NonFiniteError, MnistUnavailable, EnvironmentFailure, MisconfigurationException)
 
 
 @contextmanager
@@ -82,6 +83,7 @@ Experiments (experiment=NAME, complete by themselves)
 
 Often changed
   data={"|".join(options("data"))}    data.root=DIR for idx and image_folder
+  env=Acrobot-v1  any environment of Gymnasium, for the models that act in one
   estimator={"|".join(options("estimator"))}
   logger={"|".join(options("logger"))}
   model.lr=0.001  trainer.max_epochs=20  seed=2  -m seed=1,2,3 (one run each)

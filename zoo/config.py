@@ -1,5 +1,7 @@
 """Typed configuration: what may be built, and from which options."""
 
+import copy
+import functools
 import hashlib
 import inspect
 import logging
@@ -16,6 +18,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from zoo.attention import RecurrentAttention
 from zoo.attention.experiment import RecognitionExperiment
+from zoo.control.experiment import PolicyGradientExperiment
+from zoo.control.policy_gradient import PolicyGradient
+from zoo.control.q_experiment import DeepQLearningExperiment, TabularQLearningExperiment
+from zoo.control.q_learning import QLearning
 from zoo.data import MnistUnavailable, find_mnist, load_idx, load_image_folder, load_mnist, load_mnist_5k
 
 logger = logging.getLogger(__name__)
@@ -25,6 +31,9 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 # All that a configuration may build. A `_target_` outside of this table is refused.
 MODELS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "ram": (RecognitionExperiment, RecurrentAttention),
+    "policy_gradient": (PolicyGradientExperiment, PolicyGradient),
+    "q_learning": (TabularQLearningExperiment, QLearning),
+    "dqn": (DeepQLearningExperiment, QLearning),
 }
 DATA: dict[str, Callable[..., Any]] = {
     "mnist": load_mnist,
@@ -32,7 +41,11 @@ DATA: dict[str, Callable[..., Any]] = {
     "idx": load_idx,
     "image_folder": load_image_folder,
 }
-HANDED_IN = {"image_shape", "classes", "background", "estimator"}  # known from other groups, not options
+HANDED_IN = {  # known from other groups or from what they build, not options
+    *("data", "env", "estimator", "batch_size", "seed"),
+    *("image_shape", "classes", "background"),
+    *("observation", "observation_shape", "actions", "solved_at"),
+}
 
 
 @dataclass
@@ -48,7 +61,7 @@ class EstimatorConfig:
 class TrainerConfig:
     """``trainer=``: how long, on what, in which steps."""
 
-    max_epochs: int = MISSING
+    max_epochs: int | None = MISSING
     batch_size: int = MISSING
     gradient_clip: float | None = MISSING
     accelerator: str = MISSING
@@ -70,11 +83,15 @@ class TrainConfig:
 
     model: Any = None
     data: Any = None
-    estimator: EstimatorConfig = field(default_factory=EstimatorConfig)
+    env: str | None = None
+    estimator: EstimatorConfig | None = field(default_factory=EstimatorConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     seed: int = 1
     resume: str | None = None
+
+
+PARTS = {part.name for part in fields(TrainConfig)} - {"env"}  # which runs from before there were environments lack
 
 
 @dataclass
@@ -121,13 +138,14 @@ def target(builder: Callable[..., Any]) -> str:
 
 
 def schema(builder: Callable[..., Any], options_of: Callable[..., Any]) -> type:
-    """Read the names, types and defaults of a builder's options off a signature."""
+    """Read the names, types and defaults of a builder's options off its signature and that of what it builds."""
     found: list[Any] = [("_target_", str, field(default=target(builder)))]
-    for name, parameter in inspect.signature(options_of).parameters.items():
-        if name not in HANDED_IN:
+    parameters = {**inspect.signature(options_of).parameters, **inspect.signature(builder).parameters}
+    for name, parameter in parameters.items():
+        if name not in HANDED_IN and parameter.kind is not inspect.Parameter.VAR_KEYWORD:
             kind = str if parameter.annotation == str | Path else parameter.annotation
             default = MISSING if parameter.default is inspect.Parameter.empty else parameter.default
-            found.append((name, kind, field(default=default)))
+            found.append((name, kind, field(default_factory=functools.partial(copy.copy, default))))
     return make_dataclass(f"{options_of.__name__} options", found)
 
 
@@ -161,19 +179,33 @@ def run_folder(resume: str | None, model: str | None, overrides: str) -> str:
     return f"runs/{model}/{time.strftime('%Y-%m-%d_%H-%M-%S')}-{asked}"
 
 
+def taken(options: Mapping[str, Any]) -> set[str]:
+    """Name what the builder that ``_target_`` names has a parameter for.
+
+    Raises:
+        ValueError: ``_target_`` is not in the table of what may be built.
+    """
+    return set(inspect.signature(builder_of(options)[0]).parameters)
+
+
+def builder_of(options: Mapping[str, Any]) -> tuple[Callable[..., Any], type]:
+    """Look up the builder that ``_target_`` names, and the schema of its options."""
+    name = options.get("_target_")
+    if name not in BUILDERS:
+        raise ValueError(f"_target_ {name!r} may not be built; choose a model and data from configs/")
+    return BUILDERS[name]
+
+
 def build(options: Mapping[str, Any], **given: Any) -> Any:
     """Call the builder that ``_target_`` names, with the other options.
 
     Raises:
         ValueError: ``_target_`` is not in the table of what may be built, or has no such option.
     """
-    name = options.get("_target_")
-    if name not in BUILDERS:
-        raise ValueError(f"_target_ {name!r} may not be built; choose a model and data from configs/")
-    builder, known = BUILDERS[name]
+    builder, known = builder_of(options)
     chosen = {key: value for key, value in options.items() if key != "_target_"}
     if unknown := sorted(chosen.keys() - {option.name for option in fields(known)}):
-        raise ValueError(f"{name} has no option {', '.join(unknown)}")
+        raise ValueError(f"{target(builder)} has no option {', '.join(unknown)}")
     return builder(**chosen, **given)
 
 
@@ -203,7 +235,7 @@ def kept_config(folder: Path) -> DictConfig:
         config = OmegaConf.load(path)
     except Exception as error:
         raise ValueError(f"{path} is damaged ({type(error).__name__}); the run cannot be resumed") from error
-    if not isinstance(config, DictConfig) or not {part.name for part in fields(TrainConfig)} <= config.keys():
+    if not isinstance(config, DictConfig) or not config.keys() >= PARTS:
         raise ValueError(f"{path} is damaged (parts are missing); the run cannot be resumed")
     return config
 

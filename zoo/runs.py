@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import pytorch_lightning as pl
 from omegaconf import OmegaConf
 
-from zoo.config import build
+from zoo.config import build, taken
 from zoo.training import Interrupted, RunRecord, fit, read_checkpoint, write_json, write_text
 
 
@@ -37,11 +37,17 @@ def train(config: Mapping[str, Any], folder: Path, command: str) -> Outcome:
     """
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     experiment = make_experiment(config)
-    record = RunRecord(folder, config, command, experiment.data.name)
+    record = RunRecord(folder, config, command, experiment.name)
     write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
     try:
         checkpoint = fit(
-            experiment.module, experiment.loaders, folder, config, experiment.monitor, experiment.callbacks()
+            experiment.module,
+            experiment.loaders,
+            folder,
+            config,
+            experiment.monitor,
+            experiment.callbacks(),
+            experiment.monitor_mode,
         )
         if experiment.module.global_rank != 0:
             return Outcome({}, "", checkpoint)
@@ -78,11 +84,19 @@ def evaluate(checkpoint: Path, folder: Path) -> Outcome:
 
 
 def make_experiment(config: Mapping[str, Any]) -> Any:
-    """Build the data and, for them, the model."""
-    return build(
-        config["model"],
-        data=build(config["data"]),
-        estimator=config["estimator"],
-        batch_size=config["trainer"]["batch_size"],
-        seed=config["seed"],
-    )
+    """Build what a model learns from, and the model for it.
+
+    Raises:
+        ValueError: the configuration is wrong, or names data, an environment or an estimator that the model has no use
+            for.
+    """
+    wanted = taken(config["model"])
+    for name in ("data", "env", "estimator"):
+        if name not in wanted and config.get(name) is not None:
+            raise ValueError(f"this model has no use for {name}: leave {name}=... away")
+    given = {
+        **{name: config.get(name) for name in ("env", "estimator", "seed")},
+        "batch_size": config["trainer"]["batch_size"],
+        "data": build(config["data"]) if "data" in wanted else None,
+    }
+    return build(config["model"], **{name: value for name, value in given.items() if name in wanted})

@@ -9,6 +9,12 @@ import torch
 from zoo.training import read_checkpoint, read_status
 
 
+@pytest.fixture(params=["ram"])
+def model(request):
+    """Those that train on several processes; the others ask for one."""
+    return request.param
+
+
 def drive(*arguments, **environment):
     """Run the script on two processes, and give what it says."""
     command = [sys.executable, str(Path(__file__).with_name("two_ranks.py")), *arguments]

@@ -41,7 +41,7 @@ class TestMistakes:
             (["model=ram", "data=idx"], ["data.root must be given"]),
             (["model=ram", "data=idx", "data.root=nowhere"], ["nowhere holds neither train-images-idx3-ubyte"]),
             (["model=ram", "data=mnist_5k", "model._target_=os.system"], ["_target_ 'os.system' may not be built"]),
-            (["data=mnist_5k"], ["choose a model: model=ram"]),
+            (["data=mnist_5k"], ["choose a model: model=", "ram"]),
             (["resume=runs/ram/none"], ["runs/ram/none holds no run to resume"]),
             (["model=ram", "data=mnist_5k", "logger=csv", "seed=x"], ["seed"]),
         ],

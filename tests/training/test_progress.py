@@ -40,7 +40,13 @@ class TestOnATerminal:
 
     def trainer(self, step=3):
         figures = {"progress_bar_metrics": {"validation_error": 0.5}, "current_epoch": 0, "max_epochs": 2}
-        return Mock(spec=pl.Trainer, is_global_zero=True, estimated_stepping_batches=8, global_step=step, **figures)
+        return Mock(
+            spec=pl.Trainer,
+            is_global_zero=True,
+            estimated_stepping_batches=8,
+            fit_loop=Mock(total_batch_idx=step - 1),
+            **figures,
+        )
 
     def test_a_bar_shows_how_much_of_the_whole_run_is_done_and_the_time_left(self, progress, terminal, noisy):
         module = noisy()

@@ -32,10 +32,10 @@ class RecognitionExperiment:
         options: of ``RecurrentAttention``.
     """
 
-    monitor = "validation_error"
+    monitor, monitor_mode = "validation_error", "min"
 
     def __init__(self, data: ImageData, estimator: Mapping[str, Any], batch_size: int, seed: int, **options: Any):
-        self.data = data
+        self.data, self.name = data, data.name
         self.module = RecurrentAttention(
             image_shape=data.image_shape,
             classes=data.classes,

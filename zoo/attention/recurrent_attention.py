@@ -1,4 +1,3 @@
-import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ from zoo.attention.glimpse import GlimpseSensor
 from zoo.attention.network import RecurrentAttentionNetwork, Rollout
 from zoo.attention.objective import hybrid_objective
 from zoo.gradients import Reinforce, RunningScale, named_baseline
-from zoo.training import read_checkpoint, total_loss
+from zoo.training import load_module, total_loss
 
 GAZES = ("learned", "spiral", "random", "centre")
 DIAGNOSE_EVERY = 10  # training steps; the diagnostics are means over these
@@ -141,17 +140,7 @@ class RecurrentAttention(pl.LightningModule):
             FileNotFoundError: there is no such file.
             ValueError: the file is damaged, or of another model or version.
         """
-        checkpoint = read_checkpoint(path, cls.__name__)
-        options = checkpoint["hyper_parameters"]
-        # An option that is missing would get its default, and the weights another meaning.
-        if differing := options.keys() ^ inspect.signature(cls).parameters.keys():
-            raise ValueError(f"{path} is of another version of {cls.__name__}: options {', '.join(sorted(differing))}")
-        try:
-            model = cls(**options)
-            model.load_state_dict(checkpoint["state_dict"])
-        except RuntimeError as error:
-            raise ValueError(f"{path} is of another version of {cls.__name__}, with other layers") from error
-        return model.eval()
+        return load_module(cls, path)
 
     def forward(
         self, images: Shaped[Tensor, "images channels height width"], seed: int = 0, gaze: str | None = None

@@ -1,6 +1,6 @@
 """What every training run shares: exact resume, run records, guards, progress, the gradient's noise."""
 
-from zoo.training.checkpoint import AtomicCheckpointIO, SelfDescribing, read_checkpoint
+from zoo.training.checkpoint import AtomicCheckpointIO, SelfDescribing, load_module, read_checkpoint
 from zoo.training.finite import FiniteGradients, NonFiniteError, total_loss
 from zoo.training.fit import Loaders, fit
 from zoo.training.interrupt import Interrupted, StopBetweenSteps
@@ -25,6 +25,7 @@ __all__ = [
     "TrainingProgress",
     "config_hash",
     "fit",
+    "load_module",
     "read_checkpoint",
     "read_status",
     "total_loss",

@@ -1,11 +1,14 @@
+import inspect
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+Module = TypeVar("Module", bound=pl.LightningModule)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -66,3 +69,23 @@ def read_checkpoint(path: str | Path, model: str | None = None) -> dict[str, Any
     if model is not None and checkpoint["model"] != model:
         raise ValueError(f"{path} is a checkpoint of {checkpoint['model']}, not of {model}")
     return checkpoint
+
+
+def load_module(kind: type[Module], path: str | Path) -> Module:
+    """Read a trained module from a checkpoint, ready to be called.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or of another model or version.
+    """
+    checkpoint = read_checkpoint(path, kind.__name__)
+    options = checkpoint["hyper_parameters"]
+    # An option that is missing would get its default, and the weights another meaning.
+    if differing := options.keys() ^ inspect.signature(kind).parameters.keys():
+        raise ValueError(f"{path} is of another version of {kind.__name__}: options {', '.join(sorted(differing))}")
+    try:
+        module = kind(**options)
+        module.load_state_dict(checkpoint["state_dict"])
+    except RuntimeError as error:
+        raise ValueError(f"{path} is of another version of {kind.__name__}, with other layers") from error
+    return module.eval()

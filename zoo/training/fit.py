@@ -25,6 +25,8 @@ class Loaders(NamedTuple):
 
     train: Callable[[int, int], Iterable[Any]]
     validation: Callable[[int, int], Iterable[Any]] | None
+    passes: int | None = None
+    """Passes over the training batches where the configuration leaves ``max_epochs`` open."""
 
 
 class Feed(pl.LightningDataModule):
@@ -51,16 +53,17 @@ class Feed(pl.LightningDataModule):
 
 
 class EachEpoch(ModelCheckpoint):
-    """Save after each epoch, or after those that lower a validation figure.
+    """Save after each epoch, or after those that better a validation figure.
 
     One for each file: the library's ``save_last`` skips the epochs that are not the best.
     """
 
-    def __init__(self, path: Path, monitor: str | None):
+    def __init__(self, path: Path, monitor: str | None, mode: str = "min"):
         super().__init__(
             dirpath=path.parent,
             filename=path.stem,
             monitor=monitor,
+            mode=mode,
             save_on_train_epoch_end=True,
             enable_version_counter=False,
         )
@@ -77,6 +80,7 @@ def fit(
     config: Mapping[str, Any],
     monitor: str,
     callbacks: list[pl.Callback] | None = None,
+    monitor_mode: str = "min",
 ) -> Path:
     """Train a module, or go on with the training that left ``checkpoints/last.ckpt`` in the folder.
 
@@ -87,8 +91,9 @@ def fit(
         loaders: its batches.
         folder: the run's folder.
         config: the run's configuration, plain data; ``trainer`` and ``logger`` are read here.
-        monitor: the validation figure whose smallest value marks the best checkpoint.
+        monitor: the validation figure whose best value marks the best checkpoint.
         callbacks: of the model's own.
+        monitor_mode: ``min`` if the smallest value is the best, ``max`` if the largest is.
 
     Returns:
         The checkpoint to use: the best on validation data, else the last.
@@ -100,8 +105,9 @@ def fit(
             damaged or of a module with other options.
     """
     settings = config["trainer"]
-    if settings["max_epochs"] < 1:
-        raise ValueError(f"max_epochs must be at least 1, got {settings['max_epochs']}")
+    epochs = settings["max_epochs"] if settings["max_epochs"] is not None else loaders.passes
+    if epochs is None or epochs < 1:
+        raise ValueError(f"max_epochs must be at least 1, got {epochs}")
     checkpoints = folder / "checkpoints"
     last, best = checkpoints / "last.ckpt", checkpoints / "best.ckpt"
     if str(settings["precision"]).startswith("16"):
@@ -112,7 +118,7 @@ def fit(
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     trainer = make_trainer(
         default_root_dir=folder,
-        max_epochs=settings["max_epochs"],
+        max_epochs=epochs,
         accelerator=settings["accelerator"],
         devices=settings["devices"],
         precision=settings["precision"],
@@ -133,7 +139,7 @@ def fit(
             SelfDescribing(config),
             *(callbacks or []),
             StopBetweenSteps(last),
-            *([] if loaders.validation is None else [EachEpoch(best, monitor)]),
+            *([] if loaders.validation is None else [EachEpoch(best, monitor, monitor_mode)]),
             EachEpoch(last, None),  # after the best, whose figure it remembers
         ],
     )
@@ -156,7 +162,8 @@ def resumable_step(last: Path, module: pl.LightningModule) -> int:
         raise ValueError(
             f"{last} cannot be continued: the data or the project have changed since, in {', '.join(differing)}"
         )
-    return int(saved["global_step"])
+    # Not global_step: a module that steps its optimiser by itself may do so often in a training step, or not at all.
+    return int(saved["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"])
 
 
 def make_trainer(devices: str, **options: Any) -> pl.Trainer:

@@ -41,7 +41,7 @@ class TrainingProgress(pl.Callback):
             disable=not self.console.is_terminal,
         )
         self.task = self.progress.add_task(
-            "training", total=float(trainer.estimated_stepping_batches), completed=trainer.global_step
+            "training", total=float(trainer.estimated_stepping_batches), completed=batches_done(trainer)
         )
         self.progress.start()
 
@@ -50,7 +50,7 @@ class TrainingProgress(pl.Callback):
     ) -> None:
         """Move the bar."""
         if self.progress is not None and self.task is not None:
-            self.progress.update(self.task, completed=trainer.global_step)
+            self.progress.update(self.task, completed=batches_done(trainer))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the epoch's figures."""
@@ -72,6 +72,11 @@ class TrainingProgress(pl.Callback):
         if self.progress is not None:
             self.progress.stop()
             self.progress = None
+
+
+def batches_done(trainer: pl.Trainer) -> int:
+    """Count the training steps so far, of all epochs; in each a module may step its optimisers several times."""
+    return trainer.fit_loop.total_batch_idx + 1
 
 
 def readable(name: str, value: float) -> str:

@@ -27,13 +27,15 @@ PACKAGES = (
 def config_hash(config: Mapping[str, Any]) -> str:
     """Fingerprint of all that decides a run's result: the same hash, the same run.
 
-    Where a run is logged, and from where it is resumed, does not count.
+    Where a run is logged, and from where it is resumed, does not count, nor does an environment if there is none.
 
     Example:
         >>> config_hash({"seed": 1, "logger": "csv"}) == config_hash({"logger": "wandb", "seed": 1})
         True
     """
     deciding = {key: value for key, value in config.items() if key not in ("logger", "resume")}
+    if deciding.get("env") is None:
+        deciding.pop("env", None)
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:12]
 
 

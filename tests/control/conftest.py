@@ -1,0 +1,52 @@
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.spaces import Box, Discrete
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from zoo.control.environments import Environments
+
+Ending = tuple[int, str]
+
+
+class Diary(gymnasium.Env):
+    """Shows the number of the episode and of the step; its episodes end as was written beforehand.
+
+    The reward is the action, and 10 for each step of the episode so far.
+    """
+
+    observation_space = Box(0, np.inf, (2,))
+    action_space = Discrete(2)
+
+    def __init__(self, *endings: Ending):
+        self.endings, self.episode, self.seeds = endings, -1, []
+
+    def reset(self, *, seed: int | None = None, options: Any = None):
+        super().reset(seed=seed)
+        self.seeds.append(seed)
+        self.episode, self.time = self.episode + 1, 0
+        return self.observation, {}
+
+    @property
+    def observation(self) -> np.ndarray:
+        return np.array([self.episode, self.time], np.float32)
+
+    def step(self, action: Any):
+        length, how = self.endings[self.episode % len(self.endings)]
+        self.time += 1
+        over = self.time == length
+        ends = [over and how in (word, "both") for word in ("terminated", "truncated")]
+        return self.observation, float(action + 10 * self.time), *ends, {}
+
+
+@pytest.fixture
+def diaries() -> Callable[..., Environments]:
+    """Environments whose episodes are known: ``diaries(mode, [(3, "terminated")], [(2, "truncated"), ...])``."""
+
+    def make(mode: AutoresetMode, *plans: list[Ending]) -> Environments:
+        return Environments(SyncVectorEnv([lambda plan=plan: Diary(*plan) for plan in plans], autoreset_mode=mode))
+
+    return make

@@ -1,0 +1,111 @@
+import copy
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box, Discrete
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from scipy import stats
+from torch import nn
+
+from zoo.control.environments import EnvironmentFailure, Environments, make_environments
+from zoo.control.evaluation import Evaluator, estimate, first_returns
+from zoo.control.policies import make_policy
+
+MODES = list(AutoresetMode)
+
+
+@pytest.fixture
+def policy():
+    torch.manual_seed(0)
+    return make_policy((4,), 2, (8,))
+
+
+@pytest.fixture
+def evaluator():
+    return Evaluator(Environments(make_environments("CartPole-v1", 40)))
+
+
+@pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
+def test_takes_the_first_episode_of_each_environment_without_discount(mode, diaries):
+    """Not the first to end: in the time of the long ones there are many short ones."""
+    plans = [[(1, "terminated"), (9, "terminated")], [(7, "truncated")], [(3, "both")], [(2, "terminated")]]
+    always_left = make_policy((2,), 2, ())
+    always_left.net[-1].bias.data[:] = torch.tensor([1e3, 0])
+    returns = first_returns(diaries(mode, *plans), always_left, seed=0)
+    assert returns.tolist() == [10, 280, 60, 30]
+
+
+class TestMeasuring:
+    def test_half_of_the_episodes_is_greedy(self, evaluator, policy):
+        """A policy that would rather go left, but not by much: greedily it falls at once."""
+        nn.init.zeros_(policy.net[-1].weight)
+        policy.net[-1].bias.data[:] = torch.tensor([0.1, 0])
+        measured = evaluator.measure(policy, seed=1)
+        assert measured.greedy.high < 11 < 13 < measured.stochastic.mean
+        assert measured.stochastic.low < measured.stochastic.mean < measured.stochastic.high
+
+    def test_follows_from_the_seed_alone(self, evaluator, policy):
+        first = evaluator.measure(policy, seed=1)
+        torch.manual_seed(99)
+        assert evaluator.measure(policy, seed=1) == first
+        assert evaluator.measure(policy, seed=2) != first
+
+    def test_leaves_the_global_random_state_alone(self, evaluator, policy):
+        torch.manual_seed(3)
+        np.random.seed(3)
+        before = torch.get_rng_state(), np.random.get_state()[1].copy()
+        evaluator.measure(policy, seed=1)
+        assert torch.equal(torch.get_rng_state(), before[0])
+        assert np.array_equal(np.random.get_state()[1], before[1])
+
+    @pytest.mark.parametrize("training", [True, False])
+    def test_does_not_change_the_policy(self, training, evaluator, policy):
+        policy.train(training)
+        before = copy.deepcopy(policy)
+        evaluator.measure(policy, seed=1)
+        assert policy.training is training
+        assert all(torch.equal(x, y) for x, y in zip(policy.parameters(), before.parameters(), strict=True))
+        assert all(parameter.grad is None and parameter.requires_grad for parameter in policy.parameters())
+
+    def test_stands_in_for_a_loader_of_one_batch(self, evaluator):
+        assert len(evaluator) == 1
+        assert list(evaluator) == [evaluator]
+
+    def test_returns_that_are_not_finite_are_refused(self):
+        class Broken(gymnasium.Env):
+            observation_space, action_space = Box(0, 1, (4,)), Discrete(2)
+
+            def __init__(self, reward):
+                self.reward = reward
+
+            def reset(self, *, seed=None, options=None):
+                return np.zeros(4, np.float32), {}
+
+            def step(self, action):
+                return np.zeros(4, np.float32), self.reward, True, False, {}
+
+        rewards = [0.0, 0.0, float("nan"), 0.0]
+        environments = Environments(SyncVectorEnv([lambda reward=reward: Broken(reward) for reward in rewards]))
+        with pytest.raises(EnvironmentFailure, match="SyncVectorEnv gave environment 2 of an evaluation no finite ret"):
+            Evaluator(environments).measure(make_policy((4,), 2, ()), seed=0)
+
+
+class TestIntervals:
+    def test_are_students(self):
+        returns = np.array([3.0, 8.0, 1.0, 9.0, 4.0])
+        low, high = stats.t.interval(0.95, 4, loc=5.0, scale=stats.sem(returns))
+        assert estimate(returns) == pytest.approx((5.0, low, high))
+
+    def test_hold_the_true_mean_as_often_as_they_say(self):
+        """Binomial: 1,000 intervals, and at most one in a million such tests fails."""
+        rng = np.random.default_rng(0)
+        held = sum(part.low <= 0 <= part.high for part in (estimate(rng.normal(size=6)) for _ in range(1000)))
+        assert stats.binomtest(held, 1000, 0.95).pvalue > 1e-6
+        assert stats.binomtest(held, 1000, 0.90).pvalue < 1e-6
+
+    @pytest.mark.parametrize("count", [2, 5])
+    def test_need_two_episodes_of_each_kind(self, count):
+        with pytest.raises(ValueError, match="an interval needs at least 2 episodes of each kind"):
+            Evaluator(Environments(make_environments("CartPole-v1", count)))

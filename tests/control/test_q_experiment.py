@@ -1,0 +1,70 @@
+import pytest
+
+from zoo.control.q_experiment import DeepQLearningExperiment, TabularQLearningExperiment
+from zoo.control.q_learning import QLearning
+from zoo.runs import evaluate, train
+from zoo.training import read_status
+
+
+def tabular(env="FrozenLake-v1", **options):
+    return TabularQLearningExperiment(env, seed=1, batch_size=16, **options)
+
+
+class TestATable:
+    def test_is_as_large_as_the_environment(self):
+        assert tabular().module.policy.q.values.shape == (16, 4)
+        assert tabular("Taxi-v4").module.policy.q.values.shape == (500, 6)
+
+    def test_is_refused_where_the_dynamics_are_not_exposed(self):
+        with pytest.raises(ValueError, match=r"CartPole-v1 does not expose its dynamics as P.*choose model=dqn"):
+            tabular("CartPole-v1")
+
+    def test_unknown_environments_are_named_beside_the_nearest(self):
+        with pytest.raises(ValueError, match=r"no environment 'FrozenLak-v1'; the nearest are FrozenLake-v1"):
+            tabular("FrozenLak-v1")
+
+    def test_training_takes_no_more_steps_than_it_may(self):
+        loaders = tabular(environments=8, rollout_steps=4, evaluate_every=100, max_env_steps=1000).loaders
+        assert len(loaders.train(0, 1)) == 3
+        assert loaders.passes == 1000 // 96
+
+    def test_at_least_one_measurement_must_fit(self):
+        with pytest.raises(ValueError, match="max_env_steps must be at least 102400"):
+            tabular(max_env_steps=1000)
+
+
+class TestANetwork:
+    def test_fits_the_environment(self):
+        module = DeepQLearningExperiment("Acrobot-v1", seed=1, batch_size=16, replay=1000).module
+        assert module.hparams["observation"] == [6]
+        assert module.policy.actions == 3
+        assert module.hparams["solved_at"] == -100
+
+    def test_needs_actions_that_can_be_counted(self):
+        with pytest.raises(ValueError, match=r"actions that can be counted, and those of Pendulum-v1"):
+            DeepQLearningExperiment("Pendulum-v1", seed=1, batch_size=16)
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [("q_learning", "the greedy policy is worth"), ("dqn", "the greedy policy earns")],
+)
+def test_a_run_reports_its_last_policy_and_beside_it_the_best_one(model, words, finished, tmp_path):
+    status = read_status(finished(model) / "status.json")
+    last, best = (evaluate(finished(model) / "checkpoints" / f"{name}.ckpt", tmp_path) for name in ("last", "best"))
+    (name,) = (key.removeprefix("best_") for key in status["metrics"] if key.startswith("best_"))
+    assert status["metrics"] == {**last.figures, f"best_{name}": best.figures[name]}
+    assert status["metrics"]["env_steps"] == QLearning.load(last.checkpoint).env_steps
+    assert words in last.summary
+
+
+def test_training_stops_at_the_first_measurement_that_solves_the_task(composed, tmp_path):
+    options = ["environments=64", "evaluate_every=25_600", "exploration_end=0.1", "exploration_steps=100_000"]
+    outcome = train(
+        composed(["model=q_learning", "env=CliffWalking-v1", *(f"model.{option}" for option in options)]),
+        tmp_path,
+        "command",
+    )
+    assert outcome.figures["env_steps"] == outcome.figures["env_steps_to_solved"] < 400_000
+    assert "solved (-12.2489) after" in outcome.summary
+    assert read_status(tmp_path / "status.json")["state"] == "finished"

@@ -1,0 +1,63 @@
+"""Control: exact answers for finite processes, policy gradient, and Q-learning from table to deep network."""
+
+from zoo.control.environments import EnvironmentFailure, Environments, make_environments
+from zoo.control.evaluation import Evaluation, Evaluator, ReturnEstimate
+from zoo.control.exploration import ExploringPolicy, boltzmann, epsilon_greedy, proportional
+from zoo.control.mdp import FiniteMDP
+from zoo.control.mdp_environment import MDPVectorEnv
+from zoo.control.objective import PolicyGradientObjective, policy_gradient_objective
+from zoo.control.planning import (
+    bellman_residual,
+    finite_horizon,
+    greedy_policy,
+    policy_evaluation,
+    start_value,
+    value_iteration,
+)
+from zoo.control.policies import CategoricalPolicy, GaussianPolicy, Policy, make_policy
+from zoo.control.policy_gradient import PolicyGradient
+from zoo.control.q_functions import Dueling, QNetwork, QTable
+from zoo.control.q_learning import QLearning
+from zoo.control.replay import Replay
+from zoo.control.returns import lambda_return, reward_to_go
+from zoo.control.rollout import Rollout, Rollouts, collect
+from zoo.control.schedules import Schedule
+
+__all__ = [
+    "CategoricalPolicy",
+    "Dueling",
+    "EnvironmentFailure",
+    "Environments",
+    "Evaluation",
+    "Evaluator",
+    "ExploringPolicy",
+    "FiniteMDP",
+    "GaussianPolicy",
+    "MDPVectorEnv",
+    "Policy",
+    "PolicyGradient",
+    "PolicyGradientObjective",
+    "QLearning",
+    "QNetwork",
+    "QTable",
+    "Replay",
+    "ReturnEstimate",
+    "Rollout",
+    "Rollouts",
+    "Schedule",
+    "bellman_residual",
+    "boltzmann",
+    "collect",
+    "epsilon_greedy",
+    "finite_horizon",
+    "greedy_policy",
+    "lambda_return",
+    "make_environments",
+    "make_policy",
+    "policy_evaluation",
+    "policy_gradient_objective",
+    "proportional",
+    "reward_to_go",
+    "start_value",
+    "value_iteration",
+]

@@ -1,0 +1,106 @@
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy import stats
+
+from zoo.control.environments import EnvironmentFailure, Environments
+from zoo.control.policies import Policy
+
+
+class ReturnEstimate(NamedTuple):
+    """Undiscounted returns of whole episodes."""
+
+    mean: float
+    low: float
+    """Lower end of the 95 % interval of the mean for fresh episodes (Student's t)."""
+    high: float
+
+
+class Evaluation(NamedTuple):
+    """How a frozen policy does, in as many episodes each."""
+
+    stochastic: ReturnEstimate
+    """Actions are sampled, as while learning."""
+    greedy: ReturnEstimate
+    """The likeliest action is taken."""
+
+
+class Evaluator:
+    """Measures policies in environments of its own: the first episode of each.
+
+    The first episode of each, not the first to end: those would be the short ones.
+
+    Args:
+        environments: an even number of them: one half for the stochastic policy, the other for the greedy one.
+
+    Raises:
+        ValueError: there are no two environments for each.
+
+    Example:
+        >>> from zoo.control.environments import make_environments
+        >>> from zoo.control.policies import make_policy
+        >>> evaluator = Evaluator(Environments(make_environments("CartPole-v1", count=20)))
+        >>> evaluator.measure(make_policy((4,), 2, hidden=(8,)), seed=0).stochastic.mean < 100
+        True
+    """
+
+    def __init__(self, environments: Environments):
+        if len(environments) < 4 or len(environments) % 2:
+            raise ValueError(f"an interval needs at least 2 episodes of each kind, got {len(environments) / 2:g}")
+        self.environments = environments
+
+    def __iter__(self) -> Iterator["Evaluator"]:
+        """Give itself once: so it stands in for the validation data."""
+        yield self
+
+    def __len__(self) -> int:
+        """One batch."""
+        return 1
+
+    def measure(self, policy: Policy, seed: int) -> Evaluation:
+        """Let the policy play.
+
+        Args:
+            policy: in any mode and on any device; it is left as it was.
+            seed: of the environments and of the policy's noise; the global random state is left alone.
+
+        Raises:
+            EnvironmentFailure: an environment raised an error, or gave a reward that is not finite.
+        """
+        returns = first_returns(self.environments, policy, seed)
+        stochastic, greedy = np.split(returns, 2)
+        return Evaluation(estimate(stochastic), estimate(greedy))
+
+
+@torch.inference_mode()
+def first_returns(environments: Environments, policy: Policy, seed: int) -> Float[np.ndarray, " envs"]:
+    """Return of one episode in each environment; in the second half with noise 0."""
+    device = next(policy.parameters()).device
+    generator = torch.Generator(device).manual_seed(seed)
+    environments.reset(seed)
+    sampled = len(environments) // 2
+    returns, running = np.zeros(len(environments)), np.ones(len(environments), dtype=bool)
+    while running.any():
+        noise = policy.noise(len(environments), generator=generator)
+        noise[sampled:] = 0
+        step = environments.step(policy.act(torch.from_numpy(environments.observation).to(device), noise).cpu())
+        returns += np.where(running, step.reward, 0)
+        running &= ~step.ended
+    if (lost := np.flatnonzero(~np.isfinite(returns))).size:
+        raise EnvironmentFailure(f"{environments.name} gave environment {lost[0]} of an evaluation no finite return")
+    return returns
+
+
+def estimate(returns: Float[np.ndarray, " episodes"]) -> ReturnEstimate:
+    """Mean of returns with its 95 % interval.
+
+    Example:
+        >>> estimate(np.array([1.0, 3.0])).mean
+        2.0
+    """
+    mean = float(returns.mean())
+    half = float(stats.t.ppf(0.975, len(returns) - 1) * returns.std(ddof=1) / len(returns) ** 0.5)
+    return ReturnEstimate(mean, mean - half, mean + half)

@@ -1,0 +1,205 @@
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+
+from zoo.control.evaluation import Evaluator
+from zoo.control.objective import PolicyGradientObjective, learned_value, policy_gradient_objective
+from zoo.control.policies import Bounds, Standardize, make_policy, network
+from zoo.control.rollout import Batch, Rollout
+from zoo.control.seeds import EVALUATION, seed_of
+from zoo.control.stopping import stop_when_solved
+from zoo.gradients import Reinforce, RunningScale, named_baseline
+from zoo.training import load_module, total_loss
+
+
+class Fit(NamedTuple):
+    """What the value function is still to learn from a rollout."""
+
+    rollout: Rollout
+    returns: Tensor
+    """``(time, envs)``."""
+
+
+class PolicyGradient(pl.LightningModule):
+    """REINFORCE for control: one update of the policy a rollout, several of the value function.
+
+    ``∇J = E[Σ_t ∇ log π(a_t | s_t) (G_t - b(s_t))]``: Williams, "Simple statistical gradient-following algorithms for
+    connectionist reinforcement learning", 1992. The baseline is any of ``zoo.gradients``.
+
+    The defaults are biased, for the sake of less noise: ``trace_decay < 1`` and the value that stands for what follows
+    a cut trust what was learned, and normalised advantages depend on the batch. See ``policy_gradient_objective`` for
+    what is exact.
+
+    Args:
+        observation_shape: of one observation.
+        actions: the number of choices, or the bounds of each coordinate.
+        solved_at: mean return from which on the task counts as solved; None if it never does.
+        seed: of the evaluations.
+        discount: ``γ``.
+        trace_decay: ``λ``; see ``lambda_return``.
+        normalize: bring the advantages of each rollout to mean 0 and standard deviation 1.
+        discount_weighting: weigh step ``t`` of an episode by ``γᵗ``.
+        entropy: weight of the policy's entropy, which is made larger.
+        hidden: units of the hidden layers, of policy and value function.
+        lr: learning rate of the policy (Adam).
+        value_lr: learning rate of the value function.
+        value_steps: updates of the value function a rollout.
+        decay_steps: environment steps in which both learning rates fall to 0, linearly; None to keep them.
+        max_gradient_norm: the mean gradient of a time step is clipped to this norm; None to leave it.
+        stop_when_solved: stop training at the first evaluation that solves the task.
+        estimator: ``baseline`` (see ``named_baseline``), ``decay`` of a moving average, and ``scale``, whether signals
+            are divided by a running scale.
+
+    Raises:
+        ValueError: an option has no such value.
+
+    Example:
+        >>> model = PolicyGradient(observation_shape=[4], actions=2)
+        >>> model.policy.act(torch.zeros(3, 4), model.policy.noise(3)).shape
+        torch.Size([3])
+    """
+
+    env_steps: Tensor
+    solved_after: Tensor
+
+    def __init__(
+        self,
+        observation_shape: Sequence[int],
+        actions: int | Bounds,
+        solved_at: float | None = None,
+        seed: int = 0,
+        discount: float = 0.98,
+        trace_decay: float = 0.9,
+        normalize: bool = True,
+        discount_weighting: bool = False,
+        entropy: float = 0.0,
+        hidden: list[int] = [64],  # noqa: B006
+        lr: float = 1e-2,
+        value_lr: float = 7e-3,
+        value_steps: int = 10,
+        decay_steps: int | None = 100_000,
+        max_gradient_norm: float | None = 0.5,
+        stop_when_solved: bool = True,
+        estimator: Mapping[str, Any] | None = None,
+    ):
+        super().__init__()
+        for name, value in (("discount", discount), ("trace_decay", trace_decay)):
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} must lie between 0 and 1, got {value}")
+        if value_steps < 1:
+            raise ValueError(f"value_steps must be at least 1, got {value_steps}")
+        estimator = {"baseline": "learned", **(estimator or {})}
+        self.save_hyperparameters()
+        self.policy = make_policy(observation_shape, actions, hidden)
+        baseline = named_baseline(
+            estimator["baseline"],
+            net=lambda: network(observation_shape, 1, hidden),
+            sample_dim=1,
+            decay=estimator.get("decay", 0.9),
+        )
+        self.reinforce = Reinforce(baseline, RunningScale() if estimator.get("scale") else None, maximize=True)
+        self.register_buffer("env_steps", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("solved_after", torch.tensor(-1))
+        self.fit: Fit | None = None
+
+    @classmethod
+    def load(cls, path: str | Path) -> "PolicyGradient":
+        """Read a trained model from a checkpoint, ready to act.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is damaged, or of another model or version.
+        """
+        return load_module(cls, path)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Loss of a rollout, which is used for this one update of the policy."""
+        self.env_steps.fill_(batch.env_steps)
+        objective = policy_gradient_objective(
+            self.policy,
+            batch.rollout,
+            self.reinforce,
+            self.hparams["discount"],
+            self.hparams["trace_decay"],
+            self.hparams["normalize"],
+            self.hparams["discount_weighting"],
+        )
+        self.fit = Fit(batch.rollout, objective.returns)
+        self.log_progress(objective, batch)
+        terms = {"policy": objective.policy, "value": objective.value}
+        if self.hparams["entropy"]:
+            terms["entropy"] = -self.hparams["entropy"] * objective.entropy
+        return total_loss(terms, step=self.global_step)
+
+    def log_progress(self, objective: PolicyGradientObjective, batch: Batch) -> None:
+        """Log how the value function fits, how much the policy explores, and the returns while learning."""
+        valid = batch.rollout.valid
+        advantage, returns = objective.estimate.advantage[valid], objective.returns[valid]
+        figures = {
+            "value_loss": objective.value.detach(),
+            "entropy": objective.entropy.detach() * valid.shape[1] / valid.sum(),
+            "advantage_std": advantage.std(correction=0),
+            "explained_variance": 1 - advantage.var(correction=0) / returns.var(correction=0).clamp(min=1e-6),
+        }
+        if batch.training_return is not None:
+            figures["training_return"] = torch.tensor(batch.training_return)
+        self.log_dict(figures, on_step=False, on_epoch=True, batch_size=1)
+
+    def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
+        """Clip the gradients of policy and value function, each by itself.
+
+        The policy's loss is summed over time, and so is its bound.
+        """
+        if (norm := self.hparams["max_gradient_norm"]) is not None and self.fit is not None:
+            bounds = (norm * len(self.fit.returns), norm)
+            for group, bound in zip(optimizer.param_groups, bounds, strict=False):  # there may be no value function
+                nn.utils.clip_grad_norm_(group["params"], bound)
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        """Update both, the value function as often as it may, and last what the next rollout is standardised by."""
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        if self.fit is None:
+            return
+        rollout, returns = self.fit
+        observation, returns = rollout.observation[rollout.valid], returns[rollout.valid]
+        if (value := learned_value(self.reinforce)) is not None:
+            self.fit_value(value, observation, returns, self.optimizers(use_pl_optimizer=False))
+        for part in self.modules():
+            if isinstance(part, Standardize):
+                part.update(observation)
+        self.fit = None
+
+    def fit_value(self, value: nn.Module, observation: Tensor, returns: Tensor, optimizer: Any) -> None:
+        """Go on with the least squares of the value function, against the same returns."""
+        for _ in range(self.hparams["value_steps"] - 1):
+            optimizer.zero_grad()  # of the policy too, which is then left as it is
+            loss = total_loss({"value": (value(observation).squeeze(-1) - returns).square().mean()}, self.global_step)
+            loss.backward()
+            if (norm := self.hparams["max_gradient_norm"]) is not None:
+                nn.utils.clip_grad_norm_(value.parameters(), norm)
+            optimizer.step()
+        optimizer.zero_grad()
+
+    def validation_step(self, evaluator: Evaluator, batch_idx: int) -> None:
+        """Measure the frozen policy, and stop if the task is solved."""
+        steps = int(self.env_steps)
+        sampled, greedy = evaluator.measure(self.policy, seed_of(self.hparams["seed"], EVALUATION, steps))
+        figures = {"env_steps": float(steps), "eval_return": sampled.mean, "greedy_return": greedy.mean}
+        self.log_dict(figures, prog_bar=True, batch_size=1)
+        stop_when_solved(self, sampled.mean)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Adam for policy and value function, whose rates follow the environment steps."""
+        groups = [{"params": list(self.policy.parameters()), "lr": self.hparams["lr"]}]
+        if learned := list(self.reinforce.parameters()):
+            groups.append({"params": learned, "lr": self.hparams["value_lr"]})
+        optimizer = torch.optim.Adam(groups, fused=True)
+        if (steps := self.hparams["decay_steps"]) is None:
+            return optimizer
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: max(0.0, 1 - int(self.env_steps) / steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -1,0 +1,95 @@
+"""How good a policy made of action values is: solved for where the dynamics are known, else played out."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any
+
+from zoo.control.environments import Environments
+from zoo.control.evaluation import Evaluator
+from zoo.control.exploration import ExploringPolicy
+from zoo.control.mdp import FiniteMDP
+from zoo.control.planning import greedy_policy, policy_evaluation, reachable, start_value, value_iteration
+
+NEARLY = 1e-3  # in units of reward: a policy whose value lies no further below the best one's solves its task
+
+
+class Score(ABC):
+    """A way to measure policies; it stands in for the validation data, of which it is the only batch."""
+
+    name: str
+    """Of the figure that decides."""
+    solved_at: float | None
+    """Where that figure counts as solved; None if it is not said."""
+
+    @abstractmethod
+    def measure(self, policy: ExploringPolicy, seed: int) -> dict[str, float]:
+        """Give figures by plain names; the policy is left as it was."""
+
+    def __iter__(self) -> Iterator["Score"]:
+        yield self
+
+    def __len__(self) -> int:
+        return 1
+
+
+class ExactScore(Score):
+    """Solves for the value of the greedy policy of a table: no episode is played, and no chance is left.
+
+    Values are discounted and of endless episodes; a policy whose value is within ``NEARLY`` of ``V*`` solves the task.
+
+    Args:
+        mdp: the process that the table is of.
+
+    Example:
+        >>> import gymnasium
+        >>> from zoo.control.q_functions import QTable
+        >>> score = ExactScore(FiniteMDP.from_gymnasium(gymnasium.make("FrozenLake-v1"), gamma=0.99))
+        >>> untrained = ExploringPolicy(QTable(16, 4), actions=4, exploration="epsilon_greedy", strength=0.0)
+        >>> {name: round(value, 3) for name, value in score.measure(untrained, seed=0).items()}
+        {'start_value': 0.012, 'start_value_gap': 0.53, 'q_distance': 0.863}
+    """
+
+    name = "start_value"
+
+    def __init__(self, mdp: FiniteMDP):
+        self.mdp = mdp
+        self.optimal = value_iteration(mdp)
+        self.asked_for = reachable(mdp)
+        self.best = float(start_value(mdp, self.optimal.amax(-1)))
+        self.solved_at = self.best - NEARLY
+
+    def measure(self, policy: ExploringPolicy, seed: int) -> dict[str, float]:
+        """``V^π(s_0)`` of the greedy policy, how far it lies below ``V*(s_0)``, and ``max |Q - Q*|``."""
+        table: Any = policy.q
+        action_values = table.values.detach().to("cpu", self.optimal.dtype)
+        values = policy_evaluation(self.mdp, greedy_policy(action_values))
+        value = float(start_value(self.mdp, values))
+        return {
+            "start_value": value,
+            "start_value_gap": self.best - value,
+            "q_distance": float((action_values - self.optimal)[self.asked_for].abs().max()),
+        }
+
+
+class PlayedScore(Score):
+    """Mean return of whole episodes that the frozen policy plays, greedily and exploring.
+
+    Args:
+        environments: an even number of them, of their own.
+    """
+
+    name = "greedy_return"
+
+    def __init__(self, environments: Environments):
+        self.evaluator = Evaluator(environments)
+        self.solved_at = environments.solved_at
+
+    def measure(self, policy: ExploringPolicy, seed: int) -> dict[str, float]:
+        """Undiscounted; the interval is of the greedy one's mean, for fresh episodes."""
+        exploring, greedy = self.evaluator.measure(policy, seed)
+        return {
+            "greedy_return": greedy.mean,
+            "greedy_return_low": greedy.low,
+            "greedy_return_high": greedy.high,
+            "exploring_return": exploring.mean,
+        }
