@@ -21,3 +21,7 @@ def test_the_readme_s_example_prints_what_it_says(capsys):
 
 def test_the_gradients_page_holds_what_it_asserts():
     run("docs/gradients.md")
+
+
+def test_the_q_learning_page_holds_what_it_asserts():
+    run("docs/q_learning.md")

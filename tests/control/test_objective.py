@@ -40,14 +40,13 @@ class Table(nn.Module):
 
 def make_mdp(horizon=None):
     """States 0, 1, 2 in this order, some left out by chance; every episode ends within three steps, back at 0."""
-    transition = torch.zeros(3, 2, 3, dtype=torch.float64)
-    transition[0] = torch.tensor([[0, 0.6, 0.4], [0, 0.2, 0.8]])
-    transition[1] = torch.tensor([[0.3, 0, 0.7], [0.9, 0, 0.1]])
-    transition[2, :, 0] = 1
+    transition = torch.tensor(
+        [[[0, 0.6, 0.4], [0, 0.2, 0.8]], [[0.3, 0, 0.7], [0.9, 0, 0.1]], [[1, 0, 0], [1, 0, 0]]], dtype=torch.float64
+    )
     reward = torch.arange(18, dtype=torch.float64).reshape(3, 2, 3).sin() * 3 + 1
     terminated = torch.zeros(3, 2, 3, dtype=torch.bool)
     terminated[..., 0] = True
-    return FiniteMDP(transition, reward, terminated, torch.tensor([0.7, 0.3, 0.0]).double(), GAMMA, horizon)
+    return FiniteMDP(transition, reward, terminated, torch.tensor([0.7, 0.3, 0.0], dtype=torch.float64), GAMMA, horizon)
 
 
 def make_policy():
@@ -73,8 +72,11 @@ def rollout_of(*episodes):
     filling = (0, 0, 99.0, 0, False, False)
     longest = max(map(len, episodes))
     columns = [[*episode, *[filling] * (longest - len(episode))] for episode in episodes]
-    parts = [torch.tensor([[column[t][part] for column in columns] for t in range(longest)]) for part in range(6)]
-    parts[2] = parts[2].double()
+    kinds = (torch.int64, torch.int64, torch.float64, torch.int64, torch.bool, torch.bool)
+    parts = [
+        torch.tensor([[column[t][part] for column in columns] for t in range(longest)], dtype=kind)
+        for part, kind in enumerate(kinds)
+    ]
     time = torch.arange(longest)[:, None].expand(longest, len(episodes))
     valid = time < torch.tensor([len(episode) for episode in episodes])
     return Rollout(*parts, valid, time)
@@ -151,15 +153,23 @@ def biased(one, other):
 
 class TestTheExpectedGradient:
     @pytest.mark.parametrize(("baseline", "together"), UNBIASED.values(), ids=UNBIASED)
-    @pytest.mark.parametrize("horizon", [None, 2], ids=["always terminates", "may be cut"])
-    def test_is_exact_with_discount_weighting_whatever_the_baseline(self, horizon, baseline, together):
-        """A cut is an end where no value is learned; with one, it is not, and the test has another name."""
-        mdp, made = make_mdp(horizon), baseline()
-        if horizon and any(isinstance(part, Learned) for part in Reinforce(made).modules()):
-            pytest.skip("the value stands for what follows the cut")
-        ours = expected_gradient(mdp, made, together, discount_weighting=True)
+    def test_is_exact_with_discount_weighting_whatever_the_baseline(self, baseline, together):
+        mdp = make_mdp()
+        ours = expected_gradient(mdp, baseline(), together, discount_weighting=True)
         assert equal(ours, exact_gradient(mdp))
         assert biased(ours, undiscounted_visits(mdp))
+
+    @pytest.mark.parametrize("name", ["none", "constant", "leave one out"])
+    def test_takes_a_cut_for_an_end_where_no_value_is_learned(self, name):
+        (baseline, together), mdp = UNBIASED[name], make_mdp(horizon=2)
+        ours = expected_gradient(mdp, baseline(), together, discount_weighting=True)
+        assert equal(ours, exact_gradient(mdp))
+        assert biased(ours, exact_gradient(make_mdp()))
+
+    def test_is_biased_by_a_wrong_value_of_what_a_cut_left_out(self):
+        mdp = make_mdp(horizon=2)
+        ours = expected_gradient(mdp, Learned(table(WRONG)), discount_weighting=True)
+        assert biased(ours, exact_gradient(mdp))
 
     @pytest.mark.parametrize(("baseline", "together"), UNBIASED.values(), ids=UNBIASED)
     def test_counts_each_step_as_if_the_episode_began_there_without(self, baseline, together):

@@ -1,3 +1,4 @@
+import csv
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -79,10 +80,11 @@ class PolicyGradientExperiment:
     def report(self, checkpoint: Path, folder: Path) -> dict[str, float]:
         """Measure what training ended with, and beside it the best that the evaluations on the way found."""
         best = self.evaluate(checkpoint, folder)
-        return {
-            **self.evaluate(checkpoint.with_name("last.ckpt"), folder),
-            "best_eval_return_mean": best["eval_return_mean"],
-        }
+        figures = self.evaluate(checkpoint.with_name("last.ckpt"), folder)
+        figures["best_eval_return_mean"] = best["eval_return_mean"]
+        if self.solved_at is not None:
+            figures["solved_of_last_10"] = solved_of_last(10, folder / "metrics.csv", self.monitor, self.solved_at)
+        return figures
 
     def evaluate(self, checkpoint: Path, folder: Path) -> dict[str, float]:
         """Measure a checkpoint, in episodes that no evaluation saw."""
@@ -97,6 +99,8 @@ class PolicyGradientExperiment:
         }
         if module.solved_after >= 0:
             figures["env_steps_to_solved"] = float(module.solved_after)
+        if module.training_solved_after >= 0:
+            figures["env_steps_to_training_solved"] = float(module.training_solved_after)
         return figures
 
     def describe(self, figures: Mapping[str, float]) -> str:
@@ -109,3 +113,10 @@ class PolicyGradientExperiment:
         if "env_steps_to_solved" in figures:
             said += f"\n  first solved ({self.solved_at:g}) after {figures['env_steps_to_solved']:,.0f} steps"
         return said
+
+
+def solved_of_last(count: int, metrics: Path, name: str, threshold: float) -> float:
+    """Fraction of a run's last evaluations that solved the task."""
+    with metrics.open(newline="") as file:
+        returns = [float(row[name]) for row in csv.DictReader(file) if row.get(name)][-count:]
+    return sum(value >= threshold for value in returns) / len(returns)

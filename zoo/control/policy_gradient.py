@@ -16,6 +16,8 @@ from zoo.control.stopping import stop_when_solved
 from zoo.gradients import Reinforce, RunningScale, named_baseline
 from zoo.training import load_module, total_loss
 
+DIAGNOSE_EVERY = 4  # rollouts; the diagnostics are means over these
+
 
 class Fit(NamedTuple):
     """What the value function is still to learn from a rollout."""
@@ -66,6 +68,7 @@ class PolicyGradient(pl.LightningModule):
 
     env_steps: Tensor
     solved_after: Tensor
+    training_solved_after: Tensor
 
     def __init__(
         self,
@@ -105,6 +108,7 @@ class PolicyGradient(pl.LightningModule):
         self.reinforce = Reinforce(baseline, RunningScale() if estimator.get("scale") else None, maximize=True)
         self.register_buffer("env_steps", torch.zeros((), dtype=torch.int64))
         self.register_buffer("solved_after", torch.tensor(-1))
+        self.register_buffer("training_solved_after", torch.tensor(-1))
         self.fit: Fit | None = None
 
     @classmethod
@@ -130,11 +134,19 @@ class PolicyGradient(pl.LightningModule):
             self.hparams["discount_weighting"],
         )
         self.fit = Fit(batch.rollout, objective.returns)
-        self.log_progress(objective, batch)
+        self.note_training_return(batch)
+        if batch_idx % DIAGNOSE_EVERY == 0:
+            self.log_progress(objective, batch)
         terms = {"policy": objective.policy, "value": objective.value}
         if self.hparams["entropy"]:
             terms["entropy"] = -self.hparams["entropy"] * objective.entropy
         return total_loss(terms, step=self.global_step)
+
+    def note_training_return(self, batch: Batch) -> None:
+        """Note when the last hundred episodes of training first reached on average what solves the task."""
+        threshold, reached = self.hparams["solved_at"], batch.training_return
+        if threshold is not None and reached is not None and reached >= threshold and self.training_solved_after < 0:
+            self.training_solved_after.fill_(batch.env_steps)
 
     def log_progress(self, objective: PolicyGradientObjective, batch: Batch) -> None:
         """Log how the value function fits, how much the policy explores, and the returns while learning."""

@@ -113,6 +113,8 @@ def fit(
     if str(settings["precision"]).startswith("16"):
         raise ValueError("precision 16 scales the loss and skips steps by design; use bf16-mixed or 32-true")
     resumed_step = resumable_step(last, module) if last.exists() else 0
+    # Lightning lets torch look for a driver in every optimiser step, which takes longer than the step of a small model.
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
     # Deterministic kernels are enough; filling every fresh tensor would only cost time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
