@@ -69,10 +69,16 @@ def check_choices(arguments: Sequence[str]) -> None:
                 raise ValueError(f"there is no {group} {name!r}; there are: {', '.join(known)}.{hint}")
 
 
+def listing(group: str, prefix: str) -> str:
+    """List the choices of a group, a line each, with what they are for in a column."""
+    names = options(group)
+    width = max(map(len, names))
+    return "\n".join(f"  {prefix}{name:<{width}}  {summary(group, name)}" for name in names)
+
+
 def help_text() -> str:
     """List the models, and what can be set, for ``--help`` and for a command without arguments."""
-    models = "\n".join(f"  model={name:<8} {summary('model', name)}" for name in options("model"))
-    experiments = "\n".join(f"  {name:<24} {summary('experiment', name)}" for name in options("experiment"))
+    models, experiments = listing("model", "model="), listing("experiment", "")
     return f"""Train a model of the zoo: python scripts/train.py model=NAME [key=value ...]
 
 Models
