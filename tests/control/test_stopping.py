@@ -21,7 +21,7 @@ def module():
     return make
 
 
-@pytest.mark.parametrize(("score", "solved"), [(474.9, False), (475.0, True), (500.0, True)])
+@pytest.mark.parametrize(("score", "solved"), [(474.9, False), (475.0, True), (500.0, True), (float("nan"), False)])
 def test_a_task_is_solved_from_its_threshold_on(score, solved, module):
     rule = module()
     stop_when_solved(rule, score)

@@ -11,7 +11,7 @@ def stop_when_solved(module: Any, score: float) -> None:
         score: what the present policy reached.
     """
     threshold = module.hparams["solved_at"]
-    if threshold is None or score < threshold:
+    if threshold is None or not score >= threshold:  # nor does what is not a number solve it
         return
     if module.solved_after < 0:
         module.solved_after.copy_(module.env_steps)
