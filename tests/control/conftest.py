@@ -2,8 +2,10 @@ from collections.abc import Callable
 from typing import Any
 
 import gymnasium
+import jaxtyping
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
@@ -50,3 +52,23 @@ def diaries() -> Callable[..., Environments]:
         return Environments(SyncVectorEnv([lambda plan=plan: Diary(*plan) for plan in plans], autoreset_mode=mode))
 
     return make
+
+
+@pytest.fixture
+def without_type_checks(monkeypatch):
+    """For speed."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
+@pytest.fixture
+def learn():
+    """Train a module on rollouts: ``learn(module, rollouts, callbacks...)``."""
+
+    def fit(module, rollouts, *callbacks, evaluator=None, ckpt_path=None, epochs=1):
+        quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+        quiet |= {"enable_checkpointing": False, "accelerator": "cpu", "num_sanity_val_steps": 0}
+        trainer = pl.Trainer(max_epochs=epochs, callbacks=list(callbacks), **quiet)
+        trainer.fit(module, rollouts, evaluator, ckpt_path=ckpt_path, weights_only=True)
+        return trainer
+
+    return fit

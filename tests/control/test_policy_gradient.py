@@ -1,4 +1,3 @@
-import jaxtyping
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -16,26 +15,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers"),
     pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`"),
 ]
-
-
-@pytest.fixture
-def without_type_checks(monkeypatch):
-    """For speed."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-
-
-@pytest.fixture
-def learn():
-    """Train a module on rollouts: ``learn(module, rollouts, callbacks...)``."""
-
-    def fit(module, rollouts, *callbacks, evaluator=None, ckpt_path=None, epochs=1):
-        quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-        quiet |= {"enable_checkpointing": False, "accelerator": "cpu", "num_sanity_val_steps": 0}
-        trainer = pl.Trainer(max_epochs=epochs, callbacks=list(callbacks), **quiet)
-        trainer.fit(module, rollouts, evaluator, ckpt_path=ckpt_path, weights_only=True)
-        return trainer
-
-    return fit
 
 
 def make(baseline="learned", **options):

@@ -22,4 +22,7 @@ def test_the_same_use_has_the_same_ones():
 
 
 def test_environments_take_them():
-    make_environments("Acrobot-v1", 2).reset(seed=max(seed_of(seed, TRAINING) for seed in range(100)))
+    largest = max(seed_of(seed, TRAINING) for seed in range(100))
+    environments = make_environments("Acrobot-v1", 2)
+    environments.reset(seed=largest)
+    assert environments.np_random_seed == (largest, largest + 1)
