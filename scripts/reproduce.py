@@ -1,4 +1,4 @@
-"""Make a paper's table: ``python scripts/reproduce.py paper=ram [budget=smoke] [rows=[6,random]] [seeds=[1,2,3]]``."""
+"""Make a table of results: ``python scripts/reproduce.py paper=ram [budget=smoke] [rows=[6,random]] [seeds=[1,2]]``."""
 
 import sys
 from pathlib import Path
@@ -6,9 +6,11 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 
 from zoo.command_line import errors_as_sentences
-from zoo.config import CONFIGS, ReproduceConfig, arguments, plain, register
+from zoo.composition import CONFIGS, plain, register
+from zoo.config import ReproduceConfig, arguments
 from zoo.data import find_mnist
-from zoo.reproduction import PAPERS, chosen_rows, keep_record, kept_records, run_once, table
+from zoo.papers import PAPERS
+from zoo.reproduction import chosen_rows, keep_record, kept_records, run_once, table
 from zoo.training import config_hash
 
 ROOT = Path(__file__).parents[1]
@@ -25,17 +27,18 @@ def main() -> None:
         if asked.budget not in BUDGETS:
             raise ValueError(f"there is no budget {asked.budget!r}; choose one of {', '.join(BUDGETS)}")
         paper, rows = PAPERS[asked.paper], chosen_rows(PAPERS[asked.paper], asked.rows)
-        find_mnist()  # a paper's figures stand beside figures on the paper's data only
+        if any(row.data == "mnist" for row in rows):
+            find_mnist()  # a paper's figures stand beside figures on the paper's data only
         register()
         records = RESULTS if asked.budget == "full" else Path("runs") / "smoke-results"
-        for seed in asked.seeds:
+        for seed in asked.seeds or paper.seeds:
             for row in rows:
                 overrides = [f"experiment={row.experiment}", f"seed={seed}", *BUDGETS[asked.budget]]
                 with initialize_config_dir(str(CONFIGS), version_base="1.3"):
                     wanted = config_hash(plain(compose("train", overrides)))
                 folder = run_once(overrides, wanted, Path("runs"))
                 keep_record(folder, records, f"{row.experiment}-seed{seed}")
-        text = table(paper, {row.name: kept_records(records, paper, row) for row in paper.rows})
+        text = table(paper, {row.name: kept_records(records, row) for row in paper.rows})
         print(f"\n{paper.title}\n\n{text}")
         if asked.budget == "full":
             write_page()
@@ -45,12 +48,13 @@ def main() -> None:
 
 def write_page() -> None:
     """Write docs/results.md from the kept records."""
-    sections = [
-        f"## {paper.title}\n\n"
-        + table(paper, {row.name: kept_records(RESULTS, paper, row) for row in paper.rows})
-        + f"\n\n`python scripts/reproduce.py paper={name}`\n"
-        for name, paper in PAPERS.items()
-    ]
+    sections = []
+    for name, paper in PAPERS.items():
+        records = {row.name: kept_records(RESULTS, row) for row in paper.rows}
+        if any(records.values()):
+            sections.append(
+                f"## {paper.title}\n\n{table(paper, records)}\n\n`python scripts/reproduce.py paper={name}`\n"
+            )
     head = (
         "# Results\n\nWritten by `scripts/reproduce.py` from the run records in `docs/results/`; "
         "± is the 95 % interval over seeds.\n"

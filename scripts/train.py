@@ -8,7 +8,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from zoo.command_line import check_choices, errors_as_sentences, help_text, relative
-from zoo.config import kept_config, plain, register, with_available_data
+from zoo.composition import kept_config, plain, refuse_unused_estimator, register, with_available_data
 from zoo.runs import train
 from zoo.training import Interrupted
 
@@ -19,6 +19,7 @@ def run(config: DictConfig) -> None:
     choices, overrides = HydraConfig.get().runtime.choices, list(HydraConfig.get().overrides.task)
     folder = Path(HydraConfig.get().runtime.output_dir)
     with errors_as_sentences():
+        refuse_unused_estimator(config, overrides)
         settings = kept_config(folder) if config.resume else with_available_data(config, choices, overrides)
         try:
             outcome = train(plain(settings), folder, f"python scripts/train.py {' '.join(overrides)}")

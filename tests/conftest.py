@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
-PASS = ["model.environments=4", "model.rollout_steps=4", "model.evaluate_every=64", "model.stop_when_solved=false"]
+PASS = ["model.environments=4", "model.evaluate_every=64", "model.stop_when_solved=false"]
 SMALL = {
     "ram": ["model.glimpses=3", "model.glimpse_size=4", "model.locator_hidden=8", "model.rollouts=2"],
     "policy_gradient": [*PASS, "model.evaluation_episodes=2", "model.hidden=[8]"],
-    "q_learning": ["env=CliffWalking-v1", *PASS],
+    "q_learning": ["env=CliffWalking-v1", "model.rollout_steps=4", *PASS],
     "dqn": [
         *PASS,
+        "model.rollout_steps=4",
         "model.evaluation_episodes=2",
         "model.updates=1",
         "model.n_step=2",
@@ -92,7 +93,7 @@ def composed() -> Callable[[list[str]], dict[str, Any]]:
     """Compose a run's configuration as ``scripts/train.py`` does, resolved to plain data."""
     from hydra import compose, initialize_config_dir  # late: the tests of the lower floors do without them
 
-    from zoo.config import CONFIGS, plain, register
+    from zoo.composition import CONFIGS, plain, register
 
     register()
 

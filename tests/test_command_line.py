@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from zoo.command_line import check_choices, errors_as_sentences, help_text, relative, summary
-from zoo.config import MODELS, options
+from zoo.composition import options
+from zoo.config import MODELS
 from zoo.data import MnistUnavailable
 from zoo.training import NonFiniteError
 

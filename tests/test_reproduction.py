@@ -1,34 +1,20 @@
 import json
-import math
-import statistics
 
 import pytest
 
 from zoo import reproduction
-from zoo.config import options
-from zoo.reproduction import (
-    PAPERS,
-    Paper,
-    Row,
-    chosen_rows,
-    find_run,
-    keep_record,
-    kept_records,
-    mean_and_interval,
-    run_once,
-    table,
-)
+from zoo.papers import Figure, Paper, Row, median_and_largest, per_cent
+from zoo.reproduction import chosen_rows, find_run, keep_record, kept_records, run_once, table
 
 PAPER = Paper(
     title="A paper",
-    data="mnist",
-    metric="test_error",
     columns=("proceedings", "preprint"),
     rows=(
-        Row("6", "six glimpses", "six", {"proceedings": "1.12", "preprint": "1.29"}, peer="0.67"),
-        Row("7", "seven glimpses", "seven", {"proceedings": "1.07", "preprint": "1.47"}),
-        Row("random", "a control", "six_random", {}),
+        Row("6", "six glimpses", "six", "mnist", {"proceedings": "1.12", "preprint": "1.29"}, peer="0.67"),
+        Row("7", "seven glimpses", "seven", "mnist", {"proceedings": "1.07", "preprint": "1.47"}),
+        Row("random", "a control", "six_random", "mnist"),
     ),
+    figures=(Figure("ours", "test_error", per_cent),),
 )
 
 
@@ -158,7 +144,7 @@ class TestKeptRecords:
             keep_record(leave(f"run{seed}", error=error), tmp_path / "results", f"six-seed{seed}")
         keep_record(leave("control", error=0.5), tmp_path / "results", "six_random-seed1")
         errors = {
-            row.name: [run["metrics"]["test_error"] for run in kept_records(tmp_path / "results", PAPER, row)]
+            row.name: [run["metrics"]["test_error"] for run in kept_records(tmp_path / "results", row)]
             for row in PAPER.rows
         }
         assert errors == {"6": [0.01, 0.02], "7": [], "random": [0.5]}
@@ -167,13 +153,13 @@ class TestKeptRecords:
     def test_one_on_other_data_than_the_paper_s_is_an_error(self, data, leave, tmp_path):
         keep_record(leave("a", data=data), tmp_path / "results", "six-seed1")
         with pytest.raises(ValueError, match=rf"six-seed1\.json is the record of a run on {data}, not on .* mnist"):
-            kept_records(tmp_path / "results", PAPER, PAPER.rows[0])
+            kept_records(tmp_path / "results", PAPER.rows[0])
 
     def test_ones_of_different_recipes_are_an_error(self, leave, tmp_path):
         for seed, recipe in ((1, "old"), (2, "new")):
             keep_record(leave(f"run{seed}", recipe_hash=recipe), tmp_path / "results", f"six-seed{seed}")
         with pytest.raises(ValueError, match=r"six-seed\*\.json are of different recipes, and have no mean"):
-            kept_records(tmp_path / "results", PAPER, PAPER.rows[0])
+            kept_records(tmp_path / "results", PAPER.rows[0])
 
 
 class TestChosenRows:
@@ -193,47 +179,17 @@ class TestTable:
             "|  | proceedings | preprint | best public | ours | seeds | minutes a seed |",
             "| --- | --- | --- | --- | --- | --- | --- |",
             "| six glimpses | 1.12 | 1.29 | 0.67 | 0.75 ± 0.64 | 2 | 30 |",
-            "| a control |  |  |  | 5.00 | 1 | 0 |",
+            "| a control |  |  |  | 5.00 | 1 | 0.5 |",
         ]
 
-    # 97.5 % quantiles of Student's t, from a printed table.
-    @pytest.mark.parametrize(("count", "t"), [(2, 12.706), (3, 4.303), (5, 2.776), (10, 2.262), (31, 2.042)])
-    def test_the_interval_is_student_s(self, count, t):
-        values = [0.5 + 0.1 * i * (-1) ** i for i in range(count)]
-        half = t * statistics.stdev(values) / math.sqrt(count)
-        mean, shown = mean_and_interval(values).split(" ± ")
-        assert float(mean) == pytest.approx(statistics.mean(values), abs=0.0051)
-        assert float(shown) == pytest.approx(half, abs=0.0051 + 1e-4 * half)
-
-    def test_a_single_seed_has_no_interval(self):
-        assert mean_and_interval([0.7]) == "0.70"
-
-
-@pytest.mark.parametrize("name", PAPERS)
-class TestPapers:
-    def test_every_row_names_an_experiment_and_itself_once(self, name):
-        rows = PAPERS[name].rows
-        assert len({row.name for row in rows}) == len({row.experiment for row in rows}) == len(rows)
-        assert {row.experiment for row in rows} <= set(options("experiment"))
-
-    def test_every_published_figure_stands_in_a_named_table(self, name):
-        assert all(row.published.keys() <= set(PAPERS[name].columns) for row in PAPERS[name].rows)
-
-    def test_every_row_trains_on_the_paper_s_data_with_a_configuration_of_its_own(self, name, composed):
-        models = []
-        for row in PAPERS[name].rows:
-            config = composed([f"experiment={row.experiment}"])
-            assert config["data"]["_target_"] == f"zoo.data.{PAPERS[name].data}.load_{PAPERS[name].data}"
-            models.append(config["model"])
-        assert all(models.count(model) == 1 for model in models)
-
-
-class TestRam:
-    def test_the_rows_are_what_their_labels_say(self, composed):
-        for row in PAPERS["ram"].rows:
-            model = composed([f"experiment={row.experiment}"])["model"]
-            assert (model["glimpse_size"], model["scales"]) == (8, 1)
-            if row.name.isdigit():
-                assert (model["glimpses"], model["gaze"]) == (int(row.name), "learned")
-            else:
-                assert (model["glimpses"], model["gaze"]) == (6, row.name)
+    def test_shows_several_figures_and_of_a_seed_that_lacks_one_that_it_never_came(self):
+        steps = Figure("steps", "env_steps_to_solved", median_and_largest)
+        paper = Paper("Control", (Row("a", "A", "a", "CartPole-v1"),), (steps, *PAPER.figures))
+        runs = [record(), record(), record()]
+        for run, count in zip(runs, (10_000.0, 20_000.0), strict=False):
+            run["metrics"]["env_steps_to_solved"] = count
+        assert table(paper, {"a": runs}).splitlines() == [
+            "|  | steps | ours | seeds | minutes a seed |",
+            "| --- | --- | --- | --- | --- |",
+            "| A | 20,000; never | 1.00 ± 0.00 | 3 | 1 |",
+        ]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from zoo.config import CONFIGS, options
+from zoo.composition import CONFIGS, options
 from zoo.control import EnvironmentFailure
 from zoo.data import MnistUnavailable
 from zoo.training import NonFiniteError

@@ -2,31 +2,22 @@
 
 import copy
 import functools
-import hashlib
 import inspect
-import logging
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
 from typing import Any
 
-import hydra
-from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from zoo.attention import RecurrentAttention
 from zoo.attention.experiment import RecognitionExperiment
-from zoo.control.experiment import PolicyGradientExperiment
 from zoo.control.policy_gradient import PolicyGradient
-from zoo.control.q_experiment import DeepQLearningExperiment, TabularQLearningExperiment
+from zoo.control.policy_gradient_experiment import PolicyGradientExperiment
 from zoo.control.q_learning import QLearning
-from zoo.data import MnistUnavailable, find_mnist, load_idx, load_image_folder, load_mnist, load_mnist_5k
-
-logger = logging.getLogger(__name__)
-
-CONFIGS = Path(__file__).parents[1] / "configs"
+from zoo.control.q_learning_experiment import DeepQLearningExperiment, TabularQLearningExperiment
+from zoo.data import load_idx, load_image_folder, load_mnist, load_mnist_5k
 
 # All that a configuration may build. A `_target_` outside of this table is refused.
 MODELS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
@@ -107,7 +98,7 @@ class ReproduceConfig:
 
     paper: str = MISSING
     budget: str = "full"
-    seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
+    seeds: list[int] | None = None
     rows: list[str] | None = None
 
 
@@ -155,30 +146,6 @@ BUILDERS = {
 }
 
 
-def register() -> None:
-    """Make the schemas known to Hydra, and the name of a run's folder."""
-    store = ConfigStore.instance()
-    store.store("schema", TrainConfig)
-    for name, (builder, options_of) in MODELS.items():
-        store.store(name, schema(builder, options_of), group="schema/model")
-    for name, builder in DATA.items():
-        store.store(name, schema(builder, builder), group="schema/data")
-    OmegaConf.register_new_resolver("run_folder", run_folder, replace=True, use_cache=True)
-
-
-def run_folder(resume: str | None, model: str | None, overrides: str) -> str:
-    """Name a run's folder: the one to resume, else ``runs/<model>/<time>-<hash of what was asked for>``.
-
-    Example:
-        >>> run_folder("runs/ram/2026-01-01_00-00-00-abcdef", "ram", "")
-        'runs/ram/2026-01-01_00-00-00-abcdef'
-    """
-    if resume:
-        return resume
-    asked = hashlib.sha256(overrides.encode()).hexdigest()[:6]
-    return f"runs/{model}/{time.strftime('%Y-%m-%d_%H-%M-%S')}-{asked}"
-
-
 def taken(options: Mapping[str, Any]) -> set[str]:
     """Name what the builder that ``_target_`` names has a parameter for.
 
@@ -207,68 +174,3 @@ def build(options: Mapping[str, Any], **given: Any) -> Any:
     if unknown := sorted(chosen.keys() - {option.name for option in fields(known)}):
         raise ValueError(f"{target(builder)} has no option {', '.join(unknown)}")
     return builder(**chosen, **given)
-
-
-def plain(config: DictConfig) -> dict[str, Any]:
-    """Resolve a configuration to dicts, lists and numbers.
-
-    Raises:
-        ValueError: a value that has no default was not given, or no model was chosen.
-    """
-    if config.model is None:
-        raise ValueError(f"choose a model: model={'|'.join(options('model'))}")
-    missing = sorted(OmegaConf.missing_keys(config))
-    if missing:
-        raise ValueError(f"{', '.join(missing)} must be given, such as {missing[0]}=...")
-    resolved: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    return resolved
-
-
-def kept_config(folder: Path) -> DictConfig:
-    """Read the configuration that a run left in its folder.
-
-    Raises:
-        ValueError: the file is damaged.
-    """
-    path = folder / "config.yaml"
-    try:
-        config = OmegaConf.load(path)
-    except Exception as error:
-        raise ValueError(f"{path} is damaged ({type(error).__name__}); the run cannot be resumed") from error
-    if not isinstance(config, DictConfig) or not config.keys() >= PARTS:
-        raise ValueError(f"{path} is damaged (parts are missing); the run cannot be resumed")
-    return config
-
-
-def with_available_data(config: DictConfig, choices: Mapping[str, str | None], overrides: list[str]) -> DictConfig:
-    """Compose again with the digits that are at hand if MNIST was asked for and cannot be had.
-
-    Where no experiment was chosen the model's recipe for so few digits replaces the one for MNIST; what the user
-    set on the command line stays.
-
-    Args:
-        config: as composed.
-        choices: option chosen in each group.
-        overrides: the command line.
-    """
-    if choices["data"] != "mnist" or config.data.get("_target_") != target(load_mnist):
-        return config
-    try:
-        find_mnist()
-    except MnistUnavailable as reason:
-        logger.warning(
-            "%s.\nUsing mnist-5k instead: 5,000 real digits that come with a package. "
-            "Errors on them are not comparable with any on MNIST.\n",
-            reason,
-        )
-        kept = [override for override in overrides if not override.startswith("data=")]
-        recipe = f"{choices['model']}_mnist_5k"
-        if choices["experiment"] in (None, "null") and recipe in options("experiment"):
-            kept.append(f"experiment={recipe}")
-        return hydra.compose("train", overrides=[*kept, "data=mnist_5k"])
-    return config
-
-
-def options(group: str) -> list[str]:
-    """Names that may be chosen in a group of ``configs/``."""
-    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))

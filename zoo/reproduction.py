@@ -1,77 +1,16 @@
+import math
 import shutil
 import statistics
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from scipy import stats
-
+from zoo.papers import Paper, Row
 from zoo.training import read_status
 
 Record = dict[str, Any]
-
-
-class Row(NamedTuple):
-    """One line of a paper's table."""
-
-    name: str
-    """What ``rows=`` calls it."""
-    label: str
-    experiment: str
-    """Of ``configs/experiment``."""
-    published: Mapping[str, str]
-    """The paper's figures, by the name of the table they stand in."""
-    peer: str = ""
-    """Best public reproduction."""
-
-
-class Paper(NamedTuple):
-    """A paper's table, and how ours is made."""
-
-    title: str
-    data: str
-    """What the paper's figures were measured on; figures on other data never stand beside them."""
-    metric: str
-    """Key in the ``metrics`` of a run record; a fraction, shown in per cent."""
-    columns: tuple[str, ...]
-    """Names of the published tables."""
-    rows: tuple[Row, ...]
-
-
-def ram_row(glimpses: int, proceedings: str, arxiv: str, peer: str = "") -> Row:
-    """Describe RAM with a number of glimpses on 28×28 digits."""
-    return Row(
-        name=str(glimpses),
-        label=f"RAM, {glimpses} glimpses, 8×8, 1 scale",
-        experiment=f"ram_mnist_28_{glimpses}",
-        published={"proceedings": proceedings, "arXiv v1": arxiv},
-        peer=peer,
-    )
-
-
-# Two sets of figures are public: those of the proceedings (NIPS 2014) and the higher ones of arXiv 1406.6247v1.
-PAPERS = {
-    "ram": Paper(
-        title="Mnih, Heess, Graves & Kavukcuoglu, “Recurrent models of visual attention”, 2014: "
-        "test error on 28×28 MNIST in per cent",
-        data="mnist",
-        metric="test_error",
-        columns=("proceedings", "arXiv v1"),
-        rows=(
-            ram_row(2, "3.79", "6.27", "2.34"),
-            ram_row(3, "1.51", "2.7"),
-            ram_row(4, "1.54", "1.73", "1.07"),
-            ram_row(5, "1.34", "1.55"),
-            ram_row(6, "1.12", "1.29", "0.67"),
-            ram_row(7, "1.07", "1.47", "0.85"),
-            Row("spiral", "control: the 6 glimpses that the gaze begins with", "ram_mnist_28_6_spiral", {}),
-            Row("random", "control: 6 random glimpses", "ram_mnist_28_6_random", {}),
-            Row("centre", "control: 6 glimpses at the centre", "ram_mnist_28_6_centre", {}),
-        ),
-    )
-}
 
 
 def chosen_rows(paper: Paper, names: Sequence[str] | None) -> list[Row]:
@@ -131,18 +70,18 @@ def keep_record(folder: Path, results: Path, name: str) -> None:
     shutil.copyfile(folder / "status.json", results / f"{name}.json")
 
 
-def kept_records(results: Path, paper: Paper, row: Row) -> list[Record]:
+def kept_records(results: Path, row: Row) -> list[Record]:
     """Read the kept records of a row, one a seed.
 
     Raises:
-        ValueError: a record is damaged or of a run on other data than the paper's, or they differ in more than the
+        ValueError: a record is damaged or of a run on other data than the row's, or they differ in more than the
             seed.
     """
     records = []
     for path in sorted(results.glob(f"{row.experiment}-seed*.json")):
         records.append(read_status(path))
-        if (data := records[-1].get("data")) != paper.data:
-            raise ValueError(f"{path} is the record of a run on {data}, not on the paper's {paper.data}; remove it")
+        if (data := records[-1].get("data")) != row.data:
+            raise ValueError(f"{path} is the record of a run on {data}, not on the table's {row.data}; remove it")
     if len({record.get("recipe_hash") for record in records}) > 1:
         raise ValueError(
             f"the records {results}/{row.experiment}-seed*.json are of different recipes, and have no mean; "
@@ -152,32 +91,23 @@ def kept_records(results: Path, paper: Paper, row: Row) -> list[Record]:
 
 
 def table(paper: Paper, records: Mapping[str, Sequence[Record]]) -> str:
-    """Write a paper's figures, the best public reproduction's and ours as a Markdown table.
+    """Write published figures, the best public reproduction's and ours as a Markdown table.
 
     Args:
         paper: whose table.
         records: run records by the row's name; rows without any are left out.
     """
-    head = ["", *paper.columns, "best public", "ours", "seeds", "minutes a seed"]
+    shown = [row for row in paper.rows if records.get(row.name)]
+    peers = ["best public"] if any(row.peer for row in paper.rows) else []
+    head = ["", *paper.columns, *peers, *(figure.label for figure in paper.figures), "seeds", "minutes a seed"]
     lines = [head, ["---"] * len(head)]
-    for row in paper.rows:
-        if runs := records.get(row.name):
-            published = [row.published.get(column, "") for column in paper.columns]
-            minutes = statistics.mean(run["wall_seconds"] for run in runs) / 60
-            ours = mean_and_interval([100 * run["metrics"][paper.metric] for run in runs])
-            lines.append([row.label, *published, row.peer, ours, str(len(runs)), f"{minutes:.0f}"])
+    for row in shown:
+        runs = records[row.name]
+        published = [row.published.get(column, "") for column in paper.columns]
+        ours = [
+            figure.summary([run["metrics"].get(figure.metric, math.inf) for run in runs]) for figure in paper.figures
+        ]
+        minutes = statistics.mean(run["wall_seconds"] for run in runs) / 60
+        spent = f"{minutes:.0f}" if minutes >= 10 else f"{minutes:.2g}"
+        lines.append([row.label, *published, *([row.peer] if peers else []), *ours, str(len(runs)), spent])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def mean_and_interval(values: Sequence[float]) -> str:
-    """Mean over seeds with its 95 % interval (Student's t); a single seed has none.
-
-    Example:
-        >>> mean_and_interval([0.7, 0.8, 0.9]), mean_and_interval([0.7])
-        ('0.80 ± 0.25', '0.70')
-    """
-    mean = statistics.mean(values)
-    if len(values) < 2:
-        return f"{mean:.2f}"
-    half = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
-    return f"{mean:.2f} ± {half:.2f}"

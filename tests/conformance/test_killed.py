@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from zoo.config import CONFIGS
+from zoo.composition import CONFIGS
 from zoo.runs import train
 from zoo.training import read_checkpoint, read_status
 

@@ -8,7 +8,8 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import OmegaConf
 
-from zoo.config import MODELS, plain
+from zoo.composition import plain
+from zoo.config import MODELS
 from zoo.runs import make_experiment, train
 from zoo.training import NonFiniteError, config_hash, read_checkpoint, read_status
 

@@ -9,7 +9,8 @@ import signal
 import pytorch_lightning as pl
 import torch
 
-from zoo.config import CONFIGS, MODELS
+from zoo.composition import CONFIGS
+from zoo.config import MODELS
 
 
 class Witness(pl.Callback):

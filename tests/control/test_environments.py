@@ -1,3 +1,5 @@
+import sys
+
 import gymnasium
 import numpy as np
 import pytest
@@ -28,6 +30,23 @@ class TestMaking:
     def test_cuts_episodes_that_know_no_end_and_no_others(self):
         limits = [make_environments(name, 1).envs[0].spec.max_episode_steps for name in ("CliffWalking-v1", "Taxi-v4")]
         assert limits == [LONGEST_EPISODE, 200]
+
+    @pytest.mark.parametrize(
+        ("name", "shape"), [("MinAtar/Breakout-v0", (10, 10, 4)), ("ALE/Pong-v5", (4, 84, 84))], ids=str
+    )
+    def test_knows_games_as_pictures(self, name, shape):
+        environments = Environments(make_environments(name, 2))
+        environments.reset(seed=1)
+        assert environments.observation_shape == environments.observation.shape[1:] == shape
+        assert environments.step(torch.tensor([1, 0])).valid.all()
+        assert environments.longest_episode == LONGEST_EPISODE
+
+    def test_says_how_to_install_games(self, monkeypatch):
+        monkeypatch.setattr(gymnasium.envs.registration, "registry", {})
+        monkeypatch.setattr(gymnasium, "registry", {})
+        monkeypatch.setitem(sys.modules, "minatar.gym", None)
+        with pytest.raises(ValueError, match=r"the games of MinAtar need a package: pip install -e '.\[games\]'"):
+            make_environments("MinAtar/Breakout-v0", 2)
 
     @pytest.mark.parametrize(
         ("name", "nearest"),

@@ -69,10 +69,6 @@ class TestMeasuring:
         assert all(torch.equal(x, y) for x, y in zip(policy.parameters(), before.parameters(), strict=True))
         assert all(parameter.grad is None and parameter.requires_grad for parameter in policy.parameters())
 
-    def test_stands_in_for_a_loader_of_one_batch(self, evaluator):
-        assert len(evaluator) == 1
-        assert list(evaluator) == [evaluator]
-
     def test_returns_that_are_not_finite_are_refused(self):
         class Broken(gymnasium.Env):
             observation_space, action_space = Box(0, 1, (4,)), Discrete(2)

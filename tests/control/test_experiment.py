@@ -1,93 +1,44 @@
-import gymnasium
-import numpy as np
 import pytest
-from gymnasium.spaces import Box, MultiDiscrete
 
-from zoo.control.experiment import PolicyGradientExperiment, solved_of_last
-from zoo.control.policies import CategoricalPolicy, GaussianPolicy
+from zoo.control.environments import Environments, make_environments
+from zoo.control.experiment import WHOLE_EPISODES, ControlExperiment, solved_of_last
 from zoo.control.policy_gradient import PolicyGradient
-from zoo.runs import evaluate
-from zoo.training import read_status
+from zoo.control.scores import PlayedScore
 
 
-def experiment(env="CartPole-v1", **options):
-    return PolicyGradientExperiment(env, {"baseline": "learned"}, seed=1, **{"evaluation_episodes": 2, **options})
+class Experiment(ControlExperiment):
+    def describe(self, figures):
+        return f"played{self.solved(figures)}"
 
 
-class TestTheModel:
-    @pytest.mark.parametrize(
-        ("env", "policy", "shape", "actions", "solved_at"),
-        [
-            ("CartPole-v1", CategoricalPolicy, [4], 2, 475),
-            ("Acrobot-v1", CategoricalPolicy, [6], 3, -100),
-            ("Pendulum-v1", GaussianPolicy, [3], [(-2.0, 2.0)], None),
-            ("FrozenLake-v1", CategoricalPolicy, [16], 4, 0.7),
-        ],
-    )
-    def test_fits_any_environment(self, env, policy, shape, actions, solved_at):
-        module = experiment(env).module
-        assert type(module.policy) is policy
-        options = module.hparams
-        assert (options["observation_shape"], options["actions"], options["solved_at"]) == (shape, actions, solved_at)
+@pytest.fixture
+def experiment():
+    def make(rollout_steps=4, evaluate_every=100, max_env_steps=1000, environments=8):
+        acting = Environments(make_environments("CartPole-v1", environments))
+        score = PlayedScore(Environments(make_environments("CartPole-v1", 4)), decided_by="eval")
+        return Experiment(
+            "CartPole-v1", PolicyGradient([4], 2), acting, score, 1, rollout_steps, evaluate_every, max_env_steps
+        )
 
-    def test_takes_the_other_options(self):
-        options = experiment(discount=0.9, trace_decay=1.0).module.hparams
-        assert (options["discount"], options["trace_decay"], options["seed"]) == (0.9, 1.0, 1)
-
-    def test_may_play_whole_episodes(self):
-        made = experiment(whole_episodes=True, environments=2, rollout_steps=500, max_env_steps=10_000)
-        batch = next(iter(made.loaders.train(0, 1)))
-        assert (batch.rollout.ended & batch.rollout.valid).sum(0).tolist() == [1, 1]
+    return make
 
 
 class TestHowLongItTakes:
-    def test_is_rounded_to_whole_rollouts_and_evaluations(self):
-        loaders = experiment(environments=8, rollout_steps=4, evaluate_every=100, max_env_steps=1000).loaders
+    def test_is_rounded_to_whole_rollouts_and_evaluations(self, experiment):
+        loaders = experiment().loaders
         assert len(loaders.train(0, 1)) == 3
         assert loaders.passes == 1000 // 96
 
-    def test_reaches_one_evaluation(self):
-        with pytest.raises(ValueError, match="max_env_steps must reach the first evaluation, after 4096 steps; got 99"):
-            experiment(max_env_steps=99)
+    def test_reaches_one_evaluation(self, experiment):
+        with pytest.raises(ValueError, match=r"max_env_steps must be at least 96, .* got 95"):
+            experiment(max_env_steps=95)
 
-
-class TestIsRefused:
-    def test_for_an_unknown_environment_and_the_nearest_are_named(self):
-        with pytest.raises(ValueError, match=r"no environment 'CartPol-v1'; the nearest are CartPole-v1"):
-            experiment("CartPol-v1")
-
-    def test_for_a_discount_that_is_none(self):
-        with pytest.raises(ValueError, match=r"discount must lie between 0 and 1, got 1\.5"):
-            experiment(discount=1.5)
-
-    def test_for_actions_that_no_policy_fits(self, monkeypatch):
-        class Piano(gymnasium.Env):
-            observation_space, action_space = Box(0, 1, (1,)), MultiDiscrete([2] * 88)
-
-            def reset(self, *, seed=None, options=None):
-                return np.zeros(1, np.float32), {}
-
-        monkeypatch.setattr(gymnasium.envs.registration, "registry", dict(gymnasium.registry))
-        gymnasium.register("Piano-v0", entry_point=Piano)
-        with pytest.raises(ValueError, match="no policy fits the action space MultiDiscrete"):
-            experiment("Piano-v0")
-
-
-class TestAFinishedRun:
-    def test_reports_its_last_policy_and_beside_it_the_best_one(self, finished, tmp_path):
-        folder = finished("policy_gradient")
-        status = read_status(folder / "status.json")
-        last, best = (evaluate(folder / "checkpoints" / f"{name}.ckpt", tmp_path) for name in ("last", "best"))
-        assert status["state"] == "finished"
-        beside = {"best_eval_return_mean": best.figures["eval_return_mean"], "solved_of_last_10": 0.0}
-        assert status["metrics"] == {**last.figures, **beside}
-        assert last.figures["eval_return_low"] <= last.figures["eval_return_mean"] <= last.figures["eval_return_high"]
-
-    def test_counts_the_steps_that_were_taken(self, finished):
-        folder = finished("policy_gradient")
-        steps = PolicyGradient.load(folder / "checkpoints" / "last.ckpt").env_steps
-        assert read_status(folder / "status.json")["metrics"]["env_steps"] == steps
-        assert 0 < steps < 2 * 64
+    def test_of_whole_episodes_is_left_to_the_count_of_steps(self, experiment):
+        """Of 500 steps each as far as is known, and of one step each if need be."""
+        made = experiment(WHOLE_EPISODES, evaluate_every=8000, max_env_steps=16_000)
+        assert len(made.loaders.train(0, 1)) == 2
+        assert made.loaders.passes == 16_000 // (2 * 8)
+        assert [callback.steps for callback in made.callbacks()] == [16_000]
 
 
 def test_evaluations_that_solved_the_task_are_counted_among_the_last(tmp_path):
@@ -98,21 +49,7 @@ def test_evaluations_that_solved_the_task_are_counted_among_the_last(tmp_path):
     assert solved_of_last(10, tmp_path / "metrics.csv", "eval_return", 475.0) == 3 / 4
 
 
-class TestDescription:
-    FIGURES = {  # noqa: RUF012
-        "eval_return_mean": 480.25,
-        "eval_return_low": 470.0,
-        "eval_return_high": 490.0,
-        "greedy_return_mean": 500.0,
-        "env_steps": 20_480.0,
-    }
-
-    def test_says_what_the_policy_earns(self):
-        said = experiment().describe(self.FIGURES)
-        assert "CartPole-v1 after 20,480 steps: the policy earns 480.2 an episode" in said
-        assert "(95 % interval 470.0 to 490.0), 500.0 if greedy" in said
-        assert "solved" not in said
-
-    def test_says_when_the_task_was_solved(self):
-        said = experiment().describe({**self.FIGURES, "env_steps_to_solved": 16_384.0})
-        assert said.endswith("first solved (475) after 16,384 steps")
+def test_it_is_said_when_the_task_was_first_solved(experiment):
+    made = experiment()
+    assert made.describe({}) == "played"
+    assert made.describe({"env_steps_to_solved": 16_384.0}) == "played\n  first solved (475) after 16,384 steps"

@@ -5,7 +5,7 @@ from scipy import stats
 from torch import nn
 from torch.distributions import Categorical, Normal
 
-from zoo.control.policies import CategoricalPolicy, GaussianPolicy, Standardize, action_kind, make_policy, network
+from zoo.control.policies import CategoricalPolicy, GaussianPolicy, action_kind, make_policy
 
 RARE = 1e-6  # how often a statistical test may fail though all is right
 BOUNDS = [(-2.0, 2.0), (0.0, 10.0), (float("-inf"), float("inf")), (-3e38, 3e38)]
@@ -120,33 +120,3 @@ class TestMakingOne:
         assert torch.equal(policy.net(observation), logits)
         assert torch.equal(policy.act(observation, noise), action)
         assert {type(part) for part in policy.net} == {type(policy.net[0]), nn.Linear, nn.Tanh}
-
-    @pytest.mark.parametrize("shape", [(), (4,), (3, 5, 2)], ids=str)
-    def test_reads_observations_of_any_shape_and_kind(self, shape):
-        net = network(shape, 2, (8,))
-        for observation in (torch.zeros(7, 5, *shape), torch.zeros(7, 5, *shape, dtype=torch.uint8)):
-            assert net(observation).shape == (7, 5, 2)
-
-
-class TestStandardize:
-    def test_gives_what_it_was_updated_with_mean_0_and_standard_deviation_1(self):
-        """Over all batches, of whatever sizes."""
-        x = torch.randn(100, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 20.0, 0.1]) + 5
-        standardize = Standardize((3,))
-        for batch in x.split([10, 60, 30]):
-            standardize.update(batch)
-        torch.testing.assert_close(standardize(x), (x - x.mean(0)) / x.std(0, correction=0), rtol=1e-4, atol=1e-4)
-
-    def test_leaves_observations_as_they_are_before(self):
-        assert Standardize((2,))(torch.tensor([[3.0, -2.0]])).tolist() == [[3, -2]]
-
-    def test_does_not_change_as_it_is_used(self):
-        standardize = Standardize((2,))
-        before = {name: value.clone() for name, value in standardize.state_dict().items()}
-        standardize(torch.randn(5, 2))
-        assert all(torch.equal(value, before[name]) for name, value in standardize.state_dict().items())
-
-    def test_gives_finite_numbers_where_nothing_varies(self):
-        standardize = Standardize((1,))
-        standardize.update(torch.full((5, 1), 7.0))
-        assert standardize(torch.tensor([[7.0], [1e9], [-1e9]])).tolist() == [[0], [10], [-10]]

@@ -7,6 +7,7 @@ from zoo.control.environments import Environments, make_environments
 from zoo.control.evaluation import Evaluator
 from zoo.control.policy_gradient import Fit, PolicyGradient
 from zoo.control.rollout import Batch, Rollout, Rollouts
+from zoo.control.scores import PlayedScore
 from zoo.gradients import BASELINES
 from zoo.training import ExactResume, NonFiniteError
 
@@ -173,8 +174,8 @@ class TestTheLoss:
 class TestStopping:
     def fitted(self, learn, **options):
         model = make(**options)
-        evaluator = Evaluator(Environments(make_environments("CartPole-v1", 8)))
-        trainer = learn(model, cart_pole(model), evaluator=evaluator, epochs=3)
+        score = PlayedScore(Environments(make_environments("CartPole-v1", 8)), decided_by="eval")
+        trainer = learn(model, cart_pole(model), evaluator=score, epochs=3)
         return model, trainer
 
     def test_comes_at_the_first_evaluation_that_solves_the_task(self, learn):
@@ -204,7 +205,7 @@ class TestStopping:
         model, trainer = self.fitted(learn)
         figures = trainer.callback_metrics
         assert figures["env_steps"] == model.env_steps
-        assert figures["eval_return"] >= 8
+        assert figures["eval_return_mean"] >= 8
         assert figures["greedy_return"] >= 8
 
 

@@ -48,14 +48,20 @@ class TestExactScore:
 class TestPlayedScore:
     def test_plays_greedily_and_exploring(self):
         torch.manual_seed(0)
-        score = PlayedScore(Environments(make_environments("CartPole-v1", 40)))
+        score = PlayedScore(Environments(make_environments("CartPole-v1", 40)), decided_by="greedy")
         network = QNetwork((4,), 2)
         last = network.layers[-1]
         last.weight.data.zero_()
         last.bias.data[:] = torch.tensor([1.0, 0.0])  # always to the left: soon over
         policy = ExploringPolicy(network, 2, "epsilon_greedy", strength=1.0)
         figures = score.measure(policy, seed=1)
-        assert figures["greedy_return_low"] < figures["greedy_return"] < figures["greedy_return_high"] < 11
-        assert figures["exploring_return"] > 13
+        assert figures["greedy_return_low"] < figures["greedy_return_mean"] < figures["greedy_return_high"] < 11
+        assert 13 < figures["eval_return_low"] < figures["eval_return_mean"] < figures["eval_return_high"]
+        assert score.name == "greedy_return_mean"
         assert score.solved_at == 475
         assert figures == score.measure(policy, seed=1)
+
+    def test_stands_in_for_a_loader_of_one_batch(self):
+        score = PlayedScore(Environments(make_environments("CartPole-v1", 4)), decided_by="eval")
+        assert len(score) == 1
+        assert list(score) == [score]

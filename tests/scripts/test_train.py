@@ -139,7 +139,7 @@ class TestWithoutMnist:
         def find():
             raise MnistUnavailable("no files, no network")
 
-        monkeypatch.setattr("zoo.config.find_mnist", find)
+        monkeypatch.setattr("zoo.composition.find_mnist", find)
         monkeypatch.setattr("zoo.data.mnist.find_mnist", find)
 
     @pytest.mark.usefixtures("no_pictures")

@@ -1,4 +1,6 @@
 import difflib
+import importlib
+import warnings
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -13,6 +15,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 LONGEST_EPISODE = 10_000  # steps, where an environment knows no end
+GAMES = {"MinAtar": "minatar.gym", "ALE": "ale_py"}  # what registers environments, by the first part of their ids
 
 
 def make_environments(name: str, count: int, **options: Any) -> VectorEnv:
@@ -36,14 +39,17 @@ def make_environments(name: str, count: int, **options: Any) -> VectorEnv:
     spec = registered(name)
     if spec.vector_entry_point is None and spec.max_episode_steps is None:
         options = {"max_episode_steps": LONGEST_EPISODE, **options}
-    try:
-        vector = gymnasium.make_vec(name, num_envs=count, **options)
-        if not isinstance(vector.single_observation_space, Box):
-            vector.close()
-            options = {"vectorization_mode": "sync", "wrappers": [FlattenObservation], **options}
+    with warnings.catch_warnings():
+        # MinAtar's v1 is no newer than its v0: one has the actions that a game needs, the other those of all games.
+        warnings.filterwarnings("ignore", ".*MinAtar/.* is out of date")
+        try:
             vector = gymnasium.make_vec(name, num_envs=count, **options)
-    except (DependencyNotInstalled, ImportError) as error:
-        raise ValueError(f"environment {name} needs a package that is not installed: {error}") from error
+            if not isinstance(vector.single_observation_space, Box):
+                vector.close()
+                options = {"vectorization_mode": "sync", "wrappers": [FlattenObservation], **options}
+                vector = gymnasium.make_vec(name, num_envs=count, **options)
+        except (DependencyNotInstalled, ImportError) as error:
+            raise ValueError(f"environment {name} needs a package that is not installed: {error}") from error
     return vector
 
 
@@ -51,14 +57,31 @@ def registered(name: str) -> EnvSpec:
     """Look an environment up in Gymnasium's registry.
 
     Raises:
-        ValueError: it is not there, and the nearest ones are named.
+        ValueError: it is not there, and the nearest ones are named; or it is a game whose package is not installed.
     """
+    register_games(name.partition("/")[0])
     try:
         return gymnasium.spec(name)
     except gymnasium.error.Error as error:  # unknown, malformed, or of a version that is no more
         near = difflib.get_close_matches(name, gymnasium.registry, n=3, cutoff=0.4)
         hint = f"; the nearest are {', '.join(near)}" if near else ""
         raise ValueError(f"Gymnasium knows no environment {name!r}{hint}") from error
+
+
+def register_games(collection: str) -> None:
+    """Make the games of a collection known to Gymnasium, which does not look for them by itself.
+
+    Raises:
+        ValueError: its package is not installed.
+    """
+    if collection not in GAMES or any(name.startswith(f"{collection}/") for name in gymnasium.registry):
+        return
+    try:
+        package = importlib.import_module(GAMES[collection])
+    except ImportError as error:
+        raise ValueError(f"the games of {collection} need a package: pip install -e '.[games]' ({error})") from error
+    if hasattr(package, "register_envs"):  # the other one registers its games when it is imported
+        package.register_envs()
 
 
 class Step(NamedTuple):
@@ -125,6 +148,12 @@ class Environments:
     def solved_at(self) -> float | None:
         """Mean return from which on the task is registered as solved; None if it is not said."""
         return self.vector.spec.reward_threshold if self.vector.spec is not None else None
+
+    @property
+    def longest_episode(self) -> int:
+        """Steps after which an episode is cut."""
+        limit = self.vector.spec.max_episode_steps if self.vector.spec is not None else None
+        return limit or LONGEST_EPISODE
 
     def __len__(self) -> int:
         """Count the environments."""

@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -51,14 +50,6 @@ class Evaluator:
         if len(environments) < 4 or len(environments) % 2:
             raise ValueError(f"an interval needs at least 2 episodes of each kind, got {len(environments) / 2:g}")
         self.environments = environments
-
-    def __iter__(self) -> Iterator["Evaluator"]:
-        """Give itself once: so it stands in for the validation data."""
-        yield self
-
-    def __len__(self) -> int:
-        """One batch."""
-        return 1
 
     def measure(self, policy: Policy, seed: int) -> Evaluation:
         """Let the policy play.

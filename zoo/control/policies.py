@@ -1,6 +1,5 @@
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch
 from gymnasium.spaces import Box, Discrete, Space
@@ -8,9 +7,9 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.distributions import Normal
 
+from zoo.control.networks import network
+
 Bounds = Sequence[tuple[float, float]]
-OUTLIER = 10.0  # standard deviations
-SMALLEST_STD = 1e-2  # of numbers that hardly change, and would become outliers at the first change
 
 
 class Policy(nn.Module):
@@ -146,80 +145,3 @@ def make_policy(observation_shape: Sequence[int], actions: int | Bounds, hidden:
     if isinstance(actions, int):
         return CategoricalPolicy(network(observation_shape, actions, hidden, last_scale=0.01), actions)
     return GaussianPolicy(network(observation_shape, len(actions), hidden, last_scale=0.01), actions)
-
-
-def network(
-    observation_shape: Sequence[int], outputs: int, hidden: Sequence[int], last_scale: float = 1.0
-) -> nn.Sequential:
-    """Tanh layers over the standardised observation.
-
-    Args:
-        observation_shape: of one observation.
-        outputs: units of the last layer, which is linear.
-        hidden: units of the others.
-        last_scale: factor on the last layer's first weights: a small one makes a policy begin near uniform.
-
-    Example:
-        >>> network((4,), 2, hidden=(64,))(torch.zeros(5, 3, 4)).shape
-        torch.Size([5, 3, 2])
-    """
-    sizes = [math.prod(observation_shape), *hidden]
-    layers: list[nn.Module] = [Standardize(observation_shape)]
-    for inputs, units in pairwise(sizes):
-        layers += [nn.Linear(inputs, units), nn.Tanh()]
-    last = nn.Linear(sizes[-1], outputs)
-    with torch.no_grad():
-        last.weight.mul_(last_scale)
-        last.bias.zero_()
-    return nn.Sequential(*layers, last)
-
-
-class Standardize(nn.Module):
-    """Observations with their own dimensions made one, each number with mean 0 and standard deviation 1.
-
-    Mean and deviation are those of all observations it was updated with, so that they settle; before the first, 0 and
-    1. A policy that changed while it acts would not be the one that is learned from: update between rollouts.
-
-    Args:
-        observation_shape: of one observation.
-
-    Example:
-        >>> standardize = Standardize((1,))
-        >>> standardize.update(torch.tensor([[10.0], [30.0]]))
-        >>> standardize(torch.tensor([20.0, 40.0]).unsqueeze(-1)).squeeze(-1)
-        tensor([0., 2.])
-    """
-
-    count: Tensor
-    mean: Tensor
-    variance: Tensor
-    std: Tensor
-
-    def __init__(self, observation_shape: Sequence[int]):
-        super().__init__()
-        self.dims, size = len(observation_shape), math.prod(observation_shape)
-        self.register_buffer("count", torch.zeros(()))
-        self.register_buffer("mean", torch.zeros(size))
-        self.register_buffer("variance", torch.zeros(size))
-        self.register_buffer("std", torch.ones(size))
-
-    def forward(self, observation: Shaped[Tensor, "..."]) -> Float[Tensor, "*batch numbers"]:
-        """Flatten and standardise; what lies more than ten deviations away is put there."""
-        return ((self.flat(observation) - self.mean) / self.std).clamp(-OUTLIER, OUTLIER)
-
-    @torch.no_grad()
-    def update(self, observation: Shaped[Tensor, "..."]) -> None:
-        """Learn from a batch."""
-        x = self.flat(observation).flatten(0, -2)
-        self.count = self.count + len(x)
-        share, step = len(x) / self.count, x.mean(0) - self.mean
-        within = torch.lerp(self.variance, x.var(0, correction=0), share)
-        self.variance = within + share * (1 - share) * step**2
-        self.mean = self.mean + share * step
-        self.std = self.variance.sqrt().clamp(min=SMALLEST_STD)
-
-    def flat(self, observation: Tensor) -> Float[Tensor, "*batch numbers"]:
-        """Make the observation's own dimensions one."""
-        if self.dims != 1:
-            observation = observation.flatten(-self.dims) if self.dims else observation.unsqueeze(-1)
-        return observation.float()

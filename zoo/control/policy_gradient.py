@@ -7,12 +7,12 @@ import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from zoo.control.evaluation import Evaluator
+from zoo.control.networks import Standardize, network
 from zoo.control.objective import PolicyGradientObjective, learned_value, policy_gradient_objective
-from zoo.control.policies import Bounds, Standardize, make_policy, network
+from zoo.control.policies import Bounds, make_policy
 from zoo.control.rollout import Batch, Rollout
-from zoo.control.seeds import EVALUATION, seed_of
-from zoo.control.stopping import stop_when_solved
+from zoo.control.scores import Score
+from zoo.control.validation import validate
 from zoo.gradients import Reinforce, RunningScale, named_baseline
 from zoo.training import load_module, total_loss
 
@@ -197,13 +197,9 @@ class PolicyGradient(pl.LightningModule):
             optimizer.step()
         optimizer.zero_grad()
 
-    def validation_step(self, evaluator: Evaluator, batch_idx: int) -> None:
+    def validation_step(self, score: Score, batch_idx: int) -> None:
         """Measure the frozen policy, and stop if the task is solved."""
-        steps = int(self.env_steps)
-        sampled, greedy = evaluator.measure(self.policy, seed_of(self.hparams["seed"], EVALUATION, steps))
-        figures = {"env_steps": float(steps), "eval_return": sampled.mean, "greedy_return": greedy.mean}
-        self.log_dict(figures, prog_bar=True, batch_size=1)
-        stop_when_solved(self, sampled.mean)
+        validate(self, score)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam for policy and value function, whose rates follow the environment steps."""

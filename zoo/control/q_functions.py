@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
+from zoo.control.networks import Convolution, hidden_layers, is_picture
+
 
 class QTable(nn.Module):
     """Action values that share nothing: a number for each state and action, 0 at first.
@@ -55,10 +57,8 @@ class Dueling(nn.Module):
 class QNetwork(nn.Module):
     """Action values from a vector or a picture: layers of ReLU units, behind a convolution for a picture.
 
-    The convolution is Young & Tian's for MinAtar ("MinAtar: an Atari-inspired testbed", 2019): 16 filters of 3 × 3.
-
     Args:
-        shape: of an observation: ``(features,)``, or ``(channels, height, width)``.
+        shape: of an observation.
         actions: number of actions.
         hidden: units of each hidden layer.
         dueling: end with ``Dueling`` and not with a linear layer.
@@ -69,32 +69,25 @@ class QNetwork(nn.Module):
     Example:
         >>> QNetwork((4,), actions=2)(torch.zeros(5, 4)).shape
         torch.Size([5, 2])
-        >>> QNetwork((4, 10, 10), actions=6, hidden=[128])(torch.zeros(5, 4, 10, 10, dtype=torch.bool)).shape
+        >>> QNetwork((10, 10, 4), actions=6, hidden=[128])(torch.zeros(5, 10, 10, 4, dtype=torch.bool)).shape
         torch.Size([5, 6])
     """
 
     def __init__(self, shape: Sequence[int], actions: int, hidden: Sequence[int] = (64, 64), dueling: bool = False):
         super().__init__()
-        layers: list[nn.Module] = []
-        match tuple(shape):
-            case (features,):
-                pass
-            case (channels, height, width):
-                layers += [nn.Conv2d(channels, 16, kernel_size=3), nn.ReLU(), nn.Flatten()]
-                features = 16 * (height - 2) * (width - 2)
-            case other:
-                raise ValueError(f"an observation must be a vector or (channels, height, width), got shape {other}")
+        if len(shape) != 1 and not is_picture(shape):
+            raise ValueError(f"an observation must be a vector or a picture of at least 5 × 5, got shape {shape}")
         if not hidden:
             raise ValueError("a network of action values needs at least one hidden layer")
-        for units in hidden:
-            layers += [nn.Linear(features, units), nn.ReLU()]
-            features = units
-        self.layers = nn.Sequential(*layers, Dueling(features, actions) if dueling else nn.Linear(features, actions))
+        self.reads_pictures = is_picture(shape)
+        front = [Convolution(shape)] if self.reads_pictures else []
+        layers = hidden_layers(front[0].features if front else shape[0], hidden, nn.ReLU)
+        last = Dueling(hidden[-1], actions) if dueling else nn.Linear(hidden[-1], actions)
+        self.layers = nn.Sequential(*front, *layers, last)
 
-    def forward(self, observation: Shaped[Tensor, "batch ..."]) -> Float[Tensor, "batch actions"]:
-        """Give the values; a picture of bytes is brought into [0, 1]."""
-        scale = 255 if observation.dtype == torch.uint8 else 1
-        values: Tensor = self.layers(observation.float() / scale)
+    def forward(self, observation: Shaped[Tensor, "..."]) -> Float[Tensor, "*batch actions"]:
+        """Give the values."""
+        values: Tensor = self.layers(observation if self.reads_pictures else observation.float())
         return values
 
 

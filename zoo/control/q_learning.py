@@ -15,8 +15,7 @@ from zoo.control.replay import Replay, Transitions, single_steps
 from zoo.control.rollout import Batch, Rollout
 from zoo.control.schedules import Schedule
 from zoo.control.scores import Score
-from zoo.control.seeds import EVALUATION, seed_of
-from zoo.control.stopping import stop_when_solved
+from zoo.control.validation import validate
 from zoo.training import load_module, total_loss
 
 
@@ -160,12 +159,7 @@ class QLearning(pl.LightningModule):
 
     def validation_step(self, score: Score, batch_idx: int) -> None:
         """Measure the frozen policy, and stop if the task is solved."""
-        steps = int(self.env_steps)
-        figures = score.measure(self.policy, seed_of(self.hparams["seed"], EVALUATION, steps))
-        shown = {"env_steps": float(steps), score.name: figures.pop(score.name)}
-        self.log_dict(shown, prog_bar=True, batch_size=1)
-        self.log_dict(figures, batch_size=1)
-        stop_when_solved(self, shown[score.name])
+        validate(self, score)
 
     def batches(self, rollout: Rollout) -> Iterator[Transitions]:
         """Give what each gradient step learns from."""

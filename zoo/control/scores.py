@@ -1,14 +1,15 @@
-"""How good a policy made of action values is: solved for where the dynamics are known, else played out."""
+"""How good a policy is: solved for where the dynamics are known, else played out."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 from zoo.control.environments import Environments
 from zoo.control.evaluation import Evaluator
 from zoo.control.exploration import ExploringPolicy
 from zoo.control.mdp import FiniteMDP
 from zoo.control.planning import greedy_policy, policy_evaluation, reachable, start_value, value_iteration
+from zoo.control.policies import Policy
 
 NEARLY = 1e-3  # in units of reward: a policy whose value lies no further below the best one's solves its task
 
@@ -22,7 +23,7 @@ class Score(ABC):
     """Where that figure counts as solved; None if it is not said."""
 
     @abstractmethod
-    def measure(self, policy: ExploringPolicy, seed: int) -> dict[str, float]:
+    def measure(self, policy: Any, seed: int) -> dict[str, float]:
         """Give figures by plain names; the policy is left as it was."""
 
     def __iter__(self) -> Iterator["Score"]:
@@ -72,24 +73,24 @@ class ExactScore(Score):
 
 
 class PlayedScore(Score):
-    """Mean return of whole episodes that the frozen policy plays, greedily and exploring.
+    """Mean return of whole episodes that the frozen policy plays: sampling its actions, and greedily.
 
     Args:
         environments: an even number of them, of their own.
+        decided_by: ``eval`` for the policy as it is, ``greedy`` for its likeliest actions.
     """
 
-    name = "greedy_return"
-
-    def __init__(self, environments: Environments):
+    def __init__(self, environments: Environments, decided_by: Literal["eval", "greedy"]):
         self.evaluator = Evaluator(environments)
+        self.name = f"{decided_by}_return_mean"
         self.solved_at = environments.solved_at
 
-    def measure(self, policy: ExploringPolicy, seed: int) -> dict[str, float]:
-        """Undiscounted; the interval is of the greedy one's mean, for fresh episodes."""
-        exploring, greedy = self.evaluator.measure(policy, seed)
+    def measure(self, policy: Policy, seed: int) -> dict[str, float]:
+        """Undiscounted means, with their 95 % intervals for fresh episodes."""
+        measured = self.evaluator.measure(policy, seed)
+        kinds = {"eval": measured.stochastic, "greedy": measured.greedy}
         return {
-            "greedy_return": greedy.mean,
-            "greedy_return_low": greedy.low,
-            "greedy_return_high": greedy.high,
-            "exploring_return": exploring.mean,
+            f"{kind}_return_{name}": value
+            for kind, returns in kinds.items()
+            for name, value in returns._asdict().items()
         }

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from zoo.control.stopping import stop_when_solved
+from zoo.control.validation import StopAfterSteps, stop_when_solved
 
 
 @pytest.fixture
@@ -43,3 +43,11 @@ def test_the_first_time_is_kept_where_training_goes_on(module):
     stop_when_solved(rule, 490.0)
     assert not rule.trainer.should_stop
     assert rule.solved_after == 100
+
+
+@pytest.mark.usefixtures("without_type_checks")
+@pytest.mark.parametrize(("limit", "stops"), [(99, True), (100, True), (101, False)])
+def test_training_stops_once_the_steps_are_spent(limit, stops, module):
+    played = module()
+    StopAfterSteps(limit).on_validation_end(played.trainer, played)
+    assert played.trainer.should_stop is stops

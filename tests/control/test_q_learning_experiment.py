@@ -1,7 +1,7 @@
 import pytest
 
-from zoo.control.q_experiment import DeepQLearningExperiment, TabularQLearningExperiment
 from zoo.control.q_learning import QLearning
+from zoo.control.q_learning_experiment import DeepQLearningExperiment, TabularQLearningExperiment
 from zoo.runs import evaluate, train
 from zoo.training import read_status
 
@@ -22,15 +22,6 @@ class TestATable:
     def test_unknown_environments_are_named_beside_the_nearest(self):
         with pytest.raises(ValueError, match=r"no environment 'FrozenLak-v1'; the nearest are FrozenLake-v1"):
             tabular("FrozenLak-v1")
-
-    def test_training_takes_no_more_steps_than_it_may(self):
-        loaders = tabular(environments=8, rollout_steps=4, evaluate_every=100, max_env_steps=1000).loaders
-        assert len(loaders.train(0, 1)) == 3
-        assert loaders.passes == 1000 // 96
-
-    def test_at_least_one_measurement_must_fit(self):
-        with pytest.raises(ValueError, match="max_env_steps must be at least 102400"):
-            tabular(max_env_steps=1000)
 
 
 class TestANetwork:
@@ -53,6 +44,7 @@ def test_a_run_reports_its_last_policy_and_beside_it_the_best_one(model, words, 
     status = read_status(finished(model) / "status.json")
     last, best = (evaluate(finished(model) / "checkpoints" / f"{name}.ckpt", tmp_path) for name in ("last", "best"))
     (name,) = (key.removeprefix("best_") for key in status["metrics"] if key.startswith("best_"))
+    assert status["metrics"].pop("solved_of_last_10") == 0
     assert status["metrics"] == {**last.figures, f"best_{name}": best.figures[name]}
     assert status["metrics"]["env_steps"] == QLearning.load(last.checkpoint).env_steps
     assert words in last.summary

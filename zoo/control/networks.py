@@ -1,0 +1,149 @@
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+
+OUTLIER = 10.0  # standard deviations
+SMALLEST_STD = 1e-2  # of numbers that hardly change, and would become outliers at the first change
+SCREEN = 36  # pixels: the least that the convolution for Atari's screens can read
+
+
+def network(
+    observation_shape: Sequence[int], outputs: int, hidden: Sequence[int], last_scale: float = 1.0
+) -> nn.Sequential:
+    """Tanh layers over the standardised observation; ReLU layers over a convolution, if it is a picture.
+
+    Args:
+        observation_shape: of one observation.
+        outputs: units of the last layer, which is linear.
+        hidden: units of the others.
+        last_scale: factor on the last layer's first weights: a small one makes a policy begin near uniform.
+
+    Example:
+        >>> network((4,), 2, hidden=(64,))(torch.zeros(5, 3, 4)).shape
+        torch.Size([5, 3, 2])
+    """
+    picture = is_picture(observation_shape)
+    front = Convolution(observation_shape) if picture else Standardize(observation_shape)
+    layers = hidden_layers(front.features, hidden, nn.ReLU if picture else nn.Tanh)
+    last = nn.Linear(hidden[-1] if hidden else front.features, outputs)
+    with torch.no_grad():
+        last.weight.mul_(last_scale)
+        last.bias.zero_()
+    return nn.Sequential(front, *layers, last)
+
+
+def hidden_layers(features: int, hidden: Sequence[int], activation: type[nn.Module]) -> list[nn.Module]:
+    """Linear layers with an activation behind each.
+
+    Example:
+        >>> hidden_layers(4, [64], nn.Tanh)
+        [Linear(in_features=4, out_features=64, bias=True), Tanh()]
+    """
+    layers: list[nn.Module] = []
+    for units in hidden:
+        layers += [nn.Linear(features, units), activation()]
+        features = units
+    return layers
+
+
+def is_picture(shape: Sequence[int]) -> bool:
+    """Whether observations of that shape are pictures, large enough for a convolution.
+
+    Example:
+        >>> is_picture((10, 10, 4)), is_picture((4,))
+        (True, False)
+    """
+    return len(shape) == 3 and sorted(shape)[1] >= 5
+
+
+class Convolution(nn.Module):
+    """Features of a picture, whose channels stand first or last: where the fewer are.
+
+    Small pictures are read by the convolution of Young & Tian, "MinAtar: an Atari-inspired testbed", 2019: 16 filters
+    of 3 × 3. Screens by that of Mnih et al., "Human-level control through deep reinforcement learning", 2015. Bytes
+    are brought into [0, 1].
+
+    Args:
+        shape: of one picture.
+
+    Example:
+        >>> convolution = Convolution((10, 10, 4))
+        >>> convolution(torch.zeros(5, 10, 10, 4, dtype=torch.bool)).shape == (5, convolution.features)
+        True
+    """
+
+    def __init__(self, shape: Sequence[int]):
+        super().__init__()
+        self.channels_last = shape[-1] < shape[0]
+        channels, *sides = shape if not self.channels_last else (shape[-1], *shape[:-1])
+        if min(sides) < SCREEN:
+            layers: list[nn.Module] = [nn.Conv2d(channels, 16, kernel_size=3), nn.ReLU()]
+        else:
+            layers = [nn.Conv2d(channels, 32, kernel_size=8, stride=4), nn.ReLU()]
+            layers += [nn.Conv2d(32, 64, kernel_size=4, stride=2), nn.ReLU()]
+            layers += [nn.Conv2d(64, 64, kernel_size=3), nn.ReLU()]
+        self.layers = nn.Sequential(*layers, nn.Flatten())
+        with torch.no_grad():
+            self.features = self.layers(torch.zeros(1, channels, *sides)).shape[-1]
+
+    def forward(self, observation: Shaped[Tensor, "..."]) -> Float[Tensor, "*batch features"]:
+        """Give the features of each picture, as one dimension."""
+        picture = observation.float() / 255 if observation.dtype == torch.uint8 else observation.float()
+        if self.channels_last:
+            picture = picture.movedim(-1, -3)
+        batch = picture.shape[:-3]
+        return self.layers(picture.reshape(-1, *picture.shape[-3:])).view(*batch, self.features)
+
+
+class Standardize(nn.Module):
+    """Observations with their own dimensions made one, each number with mean 0 and standard deviation 1.
+
+    Mean and deviation are those of all observations it was updated with, so that they settle; before the first, 0 and
+    1. A policy that changed while it acts would not be the one that is learned from: update between rollouts.
+
+    Args:
+        observation_shape: of one observation.
+
+    Example:
+        >>> standardize = Standardize((1,))
+        >>> standardize.update(torch.tensor([[10.0], [30.0]]))
+        >>> standardize(torch.tensor([20.0, 40.0]).unsqueeze(-1)).squeeze(-1)
+        tensor([0., 2.])
+    """
+
+    count: Tensor
+    mean: Tensor
+    variance: Tensor
+    std: Tensor
+
+    def __init__(self, observation_shape: Sequence[int]):
+        super().__init__()
+        self.dims, self.features = len(observation_shape), math.prod(observation_shape)
+        self.register_buffer("count", torch.zeros(()))
+        self.register_buffer("mean", torch.zeros(self.features))
+        self.register_buffer("variance", torch.zeros(self.features))
+        self.register_buffer("std", torch.ones(self.features))
+
+    def forward(self, observation: Shaped[Tensor, "..."]) -> Float[Tensor, "*batch numbers"]:
+        """Flatten and standardise; what lies more than ten deviations away is put there."""
+        return ((self.flat(observation) - self.mean) / self.std).clamp(-OUTLIER, OUTLIER)
+
+    @torch.no_grad()
+    def update(self, observation: Shaped[Tensor, "..."]) -> None:
+        """Learn from a batch."""
+        x = self.flat(observation).flatten(0, -2)
+        self.count = self.count + len(x)
+        share, step = len(x) / self.count, x.mean(0) - self.mean
+        within = torch.lerp(self.variance, x.var(0, correction=0), share)
+        self.variance = within + share * (1 - share) * step**2
+        self.mean = self.mean + share * step
+        self.std = self.variance.sqrt().clamp(min=SMALLEST_STD)
+
+    def flat(self, observation: Tensor) -> Float[Tensor, "*batch numbers"]:
+        """Make the observation's own dimensions one."""
+        if self.dims != 1:
+            observation = observation.flatten(-self.dims) if self.dims else observation.unsqueeze(-1)
+        return observation.float()

@@ -1,0 +1,81 @@
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from zoo.control.environments import Environments, make_environments
+from zoo.control.experiment import WHOLE_EPISODES, ControlExperiment
+from zoo.control.objective import learned_value
+from zoo.control.policies import action_kind
+from zoo.control.policy_gradient import PolicyGradient
+from zoo.control.scores import PlayedScore
+
+CUT_AFTER = 8  # steps of a rollout, where a value function stands for what follows
+
+
+class PolicyGradientExperiment(ControlExperiment):
+    """REINFORCE in an environment, measured by episodes that the frozen policy plays in environments of their own.
+
+    Args:
+        env: an id of Gymnasium's registry.
+        estimator: options of ``Reinforce``; see ``PolicyGradient``.
+        seed: of environments and evaluations.
+        environments: how many act at once.
+        rollout_steps: steps of each between two updates of the policy, or 0 for one whole episode of each. Unless
+            given: 8 where a value function is learned, which stands for what follows a cut, else whole episodes.
+        evaluate_every: environment steps between two evaluations; rounded to whole rollouts.
+        evaluation_episodes: episodes that an evaluation takes, sampled and as many greedy ones.
+        max_env_steps: after which training ends.
+        options: of ``PolicyGradient``.
+
+    Raises:
+        ValueError: there is no such environment, no policy fits its actions, episodes are to be cut where nothing
+            stands for what follows, or there are fewer steps than an evaluation comes after.
+    """
+
+    def __init__(
+        self,
+        env: str,
+        estimator: Mapping[str, Any],
+        seed: int,
+        environments: int = 16,
+        rollout_steps: int | None = None,
+        evaluate_every: int = 4096,
+        evaluation_episodes: int = 100,
+        max_env_steps: int = 500_000,
+        **options: Any,
+    ):
+        acting = Environments(make_environments(env, environments))
+        score = PlayedScore(Environments(make_environments(env, 2 * evaluation_episodes)), decided_by="eval")
+        module = PolicyGradient(
+            observation_shape=list(acting.observation_shape),
+            actions=action_kind(acting.action_space),
+            solved_at=score.solved_at,
+            seed=seed,
+            estimator=estimator,
+            **options,
+        )
+        if learned_value(module.reinforce) is None:
+            if rollout_steps:
+                raise ValueError(
+                    f"rollout_steps={rollout_steps} cuts episodes, and without a learned baseline nothing stands for "
+                    "the rewards that follow: leave rollout_steps away, or set estimator=learned"
+                )
+            rollout_steps = WHOLE_EPISODES
+        rollout_steps = CUT_AFTER if rollout_steps is None else rollout_steps
+        super().__init__(env, module, acting, score, seed, rollout_steps, evaluate_every, max_env_steps)
+
+    def evaluate(self, checkpoint: Path, folder: Path) -> dict[str, float]:
+        """Measure a checkpoint, in episodes that no evaluation saw."""
+        figures = super().evaluate(checkpoint, folder)
+        if (after := int(PolicyGradient.load(checkpoint).training_solved_after)) >= 0:
+            figures["env_steps_to_training_solved"] = float(after)
+        return figures
+
+    def describe(self, figures: Mapping[str, float]) -> str:
+        """Say in words what the policy earns, and when it first solved the task."""
+        low, high = figures["eval_return_low"], figures["eval_return_high"]
+        return (
+            f"{self.name} after {figures['env_steps']:,.0f} steps: the policy earns {figures['eval_return_mean']:.1f} "
+            f"an episode (95 % interval {low:.1f} to {high:.1f}), {figures['greedy_return_mean']:.1f} if greedy"
+            f"{self.solved(figures)}"
+        )

@@ -1,0 +1,55 @@
+from typing import Any
+
+import pytorch_lightning as pl
+
+from zoo.control.scores import Score
+from zoo.control.seeds import EVALUATION, seed_of
+
+
+def validate(module: Any, score: Score) -> None:
+    """Measure the frozen policy, log what it reached, and stop the training if the task is solved.
+
+    Args:
+        module: a LightningModule with a ``policy``; see ``stop_when_solved``.
+        score: how to measure.
+    """
+    steps = int(module.env_steps)
+    figures = score.measure(module.policy, seed_of(module.hparams["seed"], EVALUATION, steps))
+    decisive = figures.pop(score.name)
+    module.log_dict({"env_steps": float(steps), score.name: decisive}, prog_bar=True, batch_size=1)
+    module.log_dict(figures, batch_size=1)
+    stop_when_solved(module, decisive)
+
+
+def stop_when_solved(module: Any, score: float) -> None:
+    """Note in ``solved_after`` at which environment step a task was first solved, and stop the training there.
+
+    Args:
+        module: a LightningModule that has the buffers ``env_steps`` and ``solved_after`` (-1 until then), and among its
+            hyperparameters ``solved_at``, the score from which on the task counts as solved (None: it never does), and
+            ``stop_when_solved``.
+        score: what the present policy reached.
+    """
+    threshold = module.hparams["solved_at"]
+    if threshold is None or not score >= threshold:  # nor does what is not a number solve it
+        return
+    if module.solved_after < 0:
+        module.solved_after.copy_(module.env_steps)
+    if module.hparams["stop_when_solved"]:
+        module.trainer.should_stop = True
+
+
+class StopAfterSteps(pl.Callback):
+    """Stop the training at the first evaluation after a number of environment steps.
+
+    Args:
+        steps: how many.
+    """
+
+    def __init__(self, steps: int):
+        self.steps = steps
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop if there were as many."""
+        if int(pl_module.env_steps) >= self.steps:  # type: ignore[arg-type]
+            trainer.should_stop = True

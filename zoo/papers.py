@@ -1,0 +1,196 @@
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from scipy import stats
+
+
+class Row(NamedTuple):
+    """One line of a table."""
+
+    name: str
+    """What ``rows=`` calls it."""
+    label: str
+    experiment: str
+    """Of ``configs/experiment``."""
+    data: str
+    """What it learns from, as run records name it; figures on other data never stand in its place."""
+    published: Mapping[str, str] = {}
+    """Published figures, by the name of the table they stand in."""
+    peer: str = ""
+    """Best public reproduction."""
+
+
+class Figure(NamedTuple):
+    """A column of our own figures."""
+
+    label: str
+    metric: str
+    """Key in the ``metrics`` of a run record."""
+    summary: Callable[[Sequence[float]], str]
+    """Makes one entry of the values of all seeds; of a seed that has none, infinity."""
+
+
+class Paper(NamedTuple):
+    """A table of figures, and how ours are made."""
+
+    title: str
+    rows: tuple[Row, ...]
+    figures: tuple[Figure, ...]
+    columns: tuple[str, ...] = ()
+    """Names of the published tables."""
+    seeds: tuple[int, ...] = (1, 2, 3)
+    """Those that are run unless others are asked for."""
+
+
+def mean_and_interval(values: Sequence[float]) -> str:
+    """Mean over seeds with its 95 % interval (Student's t); a single seed has none.
+
+    Example:
+        >>> mean_and_interval([0.7, 0.8, 0.9]), mean_and_interval([0.7])
+        ('0.80 ± 0.25', '0.70')
+    """
+    mean = statistics.mean(values)
+    if len(values) < 2:
+        return f"{mean:.2f}"
+    half = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
+    return f"{mean:.2f} ± {half:.2f}"
+
+
+def per_cent(values: Sequence[float]) -> str:
+    """Write ``mean_and_interval`` of fractions in per cent.
+
+    Example:
+        >>> per_cent([0.007, 0.008, 0.009])
+        '0.80 ± 0.25'
+    """
+    return mean_and_interval([100 * value for value in values])
+
+
+def median_and_largest(values: Sequence[float]) -> str:
+    """Median over seeds, and the largest value beside it.
+
+    Example:
+        >>> median_and_largest([30_000.0, 10_000.0, 20_000.0]), median_and_largest([8000.0, math.inf])
+        ('20,000; 30,000', 'never; never')
+    """
+    median, largest = (f"{x:,.0f}" if math.isfinite(x) else "never" for x in (statistics.median(values), max(values)))
+    return f"{median}; {largest}"
+
+
+def largest(values: Sequence[float]) -> str:
+    """Write the largest value of all seeds.
+
+    Example:
+        >>> largest([0.5e-4, 2.5e-4])
+        '0.00025'
+    """
+    return f"{max(values):.2g}"
+
+
+def ram_row(glimpses: int, proceedings: str, arxiv: str, peer: str = "") -> Row:
+    """Describe RAM with a number of glimpses on 28×28 digits."""
+    return Row(
+        name=str(glimpses),
+        label=f"RAM, {glimpses} glimpses, 8×8, 1 scale",
+        experiment=f"ram_mnist_28_{glimpses}",
+        data="mnist",
+        published={"proceedings": proceedings, "arXiv v1": arxiv},
+        peer=peer,
+    )
+
+
+def minatar_row(game: str, actor_critic: str, deep_q: str) -> Row:
+    """Describe policy gradient in a game of MinAtar."""
+    return Row(
+        name=game,
+        label=f"{game}, policy gradient, 5 M frames",
+        experiment=f"policy_gradient_minatar_{game.lower()}",
+        data=f"MinAtar/{game}-v0",
+        published={"AC(0.8)": actor_critic, "DQN": deep_q},
+    )
+
+
+PAPERS = {
+    # Two sets of figures are public: those of the proceedings (NIPS 2014) and the higher ones of arXiv 1406.6247v1.
+    "ram": Paper(
+        title="Mnih, Heess, Graves & Kavukcuoglu, “Recurrent models of visual attention”, 2014: "
+        "test error on 28×28 MNIST in per cent",
+        columns=("proceedings", "arXiv v1"),
+        rows=(
+            ram_row(2, "3.79", "6.27", "2.34"),
+            ram_row(3, "1.51", "2.7"),
+            ram_row(4, "1.54", "1.73", "1.07"),
+            ram_row(5, "1.34", "1.55"),
+            ram_row(6, "1.12", "1.29", "0.67"),
+            ram_row(7, "1.07", "1.47", "0.85"),
+            Row("spiral", "control: the 6 glimpses that the gaze begins with", "ram_mnist_28_6_spiral", "mnist"),
+            Row("random", "control: 6 random glimpses", "ram_mnist_28_6_random", "mnist"),
+            Row("centre", "control: 6 glimpses at the centre", "ram_mnist_28_6_centre", "mnist"),
+        ),
+        figures=(Figure("ours", "test_error", per_cent),),
+    ),
+    "cartpole": Paper(
+        title="Williams, “Simple statistical gradient-following algorithms for connectionist reinforcement learning”, "
+        "1992: policy gradient on CartPole-v1 and Acrobot-v1; steps as median; largest of all seeds",
+        rows=(
+            Row("cartpole", "CartPole-v1, 100,000 steps", "policy_gradient_cartpole", "CartPole-v1"),
+            Row("acrobot", "Acrobot-v1, until it is solved", "policy_gradient_acrobot", "Acrobot-v1"),
+        ),
+        figures=(
+            Figure("steps to the first evaluation that solves it", "env_steps_to_solved", median_and_largest),
+            Figure("until training itself does", "env_steps_to_training_solved", median_and_largest),
+            Figure("last 10 evaluations that do, %", "solved_of_last_10", per_cent),
+            Figure("final return", "eval_return_mean", mean_and_interval),
+        ),
+        seeds=tuple(range(1, 21)),
+    ),
+    "tabular": Paper(
+        title="Watkins, “Learning from delayed rewards”, 1989: tabular Q-learning, measured exactly at γ = 0.99; "
+        "the largest of all seeds",
+        rows=(
+            Row("4x4", "FrozenLake-v1, 4 × 4", "q_learning_frozen_lake_4x4", "FrozenLake-v1"),
+            Row("8x8", "FrozenLake8x8-v1", "q_learning_frozen_lake_8x8", "FrozenLake8x8-v1"),
+            Row("cliff", "CliffWalking-v1", "q_learning_cliff_walking", "CliffWalking-v1"),
+            Row("taxi", "Taxi-v4", "q_learning_taxi", "Taxi-v4"),
+        ),
+        figures=(
+            Figure("V* − V of the greedy policy at the start", "start_value_gap", largest),
+            Figure("max abs(Q − Q*)", "q_distance", largest),
+        ),
+        seeds=tuple(range(1, 11)),
+    ),
+    "dqn": Paper(
+        title="Mnih et al., “Human-level control through deep reinforcement learning”, 2015: deep Q-learning on "
+        "CartPole-v1; the final policy after 100,000 steps",
+        rows=(Row("cartpole", "CartPole-v1", "dqn_cartpole", "CartPole-v1"),),
+        figures=(
+            Figure("final return", "greedy_return_mean", mean_and_interval),
+            Figure("lowest of all seeds", "greedy_return_mean", lambda values: f"{min(values):.1f}"),
+        ),
+        seeds=tuple(range(1, 11)),
+    ),
+    "minatar": Paper(
+        title="Young & Tian, “MinAtar: an Atari-inspired testbed”, 2019: mean return, theirs after 5 M frames, "
+        "read off the published learning curves",
+        columns=("AC(0.8)", "DQN"),
+        rows=(
+            minatar_row("Breakout", "17.5", "10"),
+            minatar_row("SpaceInvaders", "185", "45"),
+            minatar_row("Asterix", "19", "17"),
+            Row(
+                "Breakout-dqn",
+                "Breakout, deep Q-learning, 1 M frames",
+                "dqn_minatar_breakout",
+                "MinAtar/Breakout-v0",
+                {"DQN": "10"},
+            ),
+        ),
+        figures=(
+            Figure("ours, sampled", "eval_return_mean", mean_and_interval),
+            Figure("ours, greedy", "greedy_return_mean", mean_and_interval),
+        ),
+        seeds=(1,),
+    ),
+}
