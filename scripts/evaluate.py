@@ -1,4 +1,4 @@
-"""Measure a trained model on its test set: ``python scripts/evaluate.py checkpoint=RUN/checkpoints/last.ckpt``."""
+"""Measure a trained model: ``python scripts/evaluate.py checkpoint=RUN/checkpoints/last.ckpt [render=gif]``."""
 
 import sys
 from pathlib import Path
@@ -11,10 +11,13 @@ from zoo.runs import evaluate
 def main() -> None:
     """Evaluate one checkpoint, and leave figures and pictures in its run's folder."""
     with errors_as_sentences():
-        checkpoint = Path(arguments(EvaluateConfig, sys.argv[1:]).checkpoint).absolute()
+        asked = arguments(EvaluateConfig, sys.argv[1:])
+        if asked.render not in (None, "gif"):
+            raise ValueError(f"an episode can be rendered as gif, not as {asked.render}: render=gif")
+        checkpoint = Path(asked.checkpoint).absolute()
         in_run = checkpoint.parent.name == "checkpoints"
         folder = checkpoint.parents[1] if in_run else checkpoint.with_suffix("")
-        outcome = evaluate(checkpoint, folder)
+        outcome = evaluate(checkpoint, folder, film=asked.render is not None)
         print(outcome.summary)
         left = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_file()))
         print(f"all is in {relative(folder)}/: {left}")

@@ -126,6 +126,7 @@ def no_pictures(monkeypatch) -> None:
     """Runs draw nothing, which takes them longer than all else and has tests of its own."""
     for name in ("draw_glimpses", "draw_mistakes"):
         monkeypatch.setattr(f"zoo.attention.experiment.{name}", lambda *args: None)
+    monkeypatch.setattr("zoo.control.experiment.draw_returns", lambda *args: None)
 
 
 class Answer(NamedTuple):

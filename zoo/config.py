@@ -90,6 +90,7 @@ class EvaluateConfig:
     """Arguments of ``scripts/evaluate.py``."""
 
     checkpoint: str = MISSING
+    render: str | None = None
 
 
 @dataclass

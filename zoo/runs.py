@@ -65,19 +65,24 @@ def train(config: Mapping[str, Any], folder: Path, command: str) -> Outcome:
     return Outcome(figures, experiment.describe(figures), checkpoint)
 
 
-def evaluate(checkpoint: Path, folder: Path) -> Outcome:
+def evaluate(checkpoint: Path, folder: Path, film: bool = False) -> Outcome:
     """Measure a checkpoint on the test set of the data it was trained on, and draw its mistakes.
 
     Args:
         checkpoint: of a run.
         folder: where ``evaluation.json`` and the pictures go.
+        film: also film an episode, as ``episode.gif``.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged or no checkpoint of this project.
+        ValueError: the file is damaged or no checkpoint of this project; or an episode cannot be filmed.
     """
     experiment = make_experiment(read_checkpoint(checkpoint)["config"])
+    if film and not hasattr(experiment, "film"):
+        raise ValueError("this model plays no episodes: leave render away")
     folder.mkdir(parents=True, exist_ok=True)
+    if film:
+        experiment.film(checkpoint, folder / "episode.gif")
     figures = experiment.evaluate(checkpoint, folder)
     write_json(folder / "evaluation.json", {"checkpoint": str(checkpoint), "metrics": figures})
     return Outcome(figures, experiment.describe(figures), checkpoint)

@@ -1,7 +1,7 @@
 import pytest
 
 from zoo.control.environments import Environments, make_environments
-from zoo.control.experiment import WHOLE_EPISODES, ControlExperiment, solved_of_last
+from zoo.control.experiment import WHOLE_EPISODES, ControlExperiment, learning_curve
 from zoo.control.policy_gradient import PolicyGradient
 from zoo.control.scores import PlayedScore
 
@@ -41,12 +41,11 @@ class TestHowLongItTakes:
         assert [callback.steps for callback in made.callbacks()] == [16_000]
 
 
-def test_evaluations_that_solved_the_task_are_counted_among_the_last(tmp_path):
-    """Rows without an evaluation are of training."""
-    rows = ["eval_return,loss", "475,", ",0.1", "474,", ",0.2", "500,", "475,"]
-    (tmp_path / "metrics.csv").write_text("\n".join(rows))
-    assert solved_of_last(3, tmp_path / "metrics.csv", "eval_return", 475.0) == 2 / 3
-    assert solved_of_last(10, tmp_path / "metrics.csv", "eval_return", 475.0) == 3 / 4
+def test_a_learning_curve_is_read_from_the_measurements_alone(tmp_path):
+    """Rows without one are of training."""
+    (tmp_path / "metrics.csv").write_text("\n".join(["loss,env_steps,score", ",10,475", "0.1,12,", ",20,474"]))
+    steps, scores = learning_curve(tmp_path / "metrics.csv", "score")
+    assert (steps.tolist(), scores.tolist()) == ([10, 20], [475, 474])
 
 
 def test_it_is_said_when_the_task_was_first_solved(experiment):

@@ -162,8 +162,11 @@ class TestTheLoss:
         rollout = made_by_hand()
         model, without = self.loss(monkeypatch)
         _, entropy = model.policy.log_prob_and_entropy(rollout.observation, rollout.action)
-        _, with_entropy = self.loss(monkeypatch, entropy=0.1)
-        assert with_entropy - without == pytest.approx(-0.1 * entropy.sum(0).mean().item(), rel=1e-4)
+        entropy = entropy.sum(0).mean().item()
+        _, with_entropy = self.loss(monkeypatch, entropy=0.1, decay_steps=None)
+        assert with_entropy - without == pytest.approx(-0.1 * entropy, rel=1e-4)
+        _, after_a_quarter = self.loss(monkeypatch, entropy=0.1, decay_steps=4 * 12)
+        assert after_a_quarter - without == pytest.approx(-0.75 * 0.1 * entropy, rel=1e-4)
 
     def test_that_is_not_finite_stops_the_training_and_says_which_part(self, monkeypatch):
         rollout = made_by_hand()._replace(reward=torch.full((6, 2), 1e30))
@@ -206,7 +209,7 @@ class TestStopping:
         figures = trainer.callback_metrics
         assert figures["env_steps"] == model.env_steps
         assert figures["eval_return_mean"] >= 8
-        assert figures["greedy_return"] >= 8
+        assert figures["greedy_return_mean"] >= 8
 
 
 def test_learns_to_hold_the_pole(learn):

@@ -1,8 +1,11 @@
 import gymnasium
 import numpy as np
 import pytest
+import torch
+from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from gymnasium.spaces import Box, MultiDiscrete
 
+from zoo.control.environments import EnvironmentFailure
 from zoo.control.policies import CategoricalPolicy, GaussianPolicy
 from zoo.control.policy_gradient import PolicyGradient
 from zoo.control.policy_gradient_experiment import PolicyGradientExperiment
@@ -23,6 +26,7 @@ class TestTheModel:
             ("Acrobot-v1", CategoricalPolicy, [6], 3, -100),
             ("Pendulum-v1", GaussianPolicy, [3], [(-2.0, 2.0)], None),
             ("FrozenLake-v1", CategoricalPolicy, [16], 4, 0.7),
+            ("MinAtar/Breakout-v0", CategoricalPolicy, [10, 10, 4], 6, None),
         ],
     )
     def test_fits_any_environment(self, env, policy, shape, actions, solved_at):
@@ -55,13 +59,13 @@ class TestRollouts:
             experiment(estimator={"baseline": "none"}, rollout_steps=8)
 
     def test_of_whole_episodes_end_once_the_steps_are_spent(self, composed, tmp_path):
-        options = ["environments=4", "max_env_steps=2000", "evaluation_episodes=2"]
+        options = ["environments=4", "max_env_steps=4000", "evaluation_episodes=2"]
         outcome = train(
             composed(["model=policy_gradient", "estimator=leave_one_out", *(f"model.{option}" for option in options)]),
             tmp_path,
             "command",
         )
-        assert 2000 <= outcome.figures["env_steps"] < 2000 + 4 * 500
+        assert 4000 <= outcome.figures["env_steps"] < 4000 + 4 * 500
 
 
 class TestIsRefused:
@@ -84,6 +88,37 @@ class TestIsRefused:
         gymnasium.register("Piano-v0", entry_point=Piano)
         with pytest.raises(ValueError, match="no policy fits the action space MultiDiscrete"):
             experiment("Piano-v0")
+
+
+def test_a_game_is_learned_from_pictures(composed, tmp_path):
+    overrides = ["environments=4", "hidden=[8]", "evaluate_every=64", "max_env_steps=128", "evaluation_episodes=2"]
+    small = [f"model.{option}" for option in overrides]
+    outcome = train(composed(["experiment=policy_gradient_minatar_breakout", *small]), tmp_path, "command")
+    assert 0 <= outcome.figures["eval_return_mean"] < 10
+    assert "MinAtar/Breakout-v0 after 1" in outcome.summary
+
+
+def test_an_environment_that_fails_costs_no_saved_work(composed, tmp_path, monkeypatch):
+    options = ["environments=4", "evaluate_every=64", "max_env_steps=640", "evaluation_episodes=2"]
+    steps = []
+    step = CartPoleVectorEnv.step
+
+    def fragile(self, action):
+        steps.append(len(action))
+        if steps.count(4) > 40:
+            raise RuntimeError("the pole is broken")
+        return step(self, action)
+
+    monkeypatch.setattr(CartPoleVectorEnv, "step", fragile)
+    config = composed(["model=policy_gradient", *(f"model.{option}" for option in options)])
+    with pytest.raises(EnvironmentFailure, match="CartPole-v1 raised RuntimeError: the pole is broken"):
+        train(config, tmp_path, "command")
+    assert read_status(tmp_path / "status.json")["state"] == "failed"
+    monkeypatch.setattr(CartPoleVectorEnv, "step", step)
+    train(config, tmp_path, "command")
+    train(config, tmp_path / "whole", "command")
+    ends = [PolicyGradient.load(folder / "checkpoints" / "last.ckpt") for folder in (tmp_path, tmp_path / "whole")]
+    assert all(torch.equal(x, y) for x, y in zip(*(end.state_dict().values() for end in ends), strict=True))
 
 
 class TestAFinishedRun:

@@ -2,6 +2,7 @@ import json
 import shutil
 
 import pytest
+from PIL import Image
 
 
 @pytest.fixture
@@ -28,9 +29,24 @@ def test_a_checkpoint_outside_of_a_run_gets_a_folder_beside_it(script, run, tmp_
     assert (tmp_path / "mine" / "evaluation.json").is_file()
 
 
+def test_an_episode_is_filmed_if_asked_for(script, finished, tmp_path):
+    run = shutil.copytree(finished("policy_gradient"), tmp_path / "run").relative_to(tmp_path)
+    answer = script("evaluate.py", f"checkpoint={run}/checkpoints/last.ckpt", "render=gif")
+    assert answer.code == 0
+    assert "episode.gif" in answer.out
+    assert Image.open(run / "episode.gif").n_frames > 5
+
+
+def test_a_model_without_episodes_is_not_filmed(script, run):
+    answer = script("evaluate.py", f"checkpoint={run}/checkpoints/last.ckpt", "render=gif")
+    assert answer.code == 1
+    assert "this model plays no episodes: leave render away" in answer.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
+        (["checkpoint=text.ckpt", "render=mp4"], ["can be rendered as gif, not as mp4"]),
         ([], ["checkpoint must be given: checkpoint=..."]),
         (["chekpoint=a"], ["chekpoint", "the arguments are checkpoint=..."]),
         (["checkpoint=a.ckpt", "gaze=random"], ["gaze", "the arguments are checkpoint=..."]),

@@ -1,16 +1,19 @@
 import csv
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 
 from zoo.control.environments import Environments
+from zoo.control.playing import record_episode
 from zoo.control.rollout import Rollouts
 from zoo.control.scores import Score
 from zoo.control.seeds import REPORT, seed_of
 from zoo.control.validation import StopAfterSteps
+from zoo.plotting import return_curves, save_figure
 from zoo.training import Loaders
 
 WHOLE_EPISODES = 0  # as rollout_steps
@@ -71,14 +74,15 @@ class ControlExperiment(ABC):
         return [StopAfterSteps(self.max_env_steps)]
 
     def report(self, checkpoint: Path, folder: Path) -> dict[str, float]:
-        """Measure what training ended with, and beside it the best that the measurements on the way found."""
+        """Measure what training ended with, and beside it the best of the measurements on the way; draw these."""
         best = self.evaluate(checkpoint, folder)[self.score.name]
         figures = self.evaluate(checkpoint.with_name("last.ckpt"), folder)
         figures[f"best_{self.score.name}"] = best
-        if self.score.solved_at is not None:
-            figures["solved_of_last_10"] = solved_of_last(
-                10, folder / "metrics.csv", self.score.name, self.score.solved_at
-            )
+        steps, scores = learning_curve(folder / "metrics.csv", self.score.name)
+        if (threshold := self.score.solved_at) is not None:
+            last = scores[-10:]
+            figures["solved_of_last_10"] = sum(score >= threshold for score in last) / len(last)
+        draw_returns({self.name: [(steps, scores)]}, threshold, self.score.name, folder / "returns.png")
         return figures
 
     def evaluate(self, checkpoint: Path, folder: Path) -> dict[str, float]:
@@ -89,6 +93,10 @@ class ControlExperiment(ABC):
         if module.solved_after >= 0:
             figures["env_steps_to_solved"] = float(module.solved_after)
         return figures
+
+    def film(self, checkpoint: Path, path: Path) -> None:
+        """Film an episode of a checkpoint's greedy policy as a GIF."""
+        record_episode(type(self.module).load(checkpoint).policy, self.name, seed_of(self.seed, REPORT), path)
 
     @abstractmethod
     def describe(self, figures: Mapping[str, float]) -> str:
@@ -101,8 +109,15 @@ class ControlExperiment(ABC):
         return f"\n  first solved ({self.score.solved_at:g}) after {figures['env_steps_to_solved']:,.0f} steps"
 
 
-def solved_of_last(count: int, metrics: Path, name: str, threshold: float) -> float:
-    """Fraction of a run's last measurements that solved the task."""
+def learning_curve(metrics: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Read a run's measurements from its ``metrics.csv``: environment steps, and the figure of that name."""
     with metrics.open(newline="") as file:
-        scores = [float(row[name]) for row in csv.DictReader(file) if row.get(name)][-count:]
-    return sum(score >= threshold for score in scores) / len(scores)
+        rows = [row for row in csv.DictReader(file) if row.get(name)]
+    return tuple(np.array([float(row[column]) for row in rows]) for column in ("env_steps", name))  # type: ignore[return-value]
+
+
+def draw_returns(
+    runs: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]], solved_at: float | None, name: str, path: Path
+) -> None:
+    """Draw how a figure grew with the environment steps; several runs of the same name are one line with a band."""
+    save_figure(return_curves(runs, solved_at, name.replace("_", " ")), path)

@@ -29,10 +29,29 @@ def network(
     front = Convolution(observation_shape) if picture else Standardize(observation_shape)
     layers = hidden_layers(front.features, hidden, nn.ReLU if picture else nn.Tanh)
     last = nn.Linear(hidden[-1] if hidden else front.features, outputs)
+    net = nn.Sequential(front, *layers, last)
+    if picture:
+        make_orthogonal(net)
     with torch.no_grad():
         last.weight.mul_(last_scale)
         last.bias.zero_()
-    return nn.Sequential(front, *layers, last)
+    return net
+
+
+def make_orthogonal(net: nn.Sequential) -> None:
+    """Draw weights that keep a signal's size through ReLU layers, so that a policy's first steps stay small.
+
+    Saxe, McClelland & Ganguli, "Exact solutions to the nonlinear dynamics of learning in deep linear neural networks",
+    2014. Without it a policy that reads pictures soon settles on always doing the same.
+
+    Args:
+        net: its last layer is linear, and no ReLU follows it.
+    """
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.orthogonal_(layer.weight, 1.0 if layer is net[-1] else math.sqrt(2))
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
 
 def hidden_layers(features: int, hidden: Sequence[int], activation: type[nn.Module]) -> list[nn.Module]:
@@ -95,7 +114,8 @@ class Convolution(nn.Module):
         if self.channels_last:
             picture = picture.movedim(-1, -3)
         batch = picture.shape[:-3]
-        return self.layers(picture.reshape(-1, *picture.shape[-3:])).view(*batch, self.features)
+        pictures = picture.reshape(-1, *picture.shape[-3:]).contiguous()  # a convolution is slower on a transposed view
+        return self.layers(pictures).view(*batch, self.features)
 
 
 class Standardize(nn.Module):

@@ -46,12 +46,13 @@ class PolicyGradient(pl.LightningModule):
         trace_decay: ``λ``; see ``lambda_return``.
         normalize: bring the advantages of each rollout to mean 0 and standard deviation 1.
         discount_weighting: weigh step ``t`` of an episode by ``γᵗ``.
-        entropy: weight of the policy's entropy, which is made larger.
+        entropy: weight of the policy's entropy, which is made larger; it falls as the learning rates do.
         hidden: units of the hidden layers, of policy and value function.
         lr: learning rate of the policy (Adam).
         value_lr: learning rate of the value function.
         value_steps: updates of the value function a rollout.
-        decay_steps: environment steps in which both learning rates fall to 0, linearly; None to keep them.
+        decay_steps: environment steps in which learning rates and entropy's weight fall to 0, linearly; None to keep
+            them.
         max_gradient_norm: the mean gradient of a time step is clipped to this norm; None to leave it.
         stop_when_solved: stop training at the first evaluation that solves the task.
         estimator: ``baseline`` (see ``named_baseline``), ``decay`` of a moving average, and ``scale``, whether signals
@@ -139,8 +140,14 @@ class PolicyGradient(pl.LightningModule):
             self.log_progress(objective, batch)
         terms = {"policy": objective.policy, "value": objective.value}
         if self.hparams["entropy"]:
-            terms["entropy"] = -self.hparams["entropy"] * objective.entropy
+            terms["entropy"] = -self.hparams["entropy"] * self.left() * objective.entropy
         return total_loss(terms, step=self.global_step)
+
+    def left(self) -> float:
+        """Fraction of the learning rates and the entropy's weight that is left."""
+        if (steps := self.hparams["decay_steps"]) is None:
+            return 1.0
+        return max(0.0, 1 - int(self.env_steps) / steps)
 
     def note_training_return(self, batch: Batch) -> None:
         """Note when the last hundred episodes of training first reached on average what solves the task."""
@@ -206,8 +213,6 @@ class PolicyGradient(pl.LightningModule):
         groups = [{"params": list(self.policy.parameters()), "lr": self.hparams["lr"]}]
         if learned := list(self.reinforce.parameters()):
             groups.append({"params": learned, "lr": self.hparams["value_lr"]})
-        optimizer = torch.optim.Adam(groups, fused=True)
-        if (steps := self.hparams["decay_steps"]) is None:
-            return optimizer
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: max(0.0, 1 - int(self.env_steps) / steps))
+        optimizer = torch.optim.Adam(groups, eps=1e-5, fused=True)  # gradients of rare rewards may be far smaller
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: self.left())
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -3,6 +3,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
@@ -62,10 +63,20 @@ def save_glimpse_gif(
     episodes = checked_episodes(images, centres, sides, probabilities, labels, classes)
     frames = [pixels(draw_episodes(episodes, shown)) for shown in range(1, episodes.steps + 1)]
     durations = [frame_ms] * (len(frames) - 1) + [HOLD * frame_ms]
+    write_atomically(target, gif(frames, durations))
+
+
+def gif(frames: Sequence[Image.Image], durations: Sequence[int]) -> bytes:
+    """Encode frames of one size as an endless GIF.
+
+    Args:
+        frames: in RGB.
+        durations: how long each stands, in milliseconds; a GIF counts in tens of them.
+    """
     first, *others = in_one_palette(frames)
     buffer = BytesIO()
-    first.save(buffer, "GIF", save_all=True, append_images=others, duration=durations, loop=0)
-    write_atomically(target, buffer.getvalue())
+    first.save(buffer, "GIF", save_all=True, append_images=others, duration=list(durations), loop=0)
+    return buffer.getvalue()
 
 
 def pixels(figure: Figure) -> Image.Image:
@@ -79,16 +90,24 @@ def pixels(figure: Figure) -> Image.Image:
 
 def in_one_palette(frames: Sequence[Image.Image]) -> list[Image.Image]:
     """Reduce the frames to colours they share, so that what stands still is stored once and stays still."""
-    film = np.stack([np.asarray(frame, dtype=np.int32) for frame in frames])
-    codes = film[..., 0] << 16 | film[..., 1] << 8 | film[..., 2]
-    codes, where, counts = np.unique(codes, return_inverse=True, return_counts=True)
+    films = [colour_codes(frame) for frame in frames]
+    found = [np.unique(film, return_counts=True) for film in films]  # frame by frame: a long film is large
+    codes, where = np.unique(np.concatenate([codes for codes, _ in found]), return_inverse=True)
+    counts = np.bincount(where, np.concatenate([counts for _, counts in found]))
     colours = np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=1).astype(np.uint8)
 
     areas = colours[np.argsort(-counts, kind="stable")[: COLOURS // 2]]
-    blends = Image.fromarray(film[-1].astype(np.uint8)).quantize(COLOURS // 2).getpalette() or []
+    blends = frames[-1].quantize(COLOURS // 2).getpalette() or []
     palette = np.concatenate([areas, np.reshape(blends, (-1, 3)).astype(np.uint8)])
     _, nearest = KDTree(palette).query(colours)
-    images = [Image.fromarray(frame) for frame in nearest.astype(np.uint8)[where]]
+    nearest = nearest.astype(np.uint8)
+    images = [Image.fromarray(nearest[np.searchsorted(codes, film)]) for film in films]
     for image in images:
         image.putpalette(palette.tobytes())
     return images
+
+
+def colour_codes(frame: Image.Image) -> Int[np.ndarray, "height width"]:
+    """Write each colour as one number, 0xRRGGBB."""
+    red, green, blue = np.moveaxis(np.asarray(frame, dtype=np.int32), -1, 0)
+    return red << 16 | green << 8 | blue

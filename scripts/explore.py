@@ -1,0 +1,45 @@
+"""Compare explorations by their regret: ``python scripts/explore.py [env=FrozenLake-v1] [episodes=16000]``."""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import gymnasium
+
+from zoo.command_line import errors_as_sentences
+from zoo.config import arguments
+from zoo.control import FiniteMDP
+from zoo.control.environments import registered
+from zoo.control.regret import SCHEDULES, learning_regret, summary, write_csv
+from zoo.plotting import save_figure
+from zoo.plotting.regret import regret_curves
+
+
+@dataclass
+class ExploreConfig:
+    """Arguments of this script."""
+
+    env: str = "FrozenLake-v1"
+    episodes: int = 16_000
+    seeds: list[int] = field(default_factory=lambda: list(range(1, 11)))
+
+
+def main() -> None:
+    """Learn with each exploration and seed, draw the regret, and say what was found."""
+    with errors_as_sentences():
+        asked = arguments(ExploreConfig, sys.argv[1:])
+        mdp = FiniteMDP.from_gymnasium(gymnasium.make(registered(asked.env)), gamma=0.99)
+        runs = {name: [learning_regret(mdp, name, asked.episodes, seed) for seed in asked.seeds] for name in SCHEDULES}
+        folder = Path("runs/regret")
+        folder.mkdir(parents=True, exist_ok=True)
+        curves = {
+            name: [(run.episodes, run.cumulative, run.greedy_gap) for run in seeds] for name, seeds in runs.items()
+        }
+        save_figure(regret_curves(curves), folder / "regret.png")
+        write_csv(folder / "regret.csv", asked.seeds, runs)
+        print("\n".join(summary(name, seeds) for name, seeds in runs.items()))
+        print(f"all is in {folder}/: regret.csv, regret.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,24 @@
+import csv
+
+
+def test_it_compares_the_explorations_and_leaves_picture_and_table(script, tmp_path):
+    answer = script("explore.py", "episodes=300", "seeds=[1,2]")
+    assert answer.code == 0
+    assert [line.split(":")[0] for line in answer.out.splitlines()[:3]] == [
+        "epsilon_greedy",
+        "boltzmann",
+        "proportional",
+    ]
+    assert "2 seeds, 95 % interval" in answer.out
+    assert (tmp_path / "runs" / "regret" / "regret.png").is_file()
+    with (tmp_path / "runs" / "regret" / "regret.csv").open(newline="") as file:
+        assert {(row["exploration"], row["seed"]) for row in csv.DictReader(file)} == {
+            (name, seed) for name in ("epsilon_greedy", "boltzmann", "proportional") for seed in ("1", "2")
+        }
+
+
+def test_a_mistake_is_a_sentence_and_leaves_nothing(script, tmp_path):
+    answer = script("explore.py", "epsiodes=300")
+    assert answer.code == 1
+    assert "the arguments are env=..., episodes=..., seeds=..." in answer.err
+    assert not list(tmp_path.iterdir())
