@@ -1,6 +1,7 @@
 """Make a table of results: ``python scripts/reproduce.py paper=ram [budget=smoke] [rows=[6,random]] [seeds=[1,2]]``."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -8,8 +9,9 @@ from hydra import compose, initialize_config_dir
 from zoo.command_line import errors_as_sentences
 from zoo.composition import CONFIGS, plain, register
 from zoo.config import ReproduceConfig, arguments
+from zoo.control.experiment import draw_returns, learning_curve
 from zoo.data import find_mnist
-from zoo.papers import PAPERS
+from zoo.papers import PAPERS, Row
 from zoo.reproduction import chosen_rows, keep_record, kept_records, run_once, table
 from zoo.training import config_hash
 
@@ -31,6 +33,7 @@ def main() -> None:
             find_mnist()  # a paper's figures stand beside figures on the paper's data only
         register()
         records = RESULTS if asked.budget == "full" else Path("runs") / "smoke-results"
+        folders: dict[str, list[Path]] = {row.name: [] for row in rows}
         for seed in asked.seeds or paper.seeds:
             for row in rows:
                 overrides = [f"experiment={row.experiment}", f"seed={seed}", *BUDGETS[asked.budget]]
@@ -38,12 +41,23 @@ def main() -> None:
                     wanted = config_hash(plain(compose("train", overrides)))
                 folder = run_once(overrides, wanted, Path("runs"))
                 keep_record(folder, records, f"{row.experiment}-seed{seed}")
+                folders[row.name].append(folder)
         text = table(paper, {row.name: kept_records(records, row) for row in paper.rows})
         print(f"\n{paper.title}\n\n{text}")
+        if paper.curve:
+            for row in rows:
+                print(f"curve: {draw_curve(row, folders[row.name], paper.curve, records)}")
         if asked.budget == "full":
             write_page()
         else:
             print("\nA smoke run: one epoch each, to see that all works. These are no results.")
+
+
+def draw_curve(row: Row, folders: Sequence[Path], name: str, results: Path) -> Path:
+    """Draw how a figure grew in the runs of a row, beside their records."""
+    path = results / f"{row.experiment}.png"
+    draw_returns({row.label: [learning_curve(folder / "metrics.csv", name) for folder in folders]}, None, name, path)
+    return path
 
 
 def write_page() -> None:

@@ -42,6 +42,8 @@ class Paper(NamedTuple):
     """Names of the published tables."""
     seeds: tuple[int, ...] = (1, 2, 3)
     """Those that are run unless others are asked for."""
+    curve: str = ""
+    """Figure in ``metrics.csv`` whose growth with the environment steps is drawn, over seeds; none if empty."""
 
 
 def mean_and_interval(values: Sequence[float]) -> str:
@@ -79,14 +81,25 @@ def median_and_largest(values: Sequence[float]) -> str:
     return f"{median}; {largest}"
 
 
-def largest(values: Sequence[float]) -> str:
-    """Write the largest value of all seeds.
+def farthest(values: Sequence[float]) -> str:
+    """Write the value of all seeds that lies farthest from 0; what float64 cannot tell from 0 is 0.
 
     Example:
-        >>> largest([0.5e-4, 2.5e-4])
-        '0.00025'
+        >>> farthest([0.5e-4, -2.5e-4]), farthest([1e-15])
+        ('0.00025', '0')
     """
-    return f"{max(values):.2g}"
+    value = max(map(abs, values))
+    return f"{value:.2g}" if value > 1e-9 else "0"
+
+
+def smallest(values: Sequence[float]) -> str:
+    """Write the smallest value of all seeds.
+
+    Example:
+        >>> smallest([500.0, 486.31])
+        '486.3'
+    """
+    return f"{min(values):.1f}"
 
 
 def ram_row(glimpses: int, proceedings: str, arxiv: str, peer: str = "") -> Row:
@@ -145,6 +158,7 @@ PAPERS = {
             Figure("final return", "eval_return_mean", mean_and_interval),
         ),
         seeds=tuple(range(1, 21)),
+        curve="eval_return_mean",
     ),
     "tabular": Paper(
         title="Watkins, “Learning from delayed rewards”, 1989: tabular Q-learning, measured exactly at γ = 0.99; "
@@ -156,8 +170,8 @@ PAPERS = {
             Row("taxi", "Taxi-v4", "q_learning_taxi", "Taxi-v4"),
         ),
         figures=(
-            Figure("V* − V of the greedy policy at the start", "start_value_gap", largest),
-            Figure("max abs(Q − Q*)", "q_distance", largest),
+            Figure("V* − V of the greedy policy at the start", "start_value_gap", farthest),
+            Figure("max abs(Q − Q*)", "q_distance", farthest),
         ),
         seeds=tuple(range(1, 11)),
     ),
@@ -167,9 +181,10 @@ PAPERS = {
         rows=(Row("cartpole", "CartPole-v1", "dqn_cartpole", "CartPole-v1"),),
         figures=(
             Figure("final return", "greedy_return_mean", mean_and_interval),
-            Figure("lowest of all seeds", "greedy_return_mean", lambda values: f"{min(values):.1f}"),
+            Figure("lowest of all seeds", "greedy_return_mean", smallest),
         ),
         seeds=tuple(range(1, 11)),
+        curve="greedy_return_mean",
     ),
     "minatar": Paper(
         title="Young & Tian, “MinAtar: an Atari-inspired testbed”, 2019: mean return, theirs after 5 M frames, "

@@ -68,8 +68,8 @@ def band(
     Example:
         >>> steps = np.array([0.0, 100.0])
         >>> learned = band([(steps, np.array([0.0, 8.0])), (steps, np.array([0.0, 10.0]))])
-        >>> learned.x[-1], learned.middle[-1], learned.interval[0][-1], learned.interval[1][-1]
-        (100.0, 9.0, 8.0, 10.0)
+        >>> [float(values[-1]) for values in (learned.x, learned.middle, *learned.interval)]
+        [100.0, 9.0, 8.0, 10.0]
     """
     checked = [checked_run(number, *run) for number, run in enumerate(runs, start=1)]
     if not checked:

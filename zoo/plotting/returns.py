@@ -28,6 +28,7 @@ def return_curves(
         ValueError: there is no run, or those of a name do not fit together; see ``band``.
 
     Example:
+        >>> import numpy as np
         >>> steps = np.array([1000, 2000, 3000])
         >>> seeds = [(steps, np.array([20.0, 300.0, 480.0])), (steps, np.array([30.0, 100.0, 500.0]))]
         >>> return_curves({"CartPole-v1": seeds}, solved_at=475).axes[0].get_xlabel()
@@ -70,6 +71,7 @@ def described(name: str, each: Band) -> str:
     r"""Write a name, and of how many runs its line is.
 
     Example:
+        >>> import numpy as np
         >>> one = np.zeros(1)
         >>> described("CartPole-v1", Band(one, one, None, runs=1))
         'CartPole-v1\n1 seed: no band'
