@@ -35,18 +35,20 @@ def return_curves(
         'environment steps'
     """
     bands = named_bands(runs)
+    solved = [] if solved_at is None else [Label(f"– – solved at {solved_at:.4g}", solved_at, MUTED)]
+    width = label_width(bands, [label.text for label in solved])
     with house_style():
         sheet = Sheet(HEIGHT)
-        size = {"width": WIDTH - LEFT - label_width(bands), "height": HEIGHT - TOP - BOTTOM}
+        size = {"width": WIDTH - LEFT - width, "height": HEIGHT - TOP - BOTTOM}
         axes = sheet.axes("returns", left=LEFT, top=TOP, **size)
         axes.set(xlabel="environment steps", ylabel=ylabel)
         labels = draw_bands(axes, bands)
         if solved_at is not None:
             axes.axhline(solved_at, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
-            labels.append(Label(f"– – solved at {solved_at:g}", solved_at, MUTED))
-        write_labels(axes, labels)
-        key = "line: interquartile mean over the seeds; band: its 95 % bootstrap interval"
-        sheet.text(key, left=LEFT, top=0.18, fontsize=TEXT, color=MUTED)
+        write_labels(axes, [*labels, *solved])
+        if any(each.interval is not None for each in bands.values()):
+            key = "line: interquartile mean over the seeds; band: its 95 % bootstrap interval"
+            sheet.text(key, left=LEFT, top=0.18, fontsize=TEXT, color=MUTED)
     return sheet.figure
 
 
@@ -79,9 +81,10 @@ def described(name: str, each: Band) -> str:
     return f"{name}\n" + (f"{each.runs} seeds" if each.runs > 1 else "1 seed: no band")
 
 
-def label_width(bands: Mapping[str, Band]) -> float:
-    """Estimate the room that the labels need, in inches."""
+def label_width(bands: Mapping[str, Band], others: Sequence[str] = ()) -> float:
+    """Estimate the room that the labels of lines and other ones need, in inches."""
     lines = [line for name, each in bands.items() for line in described(name, each).split("\n")]
+    lines += others
     return GAP + LETTER * max(map(len, lines))
 
 
