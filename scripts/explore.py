@@ -1,7 +1,8 @@
 """Compare explorations by their regret: ``python scripts/explore.py [env=FrozenLake-v1] [episodes=16000]``."""
 
 import sys
-from dataclasses import dataclass, field
+import time
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import gymnasium
@@ -13,6 +14,7 @@ from zoo.control.environments import registered
 from zoo.control.regret import SCHEDULES, learning_regret, summary, write_csv
 from zoo.plotting import save_figure
 from zoo.plotting.regret import regret_curves
+from zoo.training import circumstances, write_json
 
 
 @dataclass
@@ -27,7 +29,7 @@ class ExploreConfig:
 def main() -> None:
     """Learn with each exploration and seed, draw the regret, and say what was found."""
     with errors_as_sentences():
-        asked = arguments(ExploreConfig, sys.argv[1:])
+        start, asked = time.monotonic(), arguments(ExploreConfig, sys.argv[1:])
         mdp = FiniteMDP.from_gymnasium(gymnasium.make(registered(asked.env)), gamma=0.99)
         runs = {name: [learning_regret(mdp, name, asked.episodes, seed) for seed in asked.seeds] for name in SCHEDULES}
         folder = Path("runs/regret")
@@ -37,8 +39,12 @@ def main() -> None:
         }
         save_figure(regret_curves(curves), folder / "regret.png")
         write_csv(folder / "regret.csv", asked.seeds, runs)
-        print("\n".join(summary(name, seeds) for name, seeds in runs.items()))
-        print(f"all is in {folder}/: regret.csv, regret.png")
+        found = [summary(name, seeds) for name, seeds in runs.items()]
+        seconds = round(time.monotonic() - start, 1)
+        record = {"command": " ".join(["python", *sys.argv]), **asdict(asked), "wall_seconds": seconds, "found": found}
+        write_json(folder / "regret.json", record | circumstances())
+        print("\n".join(found))
+        print(f"all is in {folder}/: regret.csv, regret.json, regret.png")
 
 
 if __name__ == "__main__":

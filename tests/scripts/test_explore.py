@@ -1,4 +1,5 @@
 import csv
+import json
 
 
 def test_it_compares_the_explorations_and_leaves_picture_and_table(script, tmp_path):
@@ -11,6 +12,9 @@ def test_it_compares_the_explorations_and_leaves_picture_and_table(script, tmp_p
     ]
     assert "2 seeds, 95 % interval" in answer.out
     assert (tmp_path / "runs" / "regret" / "regret.png").is_file()
+    record = json.loads((tmp_path / "runs" / "regret" / "regret.json").read_text())
+    assert record["found"] == answer.out.splitlines()[:3]
+    assert record["seeds"] == [1, 2]
     with (tmp_path / "runs" / "regret" / "regret.csv").open(newline="") as file:
         assert {(row["exploration"], row["seed"]) for row in csv.DictReader(file)} == {
             (name, seed) for name in ("epsilon_greedy", "boltzmann", "proportional") for seed in ("1", "2")

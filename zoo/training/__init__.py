@@ -6,7 +6,7 @@ from zoo.training.fit import Loaders, fit
 from zoo.training.interrupt import Interrupted, StopBetweenSteps
 from zoo.training.metrics_csv import MetricsCsv
 from zoo.training.progress import TrainingProgress
-from zoo.training.record import RunRecord, config_hash, read_status, write_json, write_text
+from zoo.training.record import RunRecord, circumstances, config_hash, read_status, write_json, write_text
 from zoo.training.resume import ExactResume
 from zoo.training.variance_monitor import GradientVarianceMonitor
 
@@ -23,6 +23,7 @@ __all__ = [
     "SelfDescribing",
     "StopBetweenSteps",
     "TrainingProgress",
+    "circumstances",
     "config_hash",
     "fit",
     "load_module",

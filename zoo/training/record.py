@@ -76,9 +76,7 @@ class RunRecord:
             "recipe_hash": config_hash({**config, "seed": None}),
             "started": earlier.get("started", datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")),
             "wall_seconds": self.spent,
-            "git_commit": git_commit(),
-            "versions": {"python": platform.python_version(), **versions()},
-            "hardware": hardware(),
+            **circumstances(),
             "host": platform.node(),
             "process": os.getpid(),
             "metrics": dict(earlier.get("metrics", {})),
@@ -155,9 +153,14 @@ def git_commit() -> str | None:
     return commit + ("+changes" if changes else "")
 
 
+def circumstances() -> dict[str, Any]:
+    """Note what can change a result beside its configuration: the commit, versions and the machine."""
+    return {"git_commit": git_commit(), "versions": versions(), "hardware": hardware()}
+
+
 def versions() -> dict[str, str]:
-    """Versions of the packages that can change a result."""
-    return {name: importlib.metadata.version(name) for name in PACKAGES}
+    """Versions of Python and of the packages that can change a result."""
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}}
 
 
 def hardware() -> dict[str, Any]:
