@@ -1,0 +1,226 @@
+"""Wall time to solve CartPole-v1, beside Stable-Baselines3: ``python benchmarks/against_stable_baselines3.py seeds=5``.
+
+All train in one process, on one thread, in turns. Each is measured at two marks: the first evaluation of the frozen
+policy, in 100 episodes, that solves the task, and the first hundred training episodes that did on average. Evaluations
+come every 4,096 steps, in the same environments, and count for all alike; what is imported, and a first short training
+of each, do not.
+"""
+
+import importlib.metadata
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import pytorch_lightning as pl
+import torch
+from hydra import compose, initialize_config_dir
+from stable_baselines3 import A2C, PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.env_util import make_vec_env
+from torch import Tensor
+
+from zoo.command_line import errors_as_sentences
+from zoo.composition import CONFIGS, plain, register
+from zoo.config import arguments
+from zoo.control import CategoricalPolicy, Environments, Evaluator, make_environments
+from zoo.control.seeds import EVALUATION, seed_of
+from zoo.runs import make_experiment
+from zoo.training import circumstances, fit, write_json
+
+ENVIRONMENT, SOLVED = "CartPole-v1", 475
+EVALUATE_EVERY, EPISODES = 4096, 100
+MARKS = {"evaluation": "first solved evaluation", "training": "last 100 training episodes solve it"}
+
+
+@dataclass
+class Arguments:
+    """Arguments of this script."""
+
+    seeds: int = 5
+    record: str | None = None
+
+
+class Stopwatch:
+    """Seconds and environment steps at which each mark was first reached; at the end for those that never were.
+
+    The processor's seconds are fewer where other work slowed the training down.
+    """
+
+    def __init__(self) -> None:
+        self.start, self.cpu_start = time.perf_counter(), time.process_time()
+        self.marks: dict[str, dict[str, float | bool]] = {}
+
+    def note(self, mark: str, steps: int, reached: bool = True) -> None:
+        """Note the present time, unless the mark was noted before."""
+        taken = {"seconds": time.perf_counter() - self.start, "cpu_seconds": time.process_time() - self.cpu_start}
+        self.marks.setdefault(mark, {**taken, "env_steps": steps, "reached": reached})
+
+    @property
+    def done(self) -> bool:
+        """Tell whether all marks were noted."""
+        return len(self.marks) == len(MARKS)
+
+    def stop(self, steps: int) -> dict[str, dict[str, float | bool]]:
+        """Count the whole time for what was not reached."""
+        for mark in MARKS:
+            self.note(mark, steps, reached=False)
+        return self.marks
+
+
+def train_ours(seed: int, budget: int) -> dict[str, dict[str, float | bool]]:
+    """Train as ``scripts/train.py experiment=policy_gradient_cartpole`` does, checkpoints and metrics included."""
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        overrides = ["experiment=policy_gradient_cartpole", f"seed={seed}", f"model.max_env_steps={budget}"]
+        config = plain(compose("train", overrides))
+    watch = Stopwatch()
+    pl.seed_everything(seed, workers=True, verbose=False)
+    experiment = make_experiment(config)
+    with tempfile.TemporaryDirectory() as folder:
+        callbacks = [*experiment.callbacks(), OurMarks(watch)]
+        settings = (config, experiment.monitor, callbacks, experiment.monitor_mode)
+        fit(experiment.module, experiment.loaders, Path(folder), *settings)
+    return watch.stop(int(experiment.module.env_steps))
+
+
+class OurMarks(pl.Callback):
+    """Note what the model itself found out."""
+
+    def __init__(self, watch: Stopwatch):
+        self.watch = watch
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: object) -> None:
+        self.note("training", pl_module.training_solved_after, trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.note("evaluation", pl_module.solved_after, trainer)
+
+    def note(self, mark: str, steps: Tensor, trainer: pl.Trainer) -> None:
+        if steps >= 0:
+            self.watch.note(mark, int(steps))
+            trainer.should_stop = self.watch.done
+
+
+def train_theirs(algorithm: type[BaseAlgorithm], seed: int, budget: int, **options: object) -> dict:
+    """Train one of theirs in eight environments."""
+    torch.use_deterministic_algorithms(False)  # ours left them on
+    watch = Stopwatch()
+    environments = make_vec_env(ENVIRONMENT, n_envs=8, seed=seed)
+    model = algorithm("MlpPolicy", environments, seed=seed, device="cpu", **options)
+    model.learn(budget, callback=TheirMarks(watch, seed))
+    return watch.stop(model.num_timesteps)
+
+
+class TheirMarks(BaseCallback):
+    """Evaluate as often as ours, and look at the last hundred training episodes after each rollout."""
+
+    def __init__(self, watch: Stopwatch, seed: int):
+        super().__init__()
+        self.watch, self.seed = watch, seed
+        self.evaluator = Evaluator(Environments(make_environments(ENVIRONMENT, 2 * EPISODES)))
+        self.next_evaluation = EVALUATE_EVERY
+
+    def _on_rollout_start(self) -> None:
+        if self.num_timesteps < self.next_evaluation:
+            return
+        self.next_evaluation += EVALUATE_EVERY
+        policy = CategoricalPolicy(Logits(self.model.policy), actions=2)
+        sampled, _ = self.evaluator.measure(policy, seed_of(self.seed, EVALUATION, self.num_timesteps))
+        if sampled.mean >= SOLVED:
+            self.watch.note("evaluation", self.num_timesteps)
+
+    def _on_step(self) -> bool:
+        return not self.watch.done
+
+    def _on_rollout_end(self) -> None:
+        recent = [episode["r"] for episode in self.model.ep_info_buffer]
+        if len(recent) == EPISODES and statistics.fmean(recent) >= SOLVED:
+            self.watch.note("training", self.num_timesteps)
+
+
+class Logits(torch.nn.Module):
+    """Logits of one of their policies, so that it is evaluated as ours are."""
+
+    def __init__(self, policy: torch.nn.Module):
+        super().__init__()
+        self.policy = policy
+
+    def forward(self, observation: Tensor) -> Tensor:
+        return self.policy.action_net(self.policy.mlp_extractor.forward_actor(observation))
+
+
+def falling(start: float) -> Callable[[float], float]:
+    """Schedule that falls to 0 at the end of the budget."""
+    return lambda remaining: start * remaining
+
+
+class Contestant(NamedTuple):
+    """One that trains."""
+
+    name: str
+    train: Callable[..., dict[str, dict[str, float | bool]]]
+    budget: int
+    options: dict[str, object]
+
+
+def contestants() -> list[Contestant]:
+    """Ours first; theirs with the settings that RL Baselines3 Zoo tuned for CartPole-v1."""
+    ppo = {"n_steps": 32, "batch_size": 256, "n_epochs": 20, "gae_lambda": 0.8, "gamma": 0.98, "ent_coef": 0.0}
+    ppo |= {"learning_rate": falling(1e-3), "clip_range": falling(0.2), "algorithm": PPO}
+    return [
+        Contestant("`PolicyGradient`", train_ours, 102_400, {}),
+        Contestant("Stable-Baselines3 PPO", train_theirs, 100_000, ppo),
+        Contestant("Stable-Baselines3 A2C", train_theirs, 500_000, {"ent_coef": 0.0, "algorithm": A2C}),
+    ]
+
+
+def table(results: dict[str, list[dict]]) -> str:
+    """Medians over seeds, as Markdown; the first contestant is the unit."""
+    head = "".join(f" {what}, s | steps | × ours |" for what in MARKS.values())
+    lines = [f"| |{head}", "| --- |" + " --- |" * 3 * len(MARKS)]
+    ours = next(iter(results.values()))
+    for name, runs in results.items():
+        cells = [cell for mark in MARKS for cell in cells_of([run[mark] for run in runs], [run[mark] for run in ours])]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def cells_of(runs: list[dict], ours: list[dict]) -> tuple[str, str, str]:
+    """Median seconds, median steps, and the ratio of the seconds to ours."""
+    seconds, unit = (statistics.median(run["seconds"] for run in group) for group in (runs, ours))
+    steps = statistics.median(run["env_steps"] for run in runs)
+    missed = sum(not run["reached"] for run in runs)
+    note = f" ({missed} of {len(runs)} never, counted in full)" if missed else ""
+    return f"{seconds:.1f}{note}", f"{steps:,.0f}", f"{seconds / unit:.1f}"
+
+
+def main() -> None:
+    """Run the race, show the table, and keep the record."""
+    with errors_as_sentences():
+        asked = arguments(Arguments, sys.argv[1:])
+    torch.set_num_threads(1)
+    register()
+    field = contestants()
+    for name, train, _, options in field:
+        print(f"warming up: {name}", flush=True)
+        train(seed=0, budget=2 * EVALUATE_EVERY, **options)
+    results: dict[str, list[dict]] = {contestant.name: [] for contestant in field}
+    for seed in range(1, asked.seeds + 1):
+        for name, train, budget, options in field:
+            marks = train(seed=seed, budget=budget, **options)
+            results[name].append({"seed": seed, **marks})
+            print(f"seed {seed}: {name}: {marks}", flush=True)
+    print(f"\n{table(results)}")
+    if asked.record is not None:
+        record = {"command": " ".join(["python", *sys.argv]), **circumstances(), "seeds": asked.seeds}
+        record["versions"]["stable-baselines3"] = importlib.metadata.version("stable-baselines3")
+        write_json(Path(asked.record), record | {"results": results})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""How much the policy gradient varies, by baseline: ``python benchmarks/gradient_variance.py [record=FILE.json]``.
+
+The policy is one that was trained on CartPole-v1 until an evaluation first gave a return of 200, and is fixed from then
+on. Constant, moving average and value function learn from episodes of it that are not judged.
+"""
+
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from hydra import compose, initialize_config_dir
+
+from zoo.command_line import errors_as_sentences
+from zoo.composition import CONFIGS, plain, register
+from zoo.config import arguments
+from zoo.control import Environments, Evaluator, Policy, make_environments
+from zoo.control.evaluation import ReturnEstimate
+from zoo.control.gradient_variance import GradientVariance, fit_value, usual_estimators, variance_table, whole_episodes
+from zoo.control.networks import network
+from zoo.runs import make_experiment
+from zoo.training import circumstances, fit, write_json
+
+ENVIRONMENT, RETURN = "CartPole-v1", 200
+
+
+@dataclass
+class Arguments:
+    """Arguments of this script."""
+
+    seed: int = 1
+    draws: int = 400
+    episodes: int = 16
+    discount: float = 0.98
+    record: str | None = None
+
+
+class StopEarly(pl.Callback):
+    """Stop at the first evaluation with such a return."""
+
+    def __init__(self, monitor: str):
+        self.monitor = monitor
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.should_stop = trainer.callback_metrics[self.monitor].item() >= RETURN
+
+
+def half_trained(seed: int) -> Policy:
+    """Train a policy until it earns enough."""
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        overrides = ["experiment=policy_gradient_cartpole", "model.evaluate_every=512", f"seed={seed}"]
+        config = plain(compose("train", overrides))
+    pl.seed_everything(seed, workers=True, verbose=False)
+    experiment = make_experiment(config)
+    with tempfile.TemporaryDirectory() as folder:
+        callbacks = [*experiment.callbacks(), StopEarly(experiment.monitor)]
+        settings = (config, experiment.monitor, callbacks, experiment.monitor_mode)
+        fit(experiment.module, experiment.loaders, Path(folder), *settings)
+    return experiment.module.policy
+
+
+def measured(asked: Arguments) -> tuple[ReturnEstimate, dict[str, GradientVariance]]:
+    """Return of the policy, and the variance of its gradient by each estimator."""
+    policy = half_trained(asked.seed)
+    evaluator = Evaluator(Environments(make_environments(ENVIRONMENT, 2000)))
+    environments = Environments(make_environments(ENVIRONMENT, asked.episodes))
+    environments.reset(asked.seed)
+    torch.manual_seed(asked.seed)
+    value = network((4,), 1, hidden=[64])
+    rollouts = list(whole_episodes(policy, environments, 20))
+    fit_value(value, rollouts, asked.discount)
+    estimators = usual_estimators(rollouts, value, asked.discount)
+    table = variance_table(policy, environments, estimators, asked.draws, asked.discount)
+    return evaluator.measure(policy, asked.seed).stochastic, table
+
+
+def main() -> None:
+    """Measure, show the table, and keep the record."""
+    with errors_as_sentences():
+        asked = arguments(Arguments, sys.argv[1:])
+    torch.set_num_threads(1)
+    register()
+    earned, variances = measured(asked)
+    print(f"\nat a policy that earns {earned.mean:.0f} ({earned.low:.0f} to {earned.high:.0f}) an episode:\n")
+    print(
+        "| baseline | total variance of the gradient | that without one is so many times larger |\n| --- | --- | --- |"
+    )
+    for name, (total, reduction) in variances.items():
+        spread = f"{total.value:.3g} ({total.low:.3g} to {total.high:.3g})"
+        print(f"| {name} | {spread} | {reduction.value:.1f} ({reduction.low:.1f} to {reduction.high:.1f}) |")
+    if asked.record is not None:
+        figures = {name: {key: x._asdict() for key, x in row._asdict().items()} for name, row in variances.items()}
+        record = {"command": " ".join(["python", *sys.argv]), **circumstances(), "arguments": asdict(asked)}
+        record |= {"return": earned._asdict(), "results": figures}
+        write_json(Path(asked.record), record)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""What acting costs: a policy in the loop, against the same vector environment fed with actions made in advance."""
+
+import numpy as np
+import pytest
+import torch
+from training import medians
+
+from zoo.control import Environments, collect, make_environments, make_policy
+
+ENVS, STEPS = 64, 256
+SHARE = 0.35
+
+
+@pytest.fixture
+def acting():
+    """Let a policy act, in environments of its own."""
+    torch.manual_seed(0)
+    environments, elapsed = Environments(make_environments("CartPole-v1", ENVS)), np.zeros(ENVS, np.int64)
+    environments.reset(seed=0)
+    policy = make_policy((4,), 2, hidden=[64])
+    return lambda: collect(environments, policy, STEPS, elapsed)
+
+
+@pytest.fixture
+def stepping():
+    """Step the environments, and nothing else."""
+    vector = make_environments("CartPole-v1", ENVS)
+    vector.reset(seed=0)
+    actions = np.random.default_rng(0).integers(2, size=(STEPS, ENVS))
+
+    def step():
+        for action in actions:
+            vector.step(action)
+
+    return step
+
+
+def test_both_take_the_same_number_of_environment_steps(acting):
+    assert acting().reward.shape == (STEPS, ENVS)
+
+
+def test_a_policy_in_the_loop_leaves_the_environment_most_of_its_speed(acting, stepping):
+    with_policy, alone = medians(60, acting, stepping)
+    share, speed = alone / with_policy, STEPS * ENVS / with_policy
+    print(f"\na policy acts at {share:.1%} of the environment's own speed, at {speed:,.0f} steps a second")
+    assert share >= SHARE
