@@ -75,28 +75,34 @@ class ControlExperiment(ABC):
 
     def report(self, checkpoint: Path, folder: Path) -> dict[str, float]:
         """Measure what training ended with, and beside it the best of the measurements on the way; draw these."""
-        best = self.evaluate(checkpoint, folder)[self.score.name]
-        figures = self.evaluate(checkpoint.with_name("last.ckpt"), folder)
-        figures[f"best_{self.score.name}"] = best
+        last = checkpoint.with_name("last.ckpt")
+        figures = self.evaluate(last, folder)
+        same = self.load(checkpoint).env_steps == self.load(last).env_steps
+        best = figures if same else self.evaluate(checkpoint, folder)
+        figures[f"best_{self.score.name}"] = best[self.score.name]
         steps, scores = learning_curve(folder / "metrics.csv", self.score.name)
         if (threshold := self.score.solved_at) is not None:
-            last = scores[-10:]
-            figures["solved_of_last_10"] = sum(score >= threshold for score in last) / len(last)
+            recent = scores[-10:]
+            figures["solved_of_last_10"] = sum(score >= threshold for score in recent) / len(recent)
         draw_returns({self.name: [(steps, scores)]}, threshold, self.score.name, folder / "returns.png")
         return figures
 
     def evaluate(self, checkpoint: Path, folder: Path) -> dict[str, float]:
         """Measure a checkpoint, with random numbers that no measurement of the training used."""
-        module = type(self.module).load(checkpoint)
+        module = self.load(checkpoint)
         figures = self.score.measure(module.policy, seed_of(self.seed, REPORT))
         figures["env_steps"] = float(module.env_steps)
         if module.solved_after >= 0:
             figures["env_steps_to_solved"] = float(module.solved_after)
         return figures
 
+    def load(self, checkpoint: Path) -> Any:
+        """Read a trained model of this kind."""
+        return type(self.module).load(checkpoint)
+
     def film(self, checkpoint: Path, path: Path) -> None:
         """Film an episode of a checkpoint's greedy policy as a GIF."""
-        record_episode(type(self.module).load(checkpoint).policy, self.name, seed_of(self.seed, REPORT), path)
+        record_episode(self.load(checkpoint).policy, self.name, seed_of(self.seed, REPORT), path)
 
     @abstractmethod
     def describe(self, figures: Mapping[str, float]) -> str:
