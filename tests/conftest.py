@@ -15,7 +15,7 @@ SCRIPTS = Path(__file__).parents[1] / "scripts"
 PASS = ["model.environments=4", "model.evaluate_every=64", "model.stop_when_solved=false"]
 SMALL = {
     "ram": ["model.glimpses=3", "model.glimpse_size=4", "model.locator_hidden=8", "model.rollouts=2"],
-    "policy_gradient": [*PASS, "model.evaluation_episodes=2", "model.hidden=[8]"],
+    "policy_gradient": [*PASS, "model.rollout_steps=4", "model.evaluation_episodes=2", "model.hidden=[8]"],
     "q_learning": ["env=CliffWalking-v1", "model.rollout_steps=4", *PASS],
     "dqn": [
         *PASS,

@@ -34,7 +34,8 @@ def test_an_episode_is_filmed_if_asked_for(script, finished, tmp_path):
     answer = script("evaluate.py", f"checkpoint={run}/checkpoints/last.ckpt", "render=gif")
     assert answer.code == 0
     assert "episode.gif" in answer.out
-    assert Image.open(run / "episode.gif").n_frames > 5
+    with Image.open(run / "episode.gif") as film:
+        assert film.n_frames > 5
 
 
 def test_a_model_without_episodes_is_not_filmed(script, run):
