@@ -13,8 +13,8 @@ class Experiment(ControlExperiment):
 
 @pytest.fixture
 def experiment():
-    def make(rollout_steps=4, evaluate_every=100, max_env_steps=1000, environments=8):
-        acting = Environments(make_environments("CartPole-v1", environments))
+    def make(rollout_steps=4, evaluate_every=100, max_env_steps=1000, environments=8, name="CartPole-v1"):
+        acting = Environments(make_environments(name, environments))
         score = PlayedScore(Environments(make_environments("CartPole-v1", 4)), decided_by="eval")
         return Experiment(
             "CartPole-v1", PolicyGradient([4], 2), acting, score, 1, rollout_steps, evaluate_every, max_env_steps
@@ -39,6 +39,18 @@ class TestHowLongItTakes:
         assert len(made.loaders.train(0, 1)) == 2
         assert made.loaders.passes == 16_000 // (2 * 8)
         assert [callback.steps for callback in made.callbacks()] == [16_000]
+
+
+def test_how_much_is_done_is_told_by_the_steps_and_never_more_than_all(experiment):
+    made = experiment(max_env_steps=1000)
+    for steps, done in ((0, 0.0), (250, 0.25), (1008, 1.0)):
+        made.module.env_steps.fill_(steps)
+        assert made.loaders.done() == done
+
+
+def test_only_environments_that_can_tell_their_state_are_continued_between_two_measurements(experiment):
+    assert experiment().loaders.resumes_within_a_pass
+    assert not experiment(name="Acrobot-v1").loaders.resumes_within_a_pass
 
 
 def test_a_learning_curve_is_read_from_the_measurements_alone(tmp_path):

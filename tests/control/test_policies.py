@@ -56,7 +56,7 @@ class TestGaussian:
         observation = torch.randn(3)
         noise = gaussian.noise(5_000, generator=torch.Generator().manual_seed(2))
         actions = gaussian.act(observation.expand(5_000, 3), noise)
-        mean, std = gaussian.mean(observation).detach(), gaussian.reach * gaussian.log_std.detach().exp()
+        mean, std = gaussian.mean(gaussian.net(observation)).detach(), gaussian.reach * gaussian.log_std.detach().exp()
         standard = ((actions.detach() - mean) / std).double()
         assert all(stats.kstest(column, "norm").pvalue > RARE for column in standard.T.numpy())
         assert stats.kstest(standard[:, 0].numpy() * 1.2, "norm").pvalue < RARE
@@ -68,16 +68,16 @@ class TestGaussian:
         """A network's 0 is the middle, ±1 are the bounds; where there are none, it is the action itself."""
         for parameter in gaussian.net.parameters():
             parameter.data.zero_()
-        assert gaussian.mean(torch.zeros(3)).tolist() == [0, 5, 0, 0]
+        assert gaussian.mean(gaussian.net(torch.zeros(3))).tolist() == [0, 5, 0, 0]
         gaussian.net.bias.data.fill_(1)
-        assert gaussian.mean(torch.zeros(3)).tolist() == [2, 10, 1, 1]
+        assert gaussian.mean(gaussian.net(torch.zeros(3))).tolist() == [2, 10, 1, 1]
         gaussian.log_std.data.zero_()
         assert gaussian.act(torch.zeros(1, 3), torch.ones(1, 4)).tolist() == [[4, 15, 2, 2]]
 
     def test_is_greedy_without_noise(self, gaussian):
         observation = torch.randn(2, 3)
         action = gaussian.act(observation, torch.zeros(2, 4))
-        torch.testing.assert_close(action, gaussian.mean(observation))
+        torch.testing.assert_close(action, gaussian.mean(gaussian.net(observation)))
         best, _ = gaussian.log_prob_and_entropy(observation, action)
         assert (best > gaussian.log_prob_and_entropy(observation, action + 0.1)[0]).all()
 

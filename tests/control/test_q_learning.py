@@ -127,6 +127,11 @@ class TestANetwork:
         trainer = learn(model, cart_pole(model))
         assert trainer.global_step == model.descents == 3 * sum(32 * (i + 1) - 1 >= 100 for i in range(8))
 
+    def test_waits_for_what_follows_the_first_steps(self, learn):
+        """After the first rollout of eight steps none is followed by ten more."""
+        model = QLearning((4,), 2, **NETWORK, n_step=10)
+        assert learn(model, cart_pole(model, rollouts=3)).global_step == 3 * 2
+
     def test_learning_rate_falls_to_nothing(self, learn):
         model = QLearning((4,), 2, **NETWORK, lr_decay_steps=200)
         trainer = learn(model, cart_pole(model))

@@ -4,6 +4,7 @@ import random
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,7 +63,7 @@ def noisy() -> type[Noisy]:
 
 
 SETTINGS = {
-    "trainer": {"max_epochs": 2, "accelerator": "cpu", "devices": "1", "precision": "32-true", "gradient_clip": 5.0},
+    "trainer": {"accelerator": "cpu", "devices": "1", "precision": "32-true", "gradient_clip": 5.0},
     "logger": {"name": "csv", "project": "tests"},
     "seed": 1,
 }
@@ -72,15 +73,25 @@ SETTINGS = {
 def train() -> Callable[..., Path]:
     """Train ``Noisy`` for two epochs of four steps in a folder, or go on with it, and give the checkpoint to use."""
 
-    def run(folder: Path, *callbacks: pl.Callback, module: pl.LightningModule | None = None, validation: bool = True):
+    def run(
+        folder: Path,
+        *callbacks: pl.Callback,
+        module: pl.LightningModule | None = None,
+        validation: bool = True,
+        monitor_mode: str = "min",
+        max_epochs: int | None = 2,
+        **loading: Any,
+    ):
         generator = torch.Generator().manual_seed(0)
         images = torch.randint(0, 256, (16, 1, 2, 2), dtype=torch.uint8, generator=generator)
         data = ImageSet(images, torch.arange(16) % 3)
         loaders = Loaders(
             train=lambda rank, ranks: Batches(data, 4, SETTINGS["seed"], rank, ranks),
             validation=(lambda rank, ranks: Batches(data, 16, None, rank, ranks)) if validation else None,
+            **loading,
         )
         pl.seed_everything(SETTINGS["seed"], workers=True, verbose=False)
-        return fit(module or Noisy(), loaders, folder, SETTINGS, "validation_error", list(callbacks))
+        settings = {**SETTINGS, "trainer": {**SETTINGS["trainer"], "max_epochs": max_epochs}}
+        return fit(module or Noisy(), loaders, folder, settings, "validation_error", list(callbacks), monitor_mode)
 
     return run

@@ -2,9 +2,10 @@ import os
 import pickle
 
 import pytest
+import pytorch_lightning as pl
 import torch
 
-from zoo.training import AtomicCheckpointIO, read_checkpoint
+from zoo.training import AtomicCheckpointIO, load_module, read_checkpoint
 
 GOOD = {"state_dict": {"weight": torch.arange(3.0)}, "hyper_parameters": {}, "model": "Noisy", "config": {}}
 NEXT = {**GOOD, "model": "Other"}
@@ -140,3 +141,49 @@ class TestReadCheckpoint:
         torch.save({**GOOD, "config": Trap(tmp_path / "sprung")}, path)
         torch.load(path, weights_only=False)
         assert (tmp_path / "sprung").exists()
+
+
+class Scaled(pl.LightningModule):
+    """A module of one weight and two options."""
+
+    def __init__(self, size, factor=2.0):
+        super().__init__()
+        self.factor = factor
+        self.weight = torch.nn.Parameter(torch.zeros(size))
+
+
+class TestLoadingAModule:
+    @pytest.fixture
+    def saved(self, tmp_path):
+        """Save a module of that kind with other contents, if any are given."""
+
+        def save(**contents):
+            good = {"state_dict": {"weight": torch.arange(3.0)}, "model": "Scaled", "config": {}}
+            path = tmp_path / "last.ckpt"
+            AtomicCheckpointIO().save_checkpoint(
+                {**good, "hyper_parameters": {"size": 3, "factor": 5.0}, **contents}, path
+            )
+            return path
+
+        return save
+
+    def test_gives_its_options_and_weights_back_ready_to_be_called(self, saved):
+        module = load_module(Scaled, saved())
+        assert (module.factor, module.weight.tolist(), module.training) == (5.0, [0, 1, 2], False)
+
+    @pytest.mark.parametrize(
+        ("contents", "said"),
+        [
+            ({"model": "Other"}, "is a checkpoint of Other, not of Scaled"),
+            ({"hyper_parameters": {"size": 3}}, "is of another version of Scaled: options factor"),
+            (
+                {"hyper_parameters": {"size": 3, "factor": 1.0, "old": 0}},
+                "is of another version of Scaled: options old",
+            ),
+            ({"state_dict": {"weight": torch.zeros(4)}}, "is of another version of Scaled, with other layers"),
+            ({"state_dict": {}}, "is of another version of Scaled, with other layers"),
+        ],
+    )
+    def test_says_what_is_wrong_with_another(self, contents, said, saved):
+        with pytest.raises(ValueError, match=said):
+            load_module(Scaled, saved(**contents))

@@ -23,6 +23,10 @@ class TestWhatARunLeaves:
         assert step_of(tmp_path / "checkpoints" / "best.ckpt") == best
         assert step_of(tmp_path / "checkpoints" / "last.ckpt") == 8
 
+    def test_the_best_is_the_largest_where_large_is_good(self, noisy, train, tmp_path):
+        train(tmp_path, module=noisy((0.5, 0.25)), monitor_mode="max")
+        assert step_of(tmp_path / "checkpoints" / "best.ckpt") == 4
+
     @pytest.mark.parametrize("validation", [True, False])
     def test_the_last_is_there_after_the_first_epoch(self, validation, noisy, at, train, tmp_path):
         steps = []
@@ -47,6 +51,21 @@ class TestWhatARunLeaves:
         assert train(tmp_path / "there", module=noisy((0.25, 0.5))) == tmp_path / "there" / "checkpoints" / "best.ckpt"
         assert step_of(tmp_path / "there" / "checkpoints" / "best.ckpt") == 4
         assert not (tmp_path / "here").exists()
+
+
+class TestHowLongItTrains:
+    def test_is_what_the_batches_say_where_nothing_else_does(self, train, tmp_path):
+        train(tmp_path, max_epochs=None, passes=1)
+        assert step_of(tmp_path / "checkpoints" / "last.ckpt") == 4
+
+    def test_is_what_was_asked_for_whatever_they_say(self, train, tmp_path):
+        train(tmp_path, max_epochs=2, passes=1)
+        assert step_of(tmp_path / "checkpoints" / "last.ckpt") == 8
+
+    @pytest.mark.parametrize("asked", [{"max_epochs": None}, {"max_epochs": 0}, {"max_epochs": None, "passes": 0}])
+    def test_is_no_time_at_all_is_an_error(self, asked, train, tmp_path):
+        with pytest.raises(ValueError, match="max_epochs must be at least 1"):
+            train(tmp_path, **asked)
 
 
 class TestGoingOn:

@@ -38,6 +38,12 @@ def test_after_an_epoch_s_last_step_comes_its_validation(train, interrupt, tmp_p
     assert read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == 4
 
 
+def test_where_no_epoch_can_be_continued_it_is_finished_first(train, interrupt, tmp_path):
+    with pytest.raises(Interrupted, match="stopped after step 4, and saved"):
+        train(tmp_path, interrupt(2), resumes_within_a_pass=False)
+    assert read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == 4
+
+
 def test_after_the_very_last_step_the_run_is_complete(train, interrupt, tmp_path):
     assert train(tmp_path, interrupt(8)).is_file()
 

@@ -27,6 +27,11 @@ def test_where_the_output_is_no_terminal_there_is_a_line_for_each_epoch_and_noth
     assert capsys.readouterr().out == "epoch 1/2  validation error 50.00 %\nepoch 2/2  validation error 25.00 %\n"
 
 
+def test_where_batches_do_not_tell_how_many_epochs_there_will_be_none_is_promised(train, tmp_path, capsys):
+    train(tmp_path, done=lambda: 0.5)
+    assert capsys.readouterr().out == "epoch 1  validation error 50.00 %\nepoch 2  validation error 25.00 %\n"
+
+
 class TestOnATerminal:
     @pytest.fixture
     def terminal(self):
@@ -58,6 +63,14 @@ class TestOnATerminal:
         assert "75%" in shown
         assert "left" in shown
         assert "epoch 1/2  validation error 50.00 %" in shown
+
+    def test_what_else_tells_how_much_is_done_is_believed(self, progress, terminal, noisy):
+        progress.done = lambda: 0.35
+        progress.on_train_start(self.trainer(step=0), noisy())
+        progress.on_train_batch_end(self.trainer(step=6), noisy(), None, None, 5)
+        progress.on_train_end(self.trainer(), noisy())
+        assert "35%" in terminal.getvalue()
+        assert "75%" not in terminal.getvalue()
 
     def test_a_resumed_run_s_bar_goes_on_where_it_stood(self, progress, terminal, noisy):
         progress.on_train_start(self.trainer(step=4), noisy())

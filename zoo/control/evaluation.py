@@ -5,6 +5,7 @@ import torch
 from jaxtyping import Float
 from scipy import stats
 
+from zoo.control.acting import actor
 from zoo.control.environments import EnvironmentFailure, Environments
 from zoo.control.policies import Policy
 
@@ -69,15 +70,14 @@ class Evaluator:
 @torch.inference_mode()
 def first_returns(environments: Environments, policy: Policy, seed: int) -> Float[np.ndarray, " envs"]:
     """Return of one episode in each environment; in the second half with noise 0."""
-    device = next(policy.parameters()).device
-    generator = torch.Generator(device).manual_seed(seed)
+    generator = torch.Generator(next(policy.parameters()).device).manual_seed(seed)
     environments.reset(seed)
-    sampled = len(environments) // 2
+    act, sampled = actor(policy), len(environments) // 2
     returns, running = np.zeros(len(environments)), np.ones(len(environments), dtype=bool)
     while running.any():
         noise = policy.noise(len(environments), generator=generator)
         noise[sampled:] = 0
-        step = environments.step(policy.act(torch.from_numpy(environments.observation).to(device), noise).cpu())
+        step = environments.step(act(environments.observation, noise))
         returns += np.where(running, step.reward, 0)
         running &= ~step.ended
     if (lost := np.flatnonzero(~np.isfinite(returns))).size:

@@ -67,6 +67,8 @@ class ControlExperiment(ABC):
             validation=lambda rank, ranks: score,
             # An episode may be as short as one step; training then ends by counting them.
             passes=max_env_steps // (rollouts * (len(acting) if whole else rollout)),
+            done=lambda: min(1.0, int(module.env_steps) / max_env_steps),
+            resumes_within_a_pass=acting.remembers,
         )
 
     def callbacks(self) -> list[pl.Callback]:

@@ -82,6 +82,11 @@ class ExploringPolicy(Policy):
         self.exploration = EXPLORATIONS[exploration]
         self.register_buffer("strength", torch.tensor(strength))
 
+    @property
+    def net(self) -> nn.Module:  # type: ignore[override]
+        """The action values decide."""
+        return self.q
+
     def probabilities(self, observation: Shaped[Tensor, "..."]) -> Float[Tensor, "*batch actions"]:
         """``π(a | s)``."""
         return self.exploration(self.q(observation), float(self.strength))
@@ -91,6 +96,8 @@ class ExploringPolicy(Policy):
         weight = next(self.parameters())
         return weight.new_empty(*shape, self.actions).exponential_(generator=generator).log_().neg_()
 
-    def act(self, observation: Shaped[Tensor, "..."], noise: Float[Tensor, "*batch action"]) -> Shaped[Tensor, "..."]:
+    def choose(
+        self, output: Float[Tensor, "*batch out"], noise: Float[Tensor, "*batch action"]
+    ) -> Shaped[Tensor, "..."]:
         """Sample actions, counted from 0."""
-        return (self.probabilities(observation).log() + noise).argmax(-1)
+        return (self.exploration(output, float(self.strength)).log() + noise).argmax(-1)

@@ -19,13 +19,22 @@ class Policy(nn.Module):
     and with noise 0 every policy is greedy, giving its likeliest action.
     """
 
+    net: nn.Module
+    """Observations to the numbers that decide the distribution."""
+
     def noise(self, *shape: int, generator: torch.Generator | None = None) -> Float[Tensor, "*shape action"]:
         """Draw what ``act`` needs to sample."""
         raise NotImplementedError
 
+    def choose(
+        self, output: Float[Tensor, "*batch out"], noise: Float[Tensor, "*batch action"]
+    ) -> Shaped[Tensor, "..."]:
+        """Sample actions, where the network said ``output``."""
+        raise NotImplementedError
+
     def act(self, observation: Shaped[Tensor, "..."], noise: Float[Tensor, "*batch action"]) -> Shaped[Tensor, "..."]:
         """Sample actions; with noise 0, the likeliest ones."""
-        raise NotImplementedError
+        return self.choose(self.net(observation), noise)
 
     def log_prob_and_entropy(
         self, observation: Shaped[Tensor, "..."], action: Shaped[Tensor, "..."]
@@ -57,9 +66,11 @@ class CategoricalPolicy(Policy):
         weight = next(self.parameters())
         return weight.new_empty(*shape, self.actions).exponential_(generator=generator).log_().neg_()
 
-    def act(self, observation: Shaped[Tensor, "..."], noise: Float[Tensor, "*batch action"]) -> Shaped[Tensor, "..."]:
+    def choose(
+        self, output: Float[Tensor, "*batch out"], noise: Float[Tensor, "*batch action"]
+    ) -> Shaped[Tensor, "..."]:
         """Sample actions, counted from 0."""
-        return (self.net(observation) + noise).argmax(-1)
+        return (output + noise).argmax(-1)
 
     def log_prob_and_entropy(
         self, observation: Shaped[Tensor, "..."], action: Shaped[Tensor, "..."]
@@ -97,23 +108,25 @@ class GaussianPolicy(Policy):
         self.register_buffer("reach", torch.where(finite, (high - low) / 2, 1))
         self.log_std = nn.Parameter(torch.full((len(bounds),), math.log(0.5)))
 
-    def mean(self, observation: Tensor) -> Tensor:
-        """``μ(s)``, in the action's units."""
-        return self.middle + self.reach * self.net(observation)
-
     def noise(self, *shape: int, generator: torch.Generator | None = None) -> Float[Tensor, "*shape action"]:
         """Draw from a standard normal distribution."""
         return self.log_std.new_empty(*shape, len(self.log_std)).normal_(generator=generator)
 
-    def act(self, observation: Shaped[Tensor, "..."], noise: Float[Tensor, "*batch action"]) -> Shaped[Tensor, "..."]:
+    def choose(
+        self, output: Float[Tensor, "*batch out"], noise: Float[Tensor, "*batch action"]
+    ) -> Shaped[Tensor, "..."]:
         """Sample actions."""
-        return self.mean(observation) + self.reach * self.log_std.exp() * noise
+        return self.mean(output) + self.reach * self.log_std.exp() * noise
+
+    def mean(self, output: Tensor) -> Tensor:
+        """``μ(s)``, in the action's units."""
+        return self.middle + self.reach * output
 
     def log_prob_and_entropy(
         self, observation: Shaped[Tensor, "..."], action: Shaped[Tensor, "..."]
     ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
         """Sum over the coordinates."""
-        mean = self.mean(observation)
+        mean = self.mean(self.net(observation))
         normal = Normal(mean, (self.reach * self.log_std.exp()).expand_as(mean), validate_args=False)
         return normal.log_prob(action).sum(-1), normal.entropy().sum(-1)
 

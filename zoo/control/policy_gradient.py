@@ -16,7 +16,7 @@ from zoo.control.validation import validate
 from zoo.gradients import Reinforce, RunningScale, named_baseline
 from zoo.training import load_module, total_loss
 
-DIAGNOSE_EVERY = 4  # rollouts; the diagnostics are means over these
+DIAGNOSE_EVERY = 16  # rollouts; the diagnostics are means over these
 
 
 class Fit(NamedTuple):
@@ -84,8 +84,8 @@ class PolicyGradient(pl.LightningModule):
         entropy: float = 0.0,
         hidden: list[int] = [64],  # noqa: B006
         lr: float = 1e-2,
-        value_lr: float = 7e-3,
-        value_steps: int = 10,
+        value_lr: float = 1.2e-2,
+        value_steps: int = 4,
         decay_steps: int | None = 100_000,
         max_gradient_norm: float | None = 0.5,
         stop_when_solved: bool = True,

@@ -167,7 +167,7 @@ class QLearning(pl.LightningModule):
             yield single_steps(rollout, self.hparams["gamma"])
             return
         self.replay.add(rollout)
-        if self.env_steps >= self.hparams["warm_up"]:
+        if self.env_steps >= self.hparams["warm_up"] and self.replay.kept > self.hparams["n_step"]:
             for _ in range(self.hparams["updates"]):
                 yield self.replay.sample(self.hparams["batch_size"])
 

@@ -91,6 +91,11 @@ class Replay:
         self.written += steps
         self.latest = rollout.following[-1].clone()
 
+    @property
+    def kept(self) -> int:
+        """Steps of each environment that are remembered; draws need more than ``n_step`` of them."""
+        return min(self.written, len(self.rows["valid"])) if self.rows else 0
+
     def sample(self, size: int) -> Transitions:
         """Draw transitions with replacement, all with the same probability.
 
@@ -99,12 +104,10 @@ class Replay:
         Raises:
             ValueError: there is nothing to draw yet.
         """
-        length, envs = self.rows["valid"].shape if self.rows else (1, 1)
-        kept = min(self.written, length)
-        if kept <= self.n_step:
-            raise ValueError(f"the replay buffer holds {kept} steps, of which none is followed by {self.n_step} more")
-        device = self.rows["valid"].device
-        row = self.written - kept + torch.randint(kept - self.n_step, (size,), device=device)
+        if self.kept <= self.n_step:
+            raise ValueError(f"the replay buffer holds {self.kept} steps, none of them followed by {self.n_step} more")
+        device, envs = self.rows["valid"].device, self.rows["valid"].shape[1]
+        row = self.written - self.kept + torch.randint(self.kept - self.n_step, (size,), device=device)
         env = torch.randint(envs, (size,), device=device)
         return self.transitions(row, env)
 

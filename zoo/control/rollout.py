@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
+from zoo.control.acting import actor
 from zoo.control.environments import EnvironmentFailure, Environments
 from zoo.control.policies import Policy
 from zoo.control.seeds import TRAINING, seed_of
@@ -51,17 +52,18 @@ def collect(
     Raises:
         EnvironmentFailure: an environment raised an error, or gave numbers that are not finite.
     """
-    device, shape = next(policy.parameters()).device, (steps, len(environments))
+    shape = steps, len(environments)
     observation = np.empty((*shape, *environments.observation.shape[1:]), environments.observation.dtype)
     following, reward = np.empty_like(observation), np.empty(shape, np.float32)
     terminated, ended, valid = (np.empty(shape, bool) for _ in range(3))
     elapsed_t, over, actions = np.empty(shape, np.int64), np.zeros(shape[1], bool), []
     with torch.inference_mode():
+        act = actor(policy)
         for t in range(steps):
             if t % NOISE_AT_ONCE == 0:
                 noise = policy.noise(min(NOISE_AT_ONCE, steps - t), shape[1])
             observation[t], elapsed_t[t] = environments.observation, elapsed
-            action = policy.act(torch.from_numpy(observation[t]).to(device), noise[t % NOISE_AT_ONCE]).cpu()
+            action = act(observation[t], noise[t % NOISE_AT_ONCE])
             following[t], reward[t], terminated[t], ended[t], valid[t] = environments.step(action)
             actions.append(action)
             elapsed += valid[t]

@@ -27,6 +27,10 @@ class Loaders(NamedTuple):
     validation: Callable[[int, int], Iterable[Any]] | None
     passes: int | None = None
     """Passes over the training batches where the configuration leaves ``max_epochs`` open."""
+    done: Callable[[], float] | None = None
+    """Fraction of the training that is done, where counting batches does not tell."""
+    resumes_within_a_pass: bool = True
+    """Whether a training that was stopped within a pass can go on there, or only between two passes."""
 
 
 class Feed(pl.LightningDataModule):
@@ -136,11 +140,11 @@ def fit(
         logger=[MetricsCsv(folder / "metrics.csv", resumed_step), *extra_loggers(config["logger"], folder)],
         callbacks=[
             FiniteGradients(),
-            TrainingProgress(),
+            TrainingProgress(loaders.done),
             ExactResume(),
             SelfDescribing(config),
             *(callbacks or []),
-            StopBetweenSteps(last),
+            StopBetweenSteps(last, loaders.resumes_within_a_pass),
             *([] if loaders.validation is None else [EachEpoch(best, monitor, monitor_mode)]),
             EachEpoch(last, None),  # after the best, whose figure it remembers
         ],

@@ -18,13 +18,15 @@ class StopBetweenSteps(pl.Callback):
 
     Args:
         path: where to save; the run continues from there, bit for bit.
+        within_epochs: whether it can continue within an epoch; otherwise the run goes on to the end of this one.
 
     Raises:
         Interrupted: from the trainer's ``fit``, after saving.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, within_epochs: bool = True):
         self.path = path
+        self.within_epochs = within_epochs
         self.signal: int | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -36,7 +38,7 @@ class StopBetweenSteps(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save and stop if asked to."""
-        if not trainer.is_last_batch and self._asked(trainer):
+        if self.within_epochs and not trainer.is_last_batch and self._asked(trainer):
             trainer.save_checkpoint(self.path)
             raise Interrupted(f"stopped after step {trainer.global_step}, and saved")
 

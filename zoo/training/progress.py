@@ -1,3 +1,5 @@
+import math
+from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
@@ -18,9 +20,14 @@ class TrainingProgress(pl.Callback):
 
     Shows what the module logs with ``prog_bar=True``; figures whose name ends in ``error`` are shown in per cent. Where
     the output is not a terminal only the lines are written.
+
+    Args:
+        done: gives the fraction of the training that is done; unless given, the batches tell.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, done: Callable[[], float] | None = None):
+        self.done = done
+        self.steps = math.inf
         self.console = Console(soft_wrap=True)
         self.progress: Progress | None = None
         self.task: TaskID | None = None
@@ -29,6 +36,7 @@ class TrainingProgress(pl.Callback):
         """Show the bar, from where the run starts or continues."""
         if not trainer.is_global_zero:
             return
+        self.steps = float(trainer.estimated_stepping_batches)
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -40,9 +48,7 @@ class TrainingProgress(pl.Callback):
             console=self.console,
             disable=not self.console.is_terminal,
         )
-        self.task = self.progress.add_task(
-            "training", total=float(trainer.estimated_stepping_batches), completed=batches_done(trainer)
-        )
+        self.task = self.progress.add_task("training", total=1.0, completed=self._done(trainer))
         self.progress.start()
 
     def on_train_batch_end(
@@ -50,15 +56,16 @@ class TrainingProgress(pl.Callback):
     ) -> None:
         """Move the bar."""
         if self.progress is not None and self.task is not None:
-            self.progress.update(self.task, completed=batches_done(trainer))
+            self.progress.update(self.task, completed=self._done(trainer))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the epoch's figures."""
         if self.progress is not None:
             figures = {**trainer.progress_bar_metrics}
             shown = "  ".join(f"{name.replace('_', ' ')} {readable(name, x)}" for name, x in figures.items())
-            epochs = trainer.max_epochs or 0
-            self.progress.console.print(f"epoch {trainer.current_epoch + 1:>{len(str(epochs))}}/{epochs}  {shown}")
+            width = len(str(trainer.max_epochs))
+            of_all = f"/{trainer.max_epochs}" if self.done is None else ""
+            self.progress.console.print(f"epoch {trainer.current_epoch + 1:>{width}}{of_all}  {shown}")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the bar away."""
@@ -68,15 +75,16 @@ class TrainingProgress(pl.Callback):
         """Take the bar away, and give the terminal its cursor back."""
         self._stop()
 
+    def _done(self, trainer: pl.Trainer) -> float:
+        if self.done is not None:
+            return self.done()
+        # Not global_step: in one training step a module may step its optimisers several times.
+        return (trainer.fit_loop.total_batch_idx + 1) / self.steps
+
     def _stop(self) -> None:
         if self.progress is not None:
             self.progress.stop()
             self.progress = None
-
-
-def batches_done(trainer: pl.Trainer) -> int:
-    """Count the training steps so far, of all epochs; in each a module may step its optimisers several times."""
-    return trainer.fit_loop.total_batch_idx + 1
 
 
 def readable(name: str, value: float) -> str:
