@@ -48,7 +48,8 @@ class TrainingProgress(pl.Callback):
             console=self.console,
             disable=not self.console.is_terminal,
         )
-        self.task = self.progress.add_task("training", total=1.0, completed=self._done(trainer))
+        self.task = self.progress.add_task("training", total=1.0)
+        self.progress.update(self.task, completed=self._done(trainer))
         self.progress.start()
 
     def on_train_batch_end(
