@@ -43,7 +43,7 @@ class TestTheModel:
 class TestRollouts:
     def test_are_cut_where_a_value_function_stands_for_what_follows(self):
         batch = next(iter(experiment().loaders.train(0, 1)))
-        assert batch.rollout.reward.shape == (8, 16)
+        assert batch.rollout.reward.shape == (16, 16)
 
     @pytest.mark.parametrize("baseline", ["none", "moving_average", "leave_one_out", "20"])
     def test_are_whole_episodes_where_nothing_does(self, baseline):

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from zoo.control.networks import OUTLIER, Standardize
 from zoo.control.policies import Policy
 
+NOISE_AT_ONCE = 64  # steps whose noise is drawn together
+
 Actor = Callable[[np.ndarray, Tensor], Tensor]
 Forward = Callable[[np.ndarray], np.ndarray]
 

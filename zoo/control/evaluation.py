@@ -1,3 +1,4 @@
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -5,7 +6,7 @@ import torch
 from jaxtyping import Float
 from scipy import stats
 
-from zoo.control.acting import actor
+from zoo.control.acting import NOISE_AT_ONCE, actor
 from zoo.control.environments import EnvironmentFailure, Environments
 from zoo.control.policies import Policy
 
@@ -74,12 +75,15 @@ def first_returns(environments: Environments, policy: Policy, seed: int) -> Floa
     environments.reset(seed)
     act, sampled = actor(policy), len(environments) // 2
     returns, running = np.zeros(len(environments)), np.ones(len(environments), dtype=bool)
-    while running.any():
-        noise = policy.noise(len(environments), generator=generator)
-        noise[sampled:] = 0
-        step = environments.step(act(environments.observation, noise))
+    for t in itertools.count():
+        if t % NOISE_AT_ONCE == 0:
+            noise = policy.noise(NOISE_AT_ONCE, len(environments), generator=generator)
+            noise[:, sampled:] = 0
+        step = environments.step(act(environments.observation, noise[t % NOISE_AT_ONCE]))
         returns += np.where(running, step.reward, 0)
         running &= ~step.ended
+        if not running.any():
+            break
     if (lost := np.flatnonzero(~np.isfinite(returns))).size:
         raise EnvironmentFailure(f"{environments.name} gave environment {lost[0]} of an evaluation no finite return")
     return returns

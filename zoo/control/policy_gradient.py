@@ -83,11 +83,11 @@ class PolicyGradient(pl.LightningModule):
         discount_weighting: bool = False,
         entropy: float = 0.0,
         hidden: list[int] = [64],  # noqa: B006
-        lr: float = 1e-2,
+        lr: float = 1.4e-2,
         value_lr: float = 1.2e-2,
-        value_steps: int = 4,
-        decay_steps: int | None = 100_000,
-        max_gradient_norm: float | None = 0.5,
+        value_steps: int = 8,
+        decay_steps: int | None = 70_000,
+        max_gradient_norm: float | None = 0.3,
         stop_when_solved: bool = True,
         estimator: Mapping[str, Any] | None = None,
     ):

@@ -9,7 +9,7 @@ from zoo.control.policies import action_kind
 from zoo.control.policy_gradient import PolicyGradient
 from zoo.control.scores import PlayedScore
 
-CUT_AFTER = 8  # steps of a rollout, where a value function stands for what follows
+CUT_AFTER = 16  # steps of a rollout, where a value function stands for what follows
 
 
 class PolicyGradientExperiment(ControlExperiment):
@@ -21,7 +21,7 @@ class PolicyGradientExperiment(ControlExperiment):
         seed: of environments and evaluations.
         environments: how many act at once.
         rollout_steps: steps of each between two updates of the policy, or 0 for one whole episode of each. Unless
-            given: 8 where a value function is learned, which stands for what follows a cut, else whole episodes.
+            given: 16 where a value function is learned, which stands for what follows a cut, else whole episodes.
         evaluate_every: environment steps between two evaluations; rounded to whole rollouts.
         evaluation_episodes: episodes that an evaluation takes, sampled and as many greedy ones.
         max_env_steps: after which training ends.

@@ -7,12 +7,11 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from zoo.control.acting import actor
+from zoo.control.acting import NOISE_AT_ONCE, actor
 from zoo.control.environments import EnvironmentFailure, Environments
 from zoo.control.policies import Policy
 from zoo.control.seeds import TRAINING, seed_of
 
-NOISE_AT_ONCE = 64  # steps whose noise is drawn together
 RECENT = 100  # episodes in the running mean of returns
 
 
