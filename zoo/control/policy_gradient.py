@@ -81,13 +81,13 @@ class PolicyGradient(pl.LightningModule):
         trace_decay: float = 0.9,
         normalize: bool = True,
         discount_weighting: bool = False,
-        entropy: float = 0.0,
+        entropy: float = 0.01,
         hidden: list[int] = [64],  # noqa: B006
-        lr: float = 1.4e-2,
+        lr: float = 1.2e-2,
         value_lr: float = 1.2e-2,
-        value_steps: int = 8,
-        decay_steps: int | None = 70_000,
-        max_gradient_norm: float | None = 0.3,
+        value_steps: int = 10,
+        decay_steps: int | None = 90_000,
+        max_gradient_norm: float | None = 0.5,
         stop_when_solved: bool = True,
         estimator: Mapping[str, Any] | None = None,
     ):
