@@ -10,7 +10,7 @@ from zoo.command_line import errors_as_sentences
 from zoo.composition import CONFIGS, plain, register
 from zoo.config import ReproduceConfig, arguments
 from zoo.control.experiment import draw_returns, learning_curve
-from zoo.data import find_mnist
+from zoo.data import find_binarized_mnist, find_mnist
 from zoo.papers import PAPERS, Row
 from zoo.reproduction import chosen_rows, keep_record, kept_records, run_once, table
 from zoo.training import config_hash
@@ -31,6 +31,8 @@ def main() -> None:
         paper, rows = PAPERS[asked.paper], chosen_rows(PAPERS[asked.paper], asked.rows)
         if any(row.data == "mnist" for row in rows):
             find_mnist()  # a paper's figures stand beside figures on the paper's data only
+        if any(row.data == "binarized_mnist" for row in rows):
+            find_binarized_mnist()
         register()
         records = RESULTS if asked.budget == "full" else Path("runs") / "smoke-results"
         folders: dict[str, list[Path]] = {row.name: [] for row in rows}

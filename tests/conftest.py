@@ -14,6 +14,7 @@ from torch import Tensor
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 PASS = ["model.environments=4", "model.evaluate_every=64", "model.stop_when_solved=false"]
 SMALL = {
+    "sbn": ["model.layers=[3,2]", "model.hidden=[4]"],
     "ram": ["model.glimpses=3", "model.glimpse_size=4", "model.locator_hidden=8", "model.rollouts=2"],
     "policy_gradient": [*PASS, "model.rollout_steps=4", "model.evaluation_episodes=2", "model.hidden=[8]"],
     "q_learning": ["env=CliffWalking-v1", "model.rollout_steps=4", *PASS],
@@ -82,7 +83,7 @@ def tiny(squares) -> Callable[..., list[str]]:
     """Overrides that make a model's run a matter of a second: ``tiny("ram", "seed=2")``; later ones win."""
 
     def overrides(model: str, *more: str) -> list[str]:
-        data = ["data=idx", f"data.root={squares}"] if model == "ram" else []
+        data = ["data=idx", f"data.root={squares}"] if model in ("ram", "sbn") else []
         return [f"model={model}", *data, *SMALL[model], *SHORT, *more]
 
     return overrides
@@ -127,6 +128,7 @@ def no_pictures(monkeypatch) -> None:
     for name in ("draw_glimpses", "draw_mistakes"):
         monkeypatch.setattr(f"zoo.attention.experiment.{name}", lambda *args: None)
     monkeypatch.setattr("zoo.control.experiment.draw_returns", lambda *args: None)
+    monkeypatch.setattr("zoo.inference.sbn.experiment.draw_pictures", lambda *args: None)
 
 
 class Answer(NamedTuple):

@@ -7,7 +7,7 @@ from hydra.errors import ConfigCompositionException, MissingConfigException
 from zoo import composition
 from zoo.composition import CONFIGS, plain, refuse_unused_estimator, register, run_folder, with_available_data
 from zoo.config import build
-from zoo.data import MnistUnavailable
+from zoo.data import BinarizedMnistUnavailable, MnistUnavailable
 
 
 class TestComposition:
@@ -76,15 +76,20 @@ class TestWithAvailableData:
 
     @pytest.fixture
     def settle(self, monkeypatch):
-        """The configuration a command line leads to, with or without MNIST."""
+        """The configuration a command line leads to, with or without MNIST and its static binarisation."""
         register()
 
-        def run(overrides, mnist):
+        def run(overrides, mnist, static=False):
             def find():
                 if not mnist:
                     raise MnistUnavailable("no MNIST, no network")
 
+            def find_binarized():
+                if not static:
+                    raise BinarizedMnistUnavailable("no static binarisation")
+
             monkeypatch.setattr(composition, "find_mnist", find)
+            monkeypatch.setattr(composition, "find_binarized_mnist", find_binarized)
             with initialize_config_dir(str(CONFIGS), version_base="1.3"):
                 choices = compose("train", overrides, return_hydra_config=True).hydra.runtime.choices
                 return plain(with_available_data(compose("train", overrides), choices, overrides))
@@ -115,6 +120,22 @@ class TestWithAvailableData:
         overrides = ["experiment=ram_mnist_28_2", "seed=4"]
         changed = differences(settle(overrides, mnist=False), composed(overrides))
         assert changed == ["/data/_target_"]
+
+    def test_nothing_changes_where_the_static_binarisation_is(self, settle, composed, caplog):
+        assert settle(["model=sbn"], mnist=False, static=True) == composed(["model=sbn"])
+        assert not caplog.records
+
+    def test_without_it_the_digits_are_binarised_dynamically_and_it_is_said(self, settle, composed, caplog):
+        with caplog.at_level(logging.WARNING):
+            assert settle(["model=sbn"], mnist=True) == composed(["model=sbn", "data=mnist"])
+        (warning,) = caplog.messages
+        assert "no static binarisation" in warning
+        assert "Using mnist instead, binarised dynamically" in warning
+        assert "not comparable with any on the static binarisation" in warning
+
+    def test_without_either_few_digits_are(self, settle, composed, caplog):
+        assert settle(["model=sbn", "seed=3"], mnist=False) == composed(["experiment=sbn_mnist_5k", "seed=3"])
+        assert len(caplog.messages) == 2
 
     def test_it_is_said_in_words(self, settle, caplog):
         with caplog.at_level(logging.WARNING):

@@ -39,7 +39,7 @@ class TestPapers:
                 assert config["env"] == row.data
             else:
                 assert config["data"]["_target_"] == f"zoo.data.{row.data}.load_{row.data}"
-            models.append((config["model"], config["env"]))
+            models.append((config["model"], config["env"], config["estimator"]))
         assert all(models.count(model) == 1 for model in models)
 
 

@@ -12,11 +12,23 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from zoo.config import DATA, MODELS, PARTS, TrainConfig, schema, target
-from zoo.data import MnistUnavailable, find_mnist, load_mnist
+from zoo.data import BinarizedMnistUnavailable, MnistUnavailable, find_binarized_mnist, find_mnist
 
 logger = logging.getLogger(__name__)
 
 CONFIGS = Path(__file__).parents[1] / "configs"
+INSTEAD = {  # what takes the place of data that cannot be had, and what is said then
+    "binarized_mnist": (
+        "mnist",
+        "Using mnist instead, binarised dynamically: its pixels are drawn anew each time a digit is given. "
+        "Bounds on it are not comparable with any on the static binarisation.",
+    ),
+    "mnist": (
+        "mnist_5k",
+        "Using mnist-5k instead: 5,000 real digits that come with a package. "
+        "Errors and bounds on them are not comparable with any on MNIST.",
+    ),
+}
 
 
 def options(group: str) -> list[str]:
@@ -95,29 +107,32 @@ def refuse_unused_estimator(config: DictConfig, overrides: list[str]) -> None:
 
 
 def with_available_data(config: DictConfig, choices: Mapping[str, str | None], overrides: list[str]) -> DictConfig:
-    """Compose again with the digits that are at hand if MNIST was asked for and cannot be had.
+    """Compose again with the digits that are at hand if others were asked for and cannot be had.
 
-    Where no experiment was chosen the model's recipe for so few digits replaces the one for MNIST; what the user
-    set on the command line stays.
+    Where no experiment was chosen the model's recipe for few digits replaces the one for MNIST; what the user set on
+    the command line stays.
 
     Args:
         config: as composed.
         choices: option chosen in each group.
         overrides: the command line.
     """
-    if choices["data"] != "mnist" or config.data.get("_target_") != target(load_mnist):
-        return config
-    try:
-        find_mnist()
-    except MnistUnavailable as reason:
-        logger.warning(
-            "%s.\nUsing mnist-5k instead: 5,000 real digits that come with a package. "
-            "Errors on them are not comparable with any on MNIST.\n",
-            reason,
-        )
+    data = choices["data"]
+    while data in INSTEAD and config.data.get("_target_") == target(DATA[data]) and (reason := unavailable(data)):
+        data, notice = INSTEAD[data]
+        logger.warning("%s.\n%s\n", reason, notice)
         kept = [override for override in overrides if not override.startswith("data=")]
-        recipe = f"{choices['model']}_mnist_5k"
+        recipe = f"{choices['model']}_{data}"
         if choices["experiment"] in (None, "null") and recipe in options("experiment"):
             kept.append(f"experiment={recipe}")
-        return hydra.compose("train", overrides=[*kept, "data=mnist_5k"])
+        config = hydra.compose("train", overrides=[*kept, f"data={data}"])
     return config
+
+
+def unavailable(data: str) -> Exception | None:
+    """Tell why digits cannot be had; None if they can."""
+    try:
+        find_mnist() if data == "mnist" else find_binarized_mnist()
+    except (MnistUnavailable, BinarizedMnistUnavailable) as reason:
+        return reason
+    return None

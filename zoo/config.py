@@ -17,7 +17,9 @@ from zoo.control.policy_gradient import PolicyGradient
 from zoo.control.policy_gradient_experiment import PolicyGradientExperiment
 from zoo.control.q_learning import QLearning
 from zoo.control.q_learning_experiment import DeepQLearningExperiment, TabularQLearningExperiment
-from zoo.data import load_idx, load_image_folder, load_mnist, load_mnist_5k
+from zoo.data import load_binarized_mnist, load_idx, load_image_folder, load_mnist, load_mnist_5k
+from zoo.inference.sbn import SigmoidBeliefNetwork
+from zoo.inference.sbn.experiment import BeliefNetworkExperiment
 
 # All that a configuration may build. A `_target_` outside of this table is refused.
 MODELS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
@@ -25,10 +27,12 @@ MODELS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "policy_gradient": (PolicyGradientExperiment, PolicyGradient),
     "q_learning": (TabularQLearningExperiment, QLearning),
     "dqn": (DeepQLearningExperiment, QLearning),
+    "sbn": (BeliefNetworkExperiment, SigmoidBeliefNetwork),
 }
 DATA: dict[str, Callable[..., Any]] = {
     "mnist": load_mnist,
     "mnist_5k": load_mnist_5k,
+    "binarized_mnist": load_binarized_mnist,
     "idx": load_idx,
     "image_folder": load_image_folder,
 }

@@ -8,6 +8,8 @@ from zoo.runs import make_experiment, train
 from zoo.training import config_hash
 
 ESTIMATING = [name for name, (builder, _) in MODELS.items() if "estimator" in inspect.signature(builder).parameters]
+ESTIMATORS = [name for name in options("estimator") if name != "constant"]  # which needs a number
+OF_BELIEF_NETWORKS = ("vimco", "enumeration")
 
 
 @pytest.mark.parametrize("name", options("model"))
@@ -44,15 +46,24 @@ def test_an_experiment_without_validation_data_trains_too(composed, squares, tmp
 
 @pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("estimator", options("estimator"))
-@pytest.mark.parametrize(
-    "model", [name for name, (builder, _) in MODELS.items() if "estimator" in inspect.signature(builder).parameters]
-)
-def test_a_model_trains_with_every_estimator(model, estimator, tiny, composed, tmp_path):
+@pytest.mark.parametrize("model", ESTIMATING)
+def test_a_model_trains_with_every_estimator_or_says_which_ones_it_knows(model, estimator, tiny, composed, tmp_path):
     number = ["estimator.baseline=0.5"] if estimator == "constant" else []
     length = ["model.rollout_steps=null"] if model == "policy_gradient" else []  # whole episodes where none may be cut
     config = composed(tiny(model, f"estimator={estimator}", *number, *length, "trainer.max_epochs=1"))
-    assert config["estimator"]["baseline"] == ("0.5" if number else estimator)
-    assert train(config, tmp_path, "command").figures
+    if estimator in OF_BELIEF_NETWORKS and model != "sbn":
+        with pytest.raises(ValueError, match=f"there is no baseline '{estimator}'; choose one of"):
+            make_experiment(config)
+    else:
+        assert train(config, tmp_path, "command").figures
+
+
+def test_a_choice_of_estimator_is_named_after_its_baseline_or_a_paper(composed):
+    chosen = {name: composed(["model=sbn", f"estimator={name}"])["estimator"] for name in ESTIMATORS}
+    assert {name: options["baseline"] for name, options in chosen.items()} == {
+        name: "learned_moving_average" if name == "nvil" else name for name in ESTIMATORS
+    }
+    assert (chosen["nvil"]["decay"], chosen["nvil"]["scale"]) == (0.8, True)
 
 
 @pytest.mark.parametrize("logger", options("logger"))

@@ -28,6 +28,7 @@ def linear():
         ("leave_one_out", LeaveOneOut),
         ("learned", Learned),
         ("learned_leave_one_out", Sum),
+        ("learned_moving_average", Sum),
     ],
 )
 def test_a_name_stands_for_a_baseline(name, kind):
@@ -37,6 +38,12 @@ def test_a_name_stands_for_a_baseline(name, kind):
 def test_the_learned_part_comes_before_leave_one_out():
     baseline = named_baseline("learned_leave_one_out", net=linear, sample_dim=1)
     assert [type(member) for member in baseline.members] == [Learned, LeaveOneOut]
+
+
+def test_the_learned_part_comes_after_a_moving_average():
+    baseline = named_baseline("learned_moving_average", net=linear, sample_dim=1, decay=0.5)
+    assert [type(member) for member in baseline.members] == [MovingAverage, Learned]
+    assert baseline.members[0].mean.decay == 0.5
 
 
 @pytest.mark.parametrize("name", BASELINES)

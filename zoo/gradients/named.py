@@ -4,7 +4,14 @@ from torch import nn
 
 from zoo.gradients.baselines import Baseline, Constant, Learned, LeaveOneOut, MovingAverage, Sum
 
-BASELINES = ("none", "moving_average", "leave_one_out", "learned", "learned_leave_one_out")
+BASELINES = (
+    "none",
+    "moving_average",
+    "leave_one_out",
+    "learned",
+    "learned_leave_one_out",
+    "learned_moving_average",
+)
 
 
 def named_baseline(name: str, *, net: Callable[[], nn.Module], sample_dim: int, decay: float = 0.9) -> Baseline:
@@ -12,8 +19,8 @@ def named_baseline(name: str, *, net: Callable[[], nn.Module], sample_dim: int, 
 
     Args:
         name: one of ``none``, ``moving_average``, ``leave_one_out``, ``learned`` (a network's guess from the
-            context), ``learned_leave_one_out`` (the former, and what it leaves over by leave-one-out); or a number, for
-            a constant.
+            context), ``learned_leave_one_out`` (the former, and what it leaves over by leave-one-out),
+            ``learned_moving_average`` (a moving average, and what it leaves over learned); or a number, for a constant.
         net: makes the network; see ``Learned``.
         sample_dim: dimension of ``log_prob`` that holds independent samples of the same input.
         decay: weight of the past in a moving average.
@@ -36,6 +43,8 @@ def named_baseline(name: str, *, net: Callable[[], nn.Module], sample_dim: int, 
             return Learned(net())
         case "learned_leave_one_out":
             return Sum(Learned(net()), LeaveOneOut(sample_dim))
+        case "learned_moving_average":
+            return Sum(MovingAverage(decay), Learned(net()))
     try:
         return Constant(float(name))
     except ValueError:

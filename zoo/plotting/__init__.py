@@ -4,5 +4,14 @@ from zoo.plotting.glimpses import glimpse_paths
 from zoo.plotting.mistakes import mistakes
 from zoo.plotting.returns import return_curves
 from zoo.plotting.saving import save_figure
+from zoo.plotting.sheets import picture_sheet
 
-__all__ = ["glimpse_paths", "learning_curves", "mistakes", "return_curves", "save_figure", "save_glimpse_gif"]
+__all__ = [
+    "glimpse_paths",
+    "learning_curves",
+    "mistakes",
+    "picture_sheet",
+    "return_curves",
+    "save_figure",
+    "save_glimpse_gif",
+]

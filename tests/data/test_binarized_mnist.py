@@ -1,0 +1,100 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.io import savemat
+
+from zoo.data import BinarizedMnistUnavailable, binarized_mnist, find_binarized_mnist, is_binary, load_binarized_mnist
+
+ZOO_DATA = os.environ.get("ZOO_DATA", "")
+HAVE_FILES = all(Path(ZOO_DATA, "binarized_mnist", f"binarized_mnist_{part}.amat").is_file() for part in
+                 binarized_mnist.SIZES)  # fmt: skip
+SMALL = {"train": 5, "valid": 2, "test": 3}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with three small files of noise."""
+    monkeypatch.setenv("ZOO_DATA", str(tmp_path))
+    monkeypatch.setattr(binarized_mnist, "SIZES", SMALL)
+    folder = tmp_path / "binarized_mnist"
+    folder.mkdir()
+    noise = np.random.default_rng(0)
+    for part, rows in SMALL.items():
+        write(folder, part, noise.integers(0, 2, (rows, 784), dtype=np.uint8))
+    return folder
+
+
+def write(folder, part, pixels, name="X"):
+    with (folder / f"binarized_mnist_{part}.amat").open("wb") as file:
+        savemat(file, {name: pixels})
+
+
+def pixels_of(folder, part):
+    return binarized_mnist.read_pixels(folder / f"binarized_mnist_{part}.amat", SMALL[part])
+
+
+def test_the_three_sets_are_those_of_the_files(folder):
+    data = load_binarized_mnist()
+    assert data.name == "binarized_mnist"
+    assert data.image_shape == (1, 28, 28)
+    for part, images in (("train", data.train), ("valid", data.validation), ("test", data.load_test())):
+        assert len(images) == SMALL[part]
+        assert is_binary(images.images)
+        assert torch.equal(images.images.flatten(1) // 255, pixels_of(folder, part))
+
+
+def test_the_test_set_is_read_when_it_is_asked_for(folder):
+    data = load_binarized_mnist()
+    (folder / "binarized_mnist_test.amat").write_bytes(b"")
+    with pytest.raises(ValueError, match="binarized_mnist_test"):
+        data.load_test()
+
+
+class TestMissing:
+    def test_a_missing_file_is_named_with_its_folder(self, folder):
+        (folder / "binarized_mnist_valid.amat").unlink()
+        with pytest.raises(BinarizedMnistUnavailable, match=rf"{folder} does not hold binarized_mnist_valid.amat; put"):
+            find_binarized_mnist()
+
+    def test_without_a_folder_the_variable_is_named(self, monkeypatch):
+        monkeypatch.delenv("ZOO_DATA", raising=False)
+        with pytest.raises(BinarizedMnistUnavailable, match="ZOO_DATA is not set"):
+            load_binarized_mnist()
+
+
+class TestDamaged:
+    @pytest.mark.parametrize("content", [b"", b"text", b"MATLAB 5.0 MAT-file".ljust(128, b" ") + b"\x00\x01IM" * 9])
+    def test_a_file_that_cannot_be_read_is_named(self, content, folder):
+        (folder / "binarized_mnist_train.amat").write_bytes(content)
+        with pytest.raises(ValueError, match=r"train\.amat cannot be read as a MATLAB file.*intact copy"):
+            load_binarized_mnist()
+
+    def test_so_is_one_that_is_cut_short(self, folder):
+        path = folder / "binarized_mnist_train.amat"
+        path.write_bytes(path.read_bytes()[:1000])
+        with pytest.raises(ValueError, match=r"train\.amat cannot be read"):
+            load_binarized_mnist()
+
+    def test_so_is_one_without_the_matrix(self, folder):
+        write(folder, "train", np.zeros((5, 784)), name="Y")
+        with pytest.raises(ValueError, match="holds no matrix X"):
+            load_binarized_mnist()
+
+    @pytest.mark.parametrize(
+        "pixels", [np.zeros((4, 784)), np.zeros((5, 783)), np.full((5, 784), 2), np.full((5, 784), np.nan)]
+    )
+    def test_so_is_one_that_holds_something_else(self, pixels, folder):
+        write(folder, "train", pixels)
+        with pytest.raises(ValueError, match="must hold 5 rows of 784 zeros and ones, got"):
+            load_binarized_mnist()
+
+
+@pytest.mark.skipif(not HAVE_FILES, reason="needs the real files: set ZOO_DATA to the folder above binarized_mnist")
+def test_the_real_digits_have_the_means_that_are_known(monkeypatch):
+    data = load_binarized_mnist()
+    means = [part.images.double().mean().item() / 255 for part in (data.train, data.validation, data.load_test())]
+    assert [round(mean, 4) for mean in means] == [0.1306, 0.1311, 0.1325]
+    assert [len(data.train), len(data.validation)] == [50_000, 10_000]
