@@ -160,7 +160,7 @@ class TestTheLoss:
 
     def test_falls_as_the_entropy_rises(self, monkeypatch):
         rollout = made_by_hand()
-        model, without = self.loss(monkeypatch)
+        model, without = self.loss(monkeypatch, entropy=0.0)
         _, entropy = model.policy.log_prob_and_entropy(rollout.observation, rollout.action)
         entropy = entropy.sum(0).mean().item()
         _, with_entropy = self.loss(monkeypatch, entropy=0.1, decay_steps=None)
