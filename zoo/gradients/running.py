@@ -60,8 +60,10 @@ class RunningMean(nn.Module):
     def update(self, x: Float[Tensor, "*dims"], mask: Bool[Tensor, "*dims"] | None = None) -> None:
         """Learn from the valid elements of ``x``."""
         x = x.to(self.total.dtype)  # half precision can neither hold the sum nor the count of a large batch
-        valid = torch.ones_like(x, dtype=torch.bool) if mask is None else mask
-        sum_and_count = torch.stack([torch.where(valid, x, 0).sum(), valid.sum()])
+        if mask is None:
+            sum_and_count = torch.stack([x.sum(), x.new_full((), x.numel())])
+        else:
+            sum_and_count = torch.stack([torch.where(mask, x, 0).sum(), mask.sum()])
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(sum_and_count)
         total, count = sum_and_count

@@ -4,6 +4,7 @@ from zoo.training.checkpoint import AtomicCheckpointIO, SelfDescribing, load_mod
 from zoo.training.finite import FiniteGradients, NonFiniteError, total_loss
 from zoo.training.fit import Loaders, fit
 from zoo.training.interrupt import Interrupted, StopBetweenSteps
+from zoo.training.memory import keep_freed_memory
 from zoo.training.metrics_csv import MetricsCsv
 from zoo.training.progress import TrainingProgress
 from zoo.training.record import RunRecord, circumstances, config_hash, read_status, write_json, write_text
@@ -26,6 +27,7 @@ __all__ = [
     "circumstances",
     "config_hash",
     "fit",
+    "keep_freed_memory",
     "load_module",
     "read_checkpoint",
     "read_status",

@@ -15,6 +15,7 @@ from pytorch_lightning.loggers import Logger, MLFlowLogger, TensorBoardLogger, W
 from zoo.training.checkpoint import AtomicCheckpointIO, SelfDescribing, read_checkpoint
 from zoo.training.finite import FiniteGradients
 from zoo.training.interrupt import Interrupted, StopBetweenSteps
+from zoo.training.memory import keep_freed_memory
 from zoo.training.metrics_csv import MetricsCsv
 from zoo.training.progress import TrainingProgress
 from zoo.training.resume import ExactResume
@@ -121,6 +122,7 @@ def fit(
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
     # Deterministic kernels are enough; filling every fresh tensor would only cost time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    keep_freed_memory()
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     trainer = make_trainer(
         default_root_dir=folder,

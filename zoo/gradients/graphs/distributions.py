@@ -2,19 +2,25 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, TransformedDistribution, constraints
 from torch.distributions.constraints import Constraint, is_dependent
 
+OWN = ("torch.distributions.",)
 TELLS_NOTHING = int | float | str | tuple | None  # of what a distribution keeps: sizes, flags
 
 
-def tensors_of(distribution: Distribution) -> list[Tensor] | None:
-    """Find all that a distribution is computed from; None if it may use what it does not show."""
-    if not type(distribution).__module__.startswith("torch.distributions."):
+def tensors_of(distribution: Distribution, packages: tuple[str, ...] = OWN) -> list[Tensor] | None:
+    """Find all that a distribution is computed from; None if it may use what it does not show.
+
+    Args:
+        distribution: whose class keeps all that it uses as attributes, if it comes from one of the packages.
+        packages: with a dot at the end.
+    """
+    if not type(distribution).__module__.startswith(packages):
         return None
     tensors = []
     for part in vars(distribution).values():
         if isinstance(part, Tensor):
             tensors.append(part)
         elif isinstance(part, Distribution):
-            if (inner := tensors_of(part)) is None:
+            if (inner := tensors_of(part, packages)) is None:
                 return None
             tensors += inner
         elif not isinstance(part, TELLS_NOTHING):

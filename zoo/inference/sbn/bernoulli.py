@@ -14,18 +14,24 @@ class BernoulliLogProb(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, units: Tensor) -> Tensor:
-        """Sum the log-probabilities over the last dimension."""
+        """Sum the log-probabilities over the last dimension, with few new tensors: their memory is slow."""
         probability = logits.sigmoid()
-        ctx.save_for_backward(probability, units)
         # log(1 + exp(-|logit|)) = -log max(σ, 1 - σ), whose argument lies in [1/2, 1] and loses no digits.
-        likelier = torch.maximum(probability, 1 - probability)
-        return (logits * units - logits.clamp(min=0)).add_(likelier.log_()).sum(-1)
+        likelier = 1 - probability
+        torch.maximum(likelier, probability, out=likelier).log_()
+        white = torch.gt(logits, 0, out=torch.empty_like(probability))
+        units, _ = torch.broadcast_tensors(units, logits)
+        whole = logits.shape == units.shape
+        surplus = torch.sub(units, white, out=white if whole else None).mul_(logits)
+        ctx.save_for_backward(torch.sub(units, probability, out=probability if whole else None))
+        ctx.shape = logits.shape
+        return surplus.add_(likelier).sum(-1)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         """Give ``units - σ``; the units are samples or data, which no gradient reaches."""
-        probability, units = ctx.saved_tensors
-        return (units - probability).mul_(gradient.unsqueeze(-1)), None
+        (error,) = ctx.saved_tensors
+        return (error * gradient.unsqueeze(-1)).sum_to_size(ctx.shape), None
 
 
 def bernoulli_log_prob(logits: Float[Tensor, "... units"], units: Shaped[Tensor, "... units"]) -> Float[Tensor, "..."]:
@@ -41,5 +47,4 @@ def bernoulli_log_prob(logits: Float[Tensor, "... units"], units: Shaped[Tensor,
     """
     if logits.dtype in (torch.bfloat16, torch.float16):
         logits = logits.float()  # half precision cannot hold the sum
-    logits, units = torch.broadcast_tensors(logits, units)
     return BernoulliLogProb.apply(logits, units)

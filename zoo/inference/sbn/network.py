@@ -132,7 +132,7 @@ def threshold(noise: Sequence[Float[Tensor, "*dims _"]]) -> Draw:
         >>> threshold([torch.tensor([0.2, 0.7])])(0, torch.zeros(2))
         tensor([1., 0.])
     """
-    return lambda layer, logits: (noise[layer] < logits.detach().sigmoid()).to(logits.dtype)
+    return lambda layer, logits: torch.lt(noise[layer], logits.detach().sigmoid(), out=logits.new_empty(0))
 
 
 def signs(units: Float[Tensor, "*dims units"]) -> Float[Tensor, "*dims units"]:

@@ -1,0 +1,82 @@
+"""What a step of black-box variational inference costs: against Pyro's own, on one program."""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.infer import SVI, TraceGraph_ELBO
+from torch import nn
+from training import medians
+
+from zoo.inference.black_box import BlackBoxELBO
+from zoo.inference.sbn import SigmoidBeliefNetwork
+from zoo.training import keep_freed_memory
+
+PIXELS, UNITS, BATCH = 784, 200, 100
+BARS = {1: {"BlackBoxELBO": 1.5, "model=sbn": 3.0}, 10: {"BlackBoxELBO": 4.0, "model=sbn": 7.0}}
+
+
+class BeliefNetwork(nn.Module):
+    """A sigmoid belief network with one layer, as a program. The name keeps its parameters apart from another's."""
+
+    def __init__(self, name):
+        super().__init__()
+        self.name = name
+        self.recognise, self.generate = nn.Linear(PIXELS, UNITS), nn.Linear(UNITS, PIXELS)
+
+    def model(self, x):
+        pyro.module(f"{self.name} generates", self.generate)
+        prior = pyro.param(f"{self.name} prior", torch.zeros(UNITS))
+        with pyro.plate("data", len(x)):
+            h = pyro.sample("h", dist.Bernoulli(logits=prior.expand(len(x), UNITS)).to_event(1))
+            pyro.sample("x", dist.Bernoulli(logits=self.generate(h)).to_event(1), obs=x)
+
+    def guide(self, x):
+        pyro.module(f"{self.name} recognises", self.recognise)
+        with pyro.plate("data", len(x)):
+            pyro.sample("h", dist.Bernoulli(logits=self.recognise(x)).to_event(1))
+
+
+def svi_step(name, elbo, x):
+    """Make the call that takes a training step with Pyro's SVI."""
+    network = BeliefNetwork(name)
+    svi = SVI(network.model, network.guide, pyro.optim.Adam({"lr": 1e-3}), elbo)
+    return lambda: svi.step(x)
+
+
+def sbn_step(particles, x):
+    """Make the call that takes a training step of the same network without Pyro."""
+    baseline = "leave_one_out" if particles > 1 else "moving_average"
+    model = SigmoidBeliefNetwork((1, 28, 28), [UNITS], particles=particles, estimator={"baseline": baseline})
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3, fused=True)
+
+    def step():
+        optimizer.zero_grad()
+        objective = model.objective(x)
+        (objective.pathwise + objective.score).backward()
+        optimizer.step()
+
+    return step
+
+
+@pytest.mark.parametrize("particles", BARS)
+def test_a_step_is_faster_than_pyros(particles, monkeypatch):
+    # Lightning, once imported, lets torch look for a driver in every step of an optimiser; zoo.training does without.
+    monkeypatch.setenv("PYTORCH_NVML_BASED_CUDA_CHECK", "0")
+    keep_freed_memory()
+    torch.manual_seed(0)
+    x = (torch.rand(BATCH, PIXELS) < 0.13).float()
+    at_once = {"vectorize_particles": True} if particles > 1 else {}
+    calls = {
+        "TraceGraph_ELBO": svi_step("theirs", TraceGraph_ELBO(particles), x),
+        "BlackBoxELBO": svi_step("ours", BlackBoxELBO(particles, **at_once), x),
+        "model=sbn": sbn_step(particles, x),
+    }
+    if at_once:
+        vectorized = TraceGraph_ELBO(particles, max_plate_nesting=1, **at_once)
+        calls["TraceGraph_ELBO, vectorised"] = svi_step("theirs, vectorised", vectorized, x)
+    seconds = dict(zip(calls, medians(30, *calls.values()), strict=True))
+    for name, taken in seconds.items():
+        print(f"\n{particles} particles: {name} {1000 * taken:.1f} ms, {seconds['TraceGraph_ELBO'] / taken:.2f} times")
+    for name, bar in BARS[particles].items():
+        assert seconds["TraceGraph_ELBO"] / seconds[name] >= bar, name

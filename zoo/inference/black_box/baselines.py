@@ -1,0 +1,93 @@
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from zoo.gradients import BASELINES, Baseline, Learned, LeaveOneOut, MovingAverage, Sum, named_baseline
+from zoo.gradients.optimal_scaling import OptimalScaling
+
+BaselineLike = str | float | Baseline
+OPTIONS = ("use_decaying_avg_baseline", "baseline_beta", "nn_baseline", "nn_baseline_input")
+"""What ``infer={"baseline": {...}}`` of a site of the guide may hold, by the names that Pyro has for it."""
+
+
+def make_baseline(given: BaselineLike | None, particles: int, options: Mapping[str, Any] | None = None) -> Baseline:
+    """Make the baseline of a site.
+
+    Args:
+        given: a baseline, the name of one (``optimal`` or one of ``zoo.gradients.BASELINES``), or a number for a
+            constant. None for what the options say; without any, leave-one-out if there are particles to leave out,
+            else a moving average.
+        particles: how many there are.
+        options: what the site says in ``infer={"baseline": {...}}``.
+
+    Raises:
+        ValueError: there is no such baseline or option, a learned one has no network, or there are fewer particles than
+            it needs.
+
+    Example:
+        >>> make_baseline(None, particles=4), make_baseline("none", particles=4)
+        (LeaveOneOut(), Baseline())
+    """
+    options = options or {}
+    if unknown := set(options) - set(OPTIONS):
+        raise ValueError(f"infer['baseline'] has no option {sorted(unknown)[0]!r}; there are {', '.join(OPTIONS)}")
+    if given is None:
+        baseline = from_options(options) or (LeaveOneOut(0) if particles > 1 else MovingAverage())
+    elif isinstance(given, Baseline):
+        baseline = given
+    elif given == "optimal":
+        baseline = OptimalScaling()
+    else:
+        baseline = named(given, options)
+    check_particles(baseline, particles)
+    return baseline
+
+
+def named(name: str | float, options: Mapping[str, Any]) -> Baseline:
+    """Make a baseline from its name, with the network that the options hold."""
+    if not isinstance(name, str | float | int):
+        raise ValueError(f"a baseline must be a name, a number or a Baseline, got {type(name).__name__}")
+    try:
+        return named_baseline(str(name), net=lambda: network(options), sample_dim=0)
+    except ValueError as error:
+        if str(name) in BASELINES:
+            raise
+        raise ValueError(f"{error}, or 'optimal'") from None
+
+
+def network(options: Mapping[str, Any]) -> nn.Module:
+    """Find the network of a learned baseline."""
+    net = options.get("nn_baseline")
+    if not isinstance(net, nn.Module):
+        raise ValueError(
+            "a learned baseline needs its network: give baseline={'site': Learned(net)}, or say at the site "
+            "infer={'baseline': {'nn_baseline': net, 'nn_baseline_input': x}}"
+        )
+    return net
+
+
+def from_options(options: Mapping[str, Any]) -> Baseline | None:
+    """Make the baseline that a site asks for; None if it asks for none."""
+    parts: list[Baseline] = []
+    if options.get("use_decaying_avg_baseline"):
+        parts.append(MovingAverage(options.get("baseline_beta", 0.9)))
+    if "nn_baseline" in options:
+        parts.append(Learned(network(options)))
+    return parts[0] if len(parts) == 1 else Sum(*parts) if parts else None
+
+
+def check_particles(baseline: Baseline, particles: int) -> None:
+    """Raise an error if there are fewer particles than a baseline needs."""
+    for part in baseline.modules():
+        leaves_out = isinstance(part, LeaveOneOut) or (isinstance(part, OptimalScaling) and not part.separate_samples)
+        if leaves_out and particles < 2:
+            raise ValueError(
+                f"a {type(part).__name__} baseline compares particles, and needs at least 2: set num_particles=2 or "
+                f"more, got {particles}; or use baseline='moving_average'"
+            )
+
+
+def is_learned(baseline: nn.Module) -> bool:
+    """Tell whether a baseline has a network that looks at a context."""
+    return any(isinstance(part, Learned) for part in baseline.modules())

@@ -1,0 +1,91 @@
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from zoo.gradients.graphs.provenance import listed
+from zoo.inference.black_box.recording import Run, Site
+from zoo.inference.black_box.sentences import site_of, what_is_wrong, wrong_parameters
+
+
+def check_match(run: Run) -> None:
+    """Raise an error if a guide's sites are not those that its model needs.
+
+    Raises:
+        ValueError: a site is in one alone, or observed where it should not be.
+    """
+    for name, site in run.guide.items():
+        auxiliary = site.infer.get("is_auxiliary")
+        if site.observed and not auxiliary:
+            raise ValueError(f"the guide observes site {name!r}; only the model may, so leave obs= out of the guide")
+        if site.observed and site.density.score is not None:
+            raise ValueError(
+                f"the factor {name!r} of the guide has has_rsample=False; write it as a distribution instead"
+            )
+        if name in run.model and run.model[name].observed:
+            raise ValueError(f"the guide samples site {name!r}, which the model observes; take it out of the guide")
+        if name not in run.model and not auxiliary:
+            raise ValueError(
+                f"the guide samples site {name!r}, which the model has not; take it out, correct its name, or mark it "
+                "with infer={'is_auxiliary': True}"
+            )
+    missing = [name for name, site in run.model.items() if not site.observed and name not in run.guide]
+    if missing:
+        raise ValueError(
+            f"the model samples {listed(missing)}, which the guide does not; sample it in the guide, or observe it in "
+            "the model"
+        )
+
+
+def check_shapes(of_guide: Site, of_model: Site) -> None:
+    """Raise an error if guide and model do not agree on what a latent variable is.
+
+    Raises:
+        ValueError: its batch or its event has another shape, or the guide's values are not in the model's support.
+    """
+    pairs = (
+        ("an event", of_guide.distribution.event_shape, of_model.distribution.event_shape),
+        ("a batch", *(without_leading_ones(one.distribution.batch_shape) for one in (of_guide, of_model))),
+    )
+    for what, ours, theirs in pairs:
+        if ours != theirs:
+            raise ValueError(
+                f"{site_of(of_guide.name, of_guide.distribution)} has {what} of shape {tuple(ours)} in the guide and "
+                f"of {tuple(theirs)} in the model; use the same plates and the same to_event in both"
+            )
+    wrong = what_is_wrong(of_model.name, of_model.distribution, of_model.value, observed=False)
+    if wrong is not None:
+        raise ValueError(wrong)
+
+
+def without_leading_ones(shape: torch.Size) -> torch.Size:
+    """Shape without what broadcasting would add."""
+    return shape[next((i for i, size in enumerate(shape) if size > 1), len(shape)) :]
+
+
+def check_finite(elbo: float, runs: Sequence[Run], step: int) -> None:
+    """Raise an error if the ELBO is not finite.
+
+    Raises:
+        FloatingPointError: it is not. The sentence names the step and the first site that is to blame.
+    """
+    if math.isfinite(elbo):
+        return
+    for where, site in sites_of(runs):
+        if bool(torch.isfinite(site.density.log_prob).all()):
+            continue
+        reason = what_is_wrong(site.name, site.distribution, site.value, site.observed)
+        reason = reason or wrong_parameters(site.distribution)
+        raise FloatingPointError(
+            f"the ELBO is {elbo} at step {step}: the log-probability of {site_of(site.name, site.distribution)} in the "
+            f"{where} is not finite" + (f"; {reason}" if reason else "")
+        )
+    raise FloatingPointError(f"the ELBO is {elbo} at step {step}: the sum of its terms is too large")
+
+
+def sites_of(runs: Sequence[Run]) -> Iterator[tuple[str, Site]]:
+    """Go through all sites, in the order in which they were sampled."""
+    for run in runs:
+        for where, sites in (("guide", run.guide), ("model", run.model)):
+            for site in sites.values():
+                yield where, site

@@ -1,0 +1,159 @@
+import math
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any, Literal
+
+import torch
+from pyro.infer import ELBO
+from pyro.infer.enum import get_importance_trace
+from pyro.poutine import Trace
+from torch import Tensor, nn
+
+from zoo.gradients import Reinforce, RunningScale
+from zoo.gradients.estimators import LeaveOneOutBound
+from zoo.inference.black_box.baselines import BaselineLike
+from zoo.inference.black_box.checks import check_finite, check_match
+from zoo.inference.black_box.estimators import Estimators
+from zoo.inference.black_box.importance import importance_bound, importance_objective
+from zoo.inference.black_box.newcomers import Newcomers
+from zoo.inference.black_box.objective import Objective, elbo_objective, sums
+from zoo.inference.black_box.recording import Program, Run, Subsamples, nesting, record, record_at_once
+
+
+class BlackBoxELBO(ELBO, nn.Module):
+    """Black-box variational inference for any model and guide of Pyro; takes the place of ``pyro.infer.Trace_ELBO``.
+
+    Ranganath, Gerrish & Blei, "Black box variational inference", 2014. A site of the guide has a pathwise gradient if
+    its distribution has ``rsample``; the others go through ``zoo.gradients.Reinforce``, with those terms of the ELBO
+    alone that they influence, and a baseline. Who influences whom is followed through torch functions, Python control
+    flow and plates. Plates are taken at their word: elements of one must be independent given what is outside.
+
+    It is an ``nn.Module`` that keeps its baselines: ``elbo(model, guide)`` has their networks among its parameters, and
+    ``SVI`` finds and trains them. They learn in train mode, whenever a loss with a gradient is taken.
+
+    Args:
+        num_particles: samples of the guide in each estimate.
+        vectorize_particles: draw all of them in one run, in a plate around model and guide. Faster, for programs that
+            do not take different ways for different values.
+        baseline: ``"none"``, ``"moving_average"``, ``"leave_one_out"`` (of the particles), ``"learned"``, sums of these
+            (see ``zoo.gradients.BASELINES``), ``"optimal"`` (the paper's control variate: ``OptimalScaling`` has its
+            choices), a number, or a ``Baseline``, of which each site gets a copy. Or a dictionary of these by the names
+            of sites. None for what a site of the guide says in ``infer={"baseline": {...}}``, with the options of
+            ``pyro.infer.TraceGraph_ELBO``; else for leave-one-out from 2 particles on, and a moving average with 1.
+        scale: divide learning signals by their running standard deviation; each site gets a copy.
+        bound: ``"elbo"``, or ``"iwae"`` for the importance-weighted bound of the particles; with VIMCO's baseline.
+        max_plate_nesting: as in Pyro; found by a first run if particles are vectorised and it is not given.
+        retain_graph: keep the graph after ``loss_and_grads``.
+
+    Raises:
+        ValueError: an option makes no sense, or there are fewer particles than the baseline needs.
+
+    Example:
+        >>> import pyro
+        >>> import pyro.distributions as dist
+        >>> def model(x):
+        ...     with pyro.plate("data", len(x)):
+        ...         z = pyro.sample("z", dist.Bernoulli(0.5))
+        ...         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+        >>> def guide(x):
+        ...     with pyro.plate("data", len(x)):
+        ...         pyro.sample("z", dist.Bernoulli(logits=x * pyro.param("slope", torch.tensor(0.0))))
+        >>> svi = pyro.infer.SVI(model, guide, pyro.optim.Adam({"lr": 0.1}), BlackBoxELBO(num_particles=2))
+        >>> svi.step(torch.ones(10)) > 0
+        True
+    """
+
+    def __init__(
+        self,
+        num_particles: int = 1,
+        vectorize_particles: bool = False,
+        baseline: BaselineLike | Mapping[str, BaselineLike] | None = None,
+        scale: RunningScale | None = None,
+        bound: Literal["elbo", "iwae"] = "elbo",
+        max_plate_nesting: float = math.inf,
+        retain_graph: bool | None = None,
+    ):
+        nn.Module.__init__(self)
+        check_options(num_particles, baseline, bound)
+        ELBO.__init__(self, num_particles, max_plate_nesting, retain_graph=retain_graph)
+        self.vectorize_particles = vectorize_particles  # late, as Pyro would count the particles' plate as nested
+        self.estimators = Estimators(baseline, scale, num_particles)
+        self.multi_sample = (
+            Reinforce(LeaveOneOutBound(dim=0), deepcopy(scale), maximize=True) if bound == "iwae" else None
+        )
+        self.newcomers = Newcomers()
+        self.steps = 0
+
+    def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
+        """Estimate the negative bound, and learn nothing from it."""
+        with torch.no_grad():
+            runs = self._runs(model, guide, args, kwargs, self.num_particles)
+            if self.multi_sample is None:
+                log_p, log_q, _ = sums(runs, first=None)
+                bound = (log_p - log_q) / self.num_particles
+            else:
+                bound = importance_bound(runs, self._at_once(self.num_particles)).sum()
+        check_finite(bound.item(), runs, self.steps)
+        return -bound.item()
+
+    def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
+        """Estimate the negative bound, with our gradient."""
+        objective = self._step(model, guide, args, kwargs)
+        return objective.loss - objective.loss.detach() - objective.bound
+
+    def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
+        """Estimate the negative bound, and add our gradient to that of the parameters."""
+        objective = self._step(model, guide, args, kwargs)
+        self.estimators.announce_parameters()
+        if objective.loss.requires_grad:
+            objective.loss.backward(retain_graph=self.retain_graph)
+        return -objective.bound.item()
+
+    def _step(self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Objective:
+        """Estimate the bound and its gradient, and let the baselines learn."""
+        self.steps += 1
+        particles = self.num_particles + self.estimators.separate_samples
+        runs, at_once = self._runs(model, guide, args, kwargs, particles), self._at_once(particles)
+        if self.multi_sample is None:
+            objective = elbo_objective(runs, self.estimators, self.num_particles, at_once)
+        else:
+            objective = importance_objective(runs, self.multi_sample, at_once)
+        check_finite(objective.bound.item(), runs, self.steps)
+        return objective
+
+    def _runs(
+        self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any], particles: int
+    ) -> list[Run]:
+        """Run guide and model for each particle, or once for all; see that they fit each other."""
+        drawn: Subsamples = {}
+        if self._at_once(particles):
+            if self.max_plate_nesting == math.inf:
+                with torch.no_grad():
+                    self.max_plate_nesting = nesting(record(model, guide, args, kwargs, {}))
+            runs = [record_at_once(particles, int(self.max_plate_nesting) + 1, model, guide, args, kwargs, drawn)]
+        else:
+            runs = [record(model, guide, args, kwargs, drawn) for _ in range(particles)]
+        for run in runs:
+            check_match(run)
+            self.newcomers.greet(run)
+        return runs
+
+    def _at_once(self, particles: int) -> bool:
+        return self.vectorize_particles and particles > 1
+
+    def _get_trace(self, model: Program, guide: Program, args: Any, kwargs: Any) -> tuple[Trace, Trace]:
+        return get_importance_trace("flat", self.max_plate_nesting, model, guide, args, kwargs)
+
+
+def check_options(
+    particles: int, baseline: BaselineLike | Mapping[str, BaselineLike] | None, bound: Literal["elbo", "iwae"]
+) -> None:
+    """Raise an error if options make no sense."""
+    if particles < 1:
+        raise ValueError(f"num_particles must be at least 1, got {particles}")
+    if bound not in ("elbo", "iwae"):
+        raise ValueError(f"bound must be 'elbo' or 'iwae', got {bound!r}")
+    if bound == "iwae" and particles < 2:
+        raise ValueError("bound='iwae' is the ELBO with one particle; set num_particles=2 or more, or use bound='elbo'")
+    if bound == "iwae" and baseline is not None:
+        raise ValueError("bound='iwae' has a baseline of its own, the bound without each particle; leave baseline= out")

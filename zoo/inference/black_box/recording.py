@@ -1,0 +1,229 @@
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import pyro
+import torch
+from pyro.distributions.util import scale_and_mask
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.subsample_messenger import _Subsample
+from torch import Tensor
+from torch.distributions import Distribution
+
+from zoo.gradients.graphs.program import uncompiled
+from zoo.gradients.graphs.provenance import NOTHING, Names, Provenance, listed
+from zoo.inference.black_box.densities import Density, draw_value, guide_density, log_density, tensors_shown
+from zoo.inference.black_box.influence import Node, Plate, Plates, Reach, reaches
+from zoo.inference.black_box.sentences import site_of, steered_together, what_is_wrong
+
+PARTICLES = "num_particles_vectorized"
+"""Name of the plate of the particles, where they are vectorised."""
+
+Program = Callable[..., Any]
+Subsamples = dict[str, tuple[int, Tensor]]
+"""Of plates, by name: how many elements there are in all, and the indices of those drawn."""
+
+
+class Site(NamedTuple):
+    """One ``pyro.sample`` statement of one run."""
+
+    name: str
+    distribution: Distribution
+    value: Tensor
+    density: Density
+    """Scaled and masked, but for the score."""
+    plates: Plates
+    parents: Names
+    """Sites of the guide that the log-probability was computed from, or that steered the program here."""
+    steered_by: Names
+    """Those whose values became Python objects before."""
+    observed: bool
+    scale: float | Tensor
+    infer: Mapping[str, Any]
+
+    @property
+    def node(self) -> Node:
+        """What matters of it for who influences it."""
+        return Node(self.name, self.plates, self.parents, self.steered_by)
+
+
+class Run(NamedTuple):
+    """One run of a guide, and of the model on the values that the guide drew."""
+
+    guide: Mapping[str, Site]
+    model: Mapping[str, Site]
+    steered_by: Names
+    """Sites of the guide whose values steered the program."""
+
+    def reaches(self) -> tuple[tuple[Reach, ...], tuple[Reach, ...]]:
+        """Who influences each site of the guide, and each of the model."""
+        return reaches(tuple(s.node for s in self.guide.values()), tuple(s.node for s in self.model.values()))
+
+
+def record(model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any], drawn: Subsamples) -> Run:
+    """Run a guide and its model, and note every sample statement and what it was computed from.
+
+    Args:
+        model: runs on the values that the guide draws.
+        guide: draws.
+        args: of both.
+        kwargs: of both.
+        drawn: subsamples that plates drew before and are to use again; those that they draw now are added.
+
+    Raises:
+        ValueError: a name is used twice, or a log-probability cannot be computed.
+    """
+    provenance = Provenance()
+    with torch.inference_mode(False), uncompiled(), provenance:
+        with Recorder(provenance, drawn) as of_guide:
+            guide(*args, **kwargs)
+        with Recorder(provenance, drawn, of_guide.sites) as of_model:
+            model(*args, **kwargs)
+    return Run(of_guide.sites, of_model.sites, provenance.escaped)
+
+
+def record_at_once(
+    particles: int,
+    dim: int,
+    model: Program,
+    guide: Program,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    drawn: Subsamples,
+) -> Run:
+    """Run a guide and its model once for all particles, in a plate around both.
+
+    Args:
+        particles: how many there are.
+        dim: of the plate, counted from the right.
+        model: see ``record``, as for the rest.
+        guide: draws.
+        args: of both.
+        kwargs: of both.
+        drawn: subsamples.
+
+    Raises:
+        ValueError: as ``record``; or values steer the program, and particles would have to go different ways.
+    """
+    try:
+        run = record(
+            pyro.plate(PARTICLES, particles, dim=-dim)(model),
+            pyro.plate(PARTICLES, particles, dim=-dim)(guide),
+            *(args, kwargs, drawn),
+        )
+    except RuntimeError as error:  # torch does not turn several values into one number or one bool
+        if "Tensor with more than one value" in str(error) or "cannot be converted to Scalar" in str(error):
+            raise ValueError(steered_together("values")) from error
+        raise
+    if run.steered_by:
+        raise ValueError(steered_together(f"the values of {listed(run.steered_by)}"))
+    return run
+
+
+def nesting(run: Run) -> int:
+    """Tell how many dimensions the plates of a run take."""
+    plates = {plate for sites in (run.guide, run.model) for site in sites.values() for plate in site.plates}
+    return max((-plate.dim for plate in plates), default=0)
+
+
+class Recorder(Messenger):
+    """Notes the sample statements of a program while it is entered.
+
+    Args:
+        provenance: is entered too.
+        drawn: subsamples of the plates.
+        given: what the guide sampled, if the program is the model.
+    """
+
+    def __init__(self, provenance: Provenance, drawn: Subsamples, given: Mapping[str, Site] | None = None):
+        super().__init__()
+        self.provenance = provenance
+        self.drawn = drawn
+        self.given = given
+        self.sites: dict[str, Site] = {}
+
+    def _pyro_sample(self, message: dict[str, Any]) -> None:
+        if message["done"] or message["value"] is not None:
+            return
+        name, distribution = message["name"], message["fn"]
+        if isinstance(distribution, _Subsample):
+            message["value"] = self._subsample(name, distribution)
+        elif self.given is not None and name in self.given:
+            message["value"] = self.given[name].value
+        else:
+            message["value"] = self._draw(name, distribution)
+        message["done"] = True
+
+    def _pyro_post_sample(self, message: dict[str, Any]) -> None:
+        name, infer, distribution = message["name"], message["infer"], message["fn"]
+        if isinstance(distribution, _Subsample):
+            self.drawn[name] = distribution.size, message["value"]
+        elif not infer.get("_do_not_trace") and not infer.get("_deterministic"):
+            if name in self.sites:
+                raise ValueError(f"site {name!r} is sampled twice; each pyro.sample needs a name of its own")
+            self.sites[name] = self._site(name, distribution, message)
+
+    def _subsample(self, name: str, distribution: _Subsample) -> Tensor:
+        """Draw a plate's subsample once: guide, model and all particles are to see the same."""
+        size, known = self.drawn.get(name, (None, None))
+        wanted = distribution.size if distribution.subsample_size is None else distribution.subsample_size
+        return draw(name, distribution) if known is None or (size, len(known)) != (distribution.size, wanted) else known
+
+    def _draw(self, name: str, distribution: Distribution) -> Tensor:
+        """Draw a value; what the sampler itself looks at steers that value alone."""
+        escaped = self.provenance.escaped
+        with self._followed_as_one(distribution):
+            value = draw(name, distribution)
+        self.provenance.escaped = escaped
+        return value
+
+    @contextmanager
+    def _followed_as_one(self, distribution: Distribution) -> Iterator[Names]:
+        """Pause the provenance if it is known what a distribution is computed from; give the names of that."""
+        shown = tensors_shown(distribution)
+        if shown is None:
+            yield NOTHING
+            return
+        names, seen = self.provenance.of(shown), {id(tensor) for tensor in shown}
+        with self.provenance.paused():
+            yield names
+        for tensor in tensors_shown(distribution) or ():
+            if names and id(tensor) not in seen:  # computed now, and kept by the distribution for others to use
+                self.provenance.mark(tensor, names)
+
+    def _site(self, name: str, distribution: Distribution, message: dict[str, Any]) -> Site:
+        value, scale, mask, observed = (message[key] for key in ("value", "scale", "mask", "is_observed"))
+        steered_by = self.provenance.escaped
+        with self._followed_as_one(distribution) as names:
+            try:
+                if self.given is None:
+                    density = guide_density(distribution, value)
+                else:
+                    density = Density(log_density(distribution, value))
+            except ValueError as error:
+                wrong = what_is_wrong(name, distribution, value, observed)
+                raise ValueError(wrong or f"{site_of(name, distribution)} has no log-probability: {error}") from error
+        parents = names | self.provenance.of([density.log_prob, value, scale, mask]) | steered_by
+        with self.provenance.paused():
+            density = weighed(density, scale, mask)
+        if self.given is None and not observed:
+            self.provenance.mark(value, {name})
+            parents |= {name}
+        plates = frozenset(Plate(f.name, f.dim, int(f.size)) for f in message["cond_indep_stack"] if f.vectorized)
+        infer = message["infer"]
+        return Site(name, distribution, value, density, plates, parents, steered_by, observed, scale, infer)
+
+
+def weighed(density: Density, scale: float | Tensor, mask: bool | Tensor | None) -> Density:
+    """Scale and mask the parts that the ELBO adds up. The score stays as it is."""
+    if mask is None and not isinstance(scale, Tensor) and scale == 1:
+        return density
+    log_prob, score, entropy = density
+    return Density(
+        scale_and_mask(log_prob, scale, mask), score, None if entropy is None else scale_and_mask(entropy, scale, mask)
+    )
+
+
+def draw(name: str, distribution: Distribution | _Subsample) -> Tensor:
+    """Draw a value. All that is random enters here."""
+    return draw_value(distribution)  # type: ignore[arg-type]  # a plate's is of Pyro's own kind
