@@ -5,10 +5,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from zoo.gradients import (
     Baseline,
     Constant,
+    Learned,
     LeaveOneOut,
     MovingAverage,
     Reinforce,
@@ -134,6 +136,14 @@ class TestReinforce:
         estimator = Reinforce(MovingAverage(), RunningScale(floor=100.0))
         estimator(LOG_PROB, SIGNAL)
         assert estimator(LOG_PROB, SIGNAL).baseline[0, 0] == pytest.approx(SIGNAL.mean().item())
+
+    def test_divides_a_learned_baselines_loss_by_the_scale(self):
+        net = nn.Linear(1, 1)
+        plain, scaled = Reinforce(Learned(net)), Reinforce(Learned(net), RunningScale(floor=4.0))
+        context = torch.ones(2, 3, 1)
+        expected, found = (each(LOG_PROB, SIGNAL, context).baseline_loss for each in (plain, scaled))
+        assert found > 0
+        torch.testing.assert_close(found, expected / 4)
 
     @pytest.mark.parametrize("part", ["all", "scale"])
     def test_in_eval_mode_keeps_the_scale(self, part):

@@ -53,7 +53,7 @@ class ReinforceOutput(NamedTuple):
     loss: Float[Tensor, "*dims"]
     """Elementwise; the gradient of its sum is the estimate."""
     baseline_loss: Float[Tensor, ""]
-    """Mean over the valid elements; reaches the baseline's own parameters only."""
+    """Mean over the valid elements, divided by the scale; reaches the baseline's own parameters only."""
     advantage: Float[Tensor, "*dims"]
     """``(signal - baseline) / scale``, detached."""
     baseline: Float[Tensor, "*dims"]
@@ -71,7 +71,8 @@ class Reinforce(nn.Module):
 
     Args:
         baseline: how to guess the signal; None for no baseline.
-        scale: divide the advantage by its running standard deviation; None to leave it as it is.
+        scale: divide the advantage and the baseline's loss by the advantage's running standard deviation, as Mnih &
+            Gregor, "Neural variational inference and learning in belief networks", 2014, do; None for neither.
         maximize: the signal is a reward to maximise, not a cost to minimise; as in ``torch.optim``.
 
     Example:
@@ -118,7 +119,7 @@ class Reinforce(nn.Module):
         advantage = hide(signal - baseline, mask)
         if self.scale is not None:
             unscaled, scale = advantage, self.scale.value.to(advantage.dtype)
-            loss, advantage = loss / scale, unscaled / scale
+            loss, baseline_loss, advantage = loss / scale, baseline_loss / scale, unscaled / scale
             if self.scale.training:
                 self.scale.update(unscaled, mask)
         return ReinforceOutput(-loss if self.maximize else loss, baseline_loss, advantage, baseline)

@@ -129,18 +129,19 @@ class TestOptimizer:
         assert {id(weight) for weight in trained} == {id(weight) for weight in model.parameters()}
         assert len(trained) == len(list(model.parameters()))
 
-    def test_the_inference_network_may_learn_more_slowly(self, make_model, configured):
-        model = make_model("learned", lr=0.1, inference_lr=0.02)
-        slow = [
-            id(weight)
-            for group in configured(model).param_groups
-            if group["initial_lr"] == 0.02
-            for weight in group["params"]
-        ]
-        assert set(slow) == {id(weight) for weight in (*model.network.up.parameters(), *model.reinforce.parameters())}
+    @pytest.mark.parametrize(("rates", "baseline_lr"), [({}, 0.02), ({"baseline_lr": 1e-3}, 1e-3)])
+    def test_the_inference_network_and_the_baselines_may_learn_more_slowly(
+        self, make_model, configured, rates, baseline_lr
+    ):
+        model = make_model("learned", lr=0.1, inference_lr=0.02, **rates)
+        rate_of = {
+            id(weight): group["initial_lr"] for group in configured(model).param_groups for weight in group["params"]
+        }
+        parts = (model.network.down, 0.1), (model.network.up, 0.02), (model.reinforce, baseline_lr)
+        assert all(rate_of[id(weight)] == rate for part, rate in parts for weight in part.parameters())
 
     def test_the_rates_fall_to_zero(self, make_model, configured):
-        assert [group["lr"] for group in configured(make_model()).param_groups] == pytest.approx([0] * 3, abs=1e-12)
+        assert [group["lr"] for group in configured(make_model()).param_groups] == pytest.approx([0] * 4, abs=1e-12)
 
     def test_the_inference_network_s_matrices_alone_decay(self, make_model, configured):
         model = make_model("learned", weight_decay=0.3)

@@ -41,7 +41,8 @@ class SigmoidBeliefNetwork(pl.LightningModule):
             bound has no such terms.
         optimizer: ``adam``, or the paper's ``sgd``.
         lr: learning rate at the start; falls to 0 as a cosine.
-        inference_lr: that of the inference network and the baselines; None for the same. The paper's is a fifth of it.
+        inference_lr: that of the inference network; None for the same. The paper's is a fifth of it.
+        baseline_lr: that of the baselines; None for that of the inference network. Gradient descent needs a small one.
         weight_decay: of the inference network's matrices, decoupled from the gradient's size if the optimizer is Adam.
             Without it their weights grow large at pixels that are seldom white, and a few new pictures cost dearly.
         estimator: ``baseline``, ``decay`` and ``scale`` of ``Reinforce``, for each layer. Beside the names of
@@ -68,6 +69,7 @@ class SigmoidBeliefNetwork(pl.LightningModule):
         optimizer: str = "adam",
         lr: float = 3e-3,
         inference_lr: float | None = None,
+        baseline_lr: float | None = None,
         weight_decay: float = 0.05,
         estimator: Mapping[str, Any] | None = None,
     ):
@@ -157,12 +159,15 @@ class SigmoidBeliefNetwork(pl.LightningModule):
         """Adam or plain gradient descent, with learning rates that fall to 0 as a cosine over the whole run."""
         lr, inference_lr = self.hparams["lr"], self.hparams["inference_lr"]
         inference_lr = lr if inference_lr is None else inference_lr
+        baseline_lr = self.hparams["baseline_lr"]
+        baseline_lr = inference_lr if baseline_lr is None else baseline_lr
         matrices = [weight for weight in self.network.up.parameters() if weight.ndim == 2]
         biases = [weight for weight in self.network.up.parameters() if weight.ndim == 1]
         groups: list[dict[str, Any]] = [
             {"params": [*self.network.down.parameters(), self.network.prior_logits], "lr": lr, "weight_decay": 0.0},
-            {"params": [*biases, *self.reinforce.parameters()], "lr": inference_lr, "weight_decay": 0.0},
+            {"params": biases, "lr": inference_lr, "weight_decay": 0.0},
             {"params": matrices, "lr": inference_lr, "weight_decay": self.hparams["weight_decay"]},
+            {"params": self.reinforce.parameters(), "lr": baseline_lr, "weight_decay": 0.0},
         ]
         optimizer: torch.optim.Optimizer
         if self.hparams["optimizer"] == "sgd":
