@@ -17,7 +17,7 @@ def main() -> None:
         checkpoint = Path(asked.checkpoint).absolute()
         in_run = checkpoint.parent.name == "checkpoints"
         folder = checkpoint.parents[1] if in_run else checkpoint.with_suffix("")
-        outcome = evaluate(checkpoint, folder, film=asked.render is not None)
+        outcome = evaluate(checkpoint, folder, film=asked.render is not None, trust=asked.trust)
         print(outcome.summary)
         left = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_file()))
         print(f"all is in {relative(folder)}/: {left}")

@@ -18,6 +18,8 @@ from zoo.control.policy_gradient_experiment import PolicyGradientExperiment
 from zoo.control.q_learning import QLearning
 from zoo.control.q_learning_experiment import DeepQLearningExperiment, TabularQLearningExperiment
 from zoo.data import load_binarized_mnist, load_idx, load_image_folder, load_mnist, load_mnist_5k
+from zoo.inference.experiment import ProgramExperiment
+from zoo.inference.program_inference import ProgramInference
 from zoo.inference.sbn import SigmoidBeliefNetwork
 from zoo.inference.sbn.experiment import BeliefNetworkExperiment
 
@@ -28,6 +30,7 @@ MODELS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "q_learning": (TabularQLearningExperiment, QLearning),
     "dqn": (DeepQLearningExperiment, QLearning),
     "sbn": (BeliefNetworkExperiment, SigmoidBeliefNetwork),
+    "bbvi": (ProgramExperiment, ProgramInference),
 }
 DATA: dict[str, Callable[..., Any]] = {
     "mnist": load_mnist,
@@ -37,7 +40,7 @@ DATA: dict[str, Callable[..., Any]] = {
     "image_folder": load_image_folder,
 }
 HANDED_IN = {  # known from other groups or from what they build, not options
-    *("data", "env", "estimator", "batch_size", "seed"),
+    *("data", "env", "program", "trust", "estimator", "batch_size", "seed"),
     *("image_shape", "classes", "background"),
     *("observation", "observation_shape", "actions", "solved_at"),
 }
@@ -79,6 +82,8 @@ class TrainConfig:
     model: Any = None
     data: Any = None
     env: str | None = None
+    program: str | None = None
+    trust: bool = False
     estimator: EstimatorConfig | None = field(default_factory=EstimatorConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
@@ -86,7 +91,7 @@ class TrainConfig:
     resume: str | None = None
 
 
-PARTS = {part.name for part in fields(TrainConfig)} - {"env"}  # which runs from before there were environments lack
+PARTS = {part.name for part in fields(TrainConfig)} - {"env", "program", "trust"}  # which older runs lack
 
 
 @dataclass
@@ -95,6 +100,7 @@ class EvaluateConfig:
 
     checkpoint: str = MISSING
     render: str | None = None
+    trust: bool = False
 
 
 @dataclass

@@ -65,19 +65,20 @@ def train(config: Mapping[str, Any], folder: Path, command: str) -> Outcome:
     return Outcome(figures, experiment.describe(figures), checkpoint)
 
 
-def evaluate(checkpoint: Path, folder: Path, film: bool = False) -> Outcome:
+def evaluate(checkpoint: Path, folder: Path, film: bool = False, trust: bool = False) -> Outcome:
     """Measure a checkpoint on the test set of the data it was trained on, and draw its mistakes.
 
     Args:
         checkpoint: of a run.
         folder: where ``evaluation.json`` and the pictures go.
         film: also film an episode, as ``episode.gif``.
+        trust: the code of a program of one's own may be run; that it could be when it was trained is not enough.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged or no checkpoint of this project; or an episode cannot be filmed.
     """
-    experiment = make_experiment(read_checkpoint(checkpoint)["config"])
+    experiment = make_experiment({**read_checkpoint(checkpoint)["config"], "trust": trust})
     if film and not hasattr(experiment, "film"):
         raise ValueError("this model plays no episodes: leave render away")
     folder.mkdir(parents=True, exist_ok=True)
@@ -92,15 +93,16 @@ def make_experiment(config: Mapping[str, Any]) -> Any:
     """Build what a model learns from, and the model for it.
 
     Raises:
-        ValueError: the configuration is wrong, or names data, an environment or an estimator that the model has no use
-            for.
+        ValueError: the configuration is wrong, or names data, an environment, a program or an estimator that the model has no
+            use for.
     """
     wanted = taken(config["model"])
-    for name in ("data", "env", "estimator"):
+    for name in ("data", "env", "program", "estimator"):
         if name not in wanted and config.get(name) is not None:
             raise ValueError(f"this model has no use for {name}: leave {name}=... away")
     given = {
-        **{name: config.get(name) for name in ("env", "estimator", "seed")},
+        **{name: config.get(name) for name in ("env", "program", "estimator", "seed")},
+        "trust": config.get("trust", False),
         "batch_size": config["trainer"]["batch_size"],
         "data": build(config["data"]) if "data" in wanted else None,
     }

@@ -71,8 +71,13 @@ def read_checkpoint(path: str | Path, model: str | None = None) -> dict[str, Any
     return checkpoint
 
 
-def load_module(kind: type[Module], path: str | Path) -> Module:
+def load_module(kind: type[Module], path: str | Path, **given: Any) -> Module:
     """Read a trained module from a checkpoint, ready to be called.
+
+    Args:
+        kind: of the module.
+        path: of the checkpoint.
+        given: options that take the place of the checkpoint's.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -84,7 +89,7 @@ def load_module(kind: type[Module], path: str | Path) -> Module:
     if differing := options.keys() ^ inspect.signature(kind).parameters.keys():
         raise ValueError(f"{path} is of another version of {kind.__name__}: options {', '.join(sorted(differing))}")
     try:
-        module = kind(**options)
+        module = kind(**{**options, **given})
         module.load_state_dict(checkpoint["state_dict"])
     except RuntimeError as error:
         raise ValueError(f"{path} is of another version of {kind.__name__}, with other layers") from error

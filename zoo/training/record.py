@@ -27,15 +27,15 @@ PACKAGES = (
 def config_hash(config: Mapping[str, Any]) -> str:
     """Fingerprint of all that decides a run's result: the same hash, the same run.
 
-    Where a run is logged, and from where it is resumed, does not count, nor does an environment if there is none.
+    Where a run is logged, from where it is resumed and whether its program is trusted does not count, nor does an
+    environment or a program if there is none.
 
     Example:
         >>> config_hash({"seed": 1, "logger": "csv"}) == config_hash({"logger": "wandb", "seed": 1})
         True
     """
-    deciding = {key: value for key, value in config.items() if key not in ("logger", "resume")}
-    if deciding.get("env") is None:
-        deciding.pop("env", None)
+    deciding = {key: value for key, value in config.items() if key not in ("logger", "resume", "trust")}
+    deciding = {key: value for key, value in deciding.items() if key not in ("env", "program") or value is not None}
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:12]
 
 
