@@ -3,6 +3,7 @@ from typing import NamedTuple
 import torch
 from pyro.distributions import Bernoulli, Independent, MaskedDistribution
 from pyro.distributions.util import is_identically_zero
+from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -27,7 +28,7 @@ def tensors_shown(distribution: Distribution) -> list[Tensor] | None:
     return tensors_of(distribution, PACKAGES)
 
 
-def draw_value(distribution: Distribution) -> Tensor:
+def draw_value(distribution: Distribution | _Subsample) -> Tensor:
     """Draw a value, with its gradient if it can have one; vectors of bits several times faster than torch does."""
     bits = logits_of_bits(distribution)
     if bits is None:
@@ -54,7 +55,7 @@ def log_density(distribution: Distribution, value: Tensor, drawn: bool = False) 
     return bernoulli_log_prob(logits, value.to(logits.dtype))
 
 
-def logits_of_bits(distribution: Distribution) -> tuple[Tensor, Bernoulli] | None:
+def logits_of_bits(distribution: Distribution | _Subsample) -> tuple[Tensor, Bernoulli] | None:
     """Find the logits of vectors of independent bits; None of others, and where probabilities were given."""
     if type(distribution) is not Independent or distribution.reinterpreted_batch_ndims != 1:
         return None
@@ -88,6 +89,6 @@ def without_masks(distribution: Distribution) -> Distribution:
     return distribution
 
 
-def none_if_zero(part: Tensor | float) -> Tensor | None:
+def none_if_zero(part: Tensor | float | int) -> Tensor | None:
     """Give None for the number 0."""
     return None if is_identically_zero(part) else torch.as_tensor(part)

@@ -226,4 +226,4 @@ def weighed(density: Density, scale: float | Tensor, mask: bool | Tensor | None)
 
 def draw(name: str, distribution: Distribution | _Subsample) -> Tensor:
     """Draw a value. All that is random enters here."""
-    return draw_value(distribution)  # type: ignore[arg-type]  # a plate's is of Pyro's own kind
+    return draw_value(distribution)

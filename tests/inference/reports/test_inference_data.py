@@ -1,0 +1,77 @@
+import math
+import sys
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+from zoo.inference.reports import draw, elbo_estimate, tail_index, to_inference_data
+from zoo.inference.reports.inference_data import attributes_of, groups_of
+
+
+@pytest.fixture
+def draws(normals):
+    return draw(normals.model, normals.guide, draws=500, log_likelihood=True)
+
+
+def test_groups_have_one_chain_and_data_none(draws, normals):
+    groups = groups_of(draws)
+    assert {name: {each: x.shape for each, x in group.items()} for name, group in groups.items()} == {
+        "posterior": {"z": (1, 500)},
+        "sample_stats": {"lp": (1, 500), "lq": (1, 500)},
+        "log_likelihood": {"x": (1, 500, 4)},
+        "observed_data": {"x": (4,)},
+    }
+    np.testing.assert_array_equal(groups["posterior"]["z"][0], draws.sites["z"].numpy())
+    np.testing.assert_array_equal(groups["observed_data"]["x"], normals.x.numpy())
+    np.testing.assert_array_equal(groups["sample_stats"]["lp"] - groups["sample_stats"]["lq"], [draws.log_weights])
+
+
+def test_a_group_without_content_is_not_there(normals):
+    assert "log_likelihood" not in groups_of(draw(normals.model, normals.guide, draws=5))
+
+
+def test_attributes_say_what_is_known_of_the_guide(draws):
+    found = attributes_of(draws, "BBVI")
+    estimate = elbo_estimate(draws)
+    assert found["method"] == "BBVI"
+    assert (found["elbo"], found["elbo_se"]) == (estimate.value, estimate.standard_error)
+    assert found["khat"] == tail_index(draws.log_weights).value
+    assert math.isnan(attributes_of(draws._replace(subsampled=True), "BBVI")["khat"])
+
+
+class TestWithArviz:
+    def test_arviz_has_the_draws_the_densities_and_the_attributes(self, draws):
+        arviz = pytest.importorskip("arviz")
+        data = to_inference_data(draws)
+        assert data.posterior["z"].dims == ("chain", "draw")
+        np.testing.assert_array_equal(data.posterior["z"].values[0], draws.sites["z"].numpy())
+        np.testing.assert_array_equal(data.sample_stats["lq"].values[0], draws.log_q.numpy())
+        assert data.observed_data["x"].shape == (4,)
+        assert data.log_likelihood["x"].shape == (1, 500, 4)
+        assert data.posterior.attrs["method"] == data.attrs["method"] == "black-box variational inference"
+        assert data.posterior.attrs["khat"] == pytest.approx(tail_index(draws.log_weights).value)
+        assert arviz.summary(data, kind="stats")["mean"]["z"] == pytest.approx(0.2, abs=0.15)
+
+    def test_it_can_be_saved(self, draws, tmp_path):
+        arviz = pytest.importorskip("arviz")
+        to_inference_data(draws).to_netcdf(str(tmp_path / "fit.nc"))
+        again = arviz.from_netcdf(str(tmp_path / "fit.nc"))
+        np.testing.assert_array_equal(again.posterior["z"].values[0], draws.sites["z"].numpy())
+
+    def test_a_site_called_like_a_dimension_of_its_own_keeps_its_shape(self):
+        pytest.importorskip("arviz")
+
+        def model():
+            with pyro.plate("units", 3):
+                pyro.sample("unit", dist.Normal(torch.zeros(3), 1.0))
+
+        assert to_inference_data(draw(model, model, draws=4)).posterior["unit"].shape == (1, 4, 3)
+
+
+def test_without_arviz_a_sentence_says_what_to_install(draws, monkeypatch):
+    monkeypatch.setitem(sys.modules, "arviz", None)
+    with pytest.raises(ImportError, match=r"^to_inference_data needs ArviZ, which is not installed: pip install"):
+        to_inference_data(draws)

@@ -1,0 +1,44 @@
+"""What to make of a fitted guide: how good its bound is, whether to trust it, when to stop, and what made it noisy."""
+
+from zoo.inference.reports.draws import Draws, draw
+from zoo.inference.reports.evidence import ElboEstimate, elbo_estimate
+from zoo.inference.reports.figures import elbo_figure, pareto_k_figure, posterior_figure
+from zoo.inference.reports.inference_data import to_inference_data
+from zoo.inference.reports.psis import ParetoK, pareto_k, tail_index
+from zoo.inference.reports.stopping import IterateAverage, StoppingRule, Verdict, average, settled_window, split_r_hat
+from zoo.inference.reports.variance import (
+    BASIC,
+    CONTROL_VARIATE,
+    RAO_BLACKWELL,
+    usual_estimators,
+    variance_report,
+)
+from zoo.inference.reports.variance_table import ALL, VarianceReport, VarianceRow
+
+__all__ = [
+    "ALL",
+    "BASIC",
+    "CONTROL_VARIATE",
+    "RAO_BLACKWELL",
+    "Draws",
+    "ElboEstimate",
+    "IterateAverage",
+    "ParetoK",
+    "StoppingRule",
+    "VarianceReport",
+    "VarianceRow",
+    "Verdict",
+    "average",
+    "draw",
+    "elbo_estimate",
+    "elbo_figure",
+    "pareto_k",
+    "pareto_k_figure",
+    "posterior_figure",
+    "settled_window",
+    "split_r_hat",
+    "tail_index",
+    "to_inference_data",
+    "usual_estimators",
+    "variance_report",
+]

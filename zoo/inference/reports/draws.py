@@ -1,0 +1,188 @@
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float64
+from pyro import poutine
+from torch import Tensor
+
+from zoo.inference.black_box.checks import check_match
+from zoo.inference.black_box.influence import NO_PLATES, Plates
+from zoo.inference.black_box.recording import PARTICLES, Run, Site, Subsamples, nesting, record, record_at_once
+from zoo.inference.black_box.signals import sum_outside
+
+logger = logging.getLogger(__name__)
+
+Program = Callable[..., Any]
+TOLERANCE = 1e-4  # between log-densities of one draw, alone and among others, per nat
+
+
+class Draws(NamedTuple):
+    """Fresh draws of a guide, and what guide and model say of each."""
+
+    sites: Mapping[str, Tensor]
+    """Latent variables of the model, ``(draws, *shape)``. NaN where a draw has none; those whose shape changes from
+    draw to draw are left out."""
+    log_p: Float64[Tensor, " draws"]
+    """``log p(x, z)``, in nats."""
+    log_q: Float64[Tensor, " draws"]
+    """``log q(z)``, in nats."""
+    observed: Mapping[str, Tensor]
+    """Data of the model."""
+    log_likelihood: Mapping[str, Tensor]
+    """Of each datum, ``(draws, *batch)``, in nats, if it was asked for."""
+    subsampled: bool
+    """Each draw saw another part of the data: ``log_p`` is an unbiased estimate."""
+
+    @property
+    def log_weights(self) -> Float64[Tensor, " draws"]:
+        """``log p(x, z) - log q(z)``: the ELBO is its mean."""
+        return self.log_p - self.log_q
+
+
+def draw(
+    model: Program,
+    guide: Program,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    draws: int = 1000,
+    at_once: int = 1000,
+    log_likelihood: bool = False,
+) -> Draws:
+    """Draw from a guide, and take the log-densities of what was drawn, without gradients.
+
+    Many draws are made in one run, in a plate around model and guide, if nothing speaks against it: values that steer
+    the program, subsamples (each draw gets its own), or a program that says something else of a draw among others than
+    of the same draw alone. Then they are made one by one.
+
+    Args:
+        model: Pyro model.
+        guide: of it.
+        args: of both.
+        kwargs: of both.
+        draws: how many.
+        at_once: most draws in one run.
+        log_likelihood: keep the log-likelihood of each datum.
+
+    Raises:
+        ValueError: the numbers make no sense, or guide and model do not fit each other.
+
+    Example:
+        >>> import pyro
+        >>> import pyro.distributions as dist
+        >>> def model():
+        ...     pyro.sample("x", dist.Normal(pyro.sample("z", dist.Bernoulli(0.5)), 1.0), obs=torch.tensor(0.5))
+        >>> def guide():
+        ...     pyro.sample("z", dist.Bernoulli(0.5))
+        >>> found = draw(model, guide, draws=100)
+        >>> found.sites["z"].shape, found.log_weights.std().item() < 1e-5  # the guide is the posterior
+        (torch.Size([100]), True)
+    """
+    if min(draws, at_once) < 1:
+        raise ValueError(f"draws and at_once must be at least 1, got {draws} and {at_once}")
+    both, subsamples = (model, guide, tuple(args), dict(kwargs or {})), Subsamples()
+    with torch.no_grad():
+        alone = record(*both, subsamples)
+        check_match(alone)
+        subsampled = any(len(indices) < size for size, indices in subsamples.values())
+        if not alone.steered_by and not subsampled and draws > 1:
+            sizes = [at_once] * (draws // at_once) + [draws % at_once] * (draws % at_once > 0)
+            try:
+                return joined([drawn_at_once(*both, alone, size, log_likelihood) for size in sizes])
+            except (ValueError, RuntimeError, IndexError) as error:
+                logger.info("draws are made one by one, as many cannot be made at once: %s", error)
+        runs = [record(*both, Subsamples()) for _ in range(draws)]
+        for run in runs:
+            check_match(run)
+        return joined([draws_of(run, run, 1, log_likelihood) for run in runs])._replace(subsampled=subsampled)
+
+
+def drawn_at_once(
+    model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any], alone: Run, count: int, keep: bool
+) -> Draws:
+    """Make many draws in one run.
+
+    Raises:
+        ValueError: guide or model say something else of the first or last draw when it is alone.
+    """
+    run = record_at_once(count, nesting(alone) + 1, model, guide, args, kwargs, {})
+    found = draws_of(run, alone, count, keep)
+    for k in {0, count - 1}:
+        values = {
+            name: site.value.reshape(count, *alone.guide[name].value.shape)[k] for name, site in run.guide.items()
+        }
+        again = draws_of(record(model, poutine.condition(guide, values), args, kwargs, {}), alone, 1, False)
+        for together, single in ((found.log_p[k], again.log_p[0]), (found.log_q[k], again.log_q[0])):
+            if not torch.isclose(together, single, TOLERANCE, TOLERANCE, equal_nan=True):
+                raise ValueError(
+                    f"a draw has log-density {together:.6g} among others and {single:.6g} alone; the program does not "
+                    "keep draws apart in their plate"
+                )
+    return found
+
+
+def draws_of(run: Run, alone: Run, count: int, keep: bool) -> Draws:
+    """Arrange what a run has of so many draws; values get the shapes that they have in a run of one draw."""
+    latent = {name: site for name, site in run.model.items() if not site.observed}
+    seen = {name: site for name, site in run.model.items() if site.observed}
+    return Draws(
+        sites={name: site.value.reshape(count, *alone.model[name].value.shape) for name, site in latent.items()},
+        log_p=log_density(run.model.values(), count),
+        log_q=log_density(run.guide.values(), count),
+        observed={name: alone.model[name].value for name in seen},
+        log_likelihood={
+            name: site.density.log_prob.reshape(count, *alone.model[name].density.log_prob.shape)
+            for name, site in seen.items()
+            if keep
+        },
+        subsampled=False,
+    )
+
+
+def log_density(sites: Iterable[Site], count: int) -> Float64[Tensor, " draws"]:
+    """Sum of the log-probabilities of sites, of each draw, in double precision."""
+    total = torch.zeros(count, dtype=torch.float64)
+    for site in sites:
+        term = sum_outside(site.density.log_prob.double(), particles_of(site.plates))
+        total = total.to(term.device) + term.reshape(-1)
+    return total
+
+
+def particles_of(plates: Plates) -> Plates:
+    """Find the plate of the particles among others; none where there is only one particle."""
+    return frozenset(plate for plate in plates if plate.name == PARTICLES) or NO_PLATES
+
+
+def joined(parts: Sequence[Draws]) -> Draws:
+    """Put draws behind one another."""
+    first = parts[0]
+    return Draws(
+        sites=joined_values([part.sites for part in parts]),
+        log_p=torch.cat([part.log_p for part in parts]),
+        log_q=torch.cat([part.log_q for part in parts]),
+        observed={name: x for name, x in first.observed.items() if all(name in part.observed for part in parts)},
+        log_likelihood=joined_values([part.log_likelihood for part in parts]),
+        subsampled=False,
+    )
+
+
+def joined_values(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Put values behind one another, with NaN where there is none; leave out those of changing shape."""
+    names = dict.fromkeys(name for part in parts for name in part)
+    each = {name: [part.get(name) for part in parts] for name in names}
+    return {name: with_gaps(values) for name, values in each.items() if len(shapes_of(values)) == 1}
+
+
+def shapes_of(values: Sequence[Tensor | None]) -> set[torch.Size]:
+    """Shapes that single draws have."""
+    return {value.shape[1:] for value in values if value is not None}
+
+
+def with_gaps(values: Sequence[Tensor | None]) -> Tensor:
+    """Put values behind one another, with NaN where there is none."""
+    present = [value for value in values if value is not None]
+    if len(present) == len(values):
+        return torch.cat(present)
+    gap = torch.full_like(present[0], torch.nan, dtype=torch.promote_types(present[0].dtype, torch.get_default_dtype()))
+    return torch.cat([gap if value is None else value.to(gap.dtype) for value in values])
