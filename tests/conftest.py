@@ -15,6 +15,7 @@ SCRIPTS = Path(__file__).parents[1] / "scripts"
 PASS = ["model.environments=4", "model.evaluate_every=64", "model.stop_when_solved=false"]
 SMALL = {
     "sbn": ["model.layers=[3,2]", "model.hidden=[4]"],
+    "bbvi": ["model.steps_per_epoch=4", "model.evaluation_draws=100"],
     "ram": ["model.glimpses=3", "model.glimpse_size=4", "model.locator_hidden=8", "model.rollouts=2"],
     "policy_gradient": [*PASS, "model.rollout_steps=4", "model.evaluation_episodes=2", "model.hidden=[8]"],
     "q_learning": ["env=CliffWalking-v1", "model.rollout_steps=4", *PASS],
@@ -129,6 +130,8 @@ def no_pictures(monkeypatch) -> None:
         monkeypatch.setattr(f"zoo.attention.experiment.{name}", lambda *args: None)
     monkeypatch.setattr("zoo.control.experiment.draw_returns", lambda *args: None)
     monkeypatch.setattr("zoo.inference.sbn.experiment.draw_pictures", lambda *args: None)
+    for name in ("draw_curve", "draw_posterior"):
+        monkeypatch.setattr(f"zoo.inference.experiment.{name}", lambda *args: None)
 
 
 class Answer(NamedTuple):

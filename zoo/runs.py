@@ -93,8 +93,8 @@ def make_experiment(config: Mapping[str, Any]) -> Any:
     """Build what a model learns from, and the model for it.
 
     Raises:
-        ValueError: the configuration is wrong, or names data, an environment, a program or an estimator that the model has no
-            use for.
+        ValueError: the configuration is wrong, or names data, an environment, a program or an estimator that the model
+            has no use for.
     """
     wanted = taken(config["model"])
     for name in ("data", "env", "program", "estimator"):

@@ -171,6 +171,9 @@ class TestLoadingAModule:
         module = load_module(Scaled, saved())
         assert (module.factor, module.weight.tolist(), module.training) == (5.0, [0, 1, 2], False)
 
+    def test_takes_options_in_place_of_the_saved_ones(self, saved):
+        assert load_module(Scaled, saved(), factor=7.0).factor == 7
+
     @pytest.mark.parametrize(
         ("contents", "said"),
         [

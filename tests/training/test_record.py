@@ -12,7 +12,15 @@ CONFIG = {"seed": 3, "model": {"lr": 0.1}, "logger": {"name": "csv"}, "resume": 
 
 class TestConfigHash:
     @pytest.mark.parametrize(
-        "change", [{"seed": 4}, {"model": {"lr": 0.2}}, {"model": {"lr": 0.1, "glimpses": 6}}, {"trainer": {}}]
+        "change",
+        [
+            {"seed": 4},
+            {"model": {"lr": 0.2}},
+            {"model": {"lr": 0.1, "glimpses": 6}},
+            {"trainer": {}},
+            {"env": "CartPole-v1"},
+            {"program": "eight_schools"},
+        ],
     )
     def test_differs_with_all_that_decides_a_result(self, change):
         assert config_hash({**CONFIG, **change}) != config_hash(CONFIG)
@@ -20,6 +28,9 @@ class TestConfigHash:
     @pytest.mark.parametrize("change", [{"logger": {"name": "wandb"}}, {"resume": "runs/ram/a"}])
     def test_does_not_differ_with_where_a_run_is_logged_or_continued(self, change):
         assert config_hash({**CONFIG, **change}) == config_hash(CONFIG)
+
+    def test_does_not_differ_with_what_older_runs_lack_and_a_model_has_no_use_for(self):
+        assert config_hash({**CONFIG, "env": None, "program": None, "trust": False}) == config_hash(CONFIG)
 
     def test_does_not_depend_on_the_order_of_the_keys(self):
         assert config_hash(dict(reversed(CONFIG.items()))) == config_hash(CONFIG)

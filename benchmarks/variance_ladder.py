@@ -1,0 +1,114 @@
+"""How much the gradient of the ELBO varies, by estimator, on simulated patients.
+
+``python benchmarks/variance_ladder.py [record=FILE.json] [patients=800] [steps=200]``: the experiment of figure 2 of
+Ranganath, Gerrish & Blei, "Black box variational inference", 2014, on patients drawn from the model itself, as the
+paper's are private. Each seed draws other patients. The guide is judged where it starts, and after some training. The
+scaling of the control variate is one a parameter, estimated by leaving each particle out.
+"""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any
+
+import pyro
+import torch
+from pyro.infer import SVI
+
+from zoo.command_line import errors_as_sentences
+from zoo.config import arguments
+from zoo.data.labs import Labs
+from zoo.inference.black_box import BlackBoxELBO
+from zoo.inference.programs import FactorFamily
+from zoo.inference.programs.longitudinal import Guide, model, simulate
+from zoo.inference.reports import ALL, VarianceReport, usual_estimators, variance_report
+from zoo.training import circumstances, write_json
+
+FAMILY = FactorFamily(series=True, positive=False)
+KINDS, BATCH = 17, 25  # labs and patients a step, as in the paper
+PARAMETERS = (ALL, "states.raw_mean")
+
+
+@dataclass
+class Arguments:
+    """Arguments of this script."""
+
+    patients: int = 800
+    visits: float = 12.0
+    seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
+    steps: int = 200
+    particles: int = 20
+    draws: int = 20
+    record: str | None = None
+
+
+def train(guide: Guide, labs: Labs, steps: int) -> None:
+    """Fit the guide to batches of the patients."""
+    elbo = BlackBoxELBO(10, vectorize_particles=True)
+    svi = SVI(partial(model, FAMILY), guide, pyro.optim.Adam({"lr": 0.05}), elbo)
+    for _ in range(steps):
+        svi.step(labs, BATCH)
+
+
+def reports(asked: Arguments, seed: int) -> Iterator[tuple[int, VarianceReport]]:
+    """Judge the guide at the start and at the end, as (steps, report)."""
+    pyro.clear_param_store()
+    pyro.set_rng_seed(seed)
+    labs, _ = simulate(FAMILY, asked.patients, KINDS, seed, asked.visits)
+    guide = Guide(FAMILY, labs)
+    for steps in dict.fromkeys((0, asked.steps)):
+        train(guide, labs, steps)
+        yield (
+            steps,
+            variance_report(
+                partial(model, FAMILY),
+                guide,
+                (labs,),
+                draws=asked.draws,
+                particles=asked.particles,
+                estimators=usual_estimators(asked.particles, vectorize_particles=True, baselines=()),
+                warm_up=0,
+            ),
+        )
+
+
+def rows(seed: int, steps: int, report: VarianceReport) -> list[dict[str, Any]]:
+    """Rows of the record, with intervals of 95 %."""
+    chosen = [row for row in report.rows if row.parameter in PARAMETERS]
+    return [
+        {
+            "seed": seed,
+            "steps": steps,
+            "parameter": row.parameter,
+            "estimator": row.estimator,
+            "variance": list(row.variance),
+            "less_than_basic": list(row.reduction),
+        }
+        for row in chosen
+    ]
+
+
+def main() -> None:
+    """Measure, and show the table."""
+    with errors_as_sentences():
+        asked = arguments(Arguments, sys.argv[1:])
+    torch.set_num_threads(1)
+    found = []
+    print("\n| seed | steps | parameters | estimator | variance | less than basic |\n|" + " --- |" * 6)
+    for seed in asked.seeds:
+        for steps, report in reports(asked, seed):
+            found += rows(seed, steps, report)
+            for row in report.rows:
+                if row.parameter in PARAMETERS:
+                    cells = (seed, steps, row.parameter, row.estimator, row.variance, f"× {row.reduction}")
+                    print("|", " | ".join(map(str, cells)), "|", flush=True)
+    if asked.record is not None:
+        write_json(
+            asked.record,
+            {"command": " ".join(["python", *sys.argv]), **asdict(asked), "found": found} | circumstances(),
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,19 @@
+from zoo.inference.programs import PROGRAMS
+from zoo.inference.programs.longitudinal import FactorFamily, program_of, simulate
+
+
+def test_the_labs_of_the_training_patients_are_read_below_the_folder(root):
+    (labs,) = PROGRAMS["gamma_gamma"].load(root)
+    assert labs.values.shape == (70 - 62, 3, 7)
+
+
+def test_without_a_folder_patients_are_drawn_from_the_model_itself():
+    family = FactorFamily(series=True, positive=True, factors=2)
+    (labs,) = program_of(family).load(None)
+    assert (labs.values == simulate(family, 200, 7, seed=0)[0].values).all()
+
+
+def test_the_description_names_the_model_and_its_paper():
+    assert PROGRAMS["gamma_normal_ts"].description == (
+        "factors of patients' labs, gamma_normal_ts; Ranganath, Gerrish & Blei 2014"
+    )

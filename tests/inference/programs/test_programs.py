@@ -1,0 +1,153 @@
+"""What every program of the registry keeps to."""
+
+import math
+
+import pyro
+import pytest
+import torch
+from pyro import poutine
+from pyro.distributions import ImproperUniform
+from pyro.infer import SVI, Trace_ELBO
+
+from zoo.inference.black_box import BlackBoxELBO
+from zoo.inference.mean_field import guide_draws, pathwise
+from zoo.inference.programs import PROGRAMS, Program
+
+PARTICLES = -9
+QUARTILES = torch.tensor([0.25, 0.75], dtype=torch.float64)
+
+
+@pytest.fixture(params=sorted(PROGRAMS))
+def program(request, double) -> Program:
+    return PROGRAMS[request.param]
+
+
+@pytest.fixture
+def data(program, root):
+    return program.load(root)
+
+
+def hidden(trace):
+    """Sites that are neither observed nor of a plate."""
+    sites = {name: trace.nodes[name] for name in trace.stochastic_nodes}
+    return {name: site for name, site in sites.items() if not poutine.util.site_is_subsample(site)}
+
+
+def replayed(program, data):
+    """Traces of the guide and of the model at the guide's draws."""
+    guide = program.guide(*data)
+    q = poutine.trace(guide).get_trace(*data)
+    return q, poutine.trace(poutine.replay(program.model, trace=q)).get_trace(*data)
+
+
+def test_model_and_guide_have_the_same_hidden_sites_with_the_same_supports(program, data):
+    q, p = (hidden(trace) for trace in replayed(program, data))
+    assert q.keys() == p.keys()
+    for name, site in q.items():
+        draws = site["fn"].expand((50, *site["fn"].batch_shape)).sample()
+        assert site["value"].shape == p[name]["fn"].batch_shape, name
+        assert p[name]["fn"].support.check(draws).all(), name
+        assert site["value"].dtype == torch.float64, name
+
+
+def test_every_factor_is_scored_and_none_depends_on_a_draw_of_another(program, data):
+    q, p = replayed(program, data)
+    for name, site in hidden(q).items():
+        assert not site["fn"].has_rsample, name
+        assert not site["value"].requires_grad, name
+    assert p.log_prob_sum().isfinite()
+
+
+def test_the_guide_starts_narrow(program, data):
+    """Compared with the values or, as these may be near 0, with the quartiles of the prior if there are any."""
+    priors = hidden(replayed(program, data)[1])
+    sites = guide_draws(program.guide(*data), data, 200, seed=0)
+    for name, site in priors.items():
+        if site["fn"].support.is_discrete:
+            continue
+        scale = sites[name].mean(0).abs()
+        if not isinstance(site["fn"], ImproperUniform):
+            lower, upper = site["fn"].expand((1000, *site["fn"].batch_shape)).sample().quantile(QUARTILES, 0)
+            scale = scale + (upper - lower)
+        assert (sites[name].std(0) < 0.3 * scale).all(), name
+
+
+def test_a_gradient_reaches_every_parameter_with_and_without_particles_drawn_together(program, data):
+    for together in (False, True):
+        guide = program.guide(*data)
+        elbo = Trace_ELBO(num_particles=2, vectorize_particles=together)
+        elbo.differentiable_loss(program.model, guide, *data).backward()
+        for name, parameter in guide.named_parameters():
+            assert parameter.grad.isfinite().all(), name
+            assert (parameter.grad != 0).any(), name
+        pyro.clear_param_store()
+
+
+def test_many_draws_together_have_the_densities_that_they_have_one_by_one(program, data, joint):
+    draws = guide_draws(program.guide(*data), data, 3, seed=0)
+    one_by_one = [joint(program.model, data, {name: value[i] for name, value in draws.items()}) for i in range(3)]
+
+    def together():
+        with pyro.plate("particles", 3, dim=PARTICLES):
+            program.model(*data)
+
+    spread = {
+        name: value.reshape(3, *[1] * (-PARTICLES - value.ndim), *value.shape[1:]) for name, value in draws.items()
+    }
+    trace = poutine.trace(poutine.condition(together, spread)).get_trace()
+    trace.compute_log_prob()
+    sites = [site["log_prob"] for site in trace.nodes.values() if "log_prob" in site]
+    per_draw = sum(term.reshape(3, -1).sum(1) if term.ndim == -PARTICLES else term for term in sites)
+    assert per_draw.tolist() == pytest.approx(one_by_one, rel=1e-10)
+
+
+def test_quantities_are_those_that_the_reference_names(program, data, root):
+    if program.reference is None:
+        assert program.quantities is None
+        return
+    names = program.reference(root).names
+    assert program.quantities(guide_draws(program.guide(*data), data, 4, seed=0)).shape == (4, len(names))
+
+
+@pytest.mark.usefixtures("directly")
+@pytest.mark.filterwarnings("ignore:.* stands outside every plate")
+@pytest.mark.parametrize("together", [False, True])
+def test_the_guide_trains_under_svi_and_keeps_its_parameters(program, data, together):
+    guide = program.guide(*data)
+    before = [parameter.detach().clone() for parameter in guide.parameters()]
+    elbo = BlackBoxELBO(num_particles=2, vectorize_particles=together)
+    svi = SVI(program.model, guide, pyro.optim.Adam({"lr": 0.01}), elbo)
+    losses = [svi.step(*data) for _ in range(20)]
+    assert all(math.isfinite(loss) for loss in losses)
+    assert all((old != new).any() for old, new in zip(before, guide.parameters(), strict=True))
+    assert set(elbo.estimators.sites) == {f"site {name}" for name in hidden(replayed(program, data)[0])}
+
+
+def test_the_pathwise_copy_is_the_same_family(program, data):
+    guide = program.guide(*data)
+    if "second" in hidden(poutine.trace(guide).get_trace(*data)):
+        with pytest.raises(ValueError, match="only a guide made of continuous factors"):
+            pathwise(guide)
+        return
+    with pyro.get_param_store().scope():
+        scored = hidden(poutine.trace(guide).get_trace(*data))
+    copy = pathwise(guide)
+    with pyro.get_param_store().scope():
+        sampled = hidden(poutine.trace(copy).get_trace(*data))
+    for name, site in sampled.items():
+        assert site["fn"].has_rsample
+        assert site["value"].requires_grad
+        assert torch.equal(site["fn"].log_prob(site["value"]), scored[name]["fn"].log_prob(site["value"]))
+
+
+@pytest.mark.parametrize("name", ["eight_schools", "hmm_example", "sblri"])
+def test_data_that_are_not_there_are_asked_for_in_a_sentence(name, tmp_path):
+    with pytest.raises(FileNotFoundError, match="but ZOO_DATA is not set"):
+        PROGRAMS[name].load(None)
+    with pytest.raises(FileNotFoundError, match="set ZOO_DATA to the folder above posteriordb"):
+        PROGRAMS[name].load(tmp_path)
+
+
+def test_the_paper_models_say_which_file_is_missing(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"pbcseq\.csv"):
+        PROGRAMS["gamma_normal_ts"].load(tmp_path)

@@ -1,0 +1,114 @@
+import math
+
+import pytest
+import torch
+
+from zoo.inference import experiment as module
+from zoo.inference.experiment import ProgramExperiment, learning_curve
+
+FIGURES = {
+    "elbo": -7.0693,
+    "elbo_spread": 0.0003,
+    "draws": 4000.0,
+    "k_hat": 0.31,
+    "k_hat_spread": 0.1,
+    "quantities": 1.0,
+    "mean_fairness": 0.5,
+    "sd_fairness": 0.09,
+    "reference_mean_fairness": 0.6,
+    "reference_sd_fairness": 0.1,
+    "largest_distance": 1.0,
+}
+METRICS = "step,train_bound,validation_elbo,validation_elbo_spread\n9,-8,-7.5,0.5\n12,-8,,\n19,-7,-7.25,0.25\n"
+
+
+@pytest.fixture
+def make():
+    def make_experiment(program="beta_bernoulli", **options):
+        return ProgramExperiment(program, False, {"baseline": "leave_one_out"}, **options)
+
+    return make_experiment
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """The checkpoint of an experiment's untrained guide, and the measurements of a run."""
+
+    def save(experiment):
+        inner = experiment.module
+        content = {"state_dict": inner.state_dict(), "hyper_parameters": dict(inner.hparams)}
+        torch.save({**content, "model": "ProgramInference"}, tmp_path / "last.ckpt")
+        (tmp_path / "metrics.csv").write_text(METRICS)
+        return tmp_path / "last.ckpt"
+
+    return save
+
+
+class TestLoaders:
+    def test_an_epoch_is_so_many_steps_with_all_data(self, make):
+        experiment = make(steps_per_epoch=7)
+        batches = list(experiment.loaders.train(0, 1))
+        assert len(batches) == 7
+        assert all(torch.equal(flips, batches[0][0]) and len(flips) == 10 for (flips,) in batches)
+        assert len(experiment.loaders.validation(0, 1)) == 1
+
+    @pytest.mark.parametrize("option", ["steps_per_epoch", "evaluation_draws"])
+    def test_numbers_that_make_no_sense_are_named(self, option, make):
+        with pytest.raises(
+            ValueError, match=r"steps_per_epoch must be at least 1 and evaluation_draws at least 2, got"
+        ):
+            make(**{option: 0})
+
+
+class TestReport:
+    def test_judges_the_guide_and_draws(self, make, checkpoint, tmp_path):
+        experiment = make(evaluation_draws=2000)
+        figures = experiment.report(checkpoint(experiment), tmp_path)
+        assert figures.keys() == FIGURES.keys()
+        # The guide starts as Beta(15, 15), the posterior is Beta(16, 14).
+        beta = torch.distributions.Beta
+        gap = torch.distributions.kl_divergence(beta(15.0, 15.0), beta(16.0, 14.0)).item()
+        evidence = sum(sign * math.lgamma(x) for sign, x in [(1, 16), (1, 14), (1, 20), (-1, 30), (-2, 10)])
+        assert figures["elbo"] == pytest.approx(evidence - gap, abs=5 * figures["elbo_spread"])
+        assert figures["mean_fairness"] == pytest.approx(0.5, abs=0.01)
+        assert figures["reference_mean_fairness"] == pytest.approx(16 / 30)
+        for name in ("posterior.png", "elbo.png"):
+            assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+    def test_is_the_same_each_time(self, make, checkpoint, tmp_path, monkeypatch):
+        for name in ("draw_posterior", "draw_curve"):
+            monkeypatch.setattr(module, name, lambda *_: None)
+        experiment = make(evaluation_draws=50)
+        path = checkpoint(experiment)
+        assert experiment.report(path, tmp_path) == experiment.report(path, tmp_path)
+
+    def test_without_a_reference_tells_of_the_first_elements(self, make, checkpoint, tmp_path, monkeypatch):
+        monkeypatch.setattr(module, "SHOWN", 3)
+        experiment = make("logistic_regression", evaluation_draws=200)
+        figures = experiment.evaluate(checkpoint(experiment), tmp_path)
+        assert {"mean_beta[0]", "sd_beta[2]"} <= figures.keys()
+        assert "mean_beta[3]" not in figures
+        assert figures["quantities"] == 10
+        assert not (tmp_path / "posterior.png").exists()
+        assert experiment.describe(figures).endswith("\n  and 7 more")
+
+    def test_reads_the_curve_from_the_rows_that_have_one(self, checkpoint, make, tmp_path):
+        checkpoint(make())
+        steps, elbo, error = learning_curve(tmp_path / "metrics.csv")
+        assert (steps.tolist(), elbo.tolist(), error.tolist()) == ([10, 20], [-7.5, -7.25], [0.5, 0.25])
+
+
+def test_all_is_told_in_words(make):
+    assert make().describe(FIGURES).splitlines() == [
+        "beta_bernoulli: a coin's fairness; Pyro's tutorial SVI part III",
+        "  ELBO -7.069 ± 0.0003 nats (standard error over 4,000 fresh draws)",
+        "  k-hat 0.31 ± 0.10 over 4,000 draws: good, the guide is close to the posterior",
+        "  posterior mean (standard deviation); distance of means in standard deviations of the reference",
+        "                 guide  reference  distance",
+        "  fairness  0.5 (0.09)  0.6 (0.1)   1.00 sd",
+    ]
+
+
+def test_a_k_hat_that_is_not_there_is_not_told_of(make):
+    figures = {name: x for name, x in FIGURES.items() if not name.startswith("k_hat")}
+    assert "k-hat" not in make().describe(figures)

@@ -1,0 +1,249 @@
+import pyro
+import pyro.distributions as dist
+import pytest
+import pytorch_lightning as pl
+import torch
+from pyro.infer import Trace_ELBO
+from pyro.infer.autoguide import AutoNormal
+from pyro.nn import PyroModule, PyroParam
+from torch import nn
+from torch.distributions import constraints
+
+from zoo.gradients import Learned
+from zoo.inference.black_box import BlackBoxELBO
+from zoo.inference.steps import Steps
+from zoo.inference.variational import VariationalInference, arguments_of
+from zoo.training import FiniteGradients, NonFiniteError
+
+X = torch.tensor([0.5, 1.5, 2.5])
+MEAN, SD = X.sum().item() / 4, 0.5  # of the posterior
+
+
+@pytest.fixture(autouse=True)
+def global_store():
+    with pyro.get_param_store().scope():
+        torch.manual_seed(0)
+        yield pyro.get_param_store()
+
+
+def model(x):
+    z = pyro.sample("z", dist.Normal(torch.tensor(0.0), 1.0))
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+def guide(x):
+    mean = pyro.param("mean", torch.tensor(0.0))
+    pyro.sample("z", dist.Normal(mean, pyro.param("sd", torch.tensor(1.0), constraint=constraints.positive)))
+
+
+class Guide(PyroModule):
+    def __init__(self):
+        super().__init__()
+        self.mean = nn.Parameter(torch.tensor(0.0))
+        self.sd = PyroParam(torch.tensor(1.0), constraints.positive)
+
+    def forward(self, x):
+        pyro.sample("z", dist.Normal(self.mean, self.sd))
+
+
+class PlainGuide(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.mean, self.log_sd = nn.Parameter(torch.tensor(0.0)), nn.Parameter(torch.tensor(0.0))
+
+    def forward(self, x):
+        pyro.sample("z", dist.Normal(self.mean, self.log_sd.exp()))
+
+
+GUIDES = {"function": lambda: guide, "PyroModule": Guide, "Module": PlainGuide, "autoguide": lambda: AutoNormal(model)}
+
+
+def bits(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", dist.Normal(pyro.sample("z", dist.Bernoulli(0.5)), 1.0), obs=x)
+
+
+def bits_guide(x):
+    net = {"baseline": {"nn_baseline_input": x[:, None]}}
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Bernoulli(logits=pyro.param("logits", torch.zeros(len(x)))), infer=net)
+
+
+def make(guide=guide, model=model, elbo=None, **options):
+    return VariationalInference(
+        model, guide, elbo or BlackBoxELBO(num_particles=8, vectorize_particles=True), (X,), **options
+    )
+
+
+def train(module, steps=200, validation=True, batch=(X,), epochs=1):
+    trainer = pl.Trainer(
+        max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, log_every_n_steps=1, limit_val_batches=int(validation), num_sanity_val_steps=0,
+        callbacks=[FiniteGradients()],
+    )  # fmt: skip
+    trainer.fit(module, Steps(batch, steps), Steps(batch, 1))
+    return trainer
+
+
+class TestFitting:
+    @pytest.mark.parametrize("kind", GUIDES)
+    def test_finds_the_posterior_with_any_kind_of_guide(self, kind):
+        module = make(GUIDES[kind](), lr=0.05)
+        train(module)
+        z = module.draw((X,), draws=2000).sites["z"]
+        assert abs(z.mean().item() - MEAN) < 0.1
+        assert abs(z.std().item() - SD) < 0.1
+
+    def test_works_with_an_elbo_of_pyro(self):
+        module = make(elbo=Trace_ELBO(num_particles=8), lr=0.05)
+        train(module)
+        assert abs(module.store.kept["mean_unconstrained"].item() - MEAN) < 0.1
+
+    def test_learns_the_parameters_of_the_model_too(self):
+        def with_level(x):
+            level = pyro.param("level", torch.tensor(0.0))
+            with pyro.plate("data", len(x)):
+                pyro.sample("x", dist.Normal(level + pyro.sample("z", dist.Normal(0.0, 0.1)), 0.1), obs=x + 5)
+
+        def local(x):
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Normal(pyro.param("mean", torch.zeros(3)), 0.1))
+
+        module = make(local, with_level, lr=0.1)
+        train(module)
+        assert module.store.kept["level_unconstrained"].item() > 2
+
+    def test_logs_the_bound_and_the_elbo_of_fresh_draws_with_its_error(self):
+        logged = train(make(), steps=3).callback_metrics
+        assert {"train_bound", "validation_elbo", "validation_elbo_spread"} <= logged.keys()
+        assert logged["validation_elbo_spread"] > 0
+
+    def test_measures_with_the_same_numbers_every_time_and_disturbs_none(self):
+        module = make(lr=0.0)
+        first = train(module, steps=1).callback_metrics["validation_elbo"]
+        assert train(module, steps=1).callback_metrics["validation_elbo"] == first
+        states = []
+        for validation in (True, False):
+            torch.manual_seed(3)
+            train(make(), steps=2, validation=validation, epochs=2)
+            states.append(torch.get_rng_state())
+        assert torch.equal(*states)
+
+
+class TestParameters:
+    def test_leave_the_global_store_as_it_was(self, global_store):
+        pyro.param("mean", torch.tensor(7.0))
+        train(make(), steps=20)
+        assert list(global_store) == ["mean"]
+        assert global_store["mean"].item() == 7
+
+    def test_are_there_before_the_first_step(self):
+        assert {name for name, _ in make().named_parameters()} == {
+            "store.kept.mean_unconstrained",
+            "store.kept.sd_unconstrained",
+        }
+
+    def test_come_back_from_a_state(self):
+        one, other = make(), make()
+        train(one, 20)
+        other.load_state_dict(one.state_dict())
+        assert torch.equal(other.store.kept["mean_unconstrained"], one.store.kept["mean_unconstrained"])
+
+    def test_of_two_modules_are_apart_though_they_have_the_same_names(self):
+        one, other = make(), make()
+        train(one, 20)
+        assert other.store.kept["mean_unconstrained"].item() == 0
+
+    def test_none_at_all_are_nothing_to_learn(self):
+        with pytest.raises(ValueError, match="neither the model nor the guide has a parameter"):
+            make(lambda x: pyro.sample("z", dist.Normal(0.0, 1.0)))
+
+
+class TestOptimizer:
+    @pytest.fixture
+    def configured(self):
+        def configure(module, steps=4):
+            trainer = train(module, steps)
+            return trainer.optimizers[0]
+
+        return configure
+
+    @pytest.fixture
+    def learned(self):
+        def make_learned(**options):
+            elbo = BlackBoxELBO(num_particles=2, baseline={"z": Learned(nn.Linear(1, 1))})
+            return make(bits_guide, bits, elbo, **options)
+
+        return make_learned
+
+    def test_has_learned_baselines_among_its_parameters_with_a_rate_of_their_own(self, learned, configured):
+        module = learned(lr=0.1, baseline_lr=0.01, schedule="constant")
+        optimizer = configured(module)
+        rate_of = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+        names = {name: rate_of[id(p)] for name, p in module.named_parameters()}
+        assert sorted(names.values()) == [0.01, 0.01, 0.1]
+        assert names["store.kept.logits_unconstrained"] == 0.1
+
+    def test_gives_baselines_the_same_rate_unless_told(self, learned, configured):
+        assert [group["lr"] for group in configured(learned(lr=0.1, schedule="constant")).param_groups] == [0.1, 0.1]
+
+    def test_lets_baselines_learn_in_training_alone(self, learned):
+        torch.manual_seed(0)
+        start = nn.Linear(1, 1).weight
+        torch.manual_seed(0)
+        module = learned()
+        (weight,) = [p for name, p in module.named_parameters() if name.endswith("weight")]
+        assert torch.equal(weight, start)
+        train(module, 5)
+        assert not torch.equal(weight, start)
+
+    def test_falls_to_nothing_as_a_cosine_or_stays(self, configured):
+        assert configured(make(schedule="cosine")).param_groups[0]["lr"] == pytest.approx(0, abs=1e-12)
+        assert configured(make(lr=0.3, schedule="constant")).param_groups[0]["lr"] == 0.3
+
+    def test_may_be_adagrad_with_the_paper_s_rate(self, configured):
+        module = make(optimizer="adagrad", lr=1.0, schedule="constant")
+        assert isinstance(configured(module), torch.optim.Adagrad)
+        train(module)
+        assert abs(module.store.kept["mean_unconstrained"].item() - MEAN) < 0.2
+
+    @pytest.mark.parametrize(("option", "named"), [("optimizer", "adam, adagrad"), ("schedule", "constant, cosine")])
+    def test_others_are_not_known(self, option, named):
+        with pytest.raises(ValueError, match=f"there is no {option} 'best'; choose one of {named}"):
+            make(**{option: "best"})
+
+
+class TestFailures:
+    def test_a_parameter_that_is_not_a_number_stops_it_and_is_named(self):
+        module = make(PlainGuide())
+        module.guide.log_sd.data.fill_(torch.nan)
+        with pytest.raises(
+            NonFiniteError, match=r"at step 0: ELBO \(nan\), because of the values of guide\.log_sd; nothing"
+        ):
+            train(module)
+
+    def test_so_do_data_that_make_no_density_and_the_site_is_named(self):
+        with pytest.raises(ValueError, match=r"the data of site 'x' \(Normal\) contain NaN; leave them out"):
+            train(make(), batch=(X + torch.nan,))
+
+    def test_a_term_that_is_infinite_stops_it_with_the_step_of_the_run(self):
+        def steep(x):
+            z = pyro.sample("z", dist.Normal(torch.tensor(0.0), 1.0))
+            pyro.factor("wall", torch.where(x.sum() > 100, torch.inf, 0.0) + 0 * z)
+
+        with pytest.raises(NonFiniteError, match=r"not finite at step 0: the log-probability of site 'wall'"):
+            train(make(model=steep), batch=(X + 100,))
+
+    def test_model_and_guide_that_do_not_fit_are_noticed_before_any_step(self):
+        with pytest.raises(ValueError, match="the model samples 'z', which the guide does not"):
+            make(
+                lambda x: pyro.sample(
+                    "y", dist.Normal(pyro.param("mean", torch.zeros(())), 1.0), infer={"is_auxiliary": True}
+                )
+            )
+
+
+def test_a_batch_holds_the_arguments():
+    assert arguments_of((1, 2)) == arguments_of([1, 2]) == (1, 2)
+    assert arguments_of(torch.Size([3])) == (torch.Size([3]),)

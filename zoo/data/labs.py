@@ -1,0 +1,228 @@
+import csv
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+PBC_LABS = ("bili", "chol", "albumin", "alk.phos", "ast", "platelet", "protime")
+PBC_TEST_PATIENTS = 62
+HELD_OUT = 0.25
+MISSING = ("", "NA")
+
+
+class Labs(NamedTuple):
+    """Labs of patients at irregular visits, in the order of the visits and padded to the longest sequence.
+
+    Example:
+        >>> labs = Labs(torch.ones(2, 3, 1), torch.ones(2, 3, 1, dtype=torch.bool), torch.ones(2, 3, dtype=torch.bool))
+        >>> labs.of_patients(torch.tensor([1])).values.shape
+        torch.Size([1, 3, 1])
+    """
+
+    values: Float[Tensor, "patients visits labs"]
+    """1 where nothing was observed; those of real patients are positive."""
+    observed: Bool[Tensor, "patients visits labs"]
+    attended: Bool[Tensor, "patients visits"]
+    """False in the padding behind a patient's last visit."""
+    names: tuple[str, ...] = ()
+
+    def of_patients(self, index: Int64[Tensor, " chosen"]) -> "Labs":
+        """Choose patients; the padding stays."""
+        return self._replace(values=self.values[index], observed=self.observed[index], attended=self.attended[index])
+
+    def followed_by(self, other: "Labs") -> "Labs":
+        """Put patients behind these, who were padded alike."""
+        return Labs(
+            torch.cat([self.values, other.values]),
+            torch.cat([self.observed, other.observed]),
+            torch.cat([self.attended, other.attended]),
+            self.names,
+        )
+
+    def showing(self, observed: Bool[Tensor, "patients visits labs"]) -> "Labs":
+        """Tell of these labs only: all others count as not observed."""
+        return self._replace(values=self.values.where(observed, 1.0), observed=observed)
+
+
+class LabSplit(NamedTuple):
+    """Patients to learn from, and others of whom some labs are shown and some are to be predicted."""
+
+    train: Labs
+    shown: Labs
+    held_out: Labs
+    """Same patients and visits as ``shown``, the other labs."""
+
+
+def load_pbc(root: Path, seed: int = 0) -> LabSplit:
+    """Sequential labs of 312 patients with primary biliary cholangitis, 250 to learn from and 62 to predict.
+
+    ``pbcseq`` of the R package survival: Therneau & Grambsch, "Modeling survival data", 2000; 1,945 visits, 7 labs.
+    Each lab is divided by its mean over the training patients, so that it stays positive and is about 1. Of the
+    observed labs of each other patient a quarter is held out. What is missing is not missing at random: fewer labs were
+    taken near death.
+
+    Args:
+        root: the folder above ``pbc/pbcseq.csv``.
+        seed: of both splits.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged.
+
+    Example:
+        >>> load_pbc(Path("data")).train.values.shape  # doctest: +SKIP
+        torch.Size([250, 16, 7])
+    """
+    return split_labs(read_labs(root.expanduser() / "pbc" / "pbcseq.csv"), PBC_TEST_PATIENTS, seed)
+
+
+def read_labs(path: Path, names: Sequence[str] = PBC_LABS, patient: str = "id", time: str = "day") -> Labs:
+    """Read a CSV file with a row for each visit; an empty field or ``NA`` is a lab that was not taken.
+
+    Patients come in the order of their first row, the visits of each in the order of their times.
+
+    Args:
+        path: of the file.
+        names: columns of the labs.
+        patient: column that tells the patients apart.
+        time: column with the time of the visit, in any unit.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a column or a field is missing, a time is not a number, a lab is not a positive number, or two
+            visits of one patient have the same time.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there are no labs at {path}; give the path of a CSV file with a row for each visit")
+    visits: dict[str, dict[float, list[float]]] = {}
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+        rows = csv.DictReader(file)
+        if absent := [name for name in (patient, time, *names) if name not in (rows.fieldnames or ())]:
+            raise ValueError(f"{path} has no column {', '.join(absent)}; its columns are {rows.fieldnames}")
+        for row in rows:
+            where = f"{path}, line {rows.line_num}"
+            if None in row.values() or not row[patient]:
+                raise ValueError(f"{where} must have a field for each of the columns, and say whose visit it is")
+            sequence = visits.setdefault(row[patient], {})
+            when = number(row[time], f"{where}: {time}")
+            if when in sequence:
+                raise ValueError(f"{where}: patient {row[patient]} has two visits at {time} {row[time]}; join them")
+            sequence[when] = [lab_value(row[name], f"{where}: {name}") for name in names]
+    if not visits:
+        raise ValueError(f"{path} holds no visits")
+    return padded([[sequence[when] for when in sorted(sequence)] for sequence in visits.values()], tuple(names))
+
+
+def number(text: str, where: str) -> float:
+    """Read a finite number.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"{where} must be a finite number, got {text!r}")
+    return value
+
+
+def lab_value(text: str, where: str) -> float:
+    """Read a positive number, or NaN where the lab was not taken.
+
+    Raises:
+        ValueError: it is not positive.
+    """
+    if text.strip() in MISSING:
+        return math.nan
+    if (value := number(text, where)) <= 0:
+        raise ValueError(f"{where} must be positive, got {text}")
+    return value
+
+
+def padded(sequences: Sequence[Sequence[Sequence[float]]], names: tuple[str, ...]) -> Labs:
+    """Lay sequences of visits side by side; NaN stands for a lab that was not taken.
+
+    Example:
+        >>> padded([[[2.0], [math.nan]], [[4.0]]], ("bili",)).values.squeeze(-1)
+        tensor([[2., 1.],
+                [4., 1.]])
+    """
+    values = torch.nn.utils.rnn.pad_sequence(
+        [torch.tensor(sequence).reshape(-1, len(names)) for sequence in sequences], True, math.nan
+    )
+    lengths = torch.tensor([len(sequence) for sequence in sequences])
+    observed = ~values.isnan()
+    attended = torch.arange(values.shape[1]) < lengths[:, None]
+    return Labs(values.where(observed, 1.0), observed, attended, names)
+
+
+def split_labs(labs: Labs, test_patients: int, seed: int) -> LabSplit:
+    """Split by patient, hold out a quarter of the labs of the test patients, and divide by the training means.
+
+    Raises:
+        ValueError: either side would have no patients, or a lab is never observed in the training patients.
+    """
+    train, test = split_patients(labs, test_patients, seed)
+    shown, held_out = hold_out_labs(test, HELD_OUT, seed)
+    means = lab_means(train)
+    return LabSplit(*(divided(part, means) for part in (train, shown, held_out)))
+
+
+def split_patients(labs: Labs, test_patients: int, seed: int) -> tuple[Labs, Labs]:
+    """Split into patients to learn from and patients to predict, at random; nobody is in both.
+
+    Raises:
+        ValueError: either side would have no patients.
+    """
+    count = len(labs.values)
+    if not 0 < test_patients < count:
+        raise ValueError(f"the test patients must number from 1 to {count - 1}, got {test_patients}")
+    shuffled = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    test, train = shuffled[:test_patients].sort().values, shuffled[test_patients:].sort().values
+    return labs.of_patients(train), labs.of_patients(test)
+
+
+def hold_out_labs(labs: Labs, fraction: float, seed: int) -> tuple[Labs, Labs]:
+    """Split each patient's observed labs into those shown and a fraction, rounded, to be predicted.
+
+    Raises:
+        ValueError: ``fraction`` lies outside [0, 1].
+
+    Example:
+        >>> labs = padded([[[1.0, 2.0], [3.0, 4.0]]], ("bili", "chol"))
+        >>> shown, held_out = hold_out_labs(labs, 0.25, seed=0)
+        >>> shown.observed.sum().item(), held_out.observed.sum().item()
+        (3, 1)
+    """
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"the fraction of labs to hold out must lie between 0 and 1, got {fraction}")
+    observed = labs.observed.flatten(1)
+    keys = torch.rand(observed.shape, generator=torch.Generator().manual_seed(seed)).where(observed, torch.inf)
+    rank = keys.argsort(1).argsort(1)
+    count = (fraction * observed.sum(1, keepdim=True)).round()
+    held_out = (observed & (rank < count)).reshape(labs.observed.shape)
+    return labs.showing(labs.observed & ~held_out), labs.showing(held_out)
+
+
+def lab_means(labs: Labs) -> Float[Tensor, " labs"]:
+    """Mean of each lab over all that was observed.
+
+    Raises:
+        ValueError: a lab was never observed.
+    """
+    count = labs.observed.sum((0, 1))
+    if (count == 0).any():
+        never = [name for name, seen in zip(labs.names, count.tolist(), strict=True) if not seen]
+        raise ValueError(f"these labs were never observed in the training patients: {', '.join(never)}; leave them out")
+    return (labs.values * labs.observed).sum((0, 1)) / count
+
+
+def divided(labs: Labs, unit: Float[Tensor, " labs"]) -> Labs:
+    """Measure each lab in a unit of its own."""
+    return labs._replace(values=(labs.values / unit).where(labs.observed, 1.0))

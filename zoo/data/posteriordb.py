@@ -1,0 +1,132 @@
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+class Reference(NamedTuple):
+    """Moments of a posterior and the standard errors they are known with; 0 where they are exact.
+
+    Example:
+        >>> one = torch.ones(1)
+        >>> Reference(("mu",), one, 0 * one, 5 * one, 0 * one).sd
+        tensor([2.])
+    """
+
+    names: tuple[str, ...]
+    mean: Float[Tensor, " quantities"]
+    mean_error: Float[Tensor, " quantities"]
+    mean_square: Float[Tensor, " quantities"]
+    mean_square_error: Float[Tensor, " quantities"]
+
+    @property
+    def sd(self) -> Float[Tensor, " quantities"]:
+        """Standard deviations that follow from the two moments."""
+        return (self.mean_square - self.mean.square()).sqrt()
+
+
+def read_data(folder: Path, dimensions: Mapping[str, int]) -> tuple[Tensor, ...]:
+    """Read named data of a posterior of posteriordb, from ``data.json``, in torch's default floating type.
+
+    Magnusson et al., "posteriordb: Testing, benchmarking and developing Bayesian inference algorithms", 2024.
+
+    Args:
+        folder: of the posterior.
+        dimensions: names of what to read, each with its number of dimensions; the first of these is the rows, of which
+            all must have equally many.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, lacks a name, or holds something that is not a finite number or of this shape.
+    """
+    path = folder / "data.json"
+    content = read_json(path)
+    found = tuple(numbers(content, name, path, torch.get_default_dtype()) for name in dimensions)
+    fits = all(part.numel() and part.ndim == count for part, count in zip(found, dimensions.values(), strict=True))
+    if not fits or len({len(part) for part in found}) != 1:
+        shapes = {name: tuple(part.shape) for name, part in zip(dimensions, found, strict=True)}
+        raise ValueError(
+            f"{path} must hold arrays with these numbers of dimensions and equally many rows: {dict(dimensions)}; "
+            f"got the shapes {shapes}"
+        )
+    return found
+
+
+def read_reference(folder: Path) -> Reference:
+    """Read the reference moments of a posterior of posteriordb, in float64.
+
+    The means are in ``mean.json``, those of the squares in ``mean_squared.json``.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a file is damaged, or the two do not go together.
+    """
+    mean, square = folder / "mean.json", folder / "mean_squared.json"
+    names, *mean_moments = read_moments(mean, "mean_value")
+    square_names, *square_moments = read_moments(square, "mean_squared_value")
+    if names != square_names:
+        raise ValueError(f"{mean} and {square} must name the same quantities, got {names} and {square_names}")
+    reference = Reference(names, *mean_moments, *square_moments)
+    if not (reference.sd > 0).all():
+        raise ValueError(f"{mean} and {square} give a quantity no variance; replace them with intact copies")
+    return reference
+
+
+def read_moments(path: Path, value: str) -> tuple[tuple[str, ...], Tensor, Tensor]:
+    """Read names, moments and standard errors.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged.
+    """
+    content = read_json(path)
+    moments = numbers(content, value, path, torch.float64)
+    errors = numbers(content, "mcse_mean", path, torch.float64)
+    names = tuple(content.get("names", ()))
+    if not len(names) == len(moments) == len(errors):
+        raise ValueError(
+            f"{path} must hold a moment and an error for each name, got {len(names)} names, {len(moments)} moments and "
+            f"{len(errors)} errors; replace it with an intact copy"
+        )
+    return names, moments, errors
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read an object.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not JSON, or no object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"there is no {path}; set ZOO_DATA to the folder above posteriordb, which holds a folder for each posterior"
+        ) from error
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read as JSON ({error}); replace it with an intact copy") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold an object with names, got a {type(content).__name__}")
+    return content
+
+
+def numbers(content: dict[str, Any], name: str, path: Path, dtype: torch.dtype) -> Tensor:
+    """Look up a number or a regular array of numbers.
+
+    Raises:
+        ValueError: there is none, or it is not finite.
+    """
+    if name not in content:
+        raise ValueError(f"{path} holds no {name}; it holds {', '.join(content) or 'nothing'}")
+    try:
+        values = torch.tensor(content[name], dtype=dtype)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{name} in {path} must be a number or a regular array of numbers") from error
+    if not values.isfinite().all():
+        raise ValueError(f"{name} in {path} must be finite, and holds NaN or infinity")
+    return values

@@ -1,0 +1,52 @@
+from collections.abc import Iterator, Mapping
+from time import perf_counter
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+State = Mapping[str, Tensor]
+
+
+class Chain(NamedTuple):
+    """States of a Markov chain that were kept, and when each was reached."""
+
+    draws: dict[str, Tensor]
+    """Each ``(draws, *shape)``."""
+    seconds: Float64[Tensor, " draws"]
+    """Wall clock since the chain began."""
+
+
+def keep(states: Iterator[State], sweeps: int, thin: int = 1, seconds: float = float("inf")) -> Chain:
+    """Run a chain and keep every ``thin``-th state, until so many sweeps are made or so much time is over.
+
+    The first state is kept in any case.
+
+    Raises:
+        ValueError: ``thin`` is not positive, or larger than ``sweeps``.
+
+    Example:
+        >>> counting = ({"n": torch.tensor(n)} for n in range(1, 100))
+        >>> keep(counting, sweeps=6, thin=2).draws["n"]
+        tensor([2, 4, 6])
+    """
+    if not 1 <= thin <= sweeps:
+        raise ValueError(f"thin must lie between 1 and the number of sweeps, got {thin} and {sweeps}")
+    start = perf_counter()
+    kept: list[dict[str, Tensor]] = []
+    stamps: list[float] = []
+    for sweep, state in zip(range(1, sweeps + 1), states, strict=False):
+        now = perf_counter() - start
+        if sweep % thin == 0 or (now >= seconds and not kept):
+            kept.append(dict(state))
+            stamps.append(now)
+        if now >= seconds:
+            break
+    return stacked(kept, stamps)
+
+
+def stacked(states: list[dict[str, Tensor]], seconds: list[float]) -> Chain:
+    """Put states behind one another."""
+    draws = {name: torch.stack([state[name] for state in states]) for name in states[0]}
+    return Chain(draws, torch.tensor(seconds, dtype=torch.float64))

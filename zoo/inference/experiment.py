@@ -1,0 +1,132 @@
+import csv
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+
+from zoo.data.posteriordb import Reference
+from zoo.inference.moments import Quantities, elements_of, moments, moments_table, named_quantities
+from zoo.inference.program_inference import ProgramInference, data_root
+from zoo.inference.reports import Draws, ElboEstimate, ParetoK, elbo_figure, posterior_figure, tail_index
+from zoo.inference.steps import Steps
+from zoo.inference.variational import finite_estimate
+from zoo.plotting import save_figure
+from zoo.training import Loaders
+
+REPORT_SEED = 1  # not that of validation, whose draws chose the checkpoint
+SHOWN = 20  # quantities that are told of
+
+
+class ProgramExperiment:
+    """Fitting the guide of a program, and what is reported at its end.
+
+    Args:
+        program: see ``ProgramInference``.
+        trust: likewise.
+        estimator: likewise.
+        steps_per_epoch: after which the ELBO is measured.
+        evaluation_draws: of the guide, at the end.
+        options: of ``ProgramInference``.
+
+    Raises:
+        ValueError: a number makes no sense, or as ``ProgramInference``.
+        FileNotFoundError: the program or its data are missing.
+    """
+
+    monitor, monitor_mode = "validation_elbo", "max"
+
+    def __init__(
+        self,
+        program: str,
+        trust: bool,
+        estimator: Mapping[str, Any] | None,
+        steps_per_epoch: int = 100,
+        evaluation_draws: int = 4000,
+        **options: Any,
+    ):
+        if steps_per_epoch < 1 or evaluation_draws < 2:
+            raise ValueError(
+                "steps_per_epoch must be at least 1 and evaluation_draws at least 2, got "
+                f"{steps_per_epoch} and {evaluation_draws}"
+            )
+        self.name, self.trust, self.evaluation_draws = program, trust, evaluation_draws
+        self.module = ProgramInference(program=program, trust=trust, estimator=estimator, **options)
+        self.program, root = self.module.program, data_root()
+        self.data = self.program.load(root)
+        self.reference = None if self.program.reference is None else self.program.reference(root)
+        self.loaders = Loaders(
+            train=lambda rank, ranks: Steps(self.data, steps_per_epoch),
+            validation=lambda rank, ranks: Steps(self.data, 1),
+        )
+
+    def callbacks(self) -> list[pl.Callback]:
+        """Callbacks of this kind of model alone: none."""
+        return []
+
+    def report(self, checkpoint: Path, folder: Path) -> dict[str, float]:
+        """Judge the guide by fresh draws, and draw the posterior and how the ELBO grew.
+
+        Returns:
+            Figures by plain names: the ELBO in nats, k-hat, and moments of the first quantities.
+        """
+        draw_curve(self.name, folder)
+        return self.evaluate(checkpoint, folder)
+
+    def evaluate(self, checkpoint: Path, folder: Path) -> dict[str, float]:
+        """Judge the guide of a checkpoint by fresh draws, and draw its posterior."""
+        module = ProgramInference.load(checkpoint, trust=self.trust)
+        torch.manual_seed(REPORT_SEED)
+        draws = module.draw(self.data, self.evaluation_draws)
+        elbo = finite_estimate(draws)
+        figures = {"elbo": elbo.value, "elbo_spread": elbo.standard_error, "draws": float(elbo.draws)}
+        if not draws.subsampled and math.isfinite((k := tail_index(draws.log_weights)).value):
+            figures |= {"k_hat": k.value, "k_hat_spread": k.standard_error}
+        found, count = self._quantities(draws)
+        if self.reference is not None:
+            draw_posterior(found, self.reference, folder / "posterior.png")
+        return {**figures, "quantities": float(count), **moments(found, self.reference)}
+
+    def _quantities(self, draws: Draws) -> tuple[Quantities, int]:
+        """Take what the reference speaks of; without one, the first elements of the sites. And how many there are."""
+        if self.reference is None or self.program.quantities is None:
+            return elements_of(draws.sites, SHOWN)
+        found = named_quantities(draws.sites, self.program.quantities, self.reference.names)
+        return found, len(found)
+
+    def describe(self, figures: Mapping[str, float]) -> str:
+        """Say in words how good the bound is, whether to trust the guide, and what it says."""
+        elbo = ElboEstimate(figures["elbo"], figures["elbo_spread"], int(figures["draws"]))
+        lines = [f"{self.name}: {self.program.description}", f"  {elbo}"]
+        if "k_hat" in figures:
+            lines.append(f"  {ParetoK(figures['k_hat'], figures['k_hat_spread'], elbo.draws)}")
+        table = moments_table(figures)
+        compared = "; distance of means in standard deviations of the reference" if self.reference is not None else ""
+        lines += [f"  posterior mean (standard deviation){compared}", *table]
+        if (left := int(figures["quantities"]) - len(table) + 1) > 0:
+            lines.append(f"  and {left:,} more")
+        return "\n".join(lines)
+
+
+def draw_curve(name: str, folder: Path) -> None:
+    """Draw how the ELBO grew in a run, as ``elbo.png`` in its folder."""
+    save_figure(elbo_figure({name: learning_curve(folder / "metrics.csv")}), folder / "elbo.png")
+
+
+def learning_curve(metrics: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Read steps, the ELBO after these, and its standard error from a run's ``metrics.csv``."""
+    with metrics.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row.get("validation_elbo")]
+    columns = ("step", "validation_elbo", "validation_elbo_spread")
+    steps, elbo, error = (np.array([float(row[column]) for row in rows]) for column in columns)
+    return steps + 1, elbo, error
+
+
+def draw_posterior(found: Quantities, reference: Reference, path: Path) -> None:
+    """Draw the guide's draws of each quantity, beside the reference's mean and standard deviation."""
+    pairs = zip(reference.mean.tolist(), reference.sd.tolist(), strict=True)
+    guide = {name: draws.numpy() for name, draws in found.items()}
+    save_figure(posterior_figure(guide, dict(zip(reference.names, pairs, strict=True))), path)

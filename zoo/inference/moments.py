@@ -1,0 +1,113 @@
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
+
+import numpy as np
+from jaxtyping import Float64
+from torch import Tensor
+
+from zoo.data.posteriordb import Reference
+
+Quantities = dict[str, Float64[Tensor, " draws"]]
+
+
+def named_quantities(
+    sites: Mapping[str, Tensor], quantities: Callable[[Mapping[str, Tensor]], Tensor], names: Sequence[str]
+) -> Quantities:
+    """Compute what a reference speaks of from draws of sites, by the reference's names."""
+    columns = quantities(sites).double().unbind(-1)
+    return dict(zip(names, columns, strict=True))
+
+
+def elements_of(sites: Mapping[str, Tensor], most: int) -> tuple[Quantities, int]:
+    """Take the first elements of sites, by names with indices from 0.
+
+    Args:
+        sites: each ``(draws, *shape)``.
+        most: elements to take.
+
+    Returns:
+        The elements, and how many there are in all.
+
+    Example:
+        >>> import torch
+        >>> found, count = elements_of({"a": torch.ones(9), "b": torch.ones(9, 2, 2)}, most=3)
+        >>> list(found), count
+        (['a', 'b[0,0]', 'b[0,1]'], 5)
+    """
+    found = {
+        labelled(site, index): value[(slice(None), *index)].double()
+        for site, value in sites.items()
+        for index in islice(np.ndindex(*value.shape[1:]), most)
+    }
+    return dict(islice(found.items(), most)), sum(value[0].numel() for value in sites.values())
+
+
+def labelled(site: str, index: tuple[int, ...]) -> str:
+    """Name an element of a site.
+
+    Example:
+        >>> labelled("beta", (0, 2)), labelled("tau", ())
+        ('beta[0,2]', 'tau')
+    """
+    return f"{site}[{','.join(map(str, index))}]" if index else site
+
+
+def moments(found: Quantities, reference: Reference | None) -> dict[str, float]:
+    """Means and standard deviations as figures, ``mean_NAME`` and ``sd_NAME``, and beside them the reference's.
+
+    With a reference there is also ``largest_distance``: of a mean, in the reference's standard deviations. Draws that
+    do not have a quantity do not count.
+
+    Example:
+        >>> import torch
+        >>> one = torch.ones(1, dtype=torch.float64)
+        >>> moments({"mu": torch.tensor([0.0, 2.0]).double()}, Reference(("mu",), 3 * one, one, 13 * one, one))
+        {'mean_mu': 1.0, 'sd_mu': 1.0, 'reference_mean_mu': 3.0, 'reference_sd_mu': 2.0, 'largest_distance': 1.0}
+    """
+    figures: dict[str, float] = {}
+    for name, draws in found.items():
+        present = draws[~draws.isnan()]
+        figures |= {f"mean_{name}": present.mean().item(), f"sd_{name}": present.std(correction=0).item()}
+    if reference is None:
+        return figures
+    for name, mean, sd in zip(reference.names, reference.mean.tolist(), reference.sd.tolist(), strict=True):
+        figures |= {f"reference_mean_{name}": mean, f"reference_sd_{name}": sd}
+    return {**figures, "largest_distance": max(distance(figures, name) for name in found)}
+
+
+def distance(figures: Mapping[str, float], name: str) -> float:
+    """Distance of a mean from the reference's, in the reference's standard deviations."""
+    return abs(figures[f"mean_{name}"] - figures[f"reference_mean_{name}"]) / figures[f"reference_sd_{name}"]
+
+
+def moments_table(figures: Mapping[str, float]) -> list[str]:
+    """Write the figures of ``moments`` as the lines of a table.
+
+    Example:
+        >>> moments_table({"mean_mu": 1.0, "sd_mu": 0.5})
+        ['        guide', '  mu  1 (0.5)']
+    """
+    names = [key.removeprefix("mean_") for key in figures if key.startswith("mean_")]
+    compared = "largest_distance" in figures
+    rows = [["", "guide", *(("reference", "distance") if compared else ())]]
+    for name in names:
+        row = [name, written(figures[f"mean_{name}"], figures[f"sd_{name}"])]
+        if compared:
+            of_reference = written(figures[f"reference_mean_{name}"], figures[f"reference_sd_{name}"])
+            row += [of_reference, f"{distance(figures, name):.2f} sd"]
+        rows.append(row)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  " + "  ".join([f"{row[0]:<{widths[0]}}", *(f"{x:>{n}}" for x, n in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    ]
+
+
+def written(mean: float, sd: float) -> str:
+    """Write a mean with its standard deviation behind it.
+
+    Example:
+        >>> written(77.5512, 2.0456)
+        '77.55 (2.05)'
+    """
+    return f"{mean:.4g} ({sd:.3g})"

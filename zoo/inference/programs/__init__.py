@@ -1,0 +1,46 @@
+"""Programs: Pyro models, each with a mean-field guide, data, and what is known of its posterior."""
+
+from zoo.inference.programs.beta_bernoulli import BETA_BERNOULLI
+from zoo.inference.programs.eight_schools import EIGHT_SCHOOLS
+from zoo.inference.programs.factors import (
+    BernoulliFactor,
+    BetaFactor,
+    Factor,
+    GammaFactor,
+    LogNormalFactor,
+    NormalFactor,
+)
+from zoo.inference.programs.gaussian_mixture import ASSIGNING_MIXTURE, GAUSSIAN_MIXTURE
+from zoo.inference.programs.hmm import HMM
+from zoo.inference.programs.kidiq import KIDIQ
+from zoo.inference.programs.logistic_regression import LOGISTIC_REGRESSION
+from zoo.inference.programs.longitudinal import FactorFamily, program_of
+from zoo.inference.programs.program import Program
+from zoo.inference.programs.regression import SBLRC, SBLRI
+
+FAMILIES = [FactorFamily(series, positive) for positive in (False, True) for series in (False, True)]
+
+PROGRAMS: dict[str, Program] = {
+    "beta_bernoulli": BETA_BERNOULLI,
+    "eight_schools": EIGHT_SCHOOLS,
+    "gaussian_mixture": GAUSSIAN_MIXTURE,
+    "gaussian_mixture_assignments": ASSIGNING_MIXTURE,
+    "hmm_example": HMM,
+    "kidiq": KIDIQ,
+    "logistic_regression": LOGISTIC_REGRESSION,
+    "sblrc": SBLRC,
+    "sblri": SBLRI,
+    **{family.name: program_of(family) for family in FAMILIES},
+}
+
+__all__ = [
+    "PROGRAMS",
+    "BernoulliFactor",
+    "BetaFactor",
+    "Factor",
+    "FactorFamily",
+    "GammaFactor",
+    "LogNormalFactor",
+    "NormalFactor",
+    "Program",
+]

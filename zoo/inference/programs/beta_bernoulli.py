@@ -1,0 +1,58 @@
+from collections.abc import Mapping
+from pathlib import Path
+
+import pyro
+import pyro.distributions as dist
+import torch
+from jaxtyping import Float
+from pyro.nn import PyroModule
+from torch import Tensor
+
+from zoo.data.posteriordb import Reference
+from zoo.inference.programs.factors import BetaFactor
+from zoo.inference.programs.program import Program
+
+HEADS, FLIPS = 6, 10
+PRIOR = 10.0
+START = 15.0
+
+
+def model(flips: Float[Tensor, " flips"]) -> None:
+    """Flips of a coin of unknown fairness: ``f ~ Beta(10, 10)``, ``y ~ Bernoulli(f)``; Pyro's tutorial SVI part III."""
+    fairness = pyro.sample("fairness", dist.Beta(flips.new_tensor(PRIOR), flips.new_tensor(PRIOR)))
+    with pyro.plate("flips", len(flips)):
+        pyro.sample("flip", dist.Bernoulli(fairness), obs=flips)
+
+
+class Guide(PyroModule):
+    """``q(f) = Beta(α, β)``, started at ``α = β = 15``, with the parameters ``log α`` and ``log β``."""
+
+    def __init__(self, flips: Float[Tensor, " flips"]):
+        super().__init__()
+        self.fairness = BetaFactor(flips.new_tensor(START), flips.new_tensor(START))
+
+    def forward(self, flips: Float[Tensor, " flips"]) -> None:
+        """Draw the fairness."""
+        pyro.sample("fairness", self.fairness())
+
+
+def load(root: Path | None = None) -> tuple[Float[Tensor, " flips"]]:
+    """Six heads, then four tails; nothing is read."""
+    return ((torch.arange(FLIPS) < HEADS).to(torch.get_default_dtype()),)
+
+
+def quantities(sites: Mapping[str, Tensor]) -> Float[Tensor, "draws 1"]:
+    """Give the fairness."""
+    return sites["fairness"].reshape(-1, 1)
+
+
+def reference(root: Path | None = None) -> Reference:
+    """Exact moments: the posterior is ``Beta(16, 14)``."""
+    exact = torch.distributions.Beta(
+        torch.tensor([PRIOR + HEADS], dtype=torch.float64), torch.tensor([PRIOR + FLIPS - HEADS], dtype=torch.float64)
+    )
+    zero = torch.zeros(1, dtype=torch.float64)
+    return Reference(("fairness",), exact.mean, zero, exact.variance + exact.mean.square(), zero)
+
+
+BETA_BERNOULLI = Program("a coin's fairness; Pyro's tutorial SVI part III", model, Guide, load, quantities, reference)

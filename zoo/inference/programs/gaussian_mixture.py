@@ -1,0 +1,114 @@
+from collections.abc import Mapping
+from pathlib import Path
+
+import pyro
+import pyro.distributions as dist
+import torch
+from jaxtyping import Float
+from pyro.nn import PyroModule
+from torch import Tensor
+
+from zoo.data.posteriordb import Reference, read_data, read_reference
+from zoo.inference.programs.factors import BernoulliFactor, BetaFactor, LogNormalFactor, NormalFactor
+from zoo.inference.programs.program import Program, posterior_folder
+
+POSTERIOR = "low_dim_gauss_mix-low_dim_gauss_mix"
+PRIOR_COUNT = 5.0
+START_COUNT = 50.0
+START_SD = 0.1
+
+
+def components(y: Float[Tensor, " points"]) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw ``mu ~ N(0, 2)`` and ``sigma ~ HalfNormal(2)`` of two components, and ``theta ~ Beta(5, 5)`` of the first.
+
+    posteriordb orders the means. Here the labels may be swapped, and the guide, which starts in order, stays in the one
+    mode that the reference describes.
+    """
+    two, count = y.new_tensor(2.0), y.new_tensor(PRIOR_COUNT)
+    with pyro.plate("components", 2):
+        mu = pyro.sample("mu", dist.Normal(0 * two, two))
+        sigma = pyro.sample("sigma", dist.HalfNormal(two))
+    return mu, sigma, pyro.sample("theta", dist.Beta(count, count))
+
+
+def model(y: Float[Tensor, " points"]) -> None:
+    """Mixture of two normals, each point's component summed out; ``low_dim_gauss_mix`` of posteriordb."""
+    mu, sigma, theta = components(y)
+    with pyro.plate("points", len(y)):
+        weights = dist.Categorical(probs=torch.stack([theta, 1 - theta], -1))
+        # The component is the last dimension of mu; the points come before it.
+        normals = dist.Normal(mu.unsqueeze(-2), sigma.unsqueeze(-2))
+        pyro.sample("y", dist.MixtureSameFamily(weights, normals), obs=y)
+
+
+def assigning_model(y: Float[Tensor, " points"]) -> None:
+    """Draw the same mixture with a binary variable for each point: 1 where it is of the second component."""
+    mu, sigma, theta = components(y)
+    with pyro.plate("points", len(y)):
+        second = pyro.sample("second", dist.Bernoulli(probs=1 - theta))
+        pyro.sample("y", dist.Normal(chosen(mu, second), chosen(sigma, second)), obs=y)
+
+
+def chosen(pair: Tensor, second: Tensor) -> Tensor:
+    """Pick from the last dimension of ``pair``: its second element where ``second`` is 1, else its first."""
+    return pair[..., :1].lerp(pair[..., 1:], second)
+
+
+class Guide(PyroModule):
+    """Normals for the means, log-normals for the spreads, a beta for the share of the first component.
+
+    The means start in units of a twentieth, one spread of the data below and above the mean of the data.
+    """
+
+    def __init__(self, y: Float[Tensor, " points"]):
+        super().__init__()
+        around = y.mean() + y.std() * y.new_tensor([-1.0, 1.0])
+        self.mu = NormalFactor(around, 1.0, unit=0.05)
+        self.sigma = LogNormalFactor(y.new_zeros(2), START_SD)
+        self.theta = BetaFactor(y.new_tensor(START_COUNT), y.new_tensor(START_COUNT))
+
+    def forward(self, y: Float[Tensor, " points"]) -> None:
+        """Draw both components and the share of the first."""
+        with pyro.plate("components", 2):
+            pyro.sample("mu", self.mu())
+            pyro.sample("sigma", self.sigma())
+        pyro.sample("theta", self.theta())
+
+
+class AssigningGuide(Guide):
+    """The same, with a Bernoulli for each point, even at the start."""
+
+    def __init__(self, y: Float[Tensor, " points"]):
+        super().__init__(y)
+        self.second = BernoulliFactor(torch.zeros_like(y))
+
+    def forward(self, y: Float[Tensor, " points"]) -> None:
+        """Draw components, share and the component of each point."""
+        super().forward(y)
+        with pyro.plate("points", len(y)):
+            pyro.sample("second", self.second())
+
+
+def load(root: Path | None) -> tuple[Tensor, ...]:
+    """Read a thousand points."""
+    return read_data(posterior_folder(root, POSTERIOR), {"y": 1})
+
+
+def quantities(sites: Mapping[str, Tensor]) -> Float[Tensor, "draws 5"]:
+    """Means, spreads and the share of the first component."""
+    return torch.cat([sites["mu"].flatten(1), sites["sigma"].flatten(1), sites["theta"].reshape(-1, 1)], 1)
+
+
+def reference(root: Path | None) -> Reference:
+    """Moments from long chains."""
+    return read_reference(posterior_folder(root, POSTERIOR))
+
+
+GAUSSIAN_MIXTURE = Program(
+    "mixture of two normals, components summed out; posteriordb", model, Guide, load, quantities, reference
+)
+ASSIGNING_MIXTURE = GAUSSIAN_MIXTURE._replace(
+    description="mixture of two normals, a binary variable for each point; posteriordb",
+    model=assigning_model,
+    guide=AssigningGuide,
+)

@@ -1,0 +1,41 @@
+from pathlib import Path
+
+import pyro
+import pyro.distributions as dist
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.distributions import constraints
+
+from zoo.data.posteriordb import Reference, read_data, read_reference
+from zoo.inference.programs.program import Program, posterior_folder
+from zoo.inference.programs.regression import Guide, observe, quantities
+
+POSTERIOR = "kidiq-kidscore_momhs"
+
+
+def model(x: Float[Tensor, "children 2"], y: Float[Tensor, " children"]) -> None:
+    """Children's scores by their mothers' schooling: ``y ~ N(x β, σ)``, ``β`` flat, ``σ ~ HalfCauchy(2.5)``.
+
+    Gelman & Hill, "Data analysis using regression and multilevel/hierarchical models", 2007, chapter 3.
+    """
+    with pyro.plate("coefficients", x.shape[1]):
+        beta = pyro.sample("beta", dist.ImproperUniform(constraints.real, (), ()))
+    sigma = pyro.sample("sigma", dist.HalfCauchy(y.new_tensor(2.5)))
+    observe(x, y, beta, sigma)
+
+
+def load(root: Path | None) -> tuple[Tensor, ...]:
+    """Read a column of ones beside whether the mother finished high school, and the scores."""
+    score, high_school = read_data(posterior_folder(root, POSTERIOR), {"kid_score": 1, "mom_hs": 1})
+    return torch.stack([torch.ones_like(high_school), high_school], 1), score
+
+
+def reference(root: Path | None) -> Reference:
+    """Moments from long chains."""
+    return read_reference(posterior_folder(root, POSTERIOR))
+
+
+KIDIQ = Program(
+    "children's scores by their mothers' schooling; Gelman & Hill 2007", model, Guide, load, quantities, reference
+)

@@ -1,0 +1,64 @@
+from pathlib import Path
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import torch
+from jaxtyping import Float
+from pyro.nn import PyroModule
+from torch import Tensor
+
+from zoo.inference.programs.factors import NormalFactor
+from zoo.inference.programs.program import Program
+
+ROWS, FEATURES = 200, 10
+START_SD = 0.1
+
+
+def model(x: Float[Tensor, "rows features"], y: Float[Tensor, " rows"]) -> None:
+    """Logistic regression: ``β ~ N(0, 1)``, ``y ~ Bernoulli(logits = x β)``."""
+    one = y.new_tensor(1.0)
+    with pyro.plate("features", x.shape[1]):
+        beta = pyro.sample("beta", dist.Normal(0 * one, one))
+    with pyro.plate("rows", len(y)):
+        pyro.sample("y", dist.Bernoulli(logits=beta @ x.mT), obs=y)
+
+
+class Guide(PyroModule):
+    """A normal for each coefficient."""
+
+    def __init__(self, x: Float[Tensor, "rows features"], y: Float[Tensor, " rows"]):
+        super().__init__()
+        self.beta = NormalFactor(x.new_zeros(x.shape[1]), START_SD)
+
+    def forward(self, x: Float[Tensor, "rows features"], y: Float[Tensor, " rows"]) -> None:
+        """Draw the coefficients."""
+        with pyro.plate("features", x.shape[1]):
+            pyro.sample("beta", self.beta())
+
+
+def simulate(rows: int, features: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw coefficients from their prior, features from standard normals, and what follows.
+
+    Returns:
+        Features ``(rows, features)``, the first of them 1; answers ``(rows,)``, 0 or 1; coefficients ``(features,)``.
+
+    Example:
+        >>> x, y, beta = simulate(rows=50, features=3, seed=0)
+        >>> x.shape, y.shape, beta.shape
+        (torch.Size([50, 3]), torch.Size([50]), torch.Size([3]))
+    """
+    noise = np.random.default_rng(seed)
+    x, beta = noise.standard_normal((rows, features)), noise.standard_normal(features)
+    x[:, 0] = 1
+    y = noise.random(rows) < 1 / (1 + np.exp(-x @ beta))
+    dtype = torch.get_default_dtype()
+    return torch.tensor(x, dtype=dtype), torch.tensor(y, dtype=dtype), torch.tensor(beta, dtype=dtype)
+
+
+def load(root: Path | None = None) -> tuple[Tensor, ...]:
+    """Simulate features and answers; nothing is read."""
+    return simulate(ROWS, FEATURES, seed=0)[:2]
+
+
+LOGISTIC_REGRESSION = Program("logistic regression on simulated data", model, Guide, load)

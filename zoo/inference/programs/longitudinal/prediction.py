@@ -1,0 +1,63 @@
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from zoo.data.labs import Labs
+from zoo.inference.programs.longitudinal.density import lab_log_density
+from zoo.inference.programs.longitudinal.family import FactorFamily
+from zoo.inference.programs.longitudinal.guide import Factors
+
+
+class Prediction(NamedTuple):
+    """How well held-out labs were predicted, by patient.
+
+    Example:
+        >>> prediction = Prediction(torch.tensor([-2.0, -4.0]), torch.tensor([1, 2]))
+        >>> prediction.per_lab.item()
+        -2.0
+    """
+
+    log_likelihood: Float[Tensor, " patients"]
+    """Sum over the patient's held-out labs of ``log p(lab | all that is shown)``, in nats."""
+    labs: Tensor
+    """How many labs of the patient were held out, ``(patients,)``."""
+
+    @property
+    def per_lab(self) -> Float[Tensor, ""]:
+        """Mean over all held-out labs, in nats per observed lab."""
+        return self.log_likelihood.sum() / self.labs.sum()
+
+
+def predictive_log_likelihood(family: FactorFamily, held_out: Labs, factors: Factors) -> Prediction:
+    """Predict each held-out lab on its own by the mean of its density over draws of q or of a chain.
+
+    In the unit of the labs as they are given: dividing labs by a constant adds its logarithm.
+
+    Args:
+        family: the model.
+        held_out: the labs to be predicted count as observed.
+        factors: draws, with the states of these patients.
+
+    Raises:
+        ValueError: no lab is held out.
+    """
+    if not held_out.observed.any():
+        raise ValueError("no lab is held out, so there is nothing to predict")
+    density = lab_log_density(family, held_out, factors)
+    mean = density.logsumexp(0) - torch.tensor(len(density)).log()
+    return Prediction(mean.sum((-2, -1)), held_out.observed.sum((-2, -1)))
+
+
+def predictive_curve(family: FactorFamily, held_out: Labs, factors: Factors) -> Float[Tensor, " draws"]:
+    """Predictive log-likelihood per observed lab, in nats, from the draws up to each; leave out the warm-up.
+
+    Raises:
+        ValueError: no lab is held out.
+    """
+    if not held_out.observed.any():
+        raise ValueError("no lab is held out, so there is nothing to predict")
+    density = lab_log_density(family, held_out, factors)[:, held_out.observed]
+    count = torch.arange(1, len(density) + 1, dtype=density.dtype, device=density.device)
+    return (density.logcumsumexp(0) - count.log()[:, None]).mean(1)

@@ -1,0 +1,94 @@
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import pyro
+import pyro.distributions as dist
+import torch
+from jaxtyping import Float
+from pyro.nn import PyroModule
+from torch import Tensor
+
+from zoo.data.posteriordb import read_data, read_reference
+from zoo.inference.programs.factors import LogNormalFactor, NormalFactor
+from zoo.inference.programs.program import Program, posterior_folder
+
+START_ERRORS = 3.0
+START_SD = 0.1
+
+
+class LeastSquares(NamedTuple):
+    """Estimated coefficients, their standard errors, and the standard deviation of the residuals.
+
+    Example:
+        >>> fit = least_squares(torch.tensor([[1.0], [1.0]]), torch.tensor([1.0, 3.0]))
+        >>> [round(part.item(), 3) for part in fit]
+        [2.0, 1.0, 1.414]
+    """
+
+    beta: Float[Tensor, " coefficients"]
+    error: Float[Tensor, " coefficients"]
+    sigma: Float[Tensor, ""]
+
+
+def least_squares(x: Float[Tensor, "rows coefficients"], y: Float[Tensor, " rows"]) -> LeastSquares:
+    """Fit ``y ≈ x β``; the error of a coefficient is the one that it has while the others are held."""
+    beta = torch.linalg.lstsq(x, y[:, None]).solution.squeeze(1)
+    sigma = ((y - x @ beta).square().sum() / (len(y) - x.shape[1])).sqrt()
+    return LeastSquares(beta, sigma / x.square().sum(0).sqrt(), sigma)
+
+
+def model(x: Float[Tensor, "rows coefficients"], y: Float[Tensor, " rows"]) -> None:
+    """Linear regression: ``β ~ N(0, 10)``, ``σ ~ HalfNormal(10)``, ``y ~ N(x β, σ)``."""
+    ten = y.new_tensor(10.0)
+    with pyro.plate("coefficients", x.shape[1]):
+        beta = pyro.sample("beta", dist.Normal(0 * ten, ten))
+    sigma = pyro.sample("sigma", dist.HalfNormal(ten))
+    observe(x, y, beta, sigma)
+
+
+def observe(x: Tensor, y: Tensor, beta: Tensor, sigma: Tensor) -> None:
+    """``y ~ N(x β, σ)``."""
+    with pyro.plate("rows", len(y)):
+        pyro.sample("y", dist.Normal(beta @ x.mT, sigma), obs=y)
+
+
+class Guide(PyroModule):
+    """Normals for the coefficients and a log-normal for ``σ``, standardised by least squares.
+
+    The coefficients are counted in standard errors, each with the others held, for they may be a thousand times smaller
+    than the data. They start three of these above the estimates, and ``σ`` at twice the estimate, so that there is
+    something to learn.
+    """
+
+    def __init__(self, x: Float[Tensor, "rows coefficients"], y: Float[Tensor, " rows"]):
+        super().__init__()
+        fit = least_squares(x, y)
+        self.beta = NormalFactor(fit.beta + START_ERRORS * fit.error, START_SD, unit=fit.error)
+        self.sigma = LogNormalFactor((2 * fit.sigma).log(), START_SD)
+
+    def forward(self, x: Float[Tensor, "rows coefficients"], y: Float[Tensor, " rows"]) -> None:
+        """Draw coefficients and noise."""
+        with pyro.plate("coefficients", x.shape[1]):
+            pyro.sample("beta", self.beta())
+        pyro.sample("sigma", self.sigma())
+
+
+def quantities(sites: Mapping[str, Tensor]) -> Float[Tensor, "draws quantities"]:
+    """Coefficients and noise."""
+    return torch.cat([sites["beta"].flatten(1), sites["sigma"].reshape(-1, 1)], 1)
+
+
+def program(posterior: str, description: str) -> Program:
+    """Program for one of the posteriors with data ``X`` and ``y``."""
+    return Program(
+        description,
+        model,
+        Guide,
+        lambda root: read_data(posterior_folder(root, posterior), {"X": 2, "y": 1}),
+        quantities,
+        lambda root: read_reference(posterior_folder(root, posterior)),
+    )
+
+
+SBLRI = program("sblri-blr", "linear regression, columns uncorrelated; posteriordb")
+SBLRC = program("sblrc-blr", "linear regression, columns correlated; posteriordb")
