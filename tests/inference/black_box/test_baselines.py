@@ -1,0 +1,58 @@
+"""Which baseline a site gets."""
+
+import pytest
+from torch import nn
+
+from zoo.gradients import Constant, Learned, LeaveOneOut, MovingAverage, Sum
+from zoo.gradients.optimal_scaling import OptimalScaling
+from zoo.inference.black_box.baselines import make_baseline
+
+NET = nn.Linear(1, 1)
+
+
+@pytest.mark.parametrize(
+    ("given", "particles", "kind"),
+    [
+        (None, 1, MovingAverage),
+        (None, 2, LeaveOneOut),
+        ("moving_average", 4, MovingAverage),
+        ("leave_one_out", 4, LeaveOneOut),
+        ("optimal", 2, OptimalScaling),
+        (1.5, 1, Constant),
+        (OptimalScaling(estimate=10), 1, OptimalScaling),
+    ],
+)
+def test_a_name_a_number_or_none_gives_a_baseline(given, particles, kind):
+    assert type(make_baseline(given, particles)) is kind
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        ({"use_decaying_avg_baseline": True}, MovingAverage),
+        ({"use_decaying_avg_baseline": False}, LeaveOneOut),
+        ({"nn_baseline": NET}, Learned),
+        ({"nn_baseline": NET, "use_decaying_avg_baseline": True}, Sum),
+    ],
+)
+def test_without_one_the_site_says_what_it_wants(options, kind):
+    assert type(make_baseline(None, 2, options)) is kind
+
+
+def test_the_decay_that_a_site_names_is_kept():
+    baseline = make_baseline(None, 1, {"use_decaying_avg_baseline": True, "baseline_beta": 0.5})
+    assert baseline.mean.decay == 0.5
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "sentence"),
+    [
+        (None, {"baseline_value": 1.0}, "has no option 'baseline_value'; there are use_decaying_avg_baseline"),
+        ("learned", {"nn_baseline": 3}, "a learned baseline needs its network"),
+        ("best", {}, "there is no baseline 'best'"),
+        ("optimal", {}, "compares particles, and needs at least 2"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(given, options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        make_baseline(given, 1, options)

@@ -1,0 +1,63 @@
+"""Log-probabilities, and which part of them has which gradient."""
+
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.distributions.testing.fakes import NonreparameterizedNormal
+from scipy import stats
+
+from zoo.inference.black_box.densities import draw_value, guide_density, log_density
+
+LOGITS = torch.tensor([[-2.0, 0.0, 1.5], [0.3, -0.7, 4.0]], dtype=torch.float64)
+
+
+def bits(logits=LOGITS):
+    return dist.Bernoulli(logits=logits).to_event(1)
+
+
+def test_bits_are_drawn_as_often_as_they_are_probable():
+    """Each count is binomial: tails of 1e-6 in all; a probability off by 0.02 shows with probability above 0.99."""
+    torch.manual_seed(0)
+    count = 40_000
+    ones = draw_value(bits(LOGITS.expand(count, 2, 3))).sum(0)
+    for found, probability in zip(ones.flatten().tolist(), LOGITS.sigmoid().flatten().tolist(), strict=True):
+        low, high = stats.binom.interval(1 - 1e-6 / 6, count, probability)
+        assert low <= found <= high
+        low, high = stats.binom.interval(1 - 1e-6 / 6, count, min(probability + 0.02, 1))
+        assert not low <= found <= high
+
+
+@pytest.mark.parametrize(
+    "distribution",
+    [bits(), dist.Bernoulli(LOGITS.sigmoid()).to_event(1), dist.Normal(LOGITS, 1.0).to_event(1), dist.Poisson(2.0)],
+    ids=["bits", "bits by probability", "normal", "poisson"],
+)
+def test_the_log_density_is_pyros_own(distribution):
+    torch.manual_seed(0)
+    value = distribution.sample()
+    torch.testing.assert_close(log_density(distribution, value), distribution.log_prob(value))
+
+
+def test_data_that_are_no_bits_are_refused_but_for_what_was_just_drawn():
+    half = torch.full((2, 3), 0.5, dtype=torch.float64)
+    with pytest.raises(ValueError, match="within the support"):
+        log_density(bits(), half)
+    assert log_density(bits(), half, drawn=True).isfinite().all()
+
+
+def test_a_path_leaves_no_score():
+    density = guide_density(dist.Normal(LOGITS, 1.0), LOGITS + 1)
+    assert density.score is None
+    assert torch.equal(density.entropy, density.log_prob)
+
+
+def test_without_a_path_all_is_score():
+    density = guide_density(NonreparameterizedNormal(LOGITS, 1.0), LOGITS + 1)
+    assert density.entropy is None
+    assert torch.equal(density.score, density.log_prob)
+
+
+def test_a_mask_of_the_distribution_hides_the_cost_but_not_the_score():
+    hidden = guide_density(dist.Bernoulli(logits=LOGITS).mask(False).to_event(1), torch.ones_like(LOGITS))
+    assert (hidden.log_prob == 0).all()
+    torch.testing.assert_close(hidden.score, bits().log_prob(torch.ones_like(LOGITS)))
