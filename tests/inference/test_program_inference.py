@@ -21,7 +21,7 @@ def guide():
 
 def wrong():
     with pyro.plate("data", 2):
-        pyro.sample("z", dist.Normal(0.0, pyro.param("sd", torch.ones(2)), validate_args=True))
+        pyro.sample("z", dist.Bernoulli(logits=pyro.param("sd", torch.ones(2))))
         torch.ones(2) @ torch.ones(3)
 """
 

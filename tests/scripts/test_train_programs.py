@@ -1,0 +1,145 @@
+"""``model=bbvi`` on the command line: programs of one's own, and what may be wrong with them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+HEAD = """
+import pyro
+import pyro.distributions as dist
+import torch
+
+data = torch.tensor([-1.0, 2.0])
+
+def model():
+    with pyro.plate("data", 2):
+        z = pyro.sample("z", dist.Bernoulli(0.5))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=data)
+
+def guide():
+    with pyro.plate("data", 2):
+        pyro.sample("z", dist.Bernoulli(logits=pyro.param("logits", torch.zeros(2))))
+"""
+OTHERS = """
+def nameless():
+    with pyro.plate("data", 2):
+        pyro.sample("zz", dist.Bernoulli(logits=pyro.param("logits", torch.zeros(2))))
+
+def observing():
+    guide()
+    pyro.sample("x", dist.Normal(torch.zeros(2), 1.0).to_event(1), obs=data)
+
+def unsupported():
+    with pyro.plate("data", 2):
+        pyro.sample("z", dist.Normal(pyro.param("mean", torch.zeros(2)), 1.0))
+
+def spoilt():
+    with pyro.plate("data", 2):
+        z = pyro.sample("z", dist.Bernoulli(0.5))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=data + torch.nan)
+
+def needy(x):
+    guide()
+
+def aimless():
+    with pyro.plate("data", 2):
+        pyro.sample("z", dist.Bernoulli(0.5))
+"""
+SHORT = ["model.steps_per_epoch=4", "model.evaluation_draws=100", "trainer.max_epochs=2"]
+
+
+@pytest.fixture
+def own(tmp_path):
+    (tmp_path / "own.py").write_text(HEAD + OTHERS)
+
+
+@pytest.mark.usefixtures("own")
+class TestMistakes:
+    @pytest.mark.parametrize(
+        ("arguments", "named"),
+        [
+            (["program=eight_scools"], "there is no program 'eight_scools'; there are: beta_bernoulli, eight_schools"),
+            (
+                ["program=eight_schools"],
+                "the data of eight_schools-eight_schools_noncentered are looked for in $ZOO_DATA",
+            ),
+            (
+                ["program=own.py:model:guide"],
+                "runs the code in own.py, which may do whatever you may; read it, and add",
+            ),
+            (
+                ["program=own.py:model", "trust=true"],
+                "is given as program=FILE.py:MODEL:GUIDE, got program=own.py:model",
+            ),
+            (["program=none.py:model:guide", "trust=true"], "there is no file none.py"),
+            (
+                ["program=own.py:modell:guide", "trust=true"],
+                "own.py has no function or module 'modell'; it has: model, ",
+            ),
+            (["program=own.py:model:nameless", "trust=true"], "the guide samples site 'zz', which the model has not"),
+            (["program=own.py:model:observing", "trust=true"], "the guide observes site 'x'; only the model may"),
+            (
+                ["program=own.py:model:unsupported", "trust=true"],
+                "outside the support of the model's site 'z' (Bernoulli)",
+            ),
+            (["program=own.py:spoilt:guide", "trust=true"], "the data of site 'x' (Normal) contain NaN"),
+            (["program=own.py:model:needy", "trust=true"], "own.py: TypeError: needy() missing 1 required positional"),
+            (["program=own.py:model:aimless", "trust=true"], "neither the model nor the guide has a parameter"),
+            (["model.num_particles=1"], "needs at least 2: set num_particles=2 or more, got 1"),
+            (["model.num_particles=0"], "num_particles must be at least 1, got 0"),
+            (["model.optimizer=best"], "there is no optimizer 'best'; choose one of adam, adagrad"),
+            (["model.schedule=up"], "there is no schedule 'up'; choose one of constant, cosine"),
+            (["estimator=learned"], "a learned baseline needs its network"),
+            (["model.steps_per_epoch=0"], "steps_per_epoch must be at least 1"),
+            (["env=CartPole-v1"], "this model has no use for env: leave env=... away"),
+        ],
+    )
+    def test_are_one_sentence(self, arguments, named, script, monkeypatch):
+        monkeypatch.delenv("ZOO_DATA", raising=False)
+        answer = script("train.py", "model=bbvi", *SHORT, *arguments)
+        assert answer.code == 1
+        assert named in answer.err
+        assert "Traceback" not in answer.err
+        assert answer.err.strip().count("\n") == 0
+
+    def test_a_program_is_of_no_use_to_other_models(self, script, tiny):
+        answer = script("train.py", *tiny("q_learning", "program=eight_schools"))
+        assert answer.code == 1
+        assert "this model has no use for program: leave program=... away" in answer.err
+
+
+@pytest.mark.usefixtures("own", "no_pictures")
+class TestAProgramOfOnesOwn:
+    def test_is_trained_and_told_of(self, script):
+        answer = script("train.py", "model=bbvi", "program=own.py:model:guide", "trust=true", *SHORT)
+        assert answer.code == 0, answer.err
+        assert "own.py:model:guide: model and guide of own.py" in answer.out
+        assert "z[1]" in answer.out
+        (folder,) = Path("runs", "bbvi").iterdir()
+        assert json.loads((folder / "status.json").read_text())["state"] == "finished"
+
+    def test_is_evaluated_only_if_it_is_trusted_again(self, script):
+        script("train.py", "model=bbvi", "program=own.py:model:guide", "trust=true", *SHORT)
+        (folder,) = Path("runs", "bbvi").iterdir()
+        checkpoint = f"checkpoint={folder}/checkpoints/last.ckpt"
+        refused = script("evaluate.py", checkpoint)
+        assert refused.code == 1
+        assert "runs the code in own.py" in refused.err
+        answer = script("evaluate.py", checkpoint, "trust=true")
+        assert answer.code == 0, answer.err
+        assert "ELBO" in answer.out
+
+    def test_is_resumed_as_it_was(self, script):
+        script("train.py", "model=bbvi", "program=own.py:model:guide", "trust=true", *SHORT)
+        (folder,) = Path("runs", "bbvi").iterdir()
+        assert script("train.py", f"resume={folder}").code == 0
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_without_any_data_there_is_something_to_begin_with(script, monkeypatch):
+    monkeypatch.delenv("ZOO_DATA", raising=False)
+    answer = script("train.py", "model=bbvi", *SHORT)
+    assert answer.code == 0, answer.err
+    assert "beta_bernoulli: a coin's fairness" in answer.out
+    assert "k-hat" in answer.out
