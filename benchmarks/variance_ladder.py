@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pyro
@@ -105,7 +106,7 @@ def main() -> None:
                     print("|", " | ".join(map(str, cells)), "|", flush=True)
     if asked.record is not None:
         write_json(
-            asked.record,
+            Path(asked.record),
             {"command": " ".join(["python", *sys.argv]), **asdict(asked), "found": found} | circumstances(),
         )
 
