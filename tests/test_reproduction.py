@@ -182,6 +182,15 @@ class TestTable:
             "| a control |  |  |  | 5.00 | 1 | 0.5 |",
         ]
 
+    def test_leaves_empty_what_says_nothing_of_a_row(self):
+        steps = Figure("steps", "env_steps_to_solved", median_and_largest)
+        rows = Row("a", "A", "a", "Acrobot-v1", without=("env_steps_to_solved",)), Row("b", "B", "b", "CartPole-v1")
+        runs = {"a": [record(0.02)], "b": [record(0.01)]}
+        assert table(Paper("Control", rows, (steps, *PAPER.figures)), runs).splitlines()[2:] == [
+            "| A |  | 2.00 | 1 | 1 |",
+            "| B | never; never | 1.00 | 1 | 1 |",
+        ]
+
     def test_shows_several_figures_and_of_a_seed_that_lacks_one_that_it_never_came(self):
         steps = Figure("steps", "env_steps_to_solved", median_and_largest)
         paper = Paper("Control", (Row("a", "A", "a", "CartPole-v1"),), (steps, *PAPER.figures))

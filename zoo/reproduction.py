@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo.papers import Paper, Row
+from zoo.papers import Figure, Paper, Row
 from zoo.training import read_status
 
 Record = dict[str, Any]
@@ -104,10 +104,13 @@ def table(paper: Paper, records: Mapping[str, Sequence[Record]]) -> str:
     for row in shown:
         runs = records[row.name]
         published = [row.published.get(column, "") for column in paper.columns]
-        ours = [
-            figure.summary([run["metrics"].get(figure.metric, math.inf) for run in runs]) for figure in paper.figures
-        ]
+        ours = [entry(figure, runs) if figure.metric not in row.without else "" for figure in paper.figures]
         minutes = statistics.mean(run["wall_seconds"] for run in runs) / 60
         spent = f"{minutes:.0f}" if minutes >= 10 else f"{minutes:.2g}"
         lines.append([row.label, *published, *([row.peer] if peers else []), *ours, str(len(runs)), spent])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def entry(figure: Figure, runs: Sequence[Record]) -> str:
+    """Write a figure of all seeds."""
+    return figure.summary([run["metrics"].get(figure.metric, math.inf) for run in runs])

@@ -35,6 +35,8 @@ def train(config: Mapping[str, Any], folder: Path, command: str) -> Outcome:
         NonFiniteError: a loss or a gradient is NaN or infinite.
         ValueError: the configuration or its data are wrong.
     """
+    if not 0 <= config["seed"] < 2**32:
+        raise ValueError(f"seed must be between 0 and {2**32 - 1}, got {config['seed']}")
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     experiment = make_experiment(config)
     record = RunRecord(folder, config, command, experiment.name)

@@ -9,7 +9,13 @@ from gymnasium.error import DependencyNotInstalled
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from zoo.control.environments import LONGEST_EPISODE, EnvironmentFailure, Environments, make_environments
+from zoo.control.environments import (
+    LONGEST_EPISODE,
+    EnvironmentFailure,
+    Environments,
+    make_environments,
+    make_evaluation_environments,
+)
 
 MODES = list(AutoresetMode)
 
@@ -41,6 +47,13 @@ class TestMaking:
         assert environments.step(torch.tensor([1, 0])).valid.all()
         assert environments.longest_episode == LONGEST_EPISODE
 
+    def test_clips_the_rewards_of_games_to_learn_from_and_not_to_measure_by(self):
+        made = [make("ALE/Pong-v5", 2) for make in (make_environments, make_evaluation_environments)]
+        assert [vector.spec.kwargs.get("reward_clipping", True) for vector in made] == [True, False]
+
+    def test_makes_others_alike_to_learn_from_and_to_measure_by(self):
+        assert make_evaluation_environments("CartPole-v1", 3).spec == make_environments("CartPole-v1", 3).spec
+
     def test_says_how_to_install_games(self, monkeypatch):
         monkeypatch.setattr(gymnasium.envs.registration, "registry", {})
         monkeypatch.setattr(gymnasium, "registry", {})
@@ -56,6 +69,11 @@ class TestMaking:
     def test_unknown_environments_are_named_beside_the_nearest(self, name, nearest):
         with pytest.raises(ValueError, match=f"knows no environment '{name}'; the nearest are .*{nearest}"):
             make_environments(name, 2)
+
+    @pytest.mark.parametrize("count", [0, -1])
+    def test_makes_one_or_more(self, count):
+        with pytest.raises(ValueError, match=f"at least 1 environment to act in, got {count}"):
+            make_environments("CartPole-v1", count)
 
     def test_unknown_ones_that_are_near_nothing_are_named_alone(self):
         with pytest.raises(ValueError, match=r"knows no environment '%%'$"):
@@ -171,11 +189,51 @@ class TestActions:
         assert environments.step(torch.tensor([0, 2])).following.tolist() == [[5], [7]]
 
 
-def test_an_error_within_names_the_environment():
-    environments = Environments(make_environments("CartPole-v1", 2))
-    environments.reset(seed=0)
-    with pytest.raises(EnvironmentFailure, match="CartPole-v1 raised AssertionError"):
-        environments.step(torch.tensor([7, 7]))
+class TestErrorsWithin:
+    class Failing(gymnasium.Env):
+        """Its first resets work, as many as it is told."""
+
+        observation_space, action_space = Box(0, 1, (1,)), Discrete(2)
+
+        def __init__(self, resets=0):
+            if resets < 0:
+                raise OSError("no such world")
+            self.resets = resets
+
+        def reset(self, *, seed=None, options=None):
+            self.resets -= 1
+            if self.resets < 0:
+                raise KeyError("door")
+            return np.zeros(1, np.float32), {}
+
+        def step(self, action):
+            return np.zeros(1, np.float32), 0.0, True, False, {}
+
+    def test_name_the_environment_in_a_step(self):
+        environments = Environments(make_environments("CartPole-v1", 2))
+        environments.reset(seed=0)
+        with pytest.raises(EnvironmentFailure, match="CartPole-v1 raised AssertionError: "):
+            environments.step(torch.tensor([7, 7]))
+
+    def test_name_it_in_a_reset(self):
+        with pytest.raises(EnvironmentFailure, match="SyncVectorEnv raised KeyError in a reset: 'door'"):
+            Environments(SyncVectorEnv([self.Failing])).reset(seed=0)
+
+    def test_name_it_in_the_reset_after_an_episode(self):
+        environments = Environments(
+            SyncVectorEnv([lambda: self.Failing(resets=1)], autoreset_mode=AutoresetMode.DISABLED)
+        )
+        environments.reset(seed=0)
+        with pytest.raises(EnvironmentFailure, match="SyncVectorEnv raised KeyError in a reset: 'door'"):
+            environments.step(torch.tensor([0]))
+
+    def test_name_it_while_it_is_made(self):
+        gymnasium.register("Failing-v0", lambda: self.Failing(resets=-1), max_episode_steps=5)
+        try:
+            with pytest.raises(EnvironmentFailure, match="Failing-v0 raised OSError while it was made: no such world"):
+                make_environments("Failing-v0", 2)
+        finally:
+            del gymnasium.registry["Failing-v0"]
 
 
 class TestState:

@@ -69,23 +69,67 @@ class TestMeasuring:
         assert all(torch.equal(x, y) for x, y in zip(policy.parameters(), before.parameters(), strict=True))
         assert all(parameter.grad is None and parameter.requires_grad for parameter in policy.parameters())
 
-    def test_returns_that_are_not_finite_are_refused(self):
-        class Broken(gymnasium.Env):
-            observation_space, action_space = Box(0, 1, (4,)), Discrete(2)
 
-            def __init__(self, reward):
-                self.reward = reward
+class Breaking(gymnasium.Env):
+    """Gives zeros for three steps, and at one time something else."""
 
-            def reset(self, *, seed=None, options=None):
-                return np.zeros(4, np.float32), {}
+    observation_space, action_space = Box(0, 1, (4,)), Discrete(2)
 
-            def step(self, action):
-                return np.zeros(4, np.float32), self.reward, True, False, {}
+    def __init__(self, what="", time=-1, value=np.nan):
+        self.broken, self.value = (what, time), value
 
-        rewards = [0.0, 0.0, float("nan"), 0.0]
-        environments = Environments(SyncVectorEnv([lambda reward=reward: Broken(reward) for reward in rewards]))
-        with pytest.raises(EnvironmentFailure, match="SyncVectorEnv gave environment 2 of an evaluation no finite ret"):
-            Evaluator(environments).measure(make_policy((4,), 2, ()), seed=0)
+    def shown(self, what):
+        return self.value if self.broken == (what, self.time) else 0.0
+
+    def reset(self, *, seed=None, options=None):
+        self.time = 0
+        return np.full(4, self.shown("observation"), np.float32), {}
+
+    def step(self, action):
+        self.time += 1
+        observation = np.full(4, self.shown("observation"), np.float32)
+        return observation, float(self.shown("reward")), self.time >= 3, False, {}
+
+
+class TestWhatIsNotFinite:
+    def measured(self, *broken):
+        environments = SyncVectorEnv([Breaking, Breaking, lambda: Breaking(*broken), Breaking])
+        return Evaluator(Environments(environments)).measure(make_policy((4,), 2, ()), seed=0)
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+    @pytest.mark.parametrize(
+        ("what", "time", "place"),
+        [
+            ("observation", 0, "an observation that is not finite at the beginning of an episode"),
+            ("observation", 2, "an observation that is not finite after step 1 of an episode"),
+            ("reward", 1, "a reward that is not finite in step 0 of an episode"),
+            ("reward", 3, "a reward that is not finite in step 2 of an episode"),
+        ],
+    )
+    def test_is_refused_and_its_place_is_named(self, what, time, place, value):
+        with pytest.raises(EnvironmentFailure, match=f"SyncVectorEnv gave {place}, in environment 2 of an evaluation"):
+            self.measured(what, time, value)
+
+    def test_does_not_matter_after_the_episode_that_counts(self):
+        environments = Environments(SyncVectorEnv([EndsAtOnce, Breaking, Breaking, Breaking]))
+        assert first_returns(environments, make_policy((4,), 2, ()), seed=0).tolist() == [0] * 4
+        assert environments.ended.all()
+
+
+class EndsAtOnce(Breaking):
+    """Its first episode is one step; what follows is broken."""
+
+    def __init__(self):
+        super().__init__("reward", 1)
+        self.episodes = 0
+
+    def reset(self, *, seed=None, options=None):
+        self.episodes += 1
+        return super().reset()
+
+    def step(self, action):
+        observation, reward, _, _, _ = super().step(action)
+        return observation, reward if self.episodes > 1 else 0.0, True, False, {}
 
 
 class TestIntervals:

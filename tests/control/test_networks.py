@@ -12,6 +12,10 @@ class TestNetwork:
         for observation in (torch.zeros(7, 5, *shape), torch.zeros(7, 5, *shape, dtype=torch.uint8)):
             assert net(observation).shape == (7, 5, 2)
 
+    def test_has_no_layer_without_units(self):
+        with pytest.raises(ValueError, match=r"at least 1 unit each, got hidden=\[8, 0\]"):
+            network((4,), 2, (8, 0))
+
     def test_standardises_numbers_and_convolves_pictures(self):
         assert [type(part) for part in network((4,), 2, (8,))] == [Standardize, nn.Linear, nn.Tanh, nn.Linear]
         assert [type(part) for part in network((7, 7, 2), 2, (8,))] == [Convolution, nn.Linear, nn.ReLU, nn.Linear]
@@ -64,6 +68,12 @@ class TestStandardize:
         before = {name: value.clone() for name, value in standardize.state_dict().items()}
         standardize(torch.randn(5, 2))
         assert all(torch.equal(value, before[name]) for name, value in standardize.state_dict().items())
+
+    def test_learns_nothing_from_no_observation(self):
+        standardize = Standardize((1,))
+        standardize.update(torch.tensor([[1.0], [3.0]]))
+        standardize.update(torch.empty(0, 1))
+        assert standardize(torch.tensor([[4.0]])).tolist() == [[2.0]]
 
     def test_gives_finite_numbers_where_nothing_varies(self):
         standardize = Standardize((1,))

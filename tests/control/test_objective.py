@@ -11,11 +11,11 @@ from torch import nn
 from zoo.control.environments import Environments
 from zoo.control.mdp import FiniteMDP
 from zoo.control.mdp_environment import MDPVectorEnv
-from zoo.control.objective import normalized, policy_gradient_objective
+from zoo.control.objective import learned_value, normalized, policy_gradient_objective
 from zoo.control.planning import finite_horizon, policy_evaluation, start_value
 from zoo.control.policies import CategoricalPolicy
 from zoo.control.rollout import Rollout, collect
-from zoo.gradients import Baseline, Constant, Learned, LeaveOneOut, Reinforce, Sum
+from zoo.gradients import Baseline, Constant, Learned, LeaveOneOut, MovingAverage, Reinforce, Sum
 
 GAMMA = 0.7
 LOGITS = [[0.3, -0.2], [-0.5, 0.4], [0.1, 0.8]]
@@ -249,6 +249,13 @@ class TestTheEnd:
         returns = objective_of(rollout_of((STEP, CUT), (STEP, END)), Constant(7.0)).returns
         assert returns[1].tolist() == [5, 5]
 
+    def test_is_worth_what_the_whole_baseline_expects_where_the_network_gives_a_part_of_it(self):
+        """Of rewards 5 before, the running mean is 5; the network adds 3 in state 2."""
+        average = MovingAverage()
+        average(torch.tensor([5.0]))
+        returns = objective_of(rollout_of((STEP, CUT)), Sum(average, Learned(table(WRONG)))).returns
+        assert returns[1].item() == pytest.approx(5 + GAMMA * (5 + 3))
+
     def test_by_both_at_once_is_a_termination(self):
         """As ``Environments`` reports it: terminated, and ended."""
         assert objective_of(rollout_of((END,)), Learned(table(WRONG))).returns.item() == 5
@@ -293,6 +300,26 @@ class TestTheParts:
         assert policy.net.rows.grad is None
 
 
+class TestTheLearnedValue:
+    STATES = torch.arange(3)
+
+    @pytest.mark.parametrize(
+        ("baseline", "offset"),
+        [
+            (lambda net: Learned(net), 0),
+            (lambda net: Sum(Constant(7.0), Learned(net)), 7),
+            (lambda net: Sum(Learned(net), LeaveOneOut(1)), 0),
+        ],
+    )
+    def test_is_what_the_baseline_knows_of_a_state_and_not_of_the_other_samples(self, baseline, offset):
+        value = learned_value(Reinforce(baseline(table(WRONG))))
+        assert value(self.STATES).tolist() == [number + offset for number in WRONG]
+
+    @pytest.mark.parametrize("baseline", [None, Constant(1.0), MovingAverage(), LeaveOneOut(1)], ids=str)
+    def test_is_none_where_nothing_looks_at_the_state(self, baseline):
+        assert learned_value(Reinforce(baseline)) is None
+
+
 class TestNormalized:
     def test_is_over_the_whole_batch_and_not_along_an_episode(self):
         advantage, valid = torch.tensor([[0.0, 10.0], [2.0, 12.0]]), torch.ones(2, 2, dtype=torch.bool)
@@ -306,6 +333,27 @@ class TestNormalized:
     @pytest.mark.parametrize("count", [1, 4])
     def test_makes_no_noise_of_advantages_that_are_all_alike(self, value, count):
         assert (normalized(torch.full((count, 1), value), torch.ones(count, 1, dtype=torch.bool)) == 0).all()
+
+    def test_keeps_the_sign_of_advantages_that_are_all_alike_if_they_are_not_centred(self):
+        assert (
+            normalized(torch.full((4, 1), 500.0), torch.ones(4, 1, dtype=torch.bool), centre=False).tolist()
+            == [[1]] * 4
+        )
+
+    def test_leaves_each_baseline_its_effect_where_no_value_is_learned(self):
+        """Taking the mean of the rollout away would make all constants the same."""
+
+        def gradient(baseline):
+            policy = make_policy()
+            rollout = rollout_of((STEP, END), (END,))
+            reinforce = Reinforce(baseline, maximize=True)
+            policy_gradient_objective(policy, rollout, reinforce, GAMMA, normalize=True).policy.backward()
+            return policy.net.rows.grad
+
+        none, few, many = gradient(None), gradient(Constant(3.0)), gradient(Constant(9.0))
+        assert biased(none, few)
+        assert biased(few, many)
+        assert (none * many).sum() < 0  # a return is good without a baseline, and bad beside a high one
 
     def test_is_nothing_where_nothing_is_valid(self):
         none = torch.zeros(2, 1, dtype=torch.bool)

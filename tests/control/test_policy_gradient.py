@@ -57,7 +57,7 @@ class TestUpdates:
         class Watched(PolicyGradient):
             def fit_value(self, value, observation, returns, optimizer):
                 def error():
-                    return (value(observation).squeeze(-1) - returns).square().mean().item()
+                    return (value(observation) - returns).square().mean().item()
 
                 before = error()
                 super().fit_value(value, observation, returns, optimizer)
@@ -67,6 +67,35 @@ class TestUpdates:
         learn(model, cart_pole(model))
         assert len(errors) == 5
         assert all(after < before for before, after in errors)
+
+    @pytest.mark.parametrize("baseline", ["learned", "learned_moving_average"])
+    def test_lead_to_a_baseline_that_lies_where_the_returns_do(self, baseline, learn):
+        """A running mean with the whole return learned on top of it would lie twice as high."""
+        seen = []
+
+        class Watched(PolicyGradient):
+            def log_progress(self, objective, batch):
+                valid = batch.rollout.valid
+                seen.append((objective.estimate.baseline[valid].mean().item(), objective.returns[valid].mean().item()))
+
+        model = Watched([4], 2, hidden=[8], value_steps=30, estimator={"baseline": baseline})
+        learn(model, cart_pole(model, count=16, rollouts=49))
+        guessed, returned = seen[-1]
+        assert guessed == pytest.approx(returned, rel=0.3)
+
+    def test_do_not_take_a_rollout_twice(self):
+        model, batch = make(), Batch(made_by_hand(), 12, None)
+        model.log_progress = lambda *_: None
+        model.training_step(batch, 0)
+        with pytest.raises(ValueError, match=r"ends at environment step 12 was taken before the last update, at 12"):
+            model.training_step(batch, 1)
+        model.training_step(batch._replace(env_steps=24), 1)
+
+    def test_come_through_rollouts_in_which_an_only_environment_does_nothing_but_reset(self, learn):
+        model = make()
+        learn(model, cart_pole(model, count=1, steps=1, rollouts=60))
+        assert model.env_steps == 60
+        assert torch.isfinite(weights(model)).all()
 
     def test_are_of_the_very_policy_that_took_the_rollout(self, learn):
         """What is taken ahead of time, or used again, would be of an older one."""
@@ -151,6 +180,14 @@ class TestClipping:
     def test_is_left_out_if_so_told(self):
         assert min(self.norms(max_gradient_norm=None)) > 500
 
+    def test_by_the_trainer_is_refused(self):
+        """It would clip nothing."""
+        model = make()
+        quiet = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
+        trainer = pl.Trainer(max_epochs=1, gradient_clip_val=1.0, accelerator="cpu", **quiet)
+        with pytest.raises(ValueError, match=r"gradient_clip=1.0 has no effect .* set model.max_gradient_norm"):
+            trainer.fit(model, cart_pole(model))
+
 
 class TestTheLoss:
     def loss(self, monkeypatch, rollout=None, **options):
@@ -214,6 +251,7 @@ class TestStopping:
 
 def test_learns_to_hold_the_pole(learn):
     """A tenth of the default budget's first evaluations: far above what chance gives, 22."""
+    torch.manual_seed(0)
     model = PolicyGradient([4], 2, hidden=[32, 32])
     learn(model, cart_pole(model, count=16, rollouts=40))
     measured = Evaluator(Environments(make_environments("CartPole-v1", 40))).measure(model.policy, seed=2)
@@ -236,10 +274,17 @@ def test_continued_from_a_checkpoint_of_plain_data_it_ends_as_if_it_had_not_been
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"discount": 1.01}, "discount must lie between 0 and 1, got 1.01"),
-        ({"discount": -0.5}, "discount must lie between 0 and 1"),
-        ({"trace_decay": 2.0}, "trace_decay must lie between 0 and 1"),
+        ({"discount": 1.01}, "discount must be between 0 and 1, got 1.01"),
+        ({"discount": -0.5}, "discount must be between 0 and 1"),
+        ({"trace_decay": 2.0}, "trace_decay must be between 0 and 1"),
         ({"value_steps": 0}, "value_steps must be at least 1"),
+        ({"lr": -1.0}, "lr must be above 0, got -1.0"),
+        ({"value_lr": 0.0}, "value_lr must be above 0, got 0.0"),
+        ({"entropy": -0.1}, "entropy must be 0 or more, got -0.1"),
+        ({"decay_steps": 0}, "decay_steps must be at least 1, or null, got 0"),
+        ({"decay_steps": -5}, "decay_steps must be at least 1, or null, got -5"),
+        ({"max_gradient_norm": -1.0}, "max_gradient_norm must be above 0, or null, got -1.0"),
+        ({"hidden": [0]}, r"hidden layers must have at least 1 unit each, got hidden=\[0\]"),
         ({"baseline": "tea_leaves"}, "no baseline 'tea_leaves'"),
     ],
     ids=str,

@@ -39,6 +39,17 @@ class TestTheModel:
         options = experiment(discount=0.9, trace_decay=1.0).module.hparams
         assert (options["discount"], options["trace_decay"], options["seed"]) == (0.9, 1.0, 1)
 
+    def test_learns_until_the_end_unless_told_otherwise(self):
+        assert experiment(max_env_steps=300_000).module.hparams["decay_steps"] == 300_000
+        assert experiment(max_env_steps=300_000, decay_steps=5000).module.hparams["decay_steps"] == 5000
+
+    @pytest.mark.parametrize(
+        ("name", "steps"),
+        [("cartpole", 90_000), ("minatar_asterix", 5_000_000), ("minatar_breakout", 5_000_000)],
+    )
+    def test_of_a_recorded_experiment_learns_as_long_as_it_did(self, name, steps, composed):
+        assert composed([f"experiment=policy_gradient_{name}"])["model"]["decay_steps"] == steps
+
 
 class TestRollouts:
     def test_are_cut_where_a_value_function_stands_for_what_follows(self):
@@ -74,8 +85,33 @@ class TestIsRefused:
             experiment("CartPol-v1")
 
     def test_for_a_discount_that_is_none(self):
-        with pytest.raises(ValueError, match=r"discount must lie between 0 and 1, got 1\.5"):
+        with pytest.raises(ValueError, match=r"discount must be between 0 and 1, got 1\.5"):
             experiment(discount=1.5)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"environments": 0}, "environments must be at least 1, got 0"),
+            ({"evaluation_episodes": 0}, "evaluation_episodes must be at least 1, got 0"),
+            ({"evaluate_every": 0}, "evaluate_every must be at least 1, got 0"),
+            ({"rollout_steps": -3}, "rollout_steps must be 0 or more, got -3"),
+            ({"decay_steps": 0}, "decay_steps must be at least 1, or null, got 0"),
+        ],
+        ids=str,
+    )
+    def test_for_numbers_that_are_none(self, options, message):
+        with pytest.raises(ValueError, match=message):
+            experiment(**options)
+
+    @pytest.mark.parametrize("baseline", ["leave_one_out", "learned_leave_one_out"])
+    def test_for_a_comparison_with_no_other_environment(self, baseline):
+        with pytest.raises(ValueError, match=rf"{baseline} compares .* set model\.environments to 2 or more"):
+            experiment(estimator={"baseline": baseline}, environments=1)
+
+    def test_on_several_devices(self, composed, tmp_path):
+        config = composed(["model=policy_gradient", "trainer.devices=2", "model.evaluation_episodes=2"])
+        with pytest.raises(ValueError, match=r"devices=2 .* acts in environments trains on one"):
+            train(config, tmp_path, "command")
 
     def test_for_actions_that_no_policy_fits(self, monkeypatch):
         class Piano(gymnasium.Env):
@@ -90,6 +126,7 @@ class TestIsRefused:
             experiment("Piano-v0")
 
 
+@pytest.mark.filterwarnings("ignore:an episode of MinAtar")
 def test_a_game_is_learned_from_pictures(composed, tmp_path):
     overrides = ["environments=4", "hidden=[8]", "evaluate_every=64", "max_env_steps=128", "evaluation_episodes=2"]
     small = [f"model.{option}" for option in overrides]

@@ -41,9 +41,10 @@ class TestNetwork:
         with pytest.raises(ValueError, match="must be a vector or a picture"):
             QNetwork((10, 10), actions=2)
 
-    def test_without_a_hidden_layer_is_refused(self):
-        with pytest.raises(ValueError, match="at least one hidden layer"):
-            QNetwork((4,), actions=2, hidden=[])
+    @pytest.mark.parametrize("hidden", [[], [0], [8, -1]])
+    def test_without_a_hidden_layer_or_units_in_it_is_refused(self, hidden):
+        with pytest.raises(ValueError, match=r"at least one hidden layer, and at least 1 unit in each; got hidden=\["):
+            QNetwork((4,), actions=2, hidden=hidden)
 
 
 def test_a_number_of_states_makes_a_table_and_a_shape_a_network():

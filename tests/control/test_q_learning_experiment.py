@@ -19,6 +19,10 @@ class TestATable:
         with pytest.raises(ValueError, match=r"CartPole-v1 does not expose its dynamics as P.*choose model=dqn"):
             tabular("CartPole-v1")
 
+    def test_is_refused_where_its_policies_would_have_no_value(self):
+        with pytest.raises(ValueError, match=r"gamma must be below 1 for a table: .* may never end an episode"):
+            tabular("CliffWalking-v1", gamma=1.0)
+
     def test_unknown_environments_are_named_beside_the_nearest(self):
         with pytest.raises(ValueError, match=r"no environment 'FrozenLak-v1'; the nearest are FrozenLake-v1"):
             tabular("FrozenLak-v1")
@@ -30,6 +34,18 @@ class TestANetwork:
         assert module.hparams["observation"] == [6]
         assert module.policy.actions == 3
         assert module.hparams["solved_at"] == -100
+
+    def test_learns_ever_more_slowly_up_to_the_end_unless_it_is_told_when(self):
+        for given, falls_for in (({}, 70_000), ({"lr_decay_steps": 5000}, 5000)):
+            module = DeepQLearningExperiment("CartPole-v1", 1, 16, replay=1000, max_env_steps=70_000, **given).module
+            assert module.hparams["lr_decay_steps"] == falls_for
+
+    @pytest.mark.parametrize(("warm_up", "enough"), [(90_000, 94_096), (200_000, 204_096)])
+    def test_that_would_end_before_it_has_learned_anything_is_refused(self, warm_up, enough):
+        options = {"env": "CartPole-v1", "seed": 1, "batch_size": 16, "replay": 300_000, "warm_up": warm_up}
+        with pytest.raises(ValueError, match=f"max_env_steps must be at least {enough}, for nothing is learned"):
+            DeepQLearningExperiment(**options, max_env_steps=enough - 1)
+        DeepQLearningExperiment(**options, max_env_steps=enough)
 
     def test_needs_actions_that_can_be_counted(self):
         with pytest.raises(ValueError, match=r"actions that can be counted, and those of Pendulum-v1"):

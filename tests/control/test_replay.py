@@ -1,5 +1,6 @@
 import pytest
 import torch
+from scipy import stats
 
 from zoo.control.replay import Replay, Transitions, single_steps
 from zoo.control.rollout import Rollout
@@ -131,6 +132,30 @@ class TestTheRing:
         replay.add(both)
         drawn = replay.sample(5000).observation
         assert sorted(set(drawn.tolist())) == [*range(29), *range(100, 129)]
+
+    @pytest.mark.parametrize("size", [1, 7, 200])
+    def test_fills_every_batch_though_half_of_all_rows_only_reset(self, size):
+        replay = Replay(capacity=100, n_step=1, gamma=GAMMA)
+        replay.add(rollout_of(*[1] * 20))
+        assert (~replay.rows["valid"][:39]).sum() == 19
+        torch.manual_seed(0)
+        drawn = [replay.sample(size) for _ in range(20)]
+        assert {len(column) for batch in drawn for column in batch} == {size}
+        assert all(batch.terminated.all() for batch in drawn)
+
+    def test_draws_all_that_can_be_used_with_the_same_probability(self):
+        replay = Replay(capacity=100, n_step=1, gamma=GAMMA)
+        replay.add(rollout_of(*[1, 3] * 5, 1))
+        torch.manual_seed(0)
+        counts = replay.sample(10_000).observation.unique(return_counts=True)[1]
+        assert len(counts) == 20
+        assert stats.chisquare(counts).pvalue > 1e-6
+
+    def test_of_which_nothing_can_be_used_says_so_and_does_not_look_for_ever(self):
+        replay = Replay(capacity=100, n_step=2, gamma=GAMMA)
+        replay.add(rollout_of(*[1] * 20, cut=range(20), reset="same step"))
+        with pytest.raises(ValueError, match=r"hardly any of the 20 steps .* is followed by 2 .* set a smaller n_step"):
+            replay.sample(4)
 
     @pytest.mark.parametrize("rows", [0, 2])
     def test_that_is_all_but_empty_gives_nothing(self, rows):

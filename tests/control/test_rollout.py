@@ -108,16 +108,17 @@ class TestWholeEpisodes:
 
 
 class Faulty(gymnasium.Env):
-    """Does something wrong at the third step."""
+    """Does something wrong at the third step, or in a reset: in the second, after an episode of two steps."""
 
     action_space, observation_space = Discrete(2), Box(-np.inf, np.inf, (2,))
 
     def __init__(self, fault):
-        self.fault = fault
+        self.fault, self.episode = fault, 0
 
     def reset(self, *, seed=None, options=None):
-        self.time = 0
-        return np.full(2, np.nan if self.fault == "reset" else 0, np.float32), {}
+        self.time, self.episode = 0, self.episode + 1
+        broken = self.fault == "reset" or (self.fault == "second reset" and self.episode == 2)
+        return np.full(2, np.nan if broken else 0, np.float32), {}
 
     def step(self, action):
         self.time += 1
@@ -128,13 +129,13 @@ class Faulty(gymnasium.Env):
             reward = np.inf
         if self.time == 3 and self.fault == "error":
             raise OSError("the robot fell over")
-        return observation, reward, False, False, {}
+        return observation, reward, self.fault == "second reset" and self.time == 2, False, {}
 
 
 class TestFaults:
-    def played(self, fault):
-        environments = Environments(SyncVectorEnv([lambda kind=kind: Faulty(kind) for kind in ("none", fault)]))
-        return play(environments, make_policy((2,), 2, ()), 5)
+    def played(self, *faults, **options):
+        environments = Environments(SyncVectorEnv([lambda kind=kind: Faulty(kind) for kind in ("none", *faults)]))
+        return play(environments, make_policy((2,), 2, ()), 5, **options)
 
     @pytest.mark.parametrize("fault", ["observation", "reward"])
     def test_numbers_that_are_not_finite_are_refused_by_environment_and_step(self, fault):
@@ -145,6 +146,20 @@ class TestFaults:
     def test_so_are_those_of_a_reset(self):
         with pytest.raises(EnvironmentFailure, match=r"observations that are not finite.*environment 1 at step 0"):
             self.played("reset")
+
+    def test_so_are_those_of_a_reset_amid_the_rollout(self):
+        """Steps 0 and 1 are played, step 2 resets."""
+        with pytest.raises(EnvironmentFailure, match=r"observations that are not finite.*environment 1 at step 2"):
+            self.played("second reset")
+
+    @pytest.mark.parametrize("later", ["reward", "observation"])
+    def test_the_first_of_several_is_named_whatever_it_is(self, later):
+        with pytest.raises(EnvironmentFailure, match=r"gave observations .* first in environment 2 at step 0"):
+            self.played(later, "reset")
+
+    def test_it_is_said_which_rollout_it_was(self):
+        with pytest.raises(EnvironmentFailure, match="at step 2 of the rollout that began after 640 environment steps"):
+            self.played("reward", env_steps=640)
 
     def test_an_error_is_shown_in_its_own_words(self):
         with pytest.raises(EnvironmentFailure, match="SyncVectorEnv raised OSError: the robot fell over"):
@@ -256,11 +271,24 @@ class TestRollouts:
             return rollouts.environments.vector.envs[0].unwrapped.seeds
 
         rollouts = fresh()
-        first, state, second = list(rollouts), rollouts.state_dict(), list(rollouts)
+        first, state = list(rollouts), rollouts.state_dict()
+        with pytest.warns(UserWarning, match="lasted longer than the 8 steps .* make model.evaluate_every larger"):
+            second = list(rollouts)
         assert [batch.rollout.elapsed[0].item() for batch in first + second] == [0, 4, 0, 4]
         assert len(set(seeds(rollouts))) == 2
         other = fresh()
         other.load_state_dict(state)
-        continued = list(other)
+        with pytest.warns(UserWarning, match="lasted longer"):
+            continued = list(other)
         assert seeds(other) == seeds(rollouts)[1:]
         assert [batch.env_steps for batch in continued] == [batch.env_steps for batch in second] == [12, 16]
+
+    def test_of_episodes_that_end_within_a_pass_are_no_cause_to_warn(self, diaries, alternating):
+        rollouts = Rollouts(diaries(AutoresetMode.NEXT_STEP, [(8, "terminated")]), alternating, 4, rollouts=2, seed=0)
+        assert [batch.rollout.ended.any().item() for batch in [*rollouts, *rollouts]] == [False, True] * 2
+
+    def test_in_which_all_environments_only_reset_are_left_out(self, diaries, alternating):
+        plan = [(2, "terminated")]
+        batches = list(Rollouts(diaries(AutoresetMode.NEXT_STEP, plan, plan), alternating, 1, rollouts=6, seed=0))
+        assert [batch.rollout.elapsed[0, 0].item() for batch in batches] == [0, 1] * 3
+        assert [batch.env_steps for batch in batches] == [2, 4, 6, 8, 10, 12]

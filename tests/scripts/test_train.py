@@ -62,7 +62,7 @@ class TestMistakes:
             ("trainer.batch_size=0", "batch_size must be at least 1, got 0"),
             ("trainer.max_epochs=0", "max_epochs must be at least 1, got 0"),
             ("trainer.max_epochs=-1", "max_epochs must be at least 1, got -1"),
-            ("seed=-1", "-1"),
+            ("seed=-1", "seed must be between 0 and 4294967295, got -1"),
             ("trainer.accelerator=abacus", "abacus"),
             ("trainer.devices=0", "devices"),
             ("trainer.devices=x", "devices must be auto, a number of them, or indices such as 0,1; got 'x'"),

@@ -30,12 +30,16 @@ def make_environments(name: str, count: int, **options: Any) -> VectorEnv:
         options: of ``gymnasium.make_vec``.
 
     Raises:
-        ValueError: there is no such environment, and the nearest ones are named; or its package is missing.
+        ValueError: there is no such environment, and the nearest ones are named; its package is missing; or there is
+            to be none.
+        EnvironmentFailure: it raised an error while it was made.
 
     Example:
         >>> make_environments("CartPole-v1", count=4).single_action_space
         Discrete(2)
     """
+    if count < 1:
+        raise ValueError(f"there must be at least 1 environment to act in, got {count}")
     spec = registered(name)
     if spec.vector_entry_point is None and spec.max_episode_steps is None:
         options = {"max_episode_steps": LONGEST_EPISODE, **options}
@@ -50,7 +54,26 @@ def make_environments(name: str, count: int, **options: Any) -> VectorEnv:
                 vector = gymnasium.make_vec(name, num_envs=count, **options)
         except (DependencyNotInstalled, ImportError) as error:
             raise ValueError(f"environment {name} needs a package that is not installed: {error}") from error
+        except Exception as error:
+            raise failure(name, error, " while it was made") from error
     return vector
+
+
+def make_evaluation_environments(name: str, count: int) -> VectorEnv:
+    """Make copies to measure policies in: as ``make_environments``, but Atari's games with their true scores.
+
+    Those games clip rewards to ±1, which is good to learn from and tells little of the score.
+
+    Raises:
+        ValueError: as ``make_environments``.
+        EnvironmentFailure: as ``make_environments``.
+
+    Example:
+        >>> make_evaluation_environments("CartPole-v1", count=4).num_envs
+        4
+    """
+    options = {"reward_clipping": False} if name.startswith("ALE/") else {}
+    return make_environments(name, count, **options)
 
 
 def registered(name: str) -> EnvSpec:
@@ -160,8 +183,12 @@ class Environments:
         return self.vector.num_envs
 
     def reset(self, seed: int | None = None) -> None:
-        """Begin an episode in each environment; with a seed, also their random numbers."""
-        self.observation, _ = self.vector.reset(seed=seed)
+        """Begin an episode in each environment; with a seed, also their random numbers.
+
+        Raises:
+            EnvironmentFailure: the environment raised an error.
+        """
+        self.observation = self._reset(seed=seed)
         self.ended = np.zeros(len(self), dtype=bool)
 
     def step(self, action: Shaped[Tensor, " envs *action"]) -> Step:
@@ -174,7 +201,7 @@ class Environments:
         try:
             following, reward, terminated, truncated, info = self.vector.step(self._own(action))
         except Exception as error:
-            raise EnvironmentFailure(f"{self.name} raised {type(error).__name__}: {error}") from error
+            raise failure(self.name, error) from error
         self.observation = following
         self.ended = terminated | truncated
         if self.mode is not AutoresetMode.NEXT_STEP and self.ended.any():
@@ -182,8 +209,15 @@ class Environments:
                 following = following.copy()
                 following[self.ended] = np.stack(info["final_obs"][self.ended])
             else:
-                self.observation, _ = self.vector.reset(options={"reset_mask": self.ended})
+                self.observation = self._reset(options={"reset_mask": self.ended})
         return Step(following, reward, terminated, self.ended, ~resetting)
+
+    def _reset(self, **how: Any) -> np.ndarray:
+        try:
+            observation, _ = self.vector.reset(**how)
+        except Exception as error:
+            raise failure(self.name, error, " in a reset") from error
+        return observation
 
     def _own(self, action: Tensor) -> np.ndarray:
         array = action.numpy()
@@ -207,6 +241,11 @@ class Environments:
 
 class EnvironmentFailure(RuntimeError):
     """An environment raised an error, or gave numbers that are not finite."""
+
+
+def failure(name: str, error: Exception, when: str = "") -> EnvironmentFailure:
+    """Say in a sentence which environment raised which error."""
+    return EnvironmentFailure(f"{name} raised {type(error).__name__}{when}: {error}")
 
 
 PLAIN = (bool, int, float, str, type(None))

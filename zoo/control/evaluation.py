@@ -3,7 +3,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Shaped
 from scipy import stats
 
 from zoo.control.acting import NOISE_AT_ONCE, actor
@@ -61,7 +61,7 @@ class Evaluator:
             seed: of the environments and of the policy's noise; the global random state is left alone.
 
         Raises:
-            EnvironmentFailure: an environment raised an error, or gave a reward that is not finite.
+            EnvironmentFailure: an environment raised an error, or gave an observation or reward that is not finite.
         """
         returns = first_returns(self.environments, policy, seed)
         stochastic, greedy = np.split(returns, 2)
@@ -70,23 +70,45 @@ class Evaluator:
 
 @torch.inference_mode()
 def first_returns(environments: Environments, policy: Policy, seed: int) -> Float[np.ndarray, " envs"]:
-    """Return of one episode in each environment; in the second half with noise 0."""
+    """Return of one episode in each environment; in the second half with noise 0.
+
+    Raises:
+        EnvironmentFailure: an environment raised an error, or gave an observation or reward that is not finite.
+    """
     generator = torch.Generator(next(policy.parameters()).device).manual_seed(seed)
     environments.reset(seed)
     act, sampled = actor(policy), len(environments) // 2
     returns, running = np.zeros(len(environments)), np.ones(len(environments), dtype=bool)
+    check_finite(environments.observation, running, f"{environments.name} gave an observation", "at the beginning")
     for t in itertools.count():
         if t % NOISE_AT_ONCE == 0:
             noise = policy.noise(NOISE_AT_ONCE, len(environments), generator=generator)
             noise[:, sampled:] = 0
         step = environments.step(act(environments.observation, noise[t % NOISE_AT_ONCE]))
+        check_finite(step.following, running, f"{environments.name} gave an observation", f"after step {t}")
+        check_finite(step.reward, running, f"{environments.name} gave a reward", f"in step {t}")
         returns += np.where(running, step.reward, 0)
         running &= ~step.ended
         if not running.any():
             break
-    if (lost := np.flatnonzero(~np.isfinite(returns))).size:
-        raise EnvironmentFailure(f"{environments.name} gave environment {lost[0]} of an evaluation no finite return")
     return returns
+
+
+def check_finite(
+    values: Shaped[np.ndarray, " envs ..."], running: Bool[np.ndarray, " envs"], what: str, when: str
+) -> None:
+    """Refuse what is not finite in an environment whose episode still counts.
+
+    Raises:
+        EnvironmentFailure: something is not.
+    """
+    if values.dtype.kind != "f":
+        return
+    broken = running & ~np.isfinite(values).reshape(len(values), -1).all(-1)
+    if broken.any():
+        raise EnvironmentFailure(
+            f"{what} that is not finite {when} of an episode, in environment {broken.argmax()} of an evaluation"
+        )
 
 
 def estimate(returns: Float[np.ndarray, " episodes"]) -> ReturnEstimate:

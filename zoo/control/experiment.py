@@ -1,4 +1,5 @@
 import csv
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 
-from zoo.control.environments import Environments
+from zoo.control.environments import LONGEST_EPISODE, Environments
 from zoo.control.playing import record_episode
+from zoo.control.ranges import COUNT, NOT_NEGATIVE, check_ranges
 from zoo.control.rollout import Rollouts
 from zoo.control.scores import Score
 from zoo.control.seeds import REPORT, seed_of
@@ -31,10 +33,11 @@ class ControlExperiment(ABC):
         rollout_steps: steps of each environment between two updates of the policy; ``WHOLE_EPISODES`` to end with the
             episodes.
         evaluate_every: environment steps between two measurements; rounded to whole rollouts, of the longest episodes.
+            There are more where environments are reset at each, and their episodes may last longer.
         max_env_steps: after which training ends: of whole episodes at the next measurement, else at the last before.
 
     Raises:
-        ValueError: there are fewer steps than a measurement comes after.
+        ValueError: a number of steps makes no sense, or there are fewer steps than a measurement comes after.
     """
 
     monitor_mode = "max"
@@ -50,11 +53,13 @@ class ControlExperiment(ABC):
         evaluate_every: int,
         max_env_steps: int,
     ):
+        numbers = {"rollout_steps": rollout_steps, "evaluate_every": evaluate_every}
+        check_ranges(numbers, {"rollout_steps": NOT_NEGATIVE, "evaluate_every": COUNT})
         self.name, self.module, self.score, self.seed, self.monitor = name, module, score, seed, score.name
         self.max_env_steps = max_env_steps
         whole = rollout_steps == WHOLE_EPISODES
         rollout = len(acting) * (acting.longest_episode if whole else rollout_steps)
-        rollouts = max(1, round(evaluate_every / rollout))
+        rollouts = max(1, round(evaluate_every / rollout), whole_episode(acting, rollout // len(acting)))
         if max_env_steps < rollouts * rollout:
             raise ValueError(
                 f"max_env_steps must be at least {rollouts * rollout}, where the first measurement is; "
@@ -69,6 +74,7 @@ class ControlExperiment(ABC):
             passes=max_env_steps // (rollouts * (len(acting) if whole else rollout)),
             done=lambda: min(1.0, int(module.env_steps) / max_env_steps),
             resumes_within_a_pass=acting.remembers,
+            one_process=True,
         )
 
     def callbacks(self) -> list[pl.Callback]:
@@ -115,6 +121,21 @@ class ControlExperiment(ABC):
         if "env_steps_to_solved" not in figures:
             return ""
         return f"\n  first solved ({self.score.solved_at:g}) after {figures['env_steps_to_solved']:,.0f} steps"
+
+
+def whole_episode(acting: Environments, steps: int) -> int:
+    """Count the rollouts of so many steps in which an episode comes to its end before environments are reset.
+
+    Those that remember their state are not. Where no end is registered, episodes are taken to be short.
+
+    Example:
+        >>> from zoo.control.environments import make_environments
+        >>> [whole_episode(Environments(make_environments(name, 2)), 16) for name in ("CartPole-v1", "Acrobot-v1")]
+        [1, 32]
+    """
+    if acting.remembers or acting.longest_episode == LONGEST_EPISODE:
+        return 1
+    return math.ceil(acting.longest_episode / steps)
 
 
 def learning_curve(metrics: Path, name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -1,5 +1,7 @@
 """Policies made of action values, from uniform to greedy. Each has one number that says how much it explores."""
 
+import math
+
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
@@ -22,13 +24,15 @@ def epsilon_greedy(action_values: Float[Tensor, "*states actions"], epsilon: flo
 
 
 def boltzmann(action_values: Float[Tensor, "*states actions"], temperature: float) -> Float[Tensor, "*states actions"]:
-    """``π(a | s) ∝ exp(Q(s, a) / τ)``; the temperature is in the values' units.
+    """``π(a | s) ∝ exp(Q(s, a) / τ)``; the temperature is in the values' units; 0 is greedy.
 
     Example:
         >>> import torch
         >>> boltzmann(torch.tensor([0.0, 2.0]), 2 / torch.tensor(3.0).log().item())
         tensor([0.2500, 0.7500])
     """
+    if temperature < torch.finfo(action_values.dtype).tiny:
+        return greedy_policy(action_values)
     return ((action_values - action_values.amax(-1, keepdim=True)) / temperature).softmax(-1)
 
 
@@ -51,10 +55,27 @@ def proportional(action_values: Float[Tensor, "*states actions"], power: float) 
 
 
 EXPLORATIONS = {"epsilon_greedy": epsilon_greedy, "boltzmann": boltzmann, "proportional": proportional}
+LARGEST = {"epsilon_greedy": 1.0, "boltzmann": math.inf, "proportional": math.inf}  # of the number of each; 0 the least
+
+
+def check_strength(exploration: str, strength: float) -> None:
+    """Refuse a number that an exploration has no meaning for.
+
+    Raises:
+        ValueError: there is no such exploration, or the number lies outside its range.
+
+    Example:
+        >>> check_strength("boltzmann", 2.0)
+    """
+    if exploration not in EXPLORATIONS:
+        raise ValueError(f"there is no exploration {exploration!r}; choose one of {', '.join(EXPLORATIONS)}")
+    if not 0 <= strength <= LARGEST[exploration]:
+        allowed = f"between 0 and {LARGEST[exploration]:g}" if math.isfinite(LARGEST[exploration]) else "0 or more"
+        raise ValueError(f"the number that says how much {exploration} explores must be {allowed}, got {strength}")
 
 
 class ExploringPolicy(Policy):
-    """Acts by action values that are being learned; with noise 0, greedily.
+    """Acts by action values that are being learned; with noise 0, by the best of them.
 
     Args:
         q: observations to a value of each action.
@@ -63,7 +84,7 @@ class ExploringPolicy(Policy):
         strength: the number that says how much it explores; a buffer, for whoever anneals it.
 
     Raises:
-        ValueError: there is no such exploration.
+        ValueError: there is no such exploration, or the number lies outside its range.
 
     Example:
         >>> policy = ExploringPolicy(nn.Linear(4, 2), actions=2, exploration="epsilon_greedy", strength=0.1)
@@ -75,8 +96,7 @@ class ExploringPolicy(Policy):
 
     def __init__(self, q: nn.Module, actions: int, exploration: str, strength: float):
         super().__init__()
-        if exploration not in EXPLORATIONS:
-            raise ValueError(f"there is no exploration {exploration!r}; choose one of {', '.join(EXPLORATIONS)}")
+        check_strength(exploration, strength)
         self.q = q
         self.actions = actions
         self.exploration = EXPLORATIONS[exploration]
@@ -99,5 +119,6 @@ class ExploringPolicy(Policy):
     def choose(
         self, output: Float[Tensor, "*batch out"], noise: Float[Tensor, "*batch action"]
     ) -> Shaped[Tensor, "..."]:
-        """Sample actions, counted from 0."""
-        return (self.exploration(output, float(self.strength)).log() + noise).argmax(-1)
+        """Sample actions, counted from 0; where the noise is 0, the best one."""
+        sampled = (self.exploration(output, float(self.strength)).log() + noise).argmax(-1)
+        return torch.where(noise.any(-1), sampled, output.argmax(-1))

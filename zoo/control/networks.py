@@ -57,10 +57,15 @@ def make_orthogonal(net: nn.Sequential) -> None:
 def hidden_layers(features: int, hidden: Sequence[int], activation: type[nn.Module]) -> list[nn.Module]:
     """Linear layers with an activation behind each.
 
+    Raises:
+        ValueError: a layer has no unit.
+
     Example:
         >>> hidden_layers(4, [64], nn.Tanh)
         [Linear(in_features=4, out_features=64, bias=True), Tanh()]
     """
+    if any(units < 1 for units in hidden):
+        raise ValueError(f"hidden layers must have at least 1 unit each, got hidden={list(hidden)}")
     layers: list[nn.Module] = []
     for units in hidden:
         layers += [nn.Linear(features, units), activation()]
@@ -153,8 +158,10 @@ class Standardize(nn.Module):
 
     @torch.no_grad()
     def update(self, observation: Shaped[Tensor, "..."]) -> None:
-        """Learn from a batch."""
+        """Learn from a batch; nothing from an empty one."""
         x = self.flat(observation).flatten(0, -2)
+        if not len(x):
+            return
         self.count = self.count + len(x)
         share, step = len(x) / self.count, x.mean(0) - self.mean
         within = torch.lerp(self.variance, x.var(0, correction=0), share)

@@ -1,13 +1,14 @@
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
 from zoo.control.policies import Policy
 from zoo.control.returns import lambda_return
 from zoo.control.rollout import Rollout
-from zoo.gradients import Learned, Reinforce, ReinforceOutput, score_function_loss
+from zoo.gradients import Baseline, Constant, Learned, MovingAverage, Reinforce, ReinforceOutput, score_function_loss
 
 
 class PolicyGradientObjective(NamedTuple):
@@ -48,8 +49,9 @@ def policy_gradient_objective(
         reinforce: with ``maximize=True``; its baseline's context is the observation.
         discount: ``γ``.
         trace_decay: ``λ``; see ``lambda_return``.
-        normalize: bring the advantages of the rollout to mean 0 and standard deviation 1. A bias, of the order of one
-            over their number.
+        normalize: divide the advantages of the rollout by their root mean square; where a value is learned, take their
+            mean away before. That mean is a baseline too, and would stand in the place of any constant one. A bias, of
+            the order of one over their number.
         discount_weighting: weigh step ``t`` of an episode by ``γᵗ``.
     """
     returns = lambda_return(rollout.reward, discount, following_value(reinforce, rollout), rollout.ended, trace_decay)
@@ -57,7 +59,8 @@ def policy_gradient_objective(
     out = reinforce(log_prob, returns, context=rollout.observation, mask=rollout.valid)
     loss = out.loss
     if normalize:
-        loss = -score_function_loss(log_prob, normalized(out.advantage, rollout.valid), mask=rollout.valid)
+        advantage = normalized(out.advantage, rollout.valid, centre=learned_value(reinforce) is not None)
+        loss = -score_function_loss(log_prob, advantage, mask=rollout.valid)
     if discount_weighting:
         loss = loss * loss.new_tensor(discount) ** rollout.elapsed
     return PolicyGradientObjective(
@@ -75,24 +78,59 @@ def following_value(reinforce: Reinforce, rollout: Rollout) -> Float[Tensor, "ti
     value = learned_value(reinforce)
     if value is None:
         return torch.zeros_like(rollout.reward)
-    return torch.where(rollout.terminated, 0, value(rollout.following).squeeze(-1))
+    return torch.where(rollout.terminated, 0, value(rollout.following))
 
 
-def learned_value(reinforce: Reinforce) -> nn.Module | None:
-    """Give the network within the baseline that guesses the return of a state, if there is one."""
-    return next((part.net for part in reinforce.modules() if isinstance(part, Learned)), None)
+class StateValue(nn.Module):
+    """``V(s)`` by a baseline: the guess of its network, on top of the constants or running means that it goes out from.
+
+    Args:
+        guess: the part that looks at the state.
+        offsets: the parts that are the same for all states; what they leave over is what the network is fitted to.
+
+    Example:
+        >>> value = StateValue(Learned(nn.Linear(3, 1)), [Constant(2.0)])
+        >>> value(torch.zeros(5, 3)).shape
+        torch.Size([5])
+    """
+
+    def __init__(self, guess: Learned, offsets: Sequence[Baseline] = ()):
+        super().__init__()
+        self.net, self.offsets = guess.net, offsets
+
+    def forward(self, observation: Shaped[Tensor, "..."]) -> Float[Tensor, "*batch"]:
+        """Give the return that is expected from each state."""
+        value: Tensor = self.net(observation).squeeze(-1)
+        return value + sum(offset.predict(value, None, None) for offset in self.offsets)
 
 
-def normalized(advantage: Float[Tensor, "time envs"], valid: Bool[Tensor, "time envs"]) -> Float[Tensor, "time envs"]:
-    """Bring the valid elements to mean 0 and standard deviation 1; if they are all alike, to 0.
+def learned_value(reinforce: Reinforce) -> StateValue | None:
+    """Give what the baseline knows of the return of a state, if any part of it learns that."""
+    parts = list(reinforce.modules())
+    guess = next((part for part in parts if isinstance(part, Learned)), None)
+    if guess is None:
+        return None
+    return StateValue(guess, [part for part in parts if isinstance(part, Constant | MovingAverage)])
+
+
+def normalized(
+    advantage: Float[Tensor, "time envs"], valid: Bool[Tensor, "time envs"], centre: bool = True
+) -> Float[Tensor, "time envs"]:
+    """Divide the valid elements by their root mean square, which is their standard deviation once they are centred.
 
     Over the whole batch, never along one episode: its mean depends on the actions judged by it.
+
+    Args:
+        advantage: in units of reward.
+        valid: where it counts; 0 is given elsewhere.
+        centre: take their mean away before; if they are all alike, 0 is left.
 
     Example:
         >>> normalized(torch.tensor([[1.0, 3.0, 9.0]]), torch.tensor([[True, True, False]]))
         tensor([[-1.,  1.,  0.]])
     """
     count = valid.sum().clamp(min=1)
-    centred = torch.where(valid, advantage - torch.where(valid, advantage, 0).sum() / count, 0)
-    std = (centred.square().sum() / count).sqrt()
-    return centred / std.clamp(min=1e-3)
+    advantage = torch.where(valid, advantage, 0)
+    if centre:
+        advantage = torch.where(valid, advantage - advantage.sum() / count, 0)
+    return advantage / (advantage.square().sum() / count).sqrt().clamp(min=1e-3)

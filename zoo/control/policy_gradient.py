@@ -8,8 +8,9 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from zoo.control.networks import Standardize, network
-from zoo.control.objective import PolicyGradientObjective, learned_value, policy_gradient_objective
+from zoo.control.objective import PolicyGradientObjective, StateValue, learned_value, policy_gradient_objective
 from zoo.control.policies import Bounds, make_policy
+from zoo.control.ranges import COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, check_ranges, optional
 from zoo.control.rollout import Batch, Rollout
 from zoo.control.scores import Score
 from zoo.control.validation import validate
@@ -17,6 +18,16 @@ from zoo.gradients import Reinforce, RunningScale, named_baseline
 from zoo.training import load_module, total_loss
 
 DIAGNOSE_EVERY = 16  # rollouts; the diagnostics are means over these
+RANGES = {
+    "discount": FRACTION,
+    "trace_decay": FRACTION,
+    "entropy": NOT_NEGATIVE,
+    "lr": POSITIVE,
+    "value_lr": POSITIVE,
+    "value_steps": COUNT,
+    "decay_steps": optional(COUNT),
+    "max_gradient_norm": optional(POSITIVE),
+}
 
 
 class Fit(NamedTuple):
@@ -44,7 +55,8 @@ class PolicyGradient(pl.LightningModule):
         seed: of the evaluations.
         discount: ``γ``.
         trace_decay: ``λ``; see ``lambda_return``.
-        normalize: bring the advantages of each rollout to mean 0 and standard deviation 1.
+        normalize: divide the advantages of each rollout by their root mean square; where a value is learned, take their
+            mean away before.
         discount_weighting: weigh step ``t`` of an episode by ``γᵗ``.
         entropy: weight of the policy's entropy, which is made larger; it falls as the learning rates do.
         hidden: units of the hidden layers, of policy and value function.
@@ -86,19 +98,15 @@ class PolicyGradient(pl.LightningModule):
         lr: float = 1.2e-2,
         value_lr: float = 1.2e-2,
         value_steps: int = 10,
-        decay_steps: int | None = 90_000,
+        decay_steps: int | None = None,
         max_gradient_norm: float | None = 0.5,
         stop_when_solved: bool = True,
         estimator: Mapping[str, Any] | None = None,
     ):
         super().__init__()
-        for name, value in (("discount", discount), ("trace_decay", trace_decay)):
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name} must lie between 0 and 1, got {value}")
-        if value_steps < 1:
-            raise ValueError(f"value_steps must be at least 1, got {value_steps}")
         estimator = {"baseline": "learned", **(estimator or {})}
         self.save_hyperparameters()
+        check_ranges(self.hparams, RANGES)
         self.policy = make_policy(observation_shape, actions, hidden)
         baseline = named_baseline(
             estimator["baseline"],
@@ -122,8 +130,29 @@ class PolicyGradient(pl.LightningModule):
         """
         return load_module(cls, path)
 
+    def on_fit_start(self) -> None:
+        """Refuse a bound that nothing would keep to.
+
+        Raises:
+            ValueError: the trainer is to clip gradients.
+        """
+        if self.trainer.gradient_clip_val is not None:
+            raise ValueError(
+                f"gradient_clip={self.trainer.gradient_clip_val} has no effect on a policy gradient, which clips "
+                "policy and value function each by itself: leave it away, and set model.max_gradient_norm"
+            )
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Loss of a rollout, which is used for this one update of the policy."""
+        """Loss of a rollout, which is used for this one update of the policy.
+
+        Raises:
+            ValueError: the rollout is not newer than the one before.
+        """
+        if batch.env_steps <= self.env_steps:
+            raise ValueError(
+                f"the rollout that ends at environment step {batch.env_steps} was taken before the last update, at "
+                f"{int(self.env_steps)}: its actions are another policy's, and each rollout serves for one update"
+            )
         self.env_steps.fill_(batch.env_steps)
         objective = policy_gradient_objective(
             self.policy,
@@ -158,7 +187,8 @@ class PolicyGradient(pl.LightningModule):
     def log_progress(self, objective: PolicyGradientObjective, batch: Batch) -> None:
         """Log how the value function fits, how much the policy explores, and the returns while learning."""
         valid = batch.rollout.valid
-        advantage, returns = objective.estimate.advantage[valid], objective.returns[valid]
+        returns = objective.returns[valid]
+        advantage = returns - objective.estimate.baseline[valid]
         figures = {
             "value_loss": objective.value.detach(),
             "entropy": objective.entropy.detach() * valid.shape[1] / valid.sum(),
@@ -193,11 +223,11 @@ class PolicyGradient(pl.LightningModule):
                 part.update(observation)
         self.fit = None
 
-    def fit_value(self, value: nn.Module, observation: Tensor, returns: Tensor, optimizer: Any) -> None:
+    def fit_value(self, value: StateValue, observation: Tensor, returns: Tensor, optimizer: Any) -> None:
         """Go on with the least squares of the value function, against the same returns."""
         for _ in range(self.hparams["value_steps"] - 1):
             optimizer.zero_grad()  # of the policy too, which is then left as it is
-            loss = total_loss({"value": (value(observation).squeeze(-1) - returns).square().mean()}, self.global_step)
+            loss = total_loss({"value": (value(observation) - returns).square().mean()}, self.global_step)
             loss.backward()
             if (norm := self.hparams["max_gradient_norm"]) is not None:
                 nn.utils.clip_grad_norm_(value.parameters(), norm)

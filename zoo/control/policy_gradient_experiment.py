@@ -2,12 +2,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from zoo.control.environments import Environments, make_environments
+from zoo.control.environments import Environments, make_environments, make_evaluation_environments
 from zoo.control.experiment import WHOLE_EPISODES, ControlExperiment
 from zoo.control.objective import learned_value
 from zoo.control.policies import action_kind
 from zoo.control.policy_gradient import PolicyGradient
+from zoo.control.ranges import COUNT, check_ranges
 from zoo.control.scores import PlayedScore
+from zoo.gradients import LeaveOneOut
 
 CUT_AFTER = 16  # steps of a rollout, where a value function stands for what follows
 
@@ -22,14 +24,17 @@ class PolicyGradientExperiment(ControlExperiment):
         environments: how many act at once.
         rollout_steps: steps of each between two updates of the policy, or 0 for one whole episode of each. Unless
             given: 16 where a value function is learned, which stands for what follows a cut, else whole episodes.
-        evaluate_every: environment steps between two evaluations; rounded to whole rollouts.
+        evaluate_every: environment steps between two evaluations; see ``ControlExperiment``.
         evaluation_episodes: episodes that an evaluation takes, sampled and as many greedy ones.
         max_env_steps: after which training ends.
+        decay_steps: environment steps in which learning rates and entropy's weight fall to 0; None for
+            ``max_env_steps``.
         options: of ``PolicyGradient``.
 
     Raises:
-        ValueError: there is no such environment, no policy fits its actions, episodes are to be cut where nothing
-            stands for what follows, or there are fewer steps than an evaluation comes after.
+        ValueError: there is no such environment, no policy fits its actions, a number makes no sense, leave-one-out has
+            no other environment, episodes are to be cut where nothing stands for what follows, or there are fewer
+            steps than an evaluation comes after.
     """
 
     def __init__(
@@ -42,18 +47,27 @@ class PolicyGradientExperiment(ControlExperiment):
         evaluate_every: int = 4096,
         evaluation_episodes: int = 100,
         max_env_steps: int = 500_000,
+        decay_steps: int | None = None,
         **options: Any,
     ):
+        counts = {"environments": environments, "evaluation_episodes": evaluation_episodes}
+        check_ranges(counts, dict.fromkeys(counts, COUNT))
         acting = Environments(make_environments(env, environments))
-        score = PlayedScore(Environments(make_environments(env, 2 * evaluation_episodes)), decided_by="eval")
+        score = PlayedScore(Environments(make_evaluation_environments(env, 2 * evaluation_episodes)), decided_by="eval")
         module = PolicyGradient(
             observation_shape=list(acting.observation_shape),
             actions=action_kind(acting.action_space),
             solved_at=score.solved_at,
             seed=seed,
             estimator=estimator,
+            decay_steps=max_env_steps if decay_steps is None else decay_steps,
             **options,
         )
+        if environments < 2 and any(isinstance(part, LeaveOneOut) for part in module.reinforce.modules()):
+            raise ValueError(
+                f"{estimator['baseline']} compares environments that act at once, and there is one: set "
+                "model.environments to 2 or more, or choose another estimator"
+            )
         if learned_value(module.reinforce) is None:
             if rollout_steps:
                 raise ValueError(

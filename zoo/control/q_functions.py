@@ -64,7 +64,7 @@ class QNetwork(nn.Module):
         dueling: end with ``Dueling`` and not with a linear layer.
 
     Raises:
-        ValueError: an observation is neither a vector nor a picture, or there is no hidden layer.
+        ValueError: an observation is neither a vector nor a picture, or there is no hidden layer or one without units.
 
     Example:
         >>> QNetwork((4,), actions=2)(torch.zeros(5, 4)).shape
@@ -77,8 +77,11 @@ class QNetwork(nn.Module):
         super().__init__()
         if len(shape) != 1 and not is_picture(shape):
             raise ValueError(f"an observation must be a vector or a picture of at least 5 × 5, got shape {shape}")
-        if not hidden:
-            raise ValueError("a network of action values needs at least one hidden layer")
+        if not hidden or min(hidden) < 1:
+            raise ValueError(
+                "a network of action values needs at least one hidden layer, and at least 1 unit in each; "
+                f"got hidden={list(hidden)}"
+            )
         self.reads_pictures = is_picture(shape)
         front = [Convolution(shape)] if self.reads_pictures else []
         layers = hidden_layers(front[0].features if front else shape[0], hidden, nn.ReLU)

@@ -1,4 +1,5 @@
 import copy
+import inspect
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from zoo.control.bellman import LOSSES, bellman_loss, q_target, visit_weights
-from zoo.control.exploration import ExploringPolicy
+from zoo.control.exploration import ExploringPolicy, check_strength
 from zoo.control.q_functions import q_function
+from zoo.control.q_learning_options import check_options
 from zoo.control.replay import Replay, Transitions, single_steps
 from zoo.control.rollout import Batch, Rollout
 from zoo.control.schedules import Schedule
@@ -33,7 +35,7 @@ class QLearning(pl.LightningModule):
         observation: the number of states, for a table; or the shape of an observation, for a network.
         actions: number of actions.
         gamma: the discount.
-        lr: step size of a table, at most 1; or learning rate of Adam.
+        lr: step size of a table's first visit of an entry, at most 1; or learning rate of Adam.
         lr_decay_steps: environment steps in which a network's learning rate falls to 0, linearly; None to keep it.
         visit_power: ``ω``; 0 for a fixed step size. Between 1/2 and 1 a table converges (Robbins & Monro, 1951).
         exploration: a name of ``EXPLORATIONS``; its number goes from ``exploration_start`` to ``exploration_end`` in
@@ -56,7 +58,7 @@ class QLearning(pl.LightningModule):
         seed: of the measurements.
 
     Raises:
-        ValueError: an option has no such value, or needs another one.
+        ValueError: an option has no such value, or would have no effect without another one.
 
     Example:
         >>> model = QLearning(observation=16, actions=4)
@@ -99,17 +101,13 @@ class QLearning(pl.LightningModule):
         seed: int = 0,
     ):
         super().__init__()
-        if not 0 <= gamma <= 1:
-            raise ValueError(f"gamma must lie between 0 and 1, got {gamma}")
         if loss not in LOSSES:
             raise ValueError(f"there is no loss {loss!r}; choose one of {', '.join(LOSSES)}")
-        if n_step > 1 and not replay:
-            raise ValueError(f"n_step={n_step} needs a replay buffer: set replay to the steps it is to hold")
-        if isinstance(observation, int) and lr_decay_steps is not None:
-            raise ValueError("the step size of a table falls with its visits: set visit_power, not lr_decay_steps")
-        if double and not target_every:
-            raise ValueError("double needs a target network: set target_every to the gradient steps between updates")
+        for strength in (exploration_start, exploration_end):
+            check_strength(exploration, strength)
         self.save_hyperparameters()
+        defaults = {name: option.default for name, option in inspect.signature(QLearning).parameters.items()}
+        check_options(self.hparams, defaults, table=isinstance(observation, int))
         self.automatic_optimization = False
         self.schedule = Schedule(exploration_start, exploration_end, exploration_steps, exploration_shape)
         self.policy = ExploringPolicy(

@@ -1,7 +1,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from zoo.control.environments import Environments, make_environments
+from zoo.control.environments import Environments, make_environments, make_evaluation_environments
 from zoo.control.experiment import ControlExperiment
 from zoo.control.mdp import FiniteMDP
 from zoo.control.mdp_environment import MDPVectorEnv
@@ -25,7 +25,8 @@ class TabularQLearningExperiment(ControlExperiment):
         options: of ``QLearning``.
 
     Raises:
-        ValueError: there is no such environment, or it does not expose its dynamics.
+        ValueError: there is no such environment, it does not expose its dynamics, ``gamma`` is not below 1, or nothing
+            would be learned before the end.
     """
 
     def __init__(
@@ -43,6 +44,12 @@ class TabularQLearningExperiment(ControlExperiment):
         copies = getattr(make_environments(env, 1), "envs", [])
         if not copies or not hasattr(copies[0].unwrapped, "P"):
             raise ValueError(f"{env} does not expose its dynamics as P, which a table is measured by; choose model=dqn")
+        if gamma == 1:
+            raise ValueError(
+                "gamma must be below 1 for a table: the greedy policy of one that is being learned may never end an "
+                "episode, and with gamma=1 its value is then not determined"
+            )
+        check_warm_up(options.get("warm_up", 0), evaluate_every, max_env_steps)
         mdp = FiniteMDP.from_gymnasium(copies[0], gamma)
         acting, score = Environments(MDPVectorEnv(mdp, environments)), ExactScore(mdp)
         module = QLearning(
@@ -78,10 +85,12 @@ class DeepQLearningExperiment(ControlExperiment):
         evaluate_every: environment steps between two measurements.
         evaluation_episodes: episodes that a measurement takes, of the greedy policy and as many of the exploring one.
         max_env_steps: after which training ends.
+        lr_decay_steps: environment steps in which the learning rate falls to 0; None for ``max_env_steps``.
         options: of ``QLearning``.
 
     Raises:
-        ValueError: there is no such environment, or its actions cannot be counted.
+        ValueError: there is no such environment, its actions cannot be counted, or nothing would be learned before the
+            end.
     """
 
     def __init__(
@@ -94,16 +103,21 @@ class DeepQLearningExperiment(ControlExperiment):
         evaluate_every: int = 4096,
         evaluation_episodes: int = 100,
         max_env_steps: int = 500_000,
+        lr_decay_steps: int | None = None,
         **options: Any,
     ):
+        check_warm_up(options.get("warm_up", 0), evaluate_every, max_env_steps)
         acting = Environments(make_environments(env, environments))
         if not isinstance(actions := action_kind(acting.action_space), int):
             raise ValueError(f"Q-learning needs actions that can be counted, and those of {env} are {actions}")
-        score = PlayedScore(Environments(make_environments(env, 2 * evaluation_episodes)), decided_by="greedy")
+        score = PlayedScore(
+            Environments(make_evaluation_environments(env, 2 * evaluation_episodes)), decided_by="greedy"
+        )
         module = QLearning(
             list(acting.observation_shape),
             actions,
             batch_size=batch_size,
+            lr_decay_steps=max_env_steps if lr_decay_steps is None else lr_decay_steps,
             solved_at=score.solved_at,
             seed=seed,
             **options,
@@ -117,4 +131,17 @@ class DeepQLearningExperiment(ControlExperiment):
             f"{self.name} after {figures['env_steps']:,.0f} steps: the greedy policy earns "
             f"{figures['greedy_return_mean']:.1f} an episode (95 % interval {low:.1f} to {high:.1f}), "
             f"{figures['eval_return_mean']:.1f} if it explores as at the end of training{self.solved(figures)}"
+        )
+
+
+def check_warm_up(warm_up: int, evaluate_every: int, max_env_steps: int) -> None:
+    """Refuse a training that ends before a policy has learned anything and been measured.
+
+    Raises:
+        ValueError: it would.
+    """
+    if warm_up > 0 and max_env_steps < warm_up + evaluate_every:
+        raise ValueError(
+            f"max_env_steps must be at least {warm_up + evaluate_every}, for nothing is learned in the first {warm_up} "
+            f"steps (warm_up) and a measurement comes every {evaluate_every} (evaluate_every); got {max_env_steps}"
         )

@@ -37,6 +37,7 @@ def single_steps(rollout: Rollout, gamma: float) -> Transitions:
     )
 
 
+DRAWS = 1000  # tries to fill a batch: far more than it takes, unless hardly any step can be used
 KEPT = ("observation", "action", "reward", "terminated", "ended", "valid")
 
 
@@ -45,8 +46,8 @@ class Replay:
 
     Lin, "Self-improving reactive agents based on reinforcement learning, planning and teaching", 1992. A ring of rows,
     one for each step of all environments. An observation is kept once, in its own type: what a step led to stands in
-    the next row, for which the newest rows wait. Where it does not stand there, as an environment was reset before its
-    episode was over, nothing is learned from the step.
+    the next row, for which the newest rows wait. (A stack of frames is kept as such.) Where it does not stand there,
+    as an environment was reset before its episode was over, nothing is learned from the step.
 
     Args:
         capacity: steps kept, of all environments together.
@@ -99,20 +100,30 @@ class Replay:
     def sample(self, size: int) -> Transitions:
         """Draw transitions with replacement, all with the same probability.
 
-        A draw from which nothing can be learned is left out: there may be somewhat fewer than ``size``.
-
         Raises:
-            ValueError: there is nothing to draw yet.
+            ValueError: there is nothing to draw yet, or next to nothing that can be learned from.
         """
         if self.kept <= self.n_step:
             raise ValueError(f"the replay buffer holds {self.kept} steps, none of them followed by {self.n_step} more")
+        drawn = self.draw(size)
+        for _ in range(DRAWS):
+            if (missing := size - len(drawn.action)) == 0:
+                return drawn
+            drawn = Transitions(*map(torch.cat, zip(drawn, self.draw(missing), strict=True)))
+        raise ValueError(
+            f"hardly any of the {self.kept} steps in the replay buffer is followed by {self.n_step} of its episode or "
+            "by its end, and nothing can be learned from the others: set a smaller n_step, or a larger warm_up"
+        )
+
+    def draw(self, size: int) -> Transitions:
+        """Draw as many times, and leave out draws from which nothing can be learned."""
         device, envs = self.rows["valid"].device, self.rows["valid"].shape[1]
         row = self.written - self.kept + torch.randint(self.kept - self.n_step, (size,), device=device)
         env = torch.randint(envs, (size,), device=device)
         return self.transitions(row, env)
 
     def transitions(self, row: Int[Tensor, " draws"], env: Int[Tensor, " draws"]) -> Transitions:
-        """Take the ``n`` steps from each place on together, up to the end of the episode."""
+        """Take the ``n`` steps from each usable place on together, up to the end of the episode."""
         length, ahead = len(self.rows["valid"]), torch.arange(self.n_step, device=row.device)
         places, envs = (row[:, None] + ahead) % length, env[:, None]
         ended = self.rows["ended"][places, envs]

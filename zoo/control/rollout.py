@@ -1,3 +1,4 @@
+import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -37,7 +38,12 @@ class Rollout(NamedTuple):
 
 
 def collect(
-    environments: Environments, policy: Policy, steps: int, elapsed: Int[np.ndarray, " envs"], whole: bool = False
+    environments: Environments,
+    policy: Policy,
+    steps: int,
+    elapsed: Int[np.ndarray, " envs"],
+    whole: bool = False,
+    env_steps: int = 0,
 ) -> Rollout:
     """Let a policy act for a number of steps.
 
@@ -47,6 +53,7 @@ def collect(
         steps: how many.
         elapsed: steps of the present episodes so far; brought up to date.
         whole: ignore in each environment what comes after the end of its episode, and stop when all have ended.
+        env_steps: environment steps that were taken before; for messages.
 
     Raises:
         EnvironmentFailure: an environment raised an error, or gave numbers that are not finite.
@@ -78,23 +85,33 @@ def collect(
         torch.stack(actions),
         *(torch.from_numpy(part[: t + 1]) for part in parts),
     )
-    check_finite(rollout, environments.name)
+    check_finite(rollout, environments.name, env_steps)
     return rollout
 
 
-def check_finite(rollout: Rollout, name: str) -> None:
-    """Refuse observations and rewards that are not finite, and name the place.
+def check_finite(rollout: Rollout, name: str, env_steps: int = 0) -> None:
+    """Refuse observations and rewards that are not finite, and name the first place.
+
+    Args:
+        rollout: to look at.
+        name: of the environment.
+        env_steps: environment steps that were taken before.
 
     Raises:
         EnvironmentFailure: there are such.
     """
-    given = ("observation", rollout.following), ("reward", rollout.reward), ("observation", rollout.observation)
-    for what, values in given:
-        if values.is_floating_point() and not torch.isfinite(values).all():
-            time, env, *_ = (~torch.isfinite(values)).nonzero()[0].tolist()
-            raise EnvironmentFailure(
-                f"{name} gave {what}s that are not finite, first in environment {env} at step {time} of the rollout"
-            )
+    given = ("observation", rollout.observation), ("reward", rollout.reward), ("observation", rollout.following)
+    found = [
+        ((~torch.isfinite(values)).nonzero()[0, :2].tolist(), what)
+        for what, values in given
+        if values.is_floating_point() and not torch.isfinite(values).all()
+    ]
+    if found:
+        (time, env), what = min(found, key=lambda place: place[0][0])  # of the same step, in the order they were given
+        raise EnvironmentFailure(
+            f"{name} gave {what}s that are not finite, first in environment {env} at step {time} of the rollout that "
+            f"began after {env_steps} environment steps"
+        )
 
 
 class ReturnTracker:
@@ -144,7 +161,9 @@ class Rollouts(IterableDataset[Batch]):
     processes, and no prefetching (in a ``DataLoader``: ``batch_size=None, num_workers=0``).
 
     The state holds that of a native vector environment. Others cannot tell theirs: they are seeded and reset from
-    (seed, environment steps) before each pass, and so at each checkpoint, whether the run was interrupted or not.
+    (seed, environment steps) before each pass, and so at each checkpoint, whether the run was interrupted or not. What
+    comes later in an episode than a pass is long is then never learned from; the first time that happens, a warning
+    says so.
 
     Args:
         environments: to act in.
@@ -191,14 +210,30 @@ class Rollouts(IterableDataset[Batch]):
             if self.whole:
                 self.elapsed[:] = 0
                 self.returns.running[:] = 0
-            rollout = collect(self.environments, self.policy, self.steps, self.elapsed, self.whole)
+            rollout = self.take()
             self.env_steps += int(rollout.valid.sum())
             self.returns.update(rollout)
             self.given = index + 1
             yield Batch(rollout, self.env_steps, self.returns.mean)
 
+    def take(self) -> Rollout:
+        """Take the next rollout in which anything happens: in a short one all environments may do nothing but reset."""
+        while True:
+            rollout = collect(
+                self.environments, self.policy, self.steps, self.elapsed, self.whole, env_steps=self.env_steps
+            )
+            if rollout.valid.any():
+                return rollout
+
     def restart(self) -> None:
         """Begin new episodes, with random numbers that depend on the seed and the steps so far alone."""
+        if not self.whole and self.elapsed.max() >= (length := self.rollouts * self.steps):
+            warnings.warn(
+                f"an episode of {self.environments.name} lasted longer than the {length} steps of each environment "
+                "between two evaluations, where all are reset: what comes later in an episode is never learned from; "
+                "make model.evaluate_every larger",
+                stacklevel=2,
+            )
         self.environments.reset(seed_of(self.seed, TRAINING, self.rank, self.env_steps))
         self.elapsed[:] = 0
         self.returns.running[:] = 0

@@ -32,6 +32,8 @@ class Loaders(NamedTuple):
     """Fraction of the training that is done, where counting batches does not tell."""
     resumes_within_a_pass: bool = True
     """Whether a training that was stopped within a pass can go on there, or only between two passes."""
+    one_process: bool = False
+    """Whether the batches are made on the way, so that several processes would each train a model of its own."""
 
 
 class Feed(pl.LightningDataModule):
@@ -151,6 +153,11 @@ def fit(
             EachEpoch(last, None),  # after the best, whose figure it remembers
         ],
     )
+    if loaders.one_process and trainer.world_size > 1:
+        raise ValueError(
+            f"devices={settings['devices']} are {trainer.world_size}, and a model that acts in environments trains on "
+            "one: set trainer.devices=1, and train another seed on each of the others"
+        )
     if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > (cores := os.cpu_count() or 1):
         raise ValueError(f"devices={trainer.num_devices} would start as many processes on {cores} processor cores")
     with warnings.catch_warnings():
