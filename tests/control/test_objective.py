@@ -188,6 +188,10 @@ class TestTheExpectedGradient:
         assert biased(expected_gradient(mdp, Learned(table(WRONG)), **options), exact_gradient(mdp))
         assert equal(expected_gradient(mdp, Learned(exact_values(mdp)), **options), exact_gradient(mdp))
 
+    def test_does_not_hang_on_the_trace_decay_where_no_value_is_learned(self):
+        gradients = [expected_gradient(make_mdp(), Baseline(), trace_decay=decay) for decay in (0.3, 1.0)]
+        assert equal(*gradients)
+
     def test_would_be_biased_if_something_followed_a_termination(self):
         def forget(rollout):
             return rollout._replace(terminated=torch.zeros_like(rollout.terminated))

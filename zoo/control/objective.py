@@ -48,12 +48,14 @@ def policy_gradient_objective(
         rollout: what it did.
         reinforce: with ``maximize=True``; its baseline's context is the observation.
         discount: ``γ``.
-        trace_decay: ``λ``; see ``lambda_return``.
+        trace_decay: ``λ``; see ``lambda_return``. 1 where no value is learned.
         normalize: divide the advantages of the rollout by their root mean square; where a value is learned, take their
             mean away before. That mean is a baseline too, and would stand in the place of any constant one. A bias, of
             the order of one over their number.
         discount_weighting: weigh step ``t`` of an episode by ``γᵗ``.
     """
+    if learned_value(reinforce) is None:
+        trace_decay = 1.0  # there is nothing to bootstrap from: less would but discount more
     returns = lambda_return(rollout.reward, discount, following_value(reinforce, rollout), rollout.ended, trace_decay)
     log_prob, entropy = policy.log_prob_and_entropy(rollout.observation, rollout.action)
     out = reinforce(log_prob, returns, context=rollout.observation, mask=rollout.valid)

@@ -54,7 +54,7 @@ class PolicyGradient(pl.LightningModule):
         solved_at: mean return from which on the task counts as solved; None if it never does.
         seed: of the evaluations.
         discount: ``γ``.
-        trace_decay: ``λ``; see ``lambda_return``.
+        trace_decay: ``λ``; see ``lambda_return``. 1 where no value is learned.
         normalize: divide the advantages of each rollout by their root mean square; where a value is learned, take their
             mean away before.
         discount_weighting: weigh step ``t`` of an episode by ``γᵗ``.

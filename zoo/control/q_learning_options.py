@@ -1,24 +1,14 @@
 """Which options of Q-learning make sense, alone and together."""
 
-import math
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
+from zoo.control.ranges import COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, Range, check_ranges, optional
 
-class Range(NamedTuple):
-    """What a number may be."""
-
-    words: str
-    holds: Callable[[Any], bool]
-
-
-FRACTION = Range("between 0 and 1", lambda x: 0 <= x <= 1)
-NOT_NEGATIVE = Range("0 or more", lambda x: 0 <= x < math.inf)
-COUNT = Range("at least 1", lambda x: x >= 1)
 RANGES = {
     "gamma": FRACTION,
-    "lr": Range("above 0", lambda x: 0 < x < math.inf),
-    "lr_decay_steps": Range("at least 1, or null", lambda x: x is None or x >= 1),
+    "lr": POSITIVE,
+    "lr_decay_steps": optional(COUNT),
     "visit_power": NOT_NEGATIVE,
     "replay": NOT_NEGATIVE,
     "warm_up": NOT_NEGATIVE,
@@ -27,7 +17,7 @@ RANGES = {
     "n_step": COUNT,
     "target_every": NOT_NEGATIVE,
     "target_mix": Range("above 0 and at most 1", lambda x: 0 < x <= 1),
-    "max_gradient_norm": Range("above 0, or null", lambda x: x is None or x > 0),
+    "max_gradient_norm": optional(POSITIVE),
 }
 TABLE_RANGES = {**RANGES, "lr": Range("above 0 and at most 1 for a table", lambda x: 0 < x <= 1)}
 
@@ -55,9 +45,7 @@ def check_options(options: Mapping[str, Any], defaults: Mapping[str, Any], table
         Traceback (most recent call last):
         ValueError: n_step=3 needs a replay buffer: set replay to the steps it is to hold, or n_step=1
     """
-    for name, allowed in (TABLE_RANGES if table else RANGES).items():
-        if name in options and not allowed.holds(options[name]):
-            raise ValueError(f"{name} must be {allowed.words}, got {options[name]}")
+    check_ranges(options, TABLE_RANGES if table else RANGES)
     there = {
         "a network": not table,
         "a table": table,

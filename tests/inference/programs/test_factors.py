@@ -44,16 +44,6 @@ def test_a_factor_stays_scored_when_it_is_expanded(name):
     assert factor().expand((4, 2)).rsample().requires_grad
 
 
-@pytest.mark.parametrize("name", FACTORS)
-def test_a_factor_that_is_held_has_no_parameters_and_stays_as_it_was(name):
-    factor, held = FACTORS[name](), FACTORS[name]()
-    held.hold()
-    value = factor().sample()
-    assert torch.equal(held().log_prob(value), factor().log_prob(value).detach())
-    assert not list(held.parameters())
-    assert held.state_dict().keys() == factor.state_dict().keys()
-
-
 def test_a_discrete_factor_gives_the_chances_of_its_logits():
     assert torch.allclose(BernoulliFactor(torch.tensor([0.0, 2.0]))().mean, torch.tensor([0.5, 0.8808]), atol=1e-4)
 

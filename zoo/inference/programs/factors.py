@@ -47,12 +47,6 @@ class Factor(nn.Module):
         """Arguments of the family."""
         raise NotImplementedError
 
-    def hold(self) -> None:
-        """Turn the parameters into constants, for good; Pyro would take parameters without a gradient for a mistake."""
-        for name, parameter in list(self.named_parameters()):
-            delattr(self, name)
-            self.register_buffer(name, parameter.detach().clone())
-
 
 class NormalFactor(Factor):
     """Independent normals; the parameters count from where they start and in units of one's own.
