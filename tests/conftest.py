@@ -2,7 +2,7 @@
 
 import runpy
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +10,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 PASS = ["model.environments=4", "model.evaluate_every=64", "model.stop_when_solved=false"]
@@ -47,6 +48,14 @@ class At(pl.Callback):
 def at() -> type[At]:
     """Make a callback: ``at(step, act)``."""
     return At
+
+
+@pytest.fixture(autouse=True)
+def same_validation() -> Iterator[None]:
+    """Leave the validation of distributions as it was: torch.compile switches it off for all that follows."""
+    before = Distribution._validate_args
+    yield
+    Distribution.set_default_validate_args(before)
 
 
 @pytest.fixture(scope="session")

@@ -76,7 +76,7 @@ class TestRollouts:
             tmp_path,
             "command",
         )
-        assert 4000 <= outcome.figures["env_steps"] < 4000 + 4 * 500
+        assert 4000 <= outcome.figures["env_steps"] < 4000 + 2 * 4 * 500  # two rollouts between measurements
 
 
 class TestIsRefused:
