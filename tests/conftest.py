@@ -1,5 +1,6 @@
 """A set of pictures and a model small enough to train in a second, and the scripts run in this process."""
 
+import os
 import runpy
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -11,6 +12,10 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # the processes share the cores, and so do their children
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 PASS = ["model.environments=4", "model.evaluate_every=64", "model.stop_when_solved=false"]

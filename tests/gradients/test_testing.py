@@ -300,7 +300,7 @@ class TestContinuousNoise:
         def estimator(*args, draw):
             return factor * traced(num_samples=2, baselines={"x": LeaveOneOut(0)})(*args, draw=draw)
 
-        check = check_unbiased(estimator, step, eta, quadrature={"x": 32}, kinks={"x": [0.1]})
+        check = check_unbiased(estimator, step, eta, quadrature={"x": 16}, kinks={"x": [0.1]})
         assert check.unbiased == (factor == 1)
         truth = Normal(0.0, 1.0).log_prob(eta - 0.1).exp().item()
         assert check.moments.total.mean.item() == pytest.approx(factor * truth, abs=1e-9)

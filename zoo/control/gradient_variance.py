@@ -63,8 +63,9 @@ def variance_table(
     Example:
         >>> from zoo.control.environments import make_environments
         >>> from zoo.control.policies import make_policy
-        >>> environments = Environments(make_environments("CartPole-v1", count=4))
-        >>> environments.reset(seed=1)
+        >>> environments = Environments(make_environments("CartPole-v1", count=16))
+        >>> environments.reset(seed=0)
+        >>> _ = torch.manual_seed(0)
         >>> rivals = {"none": Estimator(Reinforce()), "others": Estimator(Reinforce(LeaveOneOut(1)))}
         >>> table = variance_table(make_policy((4,), 2, hidden=[8]), environments, rivals, draws=10, discount=0.98)
         >>> table["others"].reduction.value > 1

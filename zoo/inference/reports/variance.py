@@ -68,7 +68,7 @@ def variance_report(
         ...     logits = pyro.param("logits", torch.zeros(3))
         ...     with pyro.plate("data", 3):
         ...         pyro.sample("z", dist.Bernoulli(logits=logits))
-        >>> report = variance_report(model, guide, draws=50)
+        >>> report = variance_report(model, guide, draws=20, particles=2, warm_up=5)
         >>> report.row("Rao-Blackwell", "logits").reduction.low > 1
         True
     """
