@@ -151,6 +151,21 @@ def test_only_the_first_of_several_processes_writes(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_changed_code_shows_beside_the_commit_but_a_new_record_does_not(monkeypatch, tmp_path):
+    for file in ("zoo/record.py", "docs/results/ram-seed1.json"):
+        (tmp_path / file).parent.mkdir(parents=True)
+        (tmp_path / file).write_text("before")
+    monkeypatch.setattr(record, "__file__", str(tmp_path / "zoo" / "record.py"))
+    as_someone = ["-c", "user.name=someone", "-c", "user.email=someone@example.org"]
+    for command in (["init", "-q"], ["add", "."], [*as_someone, "commit", "-qm", "first"]):
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
+    clean = record.git_commit()
+    (tmp_path / "docs/results/ram-seed1.json").write_text("after")
+    assert record.git_commit() == clean
+    (tmp_path / "zoo/record.py").write_text("after")
+    assert record.git_commit() == f"{clean}+changes"
+
+
 def test_outside_of_a_checkout_there_is_no_commit(monkeypatch, tmp_path):
     monkeypatch.setattr(record, "__file__", str(tmp_path / "record.py"))
     assert record.git_commit() is None

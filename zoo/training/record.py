@@ -138,14 +138,17 @@ def is_running(status: Mapping[str, Any]) -> bool:
 
 
 def git_commit() -> str | None:
-    """Commit of the checkout this code runs from, with ``+changes`` if it holds others; None outside of one."""
+    """Commit of the checkout this code runs from, with ``+changes`` if it holds others; None outside of one.
+
+    Changes of ``docs`` do not count: that is where records of earlier runs are put.
+    """
     here = Path(__file__).parent
     try:
         commit = subprocess.run(
             ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
         ).stdout.strip()
         changes = subprocess.run(
-            ["git", "-C", str(here), "status", "--porcelain", "--untracked-files=no"],
+            ["git", "-C", str(here), "status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)docs"],
             capture_output=True, text=True, check=True,
         ).stdout.strip()  # fmt: skip
     except (OSError, subprocess.CalledProcessError):
