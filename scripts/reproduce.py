@@ -46,8 +46,8 @@ def main() -> None:
                 folders[row.name].append(folder)
         text = table(paper, {row.name: kept_records(records, row) for row in paper.rows})
         print(f"\n{paper.title}\n\n{text}")
-        if paper.curve:
-            for row in rows:
+        for row in rows:
+            if paper.curve and row.equally_long:
                 print(f"curve: {draw_curve(row, folders[row.name], paper.curve, records)}")
         if asked.budget == "full":
             write_page()

@@ -22,6 +22,8 @@ class Row(NamedTuple):
     """Best public reproduction."""
     without: tuple[str, ...] = ()
     """Metrics that say nothing of it; their places stay empty."""
+    equally_long: bool = True
+    """Whether its runs take as many steps with every seed, so that a curve over seeds can be drawn."""
 
 
 class Figure(NamedTuple):
@@ -49,12 +51,14 @@ class Paper(NamedTuple):
 
 
 def mean_and_interval(values: Sequence[float]) -> str:
-    """Mean over seeds with its 95 % interval (Student's t); a single seed has none.
+    """Mean over seeds with its 95 % interval (Student's t); a single seed has none. Unknown if one seed's value is.
 
     Example:
-        >>> mean_and_interval([0.7, 0.8, 0.9]), mean_and_interval([0.7])
-        ('0.80 ± 0.25', '0.70')
+        >>> mean_and_interval([0.7, 0.8, 0.9]), mean_and_interval([0.7]), mean_and_interval([0.7, math.inf])
+        ('0.80 ± 0.25', '0.70', '?')
     """
+    if not all(map(math.isfinite, values)):
+        return "?"
     mean = statistics.mean(values)
     if len(values) < 2:
         return f"{mean:.2f}"
@@ -182,6 +186,7 @@ PAPERS = {
                 "policy_gradient_acrobot",
                 "Acrobot-v1",
                 without=("env_steps_to_training_solved", "solved_of_last_10"),  # it stops at the first success
+                equally_long=False,
             ),
         ),
         figures=(

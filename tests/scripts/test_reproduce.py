@@ -69,6 +69,26 @@ def test_a_run_on_other_data_never_enters_the_table(script, trained, monkeypatch
     assert not list(Path("runs").rglob("smoke-results/*"))
 
 
+def test_a_curve_is_drawn_where_all_seeds_take_as_many_steps_not_where_each_stops_at_success(
+    script, trained, monkeypatch, composed
+):
+    honest = reproduction.run_train_script
+
+    def run(arguments):
+        code = honest(arguments)
+        folder = Path("runs", "ram", f"run{len(trained)}")
+        found = {**json.loads((folder / "status.json").read_text()), "data": composed(arguments)["env"]}
+        (folder / "status.json").write_text(json.dumps(found))
+        (folder / "metrics.csv").write_text("env_steps,eval_return_mean\n4000,20\n8000,475\n")
+        return code
+
+    monkeypatch.setattr(reproduction, "run_train_script", run)
+    small = ["paper=cartpole", "budget=smoke", "seeds=[1,2]"]
+    assert "curve: runs/smoke-results/policy_gradient_cartpole.png" in script("reproduce.py", *small).out
+    stopping = script("reproduce.py", *small, "rows=[acrobot]")
+    assert (stopping.code, "curve:" in stopping.out) == (0, False)
+
+
 @pytest.mark.usefixtures("mnist")
 def test_a_run_that_fails_ends_it_in_a_sentence(script, monkeypatch):
     monkeypatch.setattr(reproduction, "run_train_script", lambda arguments: 1)

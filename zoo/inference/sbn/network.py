@@ -90,14 +90,14 @@ class BeliefNetwork(nn.Module):
             x: pixels, 0 or 1.
             draw: see ``threshold``.
         """
-        posterior, below = Posterior([], [], []), x - self.mean
+        posterior = Posterior([], [], [])
         for layer, net in enumerate(self.up):
+            below = signs(posterior.units[-1]) if layer else x - self.mean
             logits = net(below)
             units = draw(layer, logits)
             posterior.inputs.append(below)
             posterior.units.append(units)
             posterior.log_q.append(bernoulli_log_prob(logits, units))
-            below = signs(units)
         return posterior
 
     def log_joint(
