@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from zoo.data.labs import Labs
-from zoo.inference.programs.longitudinal import FactorFamily, Factors
+from zoo.data.labs import Labs, LabSplit, split_labs
+from zoo.inference.programs.longitudinal import FactorFamily, Factors, simulate
 
 FAMILIES = {
     (family := FactorFamily(series, positive, factors=2, step_sd=0.7, lab_sd=0.3)).name: family
@@ -51,3 +51,10 @@ def sites():
         return {**hidden, **{f"states_{visit}": states_v for visit, states_v in enumerate(states)}}
 
     return of
+
+
+@pytest.fixture(scope="session")
+def split() -> LabSplit:
+    """Twenty simulated patients to learn from, and ten to predict."""
+    family = FactorFamily(series=True, positive=True, factors=2)
+    return split_labs(simulate(family, 30, 3, seed=4, visits=3.0)[0], test_patients=10, seed=0)

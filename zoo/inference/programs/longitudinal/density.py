@@ -1,3 +1,5 @@
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -25,31 +27,48 @@ def state_log_density(
     return density.where(labs.attended[..., None], 0.0)
 
 
+def prior_log_density(variable: str, family: FactorFamily, labs: Labs, factors: Factors) -> Float[Tensor, "..."]:
+    """Log prior of each element of ``"weights"``, ``"offsets"`` or ``"states"``, whose shape the result has; nats."""
+    if variable == "states":
+        return state_log_density(family, labs, factors.states)
+    prior = family.weight_prior if variable == "weights" else family.offset_prior
+    return prior(labs.values).log_prob(getattr(factors, variable))
+
+
+def joint_of(priors: Mapping[str, Tensor], per_lab: Float[Tensor, "*draws patients visits labs"]) -> Tensor:
+    """Add up the log priors of all variables and the log densities of the labs: ``(*draws)``, in nats."""
+    variables = priors["states"].sum((-3, -2, -1)) + priors["weights"].sum((-2, -1)) + priors["offsets"].sum(-1)
+    return variables + per_lab.sum((-3, -2, -1))
+
+
 def log_joint(family: FactorFamily, labs: Labs, factors: Factors) -> Float[Tensor, "*draws"]:
     """Log of the joint density of all that is observed and all that is not, in nats."""
-    like = labs.values
-    return (
-        lab_log_density(family, labs, factors).sum((-3, -2, -1))
-        + state_log_density(family, labs, factors.states).sum((-3, -2, -1))
-        + family.weight_prior(like).log_prob(factors.weights).sum((-2, -1))
-        + family.offset_prior(like).log_prob(factors.offsets).sum(-1)
-    )
+    priors = {variable: prior_log_density(variable, family, labs, factors) for variable in Factors._fields}
+    return joint_of(priors, lab_log_density(family, labs, factors))
 
 
-def local_log_density(variable: str, family: FactorFamily, labs: Labs, factors: Factors) -> Float[Tensor, "..."]:
-    """Log density of each element of a variable given all else, up to a constant: the terms of the joint it is in.
+def local_terms(
+    variable: str, family: FactorFamily, prior: Float[Tensor, "..."], per_lab: Float[Tensor, "*draws p v labs"]
+) -> Float[Tensor, "..."]:
+    """Sum of the terms of the joint that each element of a variable is in.
+
+    Its own prior, that of the next state in a series, and the labs that hang on it.
 
     Args:
         variable: ``"weights"``, ``"offsets"`` or ``"states"``, whose shape the result has.
         family: the model.
-        labs: what is observed.
-        factors: values of all variables.
+        prior: log prior of the variable's elements.
+        per_lab: log density of the labs, 0 of those that were not observed.
     """
-    per_lab = lab_log_density(family, labs, factors)
     if variable == "weights":
-        return family.weight_prior(labs.values).log_prob(factors.weights) + per_lab.sum((-3, -2)).unsqueeze(-2)
+        return prior + per_lab.sum((-3, -2)).unsqueeze(-2)
     if variable == "offsets":
-        return family.offset_prior(labs.values).log_prob(factors.offsets) + per_lab.sum((-3, -2))
-    prior = state_log_density(family, labs, factors.states)
+        return prior + per_lab.sum((-3, -2))
     following = pad(prior[..., 1:, :], (0, 0, 0, 1)) if family.series else 0.0
     return prior + following + per_lab.sum(-1, keepdim=True)
+
+
+def local_log_density(variable: str, family: FactorFamily, labs: Labs, factors: Factors) -> Float[Tensor, "..."]:
+    """Log density of each element of a variable given all else, up to a constant: see ``local_terms``."""
+    prior = prior_log_density(variable, family, labs, factors)
+    return local_terms(variable, family, prior, lab_log_density(family, labs, factors))

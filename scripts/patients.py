@@ -1,0 +1,72 @@
+"""Predict patients' labs: ``python scripts/patients.py part=models|curve [seeds=[1,2,3]] [minutes=20] [budget=smoke]``.
+
+``part=models`` compares the four factor models of Ranganath, Gerrish & Blei, 2014; ``part=curve`` runs black-box
+variational inference against two samplers, each for so many minutes. Both read ``$ZOO_DATA/pbc/pbcseq.csv``, keep what
+is finished, and go on from there when they are started again.
+"""
+
+import sys
+import time
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from zoo.command_line import errors_as_sentences
+from zoo.config import arguments
+from zoo.data.labs import load_pbc
+from zoo.inference.program_inference import data_root
+from zoo.inference.programs.longitudinal.experiment import BUDGETS, compare_models, race
+from zoo.training import circumstances, write_json
+
+SMOKE_MINUTES = 0.1
+FILES = {"models": "models.json, models.csv, fits/", "curve": "curve.json, curve.csv, curve.png, curves/"}
+
+
+@dataclass
+class PatientsConfig:
+    """Arguments of this script."""
+
+    part: str = "models"
+    seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
+    minutes: float = 20.0
+    budget: str = "full"
+
+
+def main() -> None:
+    """Run what is missing, and say what was found."""
+    with errors_as_sentences():
+        start, asked = time.monotonic(), checked(arguments(PatientsConfig, sys.argv[1:]))
+        root = data_root()
+        if root is None:
+            raise FileNotFoundError("the labs are looked for in $ZOO_DATA/pbc/pbcseq.csv, but ZOO_DATA is not set")
+        split = load_pbc(root)
+        folder = Path("runs") / ("patients" if asked.budget == "full" else "patients-smoke")
+        if asked.part == "models":
+            found = compare_models(split, asked.seeds, BUDGETS[asked.budget], folder)
+        else:
+            found = race(split, asked.seeds[0], asked.minutes, folder)
+        seconds = round(time.monotonic() - start, 1)
+        record = {"command": " ".join(["python", *sys.argv]), **asdict(asked), "wall_seconds": seconds, **found}
+        write_json(folder / f"{asked.part}.json", record | circumstances())
+        print("\n".join(found["found"]))
+        print(f"all is in {folder}/: {FILES[asked.part]}")
+        if asked.budget != "full":
+            print("A smoke run, to see that all works. These are no results.")
+
+
+def checked(asked: PatientsConfig) -> PatientsConfig:
+    """Return arguments that make sense; a smoke run of the curve is short.
+
+    Raises:
+        ValueError: one does not.
+    """
+    if asked.part not in FILES:
+        raise ValueError(f"there is no part {asked.part!r}; choose one of {', '.join(FILES)}")
+    if asked.budget not in BUDGETS:
+        raise ValueError(f"there is no budget {asked.budget!r}; choose one of {', '.join(BUDGETS)}")
+    if not asked.seeds:
+        raise ValueError("there must be at least one seed: seeds=[1]")
+    return asked if asked.budget == "full" else replace(asked, minutes=min(asked.minutes, SMOKE_MINUTES))
+
+
+if __name__ == "__main__":
+    main()
