@@ -11,6 +11,8 @@ from zoo.composition import CONFIGS, plain, register
 from zoo.config import ReproduceConfig, arguments
 from zoo.control.experiment import draw_returns, learning_curve
 from zoo.data import find_binarized_mnist, find_mnist
+from zoo.inference.program_inference import data_root
+from zoo.inference.programs import PROGRAMS
 from zoo.papers import PAPERS, Row
 from zoo.reproduction import chosen_rows, keep_record, kept_records, run_once, table
 from zoo.training import config_hash
@@ -33,6 +35,9 @@ def main() -> None:
             find_mnist()  # a paper's figures stand beside figures on the paper's data only
         if any(row.data == "binarized_mnist" for row in rows):
             find_binarized_mnist()
+        for row in rows:
+            if row.data in PROGRAMS:
+                PROGRAMS[row.data].load(data_root())  # or says where the data are looked for
         register()
         records = RESULTS if asked.budget == "full" else Path("runs") / "smoke-results"
         folders: dict[str, list[Path]] = {row.name: [] for row in rows}

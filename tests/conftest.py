@@ -1,5 +1,7 @@
 """A set of pictures and a model small enough to train in a second, and the scripts run in this process."""
 
+import json
+import math
 import os
 import runpy
 import sys
@@ -7,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -91,6 +94,46 @@ def squares(tmp_path_factory, write_idx) -> Path:
         write_idx(folder / f"{part}-images-idx3-ubyte", images)
         write_idx(folder / f"{part}-labels-idx1-ubyte", labels)
     return folder
+
+
+@pytest.fixture(scope="session")
+def zoo_data(tmp_path_factory) -> Path:
+    """A folder of data as ``$ZOO_DATA`` is, with a few rows for each program."""
+    from zoo.inference.programs import eight_schools, gaussian_mixture, hmm, kidiq
+
+    folder, noise = tmp_path_factory.mktemp("zoo_data"), np.random.default_rng(0)
+    x = noise.normal(size=(12, 2))
+    y = x @ [1.0, -1.0] + 0.3 * noise.normal(size=12)
+    data = {
+        eight_schools.POSTERIOR: ({"y": [28, 8, -3], "sigma": [15, 10, 16]}, 5),
+        gaussian_mixture.POSTERIOR: ({"y": [-3.0, -2.5, 3.1, 2.2, -2.0]}, 5),
+        hmm.POSTERIOR: ({"y": [3.1, 2.5, 9.0, 10.2, 9.5]}, 6),
+        kidiq.POSTERIOR: ({"kid_score": [65, 98, 85, 83, 115], "mom_hs": [1, 1, 0, 1, 0]}, 3),
+        "sblri-blr": ({"X": x.tolist(), "y": y.tolist()}, 3),
+        "sblrc-blr": ({"X": x.tolist(), "y": y.tolist()}, 3),
+    }
+    for name, (content, quantities) in data.items():
+        posterior = folder / "posteriordb" / name
+        posterior.mkdir(parents=True)
+        moments = {"names": [f"q[{i}]" for i in range(quantities)], "mcse_mean": [0.1] * quantities}
+        (posterior / "data.json").write_text(json.dumps(content))
+        (posterior / "mean.json").write_text(json.dumps({**moments, "mean_value": [0.0] * quantities}))
+        (posterior / "mean_squared.json").write_text(json.dumps({**moments, "mean_squared_value": [1.0] * quantities}))
+    write_labs(folder / "pbc" / "pbcseq.csv", noise)
+    return folder
+
+
+def write_labs(path: Path, noise: np.random.Generator) -> None:
+    """Seventy patients with one to three visits."""
+    from zoo.data.labs import PBC_LABS
+
+    path.parent.mkdir()
+    rows = [",".join(["id", "day", *PBC_LABS])]
+    for patient in range(70):
+        for visit in range(1 + patient % 3):
+            labs = [math.exp(z) for z in noise.normal(size=len(PBC_LABS))]
+            rows.append(",".join(map(str, [patient, 100 * visit, *labs])))
+    path.write_text("\n".join(rows))
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,9 @@ import json
 import pytest
 
 from zoo import reproduction
-from zoo.papers import Figure, Paper, Row, median_and_largest, per_cent
+from zoo.papers import Figure, Paper, Row
 from zoo.reproduction import chosen_rows, find_run, keep_record, kept_records, run_once, table
+from zoo.summaries import median_and_largest, per_cent
 
 PAPER = Paper(
     title="A paper",

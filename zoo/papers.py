@@ -1,9 +1,15 @@
-import math
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from scipy import stats
+from zoo.summaries import (
+    farthest,
+    largest_ratio,
+    mean_and_interval,
+    median_and_largest,
+    per_cent,
+    smallest,
+    smallest_ratio,
+)
 
 
 class Row(NamedTuple):
@@ -50,64 +56,6 @@ class Paper(NamedTuple):
     """Figure in ``metrics.csv`` whose growth with the environment steps is drawn, over seeds; none if empty."""
 
 
-def mean_and_interval(values: Sequence[float]) -> str:
-    """Mean over seeds with its 95 % interval (Student's t); a single seed has none. Unknown if one seed's value is.
-
-    Example:
-        >>> mean_and_interval([0.7, 0.8, 0.9]), mean_and_interval([0.7]), mean_and_interval([0.7, math.inf])
-        ('0.80 ± 0.25', '0.70', '?')
-    """
-    if not all(map(math.isfinite, values)):
-        return "?"
-    mean = statistics.mean(values)
-    if len(values) < 2:
-        return f"{mean:.2f}"
-    half = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
-    return f"{mean:.2f} ± {half:.2f}"
-
-
-def per_cent(values: Sequence[float]) -> str:
-    """Write ``mean_and_interval`` of fractions in per cent.
-
-    Example:
-        >>> per_cent([0.007, 0.008, 0.009])
-        '0.80 ± 0.25'
-    """
-    return mean_and_interval([100 * value for value in values])
-
-
-def median_and_largest(values: Sequence[float]) -> str:
-    """Median over seeds, and the largest value beside it.
-
-    Example:
-        >>> median_and_largest([30_000.0, 10_000.0, 20_000.0]), median_and_largest([8000.0, math.inf])
-        ('20,000; 30,000', 'never; never')
-    """
-    median, largest = (f"{x:,.0f}" if math.isfinite(x) else "never" for x in (statistics.median(values), max(values)))
-    return f"{median}; {largest}"
-
-
-def farthest(values: Sequence[float]) -> str:
-    """Write the value of all seeds that lies farthest from 0; what float64 cannot tell from 0 is 0.
-
-    Example:
-        >>> farthest([0.5e-4, -2.5e-4]), farthest([1e-15])
-        ('0.00025', '0')
-    """
-    value = max(map(abs, values))
-    return f"{value:.2g}" if value > 1e-9 else "0"
-
-
-def smallest(values: Sequence[float]) -> str:
-    """Write the smallest value of all seeds.
-
-    Example:
-        >>> smallest([500.0, 486.31])
-        '486.3'
-    """
-    return f"{min(values):.1f}"
-
-
 def ram_row(glimpses: int, proceedings: str, arxiv: str, peer: str = "") -> Row:
     """Describe RAM with a number of glimpses on 28×28 digits."""
     return Row(
@@ -129,6 +77,11 @@ def minatar_row(game: str, actor_critic: str, deep_q: str) -> Row:
         data=f"MinAtar/{game}-v0",
         published={"AC(0.8)": actor_critic, "DQN": deep_q},
     )
+
+
+def posterior_row(name: str, label: str) -> Row:
+    """Describe a posterior of posteriordb, whose guide is compared with the optimum of its family."""
+    return Row(name, label, f"bbvi_{name}", name)
 
 
 def ablation_row(name: str, label: str, experiment: str, bound: str) -> Row:
@@ -174,6 +127,25 @@ PAPERS = {
             Figure("test, importance-weighted bound, S = 100", "test_negative_bound_100", mean_and_interval),
         ),
         seeds=(1,),
+    ),
+    "bbvi": Paper(
+        title="Ranganath, Gerrish & Blei, “Black box variational inference”, 2014: mean fields by the score "
+        "function, on posteriors of posteriordb; worst of all elements and seeds",
+        rows=(
+            posterior_row("eight_schools", "eight schools"),
+            posterior_row("kidiq", "kidiq"),
+            posterior_row("sblri", "sblri"),
+            posterior_row("sblrc", "sblrc"),
+            posterior_row("gaussian_mixture", "Gaussian mixture"),
+            posterior_row("hmm_example", "hmm_example"),
+        ),
+        figures=(
+            Figure("mean to the family's optimum, in its sd", "optimum_mean_gap", farthest),
+            Figure("smallest sd ratio to it", "optimum_sd_ratio_low", smallest_ratio),
+            Figure("largest", "optimum_sd_ratio_high", largest_ratio),
+            Figure("mean to the posterior, in its sd", "reference_mean_gap", farthest),
+            Figure("k̂", "k_hat", mean_and_interval),
+        ),
     ),
     "cartpole": Paper(
         title="Williams, “Simple statistical gradient-following algorithms for connectionist reinforcement learning”, "

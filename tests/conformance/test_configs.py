@@ -30,7 +30,8 @@ def test_no_two_experiments_are_the_same(composed):
 
 
 @pytest.mark.parametrize("name", options("experiment"))
-def test_an_experiment_is_complete_by_itself_and_makes_a_model(name, composed, squares):
+def test_an_experiment_is_complete_by_itself_and_makes_a_model(name, composed, squares, zoo_data, monkeypatch):
+    monkeypatch.setenv("ZOO_DATA", str(zoo_data))
     data = ["data=idx", f"data.root={squares}"] if composed([f"experiment={name}"])["data"] else []
     config = composed([f"experiment={name}", *data])
     assert sum(weight.numel() for weight in make_experiment(config).module.parameters()) > 0

@@ -17,7 +17,9 @@ FIGURES = {
     "sd_fairness": 0.09,
     "reference_mean_fairness": 0.6,
     "reference_sd_fairness": 0.1,
-    "largest_distance": 1.0,
+    "reference_mean_gap": 1.0,
+    "reference_sd_ratio_low": 0.9,
+    "reference_sd_ratio_high": 0.9,
 }
 METRICS = "step,train_bound,validation_elbo,validation_elbo_spread\n9,-8,-7.5,0.5\n12,-8,,\n19,-7,-7.25,0.25\n"
 
@@ -91,6 +93,20 @@ class TestReport:
         assert figures["quantities"] == 10
         assert not (tmp_path / "posterior.png").exists()
         assert experiment.describe(figures).endswith("\n  and 7 more")
+
+    def test_says_how_far_the_guide_is_from_the_optimum_of_its_family(self, make, checkpoint, tmp_path):
+        experiment = make(evaluation_draws=50, compare_with_optimum=True)
+        figures = experiment.evaluate(checkpoint(experiment), tmp_path)
+        # The guide starts as Beta(15, 15), the optimum is the posterior, Beta(16, 14).
+        sd = torch.distributions.Beta(16.0, 14.0).stddev.item()
+        assert figures["optimum_mean_gap"] == pytest.approx((16 / 30 - 0.5) / sd, rel=1e-5)
+        assert figures["optimum_sd_ratio_low"] == figures["optimum_sd_ratio_high"] > 1
+        assert "optimum of the family: its means are missed by at most 0.372 sd" in experiment.describe(figures)
+
+    def test_is_of_a_program_with_bits_refused_before_it_is_trained(self, make, monkeypatch, zoo_data):
+        monkeypatch.setenv("ZOO_DATA", str(zoo_data))
+        with pytest.raises(ValueError, match="the optimum of program=gaussian_mixture_assignments cannot be found"):
+            make("gaussian_mixture_assignments", compare_with_optimum=True)
 
     def test_reads_the_curve_from_the_rows_that_have_one(self, checkpoint, make, tmp_path):
         checkpoint(make())

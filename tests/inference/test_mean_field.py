@@ -8,21 +8,13 @@ from pyro.nn import PyroModule
 from zoo.inference.mean_field import (
     guide_draws,
     normal_optimum,
-    pathwise,
-    pathwise_optimum,
     regression_optimum,
+    regression_with_noise_optimum,
 )
-from zoo.inference.programs.factors import BernoulliFactor, NormalFactor
+from zoo.inference.programs.factors import NormalFactor
 
 PRECISION = torch.tensor([[4.0, 1.2, 0.0], [1.2, 1.0, -0.3], [0.0, -0.3, 2.0]], dtype=torch.float64)
 MEAN = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
-
-
-def model():
-    with pyro.plate("d", 3):
-        x = pyro.sample("x", dist.ImproperUniform(dist.constraints.real, (), ()))
-    residual = x - MEAN
-    pyro.factor("density", -(residual @ PRECISION * residual).sum(-1, keepdim=True) / 2)
 
 
 class Guide(PyroModule):
@@ -69,29 +61,35 @@ def test_the_regression_has_the_posterior_mean_and_the_conditional_variances():
         regression_optimum(torch.tensor(x), torch.tensor(y), noise_sd=0.0, prior_sd=2.0)
 
 
-def test_the_pathwise_run_finds_the_optimum_of_the_family_not_the_posterior():
-    guide, state, store = Guide(), torch.get_rng_state(), dict(pyro.get_param_store().items())
-    before = guide.x.shift.detach().clone()
-    fitted = pathwise_optimum(model, guide, (), steps=300, particles=32)
-    mean, sd = normal_optimum(MEAN, PRECISION)
-    found = fitted.x()
-    assert found.mean.tolist() == pytest.approx(mean.tolist(), abs=0.05)
-    assert found.stddev.tolist() == pytest.approx(sd.tolist(), rel=0.05)
-    assert found.has_rsample
-    assert not guide.x().has_rsample
-    assert torch.equal(guide.x.shift, before)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert dict(pyro.get_param_store().items()) == store
+class TestRegressionWithNoise:
+    X = torch.tensor([[1.0, 0.2], [1.0, -0.7], [1.0, 1.1], [1.0, 0.4], [1.0, -1.3]], dtype=torch.float64)
+    Y = torch.tensor([2.0, 0.4, 3.3, 1.9, -0.2], dtype=torch.float64)
+    NOISE = dist.HalfNormal(torch.tensor(3.0, dtype=torch.float64))
 
+    def elbo(self, beta, sigma):
+        """Of exact terms, but for the prior of the noise, which is summed over a fine grid."""
+        sd, residual = beta.stddev, self.Y - self.X @ beta.mean
+        squares = residual @ residual + (self.X**2 @ sd**2).sum()
+        precision = (2 * sigma.scale**2 - 2 * sigma.loc).exp()
+        z = torch.linspace(-8, 8, 4001, dtype=torch.float64)
+        weights = torch.softmax(-(z**2) / 2, 0)
+        log_prior = weights @ self.NOISE.log_prob((sigma.loc + sigma.scale * z).exp())
+        prior = -(beta.mean**2 + sd**2).sum() / (2 * 2.0**2)
+        return -5 * sigma.loc - squares * precision / 2 + log_prior + prior + sd.log().sum() + sigma.entropy()
 
-def test_guides_without_pathwise_version_are_refused():
-    discrete = Guide()
-    discrete.z = BernoulliFactor(torch.zeros(2))
-    for guide in (discrete, torch.nn.Linear(1, 1)):
-        with pytest.raises(ValueError, match="only a guide made of continuous factors"):
-            pathwise(guide)
-    with pytest.raises(ValueError, match="steps and particles must be at least 1, got 0 and 4"):
-        pathwise_optimum(model, Guide(), (), steps=0, particles=4)
+    def test_no_mean_field_near_the_optimum_has_a_larger_elbo(self):
+        beta, sigma = regression_with_noise_optimum(self.X, self.Y, 2.0, self.NOISE)
+        best = self.elbo(beta, sigma)
+        for step in (-0.05, 0.05):
+            for element in torch.eye(2, dtype=torch.float64):
+                assert self.elbo(dist.Normal(beta.mean + step * element, beta.stddev), sigma) < best
+                assert self.elbo(dist.Normal(beta.mean, beta.stddev * (1 + step * element)), sigma) < best
+            assert self.elbo(beta, dist.LogNormal(sigma.loc + step, sigma.scale)) < best
+            assert self.elbo(beta, dist.LogNormal(sigma.loc, sigma.scale * (1 + step))) < best
+
+    def test_a_search_cut_short_is_an_error(self):
+        with pytest.raises(ValueError, match="has not converged after 1 rounds"):
+            regression_with_noise_optimum(self.X, self.Y, 2.0, self.NOISE, rounds=1)
 
 
 def test_draws_of_a_guide_follow_the_seed_alone():

@@ -41,7 +41,8 @@ def test_moments_stand_beside_those_of_the_reference(draws, reference):
     assert (figures["mean_a"], figures["sd_a"], figures["sd_b"]) == (2, 1, 0)
     assert (figures["reference_mean_b"], figures["reference_sd_b"]) == (10, 3)
     assert distance(figures, "a") == 0.5
-    assert figures["largest_distance"] == 2
+    assert figures["reference_mean_gap"] == 2
+    assert (figures["reference_sd_ratio_low"], figures["reference_sd_ratio_high"]) == (0, 0.5)
 
 
 def test_draws_without_a_quantity_do_not_count():

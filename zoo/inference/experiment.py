@@ -10,6 +10,7 @@ import torch
 
 from zoo.data.posteriordb import Reference
 from zoo.inference.moments import Quantities, elements_of, moments, moments_table, named_quantities
+from zoo.inference.optimum import distance_from, distributions, mean_field_optimum, refuse_without_optimum
 from zoo.inference.program_inference import ProgramInference, data_root
 from zoo.inference.reports import Draws, ElboEstimate, ParetoK, elbo_figure, posterior_figure, tail_index
 from zoo.inference.steps import Steps
@@ -30,10 +31,11 @@ class ProgramExperiment:
         estimator: likewise.
         steps_per_epoch: after which the ELBO is measured.
         evaluation_draws: of the guide, at the end.
+        compare_with_optimum: also find the optimum of the guide's family, and say how far from it the guide is.
         options: of ``ProgramInference``.
 
     Raises:
-        ValueError: a number makes no sense, or as ``ProgramInference``.
+        ValueError: a number makes no sense, the optimum cannot be found, or as ``ProgramInference``.
         FileNotFoundError: the program or its data are missing.
     """
 
@@ -46,6 +48,7 @@ class ProgramExperiment:
         estimator: Mapping[str, Any] | None,
         steps_per_epoch: int = 100,
         evaluation_draws: int = 4000,
+        compare_with_optimum: bool = False,
         **options: Any,
     ):
         if steps_per_epoch < 1 or evaluation_draws < 2:
@@ -54,9 +57,12 @@ class ProgramExperiment:
                 f"{steps_per_epoch} and {evaluation_draws}"
             )
         self.name, self.trust, self.evaluation_draws = program, trust, evaluation_draws
+        self.compare_with_optimum = compare_with_optimum
         self.module = ProgramInference(program=program, trust=trust, estimator=estimator, **options)
         self.program, root = self.module.program, data_root()
         self.data = self.program.load(root)
+        if compare_with_optimum:
+            refuse_without_optimum(program, self.program, self.data)
         self.reference = None if self.program.reference is None else self.program.reference(root)
         self.loaders = Loaders(
             train=lambda rank, ranks: Steps(self.data, steps_per_epoch),
@@ -71,7 +77,8 @@ class ProgramExperiment:
         """Judge the guide by fresh draws, and draw the posterior and how the ELBO grew.
 
         Returns:
-            Figures by plain names: the ELBO in nats, k-hat, and moments of the first quantities.
+            Figures by plain names: the ELBO in nats, k-hat, moments of the first quantities, and the distances from the
+            reference and from the optimum of the guide's family.
         """
         draw_curve(self.name, folder)
         return self.evaluate(checkpoint, folder)
@@ -85,6 +92,9 @@ class ProgramExperiment:
         figures = {"elbo": elbo.value, "elbo_spread": elbo.standard_error, "draws": float(elbo.draws)}
         if not draws.subsampled and math.isfinite((k := tail_index(draws.log_weights)).value):
             figures |= {"k_hat": k.value, "k_hat_spread": k.standard_error}
+        if self.compare_with_optimum:
+            optimum = mean_field_optimum(self.program, self.data)
+            figures |= distance_from(optimum, distributions(module.guide, self.data))
         found, count = self._quantities(draws)
         if self.reference is not None:
             draw_posterior(found, self.reference, folder / "posterior.png")
@@ -103,12 +113,28 @@ class ProgramExperiment:
         lines = [f"{self.name}: {self.program.description}", f"  {elbo}"]
         if "k_hat" in figures:
             lines.append(f"  {ParetoK(figures['k_hat'], figures['k_hat_spread'], elbo.draws)}")
+        if "optimum_mean_gap" in figures:
+            lines.append(f"  {beside_optimum(figures)}")
         table = moments_table(figures)
         compared = "; distance of means in standard deviations of the reference" if self.reference is not None else ""
         lines += [f"  posterior mean (standard deviation){compared}", *table]
         if (left := int(figures["quantities"]) - len(table) + 1) > 0:
             lines.append(f"  and {left:,} more")
         return "\n".join(lines)
+
+
+def beside_optimum(figures: Mapping[str, float]) -> str:
+    """Say how far from the optimum of its family a guide is.
+
+    Example:
+        >>> beside_optimum({"optimum_mean_gap": 0.04, "optimum_sd_ratio_low": 0.98, "optimum_sd_ratio_high": 1.01})
+        'optimum of the family: its means are missed by at most 0.040 sd, the ratios of the sd are 0.980 to 1.010'
+    """
+    gap, low, high = (figures[f"optimum_{name}"] for name in ("mean_gap", "sd_ratio_low", "sd_ratio_high"))
+    return (
+        f"optimum of the family: its means are missed by at most {gap:.3f} sd, the ratios of the sd are {low:.3f} to "
+        f"{high:.3f}"
+    )
 
 
 def draw_curve(name: str, folder: Path) -> None:

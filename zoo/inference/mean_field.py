@@ -1,14 +1,15 @@
-import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pyro
 import torch
-from jaxtyping import Float
-from pyro.infer import Predictive, Trace_ELBO
-from torch import Tensor, nn
+from jaxtyping import Float, Float64
+from pyro.infer import Predictive
+from torch import Tensor
+from torch.distributions import Distribution, LogNormal, Normal
 
-from zoo.inference.programs.factors import BernoulliFactor, Factor
+NODES = 40  # of the quadrature over the logarithm of the noise
 
 
 def normal_optimum(
@@ -49,64 +50,79 @@ def regression_optimum(
     return normal_optimum(torch.linalg.solve(precision, x.mT @ y / noise_sd**2), precision)
 
 
-def pathwise(guide: nn.Module) -> nn.Module:
-    """Copy a guide that is made of factors, with reparametrised samplers in place of scored ones.
+def noise_optimum(
+    residual: float, count: int, prior: Distribution, start: Float64[Tensor, "2"]
+) -> Float64[Tensor, "2"]:
+    """Find ``m`` and ``log s`` of ``q(σ) = LogNormal(m, s)`` that raise the ELBO of a normal's noise furthest.
 
-    Raises:
-        ValueError: a factor is discrete, or there are none.
-    """
-    guide = copy.deepcopy(guide)
-    factors = [module for module in guide.modules() if isinstance(module, Factor)]
-    if not factors or any(isinstance(factor, BernoulliFactor) for factor in factors):
-        raise ValueError("only a guide made of continuous factors of zoo.inference.programs has a pathwise version")
-    for factor in factors:
-        factor.pathwise = True
-    return guide
-
-
-def pathwise_optimum(
-    model: Callable[..., object],
-    guide: nn.Module,
-    data: Sequence[Any],
-    steps: int = 4000,
-    particles: int = 16,
-    learning_rate: float = 0.05,
-    seed: int = 0,
-) -> nn.Module:
-    """Fit the same family by reparametrised gradients: the reference where the optimum has no closed form.
-
-    Adam, with the learning rate falling to 0 along a cosine. The guide that is given stays as it is, and so does the
-    global random state.
+    It is ``-n m - R/2 E[σ⁻²] + E[log p(σ)] + m + log s``, with ``E[σ⁻²] = exp(2 s² - 2 m)`` and a quadrature for the
+    prior.
 
     Args:
-        model: Pyro model.
-        guide: made of factors; the copy starts from its parameters.
-        data: arguments of both.
-        steps: of Adam.
-        particles: samples a step, drawn together.
-        learning_rate: at the start.
-        seed: of all draws.
+        residual: expected sum of squares, ``R``.
+        count: how many residuals, ``n``.
+        prior: of ``σ``.
+        start: to begin with.
+    """
+    nodes, weights = (torch.from_numpy(part) for part in np.polynomial.hermite_e.hermegauss(NODES))
+    weights = weights / weights.sum()
+    found = start.clone().requires_grad_()
+    optimiser = torch.optim.LBFGS([found], max_iter=100, tolerance_grad=1e-10, line_search_fn="strong_wolfe")
+
+    def negative_elbo() -> Tensor:
+        optimiser.zero_grad()
+        m, log_s = found
+        s = log_s.exp()
+        log_prior = weights @ prior.log_prob((m + s * nodes).exp())
+        loss = count * m + residual / 2 * (2 * s.square() - 2 * m).exp() - log_prior - m - log_s
+        loss.backward()
+        return loss
+
+    optimiser.step(negative_elbo)
+    return found.detach()
+
+
+def regression_with_noise_optimum(
+    x: Float[Tensor, "rows d"],
+    y: Float[Tensor, " rows"],
+    prior_sd: float,
+    noise_prior: Distribution,
+    rounds: int = 100,
+    tolerance: float = 1e-9,
+) -> tuple[Normal, LogNormal]:
+    """Mean field closest to the posterior of ``β ~ N(0, prior_sd)``, ``σ ~ noise_prior``, ``y ~ N(x β, σ)``.
+
+    By coordinate ascent: normals for ``β`` given ``E[σ⁻²]`` in closed form, then a log-normal for ``σ`` given the
+    expected sum of squares. In float64.
+
+    Args:
+        x: columns.
+        y: what they explain.
+        prior_sd: of each coefficient; infinity for a flat prior.
+        noise_prior: of ``σ``, in float64.
+        rounds: of coordinate ascent, at most.
+        tolerance: change of ``m`` and ``log s`` at which to end.
 
     Raises:
-        ValueError: the guide has no pathwise version, or ``steps`` or ``particles`` is not positive.
+        ValueError: it has not converged.
 
-    Returns:
-        The fitted guide, still pathwise.
+    Example:
+        >>> x, y = torch.ones(4, 1), torch.tensor([1.0, 2.0, 3.0, 2.0])
+        >>> prior = torch.distributions.HalfNormal(torch.tensor(10.0, dtype=torch.float64))
+        >>> beta, sigma = regression_with_noise_optimum(x, y, torch.inf, prior)
+        >>> beta.mean
+        tensor([2.], dtype=torch.float64)
     """
-    if min(steps, particles) < 1:
-        raise ValueError(f"steps and particles must be at least 1, got {steps} and {particles}")
-    fitted = pathwise(guide)
-    optimiser = torch.optim.Adam([p for p in fitted.parameters() if p.requires_grad], learning_rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    elbo = Trace_ELBO(num_particles=particles, vectorize_particles=True)
-    with torch.random.fork_rng(devices=[]), pyro.get_param_store().scope():
-        torch.manual_seed(seed)
-        for _ in range(steps):
-            optimiser.zero_grad()
-            elbo.differentiable_loss(model, fitted, *data).backward()
-            optimiser.step()
-            schedule.step()
-    return fitted
+    x, y = x.double(), y.double()
+    noise = torch.stack([y.std().log(), torch.tensor(-1.0, dtype=torch.float64)])
+    for _ in range(rounds):
+        m, s = noise[0], noise[1].exp()
+        mean, sd = regression_optimum(x, y, (m - s.square()).exp().item(), prior_sd)
+        residual = (y - x @ mean).square().sum() + sd.square() @ x.square().sum(0)
+        before, noise = noise, noise_optimum(residual.item(), len(y), noise_prior, noise)
+        if (noise - before).abs().max() < tolerance:
+            return Normal(mean, sd), LogNormal(noise[0], noise[1].exp())
+    raise ValueError(f"coordinate ascent has not converged after {rounds} rounds")
 
 
 def guide_draws(guide: Callable[..., object], data: Sequence[Any], draws: int, seed: int) -> dict[str, Tensor]:

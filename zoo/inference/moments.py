@@ -55,14 +55,19 @@ def labelled(site: str, index: tuple[int, ...]) -> str:
 def moments(found: Quantities, reference: Reference | None) -> dict[str, float]:
     """Means and standard deviations as figures, ``mean_NAME`` and ``sd_NAME``, and beside them the reference's.
 
-    With a reference there is also ``largest_distance``: of a mean, in the reference's standard deviations. Draws that
-    do not have a quantity do not count.
+    With a reference there are also ``reference_mean_gap``, the largest distance of a mean in the reference's standard
+    deviations, and the smallest and largest ratio of a standard deviation to the reference's,
+    ``reference_sd_ratio_low`` and ``reference_sd_ratio_high``. Draws that do not have a quantity do not count.
 
     Example:
         >>> import torch
         >>> one = torch.ones(1, dtype=torch.float64)
-        >>> moments({"mu": torch.tensor([0.0, 2.0]).double()}, Reference(("mu",), 3 * one, one, 13 * one, one))
-        {'mean_mu': 1.0, 'sd_mu': 1.0, 'reference_mean_mu': 3.0, 'reference_sd_mu': 2.0, 'largest_distance': 1.0}
+        >>> reference = Reference(("mu",), 3 * one, one, 13 * one, one)
+        >>> figures = moments({"mu": torch.tensor([0.0, 2.0]).double()}, reference)
+        >>> {name: figures[name] for name in ("mean_mu", "sd_mu", "reference_mean_mu", "reference_sd_mu")}
+        {'mean_mu': 1.0, 'sd_mu': 1.0, 'reference_mean_mu': 3.0, 'reference_sd_mu': 2.0}
+        >>> figures["reference_mean_gap"], figures["reference_sd_ratio_low"], figures["reference_sd_ratio_high"]
+        (1.0, 0.5, 0.5)
     """
     figures: dict[str, float] = {}
     for name, draws in found.items():
@@ -72,7 +77,13 @@ def moments(found: Quantities, reference: Reference | None) -> dict[str, float]:
         return figures
     for name, mean, sd in zip(reference.names, reference.mean.tolist(), reference.sd.tolist(), strict=True):
         figures |= {f"reference_mean_{name}": mean, f"reference_sd_{name}": sd}
-    return {**figures, "largest_distance": max(distance(figures, name) for name in found)}
+    ratios = [figures[f"sd_{name}"] / figures[f"reference_sd_{name}"] for name in found]
+    return {
+        **figures,
+        "reference_mean_gap": max(distance(figures, name) for name in found),
+        "reference_sd_ratio_low": min(ratios),
+        "reference_sd_ratio_high": max(ratios),
+    }
 
 
 def distance(figures: Mapping[str, float], name: str) -> float:
@@ -88,7 +99,7 @@ def moments_table(figures: Mapping[str, float]) -> list[str]:
         ['        guide', '  mu  1 (0.5)']
     """
     names = [key.removeprefix("mean_") for key in figures if key.startswith("mean_")]
-    compared = "largest_distance" in figures
+    compared = "reference_mean_gap" in figures
     rows = [["", "guide", *(("reference", "distance") if compared else ())]]
     for name in names:
         row = [name, written(figures[f"mean_{name}"], figures[f"sd_{name}"])]

@@ -6,8 +6,8 @@ from zoo.inference.programs import eight_schools
 pytestmark = pytest.mark.usefixtures("double")
 
 
-def test_the_joint_density_is_scipys(joint, root, noise, tensors):
-    y, sigma = eight_schools.load(root)
+def test_the_joint_density_is_scipys(joint, zoo_data, noise, tensors):
+    y, sigma = eight_schools.load(zoo_data)
     mu, tau, trans = noise.normal(), noise.gamma(2), noise.normal(size=3)
     expected = (
         stats.norm(0, 5).logpdf(mu)

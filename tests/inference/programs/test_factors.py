@@ -6,6 +6,7 @@ from torch.nn.functional import softplus
 from zoo.inference.programs.factors import (
     BernoulliFactor,
     BetaFactor,
+    BetaMeanFactor,
     GammaFactor,
     LogNormalFactor,
     NormalFactor,
@@ -17,12 +18,14 @@ FACTORS = {
     "lognormal": lambda: LogNormalFactor(torch.tensor([0.5, -1.0]), 0.2),
     "gamma": lambda: GammaFactor(torch.tensor([2.0, 0.03]), 100.0),
     "beta": lambda: BetaFactor(torch.tensor([2.0, 5.0]), torch.tensor([3.0, 1.0])),
+    "beta by mean": lambda: BetaMeanFactor(torch.tensor([0.4, 0.8]), 5.0),
 }
 EXPECTED = {
     "normal": lambda: (stats.norm(2, 0.2), stats.norm(3, 2)),
     "lognormal": lambda: (stats.lognorm(0.2, scale=2.718281828**0.5), stats.lognorm(0.2, scale=1 / 2.718281828)),
     "gamma": lambda: (stats.gamma(100, scale=0.02), stats.gamma(100, scale=0.0003)),
     "beta": lambda: (stats.beta(2, 3), stats.beta(5, 1)),
+    "beta by mean": lambda: (stats.beta(2, 3), stats.beta(4, 1)),
 }
 
 

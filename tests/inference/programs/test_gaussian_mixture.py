@@ -19,8 +19,8 @@ def mixture_values(noise):
     return mu, sigma, theta, prior
 
 
-def test_the_mixture_gives_its_first_component_the_share_theta(joint, root, noise, tensors):
-    (y,) = gaussian_mixture.load(root)
+def test_the_mixture_gives_its_first_component_the_share_theta(joint, zoo_data, noise, tensors):
+    (y,) = gaussian_mixture.load(zoo_data)
     mu, sigma, theta, prior = mixture_values(noise)
     per_component = stats.norm(mu, sigma).logpdf(y.numpy()[:, None]) + np.log([theta, 1 - theta])
     expected = prior + logsumexp(per_component, 1).sum()
@@ -28,8 +28,8 @@ def test_the_mixture_gives_its_first_component_the_share_theta(joint, root, nois
     assert joint(gaussian_mixture.model, (y,), values) == pytest.approx(expected, rel=1e-12)
 
 
-def test_summing_over_all_assignments_gives_the_mixture(joint, root, noise, tensors):
-    (y,) = gaussian_mixture.load(root)
+def test_summing_over_all_assignments_gives_the_mixture(joint, zoo_data, noise, tensors):
+    (y,) = gaussian_mixture.load(zoo_data)
     mu, sigma, theta, _ = mixture_values(noise)
     values = tensors(mu=mu, sigma=sigma, theta=theta)
     joints = [

@@ -10,7 +10,8 @@ from pyro.distributions import ImproperUniform
 from pyro.infer import SVI, Trace_ELBO
 
 from zoo.inference.black_box import BlackBoxELBO
-from zoo.inference.mean_field import guide_draws, pathwise
+from zoo.inference.mean_field import guide_draws
+from zoo.inference.optimum import pathwise
 from zoo.inference.programs import PROGRAMS, Program
 
 PARTICLES = -9
@@ -23,8 +24,8 @@ def program(request, double) -> Program:
 
 
 @pytest.fixture
-def data(program, root):
-    return program.load(root)
+def data(program, zoo_data):
+    return program.load(zoo_data)
 
 
 def hidden(trace):
@@ -101,11 +102,11 @@ def test_many_draws_together_have_the_densities_that_they_have_one_by_one(progra
     assert per_draw.tolist() == pytest.approx(one_by_one, rel=1e-10)
 
 
-def test_quantities_are_those_that_the_reference_names(program, data, root):
+def test_quantities_are_those_that_the_reference_names(program, data, zoo_data):
     if program.reference is None:
         assert program.quantities is None
         return
-    names = program.reference(root).names
+    names = program.reference(zoo_data).names
     assert program.quantities(guide_draws(program.guide(*data), data, 4, seed=0)).shape == (4, len(names))
 
 

@@ -8,8 +8,8 @@ from zoo.inference.programs import regression
 pytestmark = pytest.mark.usefixtures("double")
 
 
-def test_the_joint_density_is_scipys(joint, root, noise, tensors):
-    x, y = regression.SBLRI.load(root)
+def test_the_joint_density_is_scipys(joint, zoo_data, noise, tensors):
+    x, y = regression.SBLRI.load(zoo_data)
     beta, sigma = noise.normal(size=2), noise.gamma(2)
     expected = (
         stats.norm(0, 10).logpdf(beta).sum()

@@ -5,6 +5,7 @@ from zoo.inference.programs.eight_schools import EIGHT_SCHOOLS
 from zoo.inference.programs.factors import (
     BernoulliFactor,
     BetaFactor,
+    BetaMeanFactor,
     Factor,
     GammaFactor,
     LogNormalFactor,
@@ -37,6 +38,7 @@ __all__ = [
     "PROGRAMS",
     "BernoulliFactor",
     "BetaFactor",
+    "BetaMeanFactor",
     "Factor",
     "FactorFamily",
     "GammaFactor",

@@ -117,6 +117,30 @@ class BetaFactor(Factor):
         return self.log_alpha.exp(), self.log_beta.exp()
 
 
+class BetaMeanFactor(Factor):
+    """Independent betas, by the logit of the mean and the logarithm of the sum of both counts.
+
+    Mean and sum are nearly orthogonal in the Fisher information. By the counts themselves a beta that is to become
+    narrow does so slowly, as each of them moves the mean as well.
+
+    Args:
+        mean: where the means start.
+        total: where the sums start.
+    """
+
+    families = (NonreparameterizedBeta, dist.Beta)
+
+    def __init__(self, mean: Float[Tensor, "*shape"], total: float):
+        super().__init__()
+        self.logit = nn.Parameter(mean.logit())
+        self.log_total = nn.Parameter(torch.full_like(mean, total).log())
+
+    def natural(self) -> tuple[Tensor, ...]:
+        """Both counts."""
+        mean, total = self.logit.sigmoid(), self.log_total.exp()
+        return mean * total, (1 - mean) * total
+
+
 class BernoulliFactor(Factor):
     """Independent binary variables, by their logits; there is no reparametrised sampler."""
 

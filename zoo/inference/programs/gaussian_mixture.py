@@ -9,12 +9,12 @@ from pyro.nn import PyroModule
 from torch import Tensor
 
 from zoo.data.posteriordb import Reference, read_data, read_reference
-from zoo.inference.programs.factors import BernoulliFactor, BetaFactor, LogNormalFactor, NormalFactor
+from zoo.inference.programs.factors import BernoulliFactor, BetaMeanFactor, LogNormalFactor, NormalFactor
 from zoo.inference.programs.program import Program, posterior_folder
 
 POSTERIOR = "low_dim_gauss_mix-low_dim_gauss_mix"
 PRIOR_COUNT = 5.0
-START_COUNT = 50.0
+START_TOTAL = 100.0
 START_SD = 0.1
 
 
@@ -65,7 +65,7 @@ class Guide(PyroModule):
         around = y.mean() + y.std() * y.new_tensor([-1.0, 1.0])
         self.mu = NormalFactor(around, 1.0, unit=0.05)
         self.sigma = LogNormalFactor(y.new_zeros(2), START_SD)
-        self.theta = BetaFactor(y.new_tensor(START_COUNT), y.new_tensor(START_COUNT))
+        self.theta = BetaMeanFactor(y.new_tensor(0.5), START_TOTAL)
 
     def forward(self, y: Float[Tensor, " points"]) -> None:
         """Draw both components and the share of the first."""

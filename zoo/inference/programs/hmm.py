@@ -9,12 +9,12 @@ from pyro.nn import PyroModule
 from torch import Tensor
 
 from zoo.data.posteriordb import Reference, read_data, read_reference
-from zoo.inference.programs.factors import BetaFactor, NormalFactor
+from zoo.inference.programs.factors import BetaMeanFactor, NormalFactor
 from zoo.inference.programs.program import Program, posterior_folder
 
 POSTERIOR = "hmm_example-hmm_example"
 PRIOR_MEANS = (3.0, 10.0)
-START_COUNT = 10.0
+START_TOTAL = 20.0
 
 
 def model(y: Float[Tensor, " steps"]) -> None:
@@ -59,7 +59,7 @@ class Guide(PyroModule):
     def __init__(self, y: Float[Tensor, " steps"]):
         super().__init__()
         self.mu = NormalFactor(y.new_tensor(PRIOR_MEANS), 1.0, unit=0.1)
-        self.first = BetaFactor(y.new_full((2,), START_COUNT), y.new_full((2,), START_COUNT))
+        self.first = BetaMeanFactor(y.new_full((2,), 0.5), START_TOTAL)
 
     def forward(self, y: Float[Tensor, " steps"]) -> None:
         """Draw the means and the transitions."""

@@ -1,3 +1,5 @@
+import math
+from functools import partial
 from pathlib import Path
 
 import pyro
@@ -9,8 +11,9 @@ from torch.distributions import constraints
 
 from zoo.data.posteriordb import Reference, read_data, read_reference
 from zoo.inference.programs.program import Program, posterior_folder
-from zoo.inference.programs.regression import Guide, observe, quantities
+from zoo.inference.programs.regression import Guide, observe, optimum, quantities
 
+NOISE_SCALE = 2.5
 POSTERIOR = "kidiq-kidscore_momhs"
 
 
@@ -21,7 +24,7 @@ def model(x: Float[Tensor, "children 2"], y: Float[Tensor, " children"]) -> None
     """
     with pyro.plate("coefficients", x.shape[1]):
         beta = pyro.sample("beta", dist.ImproperUniform(constraints.real, (), ()))
-    sigma = pyro.sample("sigma", dist.HalfCauchy(y.new_tensor(2.5)))
+    sigma = pyro.sample("sigma", dist.HalfCauchy(y.new_tensor(NOISE_SCALE)))
     observe(x, y, beta, sigma)
 
 
@@ -37,5 +40,11 @@ def reference(root: Path | None) -> Reference:
 
 
 KIDIQ = Program(
-    "children's scores by their mothers' schooling; Gelman & Hill 2007", model, Guide, load, quantities, reference
+    "children's scores by their mothers' schooling; Gelman & Hill 2007",
+    model,
+    Guide,
+    load,
+    quantities,
+    reference,
+    partial(optimum, prior_sd=math.inf, noise_prior=dist.HalfCauchy(torch.tensor(NOISE_SCALE, dtype=torch.float64))),
 )

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from zoo.data.posteriordb import Reference
 
@@ -28,6 +29,8 @@ class Program(NamedTuple):
     """What ``reference`` speaks of, in its order, of draws of the sites: each ``(draws, *shape)``."""
     reference: Callable[[Path | None], Reference] | None = None
     """Moments of the posterior."""
+    optimum: Callable[..., Mapping[str, Distribution]] | None = None
+    """Of data: the guide's family at its optimum, by site, where that can be had without a fit."""
 
 
 def posterior_folder(root: Path | None, name: str) -> Path:

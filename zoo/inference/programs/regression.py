@@ -1,4 +1,5 @@
 from collections.abc import Mapping
+from functools import partial
 from typing import NamedTuple
 
 import pyro
@@ -7,11 +8,14 @@ import torch
 from jaxtyping import Float
 from pyro.nn import PyroModule
 from torch import Tensor
+from torch.distributions import Distribution
 
 from zoo.data.posteriordb import read_data, read_reference
+from zoo.inference.mean_field import regression_with_noise_optimum
 from zoo.inference.programs.factors import LogNormalFactor, NormalFactor
 from zoo.inference.programs.program import Program, posterior_folder
 
+PRIOR_SD = 10.0
 START_ERRORS = 3.0
 START_SD = 0.1
 
@@ -39,7 +43,7 @@ def least_squares(x: Float[Tensor, "rows coefficients"], y: Float[Tensor, " rows
 
 def model(x: Float[Tensor, "rows coefficients"], y: Float[Tensor, " rows"]) -> None:
     """Linear regression: ``β ~ N(0, 10)``, ``σ ~ HalfNormal(10)``, ``y ~ N(x β, σ)``."""
-    ten = y.new_tensor(10.0)
+    ten = y.new_tensor(PRIOR_SD)
     with pyro.plate("coefficients", x.shape[1]):
         beta = pyro.sample("beta", dist.Normal(0 * ten, ten))
     sigma = pyro.sample("sigma", dist.HalfNormal(ten))
@@ -78,6 +82,14 @@ def quantities(sites: Mapping[str, Tensor]) -> Float[Tensor, "draws quantities"]
     return torch.cat([sites["beta"].flatten(1), sites["sigma"].reshape(-1, 1)], 1)
 
 
+def optimum(
+    x: Float[Tensor, "rows coefficients"], y: Float[Tensor, " rows"], prior_sd: float, noise_prior: Distribution
+) -> dict[str, Distribution]:
+    """Mean field closest to the posterior, of coefficients and noise."""
+    beta, sigma = regression_with_noise_optimum(x, y, prior_sd, noise_prior)
+    return {"beta": beta, "sigma": sigma}
+
+
 def program(posterior: str, description: str) -> Program:
     """Program for one of the posteriors with data ``X`` and ``y``."""
     return Program(
@@ -87,6 +99,7 @@ def program(posterior: str, description: str) -> Program:
         lambda root: read_data(posterior_folder(root, posterior), {"X": 2, "y": 1}),
         quantities,
         lambda root: read_reference(posterior_folder(root, posterior)),
+        partial(optimum, prior_sd=PRIOR_SD, noise_prior=dist.HalfNormal(torch.tensor(PRIOR_SD, dtype=torch.float64))),
     )
 
 

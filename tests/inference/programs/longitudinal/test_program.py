@@ -2,8 +2,8 @@ from zoo.inference.programs import PROGRAMS
 from zoo.inference.programs.longitudinal import FactorFamily, program_of, simulate
 
 
-def test_the_labs_of_the_training_patients_are_read_below_the_folder(root):
-    (labs,) = PROGRAMS["gamma_gamma"].load(root)
+def test_the_labs_of_the_training_patients_are_read_below_the_folder(zoo_data):
+    (labs,) = PROGRAMS["gamma_gamma"].load(zoo_data)
     assert labs.values.shape == (70 - 62, 3, 7)
 
 

@@ -1,0 +1,85 @@
+"""One entry of a table from the values of all seeds; of a seed that has none, infinity."""
+
+import math
+import statistics
+from collections.abc import Sequence
+
+from scipy import stats
+
+
+def mean_and_interval(values: Sequence[float]) -> str:
+    """Mean over seeds with its 95 % interval (Student's t); a single seed has none. Unknown if one seed's value is.
+
+    Example:
+        >>> mean_and_interval([0.7, 0.8, 0.9]), mean_and_interval([0.7]), mean_and_interval([0.7, math.inf])
+        ('0.80 ± 0.25', '0.70', '?')
+    """
+    if not all(map(math.isfinite, values)):
+        return "?"
+    mean = statistics.mean(values)
+    if len(values) < 2:
+        return f"{mean:.2f}"
+    half = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
+    return f"{mean:.2f} ± {half:.2f}"
+
+
+def per_cent(values: Sequence[float]) -> str:
+    """Write ``mean_and_interval`` of fractions in per cent.
+
+    Example:
+        >>> per_cent([0.007, 0.008, 0.009])
+        '0.80 ± 0.25'
+    """
+    return mean_and_interval([100 * value for value in values])
+
+
+def median_and_largest(values: Sequence[float]) -> str:
+    """Median over seeds, and the largest value beside it.
+
+    Example:
+        >>> median_and_largest([30_000.0, 10_000.0, 20_000.0]), median_and_largest([8000.0, math.inf])
+        ('20,000; 30,000', 'never; never')
+    """
+    median, largest = (f"{x:,.0f}" if math.isfinite(x) else "never" for x in (statistics.median(values), max(values)))
+    return f"{median}; {largest}"
+
+
+def farthest(values: Sequence[float]) -> str:
+    """Write the value of all seeds that lies farthest from 0; what float64 cannot tell from 0 is 0.
+
+    Example:
+        >>> farthest([0.5e-4, -2.5e-4]), farthest([1e-15])
+        ('0.00025', '0')
+    """
+    value = max(map(abs, values))
+    return f"{value:.2g}" if value > 1e-9 else "0"
+
+
+def smallest(values: Sequence[float]) -> str:
+    """Write the smallest value of all seeds.
+
+    Example:
+        >>> smallest([500.0, 486.31])
+        '486.3'
+    """
+    return f"{min(values):.1f}"
+
+
+def smallest_ratio(values: Sequence[float]) -> str:
+    """Write the smallest ratio of all seeds.
+
+    Example:
+        >>> smallest_ratio([0.984, 1.01])
+        '0.98'
+    """
+    return f"{min(values):.2f}"
+
+
+def largest_ratio(values: Sequence[float]) -> str:
+    """Write the largest ratio of all seeds.
+
+    Example:
+        >>> largest_ratio([0.984, 1.01])
+        '1.01'
+    """
+    return f"{max(values):.2f}"
