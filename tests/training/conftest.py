@@ -78,6 +78,7 @@ def train() -> Callable[..., Path]:
         *callbacks: pl.Callback,
         module: pl.LightningModule | None = None,
         validation: bool = True,
+        monitor: str | None = "validation_error",
         monitor_mode: str = "min",
         max_epochs: int | None = 2,
         **loading: Any,
@@ -92,6 +93,6 @@ def train() -> Callable[..., Path]:
         )
         pl.seed_everything(SETTINGS["seed"], workers=True, verbose=False)
         settings = {**SETTINGS, "trainer": {**SETTINGS["trainer"], "max_epochs": max_epochs}}
-        return fit(module or Noisy(), loaders, folder, settings, "validation_error", list(callbacks), monitor_mode)
+        return fit(module or Noisy(), loaders, folder, settings, monitor, list(callbacks), monitor_mode)
 
     return run

@@ -38,6 +38,10 @@ class TestWhatARunLeaves:
         assert train(tmp_path, validation=False) == tmp_path / "checkpoints" / "last.ckpt"
         assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]
 
+    def test_without_a_figure_to_judge_by_it_is_so_too(self, train, tmp_path):
+        assert train(tmp_path, monitor=None) == tmp_path / "checkpoints" / "last.ckpt"
+        assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]
+
     def test_the_best_of_an_interrupted_run_is_the_best_of_all_its_epochs(self, noisy, interrupt, train, tmp_path):
         with pytest.raises(Interrupted):
             train(tmp_path, interrupt(6), module=noisy((0.25, 0.5)))

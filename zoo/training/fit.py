@@ -85,25 +85,25 @@ def fit(
     loaders: Loaders,
     folder: Path,
     config: Mapping[str, Any],
-    monitor: str,
+    monitor: str | None,
     callbacks: list[pl.Callback] | None = None,
     monitor_mode: str = "min",
 ) -> Path:
     """Train a module, or go on with the training that left ``checkpoints/last.ckpt`` in the folder.
 
-    Leaves ``metrics.csv``, ``checkpoints/last.ckpt`` and, if there are validation data, ``checkpoints/best.ckpt``.
+    Leaves ``metrics.csv``, ``checkpoints/last.ckpt`` and, if one is chosen on validation data, ``checkpoints/best.ckpt``.
 
     Args:
         module: what to train.
         loaders: its batches.
         folder: the run's folder.
         config: the run's configuration, plain data; ``trainer`` and ``logger`` are read here.
-        monitor: the validation figure whose best value marks the best checkpoint.
+        monitor: the validation figure whose best value marks the best checkpoint; None for no such checkpoint.
         callbacks: of the model's own.
         monitor_mode: ``min`` if the smallest value is the best, ``max`` if the largest is.
 
     Returns:
-        The checkpoint to use: the best on validation data, else the last.
+        The checkpoint to use: the best on validation data if there is such a one, else the last.
 
     Raises:
         Interrupted: the run was asked to stop.
@@ -117,6 +117,7 @@ def fit(
         raise ValueError(f"max_epochs must be at least 1, got {epochs}")
     checkpoints = folder / "checkpoints"
     last, best = checkpoints / "last.ckpt", checkpoints / "best.ckpt"
+    chooses = monitor is not None and loaders.validation is not None
     if str(settings["precision"]).startswith("16"):
         raise ValueError("precision 16 scales the loss and skips steps by design; use bf16-mixed or 32-true")
     resumed_step = resumable_step(last, module) if last.exists() else 0
@@ -149,7 +150,7 @@ def fit(
             SelfDescribing(config),
             *(callbacks or []),
             StopBetweenSteps(last, loaders.resumes_within_a_pass),
-            *([] if loaders.validation is None else [EachEpoch(best, monitor, monitor_mode)]),
+            *([EachEpoch(best, monitor, monitor_mode)] if chooses else []),
             EachEpoch(last, None),  # after the best, whose figure it remembers
         ],
     )
@@ -166,7 +167,7 @@ def fit(
             trainer.fit(module, datamodule=Feed(loaders), ckpt_path=last if resumed_step else None, weights_only=True)
         except SystemExit as end:  # how Lightning ends on a Ctrl-C that nobody waited for
             raise Interrupted("stopped at once, without saving what came after the last checkpoint") from end
-    return best if loaders.validation is not None else last
+    return best if chooses else last
 
 
 def resumable_step(last: Path, module: pl.LightningModule) -> int:
