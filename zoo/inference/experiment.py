@@ -39,7 +39,7 @@ class ProgramExperiment:
         FileNotFoundError: the program or its data are missing.
     """
 
-    # The last guide counts: among guides near the optimum, the ELBO of 500 draws prefers those that these draws flatter.
+    # The last guide counts: among those near the optimum, the ELBO of 500 draws prefers the ones these draws flatter.
     monitor, monitor_mode = None, "max"
 
     def __init__(

@@ -91,7 +91,7 @@ def fit(
 ) -> Path:
     """Train a module, or go on with the training that left ``checkpoints/last.ckpt`` in the folder.
 
-    Leaves ``metrics.csv``, ``checkpoints/last.ckpt`` and, if one is chosen on validation data, ``checkpoints/best.ckpt``.
+    Leaves ``metrics.csv``, ``checkpoints/last.ckpt`` and, if validation data choose one, ``checkpoints/best.ckpt``.
 
     Args:
         module: what to train.
