@@ -144,7 +144,8 @@ PAPERS = {
             Figure("smallest sd ratio to it", "optimum_sd_ratio_low", smallest_ratio),
             Figure("largest", "optimum_sd_ratio_high", largest_ratio),
             Figure("mean to the posterior, in its sd", "reference_mean_gap", farthest),
-            Figure("k̂", "k_hat", mean_and_interval),
+            Figure("smallest sd ratio to it", "reference_sd_ratio_low", smallest_ratio),
+            Figure("k̂", "k_hat", largest_ratio),
         ),
     ),
     "cartpole": Paper(

@@ -108,6 +108,17 @@ def test_without_mnist_nothing_is_run(script, trained, monkeypatch):
     assert "Error: no files, no network" in answer.err
 
 
+@pytest.mark.parametrize(("root", "named"), [(None, "ZOO_DATA is not set"), ("nowhere", "there is no nowhere/")])
+def test_without_the_data_of_a_posterior_nothing_is_run(root, named, script, trained, monkeypatch):
+    monkeypatch.delenv("ZOO_DATA", raising=False)
+    if root is not None:
+        monkeypatch.setenv("ZOO_DATA", root)
+    answer = script("reproduce.py", "paper=bbvi", "rows=[kidiq]")
+    assert (answer.code, trained) == (1, [])
+    assert named in answer.err
+    assert "Traceback" not in answer.err
+
+
 @pytest.mark.usefixtures("mnist")
 @pytest.mark.parametrize(
     ("arguments", "named"),
