@@ -103,7 +103,9 @@ class StateValue(nn.Module):
     def forward(self, observation: Shaped[Tensor, "..."]) -> Float[Tensor, "*batch"]:
         """Give the return that is expected from each state."""
         value: Tensor = self.net(observation).squeeze(-1)
-        return value + sum(offset.predict(value, None, None) for offset in self.offsets)
+        for offset in self.offsets:
+            value = value + offset.predict(value, None, None)
+        return value
 
 
 def learned_value(reinforce: Reinforce) -> StateValue | None:

@@ -225,12 +225,12 @@ class PolicyGradient(pl.LightningModule):
 
     def fit_value(self, value: StateValue, observation: Tensor, returns: Tensor, optimizer: Any) -> None:
         """Go on with the least squares of the value function, against the same returns."""
+        parameters, norm, step = list(value.parameters()), self.hparams["max_gradient_norm"], self.global_step
         for _ in range(self.hparams["value_steps"] - 1):
             optimizer.zero_grad()  # of the policy too, which is then left as it is
-            loss = total_loss({"value": (value(observation) - returns).square().mean()}, self.global_step)
-            loss.backward()
-            if (norm := self.hparams["max_gradient_norm"]) is not None:
-                nn.utils.clip_grad_norm_(value.parameters(), norm)
+            total_loss({"value": nn.functional.mse_loss(value(observation), returns)}, step).backward()
+            if norm is not None:
+                nn.utils.clip_grad_norm_(parameters, norm)
             optimizer.step()
         optimizer.zero_grad()
 
