@@ -62,6 +62,20 @@ class TestLoaders:
             make(**{option: 0})
 
 
+class TestStopping:
+    def test_is_only_asked_for(self, make):
+        assert make().callbacks() == []
+
+    @pytest.mark.parametrize("options", [{}, {"schedule": "cosine"}])
+    def test_needs_a_learning_rate_that_does_not_fall(self, make, options):
+        with pytest.raises(ValueError, match=r"set model\.schedule=constant as well, or leave model\.stop_tol"):
+            make(stop_tolerance=0.1, **options)
+
+    def test_looks_once_an_epoch(self, make):
+        (settling,) = make(stop_tolerance=0.1, schedule="constant", steps_per_epoch=7).callbacks()
+        assert (settling.rule.every, settling.rule.tolerance) == (7, 0.1)
+
+
 class TestReport:
     def test_judges_the_guide_and_draws(self, make, checkpoint, tmp_path):
         experiment = make(evaluation_draws=2000)
@@ -107,6 +121,23 @@ class TestReport:
         monkeypatch.setenv("ZOO_DATA", str(zoo_data))
         with pytest.raises(ValueError, match="the optimum of program=gaussian_mixture_assignments cannot be found"):
             make("gaussian_mixture_assignments", compare_with_optimum=True)
+
+    def test_says_whether_the_parameters_have_settled(self, make, checkpoint, tmp_path):
+        experiment = make(evaluation_draws=50, stop_tolerance=0.1, schedule="constant")
+        path = checkpoint(experiment)
+        (settling,) = experiment.callbacks()
+        for iterates, words in (
+            (torch.randn(100, 2) + torch.linspace(0, 100, 100).unsqueeze(-1), "not settled after 100 steps: a larger"),
+            (0.01 * torch.randn(900, 2), "settled: the average from step "),
+        ):
+            for iterate in iterates:
+                settling.rule.update(iterate)
+            saved = torch.load(path, weights_only=True)
+            torch.save({**saved, "callbacks": {settling.state_key: settling.state_dict()}}, path)
+            figures = make(evaluation_draws=50, stop_tolerance=0.1, schedule="constant").evaluate(path, tmp_path)
+            assert f"\n  {words}" in experiment.describe(figures)
+        assert figures["settled"] == 1
+        assert figures["half_width"] < 0.1
 
     def test_reads_the_curve_from_the_rows_that_have_one(self, checkpoint, make, tmp_path):
         checkpoint(make())

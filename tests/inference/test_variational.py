@@ -185,6 +185,11 @@ class TestOptimizer:
         assert sorted(names.values()) == [0.01, 0.01, 0.1]
         assert names["store.kept.logits_unconstrained"] == 0.1
 
+    def test_tells_them_from_what_is_fitted(self, learned):
+        module = learned()
+        assert [x.shape for x in module.fitted_parameters()] == [X.shape]
+        assert len(list(module.parameters())) == 3
+
     def test_gives_baselines_the_same_rate_unless_told(self, learned, configured):
         assert [group["lr"] for group in configured(learned(lr=0.1, schedule="constant")).param_groups] == [0.1, 0.1]
 

@@ -12,11 +12,12 @@ from zoo.data.posteriordb import Reference
 from zoo.inference.moments import Quantities, elements_of, moments, moments_table, named_quantities
 from zoo.inference.optimum import distance_from, distributions, mean_field_optimum, refuse_without_optimum
 from zoo.inference.program_inference import ProgramInference, data_root
-from zoo.inference.reports import Draws, ElboEstimate, ParetoK, elbo_figure, posterior_figure, tail_index
+from zoo.inference.reports import Draws, ElboEstimate, ParetoK, Verdict, elbo_figure, posterior_figure, tail_index
+from zoo.inference.settling import StopWhenSettled
 from zoo.inference.steps import Steps
 from zoo.inference.variational import finite_estimate
 from zoo.plotting import save_figure
-from zoo.training import Loaders
+from zoo.training import Loaders, read_checkpoint
 
 REPORT_SEED = 1  # not that of validation, whose draws chose the checkpoint
 SHOWN = 20  # quantities that are told of
@@ -31,6 +32,8 @@ class ProgramExperiment:
         estimator: likewise.
         steps_per_epoch: after which the ELBO is measured.
         evaluation_draws: of the guide, at the end.
+        stop_tolerance: end the training once the average of the parameters is known as well as this, in their own
+            units, and take that average; see ``StopWhenSettled``. None to train to the end.
         compare_with_optimum: also find the optimum of the guide's family, and say how far from it the guide is.
         options: of ``ProgramInference``.
 
@@ -49,6 +52,7 @@ class ProgramExperiment:
         estimator: Mapping[str, Any] | None,
         steps_per_epoch: int = 100,
         evaluation_draws: int = 4000,
+        stop_tolerance: float | None = None,
         compare_with_optimum: bool = False,
         **options: Any,
     ):
@@ -57,6 +61,12 @@ class ProgramExperiment:
                 "steps_per_epoch must be at least 1 and evaluation_draws at least 2, got "
                 f"{steps_per_epoch} and {evaluation_draws}"
             )
+        if stop_tolerance is not None and options.get("schedule") != "constant":
+            raise ValueError(
+                "stop_tolerance asks where parameters settle, and a falling learning rate makes them settle anywhere: "
+                "set model.schedule=constant as well, or leave model.stop_tolerance away"
+            )
+        self.settling = None if stop_tolerance is None else StopWhenSettled(stop_tolerance, steps_per_epoch)
         self.name, self.trust, self.evaluation_draws = program, trust, evaluation_draws
         self.compare_with_optimum = compare_with_optimum
         self.module = ProgramInference(program=program, trust=trust, estimator=estimator, **options)
@@ -71,8 +81,8 @@ class ProgramExperiment:
         )
 
     def callbacks(self) -> list[pl.Callback]:
-        """Callbacks of this kind of model alone: none."""
-        return []
+        """Callbacks of this kind of model alone."""
+        return [] if self.settling is None else [self.settling]
 
     def report(self, checkpoint: Path, folder: Path) -> dict[str, float]:
         """Judge the guide by fresh draws, and draw the posterior and how the ELBO grew.
@@ -96,6 +106,9 @@ class ProgramExperiment:
         if self.compare_with_optimum:
             optimum = mean_field_optimum(self.program, self.data)
             figures |= distance_from(optimum, distributions(module.guide, self.data))
+        if self.settling is not None:
+            self.settling.load_state_dict(read_checkpoint(checkpoint)["callbacks"][self.settling.state_key])
+            figures |= settled_figures(self.settling.verdict)
         found, count = self._quantities(draws)
         if self.reference is not None:
             draw_posterior(found, self.reference, folder / "posterior.png")
@@ -114,6 +127,8 @@ class ProgramExperiment:
         lines = [f"{self.name}: {self.program.description}", f"  {elbo}"]
         if "k_hat" in figures:
             lines.append(f"  {ParetoK(figures['k_hat'], figures['k_hat_spread'], elbo.draws)}")
+        if "settled" in figures:
+            lines.append(f"  {when_settled(figures)}")
         if "optimum_mean_gap" in figures:
             lines.append(f"  {beside_optimum(figures)}")
         table = moments_table(figures)
@@ -122,6 +137,29 @@ class ProgramExperiment:
         if (left := int(figures["quantities"]) - len(table) + 1) > 0:
             lines.append(f"  and {left:,} more")
         return "\n".join(lines)
+
+
+def settled_figures(verdict: Verdict) -> dict[str, float]:
+    """Give by plain names what a stopping rule found."""
+    figures = {"settled": float(verdict.stop), "steps": float(verdict.step)}
+    if verdict.stop:
+        figures |= {"averaged_from": float(verdict.start), "half_width": verdict.half_width}
+    return figures
+
+
+def when_settled(figures: Mapping[str, float]) -> str:
+    """Say in words whether the parameters have settled.
+
+    Example:
+        >>> when_settled({"settled": 1.0, "steps": 900.0, "averaged_from": 401.0, "half_width": 0.0412})
+        'settled: the average from step 401 to 900 is taken, known to ± 0.041 with 95 % confidence'
+    """
+    if not figures["settled"]:
+        return f"not settled after {figures['steps']:,.0f} steps: a larger trainer.max_epochs goes on longer"
+    window = f"{figures['averaged_from']:,.0f} to {figures['steps']:,.0f}"
+    return (
+        f"settled: the average from step {window} is taken, known to ± {figures['half_width']:.2g} with 95 % confidence"
+    )
 
 
 def beside_optimum(figures: Mapping[str, float]) -> str:

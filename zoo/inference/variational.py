@@ -141,12 +141,9 @@ class VariationalInference(pl.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Make the optimizer, and its schedule over the whole run."""
         lr, baseline_lr = self.hparams["lr"], self.hparams["baseline_lr"]
-        baselines = list(self.elbo.parameters()) if isinstance(self.elbo, nn.Module) else []
-        ids = {id(parameter) for parameter in baselines}
-        others = [parameter for parameter in self.parameters() if id(parameter) not in ids]
         groups = [
-            {"params": others, "lr": lr},
-            {"params": baselines, "lr": lr if baseline_lr is None else baseline_lr},
+            {"params": self.fitted_parameters(), "lr": lr},
+            {"params": self._of_baselines(), "lr": lr if baseline_lr is None else baseline_lr},
         ]
         optimizer = OPTIMIZERS[self.hparams["optimizer"]](groups, fused=True)
         if self.hparams["schedule"] == "constant":
@@ -155,6 +152,14 @@ class VariationalInference(pl.LightningModule):
             optimizer, T_max=int(self.trainer.estimated_stepping_batches)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def fitted_parameters(self) -> list[nn.Parameter]:
+        """Give the parameters of guide and model, without those of learned baselines."""
+        baselines = {id(parameter) for parameter in self._of_baselines()}
+        return [parameter for parameter in self.parameters() if id(parameter) not in baselines]
+
+    def _of_baselines(self) -> list[nn.Parameter]:
+        return list(self.elbo.parameters()) if isinstance(self.elbo, nn.Module) else []
 
 
 def finite_estimate(draws: Draws) -> ElboEstimate:

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from zoo.inference.reports import StoppingRule, average, settled_window, split_r_hat
+from zoo.inference.reports import StoppingRule, average, settled_average, split_r_hat
 
 
 def autoregressive(steps, correlation, parameters=1, mean=0.0):
@@ -52,18 +52,31 @@ class TestTheAverage:
 
 
 class TestTheWindow:
-    def test_is_the_whole_of_a_stationary_chain(self):
-        assert settled_window(torch.randn(500, 2)) == 500
+    def test_is_most_of_a_stationary_chain(self):
+        assert settled_average(torch.randn(2000, 2)).iterates > 1000
 
-    def test_leaves_out_where_the_iterates_still_came_from_afar(self):
-        far = torch.linspace(30, 0, 400).unsqueeze(-1)
-        length = settled_window(torch.cat([far, torch.zeros(600, 1)]) + torch.randn(1000, 1))
-        assert 300 < length <= 700
+    @pytest.mark.parametrize("distance", [1, 30])
+    def test_leaves_out_where_the_iterates_still_came_from_afar(self, distance):
+        far = torch.linspace(distance, 0, 400).unsqueeze(-1)
+        chain = torch.cat([far, torch.zeros(600, 1)]) + 0.3 * torch.randn(1000, 1)
+        assert 300 < settled_average(chain).iterates <= 700
+
+    def test_which_r_hat_alone_would_not(self):
+        chain = torch.cat([torch.linspace(1, 0, 400).unsqueeze(-1), torch.zeros(600, 1)]) + torch.randn(1000, 1)
+        assert split_r_hat(chain) < 1.1
+        assert settled_average(chain).standard_error < average(chain).standard_error / 2
 
     def test_is_none_while_one_parameter_moves(self):
         chain = torch.randn(500, 3)
         chain[:, 1] += torch.linspace(0, 100, 500)
-        assert settled_window(chain) is None
+        assert settled_average(chain) is None
+
+    def test_is_chosen_in_units(self):
+        """One parameter has long settled, the other but lately: which of them counts?"""
+        chain = torch.randn(1000, 2)
+        chain[:700, 1] += torch.linspace(2, 0, 700)
+        lengths = [settled_average(chain, unit=torch.tensor([1.0, unit])).iterates for unit in (1.0, 1e6)]
+        assert lengths[0] < 600 < lengths[1]
 
 
 def run(rule, iterates):

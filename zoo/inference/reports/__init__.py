@@ -5,7 +5,7 @@ from zoo.inference.reports.evidence import ElboEstimate, elbo_estimate
 from zoo.inference.reports.figures import elbo_figure, pareto_k_figure, posterior_figure
 from zoo.inference.reports.inference_data import to_inference_data
 from zoo.inference.reports.psis import ParetoK, pareto_k, tail_index
-from zoo.inference.reports.stopping import IterateAverage, StoppingRule, Verdict, average, settled_window, split_r_hat
+from zoo.inference.reports.stopping import IterateAverage, StoppingRule, Verdict, average, settled_average, split_r_hat
 from zoo.inference.reports.variance import (
     BASIC,
     CONTROL_VARIATE,
@@ -35,7 +35,7 @@ __all__ = [
     "pareto_k",
     "pareto_k_figure",
     "posterior_figure",
-    "settled_window",
+    "settled_average",
     "split_r_hat",
     "tail_index",
     "to_inference_data",
