@@ -71,6 +71,11 @@ class TestStopping:
         with pytest.raises(ValueError, match=r"set model\.schedule=constant as well, or leave model\.stop_tol"):
             make(stop_tolerance=0.1, **options)
 
+    @pytest.mark.parametrize("tolerance", [0.0, -1.0, math.nan])
+    def test_needs_a_positive_tolerance(self, make, tolerance):
+        with pytest.raises(ValueError, match=rf"^stop_tolerance must be positive, got {tolerance}$"):
+            make(stop_tolerance=tolerance, schedule="constant")
+
     def test_looks_once_an_epoch(self, make):
         (settling,) = make(stop_tolerance=0.1, schedule="constant", steps_per_epoch=7).callbacks()
         assert (settling.rule.every, settling.rule.tolerance) == (7, 0.1)

@@ -61,6 +61,8 @@ class ProgramExperiment:
                 "steps_per_epoch must be at least 1 and evaluation_draws at least 2, got "
                 f"{steps_per_epoch} and {evaluation_draws}"
             )
+        if stop_tolerance is not None and not stop_tolerance > 0:
+            raise ValueError(f"stop_tolerance must be positive, got {stop_tolerance}")
         if stop_tolerance is not None and options.get("schedule") != "constant":
             raise ValueError(
                 "stop_tolerance asks where parameters settle, and a falling learning rate makes them settle anywhere: "
