@@ -470,3 +470,13 @@ def moments() -> Callable[[ELBO, Program, Tensor], GradientMoments]:
         return moments_of_replays(estimate, Quadrature(), [theta], limit=20_000)
 
     return exact
+
+
+def record_once(model, guide, *args) -> recording.Run:
+    return recording.record(model, guide, args, {}, {})
+
+
+@pytest.fixture
+def recorded() -> Callable[..., recording.Run]:
+    """Run a guide and its model once, and note what they sample."""
+    return record_once

@@ -1,4 +1,5 @@
 import logging
+import math
 import warnings
 
 from zoo.gradients.graphs.provenance import listed
@@ -44,10 +45,14 @@ def how(site: Site) -> str:
 
 
 def log_probabilities(run: Run, name: str) -> int:
-    """Count the log-probabilities that a site influences."""
+    """Count the log-probabilities that each element of a site influences."""
     of_guide, of_model = run.reaches()
     pairs = [*zip(run.guide.values(), of_guide, strict=True), *zip(run.model.values(), of_model, strict=True)]
-    return sum(site.density.log_prob.numel() for site, reach in pairs if name in reach)
+    return sum(
+        site.density.log_prob.numel() // math.prod(plate.size for plate in reach[name])
+        for site, reach in pairs
+        if name in reach
+    )
 
 
 def warn_of_noise(site: Site, terms: int) -> None:
