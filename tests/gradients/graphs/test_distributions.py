@@ -42,8 +42,22 @@ class TestTensors:
         held = tensors_of(mixture(logits, means))
         assert any(tensor.data_ptr() == means.data_ptr() for tensor in held)
 
-    @pytest.mark.parametrize("law", [LogNormal(ONE, ONE), Gumbel(ONE, ONE)], ids=["transforms", "subclass"])
-    def test_are_not_told_where_others_may_be(self, law):
+    def test_are_those_of_the_base_where_transforms_hold_none(self):
+        law = LogNormal(torch.zeros(2), torch.ones(2))
+        law.log_prob(torch.ones(2))  # for which it makes an inverse
+        held = tensors_of(law)
+        assert {tensor.data_ptr() for tensor in held} == {law.loc.data_ptr(), law.scale.data_ptr()}
+
+    @pytest.mark.parametrize(
+        "law",
+        [
+            TransformedDistribution(Normal(ONE, ONE), AffineTransform(THETA, 2.0)),
+            TransformedDistribution(Normal(ONE, ONE), SigmoidTransform(cache_size=1)),
+            Gumbel(ONE, ONE),
+        ],
+        ids=["parameters", "memory", "subclass"],
+    )
+    def test_are_not_told_where_transforms_may_hold_others(self, law):
         assert tensors_of(law) is None
 
     def test_are_not_told_of_a_distribution_from_elsewhere(self):

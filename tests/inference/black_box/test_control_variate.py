@@ -10,6 +10,7 @@ from zoo.gradients import Reinforce
 from zoo.gradients.optimal_scaling import OptimalScaling, optimal_scaling
 from zoo.inference.black_box.control_variate import like_parameters, optimal_output, parameters_of, parameters_of_all
 from zoo.inference.black_box.signals import Score, scores
+from zoo.inference.programs.factors import NonreparameterizedLogNormal
 
 
 def leaf(*values):
@@ -38,6 +39,17 @@ class TestParametersOfASite:
         value, score = parameters_of(found)
         assert value.shape == (2, 3)
         torch.testing.assert_close(score, found.value - logits.sigmoid())
+
+    @pytest.mark.parametrize(
+        "make",
+        [NonreparameterizedLogNormal, lambda loc, scale: dist.LogNormal(loc, scale).has_rsample_(False)],
+        ids=["by its class", "by a switch"],
+    )
+    def test_of_a_lognormal_have_the_scores_of_a_normals_at_the_logarithm(self, make, recorded):
+        loc, scale = leaf(0.5, -1.0), leaf(2.0, 0.3)
+        found = site(recorded, make(loc, scale))
+        centred = (found.value.log() - loc) / scale
+        torch.testing.assert_close(parameters_of(found).score[:, 0], centred / scale)
 
     def test_that_have_no_gradient_are_left_out(self, recorded):
         value, _ = parameters_of(site(recorded, NonreparameterizedGamma(leaf(2.0, 3.0), torch.ones(2))))

@@ -1,6 +1,7 @@
 from torch import Tensor
 from torch.distributions import Distribution, Independent, TransformedDistribution, constraints
 from torch.distributions.constraints import Constraint, is_dependent
+from torch.distributions.transforms import Transform
 
 OWN = ("torch.distributions.",)
 TELLS_NOTHING = int | float | str | tuple | None  # of what a distribution keeps: sizes, flags
@@ -23,9 +24,16 @@ def tensors_of(distribution: Distribution, packages: tuple[str, ...] = OWN) -> l
             if (inner := tensors_of(part, packages)) is None:
                 return None
             tensors += inner
-        elif not isinstance(part, TELLS_NOTHING):
+        elif not (isinstance(part, TELLS_NOTHING) or (isinstance(part, list) and all(map(is_constant, part)))):
             return None
     return tensors
+
+
+def is_constant(part: object) -> bool:
+    """Tell whether something is a transform that has no parameters and remembers nothing."""
+    if not (isinstance(part, Transform) and type(part).__module__.startswith(OWN)) or part._cache_size:
+        return False
+    return all(isinstance(held, TELLS_NOTHING) for name, held in vars(part).items() if name != "_inv")
 
 
 def check_draw(what: str, distribution: Distribution, value: Tensor, pathwise: bool) -> None:

@@ -77,6 +77,8 @@ def parameters_of(site: Site) -> Parameters:
     batch = site.distribution.batch_shape
     # A new distribution, as the old one may show a parameter together with what it has computed from it.
     distribution = site.distribution.expand(batch)
+    if distribution.has_rsample != site.distribution.has_rsample:
+        distribution.has_rsample = site.distribution.has_rsample  # which expanding forgets
     shown = {id(x): x for x in tensors_shown(distribution) or () if x.requires_grad}.values()
     log_prob = guide_density(distribution, site.value).score
     gradients: Sequence[Tensor | None] = ()

@@ -10,7 +10,7 @@ from torch.distributions import Distribution
 from zoo.gradients.graphs.distributions import tensors_of
 from zoo.inference.sbn.bernoulli import bernoulli_log_prob
 
-PACKAGES = ("torch.distributions.", "pyro.distributions.")
+PACKAGES = ("torch.distributions.", "pyro.distributions.", "zoo.")  # whose distributions show all they use
 
 
 class Density(NamedTuple):
