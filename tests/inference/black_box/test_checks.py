@@ -4,7 +4,8 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pyro.distributions.testing.fakes import NonreparameterizedNormal
+from pyro.distributions.testing.fakes import NonreparameterizedBeta, NonreparameterizedNormal
+from torch.distributions.transforms import AffineTransform
 
 from zoo.inference.black_box import BlackBoxELBO
 from zoo.inference.black_box.checks import check_finite, check_match, without_leading_ones
@@ -64,6 +65,14 @@ class TestWhatDoesNotFit:
             elbo.loss_and_grads(model, normal_guide())
 
 
+class NonreparameterizedUniform(dist.Uniform):
+    has_rsample = False
+
+
+def scaled(kind, high):
+    return dist.TransformedDistribution(kind(torch.ones(2), 1.0), [AffineTransform(0.0, high)])
+
+
 class TestAMatch:
     def test_leaves_what_helps_the_guide_alone(self, recorded):
         def guide():
@@ -95,6 +104,28 @@ class TestAMatch:
 
         with pyro.validation_enabled(False), pytest.raises(ValueError, match=sentence):
             BlackBoxELBO().loss_and_grads(model, normal_guide())
+
+    @pytest.mark.parametrize(
+        ("pathwise", "scored"),
+        [
+            (lambda high: dist.Uniform(0.0, high), lambda high: NonreparameterizedUniform(0.0, high)),
+            (lambda high: dist.Uniform(0.0, high), lambda high: NonreparameterizedUniform(0.0, high).mask(True)),
+            (lambda high: scaled(dist.Beta, high), lambda high: scaled(NonreparameterizedBeta, high)),
+        ],
+        ids=["bound", "masked", "transform"],
+    )
+    def test_has_a_score_only_where_the_support_stays(self, pathwise, scored):
+        def guide_of(law):
+            def guide():
+                high = pyro.param("high", torch.tensor(2.0))
+                with pyro.plate("data", 2):
+                    pyro.sample("z", law(high))
+
+            return guide
+
+        BlackBoxELBO().loss_and_grads(normal_model(), guide_of(pathwise))
+        with pytest.raises(ValueError, match=r"the support of site 'z' .* moves with its parameters"):
+            BlackBoxELBO().loss_and_grads(normal_model(), guide_of(scored))
 
     @pytest.mark.parametrize(("shape", "kept"), [((1, 1, 3, 1), (3, 1)), ((2, 1), (2, 1)), ((1,), ()), ((), ())])
     def test_sees_no_difference_in_leading_ones(self, shape, kept):

@@ -5,7 +5,7 @@ from torch import nn
 
 from zoo.gradients import Baseline, LeaveOneOut, MovingAverage, Sum
 from zoo.gradients.optimal_scaling import OptimalScaling
-from zoo.inference.black_box import BlackBoxELBO, influence, signals
+from zoo.inference.black_box import BlackBoxELBO, influence, parameters, signals
 
 pytestmark = pytest.mark.filterwarnings("ignore:site .* stands outside every plate")
 
@@ -42,7 +42,7 @@ class TestTheExpectedGradient:
     def test_is_that_of_the_elbo_with_particles_at_once(self, static_program, bias):
         assert bias(BlackBoxELBO(num_particles=2, vectorize_particles=True), static_program) < 1e-9
 
-    @pytest.mark.parametrize("name", ["branch", "beside_a_path"])
+    @pytest.mark.parametrize("name", ["branch", "beside_a_path", "categories"])
     @pytest.mark.parametrize("baseline", BASELINES.values(), ids=BASELINES)
     def test_is_that_of_the_elbo_whatever_the_baseline(self, name, baseline, programs, bias):
         assert bias(BlackBoxELBO(num_particles=2, baseline=baseline), programs[name]()) < 1e-9
@@ -50,7 +50,7 @@ class TestTheExpectedGradient:
     @pytest.mark.parametrize(
         ("name", "baseline"),
         [
-            ("way_out", "optimal"),
+            *((name, "optimal") for name in ("way_out", "categories", "hidden", "scales", "plates")),
             ("beside_a_path", OptimalScaling(estimate=2)),
             ("beside_a_path", OptimalScaling("factor")),
         ],
@@ -98,6 +98,10 @@ class TestThePlantedMistakeIsFound:
     def test_a_scaling_from_the_very_samples(self, programs, bias):
         elbo = BlackBoxELBO(num_particles=2, baseline=OptimalScaling(estimate="same_samples"))
         assert bias(elbo, programs["chain"]()) > 1e-3
+
+    def test_a_score_of_parameters_that_are_normalised(self, programs, bias, monkeypatch):
+        monkeypatch.setattr(parameters, "centred", lambda gradient, *_: gradient)
+        assert bias(BlackBoxELBO(num_particles=2, baseline="optimal"), programs["categories"]()) > 1e-3
 
     def test_a_term_that_is_left_out(self, programs, bias, monkeypatch):
         monkeypatch.setattr(signals, "learning_signals", without("x"))

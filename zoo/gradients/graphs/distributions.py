@@ -68,7 +68,7 @@ def moves(distribution: Distribution) -> bool:
     """Tell whether the values that a distribution may take depend on what needs a gradient."""
     if isinstance(distribution, Independent):
         return moves(distribution.base_dist)
-    if type(distribution) is not TransformedDistribution:
+    if not isinstance(distribution, TransformedDistribution) or tells_its_support(distribution):
         return has_moving_bounds(support_of(distribution))
     support = support_of(distribution.base_dist)
     for transform in distribution.transforms:
@@ -77,6 +77,11 @@ def moves(distribution: Distribution) -> bool:
             return True
         support = transform.codomain
     return moves(distribution.base_dist)
+
+
+def tells_its_support(distribution: TransformedDistribution) -> bool:
+    """Tell whether a support was written down, not found from the transforms."""
+    return type(distribution).support is not TransformedDistribution.support
 
 
 def has_moving_bounds(support: Constraint | None) -> bool:

@@ -3,7 +3,9 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from zoo.gradients.graphs.distributions import moves
 from zoo.gradients.graphs.provenance import listed
+from zoo.inference.black_box.densities import without_masks
 from zoo.inference.black_box.recording import Run, Site
 from zoo.inference.black_box.sentences import site_of, what_is_wrong, wrong_parameters
 
@@ -56,6 +58,19 @@ def check_shapes(of_guide: Site, of_model: Site) -> None:
     wrong = what_is_wrong(of_model.name, of_model.distribution, of_model.value, observed=False)
     if wrong is not None:
         raise ValueError(wrong)
+
+
+def check_support(site: Site) -> None:
+    """Raise an error if a site has a score that does not have all of its gradient.
+
+    Raises:
+        ValueError: the values that the guide may draw move with parameters.
+    """
+    if site.density.score is not None and moves(without_masks(site.distribution)):
+        raise ValueError(
+            f"the support of {site_of(site.name, site.distribution)} in the guide moves with its parameters, and that "
+            "the score function cannot see; use it with its rsample, or another distribution"
+        )
 
 
 def without_leading_ones(shape: torch.Size) -> torch.Size:

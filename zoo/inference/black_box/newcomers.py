@@ -3,7 +3,7 @@ import math
 import warnings
 
 from zoo.gradients.graphs.provenance import listed
-from zoo.inference.black_box.checks import check_shapes
+from zoo.inference.black_box.checks import check_shapes, check_support
 from zoo.inference.black_box.recording import PARTICLES, Run, Site
 from zoo.inference.black_box.sentences import site_of
 
@@ -21,10 +21,11 @@ class Newcomers:
         """Check what is new in a run, and tell of it.
 
         Raises:
-            ValueError: guide and model do not agree on what a latent variable is.
+            ValueError: guide and model do not agree on what a latent variable is, or it has no right gradient.
         """
         new = [site for site in run.guide.values() if site.name not in self.known and not site.observed]
         for site in new:
+            check_support(site)
             if site.name in run.model:
                 check_shapes(site, run.model[site.name])
             if site.density.score is not None and not {p for p in site.plates if p.name != PARTICLES}:
