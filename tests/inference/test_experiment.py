@@ -54,11 +54,9 @@ class TestLoaders:
         assert all(torch.equal(flips, batches[0][0]) and len(flips) == 10 for (flips,) in batches)
         assert len(experiment.loaders.validation(0, 1)) == 1
 
-    @pytest.mark.parametrize("option", ["steps_per_epoch", "evaluation_draws"])
-    def test_numbers_that_make_no_sense_are_named(self, option, make):
-        with pytest.raises(
-            ValueError, match=r"steps_per_epoch must be at least 1 and evaluation_draws at least 2, got"
-        ):
+    @pytest.mark.parametrize(("option", "least"), [("steps_per_epoch", 1), ("evaluation_draws", 2)])
+    def test_numbers_that_make_no_sense_are_named(self, option, least, make):
+        with pytest.raises(ValueError, match=f"{option} must be at least {least}, got 0"):
             make(**{option: 0})
 
 
@@ -73,7 +71,7 @@ class TestStopping:
 
     @pytest.mark.parametrize("tolerance", [0.0, -1.0, math.nan])
     def test_needs_a_positive_tolerance(self, make, tolerance):
-        with pytest.raises(ValueError, match=rf"^stop_tolerance must be positive, got {tolerance}$"):
+        with pytest.raises(ValueError, match=rf"^stop_tolerance must be above 0, or null, got {tolerance}$"):
             make(stop_tolerance=tolerance, schedule="constant")
 
     def test_looks_once_an_epoch(self, make):
@@ -164,3 +162,8 @@ def test_all_is_told_in_words(make):
 def test_a_k_hat_that_is_not_there_is_not_told_of(make):
     figures = {name: x for name, x in FIGURES.items() if not name.startswith("k_hat")}
     assert "k-hat" not in make().describe(figures)
+
+
+def test_a_guide_of_one_point_is_told_to_be_one(make):
+    figures = {name: x for name, x in FIGURES.items() if not name.startswith("k_hat")} | {"points": 1.0}
+    assert "no k-hat: a value of the guide is the same in all draws" in make().describe(figures)

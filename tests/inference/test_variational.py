@@ -1,3 +1,5 @@
+import math
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -120,7 +122,7 @@ class TestFitting:
         assert logged["validation_elbo_spread"] > 0
 
     def test_measures_with_the_same_numbers_every_time_and_disturbs_none(self):
-        module = make(lr=0.0)
+        module = make(lr=1e-30)
         first = train(module, steps=1).callback_metrics["validation_elbo"]
         assert train(module, steps=1).callback_metrics["validation_elbo"] == first
         states = []
@@ -212,6 +214,12 @@ class TestOptimizer:
         assert isinstance(configured(module), torch.optim.Adagrad)
         train(module)
         assert abs(module.store.kept["mean_unconstrained"].item() - MEAN) < 0.2
+
+    @pytest.mark.parametrize("option", ["lr", "baseline_lr"])
+    @pytest.mark.parametrize("value", [-1.0, 0.0, math.nan])
+    def test_rates_are_positive_numbers(self, option, value):
+        with pytest.raises(ValueError, match=f"^{option} must be above 0.*, got {value}"):
+            make(**{option: value})
 
     @pytest.mark.parametrize(("option", "named"), [("optimizer", "adam, adagrad"), ("schedule", "constant, cosine")])
     def test_others_are_not_known(self, option, named):

@@ -14,10 +14,21 @@ from zoo.attention.glimpse import GlimpseSensor
 from zoo.attention.network import RecurrentAttentionNetwork, Rollout
 from zoo.attention.objective import hybrid_objective
 from zoo.gradients import Reinforce, RunningScale, named_baseline
+from zoo.ranges import COUNT, NOT_NEGATIVE, POSITIVE, Range, check_ranges, optional
 from zoo.training import load_module, total_loss
 
 GAZES = ("learned", "spiral", "random", "centre")
 DIAGNOSE_EVERY = 10  # training steps; the diagnostics are means over these
+RANGES = {
+    "glimpses": COUNT,
+    "rollouts": COUNT,
+    "locator_hidden": Range("0 (a linear locator) or a number of units", lambda x: x >= 0),
+    "spread": Range("between 0 (all at the middle) and 1 (up to the span)", lambda x: 0 <= x <= 1),
+    "location_std": POSITIVE,
+    "final_location_std": optional(POSITIVE),
+    "lr": POSITIVE,
+    "weight_decay": NOT_NEGATIVE,
+}
 
 
 class Recognition(NamedTuple):
@@ -95,24 +106,15 @@ class RecurrentAttention(pl.LightningModule):
         estimator: Mapping[str, Any] | None = None,
     ):
         super().__init__()
-        checked_gaze(gaze)
-        for name, value in (("glimpses", glimpses), ("rollouts", rollouts)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        if locator_hidden < 0:
-            raise ValueError(f"locator_hidden must be 0 (a linear locator) or a number of units, got {locator_hidden}")
-        if not 0 <= spread <= 1:
-            raise ValueError(f"spread must lie between 0 (all at the middle) and 1 (up to the span), got {spread}")
-        for name, std in (("location_std", location_std), ("final_location_std", final_location_std)):
-            if std is not None and not std > 0:
-                raise ValueError(f"{name} must be positive, got {std}")
         estimator = {"baseline": "learned", **(estimator or {})}
+        self.save_hyperparameters()
+        check_ranges(self.hparams, RANGES)
+        checked_gaze(gaze)
         if "leave_one_out" in estimator["baseline"] and gaze == "learned" and rollouts < 2:
             raise ValueError(
                 f"estimator={estimator['baseline']} compares walks over the same picture: rollouts must be at least 2, "
                 f"got {rollouts}"
             )
-        self.save_hyperparameters()
         sensor = GlimpseSensor(image_shape, glimpse_size, scales, span, background)
         self.network = RecurrentAttentionNetwork(sensor, len(classes), locator_hidden, reinforce_core, spread)
         self.reinforce = Reinforce(

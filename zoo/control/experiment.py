@@ -10,12 +10,12 @@ import pytorch_lightning as pl
 
 from zoo.control.environments import LONGEST_EPISODE, Environments
 from zoo.control.playing import record_episode
-from zoo.control.ranges import COUNT, NOT_NEGATIVE, check_ranges
 from zoo.control.rollout import Rollouts
 from zoo.control.scores import Score
 from zoo.control.seeds import REPORT, seed_of
 from zoo.control.validation import StopAfterSteps
 from zoo.plotting import return_curves, save_figure
+from zoo.ranges import COUNT, NOT_NEGATIVE, check_ranges
 from zoo.training import Loaders
 
 WHOLE_EPISODES = 0  # as rollout_steps

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from zoo.control.networks import Standardize, network
 from zoo.control.objective import PolicyGradientObjective, StateValue, learned_value, policy_gradient_objective
 from zoo.control.policies import Bounds, make_policy
-from zoo.control.ranges import COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, check_ranges, optional
 from zoo.control.rollout import Batch, Rollout
 from zoo.control.scores import Score
 from zoo.control.validation import validate
 from zoo.gradients import Reinforce, RunningScale, named_baseline
+from zoo.ranges import COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, check_ranges, optional
 from zoo.training import load_module, total_loss
 
 DIAGNOSE_EVERY = 16  # rollouts; the diagnostics are means over these

@@ -7,9 +7,9 @@ from zoo.control.experiment import WHOLE_EPISODES, ControlExperiment
 from zoo.control.objective import learned_value
 from zoo.control.policies import action_kind
 from zoo.control.policy_gradient import PolicyGradient
-from zoo.control.ranges import COUNT, check_ranges
 from zoo.control.scores import PlayedScore
 from zoo.gradients import LeaveOneOut
+from zoo.ranges import COUNT, check_ranges
 
 CUT_AFTER = 16  # steps of a rollout, where a value function stands for what follows
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from zoo.control.ranges import COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, Range, check_ranges, optional
+from zoo.ranges import COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, Range, check_ranges, optional
 
 RANGES = {
     "gamma": FRACTION,

@@ -12,15 +12,30 @@ from zoo.data.posteriordb import Reference
 from zoo.inference.moments import Quantities, elements_of, moments, moments_table, named_quantities
 from zoo.inference.optimum import distance_from, distributions, mean_field_optimum, refuse_without_optimum
 from zoo.inference.program_inference import ProgramInference, data_root
-from zoo.inference.reports import Draws, ElboEstimate, ParetoK, Verdict, elbo_figure, posterior_figure, tail_index
+from zoo.inference.reports import (
+    Draws,
+    ElboEstimate,
+    ParetoK,
+    Verdict,
+    elbo_figure,
+    no_k_hat,
+    posterior_figure,
+    tail_index,
+)
 from zoo.inference.settling import StopWhenSettled
 from zoo.inference.steps import Steps
 from zoo.inference.variational import finite_estimate
 from zoo.plotting import save_figure
+from zoo.ranges import COUNT, POSITIVE, Range, check_ranges, optional
 from zoo.training import Loaders, read_checkpoint
 
 REPORT_SEED = 1  # not that of validation, whose draws chose the checkpoint
 SHOWN = 20  # quantities that are told of
+RANGES = {
+    "steps_per_epoch": COUNT,
+    "evaluation_draws": Range("at least 2", lambda x: x >= 2),
+    "stop_tolerance": optional(POSITIVE),
+}
 
 
 class ProgramExperiment:
@@ -56,13 +71,14 @@ class ProgramExperiment:
         compare_with_optimum: bool = False,
         **options: Any,
     ):
-        if steps_per_epoch < 1 or evaluation_draws < 2:
-            raise ValueError(
-                "steps_per_epoch must be at least 1 and evaluation_draws at least 2, got "
-                f"{steps_per_epoch} and {evaluation_draws}"
-            )
-        if stop_tolerance is not None and not stop_tolerance > 0:
-            raise ValueError(f"stop_tolerance must be positive, got {stop_tolerance}")
+        check_ranges(
+            {
+                "steps_per_epoch": steps_per_epoch,
+                "evaluation_draws": evaluation_draws,
+                "stop_tolerance": stop_tolerance,
+            },
+            RANGES,
+        )
         if stop_tolerance is not None and options.get("schedule") != "constant":
             raise ValueError(
                 "stop_tolerance asks where parameters settle, and a falling learning rate makes them settle anywhere: "
@@ -103,7 +119,9 @@ class ProgramExperiment:
         draws = module.draw(self.data, self.evaluation_draws)
         elbo = finite_estimate(draws)
         figures = {"elbo": elbo.value, "elbo_spread": elbo.standard_error, "draws": float(elbo.draws)}
-        if not draws.subsampled and math.isfinite((k := tail_index(draws.log_weights)).value):
+        if draws.points:
+            figures["points"] = float(draws.points)
+        elif not draws.subsampled and math.isfinite((k := tail_index(draws.log_weights)).value):
             figures |= {"k_hat": k.value, "k_hat_spread": k.standard_error}
         if self.compare_with_optimum:
             optimum = mean_field_optimum(self.program, self.data)
@@ -129,6 +147,8 @@ class ProgramExperiment:
         lines = [f"{self.name}: {self.program.description}", f"  {elbo}"]
         if "k_hat" in figures:
             lines.append(f"  {ParetoK(figures['k_hat'], figures['k_hat_spread'], elbo.draws)}")
+        if "points" in figures:
+            lines.append(f"  {no_k_hat(int(figures['points']))}")
         if "settled" in figures:
             lines.append(f"  {when_settled(figures)}")
         if "optimum_mean_gap" in figures:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from zoo.inference.parameter_store import ParameterStore
 from zoo.inference.reports import Draws, ElboEstimate, draw, elbo_estimate
+from zoo.ranges import POSITIVE, check_ranges, optional
 from zoo.training import NonFiniteError, total_loss
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -37,7 +38,7 @@ class VariationalInference(pl.LightningModule):
         schedule: ``constant``, or ``cosine`` to fall to 0 over the whole run.
 
     Raises:
-        ValueError: there is no such optimizer or schedule, nothing to learn, or model and guide do not fit each other.
+        ValueError: an option has no such value, there is nothing to learn, or model and guide do not fit each other.
 
     Example:
         >>> import pyro
@@ -79,6 +80,7 @@ class VariationalInference(pl.LightningModule):
             if choice not in choices:
                 raise ValueError(f"there is no {what} {choice!r}; choose one of {', '.join(choices)}")
         self.save_hyperparameters("optimizer", "lr", "baseline_lr", "schedule")
+        check_ranges(self.hparams, {"lr": POSITIVE, "baseline_lr": optional(POSITIVE)})
         self.model, self.guide, self.elbo = model, guide, elbo
         self.store = ParameterStore()
         self._first_run(tuple(example))

@@ -1,6 +1,8 @@
 import math
 import warnings
 
+import pyro
+import pyro.distributions as dist
 import pyro.infer.importance
 import pytest
 import torch
@@ -61,6 +63,23 @@ class TestTheVerdict:
         for share, verdict in ((0.9, "good"), (0.15, "not to be trusted")):
             narrow = right._replace(sd=right.sd * share)
             assert pareto_k(draw(narrow.model, narrow.guide, draws=20_000)).verdict == verdict
+
+    def test_is_not_given_of_a_guide_of_one_point_whose_weights_are_all_equal(self):
+        def model():
+            pyro.sample("mean", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+            pyro.sample("bit", dist.Bernoulli(0.5))
+
+        def guide(sd):
+            pyro.sample("mean", dist.Normal(torch.ones(3), sd).to_event(1))
+            pyro.sample("bit", dist.Bernoulli(torch.tensor(1.0)))  # may be all that the posterior has
+
+        for points in (3, 1):
+            sd = torch.cat([torch.full((points,), 1e-30), torch.ones(3 - points)])
+            collapsed = draw(model, lambda sd=sd: guide(sd), draws=500)
+            assert collapsed.points == points
+            with pytest.raises(ValueError, match=f"^no k-hat: {'a value' if points == 1 else '3 values'} of the guide"):
+                pareto_k(collapsed)
+        assert math.isfinite(pareto_k(draw(model, lambda: guide(torch.ones(3)), draws=5000)).value)
 
     def test_has_its_bounds_at_a_half_and_at_seven_tenths(self):
         verdicts = [ParetoK(k, 0.1, 10_000).verdict for k in (0.49, 0.5, 0.69, 0.7, math.inf)]

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -79,6 +81,15 @@ class TestEstimator:
         with pytest.raises(ValueError, match="estimator=enumeration goes through at most 12 units, got 13"):
             make_model("enumeration", layers=[13])
 
+    @pytest.mark.parametrize("name", ["vimco", "enumeration"])
+    def test_what_has_no_signals_of_layers_takes_no_option_for_them(self, name, make_model):
+        with pytest.raises(ValueError, match=rf"estimator={name} has no signals of single layers"):
+            make_model(name, local_signals=False)
+
+    def test_what_is_exact_is_not_scaled(self, make_model):
+        with pytest.raises(ValueError, match="estimator=enumeration is exact, and has no signals to scale"):
+            make_model("enumeration", scale=True)
+
     def test_there_is_no_other(self, make_model):
         with pytest.raises(ValueError, match="no baseline 'rloo'"):
             make_model("rloo")
@@ -153,6 +164,12 @@ class TestOptimizer:
 
     def test_plain_gradient_descent_is_a_choice(self, make_model, configured):
         assert type(configured(make_model(optimizer="sgd"))) is torch.optim.SGD
+
+    @pytest.mark.parametrize("option", ["lr", "inference_lr", "baseline_lr", "weight_decay"])
+    @pytest.mark.parametrize("value", [-1.0, math.nan])
+    def test_rates_are_positive_numbers(self, make_model, option, value):
+        with pytest.raises(ValueError, match=f"^{option} must be .*, got {value}"):
+            make_model(**{option: value})
 
     def test_there_is_no_other(self, make_model):
         with pytest.raises(ValueError, match="no optimizer 'lion'; choose one of adam, sgd"):

@@ -6,7 +6,9 @@ import torch
 from jaxtyping import Float64
 from pyro import poutine
 from torch import Tensor
+from torch.distributions import Distribution
 
+from zoo.gradients.graphs.distributions import support_of
 from zoo.inference.black_box.checks import check_match
 from zoo.inference.black_box.influence import NO_PLATES, Plates
 from zoo.inference.black_box.recording import PARTICLES, Run, Site, Subsamples, nesting, record, record_at_once
@@ -34,6 +36,14 @@ class Draws(NamedTuple):
     """Of each datum, ``(draws, *batch)``, in nats, if it was asked for."""
     subsampled: bool
     """Each draw saw another part of the data: ``log_p`` is an unbiased estimate."""
+    continuous: frozenset[str] = frozenset()
+    """Sites whose values have a density."""
+
+    @property
+    def points(self) -> int:
+        """How many elements of continuous sites are the same in all draws: the weights cannot tell what these miss."""
+        constant = [(x == x[:1]).all(0) for name, x in self.sites.items() if name in self.continuous]
+        return sum(int(alike.sum()) for alike in constant) if len(self.log_p) > 1 else 0
 
     @property
     def log_weights(self) -> Float64[Tensor, " draws"]:
@@ -137,7 +147,14 @@ def draws_of(run: Run, alone: Run, count: int, keep: bool) -> Draws:
             if keep
         },
         subsampled=False,
+        continuous=frozenset(name for name, site in latent.items() if is_continuous(site.distribution)),
     )
+
+
+def is_continuous(distribution: Distribution) -> bool:
+    """Tell whether values have a density; a distribution that does not say has none."""
+    support = support_of(distribution)
+    return support is not None and not support.is_discrete
 
 
 def log_density(sites: Iterable[Site], count: int) -> Float64[Tensor, " draws"]:
@@ -164,6 +181,7 @@ def joined(parts: Sequence[Draws]) -> Draws:
         observed={name: x for name, x in first.observed.items() if all(name in part.observed for part in parts)},
         log_likelihood=joined_values([part.log_likelihood for part in parts]),
         subsampled=False,
+        continuous=frozenset.union(*(part.continuous for part in parts)),
     )
 
 

@@ -85,5 +85,5 @@ def attributes_of(draws: Draws, method: str) -> dict[str, str | float]:
         {'method': 'NUTS', 'elbo': 0.0, 'elbo_se': 0.0, 'khat': 0.0}
     """
     found = elbo_estimate(draws)
-    k = float("nan") if draws.subsampled else tail_index(draws.log_weights).value
+    k = float("nan") if draws.subsampled or draws.points else tail_index(draws.log_weights).value
     return {"method": method, "elbo": found.value, "elbo_se": found.standard_error, "khat": k}

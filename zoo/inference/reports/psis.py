@@ -62,7 +62,8 @@ def pareto_k(draws: Draws) -> ParetoK:
     little, and warns.
 
     Raises:
-        ValueError: the draws saw subsamples of the data, whose weights vary for another reason.
+        ValueError: the draws saw subsamples of the data, whose weights vary for another reason; or continuous values
+            are the same in all draws, so that the weights do not tell what the guide misses.
         FloatingPointError: the weight of a draw is not finite.
 
     Example:
@@ -72,6 +73,8 @@ def pareto_k(draws: Draws) -> ParetoK:
     """
     if draws.subsampled:
         raise ValueError("k-hat needs weights of the whole data, but the draws saw subsamples; draw without them")
+    if draws.points:
+        raise ValueError(no_k_hat(draws.points))
     found = tail_index(finite_log_weights(draws))
     if found.too_few:
         needed = (
@@ -79,6 +82,17 @@ def pareto_k(draws: Draws) -> ParetoK:
         )
         warnings.warn(f"{found.draws} draws are too few for a k-hat of {found.value:.2f}: take {needed}", stacklevel=2)
     return found
+
+
+def no_k_hat(points: int) -> str:
+    """Say that a guide which does not spread cannot be judged.
+
+    Example:
+        >>> print(no_k_hat(2))
+        no k-hat: 2 values of the guide are the same in all draws, and weights do not tell what such a guide misses
+    """
+    values = "a value of the guide is" if points == 1 else f"{points:,} values of the guide are"
+    return f"no k-hat: {values} the same in all draws, and weights do not tell what such a guide misses"
 
 
 def tail_index(log_weights: Float[Tensor, " draws"]) -> ParetoK:

@@ -17,10 +17,19 @@ from zoo.inference.sbn.enumeration import MOST_BITS, exact_elbo
 from zoo.inference.sbn.network import BeliefNetwork, threshold
 from zoo.inference.sbn.objective import BoundObjective, elbo_objective, multi_sample_objective
 from zoo.inference.sbn.pixels import binary_pixels
+from zoo.ranges import COUNT, NOT_NEGATIVE, POSITIVE, check_ranges, optional
 from zoo.training import load_module, total_loss
 
 OPTIMIZERS = ("adam", "sgd")
 COMPARING = ("leave_one_out", "learned_leave_one_out", "vimco")  # estimators that need 2 particles
+WITHOUT_LAYERS = ("vimco", "enumeration")  # that take the bound as a whole
+RANGES = {
+    "particles": COUNT,
+    "lr": POSITIVE,
+    "inference_lr": optional(POSITIVE),
+    "baseline_lr": optional(POSITIVE),
+    "weight_decay": NOT_NEGATIVE,
+}
 BASELINE_UNITS = 100  # of the hidden layer of the input-dependent baseline
 DIAGNOSE_EVERY = 10  # training steps; the diagnostics are means over these
 
@@ -75,14 +84,19 @@ class SigmoidBeliefNetwork(pl.LightningModule):
     ):
         super().__init__()
         estimator = {"baseline": "leave_one_out", **(estimator or {})}
+        self.save_hyperparameters()
+        check_ranges(self.hparams, RANGES)
         name = estimator["baseline"]
         if (fewest := 2 if name in COMPARING else 1) > particles:
             raise ValueError(f"estimator={name} needs model.particles of {fewest} or more, got {particles}")
         if name == "enumeration" and sum(layers) > MOST_BITS:
             raise ValueError(f"estimator=enumeration goes through at most {MOST_BITS} units, got {sum(layers)}")
+        if name in WITHOUT_LAYERS and not local_signals:
+            raise ValueError(f"estimator={name} has no signals of single layers; leave model.local_signals away")
+        if name == "enumeration" and estimator.get("scale", False):
+            raise ValueError("estimator=enumeration is exact, and has no signals to scale; leave estimator.scale away")
         if optimizer not in OPTIMIZERS:
             raise ValueError(f"there is no optimizer {optimizer!r}; choose one of {', '.join(OPTIMIZERS)}")
-        self.save_hyperparameters()
         self.network = BeliefNetwork(math.prod(image_shape), layers, hidden, activation)
         inputs = [math.prod(image_shape), *layers[:-1]]
         self.reinforce = nn.ModuleList(layer_estimators(inputs, **estimator))

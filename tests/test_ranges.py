@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from zoo.control.ranges import COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, check_ranges, optional
+from zoo.ranges import COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, check_ranges, optional
 
 
 @pytest.mark.parametrize(
