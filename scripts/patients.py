@@ -1,8 +1,9 @@
 """Predict patients' labs: ``python scripts/patients.py part=models|curve [seeds=[1,2,3]] [minutes=20] [budget=smoke]``.
 
 ``part=models`` compares the four factor models of Ranganath, Gerrish & Blei, 2014; ``part=curve`` runs black-box
-variational inference against two samplers, each for so many minutes. Both read ``$ZOO_DATA/pbc/pbcseq.csv``, keep what
-is finished, and go on from there when they are started again.
+variational inference against two samplers, each for so many minutes. Both read ``$ZOO_DATA/pbc/pbcseq.csv``, or with
+``labs=FILE.csv columns=[NAME,NAME,...]`` the labs of other patients. They keep what is finished, and go on from there
+when they are started again.
 """
 
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from zoo.command_line import errors_as_sentences
 from zoo.config import arguments
-from zoo.data.labs import load_pbc
+from zoo.data.labs import PBC_LABS, LabSplit, load_pbc, read_labs, split_labs
 from zoo.inference.program_inference import data_root
 from zoo.inference.programs.longitudinal.experiment import BUDGETS, compare_models, race
 from zoo.training import circumstances, write_json
@@ -26,6 +27,8 @@ class PatientsConfig:
     """Arguments of this script."""
 
     part: str = "models"
+    labs: str | None = None
+    columns: list[str] = field(default_factory=lambda: list(PBC_LABS))
     seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
     minutes: float = 20.0
     budget: str = "full"
@@ -35,11 +38,8 @@ def main() -> None:
     """Run what is missing, and say what was found."""
     with errors_as_sentences():
         start, asked = time.monotonic(), checked(arguments(PatientsConfig, sys.argv[1:]))
-        root = data_root()
-        if root is None:
-            raise FileNotFoundError("the labs are looked for in $ZOO_DATA/pbc/pbcseq.csv, but ZOO_DATA is not set")
-        split = load_pbc(root)
-        folder = Path("runs") / ("patients" if asked.budget == "full" else "patients-smoke")
+        split = read_split(asked)
+        folder = folder_of(asked)
         if asked.part == "models":
             found = compare_models(split, asked.seeds, BUDGETS[asked.budget], folder)
         else:
@@ -53,8 +53,32 @@ def main() -> None:
             print("A smoke run, to see that all works. These are no results.")
 
 
+def read_split(asked: PatientsConfig) -> LabSplit:
+    """Read the labs of the PBC study, or of a file, of whose patients a fifth is to be predicted.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or has too few patients.
+    """
+    if asked.labs is not None:
+        labs = read_labs(Path(asked.labs).expanduser(), asked.columns)
+        return split_labs(labs, round(len(labs.values) / 5), seed=0)
+    if (root := data_root()) is None:
+        raise FileNotFoundError(
+            "the labs are looked for in $ZOO_DATA/pbc/pbcseq.csv, but ZOO_DATA is not set; set it, or give a file of "
+            "your own: labs=FILE.csv"
+        )
+    return load_pbc(root)
+
+
+def folder_of(asked: PatientsConfig) -> Path:
+    """Where results go: full and smoke runs apart, and the PBC study from other labs."""
+    labs = "" if asked.labs is None else f"-{Path(asked.labs).stem}"
+    return Path("runs") / f"patients{labs}{'' if asked.budget == 'full' else '-smoke'}"
+
+
 def checked(asked: PatientsConfig) -> PatientsConfig:
-    """Return arguments that make sense; a smoke run of the curve is short.
+    """Return arguments that make sense; the curve takes one seed, and its smoke run is short.
 
     Raises:
         ValueError: one does not.
@@ -63,8 +87,12 @@ def checked(asked: PatientsConfig) -> PatientsConfig:
         raise ValueError(f"there is no part {asked.part!r}; choose one of {', '.join(FILES)}")
     if asked.budget not in BUDGETS:
         raise ValueError(f"there is no budget {asked.budget!r}; choose one of {', '.join(BUDGETS)}")
+    if not asked.columns:
+        raise ValueError("there must be at least one column of labs: columns=[NAME]")
     if not asked.seeds:
         raise ValueError("there must be at least one seed: seeds=[1]")
+    if asked.part == "curve":
+        asked = replace(asked, seeds=asked.seeds[:1])
     return asked if asked.budget == "full" else replace(asked, minutes=min(asked.minutes, SMOKE_MINUTES))
 
 

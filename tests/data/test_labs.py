@@ -71,8 +71,8 @@ def test_a_lab_that_was_not_taken_is_not_observed_and_lies_at_one(write, field):
         ("1,0,m,inf,10", "line 2: bili must be a finite number"),
         ("1,0,m,high,10", "line 2: bili must be a finite number, got 'high'"),
         ("1,,m,2,10", "line 2: day must be a finite number, got ''"),
-        ("1,0,m,2", "line 2 must have a field for each of the columns"),
-        (",0,m,2,10", "line 2 must have a field for each of the columns, and say whose visit it is"),
+        ("1,0,m,2", "line 2 is cut short: it must have a field for each column"),
+        (",0,m,2,10", "line 2 must say in the column id whose visit it is"),
         ("1,0,m,\ud800,10", "line 2: bili must be a finite number"),
     ],
 )

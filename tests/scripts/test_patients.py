@@ -48,7 +48,19 @@ def test_the_curve_of_a_smoke_run_is_short(script, patients, tmp_path, monkeypat
     answer = script("patients.py", "part=curve", "seeds=[5,6]", "budget=smoke")
     assert answer.code == 0, answer.err
     assert asked == [(6.0, 5)]
+    assert json.loads((tmp_path / "runs" / "patients-smoke" / "curve.json").read_text())["seeds"] == [5]
     assert (tmp_path / "runs" / "patients-smoke" / "curve.png").is_file()
+
+
+def test_other_labs_are_read_from_a_file_and_kept_apart(script, monkeypatch, tmp_path):
+    monkeypatch.delenv("ZOO_DATA", raising=False)
+    noise = np.random.default_rng(0)
+    rows = [f"{patient},{visit},{math.exp(noise.normal())},x" for patient in range(10) for visit in range(4)]
+    (tmp_path / "kidney.csv").write_text("\n".join(["id,day,urea,remark", *rows]))
+    answer = script("patients.py", "labs=kidney.csv", "columns=[urea]", "seeds=[1]", "budget=smoke")
+    assert answer.code == 0, answer.err
+    record = json.loads((tmp_path / "runs" / "patients-kidney-smoke" / "models.json").read_text())
+    assert (record["labs"], record["patients"]) == ("kidney.csv", 2)
 
 
 @pytest.mark.parametrize(
@@ -56,8 +68,10 @@ def test_the_curve_of_a_smoke_run_is_short(script, patients, tmp_path, monkeypat
     [
         ("part=all", "there is no part 'all'; choose one of models, curve"),
         ("budget=tiny", "there is no budget 'tiny'; choose one of full, smoke"),
+        ("labs=nowhere.csv", "there are no labs at nowhere.csv"),
+        ("columns=[]", "there must be at least one column of labs"),
         ("seeds=[]", "there must be at least one seed"),
-        ("minuts=3", "the arguments are part=..., seeds=..., minutes=..., budget=..."),
+        ("minuts=3", "the arguments are part=..., labs=..., columns=..., seeds=..., minutes=..., budget=..."),
     ],
 )
 def test_a_mistake_is_a_sentence_and_leaves_nothing(script, patients, tmp_path, argument, sentence):

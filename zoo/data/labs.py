@@ -102,11 +102,18 @@ def read_labs(path: Path, names: Sequence[str] = PBC_LABS, patient: str = "id", 
     with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
         rows = csv.DictReader(file)
         if absent := [name for name in (patient, time, *names) if name not in (rows.fieldnames or ())]:
-            raise ValueError(f"{path} has no column {', '.join(absent)}; its columns are {rows.fieldnames}")
+            raise ValueError(
+                f"{path} has no column {', '.join(absent)}; its columns are {', '.join(rows.fieldnames or ())}. Name "
+                "columns as the file does"
+            )
         for row in rows:
             where = f"{path}, line {rows.line_num}"
-            if None in row.values() or not row[patient]:
-                raise ValueError(f"{where} must have a field for each of the columns, and say whose visit it is")
+            if None in row.values():
+                raise ValueError(
+                    f"{where} is cut short: it must have a field for each column, empty if nothing is known"
+                )
+            if not row[patient]:
+                raise ValueError(f"{where} must say in the column {patient} whose visit it is")
             sequence = visits.setdefault(row[patient], {})
             when = number(row[time], f"{where}: {time}")
             if when in sequence:
