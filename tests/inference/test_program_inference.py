@@ -91,6 +91,11 @@ class TestEstimator:
         with pytest.raises(ValueError, match=r"a learned baseline has a decay of 0\.9: set estimator\.decay=0\.9"):
             make_elbo(2, True, "learned_moving_average", decay=0.5)
 
+    @pytest.mark.parametrize("baseline", ["learned", "learned_moving_average", "learned_leave_one_out"])
+    def test_with_a_network_is_not_for_programs_that_name_none(self, baseline):
+        with pytest.raises(ValueError, match="those of beta_bernoulli have none; choose another estimator"):
+            ProgramInference("beta_bernoulli", estimator={"baseline": baseline})
+
 
 class TestCheckpoint:
     def test_brings_the_guide_back(self, checkpoint):

@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import nn
 
@@ -14,7 +14,9 @@ BASELINES = (
 )
 
 
-def named_baseline(name: str, *, net: Callable[[], nn.Module], sample_dim: int, decay: float = 0.9) -> Baseline:
+def named_baseline(
+    name: str, *, net: Callable[[], nn.Module], sample_dim: int, decay: float = 0.9, also: Sequence[str] = ()
+) -> Baseline:
     """Make a baseline from its name, as configurations give it.
 
     Args:
@@ -24,6 +26,7 @@ def named_baseline(name: str, *, net: Callable[[], nn.Module], sample_dim: int, 
         net: makes the network; see ``Learned``.
         sample_dim: dimension of ``log_prob`` that holds independent samples of the same input.
         decay: weight of the past in a moving average.
+        also: other names, which the caller knows what to do with; an error tells of them.
 
     Raises:
         ValueError: no baseline has that name.
@@ -48,5 +51,5 @@ def named_baseline(name: str, *, net: Callable[[], nn.Module], sample_dim: int, 
     try:
         return Constant(float(name))
     except ValueError:
-        known = ", ".join(BASELINES)
+        known = ", ".join([*BASELINES, *also])
         raise ValueError(f"there is no baseline {name!r}; choose one of {known}, or a number") from None

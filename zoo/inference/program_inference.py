@@ -63,6 +63,11 @@ class ProgramInference(VariationalInference):
     ):
         found = find_program(program, trust)
         at_once = program in PROGRAMS if vectorize_particles is None else vectorize_particles
+        if program in PROGRAMS and "learned" in str((estimator or {}).get("baseline")):
+            raise ValueError(
+                "a learned baseline asks the guide for its network, in infer={'baseline': {...}} at a site, and those "
+                f"of {program} have none; choose another estimator, or write a program of your own"
+            )
         elbo = make_elbo(num_particles, at_once, **(estimator or {}))
         data = found.load(data_root())
         self.program = found

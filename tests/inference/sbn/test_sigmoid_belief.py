@@ -91,7 +91,7 @@ class TestEstimator:
             make_model("enumeration", scale=True)
 
     def test_there_is_no_other(self, make_model):
-        with pytest.raises(ValueError, match="no baseline 'rloo'"):
+        with pytest.raises(ValueError, match=r"no baseline 'rloo'; .*, vimco, enumeration, or a number"):
             make_model("rloo")
 
 

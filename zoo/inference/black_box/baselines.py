@@ -3,7 +3,7 @@ from typing import Any
 
 from torch import nn
 
-from zoo.gradients import BASELINES, Baseline, Learned, LeaveOneOut, MovingAverage, Sum, named_baseline
+from zoo.gradients import Baseline, Learned, LeaveOneOut, MovingAverage, Sum, named_baseline
 from zoo.gradients.optimal_scaling import OptimalScaling
 
 BaselineLike = str | float | Baseline
@@ -48,12 +48,7 @@ def named(name: str | float, options: Mapping[str, Any]) -> Baseline:
     """Make a baseline from its name, with the network that the options hold."""
     if not isinstance(name, str | float | int):
         raise ValueError(f"a baseline must be a name, a number or a Baseline, got {type(name).__name__}")
-    try:
-        return named_baseline(str(name), net=lambda: network(options), sample_dim=0)
-    except ValueError as error:
-        if str(name) in BASELINES:
-            raise
-        raise ValueError(f"{error}, or 'optimal'") from None
+    return named_baseline(str(name), net=lambda: network(options), sample_dim=0, also=["optimal"])
 
 
 def network(options: Mapping[str, Any]) -> nn.Module:
@@ -84,7 +79,7 @@ def check_particles(baseline: Baseline, particles: int) -> None:
         if leaves_out and particles < 2:
             raise ValueError(
                 f"a {type(part).__name__} baseline compares particles, and needs at least 2: set num_particles=2 or "
-                f"more, got {particles}; or use baseline='moving_average'"
+                f"more, got {particles}; or take 'moving_average'"
             )
 
 

@@ -209,6 +209,7 @@ def layer_estimators(inputs: list[int], baseline: str, decay: float = 0.9, scale
                 ),
                 sample_dim=0,
                 decay=decay,
+                also=WITHOUT_LAYERS,
             ),
             RunningScale(decay) if scale else None,
             maximize=True,
