@@ -7,7 +7,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from zoo.command_line import check_choices, errors_as_sentences, help_text, relative
+from zoo.command_line import check_choices, errors_as_sentences, help_text, not_left_empty, relative
 from zoo.composition import kept_config, plain, refuse_unused_estimator, register, with_available_data
 from zoo.runs import train
 from zoo.training import Interrupted
@@ -18,7 +18,7 @@ def run(config: DictConfig) -> None:
     """Train one configuration in its own folder."""
     choices, overrides = HydraConfig.get().runtime.choices, list(HydraConfig.get().overrides.task)
     folder = Path(HydraConfig.get().runtime.output_dir)
-    with errors_as_sentences():
+    with errors_as_sentences(), not_left_empty(folder):
         refuse_unused_estimator(config, overrides)
         settings = kept_config(folder) if config.resume else with_available_data(config, choices, overrides)
         try:

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from zoo.command_line import check_choices, errors_as_sentences, help_text, relative, summary
+from zoo.command_line import check_choices, errors_as_sentences, help_text, not_left_empty, relative, summary
 from zoo.composition import options
 from zoo.config import MODELS
 from zoo.data import MnistUnavailable
@@ -47,6 +47,23 @@ class TestErrorsAsSentences:
         with errors_as_sentences():
             pass
         assert capsys.readouterr() == ("", "")
+
+
+class TestNotLeftEmpty:
+    @pytest.mark.parametrize(("content", "left"), [([], False), (["last.ckpt"], True)])
+    def test_a_folder_stays_after_an_error_if_it_holds_something(self, tmp_path, content, left):
+        folder = tmp_path / "run"
+        folder.mkdir()
+        for name in content:
+            (folder / name).touch()
+        with pytest.raises(ValueError, match="the cure"), not_left_empty(folder):
+            raise ValueError("the cure")
+        assert folder.exists() == left
+
+    def test_a_folder_stays_without_an_error(self, tmp_path):
+        with not_left_empty(tmp_path):
+            pass
+        assert tmp_path.exists()
 
 
 def test_paths_below_the_current_folder_are_shortened(tmp_path, monkeypatch):

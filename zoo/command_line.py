@@ -5,7 +5,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -37,6 +37,17 @@ def errors_as_sentences() -> Iterator[None]:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+@contextmanager
+def not_left_empty(folder: Path) -> Iterator[None]:
+    """Take a folder away again if an error leaves it empty."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # it holds something, or another process was faster
+            folder.rmdir()
+        raise
 
 
 def relative(path: Path) -> Path:

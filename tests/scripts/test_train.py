@@ -69,7 +69,7 @@ class TestMistakes:
             ("trainer.devices=-1", "devices=-1 is no choice here"),
             ("trainer.devices='0,1'", "devices=0,1 is no choice here"),
             ("trainer.precision=16-mixed", "use bf16-mixed or 32-true"),
-            ("model.spread=2", "spread must lie between 0"),
+            ("model.spread=2", "spread must be between 0"),
             ("trainer.devices=999", "devices=999 would start as many processes on"),
             ("trainer.precision=17", "17"),
             ("+model.lrr=1", "has no option lrr"),
