@@ -51,3 +51,19 @@ def test_training_stops_once_the_steps_are_spent(limit, stops, module):
     played = module()
     StopAfterSteps(limit).on_validation_end(played.trainer, played)
     assert played.trainer.should_stop is stops
+
+
+@pytest.mark.usefixtures("without_type_checks")
+@pytest.mark.parametrize(
+    ("steps", "solved_after", "stop", "ended"),
+    [(100, -1, True, True), (999, 50, True, True), (999, 50, False, False), (999, -1, True, False)],
+    ids=["spent", "solved", "solved, to go on", "neither"],
+)
+def test_what_had_come_to_its_end_goes_no_further_when_it_is_resumed(steps, solved_after, stop, ended, module):
+    played, again = module(stop=stop), module(stop=stop)
+    played.solved_after.fill_(solved_after)
+    rule, resumed = StopAfterSteps(steps), StopAfterSteps(steps)
+    rule.on_validation_end(played.trainer, played)
+    resumed.load_state_dict(rule.state_dict())
+    resumed.on_train_start(again.trainer, again)
+    assert again.trainer.should_stop is ended

@@ -42,14 +42,31 @@ def stop_when_solved(module: Any, score: float) -> None:
 class StopAfterSteps(pl.Callback):
     """Stop the training at the first evaluation after a number of environment steps.
 
+    A training that is resumed from its end, whatever ended it, goes no further.
+
     Args:
         steps: how many.
     """
 
     def __init__(self, steps: int):
         self.steps = steps
+        self.ended = False
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Train no further where a resumed training had come to its end."""
+        trainer.should_stop |= self.ended
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop if there were as many."""
-        if int(pl_module.env_steps) >= self.steps:  # type: ignore[arg-type]
-            trainer.should_stop = True
+        spent = int(pl_module.env_steps) >= self.steps  # type: ignore[arg-type]
+        trainer.should_stop |= spent
+        solved = int(pl_module.solved_after) >= 0  # type: ignore[arg-type]
+        self.ended = spent or (solved and pl_module.hparams["stop_when_solved"])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tell whether the training has come to its end."""
+        return {"ended": self.ended}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Be where the training was."""
+        self.ended = state_dict["ended"]
