@@ -5,6 +5,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro.distributions.testing.fakes import NonreparameterizedGamma, NonreparameterizedNormal
+from pyro.distributions.testing.rejection_gamma import ShapeAugmentedGamma
 from torch.distributions.transforms import AffineTransform
 
 from zoo.inference.black_box.parameters import parameters_of, parameters_of_all
@@ -128,8 +129,13 @@ class TestParametersOfASite:
 
     @pytest.mark.parametrize(
         "law",
-        [dist.Categorical(logits=torch.zeros(4, 3)), low_rank(leaf(1.0, 2.0)), scaled(leaf(1.0))],
-        ids=["without a gradient", "computed from one another", "in a transform"],
+        [
+            ShapeAugmentedGamma(leaf(2.0, 3.0), torch.ones(2)),
+            dist.Categorical(logits=torch.zeros(4, 3)),
+            low_rank(leaf(1.0, 2.0)),
+            scaled(leaf(1.0)),
+        ],
+        ids=["partly pathwise", "without a gradient", "computed from one another", "in a transform"],
     )
     def test_that_cannot_be_told_apart_are_refused(self, law, recorded):
         with pytest.raises(ValueError, match=r"site 'z' .* does not show the parameters"):

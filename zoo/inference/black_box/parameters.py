@@ -43,11 +43,12 @@ def parameters_of(site: Site) -> Parameters:
     distribution = site.distribution.expand(batch)
     if distribution.has_rsample != site.distribution.has_rsample:
         distribution.has_rsample = site.distribution.has_rsample  # which expanding forgets
-    owners = owners_of_parameters(distribution)
-    log_prob = guide_density(distribution, site.value).score
+    # Where part of the gradient is pathwise, the score depends on how the value was drawn, not on the value alone.
+    owners = owners_of_parameters(distribution) if site.density.entropy is None else {}
     gradients: Sequence[Tensor | None] = ()
-    if owners and log_prob is not None:
-        gradients = torch.autograd.grad(log_prob.sum(), list(owners), retain_graph=True, allow_unused=True)
+    if owners:
+        log_prob = guide_density(distribution, site.value).score
+        gradients = torch.autograd.grad(log_prob.sum(), list(owners), retain_graph=True, allow_unused=True)  # type: ignore[union-attr]
     found = [
         (x, centred(gradient, x, owner))
         for (x, owner), gradient in zip(owners.items(), gradients, strict=False)
