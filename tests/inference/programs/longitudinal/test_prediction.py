@@ -6,7 +6,7 @@ from scipy import stats
 from scipy.special import logsumexp
 
 from zoo.data.labs import divided, hold_out_labs
-from zoo.inference.programs.longitudinal import FactorFamily, Factors, predictive_curve, predictive_log_likelihood
+from zoo.inference.programs.longitudinal import FactorFamily, Factors, predictive_log_likelihood
 
 NORMAL = FactorFamily(series=True, positive=False, factors=2, lab_sd=0.3)
 
@@ -37,13 +37,6 @@ def test_a_lab_is_predicted_by_the_mean_of_its_density_over_the_draws(held_out, 
     assert found.per_lab.item() == pytest.approx(expected.sum() / held_out.observed.sum().item())
 
 
-def test_the_curve_ends_at_the_likelihood_of_all_draws_and_begins_at_that_of_one(held_out, draws):
-    curve = predictive_curve(NORMAL, held_out, draws)
-    first = Factors(*(part[:1] for part in draws))
-    assert curve[-1].item() == pytest.approx(predictive_log_likelihood(NORMAL, held_out, draws).per_lab.item())
-    assert curve[0].item() == pytest.approx(predictive_log_likelihood(NORMAL, held_out, first).per_lab.item())
-
-
 def test_a_labs_unit_adds_its_logarithm(held_out, draws):
     """With all else in the same unit, labs ten times smaller have a density ten times larger."""
     small = divided(held_out, torch.full((3,), 10.0))
@@ -56,6 +49,5 @@ def test_a_labs_unit_adds_its_logarithm(held_out, draws):
 
 def test_there_must_be_something_to_predict(labs, draws):
     nothing = labs.showing(torch.zeros_like(labs.observed))
-    for predict in (predictive_log_likelihood, predictive_curve):
-        with pytest.raises(ValueError, match="no lab is held out"):
-            predict(NORMAL, nothing, draws)
+    with pytest.raises(ValueError, match="no lab is held out"):
+        predictive_log_likelihood(NORMAL, nothing, draws)

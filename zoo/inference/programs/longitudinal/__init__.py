@@ -6,7 +6,7 @@ from zoo.inference.programs.longitudinal.family import FactorFamily, gamma_e
 from zoo.inference.programs.longitudinal.fitting import Fitting, fit
 from zoo.inference.programs.longitudinal.guide import Factors, Guide, factors_of
 from zoo.inference.programs.longitudinal.model import expected_labs, model
-from zoo.inference.programs.longitudinal.prediction import Prediction, predictive_curve, predictive_log_likelihood
+from zoo.inference.programs.longitudinal.prediction import Prediction, predictive_log_likelihood
 from zoo.inference.programs.longitudinal.program import program_of
 from zoo.inference.programs.longitudinal.simulation import simulate
 
@@ -27,7 +27,6 @@ __all__ = [
     "log_joint",
     "model",
     "potential",
-    "predictive_curve",
     "predictive_log_likelihood",
     "program_of",
     "simulate",

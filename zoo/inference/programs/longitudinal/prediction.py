@@ -48,16 +48,3 @@ def predictive_log_likelihood(family: FactorFamily, held_out: Labs, factors: Fac
     density = lab_log_density(family, held_out, factors)
     mean = density.logsumexp(0) - torch.tensor(len(density)).log()
     return Prediction(mean.sum((-2, -1)), held_out.observed.sum((-2, -1)))
-
-
-def predictive_curve(family: FactorFamily, held_out: Labs, factors: Factors) -> Float[Tensor, " draws"]:
-    """Predictive log-likelihood per observed lab, in nats, from the draws up to each; leave out the warm-up.
-
-    Raises:
-        ValueError: no lab is held out.
-    """
-    if not held_out.observed.any():
-        raise ValueError("no lab is held out, so there is nothing to predict")
-    density = lab_log_density(family, held_out, factors)[:, held_out.observed]
-    count = torch.arange(1, len(density) + 1, dtype=density.dtype, device=density.device)
-    return (density.logcumsumexp(0) - count.log()[:, None]).mean(1)
