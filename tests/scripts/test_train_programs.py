@@ -90,7 +90,7 @@ class TestMistakes:
             (["model.num_particles=0"], "num_particles must be at least 1, got 0"),
             (["model.optimizer=best"], "there is no optimizer 'best'; choose one of adam, adagrad"),
             (["model.schedule=up"], "there is no schedule 'up'; choose one of constant, cosine"),
-            (["estimator=learned"], "a learned baseline needs its network"),
+            (["estimator=learned"], "those of beta_bernoulli have none; choose another estimator"),
             (["model.steps_per_epoch=0"], "steps_per_epoch must be at least 1"),
             (["env=CartPole-v1"], "this model has no use for env: leave env=... away"),
         ],
