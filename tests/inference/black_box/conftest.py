@@ -1,9 +1,10 @@
 """Programs of a few bits, and what their ELBO is exactly."""
 
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jaxtyping
 import pyro
@@ -272,6 +273,37 @@ def one_by_one() -> Program:
     return Program(model, guide, 4)
 
 
+class ByPython(dist.TorchDistribution):
+    """A Bernoulli distribution whose log-probability is computed without torch."""
+
+    arg_constraints: ClassVar = {}
+    support = dist.constraints.boolean
+
+    def __init__(self, logits):
+        self.logits = logits
+        super().__init__(logits.shape)
+
+    def log_prob(self, value):
+        signs = (2 * value - 1).tolist()
+        logits = self.logits.tolist()
+        return torch.tensor([-math.log1p(math.exp(-s * x)) for s, x in zip(signs, logits, strict=True)])
+
+
+def python() -> Program:
+    """A likelihood that takes all elements of a plate at once to where torch sees nothing."""
+
+    def model(theta):
+        with pyro.plate("data", 2):
+            z = bit("z", theta[0])
+            pyro.sample("x", ByPython(2 * z + z.flip(-1) - 1), obs=DATA[:2])
+
+    def guide(theta):
+        with pyro.plate("data", 2):
+            bit("z", theta[1:] * DATA[:2] + 0.4)
+
+    return Program(model, guide, 3)
+
+
 def beside_a_path() -> Program:
     """A value with a pathwise gradient, before and behind one without."""
 
@@ -325,7 +357,7 @@ def informed(net) -> Program:
 STATIC = (chain, plates, way_out, hidden, scales, subsample, beside_a_path, categories)
 LARGE = (way_out_and_in, two_plates, masks)
 """Also static, with too many outcomes for two particles."""
-STEERED = (branch, loop, one_by_one)
+STEERED = (branch, loop, one_by_one, python)
 
 
 def arrangements_of(plate: _Subsample) -> list[tuple[int, ...]]:

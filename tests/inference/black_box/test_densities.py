@@ -5,6 +5,7 @@ import pytest
 import torch
 from pyro.distributions.testing.fakes import NonreparameterizedNormal
 from scipy import stats
+from torch.distributions.transforms import AffineTransform
 
 from zoo.inference.black_box.densities import draw_value, guide_density, log_density
 
@@ -55,6 +56,16 @@ def test_without_a_path_all_is_score():
     density = guide_density(NonreparameterizedNormal(LOGITS, 1.0), LOGITS + 1)
     assert density.entropy is None
     assert torch.equal(density.score, density.log_prob)
+
+
+def test_a_transform_that_remembers_what_it_drew_has_a_score_all_the_same():
+    loc, scale = torch.tensor(0.3, requires_grad=True), torch.tensor(2.0, requires_grad=True)
+    transform = AffineTransform(loc, scale, cache_size=1)
+    flow = dist.TransformedDistribution(NonreparameterizedNormal(0.0, 1.0), [transform])
+    value = flow.sample()
+    score = torch.autograd.grad(guide_density(flow, value).score, [loc, scale])
+    expected = torch.autograd.grad(dist.Normal(loc, scale).log_prob(value), [loc, scale])
+    torch.testing.assert_close(score, expected)
 
 
 def test_a_mask_of_the_distribution_hides_the_cost_but_not_the_score():

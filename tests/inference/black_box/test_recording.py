@@ -5,6 +5,9 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
+from pyro.distributions.testing.fakes import NonreparameterizedNormal
+from pyro.distributions.transforms import Planar
+from torch.distributions.transforms import AffineTransform
 
 from zoo.inference.black_box import BlackBoxELBO
 from zoo.inference.black_box.influence import Plate
@@ -35,7 +38,7 @@ class TestARun:
         run = recorded(model, guide, X)
         assert list(run.guide) == ["top", "z"]
         assert list(run.model) == ["top", "z", "x"]
-        assert all(run.model[name].value is run.guide[name].value for name in run.guide)
+        assert all(torch.equal(run.model[name].value, run.guide[name].value) for name in run.guide)
 
     def test_has_pyros_own_log_probabilities_scaled_but_for_the_score(self, recorded):
         run = recorded(model, guide, X)
@@ -65,6 +68,38 @@ class TestARun:
         assert run.guide["top"].value.shape == (4, 1)
         assert run.model["x"].density.log_prob.shape == (4, 3)
         assert nesting(run) == 2
+
+    def test_nests_as_deep_as_its_batches_declared_or_not(self, recorded):
+        def undeclared():
+            with pyro.plate("data", 3):
+                pyro.sample("z", dist.Bernoulli(torch.full((2, 3), 0.5)))
+
+        assert nesting(recorded(undeclared, undeclared)) == 2
+
+    def test_of_the_model_finds_nothing_that_a_shared_transform_remembers(self, recorded):
+        loc = torch.tensor(0.3, requires_grad=True)
+        shared = AffineTransform(loc, 2.0, cache_size=1)
+
+        def flow():
+            pyro.sample("z", dist.TransformedDistribution(NonreparameterizedNormal(0.0, 1.0), [shared]))
+
+        site = recorded(flow, flow).model["z"]
+        (gradient,) = torch.autograd.grad(site.density.log_prob, loc)
+        torch.testing.assert_close(gradient, (site.value - loc) / 4)
+
+    def test_tells_of_a_transform_that_cannot_be_turned_round(self, recorded):
+        def flow():
+            base = NonreparameterizedNormal(torch.zeros(2), 1.0).to_event(1)
+            pyro.sample("z", dist.TransformedDistribution(base, [Planar(2)]))
+
+        with pytest.raises(ValueError, match=r"site 'z' \(TransformedDistribution\) has no log-probability"):
+            recorded(flow, flow)
+
+    def test_sees_what_a_density_looks_at(self, recorded, programs):
+        model, guide, *_ = programs["python"]()
+        run = recorded(model, guide, torch.zeros(3))
+        assert run.model["x"].steered_by == {"z"}
+        assert run.reaches()[1][1]["z"] == frozenset()
 
     def test_sees_a_branch_from_there_on(self, recorded):
         def branching():

@@ -44,11 +44,12 @@ def log_density(distribution: Distribution, value: Tensor, drawn: bool = False) 
     Args:
         distribution: of any kind.
         value: is validated as torch does it.
-        drawn: by the distribution itself, so that bits need no validation.
+        drawn: by the distribution itself, without a gradient, so that bits need no validation.
     """
     bits = logits_of_bits(distribution)
     if bits is None or value.requires_grad:
-        return distribution.log_prob(value)
+        # A copy, as a transform may remember what it made this value of, without a gradient.
+        return distribution.log_prob(value.clone() if drawn else value)
     logits, base = bits
     if base._validate_args and not drawn:
         base._validate_sample(value)

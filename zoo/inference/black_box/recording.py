@@ -121,9 +121,10 @@ def record_at_once(
 
 
 def nesting(run: Run) -> int:
-    """Tell how many dimensions the plates of a run take."""
-    plates = {plate for sites in (run.guide, run.model) for site in sites.values() for plate in site.plates}
-    return max((-plate.dim for plate in plates), default=0)
+    """Tell how many dimensions the plates of a run take, and batches that no plate declares."""
+    sites = [*run.guide.values(), *run.model.values()]
+    plates = [-plate.dim for site in sites for plate in site.plates]
+    return max(plates + [site.density.log_prob.ndim for site in sites], default=0)
 
 
 class Recorder(Messenger):
@@ -149,7 +150,7 @@ class Recorder(Messenger):
         if isinstance(distribution, _Subsample):
             message["value"] = self._subsample(name, distribution)
         elif self.given is not None and name in self.given:
-            message["value"] = self.given[name].value
+            message["value"] = unremembered(self.given[name])
         else:
             message["value"] = self._draw(name, distribution)
         message["done"] = True
@@ -193,16 +194,16 @@ class Recorder(Messenger):
 
     def _site(self, name: str, distribution: Distribution, message: dict[str, Any]) -> Site:
         value, scale, mask, observed = (message[key] for key in ("value", "scale", "mask", "is_observed"))
-        steered_by = self.provenance.escaped
         with self._followed_as_one(distribution) as names:
             try:
                 if self.given is None:
                     density = guide_density(distribution, value)
                 else:
                     density = Density(log_density(distribution, value))
-            except ValueError as error:
+            except (ValueError, KeyError, NotImplementedError) as error:
                 wrong = what_is_wrong(name, distribution, value, observed)
                 raise ValueError(wrong or f"{site_of(name, distribution)} has no log-probability: {error}") from error
+        steered_by = self.provenance.escaped  # also by what the density itself looked at
         parents = names | self.provenance.of([density.log_prob, value, scale, mask]) | steered_by
         with self.provenance.paused():
             density = weighed(density, scale, mask)
@@ -212,6 +213,15 @@ class Recorder(Messenger):
         plates = frozenset(Plate(f.name, f.dim, int(f.size)) for f in message["cond_indep_stack"] if f.vectorized)
         infer = message["infer"]
         return Site(name, distribution, value, density, plates, parents, steered_by, observed, scale, infer)
+
+
+def unremembered(site: Site) -> Tensor:
+    """Value of a site, for the model.
+
+    A transform that the guide's distribution shares with the model's may remember what it made this value of, and would
+    find no gradient for what was drawn without one.
+    """
+    return site.value if site.density.score is None else site.value.clone()
 
 
 def weighed(density: Density, scale: float | Tensor, mask: bool | Tensor | None) -> Density:
