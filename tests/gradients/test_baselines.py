@@ -163,6 +163,10 @@ class TestConstant:
         baseline.load_state_dict(Constant(3.5).state_dict())
         assert baseline(SIGNAL).value.tolist() == [3.5, 3.5, 3.5]
 
+    def test_must_be_finite(self):
+        with pytest.raises(ValueError, match="must be finite, got nan"):
+            Constant(torch.nan)
+
 
 class TestMovingAverage:
     def test_is_zero_before_the_first_batch_and_then_free_of_that_zero(self):

@@ -1,3 +1,4 @@
+import math
 from typing import NamedTuple
 
 import torch
@@ -74,6 +75,9 @@ class Constant(Baseline):
     Args:
         value: the baseline, in the signal's units.
 
+    Raises:
+        ValueError: it is not finite.
+
     Example:
         >>> Constant(0.5)(torch.tensor([0.0, 1.0])).value
         tensor([0.5000, 0.5000])
@@ -83,6 +87,8 @@ class Constant(Baseline):
 
     def __init__(self, value: float):
         super().__init__()
+        if not math.isfinite(value):
+            raise ValueError(f"a constant baseline must be finite, got {value}")
         self.register_buffer("value", torch.tensor(float(value)))
 
     def predict(self, signal: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:

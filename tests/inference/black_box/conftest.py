@@ -273,6 +273,37 @@ def one_by_one() -> Program:
     return Program(model, guide, 4)
 
 
+def undeclared() -> Program:
+    """As many bits as there are particles, and as many data, that no plate declares."""
+
+    def model(theta):
+        z = bit("z", theta[:2])
+        bit("x", theta[0] * z - 0.4, obs=DATA[:2])
+        common = bit("common", theta[1])
+        bit("y", common - 0.3, obs=DATA[1:])
+
+    def guide(theta):
+        bit("z", theta[2:4])
+        bit("common", theta[2] * 0.3)
+
+    return Program(model, guide, 4)
+
+
+def undeclared_beside() -> Program:
+    """A batch that no plate declares, to the left of a plate."""
+
+    def model(theta):
+        with pyro.plate("data", 2):
+            z = bit("z", theta[0] + torch.zeros(2, 1))
+            bit("x", theta[1] * z.sum(-2, keepdim=True) - 0.4, obs=DATA[:2])
+
+    def guide(theta):
+        with pyro.plate("data", 2):
+            bit("z", theta[2:].reshape(2, 2))
+
+    return Program(model, guide, 6)
+
+
 class ByPython(dist.TorchDistribution):
     """A Bernoulli distribution whose log-probability is computed without torch."""
 
@@ -354,8 +385,8 @@ def informed(net) -> Program:
     return Program(model, guide, 3)
 
 
-STATIC = (chain, plates, way_out, hidden, scales, subsample, beside_a_path, categories)
-LARGE = (way_out_and_in, two_plates, masks)
+STATIC = (chain, plates, way_out, hidden, scales, subsample, beside_a_path, categories, undeclared)
+LARGE = (way_out_and_in, two_plates, masks, undeclared_beside)
 """Also static, with too many outcomes for two particles."""
 STEERED = (branch, loop, one_by_one, python)
 

@@ -47,6 +47,12 @@ def test_the_decay_that_a_site_names_is_kept():
 @pytest.mark.parametrize(
     ("given", "options", "sentence"),
     [
+        (LeaveOneOut(1), {}, r"the first dimension of the signals: take LeaveOneOut\(dim=0\), got dim=1"),
+        (OptimalScaling(dim=-1), {}, r"take OptimalScaling\(dim=0\)"),
+        (Sum(MovingAverage(), OptimalScaling()), {}, "cannot be added to other baselines"),
+        (float("nan"), {}, "there is no baseline 'nan'"),
+        (None, {"baseline_beta": 0.5}, "'baseline_beta', which does nothing without 'use_decaying_avg_baseline'"),
+        (None, {"nn_baseline_input": 1.0}, "'nn_baseline_input', which does nothing without 'nn_baseline'"),
         (None, {"baseline_value": 1.0}, "has no option 'baseline_value'; there are use_decaying_avg_baseline"),
         ("learned", {"nn_baseline": 3}, "a learned baseline needs its network"),
         ("best", {}, "there is no baseline 'best'"),

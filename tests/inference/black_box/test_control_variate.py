@@ -7,7 +7,7 @@ import torch
 
 from zoo.gradients import Reinforce
 from zoo.gradients.optimal_scaling import OptimalScaling, optimal_scaling
-from zoo.inference.black_box.control_variate import like_parameters, optimal_output
+from zoo.inference.black_box.control_variate import by_factor, like_parameters, optimal_output
 from zoo.inference.black_box.parameters import parameters_of_all
 from zoo.inference.black_box.signals import Score, scores
 
@@ -45,6 +45,23 @@ class TestTheEstimate:
         gradient = parameters_of_all(score.sites).score.squeeze(-1)
         a = optimal_scaling(gradient[2:], signal[2:])
         torch.testing.assert_close(found, -((signal[:2] - a) * gradient[:2]).sum(0))
+
+
+@pytest.mark.parametrize(
+    ("batch", "plates", "expected"),
+    [((), (), [[0], [1]]), ((2,), (2,), [[[0], [1]], [[2], [3]]]), ((2,), (), [[0, 1], [2, 3]])],
+    ids=["one element", "a plate", "a batch"],
+)
+def test_a_factor_has_the_parameters_of_a_batch_that_no_plate_declares(batch, plates, expected):
+    size = torch.Size((2, *batch, 1))
+    found = by_factor(torch.arange(size.numel()).reshape(size), torch.Size((2, *plates)))
+    assert found.tolist() == expected
+
+
+def test_so_it_has_beside_a_plate_on_either_side():
+    gradient = torch.arange(12).reshape(1, 2, 3, 2)
+    assert by_factor(gradient, torch.Size((1, 3))).tolist() == [[[0, 1, 6, 7], [2, 3, 8, 9], [4, 5, 10, 11]]]
+    assert by_factor(gradient, torch.Size((1, 2, 1))).tolist() == [[[[0, 1, 2, 3, 4, 5]], [[6, 7, 8, 9, 10, 11]]]]
 
 
 def test_what_stands_for_a_plate_is_repeated_for_each_parameter():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.gradients import Learned, LeaveOneOut, MovingAverage, RunningScale, Sum
+from zoo.gradients import Constant, Learned, LeaveOneOut, MovingAverage, RunningScale, Sum
 from zoo.gradients.optimal_scaling import OptimalScaling
 from zoo.inference.black_box import BlackBoxELBO
 from zoo.inference.black_box.estimators import Estimators, key_of
@@ -107,6 +107,19 @@ class TestANetworksInput:
 
 
 class TestBadInput:
+    @pytest.mark.parametrize(
+        "wrap", [lambda part: part, lambda part: Sum(Constant(1.0), part)], ids=["alone", "in sums"]
+    )
+    def test_one_baseline_for_two_sites(self, wrap):
+        shared = MovingAverage()
+        with pytest.raises(ValueError, match="sites 'z' and 'y' were given the same MovingAverage baseline"):
+            BlackBoxELBO(baseline={"z": wrap(shared), "y": wrap(shared)})
+
+    def test_a_network_that_does_not_take_its_input(self):
+        guide = guide_of(nn_baseline=nn.Linear(2, 1), nn_baseline_input=torch.ones(4, 3))
+        with pytest.raises(ValueError, match="the baseline of site 'z': .*shapes cannot be multiplied"):
+            BlackBoxELBO().loss_and_grads(bits, guide, X)
+
     def test_a_baseline_for_a_site_that_there_is_not(self):
         elbo = BlackBoxELBO(baseline={"y": "none"})
         with pytest.raises(ValueError, match=r"there is a baseline for 'y', but no site .* those that do are 'z'"):

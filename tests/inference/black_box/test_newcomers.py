@@ -76,3 +76,32 @@ def test_a_path_that_steers_is_warned_of():
 
     with pytest.warns(UserWarning, match="'w'.*steer the program"):
         BlackBoxELBO().loss_and_grads(model, guide)
+
+
+def test_a_gradient_straight_through_is_warned_of(recwarn):
+    def program(kind):
+        with pyro.plate("data", 3):
+            pyro.sample("z", kind(torch.ones(3, 2)))
+
+    with pytest.warns(UserWarning, match=r"'z' \(OneHotCategoricalStraightThrough\).*biased.*has_rsample_\(False\)"):
+        BlackBoxELBO().loss_and_grads(program, program, dist.OneHotCategoricalStraightThrough)
+    BlackBoxELBO().loss_and_grads(program, program, dist.OneHotCategorical)
+    BlackBoxELBO().loss_and_grads(
+        program, program, lambda p: dist.OneHotCategoricalStraightThrough(p).has_rsample_(False)
+    )
+    assert not recwarn.list
+
+
+def test_a_site_that_has_become_another_one_is_looked_at_again():
+    def program(size):
+        def run(*_):
+            with pyro.plate("data", 2):
+                pyro.sample("z", dist.Normal(torch.zeros(2, size), 1.0).to_event(1))
+
+        return run
+
+    elbo = BlackBoxELBO()
+    elbo.loss_and_grads(program(3), program(3))
+    elbo.loss_and_grads(program(4), program(4))
+    with pytest.raises(ValueError, match=r"an event of shape \(1,\) in the guide and of \(4,\) in the model"):
+        elbo.loss_and_grads(program(4), program(1))

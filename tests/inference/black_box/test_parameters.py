@@ -149,3 +149,10 @@ def test_a_particle_that_did_not_draw_a_site_has_zeros(recorded):
     assert (value[1] == 0).all()
     assert (score[1] == 0).all()
     assert torch.equal(value[2, :, 0], torch.tensor([0.3, -0.5]))
+
+
+def test_particles_with_other_parameters_are_refused(recorded):
+    few = site(recorded, NonreparameterizedNormal(leaf(0.5), 1.0))
+    more = site(recorded, NonreparameterizedNormal(leaf(0.5), leaf(1.0)))
+    with pytest.raises(ValueError, match=r"site 'z' .* has other parameters in other particles"):
+        parameters_of_all([few, more])

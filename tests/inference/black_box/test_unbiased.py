@@ -53,6 +53,8 @@ class TestTheExpectedGradient:
             *((name, "optimal") for name in ("way_out", "categories", "hidden", "scales", "plates")),
             ("beside_a_path", OptimalScaling(estimate=2)),
             ("beside_a_path", OptimalScaling("factor")),
+            ("undeclared", OptimalScaling("factor")),
+            ("undeclared_beside", OptimalScaling("factor")),
         ],
     )
     def test_is_that_of_the_elbo_with_a_scaling_at_once(self, name, baseline, programs, bias):

@@ -7,8 +7,8 @@ import torch
 from pyro import poutine
 from pyro.infer.autoguide import AutoNormal
 
+from zoo.inference.black_box import apart
 from zoo.inference.reports import draw
-from zoo.inference.reports import draws as module
 
 X = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
 
@@ -103,7 +103,7 @@ class TestTheDraws:
         torch.testing.assert_close(found.log_weights, expected.expand(30))
 
     def test_would_be_wrong_there_without_the_check(self, monkeypatch):
-        monkeypatch.setattr(module, "TOLERANCE", math.inf)
+        monkeypatch.setattr(apart, "TOLERANCE", math.inf)
         assert draw(mixing, one_normal, draws=30).log_weights.std() > 0.1
 
     def test_leave_no_gradient_and_no_trace(self):

@@ -43,8 +43,10 @@ def gradient(kind, z, vectorize, monkeypatch):
         if name not in ("a", "b"):  # the indices of a plate
             return distribution()
         if vectorize:
-            found = z[:, 0] if name == "a" else z[:, 1:]
-            return found.reshape(distribution.shape()).clone()  # values that share memory would pass for one
+            found, shape = z[:, 0] if name == "a" else z[:, 1:], distribution.shape()
+            if shape.numel() != found.numel():  # a trial of other particles
+                return distribution()
+            return found.reshape(shape).clone()  # values that share memory would pass for one
         return (given[0][0] if name == "a" else given.pop(0)[1:]).clone()
 
     elbo = kind(len(z), vectorize, "none", max_plate_nesting=1)

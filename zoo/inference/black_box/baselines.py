@@ -40,7 +40,7 @@ def make_baseline(given: BaselineLike | None, particles: int, options: Mapping[s
         baseline = OptimalScaling()
     else:
         baseline = named(given, options)
-    check_particles(baseline, particles)
+    check_fits(baseline, particles)
     return baseline
 
 
@@ -64,6 +64,9 @@ def network(options: Mapping[str, Any]) -> nn.Module:
 
 def from_options(options: Mapping[str, Any]) -> Baseline | None:
     """Make the baseline that a site asks for; None if it asks for none."""
+    for option, of in (("baseline_beta", "use_decaying_avg_baseline"), ("nn_baseline_input", "nn_baseline")):
+        if option in options and not options.get(of):
+            raise ValueError(f"infer['baseline'] has {option!r}, which does nothing without {of!r}")
     parts: list[Baseline] = []
     if options.get("use_decaying_avg_baseline"):
         parts.append(MovingAverage(options.get("baseline_beta", 0.9)))
@@ -72,14 +75,22 @@ def from_options(options: Mapping[str, Any]) -> Baseline | None:
     return parts[0] if len(parts) == 1 else Sum(*parts) if parts else None
 
 
-def check_particles(baseline: Baseline, particles: int) -> None:
-    """Raise an error if there are fewer particles than a baseline needs."""
+def check_fits(baseline: Baseline, particles: int) -> None:
+    """Raise an error if a baseline compares something else than particles, or needs more of them."""
     for part in baseline.modules():
-        leaves_out = isinstance(part, LeaveOneOut) or (isinstance(part, OptimalScaling) and not part.separate_samples)
-        if leaves_out and particles < 2:
+        kind = type(part).__name__
+        if not isinstance(part, LeaveOneOut | OptimalScaling):
+            continue
+        if part.dim != 0:
             raise ValueError(
-                f"a {type(part).__name__} baseline compares particles, and needs at least 2: set num_particles=2 or "
-                f"more, got {particles}; or take 'moving_average'"
+                f"particles are the first dimension of the signals: take {kind}(dim=0), got dim={part.dim}"
+            )
+        if isinstance(part, OptimalScaling) and part is not baseline:
+            raise ValueError(f"{kind} is one number for each parameter, and cannot be added to other baselines")
+        if particles < 2 and not (isinstance(part, OptimalScaling) and part.separate_samples):
+            raise ValueError(
+                f"a {kind} baseline compares particles, and needs at least 2: set num_particles=2 or more, got "
+                f"{particles}; or take 'moving_average'"
             )
 
 

@@ -1,3 +1,4 @@
+import torch
 from torch import Tensor
 
 from zoo.gradients import Reinforce, ReinforceOutput
@@ -23,6 +24,8 @@ def optimal_output(reinforce: Reinforce, baseline: OptimalScaling, score: Score,
     if baseline.scaling == "parameter":
         log_prob, signal = value * gradient, like_parameters(signal, value)
         mask = None if mask is None else like_parameters(mask, value)
+    else:
+        gradient = by_factor(gradient, signal.shape)
     if baseline.separate_samples:
         separate = slice(particles, particles + baseline.separate_samples)
         context = optimal_scaling(gradient[separate], signal[separate]).expand(particles, *signal.shape[1:])
@@ -38,3 +41,11 @@ def like_parameters(x: Tensor, value: Tensor) -> Tensor:
     particles, *plates = x.shape
     batch = (1,) * (value.ndim - 2 - len(plates))
     return x.reshape(particles, *batch, *plates, 1).expand_as(value)
+
+
+def by_factor(gradient: Tensor, shape: torch.Size) -> Tensor:
+    """Arrange parameters behind the particles and plates, ``shape``; those of a batch that no plate declares too."""
+    plates, batch = shape[1:], gradient.shape[1:-1]
+    leading = len(batch) - len(plates)
+    together = [1 + i for i in range(len(batch)) if i < leading or plates[i - leading] == 1]
+    return gradient.movedim(together, list(range(-1 - len(together), -1))).reshape(*shape, -1)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from zoo.gradients import Reinforce, RunningScale
 from zoo.gradients.estimators import LeaveOneOutBound
+from zoo.inference.black_box.apart import Both, check_apart
 from zoo.inference.black_box.baselines import BaselineLike
 from zoo.inference.black_box.checks import check_finite, check_match
 from zoo.inference.black_box.estimators import Estimators
@@ -127,16 +128,29 @@ class BlackBoxELBO(ELBO, nn.Module):
         """Run guide and model for each particle, or once for all; see that they fit each other."""
         drawn: Subsamples = {}
         if self._at_once(particles):
-            if self.max_plate_nesting == math.inf:
-                with torch.no_grad():
-                    self.max_plate_nesting = nesting(record(model, guide, args, kwargs, {}))
-            runs = [record_at_once(particles, int(self.max_plate_nesting) + 1, model, guide, args, kwargs, drawn)]
+            runs = [self._run_at_once(particles, (model, guide, args, kwargs), drawn)]
         else:
             runs = [record(model, guide, args, kwargs, drawn) for _ in range(particles)]
-        for run in runs:
-            check_match(run)
-            self.newcomers.greet(run)
+            for run in runs:
+                check_match(run)
+                self.newcomers.greet(run)
         return runs
+
+    def _run_at_once(self, particles: int, both: Both, drawn: Subsamples) -> Run:
+        """Run guide and model once for all particles; see that it keeps them apart wherever there is something new."""
+        if self.max_plate_nesting == math.inf:
+            with torch.no_grad():
+                self.max_plate_nesting = nesting(record(*both, drawn))
+        room = int(self.max_plate_nesting)
+        try:
+            run = record_at_once(particles, room + 1, *both, drawn)
+        except (RuntimeError, IndexError, ValueError):
+            check_apart(room, both, drawn)  # which knows more of the reason
+            raise
+        check_match(run)
+        if self.newcomers.greet(run):
+            check_apart(room, both, drawn)
+        return run
 
     def _at_once(self, particles: int) -> bool:
         return self.vectorize_particles and particles > 1

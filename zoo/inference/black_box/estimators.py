@@ -4,6 +4,7 @@ from copy import deepcopy
 from typing import Any, cast
 from urllib.parse import quote, unquote
 
+import torch
 from pyro.poutine.runtime import effectful
 from torch import Tensor, nn
 
@@ -27,7 +28,7 @@ class Estimators(nn.Module):
         particles: how many there are.
 
     Raises:
-        ValueError: there is no such baseline, or there are fewer particles than it needs.
+        ValueError: there is no such baseline, two sites were given the same, or there are fewer particles than it needs.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Estimators(nn.Module):
         placeholder = {"nn_baseline": nn.Identity()}
         for given in self.given.values():
             make_baseline(given, particles, placeholder)
+        check_separate(self.given)
 
     @property
     def separate_samples(self) -> int:
@@ -50,12 +52,13 @@ class Estimators(nn.Module):
         baselines = [*self.given.values(), *self.modules()]
         return max((one.separate_samples for one in baselines if isinstance(one, OptimalScaling)), default=0)
 
-    def of(self, name: str, options: Mapping[str, Any] | None = None) -> Reinforce:
+    def of(self, name: str, options: Mapping[str, Any] | None = None, device: torch.device | None = None) -> Reinforce:
         """Give the estimator of a site.
 
         Args:
             name: of the site.
             options: what the site says of its baseline.
+            device: where it is made.
 
         Raises:
             ValueError: that makes no sense.
@@ -69,7 +72,7 @@ class Estimators(nn.Module):
             copied = isinstance(given, Baseline) and not self.by_site
             scale = deepcopy(self.templates[0])
             self.sites[key] = Reinforce(deepcopy(baseline) if copied else baseline, scale, maximize=True)
-            self.sites[key].train(self.training)
+            self.sites[key].to(device).train(self.training)
         return cast(Reinforce, self.sites[key])
 
     def check_names(self, known: Iterable[str]) -> None:
@@ -100,16 +103,29 @@ class Estimators(nn.Module):
             ValueError: what the site says of its baseline makes no sense.
         """
         site = score.site
-        reinforce = self.of(site.name, site.infer.get("baseline"))
+        reinforce = self.of(site.name, site.infer.get("baseline"), score.signal.device)
         if isinstance(reinforce.baseline, OptimalScaling):
             return optimal_output(reinforce, reinforce.baseline, score, particles)
         score = first(particles, score)
         context = context_of(score, site.name) if is_learned(reinforce.baseline) else None
         try:
             output: ReinforceOutput = reinforce(score.log_prob, score.signal, context, score.present)
-        except ValueError as error:
+        except (ValueError, RuntimeError) as error:  # the latter from a network
             raise ValueError(f"the baseline of site {site.name!r}: {error}") from None
         return output
+
+
+def check_separate(given: Mapping[str, object]) -> None:
+    """Raise an error if a baseline is to serve two sites: for the second it would know what the first has drawn."""
+    owners: dict[nn.Module, str] = {}
+    for name, baseline in given.items():
+        for part in baseline.modules() if isinstance(baseline, Baseline) else ():
+            if isinstance(part, Baseline) and part in owners:
+                raise ValueError(
+                    f"sites {owners[part]!r} and {name!r} were given the same {type(part).__name__} baseline; make a "
+                    "separate one for each"
+                )
+            owners[part] = name
 
 
 def announce(name: str, parameter: nn.Parameter) -> None:

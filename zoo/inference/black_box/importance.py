@@ -31,7 +31,7 @@ def importance_objective(runs: Sequence[Run], reinforce: nn.Module, at_once: boo
     """
     plates, scale = common_plates(runs), common_scale(runs)
     log_weights = arranged([log_weights_of(run, plates) / scale for run in runs], at_once)
-    log_scores = arranged([log_scores_of(run, plates) for run in runs], at_once).expand(log_weights.shape)
+    log_scores = arranged([log_scores_of(run, plates) for run in runs], at_once)
     bound = multi_sample_bound(log_weights, dim=0)
     output = reinforce(log_scores, bound.expand(log_weights.shape), context=log_weights)
     loss = -(scale * bound).sum() + scale * output.loss.sum() + output.baseline_loss
@@ -57,13 +57,20 @@ def log_weights_of(run: Run, plates: Plates) -> Tensor:
 
 
 def log_scores_of(run: Run, plates: Plates) -> Tensor:
-    """Log-probability whose gradient is the score of all sites that have one."""
+    """Log-probability whose gradient is the score of all sites that have one, ``(*plates)``."""
     scores = [sum_outside(site.density.score, plates) for site in run.guide.values() if site.density.score is not None]
-    return torch.stack(torch.broadcast_tensors(torch.zeros(()), *scores)).sum(0)
+    none = torch.zeros_like(log_weights_of(run, plates))
+    return torch.stack(torch.broadcast_tensors(none, *scores)).sum(0)
 
 
 def common_plates(runs: Sequence[Run]) -> Plates:
-    """Plates in which all sites of all runs stand; none where values steer the program, for all elements at once."""
+    """Plates in which all sites of all runs stand; none where values steer the program, for all elements at once.
+
+    Raises:
+        ValueError: there are no sites.
+    """
+    if not any(run.guide or run.model for run in runs):
+        raise ValueError("neither the model nor the guide samples anything, so that there is no bound")
     if any(run.steered_by for run in runs):
         return NO_PLATES
     return frozenset.intersection(*(site.plates for _, site in sites_of(runs)))

@@ -1,42 +1,73 @@
 import logging
 import math
 import warnings
+from collections.abc import Sequence
+
+import torch
+from torch.distributions import Distribution
 
 from zoo.gradients.graphs.provenance import listed
 from zoo.inference.black_box.checks import check_shapes, check_support
 from zoo.inference.black_box.recording import PARTICLES, Run, Site
-from zoo.inference.black_box.sentences import site_of
+from zoo.inference.black_box.sentences import innermost, site_of
+
+Look = tuple[str, str, type[Distribution], torch.Size, torch.Size]
 
 logger = logging.getLogger(__name__)
 
 
 class Newcomers:
-    """Looks at each site of a guide when it is first seen, and says how its gradient is estimated."""
+    """Looks at each site when it is first seen, or has become another one, and says how its gradient is estimated."""
 
     def __init__(self) -> None:
-        self.known: set[str] = set()
+        self.looks: set[Look] = set()
+        self.named: set[str] = set()
         self.jumping: set[str] = set()
 
-    def greet(self, run: Run) -> None:
-        """Check what is new in a run, and tell of it.
+    def greet(self, run: Run) -> bool:
+        """Check what is new in a run, and tell of it; tell whether anything was.
 
         Raises:
             ValueError: guide and model do not agree on what a latent variable is, or it has no right gradient.
         """
-        new = [site for site in run.guide.values() if site.name not in self.known and not site.observed]
-        for site in new:
-            check_support(site)
-            if site.name in run.model:
-                check_shapes(site, run.model[site.name])
-            if site.density.score is not None and not {p for p in site.plates if p.name != PARTICLES}:
+        met = {name: looks_of(run, name) for name in (run.guide | run.model)}
+        new = {name for name, looks in met.items() if not looks <= self.looks}
+        latent = [site for site in run.guide.values() if not site.observed]
+        for site in latent:
+            if site.name in new:
+                check_support(site)
+                if site.name in run.model:
+                    check_shapes(site, run.model[site.name])
+        self._introduce([site for site in latent if site.name not in self.named], run)
+        self.looks |= {look for looks in met.values() for look in looks}
+        self._warn_of_jumps(run)
+        return bool(new)
+
+    def _introduce(self, sites: Sequence[Site], run: Run) -> None:
+        """Say how gradients are estimated that were not seen before, and what that costs."""
+        for site in sites:
+            if site.density.score is None:
+                warn_of_straight_through(site)
+            elif not {p for p in site.plates if p.name != PARTICLES}:
                 warn_of_noise(site, log_probabilities(run, site.name))
-        if new:
-            self.known |= {site.name for site in new}
-            logger.info("gradient of the ELBO: %s", "; ".join(how(site) for site in new))
+        if sites:
+            self.named |= {site.name for site in sites}
+            logger.info("gradient of the ELBO: %s", "; ".join(how(site) for site in sites))
+
+    def _warn_of_jumps(self, run: Run) -> None:
         jumps = {name for name in run.steered_by if run.guide[name].density.score is None} - self.jumping
         if jumps:
             self.jumping |= jumps
             warn_of_jumps(jumps)
+
+
+def looks_of(run: Run, name: str) -> set[Look]:
+    """What a site looks like in guide and model: if that is as before, so is what can be wrong with it."""
+    return {
+        (where, name, type(site.distribution), site.distribution.batch_shape, site.value.shape)
+        for where, sites in (("guide", run.guide), ("model", run.model))
+        if (site := sites.get(name)) is not None
+    }
 
 
 def how(site: Site) -> str:
@@ -65,6 +96,16 @@ def warn_of_noise(site: Site, terms: int) -> None:
         "independent",
         stacklevel=2,
     )
+
+
+def warn_of_straight_through(site: Site) -> None:
+    """Warn of a distribution whose values jump, and that claims a pathwise gradient all the same."""
+    if "StraightThrough" in type(innermost(site.distribution)).__name__:
+        warnings.warn(
+            f"{site_of(site.name, site.distribution)} passes gradients straight through a step, and its gradient is "
+            "biased; take has_rsample_(False) for that of the score function, which is not",
+            stacklevel=2,
+        )
 
 
 def warn_of_jumps(names: set[str]) -> None:

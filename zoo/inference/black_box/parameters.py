@@ -21,10 +21,21 @@ class Parameters(NamedTuple):
 
 
 def parameters_of_all(sites: Sequence[Site | None]) -> Parameters:
-    """Arrange a site's parameters in all particles, ``(particles, *batch, parameters)``; 0 where it was not drawn."""
+    """Arrange a site's parameters in all particles, ``(particles, *batch, parameters)``; 0 where it was not drawn.
+
+    Raises:
+        ValueError: they cannot be found, or are not the same number in all particles.
+    """
     each = [None if site is None else parameters_of(site) for site in sites]
     if len(each) == 1 and each[0] is not None:  # one run holds all particles
         return each[0]
+    shapes = {one.value.shape for one in each if one is not None}
+    if len(shapes) > 1:
+        site = next(site for site in sites if site is not None)
+        raise ValueError(
+            f"{site_of(site.name, site.distribution)} has other parameters in other particles, so that an optimal "
+            "scaling cannot be found for them; use another baseline for it"
+        )
     blank = next(torch.zeros_like(one.value) for one in each if one is not None)
     return Parameters(
         torch.stack([blank if one is None else one.value for one in each]),

@@ -9,10 +9,14 @@ from zoo.gradients.graphs.distributions import supported
 
 def site_of(name: str, distribution: Distribution) -> str:
     """Name a site and the kind of its distribution."""
-    inner = distribution
-    while type(inner).__name__ in ("Independent", "MaskedDistribution", "ExpandedDistribution"):
-        inner = inner.base_dist  # type: ignore[attr-defined]
-    return f"site {name!r} ({type(inner).__name__})"
+    return f"site {name!r} ({type(innermost(distribution)).__name__})"
+
+
+def innermost(distribution: Distribution) -> Distribution:
+    """Find what was repeated, masked or declared one event."""
+    while type(distribution).__name__ in ("Independent", "MaskedDistribution", "ExpandedDistribution"):
+        distribution = distribution.base_dist  # type: ignore[attr-defined]
+    return distribution
 
 
 def what_is_wrong(name: str, distribution: Distribution, value: Tensor, observed: bool) -> str | None:
@@ -54,5 +58,6 @@ def steered_together(what: str) -> str:
     """Say that vectorised particles cannot go different ways."""
     return (
         f"{what} steer the program (if, item(), an index), and vectorised particles cannot go different ways; set "
-        "vectorize_particles=False, or write it with torch.where and poutine.mask"
+        "vectorize_particles=False, or write it with torch.where and poutine.mask (and has_rsample_(False) for a "
+        "distribution of the guide whose values choose: no pathwise gradient sees a step)"
     )

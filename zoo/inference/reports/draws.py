@@ -1,23 +1,20 @@
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float64
-from pyro import poutine
 from torch import Tensor
 from torch.distributions import Distribution
 
 from zoo.gradients.graphs.distributions import support_of
+from zoo.inference.black_box.apart import log_densities, mixed
 from zoo.inference.black_box.checks import check_match
-from zoo.inference.black_box.influence import NO_PLATES, Plates
-from zoo.inference.black_box.recording import PARTICLES, Run, Site, Subsamples, nesting, record, record_at_once
-from zoo.inference.black_box.signals import sum_outside
+from zoo.inference.black_box.recording import Run, Subsamples, nesting, record, record_at_once
 
 logger = logging.getLogger(__name__)
 
 Program = Callable[..., Any]
-TOLERANCE = 1e-4  # between log-densities of one draw, alone and among others, per nat
 
 
 class Draws(NamedTuple):
@@ -116,30 +113,22 @@ def drawn_at_once(
     Raises:
         ValueError: guide or model say something else of the first or last draw when it is alone.
     """
-    run = record_at_once(count, nesting(alone) + 1, model, guide, args, kwargs, {})
-    found = draws_of(run, alone, count, keep)
-    for k in {0, count - 1}:
-        values = {
-            name: site.value.reshape(count, *alone.guide[name].value.shape)[k] for name, site in run.guide.items()
-        }
-        again = draws_of(record(model, poutine.condition(guide, values), args, kwargs, {}), alone, 1, False)
-        for together, single in ((found.log_p[k], again.log_p[0]), (found.log_q[k], again.log_q[0])):
-            if not torch.isclose(together, single, TOLERANCE, TOLERANCE, equal_nan=True):
-                raise ValueError(
-                    f"a draw has log-density {together:.6g} among others and {single:.6g} alone; the program does not "
-                    "keep draws apart in their plate"
-                )
-    return found
+    both = model, guide, args, kwargs
+    run = record_at_once(count, nesting(alone) + 1, *both, {})
+    if (wrong := mixed(run, alone, count, both, {})) is not None:
+        raise ValueError(wrong)
+    return draws_of(run, alone, count, keep)
 
 
 def draws_of(run: Run, alone: Run, count: int, keep: bool) -> Draws:
     """Arrange what a run has of so many draws; values get the shapes that they have in a run of one draw."""
     latent = {name: site for name, site in run.model.items() if not site.observed}
     seen = {name: site for name, site in run.model.items() if site.observed}
+    log_p, log_q = log_densities(run, count)
     return Draws(
         sites={name: site.value.reshape(count, *alone.model[name].value.shape) for name, site in latent.items()},
-        log_p=log_density(run.model.values(), count),
-        log_q=log_density(run.guide.values(), count),
+        log_p=log_p,
+        log_q=log_q,
         observed={name: alone.model[name].value for name in seen},
         log_likelihood={
             name: site.density.log_prob.reshape(count, *alone.model[name].density.log_prob.shape)
@@ -155,20 +144,6 @@ def is_continuous(distribution: Distribution) -> bool:
     """Tell whether values have a density; a distribution that does not say has none."""
     support = support_of(distribution)
     return support is not None and not support.is_discrete
-
-
-def log_density(sites: Iterable[Site], count: int) -> Float64[Tensor, " draws"]:
-    """Sum of the log-probabilities of sites, of each draw, in double precision."""
-    total = torch.zeros(count, dtype=torch.float64)
-    for site in sites:
-        term = sum_outside(site.density.log_prob.double(), particles_of(site.plates))
-        total = total.to(term.device) + term.reshape(-1)
-    return total
-
-
-def particles_of(plates: Plates) -> Plates:
-    """Find the plate of the particles among others; none where there is only one particle."""
-    return frozenset(plate for plate in plates if plate.name == PARTICLES) or NO_PLATES
 
 
 def joined(parts: Sequence[Draws]) -> Draws:

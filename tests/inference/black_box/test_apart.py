@@ -1,0 +1,113 @@
+"""Particles that run at once are kept apart, or it is said that they are not."""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+from zoo.inference.black_box import BlackBoxELBO, apart
+from zoo.inference.black_box.apart import check_apart, unlike_any_size
+
+pytestmark = pytest.mark.filterwarnings("ignore:site .* stands outside every plate")
+
+
+def guide(*args):
+    with pyro.plate("data", 3):
+        pyro.sample("z", dist.Bernoulli(logits=pyro.param("logits", torch.zeros(3))))
+
+
+def model_of(likelihood):
+    def model(*args):
+        with pyro.plate("data", 3):
+            z = pyro.sample("z", dist.Bernoulli(0.5))
+        likelihood(z, *args)
+
+    return model
+
+
+def observe(name, mean, data):
+    pyro.sample(name, dist.Normal(mean, 1.0), obs=data)
+
+
+def summed(z):
+    observe("x", z.sum(), torch.tensor(1.0))
+
+
+def kept(z):
+    observe("x", z.sum(-1, keepdim=True), torch.ones(1))
+
+
+def counted_from_the_left(z):
+    observe("x", z[0], torch.tensor(1.0))
+
+
+@pytest.mark.parametrize("particles", [2, 8])
+@pytest.mark.parametrize("bound", ["elbo", "iwae"])
+def test_a_program_that_mixes_particles_is_refused(particles, bound):
+    elbo = BlackBoxELBO(particles, vectorize_particles=True, bound=bound)
+    with pytest.raises(ValueError, match=r"do not keep many apart: .* alone.*sum\(-1, keepdim=True\)"):
+        elbo.loss_and_grads(model_of(summed), guide)
+
+
+def test_would_be_taken_without_the_check(monkeypatch):
+    monkeypatch.setattr(apart, "TOLERANCE", torch.inf)
+    assert BlackBoxELBO(2, vectorize_particles=True).loss_and_grads(model_of(summed), guide) > 0
+
+
+def test_so_is_one_that_counts_dimensions_from_the_left():
+    with pytest.raises(ValueError, match="do not keep many apart"):
+        BlackBoxELBO(4, vectorize_particles=True).loss_and_grads(model_of(counted_from_the_left), guide)
+
+
+def test_one_that_keeps_them_apart_is_not():
+    assert BlackBoxELBO(4, vectorize_particles=True).loss_and_grads(model_of(kept), guide) > 0
+
+
+def test_a_plate_that_stands_where_the_particles_would_is_told_of():
+    elbo = BlackBoxELBO(3, vectorize_particles=True, max_plate_nesting=0)
+    with pytest.raises(ValueError, match="take 1 dimensions, and max_plate_nesting=0 leaves no room.*set it to 1"):
+        elbo.loss_and_grads(model_of(kept), guide)
+
+
+def test_so_is_a_batch_that_comes_later():
+    """Data that are as many as the particles, and were not there when the particles' place was found."""
+
+    def model(data):
+        observe("x", pyro.sample("z", dist.Bernoulli(0.5)), data)
+
+    def one_bit(data):
+        pyro.sample("z", dist.Bernoulli(torch.tensor(0.5)))
+
+    elbo = BlackBoxELBO(4, vectorize_particles=True)
+    elbo.loss_and_grads(model, one_bit, torch.tensor(1.0))
+    with pytest.raises(ValueError, match="take 1 dimensions, and max_plate_nesting=0"):
+        elbo.loss_and_grads(model, one_bit, torch.ones(4))
+
+
+def test_what_fails_for_one_particle_fails_with_its_own_words():
+    def broken(z):
+        raise IndexError("broken by itself")
+
+    with pytest.raises(IndexError, match="broken by itself"):
+        BlackBoxELBO(4, vectorize_particles=True).loss_and_grads(model_of(broken), guide)
+
+
+def test_what_is_random_by_itself_is_not_taken_for_mixed():
+    def noisy(z):
+        observe("x", z.sum(-1, keepdim=True), torch.randn(1))
+
+    assert BlackBoxELBO(4, vectorize_particles=True).loss_and_grads(model_of(noisy), guide) > 0
+
+
+def test_the_check_uses_up_no_random_numbers():
+    before = torch.get_rng_state()
+    check_apart(1, (model_of(kept), guide, (), {}), {})
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_it_is_made_with_a_number_that_is_no_size(recorded):
+    def nine():
+        with pyro.plate("data", 8):
+            pyro.sample("z", dist.Bernoulli(torch.full((9, 8), 0.5)))
+
+    assert unlike_any_size(recorded(nine, nine)) == 10

@@ -1,0 +1,135 @@
+"""Whether a program keeps particles apart that run at once."""
+
+from collections.abc import Mapping
+from itertools import count as count_from
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float64
+from pyro import poutine
+from torch import Tensor
+
+from zoo.gradients.graphs.provenance import listed
+from zoo.inference.black_box.influence import NO_PLATES, Plates
+from zoo.inference.black_box.recording import PARTICLES, Program, Run, Site, Subsamples, nesting, record, record_at_once
+from zoo.inference.black_box.sentences import steered_together
+from zoo.inference.black_box.signals import sum_outside
+
+TOLERANCE = 1e-4  # between log-densities of one particle, alone and among others, per nat
+FEWEST = 8  # particles in a trial: values of bits that are mixed seldom look as if they were not
+
+Both = tuple[Program, Program, tuple[Any, ...], dict[str, Any]]
+"""Model, guide and the arguments of both."""
+
+
+class LogDensities(NamedTuple):
+    """Of each particle, in double precision, in nats."""
+
+    p: Float64[Tensor, " particles"]
+    q: Float64[Tensor, " particles"]
+
+
+def log_densities(run: Run, particles: int) -> LogDensities:
+    """Sum the log-probabilities of the sites of a model and of its guide, for each particle of a run."""
+    return LogDensities(log_density(run.model, particles), log_density(run.guide, particles))
+
+
+def log_density(sites: Mapping[str, Site], particles: int) -> Float64[Tensor, " particles"]:
+    """Sum the log-probabilities of sites, for each particle."""
+    total = torch.zeros(particles, dtype=torch.float64)
+    for site in sites.values():
+        term = sum_outside(site.density.log_prob.double(), particles_of(site.plates))
+        total = total.to(term.device) + term.reshape(-1)
+    return total
+
+
+def particles_of(plates: Plates) -> Plates:
+    """Find the plate of the particles among others; none where there is only one particle."""
+    return frozenset(plate for plate in plates if plate.name == PARTICLES) or NO_PLATES
+
+
+def mixed(run: Run, alone: Run, particles: int, both: Both, drawn: Subsamples) -> str | None:
+    """Tell what a program says otherwise of the first or last particle when it is alone; None if nothing.
+
+    Args:
+        run: of all particles at once.
+        alone: of one particle.
+        particles: how many there are.
+        both: programs.
+        drawn: subsamples that the run saw.
+    """
+    found = log_densities(run, particles)
+    for k in {0, particles - 1}:
+        values = {name: x.value.reshape(particles, *alone.guide[name].value.shape)[k] for name, x in run.guide.items()}
+        for together, single in zip(found, alone_again(values, both, drawn), strict=True):
+            if not close(together[k], single[0]):
+                return f"a particle has log-density {together[k]:.6g} among others and {single[0]:.6g} alone"
+    return None
+
+
+def alone_again(values: Mapping[str, Tensor], both: Both, drawn: Subsamples) -> LogDensities:
+    """Take the log-densities of one particle, given its values."""
+    model, guide, args, kwargs = both
+    return log_densities(record(model, poutine.condition(guide, dict(values)), args, kwargs, drawn), 1)
+
+
+def close(x: Tensor, y: Tensor) -> bool:
+    """Tell whether two log-densities are the same but for rounding."""
+    return bool(torch.isclose(x, y, TOLERANCE, TOLERANCE, equal_nan=True))
+
+
+@torch.no_grad()
+def check_apart(max_plate_nesting: int, both: Both, drawn: Subsamples) -> None:
+    """Raise an error if model and guide do not say of each of many particles what they say of it alone.
+
+    It is tried with another number of particles than any size in the programs, so that nothing is taken for particles
+    because it happens to be as many. What is random beside the sample statements cannot be compared, and passes.
+
+    Args:
+        max_plate_nesting: dimensions to the left of which the particles are to stand.
+        both: programs.
+        drawn: subsamples to be used.
+
+    Raises:
+        ValueError: they do not. Whatever one particle alone raises is left as it is.
+    """
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):  # a resumed run, which looks again, is to draw the same
+        alone = record(*both, drawn)
+        if alone.steered_by:
+            raise ValueError(steered_together(f"the values of {listed(alone.steered_by)}"))
+        if (needed := nesting(alone)) > max_plate_nesting:
+            raise ValueError(
+                f"the batches of model and guide take {needed} dimensions, and max_plate_nesting={max_plate_nesting} "
+                f"leaves no room for the particles to the left of them; set it to {needed}"
+            )
+        particles = unlike_any_size(alone)
+        try:
+            run = record_at_once(particles, max_plate_nesting + 1, *both, drawn)
+            wrong = mixed(run, alone, particles, both, drawn) if is_determined(alone, both, drawn) else None
+        except (RuntimeError, IndexError, ValueError) as error:
+            raise ValueError(not_apart(f"they fail for {particles}: {error}")) from error
+    if wrong is not None:
+        raise ValueError(not_apart(wrong))
+
+
+def unlike_any_size(run: Run) -> int:
+    """Find a number of particles that is no size of a value or a batch."""
+    sites = [*run.guide.values(), *run.model.values()]
+    sizes = {size for site in sites for x in (site.value, site.density.log_prob) for size in x.shape}
+    return next(number for number in count_from(FEWEST) if number not in sizes)
+
+
+def is_determined(alone: Run, both: Both, drawn: Subsamples) -> bool:
+    """Tell whether nothing is random in a program but the values of its guide."""
+    values = {name: site.value for name, site in alone.guide.items()}
+    return all(map(close, log_densities(alone, 1), alone_again(values, both, drawn)))
+
+
+def not_apart(why: str) -> str:
+    """Say that particles cannot be vectorised, and what to do."""
+    return (
+        f"model and guide run for one particle, but do not keep many apart: {why}. Count dimensions from the right and "
+        "keep them (sum(-1, keepdim=True), not sum()), and declare batches by plates or to_event; or set "
+        "vectorize_particles=False"
+    )
