@@ -65,7 +65,7 @@ def test_one_that_keeps_them_apart_is_not():
 
 def test_a_plate_that_stands_where_the_particles_would_is_told_of():
     elbo = BlackBoxELBO(3, vectorize_particles=True, max_plate_nesting=0)
-    with pytest.raises(ValueError, match="take 1 dimensions, and max_plate_nesting=0 leaves no room.*set it to 1"):
+    with pytest.raises(ValueError, match=r"take 1 dimensions, and max_plate_nesting=0 leaves no room.*set it to 1"):
         elbo.loss_and_grads(model_of(kept), guide)
 
 
@@ -80,7 +80,7 @@ def test_so_is_a_batch_that_comes_later():
 
     elbo = BlackBoxELBO(4, vectorize_particles=True)
     elbo.loss_and_grads(model, one_bit, torch.tensor(1.0))
-    with pytest.raises(ValueError, match="take 1 dimensions, and max_plate_nesting=0"):
+    with pytest.raises(ValueError, match=r"take 1 dimensions, and max_plate_nesting=0"):
         elbo.loss_and_grads(model, one_bit, torch.ones(4))
 
 

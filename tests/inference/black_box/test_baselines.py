@@ -47,7 +47,7 @@ def test_the_decay_that_a_site_names_is_kept():
 @pytest.mark.parametrize(
     ("given", "options", "sentence"),
     [
-        (LeaveOneOut(1), {}, r"the first dimension of the signals: take LeaveOneOut\(dim=0\), got dim=1"),
+        (LeaveOneOut(1), {}, r"the first dimension: take LeaveOneOut\(dim=0\), got dim=1"),
         (OptimalScaling(dim=-1), {}, r"take OptimalScaling\(dim=0\)"),
         (Sum(MovingAverage(), OptimalScaling()), {}, "cannot be added to other baselines"),
         (float("nan"), {}, "there is no baseline 'nan'"),

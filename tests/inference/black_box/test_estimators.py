@@ -117,7 +117,7 @@ class TestBadInput:
 
     def test_a_network_that_does_not_take_its_input(self):
         guide = guide_of(nn_baseline=nn.Linear(2, 1), nn_baseline_input=torch.ones(4, 3))
-        with pytest.raises(ValueError, match="the baseline of site 'z': .*shapes cannot be multiplied"):
+        with pytest.raises(ValueError, match=r"the baseline of site 'z': .*shapes cannot be multiplied"):
             BlackBoxELBO().loss_and_grads(bits, guide, X)
 
     def test_a_baseline_for_a_site_that_there_is_not(self):

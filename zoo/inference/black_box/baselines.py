@@ -82,9 +82,7 @@ def check_fits(baseline: Baseline, particles: int) -> None:
         if not isinstance(part, LeaveOneOut | OptimalScaling):
             continue
         if part.dim != 0:
-            raise ValueError(
-                f"particles are the first dimension of the signals: take {kind}(dim=0), got dim={part.dim}"
-            )
+            raise ValueError(f"particles are the first dimension: take {kind}(dim=0), got dim={part.dim}")
         if isinstance(part, OptimalScaling) and part is not baseline:
             raise ValueError(f"{kind} is one number for each parameter, and cannot be added to other baselines")
         if particles < 2 and not (isinstance(part, OptimalScaling) and part.separate_samples):

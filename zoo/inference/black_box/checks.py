@@ -1,13 +1,10 @@
-import math
-from collections.abc import Iterator, Sequence
-
 import torch
 
 from zoo.gradients.graphs.distributions import moves
 from zoo.gradients.graphs.provenance import listed
 from zoo.inference.black_box.densities import without_masks
 from zoo.inference.black_box.recording import Run, Site
-from zoo.inference.black_box.sentences import site_of, what_is_wrong, wrong_parameters
+from zoo.inference.black_box.sentences import site_of, what_is_wrong
 
 
 def check_match(run: Run) -> None:
@@ -76,31 +73,3 @@ def check_support(site: Site) -> None:
 def without_leading_ones(shape: torch.Size) -> torch.Size:
     """Shape without what broadcasting would add."""
     return shape[next((i for i, size in enumerate(shape) if size > 1), len(shape)) :]
-
-
-def check_finite(elbo: float, runs: Sequence[Run], step: int) -> None:
-    """Raise an error if the ELBO is not finite.
-
-    Raises:
-        FloatingPointError: it is not. The sentence names the step and the first site that is to blame.
-    """
-    if math.isfinite(elbo):
-        return
-    for where, site in sites_of(runs):
-        if bool(torch.isfinite(site.density.log_prob).all()):
-            continue
-        reason = what_is_wrong(site.name, site.distribution, site.value, site.observed)
-        reason = reason or wrong_parameters(site.distribution)
-        raise FloatingPointError(
-            f"the ELBO is {elbo} at step {step}: the log-probability of {site_of(site.name, site.distribution)} in the "
-            f"{where} is not finite" + (f"; {reason}" if reason else "")
-        )
-    raise FloatingPointError(f"the ELBO is {elbo} at step {step}: the sum of its terms is too large")
-
-
-def sites_of(runs: Sequence[Run]) -> Iterator[tuple[str, Site]]:
-    """Go through all sites, in the order in which they were sampled."""
-    for run in runs:
-        for where, sites in (("guide", run.guide), ("model", run.model)):
-            for site in sites.values():
-                yield where, site

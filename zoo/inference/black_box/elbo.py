@@ -4,6 +4,7 @@ from copy import deepcopy
 from typing import Any, Literal
 
 import torch
+from pyro import poutine
 from pyro.infer import ELBO
 from pyro.infer.enum import get_importance_trace
 from pyro.poutine import Trace
@@ -13,8 +14,9 @@ from zoo.gradients import Reinforce, RunningScale
 from zoo.gradients.estimators import LeaveOneOutBound
 from zoo.inference.black_box.apart import Both, check_apart
 from zoo.inference.black_box.baselines import BaselineLike
-from zoo.inference.black_box.checks import check_finite, check_match
+from zoo.inference.black_box.checks import check_match
 from zoo.inference.black_box.estimators import Estimators
+from zoo.inference.black_box.finite import check_finite, check_gradients
 from zoo.inference.black_box.importance import importance_bound, importance_objective
 from zoo.inference.black_box.newcomers import Newcomers
 from zoo.inference.black_box.objective import Objective, elbo_objective, sums
@@ -94,8 +96,9 @@ class BlackBoxELBO(ELBO, nn.Module):
                 bound = (log_p - log_q) / self.num_particles
             else:
                 bound = importance_bound(runs, self._at_once(self.num_particles)).sum()
-        check_finite(bound.item(), runs, self.steps)
-        return -bound.item()
+        found: float = bound.item()
+        check_finite(found, found, runs, self.steps)
+        return -found
 
     def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
         """Estimate the negative bound, with our gradient."""
@@ -104,10 +107,13 @@ class BlackBoxELBO(ELBO, nn.Module):
 
     def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """Estimate the negative bound, and add our gradient to that of the parameters."""
-        objective = self._step(model, guide, args, kwargs)
-        self.estimators.announce_parameters()
+        with poutine.trace(param_only=True) as shown:
+            objective = self._step(model, guide, args, kwargs)
+            self.estimators.announce_parameters()
         if objective.loss.requires_grad:
             objective.loss.backward(retain_graph=self.retain_graph)
+            parameters = {name: site["value"].unconstrained() for name, site in shown.trace.nodes.items()}  # type: ignore[union-attr]
+            check_gradients(parameters, lambda: self._runs(model, guide, args, kwargs, 1), self.steps)
         return -objective.bound.item()
 
     def _step(self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Objective:
@@ -119,7 +125,7 @@ class BlackBoxELBO(ELBO, nn.Module):
             objective = elbo_objective(runs, self.estimators, self.num_particles, at_once)
         else:
             objective = importance_objective(runs, self.multi_sample, at_once)
-        check_finite(objective.bound.item(), runs, self.steps)
+        check_finite(objective.bound.item(), objective.loss.item(), runs, self.steps)
         return objective
 
     def _runs(

@@ -28,7 +28,7 @@ class Estimators(nn.Module):
         particles: how many there are.
 
     Raises:
-        ValueError: there is no such baseline, two sites were given the same, or there are fewer particles than it needs.
+        ValueError: there is no such baseline, two sites were given one, or there are fewer particles than it needs.
     """
 
     def __init__(

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.gradients.estimators import multi_sample_bound
-from zoo.inference.black_box.checks import sites_of
+from zoo.inference.black_box.finite import sites_of
 from zoo.inference.black_box.influence import NO_PLATES, Plates
 from zoo.inference.black_box.objective import Objective
 from zoo.inference.black_box.recording import Run

@@ -30,7 +30,7 @@ class Newcomers:
         Raises:
             ValueError: guide and model do not agree on what a latent variable is, or it has no right gradient.
         """
-        met = {name: looks_of(run, name) for name in (run.guide | run.model)}
+        met = {name: looks_of(run, name) for name in {**run.guide, **run.model}}
         new = {name for name, looks in met.items() if not looks <= self.looks}
         latent = [site for site in run.guide.values() if not site.observed]
         for site in latent:
@@ -62,7 +62,7 @@ class Newcomers:
 
 
 def looks_of(run: Run, name: str) -> set[Look]:
-    """What a site looks like in guide and model: if that is as before, so is what can be wrong with it."""
+    """Tell what a site looks like in guide and model: if that is as before, so is what can be wrong with it."""
     return {
         (where, name, type(site.distribution), site.distribution.batch_shape, site.value.shape)
         for where, sites in (("guide", run.guide), ("model", run.model))
