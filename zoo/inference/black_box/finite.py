@@ -42,7 +42,9 @@ def check_gradients(parameters: Mapping[str, Tensor], again: Callable[[], Sequen
     Raises:
         FloatingPointError: one is not, though the ELBO is. The sentence names the step and the site.
     """
-    spoilt = {name: x for name, x in parameters.items() if x.grad is not None and not bool(x.grad.isfinite().all())}
+    # A sum is an order of magnitude faster than a look at each element.
+    suspects = {name: x for name, x in parameters.items() if x.grad is not None and not math.isfinite(x.grad.sum())}
+    spoilt = {name: x for name, x in suspects.items() if not bool(x.grad.isfinite().all())}  # type: ignore[union-attr]
     if spoilt:
         raise FloatingPointError(
             f"the gradient of {listed(spoilt)} is not finite at step {step}, though the ELBO is"
