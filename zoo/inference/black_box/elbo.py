@@ -49,7 +49,9 @@ class BlackBoxELBO(ELBO, nn.Module):
         retain_graph: keep the graph after ``loss_and_grads``.
 
     Raises:
-        ValueError: an option makes no sense, or there are fewer particles than the baseline needs.
+        ValueError: an option makes no sense, or there are fewer particles than the baseline needs. In a step: model and
+            guide do not fit each other, or the gradient would not be right; see the sentence.
+        FloatingPointError: in a step: the bound, or a gradient after ``loss_and_grads``, is not finite.
 
     Example:
         >>> import pyro
@@ -77,7 +79,7 @@ class BlackBoxELBO(ELBO, nn.Module):
         retain_graph: bool | None = None,
     ):
         nn.Module.__init__(self)
-        check_options(num_particles, baseline, bound)
+        check_options(num_particles, vectorize_particles, baseline, scale, bound, max_plate_nesting)
         ELBO.__init__(self, num_particles, max_plate_nesting, retain_graph=retain_graph)
         self.vectorize_particles = vectorize_particles  # late, as Pyro would count the particles' plate as nested
         self.estimators = Estimators(baseline, scale, num_particles)
@@ -166,11 +168,22 @@ class BlackBoxELBO(ELBO, nn.Module):
 
 
 def check_options(
-    particles: int, baseline: BaselineLike | Mapping[str, BaselineLike] | None, bound: Literal["elbo", "iwae"]
+    particles: int,
+    vectorize: bool,
+    baseline: BaselineLike | Mapping[str, BaselineLike] | None,
+    scale: RunningScale | None,
+    bound: Literal["elbo", "iwae"],
+    nesting: float,
 ) -> None:
     """Raise an error if options make no sense."""
-    if particles < 1:
-        raise ValueError(f"num_particles must be at least 1, got {particles}")
+    if not isinstance(particles, int) or particles < 1:
+        raise ValueError(f"num_particles must be at least 1, and a whole number, got {particles!r}")
+    if not isinstance(vectorize, bool):
+        raise ValueError(f"vectorize_particles must be True or False, got {vectorize!r}")
+    if not isinstance(scale, RunningScale | None):
+        raise ValueError(f"scale must be a RunningScale or None, got {scale!r}")
+    if not (nesting == math.inf or (isinstance(nesting, int) and nesting >= 0)):
+        raise ValueError(f"max_plate_nesting must be 0 or more, and a whole number, got {nesting!r}")
     if bound not in ("elbo", "iwae"):
         raise ValueError(f"bound must be 'elbo' or 'iwae', got {bound!r}")
     if bound == "iwae" and particles < 2:

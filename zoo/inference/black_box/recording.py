@@ -14,7 +14,7 @@ from zoo.gradients.graphs.program import uncompiled
 from zoo.gradients.graphs.provenance import NOTHING, Names, Provenance, listed
 from zoo.inference.black_box.densities import Density, draw_value, guide_density, log_density, tensors_shown
 from zoo.inference.black_box.influence import Node, Plate, Plates, Reach, reaches
-from zoo.inference.black_box.sentences import site_of, steered_together, what_is_wrong
+from zoo.inference.black_box.sentences import no_log_probability, site_of, steered_together, what_is_wrong
 
 PARTICLES = "num_particles_vectorized"
 """Name of the plate of the particles, where they are vectorised."""
@@ -194,15 +194,10 @@ class Recorder(Messenger):
 
     def _site(self, name: str, distribution: Distribution, message: dict[str, Any]) -> Site:
         value, scale, mask, observed = (message[key] for key in ("value", "scale", "mask", "is_observed"))
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{site_of(name, distribution)} must have a tensor for a value, got {value!r}")
         with self._followed_as_one(distribution) as names:
-            try:
-                if self.given is None:
-                    density = guide_density(distribution, value)
-                else:
-                    density = Density(log_density(distribution, value))
-            except (ValueError, KeyError, NotImplementedError) as error:
-                wrong = what_is_wrong(name, distribution, value, observed)
-                raise ValueError(wrong or f"{site_of(name, distribution)} has no log-probability: {error}") from error
+            density = self._density(name, distribution, value, observed)
         steered_by = self.provenance.escaped  # also by what the density itself looked at
         parents = names | self.provenance.of([density.log_prob, value, scale, mask]) | steered_by
         with self.provenance.paused():
@@ -213,6 +208,16 @@ class Recorder(Messenger):
         plates = frozenset(Plate(f.name, f.dim, int(f.size)) for f in message["cond_indep_stack"] if f.vectorized)
         infer = message["infer"]
         return Site(name, distribution, value, density, plates, parents, steered_by, observed, scale, infer)
+
+    def _density(self, name: str, distribution: Distribution, value: Tensor, observed: bool) -> Density:
+        try:
+            if self.given is None:
+                return guide_density(distribution, value)
+            return Density(log_density(distribution, value))
+        except (ValueError, KeyError, NotImplementedError) as error:
+            wrong = what_is_wrong(name, distribution, value, observed)
+            drawn = self.given is not None and name in self.given
+            raise ValueError(wrong or no_log_probability(name, distribution, error, drawn)) from error
 
 
 def unremembered(site: Site) -> Tensor:

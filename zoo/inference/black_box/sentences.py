@@ -36,6 +36,19 @@ def what_is_wrong(name: str, distribution: Distribution, value: Tensor, observed
     )
 
 
+def no_log_probability(name: str, distribution: Distribution, error: Exception, drawn: bool) -> str:
+    """Say that a value has none, and why.
+
+    Args:
+        name: of the site.
+        distribution: of it.
+        error: what came of it.
+        drawn: by the guide, for the model.
+    """
+    cure = "; guide and model need the same plates, as large, and the same to_event" if drawn else ""
+    return f"{site_of(name, distribution)} has no log-probability: {error}{cure}"
+
+
 def fits(distribution: Distribution, value: Tensor) -> bool:
     """Tell whether a value lies in the support of a distribution; of a shape that does not fit that is not said."""
     try:
