@@ -10,7 +10,8 @@ from pyro.poutine.util import site_is_subsample
 from torch import nn
 from torch.distributions import Distribution
 
-from zoo.inference.black_box.recording import nesting, record
+from zoo.inference.black_box.recording import record
+from zoo.inference.black_box.sites import nesting
 from zoo.inference.programs.factors import BernoulliFactor, Factor
 from zoo.inference.programs.program import Program
 

@@ -11,7 +11,7 @@ from torch.distributions.transforms import AffineTransform
 
 from zoo.inference.black_box import BlackBoxELBO
 from zoo.inference.black_box.influence import Plate
-from zoo.inference.black_box.recording import nesting, record, record_at_once
+from zoo.inference.black_box.recording import record, record_at_once
 
 X = torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64)
 
@@ -61,20 +61,11 @@ class TestARun:
         run = recorded(model, guide, X)
         assert run.guide["top"].plates == frozenset()
         assert run.model["x"].plates == {Plate("data", -1, 3)}
-        assert nesting(run) == 1
 
     def test_holds_all_particles_in_a_plate_to_the_left(self):
         run = at_once(model, guide, X)
         assert run.guide["top"].value.shape == (4, 1)
         assert run.model["x"].density.log_prob.shape == (4, 3)
-        assert nesting(run) == 2
-
-    def test_nests_as_deep_as_its_batches_declared_or_not(self, recorded):
-        def undeclared():
-            with pyro.plate("data", 3):
-                pyro.sample("z", dist.Bernoulli(torch.full((2, 3), 0.5)))
-
-        assert nesting(recorded(undeclared, undeclared)) == 2
 
     def test_of_the_model_finds_nothing_that_a_shared_transform_remembers(self, recorded):
         loc = torch.tensor(0.3, requires_grad=True)

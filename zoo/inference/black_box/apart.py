@@ -11,9 +11,10 @@ from torch import Tensor
 
 from zoo.gradients.graphs.provenance import listed
 from zoo.inference.black_box.influence import NO_PLATES, Plates
-from zoo.inference.black_box.recording import PARTICLES, Program, Run, Site, Subsamples, nesting, record, record_at_once
+from zoo.inference.black_box.recording import Program, Subsamples, record, record_at_once
 from zoo.inference.black_box.sentences import steered_together
 from zoo.inference.black_box.signals import sum_outside
+from zoo.inference.black_box.sites import PARTICLES, Run, Site, nesting
 
 TOLERANCE = 1e-4  # between log-densities of one particle, alone and among others, per nat
 FEWEST = 8  # particles in a trial: values of bits that are mixed seldom look as if they were not

@@ -3,8 +3,8 @@ import torch
 from zoo.gradients.graphs.distributions import moves
 from zoo.gradients.graphs.provenance import listed
 from zoo.inference.black_box.densities import without_masks
-from zoo.inference.black_box.recording import Run, Site
 from zoo.inference.black_box.sentences import site_of, what_is_wrong
+from zoo.inference.black_box.sites import Run, Site
 
 
 def check_match(run: Run) -> None:

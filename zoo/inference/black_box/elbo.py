@@ -20,7 +20,8 @@ from zoo.inference.black_box.finite import check_finite, check_gradients
 from zoo.inference.black_box.importance import importance_bound, importance_objective
 from zoo.inference.black_box.newcomers import Newcomers
 from zoo.inference.black_box.objective import Objective, elbo_objective, sums
-from zoo.inference.black_box.recording import Program, Run, Subsamples, nesting, record, record_at_once
+from zoo.inference.black_box.recording import Program, Subsamples, record, record_at_once
+from zoo.inference.black_box.sites import Run, nesting
 
 
 class BlackBoxELBO(ELBO, nn.Module):

@@ -1,12 +1,12 @@
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from zoo.gradients.graphs.provenance import listed
-from zoo.inference.black_box.recording import Run, Site
 from zoo.inference.black_box.sentences import site_of, what_is_wrong, wrong_parameters
+from zoo.inference.black_box.sites import Run, sites_of
 
 
 def check_finite(bound: float, loss: float, runs: Sequence[Run], step: int) -> None:
@@ -65,11 +65,3 @@ def blame(parameters: Sequence[Tensor], runs: Sequence[Run]) -> str:
         reason = reason or "look for a root, a logarithm or a division at 0, which a mask or torch.where may hide"
         return f": that of {site_of(site.name, site.distribution)} in the {where} is not; {reason}"
     return ""
-
-
-def sites_of(runs: Sequence[Run]) -> Iterator[tuple[str, Site]]:
-    """Go through all sites, in the order in which they were sampled."""
-    for run in runs:
-        for where, sites in (("guide", run.guide), ("model", run.model)):
-            for site in sites.values():
-                yield where, site

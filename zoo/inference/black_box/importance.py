@@ -4,11 +4,10 @@ import torch
 from torch import Tensor, nn
 
 from zoo.gradients.estimators import multi_sample_bound
-from zoo.inference.black_box.finite import sites_of
 from zoo.inference.black_box.influence import NO_PLATES, Plates
 from zoo.inference.black_box.objective import Objective
-from zoo.inference.black_box.recording import Run
 from zoo.inference.black_box.signals import sum_outside
+from zoo.inference.black_box.sites import Run, sites_of
 
 
 def importance_objective(runs: Sequence[Run], reinforce: nn.Module, at_once: bool) -> Objective:

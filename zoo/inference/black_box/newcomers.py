@@ -8,8 +8,8 @@ from torch.distributions import Distribution
 
 from zoo.gradients.graphs.provenance import listed
 from zoo.inference.black_box.checks import check_shapes, check_support
-from zoo.inference.black_box.recording import PARTICLES, Run, Site
 from zoo.inference.black_box.sentences import innermost, site_of
+from zoo.inference.black_box.sites import PARTICLES, Run, Site
 
 Look = tuple[str, str, type[Distribution], torch.Size, torch.Size]
 

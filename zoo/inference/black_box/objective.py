@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from zoo.inference.black_box.estimators import Estimators
-from zoo.inference.black_box.recording import Run
 from zoo.inference.black_box.signals import scores
+from zoo.inference.black_box.sites import Run
 
 
 class Objective(NamedTuple):

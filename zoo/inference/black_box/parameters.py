@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.distributions import Categorical, Distribution
 
 from zoo.inference.black_box.densities import guide_density, tensors_shown
-from zoo.inference.black_box.recording import Site
 from zoo.inference.black_box.sentences import site_of
+from zoo.inference.black_box.sites import Site
 
 
 class Parameters(NamedTuple):

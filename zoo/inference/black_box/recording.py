@@ -1,6 +1,6 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyro
 import torch
@@ -13,51 +13,13 @@ from torch.distributions import Distribution
 from zoo.gradients.graphs.program import uncompiled
 from zoo.gradients.graphs.provenance import NOTHING, Names, Provenance, listed
 from zoo.inference.black_box.densities import Density, draw_value, guide_density, log_density, tensors_shown
-from zoo.inference.black_box.influence import Node, Plate, Plates, Reach, reaches
+from zoo.inference.black_box.influence import Plate
 from zoo.inference.black_box.sentences import no_log_probability, site_of, steered_together, what_is_wrong
-
-PARTICLES = "num_particles_vectorized"
-"""Name of the plate of the particles, where they are vectorised."""
+from zoo.inference.black_box.sites import PARTICLES, Run, Site
 
 Program = Callable[..., Any]
 Subsamples = dict[str, tuple[int, Tensor]]
 """Of plates, by name: how many elements there are in all, and the indices of those drawn."""
-
-
-class Site(NamedTuple):
-    """One ``pyro.sample`` statement of one run."""
-
-    name: str
-    distribution: Distribution
-    value: Tensor
-    density: Density
-    """Scaled and masked, but for the score."""
-    plates: Plates
-    parents: Names
-    """Sites of the guide that the log-probability was computed from, or that steered the program here."""
-    steered_by: Names
-    """Those whose values became Python objects before."""
-    observed: bool
-    scale: float | Tensor
-    infer: Mapping[str, Any]
-
-    @property
-    def node(self) -> Node:
-        """What matters of it for who influences it."""
-        return Node(self.name, self.plates, self.parents, self.steered_by)
-
-
-class Run(NamedTuple):
-    """One run of a guide, and of the model on the values that the guide drew."""
-
-    guide: Mapping[str, Site]
-    model: Mapping[str, Site]
-    steered_by: Names
-    """Sites of the guide whose values steered the program."""
-
-    def reaches(self) -> tuple[tuple[Reach, ...], tuple[Reach, ...]]:
-        """Who influences each site of the guide, and each of the model."""
-        return reaches(tuple(s.node for s in self.guide.values()), tuple(s.node for s in self.model.values()))
 
 
 def record(model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any], drawn: Subsamples) -> Run:
@@ -118,13 +80,6 @@ def record_at_once(
     if run.steered_by:
         raise ValueError(steered_together(f"the values of {listed(run.steered_by)}"))
     return run
-
-
-def nesting(run: Run) -> int:
-    """Tell how many dimensions the plates of a run take, and batches that no plate declares."""
-    sites = [*run.guide.values(), *run.model.values()]
-    plates = [-plate.dim for site in sites for plate in site.plates]
-    return max(plates + [site.density.log_prob.ndim for site in sites], default=0)
 
 
 class Recorder(Messenger):

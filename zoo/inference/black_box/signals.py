@@ -6,7 +6,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from zoo.inference.black_box.influence import Plates
-from zoo.inference.black_box.recording import Run, Site
+from zoo.inference.black_box.sites import Run, Site
 
 
 class Score(NamedTuple):

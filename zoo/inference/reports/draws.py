@@ -10,7 +10,8 @@ from torch.distributions import Distribution
 from zoo.gradients.graphs.distributions import support_of
 from zoo.inference.black_box.apart import log_densities, mixed
 from zoo.inference.black_box.checks import check_match
-from zoo.inference.black_box.recording import Run, Subsamples, nesting, record, record_at_once
+from zoo.inference.black_box.recording import Subsamples, record, record_at_once
+from zoo.inference.black_box.sites import Run, nesting
 
 logger = logging.getLogger(__name__)
 

@@ -3,7 +3,8 @@ from typing import Any
 
 from zoo.inference.black_box import BlackBoxELBO
 from zoo.inference.black_box.influence import Plates, Reach
-from zoo.inference.black_box.recording import PARTICLES, Program, Run, Site
+from zoo.inference.black_box.recording import Program
+from zoo.inference.black_box.sites import PARTICLES, Run, Site
 
 
 class WholeELBO(BlackBoxELBO):
