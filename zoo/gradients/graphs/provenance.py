@@ -1,6 +1,6 @@
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from zoo.gradients.graphs.escapes import tensors_in, told, within_a_check
 from zoo.gradients.graphs.functions import WRITE_STATISTICS, Kind, kind_of
+from zoo.gradients.graphs.scripts import scripts_through
 
 # In C, as these are asked of every tensor that passes.
 storage_address = torch._C._storage_address  # type: ignore[attr-defined]
@@ -29,7 +30,8 @@ class Provenance(TorchFunctionMode):
     what it writes to, too, together with all that shares its memory. A value that is turned into a Python object
     (``item``, ``bool``, an index, an array), into a shape (the number of non-zero elements, a slice) or into an error
     may steer whatever comes later: its names are added to ``escaped``. So are those of what is written to memory that
-    others share, such as an array's. Torch does not show what compiled TorchScript does, or other threads.
+    others share, such as an array's. A call of TorchScript counts as one function of its arguments. What other threads
+    do cannot be seen.
 
     Raises:
         ValueError: memory of a marked tensor is handed to where it cannot be followed.
@@ -38,6 +40,7 @@ class Provenance(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.escaped = NOTHING
+        self._scripts = ExitStack()
         # A weak reference lets memory go, but keeps its address from being given to another.
         self._storages: dict[Place, tuple[StorageWeakRef, Names]] = {}
         self._pointers: dict[int, Place] = {}
@@ -45,6 +48,15 @@ class Provenance(TorchFunctionMode):
         self._exposed: dict[Place, StorageWeakRef] = {}
         # Of views that were computed from more than the memory they show.
         self._views = WeakTensorKeyDictionary()
+
+    def __enter__(self) -> "Provenance":
+        self._scripts.enter_context(scripts_through(self._follow_script))
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._scripts.close()
 
     def of(self, value: Any) -> Names:
         """Names of what a value, or the tensors in it, were computed from."""
@@ -88,6 +100,10 @@ class Provenance(TorchFunctionMode):
             self._mark_written(kind, names, given, before, after)
         self._mark_results(kind, names, given, before, result)
         return result
+
+    def _follow_script(self, call: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        with untracked():  # as torch does it when it comes here
+            return self.__torch_function__(call, (), args, kwargs)
 
     def _of(self, tensors: list[Tensor], states: list[State]) -> Names:
         found = NOTHING

@@ -1,0 +1,88 @@
+"""TorchScript, which torch shows to no mode, is seen all the same."""
+
+import threading
+
+import pytest
+import torch
+from torch import nn
+
+from zoo.gradients.graphs.provenance import Provenance, untracked
+from zoo.gradients.graphs.scripts import SCRIPTS, scripts_through
+
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit")  # we do not use it, others do
+
+
+def tripled(x: torch.Tensor) -> torch.Tensor:
+    return 3 * x
+
+
+def total(x: torch.Tensor) -> float:
+    return float(x.sum())
+
+
+def overwrite(x: torch.Tensor, y: torch.Tensor) -> None:
+    x.copy_(y)
+
+
+@pytest.fixture
+def marked():
+    """A provenance that knows one tensor."""
+    provenance, x = Provenance(), torch.ones(1)
+    provenance.mark(x, {"x"})
+    return provenance, x
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torch.jit.script(tripled),
+        lambda: torch.jit.trace(tripled, torch.ones(1)),
+        lambda: torch.jit.script(nn.Linear(1, 1)),
+        lambda: torch.jit.trace(nn.Linear(1, 1), torch.ones(1)),
+    ],
+    ids=["a scripted function", "a traced one", "a scripted module", "a traced one "],
+)
+def test_what_a_script_returns_was_computed_from_its_arguments(make, marked):
+    (provenance, x), script = marked, make()
+    with provenance:
+        assert provenance.of(script(x)) == {"x"}
+        assert provenance.of(script(torch.zeros(1))) == frozenset()
+    assert provenance.escaped == frozenset()
+
+
+def test_what_it_makes_a_number_may_steer_the_program(marked):
+    (provenance, x), script = marked, torch.jit.script(total)
+    with provenance:
+        script(x)
+    assert provenance.escaped == {"x"}
+
+
+def test_what_it_writes_to_is_marked(marked):
+    (provenance, x), script, written = marked, torch.jit.script(overwrite), torch.zeros(1)
+    with provenance:
+        script(written, x)
+    assert provenance.of(written) == {"x"}
+
+
+def test_scripts_are_called_as_before_afterwards_and_elsewhere():
+    script, seen, calls = torch.jit.script(tripled), [], [kind.__call__ for kind in SCRIPTS]
+
+    def follow(call, args, kwargs):
+        seen.append(call)
+        return call(*args, **kwargs)
+
+    def call_in_three_places():
+        with scripts_through(follow):
+            assert script(torch.ones(1)) == 3
+            with untracked():
+                assert script(torch.ones(1)) == 3
+            elsewhere = threading.Thread(target=script, args=(torch.ones(1),))
+            elsewhere.start()
+            elsewhere.join()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        call_in_three_places()
+    assert script(torch.ones(1)) == 3
+    assert len(seen) == 1
+    assert [kind.__call__ for kind in SCRIPTS] == calls
