@@ -15,7 +15,7 @@ class Range(NamedTuple):
 FRACTION = Range("between 0 and 1", lambda x: 0 <= x <= 1)
 NOT_NEGATIVE = Range("0 or more", lambda x: 0 <= x < math.inf)
 POSITIVE = Range("above 0", lambda x: 0 < x < math.inf)
-COUNT = Range("at least 1", lambda x: x >= 1)
+COUNT = Range("at least 1, and a whole number", lambda x: x >= 1 and x == int(x))
 
 
 def optional(allowed: Range) -> Range:
@@ -23,7 +23,7 @@ def optional(allowed: Range) -> Range:
 
     Example:
         >>> optional(COUNT).words, optional(COUNT).holds(None), optional(COUNT).holds(0)
-        ('at least 1, or null', True, False)
+        ('at least 1, and a whole number, or null', True, False)
     """
     return Range(f"{allowed.words}, or null", lambda x: x is None or allowed.holds(x))
 
@@ -40,5 +40,13 @@ def check_ranges(options: Mapping[str, Any], ranges: Mapping[str, Range]) -> Non
         ValueError: lr must be above 0, got -1.0
     """
     for name, allowed in ranges.items():
-        if name in options and not allowed.holds(options[name]):
+        if name in options and not holds(allowed, options[name]):
             raise ValueError(f"{name} must be {allowed.words}, got {options[name]}")
+
+
+def holds(allowed: Range, value: Any) -> bool:
+    """Tell whether a value is in a range; what is no number is not."""
+    try:
+        return bool(allowed.holds(value))
+    except (TypeError, ValueError, OverflowError):
+        return False

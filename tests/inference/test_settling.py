@@ -129,5 +129,5 @@ class TestAResumedTraining:
 
 
 def test_a_tolerance_of_nothing_is_refused():
-    with pytest.raises(ValueError, match="tolerance must be positive"):
+    with pytest.raises(ValueError, match="tolerance must be above 0"):
         StopWhenSettled(0.0, STEPS)

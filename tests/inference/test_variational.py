@@ -260,3 +260,25 @@ class TestFailures:
 def test_a_batch_holds_the_arguments():
     assert arguments_of((1, 2)) == arguments_of([1, 2]) == (1, 2)
     assert arguments_of(torch.Size([3])) == (torch.Size([3]),)
+
+
+class TestAFrozenPart:
+    class FrozenGuide(PlainGuide):
+        """Has a part that is not to learn, and is to stay in eval mode."""
+
+        def __init__(self):
+            super().__init__()
+            self.frozen = nn.BatchNorm1d(3).eval().requires_grad_(False)
+
+    def test_is_not_among_what_is_fitted(self):
+        module = make(self.FrozenGuide())
+        names = {
+            name for name, x in module.named_parameters() if any(x is fitted for fitted in module.fitted_parameters())
+        }
+        assert names == {"guide.mean", "guide.log_sd"}
+
+    def test_keeps_its_mode(self):
+        module = make(self.FrozenGuide())
+        assert not module.guide.frozen.training
+        assert module.guide.training
+        assert all(part.training for part in module.elbo.modules())

@@ -86,11 +86,13 @@ class VariationalInference(pl.LightningModule):
         self._first_run(tuple(example))
 
     def _first_run(self, args: tuple[Any, ...]) -> None:
-        """Let everything be made that is to be optimised; baselines learn nothing yet."""
+        """Let everything be made that is to be optimised; nothing learns yet."""
+        modes = {module: module.training for module in self.modules()}
         self.eval()
         with self.store.adopting(self):
             self.elbo.differentiable_loss(self.model, self.guide, *args)  # type: ignore[attr-defined]
-        self.train()
+        for module in self.modules():  # those that were made now are to be trained
+            module.training = modes.get(module, True)
         if not any(parameter.requires_grad for parameter in self.parameters()):
             raise ValueError("neither the model nor the guide has a parameter, so there is nothing to learn")
 
@@ -156,9 +158,9 @@ class VariationalInference(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def fitted_parameters(self) -> list[nn.Parameter]:
-        """Give the parameters of guide and model, without those of learned baselines."""
+        """Give the parameters of guide and model that are learned, without those of baselines."""
         baselines = {id(parameter) for parameter in self._of_baselines()}
-        return [parameter for parameter in self.parameters() if id(parameter) not in baselines]
+        return [x for x in self.parameters() if x.requires_grad and id(x) not in baselines]
 
     def _of_baselines(self) -> list[nn.Parameter]:
         return list(self.elbo.parameters()) if isinstance(self.elbo, nn.Module) else []

@@ -96,7 +96,7 @@ class TestTheRule:
         assert verdict.average.mean.abs().max() < 0.1
         assert verdict.start > 200
         assert str(verdict).startswith(f"step {step}: stop, averaged from step {verdict.start} on, all 2 parameters")
-        assert str(verdict).endswith("with 95% confidence")
+        assert str(verdict).endswith("with 95% confidence, if they have settled")
 
     def test_goes_on_while_parameters_drift(self):
         drift = torch.linspace(0, 300, 3000).unsqueeze(-1)
@@ -164,16 +164,33 @@ class TestTheRule:
     @pytest.mark.parametrize(
         ("options", "sentence"),
         [
-            ({"tolerance": 0.0}, "^tolerance must be positive"),
-            ({"confidence": 1.0}, "confidence between 0 and 1"),
-            ({"largest_r_hat": 1.0}, "largest_r_hat above 1"),
+            ({"tolerance": 0.0}, "^tolerance must be above 0"),
+            ({"tolerance": "a"}, "^tolerance must be above 0, got a"),
+            ({"confidence": 1.0}, "^confidence must be above 0 and below 1"),
+            ({"largest_r_hat": 1.0}, "^largest_r_hat must be above 1"),
             ({"every": 0}, "^every must be at least 1"),
-            ({"shortest": 500, "capacity": 900}, "at most half of capacity, and capacity even, got 100, 500 and 900$"),
+            ({"every": 2.5}, r"^every must be .*a whole number, got 2\.5"),
+            ({"capacity": 301}, "^capacity must be an even number"),
+            ({"shortest": 500, "capacity": 900}, "^shortest must be at most half of capacity, got 500 and 900$"),
+            ({"unit": 0.0}, "^unit must be positive and finite"),
+            ({"unit": torch.tensor([1.0, torch.nan])}, "^unit must be positive and finite"),
         ],
     )
     def test_knows_its_options(self, options, sentence):
         with pytest.raises(ValueError, match=sentence):
             StoppingRule(**options)
+
+    def test_needs_as_many_units_as_parameters(self):
+        with pytest.raises(ValueError, match=r"^there are 2 parameters, and units for 3$"):
+            StoppingRule(unit=torch.ones(3)).update(torch.zeros(2))
+
+    def test_knows_what_never_moves(self):
+        chain = torch.randn(2000, 2)
+        chain[:, 1] = 7
+        rule = StoppingRule(tolerance=0.2)
+        assert run(rule, chain) is not None
+        assert rule.verdict().average.standard_error[1] == 0
+        assert rule.verdict().average.mean[1] == 7
 
     def test_refuses_what_it_cannot_follow(self):
         rule = StoppingRule()

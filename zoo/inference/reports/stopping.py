@@ -7,8 +7,18 @@ from jaxtyping import Float, Float64
 from pyro.ops.stats import effective_sample_size, split_gelman_rubin
 from torch import Tensor
 
+from zoo.ranges import COUNT, POSITIVE, Range, check_ranges
+
 FEWEST_INDEPENDENT = 50.0  # iterates' worth, below which their standard error is not to be believed
 SHRINK = 0.8  # from one window to the next shorter one
+RANGES = {
+    "tolerance": POSITIVE,
+    "confidence": Range("above 0 and below 1", lambda x: 0 < x < 1),
+    "largest_r_hat": Range("above 1", lambda x: 1 < x < math.inf),
+    "every": COUNT,
+    "shortest": Range("a whole number of 4 or more", lambda x: x >= 4 and x == int(x)),
+    "capacity": Range("an even number", lambda x: x > 0 and x % 2 == 0),
+}
 
 
 class IterateAverage(NamedTuple):
@@ -44,7 +54,7 @@ class Verdict(NamedTuple):
             return f"step {self.step}: go on, the iterates still move"
         known = (
             f"averaged from step {self.start} on, all {len(self.average.mean)} parameters are known to ± "
-            f"{self.half_width:.2g} with {self.confidence:.0%} confidence"
+            f"{self.half_width:.2g} with {self.confidence:.0%} confidence, if they have settled"
         )
         if self.stop:
             return f"step {self.step}: stop, {known}"
@@ -71,7 +81,8 @@ def average(iterates: Float[Tensor, "iterates parameters"]) -> IterateAverage:
 
     Polyak & Juditsky, "Acceleration of stochastic approximation by averaging", 1992. Of the standard error there are
     two parts, added as squares: ``sd / sqrt(effective size)``, and half the distance between the means of the halves.
-    The second is as large as the first if the iterates are stationary, and larger if they still drift.
+    The second is as large as the first if the iterates are stationary, and larger if they still drift. What never moves
+    is known exactly.
 
     Example:
         >>> found = average(torch.randn(1000, 1) + 3)
@@ -79,7 +90,10 @@ def average(iterates: Float[Tensor, "iterates parameters"]) -> IterateAverage:
         True
     """
     iterates = iterates.double()
-    size = effective_sample_size(iterates.unsqueeze(0)).clamp(1, len(iterates))
+    moves = (iterates != iterates[0]).any(0)
+    size = iterates.new_full(moves.shape, len(iterates))
+    if bool(moves.any()):  # what does not would spoil the others' too
+        size[moves] = effective_sample_size(iterates[:, moves].unsqueeze(0)).clamp(1, len(iterates))
     half = len(iterates) // 2
     drift = (iterates[:half].mean(0) - iterates[-half:].mean(0)) / 2
     error = (iterates.var(0) / size + drift.square()).sqrt()
@@ -129,7 +143,8 @@ class StoppingRule:
     Whitt, "The asymptotic validity of sequential stopping rules for stochastic simulations", 1992) their confidence is
     exact in the limit of a small tolerance only. And it is about where iterates with this learning rate settle: not
     about how good an optimum that is, nor about where they would go with a smaller one. The learning rate is to be
-    constant.
+    constant. A drift so slow that the noise of the whole run hides it, as with a learning rate that is far too small,
+    looks settled; nothing in the iterates tells otherwise.
 
     It keeps iterates, or means of as many steps each as makes them fit into ``capacity``. Its state is plain data.
 
@@ -143,7 +158,7 @@ class StoppingRule:
         capacity: most means that are kept, an even number.
 
     Raises:
-        ValueError: the numbers make no sense.
+        ValueError: an option makes no sense.
 
     Example:
         >>> rule = StoppingRule(tolerance=0.1)
@@ -164,18 +179,15 @@ class StoppingRule:
         shortest: int = 100,
         capacity: int = 2000,
     ):
-        if not tolerance > 0 or not 0 < confidence < 1 or not largest_r_hat > 1:
-            raise ValueError(
-                "tolerance must be positive, confidence between 0 and 1 and largest_r_hat above 1, got "
-                f"{tolerance}, {confidence} and {largest_r_hat}"
-            )
-        if every < 1 or not 4 <= shortest <= capacity / 2 or capacity % 2:
-            raise ValueError(
-                "every must be at least 1, shortest at least 4 and at most half of capacity, and capacity even, got "
-                f"{every}, {shortest} and {capacity}"
-            )
-        self.tolerance = tolerance
+        options = {"tolerance": tolerance, "confidence": confidence, "largest_r_hat": largest_r_hat}
+        options |= {"every": every, "shortest": shortest, "capacity": capacity}
+        check_ranges(options, RANGES)
+        if shortest > capacity / 2:
+            raise ValueError(f"shortest must be at most half of capacity, got {shortest} and {capacity}")
         self.unit = torch.as_tensor(unit, dtype=torch.float64)
+        if not bool(((self.unit > 0) & self.unit.isfinite()).all()):
+            raise ValueError(f"unit must be positive and finite, got {unit}")
+        self.tolerance = tolerance
         self.confidence = confidence
         self.largest_r_hat = largest_r_hat
         self.every = every
@@ -190,13 +202,15 @@ class StoppingRule:
         """Take in the parameters after a step; tell whether to stop.
 
         Raises:
-            ValueError: there are more or fewer parameters than before, or one is not finite.
+            ValueError: there are more or fewer parameters than before, or than units, or one is not finite.
         """
         iterate = iterate.detach().to("cpu", torch.float64, copy=True)
         known = [*self.kept[:1], *self.unfinished[:1]]
         if iterate.ndim != 1 or (known and iterate.shape != known[0].shape):
             wanted = f"of shape {tuple(known[0].shape)}, as before" if known else "in one vector"
             raise ValueError(f"parameters must come {wanted}, got shape {tuple(iterate.shape)}")
+        if self.unit.ndim and self.unit.shape != iterate.shape:
+            raise ValueError(f"there are {len(iterate)} parameters, and units for {self.unit.numel()}")
         if not bool(iterate.isfinite().all()):
             raise ValueError(f"a parameter is not finite after step {self.step + 1}")
         self.step += 1
