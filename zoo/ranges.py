@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from numbers import Integral
 from typing import Any, NamedTuple
 
 
@@ -15,7 +16,12 @@ class Range(NamedTuple):
 FRACTION = Range("between 0 and 1", lambda x: 0 <= x <= 1)
 NOT_NEGATIVE = Range("0 or more", lambda x: 0 <= x < math.inf)
 POSITIVE = Range("above 0", lambda x: 0 < x < math.inf)
-COUNT = Range("at least 1, and a whole number", lambda x: x >= 1 and x == int(x))
+COUNT = Range("at least 1, and a whole number", lambda x: is_whole(x) and x >= 1)
+
+
+def is_whole(x: Any) -> bool:
+    """Tell whether something is a whole number, of Python or of numpy."""
+    return isinstance(x, Integral)
 
 
 def optional(allowed: Range) -> Range:

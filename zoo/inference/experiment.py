@@ -19,6 +19,7 @@ from zoo.inference.reports import (
     Verdict,
     elbo_figure,
     no_k_hat,
+    of_points,
     posterior_figure,
     tail_index,
 )
@@ -121,7 +122,7 @@ class ProgramExperiment:
         figures = {"elbo": elbo.value, "elbo_spread": elbo.standard_error, "draws": float(elbo.draws)}
         if draws.points:
             figures["points"] = float(draws.points)
-        elif not draws.subsampled and math.isfinite((k := tail_index(draws.log_weights)).value):
+        elif no_k_hat(draws) is None and math.isfinite((k := tail_index(draws.log_weights)).value):
             figures |= {"k_hat": k.value, "k_hat_spread": k.standard_error}
         if self.compare_with_optimum:
             optimum = mean_field_optimum(self.program, self.data)
@@ -148,7 +149,7 @@ class ProgramExperiment:
         if "k_hat" in figures:
             lines.append(f"  {ParetoK(figures['k_hat'], figures['k_hat_spread'], elbo.draws)}")
         if "points" in figures:
-            lines.append(f"  {no_k_hat(int(figures['points']))}")
+            lines.append(f"  {of_points(int(figures['points']))}")
         if "settled" in figures:
             lines.append(f"  {when_settled(figures)}")
         if "optimum_mean_gap" in figures:

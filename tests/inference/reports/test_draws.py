@@ -75,6 +75,14 @@ class TestTheDensities:
         torch.testing.assert_close(found.log_likelihood["x"], dist.Normal(mean, 1.0).log_prob(X))
         assert draw(layered, layered_guide, draws=7).log_likelihood == {}
 
+    def test_hold_it_unscaled(self):
+        with poutine.scale(scale=0.1):
+            found = draw(layered, layered_guide, draws=7, log_likelihood=True)
+        mean = found.sites["z"] * found.sites["top"].unsqueeze(-1)
+        torch.testing.assert_close(found.log_likelihood["x"], dist.Normal(mean, 1.0).log_prob(X))
+        assert found.scaled
+        assert not draw(layered, layered_guide, draws=7).scaled
+
 
 class TestTheDraws:
     def test_have_the_shapes_of_single_draws_behind_their_number(self):
@@ -137,6 +145,11 @@ class TestSubsamples:
         assert residual.mean().abs() < 4.9 * residual.std() / math.sqrt(2000)
         assert residual.std() > 1
 
+    def test_leave_no_data_to_speak_of(self):
+        found = draw(self.model, one_normal, draws=5, log_likelihood=True)
+        assert found.observed == {}
+        assert found.log_likelihood == {}
+
     def test_of_all_data_are_none(self, normals):
         assert not draw(normals.model, normals.guide, draws=5).subsampled
 
@@ -146,7 +159,7 @@ def test_a_guide_without_a_site_of_the_model_is_refused(normals):
         draw(normals.model, lambda: None, draws=5)
 
 
-@pytest.mark.parametrize("options", [{"draws": 0}, {"at_once": 0}])
+@pytest.mark.parametrize("options", [{"draws": 0}, {"at_once": 0}, {"draws": 2.5}])
 def test_numbers_must_make_sense(normals, options):
-    with pytest.raises(ValueError, match=r"^draws and at_once must be at least 1"):
+    with pytest.raises(ValueError, match=r"^(draws|at_once) must be at least 1"):
         draw(normals.model, normals.guide, **options)

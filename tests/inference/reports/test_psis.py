@@ -6,6 +6,7 @@ import pyro.distributions as dist
 import pyro.infer.importance
 import pytest
 import torch
+from pyro import poutine
 from pyro.infer.importance import psis_diagnostic
 
 from zoo.inference.reports import Draws, ParetoK, draw, pareto_k, tail_index
@@ -51,9 +52,22 @@ class TestTheTailIndex:
         assert tail_index(draw(right.model, right.guide, draws=1000).log_weights).value == 0
         assert tail_index(torch.full((1000,), -3.0)).value == 0
 
-    def test_is_infinite_without_a_tail_to_fit(self):
-        assert tail_index(pareto(0.1, 30)).value == math.inf
+    def test_is_infinite_where_a_few_weights_are_all_that_counts(self):
         assert tail_index(torch.cat([torch.full((999,), -1e5), torch.zeros(1)])).value == math.inf
+
+    def test_is_none_of_too_few_draws(self):
+        assert math.isnan(tail_index(pareto(0.1, 30)).value)
+
+    @pytest.mark.parametrize("draws", [1000, 4000, 20_000, 100_000])
+    def test_is_none_of_a_few_values_again_and_again(self, draws):
+        """A fit to these would find anything from -5 to infinity, by how many of them there are."""
+        weights = torch.tensor([0.49 / 0.495, 0.02 / 0.01]).log()
+        assert math.isnan(tail_index(weights[torch.bernoulli(torch.full((draws,), 0.01)).long()]).value)
+
+    def test_is_small_of_a_discrete_guide_of_many_values(self):
+        bits, guide = (torch.distributions.Bernoulli(torch.full((200,), p)) for p in (0.5, 0.49))
+        z = guide.sample((4000,))
+        assert abs(tail_index((bits.log_prob(z) - guide.log_prob(z)).sum(-1)).value) < 0.4
 
 
 class TestTheVerdict:
@@ -82,13 +96,14 @@ class TestTheVerdict:
         assert math.isfinite(pareto_k(draw(model, lambda: guide(torch.ones(3)), draws=5000)).value)
 
     def test_has_its_bounds_at_a_half_and_at_seven_tenths(self):
-        verdicts = [ParetoK(k, 0.1, 10_000).verdict for k in (0.49, 0.5, 0.69, 0.7, math.inf)]
-        assert verdicts == ["good", "usable", "usable", "not to be trusted", "not to be trusted"]
+        verdicts = [ParetoK(k, 0.1, 10_000).verdict for k in (0.49, 0.5, 0.69, 0.7, math.inf, math.nan)]
+        assert verdicts == ["good", "usable", "usable", "not to be trusted", "not to be trusted", "cannot be told"]
 
     def test_reads_as_a_sentence(self):
         assert "not to be trusted, the guide misses" in str(ParetoK(0.93, 0.1, 10_000))
         assert str(ParetoK(0.1, 0.1, 50)).endswith("take more draws to be sure")
         assert "take more" not in str(ParetoK(0.1, 0.1, 5000))
+        assert "cannot be told, the largest weights are too few" in str(tail_index(torch.zeros(20)))
 
     def test_warns_of_too_few_draws(self):
         with pytest.warns(UserWarning, match=r"60 draws are too few"):
@@ -102,8 +117,16 @@ class TestTheVerdict:
             pareto_k(weighed(pareto(0.2)))
 
     def test_is_refused_of_subsamples(self):
-        with pytest.raises(ValueError, match=r"^k-hat needs weights of the whole data"):
+        with pytest.raises(ValueError, match=r"^no k-hat: the draws saw subsamples"):
             pareto_k(weighed(pareto(0.2))._replace(subsampled=True))
+
+    def test_is_refused_of_terms_that_are_scaled(self):
+        @poutine.scale(scale=0.1)
+        def program():
+            pyro.sample("z", dist.Normal(torch.tensor(0.0), 1.0))
+
+        with pytest.raises(ValueError, match=r"^no k-hat: terms are scaled"):
+            pareto_k(draw(program, program, draws=200))
 
     def test_is_refused_of_what_is_not_finite(self):
         with pytest.raises(FloatingPointError, match=r"^1 of 3 draws"):

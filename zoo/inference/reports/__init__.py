@@ -4,7 +4,7 @@ from zoo.inference.reports.draws import Draws, draw
 from zoo.inference.reports.evidence import ElboEstimate, elbo_estimate
 from zoo.inference.reports.figures import elbo_figure, pareto_k_figure, posterior_figure
 from zoo.inference.reports.inference_data import to_inference_data
-from zoo.inference.reports.psis import ParetoK, no_k_hat, pareto_k, tail_index
+from zoo.inference.reports.psis import ParetoK, no_k_hat, of_points, pareto_k, tail_index
 from zoo.inference.reports.stopping import IterateAverage, StoppingRule, Verdict, average, settled_average, split_r_hat
 from zoo.inference.reports.variance import (
     BASIC,
@@ -33,6 +33,7 @@ __all__ = [
     "elbo_estimate",
     "elbo_figure",
     "no_k_hat",
+    "of_points",
     "pareto_k",
     "pareto_k_figure",
     "posterior_figure",

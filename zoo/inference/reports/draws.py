@@ -11,7 +11,8 @@ from zoo.gradients.graphs.distributions import support_of
 from zoo.inference.black_box.apart import log_densities, mixed
 from zoo.inference.black_box.checks import check_match
 from zoo.inference.black_box.recording import Subsamples, record, record_at_once
-from zoo.inference.black_box.sites import Run, nesting
+from zoo.inference.black_box.sites import Run, Site, nesting, sites_of
+from zoo.ranges import COUNT, check_ranges
 
 logger = logging.getLogger(__name__)
 
@@ -31,11 +32,13 @@ class Draws(NamedTuple):
     observed: Mapping[str, Tensor]
     """Data of the model."""
     log_likelihood: Mapping[str, Tensor]
-    """Of each datum, ``(draws, *batch)``, in nats, if it was asked for."""
+    """Of each datum, ``(draws, *batch)``, in nats and unscaled, if it was asked for; 0 of what is masked."""
     subsampled: bool
-    """Each draw saw another part of the data: ``log_p`` is an unbiased estimate."""
+    """Each draw saw another part of the data: ``log_p`` is an unbiased estimate, and no data are kept."""
     continuous: frozenset[str] = frozenset()
     """Sites whose values have a density."""
+    scaled: bool = False
+    """Terms of ``log_p`` and ``log_q`` count more or less than once."""
 
     @property
     def points(self) -> int:
@@ -87,8 +90,7 @@ def draw(
         >>> found.sites["z"].shape, found.log_weights.std().item() < 1e-5  # the guide is the posterior
         (torch.Size([100]), True)
     """
-    if min(draws, at_once) < 1:
-        raise ValueError(f"draws and at_once must be at least 1, got {draws} and {at_once}")
+    check_ranges({"draws": draws, "at_once": at_once}, {"draws": COUNT, "at_once": COUNT})
     both, subsamples = (model, guide, tuple(args), dict(kwargs or {})), Subsamples()
     with torch.no_grad():
         alone = record(*both, subsamples)
@@ -103,7 +105,8 @@ def draw(
         runs = [record(*both, Subsamples()) for _ in range(draws)]
         for run in runs:
             check_match(run)
-        return joined([draws_of(run, run, 1, log_likelihood) for run in runs])._replace(subsampled=subsampled)
+        found = joined([draws_of(run, run, 1, log_likelihood) for run in runs])
+        return found._replace(observed={}, log_likelihood={}, subsampled=True) if subsampled else found
 
 
 def drawn_at_once(
@@ -132,13 +135,19 @@ def draws_of(run: Run, alone: Run, count: int, keep: bool) -> Draws:
         log_q=log_q,
         observed={name: alone.model[name].value for name in seen},
         log_likelihood={
-            name: site.density.log_prob.reshape(count, *alone.model[name].density.log_prob.shape)
+            name: (site.density.log_prob / site.scale).reshape(count, *alone.model[name].density.log_prob.shape)
             for name, site in seen.items()
             if keep
         },
         subsampled=False,
         continuous=frozenset(name for name, site in latent.items() if is_continuous(site.distribution)),
+        scaled=any(is_scaled(site) for _, site in sites_of([run])),
     )
+
+
+def is_scaled(site: Site) -> bool:
+    """Tell whether the log-probability of a site counts more or less than once."""
+    return bool((torch.as_tensor(site.scale) != 1).any())
 
 
 def is_continuous(distribution: Distribution) -> bool:
@@ -158,6 +167,7 @@ def joined(parts: Sequence[Draws]) -> Draws:
         log_likelihood=joined_values([part.log_likelihood for part in parts]),
         subsampled=False,
         continuous=frozenset.union(*(part.continuous for part in parts)),
+        scaled=any(part.scaled for part in parts),
     )
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from zoo.inference.reports.draws import Draws
 from zoo.inference.reports.evidence import elbo_estimate
-from zoo.inference.reports.psis import tail_index
+from zoo.inference.reports.psis import no_k_hat, tail_index
 
 METHOD = "black-box variational inference"
 
@@ -20,7 +20,7 @@ def to_inference_data(draws: Draws, method: str = METHOD) -> Any:
 
     Groups are ``posterior`` (draws of the guide), ``sample_stats`` (``lp`` is ``log p(x, z)``, ``lq`` is ``log q(z)``),
     ``observed_data``, and ``log_likelihood`` if the draws have it. The posterior's attributes are ``method``, ``elbo``,
-    ``elbo_se`` and ``khat``; NaN for k-hat where draws saw subsamples of the data.
+    ``elbo_se`` and ``khat``; NaN for k-hat where there is none.
 
     Args:
         draws: at least 2; see ``draw``.
@@ -85,5 +85,5 @@ def attributes_of(draws: Draws, method: str) -> dict[str, str | float]:
         {'method': 'NUTS', 'elbo': 0.0, 'elbo_se': 0.0, 'khat': 0.0}
     """
     found = elbo_estimate(draws)
-    k = float("nan") if draws.subsampled or draws.points else tail_index(draws.log_weights).value
+    k = float("nan") if no_k_hat(draws) else tail_index(draws.log_weights).value
     return {"method": method, "elbo": found.value, "elbo_se": found.standard_error, "khat": k}

@@ -7,7 +7,7 @@ from jaxtyping import Float, Float64
 from pyro.ops.stats import effective_sample_size, split_gelman_rubin
 from torch import Tensor
 
-from zoo.ranges import COUNT, POSITIVE, Range, check_ranges
+from zoo.ranges import COUNT, POSITIVE, Range, check_ranges, is_whole
 
 FEWEST_INDEPENDENT = 50.0  # iterates' worth, below which their standard error is not to be believed
 SHRINK = 0.8  # from one window to the next shorter one
@@ -16,8 +16,8 @@ RANGES = {
     "confidence": Range("above 0 and below 1", lambda x: 0 < x < 1),
     "largest_r_hat": Range("above 1", lambda x: 1 < x < math.inf),
     "every": COUNT,
-    "shortest": Range("a whole number of 4 or more", lambda x: x >= 4 and x == int(x)),
-    "capacity": Range("an even number", lambda x: x > 0 and x % 2 == 0),
+    "shortest": Range("a whole number of 4 or more", lambda x: is_whole(x) and x >= 4),
+    "capacity": Range("an even number", lambda x: is_whole(x) and x > 0 and x % 2 == 0),
 }
 
 
