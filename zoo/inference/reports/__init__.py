@@ -5,14 +5,9 @@ from zoo.inference.reports.evidence import ElboEstimate, elbo_estimate
 from zoo.inference.reports.figures import elbo_figure, pareto_k_figure, posterior_figure
 from zoo.inference.reports.inference_data import to_inference_data
 from zoo.inference.reports.psis import ParetoK, no_k_hat, of_points, pareto_k, tail_index
+from zoo.inference.reports.rivals import BASIC, CONTROL_VARIATE, RAO_BLACKWELL, usual_estimators
 from zoo.inference.reports.stopping import IterateAverage, StoppingRule, Verdict, average, settled_average, split_r_hat
-from zoo.inference.reports.variance import (
-    BASIC,
-    CONTROL_VARIATE,
-    RAO_BLACKWELL,
-    usual_estimators,
-    variance_report,
-)
+from zoo.inference.reports.variance import variance_report
 from zoo.inference.reports.variance_table import ALL, VarianceReport, VarianceRow
 
 __all__ = [

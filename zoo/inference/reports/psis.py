@@ -118,7 +118,7 @@ def tail_index(log_weights: Float[Tensor, " draws"]) -> ParetoK:
     """Fit a generalised Pareto distribution to the largest weights: the ``min(n / 5, 3 sqrt(n))`` largest of ``n``.
 
     Vehtari, Simpson, Gelman, Yao & Gabry, "Pareto smoothed importance sampling", 2024. NaN if there are fewer than 10
-    of them, or fewer different ones, as a guide of few outcomes has them; infinite if fewer than 10 are all that counts.
+    of them, or fewer different ones, as a guide of few outcomes has them; infinite if fewer than 10 are all there is.
 
     Example:
         >>> uniform = torch.rand(10_000, dtype=torch.float64)

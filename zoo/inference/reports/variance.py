@@ -9,17 +9,29 @@ from pyro import poutine
 from pyro.infer import ELBO
 from torch import Tensor, nn
 
-from zoo.gradients.spread import Spread, gradients_of
-from zoo.inference.black_box import BlackBoxELBO
+from zoo.gradients.spread import Spread
 from zoo.inference.reports.intervals import estimated
+from zoo.inference.reports.rivals import (
+    BASELINES,
+    Call,
+    check_particles,
+    gradient,
+    has_networks,
+    usable,
+    usual_estimators,
+)
 from zoo.inference.reports.variance_table import ALL, VarianceReport, VarianceRow
-from zoo.inference.reports.whole import WholeELBO
+from zoo.ranges import COUNT, POSITIVE, Range, check_ranges, is_whole
 
 Program = Callable[..., Any]
 BATCHES = 10  # of draws, for the intervals
 CLEAR = 2.0  # standard errors: a mean gradient nearer to 0 is taken for noise
-COMPARING = ("optimal", "leave_one_out")  # need more than one particle
-BASIC, RAO_BLACKWELL, CONTROL_VARIATE = "basic", "Rao-Blackwell", "Rao-Blackwell, control variate"
+RANGES = {
+    "draws": Range(f"at least {2 * BATCHES}, and a whole number", lambda x: is_whole(x) and x >= 2 * BATCHES),
+    "warm_up": Range("0 or more, and a whole number", lambda x: is_whole(x) and x >= 0),
+    "target": POSITIVE,
+    "particles": COUNT,
+}
 
 
 def variance_report(
@@ -50,13 +62,15 @@ def variance_report(
         kwargs: of both.
         draws: estimates by each estimator.
         particles: of each estimate, by the usual estimators.
-        estimators: by name, all with ``particles`` particles; None for ``usual_estimators``. They learn.
+        estimators: by name, all with ``particles`` particles; None for ``usual_estimators``, with the networks of the
+            guide's sites if they name some. What they average is learned meanwhile; networks are judged as they are.
         vectorize_particles: by the usual estimators.
         target: signal-to-noise ratio to suggest a number of particles for.
         warm_up: estimates before, from which baselines learn, and which do not count.
 
     Raises:
-        ValueError: the numbers make no sense, the guide has no parameters, or the first estimator cannot be used.
+        ValueError: the numbers make no sense, an estimator has another number of particles, the guide has no
+            parameters, or the first estimator cannot be used.
 
     Example:
         >>> import pyro
@@ -72,17 +86,16 @@ def variance_report(
         >>> report.row("Rao-Blackwell", "logits").reduction.low > 1
         True
     """
-    if draws < 2 * BATCHES or warm_up < 0 or not target > 0:
-        raise ValueError(
-            f"draws must be at least {2 * BATCHES}, warm_up not negative and target positive, got {draws}, {warm_up} "
-            f"and {target}"
-        )
+    check_ranges({"draws": draws, "warm_up": warm_up, "target": target, "particles": particles}, RANGES)
     call = (model, guide, *args), dict(kwargs or {})
-    rivals = usual_estimators(particles, vectorize_particles) if estimators is None else estimators
     seeds = torch.randint(2**62, (warm_up + draws,)).tolist()
     with torch.random.fork_rng(devices=[]):
         parameters = guide_parameters(guide, args, kwargs or {})
-        rivals, left_out = usable(rivals, call, list(parameters.values()), seeds[0])
+        if estimators is None:
+            baselines = (*BASELINES, "learned") if has_networks(guide, args, kwargs or {}) else BASELINES
+            estimators = usual_estimators(particles, vectorize_particles, baselines)
+        check_particles(estimators, particles)
+        rivals, left_out = usable(estimators, call, list(parameters.values()), seeds[0])
         for seed in seeds[:warm_up]:
             for elbo in rivals.values():
                 gradient(elbo, call, list(parameters.values()), seed)
@@ -92,55 +105,6 @@ def variance_report(
             for start, end in pairwise(edges)
         ]
     return VarianceReport(rows_of(batches, parameters, draws, particles, target), particles, draws, target, left_out)
-
-
-def usual_estimators(
-    particles: int,
-    vectorize_particles: bool = False,
-    baselines: Sequence[str] = ("moving_average", "leave_one_out"),
-) -> dict[str, BlackBoxELBO]:
-    """Make the three estimators of the paper, and Rao-Blackwell with each of several baselines.
-
-    The control variate is ``"optimal"``, whose scaling is estimated by leaving one particle out, so that none draws
-    more particles than the others. With 1 particle there is none, and no leave-one-out baseline.
-
-    Example:
-        >>> list(usual_estimators(particles=1))
-        ['basic', 'Rao-Blackwell', 'moving_average']
-    """
-    choices = {RAO_BLACKWELL: "none", CONTROL_VARIATE: "optimal", **{name: name for name in baselines}}
-    if particles == 1:
-        choices = {name: baseline for name, baseline in choices.items() if baseline not in COMPARING}
-    return {BASIC: WholeELBO(particles, vectorize_particles, "none")} | {
-        name: BlackBoxELBO(particles, vectorize_particles, baseline) for name, baseline in choices.items()
-    }
-
-
-Call = tuple[tuple[Any, ...], dict[str, Any]]
-"""Arguments of an estimator: model, guide, and theirs."""
-
-
-def usable(
-    estimators: Mapping[str, ELBO], call: Call, parameters: Sequence[Tensor], seed: int
-) -> tuple[dict[str, ELBO], dict[str, str]]:
-    """Try each estimator once; leave out those that do not go with the program, and say why.
-
-    Raises:
-        ValueError: there is none, or the first one fails: the program itself is to blame.
-    """
-    if not estimators:
-        raise ValueError("there is no estimator to compare")
-    found: dict[str, ELBO] = {}
-    left_out: dict[str, str] = {}
-    for name, elbo in estimators.items():
-        try:
-            gradient(elbo, call, parameters, seed)
-            found[name] = elbo
-        except ValueError as error:
-            if not found:
-                raise
-            left_out[name] = str(error)
-    return found, left_out
 
 
 def guide_parameters(guide: Program, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -170,14 +134,6 @@ def names_in_module(name: str) -> tuple[str, str]:
     """
     name = name.replace("$$$", ".")
     return name, f"{name}_unconstrained"
-
-
-def gradient(elbo: ELBO, call: Call, parameters: Sequence[Tensor], seed: int) -> Tensor:
-    """Estimate the gradient of the negative ELBO once, ``(1, size)``."""
-    torch.manual_seed(seed)
-    args, kwargs = call
-    loss = elbo.differentiable_loss(*args, **kwargs)  # type: ignore[attr-defined]
-    return gradients_of(loss.reshape(1), parameters).double()
 
 
 def spread(elbo: ELBO, call: Call, parameters: Sequence[Tensor], seeds: Sequence[int]) -> Spread:

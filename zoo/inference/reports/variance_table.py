@@ -69,4 +69,5 @@ def written(row: VarianceRow) -> tuple[str, ...]:
     """Write a row of the table."""
     ratio = "–" if math.isnan(row.signal_to_noise) else f"{row.signal_to_noise:.2g}"
     needed = "no signal" if row.particles is None else f"{row.particles:,}"
-    return row.parameter, row.estimator, str(row.variance), f"× {row.reduction}", ratio, needed
+    reduction = "–" if math.isnan(row.reduction.value) else f"× {row.reduction}"
+    return row.parameter, row.estimator, str(row.variance), reduction, ratio, needed
