@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from statistics import median
 
 import pyro
@@ -21,6 +22,7 @@ from torch.distributions import constraints
 from zoo.command_line import errors_as_sentences
 from zoo.config import arguments
 from zoo.inference.black_box import BlackBoxELBO
+from zoo.training import circumstances, write_json
 
 FLIPS = torch.tensor([1.0] * 6 + [0.0] * 4)
 POSTERIOR = {"alpha": 16.0, "beta": 14.0}
@@ -33,6 +35,7 @@ class Arguments:
 
     seeds: int = 20
     limit: int = 10_000
+    record: str | None = None
 
 
 def model() -> None:
@@ -77,10 +80,15 @@ def main() -> None:
         "TraceGraph_ELBO, decaying average, 1 particle": (TraceGraph_ELBO, True),
         "TraceGraph_ELBO, no baseline, 1 particle": (TraceGraph_ELBO, False),
     }
+    found: dict[str, list[int]] = {}
     print("\n| estimator | median steps | fewest | most |\n| --- | --- | --- | --- |")
     for name, (make_elbo, average) in estimators.items():
         steps = [steps_until_found(make_elbo, average, seed, asked.limit) for seed in range(asked.seeds)]
         print(f"| {name} | {median(steps):.0f} | {min(steps)} | {max(steps)} |", flush=True)
+        found[name] = steps
+    if asked.record is not None:
+        record = {"command": " ".join(["python", *sys.argv]), **circumstances(), "seeds": asked.seeds}
+        write_json(Path(asked.record), record | {"steps": found})
 
 
 if __name__ == "__main__":

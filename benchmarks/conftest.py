@@ -1,3 +1,6 @@
+import sys
+from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import jaxtyping
@@ -7,6 +10,37 @@ from plain_ram import PlainRAM
 from torch import Tensor
 
 from zoo.attention import RecurrentAttention
+from zoo.training import circumstances, write_json
+
+FIGURES = pytest.StashKey[dict[str, float]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let figures be kept."""
+    parser.addoption("--record", type=Path, help="file to keep the measured ratios in")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Begin without figures."""
+    config.stash[FIGURES] = {}
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Keep the figures, if that was asked for."""
+    if (file := session.config.getoption("--record")) is not None:
+        command = " ".join(["pytest", *sys.argv[1:]])
+        write_json(file, {"command": command, **circumstances(), "ratios": session.config.stash[FIGURES]})
+
+
+@pytest.fixture
+def measured(pytestconfig: pytest.Config) -> Callable[[str, float], None]:
+    """Show a ratio, and keep it."""
+
+    def note(what: str, ratio: float) -> None:
+        print(f"\n{what}: {ratio:.3g}")
+        pytestconfig.stash[FIGURES][what] = ratio
+
+    return note
 
 
 @pytest.fixture(autouse=True)

@@ -5,13 +5,13 @@ SPEEDUP = 3.5
 SHARE = 0.05
 
 
-def test_a_training_step_is_faster_than_a_plain_one(model, plain, batch):
+def test_a_training_step_is_faster_than_a_plain_one(model, plain, batch, measured):
     ours, theirs = medians(200, our_step(model, batch), plain_step(plain, batch, like=model))
-    print(f"\na plain training step of RAM takes {theirs / ours:.2f} times as long")
+    measured("a plain training step of RAM, in units of ours", theirs / ours)
     assert theirs / ours >= SPEEDUP
 
 
-def test_the_estimator_is_a_small_part_of_a_training_step(model, batch):
+def test_the_estimator_is_a_small_part_of_a_training_step(model, batch, measured):
     log_prob = torch.randn(5, 1, 128, requires_grad=True)
     reward, states = torch.ones(1, 128), torch.rand(5, 1, 128, 256)
 
@@ -20,5 +20,5 @@ def test_the_estimator_is_a_small_part_of_a_training_step(model, batch):
         (out.loss.sum(0).mean() + out.baseline_loss).backward()
 
     step, estimator = medians(300, our_step(model, batch), estimate)
-    print(f"\nReinforce, forward and backward, is {estimator / step:.1%} of a training step of RAM")
+    measured("Reinforce, forward and backward, as a share of a training step of RAM", estimator / step)
     assert estimator / step <= SHARE

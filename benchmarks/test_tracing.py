@@ -48,8 +48,8 @@ def test_both_give_the_same_gradient():
     torch.testing.assert_close(ours, by_hand(weight), rtol=1e-4, atol=1e-4)
 
 
-def test_following_a_program_costs_little():
+def test_following_a_program_costs_little(measured):
     weight = (torch.randn(SIDE, SIDE) / SIDE).requires_grad_()
     ours, plain = medians(40, lambda: traced(weight), lambda: by_hand(weight))
-    print(f"\na traced program takes {ours / plain:.2f} times as long as the same code by hand")
+    measured("a traced program, in units of the same code by hand", ours / plain)
     assert ours / plain <= BAR
