@@ -30,7 +30,8 @@ class BlackBoxELBO(ELBO, nn.Module):
     Ranganath, Gerrish & Blei, "Black box variational inference", 2014. A site of the guide has a pathwise gradient if
     its distribution has ``rsample``; the others go through ``zoo.gradients.Reinforce``, with those terms of the ELBO
     alone that they influence, and a baseline. Who influences whom is followed through torch functions, Python control
-    flow and plates. Plates are taken at their word: elements of one must be independent given what is outside.
+    flow and plates. Plates are taken at their word: elements of one must be independent given what is outside. No
+    pathwise gradient sees a step (``torch.where``, rounding): take ``has_rsample_(False)`` for such a site.
 
     It is an ``nn.Module`` that keeps its baselines: ``elbo(model, guide)`` has their networks among its parameters, and
     ``SVI`` finds and trains them. They learn in train mode, whenever a loss with a gradient is taken.
@@ -38,15 +39,17 @@ class BlackBoxELBO(ELBO, nn.Module):
     Args:
         num_particles: samples of the guide in each estimate.
         vectorize_particles: draw all of them in one run, in a plate around model and guide. Faster, for programs that
-            do not take different ways for different values.
+            do not take different ways for different values, and keep particles apart, which is tried.
         baseline: ``"none"``, ``"moving_average"``, ``"leave_one_out"`` (of the particles), ``"learned"``, sums of these
             (see ``zoo.gradients.BASELINES``), ``"optimal"`` (the paper's control variate: ``OptimalScaling`` has its
             choices), a number, or a ``Baseline``, of which each site gets a copy. Or a dictionary of these by the names
-            of sites. None for what a site of the guide says in ``infer={"baseline": {...}}``, with the options of
+            of sites. None for what a site of the guide says in ``infer={"baseline": {...}}``, with the options
+            ``use_decaying_avg_baseline``, ``baseline_beta``, ``nn_baseline`` and ``nn_baseline_input`` of
             ``pyro.infer.TraceGraph_ELBO``; else for leave-one-out from 2 particles on, and a moving average with 1.
         scale: divide learning signals by their running standard deviation; each site gets a copy.
         bound: ``"elbo"``, or ``"iwae"`` for the importance-weighted bound of the particles; with VIMCO's baseline.
-        max_plate_nesting: as in Pyro; found by a first run if particles are vectorised and it is not given.
+        max_plate_nesting: as in Pyro; found by a first run if particles are vectorised and it is not given, with room
+            for batches that no plate declares.
         retain_graph: keep the graph after ``loss_and_grads``.
 
     Raises:
