@@ -4,7 +4,7 @@ import pytest
 import torch
 from pyro.distributions.testing.fakes import NonreparameterizedBeta
 from pyro.infer import SVI
-from pyro.infer.autoguide import AutoDiagonalNormal, AutoNormal
+from pyro.infer.autoguide import AutoDiagonalNormal, AutoNormal, AutoNormalMessenger
 from torch import nn
 from torch.distributions import constraints
 
@@ -126,6 +126,17 @@ class TestTheModule:
         flips = torch.tensor([1.0] * 6 + [0.0] * 4)
         svi = SVI(coins, auto(coins), pyro.optim.Adam({"lr": 0.01}), BlackBoxELBO(2, vectorize_particles=vectorized))
         assert svi.step(flips) > 0
+
+    @pytest.mark.parametrize("vectorized", [False, True])
+    def test_takes_a_guide_that_runs_the_model(self, vectorized):
+        """Its loss is that of the same guide that does not."""
+        flips = torch.tensor([1.0] * 6 + [0.0] * 4)
+        found = []
+        for auto in (AutoNormal, AutoNormalMessenger):
+            pyro.clear_param_store()
+            guide = auto(coins, init_scale=1e-3)
+            found.append(BlackBoxELBO(2, vectorize_particles=vectorized).loss_and_grads(coins, guide, flips))
+        assert found[0] == pytest.approx(found[1], abs=1.0)
 
 
 class TestOptions:

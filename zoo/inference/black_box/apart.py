@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float64
-from pyro import poutine
 from torch import Tensor
 
 from zoo.gradients.graphs.provenance import listed
@@ -70,8 +69,7 @@ def mixed(run: Run, alone: Run, particles: int, both: Both, drawn: Subsamples) -
 
 def alone_again(values: Mapping[str, Tensor], both: Both, drawn: Subsamples) -> LogDensities:
     """Take the log-densities of one particle, given its values."""
-    model, guide, args, kwargs = both
-    return log_densities(record(model, poutine.condition(guide, dict(values)), args, kwargs, drawn), 1)
+    return log_densities(record(*both, drawn, values), 1)
 
 
 def close(x: Tensor, y: Tensor) -> bool:

@@ -1,10 +1,12 @@
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import pyro
 import torch
 from pyro.distributions.util import scale_and_mask
+from pyro.poutine.guide import GuideMessenger
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
@@ -20,9 +22,19 @@ from zoo.inference.black_box.sites import PARTICLES, Run, Site
 Program = Callable[..., Any]
 Subsamples = dict[str, tuple[int, Tensor]]
 """Of plates, by name: how many elements there are in all, and the indices of those drawn."""
+Values = Mapping[str, Tensor]
+NO_VALUES: Values = {}
 
 
-def record(model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any], drawn: Subsamples) -> Run:
+def record(
+    model: Program,
+    guide: Program,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    drawn: Subsamples,
+    values: Values = NO_VALUES,
+    around: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> Run:
     """Run a guide and its model, and note every sample statement and what it was computed from.
 
     Args:
@@ -31,17 +43,22 @@ def record(model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[s
         args: of both.
         kwargs: of both.
         drawn: subsamples that plates drew before and are to use again; those that they draw now are added.
+        values: that sites of the guide are to have, in place of drawing them.
+        around: makes what is entered around each program.
 
     Raises:
         ValueError: a name is used twice, or a log-probability cannot be computed.
     """
     provenance = Provenance()
     with torch.inference_mode(False), uncompiled(), provenance:
-        with Recorder(provenance, drawn) as of_guide:
+        with Recorder(provenance, drawn, values) as of_guide, around():
             guide(*args, **kwargs)
-        with Recorder(provenance, drawn, of_guide.sites) as of_model:
+        sites = of_guide.sites
+        if isinstance(guide, GuideMessenger):  # which runs the model, data and all
+            sites = {name: site for name, site in sites.items() if not site.observed}
+        with Recorder(provenance, drawn, given=sites) as of_model, around():
             model(*args, **kwargs)
-    return Run(of_guide.sites, of_model.sites, provenance.escaped)
+    return Run(sites, of_model.sites, provenance.escaped)
 
 
 def record_at_once(
@@ -68,11 +85,8 @@ def record_at_once(
         ValueError: as ``record``; or values steer the program, and particles would have to go different ways.
     """
     try:
-        run = record(
-            pyro.plate(PARTICLES, particles, dim=-dim)(model),
-            pyro.plate(PARTICLES, particles, dim=-dim)(guide),
-            *(args, kwargs, drawn),
-        )
+        plate = partial(pyro.plate, PARTICLES, particles, dim=-dim)
+        run = record(model, guide, args, kwargs, drawn, around=plate)
     except RuntimeError as error:  # torch does not turn several values into one number or one bool
         if "Tensor with more than one value" in str(error) or "cannot be converted to Scalar" in str(error):
             raise ValueError(steered_together("values")) from error
@@ -88,13 +102,21 @@ class Recorder(Messenger):
     Args:
         provenance: is entered too.
         drawn: subsamples of the plates.
+        values: that sites are to have, in place of drawing them.
         given: what the guide sampled, if the program is the model.
     """
 
-    def __init__(self, provenance: Provenance, drawn: Subsamples, given: Mapping[str, Site] | None = None):
+    def __init__(
+        self,
+        provenance: Provenance,
+        drawn: Subsamples,
+        values: Values = NO_VALUES,
+        given: Mapping[str, Site] | None = None,
+    ):
         super().__init__()
         self.provenance = provenance
         self.drawn = drawn
+        self.values = values
         self.given = given
         self.sites: dict[str, Site] = {}
 
@@ -106,6 +128,8 @@ class Recorder(Messenger):
             message["value"] = self._subsample(name, distribution)
         elif self.given is not None and name in self.given:
             message["value"] = unremembered(self.given[name])
+        elif name in self.values:
+            message["value"] = self.values[name]
         else:
             message["value"] = self._draw(name, distribution)
         message["done"] = True
