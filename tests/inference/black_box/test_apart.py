@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from zoo.inference.black_box import BlackBoxELBO, apart
-from zoo.inference.black_box.apart import check_apart, unlike_any_size
+from zoo.inference.black_box.apart import check_apart, close, unlike_any_size
 
 pytestmark = pytest.mark.filterwarnings("ignore:site .* stands outside every plate")
 
@@ -45,7 +45,9 @@ def counted_from_the_left(z):
 @pytest.mark.parametrize("bound", ["elbo", "iwae"])
 def test_a_program_that_mixes_particles_is_refused(particles, bound):
     elbo = BlackBoxELBO(particles, vectorize_particles=True, bound=bound)
-    with pytest.raises(ValueError, match=r"do not keep many apart: .* alone.*sum\(-1, keepdim=True\)"):
+    with pytest.raises(
+        ValueError, match=r"do not keep many apart: log p\(x, z\) of a particle is .* alone.*sum\(-1, keepdim=True\)"
+    ):
         elbo.loss_and_grads(model_of(summed), guide)
 
 
@@ -97,6 +99,12 @@ def test_what_is_random_by_itself_is_not_taken_for_mixed():
         observe("x", z.sum(-1, keepdim=True), torch.randn(1))
 
     assert BlackBoxELBO(4, vectorize_particles=True).loss_and_grads(model_of(noisy), guide) > 0
+
+
+@pytest.mark.parametrize(("size", "same"), [(1e6, True), (10.0, False)])
+def test_rounding_is_not_taken_for_mixing(size, same):
+    """It grows with the terms, which may cancel."""
+    assert close(torch.tensor([3.0]), torch.tensor([3.05]), torch.tensor([size])) is same
 
 
 def test_the_check_uses_up_no_random_numbers():

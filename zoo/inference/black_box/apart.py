@@ -15,7 +15,7 @@ from zoo.inference.black_box.sentences import steered_together
 from zoo.inference.black_box.signals import sum_outside
 from zoo.inference.black_box.sites import PARTICLES, Run, Site, nesting
 
-TOLERANCE = 1e-4  # between log-densities of one particle, alone and among others, per nat
+TOLERANCE = 1e-4  # between log-densities of one particle, alone and among others, per nat of all terms together
 FEWEST = 8  # particles in a trial: values of bits that are mixed seldom look as if they were not
 
 Both = tuple[Program, Program, tuple[Any, ...], dict[str, Any]]
@@ -27,20 +27,25 @@ class LogDensities(NamedTuple):
 
     p: Float64[Tensor, " particles"]
     q: Float64[Tensor, " particles"]
+    size: Float64[Tensor, " particles"]
+    """Sum of the absolute values of all terms: rounding grows with them."""
 
 
 def log_densities(run: Run, particles: int) -> LogDensities:
     """Sum the log-probabilities of the sites of a model and of its guide, for each particle of a run."""
-    return LogDensities(log_density(run.model, particles), log_density(run.guide, particles))
+    p, size_of_p = summed(run.model, particles)
+    q, size_of_q = summed(run.guide, particles)
+    return LogDensities(p, q, size_of_p + size_of_q)
 
 
-def log_density(sites: Mapping[str, Site], particles: int) -> Float64[Tensor, " particles"]:
-    """Sum the log-probabilities of sites, for each particle."""
-    total = torch.zeros(particles, dtype=torch.float64)
+def summed(sites: Mapping[str, Site], particles: int) -> tuple[Tensor, Tensor]:
+    """Sum the log-probabilities of sites, and their absolute values, for each particle."""
+    total = size = torch.zeros(particles, dtype=torch.float64)
     for site in sites.values():
-        term = sum_outside(site.density.log_prob.double(), particles_of(site.plates))
-        total = total.to(term.device) + term.reshape(-1)
-    return total
+        log_prob, plates = site.density.log_prob.double(), particles_of(site.plates)
+        total = total.to(log_prob.device) + sum_outside(log_prob, plates).reshape(-1)
+        size = size.to(log_prob.device) + sum_outside(log_prob.abs(), plates).reshape(-1)
+    return total, size
 
 
 def particles_of(plates: Plates) -> Plates:
@@ -61,9 +66,10 @@ def mixed(run: Run, alone: Run, particles: int, both: Both, drawn: Subsamples) -
     found = log_densities(run, particles)
     for k in {0, particles - 1}:
         values = {name: x.value.reshape(particles, *alone.guide[name].value.shape)[k] for name, x in run.guide.items()}
-        for together, single in zip(found, alone_again(values, both, drawn), strict=True):
-            if not close(together[k], single[0]):
-                return f"a particle has log-density {together[k]:.6g} among others and {single[0]:.6g} alone"
+        one, single = LogDensities(*(each[k : k + 1] for each in found)), alone_again(values, both, drawn)
+        for what, together, apart in (("p(x, z)", one.p, single.p), ("q(z)", one.q, single.q)):
+            if not close(together, apart, one.size):
+                return f"log {what} of a particle is {together.item():.6g} among others and {apart.item():.6g} alone"
     return None
 
 
@@ -72,9 +78,9 @@ def alone_again(values: Mapping[str, Tensor], both: Both, drawn: Subsamples) -> 
     return log_densities(record(*both, drawn, values), 1)
 
 
-def close(x: Tensor, y: Tensor) -> bool:
-    """Tell whether two log-densities are the same but for rounding."""
-    return bool(torch.isclose(x, y, TOLERANCE, TOLERANCE, equal_nan=True))
+def close(x: Tensor, y: Tensor, size: Tensor) -> bool:
+    """Tell whether two log-densities of such a size are the same but for rounding."""
+    return bool(torch.isclose(x, y, rtol=0, atol=TOLERANCE * (1 + size.nan_to_num().item()), equal_nan=True))
 
 
 @torch.no_grad()
@@ -122,7 +128,8 @@ def unlike_any_size(run: Run) -> int:
 def is_determined(alone: Run, both: Both, drawn: Subsamples) -> bool:
     """Tell whether nothing is random in a program but the values of its guide."""
     values = {name: site.value for name, site in alone.guide.items()}
-    return all(map(close, log_densities(alone, 1), alone_again(values, both, drawn)))
+    one, again = log_densities(alone, 1), alone_again(values, both, drawn)
+    return close(one.p, again.p, one.size) and close(one.q, again.q, one.size)
 
 
 def not_apart(why: str) -> str:

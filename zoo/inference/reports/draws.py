@@ -128,7 +128,7 @@ def draws_of(run: Run, alone: Run, count: int, keep: bool) -> Draws:
     """Arrange what a run has of so many draws; values get the shapes that they have in a run of one draw."""
     latent = {name: site for name, site in run.model.items() if not site.observed}
     seen = {name: site for name, site in run.model.items() if site.observed}
-    log_p, log_q = log_densities(run, count)
+    log_p, log_q, _ = log_densities(run, count)
     return Draws(
         sites={name: site.value.reshape(count, *alone.model[name].value.shape) for name, site in latent.items()},
         log_p=log_p,
