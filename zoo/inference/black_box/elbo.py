@@ -145,7 +145,9 @@ class BlackBoxELBO(ELBO, nn.Module):
             runs = [record(model, guide, args, kwargs, drawn) for _ in range(particles)]
             for run in runs:
                 check_match(run)
-                self.newcomers.greet(run)
+                self.newcomers.check(run)
+        for run in runs:
+            self.newcomers.greet(run)
         return runs
 
     def _run_at_once(self, particles: int, both: Both, drawn: Subsamples) -> Run:
@@ -160,7 +162,7 @@ class BlackBoxELBO(ELBO, nn.Module):
             check_apart(room, both, drawn)  # which knows more of the reason
             raise
         check_match(run)
-        if self.newcomers.greet(run):
+        if self.newcomers.check(run):
             check_apart(room, both, drawn)
         return run
 

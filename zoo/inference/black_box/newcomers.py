@@ -1,7 +1,6 @@
 import logging
 import math
 import warnings
-from collections.abc import Sequence
 
 import torch
 from torch.distributions import Distribution
@@ -24,27 +23,24 @@ class Newcomers:
         self.named: set[str] = set()
         self.jumping: set[str] = set()
 
-    def greet(self, run: Run) -> bool:
-        """Check what is new in a run, and tell of it; tell whether anything was.
+    def check(self, run: Run) -> bool:
+        """Check what is new in a run; tell whether anything is.
 
         Raises:
             ValueError: guide and model do not agree on what a latent variable is, or it has no right gradient.
         """
-        met = {name: looks_of(run, name) for name in {**run.guide, **run.model}}
-        new = {name for name, looks in met.items() if not looks <= self.looks}
-        latent = [site for site in run.guide.values() if not site.observed]
-        for site in latent:
+        new = {name for name in {**run.guide, **run.model} if not looks_of(run, name) <= self.looks}
+        for site in latent(run):
             if site.name in new:
                 check_support(site)
                 if site.name in run.model:
                     check_shapes(site, run.model[site.name])
-        self._introduce([site for site in latent if site.name not in self.named], run)
-        self.looks |= {look for looks in met.values() for look in looks}
-        self._warn_of_jumps(run)
         return bool(new)
 
-    def _introduce(self, sites: Sequence[Site], run: Run) -> None:
-        """Say how gradients are estimated that were not seen before, and what that costs."""
+    def greet(self, run: Run) -> None:
+        """Remember what was found right, and say how gradients are estimated that were not seen before."""
+        self.looks |= {look for name in {**run.guide, **run.model} for look in looks_of(run, name)}
+        sites = [site for site in latent(run) if site.name not in self.named]
         for site in sites:
             if site.density.score is None:
                 warn_of_straight_through(site)
@@ -53,12 +49,15 @@ class Newcomers:
         if sites:
             self.named |= {site.name for site in sites}
             logger.info("gradient of the ELBO: %s", "; ".join(how(site) for site in sites))
-
-    def _warn_of_jumps(self, run: Run) -> None:
         jumps = {name for name in run.steered_by if run.guide[name].density.score is None} - self.jumping
         if jumps:
             self.jumping |= jumps
             warn_of_jumps(jumps)
+
+
+def latent(run: Run) -> list[Site]:
+    """List what a guide draws."""
+    return [site for site in run.guide.values() if not site.observed]
 
 
 def looks_of(run: Run, name: str) -> set[Look]:
