@@ -159,6 +159,10 @@ class TestSubsamples:
 
 
 class TestBadInput:
+    def test_a_plate_around_both_programs(self, recorded):
+        with pyro.plate("outer", 3), pytest.raises(ValueError, match="the plate 'outer' is open around the ELBO"):
+            recorded(model, guide, X)
+
     def test_a_name_that_is_used_twice(self, recorded):
         def twice():
             pyro.sample("z", dist.Bernoulli(0.5))

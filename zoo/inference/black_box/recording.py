@@ -8,6 +8,7 @@ import torch
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.guide import GuideMessenger
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.runtime import get_plates
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 from torch.distributions import Distribution
@@ -47,8 +48,12 @@ def record(
         around: makes what is entered around each program.
 
     Raises:
-        ValueError: a name is used twice, or a log-probability cannot be computed.
+        ValueError: a name is used twice, a log-probability cannot be computed, or a plate is open around both programs.
     """
+    if plates := get_plates():
+        raise ValueError(
+            f"the plate {plates[0].name!r} is open around the ELBO; open it in the model and in the guide instead"
+        )
     provenance = Provenance()
     with torch.inference_mode(False), uncompiled(), provenance:
         with Recorder(provenance, drawn, values) as of_guide, around():
