@@ -16,7 +16,7 @@ class Range(NamedTuple):
 FRACTION = Range("between 0 and 1", lambda x: 0 <= x <= 1)
 NOT_NEGATIVE = Range("0 or more", lambda x: 0 <= x < math.inf)
 POSITIVE = Range("above 0", lambda x: 0 < x < math.inf)
-COUNT = Range("at least 1, and a whole number", lambda x: is_whole(x) and x >= 1)
+COUNT = Range("a whole number of 1 or more", lambda x: is_whole(x) and x >= 1)
 
 
 def is_whole(x: Any) -> bool:
@@ -29,7 +29,7 @@ def optional(allowed: Range) -> Range:
 
     Example:
         >>> optional(COUNT).words, optional(COUNT).holds(None), optional(COUNT).holds(0)
-        ('at least 1, and a whole number, or null', True, False)
+        ('a whole number of 1 or more, or null', True, False)
     """
     return Range(f"{allowed.words}, or null", lambda x: x is None or allowed.holds(x))
 

@@ -139,8 +139,8 @@ class TestOptions:
         ("options", "sentence"),
         [
             ({"gaze": "left"}, "no gaze 'left'; choose one of learned, spiral, random, centre"),
-            ({"glimpses": 0}, "glimpses must be at least 1, .* got 0"),
-            ({"rollouts": 0}, "rollouts must be at least 1, .* got 0"),
+            ({"glimpses": 0}, "glimpses must be a whole number of 1 or more, got 0"),
+            ({"rollouts": 0}, "rollouts must be a whole number of 1 or more, got 0"),
             ({"locator_hidden": -1}, "locator_hidden must be 0 .* or a number of units, got -1"),
             ({"spread": -0.1}, "spread must be between 0 .* and 1 .*, got -0.1"),
             ({"spread": math.nan}, "spread must be between"),

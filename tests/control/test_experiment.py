@@ -54,7 +54,7 @@ class TestHowLongItTakes:
     ("options", "message"),
     [
         ({"rollout_steps": -3}, "rollout_steps must be 0 or more, got -3"),
-        ({"evaluate_every": 0}, "evaluate_every must be at least 1, got 0"),
+        ({"evaluate_every": 0}, "evaluate_every must be a whole number of 1 or more, got 0"),
     ],
     ids=str,
 )

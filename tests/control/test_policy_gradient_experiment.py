@@ -91,11 +91,11 @@ class TestIsRefused:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"environments": 0}, "environments must be at least 1, got 0"),
-            ({"evaluation_episodes": 0}, "evaluation_episodes must be at least 1, got 0"),
-            ({"evaluate_every": 0}, "evaluate_every must be at least 1, got 0"),
+            ({"environments": 0}, "environments must be a whole number of 1 or more, got 0"),
+            ({"evaluation_episodes": 0}, "evaluation_episodes must be a whole number of 1 or more, got 0"),
+            ({"evaluate_every": 0}, "evaluate_every must be a whole number of 1 or more, got 0"),
             ({"rollout_steps": -3}, "rollout_steps must be 0 or more, got -3"),
-            ({"decay_steps": 0}, "decay_steps must be at least 1, or null, got 0"),
+            ({"decay_steps": 0}, "decay_steps must be a whole number of 1 or more, or null, got 0"),
         ],
         ids=str,
     )

@@ -54,9 +54,11 @@ class TestLoaders:
         assert all(torch.equal(flips, batches[0][0]) and len(flips) == 10 for (flips,) in batches)
         assert len(experiment.loaders.validation(0, 1)) == 1
 
-    @pytest.mark.parametrize(("option", "least"), [("steps_per_epoch", 1), ("evaluation_draws", 2)])
+    @pytest.mark.parametrize(
+        ("option", "least"), [("steps_per_epoch", "a whole number of 1"), ("evaluation_draws", "at least 2")]
+    )
     def test_numbers_that_make_no_sense_are_named(self, option, least, make):
-        with pytest.raises(ValueError, match=f"{option} must be at least {least}(, and a whole number)?, got 0"):
+        with pytest.raises(ValueError, match=f"{option} must be {least}.*, got 0"):
             make(**{option: 0})
 
 

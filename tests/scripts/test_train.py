@@ -56,7 +56,7 @@ class TestMistakes:
     @pytest.mark.parametrize(
         ("override", "named"),
         [
-            ("model.glimpses=0", "glimpses must be at least 1, and a whole number, got 0"),
+            ("model.glimpses=0", "glimpses must be a whole number of 1 or more, got 0"),
             ("model.gaze=up", "there is no gaze 'up'"),
             ("estimator.baseline=best", "best"),
             ("trainer.batch_size=0", "batch_size must be at least 1, got 0"),

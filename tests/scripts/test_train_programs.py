@@ -87,11 +87,11 @@ class TestMistakes:
             (["program=own.py:model:needy", "trust=true"], "own.py: TypeError: needy() missing 1 required positional"),
             (["program=own.py:model:aimless", "trust=true"], "neither the model nor the guide has a parameter"),
             (["model.num_particles=1"], "needs at least 2: set num_particles=2 or more, got 1"),
-            (["model.num_particles=0"], "num_particles must be at least 1, got 0"),
+            (["model.num_particles=0"], "num_particles must be a whole number of 1 or more, got 0"),
             (["model.optimizer=best"], "there is no optimizer 'best'; choose one of adam, adagrad"),
             (["model.schedule=up"], "there is no schedule 'up'; choose one of constant, cosine"),
             (["estimator=learned"], "those of beta_bernoulli have none; choose another estimator"),
-            (["model.steps_per_epoch=0"], "steps_per_epoch must be at least 1"),
+            (["model.steps_per_epoch=0"], "steps_per_epoch must be a whole number of 1 or more"),
             (["env=CartPole-v1"], "this model has no use for env: leave env=... away"),
         ],
     )

@@ -161,5 +161,5 @@ def test_a_guide_without_a_site_of_the_model_is_refused(normals):
 
 @pytest.mark.parametrize("options", [{"draws": 0}, {"at_once": 0}, {"draws": 2.5}])
 def test_numbers_must_make_sense(normals, options):
-    with pytest.raises(ValueError, match=r"^(draws|at_once) must be at least 1"):
+    with pytest.raises(ValueError, match=r"^(draws|at_once) must be a whole number of 1 or more"):
         draw(normals.model, normals.guide, **options)

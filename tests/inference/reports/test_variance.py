@@ -205,5 +205,5 @@ class TestTheEstimators:
     )
     def test_need_numbers_that_make_sense(self, options):
         (name,) = options
-        with pytest.raises(ValueError, match=rf"^{name} must be (at least|0 or more|above 0)"):
+        with pytest.raises(ValueError, match=rf"^{name} must be (a whole number of|above 0)"):
             variance_report(model, guide, **options)

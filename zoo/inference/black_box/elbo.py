@@ -22,6 +22,9 @@ from zoo.inference.black_box.newcomers import Newcomers
 from zoo.inference.black_box.objective import Objective, elbo_objective, sums
 from zoo.inference.black_box.recording import Program, Subsamples, record, record_at_once
 from zoo.inference.black_box.sites import Run, nesting
+from zoo.ranges import COUNT, Range, check_ranges
+
+NESTING = Range("a whole number of 0 or more, or infinite", lambda x: x == math.inf or (x >= 0 and x == int(x)))
 
 
 class BlackBoxELBO(ELBO, nn.Module):
@@ -182,14 +185,12 @@ def check_options(
     nesting: float,
 ) -> None:
     """Raise an error if options make no sense."""
-    if not isinstance(particles, int) or particles < 1:
-        raise ValueError(f"num_particles must be at least 1, and a whole number, got {particles!r}")
+    check_ranges({"num_particles": particles}, {"num_particles": COUNT})
     if not isinstance(vectorize, bool):
         raise ValueError(f"vectorize_particles must be True or False, got {vectorize!r}")
     if not isinstance(scale, RunningScale | None):
         raise ValueError(f"scale must be a RunningScale or None, got {scale!r}")
-    if not (nesting == math.inf or (isinstance(nesting, int) and nesting >= 0)):
-        raise ValueError(f"max_plate_nesting must be 0 or more, and a whole number, got {nesting!r}")
+    check_ranges({"max_plate_nesting": nesting}, {"max_plate_nesting": NESTING})
     if bound not in ("elbo", "iwae"):
         raise ValueError(f"bound must be 'elbo' or 'iwae', got {bound!r}")
     if bound == "iwae" and particles < 2:

@@ -27,8 +27,8 @@ Program = Callable[..., Any]
 BATCHES = 10  # of draws, for the intervals
 CLEAR = 2.0  # standard errors: a mean gradient nearer to 0 is taken for noise
 RANGES = {
-    "draws": Range(f"at least {2 * BATCHES}, and a whole number", lambda x: is_whole(x) and x >= 2 * BATCHES),
-    "warm_up": Range("0 or more, and a whole number", lambda x: is_whole(x) and x >= 0),
+    "draws": Range(f"a whole number of {2 * BATCHES} or more", lambda x: is_whole(x) and x >= 2 * BATCHES),
+    "warm_up": Range("a whole number of 0 or more", lambda x: is_whole(x) and x >= 0),
     "target": POSITIVE,
     "particles": COUNT,
 }
