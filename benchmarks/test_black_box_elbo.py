@@ -77,7 +77,8 @@ def test_a_step_is_faster_than_pyros(particles, monkeypatch, measured):
         calls["TraceGraph_ELBO, vectorised"] = svi_step("theirs, vectorised", vectorized, x)
     seconds = dict(zip(calls, medians(30, *calls.values()), strict=True))
     theirs = seconds.pop("TraceGraph_ELBO")
+    many = "1 particle" if particles == 1 else f"{particles} particles"
     for name, taken in seconds.items():
-        measured(f"a step of TraceGraph_ELBO, in units of {name}'s, {particles} particles", theirs / taken)
+        measured(f"a step of TraceGraph_ELBO, in units of one by {name}, {many}", theirs / taken)
     for name, bar in BARS[particles].items():
         assert theirs / seconds[name] >= bar, name
