@@ -23,7 +23,7 @@ Both = tuple[Program, Program, tuple[Any, ...], dict[str, Any]]
 
 
 class LogDensities(NamedTuple):
-    """Of each particle, in double precision, in nats."""
+    """Of each particle, in double precision, in nats, on the CPU."""
 
     p: Float64[Tensor, " particles"]
     q: Float64[Tensor, " particles"]
@@ -42,9 +42,9 @@ def summed(sites: Mapping[str, Site], particles: int) -> tuple[Tensor, Tensor]:
     """Sum the log-probabilities of sites, and their absolute values, for each particle."""
     total = size = torch.zeros(particles, dtype=torch.float64)
     for site in sites.values():
-        log_prob, plates = site.density.log_prob.double(), particles_of(site.plates)
-        total = total.to(log_prob.device) + sum_outside(log_prob, plates).reshape(-1)
-        size = size.to(log_prob.device) + sum_outside(log_prob.abs(), plates).reshape(-1)
+        log_prob = site.density.log_prob.cpu().double()  # there, as not every device has double precision
+        total = total + sum_outside(log_prob, particles_of(site.plates)).reshape(-1)
+        size = size + sum_outside(log_prob.abs(), particles_of(site.plates)).reshape(-1)
     return total, size
 
 
