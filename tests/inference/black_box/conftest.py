@@ -535,6 +535,24 @@ def moments() -> Callable[[ELBO, Program, Tensor], GradientMoments]:
     return exact
 
 
+@pytest.fixture
+def bias(
+    parameters: Callable[[Program], Tensor],
+    exact_gradient: Callable[[Program, Tensor], Tensor],
+    moments: Callable[[ELBO, Program, Tensor], GradientMoments],
+) -> Callable[..., float]:
+    """Largest error of the expected gradient, once the baselines have learned something."""
+
+    def largest(elbo, program, of=None) -> float:
+        theta = parameters(program)
+        for _ in range(3):
+            elbo.differentiable_loss(program.model, program.guide, theta)
+        (found,) = moments(elbo, program, theta).parameters
+        return (found.mean - exact_gradient(of or program, theta)).abs().max().item()
+
+    return largest
+
+
 def record_once(model, guide, *args) -> recording.Run:
     return recording.record(model, guide, args, {}, {})
 

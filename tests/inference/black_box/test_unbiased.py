@@ -21,20 +21,6 @@ BASELINES = {
 }
 
 
-@pytest.fixture
-def bias(parameters, exact_gradient, moments):
-    """Largest error of the expected gradient, once the baselines have learned something."""
-
-    def largest(elbo, program, of=None) -> float:
-        theta = parameters(program)
-        for _ in range(3):
-            elbo.differentiable_loss(program.model, program.guide, theta)
-        (found,) = moments(elbo, program, theta).parameters
-        return (found.mean - exact_gradient(of or program, theta)).abs().max().item()
-
-    return largest
-
-
 class TestTheExpectedGradient:
     def test_is_that_of_the_elbo_with_particles_one_by_one(self, program, bias):
         assert bias(BlackBoxELBO(num_particles=program.particles), program) < 1e-9
