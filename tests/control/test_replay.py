@@ -170,7 +170,7 @@ class TestTheRing:
             Replay(capacity=5, n_step=1, gamma=GAMMA).add(rollout_of(5))
 
     def test_of_no_step_is_refused(self):
-        with pytest.raises(ValueError, match="n_step must be a whole number of 1 or more"):
+        with pytest.raises(ValueError, match="n_step must be at least 1, got 0"):
             Replay(capacity=5, n_step=0, gamma=GAMMA)
 
 
