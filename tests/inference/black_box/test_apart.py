@@ -4,6 +4,8 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from torch import nn
+from torch.distributions.transforms import AffineTransform
 
 from zoo.inference.black_box import BlackBoxELBO, apart
 from zoo.inference.black_box.apart import check_apart, close, unlike_any_size
@@ -52,6 +54,22 @@ def test_a_program_that_mixes_particles_is_refused(particles, bound):
             elbo.loss_and_grads(model_of(summed), guide)
 
 
+def test_is_found_once_it_shows():
+    """At first the sum has no weight, and nothing tells that particles are mixed."""
+
+    def model(weight):
+        with pyro.plate("data", 3):
+            z = pyro.sample("z", dist.Bernoulli(0.5))
+        observe("x", weight * z.sum(), torch.tensor(1.0))
+
+    elbo = BlackBoxELBO(4, vectorize_particles=True)
+    for _ in range(9):
+        elbo.loss_and_grads(model, guide, 0.0)
+    with pytest.raises(ValueError, match="do not keep many apart"):  # noqa: PT012, the step is not told
+        for _ in range(8):
+            elbo.loss_and_grads(model, guide, 0.5)
+
+
 def test_would_be_taken_without_the_check(monkeypatch):
     monkeypatch.setattr(apart, "TOLERANCE", torch.inf)
     assert BlackBoxELBO(2, vectorize_particles=True).loss_and_grads(model_of(summed), guide) > 0
@@ -64,6 +82,15 @@ def test_so_is_one_that_counts_dimensions_from_the_left():
 
 def test_one_that_keeps_them_apart_is_not():
     assert BlackBoxELBO(4, vectorize_particles=True).loss_and_grads(model_of(kept), guide) > 0
+
+
+def test_a_distribution_that_cannot_be_expanded_is_told_of():
+    def flow():
+        base = dist.Normal(torch.tensor(0.0), 1.0).has_rsample_(False)
+        pyro.sample("z", dist.TransformedDistribution(base, [AffineTransform(0.0, 2.0)]))
+
+    with pytest.raises(ValueError, match=r"do not keep many apart: they fail for 8: .*has_rsample"):
+        BlackBoxELBO(4, vectorize_particles=True).loss_and_grads(flow, flow)
 
 
 def test_a_plate_that_stands_where_the_particles_would_is_told_of():
@@ -112,6 +139,31 @@ def test_the_check_uses_up_no_random_numbers():
     before = torch.get_rng_state()
     check_apart(1, (model_of(kept), guide, (), {}), {})
     assert torch.equal(torch.get_rng_state(), before)
+
+
+class Normalised(nn.Module):
+    """Counts its calls in a buffer, as normalising layers do."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(3)
+
+    def model(self):
+        model_of(kept)()
+        self.norm(torch.randn(4, 3))
+
+    def forward(self):
+        guide()
+        self.norm(torch.randn(4, 3))
+
+
+def test_the_check_leaves_buffers_as_they_were():
+    module = Normalised()
+    module()
+    before = {name: x.clone() for name, x in module.state_dict().items()}
+    check_apart(1, (module.model, module, (), {}), {})
+    assert all(torch.equal(x, before[name]) for name, x in module.state_dict().items())
+    assert before["norm.num_batches_tracked"] == 1
 
 
 def test_it_is_made_with_a_number_that_is_no_size(recorded):

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float64
-from torch import Tensor
+from torch import Tensor, nn
 
 from zoo.gradients.graphs.provenance import listed
+from zoo.gradients.moments import keep_buffers
 from zoo.inference.black_box.influence import NO_PLATES, Plates
 from zoo.inference.black_box.recording import Program, Subsamples, record, record_at_once
 from zoo.inference.black_box.sentences import steered_together
@@ -17,6 +18,8 @@ from zoo.inference.black_box.sites import PARTICLES, Run, Site, nesting
 
 TOLERANCE = 1e-4  # between log-densities of one particle, alone and among others, per nat of all terms together
 FEWEST = 8  # particles in a trial: values of bits that are mixed seldom look as if they were not
+FAILURES = (RuntimeError, IndexError, ValueError, TypeError, AttributeError)
+"""What comes of shapes that do not fit, and of distributions that cannot be expanded."""
 
 Both = tuple[Program, Program, tuple[Any, ...], dict[str, Any]]
 """Model, guide and the arguments of both."""
@@ -99,7 +102,8 @@ def check_apart(max_plate_nesting: int, both: Both, drawn: Subsamples) -> None:
         ValueError: they do not. Whatever one particle alone raises is left as it is.
     """
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=devices):  # a resumed run, which looks again, is to draw the same
+    # No trace is left: a resumed run, which looks again, is to go on as the one that did not.
+    with torch.random.fork_rng(devices=devices), keep_buffers(modules_of(*both[:2])):
         alone = record(*both, drawn)
         if alone.steered_by:
             raise ValueError(steered_together(f"the values of {listed(alone.steered_by)}"))
@@ -112,10 +116,16 @@ def check_apart(max_plate_nesting: int, both: Both, drawn: Subsamples) -> None:
         try:
             run = record_at_once(particles, max_plate_nesting + 1, *both, drawn)
             wrong = mixed(run, alone, particles, both, drawn) if is_determined(alone, both, drawn) else None
-        except (RuntimeError, IndexError, ValueError) as error:
+        except FAILURES as error:
             raise ValueError(not_apart(f"they fail for {particles}: {error}")) from error
     if wrong is not None:
         raise ValueError(not_apart(wrong))
+
+
+def modules_of(*programs: Program) -> list[nn.Module]:
+    """Find the modules that programs are, or are methods of."""
+    owners = [getattr(program, "__self__", program) for program in programs]
+    return [owner for owner in owners if isinstance(owner, nn.Module)]
 
 
 def unlike_any_size(run: Run) -> int:

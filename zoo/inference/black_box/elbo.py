@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from zoo.gradients import Reinforce, RunningScale
 from zoo.gradients.estimators import LeaveOneOutBound
-from zoo.inference.black_box.apart import Both, check_apart
+from zoo.inference.black_box.apart import FAILURES, Both, check_apart
 from zoo.inference.black_box.baselines import BaselineLike
 from zoo.inference.black_box.checks import check_match
 from zoo.inference.black_box.estimators import Estimators
@@ -95,6 +95,7 @@ class BlackBoxELBO(ELBO, nn.Module):
         )
         self.newcomers = Newcomers()
         self.steps = 0
+        self.runs_at_once = 0
 
     def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """Estimate the negative bound, and learn nothing from it."""
@@ -154,18 +155,20 @@ class BlackBoxELBO(ELBO, nn.Module):
         return runs
 
     def _run_at_once(self, particles: int, both: Both, drawn: Subsamples) -> Run:
-        """Run guide and model once for all particles; see that it keeps them apart wherever there is something new."""
+        """Run guide and model once for all particles, and see that it keeps them apart."""
         if self.max_plate_nesting == math.inf:
             with torch.no_grad():
                 self.max_plate_nesting = nesting(record(*both, drawn))
         room = int(self.max_plate_nesting)
         try:
             run = record_at_once(particles, room + 1, *both, drawn)
-        except (RuntimeError, IndexError, ValueError):
+        except FAILURES:
             check_apart(room, both, drawn)  # which knows more of the reason
             raise
         check_match(run)
-        if self.newcomers.check(run):
+        self.runs_at_once += 1
+        # Ever more seldom, too, as what mixes particles may have no weight at first.
+        if self.newcomers.check(run) or self.runs_at_once.bit_count() == 1:
             check_apart(room, both, drawn)
         return run
 
