@@ -1,5 +1,7 @@
 """Particles that run at once are kept apart, or it is said that they are not."""
 
+import random
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -122,11 +124,45 @@ def test_what_fails_for_one_particle_fails_with_its_own_words():
         BlackBoxELBO(4, vectorize_particles=True).loss_and_grads(model_of(broken), guide)
 
 
-def test_what_is_random_by_itself_is_not_taken_for_mixed():
-    def noisy(z):
-        observe("x", z.sum(-1, keepdim=True), torch.randn(1))
+def noise():
+    return torch.randn(1)
 
-    assert BlackBoxELBO(4, vectorize_particles=True).loss_and_grads(model_of(noisy), guide) > 0
+
+def coin():
+    return torch.tensor([float(random.random() < 0.5)])
+
+
+@pytest.mark.parametrize("thrown", [noise, coin])
+def test_what_is_random_by_itself_is_not_taken_for_mixed(thrown):
+    def noisy(z):
+        observe("x", z.sum(-1, keepdim=True), 9 * thrown())
+
+    random.seed(0)
+    for _ in range(20):
+        assert BlackBoxELBO(4, vectorize_particles=True).loss_and_grads(model_of(noisy), guide) > 0
+
+
+def test_a_small_difference_is_warned_of():
+    """As that of a normalisation over all that is there."""
+
+    def nearly(z):
+        observe("x", z.sum(-1, keepdim=True) + 1e-2 * z.sum(), torch.ones(1))
+
+    with pytest.warns(UserWarning, match=r"changes a little if there are others: they mix particles, .* or rounding"):
+        BlackBoxELBO(4, vectorize_particles=True).loss_and_grads(model_of(nearly), guide)
+
+
+def test_a_point_mass_may_be_rounded():
+    """It follows from another site, and its density forgives no rounding."""
+
+    def model():
+        pyro.sample("z", dist.Normal(0.0, 1.0))
+
+    def rounding():
+        latent = pyro.sample("latent", dist.Normal(torch.tensor(1.0), 1.0), infer={"is_auxiliary": True})
+        pyro.sample("z", dist.Delta(latent * (1 + 1e-12 * latent.numel())))
+
+    assert BlackBoxELBO(4, vectorize_particles=True).loss_and_grads(model, rounding) != 0
 
 
 @pytest.mark.parametrize(("size", "same"), [(1e6, True), (10.0, False)])

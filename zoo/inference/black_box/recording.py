@@ -5,6 +5,7 @@ from typing import Any
 
 import pyro
 import torch
+from pyro.distributions import Delta
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.guide import GuideMessenger
 from pyro.poutine.messenger import Messenger
@@ -17,7 +18,7 @@ from zoo.gradients.graphs.program import uncompiled
 from zoo.gradients.graphs.provenance import NOTHING, Names, Provenance, listed
 from zoo.inference.black_box.densities import Density, draw_value, guide_density, log_density, tensors_shown
 from zoo.inference.black_box.influence import Plate
-from zoo.inference.black_box.sentences import no_log_probability, site_of, steered_together, what_is_wrong
+from zoo.inference.black_box.sentences import innermost, no_log_probability, site_of, steered_together, what_is_wrong
 from zoo.inference.black_box.sites import PARTICLES, Run, Site
 
 Program = Callable[..., Any]
@@ -44,7 +45,7 @@ def record(
         args: of both.
         kwargs: of both.
         drawn: subsamples that plates drew before and are to use again; those that they draw now are added.
-        values: that sites of the guide are to have, in place of drawing them.
+        values: that sites of the guide are to have, in place of drawing them; but for those of point masses.
         around: makes what is entered around each program.
 
     Raises:
@@ -133,7 +134,7 @@ class Recorder(Messenger):
             message["value"] = self._subsample(name, distribution)
         elif self.given is not None and name in self.given:
             message["value"] = unremembered(self.given[name])
-        elif name in self.values:
+        elif name in self.values and not isinstance(innermost(distribution), Delta):  # which follows from the others
             message["value"] = self.values[name]
         else:
             message["value"] = self._draw(name, distribution)

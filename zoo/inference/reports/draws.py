@@ -120,7 +120,7 @@ def drawn_at_once(
     both = model, guide, args, kwargs
     run = record_at_once(count, nesting(alone) + 1, *both, {})
     if (wrong := mixed(run, alone, count, both, {})) is not None:
-        raise ValueError(wrong)
+        raise ValueError(str(wrong))
     return draws_of(run, alone, count, keep)
 
 
