@@ -11,7 +11,7 @@ from zoo.ranges import COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, check_ranges, op
         (FRACTION, [0, 0.5, 1], [-0.1, 1.1, math.nan]),
         (NOT_NEGATIVE, [0, 3.5], [-1, math.inf, math.nan]),
         (POSITIVE, [1e-9, 3], [0, -1, math.inf, math.nan, "a"]),
-        (COUNT, [1, 7], [0, -3, 2.0, math.inf, math.nan, "a", None]),
+        (COUNT, [1, 7], [0, -3, 2.0, True, math.inf, math.nan, "a", None]),
         (optional(COUNT), [None, 1], [0]),
     ],
     ids=lambda value: getattr(value, "words", ""),

@@ -21,7 +21,7 @@ COUNT = Range("a whole number of 1 or more", lambda x: is_whole(x) and x >= 1)
 
 def is_whole(x: Any) -> bool:
     """Tell whether something is a whole number, of Python or of numpy."""
-    return isinstance(x, Integral)
+    return isinstance(x, Integral) and not isinstance(x, bool)
 
 
 def optional(allowed: Range) -> Range:

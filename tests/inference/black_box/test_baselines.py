@@ -53,6 +53,7 @@ def test_the_decay_that_a_site_names_is_kept():
         (float("nan"), {}, "there is no baseline 'nan'"),
         (None, {"baseline_beta": 0.5}, "'baseline_beta', which does nothing without 'use_decaying_avg_baseline'"),
         (None, {"nn_baseline_input": 1.0}, "'nn_baseline_input', which does nothing without 'nn_baseline'"),
+        (None, True, r"infer\['baseline'\] must be a dictionary of use_decaying_avg_baseline"),
         (None, {"baseline_value": 1.0}, "has no option 'baseline_value'; there are use_decaying_avg_baseline"),
         ("learned", {"nn_baseline": 3}, "a learned baseline needs its network"),
         ("best", {}, "there is no baseline 'best'"),

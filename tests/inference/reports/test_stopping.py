@@ -173,6 +173,7 @@ class TestTheRule:
             ({"capacity": 301}, "^capacity must be an even number"),
             ({"shortest": 500, "capacity": 900}, "^shortest must be at most half of capacity, got 500 and 900$"),
             ({"unit": 0.0}, "^unit must be positive and finite"),
+            ({"unit": "a"}, "^unit must be a number or a vector of them, got 'a'"),
             ({"unit": torch.tensor([1.0, torch.nan])}, "^unit must be positive and finite"),
         ],
     )

@@ -29,7 +29,9 @@ def make_baseline(given: BaselineLike | None, particles: int, options: Mapping[s
         >>> make_baseline(None, particles=4), make_baseline("none", particles=4)
         (LeaveOneOut(), Baseline())
     """
-    options = options or {}
+    options = {} if options is None else options
+    if not isinstance(options, Mapping):
+        raise ValueError(f"infer['baseline'] must be a dictionary of {', '.join(OPTIONS)}, got {options!r}")
     if unknown := set(options) - set(OPTIONS):
         raise ValueError(f"infer['baseline'] has no option {sorted(unknown)[0]!r}; there are {', '.join(OPTIONS)}")
     if given is None:

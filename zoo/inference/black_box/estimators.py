@@ -141,7 +141,7 @@ def announce(name: str, parameter: nn.Parameter) -> None:
 
 def context_of(score: Score, name: str) -> Tensor:
     """Find what the networks of a site's baseline look at, ``(particles, *batch, features)``."""
-    inputs = [site and site.infer.get("baseline", {}).get("nn_baseline_input") for site in score.sites]
+    inputs = [site and (site.infer.get("baseline") or {}).get("nn_baseline_input") for site in score.sites]
     given = [one for one in inputs if one is not None]
     if not given or not isinstance(given[0], Tensor):
         raise ValueError(

@@ -118,7 +118,7 @@ def tail_index(log_weights: Float[Tensor, " draws"]) -> ParetoK:
     """Fit a generalised Pareto distribution to the largest weights: the ``min(n / 5, 3 sqrt(n))`` largest of ``n``.
 
     Vehtari, Simpson, Gelman, Yao & Gabry, "Pareto smoothed importance sampling", 2024. NaN if there are fewer than 10
-    of them, or fewer different ones, as a guide of few outcomes has them; infinite if fewer than 10 are all there is.
+    of them, or fewer different ones, as a guide of few outcomes has them; infinite if so few have most of the weight.
 
     Example:
         >>> uniform = torch.rand(10_000, dtype=torch.float64)
@@ -134,10 +134,10 @@ def tail_index(log_weights: Float[Tensor, " draws"]) -> ParetoK:
         return ParetoK(0.0, 0.0, count)
     vanishing = math.log(torch.finfo(torch.float64).tiny)
     threshold, tail = ordered[-size - 1], ordered[-size:]
-    if threshold > vanishing and len((tail / FLAT).round().unique()) < FEWEST_IN_TAIL:
-        return ParetoK(math.nan, math.nan, count)
     tail = tail[tail > max(threshold.item(), vanishing)]
-    if len(tail) < FEWEST_IN_TAIL:  # a few weights are all there is
+    if len(tail) < FEWEST_IN_TAIL and tail.exp().sum() > ordered.exp().sum() / 2:  # a few weights are all that counts
         return ParetoK(math.inf, math.inf, count)
+    if len((tail / FLAT).round().unique()) < FEWEST_IN_TAIL:
+        return ParetoK(math.nan, math.nan, count)
     k, _ = fit_generalized_pareto(tail.exp() - threshold.exp())
     return ParetoK(float(k), (1 + max(float(k), 0)) / math.sqrt(len(tail)), count)

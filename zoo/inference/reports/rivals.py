@@ -46,7 +46,7 @@ def has_networks(guide: Program, args: Sequence[Any], kwargs: Mapping[str, Any])
     with torch.no_grad():
         nodes = poutine.trace(guide).get_trace(*args, **kwargs).nodes.values()
     asked: list[Mapping[str, Any]] = [node["infer"] or {} for node in nodes if node["type"] == "sample"]
-    return any("nn_baseline" in infer.get("baseline", {}) for infer in asked)
+    return any("nn_baseline" in (infer.get("baseline") or {}) for infer in asked)
 
 
 def check_particles(estimators: Mapping[str, ELBO], particles: int) -> None:

@@ -184,7 +184,10 @@ class StoppingRule:
         check_ranges(options, RANGES)
         if shortest > capacity / 2:
             raise ValueError(f"shortest must be at most half of capacity, got {shortest} and {capacity}")
-        self.unit = torch.as_tensor(unit, dtype=torch.float64)
+        try:
+            self.unit = torch.as_tensor(unit, dtype=torch.float64)
+        except TypeError as error:
+            raise ValueError(f"unit must be a number or a vector of them, got {unit!r}") from error
         if not bool(((self.unit > 0) & self.unit.isfinite()).all()):
             raise ValueError(f"unit must be positive and finite, got {unit}")
         self.tolerance = tolerance
