@@ -20,6 +20,10 @@ def total(x: torch.Tensor) -> float:
     return float(x.sum())
 
 
+def total_beside_a_tensor(x: torch.Tensor) -> tuple[torch.Tensor, float]:
+    return 2 * x, float(x.sum())
+
+
 def overwrite(x: torch.Tensor, y: torch.Tensor) -> None:
     x.copy_(y)
 
@@ -50,11 +54,50 @@ def test_what_a_script_returns_was_computed_from_its_arguments(make, marked):
     assert provenance.escaped == frozenset()
 
 
-def test_what_it_makes_a_number_may_steer_the_program(marked):
-    (provenance, x), script = marked, torch.jit.script(total)
+@pytest.mark.parametrize("function", [total, total_beside_a_tensor])
+def test_what_it_makes_a_number_may_steer_the_program(function, marked):
+    (provenance, x), script = marked, torch.jit.script(function)
     with provenance:
         script(x)
     assert provenance.escaped == {"x"}
+
+
+class Keeper(nn.Module):
+    """Keeps what it is given, in place of what it had or over it."""
+
+    kept: torch.Tensor
+
+    def __init__(self):
+        super().__init__()
+        self.kept = torch.zeros(1)
+        self.register_buffer("written", torch.zeros(1))
+
+    @torch.jit.export
+    def put(self, x: torch.Tensor):
+        self.kept = 2 * x
+
+    @torch.jit.export
+    def write(self, x: torch.Tensor):
+        self.written.copy_(x)
+
+    def forward(self) -> torch.Tensor:
+        return self.written + 1
+
+
+def test_what_it_writes_to_its_module_is_followed(marked):
+    (provenance, x), keeper = marked, torch.jit.script(Keeper())
+    with provenance:
+        assert provenance.of(keeper()) == frozenset()
+        keeper.write(x)
+        assert provenance.of(keeper()) == provenance.of(keeper.written) == {"x"}
+
+
+def test_what_it_puts_there_in_place_of_something_is_refused(marked):
+    (provenance, x), keeper = marked, torch.jit.script(Keeper())
+    with provenance:
+        keeper.put(torch.zeros(1))
+        with pytest.raises(ValueError, match=r"a module of TorchScript that keeps .* hands the memory of 'x'"):
+            keeper.put(x)
 
 
 def test_what_it_writes_to_is_marked(marked):
@@ -67,9 +110,9 @@ def test_what_it_writes_to_is_marked(marked):
 def test_scripts_are_called_as_before_afterwards_and_elsewhere():
     script, seen, calls = torch.jit.script(tripled), [], [kind.__call__ for kind in SCRIPTS]
 
-    def follow(call, args, kwargs):
-        seen.append(call)
-        return call(*args, **kwargs)
+    def follow(call, script, args, kwargs):
+        seen.append(script)
+        return call(script, *args, **kwargs)
 
     def call_in_three_places():
         with scripts_through(follow):

@@ -11,7 +11,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from zoo.gradients.graphs.escapes import tensors_in, told, within_a_check
 from zoo.gradients.graphs.functions import WRITE_STATISTICS, Kind, kind_of
-from zoo.gradients.graphs.scripts import scripts_through
+from zoo.gradients.graphs.scripts import replaces_attributes, run, scripts_through, state_of, tells
 
 # In C, as these are asked of every tensor that passes.
 storage_address = torch._C._storage_address  # type: ignore[attr-defined]
@@ -30,8 +30,8 @@ class Provenance(TorchFunctionMode):
     what it writes to, too, together with all that shares its memory. A value that is turned into a Python object
     (``item``, ``bool``, an index, an array), into a shape (the number of non-zero elements, a slice) or into an error
     may steer whatever comes later: its names are added to ``escaped``. So are those of what is written to memory that
-    others share, such as an array's. A call of TorchScript counts as one function of its arguments. What other threads
-    do cannot be seen.
+    others share, such as an array's. A call of TorchScript counts as one function of its arguments and of the
+    buffers of its module. What other threads do cannot be seen.
 
     Raises:
         ValueError: memory of a marked tensor is handed to where it cannot be followed.
@@ -101,9 +101,18 @@ class Provenance(TorchFunctionMode):
         self._mark_results(kind, names, given, before, result)
         return result
 
-    def _follow_script(self, call: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    def _follow_script(
+        self, call: Callable[..., Any], script: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
         with untracked():  # as torch does it when it comes here
-            return self.__torch_function__(call, (), args, kwargs)
+            state = state_of(script)
+            names = self.of((args, kwargs, state))
+            if names and replaces_attributes(script):
+                refuse_the_unseen("a module of TorchScript that keeps what it is given", names)
+            result = self.__torch_function__(run, (), (call, script, args, kwargs, state))
+            if tells(result):
+                self.escaped |= names
+        return result
 
     def _of(self, tensors: list[Tensor], states: list[State]) -> Names:
         found = NOTHING

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from zoo.gradients import Reinforce, RunningScale
 from zoo.gradients.estimators import LeaveOneOutBound
-from zoo.inference.black_box.apart import FAILURES, Both, check_apart
+from zoo.inference.black_box.apart import FAILURES, Both, check_apart, code_of
 from zoo.inference.black_box.baselines import BaselineLike
 from zoo.inference.black_box.checks import check_match
 from zoo.inference.black_box.estimators import Estimators
@@ -96,6 +96,7 @@ class BlackBoxELBO(ELBO, nn.Module):
         self.newcomers = Newcomers()
         self.steps = 0
         self.runs_at_once = 0
+        self.codes: set[tuple[object, object]] = set()
 
     def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """Estimate the negative bound, and learn nothing from it."""
@@ -163,13 +164,16 @@ class BlackBoxELBO(ELBO, nn.Module):
         try:
             run = record_at_once(particles, room + 1, *both, drawn)
         except FAILURES:
-            check_apart(room, both, drawn)  # which knows more of the reason
+            check_apart(room, both, drawn, particles)  # which knows more of the reason
             raise
         check_match(run)
         self.runs_at_once += 1
+        codes = code_of(both[0]), code_of(both[1])
+        new = self.newcomers.check(run) or codes not in self.codes
         # Ever more seldom, too, as what mixes particles may have no weight at first.
-        if self.newcomers.check(run) or self.runs_at_once.bit_count() == 1:
-            check_apart(room, both, drawn)
+        if new or self.runs_at_once.bit_count() == 1:
+            check_apart(room, both, drawn, particles)
+        self.codes.add(codes)
         return run
 
     def _at_once(self, particles: int) -> bool:

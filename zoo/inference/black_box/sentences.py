@@ -70,7 +70,7 @@ def wrong_parameters(distribution: Distribution) -> str | None:
 def steered_together(what: str) -> str:
     """Say that vectorised particles cannot go different ways."""
     return (
-        f"{what} steer the program (if, item(), an index), and vectorised particles cannot go different ways; set "
-        "vectorize_particles=False, or write it with torch.where and poutine.mask (and has_rsample_(False) for a "
+        f"{what} steer the program (if, assert, item(), an index), and vectorised particles cannot go different ways; "
+        "set vectorize_particles=False, or write it with torch.where and poutine.mask (and has_rsample_(False) for a "
         "distribution of the guide whose values choose: no pathwise gradient sees a step)"
     )

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from zoo.gradients.graphs.distributions import support_of
-from zoo.inference.black_box.apart import log_densities, mixed
+from zoo.inference.black_box.apart import log_density, mixed
 from zoo.inference.black_box.checks import check_match
 from zoo.inference.black_box.recording import Subsamples, record, record_at_once
 from zoo.inference.black_box.sites import Run, Site, nesting, sites_of
@@ -128,11 +128,10 @@ def draws_of(run: Run, alone: Run, count: int, keep: bool) -> Draws:
     """Arrange what a run has of so many draws; values get the shapes that they have in a run of one draw."""
     latent = {name: site for name, site in run.model.items() if not site.observed}
     seen = {name: site for name, site in run.model.items() if site.observed}
-    log_p, log_q, _ = log_densities(run, count)
     return Draws(
         sites={name: site.value.reshape(count, *alone.model[name].value.shape) for name, site in latent.items()},
-        log_p=log_p,
-        log_q=log_q,
+        log_p=log_density(run.model, count),
+        log_q=log_density(run.guide, count),
         observed={name: alone.model[name].value for name in seen},
         log_likelihood={
             name: (site.density.log_prob / site.scale).reshape(count, *alone.model[name].density.log_prob.shape)
