@@ -20,7 +20,7 @@ def test_a_range_holds_what_it_says(allowed, good, bad):
     for value in good:
         check_ranges({"number": value}, {"number": allowed})
     for value in bad:
-        with pytest.raises(ValueError, match=f"number must be {allowed.words}, got {value}"):
+        with pytest.raises(ValueError, match=f"number must be {allowed.words}, got {value!r}"):
             check_ranges({"number": value}, {"number": allowed})
 
 

@@ -47,7 +47,7 @@ def check_ranges(options: Mapping[str, Any], ranges: Mapping[str, Range]) -> Non
     """
     for name, allowed in ranges.items():
         if name in options and not holds(allowed, options[name]):
-            raise ValueError(f"{name} must be {allowed.words}, got {options[name]}")
+            raise ValueError(f"{name} must be {allowed.words}, got {options[name]!r}")
 
 
 def holds(allowed: Range, value: Any) -> bool:

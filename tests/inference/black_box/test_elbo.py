@@ -149,11 +149,12 @@ class TestOptions:
             ({"baseline": "best"}, "there is no baseline 'best'; .*, optimal, or a number"),
             ({"num_particles": 0}, "num_particles must be a whole number of 1 or more, got 0"),
             ({"num_particles": 2.5}, r"a whole number of 1 or more, got 2\.5"),
-            ({"num_particles": "3"}, "num_particles must be .*, got 3"),
+            ({"num_particles": "3"}, "num_particles must be .*, got '3'"),
             ({"vectorize_particles": "yes"}, "vectorize_particles must be True or False, got 'yes'"),
             ({"scale": True}, "scale must be a RunningScale or None, got True"),
             ({"max_plate_nesting": -1}, r"max_plate_nesting must be a whole number of 0 or more, .* got -1"),
-            ({"max_plate_nesting": "a"}, r"max_plate_nesting must be a whole number of 0 or more, .* got a"),
+            ({"max_plate_nesting": "a"}, r"max_plate_nesting must be a whole number of 0 or more, .* got 'a'"),
+            ({"baseline": {1: "none"}}, "must have names of sites for its keys, got 1"),
             ({"bound": "tighter"}, "bound must be 'elbo' or 'iwae'"),
             ({"bound": "iwae"}, "num_particles=2 or more"),
             ({"bound": "iwae", "num_particles": 2, "baseline": "none"}, "a baseline of its own"),
@@ -162,3 +163,8 @@ class TestOptions:
     def test_that_make_no_sense_are_refused(self, options, sentence):
         with pytest.raises(ValueError, match=sentence):
             BlackBoxELBO(**options)
+
+    @pytest.mark.parametrize(("programs", "sentence"), [((None, bits_guide), "the model"), ((bits, 3), "the guide")])
+    def test_programs_that_are_none_are_refused(self, programs, sentence):
+        with pytest.raises(ValueError, match=f"{sentence} must be a function or a module that samples"):
+            BlackBoxELBO().loss(*programs, X)

@@ -163,3 +163,9 @@ def test_a_guide_without_a_site_of_the_model_is_refused(normals):
 def test_numbers_must_make_sense(normals, options):
     with pytest.raises(ValueError, match=r"^(draws|at_once) must be a whole number of 1 or more"):
         draw(normals.model, normals.guide, **options)
+
+
+@pytest.mark.parametrize("args", [X, None, {"x": X}])
+def test_arguments_come_in_a_tuple(normals, args):
+    with pytest.raises(ValueError, match=r"^args must be a tuple, \(x,\) for one argument, got "):
+        draw(normals.model, normals.guide, args)

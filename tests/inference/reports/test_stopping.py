@@ -165,7 +165,7 @@ class TestTheRule:
         ("options", "sentence"),
         [
             ({"tolerance": 0.0}, "^tolerance must be above 0"),
-            ({"tolerance": "a"}, "^tolerance must be above 0, got a"),
+            ({"tolerance": "a"}, "^tolerance must be above 0, got 'a'"),
             ({"confidence": 1.0}, "^confidence must be above 0 and below 1"),
             ({"largest_r_hat": 1.0}, "^largest_r_hat must be above 1"),
             ({"every": 0}, "^every must be a whole number of 1 or more"),

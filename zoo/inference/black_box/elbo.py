@@ -143,6 +143,9 @@ class BlackBoxELBO(ELBO, nn.Module):
         self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any], particles: int
     ) -> list[Run]:
         """Run guide and model for each particle, or once for all; see that they fit each other."""
+        for what, program in (("model", model), ("guide", guide)):
+            if not callable(program):
+                raise ValueError(f"the {what} must be a function or a module that samples, got {program!r}")
         drawn: Subsamples = {}
         if self._at_once(particles):
             runs = [self._run_at_once(particles, (model, guide, args, kwargs), drawn)]

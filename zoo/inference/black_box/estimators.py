@@ -45,6 +45,8 @@ class Estimators(nn.Module):
         for given in self.given.values():
             make_baseline(given, particles, placeholder)
         check_separate(self.given)
+        if names := [name for name in self.given if not isinstance(name, str)]:
+            raise ValueError(f"baseline= must have names of sites for its keys, got {names[0]!r}")
 
     @property
     def separate_samples(self) -> int:

@@ -91,7 +91,7 @@ def draw(
         (torch.Size([100]), True)
     """
     check_ranges({"draws": draws, "at_once": at_once}, {"draws": COUNT, "at_once": COUNT})
-    both, subsamples = (model, guide, tuple(args), dict(kwargs or {})), Subsamples()
+    both, subsamples = (model, guide, arguments(args), dict(kwargs or {})), Subsamples()
     with torch.no_grad():
         alone = record(*both, subsamples)
         check_match(alone)
@@ -107,6 +107,17 @@ def draw(
             check_match(run)
         found = joined([draws_of(run, run, 1, log_likelihood) for run in runs])
         return found._replace(observed={}, log_likelihood={}, subsampled=True) if subsampled else found
+
+
+def arguments(args: Sequence[Any]) -> tuple[Any, ...]:
+    """Give the arguments of a program, if that is what they are.
+
+    Raises:
+        ValueError: it is one argument alone.
+    """
+    if not isinstance(args, tuple | list):
+        raise ValueError(f"args must be a tuple, (x,) for one argument, got {type(args).__name__}")
+    return tuple(args)
 
 
 def drawn_at_once(

@@ -53,7 +53,7 @@ class ParetoK(NamedTuple):
             "good": "the guide is close to the posterior wherever it draws",
             "usable": "the guide is coarse, but importance sampling can mend it",
             "not to be trusted": "the guide misses a part of the posterior that matters",
-            "cannot be told": "the largest weights are too few, or a few values again and again",
+            "cannot be told": "the largest weights are too few, or too much alike, to tell",
         }
         found = f"k-hat {self.value:.2f} ± {self.standard_error:.2f} over {self.draws:,} draws"
         few = "; take more draws to be sure" if self.too_few else ""

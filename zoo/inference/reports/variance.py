@@ -10,6 +10,7 @@ from pyro.infer import ELBO
 from torch import Tensor, nn
 
 from zoo.gradients.spread import Spread
+from zoo.inference.reports.draws import arguments
 from zoo.inference.reports.intervals import estimated
 from zoo.inference.reports.rivals import (
     BASELINES,
@@ -87,7 +88,7 @@ def variance_report(
         True
     """
     check_ranges({"draws": draws, "warm_up": warm_up, "target": target, "particles": particles}, RANGES)
-    call = (model, guide, *args), dict(kwargs or {})
+    call = (model, guide, *arguments(args)), dict(kwargs or {})
     seeds = torch.randint(2**62, (warm_up + draws,)).tolist()
     with torch.random.fork_rng(devices=[]):
         parameters = guide_parameters(guide, args, kwargs or {})
