@@ -7,7 +7,7 @@ import torch
 from pyro import poutine
 from pyro.infer.autoguide import AutoNormal
 
-from zoo.inference.black_box import apart
+from zoo.inference.black_box import comparison
 from zoo.inference.reports import draw
 
 X = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
@@ -111,7 +111,7 @@ class TestTheDraws:
         torch.testing.assert_close(found.log_weights, expected.expand(30))
 
     def test_would_be_wrong_there_without_the_check(self, monkeypatch):
-        monkeypatch.setattr(apart, "TOLERANCE", math.inf)
+        monkeypatch.setattr(comparison, "TOLERANCE", math.inf)
         assert draw(mixing, one_normal, draws=30).log_weights.std() > 0.1
 
     def test_leave_no_gradient_and_no_trace(self):

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from zoo.gradients import Reinforce, RunningScale
 from zoo.gradients.estimators import LeaveOneOutBound
-from zoo.inference.black_box.apart import FAILURES, Both, check_apart, code_of
+from zoo.inference.black_box.apart import FAILURES, check_apart, code_of
 from zoo.inference.black_box.baselines import BaselineLike
 from zoo.inference.black_box.checks import check_match
+from zoo.inference.black_box.comparison import Both
 from zoo.inference.black_box.estimators import Estimators
 from zoo.inference.black_box.finite import check_finite, check_gradients
 from zoo.inference.black_box.importance import importance_bound, importance_objective

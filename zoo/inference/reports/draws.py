@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from zoo.gradients.graphs.distributions import support_of
-from zoo.inference.black_box.apart import log_density, mixed
 from zoo.inference.black_box.checks import check_match
+from zoo.inference.black_box.comparison import log_density, mixed
 from zoo.inference.black_box.recording import Subsamples, record, record_at_once
 from zoo.inference.black_box.sites import Run, Site, nesting, sites_of
 from zoo.ranges import COUNT, check_ranges
