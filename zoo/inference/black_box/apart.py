@@ -18,7 +18,7 @@ from zoo.inference.black_box.recording import Program, Subsamples, record, recor
 from zoo.inference.black_box.sentences import steered_together
 from zoo.inference.black_box.sites import Run, nesting
 
-GRAVE = 0.01  # share of a site's terms; what differs by less may be rounding, and is warned of
+GRAVE = 0.05  # share of a site's terms; what differs by less may be rounding or a normalisation, and is warned of
 FEWEST = 8  # particles in a trial: values of bits that are mixed seldom look as if they were not
 FAILURES = (RuntimeError, IndexError, ValueError, TypeError, AttributeError)
 """What comes of shapes that do not fit, and of distributions that cannot be expanded."""
