@@ -10,7 +10,8 @@ from torch import nn
 from torch.distributions.transforms import AffineTransform
 
 from zoo.inference.black_box import BlackBoxELBO, comparison
-from zoo.inference.black_box.apart import check_apart, unlike_any_size
+from zoo.inference.black_box import elbo as elbo_module
+from zoo.inference.black_box.apart import check_apart, identity_of, unlike_any_size
 
 pytestmark = pytest.mark.filterwarnings("ignore:site .* stands outside every plate")
 
@@ -30,7 +31,7 @@ def model_of(likelihood):
 
 
 def observe(name, mean, data):
-    pyro.sample(name, dist.Normal(mean, 1.0), obs=data)
+    pyro.sample(name, dist.Normal(mean, 1.0), obs=torch.as_tensor(data))
 
 
 def summed(z):
@@ -118,16 +119,27 @@ def test_so_is_a_batch_that_comes_later():
 
 def test_another_program_is_tried_though_it_looks_the_same():
     elbo = BlackBoxELBO(4, vectorize_particles=True)
-    for _ in range(6):
-        elbo.loss_and_grads(model_of(kept), guide)
-        elbo.loss_and_grads(made_anew(), guide)
+    right, wrong = model_of(kept), model_of(lambda z: observe("x", z.sum().expand(1), torch.ones(1)))
+    for _ in range(5):
+        elbo.loss_and_grads(right, guide)
     with pytest.raises(ValueError, match="do not keep many apart"):
-        elbo.loss_and_grads(lambda: model_of(lambda z: observe("x", z.sum().expand(1), torch.ones(1)))(), guide)
+        elbo.loss_and_grads(wrong, guide)
 
 
-def made_anew():
-    """Make a new function of the same code each time."""
-    return lambda: model_of(kept)()
+def test_a_program_that_is_made_anew_in_each_step_is_tried_in_few(monkeypatch):
+    tried = []
+    monkeypatch.setattr(elbo_module, "check_apart", lambda *_: tried.append(0))
+    elbo, programs = BlackBoxELBO(4, vectorize_particles=True), [model_of(kept) for _ in range(100)]
+    for model in programs:
+        elbo.loss_and_grads(model, guide)
+    assert 32 <= len(tried) <= 40
+
+
+def test_a_method_is_the_same_program_whenever_it_is_asked_for():
+    module = Normalised()
+    assert identity_of(module.model) == identity_of(module.model)
+    assert identity_of(module.model) != identity_of(Normalised().model)
+    assert identity_of(module.model) != identity_of(module)
 
 
 def test_other_terms_however_large_hide_nothing():
@@ -222,6 +234,20 @@ class Normalised(nn.Module):
     def forward(self):
         guide()
         self.norm(torch.randn(4, 3))
+
+
+def test_batch_normalisation_mixes_and_is_warned_of():
+    norm = nn.BatchNorm1d(1)
+
+    def normalised():
+        with pyro.plate("data", 3):
+            z = pyro.sample("z", dist.Bernoulli(0.5))
+            observe(
+                "x", norm(z.reshape(-1, 1) + 0.1 * torch.arange(3.0).repeat(z.numel() // 3)[:, None]).view_as(z), 1.0
+            )
+
+    with pytest.warns(UserWarning, match="as batch normalisation does in train mode"):
+        BlackBoxELBO(4, vectorize_particles=True).loss_and_grads(normalised, guide)
 
 
 def test_the_check_leaves_buffers_as_they_were():

@@ -18,7 +18,8 @@ from zoo.inference.black_box.recording import Program, Subsamples, record, recor
 from zoo.inference.black_box.sentences import steered_together
 from zoo.inference.black_box.sites import Run, nesting
 
-GRAVE = 0.05  # share of a site's terms; what differs by less may be rounding or a normalisation, and is warned of
+GRAVE = 0.01  # share of a site's terms; what differs by less may be rounding, and is warned of
+MOST = 32  # programs that are each tried at once; whoever makes a new one in each step waits no longer
 FEWEST = 8  # particles in a trial: values of bits that are mixed seldom look as if they were not
 FAILURES = (RuntimeError, IndexError, ValueError, TypeError, AttributeError)
 """What comes of shapes that do not fit, and of distributions that cannot be expanded."""
@@ -30,7 +31,7 @@ def check_apart(max_plate_nesting: int, both: Both, drawn: Subsamples, particles
 
     It is tried with another number of particles than any size in the programs, so that nothing is taken for particles
     because it happens to be as many. What is random beside the sample statements cannot be compared, and passes. Of a
-    small difference there is a warning.
+    small difference there is a warning, and of batch normalisation.
 
     Args:
         max_plate_nesting: dimensions to the left of which the particles are to stand.
@@ -54,7 +55,7 @@ def check_apart(max_plate_nesting: int, both: Both, drawn: Subsamples, particles
         wrong = tried(max_plate_nesting, alone, both, drawn, particles)
         if wrong is None or not is_determined(alone, both, drawn):
             return
-    if wrong.share > GRAVE:
+    if wrong.share > GRAVE and not normalises(*both[:2]):
         raise ValueError(not_apart(str(wrong)))
     warnings.warn(
         "what model and guide say of one particle changes a little if there are others: they mix particles, as batch "
@@ -91,10 +92,10 @@ def without_trace(both: Both) -> Iterator[None]:
         set_rng_state(state)
 
 
-def code_of(program: Program) -> object:
-    """Find what tells one program from another, also where a new function is made of the same code in each step."""
-    function = inspect.unwrap(getattr(program, "func", program))
-    return getattr(getattr(function, "__func__", function), "__code__", type(function))
+def identity_of(program: Program) -> tuple[int, int]:
+    """Tell one program from another; a method is made anew whenever it is asked for."""
+    owner = getattr(program, "__self__", None)
+    return (id(program), 0) if owner is None else (id(owner), id(getattr(program, "__func__", None)))
 
 
 def modules_of(*programs: Program) -> list[nn.Module]:
@@ -107,6 +108,12 @@ def modules_of(*programs: Program) -> list[nn.Module]:
             names = inspect.getclosurevars(function)
             found += [*names.nonlocals.values(), *names.globals.values()]
     return list(dict.fromkeys(each for each in found if isinstance(each, nn.Module)))
+
+
+def normalises(*programs: Program) -> bool:
+    """Tell whether batches are normalised in train mode: that mixes whatever is in them, and is meant to."""
+    parts = [part for module in modules_of(*programs) for part in module.modules()]
+    return any(isinstance(part, nn.modules.batchnorm._BatchNorm) and part.training for part in parts)
 
 
 def unlike_any_size(run: Run) -> int:

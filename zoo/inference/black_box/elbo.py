@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from zoo.gradients import Reinforce, RunningScale
 from zoo.gradients.estimators import LeaveOneOutBound
-from zoo.inference.black_box.apart import FAILURES, check_apart, code_of
+from zoo.inference.black_box.apart import FAILURES, MOST, check_apart, identity_of
 from zoo.inference.black_box.baselines import BaselineLike
 from zoo.inference.black_box.checks import check_match
 from zoo.inference.black_box.comparison import Both
@@ -97,7 +97,7 @@ class BlackBoxELBO(ELBO, nn.Module):
         self.newcomers = Newcomers()
         self.steps = 0
         self.runs_at_once = 0
-        self.codes: set[tuple[object, object]] = set()
+        self.kept_apart: set[tuple[tuple[int, int], tuple[int, int]]] = set()
 
     def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """Estimate the negative bound, and learn nothing from it."""
@@ -172,12 +172,13 @@ class BlackBoxELBO(ELBO, nn.Module):
             raise
         check_match(run)
         self.runs_at_once += 1
-        codes = code_of(both[0]), code_of(both[1])
-        new = self.newcomers.check(run) or codes not in self.codes
+        programs = identity_of(both[0]), identity_of(both[1])
+        another = programs not in self.kept_apart and len(self.kept_apart) < MOST
         # Ever more seldom, too, as what mixes particles may have no weight at first.
-        if new or self.runs_at_once.bit_count() == 1:
+        if self.newcomers.check(run) or another or self.runs_at_once.bit_count() == 1:
             check_apart(room, both, drawn, particles)
-        self.codes.add(codes)
+        if another:
+            self.kept_apart.add(programs)
         return run
 
     def _at_once(self, particles: int) -> bool:
