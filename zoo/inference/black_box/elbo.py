@@ -154,9 +154,8 @@ class BlackBoxELBO(ELBO, nn.Module):
             runs = [record(model, guide, args, kwargs, drawn) for _ in range(particles)]
             for run in runs:
                 check_match(run)
-                self.newcomers.check(run)
-        for run in runs:
-            self.newcomers.greet(run)
+                if self.newcomers.check(run) or run.steered_by:
+                    self.newcomers.greet(run)
         return runs
 
     def _run_at_once(self, particles: int, both: Both, drawn: Subsamples) -> Run:
@@ -175,10 +174,13 @@ class BlackBoxELBO(ELBO, nn.Module):
         programs = identity_of(both[0]), identity_of(both[1])
         another = programs not in self.kept_apart and len(self.kept_apart) < MOST
         # Ever more seldom, too, as what mixes particles may have no weight at first.
-        if self.newcomers.check(run) or another or self.runs_at_once.bit_count() == 1:
+        new = self.newcomers.check(run)
+        if new or another or self.runs_at_once.bit_count() == 1:
             check_apart(room, both, drawn, particles)
         if another:
             self.kept_apart.add(programs)
+        if new:
+            self.newcomers.greet(run)
         return run
 
     def _at_once(self, particles: int) -> bool:
