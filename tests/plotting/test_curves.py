@@ -75,3 +75,8 @@ def test_bad_series_are_refused_by_name(series, sentence):
 
 def test_zero_is_fine_on_a_linear_axis():
     assert learning_curves({"a": (ONE, np.array([0.0]))}, "epoch", "error").axes
+
+
+def test_a_series_of_one_point_is_drawn_as_a_marker():
+    (axes,) = learning_curves({"a": (np.array([1]), np.array([0.3]))}, "epoch", "error").axes
+    assert axes.lines[0].get_marker() == "o"

@@ -38,6 +38,22 @@ def test_one_seed_has_no_band_and_says_so():
     assert texts(axes) == ["a\n1 seed: no band"]
 
 
+def test_a_single_evaluation_is_drawn_as_a_point_with_its_interval():
+    single = [(np.array([5_000.0]), np.array([value])) for value in (80.0, 100.0, 120.0)]
+    figure = return_curves({"a": single})
+    (axes,) = figure.axes
+    assert [line.get_marker() for line in axes.lines if line.get_xydata().tolist() == [[5_000, 100]]] == ["o"]
+    assert axes.get_xlim() == (0, 10_000)
+    (bars,) = axes.collections  # the error bar
+    assert 80 <= bars.get_segments()[0][0][1] < 100 < bars.get_segments()[0][1][1] <= 120
+
+
+def test_title_names_what_is_drawn():
+    assert "Eval return mean over training" in [
+        text.get_text() for text in return_curves({"a": seeds(90)}, ylabel="eval return mean").texts
+    ]
+
+
 def test_where_the_task_is_solved_there_is_a_line_that_says_so():
     (axes,) = return_curves({"a": seeds(90, 110)}, solved_at=475).axes
     assert axes.lines[-1].get_ydata() == [475, 475]

@@ -9,7 +9,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFor
 from zoo.plotting.checks import Array, Shapes
 from zoo.plotting.style import WIDTH, Sheet, house_style
 
-HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 3.2, 0.65, 0.12, 0.15, 0.5  # inches: all of it, and around the axes
+HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 3.4, 0.65, 0.32, 0.15, 0.5  # inches: all of it, and around the axes
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9")  # Okabe and Ito, 2008
 DASHES = ("-", "--", "-.", ":")  # so that colour alone never tells one line from another
 
@@ -41,8 +41,10 @@ def learning_curves(series: Mapping[str, tuple[Array, Array]], xlabel: str, ylab
         size = {"width": WIDTH - LEFT - RIGHT, "height": HEIGHT - TOP - BOTTOM}
         axes = sheet.axes("curves", left=LEFT, top=TOP, **size)
         for (name, (x, y)), colour, dash in zip(curves.items(), cycle(COLOURS), cycle(DASHES), strict=False):
-            axes.plot(x, y, dash, color=colour, linewidth=1.6, label=name)
+            # A line through a single point would be invisible.
+            axes.plot(x, y, "o" if len(x) == 1 else dash, color=colour, linewidth=1.6, label=name)
         axes.set(xlabel=xlabel, ylabel=ylabel)
+        sheet.title(f"{ylabel[:1].upper()}{ylabel[1:]} by {xlabel}", left=LEFT)
         axes.grid(axis="y")
         axes.legend()
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))  # there is no epoch 1.5

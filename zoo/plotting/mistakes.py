@@ -6,11 +6,11 @@ from matplotlib.figure import Figure
 
 from zoo.plotting.checks import Array, Shapes
 from zoo.plotting.panels import show_image
-from zoo.plotting.style import HEADING, LETTER, MUTED, TEXT, WIDTH, Sheet, house_style, percent
+from zoo.plotting.style import LETTER, TEXT, TITLE, WIDTH, Sheet, house_style, percent
 
 # All in inches.
 EDGE, GAP = 0.06, 0.12  # beside the pictures, between two of them
-TITLE, LINE, SPACE = 0.46, 0.13, 0.13  # title and subtitle, a line of a caption, the room below it
+LINE, SPACE = 0.13, 0.13  # a line of a caption, the room below it
 NARROWEST, TALLEST = 0.9, 1.3  # of a picture
 
 
@@ -96,8 +96,7 @@ def gallery(
 
     with house_style():
         sheet = Sheet(TITLE + row * -(-len(pictures) // columns))
-        sheet.text(title, left=EDGE, top=0.18, fontsize=HEADING, fontweight="bold")
-        sheet.text(subtitle, left=EDGE, top=0.34, fontsize=TEXT, color=MUTED)
+        sheet.title(title, subtitle, left=EDGE)
         for i, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
             left, top = EDGE + (i % columns) * column, TITLE + (i // columns) * row
             axes = sheet.axes("picture", left=left, top=top, width=pixel * width, height=pixel * height)

@@ -8,9 +8,9 @@ from matplotlib.ticker import NullLocator, ScalarFormatter, StrMethodFormatter, 
 
 from zoo.plotting.checks import Array
 from zoo.plotting.curves import COLOURS, DASHES, checked_curve
-from zoo.plotting.style import MUTED, TEXT, WIDTH, Sheet, house_style
+from zoo.plotting.style import TITLE, WIDTH, Sheet, house_style
 
-HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 3.4, 0.65, 0.34, 0.15, 0.5  # inches: all of it, and around the axes
+HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 3.5, 0.65, TITLE, 0.15, 0.5  # inches: all of it, and around the axes
 
 
 class Progress(NamedTuple):
@@ -64,8 +64,8 @@ def prediction_curves(methods: Mapping[str, Progress]) -> Figure:
         axes.xaxis.set_minor_locator(NullLocator())
         axes.grid(axis="y")
         axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=len(curves))
-        if any(warm_up > 0 for _, _, warm_up in curves.values()):
-            sheet.text("faint: the chain's warm-up", left=LEFT, top=0.18, fontsize=TEXT, color=MUTED)
+        adapted = any(warm_up > 0 for _, _, warm_up in curves.values())
+        sheet.title("Prediction of held-out labs", "faint: the chain's warm-up" if adapted else "", left=LEFT)
     return sheet.figure
 
 

@@ -5,9 +5,9 @@ from matplotlib.figure import Figure
 from zoo.plotting.bands import mean
 from zoo.plotting.checks import Array
 from zoo.plotting.returns import draw_bands, label_width, named_bands, write_labels
-from zoo.plotting.style import MUTED, TEXT, WIDTH, Sheet, house_style
+from zoo.plotting.style import TITLE, WIDTH, Sheet, house_style
 
-HEIGHT, LEFT, TOP, BOTTOM, BETWEEN = 3.2, 0.65, 0.34, 0.5, 0.7  # inches: all of it, around and between the axes
+HEIGHT, LEFT, TOP, BOTTOM, BETWEEN = 3.3, 0.65, TITLE, 0.5, 0.7  # inches: all of it, around and between the axes
 
 
 def regret_curves(runs: Mapping[str, Sequence[tuple[Array, Array, Array]]]) -> Figure:
@@ -41,6 +41,6 @@ def regret_curves(runs: Mapping[str, Sequence[tuple[Array, Array, Array]]]) -> F
             labels = draw_bands(axes, bands)
             axes.set_ylim(bottom=0)
             write_labels(axes, labels)
-        key = "line: mean over the seeds; band: 95 % bootstrap"
-        sheet.text(key, left=LEFT, top=0.18, fontsize=TEXT, color=MUTED)
+        key = "line: mean over the seeds; band: 95 % bootstrap interval"
+        sheet.title("Regret of learning, and what the greedy policy still loses", key, left=LEFT)
     return sheet.figure

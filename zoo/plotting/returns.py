@@ -2,15 +2,16 @@ from collections.abc import Mapping, Sequence
 from itertools import cycle, pairwise
 from typing import Any, NamedTuple
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
 from zoo.plotting.bands import Band, Run, Statistic, band, interquartile_mean
 from zoo.plotting.curves import COLOURS, DASHES
-from zoo.plotting.style import DPI, LETTER, MUTED, TEXT, WIDTH, Sheet, house_style
+from zoo.plotting.style import DPI, LETTER, MUTED, TEXT, TITLE, WIDTH, Sheet, house_style
 
-HEIGHT, LEFT, TOP, BOTTOM = 3.2, 0.65, 0.34, 0.5  # inches: all of it, and around the axes
+HEIGHT, LEFT, TOP, BOTTOM = 3.3, 0.65, TITLE, 0.5  # inches: all of it, and around the axes
 GAP, ROW = 0.08, 0.31  # inches: between the axes and a label, and from one label to the next
 
 
@@ -46,9 +47,9 @@ def return_curves(
         if solved_at is not None:
             axes.axhline(solved_at, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
         write_labels(axes, [*labels, *solved])
-        if any(each.interval is not None for each in bands.values()):
-            key = "line: interquartile mean over the seeds; band: its 95 % bootstrap interval"
-            sheet.text(key, left=LEFT, top=0.18, fontsize=TEXT, color=MUTED)
+        several = any(each.interval is not None for each in bands.values())
+        key = "line: interquartile mean over the seeds; band: its 95 % bootstrap interval" if several else ""
+        sheet.title(f"{ylabel[0].upper()}{ylabel[1:]} over training", key, left=LEFT)
     return sheet.figure
 
 
@@ -100,12 +101,17 @@ def draw_bands(axes: Axes, bands: Mapping[str, Band]) -> list[Label]:
     """Draw each line and the band around it, and say what to write at its end."""
     labels = []
     for (name, each), colour, dash in zip(bands.items(), cycle(COLOURS), cycle(DASHES), strict=False):
-        axes.plot(each.x, each.middle, dash, color=colour, linewidth=1.6)
-        if each.interval is not None:
-            axes.fill_between(each.x, *each.interval, color=colour, alpha=0.18, linewidth=0)
+        if len(each.x) == 1:  # a line or a band through a single point would be invisible
+            bars = None if each.interval is None else np.abs(np.stack(each.interval) - each.middle)
+            axes.errorbar(each.x, each.middle, yerr=bars, fmt="o", color=colour, markersize=4)
+        else:
+            axes.plot(each.x, each.middle, dash, color=colour, linewidth=1.6)
+            if each.interval is not None:
+                axes.fill_between(each.x, *each.interval, color=colour, alpha=0.18, linewidth=0)
         labels.append(Label(described(name, each), float(each.middle[-1]), colour))
     axes.grid(axis="y")
-    axes.set_xlim(0, max(each.x[-1] for each in bands.values()))
+    longest, points = max(each.x[-1] for each in bands.values()), max(len(each.x) for each in bands.values())
+    axes.set_xlim(0, longest if points > 1 else 2 * max(longest, 1))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     return labels
 

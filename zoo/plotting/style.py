@@ -12,6 +12,7 @@ DPI = 200  # twice that, for screens with fine pixels
 INK, MUTED, RULE = "#1f2328", "#68707a", "#d5dae0"
 RIGHT, WRONG = "#0072b2", "#d55e00"  # blue and vermilion look different to every eye
 HEADING, TEXT, SMALL = 9.0, 7.5, 6.5  # points
+TITLE = 0.46  # inches: a title and its subtitle
 LETTER = 0.062  # inches, about the width of one in a line of text
 
 
@@ -65,6 +66,11 @@ class Sheet:
         bottom = self.height - top - height
         bounds = (left / WIDTH, bottom / self.height, width / WIDTH, height / self.height)
         return self.figure.add_axes(bounds, label=label)
+
+    def title(self, title: str, subtitle: str = "", *, left: float) -> None:
+        """Write a title, and below it what the marks mean; both fit above the first ``TITLE`` inches."""
+        self.text(title, left=left, top=0.18, fontsize=HEADING, fontweight="bold")
+        self.text(subtitle, left=left, top=0.34, fontsize=TEXT, color=MUTED)
 
     def text(self, text: str, *, left: float, top: float, **look: Any) -> Text:
         """Write a text whose baseline starts there, unless ``look`` aligns it otherwise."""

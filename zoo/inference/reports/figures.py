@@ -12,9 +12,9 @@ from zoo.plotting.bands import Band
 from zoo.plotting.checks import Array, Shapes
 from zoo.plotting.curves import COLOURS
 from zoo.plotting.returns import GAP, Label, draw_bands, label_width, write_labels
-from zoo.plotting.style import INK, LETTER, MUTED, RIGHT, RULE, TEXT, WIDTH, WRONG, Sheet, house_style
+from zoo.plotting.style import INK, LETTER, MUTED, RIGHT, RULE, TEXT, TITLE, WIDTH, WRONG, Sheet, house_style
 
-HEIGHT, LEFT, TOP, BOTTOM, EDGE = 3.2, 0.75, 0.34, 0.5, 0.15  # inches: a figure, and what lies around its axes
+HEIGHT, LEFT, TOP, BOTTOM, EDGE = 3.3, 0.75, TITLE, 0.5, 0.15  # inches: a figure, and what lies around its axes
 COLUMNS, PANEL, HEADING, BETWEEN = 4, 1.1, 0.3, 0.25  # panels in a row; inches: their height, and around them
 ROW = 0.26  # inches: of one k-hat
 BINS = 40
@@ -57,7 +57,7 @@ def elbo_figure(curves: Mapping[str, tuple[Array, Array, Array]], evidence: floa
             axes.axhline(evidence, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
         write_labels(axes, [*labels, *lines])
         key = "line: mean over fresh draws of the guide; band: its 95 % interval"
-        sheet.text(key, left=LEFT, top=0.18, fontsize=TEXT, color=MUTED)
+        sheet.title("ELBO by optimisation step", key, left=LEFT)
     return sheet.figure
 
 
@@ -103,8 +103,9 @@ def posterior_figure(guide: Mapping[str, Array], reference: Mapping[str, Referen
     tall = HEADING + PANEL + BETWEEN
     with house_style():
         sheet = Sheet(TOP + rows * tall)
+        sheet.title("Marginals of the guide beside a reference", left=EDGE)
         for text, offset, colour in ((GUIDE_KEY, 0, RIGHT), (REFERENCE_KEY, len(GUIDE_KEY) + 3, WRONG)):
-            sheet.text(text, left=EDGE + offset * LETTER, top=0.18, fontsize=TEXT, color=colour)
+            sheet.text(text, left=EDGE + offset * LETTER, top=0.34, fontsize=TEXT, color=colour)
         for i, (name, draws) in enumerate(guide.items()):
             left, top = EDGE + (i % columns) * (width + BETWEEN), TOP + (i // columns) * tall
             axes = sheet.axes(name, left=left, top=top + HEADING, width=width, height=PANEL)
@@ -160,6 +161,7 @@ def pareto_k_figure(found: Mapping[str, ParetoK]) -> Figure:
     low = min([0.0, *(value - half for value, half in finite)]) - 0.1
     with house_style():
         sheet = Sheet(height)
+        sheet.title("Pareto k-hat: how far the guide can be trusted", left=EDGE)
         axes = sheet.axes("k-hat", left=left, top=TOP, width=WIDTH - left - EDGE, height=ROW * len(found))
         for start, end, colour, verdict in (
             (low, GOOD, COLOURS[2], "good"),
