@@ -34,7 +34,7 @@ def to_inference_data(draws: Draws, method: str = METHOD) -> Any:
         FloatingPointError: the weight of a draw is not finite.
     """
     arviz, groups, attributes = import_arviz(), groups_of(draws), attributes_of(draws, method)
-    if hasattr(arviz, "InferenceData"):  # before ArviZ 1
+    if _major_version(arviz) < 1:
         return arviz.from_dict(**groups, attrs=attributes, posterior_attrs=attributes)
     return arviz.from_dict(groups, attrs={"/": attributes, "posterior": attributes})
 
@@ -49,6 +49,15 @@ def import_arviz() -> ModuleType:
         return import_module("arviz")
     except ModuleNotFoundError as error:
         raise ImportError("to_inference_data needs ArviZ, which is not installed: pip install -e '.[arviz]'") from error
+
+
+def _major_version(package: ModuleType) -> int:
+    """First number of a package's version.
+
+    ArviZ 1 still answers to names of ArviZ 0, such as ``InferenceData``, to say what took their place: what it has does
+    not tell which it is.
+    """
+    return int(package.__version__.partition(".")[0])
 
 
 def groups_of(draws: Draws) -> Groups:
