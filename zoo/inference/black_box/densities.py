@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from zoo.gradients.graphs.distributions import tensors_of
-from zoo.inference.sbn.bernoulli import bernoulli_log_prob
+from zoo.inference.bernoulli import bernoulli_log_prob
 
 PACKAGES = ("torch.distributions.", "pyro.distributions.", "zoo.")  # whose distributions show all they use
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from zoo.inference.sbn.bernoulli import bernoulli_log_prob
+from zoo.inference.bernoulli import bernoulli_log_prob
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"tanh": nn.Tanh, "leaky_relu": lambda: nn.LeakyReLU(0.3)}
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.distributions import Bernoulli
 
-from zoo.inference.sbn.bernoulli import bernoulli_log_prob
+from zoo.inference.bernoulli import bernoulli_log_prob
 
 
 @pytest.fixture
