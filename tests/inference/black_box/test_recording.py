@@ -93,14 +93,6 @@ class TestARun:
         with pytest.raises(ValueError, match=r"site 'x' \(Normal\) must have a tensor for a value, got 1\.5"):
             recorded(observing, lambda: None)
 
-    def test_tells_of_a_plate_that_is_larger_in_the_model(self, recorded):
-        def bits(subsample_size=None):
-            with pyro.plate("data", 6, subsample_size=subsample_size) as i:
-                pyro.sample("z", dist.Bernoulli(torch.full((6,), 0.5)[i]))
-
-        with pytest.raises(ValueError, match=r"site 'z' .* guide and model need the same plates, as large"):
-            recorded(bits, lambda: bits(2))
-
     def test_sees_what_a_density_looks_at(self, recorded, programs):
         model, guide, *_ = programs["python"]()
         run = recorded(model, guide, torch.zeros(3))

@@ -14,9 +14,10 @@ from torch import nn
 from zoo.gradients.graphs.provenance import listed
 from zoo.gradients.moments import keep_buffers
 from zoo.inference.black_box.comparison import Both, Mixed, is_determined, mixed
-from zoo.inference.black_box.recording import Program, Subsamples, record, record_at_once
+from zoo.inference.black_box.recording import Program, record, record_at_once
 from zoo.inference.black_box.sentences import steered_together
 from zoo.inference.black_box.sites import Run, nesting
+from zoo.inference.black_box.subsampling import Subsamples
 
 GRAVE = 0.01  # share of a site's terms; what differs by less may be rounding, and is warned of
 MOST = 32  # programs that are each tried at once; whoever makes a new one in each step waits no longer

@@ -9,9 +9,10 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from zoo.inference.black_box.influence import NO_PLATES
-from zoo.inference.black_box.recording import Program, Subsamples, record
+from zoo.inference.black_box.recording import Program, record
 from zoo.inference.black_box.signals import sum_outside
 from zoo.inference.black_box.sites import PARTICLES, Run, Site
+from zoo.inference.black_box.subsampling import Subsamples
 
 TOLERANCE = 1e-4  # between log-probabilities of one particle's site, alone and among others, per nat of all its terms
 REPETITIONS = 16  # of a run that is to show whether a program throws coins of its own

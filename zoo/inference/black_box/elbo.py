@@ -21,8 +21,9 @@ from zoo.inference.black_box.finite import check_finite, check_gradients
 from zoo.inference.black_box.importance import importance_bound, importance_objective
 from zoo.inference.black_box.newcomers import Newcomers
 from zoo.inference.black_box.objective import Objective, elbo_objective, sums
-from zoo.inference.black_box.recording import Program, Subsamples, record, record_at_once
+from zoo.inference.black_box.recording import Program, record, record_at_once
 from zoo.inference.black_box.sites import Run, nesting
+from zoo.inference.black_box.subsampling import Subsamples
 from zoo.ranges import COUNT, Range, check_ranges
 
 NESTING = Range("a whole number of 0 or more, or infinite", lambda x: x == math.inf or (x >= 0 and x == int(x)))

@@ -20,10 +20,9 @@ from zoo.inference.black_box.densities import Density, draw_value, guide_density
 from zoo.inference.black_box.influence import Plate
 from zoo.inference.black_box.sentences import innermost, no_log_probability, site_of, steered_together, what_is_wrong
 from zoo.inference.black_box.sites import PARTICLES, Run, Site
+from zoo.inference.black_box.subsampling import SubsampleIndices, Subsamples, check_seen
 
 Program = Callable[..., Any]
-Subsamples = dict[str, tuple[int, Tensor]]
-"""Of plates, by name: how many elements there are in all, and the indices of those drawn."""
 Values = Mapping[str, Tensor]
 NO_VALUES: Values = {}
 
@@ -49,7 +48,8 @@ def record(
         around: makes what is entered around each program.
 
     Raises:
-        ValueError: a name is used twice, a log-probability cannot be computed, or a plate is open around both programs.
+        ValueError: a name is used twice, a log-probability cannot be computed, a plate is open around both programs, or
+            has other elements in the model than in the guide.
     """
     if plates := get_plates():
         raise ValueError(
@@ -57,13 +57,15 @@ def record(
         )
     provenance = Provenance()
     with torch.inference_mode(False), uncompiled(), provenance:
-        with Recorder(provenance, drawn, values) as of_guide, around():
+        with Recorder(provenance, SubsampleIndices(drawn), values) as of_guide, around():
             guide(*args, **kwargs)
         sites = of_guide.sites
         if isinstance(guide, GuideMessenger):  # which runs the model, data and all
             sites = {name: site for name, site in sites.items() if not site.observed}
-        with Recorder(provenance, drawn, given=sites) as of_model, around():
+        indices = SubsampleIndices(drawn, of_guide.indices.used)
+        with Recorder(provenance, indices, given=sites) as of_model, around():
             model(*args, **kwargs)
+    check_seen(of_guide.indices, indices)
     return Run(sites, of_model.sites, provenance.escaped)
 
 
@@ -107,7 +109,7 @@ class Recorder(Messenger):
 
     Args:
         provenance: is entered too.
-        drawn: subsamples of the plates.
+        indices: subsample indices of the plates.
         values: that sites are to have, in place of drawing them.
         given: what the guide sampled, if the program is the model.
     """
@@ -115,24 +117,25 @@ class Recorder(Messenger):
     def __init__(
         self,
         provenance: Provenance,
-        drawn: Subsamples,
+        indices: SubsampleIndices,
         values: Values = NO_VALUES,
         given: Mapping[str, Site] | None = None,
     ):
         super().__init__()
         self.provenance = provenance
-        self.drawn = drawn
+        self.indices = indices
         self.values = values
         self.given = given
         self.sites: dict[str, Site] = {}
 
     def _pyro_sample(self, message: dict[str, Any]) -> None:
-        if message["done"] or message["value"] is not None:
-            return
         name, distribution = message["name"], message["fn"]
         if isinstance(distribution, _Subsample):
-            message["value"] = self._subsample(name, distribution)
-        elif self.given is not None and name in self.given:
+            self._subsample(name, distribution, message)
+            return
+        if message["done"] or message["value"] is not None:
+            return
+        if self.given is not None and name in self.given:
             message["value"] = unremembered(self.given[name])
         elif name in self.values and not isinstance(innermost(distribution), Delta):  # which follows from the others
             message["value"] = self.values[name]
@@ -142,18 +145,18 @@ class Recorder(Messenger):
 
     def _pyro_post_sample(self, message: dict[str, Any]) -> None:
         name, infer, distribution = message["name"], message["infer"], message["fn"]
-        if isinstance(distribution, _Subsample):
-            self.drawn[name] = distribution.size, message["value"]
-        elif not infer.get("_do_not_trace") and not infer.get("_deterministic"):
-            if name in self.sites:
-                raise ValueError(f"site {name!r} is sampled twice; each pyro.sample needs a name of its own")
-            self.sites[name] = self._site(name, distribution, message)
+        if isinstance(distribution, _Subsample) or infer.get("_do_not_trace") or infer.get("_deterministic"):
+            return
+        if name in self.sites:
+            raise ValueError(f"site {name!r} is sampled twice; each pyro.sample needs a name of its own")
+        self.indices.notice(message["cond_indep_stack"])
+        self.sites[name] = self._site(name, distribution, message)
 
-    def _subsample(self, name: str, distribution: _Subsample) -> Tensor:
-        """Draw a plate's subsample once: guide, model and all particles are to see the same."""
-        size, known = self.drawn.get(name, (None, None))
-        wanted = distribution.size if distribution.subsample_size is None else distribution.subsample_size
-        return draw(name, distribution) if known is None or (size, len(known)) != (distribution.size, wanted) else known
+    def _subsample(self, name: str, distribution: _Subsample, message: dict[str, Any]) -> None:
+        found = self.indices.find(name, distribution, explicit=message["value"])
+        message["value"] = draw(name, distribution) if found is None else found
+        message["done"] = True
+        self.indices.keep(name, distribution, message["value"])
 
     def _draw(self, name: str, distribution: Distribution) -> Tensor:
         """Draw a value; what the sampler itself looks at steers that value alone."""

@@ -10,8 +10,9 @@ from torch.distributions import Distribution
 from zoo.gradients.graphs.distributions import support_of
 from zoo.inference.black_box.checks import check_match
 from zoo.inference.black_box.comparison import log_density, mixed
-from zoo.inference.black_box.recording import Subsamples, record, record_at_once
+from zoo.inference.black_box.recording import record, record_at_once
 from zoo.inference.black_box.sites import Run, Site, nesting, sites_of
+from zoo.inference.black_box.subsampling import Subsamples, is_subsampled
 from zoo.ranges import COUNT, check_ranges
 
 logger = logging.getLogger(__name__)
@@ -95,7 +96,7 @@ def draw(
     with torch.no_grad():
         alone = record(*both, subsamples)
         check_match(alone)
-        subsampled = any(len(indices) < size for size, indices in subsamples.values())
+        subsampled = is_subsampled(subsamples)
         if not alone.steered_by and not subsampled and draws > 1:
             sizes = [at_once] * (draws // at_once) + [draws % at_once] * (draws % at_once > 0)
             try:
