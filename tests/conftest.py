@@ -99,13 +99,12 @@ def squares(tmp_path_factory, write_idx) -> Path:
 @pytest.fixture(scope="session")
 def zoo_data(tmp_path_factory) -> Path:
     """A folder of data as ``$ZOO_DATA`` is, with a few rows for each program."""
-    from zoo.inference.programs import eight_schools, gaussian_mixture, hmm, kidiq
+    from zoo.inference.programs import gaussian_mixture, hmm, kidiq
 
     folder, noise = tmp_path_factory.mktemp("zoo_data"), np.random.default_rng(0)
     x = noise.normal(size=(12, 2))
     y = x @ [1.0, -1.0] + 0.3 * noise.normal(size=12)
     data = {
-        eight_schools.POSTERIOR: ({"y": [28, 8, -3], "sigma": [15, 10, 16]}, 5),
         gaussian_mixture.POSTERIOR: ({"y": [-3.0, -2.5, 3.1, 2.2, -2.0]}, 5),
         hmm.POSTERIOR: ({"y": [3.1, 2.5, 9.0, 10.2, 9.5]}, 6),
         kidiq.POSTERIOR: ({"kid_score": [65, 98, 85, 83, 115], "mom_hs": [1, 1, 0, 1, 0]}, 3),

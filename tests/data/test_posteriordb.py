@@ -1,4 +1,6 @@
 import json
+import os
+import zipfile
 
 import pytest
 import torch
@@ -83,3 +85,87 @@ def test_moments_without_a_variance_are_damaged(write):
     write("mean", MEAN)
     with pytest.raises(ValueError, match="give a quantity no variance"):
         read_reference(write("mean_squared", {**SQUARE, "mean_squared_value": [0.5, 13.0]}))
+
+
+@pytest.fixture(params=["posterior_database", "."])
+def clone(request, tmp_path):
+    """A clone of posteriordb as its repository is laid out, or its folder of data alone."""
+    database = tmp_path / "posteriordb" / request.param
+    files = {
+        "posteriors/kidiq-momhs.json": {"data_name": "kidiq", "reference_posterior_name": "kidiq-reference"},
+        "posteriors/kidiq-unsolved.json": {"data_name": "kidiq", "reference_posterior_name": None},
+        "reference_posteriors/summary_statistics/mean_value/mean_value/kidiq-reference.json": MEAN,
+        "reference_posteriors/summary_statistics/mean_squared_value/mean_squared_value/kidiq-reference.json": SQUARE,
+    }
+    for name, content in files.items():
+        (database / name).parent.mkdir(parents=True, exist_ok=True)
+        (database / name).write_text(json.dumps(content))
+    (database / "data" / "data").mkdir(parents=True)
+    with zipfile.ZipFile(database / "data" / "data" / "kidiq.json.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("kidiq.json", json.dumps({"y": [1, 2]}))
+        archive.writestr("__MACOSX/._kidiq.json", b"\0\5")
+    return tmp_path / "posteriordb"
+
+
+class TestClone:
+    def test_zipped_data_are_read(self, clone):
+        (y,) = read_data(clone / "kidiq-momhs", {"y": 1})
+        assert y.tolist() == [1, 2]
+
+    def test_data_that_are_not_zipped_are_read(self, clone):
+        (archive,) = clone.rglob("kidiq.json.zip")
+        archive.with_name("kidiq.json").write_text(json.dumps({"y": [3, 4]}))
+        archive.unlink()
+        (y,) = read_data(clone / "kidiq-momhs", {"y": 1})
+        assert y.tolist() == [3, 4]
+
+    def test_reference_is_read_by_the_name_that_the_posterior_says(self, clone):
+        assert read_reference(clone / "kidiq-momhs").sd.tolist() == [2, 3]
+
+    def test_folder_of_the_posterior_comes_first(self, clone):
+        (clone / "kidiq-momhs").mkdir()
+        (clone / "kidiq-momhs" / "data.json").write_text(json.dumps({"y": [5]}))
+        (y,) = read_data(clone / "kidiq-momhs", {"y": 1})
+        assert y.tolist() == [5]
+
+    def test_missing_reference_names_the_place_in_the_clone(self, clone):
+        with pytest.raises(FileNotFoundError, match=r"of the clone of posteriordb there, .*kidiq-unsolved\.json"):
+            read_reference(clone / "kidiq-unsolved")
+
+    def test_missing_posterior_names_both_layouts(self, clone):
+        with pytest.raises(FileNotFoundError, match=r"other.data\.json; set ZOO_DATA to .* clone .* or holds a folder"):
+            read_data(clone / "other", {"y": 1})
+
+    def test_damaged_description_is_refused_in_a_sentence(self, clone):
+        (description,) = clone.rglob("kidiq-momhs.json")
+        description.write_text("[")
+        with pytest.raises(ValueError, match=r"kidiq-momhs\.json cannot be read as JSON"):
+            read_data(clone / "kidiq-momhs", {"y": 1})
+
+    @pytest.mark.parametrize(
+        "spoil",
+        [
+            pytest.param(lambda content: b"", id="empty"),
+            pytest.param(lambda content: content[:-30], id="cut off"),
+            pytest.param(lambda content: content[:45] + b"\xff" * 8 + content[53:], id="garbled"),
+            pytest.param(lambda content: b"version of a file kept elsewhere", id="pointer to a large file"),
+        ],
+    )
+    def test_damaged_archive_is_refused_in_a_sentence(self, clone, spoil):
+        (archive,) = clone.rglob("kidiq.json.zip")
+        archive.write_bytes(spoil(archive.read_bytes()))
+        with pytest.raises(ValueError, match=r"kidiq\.json\.zip cannot be read as JSON .*replace it"):
+            read_data(clone / "kidiq-momhs", {"y": 1})
+
+    def test_archive_of_several_files_is_refused_in_a_sentence(self, clone):
+        (archive,) = clone.rglob("kidiq.json.zip")
+        with zipfile.ZipFile(archive, "a") as file:
+            file.writestr("other.json", "{}")
+        with pytest.raises(ValueError, match="one file is expected in the archive, and there are 2"):
+            read_data(clone / "kidiq-momhs", {"y": 1})
+
+
+def test_a_named_pipe_is_no_data(tmp_path):
+    os.mkfifo(tmp_path / "data.json")
+    with pytest.raises(FileNotFoundError, match=r"there is no .*data\.json"):
+        read_data(tmp_path, {"y": 1})

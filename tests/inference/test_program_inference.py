@@ -64,10 +64,10 @@ class TestProgram:
     def test_that_needs_data_names_what_is_missing(self, monkeypatch, tmp_path):
         monkeypatch.delenv("ZOO_DATA", raising=False)
         with pytest.raises(FileNotFoundError, match="but ZOO_DATA is not set"):
-            ProgramInference("eight_schools")
+            ProgramInference("kidiq")
         monkeypatch.setenv("ZOO_DATA", str(tmp_path))
         with pytest.raises(FileNotFoundError, match=r"there is no .*data\.json; set ZOO_DATA to the folder"):
-            ProgramInference("eight_schools")
+            ProgramInference("kidiq")
 
 
 class TestEstimator:

@@ -61,8 +61,8 @@ class TestMistakes:
         [
             (["program=eight_scools"], "there is no program 'eight_scools'; there are: beta_bernoulli, eight_schools"),
             (
-                ["program=eight_schools"],
-                "the data of eight_schools-eight_schools_noncentered are looked for in $ZOO_DATA",
+                ["program=kidiq"],
+                "the data of kidiq-kidscore_momhs are looked for in $ZOO_DATA",
             ),
             (
                 ["program=own.py:model:guide"],

@@ -1,5 +1,7 @@
 import json
-from collections.abc import Mapping
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,12 +32,14 @@ class Reference(NamedTuple):
 
 
 def read_data(folder: Path, dimensions: Mapping[str, int]) -> tuple[Tensor, ...]:
-    """Read named data of a posterior of posteriordb, from ``data.json``, in torch's default floating type.
+    """Read named data of a posterior of posteriordb, in torch's default floating type.
 
-    Magnusson et al., "posteriordb: Testing, benchmarking and developing Bayesian inference algorithms", 2024.
+    Magnusson et al., "posteriordb: Testing, benchmarking and developing Bayesian inference algorithms", 2024. They are
+    in ``data.json`` in a folder named after the posterior, or in a clone of posteriordb in the folder above, where they
+    are zipped.
 
     Args:
-        folder: of the posterior.
+        folder: of the posterior; what it is called is the posterior's name.
         dimensions: names of what to read, each with its number of dimensions; the first of these is the rows, of which
             all must have equally many.
 
@@ -43,7 +47,7 @@ def read_data(folder: Path, dimensions: Mapping[str, int]) -> tuple[Tensor, ...]
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, lacks a name, or holds something that is not a finite number or of this shape.
     """
-    path = folder / "data.json"
+    path = _find(folder, "data")
     content = read_json(path)
     found = tuple(numbers(content, name, path, torch.get_default_dtype()) for name in dimensions)
     fits = all(part.numel() and part.ndim == count for part, count in zip(found, dimensions.values(), strict=True))
@@ -59,13 +63,17 @@ def read_data(folder: Path, dimensions: Mapping[str, int]) -> tuple[Tensor, ...]
 def read_reference(folder: Path) -> Reference:
     """Read the reference moments of a posterior of posteriordb, in float64.
 
-    The means are in ``mean.json``, those of the squares in ``mean_squared.json``.
+    The means are in ``mean.json``, those of the squares in ``mean_squared.json``; in a clone of posteriordb among the
+    summary statistics of its reference posteriors.
+
+    Args:
+        folder: as for ``read_data``.
 
     Raises:
         FileNotFoundError: a file is missing.
         ValueError: a file is damaged, or the two do not go together.
     """
-    mean, square = folder / "mean.json", folder / "mean_squared.json"
+    mean, square = _find(folder, "mean"), _find(folder, "mean_squared")
     names, *mean_moments = read_moments(mean, "mean_value")
     square_names, *square_moments = read_moments(square, "mean_squared_value")
     if names != square_names:
@@ -74,6 +82,45 @@ def read_reference(folder: Path) -> Reference:
     if not (reference.sd > 0).all():
         raise ValueError(f"{mean} and {square} give a quantity no variance; replace them with intact copies")
     return reference
+
+
+def _find(folder: Path, part: str) -> Path:
+    """Path of a part of a posterior: ``data``, ``mean`` or ``mean_squared``.
+
+    Raises:
+        FileNotFoundError: it is neither in a folder of the posterior's own nor in a clone of posteriordb.
+        ValueError: the clone's description of the posterior is damaged.
+    """
+    own = folder / f"{part}.json"
+    paths = list(_in_clone(folder, part))
+    for path in (own, *paths):
+        if path.is_file():
+            return path
+    also = f"; nor, of the clone of posteriordb there, {paths[0]}" if paths else ""
+    raise FileNotFoundError(
+        f"there is no {own}{also}; set ZOO_DATA to the folder above posteriordb, which is a clone of the repository "
+        "stan-dev/posteriordb or holds a folder for each posterior"
+    )
+
+
+def _in_clone(folder: Path, part: str) -> Iterator[Path]:
+    """Paths a part of a posterior may have in a clone of posteriordb; none where ``folder.parent`` is not a clone.
+
+    Raises:
+        ValueError: the clone's description of the posterior is damaged.
+    """
+    for database in (folder.parent / "posterior_database", folder.parent):
+        description = database / "posteriors" / f"{folder.name}.json"
+        if not description.is_file():
+            continue
+        about = read_json(description)
+        if part == "data":
+            data = database / "data" / "data" / f"{about.get('data_name')}.json"
+            yield from (data.with_name(f"{data.name}.zip"), data)
+        else:
+            statistic = f"{part}_value"
+            summaries = database / "reference_posteriors" / "summary_statistics"
+            yield summaries / statistic / statistic / f"{about.get('reference_posterior_name') or folder.name}.json"
 
 
 def read_moments(path: Path, value: str) -> tuple[tuple[str, ...], Tensor, Tensor]:
@@ -96,23 +143,31 @@ def read_moments(path: Path, value: str) -> tuple[tuple[str, ...], Tensor, Tenso
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read an object.
+    """Read an object from a file, or from the only file in a zip archive.
 
     Raises:
-        FileNotFoundError: there is no such file.
         ValueError: it is not JSON, or no object.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"there is no {path}; set ZOO_DATA to the folder above posteriordb, which holds a folder for each posterior"
-        ) from error
-    except ValueError as error:
+        content = json.loads(_unzipped(path) if path.suffix == ".zip" else path.read_bytes())
+    except (ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} cannot be read as JSON ({error}); replace it with an intact copy") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold an object with names, got a {type(content).__name__}")
     return content
+
+
+def _unzipped(path: Path) -> bytes:
+    """Content of the only file in a zip archive; what macOS adds to archives does not count.
+
+    Raises:
+        ValueError: there is another number of files.
+    """
+    with zipfile.ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX")]
+        if len(names) != 1:
+            raise ValueError(f"one file is expected in the archive, and there are {len(names)}")
+        return archive.read(names[0])
 
 
 def numbers(content: dict[str, Any], name: str, path: Path, dtype: torch.dtype) -> Tensor:

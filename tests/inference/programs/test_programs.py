@@ -141,7 +141,7 @@ def test_the_pathwise_copy_is_the_same_family(program, data):
         assert torch.equal(site["fn"].log_prob(site["value"]), scored[name]["fn"].log_prob(site["value"]))
 
 
-@pytest.mark.parametrize("name", ["eight_schools", "hmm_example", "sblri"])
+@pytest.mark.parametrize("name", ["kidiq", "hmm_example", "sblri"])
 def test_data_that_are_not_there_are_asked_for_in_a_sentence(name, tmp_path):
     with pytest.raises(FileNotFoundError, match="but ZOO_DATA is not set"):
         PROGRAMS[name].load(None)

@@ -8,11 +8,12 @@ from jaxtyping import Float
 from pyro.nn import PyroModule
 from torch import Tensor
 
-from zoo.data.posteriordb import Reference, read_data, read_reference
+from zoo.data.posteriordb import Reference
 from zoo.inference.programs.factors import LogNormalFactor, NormalFactor
-from zoo.inference.programs.program import Program, posterior_folder
+from zoo.inference.programs.program import Program
 
-POSTERIOR = "eight_schools-eight_schools_noncentered"
+EFFECTS = (28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0)
+STANDARD_ERRORS = (15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0)
 START_SD = 0.1
 
 
@@ -46,9 +47,9 @@ class Guide(PyroModule):
             pyro.sample("theta_trans", self.theta_trans())
 
 
-def load(root: Path | None) -> tuple[Tensor, ...]:
-    """Effects and their standard errors."""
-    return read_data(posterior_folder(root, POSTERIOR), {"y": 1, "sigma": 1})
+def load(root: Path | None = None) -> tuple[Tensor, ...]:
+    """Effects and their standard errors, which are part of the program: nothing is read."""
+    return torch.tensor(EFFECTS), torch.tensor(STANDARD_ERRORS)
 
 
 def quantities(sites: Mapping[str, Tensor]) -> Float[Tensor, "draws quantities"]:
@@ -57,9 +58,24 @@ def quantities(sites: Mapping[str, Tensor]) -> Float[Tensor, "draws quantities"]
     return torch.cat([mu + tau * sites["theta_trans"].flatten(1), mu, tau], 1)
 
 
-def reference(root: Path | None) -> Reference:
-    """Moments from long chains."""
-    return read_reference(posterior_folder(root, POSTERIOR))
+# Mean, its standard error, mean square and its standard error, from the 10,000 reference draws of posteriordb.
+MOMENTS = {
+    "theta[1]": (6.15050229334425, 0.0557375282295219, 69.36345, 1.1692102),
+    "theta[2]": (4.9395811407422, 0.0462293788624847, 45.9787, 0.6346494),
+    "theta[3]": (3.90590609001582, 0.0542313705632124, 43.13923, 0.6539418),
+    "theta[4]": (4.79601675138494, 0.0474935816762281, 45.76135, 0.6193689),
+    "theta[5]": (3.6144363246799, 0.0461450610244603, 34.35767, 0.4550489),
+    "theta[6]": (4.0511475789675, 0.0485195392528031, 39.4135, 0.5390213),
+    "theta[7]": (6.31716975886893, 0.0498766794075794, 64.93269, 0.9216132),
+    "theta[8]": (4.88399694353288, 0.0542511606560972, 52.12845, 0.9024748),
+    "mu": (4.41051833695493, 0.0330374705950917, 30.40302, 0.3351356),
+    "tau": (3.60205952364059, 0.0318615135640706, 23.20407, 0.4848872),
+}
+
+
+def reference(root: Path | None = None) -> Reference:
+    """Moments from long chains, as posteriordb has them; nothing is read."""
+    return Reference(tuple(MOMENTS), *torch.tensor(list(MOMENTS.values()), dtype=torch.float64).unbind(1))
 
 
 EIGHT_SCHOOLS = Program("effects of coaching in eight schools; Rubin 1981", model, Guide, load, quantities, reference)
