@@ -16,7 +16,7 @@ def figures():
         moves, advantage = len(baseline), reward - baseline
         out = ReinforceOutput(advantage, advantage.mean(), advantage, baseline)
         scalar = torch.tensor
-        objective = HybridObjective(scalar(0.7), scalar(-0.2), scalar(0.1), reward, out)
+        objective = HybridObjective(scalar(0.7), scalar(-0.2), scalar(0.1), scalar(2.0), reward, out)
         locations = torch.zeros(moves + 1, 1, 4, 2) if locations is None else locations
         rollout = Rollout(torch.zeros(moves + 1, 1, 4, 3), locations, locations[1:])
         return {name: value.item() for name, value in diagnostics(objective, rollout).items()}

@@ -122,3 +122,12 @@ class TestDescription:
         said = make_experiment()[0].describe(FIGURES | controls)
         assert "10.00% if the same model is given random glimpses" in said
         assert "40.00% if the same model is given every glimpse at the centre" in said
+
+
+@pytest.mark.parametrize(("options", "warned"), [({"glimpse_size": 8, "scales": 1}, True), ({}, False)])
+def test_glimpses_that_see_next_to_nothing_of_an_image_are_warned_of(caplog, options, warned):
+    images = ImageSet(torch.zeros(4, 1, 280, 200, dtype=torch.uint8), torch.tensor([0, 1, 0, 1]))
+    data = ImageData("plain", images, images, lambda: images, ("a", "b"), (0.0,))
+    RecognitionExperiment(data, {"baseline": "learned"}, batch_size=2, seed=1, **options)
+    sentence = "6 glimpses of at most 8×8 pixels see 0.69% of a 280×200 image"
+    assert any(sentence in message for message in caplog.messages) is warned

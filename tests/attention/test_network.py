@@ -146,6 +146,32 @@ class TestSpiral:
         assert spiral(5, radius=0.0).eq(0).all()
 
 
+class TestLogits:
+    def test_last_glimpse_is_read_by_the_classifier_and_all_others_by_the_probe(self, make_network):
+        network, states = make_network(), torch.rand(3, 2, 8, 256)
+        torch.nn.init.normal_(network.probe.weight)
+        logits = network.logits(states)
+        torch.testing.assert_close(logits[-1], network.classifier(states[-1]))
+        torch.testing.assert_close(logits[:-1], network.probe(states[:-1]))
+
+    def test_gradient_of_the_probe_stops_at_the_states(self, make_network):
+        states = torch.rand(3, 2, 8, 256, requires_grad=True)
+        network = make_network()
+        torch.nn.init.normal_(network.probe.weight)
+        network.logits(states).logsumexp(-1).sum().backward()
+        assert not states.grad[:-1].any()
+        assert states.grad[-1].any()
+
+    def test_probe_uses_up_no_random_numbers(self, make_network):
+        network = make_network()
+        drawn = torch.rand(1)
+        torch.manual_seed(0)  # as make_network does
+        for module in network.modules():
+            if isinstance(module, torch.nn.Linear) and module is not network.probe:
+                torch.nn.Linear(module.in_features, module.out_features)
+        assert torch.equal(torch.rand(1), drawn)
+
+
 class TestLayers:
     def test_they_have_the_sizes_of_the_paper(self):
         network = RecurrentAttentionNetwork(GlimpseSensor((3, 60, 60), size=12, scales=3), classes=10, locator_hidden=0)
@@ -159,6 +185,7 @@ class TestLayers:
             "state_to_state": (256, 256),
             "locator": (256, 2),
             "classifier": (256, 10),
+            "probe": (256, 10),  # not in the paper
         }
 
     def test_the_location_network_can_have_a_hidden_layer(self, make_network):

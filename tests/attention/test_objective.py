@@ -25,7 +25,7 @@ def judge(make_network, images, labels):
     def judge(reinforce, std=STD, network=None, **options):
         network = network or make_network()
         rollout = walk(network, images, std=std, **options)
-        logits = network.classifier(rollout.states[-1])
+        logits = network.logits(rollout.states)
         return rollout, logits, hybrid_objective(logits, labels, rollout, std, reinforce)
 
     return judge
@@ -40,12 +40,19 @@ def log_density(rollout, std, locations=None):
 class TestTerms:
     def test_cross_entropy_is_the_mean_over_all_walks(self, judge, labels):
         _, logits, objective = judge(Reinforce(maximize=True))
-        probability = logits.softmax(-1).gather(-1, labels.expand(2, -1)[..., None])
+        probability = logits[-1].softmax(-1).gather(-1, labels.expand(2, -1)[..., None])
         torch.testing.assert_close(objective.cross_entropy, -probability.log().mean())
+
+    def test_probe_loss_is_the_mean_cross_entropy_over_all_glimpses_but_the_last(self, judge, labels, make_network):
+        network = make_network()
+        nn.init.normal_(network.probe.weight, generator=torch.Generator().manual_seed(0))
+        _, logits, objective = judge(Reinforce(maximize=True), network=network)
+        probability = logits[:-1].softmax(-1).gather(-1, labels.expand(2, 2, -1)[..., None])
+        torch.testing.assert_close(objective.probe, -probability.log().mean())
 
     def test_each_walk_has_a_reward_of_its_own(self, judge, labels):
         _, logits, objective = judge(Reinforce(maximize=True))
-        assert objective.reward.tolist() == (logits.argmax(-1) == labels).float().tolist()
+        assert objective.reward.tolist() == (logits[-1].argmax(-1) == labels).float().tolist()
         assert objective.reward.shape == (2, 8)
         assert objective.reward.unique().tolist() == [0, 1]
 
@@ -80,7 +87,7 @@ class TestTerms:
     def test_a_given_path_earns_a_reward_but_no_credit(self, make_network, images, labels):
         network = make_network()
         rollout = network.follow(images / 255, torch.zeros(3, 1, 8, 2))
-        logits = network.classifier(rollout.states[-1])
+        logits = network.logits(rollout.states)
         objective = hybrid_objective(logits, labels, rollout, STD, Reinforce(maximize=True))
         assert objective.reward.sum() > 0
         assert objective.reinforce.loss.shape == (0, 1, 8)
@@ -134,6 +141,10 @@ class TestWhatEachTermTrains:
         assert trained_by("policy", reinforce_core=True) == {*LEARNERS, "locator"}
 
     @pytest.mark.parametrize("reinforce_core", [True, False])
+    def test_the_probe_loss_trains_the_probe_alone(self, trained_by, reinforce_core):
+        assert trained_by("probe", reinforce_core) == {"probe"}
+
+    @pytest.mark.parametrize("reinforce_core", [True, False])
     def test_the_baseline_trains_itself_alone(self, trained_by, reinforce_core):
         assert trained_by("baseline", reinforce_core) == {"baseline"}
 
@@ -173,7 +184,7 @@ class TestExpectation:
 
     def gradient(self, parameters, rollout, reinforce):
         last = rollout.locations[-1, ..., 0]
-        logits = torch.stack([self.threshold - last, last - self.threshold], dim=-1)
+        logits = torch.stack([self.threshold - last, last - self.threshold], dim=-1)[None]
         labels = torch.ones(last.shape[1], dtype=torch.long)
         policy = hybrid_objective(logits, labels, rollout, STD, reinforce.double()).policy
         return -torch.autograd.grad(policy, parameters)[0]
@@ -237,7 +248,7 @@ class TestLearning:
         first = torch.zeros(2, pictures, 2)
         for _ in range(50):
             rollout = network.rollout(images, first, torch.randn(1, 2, pictures, 2), std)
-            objective = hybrid_objective(network.classifier(rollout.states[-1]), labels, rollout, std, reinforce)
+            objective = hybrid_objective(network.logits(rollout.states), labels, rollout, std, reinforce)
             optimizer.zero_grad()
             (objective.cross_entropy + objective.policy).backward()
             optimizer.step()

@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 import torch
 from scipy import stats
 
-from zoo.attention import RecurrentAttention
+from zoo.attention import RecurrentAttention, recurrent_attention
 from zoo.attention.diagnostics import diagnostics
 from zoo.attention.recurrent_attention import GAZES
 from zoo.data import Batches, ImageSet
@@ -150,6 +150,8 @@ class TestOptions:
             ({"final_location_std": -0.1}, "final_location_std must be above 0"),
             ({"lr": 0.0}, "lr must be above 0"),
             ({"weight_decay": -1.0}, "weight_decay must be 0 or more"),
+            ({"glimpse_size": 0}, "glimpse_size must be"),
+            ({"scales": 0}, "scales must be"),
             ({"glimpse_size": 9}, "covers a whole side"),
             ({"span": -1.0}, "span must be a positive number"),
             ({"baseline": "leraned"}, "no baseline 'leraned'; choose one of none, moving_average"),
@@ -158,6 +160,21 @@ class TestOptions:
     def test_one_that_makes_no_sense_is_an_error(self, make_model, options, sentence):
         with pytest.raises(ValueError, match=sentence):
             make_model(**options)
+
+    @pytest.mark.parametrize(
+        ("side", "options", "sides"),
+        [
+            (28, {}, (8,)),
+            (60, {}, (12, 24, 48)),
+            (100, {}, (12, 24, 48, 96)),
+            (512, {}, (12, 24, 48, 96, 192, 384)),
+            (512, {"scales": 1}, (12,)),
+            (60, {"glimpse_size": 40}, (40, 80)),
+        ],
+    )
+    def test_default_glimpse_suits_the_size_of_the_image(self, side, options, sides):
+        model = RecurrentAttention(image_shape=(1, side, side), classes=("a", "b"), **options)
+        assert model.network.sensor.sides == sides
 
     def test_they_are_kept_as_plain_data(self, make_model, tmp_path):
         model = make_model(span=2.0, scales=2)
@@ -326,6 +343,28 @@ class TestTraining:
         moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
         assert "network.classifier.weight" in moved
         assert ("network.locator.0.weight" in moved) is (gaze == "learned")
+
+    def test_the_probe_changes_no_other_weight_even_where_the_gradient_is_clipped(self, make_model, batches):
+        def trained(probe_weight):
+            model = make_model()
+            objective = recurrent_attention.hybrid_objective
+            scaled = lambda *args: (out := objective(*args))._replace(probe=probe_weight * out.probe)  # noqa: E731
+            with patch.object(recurrent_attention, "hybrid_objective", scaled):
+                pl.seed_everything(0, verbose=False)
+                trainer(max_epochs=2, gradient_clip_val=0.01).fit(model, batches, batches)
+            return model.network.state_dict()
+
+        little, much = trained(1.0), trained(1000.0)
+        assert all(torch.equal(little[name], much[name]) for name in little if not name.startswith("probe"))
+
+    def test_gradient_is_clipped_to_its_norm(self, make_model, images, labels):
+        model = make_model()
+        gradient(model, images, labels)
+        model.configure_gradient_clipping(torch.optim.SGD(model.parameters()), 0.01)
+        probe = set(model.network.probe.parameters())
+        for part in (probe, set(model.parameters()) - probe):
+            norm = torch.nn.utils.get_total_norm([p.grad for p in part if p.grad is not None])
+            assert norm.item() == pytest.approx(0.01, rel=1e-3)
 
     def test_the_learning_rate_falls_to_zero(self, make_model, batches):
         rates = []

@@ -1,3 +1,4 @@
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,10 @@ from zoo.data import Batches, ImageData, ImageSet
 from zoo.plotting import glimpse_paths, mistakes, save_figure, save_glimpse_gif
 from zoo.training import Loaders
 
+logger = logging.getLogger(__name__)
+
 EVALUATION_BATCH = 1000
+LITTLE = 0.05  # fraction of an image below which the glimpses are said to see too little of it
 CONTROLS = {
     "spiral": "the resting places of its gaze",
     "random": "random glimpses",
@@ -43,6 +47,7 @@ class RecognitionExperiment:
             estimator=estimator,
             **options,
         )
+        warn_of_small_glimpses(self.module)
         held_out = data.validation
         self.loaders = Loaders(
             train=lambda rank, ranks: Batches(data.train, batch_size, seed, rank, ranks),
@@ -96,6 +101,19 @@ class RecognitionExperiment:
             if f"test_error_{gaze}_gaze" in figures:
                 lines.append(f"  {figures[f'test_error_{gaze}_gaze']:.2%} if the same model is given {words}")
         return "\n".join(lines)
+
+
+def warn_of_small_glimpses(model: RecurrentAttention) -> None:
+    """Warn if all glimpses together cover next to nothing of an image, so that the class is a guess."""
+    sensor, glimpses = model.network.sensor, model.hparams["glimpses"]
+    _, height, width = sensor.image_shape
+    covered = glimpses * max(sensor.sides) ** 2 / (height * width)
+    if covered < LITTLE:
+        logger.warning(
+            f"{glimpses} glimpses of at most {max(sensor.sides)}×{max(sensor.sides)} pixels see {covered:.2%} of a "
+            f"{height}×{width} image. Leave model.glimpse_size and model.scales away for ones that suit it, "
+            "or load smaller images with data.size=[HEIGHT,WIDTH]."
+        )
 
 
 def draw_glimpses(model: RecurrentAttention, test: ImageSet, classes: tuple[str, ...], folder: Path) -> None:

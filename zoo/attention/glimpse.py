@@ -132,6 +132,29 @@ class GlimpseSensor(nn.Module):
         return torch.stack(glimpses, dim=-4)
 
 
+def default_size(height: int, width: int) -> int:
+    """Return the side of a patch that suits an image: 8 pixels on 28×28, 12 on larger ones, as in the paper.
+
+    Example:
+        >>> default_size(28, 28), default_size(100, 100)
+        (8, 12)
+    """
+    return 8 if min(height, width) <= 32 else 12
+
+
+def default_scales(height: int, width: int, size: int) -> int:
+    """Return the number of scales with which the widest patch covers three quarters of an image's longer side.
+
+    These are the paper's numbers for its canvases of 28, 60 and 100 pixels.
+
+    Example:
+        >>> default_scales(28, 28, size=8), default_scales(60, 60, size=12), default_scales(100, 100, size=12)
+        (1, 3, 4)
+    """
+    side = max(height, width)
+    return 1 if side <= 32 else 1 + max(0, math.ceil(math.log2(0.75 * side / size)))
+
+
 def every_patch(
     level: Float[Tensor, "images channels height width"], size: int, stride: int
 ) -> Float[Tensor, "images channels rows columns size size"]:

@@ -70,6 +70,11 @@ class RecurrentAttentionNetwork(nn.Module):
         self.state_to_state = nn.Linear(256, 256)
         self.locator = mlp(256, locator_hidden, 2)
         self.classifier = nn.Linear(256, classes)
+        # Made without random numbers, so that a seed gives the weights it gives without a probe; a linear softmax
+        # model can start at 0, as nothing is symmetric in its inputs.
+        self.probe = nn.utils.skip_init(nn.Linear, 256, classes)
+        nn.init.zeros_(self.probe.weight)
+        nn.init.zeros_(self.probe.bias)
 
     def rollout(
         self,
@@ -117,6 +122,20 @@ class RecurrentAttentionNetwork(nn.Module):
             state = self.step(state, windows, location)
             states.append(state)
         return Rollout(torch.stack(states), locations, locations[:0])
+
+    def logits(self, states: Float[Tensor, "glimpses *dims hidden"]) -> Float[Tensor, "glimpses *dims classes"]:
+        """Logits of the classes after each glimpse: of the classifier after the last one, of the probe before.
+
+        The classifier is trained on the last state alone and says nothing sensible of earlier ones. The probe is a
+        linear read-out of these: Alain & Bengio, "Understanding intermediate layers using linear classifier probes",
+        2016. Its gradient stops at the states.
+
+        Example:
+            >>> network = RecurrentAttentionNetwork(GlimpseSensor((1, 28, 28)), classes=10)
+            >>> network.logits(torch.rand(6, 1, 5, 256)).shape
+            torch.Size([6, 1, 5, 10])
+        """
+        return torch.cat([self.probe(states[:-1].detach()), self.classifier(states[-1:])])
 
     def resting_places(self, moves: int) -> Float[Tensor, "moves 2"]:
         """Where the gaze goes, glimpse by glimpse, if the location network says nothing."""

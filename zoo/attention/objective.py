@@ -10,7 +10,7 @@ from zoo.gradients import Reinforce, ReinforceOutput
 
 
 class HybridObjective(NamedTuple):
-    """The three losses of RAM, and what their parts were, for logging."""
+    """The losses of RAM, and what their parts were, for logging."""
 
     cross_entropy: Float[Tensor, ""]
     """``-log p(y | h_T)`` in nats: trains classifier, core and glimpse network by backpropagation."""
@@ -18,13 +18,15 @@ class HybridObjective(NamedTuple):
     """Surrogate of the expected reward, summed over the moves: trains the locator by REINFORCE."""
     baseline: Float[Tensor, ""]
     """Mean squared error of the baseline, in squared rewards: trains the baseline alone."""
+    probe: Float[Tensor, ""]
+    """Mean of ``-log p(y | h_t)`` over the glimpses before the last, in nats: trains the probe alone."""
     reward: Float[Tensor, "rollouts images"]
     """1 where the class was right, else 0."""
     reinforce: ReinforceOutput
 
 
 def hybrid_objective(
-    logits: Float[Tensor, "rollouts images classes"],
+    logits: Float[Tensor, "glimpses rollouts images classes"],
     labels: Int[Tensor, " images"],
     rollout: Rollout,
     std: float,
@@ -39,7 +41,7 @@ def hybrid_objective(
     uniform whatever the parameters are. The density is that of the raw sample, before the sensor clips it.
 
     Args:
-        logits: of the classes, after the last glimpse.
+        logits: of the classes, after each glimpse; see ``RecurrentAttentionNetwork.logits``.
         labels: the true classes.
         rollout: the walk that led to ``logits``.
         std: ``σ``, with which the locations were drawn.
@@ -47,12 +49,15 @@ def hybrid_objective(
             the state ``h_t`` from which a move is made.
     """
     truth = labels.expand(logits.shape[:-1])
-    reward = (logits.argmax(-1) == truth).to(logits.dtype)
+    last, last_truth = logits[-1].flatten(0, -2), truth[-1].flatten()
+    reward = (logits[-1].argmax(-1) == truth[-1]).to(logits.dtype)
     moves = len(rollout.means)
     log_prob = location_log_prob(rollout.means, rollout.locations[len(rollout.locations) - moves :], std)
     out = reinforce(log_prob, reward, context=rollout.states[:moves])
     return HybridObjective(
-        cross_entropy=F.cross_entropy(logits.flatten(0, 1), truth.flatten()),
+        cross_entropy=F.cross_entropy(last, last_truth),
+        probe=F.cross_entropy(logits[:-1].flatten(0, -2), truth[:-1].flatten(), reduction="sum")
+        / max(1, truth[:-1].numel()),
         policy=out.loss.sum(0).mean(),
         baseline=out.baseline_loss,
         reward=reward,

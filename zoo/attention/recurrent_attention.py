@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from zoo.attention.brightness import checked_brightness
 from zoo.attention.diagnostics import diagnostics
-from zoo.attention.glimpse import GlimpseSensor
+from zoo.attention.glimpse import GlimpseSensor, default_scales, default_size
 from zoo.attention.network import RecurrentAttentionNetwork, Rollout
 from zoo.attention.objective import hybrid_objective
 from zoo.gradients import Reinforce, RunningScale, named_baseline
@@ -21,6 +21,8 @@ GAZES = ("learned", "spiral", "random", "centre")
 DIAGNOSE_EVERY = 10  # training steps; the diagnostics are means over these
 RANGES = {
     "glimpses": COUNT,
+    "glimpse_size": optional(COUNT),
+    "scales": optional(COUNT),
     "rollouts": COUNT,
     "locator_hidden": Range("0 (a linear locator) or a number of units", lambda x: x >= 0),
     "spread": Range("between 0 (all at the middle) and 1 (up to the span)", lambda x: 0 <= x <= 1),
@@ -37,7 +39,7 @@ class Recognition(NamedTuple):
     labels: Int[Tensor, " images"]
     """The most likely class after the last glimpse."""
     probabilities: Float[Tensor, "glimpses images classes"]
-    """Of each class, after each glimpse."""
+    """Of each class, after each glimpse; before the last one they are the probe's."""
     path: Float[Tensor, "glimpses images 2"]
     """Middle of each glimpse, ``(row, column)`` in pixels of the picture."""
 
@@ -54,8 +56,9 @@ class RecurrentAttention(pl.LightningModule):
         classes: names of the classes.
         background: brightness per channel outside the pictures.
         glimpses: number of glimpses, ``T``; the paper: 2 to 8.
-        glimpse_size: side of a glimpse in pixels; the paper: 8 on 28×28 digits, 12 on larger canvases.
-        scales: patches a glimpse, each twice as wide; the paper: 1 on 28×28, 3 or 4 on larger canvases.
+        glimpse_size: side of a glimpse in pixels; None for the paper's, 8 on 28×28 digits and 12 on larger canvases.
+        scales: patches a glimpse, each twice as wide; None for as many as cover three quarters of the longer side: the
+            paper's 1 on 28×28, 3 or 4 on larger canvases.
         span: pixels from the middle for location 1; not given by the paper. See ``GlimpseSensor``.
         locator_hidden: units of a hidden ReLU layer in the location network. The paper's is linear (0); peers
             with a hidden layer learn faster.
@@ -90,8 +93,8 @@ class RecurrentAttention(pl.LightningModule):
         classes: Sequence[str],
         background: Sequence[float] = (0.0,),
         glimpses: int = 6,
-        glimpse_size: int = 8,
-        scales: int = 1,
+        glimpse_size: int | None = None,
+        scales: int | None = None,
         span: float | None = None,
         locator_hidden: int = 128,
         reinforce_core: bool = False,
@@ -115,7 +118,10 @@ class RecurrentAttention(pl.LightningModule):
                 f"estimator={estimator['baseline']} compares walks over the same picture: rollouts must be at least 2, "
                 f"got {rollouts}"
             )
-        sensor = GlimpseSensor(image_shape, glimpse_size, scales, span, background)
+        extent = image_shape[1:]
+        size = default_size(*extent) if glimpse_size is None else glimpse_size
+        scales = default_scales(*extent, size) if scales is None else scales
+        sensor = GlimpseSensor(image_shape, size, scales, span, background)
         self.network = RecurrentAttentionNetwork(sensor, len(classes), locator_hidden, reinforce_core, spread)
         self.reinforce = Reinforce(
             named_baseline(
@@ -133,6 +139,7 @@ class RecurrentAttention(pl.LightningModule):
             self.reinforce.requires_grad_(False)
         if glimpses == 1:
             self.network.state_to_state.requires_grad_(False)
+            self.network.probe.requires_grad_(False)
 
     @classmethod
     def load(cls, path: str | Path) -> "RecurrentAttention":
@@ -161,7 +168,7 @@ class RecurrentAttention(pl.LightningModule):
         with torch.no_grad():
             generator = torch.Generator(images.device).manual_seed(seed)  # leaves the training's randomness alone
             rollout = self.walk(checked_brightness(images), 1, generator=generator, gaze=gaze)
-            probabilities = self.network.classifier(rollout.states).softmax(-1).squeeze(1)
+            probabilities = self.network.logits(rollout.states).softmax(-1).squeeze(1)
         path = self.network.sensor.centres(rollout.locations).squeeze(1)
         return Recognition(probabilities[-1].argmax(-1), probabilities, path)
 
@@ -198,11 +205,11 @@ class RecurrentAttention(pl.LightningModule):
         return float(start + (end - start) * min(1.0, progress))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Weigh and sum the three losses of one batch."""
+        """Weigh and sum the losses of one batch."""
         images, labels = batch
         std = self.location_std()
         rollout = self.walk(images / 255, self.hparams["rollouts"], std)
-        logits = self.network.classifier(rollout.states[-1])
+        logits = self.network.logits(rollout.states)
         objective = hybrid_objective(logits, labels, rollout, std, self.reinforce)
         if batch_idx % DIAGNOSE_EVERY == 0:
             figures, size = diagnostics(objective, rollout), len(labels)
@@ -215,6 +222,7 @@ class RecurrentAttention(pl.LightningModule):
                 "cross-entropy": objective.cross_entropy,
                 "policy": self.hparams["policy_weight"] * objective.policy,
                 "baseline": objective.baseline,
+                "probe": objective.probe,
             },
             step=self.global_step,
         )
@@ -225,6 +233,18 @@ class RecurrentAttention(pl.LightningModule):
         if gradients and self.trainer.fit_loop.epoch_loop.batch_idx % DIAGNOSE_EVERY == 0:
             norm = nn.utils.get_total_norm(gradients)
             self.log("locator_gradient_norm", norm, on_step=False, on_epoch=True, sync_dist=True)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the gradient's norm, and the probe's by itself: it must not shorten the steps of all else."""
+        if gradient_clip_val is not None:
+            probe = set(self.network.probe.parameters())
+            for parameters in ([p for p in self.parameters() if p not in probe], probe):
+                nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Log the error of the mean policy."""
