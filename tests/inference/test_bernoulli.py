@@ -4,6 +4,9 @@ from torch.distributions import Bernoulli
 
 from zoo.inference.bernoulli import bernoulli_log_prob
 
+# Which torch raises itself, when forward-mode differentiation is first used.
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
+
 
 @pytest.fixture
 def logits():
@@ -54,3 +57,32 @@ def test_the_sum_over_many_units_is_exact_in_half_precision_too():
     assert value.item() == pytest.approx(784 * -0.6931472, rel=1e-6)
     value.backward()
     assert logits.grad.unique().tolist() == [0.5]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_second_derivatives_agree_with_finite_differences(logits, units, shared):
+    logits = logits[:1].detach().requires_grad_() if shared else logits
+    assert torch.autograd.gradgradcheck(lambda x: bernoulli_log_prob(x, units), logits)
+
+
+def test_third_derivative_is_that_of_the_closed_form(units):
+    logit = torch.tensor(0.3, dtype=torch.double)
+    third = torch.func.grad(torch.func.grad(torch.func.grad(lambda x: bernoulli_log_prob(x[None], torch.ones(1)))))
+    p = logit.sigmoid()
+    torch.testing.assert_close(third(logit), -p * (1 - p) * (1 - 2 * p))
+
+
+@pytest.mark.parametrize("transform", [torch.func.jacrev, torch.func.jacfwd, torch.func.hessian, torch.func.vmap])
+def test_transforms_of_torch_func_agree_with_the_library_s_log_probability(logits, units, transform):
+    def theirs(x):
+        return Bernoulli(logits=x, validate_args=False).log_prob(units[0]).sum(-1)
+
+    found = transform(lambda x: bernoulli_log_prob(x, units[0]))(logits.detach())
+    torch.testing.assert_close(found, transform(theirs)(logits.detach()))
+
+
+def test_forward_mode_agrees_with_reverse_mode(logits, units):
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(logits.detach(), torch.ones_like(units))
+        tangent = torch.autograd.forward_ad.unpack_dual(bernoulli_log_prob(dual, units)).tangent
+    torch.testing.assert_close(tangent, (units - logits.sigmoid()).sum(-1))

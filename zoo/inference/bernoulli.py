@@ -4,6 +4,8 @@ from typing import Any
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
+from torch.autograd import forward_ad
+from torch.nn.functional import logsigmoid
 
 
 class BernoulliLogProb(torch.autograd.Function):
@@ -23,22 +25,26 @@ class BernoulliLogProb(torch.autograd.Function):
         torch.maximum(likelier, probability, out=likelier)
         logarithm = likelier.unflatten(-1, (math.gcd(likelier.shape[-1], 64), -1)).prod(-2).log_().sum(-1)
         white = torch.gt(logits, 0, out=torch.empty_like(probability))
-        units, _ = torch.broadcast_tensors(units, logits)
-        whole = logits.shape == units.shape
-        surplus = torch.sub(units, white, out=white if whole else None).mul_(logits)
-        ctx.save_for_backward(torch.sub(units, probability, out=probability if whole else None))
-        ctx.shape = logits.shape
+        broadcast, _ = torch.broadcast_tensors(units, logits)
+        whole = logits.shape == broadcast.shape
+        surplus = torch.sub(broadcast, white, out=white if whole else None).mul_(logits)
+        error = torch.sub(broadcast, probability, out=probability if whole else None)
+        ctx.save_for_backward(error, logits, units)
         return surplus.sum(-1) + logarithm
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        """Give ``units - σ``; the units are samples or data, which no gradient reaches."""
-        (error,) = ctx.saved_tensors
-        return (error * gradient.unsqueeze(-1)).sum_to_size(ctx.shape), None
+        """Return ``units - σ``; the units are samples or data, which no gradient reaches."""
+        error, logits, units = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph=True: the gradient needs one of its own
+            error = units - logits.sigmoid()
+        return (error * gradient.unsqueeze(-1)).sum_to_size(logits.shape), None
 
 
 def bernoulli_log_prob(logits: Float[Tensor, "... units"], units: Shaped[Tensor, "... units"]) -> Float[Tensor, "..."]:
     """Log-probability of independent binary units, in nats, summed over the last dimension.
+
+    Differentiable with respect to the logits as often as asked for, and by the transforms of ``torch.func``.
 
     Args:
         logits: of each unit to be 1.
@@ -50,4 +56,12 @@ def bernoulli_log_prob(logits: Float[Tensor, "... units"], units: Shaped[Tensor,
     """
     if logits.dtype in (torch.bfloat16, torch.float16):
         logits = logits.float()  # half precision cannot hold the sum
+    if _is_transformed():
+        units = units.detach()
+        return (logsigmoid(logits) * units + logsigmoid(-logits) * (1 - units)).sum(-1)
     return BernoulliLogProb.apply(logits, units)
+
+
+def _is_transformed() -> bool:
+    """Return whether a transform of ``torch.func`` or forward-mode differentiation is active."""
+    return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0

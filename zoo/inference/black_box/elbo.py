@@ -114,8 +114,20 @@ class BlackBoxELBO(ELBO, nn.Module):
         return -found
 
     def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
-        """Estimate the negative bound, with our gradient."""
-        objective = self._step(model, guide, args, kwargs)
+        """Estimate the negative bound, with our gradient.
+
+        Where all sites are pathwise the second derivative is that of the estimate, too; elsewhere it is refused. The
+        transforms of ``torch.func`` can be taken of it, but for ``vmap``.
+        """
+        try:
+            objective = self._step(model, guide, args, kwargs)
+        except RuntimeError as error:
+            if torch._C._functorch.peek_interpreter_stack() is None or "vmap" not in str(error):
+                raise
+            raise ValueError(
+                "the ELBO cannot be taken under torch.func.vmap, as it is looked at whether values are finite and in "
+                "their support; loop, or use vectorize_particles=True for many particles"
+            ) from error
         return objective.loss - objective.loss.detach() - objective.bound
 
     def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:

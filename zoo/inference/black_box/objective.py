@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from zoo.inference.black_box.estimators import Estimators
+from zoo.inference.black_box.first_order import FirstOrder
 from zoo.inference.black_box.signals import scores
 from zoo.inference.black_box.sites import Run
 
@@ -36,8 +37,9 @@ def elbo_objective(runs: Sequence[Run], estimators: Estimators, particles: int, 
     if not any(run.steered_by for run in runs):  # otherwise another run may have other sites
         estimators.check_names(found)
     outputs = [estimators(score, particles) for score in found.values()]
-    estimates = total([output.loss for output in outputs]) / particles + total([out.baseline_loss for out in outputs])
-    return Objective((log_p - log_q).detach() / particles, (entropy - log_p) / particles + estimates)
+    score_loss: Tensor = FirstOrder.apply(total([output.loss for output in outputs]))
+    pathwise_loss, baseline_loss = entropy - log_p, total([output.baseline_loss for output in outputs])
+    return Objective((log_p - log_q).detach() / particles, (pathwise_loss + score_loss) / particles + baseline_loss)
 
 
 def sums(runs: Sequence[Run], first: int | None) -> tuple[Tensor, Tensor, Tensor]:
