@@ -1,11 +1,13 @@
 """Which baseline a site gets."""
 
 import pytest
+import torch
 from torch import nn
 
-from zoo.gradients import Constant, Learned, LeaveOneOut, MovingAverage, Sum
+from zoo.gradients import Constant, LeaveOneOut, MovingAverage, Sum
 from zoo.gradients.optimal_scaling import OptimalScaling
 from zoo.inference.black_box.baselines import make_baseline
+from zoo.inference.black_box.site_baseline import SiteBaseline
 
 NET = nn.Linear(1, 1)
 
@@ -31,7 +33,13 @@ def test_a_name_a_number_or_none_gives_a_baseline(given, particles, kind):
     [
         ({"use_decaying_avg_baseline": True}, MovingAverage),
         ({"use_decaying_avg_baseline": False}, LeaveOneOut),
-        ({"nn_baseline": NET}, Learned),
+        ({"use_decaying_avg_baseline": False, "baseline_beta": 0.5}, LeaveOneOut),
+        ({"nn_baseline": None, "nn_baseline_input": torch.ones(1)}, LeaveOneOut),
+        ({"baseline_value": None}, LeaveOneOut),
+        ({"nn_baseline": NET}, SiteBaseline),
+        ({"nn_baseline": torch.sum}, SiteBaseline),
+        ({"baseline_value": torch.ones(1)}, SiteBaseline),
+        ({"baseline_value": torch.ones(1), "nn_baseline": None}, SiteBaseline),
         ({"nn_baseline": NET, "use_decaying_avg_baseline": True}, Sum),
     ],
 )
@@ -54,7 +62,9 @@ def test_the_decay_that_a_site_names_is_kept():
         (None, {"baseline_beta": 0.5}, "'baseline_beta', which does nothing without 'use_decaying_avg_baseline'"),
         (None, {"nn_baseline_input": 1.0}, "'nn_baseline_input', which does nothing without 'nn_baseline'"),
         (None, True, r"infer\['baseline'\] must be a dictionary of use_decaying_avg_baseline"),
-        (None, {"baseline_value": 1.0}, "has no option 'baseline_value'; there are use_decaying_avg_baseline"),
+        (None, {"value": 1.0}, "has no option 'value'; there are use_decaying_avg_baseline"),
+        (None, {"baseline_value": 1.0, "nn_baseline": NET}, "both 'nn_baseline' and 'baseline_value'"),
+        (None, {"nn_baseline": 3}, "nn_baseline must be a module, or a function of nn_baseline_input, got 3"),
         ("learned", {"nn_baseline": 3}, "a learned baseline needs its network"),
         ("best", {}, "there is no baseline 'best'"),
         ("optimal", {}, "compares particles, and needs at least 2"),

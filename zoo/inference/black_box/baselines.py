@@ -3,11 +3,12 @@ from typing import Any
 
 from torch import nn
 
-from zoo.gradients import Baseline, Learned, LeaveOneOut, MovingAverage, Sum, named_baseline
+from zoo.gradients import Baseline, LeaveOneOut, MovingAverage, Sum, named_baseline
 from zoo.gradients.optimal_scaling import OptimalScaling
+from zoo.inference.black_box.site_baseline import SiteBaseline
 
 BaselineLike = str | float | Baseline
-OPTIONS = ("use_decaying_avg_baseline", "baseline_beta", "nn_baseline", "nn_baseline_input")
+OPTIONS = ("use_decaying_avg_baseline", "baseline_beta", "nn_baseline", "nn_baseline_input", "baseline_value")
 """What ``infer={"baseline": {...}}`` of a site of the guide may hold, by the names that Pyro has for it."""
 
 
@@ -65,15 +66,20 @@ def network(options: Mapping[str, Any]) -> nn.Module:
 
 
 def from_options(options: Mapping[str, Any]) -> Baseline | None:
-    """Make the baseline that a site asks for; None if it asks for none."""
+    """Make the baseline that a site asks for; None if it asks for none, as by False or None for Pyro."""
     for option, of in (("baseline_beta", "use_decaying_avg_baseline"), ("nn_baseline_input", "nn_baseline")):
-        if option in options and not options.get(of):
+        if option in options and of not in options:
             raise ValueError(f"infer['baseline'] has {option!r}, which does nothing without {of!r}")
+    net = options.get("nn_baseline")
+    if net is not None and options.get("baseline_value") is not None:
+        raise ValueError("infer['baseline'] has both 'nn_baseline' and 'baseline_value'; leave one of them out")
+    if net is not None and not callable(net):
+        raise ValueError(f"nn_baseline must be a module, or a function of nn_baseline_input, got {net!r}")
     parts: list[Baseline] = []
     if options.get("use_decaying_avg_baseline"):
         parts.append(MovingAverage(options.get("baseline_beta", 0.9)))
-    if "nn_baseline" in options:
-        parts.append(Learned(network(options)))
+    if net is not None or options.get("baseline_value") is not None:
+        parts.append(SiteBaseline(net if isinstance(net, nn.Module) else None))
     return parts[0] if len(parts) == 1 else Sum(*parts) if parts else None
 
 
@@ -94,6 +100,6 @@ def check_fits(baseline: Baseline, particles: int) -> None:
             )
 
 
-def is_learned(baseline: nn.Module) -> bool:
-    """Tell whether a baseline has a network that looks at a context."""
-    return any(isinstance(part, Learned) for part in baseline.modules())
+def has_part(baseline: nn.Module, kind: type[Baseline]) -> bool:
+    """Return whether a baseline is of a kind, or adds up some of which one is."""
+    return any(isinstance(part, kind) for part in baseline.modules())

@@ -132,9 +132,8 @@ class BlackBoxELBO(ELBO, nn.Module):
 
     def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """Estimate the negative bound, and add our gradient to that of the parameters."""
-        with poutine.trace(param_only=True) as shown:
+        with poutine.trace(param_only=True) as shown, self.estimators.in_parameter_store():
             objective = self._step(model, guide, args, kwargs)
-            self.estimators.announce_parameters()
         if objective.loss.requires_grad:
             objective.loss.backward(retain_graph=self.retain_graph)
             parameters = {name: site["value"].unconstrained() for name, site in shown.trace.nodes.items()}  # type: ignore[union-attr]

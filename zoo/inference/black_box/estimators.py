@@ -1,19 +1,23 @@
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any, cast
 from urllib.parse import quote, unquote
 
+import pyro
 import torch
+from pyro.params import param_with_module_name
 from pyro.poutine.runtime import effectful
 from torch import Tensor, nn
 
-from zoo.gradients import Baseline, Reinforce, ReinforceOutput, RunningScale
+from zoo.gradients import Baseline, Learned, Reinforce, ReinforceOutput, RunningScale
 from zoo.gradients.graphs.provenance import listed
 from zoo.gradients.optimal_scaling import OptimalScaling
-from zoo.inference.black_box.baselines import BaselineLike, is_learned, make_baseline
+from zoo.inference.black_box.baselines import BaselineLike, has_part, make_baseline
 from zoo.inference.black_box.control_variate import optimal_output
 from zoo.inference.black_box.signals import Score, first, stack
+from zoo.inference.black_box.site_baseline import SiteBaseline, prediction_of
 
 PREFIX = "site "
 
@@ -40,6 +44,7 @@ class Estimators(nn.Module):
         self.templates = (scale,)  # hidden in a tuple: it is copied, and no part of this module
         self.particles = particles
         self.sites = nn.ModuleDict()
+        self.registers = False
         self.register_load_state_dict_pre_hook(make_sites_of)
         placeholder = {"nn_baseline": nn.Identity()}
         for given in self.given.values():
@@ -73,8 +78,10 @@ class Estimators(nn.Module):
                 raise ValueError(f"site {name!r}: {error}") from None
             copied = isinstance(given, Baseline) and not self.by_site
             scale = deepcopy(self.templates[0])
-            self.sites[key] = Reinforce(deepcopy(baseline) if copied else baseline, scale, maximize=True)
-            self.sites[key].to(device).train(self.training)
+            reinforce = Reinforce(deepcopy(baseline) if copied else baseline, scale, maximize=True)
+            self.sites[key] = reinforce.to(device).train(self.training)
+            if self.registers:
+                register_parameters(name, reinforce.baseline)
         return cast(Reinforce, self.sites[key])
 
     def check_names(self, known: Iterable[str]) -> None:
@@ -89,10 +96,22 @@ class Estimators(nn.Module):
                 f"those that do are {listed(known)}"
             )
 
-    def announce_parameters(self) -> None:
-        """Show the networks' parameters to whoever looks for parameters, as ``pyro.infer.SVI`` does."""
-        for name, parameter in self.sites.named_parameters():
-            announce(f"baselines.{name}", parameter)
+    @contextmanager
+    def in_parameter_store(self) -> Iterator[None]:
+        """Register the parameters of baselines in Pyro's parameter store, and announce them as ``pyro.param`` does.
+
+        So ``pyro.infer.SVI`` finds them, and ``pyro.optim`` knows them by name: ``baselines.SITE.net.weight``.
+        """
+        self.registers = True
+        try:
+            for key in self.sites:
+                register_parameters(site_of_key(key), self.of(site_of_key(key)).baseline)
+            yield
+        finally:
+            self.registers = False
+        for parameter in self.sites.parameters():
+            if parameter.requires_grad:
+                announce(parameter)
 
     def forward(self, score: Score, particles: int) -> ReinforceOutput:
         """Estimate a site's part of the gradient.
@@ -108,8 +127,11 @@ class Estimators(nn.Module):
         reinforce = self.of(site.name, site.infer.get("baseline"), score.signal.device)
         if isinstance(reinforce.baseline, OptimalScaling):
             return optimal_output(reinforce, reinforce.baseline, score, particles)
+        of_site = has_part(reinforce.baseline, SiteBaseline)
+        context = prediction_of(score, site.name)[:particles] if of_site else None
         score = first(particles, score)
-        context = context_of(score, site.name) if is_learned(reinforce.baseline) else None
+        if has_part(reinforce.baseline, Learned):
+            context = context_of(score, site.name)
         try:
             output: ReinforceOutput = reinforce(score.log_prob, score.signal, context, score.present)
         except (ValueError, RuntimeError) as error:  # the latter from a network
@@ -130,8 +152,35 @@ def check_separate(given: Mapping[str, object]) -> None:
             owners[part] = name
 
 
-def announce(name: str, parameter: nn.Parameter) -> None:
-    """Send the message that ``pyro.param`` would, without an entry in the global store."""
+def register_parameters(site: str, baseline: nn.Module) -> None:
+    """Register a baseline's parameters in Pyro's parameter store, unless the program has done so under its own names.
+
+    Values that the store already has under these names, as after ``pyro.get_param_store().load``, are taken from it.
+
+    Raises:
+        ValueError: the store has a parameter of another shape under that name.
+    """
+    store = pyro.get_param_store()
+    for path, parameter in list(baseline.named_parameters()):
+        name = param_with_module_name(f"baselines.{site}", path)
+        if not parameter.requires_grad or store.param_name(parameter) not in (None, name):
+            continue
+        if name not in store:
+            store[name] = parameter
+        stored = dict(store.named_parameters())[name]
+        if stored.shape != parameter.shape:
+            raise ValueError(
+                f"the parameter store has {name!r} of shape {tuple(stored.shape)} from before, but the baseline of "
+                f"site {site!r} needs {tuple(parameter.shape)}; call pyro.clear_param_store(), or delete that entry"
+            )
+        if stored is not parameter:
+            owner, _, attribute = path.rpartition(".")
+            baseline.get_submodule(owner)._parameters[attribute] = stored  # type: ignore[assignment]
+
+
+def announce(parameter: nn.Parameter) -> None:
+    """Send the message that ``pyro.param`` sends for a parameter of the store."""
+    name = pyro.get_param_store().param_name(parameter)
     shown = parameter.view_as(parameter)
     shown.unconstrained = weakref.ref(parameter)  # type: ignore[attr-defined]
 
@@ -167,9 +216,14 @@ def key_of(name: str) -> str:
     return PREFIX + quote(name, safe=" ").replace(".", "%2E")
 
 
+def site_of_key(key: str) -> str:
+    """Return the name of a site by its key among modules."""
+    return unquote(key.removeprefix(PREFIX))
+
+
 def make_sites_of(estimators: nn.Module, state: Mapping[str, Any], prefix: str, *_: Any) -> None:
     """Make the estimators of those sites that a state is to be loaded for, before they are met."""
     start = f"{prefix}sites.{PREFIX}"
     for key in state:
         if key.startswith(start):
-            cast(Estimators, estimators).of(unquote(key.removeprefix(start).split(".")[0]))
+            cast(Estimators, estimators).of(site_of_key(PREFIX + key.removeprefix(start).split(".")[0]))
