@@ -53,7 +53,57 @@ def test_the_test_set_is_read_when_it_is_asked_for(folder):
         data.load_test()
 
 
+def as_text(pixels, zero="0", one="1", separator=" ", end="\n"):
+    """Text of an .amat file: a line for each row."""
+    rows = [separator.join(one if pixel else zero for pixel in row) for row in pixels.tolist()]
+    return "".join(row + end for row in rows)
+
+
+class TestText:
+    @pytest.mark.parametrize(
+        "look",
+        [
+            pytest.param({}, id="as published"),
+            pytest.param({"end": " \n"}, id="blank at the end of a line"),
+            pytest.param({"end": "\r\n"}, id="lines of Windows"),
+            pytest.param({"separator": "\t"}, id="tabs"),
+            pytest.param({"zero": "0.0", "one": "1.0"}, id="with a decimal"),
+            pytest.param({"zero": f"{0:.18e}", "one": f"{1:.18e}"}, id="as numpy.savetxt writes"),
+        ],
+    )
+    def test_text_holds_the_same_digits_as_the_matlab_file(self, folder, look):
+        path = folder / "binarized_mnist_train.amat"
+        expected = pixels_of(folder, "train")
+        path.write_text(as_text(expected, **look), newline="")
+        assert torch.equal(pixels_of(folder, "train"), expected)
+
+    @pytest.mark.parametrize(
+        ("spoil", "reason"),
+        [
+            (lambda text: text[:-800], "cannot be read as text with a digit a line"),
+            (lambda text: text + "x", "cannot be read as text with a digit a line"),
+            (lambda text: text[: text.rindex("\n", 0, -1) + 1], "must hold 5 rows of 784 zeros and ones, got 4 × 784"),
+            (
+                lambda text: text.replace("1", "2"),
+                "must hold 5 rows of 784 zeros and ones, got 5 × 784 values from 0 to 2",
+            ),
+            (lambda text: text.replace("1", "nan"), "cannot be read"),
+        ],
+    )
+    def test_damaged_text_is_refused_with_the_cure(self, folder, spoil, reason):
+        path = folder / "binarized_mnist_train.amat"
+        path.write_text(spoil(as_text(pixels_of(folder, "train"))))
+        with pytest.raises(ValueError, match=rf"train\.amat {reason}.*replace it with an intact copy"):
+            load_binarized_mnist()
+
+
 class TestMissing:
+    def test_a_named_pipe_counts_as_missing(self, folder):
+        (folder / "binarized_mnist_valid.amat").unlink()
+        os.mkfifo(folder / "binarized_mnist_valid.amat")
+        with pytest.raises(BinarizedMnistUnavailable, match="does not hold binarized_mnist_valid"):
+            find_binarized_mnist()
+
     def test_a_missing_file_is_named_with_its_folder(self, folder):
         (folder / "binarized_mnist_valid.amat").unlink()
         with pytest.raises(BinarizedMnistUnavailable, match=rf"{folder} does not hold binarized_mnist_valid.amat; put"):
