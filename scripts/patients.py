@@ -14,6 +14,7 @@ from pathlib import Path
 from zoo.command_line import errors_as_sentences
 from zoo.config import arguments
 from zoo.data.labs import PBC_LABS, LabSplit, load_pbc, read_labs, split_labs
+from zoo.data.paths import user_path
 from zoo.inference.program_inference import data_root
 from zoo.inference.programs.longitudinal.experiment import BUDGETS, compare_models, race
 from zoo.training import circumstances, write_json
@@ -61,7 +62,7 @@ def read_split(asked: PatientsConfig) -> LabSplit:
         ValueError: the file is damaged, or has too few patients.
     """
     if asked.labs is not None:
-        labs = read_labs(Path(asked.labs).expanduser(), asked.columns)
+        labs = read_labs(user_path(asked.labs), asked.columns)
         return split_labs(labs, round(len(labs.values) / 5), seed=0)
     if (root := data_root()) is None:
         raise FileNotFoundError(

@@ -1,6 +1,8 @@
 import gzip
+import os
 import re
 
+import numpy as np
 import pytest
 import torch
 
@@ -159,3 +161,115 @@ def test_the_split_seed_chooses_the_validation_set(root):
 def test_holding_out_everything_is_an_error(root):
     with pytest.raises(ValueError, match="cannot hold out 20 of 20"):
         load_idx(root, validation=20)
+
+
+def idx_content(values):
+    """Content of an IDX file for values of any type of whole numbers."""
+    values = np.asarray(values)
+    code = {"u1": 0x08, "i1": 0x09, "i2": 0x0B, "i4": 0x0C}[values.dtype.str[1:]]
+    sizes = b"".join(size.to_bytes(4, "big") for size in values.shape)
+    return bytes([0, 0, code, values.ndim]) + sizes + values.astype(values.dtype.newbyteorder(">")).tobytes()
+
+
+class TestWholeNumbers:
+    @pytest.mark.parametrize("dtype", ["int8", "int16", "int32"])
+    def test_signed_numbers_are_read_as_they_were_written(self, tmp_path, dtype):
+        values = np.array([[np.iinfo(dtype).min, -1, 0], [1, 77, np.iinfo(dtype).max]], dtype)
+        (tmp_path / "values").write_bytes(idx_content(values))
+        found = read_idx(tmp_path / "values")
+        assert found.dtype == getattr(torch, dtype)
+        assert found.tolist() == values.tolist()
+
+    def test_file_cut_within_a_number_is_damaged(self, tmp_path):
+        (tmp_path / "values").write_bytes(idx_content(np.arange(3, dtype="int32"))[:-1])
+        with pytest.raises(ValueError, match="promises 3 values of 4 bytes and 11 bytes follow"):
+            read_idx(tmp_path / "values")
+
+    def test_qmnist_labels_are_the_first_of_eight_columns(self, root):
+        rows = np.zeros((20, 8), "int32")
+        rows[:, 0], rows[:, 1:] = LABELS.numpy(), 4000
+        (root / TRAIN_FILES[1]).write_bytes(idx_content(rows))
+        assert load_idx(root, validation=0).train.labels.tolist() == LABELS.tolist()
+
+    def test_labels_of_several_columns_otherwise_are_refused(self, root):
+        (root / TRAIN_FILES[1]).write_bytes(idx_content(np.eye(20, 10, dtype="uint8")))
+        with pytest.raises(ValueError, match="2 dimensions where 1 are expected"):
+            load_idx(root)
+
+    def test_negative_labels_are_refused(self, root):
+        (root / TRAIN_FILES[1]).write_bytes(idx_content(LABELS.numpy().astype("int8") - 1))
+        with pytest.raises(ValueError, match="labels must be 0 or more, and one is -1"):
+            load_idx(root)
+
+    def test_grey_levels_may_be_of_any_type(self, root):
+        (root / TRAIN_FILES[0]).write_bytes(idx_content(IMAGES.numpy().astype("int16")))
+        assert torch.equal(load_idx(root, validation=0).train.images[:, 0], IMAGES)
+
+    @pytest.mark.parametrize("offset", [-1, 200])
+    def test_grey_levels_beyond_255_or_below_0_are_refused(self, root, offset):
+        (root / TRAIN_FILES[0]).write_bytes(idx_content(IMAGES.numpy().astype("int16") + offset))
+        with pytest.raises(ValueError, match="grey levels must lie between 0 and 255, and go from"):
+            load_idx(root)
+
+
+class TestClasses:
+    def test_labels_that_begin_at_1_have_no_empty_class(self, root, write_idx):
+        for part, size in ((TRAIN_FILES, 20), (TEST_FILES, 12)):
+            write_idx(root / part[1], LABELS[:size] + 1)
+        data = load_idx(root, validation=0)
+        assert data.classes == ("1", "2", "3", "4")
+        assert data.train.labels.tolist() == LABELS.tolist()
+        assert data.load_test().labels.tolist() == LABELS[:12].tolist()
+
+    def test_labels_that_skip_numbers_keep_their_names(self, root, write_idx):
+        skipping = torch.tensor([0, 3, 4, 9], dtype=torch.uint8)
+        for part, size in ((TRAIN_FILES, 20), (TEST_FILES, 12)):
+            write_idx(root / part[1], skipping[LABELS[:size].long()])
+        data = load_idx(root, validation=0)
+        assert data.classes == ("0", "3", "4", "9")
+        assert data.load_test().labels.tolist() == LABELS[:12].tolist()
+
+    def test_test_label_between_training_labels_is_refused(self, root, write_idx):
+        write_idx(root / TRAIN_FILES[1], 2 * LABELS)
+        data = load_idx(root)
+        with pytest.raises(ValueError, match=r"has label 3, but the labels in .* do not include it"):
+            data.load_test()
+
+
+class TestNames:
+    @pytest.mark.parametrize(
+        ("train", "test", "images", "labels"),
+        [
+            pytest.param("emnist-letters-train", "emnist-letters-test", "idx3-ubyte", "idx1-ubyte", id="EMNIST"),
+            pytest.param("qmnist-train", "qmnist-test", "idx3-ubyte", "idx2-int", id="QMNIST"),
+            pytest.param("train", "t10k", "idx3-ubyte", "idx1-ubyte", id="MNIST"),
+        ],
+    )
+    @pytest.mark.parametrize("separator", ["-", "."])
+    def test_names_of_other_sets_are_found(self, root, train, test, images, labels, separator):
+        for part, names in ((train, TRAIN_FILES), (test, TEST_FILES)):
+            (root / names[0]).rename(root / f"{part}-images{separator}{images}")
+            (root / names[1]).rename(root / f"{part}-labels{separator}{labels}")
+        assert len(load_idx(root).load_test()) == 12
+
+    def test_several_sets_in_one_folder_are_refused(self, root):
+        for name in ("emnist-letters-train-images-idx3-ubyte", "emnist-digits-train-images-idx3-ubyte"):
+            (root / name).write_bytes((root / TRAIN_FILES[0]).read_bytes())
+        (root / TRAIN_FILES[0]).unlink()
+        with pytest.raises(ValueError, match=r"several sets: emnist-digits.*, emnist-letters.*into its own folder"):
+            load_idx(root)
+
+    def test_names_of_mnist_come_before_others(self, root):
+        (root / "emnist-letters-train-images-idx3-ubyte").write_bytes(b"")
+        assert len(load_idx(root).train) == 18
+
+    def test_packed_file_without_the_suffix_is_unpacked(self, root):
+        path = root / TRAIN_FILES[0]
+        path.write_bytes(gzip.compress(path.read_bytes()))
+        assert torch.equal(load_idx(root, validation=0).train.images[:, 0], IMAGES)
+
+    def test_a_named_pipe_counts_as_missing(self, root):
+        (root / TRAIN_FILES[0]).unlink()
+        os.mkfifo(root / TRAIN_FILES[0])
+        with pytest.raises(FileNotFoundError, match="holds neither train-images"):
+            load_idx(root)

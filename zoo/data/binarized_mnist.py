@@ -9,6 +9,7 @@ from scipy.io import loadmat
 from torch import Tensor
 
 from zoo.data.images import ImageData, ImageSet
+from zoo.data.paths import user_path
 
 SIZES = {"train": 50_000, "valid": 10_000, "test": 10_000}
 PIXELS = 28 * 28
@@ -53,7 +54,7 @@ def find_binarized_mnist() -> Path:
             f"the static binarisation of MNIST ({names}) is looked for in $ZOO_DATA/binarized_mnist, but ZOO_DATA is "
             "not set"
         )
-    folder = Path(root).expanduser() / "binarized_mnist"
+    folder = user_path(root) / "binarized_mnist"
     if missing := [path.name for part in SIZES if not (path := path_of(folder, part)).is_file()]:
         raise BinarizedMnistUnavailable(
             f"{folder} does not hold {', '.join(missing)}; put {names} there, or set ZOO_DATA to the folder above them"

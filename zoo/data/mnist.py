@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from zoo.data.download import fetch
 from zoo.data.idx import TEST_FILES, TRAIN_FILES, read_labelled_images
 from zoo.data.images import ImageData
+from zoo.data.paths import user_path
 from zoo.data.split import hold_out
 
 logger = logging.getLogger("zoo.data")
@@ -70,7 +71,7 @@ def find_mnist() -> Path:
         PosixPath('/home/me/.cache/reinforce-zoo/MNIST/raw')
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "reinforce-zoo")
-    roots = [Path(root).expanduser() for root in (os.environ.get("ZOO_DATA"), cache) if root]
+    roots = [user_path(root) for root in (os.environ.get("ZOO_DATA"), cache) if root]
     folders = [root / "MNIST" / "raw" for root in roots]
     for folder in folders:
         if all(os.path.isfile(folder / name) for name in CHECKSUMS):
