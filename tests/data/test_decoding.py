@@ -1,4 +1,5 @@
 import re
+import zlib
 
 import numpy as np
 import pytest
@@ -67,7 +68,7 @@ def truncated(path):
 def test_an_unreadable_picture_is_named_with_the_cure(tmp_path, spoil):
     path = tmp_path / "picture.png"
     spoil(path)
-    with pytest.raises(ValueError, match=f"{re.escape(str(path))} cannot be read .*remove it or replace it"):
+    with pytest.raises(ValueError, match=f"{re.escape(str(path))} cannot be read .*move it elsewhere or replace it"):
         read_picture(path)
 
 
@@ -75,6 +76,75 @@ def test_sixteen_bits_are_refused_rather_than_clipped(tmp_path):
     Image.fromarray(np.full((4, 5), 300, dtype=np.uint16)).save(tmp_path / "deep.png")
     with pytest.raises(ValueError, match=r"deep.png has more than 256 levels of grey; save it with 8 bits"):
         read_picture(tmp_path / "deep.png")
+
+
+RED = (200, 40, 30)
+FORMATS = {
+    "1": ("png", "tiff", "bmp"),
+    "L": ("png", "jpg", "tiff", "bmp", "gif", "webp", "pgm"),
+    "LA": ("png",),
+    "P": ("png", "gif", "bmp", "tiff"),
+    "PA": ("tiff",),
+    "RGB": ("png", "jpg", "tiff", "bmp", "gif", "webp", "ppm", "tga", "jp2"),
+    "RGBA": ("png", "tiff", "webp", "tga", "jp2"),
+    "RGBX": ("tiff",),
+    "CMYK": ("jpg", "tiff"),
+    "YCbCr": ("jpg", "tiff"),
+}
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix"), [(mode, suffix) for mode, suffixes in FORMATS.items() for suffix in suffixes]
+)
+def test_every_mode_of_every_format_keeps_its_colours(tmp_path, mode, suffix):
+    picture = Image.new("RGB", (16, 12), RED)
+    picture.paste((255, 255, 255), (8, 0, 16, 12))
+    grey = mode in ("1", "L", "LA", "PA")
+    stored = picture.quantize(2) if mode == "P" else (picture.convert("L") if grey else picture).convert(mode)
+    try:
+        stored.save(tmp_path / f"picture.{suffix}")
+    except (OSError, ValueError) as error:
+        pytest.skip(f"this Pillow writes no such file: {error}")
+    found = np.array(read_picture(tmp_path / f"picture.{suffix}").convert("RGB")).astype(int)
+    expected = np.array(picture.convert("L").convert("RGB") if grey else picture)
+    tolerance = 12 if suffix in ("jpg", "jp2", "webp") or mode == "CMYK" else 8
+    if mode != "1":  # which has two levels alone
+        assert abs(found[2:-2, 2:5] - expected[2:-2, 2:5]).max() <= tolerance
+    assert found[2:-2, 12:15].min() >= 255 - tolerance
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_turned_upright(tmp_path, orientation):
+    corners = Image.new("L", (16, 8), 0)
+    corners.paste(255, (0, 0, 8, 4))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    back = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # what a camera does, which the tag is to undo
+    stored = corners if orientation == 1 else corners.transpose(Image.Transpose(back[orientation]))
+    stored.save(tmp_path / "photo.jpg", exif=exif, quality=95)
+    found = np.array(read_picture(tmp_path / "photo.jpg"))
+    assert found.shape == (8, 16)
+    assert found[1:3, 1:7].min() > 220
+    assert found[5:7].max() < 35
+    assert found[:, 9:].max() < 35
+
+
+def test_of_several_frames_the_first_is_read(tmp_path):
+    frames = [Image.new("L", (5, 4), grey) for grey in (10, 200)]
+    frames[0].save(tmp_path / "film.tiff", save_all=True, append_images=frames[1:])
+    assert read_picture(tmp_path / "film.tiff").getpixel((0, 0)) == 10
+
+
+def test_sixteen_bits_of_a_colour_keep_the_higher_eight(tmp_path):
+    # Pillow writes no such PNG, so the file is put together: signature, header, data, end.
+    def chunk(kind, content):
+        return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
+
+    header = (2).to_bytes(4, "big") * 2 + bytes([16, 2, 0, 0, 0])
+    row = b"\0" + bytes([200, 99, 40, 99, 30, 99]) * 2
+    content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(row * 2))
+    (tmp_path / "deep.png").write_bytes(content + chunk(b"IEND", b""))
+    assert read_picture(tmp_path / "deep.png").getpixel((0, 0)) == RED
 
 
 def test_the_median_size_takes_height_and_width_apart():

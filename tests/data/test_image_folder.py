@@ -1,3 +1,6 @@
+import os
+import socket
+
 import pytest
 import torch
 from PIL import Image
@@ -127,6 +130,52 @@ class TestDivided:
         with pytest.raises(ValueError, match=r"dog/0\.png cannot be read"):
             data.load_test()
 
+    @pytest.mark.parametrize("name", ["val", "valid", "VAL", "Validation"])
+    def test_validation_folder_may_have_its_other_names(self, divided, name, caplog):
+        paint(divided / name / "dog", 5, 200)
+        data = load_image_folder(divided)
+        assert (len(data.train), data.validation.labels.tolist()) == (40, [1] * 5)
+        assert not caplog.records
+
+    def test_training_and_testing_are_train_and_test(self, divided):
+        (divided / "train").rename(divided / "training")
+        (divided / "test").rename(divided / "Testing")
+        data = load_image_folder(divided)
+        assert data.classes == ("cat", "dog")
+        assert (len(data.train), len(data.validation), len(data.load_test())) == (36, 4, 6)
+
+    def test_a_part_that_is_there_twice_is_refused(self, divided):
+        paint(divided / "val" / "dog", 5, 200)
+        paint(divided / "valid" / "dog", 5, 200)
+        with pytest.raises(ValueError, match="holds both val and valid; join the two, or rename one"):
+            load_image_folder(divided)
+
+    def test_val_is_the_test_set_where_there_is_no_test(self, divided, caplog):
+        (divided / "test").rename(divided / "val")
+        data = load_image_folder(divided)
+        assert (len(data.train), len(data.validation), len(data.load_test())) == (36, 4, 6)
+        assert grey_of(data.load_test()) == {0: [20], 1: [200]}
+        (record,) = caplog.records
+        assert "val is the test set, and what is held out for validation is taken from train" in record.getMessage()
+
+    def test_val_as_the_test_set_goes_with_a_number_to_hold_out(self, divided):
+        (divided / "test").rename(divided / "val")
+        assert len(load_image_folder(divided, validation=10).validation) == 10
+
+    def test_a_test_folder_without_classes_beside_val_is_refused_with_the_cure(self, divided):
+        (divided / "test").rename(divided / "val")
+        paint(divided / "test", 3)
+        with pytest.raises(ValueError, match=r"test holds no folders of classes.*move it out .* val becomes the test"):
+            load_image_folder(divided)
+
+    def test_other_folders_and_loose_pictures_are_named(self, divided, caplog):
+        paint(divided / "unlabelled", 2)
+        paint(divided / "train", 3)
+        assert len(load_image_folder(divided).train) == 36
+        first, second = (record.getMessage() for record in caplog.records)
+        assert "3 pictures in" in first
+        assert "only train and test is read, and not unlabelled" in second.replace("test and train", "train and test")
+
 
 class TestPictures:
     def test_grey_pictures_have_one_channel(self, flat):
@@ -202,3 +251,120 @@ class TestLayout:
         (flat / "fish").mkdir()
         with pytest.raises(ValueError, match="fish is empty; put the pictures of this class there or remove it"):
             load_image_folder(flat)
+
+    def test_an_archive_is_to_be_unpacked(self, tmp_path):
+        (tmp_path / "pets.zip").write_bytes(b"PK")
+        with pytest.raises(FileNotFoundError, match=r"pets\.zip is no folder; give a folder, and unpack an archive"):
+            load_image_folder(tmp_path / "pets.zip")
+
+    def test_a_link_to_itself_is_no_folder(self, tmp_path):
+        (tmp_path / "loop").symlink_to(tmp_path / "loop")
+        with pytest.raises(FileNotFoundError, match="there is no folder"):
+            load_image_folder(tmp_path / "loop")
+
+    def test_parts_within_one_class_are_refused_with_the_cure(self, divided):
+        with pytest.raises(ValueError, match=r"pets is no class, but holds test and train; give .*pets as the folder"):
+            load_image_folder(divided.parent)
+
+    def test_a_class_may_be_called_train(self, tmp_path):
+        for name in ("bus", "plane", "train"):
+            paint(tmp_path / name, 10)
+        assert load_image_folder(tmp_path).classes == ("bus", "plane", "train")
+
+    def test_train_and_test_without_classes_are_no_classes(self, tmp_path):
+        for name in ("train", "test"):
+            paint(tmp_path / name, 10)
+        with pytest.raises(ValueError, match="train has no folders in it"):
+            load_image_folder(tmp_path)
+
+    def test_folders_within_class_folders_are_read_and_named(self, flat, caplog):
+        (flat / "cat" / "2020").mkdir()
+        for i in range(30):
+            (flat / "cat" / f"{i}.png").rename(flat / "cat" / "2020" / f"{i}.png")
+        data = load_image_folder(flat)
+        assert data.train.labels.bincount().tolist() == [48, 32]
+        assert grey_of(data.train) == {0: [20], 1: [200]}
+        (record,) = caplog.records
+        assert "30 pictures of the class cat lie in folders within its own, such as cat/2020" in record.getMessage()
+
+    def test_class_of_one_picture_is_trained_on(self, flat):
+        paint(flat / "fish", 1, 99)
+        assert load_image_folder(flat).train.labels.bincount().tolist()[2] == 1
+
+
+class TestOtherFiles:
+    @staticmethod
+    def message(caplog):
+        (record,) = caplog.records
+        return record.getMessage()
+
+    def test_files_that_are_no_images_are_skipped_with_a_count(self, flat, caplog):
+        for name in ("Thumbs.db", "desktop.ini", "notes.txt", "more.TXT", "Makefile", ".DS_Store", "._0.png"):
+            (flat / "cat" / name).write_bytes(b"no image")
+        assert load_image_folder(flat).train.labels.bincount().tolist() == [48, 32]
+        assert "7 files in" in self.message(caplog)
+        assert "2 .txt, 2 hidden" in self.message(caplog).replace("2 hidden, 2 .txt", "2 .txt, 2 hidden")
+        assert "1 without suffix" in self.message(caplog)
+
+    def test_folders_with_copies_are_skipped(self, flat, caplog):
+        paint(flat / "cat" / "@eaDir", 5)
+        paint(flat / "__MACOSX", 5)
+        paint(flat / ".fish", 5)
+        data = load_image_folder(flat)
+        assert data.classes == ("cat", "dog")
+        assert data.train.labels.bincount().tolist() == [48, 32]
+        assert "hidden folder .fish" in self.message(caplog)
+
+    def test_images_are_known_by_suffix_in_capitals_or_by_content(self, tmp_path, caplog):
+        paint(tmp_path / "cat", 10, 20)
+        for i in range(5):
+            (tmp_path / "cat" / f"{i}.png").rename(tmp_path / "cat" / f"{i}.PNG")
+        (tmp_path / "cat" / "9.png").rename(tmp_path / "cat" / "9")
+        data = load_image_folder(tmp_path)
+        assert (len(data.train), len(data.validation), len(data.load_test())) == (8, 1, 1)
+        assert not caplog.records
+
+    def test_a_damaged_image_is_named_and_not_skipped(self, flat):
+        (flat / "cat" / "7.png").write_bytes(b"")
+        with pytest.raises(ValueError, match=r"7\.png cannot be read as a picture"):
+            load_image_folder(flat, validation=0).load_test()
+
+    def test_pipes_sockets_and_devices_are_skipped_with_a_count(self, flat, caplog, monkeypatch):
+        os.mkfifo(flat / "cat" / "pipe.png")
+        monkeypatch.chdir(flat / "cat")  # the path of a socket must be short
+        with socket.socket(socket.AF_UNIX) as end:
+            end.bind("socket.png")
+            (flat / "cat" / "device.png").symlink_to("/dev/null")
+            load_image_folder(flat)
+        assert "3 pipes, sockets or devices" in self.message(caplog)
+
+    def test_links_to_a_folder_above_are_not_followed(self, flat, caplog):
+        (flat / "cat" / "all").symlink_to(flat)
+        (flat / "cat" / "more").mkdir()
+        (flat / "cat" / "more" / "again").symlink_to(flat / "cat")
+        assert load_image_folder(flat).train.labels.bincount().tolist() == [48, 32]
+        assert "2 links to a folder above" in self.message(caplog)
+
+    def test_links_to_pictures_and_folders_elsewhere_are_followed(self, flat, tmp_path):
+        paint(tmp_path / "elsewhere", 20, 99)
+        (flat / "fish").symlink_to(tmp_path / "elsewhere")
+        assert load_image_folder(flat).classes == ("cat", "dog", "fish")
+
+    def test_a_link_that_leads_nowhere_is_named(self, flat):
+        (flat / "cat" / "gone.png").symlink_to(flat / "nothing.png")
+        with pytest.raises(FileNotFoundError, match=r"gone\.png is a link to a file that is not there; fetch"):
+            load_image_folder(flat)
+
+    def test_a_class_without_images_says_what_it_holds_instead(self, flat):
+        (flat / "fish").mkdir()
+        for name in ("a.heic", "b.heic", "c.zip"):
+            (flat / "fish" / name).write_bytes(b"no image")
+        with pytest.raises(ValueError, match=r"fish holds no images, only 2 \.heic, 1 \.zip; put the pictures"):
+            load_image_folder(flat)
+
+    def test_no_message_advises_to_remove_data(self, flat):
+        paint(flat / "fish" / "small", 3)
+        (flat / "fish" / "small" / "1.png").write_bytes(b"")
+        with pytest.raises(ValueError, match="cannot be read as a picture") as refused:
+            load_image_folder(flat, validation=0, split_seed=1).load_test()
+        assert "remove" not in str(refused.value)

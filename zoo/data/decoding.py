@@ -25,17 +25,20 @@ def read_picture(path: Path) -> Image.Image:
     try:
         with Image.open(path) as file:
             picture = ImageOps.exif_transpose(file)
+        if picture.mode[0] not in "IF":
+            return _on_white(picture).convert("L" if picture.mode in ("1", "L", "LA") else "RGB")
     except Exception as error:  # on a damaged file the decoders raise whatever they stumble over
         raise ValueError(
-            f"{path} cannot be read as a picture ({error}); remove it or replace it with an intact copy"
+            f"{path} cannot be read as a picture ({error}); move it elsewhere or replace it with an intact copy"
         ) from error
-    if picture.mode[0] in "IF":
-        raise ValueError(f"{path} has more than 256 levels of grey; save it with 8 bits for each channel")
-    mode = "L" if picture.mode in ("1", "L", "LA") else "RGB"
-    if picture.has_transparency_data:
-        white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture.convert("RGBA"))
-    return picture.convert(mode)
+    raise ValueError(f"{path} has more than 256 levels of grey; save it with 8 bits for each channel")
+
+
+def _on_white(picture: Image.Image) -> Image.Image:
+    """Put a picture on white, if any of it is transparent."""
+    if not picture.has_transparency_data:
+        return picture
+    return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
 
 
 def median_size(sizes: list[tuple[int, int]]) -> tuple[int, int]:

@@ -59,13 +59,23 @@ def _walk(folder: Path, above: frozenset[tuple[int, int]], skipped: Counter[str]
 
 
 def _identity(folder: Path) -> tuple[int, int]:
-    """What a folder has in common with all links to it."""
+    """Device and number of a folder, the same for all links to it."""
     status = folder.stat()
     return status.st_dev, status.st_ino
 
 
+def has_image_suffix(path: Path) -> bool:
+    """Whether a file is called like an image.
+
+    Example:
+        >>> has_image_suffix(Path("cat.JPG")), has_image_suffix(Path("cat.txt"))
+        (True, False)
+    """
+    return path.suffix.lower() in _suffixes()
+
+
 def _is_image(path: Path) -> bool:
-    if path.suffix.lower() in _suffixes():
+    if has_image_suffix(path):
         return True
     try:
         with Image.open(path) as file:
@@ -86,7 +96,7 @@ def _suffixes() -> frozenset[str]:
 
 
 def described(skipped: Counter[str]) -> str:
-    """Counts of what was skipped, by kind.
+    """Write out how much was skipped of each kind.
 
     Example:
         >>> described(Counter({".txt": 12, "hidden": 1}))

@@ -1,11 +1,15 @@
 import logging
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
 import torch
 
 from zoo.data.decoding import median_size, read_picture, read_stack
+from zoo.data.image_files import described, image_files, is_hidden
+from zoo.data.image_layout import class_names, parts_of, refuse_parts_within, subfolders, warn_of_unread
 from zoo.data.images import ImageData, ImageSet, border_median
+from zoo.data.paths import data_folder
 from zoo.data.split import stratified_split
 
 logger = logging.getLogger("zoo.data")
@@ -23,14 +27,18 @@ def load_image_folder(
 
     Either ``root/train/<class>/…`` and ``root/test/<class>/…`` and, if wanted, ``root/validation/<class>/…``;
     or ``root/<class>/…``, of which a tenth becomes the test set and a tenth the validation set, with every
-    class in proportion. Names that begin with a dot are left out. Pictures are grey if all training pictures
-    are, else RGB; what is transparent becomes white.
+    class in proportion. Instead of these names ``training``, ``testing``, ``valid`` and ``val`` will do. Where there is
+    ``train`` and ``val`` but no ``test``, as ImageNet is laid out, ``val`` is the test set, so that it chooses nothing.
+
+    Pictures in folders within that of a class are of this class. Names that begin with a dot, and files that are not
+    images, are left out, and counted in a warning. Pictures are grey if all training pictures are, else RGB; what is
+    transparent becomes white, and of several frames the first counts.
 
     Args:
         root: the folder; its name becomes the name of the data.
         size: height and width to bring every picture to; None for the median height and the median width of
             the training pictures.
-        validation: how many pictures to hold out; None for a tenth, or for ``root/validation`` if it exists.
+        validation: how many pictures to hold out; None for a tenth, or for ``root/validation`` if that is there.
         split_seed: of the choice of the held out.
 
     Raises:
@@ -50,17 +58,20 @@ def load_image_folder(
         >>> data.classes, data.image_shape, len(data.train), len(data.validation)
         (('dark', 'light'), (1, 6, 8), 16, 2)
     """
-    root = Path(root).expanduser().resolve()
-    if not root.is_dir():
-        raise FileNotFoundError(f"there is no folder {root}; give the folder that holds your pictures")
+    root = data_folder(root)
     if size is not None and min(size) < 1:
         raise ValueError(f"size must be a height and a width of at least 1, got {size}")
-    if {"train", "test"}.isdisjoint(subfolders(root)):
-        classes = class_names(root)
-        train, held_out, test = divide(list_pictures(root, classes), validation, split_seed)
+    skipped: Counter[str] = Counter()
+    if parts := parts_of(root):
+        classes = class_names(parts["train"])
+        train, held_out, test = list_divided(root, parts, classes, validation, split_seed, skipped)
     else:
-        classes = class_names(root / "train")
-        train, held_out, test = list_divided(root, classes, validation, split_seed)
+        classes = class_names(root)
+        refuse_parts_within(root, classes)
+        train, held_out, test = divide(list_pictures(root, root, classes, skipped), validation, split_seed)
+    warn_of_unread(root, parts)
+    if skipped:
+        logger.warning("%d files in %s are skipped: %s.", skipped.total(), root, described(skipped))
 
     # Decoded twice, since all of them at full size may not fit into memory.
     formats = [(picture.mode, picture.height, picture.width) for picture in (read_picture(path) for path, _ in train)]
@@ -78,21 +89,40 @@ def load_image_folder(
 
 
 def list_divided(
-    root: Path, classes: tuple[str, ...], validation: int | None, seed: int
+    root: Path,
+    parts: dict[str, Path],
+    classes: tuple[str, ...],
+    validation: int | None,
+    seed: int,
+    skipped: Counter[str],
 ) -> tuple[list[Sample], list[Sample], list[Sample]]:
     """Training, validation and test pictures of a folder that has a subfolder for each.
 
     Raises:
         ValueError: there is no test folder, a class is empty or unknown, or validation is given twice.
     """
-    train, test = (list_pictures(root / part, classes) for part in ("train", "test"))
-    if "validation" not in subfolders(root):
-        return *split(train, len(train) // 10 if validation is None else validation, seed), test
-    if validation is not None:
-        raise ValueError(
-            f"{root / 'validation'} is the validation set; do not ask to hold out {validation} more pictures"
+    held_out, test = parts.get("validation"), parts.get("test")
+    if test is None and held_out is not None:
+        logger.warning(
+            "%s has no folder test: %s is the test set, and what is held out for validation is taken from train.",
+            root,
+            held_out.name,
         )
-    return train, list_pictures(root / "validation", classes), test
+        held_out, test = None, held_out
+    if test is not None and held_out is not None and not subfolders(test):
+        raise ValueError(
+            f"{test} holds no folders of classes, so nothing can be judged by it; put its pictures into such folders, "
+            f"or move it out of {root}, and {held_out.name} becomes the test set"
+        )
+    train_samples, test_samples = (
+        list_pictures(folder, root, classes, skipped) for folder in (parts["train"], test or root / "test")
+    )
+    if held_out is None:
+        count = len(train_samples) // 10 if validation is None else validation
+        return *split(train_samples, count, seed), test_samples
+    if validation is not None:
+        raise ValueError(f"{held_out} is the validation set; do not ask to hold out {validation} more pictures")
+    return train_samples, list_pictures(held_out, root, classes, skipped), test_samples
 
 
 def divide(samples: list[Sample], validation: int | None, seed: int) -> tuple[list[Sample], list[Sample], list[Sample]]:
@@ -112,40 +142,44 @@ def split(samples: list[Sample], count: int, seed: int) -> tuple[list[Sample], l
     return [samples[i] for i in kept.tolist()], [samples[i] for i in held_out.tolist()]
 
 
-def subfolders(folder: Path) -> list[str]:
-    """Names of the folders in ``folder``, in order."""
-    if not folder.is_dir():
-        return []
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def class_names(folder: Path) -> tuple[str, ...]:
-    """Name the classes that ``folder`` holds.
-
-    Raises:
-        ValueError: it holds none.
-    """
-    if names := subfolders(folder):
-        return tuple(names)
-    raise ValueError(f"{folder} has no folders in it; put the pictures of each class into a folder there")
-
-
-def list_pictures(folder: Path, classes: tuple[str, ...]) -> list[Sample]:
+def list_pictures(folder: Path, root: Path, classes: tuple[str, ...], skipped: Counter[str]) -> list[Sample]:
     """Every picture below ``folder`` with the number of its class.
+
+    Args:
+        folder: that holds the folders of classes.
+        root: the folder of the whole set.
+        classes: to train on.
+        skipped: counts what is no picture.
 
     Raises:
         ValueError: a class is empty, or none of ``classes``.
     """
     samples = []
-    for name in class_names(folder):
+    names = class_names(folder)
+    skipped.update(f"hidden folder {path.name}" for path in folder.iterdir() if path.is_dir() and is_hidden(path))
+    for name in names:
         if name not in classes:
             raise ValueError(
                 f"{folder / name} is a class without training pictures; "
                 f"the classes to train on are {', '.join(classes)}"
             )
-        paths = sorted(path for path in (folder / name).iterdir() if not path.name.startswith("."))
+        others: Counter[str] = Counter()
+        paths = image_files(folder / name, root, others)
+        if not paths and others:
+            raise ValueError(
+                f"{folder / name} holds no images, only {described(others)}; put the pictures of this class there"
+            )
         if not paths:
             raise ValueError(f"{folder / name} is empty; put the pictures of this class there or remove it")
+        skipped.update(others)
+        deeper = [path for path in paths if path.parent != folder / name]
+        if deeper:
+            logger.warning(
+                "%d pictures of the class %s lie in folders within its own, such as %s, and count to it.",
+                len(deeper),
+                name,
+                deeper[0].parent.relative_to(folder),
+            )
         samples += [(path, classes.index(name)) for path in paths]
     return samples
 
