@@ -1,4 +1,5 @@
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -6,7 +7,7 @@ import pytorch_lightning as pl
 from omegaconf import OmegaConf
 
 from zoo.config import build, taken
-from zoo.training import Interrupted, RunRecord, fit, read_checkpoint, write_json, write_text
+from zoo.training import Interrupted, RunRecord, fit, folder_lock, read_checkpoint, write_json, write_text
 
 
 class Outcome(NamedTuple):
@@ -33,37 +34,42 @@ def train(config: Mapping[str, Any], folder: Path, command: str) -> Outcome:
     Raises:
         Interrupted: the run was asked to stop.
         NonFiniteError: a loss or a gradient is NaN or infinite.
-        ValueError: the configuration or its data are wrong.
+        OSError: the folder cannot be written to.
+        ValueError: the configuration or its data are wrong, or another process is at work in the folder.
     """
     if not 0 <= config["seed"] < 2**32:
         raise ValueError(f"seed must be between 0 and {2**32 - 1}, got {config['seed']}")
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     experiment = make_experiment(config)
-    record = RunRecord(folder, config, command, experiment.name)
-    write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
-    try:
-        checkpoint = fit(
-            experiment.module,
-            experiment.loaders,
-            folder,
-            config,
-            experiment.monitor,
-            experiment.callbacks(),
-            experiment.monitor_mode,
-        )
-        if experiment.module.global_rank != 0:
-            return Outcome({}, "", checkpoint)
-        figures = experiment.report(checkpoint, folder)
-    except Interrupted as stop:
-        record.finish("interrupted", str(stop))
-        raise
-    except KeyboardInterrupt:
-        record.finish("interrupted", "stopped while measuring")
-        raise Interrupted("stopped while measuring; the training is saved") from None
-    except BaseException as error:
-        record.finish("failed", f"{type(error).__name__}: {error}")
-        raise
-    record.finish("finished", "all epochs done", figures)
+    with folder_lock(folder):
+        record = RunRecord(folder, config, command, experiment.name)
+        # Before the record, so that a run that is recorded can be resumed.
+        write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
+        record.begin()
+        try:
+            checkpoint = fit(
+                experiment.module,
+                experiment.loaders,
+                folder,
+                config,
+                experiment.monitor,
+                experiment.callbacks(),
+                experiment.monitor_mode,
+            )
+            if experiment.module.global_rank != 0:
+                return Outcome({}, "", checkpoint)
+            figures = experiment.report(checkpoint, folder)
+        except Interrupted as stop:
+            record.finish("interrupted", str(stop))
+            raise
+        except KeyboardInterrupt:
+            record.finish("interrupted", "stopped while measuring")
+            raise Interrupted("stopped while measuring; the training is saved") from None
+        except BaseException as error:
+            with suppress(OSError):  # of a full disk or a folder that is gone the error itself speaks
+                record.finish("failed", f"{type(error).__name__}: {error}")
+            raise
+        record.finish("finished", "all epochs done", figures)
     return Outcome(figures, experiment.describe(figures), checkpoint)
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from zoo.training import Interrupted, MetricsCsv
+from zoo.training import MetricsCsv, read_metrics
 
 
 def rows(path):
@@ -34,12 +34,22 @@ def test_each_step_has_a_row_and_each_metric_a_column(tmp_path):
     ]
 
 
-def test_a_resumed_run_forgets_the_rows_after_its_checkpoint_and_appends(path):
-    log = MetricsCsv(path, resumed_step=3)
+def test_a_resumed_run_has_the_rows_of_its_checkpoint_whatever_the_file_holds(path):
+    path.write_text("not even a table")
+    log = MetricsCsv(path, {step: {"step": step, "loss": step / 2} for step in range(3)})
+    assert [row["step"] for row in rows(path)] == ["0", "1", "2"]
     log.log_metrics({"error": 0.25}, 3)
     assert [row["step"] for row in rows(path)] == ["0", "1", "2", "3"]
     assert [row["loss"] for row in rows(path)] == ["0.0", "0.5", "1.0", ""]
     assert [row["error"] for row in rows(path)] == ["", "", "", "0.25"]
+
+
+def test_the_rows_of_a_checkpoint_hold_what_is_logged_next(path):
+    log = MetricsCsv(path, {0: {"step": 0, "loss": 1.0}})
+    before = path.read_text()
+    assert log.rows_with({"error": 0.5}, 0) == {0: {"step": 0, "loss": 1.0, "error": 0.5}}
+    assert log.rows_with({"error": 0.5}, 1) == {0: {"step": 0, "loss": 1.0}, 1: {"step": 1, "error": 0.5}}
+    assert path.read_text() == before
 
 
 def test_a_run_that_begins_anew_in_a_folder_forgets_all_rows(path):
@@ -50,22 +60,42 @@ def test_a_run_that_begins_anew_in_a_folder_forgets_all_rows(path):
 def test_killed_while_it_writes_it_leaves_the_file_before(path, monkeypatch):
     before, write = path.read_bytes(), Path.write_text
 
-    def half(self, text):
-        write(self, text[: len(text) // 2])
+    def half(self, text, **options):
+        write(self, text[: len(text) // 2], **options)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Path, "write_text", half)
     with pytest.raises(KeyboardInterrupt):
-        MetricsCsv(path, resumed_step=5).log_metrics({"loss": 1.0}, 5)
+        MetricsCsv(path).log_metrics({"loss": 1.0}, 5)
     assert path.read_bytes() == before
 
 
-def test_the_rows_of_an_interrupted_run_are_those_of_a_whole_one(train, interrupt, tmp_path):
-    train(tmp_path / "whole")
-    with pytest.raises(Interrupted):
-        train(tmp_path / "parts", interrupt(5))
-    train(tmp_path / "parts")
-    whole, parts = (rows(tmp_path / name / "metrics.csv") for name in ("whole", "parts"))
-    assert [row["step"] for row in whole] == [row["step"] for row in parts] == ["3", "7"]
-    assert whole[0] == parts[0]
-    assert whole[1]["validation_error"] == parts[1]["validation_error"]
+class TestReadMetrics:
+    def test_gives_columns_of_the_rows_that_have_a_figure_in_the_last(self, tmp_path):
+        log = MetricsCsv(tmp_path / "metrics.csv")
+        for step, figures in enumerate([{"loss": 1.0}, {"loss": 0.5, "error": 0.25}]):
+            log.log_metrics(figures, step)
+        assert read_metrics(log.path, "step", "loss", "error") == [[1.0], [0.5], [0.25]]
+
+    @pytest.mark.parametrize(
+        ("content", "said"),
+        [
+            ("step,loss\n0,x\n", "could not convert string to float: 'x'"),
+            ("step,loss\n,1.0\n", "could not convert string to float: ''"),
+            ("step,loss\n0,1.0\n1\n", "line 3 has not as many fields as the first"),
+            ("step,loss\n0,1.0,2.0\n", "line 2 has not as many fields as the first"),
+            ("step\n0\n", "it has no column loss"),
+            ("", "it has no column step"),
+            ('step,loss\n"0,1.0\n', "unexpected end of data"),
+        ],
+    )
+    def test_says_what_is_wrong_with_a_damaged_file_and_how_to_mend_it(self, content, said, tmp_path):
+        (tmp_path / "metrics.csv").write_text(content)
+        with pytest.raises(ValueError, match=rf"metrics\.csv is damaged \({said}\); resume=.* writes it anew"):
+            read_metrics(tmp_path / "metrics.csv", "step", "loss")
+
+    @pytest.mark.parametrize("content", [b"\xff\xfe", b"step,loss\n0,1\0\n"])
+    def test_so_with_one_that_is_no_text(self, content, tmp_path):
+        (tmp_path / "metrics.csv").write_bytes(content)
+        with pytest.raises(ValueError, match=r"metrics\.csv is damaged"):
+            read_metrics(tmp_path / "metrics.csv", "step", "loss")

@@ -1,9 +1,10 @@
 import json
-import os
+import math
 import subprocess
 import time
 
 import pytest
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from zoo.training import RunRecord, config_hash, read_status, record, write_json
 
@@ -44,38 +45,14 @@ def clock(monkeypatch):
     return now
 
 
-class TestTwoProcesses:
-    """Of which the second would write into the folder of the first."""
-
-    def leave(self, folder, **changes):
-        RunRecord(folder, CONFIG, "command")
-        write_json(folder / "status.json", {**read_status(folder / "status.json"), **changes})
-
-    def test_a_run_that_is_still_running_is_left_alone(self, tmp_path):
-        self.leave(tmp_path, process=os.getppid())
-        with pytest.raises(ValueError, match=f"process {os.getppid()} is still training in .*; stop it first"):
-            RunRecord(tmp_path, CONFIG, "command")
-
-    def test_one_that_was_killed_goes_on(self, tmp_path):
-        with subprocess.Popen(["true"]) as gone:
-            gone.wait()
-        self.leave(tmp_path, process=gone.pid)
-        assert RunRecord(tmp_path, CONFIG, "command").status["process"] == os.getpid()
-
-    @pytest.mark.parametrize("change", [{"host": "another machine"}, {"state": "interrupted"}])
-    def test_so_does_one_that_cannot_be_told_to_run_or_does_not(self, tmp_path, change):
-        self.leave(tmp_path, process=os.getppid(), **change)
-        assert RunRecord(tmp_path, CONFIG, "command").status["state"] == "running"
-
-    def test_what_has_ended_does_not_tell_where_it_ran(self, tmp_path):
-        RunRecord(tmp_path, CONFIG, "command").finish("finished", "all epochs done")
-        status = read_status(tmp_path / "status.json")
-        assert (status["host"], status["process"]) == (None, None)
+def recorded(folder, command="command", data=None):
+    """A record of a run that has begun."""
+    return RunRecord(folder, CONFIG, command, data).begin()
 
 
 class TestRunRecord:
     def test_says_what_the_run_is_from_its_beginning(self, tmp_path):
-        RunRecord(tmp_path, CONFIG, "python scripts/train.py model=ram", "mnist-5k")
+        recorded(tmp_path, "python scripts/train.py model=ram", "mnist-5k")
         status = read_status(tmp_path / "status.json")
         assert status["state"] == "running"
         assert status["recipe_hash"] == config_hash({**CONFIG, "seed": None}) != status["config_hash"]
@@ -86,17 +63,17 @@ class TestRunRecord:
         assert status.keys() >= {"exit_reason", "git_commit", "started", "wall_seconds", "metrics"}
 
     def test_says_how_it_ended_and_what_it_reached(self, tmp_path):
-        RunRecord(tmp_path, CONFIG, "command").finish("finished", "all epochs done", {"test_error": 0.01})
+        recorded(tmp_path).finish("finished", "all epochs done", {"test_error": 0.01})
         status = read_status(tmp_path / "status.json")
         assert (status["state"], status["exit_reason"]) == ("finished", "all epochs done")
         assert status["metrics"] == {"test_error": 0.01}
 
     def test_wall_time_adds_up_over_resumes_and_does_not_count_the_time_between(self, tmp_path, clock):
-        first = RunRecord(tmp_path, CONFIG, "first command")
+        first = recorded(tmp_path, "first command")
         clock[0] += 60
         first.finish("interrupted", "Ctrl-C")
         clock[0] += 86400
-        second = RunRecord(tmp_path, CONFIG, "second command")
+        second = recorded(tmp_path, "second command")
         clock[0] += 30
         second.finish("finished", "done")
         status = read_status(tmp_path / "status.json")
@@ -104,14 +81,19 @@ class TestRunRecord:
         assert status["command"] == "first command"
 
     def test_keeps_when_the_run_was_started(self, tmp_path):
-        RunRecord(tmp_path, CONFIG, "command")
+        recorded(tmp_path)
         status = read_status(tmp_path / "status.json")
         write_json(tmp_path / "status.json", {**status, "started": "2026-01-01T00:00:00+00:00"})
-        RunRecord(tmp_path, CONFIG, "command")
+        recorded(tmp_path)
         assert read_status(tmp_path / "status.json")["started"] == "2026-01-01T00:00:00+00:00"
 
+    def test_what_has_ended_does_not_tell_where_it_ran(self, tmp_path):
+        recorded(tmp_path).finish("finished", "all epochs done")
+        status = read_status(tmp_path / "status.json")
+        assert (status["host"], status["process"]) == (None, None)
+
     def test_a_folder_with_another_run_is_an_error_and_that_run_stays(self, tmp_path):
-        RunRecord(tmp_path, CONFIG, "command").finish("finished", "done")
+        recorded(tmp_path).finish("finished", "done")
         before = (tmp_path / "status.json").read_bytes()
         with pytest.raises(ValueError, match="holds a run of another configuration; choose another folder"):
             RunRecord(tmp_path, {**CONFIG, "seed": 4}, "command")
@@ -119,7 +101,7 @@ class TestRunRecord:
 
 
 class TestReadStatus:
-    @pytest.mark.parametrize("content", [b"", b'{"state": "fin', b"\xff\xfe\x00"])
+    @pytest.mark.parametrize("content", [b"", b'{"state": "fin', b"\xff\xfe\x00", b"[" * 100_000])
     def test_a_damaged_file_is_an_error_that_names_it_and_the_cure(self, tmp_path, content):
         (tmp_path / "status.json").write_bytes(content)
         with pytest.raises(ValueError, match=r"status\.json is damaged .*; delete it and run again"):
@@ -131,23 +113,41 @@ class TestReadStatus:
         with pytest.raises(ValueError, match=r"status\.json is no run record; delete it and run again"):
             read_status(tmp_path / "status.json")
 
+    @pytest.mark.parametrize(
+        ("part", "value", "said"),
+        [
+            ("state", "sleeping", "state 'sleeping'"),
+            ("state", 1, "state is 1"),
+            ("wall_seconds", "a while", "wall_seconds is 'a while'"),
+            ("wall_seconds", True, "wall_seconds is True"),
+            ("wall_seconds", math.nan, "state 'running' after nan s"),
+            ("wall_seconds", -1, "state 'running' after -1 s"),
+            ("metrics", [1], r"metrics is \[1\]"),
+            ("metrics", {"error": None}, "error is None"),
+            ("seed", "one", "seed is 'one'"),
+            ("versions", None, "versions is None"),
+        ],
+    )
+    def test_a_part_of_another_kind_is_named(self, part, value, said, tmp_path):
+        recorded(tmp_path)
+        status = read_status(tmp_path / "status.json")
+        write_json(tmp_path / "status.json", {**status, part: value})
+        with pytest.raises(ValueError, match=rf"status\.json is damaged \({said}.*\); delete it and run again"):
+            read_status(tmp_path / "status.json")
 
-def test_a_file_is_written_as_a_whole_or_not_at_all(tmp_path, monkeypatch):
-    path = tmp_path / "folder" / "status.json"
-    write_json(path, {"state": "running"})
-
-    def kill(*paths):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(record.os, "replace", kill)
-    with pytest.raises(KeyboardInterrupt):
-        write_json(path, {"state": "finished"})
-    assert json.loads(path.read_text()) == {"state": "running"}
+    @pytest.mark.parametrize("part", ["metrics", "wall_seconds"])
+    def test_so_is_one_that_is_missing(self, part, tmp_path):
+        recorded(tmp_path)
+        status = read_status(tmp_path / "status.json")
+        del status[part]
+        write_json(tmp_path / "status.json", status)
+        with pytest.raises(ValueError, match=f"it lacks {part}"):
+            read_status(tmp_path / "status.json")
 
 
 def test_only_the_first_of_several_processes_writes(tmp_path, monkeypatch):
-    monkeypatch.setattr(record.rank_zero_only, "rank", 1)
-    RunRecord(tmp_path, CONFIG, "command").finish("finished", "done")
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    recorded(tmp_path).finish("finished", "done")
     assert list(tmp_path.iterdir()) == []
 
 

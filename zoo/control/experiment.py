@@ -1,4 +1,3 @@
-import csv
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from zoo.control.seeds import REPORT, seed_of
 from zoo.control.validation import StopAfterSteps
 from zoo.plotting import return_curves, save_figure
 from zoo.ranges import COUNT, NOT_NEGATIVE, check_ranges
-from zoo.training import Loaders
+from zoo.training import Loaders, read_metrics
 
 WHOLE_EPISODES = 0  # as rollout_steps
 
@@ -140,9 +139,8 @@ def whole_episode(acting: Environments, steps: int) -> int:
 
 def learning_curve(metrics: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Read a run's measurements from its ``metrics.csv``: environment steps, and the figure of that name."""
-    with metrics.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row.get(name)]
-    return tuple(np.array([float(row[column]) for row in rows]) for column in ("env_steps", name))  # type: ignore[return-value]
+    steps, figures = read_metrics(metrics, "env_steps", name)
+    return np.array(steps), np.array(figures)
 
 
 def draw_returns(

@@ -1,4 +1,3 @@
-import csv
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,7 +27,7 @@ from zoo.inference.steps import Steps
 from zoo.inference.variational import finite_estimate
 from zoo.plotting import save_figure
 from zoo.ranges import COUNT, POSITIVE, Range, check_ranges, optional
-from zoo.training import Loaders, read_checkpoint
+from zoo.training import Loaders, read_checkpoint, read_metrics
 
 REPORT_SEED = 1  # not that of validation, whose draws chose the checkpoint
 SHOWN = 20  # quantities that are told of
@@ -206,10 +205,8 @@ def draw_curve(name: str, folder: Path) -> None:
 
 def learning_curve(metrics: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Read steps, the ELBO after these, and its standard error from a run's ``metrics.csv``."""
-    with metrics.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row.get("validation_elbo")]
-    columns = ("step", "validation_elbo", "validation_elbo_spread")
-    steps, elbo, error = (np.array([float(row[column]) for row in rows]) for column in columns)
+    columns = ("step", "validation_elbo_spread", "validation_elbo")
+    steps, error, elbo = (np.array(column) for column in read_metrics(metrics, *columns))
     return steps + 1, elbo, error
 
 

@@ -1,13 +1,34 @@
+import hashlib
 import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
+from torch import Tensor
 
+from zoo.training.parts import check_parts
+from zoo.training.writing import write_atomically
+
+PARTS: Mapping[str, tuple[type, ...]] = {
+    "state_dict": (Mapping,),
+    "hyper_parameters": (Mapping,),
+    "model": (str,),
+    "config": (Mapping,),
+}
+DIGEST = "sha256"
+RESUMABLE: Mapping[str, tuple[type, ...]] = {  # what only goes on from there needs
+    "loops": (Mapping,),
+    "callbacks": (Mapping,),
+    "optimizer_states": (list,),
+    "lr_schedulers": (list,),
+    "random_states": (list,),
+    "metrics": (Mapping,),
+    DIGEST: (str,),
+}
 Module = TypeVar("Module", bound=pl.LightningModule)
 
 
@@ -19,15 +40,22 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Save plain data to ``path``, all or nothing."""
+        """Save plain data to ``path``, all or nothing, with a digest by which a reader knows it again.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(path.name + ".unfinished")
-        with open(unfinished, "wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
+
+        def write(unfinished: Path) -> None:
+            # The run's folder is not made anew: whoever removed it wanted the run to end.
+            unfinished.parent.mkdir(exist_ok=True)
+            with open(unfinished, "wb") as file:
+                torch.save({**checkpoint, DIGEST: digest(checkpoint)}, file)
+                file.flush()
+                os.fsync(file.fileno())
+
+        write_atomically(path, write)
 
 
 class SelfDescribing(pl.Callback):
@@ -43,12 +71,13 @@ class SelfDescribing(pl.Callback):
         checkpoint |= {"model": type(pl_module).__name__, "config": self.config}
 
 
-def read_checkpoint(path: str | Path, model: str | None = None) -> dict[str, Any]:
+def read_checkpoint(path: str | Path, model: str | None = None, resumable: bool = False) -> dict[str, Any]:
     """Read a checkpoint of this project as plain data; no code in it is ever run.
 
     Args:
         path: a file that a run left in its ``checkpoints`` folder.
         model: name of the class whose checkpoint it must be; None for any.
+        resumable: a training is to go on from there, which needs more than the model.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -66,9 +95,50 @@ def read_checkpoint(path: str | Path, model: str | None = None) -> dict[str, Any
         ) from error
     if not isinstance(checkpoint, dict) or not {"state_dict", "hyper_parameters", "model"} <= checkpoint.keys():
         raise ValueError(f"{path} is a PyTorch file, but no checkpoint of this project")
+    if resumable:
+        cannot = f"{path} cannot be continued: it is damaged, or of an older version"
+        check_parts(checkpoint, RESUMABLE, cannot, "evaluate it, or train again in another folder")
+    # Torch does not look at the checksums of its files, so that a flipped bit of a weight would go unnoticed.
+    kept = checkpoint.pop(DIGEST, None)
+    if kept is not None and kept != digest(checkpoint):
+        raise ValueError(
+            f"{path} is damaged: it does not hold what was saved; use the run's other checkpoint or train again"
+        )
+    check_parts(checkpoint, PARTS, f"{path} is damaged or no checkpoint of this project", "train again")
     if model is not None and checkpoint["model"] != model:
         raise ValueError(f"{path} is a checkpoint of {checkpoint['model']}, not of {model}")
     return checkpoint
+
+
+def digest(content: Any) -> str:
+    """Give the SHA-256 of plain data, of every tensor, number and name in it.
+
+    Example:
+        >>> digest({"weight": torch.zeros(2)}) == digest({"weight": torch.zeros(2, dtype=torch.float64)})
+        False
+    """
+    total = hashlib.sha256()
+    for piece in pieces(content):
+        total.update(piece)
+    return total.hexdigest()
+
+
+def pieces(content: Any) -> Iterator[Any]:
+    """Take plain data apart into bytes; before each part stands what it is, so that no two contents have the same."""
+    if isinstance(content, Tensor):
+        yield f"{content.dtype} {list(content.shape)}\n".encode()
+        yield content.detach().cpu().reshape(-1).view(torch.uint8).numpy()
+    elif isinstance(content, Mapping):
+        yield f"mapping {len(content)}\n".encode()
+        for item in content.items():
+            yield from pieces(item)
+    elif isinstance(content, list | tuple):
+        yield f"{'list' if isinstance(content, list) else 'tuple'} {len(content)}\n".encode()
+        for item in content:
+            yield from pieces(item)
+    else:
+        text = repr(content)
+        yield f"{type(content).__name__} {len(text)} {text}\n".encode()
 
 
 def load_module(kind: type[Module], path: str | Path, **given: Any) -> Module:

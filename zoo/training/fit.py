@@ -12,11 +12,12 @@ from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
+from zoo.training.carried_metrics import CarriedMetrics
 from zoo.training.checkpoint import AtomicCheckpointIO, SelfDescribing, read_checkpoint
 from zoo.training.finite import FiniteGradients
 from zoo.training.interrupt import Interrupted, StopBetweenSteps
 from zoo.training.memory import keep_freed_memory
-from zoo.training.metrics_csv import MetricsCsv
+from zoo.training.metrics_csv import MetricsCsv, Row
 from zoo.training.progress import TrainingProgress
 from zoo.training.resume import ExactResume
 
@@ -115,12 +116,14 @@ def fit(
     epochs = settings["max_epochs"] if settings["max_epochs"] is not None else loaders.passes
     if epochs is None or epochs < 1:
         raise ValueError(f"max_epochs must be at least 1, got {epochs}")
+    folder.mkdir(parents=True, exist_ok=True)
     checkpoints = folder / "checkpoints"
     last, best = checkpoints / "last.ckpt", checkpoints / "best.ckpt"
     chooses = monitor is not None and loaders.validation is not None
     if str(settings["precision"]).startswith("16"):
         raise ValueError("precision 16 scales the loss and skips steps by design; use bf16-mixed or 32-true")
-    resumed_step = resumable_step(last, module) if last.exists() else 0
+    rows = rows_so_far(last, module) if last.exists() else None
+    metrics_csv = MetricsCsv(folder / "metrics.csv", rows)
     # Lightning lets torch look for a driver in every optimiser step, which takes longer than the step of a small model.
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
     # Deterministic kernels are enough; filling every fresh tensor would only cost time.
@@ -142,10 +145,11 @@ def fit(
         enable_model_summary=False,
         log_every_n_steps=1,
         plugins=[AtomicCheckpointIO()],
-        logger=[MetricsCsv(folder / "metrics.csv", resumed_step), *extra_loggers(config["logger"], folder)],
+        logger=[metrics_csv, *extra_loggers(config["logger"], folder)],
         callbacks=[
             FiniteGradients(),
             TrainingProgress(loaders.done),
+            CarriedMetrics(metrics_csv),
             ExactResume(),
             SelfDescribing(config),
             *(callbacks or []),
@@ -164,22 +168,22 @@ def fit(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")  # it is continued
         try:
-            trainer.fit(module, datamodule=Feed(loaders), ckpt_path=last if resumed_step else None, weights_only=True)
+            trainer.fit(module, datamodule=Feed(loaders), ckpt_path=last if last.exists() else None, weights_only=True)
         except SystemExit as end:  # how Lightning ends on a Ctrl-C that nobody waited for
             raise Interrupted("stopped at once, without saving what came after the last checkpoint") from end
     return best if chooses else last
 
 
-def resumable_step(last: Path, module: pl.LightningModule) -> int:
-    """Read how far a training has come, if it was one of such a module."""
-    saved = read_checkpoint(last, type(module).__name__)
+def rows_so_far(last: Path, module: pl.LightningModule) -> dict[int, Row]:
+    """Read the rows of ``metrics.csv`` up to a checkpoint, if a training of such a module can go on there."""
+    saved = read_checkpoint(last, type(module).__name__, resumable=True)
     before, now = saved["hyper_parameters"], dict(module.hparams)
     if differing := sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key)):
         raise ValueError(
             f"{last} cannot be continued: the data or the project have changed since, in {', '.join(differing)}"
         )
-    # Not global_step: a module that steps its optimiser by itself may do so often in a training step, or not at all.
-    return int(saved["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"])
+    rows: dict[int, Row] = saved["metrics"]["rows"]
+    return rows
 
 
 def make_trainer(devices: str, **options: Any) -> pl.Trainer:

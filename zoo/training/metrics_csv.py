@@ -7,28 +7,28 @@ from typing import Any
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from zoo.training.record import write_text
+from zoo.training.writing import write_text
+
+Row = dict[str, Any]
 
 
 class MetricsCsv(Logger):
     """``metrics.csv``: one row a step at which something was logged, one column a metric.
 
-    A resumed run appends: rows of steps after its checkpoint are forgotten, as they will come again. (The library's
-    own logger deletes the file instead.)
+    The rows travel in the checkpoints (``CarriedMetrics``), and a resumed run writes the file anew from there: a kill
+    between a checkpoint and the file neither loses nor doubles a row. (The library's own logger deletes the file.)
 
     Args:
         path: the file.
-        resumed_step: the step at which the run continues; 0 for a new run.
+        rows: those of the checkpoint at which the run continues, by their steps; none for a new run.
     """
 
-    def __init__(self, path: Path, resumed_step: int = 0):
+    def __init__(self, path: Path, rows: Mapping[int, Row] | None = None):
         super().__init__()
         self.path = path
-        self.rows: dict[int, dict[str, Any]] = {}
-        if path.exists():
-            with path.open(newline="") as file:
-                rows = [row for row in csv.DictReader(file) if int(row["step"]) < resumed_step]
-            self.rows = {int(row["step"]): {k: v for k, v in row.items() if v} for row in rows}
+        self.rows: dict[int, Row] = {step: dict(row) for step, row in (rows or {}).items()}
+        if self.rows:
+            self._write()
 
     @property
     def name(self) -> str:
@@ -48,9 +48,51 @@ class MetricsCsv(Logger):
         """Add figures to the row of a step, and write the file, all or nothing."""
         step = step or 0
         self.rows.setdefault(step, {"step": step}).update(metrics)
+        self._write()
+
+    def rows_with(self, metrics: Mapping[str, float], step: int) -> dict[int, Row]:
+        """Give all rows, by their steps, as they will be once these figures are logged."""
+        if not metrics:
+            return dict(self.rows)
+        return {**self.rows, step: {**self.rows.get(step, {"step": step}), **metrics}}
+
+    def _write(self) -> None:
         columns = dict.fromkeys(key for row in self.rows.values() for key in row)
         text = StringIO()
         writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows.values())
         write_text(self.path, text.getvalue())
+
+
+def read_metrics(path: Path, *columns: str) -> list[list[float]]:
+    """Read columns of a run's ``metrics.csv``, of the rows in which the last of them has a figure.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or has no such column.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     log = MetricsCsv(Path(folder) / "metrics.csv")
+        ...     log.log_metrics({"loss": 0.5}, step=3)
+        ...     log.log_metrics({"error": 0.1}, step=7)
+        ...     read_metrics(log.path, "step", "loss")
+        [[3.0], [0.5]]
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file, strict=True)
+            names, lines = reader.fieldnames or (), list(reader)
+        for number, line in enumerate(lines, start=2):
+            if None in line or None in line.values():
+                raise ValueError(f"line {number} has not as many fields as the first")
+        if missing := [column for column in columns if column not in names]:
+            raise ValueError(f"it has no column {missing[0]}")
+        rows = [line for line in lines if line[columns[-1]]]
+        return [[float(row[column]) for row in rows] for column in columns]
+    except (ValueError, csv.Error) as error:
+        raise ValueError(
+            f"{path} is damaged ({error}); resume={path.parent} writes it anew from the run's checkpoint"
+        ) from error

@@ -2,6 +2,7 @@ import datetime
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import subprocess
@@ -11,8 +12,32 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
+from zoo.training.parts import check_parts
+from zoo.training.writing import as_json, write_text
+
+NUMBER = (int, float)
+NONE = type(None)
+NEEDED: Mapping[str, tuple[type, ...]] = {
+    "state": (str,),
+    "config_hash": (str,),
+    "wall_seconds": NUMBER,
+    "metrics": (dict,),
+}
+OTHERS: Mapping[str, tuple[type, ...]] = {
+    "exit_reason": (str, NONE),
+    "command": (str,),
+    "seed": (int, NONE),
+    "data": (str, NONE),
+    "recipe_hash": (str,),
+    "started": (str,),
+    "git_commit": (str, NONE),
+    "versions": (dict,),
+    "hardware": (dict,),
+    "host": (str, NONE),
+    "process": (int, NONE),
+}
+STATES = ("running", "finished", "interrupted", "failed")
 PACKAGES = (
     "reinforce-zoo",
     "torch",
@@ -42,7 +67,7 @@ def config_hash(config: Mapping[str, Any]) -> str:
 class RunRecord:
     """``status.json``: what a run is, how it stands, and what it reached.
 
-    Written at each change, all or nothing. Wall time adds up over resumes.
+    Written at each change, all or nothing. Wall time adds up over resumes. Whoever writes it holds the ``folder_lock``.
 
     Args:
         folder: the run's folder.
@@ -51,7 +76,7 @@ class RunRecord:
         data: what the run is called after in tables; ``mnist-5k`` is not ``mnist``.
 
     Raises:
-        ValueError: the folder holds a run of another configuration, one that is still running, or a damaged record.
+        ValueError: the folder holds a run of another configuration, or a damaged record.
     """
 
     def __init__(self, folder: Path, config: Mapping[str, Any], command: str, data: str | None = None):
@@ -62,8 +87,6 @@ class RunRecord:
                 f"{folder} holds a run of another configuration; choose another folder, or continue that run with "
                 f"resume={folder} and nothing else"
             )
-        if rank_zero_only.rank == 0 and is_running(earlier):  # type: ignore[attr-defined]
-            raise ValueError(f"process {earlier['process']} is still training in {folder}; stop it first, or wait")
         self.spent = float(earlier.get("wall_seconds", 0.0))
         self.start = time.monotonic()
         self.status: dict[str, Any] = {
@@ -81,7 +104,11 @@ class RunRecord:
             "process": os.getpid(),
             "metrics": dict(earlier.get("metrics", {})),
         }
+
+    def begin(self) -> "RunRecord":
+        """Note that the run is under way."""
         self._write()
+        return self
 
     def finish(self, state: str, reason: str, metrics: Mapping[str, float | str] | None = None) -> None:
         """Note how the run ended: ``finished``, ``interrupted`` or ``failed``, and what it reached."""
@@ -91,21 +118,7 @@ class RunRecord:
 
     def _write(self) -> None:
         self.status["wall_seconds"] = round(self.spent + time.monotonic() - self.start, 1)
-        write_json(self.path, self.status)
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write plain data to a file, all or nothing."""
-    write_text(path, json.dumps(content, indent=2) + "\n")
-
-
-@rank_zero_only
-def write_text(path: Path, content: str) -> None:
-    """Write a file, all or nothing; where several processes train together the first one does."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(content)
-    os.replace(unfinished, path)
+        write_text(self.path, as_json(self.status))
 
 
 def read_status(path: Path) -> dict[str, Any]:
@@ -114,27 +127,20 @@ def read_status(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: the file is damaged, or no run record.
     """
+    cure = "delete it and run again"
     try:
-        status = json.loads(path.read_text())
-    except ValueError as error:  # not JSON, or not even text
-        raise ValueError(f"{path} is damaged ({error}); delete it and run again") from error
+        status: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # not JSON, or not even text
+        raise ValueError(f"{path} is damaged ({error}); {cure}") from error
     if not isinstance(status, dict) or not {"state", "config_hash"} <= status.keys():
-        raise ValueError(f"{path} is no run record; delete it and run again")
+        raise ValueError(f"{path} is no run record; {cure}")
+    check_parts(status, NEEDED, f"{path} is damaged", cure)
+    check_parts(status, OTHERS, f"{path} is damaged", cure, optional=True)
+    if status["state"] not in STATES or not 0 <= status["wall_seconds"] < math.inf:
+        found = f"state {status['state']!r} after {status['wall_seconds']} s"
+        raise ValueError(f"{path} is damaged ({found}); {cure}")
+    check_parts(status["metrics"], dict.fromkeys(status["metrics"], (*NUMBER, str)), f"{path} is damaged", cure)
     return status
-
-
-def is_running(status: Mapping[str, Any]) -> bool:
-    """Tell whether another process on this machine is at work on a run."""
-    process = status.get("process", os.getpid())
-    if status.get("state") != "running" or status.get("host") != platform.node() or process == os.getpid():
-        return False
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass  # it lives, and is another user's
-    return True
 
 
 def git_commit() -> str | None:

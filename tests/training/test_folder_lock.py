@@ -1,0 +1,86 @@
+import multiprocessing
+import os
+import signal
+
+import pytest
+
+from zoo.training import folder_lock
+
+
+def hold(folder, connection):
+    with folder_lock(folder):
+        connection.send("held")
+        connection.recv()
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that holds the lock of a folder."""
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("fork").Process(target=hold, args=(tmp_path, theirs))
+    process.start()
+    assert ours.recv() == "held"
+    yield process
+    process.kill()
+    process.join()
+
+
+def test_a_folder_that_another_process_works_in_is_refused(holder, tmp_path):
+    with (
+        pytest.raises(ValueError, match=r"another process is at work in .*; stop it first, or wait"),
+        folder_lock(tmp_path),
+    ):
+        pass
+
+
+def test_a_killed_process_holds_nothing(holder, tmp_path):
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.join()
+    assert (tmp_path / ".lock").exists()
+    with folder_lock(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def race(folder, start, ends):
+    start.wait()
+    try:
+        with folder_lock(folder):
+            (folder / "inside").touch(exist_ok=False)
+            (folder / "inside").unlink()
+        ends.put("worked")
+    except ValueError:
+        ends.put("refused")
+    except BaseException as error:
+        ends.put(repr(error))
+
+
+def test_of_many_processes_that_start_at_once_never_two_are_inside(tmp_path):
+    context = multiprocessing.get_context("fork")
+    ends = context.Queue()
+    for _ in range(10):
+        start = context.Barrier(8)
+        processes = [context.Process(target=race, args=(tmp_path, start, ends)) for _ in range(8)]
+        for process in processes:
+            process.start()
+        found = [ends.get() for _ in processes]
+        for process in processes:
+            process.join()
+        assert set(found) <= {"worked", "refused"}
+        assert "worked" in found
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_that_says_why(tmp_path):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(OSError, match=r"file/run cannot be written .*: part of its path is a file"),
+        folder_lock(tmp_path / "file" / "run"),
+    ):
+        pass
+
+
+def test_a_folder_that_is_removed_meanwhile_is_no_error_of_the_lock_s(tmp_path):
+    with folder_lock(tmp_path / "run"):
+        (tmp_path / "run" / ".lock").unlink()
+        (tmp_path / "run").rmdir()
+    assert not (tmp_path / "run").exists()
