@@ -1,10 +1,16 @@
 """What is refused, and in which words."""
 
+import math
+import re
+from contextlib import nullcontext
+
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro import poutine
 from pyro.distributions.testing.fakes import NonreparameterizedBeta, NonreparameterizedNormal
+from pyro.infer import Trace_ELBO
 from torch.distributions.transforms import AffineTransform
 
 from zoo.inference.black_box import BlackBoxELBO
@@ -117,3 +123,76 @@ class TestAMatch:
     @pytest.mark.parametrize(("shape", "kept"), [((1, 1, 3, 1), (3, 1)), ((2, 1), (2, 1)), ((1,), ()), ((), ())])
     def test_sees_no_difference_in_leading_ones(self, shape, kept):
         assert without_leading_ones(torch.Size(shape)) == kept
+
+
+class TestShapes:
+    """What Pyro refuses as an invalid shape, where a sum over the batch is another number than is meant."""
+
+    DATA = torch.tensor([0.5, -1.0, 2.0])
+
+    def guide(self):
+        pyro.sample("mean", dist.Normal(pyro.param("loc", torch.tensor(0.1)), 1.0))
+
+    def observe(self, batch=(), data=DATA, plate=True, **options):
+        def model():
+            mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
+            with pyro.plate("data", 3) if plate else nullcontext():
+                pyro.sample("x", dist.Normal(mean.expand(batch), 1.0), obs=data, **options)
+
+        return model
+
+    @pytest.mark.parametrize("plate", [True, False])
+    def test_data_that_a_column_of_distributions_repeats_are_refused(self, plate):
+        with pytest.raises(
+            ValueError, match=r"data of site 'x' \(Normal\) have batch shape \(3,\).*would count 3 times"
+        ):
+            BlackBoxELBO().loss(self.observe((3, 1), plate=plate), self.guide)
+
+    @pytest.mark.parametrize("options", [{}, {"num_particles": 2, "vectorize_particles": True}])
+    def test_data_that_a_plate_repeats_are_taken(self, options):
+        assert math.isfinite(BlackBoxELBO(**options).loss(self.rated, self.guide))
+
+    def rated(self):
+        mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
+        with pyro.plate("raters", 2, dim=-2), pyro.plate("data", 3):
+            pyro.sample("x", dist.Normal(mean, 1.0), obs=self.DATA)
+
+    def test_a_batch_that_no_plate_declares_is_summed(self):
+        pyro.set_rng_seed(0)
+        undeclared = BlackBoxELBO().loss(self.observe((3,), plate=False), self.guide)
+        pyro.set_rng_seed(0)
+        assert undeclared == pytest.approx(Trace_ELBO().loss(self.observe((3,)), self.guide))
+
+    @pytest.mark.parametrize("shape", [(2,), (3, 1), (3, 3)], ids=str)
+    def test_an_obs_mask_of_another_shape_is_refused(self, shape):
+        def guide():
+            self.guide()
+            with pyro.plate("data", 3):
+                pyro.sample("x_unobserved", dist.Normal(0.0, 1.0))
+
+        mask = torch.ones(shape, dtype=torch.bool)
+        with pytest.raises(ValueError, match=rf"batch shape \(3,\), but its mask has shape {re.escape(str(shape))}"):
+            BlackBoxELBO().loss(self.observe(obs_mask=mask), guide)
+
+    def test_a_scale_of_another_shape_is_refused(self):
+        with pytest.raises(ValueError, match=r"but its scale has shape \(3, 1\)"):
+            BlackBoxELBO().loss(poutine.scale(self.observe(), scale=torch.ones(3, 1)), self.guide)
+
+    def test_a_plate_that_the_guide_alone_has_is_told(self):
+        def guide():
+            self.guide()
+            with pyro.plate("more", 3):
+                pyro.sample("helper", dist.Normal(0.0, 1.0), infer={"is_auxiliary": True})
+
+        elbo = BlackBoxELBO()
+        with pytest.warns(UserWarning, match="the guide has plates that the model does not have: 'more'"):
+            elbo.loss(self.observe(), guide)
+        elbo.loss(self.observe(), guide)  # told once
+
+    def test_a_plate_that_the_guide_alone_has_and_subsamples_is_refused(self):
+        def guide():
+            with pyro.plate("more", 10, subsample_size=3):
+                pyro.sample("z", dist.Normal(pyro.param("loc", torch.zeros(3)), 1.0))
+
+        with pytest.raises(ValueError, match="the guide subsamples plate 'more', which the model does not have"):
+            BlackBoxELBO().loss(lambda: pyro.sample("z", dist.Normal(torch.zeros(3), 1.0)), guide)

@@ -57,6 +57,26 @@ def check_shapes(of_guide: Site, of_model: Site) -> None:
         raise ValueError(wrong)
 
 
+def check_data(site: Site) -> None:
+    """Raise an error if the data of an observed site are repeated along a dimension that no plate declares.
+
+    So it is where data of shape ``(5,)`` meet a distribution of batch shape ``(5, 1)``: each datum would count 5 times.
+
+    Raises:
+        ValueError: they are.
+    """
+    batch = site.density.log_prob.shape
+    data = site.value.shape[: site.value.ndim - len(site.distribution.event_shape)]
+    declared = {plate.dim for plate in site.plates}
+    for dim in range(-len(batch), 0):
+        if batch[dim] > 1 and (-dim > len(data) or data[dim] == 1) and dim not in declared:
+            raise ValueError(
+                f"the data of {site_of(site.name, site.distribution)} have batch shape {tuple(data)} and their "
+                f"log-probability {tuple(batch)}, so that each datum would count {batch[dim]} times; give the "
+                "distribution the shape of the data, or declare the repetition by a pyro.plate"
+            )
+
+
 def check_support(site: Site) -> None:
     """Raise an error if a site has a score that does not have all of its gradient.
 

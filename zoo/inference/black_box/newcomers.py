@@ -1,12 +1,13 @@
 import logging
 import math
 import warnings
+from collections.abc import Iterable
 
 import torch
 from torch.distributions import Distribution
 
 from zoo.gradients.graphs.provenance import listed
-from zoo.inference.black_box.checks import check_shapes, check_support
+from zoo.inference.black_box.checks import check_data, check_shapes, check_support
 from zoo.inference.black_box.sentences import innermost, site_of
 from zoo.inference.black_box.sites import PARTICLES, Run, Site
 
@@ -22,6 +23,7 @@ class Newcomers:
         self.looks: set[Look] = set()
         self.named: set[str] = set()
         self.jumping: set[str] = set()
+        self.plates: set[str] = set()
 
     def check(self, run: Run) -> bool:
         """Check what is new in a run; tell whether anything is.
@@ -35,6 +37,9 @@ class Newcomers:
                 check_support(site)
                 if site.name in run.model:
                     check_shapes(site, run.model[site.name])
+        for name in new & run.model.keys():
+            if run.model[name].observed:
+                check_data(run.model[name])
         return bool(new)
 
     def greet(self, run: Run) -> None:
@@ -53,6 +58,9 @@ class Newcomers:
         if jumps:
             self.jumping |= jumps
             warn_of_jumps(jumps)
+        if plates := run.plates_of_guide_alone - self.plates:
+            self.plates |= plates
+            warn_of_plates(plates)
 
 
 def latent(run: Run) -> list[Site]:
@@ -105,6 +113,14 @@ def warn_of_straight_through(site: Site) -> None:
             "biased; take has_rsample_(False) for that of the score function, which is not",
             stacklevel=2,
         )
+
+
+def warn_of_plates(names: Iterable[str]) -> None:
+    """Warn of plates that the model does not have: their elements are independent in the guide alone."""
+    warnings.warn(
+        f"the guide has plates that the model does not have: {listed(names)}; give both the same plates, by name",
+        stacklevel=2,
+    )
 
 
 def warn_of_jumps(names: set[str]) -> None:

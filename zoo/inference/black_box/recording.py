@@ -20,7 +20,7 @@ from zoo.inference.black_box.densities import Density, draw_value, guide_density
 from zoo.inference.black_box.influence import Plate
 from zoo.inference.black_box.sentences import innermost, no_log_probability, site_of, steered_together, what_is_wrong
 from zoo.inference.black_box.sites import PARTICLES, Run, Site
-from zoo.inference.black_box.subsampling import SubsampleIndices, Subsamples, check_seen
+from zoo.inference.black_box.subsampling import SubsampleIndices, Subsamples, check_seen, plates_of_guide_alone
 
 Program = Callable[..., Any]
 Values = Mapping[str, Tensor]
@@ -66,7 +66,7 @@ def record(
         with Recorder(provenance, indices, given=sites) as of_model, around():
             model(*args, **kwargs)
     check_seen(of_guide.indices, indices)
-    return Run(sites, of_model.sites, provenance.escaped)
+    return Run(sites, of_model.sites, provenance.escaped, plates_of_guide_alone(of_guide.indices, indices))
 
 
 def record_at_once(
@@ -189,13 +189,34 @@ class Recorder(Messenger):
         steered_by = self.provenance.escaped  # also by what the density itself looked at
         parents = names | self.provenance.of([density.log_prob, value, scale, mask]) | steered_by
         with self.provenance.paused():
-            density = weighed(density, scale, mask)
+            density = self._weighed(name, distribution, density, scale, mask)
         if self.given is None and not observed:
             self.provenance.mark(value, {name})
             parents |= {name}
         plates = frozenset(Plate(f.name, f.dim, int(f.size)) for f in message["cond_indep_stack"] if f.vectorized)
         infer = message["infer"]
         return Site(name, distribution, value, density, plates, parents, steered_by, observed, scale, infer)
+
+    def _weighed(
+        self, name: str, distribution: Distribution, density: Density, scale: float | Tensor, mask: bool | Tensor | None
+    ) -> Density:
+        batch, found = density.log_prob.shape, None
+        try:
+            found = weighed(density, scale, mask)
+        except RuntimeError as error:
+            if "must match the size" not in str(error):
+                raise
+        if found is None or found.log_prob.numel() > density.log_prob.numel():
+            shapes = " and ".join(
+                f"its {what} has shape {tuple(x.shape)}"
+                for what, x in (("mask", mask), ("scale", scale))
+                if isinstance(x, Tensor)
+            )
+            raise ValueError(
+                f"the log-probability of {site_of(name, distribution)} has batch shape {tuple(batch)}, but {shapes}; a "
+                "mask (obs_mask too) and a scale must broadcast to the batch shape"
+            )
+        return found
 
     def _density(self, name: str, distribution: Distribution, value: Tensor, observed: bool) -> Density:
         try:

@@ -42,6 +42,8 @@ class Run(NamedTuple):
     model: Mapping[str, Site]
     steered_by: Names
     """Sites of the guide whose values steered the program."""
+    plates_of_guide_alone: Names = frozenset()
+    """Names of plates that the guide entered and the model did not."""
 
     def reaches(self) -> tuple[tuple[Reach, ...], tuple[Reach, ...]]:
         """Who influences each site of the guide, and each of the model."""

@@ -34,6 +34,8 @@ class SubsampleIndices:
         self.drawn = drawn
         self.of_guide = of_guide
         self.used: Subsamples = {}
+        self.entered: set[str] = set()
+        """Plates in which sites were sampled."""
         self.unseen: set[str] = set()
         """Subsampled plates whose indices were drawn before the program ran, or were hidden by ``poutine.block``."""
 
@@ -68,8 +70,9 @@ class SubsampleIndices:
             kept.setdefault(name, {})[int(distribution.size)] = indices
 
     def notice(self, frames: Iterable[CondIndepStackFrame]) -> None:
-        """Note the plates of a site whose indices were not seen."""
+        """Note the plates of a site, and those whose indices were not seen."""
         for frame in frames:
+            self.entered.add(frame.name)
             if frame.full_size is not None and frame.size < frame.full_size and frame.name not in self.used:
                 self.unseen.add(frame.name)
 
@@ -96,6 +99,22 @@ def check_seen(guide: SubsampleIndices, model: SubsampleIndices) -> None:
                 "made before, or poutine.block hides it), and may not be those of the other program; make the plate "
                 f"within the {where}, or expose it"
             )
+
+
+def plates_of_guide_alone(guide: SubsampleIndices, model: SubsampleIndices) -> frozenset[str]:
+    """Find the plates in which the guide samples and that the model does not have.
+
+    Raises:
+        ValueError: such a plate is subsampled: it would scale the guide's terms of the ELBO and not the model's.
+    """
+    found = frozenset(guide.entered - model.entered - model.used.keys())
+    for name in sorted(found):
+        if name in guide.unseen or is_subsampled({name: guide.used.get(name, {})}):
+            raise ValueError(
+                f"the guide subsamples plate {name!r}, which the model does not have; open a plate of that name in the "
+                "model too"
+            )
+    return found
 
 
 def number_of(distribution: _Subsample) -> int:
