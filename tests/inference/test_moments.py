@@ -55,3 +55,18 @@ def test_the_table_has_a_line_for_each_quantity(draws, reference):
         "  a  2 (1)      1 (2)   0.50 sd",
         "  b  4 (0)     10 (3)   2.00 sd",
     ]
+
+
+class TestCategories:
+    def test_have_probabilities_in_place_of_a_mean_of_their_numbers(self):
+        found, count = elements_of({"kind": torch.tensor([[0, 2], [2, 2]])}, 20, {"kind": 3})
+        assert count == 6
+        figures = moments(found, None)
+        assert [figures[f"mean_kind[0]={k}"] for k in range(3)] == [0.5, 0, 0.5]
+        assert [figures[f"mean_kind[1]={k}"] for k in range(3)] == [0, 0, 1]
+        assert figures["sd_kind[0]=2"] == 0.5
+        assert "mean_kind[0]" not in figures
+
+    def test_count_in_those_draws_alone_that_have_the_site(self):
+        found, _ = elements_of({"kind": torch.tensor([1.0, torch.nan, 0.0, torch.nan])}, 20, {"kind": 2})
+        assert moments(found, None)["mean_kind=1"] == 0.5

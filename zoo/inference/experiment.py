@@ -116,7 +116,7 @@ class ProgramExperiment:
         """Judge the guide of a checkpoint by fresh draws, and draw its posterior."""
         module = ProgramInference.load(checkpoint, trust=self.trust)
         torch.manual_seed(REPORT_SEED)
-        draws = module.draw(self.data, self.evaluation_draws)
+        draws = module.draw(self.data, self.evaluation_draws, progress=True)
         elbo = finite_estimate(draws)
         figures = {"elbo": elbo.value, "elbo_spread": elbo.standard_error, "draws": float(elbo.draws)}
         if draws.points:
@@ -132,12 +132,14 @@ class ProgramExperiment:
         found, count = self._quantities(draws)
         if self.reference is not None:
             draw_posterior(found, self.reference, folder / "posterior.png")
+        if draws.local:
+            figures["local_sites"] = float(len(draws.local))
         return {**figures, "quantities": float(count), **moments(found, self.reference)}
 
     def _quantities(self, draws: Draws) -> tuple[Quantities, int]:
         """Take what the reference speaks of; without one, the first elements of the sites. And how many there are."""
         if self.reference is None or self.program.quantities is None:
-            return elements_of(draws.sites, SHOWN)
+            return elements_of(draws.sites, SHOWN, draws.num_categories)
         found = named_quantities(draws.sites, self.program.quantities, self.reference.names)
         return found, len(found)
 
@@ -156,9 +158,25 @@ class ProgramExperiment:
         table = moments_table(figures)
         compared = "; distance of means in standard deviations of the reference" if self.reference is not None else ""
         lines += [f"  posterior mean (standard deviation){compared}", *table]
+        if "local_sites" in figures:
+            lines.append(f"  {left_out(int(figures['local_sites']))}")
         if (left := int(figures["quantities"]) - len(table) + 1) > 0:
             lines.append(f"  and {left:,} more")
         return "\n".join(lines)
+
+
+def left_out(local_sites: int) -> str:
+    """Say which sites have no moments.
+
+    Example:
+        >>> left_out(1)
+        'without 1 site in a plate that subsamples, which belongs to other data in each draw'
+    """
+    several = local_sites > 1
+    return (
+        f"without {local_sites} site{'s' * several} in a plate that subsamples, which belong{'s' * (not several)} to "
+        "other data in each draw"
+    )
 
 
 def settled_figures(verdict: Verdict) -> dict[str, float]:

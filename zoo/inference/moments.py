@@ -1,5 +1,6 @@
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
+from types import MappingProxyType
 
 import numpy as np
 from jaxtyping import Float64
@@ -18,28 +19,45 @@ def named_quantities(
     return dict(zip(names, columns, strict=True))
 
 
-def elements_of(sites: Mapping[str, Tensor], most: int) -> tuple[Quantities, int]:
+def elements_of(
+    sites: Mapping[str, Tensor], most: int, num_categories: Mapping[str, int] = MappingProxyType({})
+) -> tuple[Quantities, int]:
     """Take the first elements of sites, by names with indices from 0.
+
+    The numbers of categories have no mean. So an element of a categorical site gives a quantity for each category: 1 in
+    the draws that are of it, else 0, whose mean is the probability of the category.
 
     Args:
         sites: each ``(draws, *shape)``.
-        most: elements to take.
+        most: quantities to take.
+        num_categories: of sites that are categorical.
 
     Returns:
-        The elements, and how many there are in all.
+        The quantities, and how many there are in all.
 
     Example:
         >>> import torch
         >>> found, count = elements_of({"a": torch.ones(9), "b": torch.ones(9, 2, 2)}, most=3)
         >>> list(found), count
         (['a', 'b[0,0]', 'b[0,1]'], 5)
+        >>> found, count = elements_of({"c": torch.tensor([0, 2, 2, 2])}, most=20, num_categories={"c": 3})
+        >>> {name: indicator.mean().item() for name, indicator in found.items()}, count
+        ({'c=0': 0.25, 'c=1': 0.0, 'c=2': 0.75}, 3)
     """
-    found = {
-        labelled(site, index): value[(slice(None), *index)].double()
-        for site, value in sites.items()
-        for index in islice(np.ndindex(*value.shape[1:]), most)
-    }
-    return dict(islice(found.items(), most)), sum(value[0].numel() for value in sites.values())
+    found = dict(islice(_quantities(sites, num_categories), most))
+    return found, sum(value[0].numel() * num_categories.get(site, 1) for site, value in sites.items())
+
+
+def _quantities(
+    sites: Mapping[str, Tensor], num_categories: Mapping[str, int]
+) -> Iterator[tuple[str, Float64[Tensor, " draws"]]]:
+    for site, value in sites.items():
+        for index in np.ndindex(*value.shape[1:]):
+            name, element = labelled(site, index), value[(slice(None), *index)].double()
+            if site not in num_categories:
+                yield name, element
+            for category in range(num_categories.get(site, 0)):
+                yield f"{name}={category}", (element == category).double().where(~element.isnan(), element)
 
 
 def labelled(site: str, index: tuple[int, ...]) -> str:

@@ -128,19 +128,20 @@ class VariationalInference(pl.LightningModule):
         self.log("validation_elbo", found.value, prog_bar=True, batch_size=1)
         self.log("validation_elbo_spread", found.standard_error, batch_size=1)
 
-    def draw(self, args: Sequence[Any] = (), draws: int = 1000, at_once: int = 250) -> Draws:
+    def draw(self, args: Sequence[Any] = (), draws: int = 1000, at_once: int = 250, progress: bool = False) -> Draws:
         """Draw from the guide, and judge each draw; see ``zoo.inference.reports``.
 
         Args:
             args: of model and guide.
             draws: how many.
             at_once: most draws in one run.
+            progress: show it where draws are made one by one.
 
         Raises:
             ValueError: the numbers make no sense.
         """
         with self.store.opened(self):
-            return draw(self.model, self.guide, args, draws=draws, at_once=at_once)
+            return draw(self.model, self.guide, args, draws=draws, at_once=at_once, progress=progress)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Make the optimizer, and its schedule over the whole run."""

@@ -150,8 +150,79 @@ class TestSubsamples:
         assert found.observed == {}
         assert found.log_likelihood == {}
 
+    def test_sites_in_their_plates_are_left_out_as_no_average_has_a_meaning(self):
+        def model():
+            pyro.sample("top", dist.Normal(torch.tensor(0.0), 1.0))
+            with pyro.plate("data", 3, subsample_size=1) as i, pyro.plate("repeats", 2):
+                z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0))
+                pyro.sample("x", dist.Normal(z, 1.0), obs=X[i])
+
+        def guide():
+            pyro.sample("top", dist.Normal(torch.tensor(0.0), 1.0))
+            with pyro.plate("data", 3, subsample_size=1) as i, pyro.plate("repeats", 2):
+                pyro.sample("z", dist.Normal(100 * torch.arange(3.0)[i], 1.0))
+
+        found = draw(model, guide, draws=20)
+        assert set(found.sites) == {"top"}
+        assert found.local == {"z"}
+        assert found.subsampled
+
+    def test_sites_by_the_number_of_their_datum_are_kept(self):
+        def program():
+            for i in pyro.plate("data", 3, subsample_size=1):
+                pyro.sample(f"z_{i}", dist.Normal(torch.tensor(100.0 * i), 1.0))
+
+        found = draw(program, program, draws=60)
+        assert found.local == frozenset()
+        assert set(found.sites) == {"z_0", "z_1", "z_2"}
+        for i in range(3):
+            value = found.sites[f"z_{i}"]
+            assert (value[~value.isnan()] - 100 * i).abs().max() < 10
+
+    def test_of_all_data_leave_no_site_out(self):
+        def program():
+            with pyro.plate("data", 3, subsample_size=3):
+                pyro.sample("z", dist.Normal(torch.zeros(3), 1.0))
+
+        found = draw(program, program, draws=5)
+        assert found.sites["z"].shape == (5, 3)
+        assert found.local == frozenset()
+
     def test_of_all_data_are_none(self, normals):
         assert not draw(normals.model, normals.guide, draws=5).subsampled
+
+
+@pytest.mark.parametrize("program", ["vectorized", "one by one"])
+def test_numbers_of_categories_are_known_of_categorical_sites_alone(program):
+    def model():
+        if program == "one by one" and pyro.sample("coin", dist.Bernoulli(torch.tensor(0.5))):
+            pass
+        with pyro.plate("data", 4):
+            pyro.sample("kind", dist.Categorical(torch.tensor([0.2, 0.3, 0.5])))
+        pyro.sample("pair", dist.Categorical(logits=torch.zeros(2, 5)).to_event(1))
+        pyro.sample("count", dist.Poisson(torch.tensor(2.0)))
+
+    assert draw(model, model, draws=3).num_categories == {"kind": 3, "pair": 5}
+
+
+class TestProgress:
+    def test_says_why_draws_are_made_one_by_one(self, caplog):
+        draw(branching, branching_guide, draws=3, progress=True)
+        (record,) = caplog.records
+        assert record.getMessage() == (
+            "3 draws of the guide are made one by one, as values of 'coin' steer the program."
+        )
+
+    def test_has_nothing_to_say_of_draws_made_at_once_or_unless_asked(self, caplog, normals, capsys):
+        draw(normals.model, normals.guide, draws=3, progress=True)
+        draw(branching, branching_guide, draws=3)
+        assert not caplog.records
+        assert capsys.readouterr() == ("", "")
+
+    def test_is_shown_on_a_terminal(self, monkeypatch, capsys):
+        monkeypatch.setenv("FORCE_COLOR", "1")  # which rich takes for a terminal
+        draw(branching, branching_guide, draws=3, progress=True)
+        assert "draws of the guide" in capsys.readouterr().err
 
 
 def test_a_guide_without_a_site_of_the_model_is_refused(normals):

@@ -1,16 +1,21 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float64
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Categorical, Distribution
 
 from zoo.gradients.graphs.distributions import support_of
+from zoo.gradients.graphs.provenance import listed
 from zoo.inference.black_box.checks import check_match
 from zoo.inference.black_box.comparison import log_density, mixed
 from zoo.inference.black_box.recording import record, record_at_once
+from zoo.inference.black_box.sentences import innermost
 from zoo.inference.black_box.sites import Run, Site, nesting, sites_of
 from zoo.inference.black_box.subsampling import Subsamples, is_subsampled
 from zoo.ranges import COUNT, check_ranges
@@ -25,7 +30,7 @@ class Draws(NamedTuple):
 
     sites: Mapping[str, Tensor]
     """Latent variables of the model, ``(draws, *shape)``. NaN where a draw has none; those whose shape changes from
-    draw to draw are left out."""
+    draw to draw are left out, and so are those in ``local``."""
     log_p: Float64[Tensor, " draws"]
     """``log p(x, z)``, in nats."""
     log_q: Float64[Tensor, " draws"]
@@ -40,6 +45,11 @@ class Draws(NamedTuple):
     """Sites whose values have a density."""
     scaled: bool = False
     """Terms of ``log_p`` and ``log_q`` count more or less than once."""
+    local: frozenset[str] = frozenset()
+    """Latent variables in a plate that subsamples: they belong to other data in each draw, so that no average over the
+    draws has a meaning."""
+    num_categories: Mapping[str, int] = MappingProxyType({})
+    """Of categorical sites, whose values are numbers of categories."""
 
     @property
     def points(self) -> int:
@@ -61,6 +71,7 @@ def draw(
     draws: int = 1000,
     at_once: int = 1000,
     log_likelihood: bool = False,
+    progress: bool = False,
 ) -> Draws:
     """Draw from a guide, and take the log-densities of what was drawn, without gradients.
 
@@ -76,6 +87,7 @@ def draw(
         draws: how many.
         at_once: most draws in one run.
         log_likelihood: keep the log-likelihood of each datum.
+        progress: where draws are made one by one, which takes long, say why, and show on a terminal how far it is.
 
     Raises:
         ValueError: the numbers make no sense, or guide and model do not fit each other.
@@ -96,18 +108,57 @@ def draw(
     with torch.no_grad():
         alone = record(*both, subsamples)
         check_match(alone)
-        subsampled = is_subsampled(subsamples)
-        if not alone.steered_by and not subsampled and draws > 1:
+        if alone.steered_by:
+            reason = f"values of {listed(alone.steered_by)} steer the program"
+        elif is_subsampled(subsamples):
+            reason = "each has a subsample of its own"
+        elif draws > 1:
             sizes = [at_once] * (draws // at_once) + [draws % at_once] * (draws % at_once > 0)
             try:
                 return joined([drawn_at_once(*both, alone, size, log_likelihood) for size in sizes])
             except (ValueError, RuntimeError, IndexError) as error:
-                logger.info("draws are made one by one, as many cannot be made at once: %s", error)
-        runs = [record(*both, Subsamples()) for _ in range(draws)]
-        for run in runs:
-            check_match(run)
-        found = joined([draws_of(run, run, 1, log_likelihood) for run in runs])
-        return found._replace(observed={}, log_likelihood={}, subsampled=True) if subsampled else found
+                reason = f"many cannot be made at once: {error}"
+        else:
+            reason = "there is one"
+        if progress:
+            logger.warning("%s draws of the guide are made one by one, as %s.", f"{draws:,}", reason)
+        return _drawn_one_by_one(*both, draws, log_likelihood, progress)
+
+
+def _drawn_one_by_one(
+    model: Program,
+    guide: Program,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    draws: int,
+    keep: bool,
+    progress: bool,
+) -> Draws:
+    """Make each draw in a run of its own, with subsamples of its own."""
+    console = Console(stderr=True)
+    shown = progress and console.is_terminal
+    parts, local, subsampled = [], set(), False
+    for _ in track(range(draws), "draws of the guide", console=console, disable=not shown, transient=True):
+        subsamples = Subsamples()
+        run = record(model, guide, args, kwargs, subsamples)
+        check_match(run)
+        parts.append(draws_of(run, run, 1, keep))
+        if is_subsampled(subsamples):
+            subsampled = True
+            local |= _local_sites(run, subsamples)
+    found = joined(parts)
+    if not subsampled:
+        return found
+    sites = {name: value for name, value in found.sites.items() if name not in local}
+    return found._replace(sites=sites, observed={}, log_likelihood={}, subsampled=True, local=frozenset(local))
+
+
+def _local_sites(run: Run, subsamples: Subsamples) -> set[str]:
+    """Names of the latent variables in plates that use fewer elements than they have."""
+    plates = {name for name, indices in subsamples.items() if is_subsampled({name: indices})}
+    return {
+        name for name, site in run.model.items() if not site.observed and {plate.name for plate in site.plates} & plates
+    }
 
 
 def arguments(args: Sequence[Any]) -> tuple[Any, ...]:
@@ -153,6 +204,11 @@ def draws_of(run: Run, alone: Run, count: int, keep: bool) -> Draws:
         subsampled=False,
         continuous=frozenset(name for name, site in latent.items() if is_continuous(site.distribution)),
         scaled=any(is_scaled(site) for _, site in sites_of([run])),
+        num_categories={
+            name: one.param_shape[-1]
+            for name, site in latent.items()
+            if isinstance(one := innermost(site.distribution), Categorical)
+        },
     )
 
 
@@ -179,6 +235,7 @@ def joined(parts: Sequence[Draws]) -> Draws:
         subsampled=False,
         continuous=frozenset.union(*(part.continuous for part in parts)),
         scaled=any(part.scaled for part in parts),
+        num_categories={name: count for part in parts for name, count in part.num_categories.items()},
     )
 
 
