@@ -9,7 +9,7 @@ from matplotlib.ticker import StrMethodFormatter
 
 from zoo.plotting.bands import Band, Run, Statistic, band, interquartile_mean
 from zoo.plotting.curves import COLOURS, DASHES
-from zoo.plotting.style import DPI, LETTER, MUTED, TEXT, TITLE, WIDTH, Sheet, house_style
+from zoo.plotting.style import DPI, LABEL, LETTER, MUTED, TEXT, TITLE, WIDTH, Sheet, house_style, shortened
 
 HEIGHT, LEFT, TOP, BOTTOM = 3.3, 0.65, TITLE, 0.5  # inches: all of it, and around the axes
 GAP, ROW = 0.08, 0.31  # inches: between the axes and a label, and from one label to the next
@@ -79,7 +79,7 @@ def described(name: str, each: Band) -> str:
         >>> described("CartPole-v1", Band(one, one, None, runs=1))
         'CartPole-v1\n1 seed: no band'
     """
-    return f"{name}\n" + (f"{each.runs} seeds" if each.runs > 1 else "1 seed: no band")
+    return f"{shortened(name, LABEL)}\n" + (f"{each.runs} seeds" if each.runs > 1 else "1 seed: no band")
 
 
 def label_width(bands: Mapping[str, Band], others: Sequence[str] = ()) -> float:

@@ -14,6 +14,7 @@ RIGHT, WRONG = "#0072b2", "#d55e00"  # blue and vermilion look different to ever
 HEADING, TEXT, SMALL = 9.0, 7.5, 6.5  # points
 TITLE = 0.46  # inches: a title and its subtitle
 LETTER = 0.062  # inches, about the width of one in a line of text
+LABEL = 44  # letters of the longest name that is written beside a figure's axes
 
 
 def house_style() -> AbstractContextManager[None]:
@@ -75,6 +76,19 @@ class Sheet:
     def text(self, text: str, *, left: float, top: float, **look: Any) -> Text:
         """Write a text whose baseline starts there, unless ``look`` aligns it otherwise."""
         return self.figure.text(left / WIDTH, 1 - top / self.height, text, **look)
+
+
+def shortened(text: str, letters: int) -> str:
+    """Leave out the middle of a text that is too long.
+
+    Example:
+        >>> shortened("/home/me/studies/coin.py:model:guide", letters=25)
+        '/home/me/stu…:model:guide'
+    """
+    if len(text) <= letters:
+        return text
+    start, end = letters // 2, letters - letters // 2 - 1
+    return f"{text[:start]}…{text[-end:]}"
 
 
 def percent(probability: float) -> str:

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from matplotlib.text import Text
 
 from zoo.inference.reports import ParetoK, elbo_figure, pareto_k_figure, posterior_figure
 
@@ -95,3 +96,27 @@ class TestTheTailIndex:
     def test_is_refused_if_there_is_none(self):
         with pytest.raises(ValueError, match=r"^there must be k-hats to draw"):
             pareto_k_figure({})
+
+
+class TestLongNames:
+    NAME = f"/home/{'long/' * 60}own.py:model:guide"
+
+    @pytest.mark.parametrize(
+        "draw",
+        [
+            pytest.param(lambda name: elbo_figure({name: (STEPS, ELBO, ERROR)}, evidence=-3.5), id="ELBO"),
+            pytest.param(lambda name: pareto_k_figure({name: ParetoK(0.64, 0.1, 4000)}), id="k-hat"),
+            pytest.param(lambda name: posterior_figure({name: ELBO, "b": ELBO}, {name: ELBO, "b": ELBO}), id="moments"),
+        ],
+    )
+    def test_are_shortened_to_fit_the_page_with_their_ends(self, draw):
+        figure = draw(self.NAME)
+        figure.canvas.draw()
+        page = figure.get_window_extent()
+        names = [text for text in figure.findobj(Text) if "…" in text.get_text()]
+        assert names
+        assert all(text.get_text().endswith("ide") for text in names)
+        for text in names:
+            assert page.x0 <= text.get_window_extent().x0
+            assert text.get_window_extent().x1 <= page.x1
+        assert all(axes.get_position().width > 0.15 for axes in figure.axes)

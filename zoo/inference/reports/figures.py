@@ -12,7 +12,21 @@ from zoo.plotting.bands import Band
 from zoo.plotting.checks import Array, Shapes
 from zoo.plotting.curves import COLOURS
 from zoo.plotting.returns import GAP, Label, draw_bands, label_width, write_labels
-from zoo.plotting.style import INK, LETTER, MUTED, RIGHT, RULE, TEXT, TITLE, WIDTH, WRONG, Sheet, house_style
+from zoo.plotting.style import (
+    INK,
+    LABEL,
+    LETTER,
+    MUTED,
+    RIGHT,
+    RULE,
+    TEXT,
+    TITLE,
+    WIDTH,
+    WRONG,
+    Sheet,
+    house_style,
+    shortened,
+)
 
 HEIGHT, LEFT, TOP, BOTTOM, EDGE = 3.3, 0.75, TITLE, 0.5, 0.15  # inches: a figure, and what lies around its axes
 COLUMNS, PANEL, HEADING, BETWEEN = 4, 1.1, 0.3, 0.25  # panels in a row; inches: their height, and around them
@@ -45,14 +59,14 @@ def elbo_figure(curves: Mapping[str, tuple[Array, Array, Array]], evidence: floa
         raise ValueError("curves is empty: there is no ELBO to draw")
     bands = {name: checked_curve(name, *parts) for name, parts in curves.items()}
     lines = [] if evidence is None else [Label(f"– – log-evidence\n{evidence:.5g}", evidence, MUTED)]
-    names = [*bands, *(line for label in lines for line in label.text.split("\n"))]
+    names = [*(shortened(name, LABEL) for name in bands), *(line for label in lines for line in label.text.split("\n"))]
     with house_style():
         sheet = Sheet(HEIGHT)
         width = WIDTH - LEFT - label_width({}, names)
         axes = sheet.axes("elbo", left=LEFT, top=TOP, width=width, height=HEIGHT - TOP - BOTTOM)
         axes.set(xlabel="optimisation steps", ylabel="ELBO (nats)")
         drawn = draw_bands(axes, bands)
-        labels = [label._replace(text=name) for name, label in zip(bands, drawn, strict=True)]
+        labels = [label._replace(text=name) for name, label in zip(names, drawn, strict=False)]
         if evidence is not None:
             axes.axhline(evidence, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
         write_labels(axes, [*labels, *lines])
@@ -109,7 +123,7 @@ def posterior_figure(guide: Mapping[str, Array], reference: Mapping[str, Referen
         for i, (name, draws) in enumerate(guide.items()):
             left, top = EDGE + (i % columns) * (width + BETWEEN), TOP + (i // columns) * tall
             axes = sheet.axes(name, left=left, top=top + HEADING, width=width, height=PANEL)
-            sheet.text(name, left=left, top=top + HEADING - 0.08)
+            sheet.text(shortened(name, int(width / LETTER)), left=left, top=top + HEADING - 0.08)
             draw_panel(axes, Shapes().real(f"guide's {name!r}", draws, "D"), name, reference[name])
     return sheet.figure
 
@@ -154,7 +168,8 @@ def pareto_k_figure(found: Mapping[str, ParetoK]) -> Figure:
     """
     if not found or any(math.isnan(k.value) for k in found.values()):
         raise ValueError(f"there must be k-hats to draw, none of them NaN, got {dict(found)}")
-    left = EDGE + LETTER * max(map(len, found)) + GAP
+    names = [shortened(name, LABEL) for name in found]
+    left = EDGE + LETTER * max(map(len, names)) + GAP
     height = TOP + ROW * len(found) + BOTTOM
     finite = [(k.value, INTERVAL * k.standard_error) for k in found.values() if math.isfinite(k.value)]
     high = max([1.2, *(value + half for value, half in finite)]) + 0.1
@@ -178,7 +193,7 @@ def pareto_k_figure(found: Mapping[str, ParetoK]) -> Figure:
             else:
                 axes.errorbar([k.value], [i], xerr=INTERVAL * k.standard_error, fmt="o", color=INK, markersize=4)
         axes.set(xlabel="k-hat, with its 95 % interval", xlim=(low, high), ylim=(len(found) - 0.5, -0.5))
-        axes.set_yticks(range(len(found)), list(found))
+        axes.set_yticks(range(len(found)), names)
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:.1f}"))
         axes.grid(axis="x", color=RULE)
     return sheet.figure
