@@ -84,7 +84,9 @@ class ProgramInference(VariationalInference):
             FileNotFoundError: there is no such file, or the program or its data are missing.
             ValueError: the file is damaged, of another model or version, or of a program that is not trusted.
         """
-        return load_module(cls, path, trust=trust)
+        with warnings.catch_warnings():  # of what a gradient costs that is not asked for
+            warnings.filterwarnings("ignore", message=".* stands outside every plate")
+            return load_module(cls, path, trust=trust)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Estimate the negative ELBO, with its gradient."""

@@ -105,3 +105,23 @@ def test_a_site_that_has_become_another_one_is_looked_at_again():
     elbo.loss_and_grads(program(4), program(4))
     with pytest.raises(ValueError, match=r"an event of shape \(1,\) in the guide and of \(4,\) in the model"):
         elbo.loss_and_grads(program(4), program(1))
+
+
+def test_sites_of_a_chain_share_one_warning():
+    def guide():
+        for t in range(9):
+            pyro.sample(f"z_{t}", dist.Bernoulli(logits=pyro.param(f"logits_{t}", torch.tensor(0.0))))
+
+    def model():
+        for t in range(9):
+            z = pyro.sample(f"z_{t}", dist.Bernoulli(torch.tensor(0.5)))
+            pyro.sample(f"x_{t}", dist.Normal(z, 1.0), obs=torch.tensor(1.0))
+
+    elbo = BlackBoxELBO()
+    with pytest.warns(UserWarning, match="outside every plate") as seen:
+        elbo.loss_and_grads(model, guide)
+    elbo.loss_and_grads(model, guide)  # without a warning, which would be an error here
+    (warning,) = seen
+    message = str(warning.message)
+    assert message.startswith("site 'z_0' (Bernoulli) has no pathwise gradient")
+    assert message.endswith("The same is true of 'z_1', 'z_2', 'z_3', 'z_4', 'z_5' and 3 more")

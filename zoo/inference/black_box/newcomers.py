@@ -1,7 +1,7 @@
 import logging
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch.distributions import Distribution
@@ -15,6 +15,8 @@ Look = tuple[str, str, type[Distribution], torch.Size, torch.Size]
 
 logger = logging.getLogger(__name__)
 
+NAMED = 5  # further sites that a warning names
+
 
 class Newcomers:
     """Looks at each site when it is first seen, or has become another one, and says how its gradient is estimated."""
@@ -23,6 +25,7 @@ class Newcomers:
         self.looks: set[Look] = set()
         self.named: set[str] = set()
         self.jumping: set[str] = set()
+        self.noisy = False
         self.plates: set[str] = set()
 
     def check(self, run: Run) -> bool:
@@ -49,8 +52,7 @@ class Newcomers:
         for site in sites:
             if site.density.score is None:
                 warn_of_straight_through(site)
-            elif not {p for p in site.plates if p.name != PARTICLES}:
-                warn_of_noise(site, log_probabilities(run, site.name))
+        self._warn_once_of_noise(run, [site for site in sites if is_unplated(site)])
         if sites:
             self.named |= {site.name for site in sites}
             logger.info("gradient of the ELBO: %s", "; ".join(how(site) for site in sites))
@@ -61,6 +63,21 @@ class Newcomers:
         if plates := run.plates_of_guide_alone - self.plates:
             self.plates |= plates
             warn_of_plates(plates)
+
+    def _warn_once_of_noise(self, run: Run, sites: list[Site]) -> None:
+        """Warn of the first sites that are scored outside every plate; those of a chain may be a hundred, all alike."""
+        if not sites:
+            return
+        if self.noisy:
+            logger.info("outside every plate as well: %s", ", ".join(site.name for site in sites))
+        else:
+            warn_of_noise(sites[0], log_probabilities(run, sites[0].name), [site.name for site in sites[1:]])
+        self.noisy = True
+
+
+def is_unplated(site: Site) -> bool:
+    """Whether a site is scored outside every plate but that of the particles."""
+    return site.density.score is not None and all(plate.name == PARTICLES for plate in site.plates)
 
 
 def latent(run: Run) -> list[Site]:
@@ -94,13 +111,21 @@ def log_probabilities(run: Run, name: str) -> int:
     )
 
 
-def warn_of_noise(site: Site, terms: int) -> None:
-    """Warn of what the score function costs where no plate tells elements apart."""
+def warn_of_noise(site: Site, terms: int, others: Sequence[str] = ()) -> None:
+    """Warn of what the score function costs where no plate tells elements apart.
+
+    Args:
+        site: the first that is scored outside every plate.
+        terms: log-probabilities that it influences.
+        others: names of further sites of which the same is true.
+    """
+    more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
+    likewise = f". The same is true of {', '.join(map(repr, others[:NAMED]))}{more}" if others else ""
     warnings.warn(
         f"{site_of(site.name, site.distribution)} has no pathwise gradient and stands outside every plate: its score "
         f"is multiplied with the sum of all {terms} log-probabilities that it influences, and its gradient varies "
         "with all of them; more particles or a distribution with rsample help, or a plate if its elements are "
-        "independent",
+        f"independent{likewise}",
         stacklevel=2,
     )
 
