@@ -1,6 +1,7 @@
 import copy
 import re
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -15,6 +16,7 @@ from zoo.gradients import (
     MovingAverage,
     Reinforce,
     RunningScale,
+    Sum,
     score_function_loss,
 )
 
@@ -181,7 +183,118 @@ class TestReinforce:
         expected = Reinforce(copy.deepcopy(baseline))(log_prob, signal.float(), context)
         for x, y in zip(Reinforce(baseline)(log_prob, signal.to(dtype), context), expected, strict=True):
             assert x.dtype == torch.float32
-            assert torch.equal(x, y)
+            # float64 and int64 are compared in float64, whose last step rounds otherwise
+            torch.testing.assert_close(x, y, rtol=1e-6, atol=1e-6)
+
+    @pytest.mark.parametrize(
+        ("dtype", "signal"),
+        [
+            (torch.bfloat16, torch.tensor([300.0, 301.0])),
+            (torch.bfloat16, torch.tensor([300.0, 301.0], dtype=torch.float64)),
+            (torch.float16, torch.tensor([70_000.0, 70_001.0])),
+            (torch.float32, torch.tensor([1e9, 1e9 + 1], dtype=torch.float64)),
+            (torch.float32, torch.tensor([2**40, 2**40 + 1])),
+            (torch.float32, torch.tensor([2**30, 2**30 + 1], dtype=torch.int32)),
+            (torch.float64, torch.tensor([300.0, 302.0], dtype=torch.bfloat16) / 2),
+            (torch.float32, np.array([1e9, 1e9 + 1])),
+            (torch.float32, [1e9, 1e9 + 1]),
+        ],
+    )
+    @pytest.mark.parametrize("make", [LeaveOneOut, lambda dim: Sum(Constant(2.0), LeaveOneOut(dim))])
+    def test_subtracts_a_baseline_in_the_signals_own_precision(self, make, dtype, signal):
+        out = Reinforce(make(0))(torch.zeros(2, dtype=dtype, requires_grad=True), signal)
+        assert out.advantage.dtype == dtype
+        assert out.advantage.tolist() == [-1, 1]
+
+    @pytest.mark.parametrize("baseline", [1e9, torch.tensor(10**9), torch.tensor(1e9, dtype=torch.float64)])
+    def test_score_function_loss_subtracts_in_the_signals_own_precision(self, baseline):
+        log_prob = torch.zeros(2, requires_grad=True)
+        score_function_loss(log_prob, torch.tensor([10**9 - 1, 10**9 + 1]), baseline).sum().backward()
+        assert log_prob.grad.tolist() == [-1, 1]
+
+    def test_compares_a_moving_average_in_single_precision_where_log_prob_has_half(self):
+        estimator = Reinforce(MovingAverage()).bfloat16()
+        log_prob = torch.zeros(2, dtype=torch.bfloat16)
+        for _ in range(100):
+            estimator(log_prob, torch.tensor([1000.0, 1002.0]))
+        out = estimator(log_prob, torch.tensor([1000.0, 1002.0]))
+        assert out.advantage.tolist() == pytest.approx([-1, 1], abs=1e-2)
+
+    def test_fits_a_learned_baseline_of_half_precision_in_single(self):
+        net = nn.Linear(1, 1).bfloat16()
+        nn.init.zeros_(net.weight), nn.init.constant_(net.bias, 300.0)
+        context = torch.zeros(2, 1, dtype=torch.bfloat16)
+        out = Reinforce(Learned(net))(torch.zeros(2), torch.tensor([300.5, 300.5], dtype=torch.float64), context)
+        assert out.baseline_loss.item() == 0.25
+
+    @pytest.mark.parametrize(
+        ("signal", "expected"),
+        [
+            (0.5, [0.5, 0.5]),
+            (2, [2, 2]),
+            (True, [1, 1]),
+            ([1.0, 3], [1, 3]),
+            ((True, False), [1, 0]),
+            (np.array([1, 3]), [1, 3]),
+            (np.float32(0.5), [0.5, 0.5]),
+            ([torch.tensor(1.0), torch.tensor(3.0)], [1, 3]),
+        ],
+    )
+    def test_takes_numbers_lists_and_arrays_for_signals(self, signal, expected):
+        log_prob = torch.tensor([-1.0, -2.0])
+        assert Reinforce()(log_prob, signal).advantage.tolist() == expected
+        assert score_function_loss(log_prob, signal).tolist() == [-expected[0], -2 * expected[1]]
+
+    def test_takes_lists_and_arrays_for_masks(self):
+        for mask in ([True, False], np.array([True, False])):
+            assert Reinforce()(torch.tensor([-1.0, -2.0]), 3.0, mask=mask).loss.tolist() == [-3, 0]
+
+    @pytest.mark.usefixtures("without_type_checks")
+    @pytest.mark.parametrize("signal", ["ab", None, [torch.zeros(2), torch.zeros(2)], [[1.0], [2.0, 3.0]]])
+    def test_refuses_a_signal_that_is_no_numbers(self, signal):
+        with pytest.raises(ValueError, match="signal must be a tensor, an array, a number or a list of numbers, got"):
+            Reinforce()(torch.zeros(2), signal)
+
+    @pytest.mark.usefixtures("without_type_checks")
+    @pytest.mark.parametrize("log_prob", [0.5, [-0.5], np.zeros(2), torch.zeros(2, dtype=torch.int64)])
+    def test_refuses_a_log_prob_that_is_no_floating_point_tensor(self, log_prob):
+        for call in (score_function_loss, Reinforce()):
+            with pytest.raises(ValueError, match=r"log_prob must be a floating-point tensor, got .*; it comes first"):
+                call(log_prob, torch.ones(2))
+
+    def test_refuses_a_gradient_in_the_signal_alone_as_arguments_that_were_swapped(self):
+        log_prob, signal = torch.zeros(2, requires_grad=True), torch.ones(2)
+        for call in (score_function_loss, Reinforce()):
+            with pytest.raises(ValueError, match="log_prob has no gradient, but signal has one: log_prob comes first"):
+                call(signal, log_prob)
+            call(log_prob.detach(), log_prob.detach())
+            with torch.no_grad():
+                call(signal, log_prob)
+
+    @pytest.mark.parametrize(
+        ("given", "kind"),
+        [("none", Baseline), ("moving_average", MovingAverage), ("leave_one_out", LeaveOneOut), ("2.5", Constant)],
+    )
+    def test_takes_a_baseline_by_its_name(self, given, kind):
+        assert type(Reinforce(given).baseline) is kind
+
+    def test_takes_a_number_for_a_constant_baseline(self):
+        assert Reinforce(2.5)(LOG_PROB, SIGNAL).baseline.unique().tolist() == [2.5]
+
+    @pytest.mark.usefixtures("without_type_checks")
+    @pytest.mark.parametrize(
+        ("options", "sentence"),
+        [
+            ({"baseline": "learned"}, "the baseline 'learned' needs a network: give Learned"),
+            ({"baseline": "leave_two_out"}, "there is no baseline 'leave_two_out'; choose one of"),
+            ({"baseline": LeaveOneOut}, "baseline must be a Baseline, the name of one, a number or None"),
+            ({"baseline": nn.Linear(1, 1)}, "baseline must be a Baseline, the name of one, a number or None"),
+            ({"scale": True}, "scale must be a RunningScale or None, got True"),
+        ],
+    )
+    def test_refuses_what_is_no_baseline_or_scale(self, options, sentence):
+        with pytest.raises(ValueError, match=sentence):
+            Reinforce(**options)
 
     def test_stays_in_half_precision(self):
         estimator = Reinforce(LeaveOneOut(1), RunningScale())

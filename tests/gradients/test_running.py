@@ -60,6 +60,16 @@ class TestRunningMean:
         mean.update(x)
         assert mean.value == 1.5
 
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+    @pytest.mark.parametrize("kind", [RunningMean, RunningScale])
+    def test_keeps_its_state_in_single_precision_where_a_module_is_cast_to_half(self, kind, dtype):
+        cast, plain = kind(0.9), kind(0.9)
+        for x in torch.randn(20, 5, generator=torch.Generator().manual_seed(0)) + 300:
+            cast.to(dtype).update(x)
+            plain.update(x)
+        assert all(torch.equal(x, plain.state_dict()[name]) for name, x in cast.state_dict().items())
+        assert cast.double().value.dtype == torch.float64
+
     def test_keeps_no_graph(self):
         mean = RunningMean(0.9)
         mean.update(torch.ones(2, requires_grad=True))

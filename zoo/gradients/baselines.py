@@ -5,7 +5,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from zoo.gradients.running import RunningMean, masked_mean
+from zoo.gradients.running import RunningMean, at_least_single, masked_mean
 
 
 class BaselineOutput(NamedTuple):
@@ -42,13 +42,14 @@ class Baseline(nn.Module):
             context: what a learned baseline may look at, ``(*dims, ...)``. Detached here.
             mask: false where the signal is to be ignored.
         """
-        context = None if context is None else hide(context.detach(), mask)
-        signal = hide(signal.detach(), mask)
+        context, dtype = None if context is None else hide(context.detach(), mask), signal.dtype
+        signal = hide(signal.detach(), mask).to(at_least_single(dtype, signal.device))
         prediction = self.predict(signal, context, mask)
         loss = self.fit(prediction, signal, context, mask)
         if self.training:
             self.update(signal, mask)
-        return BaselineOutput(prediction.detach().expand_as(signal), loss if self.training else loss.detach())
+        value = prediction.detach().expand_as(signal)
+        return BaselineOutput(value.to(dtype), (loss if self.training else loss.detach()).to(dtype))
 
     def predict(self, signal: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
         """Value of the baseline, broadcastable to ``signal``; must not depend on the element it is for."""
@@ -205,11 +206,11 @@ class Learned(Baseline):
                 f"the network of a Learned baseline must give shape {tuple(signal.shape)} "
                 f"or {(*signal.shape, 1)}, got {tuple(prediction.shape)}"
             )
-        return prediction.to(signal.dtype)
+        return prediction.to(at_least_single(prediction.dtype, prediction.device))
 
     def fit(self, prediction: Tensor, signal: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
-        """Mean squared error of the valid guesses."""
-        return masked_mean((prediction - signal) ** 2, mask)
+        """Mean squared error of the valid guesses, in the network's precision."""
+        return masked_mean((prediction - signal.to(prediction.dtype)) ** 2, mask)
 
 
 class Sum(Baseline):
@@ -250,9 +251,10 @@ class Sum(Baseline):
         mask: Bool[Tensor, "*dims"] | None = None,
     ) -> BaselineOutput:
         """Let each member answer for the residual of those before it."""
-        residual, value, loss = signal, torch.zeros_like(signal), signal.new_zeros(())
+        residual = signal.to(at_least_single(signal.dtype, signal.device))
+        value, loss = torch.zeros_like(residual), residual.new_zeros(())
         for member in self.members:
             output = member(residual, context, mask)
             residual = residual - output.value
             value, loss = value + output.value, loss + output.loss
-        return BaselineOutput(value, loss)
+        return BaselineOutput(value.to(signal.dtype), loss.to(signal.dtype))

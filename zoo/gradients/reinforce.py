@@ -1,18 +1,31 @@
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
 from zoo.gradients.baselines import Baseline, hide
-from zoo.gradients.running import RunningScale
+from zoo.gradients.named import named_baseline
+from zoo.gradients.running import RunningScale, at_least_single
+
+
+@runtime_checkable
+class SupportsArray(Protocol):
+    """NumPy arrays, and what can be made one."""
+
+    def __array__(self) -> Any:
+        """Return the NumPy array."""
+
+
+ArrayLike = float | int | Sequence[Any] | SupportsArray
 
 
 def score_function_loss(
     log_prob: Float[Tensor, "*dims"],
-    signal: Shaped[Tensor, "..."],
-    baseline: Shaped[Tensor, "..."] | float = 0.0,
-    mask: Bool[Tensor, "..."] | None = None,
+    signal: Shaped[Tensor, "..."] | ArrayLike,
+    baseline: Shaped[Tensor, "..."] | ArrayLike = 0.0,
+    mask: Bool[Tensor, "..."] | ArrayLike | None = None,
 ) -> Float[Tensor, "*dims"]:
     """Elementwise surrogate whose gradient is the score-function estimate of a cost's gradient.
 
@@ -20,9 +33,13 @@ def score_function_loss(
     that does not depend on ``x``. Williams, "Simple statistical gradient-following algorithms for connectionist
     reinforcement learning", 1992. Only the gradient has a meaning: the value does not fall as the model learns.
 
+    The difference is taken in the signal's own precision, float32 at least and float64 for long integers and Python's
+    numbers; then it is cast to that of ``log_prob``.
+
     Args:
         log_prob: ``log p(x)``, ``(*dims)``, in nats.
-        signal: ``f(x)``, a cost in its own units, broadcastable to ``(*dims)``. No gradient reaches it.
+        signal: ``f(x)``, a cost in its own units, broadcastable to ``(*dims)``: a tensor, an array, a number or a list
+            of numbers. No gradient reaches it.
         baseline: ``b``, in the units of ``signal``, broadcastable to ``(*dims)``. No gradient reaches it.
         mask: broadcastable to ``(*dims)``. At a false element the loss and the gradient that reaches ``log_prob``
             are exactly 0, even where ``log_prob`` or ``signal`` is not finite.
@@ -31,16 +48,17 @@ def score_function_loss(
         The loss of each element, ``(*dims)``. Reduce it with a divisor that does not depend on the samples.
 
     Raises:
-        ValueError: a shape does not fit ``log_prob``, or ``mask`` is not boolean.
+        ValueError: a shape does not fit ``log_prob``, ``mask`` is not boolean, ``log_prob`` is no floating-point tensor
+            or has no gradient where the signal has one.
 
     Example:
         >>> log_prob = torch.log(torch.tensor([0.5, 0.5], requires_grad=True))
         >>> score_function_loss(log_prob, torch.tensor([1.0, 3.0]), baseline=2.0)
         tensor([ 0.6931, -0.6931], grad_fn=<MulBackward0>)
     """
-    signal = fit_to(log_prob, "signal", signal).to(log_prob.dtype)
-    baseline = torch.as_tensor(baseline, dtype=log_prob.dtype, device=log_prob.device)
-    advantage = (signal - fit_to(log_prob, "baseline", baseline)).detach()
+    signal = learning_signal(log_prob, signal)
+    baseline = fit_to(log_prob, "baseline", as_tensor(log_prob, "baseline", baseline).to(log_prob.device))
+    advantage = (signal - baseline).to(log_prob.dtype).detach()
     if mask is not None:
         valid = valid_elements(log_prob, mask)
         log_prob, advantage = torch.where(valid, log_prob, 0), torch.where(valid, advantage, 0)
@@ -70,10 +88,14 @@ class Reinforce(nn.Module):
     and only after their values were used. Values are not checked here: whoever trains looks for NaN.
 
     Args:
-        baseline: how to guess the signal; None for no baseline.
+        baseline: how to guess the signal; None for no baseline. Or its name, see ``named_baseline``, with independent
+            samples in the first dimension; or a number, for a constant.
         scale: divide the advantage and the baseline's loss by the advantage's running standard deviation, as Mnih &
             Gregor, "Neural variational inference and learning in belief networks", 2014, do; None for neither.
         maximize: the signal is a reward to maximise, not a cost to minimise; as in ``torch.optim``.
+
+    Raises:
+        ValueError: there is no such baseline, or ``scale`` is no ``RunningScale``.
 
     Example:
         >>> from zoo.gradients import LeaveOneOut, Reinforce
@@ -86,43 +108,85 @@ class Reinforce(nn.Module):
         True
     """
 
-    def __init__(self, baseline: Baseline | None = None, scale: RunningScale | None = None, maximize: bool = False):
+    def __init__(
+        self, baseline: Baseline | str | float | None = None, scale: RunningScale | None = None, maximize: bool = False
+    ):
         super().__init__()
-        self.baseline = Baseline() if baseline is None else baseline
+        if not isinstance(baseline, Baseline | str | float | int | None):
+            raise ValueError(f"baseline must be a Baseline, the name of one, a number or None, got {baseline!r}")
+        if not isinstance(scale, RunningScale | None):
+            raise ValueError(f"scale must be a RunningScale or None, got {scale!r}")
+        if baseline is None:
+            baseline = Baseline()
+        self.baseline = baseline if isinstance(baseline, Baseline) else named_baseline(str(baseline))
         self.scale = scale
         self.maximize = maximize
 
     def forward(
         self,
         log_prob: Float[Tensor, "*dims"],
-        signal: Shaped[Tensor, "..."],
+        signal: Shaped[Tensor, "..."] | ArrayLike,
         context: Shaped[Tensor, "..."] | None = None,
-        mask: Bool[Tensor, "..."] | None = None,
+        mask: Bool[Tensor, "..."] | ArrayLike | None = None,
     ) -> ReinforceOutput:
         """Estimate the gradient from one batch of samples.
 
         Args:
             log_prob: ``log p(x)``, ``(*dims)``, in nats.
-            signal: ``f(x)``, broadcastable to ``(*dims)``; numbers or booleans. Detached here.
+            signal: ``f(x)``, broadcastable to ``(*dims)``: a tensor, an array, a number or a list, of numbers or
+                booleans. Detached here.
             context: what a learned baseline may look at, ``(*dims, ...)``. Detached here.
             mask: broadcastable to ``(*dims)``; a false element counts for nothing, whatever stands there.
 
         Raises:
-            ValueError: a shape does not fit ``log_prob``, ``mask`` is not boolean, or the baseline lacks
-                what it needs.
+            ValueError: a shape does not fit ``log_prob``, ``mask`` is not boolean, the baseline lacks what it needs,
+                ``log_prob`` is no floating-point tensor or has no gradient where the signal has one.
         """
-        signal = fit_to(log_prob, "signal", signal).detach().to(log_prob.dtype)
+        signal = learning_signal(log_prob, signal).detach()
         if mask is not None:
             mask = valid_elements(log_prob, mask)
         baseline, baseline_loss = self.baseline(signal, context, mask)
-        loss = score_function_loss(log_prob, signal, baseline, mask)
         advantage = hide(signal - baseline, mask)
         if self.scale is not None:
             unscaled, scale = advantage, self.scale.value.to(advantage.dtype)
-            loss, baseline_loss, advantage = loss / scale, baseline_loss / scale, unscaled / scale
+            baseline_loss, advantage = baseline_loss / scale, unscaled / scale
             if self.scale.training:
                 self.scale.update(unscaled, mask)
-        return ReinforceOutput(-loss if self.maximize else loss, baseline_loss, advantage, baseline)
+        loss = score_function_loss(log_prob, advantage, mask=mask)
+        loss = -loss if self.maximize else loss
+        return ReinforceOutput(loss, *(x.to(log_prob.dtype) for x in (baseline_loss, advantage, baseline)))
+
+
+def learning_signal(log_prob: Tensor, signal: Tensor | ArrayLike) -> Tensor:
+    """Signal as a tensor of the shape of ``log_prob``, in the precision that baselines are subtracted in."""
+    if not (isinstance(log_prob, Tensor) and log_prob.is_floating_point()):
+        kind = f"a tensor of {log_prob.dtype}" if isinstance(log_prob, Tensor) else type(log_prob).__name__
+        raise ValueError(
+            f"log_prob must be a floating-point tensor, got {kind}; it comes first, as in reinforce(log_prob, signal)"
+        )
+    signal = as_tensor(log_prob, "signal", signal)
+    if signal.requires_grad and not log_prob.requires_grad and torch.is_grad_enabled():
+        raise ValueError(
+            "log_prob has no gradient, but signal has one: log_prob comes first, as in reinforce(log_prob, signal), "
+            "and is computed with gradients on; where the distribution is not to be trained, detach the signal"
+        )
+    signal = fit_to(log_prob, "signal", signal)
+    return signal.to(torch.promote_types(log_prob.dtype, at_least_single(signal.dtype, signal.device)))
+
+
+def as_tensor(log_prob: Tensor, name: str, x: Tensor | ArrayLike) -> Tensor:
+    """Tensor on the device of ``log_prob``, made from what is none yet, or say why that cannot be."""
+    if isinstance(x, Tensor):
+        return x
+    dtype = None if isinstance(x, SupportsArray) else torch.float64  # which Python's numbers have
+    try:
+        made = torch.tensor(x, dtype=dtype)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(
+            f"{name} must be a tensor, an array, a number or a list of numbers, got {type(x).__name__}; tensors in a "
+            "list are joined by torch.stack"
+        ) from None
+    return made.to(log_prob.device, at_least_single(made.dtype, log_prob.device))
 
 
 def fit_to(log_prob: Tensor, name: str, x: Tensor) -> Tensor:
@@ -135,8 +199,10 @@ def fit_to(log_prob: Tensor, name: str, x: Tensor) -> Tensor:
         ) from None
 
 
-def valid_elements(log_prob: Tensor, mask: Tensor) -> Tensor:
+def valid_elements(log_prob: Tensor, mask: Tensor | ArrayLike) -> Tensor:
     """Broadcast a mask to the shape of ``log_prob``, or say why that cannot be."""
+    if not isinstance(mask, Tensor):
+        mask = torch.tensor(mask, device=log_prob.device)
     if mask.dtype != torch.bool:
         raise ValueError(f"mask must be boolean, true where an element counts, got {mask.dtype}")
     return fit_to(log_prob, "mask", mask)

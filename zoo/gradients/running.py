@@ -1,7 +1,27 @@
+from collections.abc import Callable
+
 import torch
 import torch.distributed
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+
+LONG = (torch.int32, torch.int64, torch.uint32, torch.uint64)
+"""Integers that single precision cannot hold."""
+
+
+def at_least_single(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """Precision in which numbers of a type are added and subtracted: theirs, but float32 at least.
+
+    Half precision cannot hold the sum or the count of a large batch, nor the difference of large signals. Apple's GPUs
+    have no float64.
+
+    Example:
+        >>> at_least_single(torch.bfloat16, torch.device("cpu")), at_least_single(torch.int64, torch.device("cpu"))
+        (torch.float32, torch.float64)
+    """
+    if device.type == "mps":
+        return torch.float32
+    return torch.float64 if dtype in LONG else torch.promote_types(dtype, torch.float32)
 
 
 def masked_mean(x: Float[Tensor, "*dims"], mask: Bool[Tensor, "*dims"] | None) -> Float[Tensor, ""]:
@@ -51,6 +71,15 @@ class RunningMean(nn.Module):
         self.register_buffer("total", torch.zeros(()))
         self.register_buffer("weight", torch.zeros(()))
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "RunningMean":
+        """Move or cast the buffers, but never below single precision: half of it forgets what is new."""
+        before = dict(self._buffers)
+        super()._apply(fn, recurse)
+        for name, buffer in self._buffers.items():
+            if buffer.dtype in (torch.float16, torch.bfloat16):  # type: ignore[union-attr]
+                self._buffers[name] = before[name].to(buffer.device)  # type: ignore[union-attr]
+        return self
+
     @property
     def value(self) -> Float[Tensor, ""]:
         """The mean so far; 0 before the first update."""
@@ -59,7 +88,7 @@ class RunningMean(nn.Module):
     @torch.no_grad()
     def update(self, x: Float[Tensor, "*dims"], mask: Bool[Tensor, "*dims"] | None = None) -> None:
         """Learn from the valid elements of ``x``."""
-        x = x.to(self.total.dtype)  # half precision can neither hold the sum nor the count of a large batch
+        x = x.to(self.total.dtype)
         if mask is None:
             sum_and_count = torch.stack([x.sum(), x.new_full((), x.numel())])
         else:

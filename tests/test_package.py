@@ -1,0 +1,21 @@
+import subprocess
+import sys
+
+import pytest
+
+import zoo
+
+
+def test_packages_are_attributes_of_zoo_without_an_import_of_their_own():
+    program = "import zoo, sys; assert 'torch' not in sys.modules; print(zoo.gradients.Reinforce())"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("Reinforce(")
+
+
+def test_packages_are_listed_in_dir():
+    assert {"gradients", "inference", "__version__"} <= set(dir(zoo))
+
+
+def test_other_attributes_are_refused_as_those_of_any_module():
+    with pytest.raises(AttributeError, match="module 'zoo' has no attribute 'gradient'"):
+        zoo.gradient  # noqa: B018
