@@ -1,3 +1,4 @@
+import copy
 import math
 from typing import NamedTuple
 
@@ -6,6 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.gradients.running import RunningMean, at_least_single, masked_mean
+from zoo.gradients.steps import Learner
 
 
 class BaselineOutput(NamedTuple):
@@ -17,7 +19,7 @@ class BaselineOutput(NamedTuple):
     """What the baseline's own parameters minimise; 0 where there are none."""
 
 
-class Baseline(nn.Module):
+class Baseline(Learner):
     """A guess of the learning signal that does not depend on the sample it is compared with.
 
     ``E[∇ log p(x) b] = b ∇ Σ p(x) = 0``: subtracting ``b`` leaves the score-function gradient's expectation as it
@@ -26,8 +28,17 @@ class Baseline(nn.Module):
 
     A subclass says how to ``predict`` and, if it learns, how to ``fit`` its parameters or ``update`` its buffers.
     The order stands here once: the value is taken first and learned from later, in train mode only, and leaves
-    detached. Baseline itself predicts 0.
+    detached. Within a step of a ``Reinforce`` it is what the buffers were when the step began. Baseline itself
+    predicts 0.
     """
+
+    _step: dict[str, Tensor | None] | None
+    """Buffers when the present step began."""
+
+    @property
+    def learns(self) -> bool:
+        """Whether it updates buffers when it is used."""
+        return type(self).update is not Baseline.update
 
     def forward(
         self,
@@ -44,12 +55,25 @@ class Baseline(nn.Module):
         """
         context, dtype = None if context is None else hide(context.detach(), mask), signal.dtype
         signal = hide(signal.detach(), mask).to(at_least_single(dtype, signal.device))
-        prediction = self.predict(signal, context, mask)
+        prediction = self._predict_as_at_the_start(signal, context, mask)
         loss = self.fit(prediction, signal, context, mask)
-        if self.training:
-            self.update(signal, mask)
         value = prediction.detach().expand_as(signal)
+        if self.training and self.learns:
+            value = value.clone()  # as it may be a buffer, which is changed now
+            if self.once_a_step and self._step is None and self._buffers:
+                self._step = copy.deepcopy(self._buffers)
+            self.update(signal, mask)
         return BaselineOutput(value.to(dtype), (loss if self.training else loss.detach()).to(dtype))
+
+    def _predict_as_at_the_start(self, signal: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
+        """Value of the baseline, with the buffers that it had when the step began."""
+        if self._step is None:
+            return self.predict(signal, context, mask)
+        learned, self._buffers = self._buffers, self._step
+        try:
+            return self.predict(signal, context, mask)
+        finally:
+            self._buffers = learned
 
     def predict(self, signal: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
         """Value of the baseline, broadcastable to ``signal``; must not depend on the element it is for."""
@@ -101,8 +125,8 @@ class MovingAverage(Baseline):
     """Running mean of the signals of earlier batches; 0 before the first.
 
     ``b_n = E_{i<n}[f_i]``, exponentially weighted and free of the bias of its start. Never includes the batch it
-    is used on, without which it would shrink the gradient; so give each use in a step a baseline of its own.
-    Synchronised over the ranks of ``torch.distributed``.
+    is used on, which would shrink the gradient; inside a ``Reinforce`` it never includes the step it is used in,
+    however often that calls it. Synchronised over the ranks of ``torch.distributed``.
 
     Args:
         decay: weight of the past at each batch, in [0, 1).

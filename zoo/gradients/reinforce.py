@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from zoo.gradients.baselines import Baseline, hide
 from zoo.gradients.named import named_baseline
 from zoo.gradients.running import RunningScale, at_least_single
+from zoo.gradients.steps import Parameter, end_step, once_a_step, parameter_of
 
 
 @runtime_checkable
@@ -84,8 +85,9 @@ class Reinforce(nn.Module):
     ``∇ E[f(x)] = E[(f(x) - b) ∇ log p(x)]``. Williams, "Simple statistical gradient-following algorithms for
     connectionist reinforcement learning", 1992.
 
-    The module keeps what has a state: the baseline and, if asked for, the scale. Both learn in train mode only,
-    and only after their values were used. Values are not checked here: whoever trains looks for NaN.
+    The module keeps what has a state: the baseline and, if asked for, the scale. Both learn in train mode only, and
+    only after their values were used: they advance when an optimizer takes its step, not at each call, so that no call
+    is compared with what another of the same step has cost. Values are not checked here: whoever trains looks for NaN.
 
     Args:
         baseline: how to guess the signal; None for no baseline. Or its name, see ``named_baseline``, with independent
@@ -121,6 +123,29 @@ class Reinforce(nn.Module):
         self.baseline = baseline if isinstance(baseline, Baseline) else named_baseline(str(baseline))
         self.scale = scale
         self.maximize = maximize
+        self._parameter: Parameter | None = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if isinstance(value, nn.Module):
+            self._learns = once_a_step(self)
+
+    def end_step(self) -> None:
+        """Let baseline and scale advance to what they have learned, as the step of any ``torch.optim.Optimizer`` does.
+
+        For whoever has none; where parameters are changed in place or replaced, that is seen. Until the step ends all
+        calls are compared with the same baseline, as one call with all their samples would be.
+
+        Example:
+            >>> estimator = Reinforce("moving_average")
+            >>> log_prob = torch.zeros(2, requires_grad=True)
+            >>> [estimator(log_prob, 3.0).baseline[0].item() for _ in range(2)]
+            [0.0, 0.0]
+            >>> estimator.end_step()
+            >>> estimator(log_prob, 3.0).baseline
+            tensor([3., 3.])
+        """
+        end_step(self)
 
     def forward(
         self,
@@ -143,6 +168,8 @@ class Reinforce(nn.Module):
                 ``log_prob`` is no floating-point tensor or has no gradient where the signal has one.
         """
         signal = learning_signal(log_prob, signal).detach()
+        if self._learns:
+            self._begin_or_continue_step(log_prob)
         if mask is not None:
             mask = valid_elements(log_prob, mask)
         baseline, baseline_loss = self.baseline(signal, context, mask)
@@ -152,9 +179,22 @@ class Reinforce(nn.Module):
             baseline_loss, advantage = baseline_loss / scale, unscaled / scale
             if self.scale.training:
                 self.scale.update(unscaled, mask)
+        if self._learns and torch.is_grad_enabled() and not log_prob.requires_grad:
+            self.end_step()  # there is no score that a baseline could bias
         loss = score_function_loss(log_prob, advantage, mask=mask)
         loss = -loss if self.maximize else loss
         return ReinforceOutput(loss, *(x.to(log_prob.dtype) for x in (baseline_loss, advantage, baseline)))
+
+    def _begin_or_continue_step(self, log_prob: Tensor) -> None:
+        """End the step before if the parameters have moved without an optimizer."""
+        # A compiler has no graphs to look at; a backward pass that computes something again is of the same step.
+        if torch.compiler.is_compiling() or torch._C._current_graph_task_id() != -1:
+            return
+        if self._parameter is not None and self._parameter.moved:
+            self.end_step()
+            self._parameter = None
+        if self._parameter is None:
+            self._parameter = parameter_of(log_prob)
 
 
 def learning_signal(log_prob: Tensor, signal: Tensor | ArrayLike) -> Tensor:

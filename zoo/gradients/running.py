@@ -1,9 +1,12 @@
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.distributed
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+
+from zoo.gradients.steps import Learner
 
 LONG = (torch.int32, torch.int64, torch.uint32, torch.uint64)
 """Integers that single precision cannot hold."""
@@ -36,14 +39,23 @@ def masked_mean(x: Float[Tensor, "*dims"], mask: Bool[Tensor, "*dims"] | None) -
     return torch.where(mask, x, 0).sum() / mask.sum().clamp(min=1)
 
 
-class RunningMean(nn.Module):
+class Step(NamedTuple):
+    """What a running mean was when a step began, and what it has seen since."""
+
+    total: Tensor
+    weight: Tensor
+    sum_and_count: Float[Tensor, "2"]
+
+
+class RunningMean(Learner):
     """Exponentially weighted mean of everything seen, free of the bias of its start.
 
     ``m_n = (1 - d) Σ_i d^(n-i) x̄_i / (1 - d^n)``, with ``x̄_i`` the mean over the valid elements of call ``i``:
     the bias correction of Kingma & Ba, "Adam: A method for stochastic optimization", 2015.
 
     When ``torch.distributed`` runs, ``x̄_i`` is the mean over the elements of all ranks, so that every rank
-    keeps the same state. A call without a valid element changes nothing.
+    keeps the same state. A call without a valid element changes nothing. All calls of one step of a ``Reinforce`` count
+    as one, of all their elements: see ``Learner``.
 
     Args:
         decay: ``d``, the weight of the past at each update, in [0, 1).
@@ -62,6 +74,7 @@ class RunningMean(nn.Module):
 
     total: Tensor
     weight: Tensor
+    _step: Step | None
 
     def __init__(self, decay: float):
         super().__init__()
@@ -78,12 +91,14 @@ class RunningMean(nn.Module):
         for name, buffer in self._buffers.items():
             if buffer.dtype in (torch.float16, torch.bfloat16):  # type: ignore[union-attr]
                 self._buffers[name] = before[name].to(buffer.device)  # type: ignore[union-attr]
+        self.end_step()
         return self
 
     @property
     def value(self) -> Float[Tensor, ""]:
-        """The mean so far; 0 before the first update."""
-        return self.total / torch.where(self.weight > 0, self.weight, 1)
+        """The mean so far, or when the present step began; 0 before the first update."""
+        total, weight = (self.total, self.weight) if self._step is None else self._step[:2]
+        return total / torch.where(weight > 0, weight, 1)
 
     @torch.no_grad()
     def update(self, x: Float[Tensor, "*dims"], mask: Bool[Tensor, "*dims"] | None = None) -> None:
@@ -95,11 +110,16 @@ class RunningMean(nn.Module):
             sum_and_count = torch.stack([torch.where(mask, x, 0).sum(), mask.sum()])
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(sum_and_count)
-        total, count = sum_and_count
-        step = (1 - self.decay) * (count > 0).to(count.dtype)
+        step = Step(self.total, self.weight, sum_and_count)
+        if self._step is not None:
+            step = self._step._replace(sum_and_count=self._step.sum_and_count + sum_and_count)
+        total, count = step.sum_and_count
+        share = (1 - self.decay) * (count > 0).to(count.dtype)
         # Copies, as a compiled backward pass may still read the value that was used; vmap refuses to write to them.
-        self.total = self.total.clone().lerp_(total / count.clamp(min=1), step)
-        self.weight = self.weight.clone().lerp_(torch.ones_like(self.weight), step)
+        self.total = step.total.clone().lerp_(total / count.clamp(min=1), share)
+        self.weight = step.weight.clone().lerp_(torch.ones_like(step.weight), share)
+        if self.once_a_step:
+            self._step = step
 
 
 class RunningScale(nn.Module):

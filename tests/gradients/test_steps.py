@@ -1,0 +1,239 @@
+"""A baseline that is used several times in a step never knows what the samples of that step have cost."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch.distributions import Bernoulli
+from torch.utils.checkpoint import checkpoint
+
+from zoo.gradients import Baseline, Constant, MovingAverage, Reinforce, RunningScale, Sum, gradient_moments
+
+pytestmark = pytest.mark.usefixtures("without_type_checks")  # for speed
+STEPS = 2
+
+
+class LastMean(Baseline):
+    """A baseline of a user's own, with a buffer of its own."""
+
+    last: torch.Tensor
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("last", torch.zeros(()))
+
+    def predict(self, signal, context, mask):
+        return self.last.to(signal.dtype)
+
+    def update(self, signal, mask):
+        self.last.copy_(signal.mean())
+
+
+ESTIMATORS = {
+    "moving average": lambda: Reinforce(MovingAverage()),
+    "sum": lambda: Reinforce(Sum(Constant(0.5), MovingAverage(0.0))),
+    "scale": lambda: Reinforce(scale=RunningScale(floor=1e-3)),
+    "a baseline of one's own": lambda: Reinforce(LastMean()),
+    "set later": lambda: set_later(Reinforce()),
+    "copy": lambda: copy.deepcopy(Reinforce(MovingAverage())),
+    "unpickled": lambda: pickle.loads(pickle.dumps(Reinforce(MovingAverage()))),
+}
+
+
+def set_later(estimator):
+    estimator.baseline = MovingAverage()
+    return estimator
+
+
+@pytest.fixture(params=ESTIMATORS)
+def estimator(request):
+    """Each kind that learns from call to call, after a first step."""
+    made = ESTIMATORS[request.param]().double()
+    made(torch.zeros(2), torch.tensor([1.0, 4.0], dtype=torch.float64))
+    return made
+
+
+def cost(x):
+    return x[0] + 2 * x[0] * x[1] + 1
+
+
+def loss_at(t, theta, x, estimator):
+    """One time step; its signal is the cost of all of them."""
+    return estimator(Bernoulli(logits=theta[t]).log_prob(x[t]), cost(x)).loss
+
+
+def summed(theta, x, estimator):
+    loss = torch.stack([loss_at(t, theta, x, estimator) for t in range(STEPS)]).sum()
+    return torch.autograd.grad(loss, theta)[0]
+
+
+def one_backward_for_each(theta, x, estimator):
+    return sum(torch.autograd.grad(loss_at(t, theta, x, estimator), theta)[0] for t in range(STEPS))
+
+
+def checkpointed(reentrant):
+    def gradient(theta, x, estimator):
+        losses = [checkpoint(loss_at, t, theta, x, estimator, use_reentrant=reentrant) for t in range(STEPS)]
+        theta.grad = None
+        torch.stack(losses).sum().backward()
+        return theta.grad.clone()
+
+    return gradient
+
+
+def after_a_look_without_gradients(theta, x, estimator):
+    with torch.no_grad():
+        loss_at(0, theta, x, estimator)
+    return summed(theta, x, estimator)
+
+
+PROGRAMS = {
+    "one backward pass": summed,
+    "a backward pass for each": one_backward_for_each,
+    "checkpoint": checkpointed(False),
+    "reentrant checkpoint": checkpointed(True),
+    "no_grad before": after_a_look_without_gradients,
+}
+
+
+def outcomes(theta):
+    for x in torch.cartesian_prod(*[torch.tensor([0.0, 1.0], dtype=torch.float64)] * STEPS):
+        yield x, Bernoulli(logits=theta).log_prob(x).sum().exp()
+
+
+@pytest.fixture
+def theta():
+    return torch.tensor([0.3, -0.4], dtype=torch.float64, requires_grad=True)
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_used_for_each_time_step_the_gradient_is_the_true_one(estimator, theta, program):
+    (exact,) = torch.autograd.grad(sum(p * cost(x) for x, p in outcomes(theta)), theta)
+    factor = 1.0 if estimator.scale is None else estimator.scale.value
+    found = torch.zeros_like(theta)
+    for x, probability in outcomes(theta):
+        found += probability.detach() * PROGRAMS[program](theta, x, copy.deepcopy(estimator)) * factor
+    torch.testing.assert_close(found, exact, rtol=0, atol=1e-9)
+
+
+def test_the_mistake_of_learning_at_each_call_would_be_found(theta):
+    (exact,) = torch.autograd.grad(sum(p * cost(x) for x, p in outcomes(theta)), theta)
+    found = torch.zeros_like(theta)
+    for x, probability in outcomes(theta):
+        estimator = Reinforce(MovingAverage()).double()
+        losses = []
+        for t in range(STEPS):
+            losses.append(loss_at(t, theta, x, estimator))
+            estimator.end_step()
+        found += probability.detach() * torch.autograd.grad(torch.stack(losses).sum(), theta)[0]
+    assert (found - exact).abs().max() > 1e-2
+
+
+def move_by_sgd(theta):
+    torch.optim.SGD([theta], lr=0.1).step()
+    return theta
+
+
+def move_data(theta):
+    """As optimizers do that write to ``.data``, which autograd does not see."""
+
+    class Optimizer(torch.optim.Optimizer):
+        def step(self):
+            theta.data -= 0.1 * theta.grad
+
+    Optimizer([theta], {}).step()
+    return theta
+
+
+def move_in_place(theta):
+    with torch.no_grad():
+        theta -= 0.1 * theta.grad
+    return theta
+
+
+def replace(theta):
+    return (theta - 0.1 * theta.grad).detach().requires_grad_()
+
+
+@pytest.mark.parametrize("move", [move_by_sgd, move_data, move_in_place, replace])
+def test_steps_of_several_calls_leave_what_one_call_with_all_their_samples_does(move):
+    several, one = (Reinforce(MovingAverage(), RunningScale(floor=0.1)) for _ in range(2))
+    parts, whole = (torch.zeros(3, requires_grad=True) for _ in range(2))
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(4):
+        signals = [torch.randn(size, generator=generator) + 2 for size in (3, 1, 3)]
+        outs = [several(parts[: len(signal)] * 1, signal) for signal in signals]
+        out = one(torch.cat([whole[: len(signal)] * 1 for signal in signals]), torch.cat(signals))
+        for name in ("loss", "advantage", "baseline"):
+            torch.testing.assert_close(torch.cat([getattr(each, name) for each in outs]), getattr(out, name))
+        (torch.cat([each.loss for each in outs]).sum() + out.loss.sum()).backward()
+        del outs, out
+        parts, whole = move(parts), move(whole)
+    for x, expected in zip(several.state_dict().values(), one.state_dict().values(), strict=True):
+        torch.testing.assert_close(x, expected)
+    assert one.baseline.mean.weight > 0.3
+
+
+def test_the_state_is_what_has_been_learned_so_that_a_resumed_run_goes_on_exactly(theta):
+    def step(estimator, signal):
+        out = estimator(theta * 1, torch.tensor([signal, 1.0]))
+        torch.optim.SGD([theta], lr=0.0).step()
+        return out.baseline
+
+    run = Reinforce(MovingAverage(), RunningScale())
+    for signal in (2.0, 7.0):
+        step(run, signal)
+    resumed = Reinforce(MovingAverage(), RunningScale())
+    resumed(theta * 1, torch.tensor([50.0, 60.0]))  # in the midst of a step
+    resumed.load_state_dict(copy.deepcopy(run.state_dict()))
+    for signal in (-3.0, 4.0):
+        assert torch.equal(step(resumed, signal), step(run, signal))
+
+
+def test_measuring_a_gradient_leaves_the_step_as_it_was(theta):
+    estimator = Reinforce(MovingAverage(0.0))
+    estimator(theta * 1, 5.0)
+    gradient_moments(lambda: estimator(theta * 1, torch.randn(2)).loss.sum(), [theta], draws=4, modules=[estimator])
+    assert estimator(theta * 1, 7.0).baseline.tolist() == [0, 0]
+    estimator.end_step()
+    assert estimator(theta * 1, 0.0).baseline.tolist() == [6, 6]
+
+
+def test_without_a_score_each_call_is_a_step():
+    estimator = Reinforce(MovingAverage(0.0))
+    assert [estimator(torch.zeros(1), x).baseline.item() for x in (1.0, 2.0, 3.0)] == [0, 1, 2]
+
+
+def test_baselines_called_by_themselves_advance_at_each_call():
+    baseline = MovingAverage(0.0)
+    assert [baseline(torch.tensor([x])).value.item() for x in (1.0, 2.0, 3.0)] == [0, 1, 2]
+
+
+def test_an_optimizer_of_anything_ends_the_step_of_compiled_estimators_too(theta):
+    torch.compiler.reset()
+    estimator = Reinforce(MovingAverage(0.0)).double()
+    compiled = torch.compile(estimator, backend="eager", fullgraph=True)
+    seen = []
+    for step in range(3):
+        for t in range(2):
+            out = compiled(theta, torch.full((2,), 10.0 * step + t, dtype=torch.float64))
+            seen.append(out.baseline[0].item())
+        theta.grad = torch.zeros_like(theta)
+        torch.optim.SGD([theta], lr=0.1).step()
+    assert seen == [0, 0, 0.5, 0.5, 10.5, 10.5]
+
+
+def test_estimators_that_nobody_needs_are_forgotten():
+    from zoo.gradients.steps import _learners
+
+    before = len(_learners)
+    estimator = Reinforce(MovingAverage(), RunningScale())
+    assert len(_learners) == before + 4  # the average, its mean, and the two of the scale
+    del estimator
+    assert len(_learners) == before
+
+
+def test_stateless_baselines_have_no_steps():
+    assert not Reinforce(Sum(Constant(1.0), Baseline()))._learns
+    assert Reinforce(LastMean())._learns
