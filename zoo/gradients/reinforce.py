@@ -59,11 +59,8 @@ def score_function_loss(
     """
     signal = learning_signal(log_prob, signal)
     baseline = fit_to(log_prob, "baseline", as_tensor(log_prob, "baseline", baseline).to(log_prob.device))
-    advantage = (signal - baseline).to(log_prob.dtype).detach()
-    if mask is not None:
-        valid = valid_elements(log_prob, mask)
-        log_prob, advantage = torch.where(valid, log_prob, 0), torch.where(valid, advantage, 0)
-    return log_prob * advantage
+    mask = None if mask is None else valid_elements(log_prob, mask)
+    return surrogate_loss(log_prob, hide((signal - baseline).detach(), mask), mask)
 
 
 class ReinforceOutput(NamedTuple):
@@ -181,7 +178,7 @@ class Reinforce(nn.Module):
                 self.scale.update(unscaled, mask)
         if self._learns and torch.is_grad_enabled() and not log_prob.requires_grad:
             self.end_step()  # there is no score that a baseline could bias
-        loss = score_function_loss(log_prob, advantage, mask=mask)
+        loss = surrogate_loss(log_prob, advantage, mask)
         loss = -loss if self.maximize else loss
         return ReinforceOutput(loss, *(x.to(log_prob.dtype) for x in (baseline_loss, advantage, baseline)))
 
@@ -195,6 +192,11 @@ class Reinforce(nn.Module):
             self._parameter = None
         if self._parameter is None:
             self._parameter = parameter_of(log_prob)
+
+
+def surrogate_loss(log_prob: Tensor, advantage: Tensor, mask: Tensor | None) -> Tensor:
+    """Product of log-probability and advantage, which is 0 already at false elements of the mask."""
+    return hide(log_prob, mask) * advantage.to(log_prob.dtype)
 
 
 def learning_signal(log_prob: Tensor, signal: Tensor | ArrayLike) -> Tensor:
