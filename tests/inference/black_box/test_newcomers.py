@@ -83,7 +83,7 @@ def test_a_gradient_straight_through_is_warned_of(recwarn):
         with pyro.plate("data", 3):
             pyro.sample("z", kind(torch.ones(3, 2)))
 
-    with pytest.warns(UserWarning, match=r"'z' \(OneHotCategoricalStraightThrough\).*biased.*has_rsample_\(False\)"):
+    with pytest.warns(UserWarning, match=r"'z' \(OneHotCategoricalStraightThrough\).*biased.*NonReparameterized"):
         BlackBoxELBO().loss_and_grads(program, program, dist.OneHotCategoricalStraightThrough)
     BlackBoxELBO().loss_and_grads(program, program, dist.OneHotCategorical)
     BlackBoxELBO().loss_and_grads(

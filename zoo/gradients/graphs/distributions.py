@@ -1,5 +1,5 @@
 from torch import Tensor
-from torch.distributions import Distribution, Independent, TransformedDistribution, constraints
+from torch.distributions import Distribution, TransformedDistribution, constraints
 from torch.distributions.constraints import Constraint, is_dependent
 from torch.distributions.transforms import Transform
 
@@ -66,10 +66,9 @@ def supported(distribution: Distribution, value: Tensor) -> bool:
 
 def moves(distribution: Distribution) -> bool:
     """Tell whether the values that a distribution may take depend on what needs a gradient."""
-    if isinstance(distribution, Independent):
-        return moves(distribution.base_dist)
     if not isinstance(distribution, TransformedDistribution) or tells_its_support(distribution):
-        return has_moving_bounds(support_of(distribution))
+        base = vars(distribution).get("base_dist")  # of Independent, and of others that repeat, mask or wrap
+        return has_moving_bounds(support_of(distribution)) or (isinstance(base, Distribution) and moves(base))
     support = support_of(distribution.base_dist)
     for transform in distribution.transforms:
         parameters = [part for part in vars(transform).values() if isinstance(part, Tensor)]

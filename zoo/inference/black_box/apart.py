@@ -20,7 +20,6 @@ from zoo.inference.black_box.sites import Run, nesting
 from zoo.inference.black_box.subsampling import Subsamples
 
 GRAVE = 0.01  # share of a site's terms; what differs by less may be rounding, and is warned of
-MOST = 32  # programs that are each tried at once; whoever makes a new one in each step waits no longer
 FEWEST = 8  # particles in a trial: values of bits that are mixed seldom look as if they were not
 FAILURES = (RuntimeError, IndexError, ValueError, TypeError, AttributeError)
 """What comes of shapes that do not fit, and of distributions that cannot be expanded."""
@@ -91,12 +90,6 @@ def without_trace(both: Both) -> Iterator[None]:
             yield
     finally:
         set_rng_state(state)
-
-
-def identity_of(program: Program) -> tuple[int, int]:
-    """Tell one program from another; a method is made anew whenever it is asked for."""
-    owner = getattr(program, "__self__", None)
-    return (id(program), 0) if owner is None else (id(owner), id(getattr(program, "__func__", None)))
 
 
 def modules_of(*programs: Program) -> list[nn.Module]:

@@ -1,9 +1,10 @@
 import torch
+from pyro.distributions import Delta
+from torch.distributions import Distribution
 
 from zoo.gradients.graphs.distributions import moves
 from zoo.gradients.graphs.provenance import listed
-from zoo.inference.black_box.densities import without_masks
-from zoo.inference.black_box.sentences import site_of, what_is_wrong
+from zoo.inference.black_box.sentences import innermost, site_of, what_is_wrong
 from zoo.inference.black_box.sites import Run, Site
 
 
@@ -83,11 +84,17 @@ def check_support(site: Site) -> None:
     Raises:
         ValueError: the values that the guide may draw move with parameters.
     """
-    if site.density.score is not None and moves(without_masks(site.distribution)):
+    if site.density.score is not None and (moves(site.distribution) or is_learned_point(site.distribution)):
         raise ValueError(
             f"the support of {site_of(site.name, site.distribution)} in the guide moves with its parameters, and that "
-            "the score function cannot see; use it with its rsample, or another distribution"
+            "the score function cannot see; use it with its rsample, not under torch.no_grad(), or another distribution"
         )
+
+
+def is_learned_point(distribution: Distribution) -> bool:
+    """Return whether a distribution is a point mass whose place needs a gradient."""
+    point = innermost(distribution)
+    return isinstance(point, Delta) and point.v.requires_grad
 
 
 def without_leading_ones(shape: torch.Size) -> torch.Size:

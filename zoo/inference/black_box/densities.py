@@ -9,6 +9,7 @@ from torch.distributions import Distribution
 
 from zoo.gradients.graphs.distributions import tensors_of
 from zoo.inference.bernoulli import bernoulli_log_prob
+from zoo.inference.black_box.nonreparameterized import NonReparameterized
 
 PACKAGES = ("torch.distributions.", "pyro.distributions.", "zoo.")  # whose distributions show all they use
 
@@ -82,12 +83,14 @@ def without_masks(distribution: Distribution) -> Distribution:
     """Take a distribution's own masks off; give the distribution itself if it has none."""
     if isinstance(distribution, MaskedDistribution):
         return without_masks(distribution.base_dist)
-    if (
-        type(distribution) is Independent
-        and (base := without_masks(distribution.base_dist)) is not distribution.base_dist
-    ):
-        return Independent(base, distribution.reinterpreted_batch_ndims)
-    return distribution
+    if not isinstance(distribution, Independent | NonReparameterized):
+        return distribution
+    base = without_masks(distribution.base_dist)
+    if base is distribution.base_dist:
+        return distribution
+    if isinstance(distribution, NonReparameterized):
+        return NonReparameterized(base)
+    return Independent(base, distribution.reinterpreted_batch_ndims)
 
 
 def none_if_zero(part: Tensor | float | int) -> Tensor | None:

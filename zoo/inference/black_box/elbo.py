@@ -12,15 +12,17 @@ from torch import Tensor, nn
 
 from zoo.gradients import Reinforce, RunningScale
 from zoo.gradients.estimators import LeaveOneOutBound
-from zoo.inference.black_box.apart import FAILURES, MOST, check_apart, identity_of
+from zoo.inference.black_box.apart import FAILURES, check_apart
 from zoo.inference.black_box.baselines import BaselineLike
 from zoo.inference.black_box.checks import check_match
 from zoo.inference.black_box.comparison import Both
 from zoo.inference.black_box.estimators import Estimators
 from zoo.inference.black_box.finite import check_finite, check_gradients
+from zoo.inference.black_box.grad_mode import check_grad_mode
 from zoo.inference.black_box.importance import importance_bound, importance_objective
 from zoo.inference.black_box.newcomers import Newcomers
 from zoo.inference.black_box.objective import Objective, elbo_objective, sums
+from zoo.inference.black_box.programs import Programs
 from zoo.inference.black_box.recording import Program, record, record_at_once
 from zoo.inference.black_box.sites import Run, nesting
 from zoo.inference.black_box.subsampling import Subsamples
@@ -97,8 +99,8 @@ class BlackBoxELBO(ELBO, nn.Module):
         )
         self.newcomers = Newcomers()
         self.steps = 0
-        self.runs_at_once = 0
-        self.kept_apart: set[tuple[tuple[int, int], tuple[int, int]]] = set()
+        self.runs = 0
+        self.kept_apart = Programs()
 
     def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """Estimate the negative bound, and learn nothing from it."""
@@ -160,37 +162,41 @@ class BlackBoxELBO(ELBO, nn.Module):
             if not callable(program):
                 raise ValueError(f"the {what} must be a function or a module that samples, got {program!r}")
         drawn: Subsamples = {}
+        both: Both = (model, guide, args, kwargs)
+        self.runs += 1
+        # Ever more seldom, too, as what is wrong may have no weight at first.
+        due = self.runs.bit_count() == 1
         if self._at_once(particles):
-            runs = [self._run_at_once(particles, (model, guide, args, kwargs), drawn)]
-        else:
-            runs = [record(model, guide, args, kwargs, drawn) for _ in range(particles)]
-            for run in runs:
-                check_match(run)
-                if self.newcomers.check(run) or run.steered_by:
-                    self.newcomers.greet(run)
+            return [self._run_at_once(particles, both, drawn, due)]
+        runs = [record(*both, drawn, watch_flags=due) for _ in range(particles)]
+        for run in runs:
+            check_match(run)
+            new = self.newcomers.check(run)
+            if new or due:
+                check_grad_mode(run, both, drawn, at_once=False)
+            if new or run.steered_by:
+                self.newcomers.greet(run)
         return runs
 
-    def _run_at_once(self, particles: int, both: Both, drawn: Subsamples) -> Run:
+    def _run_at_once(self, particles: int, both: Both, drawn: Subsamples, due: bool) -> Run:
         """Run guide and model once for all particles, and see that it keeps them apart."""
+        model, guide, *_ = both
         if self.max_plate_nesting == math.inf:
             with torch.no_grad():
-                self.max_plate_nesting = nesting(record(*both, drawn))
+                self.max_plate_nesting = nesting(record(*both, drawn, watch_flags=True))
         room = int(self.max_plate_nesting)
         try:
-            run = record_at_once(particles, room + 1, *both, drawn)
+            run = record_at_once(particles, room + 1, *both, drawn, watch_flags=due)
         except FAILURES:
             check_apart(room, both, drawn, particles)  # which knows more of the reason
             raise
         check_match(run)
-        self.runs_at_once += 1
-        programs = identity_of(both[0]), identity_of(both[1])
-        another = programs not in self.kept_apart and len(self.kept_apart) < MOST
-        # Ever more seldom, too, as what mixes particles may have no weight at first.
         new = self.newcomers.check(run)
-        if new or another or self.runs_at_once.bit_count() == 1:
+        if new or due:
+            check_grad_mode(run, both, drawn, at_once=True)
+        if new or due or (model, guide) not in self.kept_apart:
             check_apart(room, both, drawn, particles)
-        if another:
-            self.kept_apart.add(programs)
+            self.kept_apart.add(model, guide)
         if new:
             self.newcomers.greet(run)
         return run

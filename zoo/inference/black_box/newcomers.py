@@ -11,7 +11,7 @@ from zoo.inference.black_box.checks import check_data, check_shapes, check_suppo
 from zoo.inference.black_box.sentences import innermost, site_of
 from zoo.inference.black_box.sites import PARTICLES, Run, Site
 
-Look = tuple[str, str, type[Distribution], torch.Size, torch.Size]
+Look = tuple[str, str, type[Distribution], type[Distribution], bool, torch.Size, torch.Size]
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +36,9 @@ class Newcomers:
         """
         new = {name for name in {**run.guide, **run.model} if not looks_of(run, name) <= self.looks}
         for site in latent(run):
-            if site.name in new:
-                check_support(site)
-                if site.name in run.model:
-                    check_shapes(site, run.model[site.name])
+            check_support(site)  # always, as a bound may have become a parameter
+            if site.name in new and site.name in run.model:
+                check_shapes(site, run.model[site.name])
         for name in new & run.model.keys():
             if run.model[name].observed:
                 check_data(run.model[name])
@@ -88,10 +87,15 @@ def latent(run: Run) -> list[Site]:
 def looks_of(run: Run, name: str) -> set[Look]:
     """Tell what a site looks like in guide and model: if that is as before, so is what can be wrong with it."""
     return {
-        (where, name, type(site.distribution), site.distribution.batch_shape, site.value.shape)
+        (where, name, *kinds_of(site), site.density.score is None, site.distribution.batch_shape, site.value.shape)
         for where, sites in (("guide", run.guide), ("model", run.model))
         if (site := sites.get(name)) is not None
     }
+
+
+def kinds_of(site: Site) -> tuple[type[Distribution], type[Distribution]]:
+    """Return the classes of a site's distribution and of what it repeats, masks or declares one event."""
+    return type(site.distribution), type(innermost(site.distribution))
 
 
 def how(site: Site) -> str:
@@ -135,7 +139,7 @@ def warn_of_straight_through(site: Site) -> None:
     if "StraightThrough" in type(innermost(site.distribution)).__name__:
         warnings.warn(
             f"{site_of(site.name, site.distribution)} passes gradients straight through a step, and its gradient is "
-            "biased; take has_rsample_(False) for that of the score function, which is not",
+            "biased; wrap it in NonReparameterized of zoo.inference.black_box for the score function's, which is not",
             stacklevel=2,
         )
 
@@ -152,7 +156,7 @@ def warn_of_jumps(names: set[str]) -> None:
     """Warn of a pathwise gradient where a value decides what the program does."""
     warnings.warn(
         f"values of {listed(names)}, which have a pathwise gradient, steer the program (if, item(), an index): that "
-        "gradient does not see what jumps where another way is taken; take has_rsample_(False) for such a "
-        "distribution of the guide",
+        "gradient does not see what jumps where another way is taken; wrap such a distribution of the guide in "
+        "NonReparameterized of zoo.inference.black_box",
         stacklevel=2,
     )

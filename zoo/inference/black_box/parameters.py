@@ -1,4 +1,4 @@
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.distributions import Categorical, Distribution
 
 from zoo.inference.black_box.densities import guide_density, tensors_shown
+from zoo.inference.black_box.nonreparameterized import parts_of
 from zoo.inference.black_box.sentences import site_of
 from zoo.inference.black_box.sites import Site
 
@@ -94,14 +95,6 @@ def is_argument(name: str, distribution: Distribution) -> bool:
     """Tell whether a distribution, or a more general one that it is a case of, is made from what has this name."""
     constraints = (vars(kind).get("arg_constraints") for kind in type(distribution).__mro__)
     return any(name in named for named in constraints if isinstance(named, Mapping))
-
-
-def parts_of(distribution: Distribution) -> Iterator[Distribution]:
-    """Go through a distribution and those that it is made of."""
-    yield distribution
-    for part in vars(distribution).values():
-        if isinstance(part, Distribution):
-            yield from parts_of(part)
 
 
 def centred(gradient: Tensor, parameter: Tensor, owner: Distribution) -> Tensor:

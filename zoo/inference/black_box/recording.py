@@ -18,6 +18,8 @@ from zoo.gradients.graphs.program import uncompiled
 from zoo.gradients.graphs.provenance import NOTHING, Names, Provenance, listed
 from zoo.inference.black_box.densities import Density, draw_value, guide_density, log_density, tensors_shown
 from zoo.inference.black_box.influence import Plate
+from zoo.inference.black_box.no_grad_views import with_gradients_restored
+from zoo.inference.black_box.nonreparameterized import NonReparameterized, check_flags, flags_noted
 from zoo.inference.black_box.sentences import innermost, no_log_probability, site_of, steered_together, what_is_wrong
 from zoo.inference.black_box.sites import PARTICLES, Run, Site
 from zoo.inference.black_box.subsampling import SubsampleIndices, Subsamples, check_seen, plates_of_guide_alone
@@ -35,6 +37,7 @@ def record(
     drawn: Subsamples,
     values: Values = NO_VALUES,
     around: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    watch_flags: bool = False,
 ) -> Run:
     """Run a guide and its model, and note every sample statement and what it was computed from.
 
@@ -46,6 +49,7 @@ def record(
         drawn: subsamples that plates drew before and are to use again; those that they draw now are added.
         values: that sites of the guide are to have, in place of drawing them; but for those of point masses.
         around: makes what is entered around each program.
+        watch_flags: raise an error if the guide calls ``has_rsample_(False)`` in vain.
 
     Raises:
         ValueError: a name is used twice, a log-probability cannot be computed, a plate is open around both programs, or
@@ -57,9 +61,11 @@ def record(
         )
     provenance = Provenance()
     with torch.inference_mode(False), uncompiled(), provenance:
-        with Recorder(provenance, SubsampleIndices(drawn), values) as of_guide, around():
+        watching = flags_noted() if watch_flags else nullcontext(())
+        with Recorder(provenance, SubsampleIndices(drawn), values) as of_guide, around(), watching as flagged:
             guide(*args, **kwargs)
         sites = of_guide.sites
+        check_flags(flagged, {name: site.distribution for name, site in sites.items()})
         if isinstance(guide, GuideMessenger):  # which runs the model, data and all
             sites = {name: site for name, site in sites.items() if not site.observed}
         indices = SubsampleIndices(drawn, of_guide.indices.used)
@@ -77,6 +83,7 @@ def record_at_once(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     drawn: Subsamples,
+    watch_flags: bool = False,
 ) -> Run:
     """Run a guide and its model once for all particles, in a plate around both.
 
@@ -88,13 +95,14 @@ def record_at_once(
         args: of both.
         kwargs: of both.
         drawn: subsamples.
+        watch_flags: see there.
 
     Raises:
         ValueError: as ``record``; or values steer the program, and particles would have to go different ways.
     """
     try:
         plate = partial(pyro.plate, PARTICLES, particles, dim=-dim)
-        run = record(model, guide, args, kwargs, drawn, around=plate)
+        run = record(model, guide, args, kwargs, drawn, around=plate, watch_flags=watch_flags)
     except RuntimeError as error:  # torch does not turn several values into one number or one bool
         if "Tensor with more than one value" in str(error) or "cannot be converted to Scalar" in str(error):
             raise ValueError(steered_together("values")) from error
@@ -133,6 +141,8 @@ class Recorder(Messenger):
         if isinstance(distribution, _Subsample):
             self._subsample(name, distribution, message)
             return
+        if not torch.is_grad_enabled():
+            distribution = message["fn"] = self._without_grad_mode(distribution, drawn=message["value"] is None)
         if message["done"] or message["value"] is not None:
             return
         if self.given is not None and name in self.given:
@@ -158,10 +168,18 @@ class Recorder(Messenger):
         message["done"] = True
         self.indices.keep(name, distribution, message["value"])
 
+    def _without_grad_mode(self, distribution: Distribution, drawn: bool) -> Distribution:
+        """Return a distribution that has its gradient though gradients are off at the sample statement."""
+        with with_gradients():
+            restored = with_gradients_restored(distribution)
+        # No path leads out of a block without gradients, so that the score has to see all that a guide draws there.
+        scored = drawn and self.given is None and restored.has_rsample
+        return NonReparameterized(restored) if scored else restored
+
     def _draw(self, name: str, distribution: Distribution) -> Tensor:
         """Draw a value; what the sampler itself looks at steers that value alone."""
         escaped = self.provenance.escaped
-        with self._followed_as_one(distribution):
+        with with_gradients(), self._followed_as_one(distribution):
             value = draw(name, distribution)
         self.provenance.escaped = escaped
         return value
@@ -182,20 +200,22 @@ class Recorder(Messenger):
 
     def _site(self, name: str, distribution: Distribution, message: dict[str, Any]) -> Site:
         value, scale, mask, observed = (message[key] for key in ("value", "scale", "mask", "is_observed"))
+        grad_enabled = torch.is_grad_enabled()
         if not isinstance(value, Tensor):
             raise ValueError(f"{site_of(name, distribution)} must have a tensor for a value, got {value!r}")
-        with self._followed_as_one(distribution) as names:
+        with with_gradients(), self._followed_as_one(distribution) as names:
             density = self._density(name, distribution, value, observed)
         steered_by = self.provenance.escaped  # also by what the density itself looked at
         parents = names | self.provenance.of([density.log_prob, value, scale, mask]) | steered_by
-        with self.provenance.paused():
+        with with_gradients(), self.provenance.paused():
             density = self._weighed(name, distribution, density, scale, mask)
         if self.given is None and not observed:
             self.provenance.mark(value, {name})
             parents |= {name}
         plates = frozenset(Plate(f.name, f.dim, int(f.size)) for f in message["cond_indep_stack"] if f.vectorized)
         infer = message["infer"]
-        return Site(name, distribution, value, density, plates, parents, steered_by, observed, scale, infer)
+        of_program = (observed, scale, infer, grad_enabled)
+        return Site(name, distribution, value, density, plates, parents, steered_by, *of_program)
 
     def _weighed(
         self, name: str, distribution: Distribution, density: Density, scale: float | Tensor, mask: bool | Tensor | None
@@ -227,6 +247,11 @@ class Recorder(Messenger):
             wrong = what_is_wrong(name, distribution, value, observed)
             drawn = self.given is not None and name in self.given
             raise ValueError(wrong or no_log_probability(name, distribution, error, drawn)) from error
+
+
+def with_gradients() -> AbstractContextManager[Any]:
+    """Turn gradients on for a site's value and density, whatever is on around the sample statement."""
+    return nullcontext() if torch.is_grad_enabled() else torch.inference_mode(False)
 
 
 def unremembered(site: Site) -> Tensor:

@@ -6,6 +6,8 @@ from torch.distributions import Distribution
 
 from zoo.gradients.graphs.distributions import supported
 
+WRAPPERS = ("Independent", "MaskedDistribution", "ExpandedDistribution", "NonReparameterized")
+
 
 def site_of(name: str, distribution: Distribution) -> str:
     """Name a site and the kind of its distribution."""
@@ -14,7 +16,7 @@ def site_of(name: str, distribution: Distribution) -> str:
 
 def innermost(distribution: Distribution) -> Distribution:
     """Find what was repeated, masked or declared one event."""
-    while type(distribution).__name__ in ("Independent", "MaskedDistribution", "ExpandedDistribution"):
+    while type(distribution).__name__ in WRAPPERS:
         distribution = distribution.base_dist  # type: ignore[attr-defined]
     return distribution
 
@@ -71,6 +73,6 @@ def steered_together(what: str) -> str:
     """Say that vectorised particles cannot go different ways."""
     return (
         f"{what} steer the program (if, assert, item(), an index), and vectorised particles cannot go different ways; "
-        "set vectorize_particles=False, or write it with torch.where and poutine.mask (and has_rsample_(False) for a "
+        "set vectorize_particles=False, or write it with torch.where and poutine.mask (and NonReparameterized for a "
         "distribution of the guide whose values choose: no pathwise gradient sees a step)"
     )

@@ -28,6 +28,8 @@ class Site(NamedTuple):
     observed: bool
     scale: float | Tensor
     infer: Mapping[str, Any]
+    grad_enabled: bool
+    """Whether gradients were on at the sample statement."""
 
     @property
     def node(self) -> Node:
