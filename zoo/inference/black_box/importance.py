@@ -33,7 +33,7 @@ def importance_objective(runs: Sequence[Run], reinforce: nn.Module, at_once: boo
     log_weights = arranged([log_weights_of(run, plates) / scale for run in runs], at_once)
     log_scores = arranged([log_scores_of(run, plates) for run in runs], at_once)
     bound = multi_sample_bound(log_weights, dim=0)
-    output = reinforce(log_scores, bound.expand(log_weights.shape), context=log_weights)
+    output = reinforce(log_scores, bound.detach().expand(log_weights.shape), context=log_weights)
     loss = -(scale * bound).sum() + scale * FirstOrder.apply(output.loss.sum()) + output.baseline_loss
     return Objective((scale * bound).sum().detach(), loss)
 

@@ -72,7 +72,7 @@ def multi_sample_objective(posterior: Posterior, log_joint: Terms, reinforce: nn
     log_q = total(posterior.log_q)
     log_weights = total(log_joint) - log_q
     bound = multi_sample_bound(log_weights, dim=0)
-    out = reinforce(log_q, bound, context=log_weights)
+    out = reinforce(log_q, bound.detach(), context=log_weights)
     return BoundObjective(
         pathwise=-bound.mean(),
         score=out.loss.sum(0).mean(),
