@@ -3,17 +3,21 @@
 import sys
 from pathlib import Path
 
+from zoo.arguments import EvaluateConfig, arguments, asks_for_help, script_help
 from zoo.command_line import errors_as_sentences, relative
-from zoo.config import EvaluateConfig, arguments
-from zoo.runs import evaluate
 
 
 def main() -> None:
     """Evaluate one checkpoint, and leave figures and pictures in its run's folder."""
     with errors_as_sentences():
+        if asks_for_help(sys.argv[1:]):
+            print(script_help(EvaluateConfig, str(__doc__)))
+            return
         asked = arguments(EvaluateConfig, sys.argv[1:])
         if asked.render not in (None, "gif"):
             raise ValueError(f"an episode can be rendered as gif, not as {asked.render}: render=gif")
+        from zoo.runs import evaluate  # after the check, for it takes long
+
         checkpoint = Path(asked.checkpoint).absolute()
         in_run = checkpoint.parent.name == "checkpoints"
         folder = checkpoint.parents[1] if in_run else checkpoint.with_suffix("")

@@ -7,19 +7,26 @@ from pathlib import Path
 
 import gymnasium
 
+from zoo.arguments import arguments, asks_for_help, script_help
 from zoo.command_line import errors_as_sentences
-from zoo.config import arguments
 from zoo.control import FiniteMDP
 from zoo.control.environments import registered
 from zoo.control.regret import SCHEDULES, learning_regret, summary, write_csv
 from zoo.plotting import save_figure
 from zoo.plotting.regret import regret_curves
+from zoo.ranges import COUNT, check_ranges
 from zoo.training import circumstances, write_json
 
 
 @dataclass
 class ExploreConfig:
-    """Arguments of this script."""
+    """Arguments of this script.
+
+    Args:
+        env: environment that exposes its dynamics, by its id in Gymnasium's registry.
+        episodes: of each run.
+        seeds: each explores once in each way.
+    """
 
     env: str = "FrozenLake-v1"
     episodes: int = 16_000
@@ -29,7 +36,13 @@ class ExploreConfig:
 def main() -> None:
     """Learn with each exploration and seed, draw the regret, and say what was found."""
     with errors_as_sentences():
+        if asks_for_help(sys.argv[1:]):
+            print(script_help(ExploreConfig, str(__doc__)))
+            return
         start, asked = time.monotonic(), arguments(ExploreConfig, sys.argv[1:])
+        check_ranges({"episodes": asked.episodes}, {"episodes": COUNT})
+        if not asked.seeds or min(asked.seeds) < 0:
+            raise ValueError("there must be at least one seed, and none below 0: seeds=[1]")
         mdp = FiniteMDP.from_gymnasium(gymnasium.make(registered(asked.env)), gamma=0.99)
         runs = {name: [learning_regret(mdp, name, asked.episodes, seed) for seed in asked.seeds] for name in SCHEDULES}
         folder = Path("runs/regret")

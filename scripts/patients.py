@@ -11,12 +11,13 @@ import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from zoo.arguments import arguments, asks_for_help, path_field, script_help
 from zoo.command_line import errors_as_sentences
-from zoo.config import arguments
 from zoo.data.labs import PBC_LABS, LabSplit, load_pbc, read_labs, split_labs
 from zoo.data.paths import user_path
 from zoo.inference.program_inference import data_root
 from zoo.inference.programs.longitudinal.experiment import BUDGETS, compare_models, race
+from zoo.ranges import POSITIVE, check_ranges
 from zoo.training import circumstances, write_json
 
 SMOKE_MINUTES = 0.1
@@ -25,10 +26,19 @@ FILES = {"models": "models.json, models.csv, fits/", "curve": "curve.json, curve
 
 @dataclass
 class PatientsConfig:
-    """Arguments of this script."""
+    """Arguments of this script.
+
+    Args:
+        part: ``models`` to compare factor models, or ``curve`` to race against samplers.
+        labs: CSV file of other patients' labs; null for those of the PBC study.
+        columns: names of the labs in the file.
+        seeds: of the fits; the curve takes the first.
+        minutes: that each method of the curve has.
+        budget: ``full``, or ``smoke`` to see that all works.
+    """
 
     part: str = "models"
-    labs: str | None = None
+    labs: str | None = path_field(None)
     columns: list[str] = field(default_factory=lambda: list(PBC_LABS))
     seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
     minutes: float = 20.0
@@ -38,6 +48,9 @@ class PatientsConfig:
 def main() -> None:
     """Run what is missing, and say what was found."""
     with errors_as_sentences():
+        if asks_for_help(sys.argv[1:]):
+            print(script_help(PatientsConfig, str(__doc__)))
+            return
         start, asked = time.monotonic(), checked(arguments(PatientsConfig, sys.argv[1:]))
         split = read_split(asked)
         folder = folder_of(asked)
@@ -90,8 +103,9 @@ def checked(asked: PatientsConfig) -> PatientsConfig:
         raise ValueError(f"there is no budget {asked.budget!r}; choose one of {', '.join(BUDGETS)}")
     if not asked.columns:
         raise ValueError("there must be at least one column of labs: columns=[NAME]")
-    if not asked.seeds:
-        raise ValueError("there must be at least one seed: seeds=[1]")
+    if not asked.seeds or min(asked.seeds) < 0:
+        raise ValueError("there must be at least one seed, and none below 0: seeds=[1]")
+    check_ranges({"minutes": asked.minutes}, {"minutes": POSITIVE})
     if asked.part == "curve":
         asked = replace(asked, seeds=asked.seeds[:1])
     return asked if asked.budget == "full" else replace(asked, minutes=min(asked.minutes, SMOKE_MINUTES))

@@ -4,83 +4,89 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
-
+from zoo import papers
+from zoo.arguments import ReproduceConfig, arguments, asks_for_help, script_help
 from zoo.command_line import errors_as_sentences
-from zoo.composition import CONFIGS, plain, register
-from zoo.config import ReproduceConfig, arguments
-from zoo.control.experiment import draw_returns, learning_curve
-from zoo.data import find_binarized_mnist, find_mnist
-from zoo.inference.program_inference import data_root
-from zoo.inference.programs import PROGRAMS
-from zoo.papers import PAPERS, Row
-from zoo.reproduction import chosen_rows, keep_record, kept_records, run_once, table
-from zoo.training import config_hash
-
-ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "docs" / "results"
-BUDGETS = {"full": [], "smoke": ["trainer.max_epochs=1"]}
+from zoo.papers import BUDGETS, PAPERS, Paper, Row, chosen_rows, settings_of
 
 
 def main() -> None:
-    """Run what is missing of the table, then print it and, for the full budget, write it to docs/results.md."""
+    """Run what is missing of the table, then print it and write it beside the runs, or where results are published."""
     with errors_as_sentences():
+        if asks_for_help(sys.argv[1:]):
+            print(script_help(ReproduceConfig, str(__doc__)))
+            return
         asked = arguments(ReproduceConfig, sys.argv[1:])
         if asked.paper not in PAPERS:
             raise ValueError(f"there is no paper {asked.paper!r}; there are: {', '.join(PAPERS)}")
         if asked.budget not in BUDGETS:
             raise ValueError(f"there is no budget {asked.budget!r}; choose one of {', '.join(BUDGETS)}")
-        paper, rows = PAPERS[asked.paper], chosen_rows(PAPERS[asked.paper], asked.rows)
-        if any(row.data == "mnist" for row in rows):
-            find_mnist()  # a paper's figures stand beside figures on the paper's data only
-        if any(row.data == "binarized_mnist" for row in rows):
-            find_binarized_mnist()
-        for row in rows:
-            if row.data in PROGRAMS:
-                PROGRAMS[row.data].load(data_root())  # or says where the data are looked for
-        register()
-        records = RESULTS if asked.budget == "full" else Path("runs") / "smoke-results"
-        folders: dict[str, list[Path]] = {row.name: [] for row in rows}
-        for seed in asked.seeds or paper.seeds:
-            for row in rows:
-                overrides = [f"experiment={row.experiment}", f"seed={seed}", *BUDGETS[asked.budget]]
-                with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-                    wanted = config_hash(plain(compose("train", overrides)))
-                folder = run_once(overrides, wanted, Path("runs"))
-                keep_record(folder, records, f"{row.experiment}-seed{seed}")
-                folders[row.name].append(folder)
-        text = table(paper, {row.name: kept_records(records, row) for row in paper.rows})
-        print(f"\n{paper.title}\n\n{text}")
-        for row in rows:
-            if paper.curve and row.equally_long:
-                print(f"curve: {draw_curve(row, folders[row.name], paper.curve, records)}")
-        if asked.budget == "full":
-            write_page()
-        else:
-            print("\nA smoke run: one epoch each, to see that all works. These are no results.")
+        if asked.publish and asked.budget != "full":
+            raise ValueError("a smoke run has no results to publish: leave publish or budget away")
+        reproduce(asked, PAPERS[asked.paper], chosen_rows(PAPERS[asked.paper], asked.rows))
+
+
+def reproduce(asked: ReproduceConfig, paper: Paper, rows: Sequence[Row]) -> None:
+    """Run the rows of a table with each seed, print the table and draw the curves."""
+    from zoo.composition import composed  # after the checks, for all this takes long
+    from zoo.reproduction import keep_record, kept_records, run_once, table, write_page
+    from zoo.training import config_hash
+
+    smoke = asked.budget == "smoke"
+    check_data(rows, digits=not smoke)
+    records = papers.PUBLISHED if asked.publish else Path("runs") / ("smoke-results" if smoke else "results")
+    seeds = asked.seeds or paper.seeds[: 1 if smoke else None]
+    runs = [(row, seed) for seed in seeds for row in rows]
+    folders: dict[str, list[Path]] = {row.name: [] for row in rows}
+    for number, (row, seed) in enumerate(runs, 1):
+        print(f"\nrun {number} of {len(runs)}: {row.label}, seed {seed}", flush=True)
+        overrides = [*settings_of(row, asked.budget), f"seed={seed}"]
+        folder = run_once(overrides, config_hash(composed(overrides)), Path("runs"))
+        keep_record(folder, records, f"{row.experiment}-seed{seed}")
+        folders[row.name].append(folder)
+    print(f"\n{paper.title}\n\n{table(paper, {row.name: kept_records(records, row, smoke) for row in paper.rows})}")
+    for row in rows:
+        if paper.curve and row.equally_long:
+            print(f"curve: {draw_curve(row, folders[row.name], paper.curve, records)}")
+    if smoke:
+        print("\nA smoke run: little training on little data, to see that all works. These are no results.")
+        return
+    page = records.with_suffix(".md") if asked.publish else records / "results.md"
+    write_page(page, records)
+    print(f"table: {page}")
+
+
+def check_data(rows: Sequence[Row], digits: bool) -> None:
+    """Look for the data of all rows before the first run; a paper's figures stand beside figures on its own data only.
+
+    Args:
+        rows: of a table.
+        digits: whether those of MNIST are needed, too.
+
+    Raises:
+        FileNotFoundError: there are none.
+        MnistUnavailable: likewise.
+    """
+    from zoo.data import find_binarized_mnist, find_mnist
+    from zoo.inference.program_inference import data_root
+    from zoo.inference.programs import PROGRAMS
+
+    if digits and any(row.data == "mnist" for row in rows):
+        find_mnist()
+    if digits and any(row.data == "binarized_mnist" for row in rows):
+        find_binarized_mnist()
+    for row in rows:
+        if row.data in PROGRAMS:
+            PROGRAMS[row.data].load(data_root())  # or says where the data are looked for
 
 
 def draw_curve(row: Row, folders: Sequence[Path], name: str, results: Path) -> Path:
     """Draw how a figure grew in the runs of a row, beside their records."""
+    from zoo.control.experiment import draw_returns, learning_curve
+
     path = results / f"{row.experiment}.png"
     draw_returns({row.label: [learning_curve(folder / "metrics.csv", name) for folder in folders]}, None, name, path)
     return path
-
-
-def write_page() -> None:
-    """Write docs/results.md from the kept records."""
-    sections = []
-    for name, paper in PAPERS.items():
-        records = {row.name: kept_records(RESULTS, row) for row in paper.rows}
-        if any(records.values()):
-            sections.append(
-                f"## {paper.title}\n\n{table(paper, records)}\n\n`python scripts/reproduce.py paper={name}`\n"
-            )
-    head = (
-        "# Results\n\nWritten by `scripts/reproduce.py` from the run records in `docs/results/`; "
-        "± is the 95 % interval over seeds.\n"
-    )
-    (ROOT / "docs" / "results.md").write_text("\n".join([head, *sections]))
 
 
 if __name__ == "__main__":

@@ -4,9 +4,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from hydra.errors import ConfigCompositionException
+from omegaconf.errors import InterpolationKeyError
 
-from zoo.command_line import check_choices, errors_as_sentences, help_text, not_left_empty, relative, summary
-from zoo.composition import options
+from zoo.choices import options, summary
+from zoo.command_line import errors_as_sentences, help_text, not_left_empty, options_help, relative
+from zoo.composition import composed_options, register
 from zoo.config import MODELS
 from zoo.data import MnistUnavailable
 from zoo.training import NonFiniteError
@@ -28,6 +31,24 @@ class TestErrorsAsSentences:
             raise error
         assert end.value.code == 1
         assert capsys.readouterr() == ("", "\nError: the cure\n")
+
+    @pytest.mark.parametrize(
+        ("error", "sentence"),
+        [
+            (PermissionError(13, "Permission denied", "/runs"), "Permission denied: /runs"),
+            (ConfigCompositionException("the cause\nadvice for Hydra's users"), "the cause"),
+            (InterpolationKeyError("key 'nope' not found\n    full_key: seed"), "key 'nope' not found"),
+            (MemoryError(), "a size is too large for the memory of this machine: MemoryError"),
+            (RuntimeError("DefaultCPUAllocator: can't allocate memory\nstack"), "a size is too large for the memory"),
+        ],
+    )
+    def test_errors_of_libraries_that_a_user_can_cure_are_one_line(self, error, sentence, capsys):
+        with pytest.raises(SystemExit) as end, errors_as_sentences():
+            raise error
+        assert end.value.code == 1
+        printed = capsys.readouterr().err
+        assert printed.startswith(f"\nError: {sentence}")
+        assert printed.strip().count("\n") == 0
 
     def test_a_fault_of_the_program_keeps_its_traceback(self):
         with pytest.raises(KeyError), errors_as_sentences():
@@ -72,44 +93,6 @@ def test_paths_below_the_current_folder_are_shortened(tmp_path, monkeypatch):
     assert relative(Path("/elsewhere/a")) == Path("/elsewhere/a")
 
 
-class TestCheckChoices:
-    @pytest.mark.parametrize(
-        ("argument", "complaint"),
-        [
-            ("model=rma", r"there is no model 'rma'; there are: .*ram.*\. Did you mean ram\?"),
-            ("experiment=ram_mnist_28_66", r"there is no experiment .* Did you mean ram_mnist_28_6"),
-            ("data=minst", r"there is no data 'minst'; there are: .*mnist.* Did you mean mnist\?"),
-            ("model=ram,rma", "there is no model 'rma'"),
-            ("+logger=csw", "there is no logger 'csw'"),
-        ],
-    )
-    def test_an_unknown_choice_is_named_beside_the_known_ones_and_the_nearest(self, argument, complaint):
-        with pytest.raises(ValueError, match=complaint):
-            check_choices(["seed=1", argument])
-
-    def test_where_nothing_is_near_nothing_is_suggested(self):
-        with pytest.raises(ValueError, match=r"there is no model 'xyz'; there are: [^?]*\.$"):
-            check_choices(["model=xyz"])
-
-    @pytest.mark.parametrize(
-        "arguments", [["model=ram", "seed=1"], ["-m", "model=ram", "model.lr=1"], ["experiment=null"], ["modell=x"], []]
-    )
-    def test_all_else_is_left_to_hydra(self, arguments):
-        assert check_choices(arguments) is None
-
-    def test_a_folder_without_a_run_cannot_be_resumed(self, tmp_path):
-        with pytest.raises(FileNotFoundError, match=r"holds no run to resume: there is no config\.yaml in it"):
-            check_choices([f"resume={tmp_path}"])
-        (tmp_path / "config.yaml").touch()
-        assert check_choices([f"resume={tmp_path}"]) is None
-
-    def test_a_run_is_resumed_with_its_own_settings_and_no_others(self, tmp_path):
-        (tmp_path / "config.yaml").touch()
-        assert check_choices([f"resume={tmp_path}", "hydra.run.dir=x", "-m"]) is None
-        with pytest.raises(ValueError, match="give resume=RUN and nothing else"):
-            check_choices(["model.lr=1", f"resume={tmp_path}"])
-
-
 class TestHelp:
     def test_lists_every_model_with_what_it_is_in_one_line(self):
         lines = help_text().splitlines()
@@ -127,6 +110,17 @@ class TestHelp:
         assert options(group)
         for name in options(group):
             assert 0 < len(summary(group, name)) <= 110
+
+
+class TestOptionsHelp:
+    @pytest.mark.parametrize("model", MODELS)
+    def test_lists_every_option_of_a_model_with_default_type_and_meaning(self, model):
+        register()
+        text = options_help([f"model={model}"])
+        for option in composed_options((f"model={model}",)).values():
+            assert option.meaning, option.key
+            assert f"{option.key}=" in text
+        assert "(a number, above 0" in text
 
 
 def test_warnings_are_shown_to_the_user(monkeypatch, capsys):

@@ -1,45 +1,8 @@
-from dataclasses import dataclass, field
-
 import pytest
-from omegaconf import MISSING, OmegaConf
+from omegaconf import OmegaConf
 
 from zoo import config
-from zoo.config import (
-    DATA,
-    MODELS,
-    EvaluateConfig,
-    ReproduceConfig,
-    arguments,
-    build,
-    schema,
-    target,
-)
-
-
-@dataclass
-class Options:
-    needed: str = MISSING
-    count: int = 3
-    names: list[int] = field(default_factory=lambda: [1])
-
-
-class TestArguments:
-    def test_are_read_into_their_types(self):
-        read = arguments(Options, ["needed=a", "names=[2,3]"])
-        assert read == Options("a", 3, [2, 3])
-        assert arguments(ReproduceConfig, ["paper=ram", "rows=[6,random]"]).rows == ["6", "random"]
-
-    def test_an_unknown_key_is_named_beside_the_known_ones(self):
-        with pytest.raises(ValueError, match=r"chekpoint.*; the arguments are checkpoint=\.\.\."):
-            arguments(EvaluateConfig, ["chekpoint=a"])
-
-    def test_so_is_the_key_of_a_value_of_the_wrong_type(self):
-        with pytest.raises(ValueError, match=r"'many'.*the arguments are needed=\.\.\., count=\.\.\., names=\.\.\."):
-            arguments(Options, ["needed=a", "count=many"])
-
-    def test_what_is_missing_is_named(self):
-        with pytest.raises(ValueError, match=r"needed must be given: needed=\.\.\."):
-            arguments(Options, [])
+from zoo.config import DATA, MODELS, build, check_config, known_options, schema, target
 
 
 class TestSchema:
@@ -87,3 +50,41 @@ class TestBuild:
         builders = {builder for builder, _ in config.BUILDERS.values()}
         assert builders == {*DATA.values(), *(builder for builder, _ in MODELS.values())}
         assert all(target(builder) == name for name, (builder, _) in config.BUILDERS.items())
+
+
+class TestCheckConfig:
+    @pytest.mark.parametrize("model", MODELS)
+    def test_composed_configurations_pass(self, model, composed):
+        check_config(composed([f"model={model}"]))
+
+    @pytest.mark.parametrize(
+        ("change", "complaint"),
+        [
+            (lambda config: config.pop("trainer"), "trainer must be there"),
+            (lambda config: config.update(trainer=3), "trainer must hold options, got 3"),
+            (lambda config: config.update(estimator="none"), "estimator must hold options, got 'none'"),
+            (lambda config: config.update(sed=1), "there is no option sed"),
+            (
+                lambda config: config.update(seed="${oc.env:SEED}"),
+                r"seed must be .*, got '\$\{oc.env:SEED\}'",
+            ),
+            (lambda config: config["model"].update(lrr=1), "there is no option model.lrr"),
+            (lambda config: config["model"].update(lr=None), "model.lr must be a number, got null"),
+            (lambda config: config["model"].update(lr=-1.0), "model.lr must be above 0, got -1.0"),
+            (lambda config: config["model"].update(_target_="os.system"), "'os.system' may not be built"),
+            (lambda config: config["trainer"].update(max_epochs=True), "max_epochs must be a whole number or null"),
+        ],
+    )
+    def test_what_no_command_line_can_ask_for_is_refused(self, change, complaint, composed):
+        config = composed(["model=ram"])
+        change(config)
+        with pytest.raises(ValueError, match=complaint):
+            check_config(config)
+
+
+def test_every_option_of_every_model_has_a_type_and_the_composed_value_as_its_default(composed):
+    for model in MODELS:
+        known = known_options(composed([f"model={model}"]))
+        assert {"seed", "trainer.max_epochs", "logger.project", "model.lr"} <= known.keys()
+        for option in known.values():
+            option.check(option.default)

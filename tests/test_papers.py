@@ -1,7 +1,8 @@
 import pytest
 
-from zoo.composition import options
-from zoo.papers import PAPERS
+from zoo.composition import check_settings, options, register
+from zoo.overrides import read_command_line
+from zoo.papers import PAPERS, settings_of
 
 
 @pytest.mark.parametrize("name", PAPERS)
@@ -39,3 +40,12 @@ class TestRam:
                 assert (model["glimpses"], model["gaze"]) == (int(row.name), "learned")
             else:
                 assert (model["glimpses"], model["gaze"]) == (6, row.name)
+
+
+def test_smoke_settings_are_options_of_every_experiment():
+    register()
+    first = {row.experiment.split("_")[0]: row for paper in PAPERS.values() for row in paper.rows}
+    for row in first.values():
+        check_settings(read_command_line(settings_of(row, "smoke")))
+    for row in (row for paper in PAPERS.values() for row in paper.rows):
+        assert len(settings_of(row, "smoke")) > len(settings_of(row, "full")) == 1

@@ -3,8 +3,8 @@ import json
 import pytest
 
 from zoo import reproduction
-from zoo.papers import Figure, Paper, Row
-from zoo.reproduction import chosen_rows, find_run, keep_record, kept_records, run_once, table
+from zoo.papers import Figure, Paper, Row, chosen_rows
+from zoo.reproduction import find_run, keep_record, kept_records, run_once, table
 from zoo.summaries import median_and_largest, per_cent
 
 PAPER = Paper(

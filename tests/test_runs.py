@@ -52,8 +52,8 @@ class TestTrain:
     def test_reads_the_test_set_once_and_at_the_end(self, config, tmp_path, monkeypatch):
         steps = []
 
-        def watched(config):
-            experiment = make_experiment(config)
+        def watched(config, trust):
+            experiment = make_experiment(config, trust)
             load = experiment.data.load_test
 
             def load_test():

@@ -1,6 +1,5 @@
 """What the scripts say to people: help, errors as sentences."""
 
-import difflib
 import logging
 import sys
 import warnings
@@ -8,17 +7,29 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
 
-from zoo.composition import CONFIGS, options
-from zoo.control import EnvironmentFailure
-from zoo.data import MnistUnavailable
-from zoo.training import NonFiniteError
+from zoo.choices import options, summary
+from zoo.options import option_lines
 
 # A library's own use of a name that torch has deprecated; nothing here can change it.
 warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
 
-USER_ERRORS = (ValueError, OSError, NonFiniteError, MnistUnavailable, EnvironmentFailure, MisconfigurationException)
+USER_ERRORS = (ValueError, OSError, HydraException, OmegaConfBaseException)
+LATE_ERRORS = {  # of modules that take long to import; where such a one was not, it raised nothing either
+    "zoo.training": "NonFiniteError",
+    "zoo.data": "MnistUnavailable",
+    "zoo.control": "EnvironmentFailure",
+    "pytorch_lightning.utilities.exceptions": "MisconfigurationException",
+}
+TOO_LARGE = (  # how torch says so
+    "DefaultCPUAllocator",
+    "out of memory",
+    "Storage size calculation overflowed",
+    "numel: integer multiplication overflow",
+    "Overflow when unpacking long",
+)
 
 
 @contextmanager
@@ -30,13 +41,31 @@ def errors_as_sentences() -> Iterator[None]:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     try:
         yield
-    except USER_ERRORS as error:
-        if sys.flags.dev_mode:
-            raise
-        print(f"\nError: {error}", file=sys.stderr)
-        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        sentence = one_sentence(error)
+        if sentence is None or sys.flags.dev_mode:
+            raise
+        print(f"\nError: {sentence}", file=sys.stderr)
+        sys.exit(1)
+
+
+def one_sentence(error: Exception) -> str | None:
+    """Return what is wrong in a sentence, if it is something that the user can cure."""
+    late = [getattr(sys.modules[module], name) for module, name in LATE_ERRORS.items() if module in sys.modules]
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.strerror}: {error.filename}"
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return str(error).partition("\n")[0]
+    if isinstance(error, (*USER_ERRORS, *late)):
+        return str(error)
+    if isinstance(error, MemoryError | OverflowError) or any(words in str(error) for words in TOO_LARGE):
+        first = str(error).partition("\n")[0]
+        return f"a size is too large for the memory of this machine: {first or type(error).__name__}"
+    if "not implemented for 'BFloat16'" in str(error):
+        return f"{str(error).partition(chr(10))[0]}: this model cannot compute so; set trainer.precision=32-true"
+    return None
 
 
 @contextmanager
@@ -55,36 +84,24 @@ def relative(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-def check_choices(arguments: Sequence[str]) -> None:
-    """Look for what Hydra would not explain: misspelt options of a group, a run that cannot be resumed so.
-
-    Raises:
-        ValueError: an option is unknown, and the known ones and the nearest spelling are named; or a run is to be
-            resumed with other settings.
-        FileNotFoundError: there is no such run.
-    """
-    groups = {path.name for path in CONFIGS.iterdir() if path.is_dir()}
-    for argument in arguments:
-        group, _, chosen = argument.lstrip("+").partition("=")
-        if group == "resume" and not Path(chosen, "config.yaml").is_file():
-            raise FileNotFoundError(f"{chosen} holds no run to resume: there is no config.yaml in it")
-        if group == "resume" and not all(other.startswith(("resume=", "hydra.", "-")) for other in arguments):
-            raise ValueError("a run is resumed as it was configured; give resume=RUN and nothing else")
-        if group not in groups:
-            continue
-        known = options(group)
-        for name in chosen.split(","):
-            if name not in [*known, "null"]:
-                near = difflib.get_close_matches(name, known, n=1, cutoff=0.3)
-                hint = f" Did you mean {near[0]}?" if near else ""
-                raise ValueError(f"there is no {group} {name!r}; there are: {', '.join(known)}.{hint}")
-
-
 def listing(group: str, prefix: str) -> str:
     """List the choices of a group, a line each, with what they are for in a column."""
     names = options(group)
     width = max(map(len, names))
     return "\n".join(f"  {prefix}{name:<{width}}  {summary(group, name)}" for name in names)
+
+
+def options_help(choices: Sequence[str]) -> str:
+    """List all options of a run, for ``--help`` beside choices such as ``model=ram``."""
+    from zoo.composition import composed_options, register  # late, for it takes long
+
+    register()
+    known = composed_options(tuple(choices))
+    what = " ".join(choices)
+    return f"""{option_lines(known.values())}
+
+All options of python scripts/train.py {what}, each with its default, what it may be, and what it means.
+"""
 
 
 def help_text() -> str:
@@ -104,13 +121,9 @@ Often changed
   estimator={"|".join(options("estimator"))}
   logger={"|".join(options("logger"))}
   model.lr=0.001  trainer.max_epochs=20  seed=2  -m seed=1,2,3 (one run each)
-  resume=RUN      continue a stopped run, exactly where it was saved
+  resume=RUN      continue a stopped run, exactly where it was saved; longer with trainer.max_epochs=N
+  init_from=RUN/checkpoints/last.ckpt    begin with the weights of another run
+  trust=true      run code of your own that a program names; given each time, kept nowhere
 
-All options of a model: python scripts/train.py model=NAME --cfg job
+All options of a model, and what they mean: python scripts/train.py model=NAME --help
 """
-
-
-def summary(group: str, name: str) -> str:
-    """Give the first comment of a configuration file that is not for Hydra: what it is, in one line."""
-    lines = (CONFIGS / group / f"{name}.yaml").read_text().splitlines()
-    return next(line[2:] for line in lines if line.startswith("# ") and "@package" not in line)

@@ -1,4 +1,5 @@
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from zoo.summaries import (
@@ -220,3 +221,45 @@ PAPERS = {
         seeds=(1,),
     ),
 }
+
+
+PUBLISHED = Path(__file__).parents[1] / "docs" / "results"  # records of the runs; beside it their tables
+BUDGETS = ("full", "smoke")
+SMOKE = {  # settings that make a run a matter of seconds, by the model's name, with which an experiment's begins
+    "ram": ("data=mnist_5k", "trainer.max_epochs=1"),
+    "sbn": ("data=mnist_5k", "trainer.max_epochs=1"),
+    "bbvi": ("trainer.max_epochs=1", "model.evaluation_draws=500"),
+    "policy_gradient": (
+        *("model.environments=4", "model.evaluate_every=512", "model.evaluation_episodes=4"),
+        "model.max_env_steps=2048",
+    ),
+    "q_learning": ("model.environments=64", "model.evaluate_every=4096", "model.max_env_steps=16_384"),
+    "dqn": (
+        *("model.environments=4", "model.evaluate_every=512", "model.evaluation_episodes=4"),
+        *("model.warm_up=0", "model.updates=1", "model.max_env_steps=2048"),
+    ),
+}
+
+
+def settings_of(row: Row, budget: str) -> list[str]:
+    """Return the settings of a row's runs, beside the seed.
+
+    Example:
+        >>> settings_of(PAPERS["bbvi"].rows[0], "smoke")
+        ['experiment=bbvi_eight_schools', 'trainer.max_epochs=1', 'model.evaluation_draws=500']
+    """
+    (smoke,) = (settings for model, settings in SMOKE.items() if row.experiment.startswith(f"{model}_"))
+    return [f"experiment={row.experiment}", *(smoke if budget == "smoke" else ())]
+
+
+def chosen_rows(paper: Paper, names: Sequence[str] | None) -> list[Row]:
+    """Pick rows by name; all for None.
+
+    Raises:
+        ValueError: a row is unknown.
+    """
+    known = {row.name: row for row in paper.rows}
+    for name in names or []:
+        if name not in known:
+            raise ValueError(f"there is no row {name!r}; there are: {', '.join(known)}")
+    return [known[name] for name in names or known]

@@ -7,23 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo.papers import Figure, Paper, Row
+from zoo.papers import PAPERS, Figure, Paper, Row
 from zoo.training import read_status
 
 Record = dict[str, Any]
-
-
-def chosen_rows(paper: Paper, names: Sequence[str] | None) -> list[Row]:
-    """Pick rows by name; all for None.
-
-    Raises:
-        ValueError: a row is unknown.
-    """
-    known = {row.name: row for row in paper.rows}
-    for name in names or []:
-        if name not in known:
-            raise ValueError(f"there is no row {name!r}; there are: {', '.join(known)}")
-    return [known[name] for name in names or known]
 
 
 def find_run(runs: Path, config_hash: str) -> tuple[Path, Record] | None:
@@ -70,8 +57,13 @@ def keep_record(folder: Path, results: Path, name: str) -> None:
     shutil.copyfile(folder / "status.json", results / f"{name}.json")
 
 
-def kept_records(results: Path, row: Row) -> list[Record]:
+def kept_records(results: Path, row: Row, on_any_data: bool = False) -> list[Record]:
     """Read the kept records of a row, one a seed.
+
+    Args:
+        results: where records are kept.
+        row: of a table.
+        on_any_data: whether they may be of runs on other data than the row's, as those of a smoke run.
 
     Raises:
         ValueError: a record is damaged or of a run on other data than the row's, or they differ in more than the
@@ -80,7 +72,7 @@ def kept_records(results: Path, row: Row) -> list[Record]:
     records = []
     for path in sorted(results.glob(f"{row.experiment}-seed*.json")):
         records.append(read_status(path))
-        if (data := records[-1].get("data")) != row.data:
+        if (data := records[-1].get("data")) != row.data and not on_any_data:
             raise ValueError(f"{path} is the record of a run on {data}, not on the table's {row.data}; remove it")
     if len({record.get("recipe_hash") for record in records}) > 1:
         raise ValueError(
@@ -109,6 +101,23 @@ def table(paper: Paper, records: Mapping[str, Sequence[Record]]) -> str:
         spent = f"{minutes:.0f}" if minutes >= 10 else f"{minutes:.2g}"
         lines.append([row.label, *published, *([row.peer] if peers else []), *ours, str(len(runs)), spent])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def write_page(page: Path, results: Path) -> None:
+    """Write the tables of all papers of which records are kept, as Markdown."""
+    sections = []
+    for name, paper in PAPERS.items():
+        records = {row.name: kept_records(results, row) for row in paper.rows}
+        if any(records.values()):
+            sections.append(
+                f"## {paper.title}\n\n{table(paper, records)}\n\n`python scripts/reproduce.py paper={name}`\n"
+            )
+    place = f"{results.parent.name}/{results.name}"
+    head = (
+        f"# Results\n\nWritten by `scripts/reproduce.py` from the run records in `{place}/`; "
+        "± is the 95 % interval over seeds.\n"
+    )
+    page.write_text("\n".join([head, *sections]))
 
 
 def entry(figure: Figure, runs: Sequence[Record]) -> str:

@@ -5,6 +5,7 @@ import pytest
 
 from zoo import reproduction
 from zoo.data import MnistUnavailable
+from zoo.papers import PAPERS
 from zoo.training import config_hash
 
 
@@ -52,6 +53,33 @@ def test_it_runs_what_is_missing_and_makes_the_table(script, trained):
 
 
 @pytest.mark.usefixtures("mnist")
+def test_a_smoke_run_takes_one_seed_and_counts_what_is_left(script, trained):
+    answer = script("reproduce.py", "paper=ram", "budget=smoke")
+    assert answer.code == 0
+    assert len(trained) == len(PAPERS["ram"].rows)
+    assert all({"data=mnist_5k", "seed=1"} <= set(arguments) for arguments in trained)
+    assert "run 9 of 9: control: 6 glimpses at the centre, seed 1" in answer.out
+
+
+@pytest.mark.usefixtures("mnist")
+def test_a_full_table_is_written_beside_the_runs_and_not_over_the_published_one(script, trained, monkeypatch):
+    (published := Path("docs", "results")).mkdir(parents=True)
+    monkeypatch.setattr("zoo.papers.PUBLISHED", published)
+    small = ["paper=ram", "rows=[6]", "seeds=[1]"]
+    answer = script("reproduce.py", *small)
+    assert answer.code == 0, answer.err
+    assert "table: runs/results/results.md" in answer.out
+    assert "| RAM, 6 glimpses" in Path("runs", "results", "results.md").read_text()
+    assert list(published.iterdir()) == []
+    answer = script("reproduce.py", *small, "publish=true")
+    assert answer.code == 0, answer.err
+    assert len(trained) == 1
+    assert [path.name for path in published.iterdir()] == ["ram_mnist_28_6-seed1.json"]
+    assert "| RAM, 6 glimpses" in Path("docs", "results.md").read_text()
+    assert script("reproduce.py", *small, "publish=true", "budget=smoke").code == 1
+
+
+@pytest.mark.usefixtures("mnist")
 def test_a_run_on_other_data_never_enters_the_table(script, trained, monkeypatch, composed):
     honest = reproduction.run_train_script
 
@@ -63,10 +91,10 @@ def test_a_run_on_other_data_never_enters_the_table(script, trained, monkeypatch
         return code
 
     monkeypatch.setattr(reproduction, "run_train_script", run)
-    answer = script("reproduce.py", "paper=ram", "budget=smoke", "rows=[6]", "seeds=[1]")
+    answer = script("reproduce.py", "paper=ram", "rows=[6]", "seeds=[1]")
     assert answer.code == 1
     assert "left no finished record" in answer.err
-    assert not list(Path("runs").rglob("smoke-results/*"))
+    assert not list(Path("runs").rglob("results/*"))
 
 
 def test_a_curve_is_drawn_where_all_seeds_take_as_many_steps_not_where_each_stops_at_success(

@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 
 from zoo.config import MODELS
 from zoo.data import MnistUnavailable
-from zoo.training import config_hash
+from zoo.training import config_hash, read_checkpoint
 
 
 @pytest.fixture
@@ -20,7 +20,22 @@ def nothing_begun(tmp_path):
     return check
 
 
-@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["model=ram", "--help"]])
+@pytest.mark.parametrize("name", ["evaluate.py", "explore.py", "patients.py", "reproduce.py", "train.py"])
+def test_every_script_has_a_help(name, script, nothing_begun):
+    answer = script(name, "--help")
+    assert (answer.code, answer.err) == (0, "")
+    assert "=" in answer.out
+    assert nothing_begun()
+
+
+def test_beside_a_model_help_says_what_each_of_its_options_means(script, nothing_begun):
+    answer = script("train.py", "model=ram", "--help")
+    assert (answer.code, answer.err) == (0, "")
+    assert "model.glimpses=6  (a whole number of 1 or more)\n    number of glimpses" in answer.out
+    assert nothing_begun()
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
 def test_without_arguments_and_for_help_it_lists_the_models(arguments, script, nothing_begun):
     answer = script("train.py", *arguments)
     assert (answer.code, answer.err) == (0, "")
@@ -72,7 +87,7 @@ class TestMistakes:
             ("model.spread=2", "spread must be between 0"),
             ("trainer.devices=999", "devices=999 would start as many processes on"),
             ("trainer.precision=17", "17"),
-            ("+model.lrr=1", "has no option lrr"),
+            ("+model.lrr=1", "has no option model.lrr; did you mean model.lr?"),
         ],
     )
     def test_in_values_are_sentences_too(self, override, named, script, tiny):
@@ -80,6 +95,22 @@ class TestMistakes:
         assert answer.code == 1
         assert named in answer.err
         assert "Traceback" not in answer.err
+
+
+class TestBeforeADownload:
+    @pytest.mark.parametrize(("model", "wrong"), [("ram", "model.gaze=up"), ("sbn", "model.optimizer=best")])
+    def test_every_option_of_the_model_is_checked(self, model, wrong, script, monkeypatch):
+        for name in ("find_mnist", "find_binarized_mnist"):
+            monkeypatch.setattr(f"zoo.composition.{name}", lambda: pytest.fail("looked for data"))
+        answer = script("train.py", f"model={model}", wrong)
+        assert answer.code == 1
+        assert wrong.partition("=")[2] in answer.err
+
+    @pytest.mark.parametrize("logger", ["tensorboard", "wandb", "mlflow"])
+    def test_a_logger_that_is_not_installed_is_named_with_its_cure(self, logger, script, tiny, monkeypatch):
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+        answer = script("train.py", *tiny("ram", f"logger={logger}"))
+        assert (answer.code, f"pip install {logger}" in answer.err) == (1, True)
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -102,6 +133,45 @@ class TestARun:
         records = [json.loads(path.read_text()) for path in Path("runs").glob("ram/*/status.json")]
         assert sorted(record["seed"] for record in records) == [1, 2]
         assert all(record["state"] == "finished" for record in records)
+        assert sorted(path.name[-7:] for path in Path("runs", "ram").iterdir()) == ["-seed-1", "-seed-2"]
+        assert "Run 2 of 2: seed=2" in answer.out
+        head, *rows = answer.out.strip().splitlines()[-3:]
+        assert head.split()[:2] == ["seed", "test_error"]
+        assert [row.split()[0] for row in rows] == ["1", "2"]
+
+    def test_a_run_of_a_sweep_that_fails_is_named_and_the_others_are_trained(self, script, tiny):
+        answer = script("train.py", "-m", *tiny("ram", "trainer.max_epochs=1", "model.glimpse_size=4,0,3"))
+        assert answer.code == 1
+        assert "Error: a glimpse needs at least 1 pixel and 1 scale, got size=0" in answer.err
+        assert "Error: 1 of 3 runs failed" in answer.err
+        assert "Traceback" not in answer.err
+        assert "failed: " in answer.out
+        records = [json.loads(path.read_text()) for path in Path("runs").glob("ram/*/status.json")]
+        assert [record["state"] for record in records] == ["finished", "finished"]
+
+
+@pytest.mark.usefixtures("no_pictures")
+class TestInitFrom:
+    def test_begins_with_the_weights_of_a_checkpoint_and_records_it(self, script, tiny, finished, differences):
+        checkpoint = finished("ram") / "checkpoints" / "last.ckpt"
+        slow = ["model.lr=1e-30", "model.weight_decay=0", "trainer.max_epochs=1", "seed=5"]
+        answer = script("train.py", *tiny("ram", *slow, f"init_from={checkpoint}"))
+        assert answer.code == 0, answer.err
+        (folder,) = Path("runs", "ram").iterdir()
+        states = [read_checkpoint(path)["state_dict"] for path in (checkpoint, folder / "checkpoints" / "last.ckpt")]
+        assert differences(*states) == []
+        config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+        assert config["init_from"] == str(checkpoint)
+        assert json.loads((folder / "status.json").read_text())["config_hash"] == config_hash(config)
+
+    @pytest.mark.parametrize(
+        ("more", "complaint"),
+        [(["model.locator_hidden=9"], "other layers"), (["init_from=none.ckpt"], "there is no checkpoint none.ckpt")],
+    )
+    def test_refuses_a_checkpoint_of_another_model(self, more, complaint, script, tiny, finished):
+        checkpoint = finished("ram") / "checkpoints" / "last.ckpt"
+        answer = script("train.py", *tiny("ram", f"init_from={checkpoint}", *more))
+        assert (answer.code, complaint in answer.err) == (1, True)
 
 
 class TestResume:
@@ -115,6 +185,37 @@ class TestResume:
         assert answer.code == 1
         assert "give resume=RUN and nothing else" in answer.err
         assert (run / "status.json").read_bytes() == before
+
+    def test_trains_longer_if_asked_to_and_records_it(self, script, run):
+        before = (run / "metrics.csv").read_text().splitlines()
+        answer = script("train.py", f"resume={run}", "trainer.max_epochs=3")
+        assert answer.code == 0, answer.err
+        config = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))
+        assert config["trainer"]["max_epochs"] == 3
+        assert config["extended"] == {"trainer.max_epochs": [2]}
+        status = json.loads((run / "status.json").read_text())
+        assert status["config_hash"] == config_hash(config)
+        after = (run / "metrics.csv").read_text().splitlines()
+        assert (after[: len(before)], len(after) > len(before)) == (before, True)
+        assert script("train.py", f"resume={run}", "trainer.max_epochs=3").code == 0  # as if it had been interrupted
+        answer = script("train.py", f"resume={run}", "trainer.max_epochs=2")
+        assert (answer.code, "can only become larger" in answer.err) == (1, True)
+        answer = script("train.py", f"resume={run}", "model.max_env_steps=2")
+        assert (answer.code, "give trainer.max_epochs=..." in answer.err) == (1, True)
+
+    def test_in_a_folder_of_any_name(self, script, run):
+        strange = run.with_name("r=1, (ü) ~'x'")
+        run.rename(strange)
+        answer = script("train.py", f"resume={strange}")
+        assert answer.code == 0, answer.err
+
+    def test_fills_in_nothing_and_runs_nothing_that_the_folder_names(self, script, run, monkeypatch):
+        monkeypatch.setenv("SECRET", "7")
+        text = (run / "config.yaml").read_text()
+        (run / "config.yaml").write_text(text.replace("seed: 1", "seed: ${oc.env:SECRET}", 1))
+        answer = script("train.py", f"resume={run}")
+        assert answer.code == 1
+        assert "config.yaml is damaged (seed must be a whole number, got '${oc.env:SECRET}')" in answer.err
 
     def test_from_a_damaged_checkpoint_names_it_and_leaves_it(self, script, run):
         path = run / "checkpoints" / "last.ckpt"

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from zoo.training import read_checkpoint
+
 HEAD = """
 import pyro
 import pyro.distributions as dist
@@ -130,10 +132,23 @@ class TestAProgramOfOnesOwn:
         assert answer.code == 0, answer.err
         assert "ELBO" in answer.out
 
-    def test_is_resumed_as_it_was(self, script):
+    def test_is_resumed_only_if_it_is_trusted_again(self, script):
         script("train.py", "model=bbvi", "program=own.py:model:guide", "trust=true", *SHORT)
         (folder,) = Path("runs", "bbvi").iterdir()
-        assert script("train.py", f"resume={folder}").code == 0
+        (folder / "config.yaml").write_text((folder / "config.yaml").read_text() + "trust: true\n")
+        refused = script("train.py", f"resume={folder}")
+        assert refused.code == 1
+        assert "runs the code in own.py" in refused.err
+        assert script("train.py", f"resume={folder}", "trust=true").code == 0
+
+    def test_leaves_no_trust_in_its_folder(self, script):
+        script("train.py", "model=bbvi", "program=own.py:model:guide", "trust=true", *SHORT)
+        (folder,) = Path("runs", "bbvi").iterdir()
+        for name in ("config.yaml", "status.json"):
+            assert "trust" not in (folder / name).read_text()
+        checkpoint = read_checkpoint(folder / "checkpoints" / "last.ckpt")
+        assert "trust" not in checkpoint["config"]
+        assert not checkpoint["hyper_parameters"]["trust"]
 
 
 @pytest.mark.usefixtures("no_pictures")

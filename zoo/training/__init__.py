@@ -2,6 +2,7 @@
 
 from zoo.training.carried_metrics import CarriedMetrics
 from zoo.training.checkpoint import AtomicCheckpointIO, SelfDescribing, load_module, read_checkpoint
+from zoo.training.extension import extended
 from zoo.training.finite import FiniteGradients, NonFiniteError, total_loss
 from zoo.training.fit import Loaders, fit
 from zoo.training.folder_lock import folder_lock
@@ -30,6 +31,7 @@ __all__ = [
     "TrainingProgress",
     "circumstances",
     "config_hash",
+    "extended",
     "fit",
     "folder_lock",
     "keep_freed_memory",

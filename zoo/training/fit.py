@@ -2,7 +2,7 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,10 +14,12 @@ from pytorch_lightning.loggers import Logger, MLFlowLogger, TensorBoardLogger, W
 
 from zoo.training.carried_metrics import CarriedMetrics
 from zoo.training.checkpoint import AtomicCheckpointIO, SelfDescribing, read_checkpoint
+from zoo.training.extension import FOLLOWING, ExtendedSchedules
 from zoo.training.finite import FiniteGradients
 from zoo.training.interrupt import Interrupted, StopBetweenSteps
 from zoo.training.memory import keep_freed_memory
 from zoo.training.metrics_csv import MetricsCsv, Row
+from zoo.training.mixed_precision import allow_clipping
 from zoo.training.progress import TrainingProgress
 from zoo.training.resume import ExactResume
 
@@ -122,7 +124,8 @@ def fit(
     chooses = monitor is not None and loaders.validation is not None
     if str(settings["precision"]).startswith("16"):
         raise ValueError("precision 16 scales the loss and skips steps by design; use bf16-mixed or 32-true")
-    rows = rows_so_far(last, module) if last.exists() else None
+    longer = bool(config.get("extended"))
+    rows = rows_so_far(last, module, FOLLOWING if longer else ()) if last.exists() else None
     metrics_csv = MetricsCsv(folder / "metrics.csv", rows)
     # Lightning lets torch look for a driver in every optimiser step, which takes longer than the step of a small model.
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
@@ -152,12 +155,14 @@ def fit(
             CarriedMetrics(metrics_csv),
             ExactResume(),
             SelfDescribing(config),
+            *([ExtendedSchedules()] if longer else []),
             *(callbacks or []),
             StopBetweenSteps(last, loaders.resumes_within_a_pass),
             *([EachEpoch(best, monitor, monitor_mode)] if chooses else []),
             EachEpoch(last, None),  # after the best, whose figure it remembers
         ],
     )
+    allow_clipping(trainer)
     if loaders.one_process and trainer.world_size > 1:
         raise ValueError(
             f"devices={settings['devices']} are {trainer.world_size}, and a model that acts in environments trains on "
@@ -174,11 +179,12 @@ def fit(
     return best if chooses else last
 
 
-def rows_so_far(last: Path, module: pl.LightningModule) -> dict[int, Row]:
+def rows_so_far(last: Path, module: pl.LightningModule, may_differ: Sequence[str] = ()) -> dict[int, Row]:
     """Read the rows of ``metrics.csv`` up to a checkpoint, if a training of such a module can go on there."""
     saved = read_checkpoint(last, type(module).__name__, resumable=True)
     before, now = saved["hyper_parameters"], dict(module.hparams)
-    if differing := sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key)):
+    keys = (before.keys() | now.keys()) - set(may_differ)
+    if differing := sorted(key for key in keys if before.get(key) != now.get(key)):
         raise ValueError(
             f"{last} cannot be continued: the data or the project have changed since, in {', '.join(differing)}"
         )
@@ -210,7 +216,11 @@ def extra_loggers(settings: Mapping[str, Any], folder: Path) -> list[Logger]:
     kinds: dict[str, Any] = {
         "tensorboard": lambda: TensorBoardLogger(folder, name="tensorboard", version=""),
         "wandb": lambda: WandbLogger(project=settings["project"], save_dir=folder),
-        "mlflow": lambda: MLFlowLogger(settings["project"], save_dir=str(folder / "mlflow")),
+        "mlflow": lambda: MLFlowLogger(  # the folder of files that Lightning would choose is no longer written to
+            settings["project"],
+            tracking_uri=f"sqlite:///{(folder / 'mlflow.db').absolute()}",
+            artifact_location=str((folder / "mlflow").absolute()),
+        ),
     }
     if settings["name"] == "csv":
         return []

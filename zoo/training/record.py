@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from zoo.training.extension import before_extension
 from zoo.training.parts import check_parts
 from zoo.training.writing import as_json, write_text
 
@@ -47,20 +48,21 @@ PACKAGES = (
     "pyro-ppl",
     "gymnasium",
 )
+OPTIONAL = ("env", "program", "init_from")  # parts of a configuration that count only if they are set
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
     """Fingerprint of all that decides a run's result: the same hash, the same run.
 
     Where a run is logged, from where it is resumed and whether its program is trusted does not count, nor does an
-    environment or a program if there is none.
+    environment, a program or a checkpoint to begin from if there is none.
 
     Example:
         >>> config_hash({"seed": 1, "logger": "csv"}) == config_hash({"logger": "wandb", "seed": 1})
         True
     """
     deciding = {key: value for key, value in config.items() if key not in ("logger", "resume", "trust")}
-    deciding = {key: value for key, value in deciding.items() if key not in ("env", "program") or value is not None}
+    deciding = {key: value for key, value in deciding.items() if key not in OPTIONAL or value is not None}
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -82,7 +84,8 @@ class RunRecord:
     def __init__(self, folder: Path, config: Mapping[str, Any], command: str, data: str | None = None):
         self.path = folder / "status.json"
         earlier = read_status(self.path) if self.path.exists() else {}
-        if earlier and earlier["config_hash"] != config_hash(config):
+        accepted = [config_hash(config), *map(config_hash, before_extension(config))]
+        if earlier and earlier["config_hash"] not in accepted:
             raise ValueError(
                 f"{folder} holds a run of another configuration; choose another folder, or continue that run with "
                 f"resume={folder} and nothing else"

@@ -1,0 +1,76 @@
+import math
+
+import pytest
+import torch
+
+from zoo.runs import train
+from zoo.training import config_hash, extended, read_checkpoint
+from zoo.training.extension import before_extension
+
+
+class TestExtended:
+    @pytest.mark.parametrize(
+        ("lengths", "complaint"),
+        [
+            ({"trainer.max_epochs": 1}, r"trainer\.max_epochs is 2 in this run, and can only become larger; got 1"),
+            (
+                {"model.max_env_steps": 9},
+                r"length of this run is not model\.max_env_steps; give trainer\.max_epochs=",
+            ),
+        ],
+    )
+    def test_refuses_what_is_no_longer_training(self, lengths, complaint):
+        with pytest.raises(ValueError, match=complaint):
+            extended({"trainer": {"max_epochs": 2}, "model": {}}, lengths)
+
+    def test_the_same_length_changes_nothing(self):
+        config = {"trainer": {"max_epochs": 2}}
+        assert extended(config, {"trainer.max_epochs": 2}) == config
+
+    def test_an_extended_run_is_another_than_one_that_was_as_long_from_the_beginning(self):
+        config = {"trainer": {"max_epochs": 2}}
+        twice = extended(extended(config, {"trainer.max_epochs": 3}), {"trainer.max_epochs": 4})
+        assert twice["extended"] == {"trainer.max_epochs": [2, 3]}
+        assert [x["trainer"]["max_epochs"] for x in before_extension(twice)] == [3, 2]
+        assert list(before_extension(twice))[-1] == config
+        hashes = {config_hash(x) for x in (twice, {"trainer": {"max_epochs": 4}}, *before_extension(twice))}
+        assert len(hashes) == 4
+
+
+def weights(folder):
+    return read_checkpoint(folder / "checkpoints" / "last.ckpt")["state_dict"]
+
+
+@pytest.mark.usefixtures("no_pictures")
+class TestTraining:
+    @pytest.mark.parametrize(
+        ("model", "key", "short", "long"),
+        [("bbvi", "trainer.max_epochs", 2, 4), ("q_learning", "model.max_env_steps", 128, 256)],
+    )
+    def test_is_the_uninterrupted_longer_one_where_nothing_depends_on_the_length(
+        self, model, key, short, long, tiny, composed, tmp_path, differences
+    ):
+        more = ["model.schedule=constant"] if model == "bbvi" else ["trainer.max_epochs=null"]
+        overrides = tiny(model, *more)
+        config = composed([*overrides, f"{key}={short}"])
+        train(config, tmp_path / "run", "command")
+        train(extended(config, {key: long}), tmp_path / "run", "command")
+        train(composed([*overrides, f"{key}={long}"]), tmp_path / "long", "command")
+        assert differences(weights(tmp_path / "run"), weights(tmp_path / "long")) == []
+        metrics = [(tmp_path / name / "metrics.csv").read_text() for name in ("run", "long")]
+        assert metrics[0] == metrics[1]
+
+    @pytest.mark.parametrize("model", ["ram", "policy_gradient"])
+    def test_learning_rates_go_on_where_a_training_of_the_new_length_would_be(self, model, tiny, composed, tmp_path):
+        key, short, long = ("trainer.max_epochs", 2, 4) if model == "ram" else ("model.max_env_steps", 128, 256)
+        more = [] if model == "ram" else ["trainer.max_epochs=null"]
+        config = composed(tiny(model, *more, f"{key}={short}"))
+        train(config, tmp_path, "command")
+        torch.manual_seed(0)
+        train(extended(config, {key: long}), tmp_path, "command")
+        saved = read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")
+        (optimizer,), (schedule,) = saved["optimizer_states"], saved["lr_schedulers"]
+        assert all(math.isclose(group["lr"], 0.0, abs_tol=1e-12) for group in optimizer["param_groups"])
+        assert schedule["last_epoch"] == 16
+        if model == "ram":
+            assert schedule["T_max"] == 16

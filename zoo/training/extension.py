@@ -1,0 +1,76 @@
+"""Training longer than a run was configured to: the record of it, and schedules that end later."""
+
+import copy
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+LENGTHS = ("trainer.max_epochs", "model.max_env_steps")
+FOLLOWING = ("decay_steps", "lr_decay_steps")  # hyperparameters that are the length itself where nothing else is asked
+
+
+def extended(config: Mapping[str, Any], lengths: Mapping[str, int]) -> dict[str, Any]:
+    """Return a run's configuration with another length; ``extended`` lists those that it had before.
+
+    A run that was extended is another one than a run that was as long from the beginning, as schedules differ.
+
+    Raises:
+        ValueError: a length is not longer, or the run has no such length.
+
+    Example:
+        >>> extended({"trainer": {"max_epochs": 2}}, {"trainer.max_epochs": 4})
+        {'trainer': {'max_epochs': 4}, 'extended': {'trainer.max_epochs': [2]}}
+    """
+    new = copy.deepcopy(dict(config))
+    for key, length in lengths.items():
+        group, name = key.split(".")
+        before = new[group].get(name)
+        if before is None:
+            others = [other for other in LENGTHS if other != key]
+            raise ValueError(f"the length of this run is not {key}; give {' or '.join(f'{x}=...' for x in others)}")
+        if length < before:
+            raise ValueError(f"{key} is {before} in this run, and can only become larger; got {length}")
+        if length > before:
+            new[group][name] = length
+            earlier = new.setdefault("extended", {})
+            earlier[key] = [*earlier.get(key, []), before]
+    return new
+
+
+def before_extension(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Return the configurations that an extended run had before, the latest first.
+
+    Example:
+        >>> list(before_extension({"trainer": {"max_epochs": 4}, "extended": {"trainer.max_epochs": [2]}}))
+        [{'trainer': {'max_epochs': 2}}]
+    """
+    shorter: dict[str, Any] = copy.deepcopy(dict(config))
+    while lengths := shorter.get("extended"):
+        key = next(reversed(lengths))
+        group, name = key.split(".")
+        shorter[group][name] = lengths[key].pop()
+        if not lengths[key]:
+            del lengths[key]
+        if not lengths:
+            del shorter["extended"]
+        yield copy.deepcopy(shorter)
+
+
+class ExtendedSchedules(pl.Callback):
+    """Let the cosine of a learning rate end where the extended training does.
+
+    A checkpoint holds where it was to end, and beyond it a cosine rises again. The rate goes on where a training of the
+    new length would be at this step.
+    """
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Set the new end, and the rate there is now."""
+        for schedule in (config.scheduler for config in trainer.lr_scheduler_configs):
+            if isinstance(schedule, CosineAnnealingLR):
+                schedule.T_max = int(trainer.estimated_stepping_batches)
+                falling = (1 + math.cos(math.pi * schedule.last_epoch / schedule.T_max)) / 2
+                for group, start in zip(schedule.optimizer.param_groups, schedule.base_lrs, strict=True):
+                    group["lr"] = schedule.eta_min + (start - schedule.eta_min) * falling
