@@ -54,7 +54,7 @@ class TestMistakes:
             (["model=ram", "model.lr=banana"], ["model.lr", "banana"]),
             (["model=ram", "trainer.max_epochs=1.5"], ["trainer.max_epochs"]),
             (["model=ram", "data=idx"], ["data.root must be given"]),
-            (["model=ram", "data=idx", "data.root=nowhere"], ["nowhere holds neither train-images-idx3-ubyte"]),
+            (["model=ram", "data=idx", "data.root=nowhere"], ["there is no folder nowhere"]),
             (["model=ram", "data=mnist_5k", "model._target_=os.system"], ["_target_ 'os.system' may not be built"]),
             (["data=mnist_5k"], ["choose a model: model=", "ram"]),
             (["resume=runs/ram/none"], ["runs/ram/none holds no run to resume"]),
