@@ -69,7 +69,7 @@ class TestTrain:
 
     def test_wrong_data_are_an_error_before_anything_is_written(self, config, tmp_path):
         config["data"]["root"] = str(tmp_path / "nowhere")
-        with pytest.raises(FileNotFoundError, match="there is no folder .*nowhere"):
+        with pytest.raises(FileNotFoundError, match=r"there is no folder .*nowhere"):
             train(config, tmp_path / "run", "command")
         assert not (tmp_path / "run").exists()
 

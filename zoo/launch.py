@@ -44,12 +44,16 @@ def launch(request: Request, typed: Sequence[str]) -> None:
     if not request.completion and request.value("resume") is None:
         check_settings(request)
     runs: list[Ended] = []
+    raised: list[Exception] = []
 
     def job(config: DictConfig) -> None:
         sys.argv[1:] = typed  # for processes that Lightning starts, which are to do the same
         overrides, folder = list(HydraConfig.get().overrides.task), Path(HydraConfig.get().runtime.output_dir)
         if not request.sweep:
-            train_one(config, overrides, folder, request)
+            try:
+                train_one(config, overrides, folder, request)
+            except Exception as error:
+                raised.append(error)  # not through Hydra, which has its own words for it
             return
         swept = {x.key for x in request.settings if x.swept}
         differs = dict(override.split("=", 1) for override in overrides if override.partition("=")[0] in swept)
@@ -63,6 +67,8 @@ def launch(request: Request, typed: Sequence[str]) -> None:
     finally:
         if runs:
             print(f"\n{table(runs)}")
+    if raised:
+        raise raised[0]
     if failed := [run for run in runs if run.failure is not None]:
         raise ChildProcessError(f"{len(failed)} of {len(runs)} runs failed; they are named above, with the reason")
 
