@@ -931,6 +931,58 @@ def test_the_module_of_an_elbo_is_optimized_by_torch_with_global_and_local_param
     torch.testing.assert_close(steps(BlackBoxELBO()), steps(Trace_ELBO()))
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit.trace:FutureWarning")
+class TestTracing:
+    """By ``torch.jit.trace``, as Pyro's JIT variants of its ELBOs do it."""
+
+    def traced(self, model, guide, elbo):
+        module = elbo(model, guide)
+        module()  # makes the parameters
+        return torch.jit.trace(module, (), check_trace=False)
+
+    def test_draws_anew_in_each_call(self):
+        guide = AutoNormal(schools)
+        traced = self.traced(schools, guide, BlackBoxELBO(2))
+        pyro.set_rng_seed(3)
+        ours = [traced() for _ in range(2)]
+        pyro.set_rng_seed(3)
+        theirs = [Trace_ELBO(2).differentiable_loss(schools, guide) for _ in range(2)]
+        torch.testing.assert_close(ours, theirs)
+
+    def test_is_refused_where_values_steer_the_program(self):
+        class Guide(PyroModule):
+            def __init__(self):
+                super().__init__()
+                self.logit = PyroParam(torch.tensor(0.0))
+
+            def forward(self):
+                pyro.sample("z", dist.Bernoulli(logits=self.logit))
+
+        def model():
+            z = pyro.sample("z", dist.Bernoulli(0.5))
+            pyro.sample("x", dist.Normal(1.0 if z else 2.0, 1.0), obs=torch.tensor(1.0))
+
+        with pytest.raises(
+            ValueError, match=r"'z' steer the program .* torch.jit.trace would keep the way of its one run"
+        ):
+            self.traced(model, Guide(), BlackBoxELBO())
+
+
+def test_variables_that_the_model_alone_enumerates_are_refused_with_the_elbo_that_sums_them_out():
+    @config_enumerate
+    def model():
+        probability = pyro.sample("probability", dist.Beta(2.0, 2.0))
+        with pyro.plate("data", 3):
+            kind = pyro.sample("kind", dist.Bernoulli(probability))
+            pyro.sample("x", dist.Normal(kind, 1.0), obs=torch.zeros(3))
+
+    guide = AutoNormal(poutine.block(model, expose=["probability"]))
+    with pytest.raises(
+        ValueError, match=r"samples 'kind', which the guide does not; .* pyro\.infer\.TraceEnum_ELBO alone"
+    ):
+        BlackBoxELBO().loss(model, guide)
+
+
 def test_training_goes_on_from_a_saved_parameter_store(tmp_path):
     def steps(optimizer, guide):
         svi = SVI(schools, guide, optimizer, BlackBoxELBO())

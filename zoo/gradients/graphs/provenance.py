@@ -63,6 +63,10 @@ class Provenance(TorchFunctionMode):
         tensors = tensors_in(value)
         return self._of(tensors, [(address(tensor), 0) for tensor in tensors])
 
+    def escape(self, names: Names) -> None:
+        """Note that values became Python objects."""
+        self.escaped |= names
+
     def mark(self, tensor: Tensor, names: Iterable[str]) -> None:
         """Note that a tensor, and all that shares its memory, was computed from named values and no others."""
         self._storages.pop(address(tensor), None)
@@ -92,10 +96,10 @@ class Provenance(TorchFunctionMode):
         try:
             result = func(*args, **kwargs)
         except Exception:
-            self.escaped |= names
+            self.escape(names)
             raise
-        if kind.tells or not isinstance(result, Tensor):
-            self.escaped |= self.of(told(func, args, kwargs, result))
+        if (kind.tells or not isinstance(result, Tensor)) and (looked_at := self.of(told(func, args, kwargs, result))):
+            self.escape(looked_at)
         if (after := states(given)) != before or kind.writes_untold:
             self._mark_written(kind, names, given, before, after)
         self._mark_results(kind, names, given, before, result)
@@ -111,7 +115,7 @@ class Provenance(TorchFunctionMode):
                 refuse_the_unseen("a module of TorchScript that keeps what it is given", names)
             result = self.__torch_function__(run, (), (call, script, args, kwargs, state))
             if tells(result):
-                self.escaped |= names
+                self.escape(names)
         return result
 
     def _of(self, tensors: list[Tensor], states: list[State]) -> Names:
@@ -138,7 +142,7 @@ class Provenance(TorchFunctionMode):
             if len(self._storages) > self._room:
                 self._forget_the_dead()
         if place in self._exposed:
-            self.escaped |= names
+            self.escape(names)
 
     def _mark_view(self, tensor: Tensor, names: Names) -> None:
         if not names <= (known := self.of(tensor)):
@@ -152,7 +156,7 @@ class Provenance(TorchFunctionMode):
             if now != earlier or (kind.writes_untold and not learned):
                 self._mark(tensor, names)
                 if not storage_of(tensor, names).resizable():  # but an array's, say
-                    self.escaped |= names
+                    self.escape(names)
 
     def _mark_results(self, kind: Kind, names: Names, given: list[Tensor], before: list[State], result: Any) -> None:
         if kind.like_the_first:

@@ -11,17 +11,15 @@ import torch
 from pyro.util import get_rng_state, set_rng_state
 from torch import nn
 
-from zoo.gradients.graphs.provenance import listed
 from zoo.gradients.moments import keep_buffers
 from zoo.inference.black_box.comparison import Both, Mixed, is_determined, mixed
-from zoo.inference.black_box.recording import Program, record, record_at_once
-from zoo.inference.black_box.sentences import steered_together
+from zoo.inference.black_box.recording import Program, check_not_steered, record, record_at_once
 from zoo.inference.black_box.sites import Run, nesting
 from zoo.inference.black_box.subsampling import Subsamples
 
 GRAVE = 0.01  # share of a site's terms; what differs by less may be rounding, and is warned of
 FEWEST = 8  # particles in a trial: values of bits that are mixed seldom look as if they were not
-FAILURES = (RuntimeError, IndexError, ValueError, TypeError, AttributeError)
+FAILURES = (RuntimeError, IndexError, ValueError, TypeError, AttributeError, AssertionError)
 """What comes of shapes that do not fit, and of distributions that cannot be expanded."""
 
 
@@ -44,8 +42,7 @@ def check_apart(max_plate_nesting: int, both: Both, drawn: Subsamples, particles
     """
     with without_trace(both):
         alone = record(*both, drawn)
-        if alone.steered_by:
-            raise ValueError(steered_together(f"the values of {listed(alone.steered_by)}"))
+        check_not_steered(alone)
         if (needed := nesting(alone)) > max_plate_nesting:
             raise ValueError(
                 f"the batches of model and guide take {needed} dimensions, and max_plate_nesting={max_plate_nesting} "
@@ -77,7 +74,7 @@ def tried(nesting: int, alone: Run, both: Both, drawn: Subsamples, particles: in
             return mixed(record_at_once(number, nesting + 1, *both, drawn), alone, number, both, drawn)
         except FAILURES as error:
             failed = failed or error
-    raise ValueError(not_apart(f"at once they fail ({failed})")) from failed
+    raise ValueError(not_apart(f"at once they fail ({type(failed).__name__}: {failed})")) from failed
 
 
 @contextmanager

@@ -31,9 +31,11 @@ def check_match(run: Run) -> None:
             )
     missing = [name for name, site in run.model.items() if not site.observed and name not in run.guide]
     if missing:
+        marked = any(run.model[name].infer.get("enumerate") for name in missing)
         raise ValueError(
             f"the model samples {listed(missing)}, which the guide does not; sample it in the guide, or observe it in "
             "the model"
+            + (" (a site marked for enumeration is summed out by pyro.infer.TraceEnum_ELBO alone)" if marked else "")
         )
 
 

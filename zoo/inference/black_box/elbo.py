@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from zoo.gradients import Reinforce, RunningScale
 from zoo.gradients.estimators import LeaveOneOutBound
+from zoo.gradients.graphs.provenance import listed
 from zoo.inference.black_box.apart import FAILURES, check_apart
 from zoo.inference.black_box.baselines import BaselineLike
 from zoo.inference.black_box.checks import check_match
@@ -176,6 +177,11 @@ class BlackBoxELBO(ELBO, nn.Module):
                 check_grad_mode(run, both, drawn, at_once=False)
             if new or run.steered_by:
                 self.newcomers.greet(run)
+        if torch.jit.is_tracing() and (names := frozenset().union(*(run.steered_by for run in runs))):
+            raise ValueError(
+                f"the values of {listed(names)} steer the program (if, item(), an index), and torch.jit.trace would "
+                "keep the way of its one run for all others; call the ELBO without it"
+            )
         return runs
 
     def _run_at_once(self, particles: int, both: Both, drawn: Subsamples, due: bool) -> Run:

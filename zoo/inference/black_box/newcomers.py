@@ -39,13 +39,13 @@ class Newcomers:
             check_support(site)  # always, as a bound may have become a parameter
             if site.name in new and site.name in run.model:
                 check_shapes(site, run.model[site.name])
-        for name in new & run.model.keys():
-            if run.model[name].observed:
-                check_data(run.model[name])
         return bool(new)
 
     def greet(self, run: Run) -> None:
         """Remember what was found right, and say how gradients are estimated that were not seen before."""
+        for name, site in run.model.items():
+            if site.observed and not looks_of(run, name) <= self.looks:
+                check_data(site)  # after particles were found apart, which knows more of shapes that do not fit
         self.looks |= {look for name in {**run.guide, **run.model} for look in looks_of(run, name)}
         sites = [site for site in latent(run) if site.name not in self.named]
         for site in sites:
@@ -55,7 +55,8 @@ class Newcomers:
         if sites:
             self.named |= {site.name for site in sites}
             logger.info("gradient of the ELBO: %s", "; ".join(how(site) for site in sites))
-        jumps = {name for name in run.steered_by if run.guide[name].density.score is None} - self.jumping
+        jumps = {name for name in run.steered_by if run.guide[name].density.score is None}
+        jumps -= self.jumping | run.asserted.keys()  # of an assert there is but one way that goes on
         if jumps:
             self.jumping |= jumps
             warn_of_jumps(jumps)

@@ -16,6 +16,7 @@ from torch.distributions import Distribution
 
 from zoo.gradients.graphs.program import uncompiled
 from zoo.gradients.graphs.provenance import NOTHING, Names, Provenance, listed
+from zoo.inference.black_box.assertions import AssertAwareProvenance, assert_that_raised
 from zoo.inference.black_box.densities import Density, draw_value, guide_density, log_density, tensors_shown
 from zoo.inference.black_box.influence import Plate
 from zoo.inference.black_box.no_grad_views import with_gradients_restored
@@ -59,7 +60,7 @@ def record(
         raise ValueError(
             f"the plate {plates[0].name!r} is open around the ELBO; open it in the model and in the guide instead"
         )
-    provenance = Provenance()
+    provenance = AssertAwareProvenance()
     with torch.inference_mode(False), uncompiled(), provenance:
         watching = flags_noted() if watch_flags else nullcontext(())
         with Recorder(provenance, SubsampleIndices(drawn), values) as of_guide, around(), watching as flagged:
@@ -72,7 +73,13 @@ def record(
         with Recorder(provenance, indices, given=sites) as of_model, around():
             model(*args, **kwargs)
     check_seen(of_guide.indices, indices)
-    return Run(sites, of_model.sites, provenance.escaped, plates_of_guide_alone(of_guide.indices, indices))
+    return Run(
+        sites,
+        of_model.sites,
+        provenance.escaped,
+        plates_of_guide_alone(of_guide.indices, indices),
+        provenance.only_asserted(),
+    )
 
 
 def record_at_once(
@@ -105,11 +112,21 @@ def record_at_once(
         run = record(model, guide, args, kwargs, drawn, around=plate, watch_flags=watch_flags)
     except RuntimeError as error:  # torch does not turn several values into one number or one bool
         if "Tensor with more than one value" in str(error) or "cannot be converted to Scalar" in str(error):
-            raise ValueError(steered_together("values")) from error
+            raise ValueError(steered_together("values", assert_that_raised(error.__traceback__))) from error
         raise
-    if run.steered_by:
-        raise ValueError(steered_together(f"the values of {listed(run.steered_by)}"))
+    check_not_steered(run)
     return run
+
+
+def check_not_steered(run: Run) -> None:
+    """Raise an error if values steered a program that is to run for all particles at once.
+
+    Raises:
+        ValueError: they did. The sentence names the assert statement if it was one.
+    """
+    if run.steered_by:
+        where = next(iter(run.asserted.values())) if run.asserted.keys() >= run.steered_by else None
+        raise ValueError(steered_together(f"the values of {listed(run.steered_by)}", where))
 
 
 class Recorder(Messenger):

@@ -69,8 +69,18 @@ def wrong_parameters(distribution: Distribution) -> str | None:
     return None
 
 
-def steered_together(what: str) -> str:
-    """Say that vectorised particles cannot go different ways."""
+def steered_together(what: str, asserted_at: str | None = None) -> str:
+    """Say that vectorised particles cannot go different ways.
+
+    Args:
+        what: steers the program.
+        asserted_at: place of the assert statement that looks at it, if nothing else does.
+    """
+    if asserted_at is not None:
+        return (
+            f"the assert at {asserted_at} looks at {what}, and vectorised particles could pass it one by one only; "
+            "leave it out, or set vectorize_particles=False"
+        )
     return (
         f"{what} steer the program (if, assert, item(), an index), and vectorised particles cannot go different ways; "
         "set vectorize_particles=False, or write it with torch.where and poutine.mask (and NonReparameterized for a "

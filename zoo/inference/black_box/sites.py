@@ -1,4 +1,5 @@
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -46,6 +47,8 @@ class Run(NamedTuple):
     """Sites of the guide whose values steered the program."""
     plates_of_guide_alone: Names = frozenset()
     """Names of plates that the guide entered and the model did not."""
+    asserted: Mapping[str, str] = MappingProxyType({})
+    """Places of assert statements, by the sites among ``steered_by`` at whose values nothing else looked."""
 
     def reaches(self) -> tuple[tuple[Reach, ...], tuple[Reach, ...]]:
         """Who influences each site of the guide, and each of the model."""
