@@ -67,3 +67,15 @@ def test_what_had_come_to_its_end_goes_no_further_when_it_is_resumed(steps, solv
     resumed.load_state_dict(rule.state_dict())
     resumed.on_train_start(again.trainer, again)
     assert again.trainer.should_stop is ended
+
+
+@pytest.mark.usefixtures("without_type_checks")
+def test_a_training_that_is_to_last_longer_now_goes_on_from_its_end(module):
+    played = module()
+    rule, longer = StopAfterSteps(100), StopAfterSteps(200)
+    rule.on_validation_end(played.trainer, played)
+    again = module()
+    longer.load_state_dict(rule.state_dict())
+    longer.on_train_start(again.trainer, again)
+    assert played.trainer.should_stop
+    assert not again.trainer.should_stop

@@ -42,7 +42,7 @@ def stop_when_solved(module: Any, score: float) -> None:
 class StopAfterSteps(pl.Callback):
     """Stop the training at the first evaluation after a number of environment steps.
 
-    A training that is resumed from its end, whatever ended it, goes no further.
+    A training that is resumed from its end, whatever ended it, goes no further, unless it is to last longer now.
 
     Args:
         steps: how many.
@@ -64,9 +64,9 @@ class StopAfterSteps(pl.Callback):
         self.ended = spent or (solved and pl_module.hparams["stop_when_solved"])
 
     def state_dict(self) -> dict[str, Any]:
-        """Tell whether the training has come to its end."""
-        return {"ended": self.ended}
+        """Tell whether the training has come to its end, and how many steps it was to last."""
+        return {"ended": self.ended, "steps": self.steps}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Be where the training was."""
-        self.ended = state_dict["ended"]
+        self.ended = state_dict["ended"] and state_dict.get("steps", self.steps) >= self.steps
