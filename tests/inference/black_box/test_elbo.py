@@ -8,7 +8,7 @@ from pyro.infer.autoguide import AutoDiagonalNormal, AutoNormal, AutoNormalMesse
 from torch import nn
 from torch.distributions import constraints
 
-from zoo.gradients import Learned
+from zoo.gradients import Learned, RunningScale
 from zoo.gradients.optimal_scaling import OptimalScaling
 from zoo.inference.black_box import BlackBoxELBO
 
@@ -168,3 +168,32 @@ class TestOptions:
     def test_programs_that_are_none_are_refused(self, programs, sentence):
         with pytest.raises(ValueError, match=f"{sentence} must be a function or a module that samples"):
             BlackBoxELBO().loss(*programs, X)
+
+
+class TestTheScale:
+    def test_is_a_copy_that_learns_in_train_mode_from_all_sites(self):
+        scale = RunningScale()
+        elbo = BlackBoxELBO(2, baseline="none", scale=scale)
+        elbo.eval().loss_and_grads(two_bits, two_bits)
+        assert elbo.scale.mean.weight == 0
+        elbo.train().loss_and_grads(two_bits, two_bits)
+        assert elbo.scale.mean.weight > 0
+        assert scale.mean.weight == 0
+        assert "scale.mean.total" in elbo.state_dict()
+
+    @pytest.mark.parametrize("bound", ["elbo", "iwae"])
+    def test_leaves_the_bound_as_it_is(self, bound):
+        elbo = BlackBoxELBO(2, bound=bound, scale=RunningScale())
+        for _ in range(3):
+            elbo.loss_and_grads(two_bits, two_bits)
+        assert elbo.loss_and_grads(two_bits, two_bits) == pytest.approx(0, abs=1e-6)
+
+
+def bit_of(name):
+    return pyro.sample(name, dist.Bernoulli(logits=pyro.param(f"logit of {name}", torch.zeros(1))))
+
+
+def two_bits():
+    with pyro.plate("data", 1):
+        bit_of("a")
+        bit_of("b")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.gradients import Constant, Learned, LeaveOneOut, MovingAverage, RunningScale, Sum
+from zoo.gradients import Constant, Learned, LeaveOneOut, MovingAverage, Sum
 from zoo.gradients.optimal_scaling import OptimalScaling
 from zoo.inference.black_box import BlackBoxELBO
 from zoo.inference.black_box.estimators import Estimators, key_of
@@ -31,48 +31,45 @@ def guide_of(**options):
 
 class TestTheEstimatorOfASite:
     def test_is_made_once(self):
-        estimators = Estimators(None, None, 2)
+        estimators = Estimators(None, 2)
         assert estimators.of("z") is estimators.of("z")
         assert estimators.of("z") is not estimators.of("y")
 
     def test_is_the_one_named_for_the_site_or_the_usual_one(self):
-        estimators = Estimators({"z": "moving_average"}, None, 2)
+        estimators = Estimators({"z": "moving_average"}, 2)
         assert type(estimators.of("z").baseline) is MovingAverage
         assert type(estimators.of("y").baseline) is LeaveOneOut
 
     def test_follows_what_the_site_asks_for(self):
         options = {"nn_baseline": nn.Linear(1, 1), "use_decaying_avg_baseline": True}
-        assert type(Estimators(None, None, 2).of("z", options).baseline) is Sum
+        assert type(Estimators(None, 2).of("z", options).baseline) is Sum
 
     @pytest.mark.parametrize("training", [True, False])
     def test_is_in_the_mode_of_all_others(self, training):
-        assert Estimators(None, None, 2).train(training).of("z").training is training
+        assert Estimators(None, 2).train(training).of("z").training is training
 
-    def test_has_a_copy_of_a_baseline_and_of_a_scale(self):
-        baseline, scale = MovingAverage(), RunningScale()
-        elbo = BlackBoxELBO(baseline=baseline, scale=scale)
+    def test_has_a_copy_of_a_baseline(self):
+        baseline = MovingAverage()
+        elbo = BlackBoxELBO(baseline=baseline)
         elbo.loss_and_grads(bits, guide_of(), X)
-        reinforce = elbo.estimators.of("z")
-        assert reinforce.baseline.mean.weight > 0
-        assert reinforce.scale.mean.weight > 0
+        assert elbo.estimators.of("z").baseline.mean.weight > 0
         assert baseline.mean.weight == 0
-        assert scale.mean.weight == 0
 
     def test_of_a_single_site_is_the_given_object_itself(self):
         baseline = MovingAverage()
-        assert Estimators({"z": baseline}, None, 1).of("z").baseline is baseline
+        assert Estimators({"z": baseline}, 1).of("z").baseline is baseline
 
     def test_is_made_before_the_site_is_met_to_load_what_it_has_learned(self):
         elbo, again = BlackBoxELBO(), BlackBoxELBO()
         elbo.loss_and_grads(bits, guide_of(), X)
         again.load_state_dict(elbo.state_dict())
-        learned = again.estimators.of("z").baseline.mean.value
-        assert learned == elbo.estimators.of("z").baseline.mean.value
+        learned = again.estimators.of("z").baseline.mean.total
+        assert learned == elbo.estimators.of("z").baseline.mean.total
         assert learned != 0
 
     @pytest.mark.parametrize("name", ["a.keys", "keys", "training", "höhe 3/4", "site z"])
     def test_has_a_key_for_any_name(self, name):
-        estimators, again = Estimators("moving_average", None, 1), Estimators("moving_average", None, 1)
+        estimators, again = Estimators("moving_average", 1), Estimators("moving_average", 1)
         estimators.of(name)
         again.load_state_dict(estimators.state_dict())
         assert list(again.sites) == [key_of(name)]
@@ -84,7 +81,7 @@ class TestTheEstimatorOfASite:
     ids=str,
 )
 def test_separate_samples_are_drawn_if_a_baseline_wants_them(baseline, count):
-    assert Estimators(baseline, None, 2).separate_samples == count
+    assert Estimators(baseline, 2).separate_samples == count
 
 
 class TestANetworksInput:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from zoo.inference.black_box.estimators import Estimators
-from zoo.inference.black_box.objective import elbo_objective, sums, total
+from zoo.inference.black_box.objective import elbo_objective, present_advantages, sums, total
 from zoo.inference.black_box.recording import record_at_once
 
 X = torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64)
@@ -45,7 +45,7 @@ def test_the_gradient_is_scores_times_signals_and_paths(at_once, theta, recorded
         if at_once
         else [recorded(model, guide, theta) for _ in range(2)]
     )
-    objective = elbo_objective(runs, Estimators("none", None, 2), 2, at_once)
+    objective = elbo_objective(runs, Estimators("none", 2), 2, at_once)
     z, w = (torch.cat([run.guide[name].value.reshape(-1, 3) for run in runs]) for name in "zw")
     log_p, log_q_z, log_q_w = by_hand(theta, z, w)
     torch.testing.assert_close(objective.bound, (log_p - log_q_z - log_q_w).sum().detach() / 2)
@@ -59,7 +59,7 @@ def test_the_gradient_is_scores_times_signals_and_paths(at_once, theta, recorded
 def test_particles_for_a_scaling_do_not_count(theta, recorded):
     runs = [recorded(model, guide, theta) for _ in range(3)]
     log_p, log_q, entropy = sums(runs[:2], None)
-    objective = elbo_objective(runs, Estimators("none", None, 2), 2, at_once=False)
+    objective = elbo_objective(runs, Estimators("none", 2), 2, at_once=False)
     torch.testing.assert_close(objective.bound, (log_p - log_q).detach() / 2)
     assert entropy.requires_grad
     assert not log_q.requires_grad
@@ -69,7 +69,7 @@ def test_a_program_without_latent_variables_has_its_evidence_for_a_bound(recorde
     def observed():
         pyro.sample("x", dist.Normal(0.0, 1.0), obs=torch.tensor(0.0))
 
-    objective = elbo_objective([recorded(observed, lambda: None)], Estimators(None, None, 1), 1, at_once=False)
+    objective = elbo_objective([recorded(observed, lambda: None)], Estimators(None, 1), 1, at_once=False)
     assert objective.bound.item() == pytest.approx(-0.9189385)
 
 
@@ -77,3 +77,13 @@ def test_tensors_of_any_shape_are_added_up():
     assert total([torch.ones(2, 3), torch.tensor(0.5)]) == 6.5
     assert total([torch.ones(2, 3), torch.ones(2)], first=1) == 4
     assert total([]) == 0
+
+
+@pytest.mark.parametrize("batch", [(), (3,), (2, 1)])
+def test_the_scale_learns_from_those_particles_alone_that_drew_a_site(batch):
+    advantage = torch.arange(3.0).reshape(3, *(1 for _ in batch)).expand(3, *batch)
+    drawn = torch.tensor([True, False, True, True]).reshape(4, *(1 for _ in batch)).expand(4, *batch)
+    found = present_advantages(advantage, drawn)  # the fourth particle is for the scaling alone
+    assert set(found.tolist()) == {0.0, 2.0}
+    assert len(found) == 2 * advantage[0].numel()
+    assert len(present_advantages(advantage, None)) == advantage.numel()

@@ -3,7 +3,7 @@
 import pytest
 from torch import nn
 
-from zoo.gradients import Baseline, LeaveOneOut, MovingAverage, Sum
+from zoo.gradients import Baseline, LeaveOneOut, MovingAverage, RunningScale, Sum
 from zoo.gradients.optimal_scaling import OptimalScaling
 from zoo.inference.black_box import BlackBoxELBO, influence, parameters, signals
 
@@ -57,6 +57,21 @@ class TestTheExpectedGradient:
 
     def test_is_that_of_all_data_where_some_are_seen(self, programs, bias):
         assert bias(BlackBoxELBO(), programs["subsample"](), of=programs["subsample"](None)) < 1e-9
+
+    @pytest.mark.parametrize(
+        ("name", "bound"), [("beside_a_path", "elbo"), ("beside_a_path", "iwae"), ("branch", "elbo")]
+    )
+    def test_is_divided_by_one_number_for_all_parameters_with_a_scale(self, name, bound, programs, parameters, moments):
+        """So that no optimum moves: these programs have paths beside scores, and sites that share parameters."""
+        program = programs[name]()
+        theta = parameters(program)
+        elbo, plain = (BlackBoxELBO(2, bound=bound, scale=scale) for scale in (RunningScale(floor=0.01), None))
+        for _ in range(3):
+            elbo.differentiable_loss(program.model, program.guide, theta)
+        scale = elbo.scale.value
+        assert scale != 1
+        found, expected = (moments(each, program, theta).parameters[0].mean for each in (elbo, plain))
+        assert (found * scale - expected).abs().max() < 1e-9
 
     def test_is_that_of_the_elbo_in_eval_mode(self, programs, bias):
         assert bias(BlackBoxELBO(num_particles=2).eval(), programs["plates"]()) < 1e-9

@@ -90,6 +90,10 @@ class TestEstimator:
         with pytest.raises(ValueError, match="estimator=enumeration is exact, and has no signals to scale"):
             make_model("enumeration", scale=True)
 
+    def test_the_score_of_vimco_is_not_scaled_beside_its_path(self, make_model):
+        with pytest.raises(ValueError, match=r"estimator=vimco cannot be scaled.*would move the optimum"):
+            make_model("vimco", scale=True)
+
     def test_there_is_no_other(self, make_model):
         with pytest.raises(ValueError, match=r"no baseline 'rloo'; .*, vimco, enumeration, or a number"):
             make_model("rloo")

@@ -54,7 +54,9 @@ class BlackBoxELBO(ELBO, nn.Module):
             of sites. None for what a site of the guide says in ``infer={"baseline": {...}}``, with the options
             ``use_decaying_avg_baseline``, ``baseline_beta``, ``nn_baseline`` and ``nn_baseline_input`` of
             ``pyro.infer.TraceGraph_ELBO``; else for leave-one-out from 2 particles on, and a moving average with 1.
-        scale: divide learning signals by their running standard deviation; each site gets a copy.
+        scale: divide the loss by the running standard deviation of all sites' learning signals; a copy is kept. It is
+            the whole loss, and with it the gradient of the model, as its parts could not be scaled apart without moving
+            the optimum.
         bound: ``"elbo"``, or ``"iwae"`` for the importance-weighted bound of the particles; with VIMCO's baseline.
         max_plate_nesting: as in Pyro; found by a first run if particles are vectorised and it is not given, with room
             for batches that no plate declares.
@@ -94,10 +96,9 @@ class BlackBoxELBO(ELBO, nn.Module):
         check_options(num_particles, vectorize_particles, baseline, scale, bound, max_plate_nesting)
         ELBO.__init__(self, num_particles, max_plate_nesting, retain_graph=retain_graph)
         self.vectorize_particles = vectorize_particles  # late, as Pyro would count the particles' plate as nested
-        self.estimators = Estimators(baseline, scale, num_particles)
-        self.multi_sample = (
-            Reinforce(LeaveOneOutBound(dim=0), deepcopy(scale), maximize=True) if bound == "iwae" else None
-        )
+        self.estimators = Estimators(baseline, num_particles)
+        self.scale = deepcopy(scale)
+        self.multi_sample = Reinforce(LeaveOneOutBound(dim=0), maximize=True) if bound == "iwae" else None
         self.newcomers = Newcomers()
         self.steps = 0
         self.runs = 0
@@ -152,8 +153,24 @@ class BlackBoxELBO(ELBO, nn.Module):
             objective = elbo_objective(runs, self.estimators, self.num_particles, at_once)
         else:
             objective = importance_objective(runs, self.multi_sample, at_once)
+        objective = self._scaled(objective)
         check_finite(objective.bound.item(), objective.loss.item(), runs, self.steps)
         return objective
+
+    def _scaled(self, objective: Objective) -> Objective:
+        """Divide the whole loss by the running scale of the learning signals.
+
+        A parameter may have a pathwise and a score part, or be shared by sites: if one part alone, or each by another
+        number, were divided, the gradient would vanish somewhere else.
+        """
+        if self.scale is None or not objective.advantages:
+            return objective
+        advantages = torch.cat(objective.advantages)
+        self.scale.to(advantages.device)
+        loss = objective.loss / self.scale.value
+        if self.scale.training:
+            self.scale.update(advantages)
+        return objective._replace(loss=loss)
 
     def _runs(
         self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any], particles: int

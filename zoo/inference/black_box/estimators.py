@@ -11,7 +11,7 @@ from pyro.params import param_with_module_name
 from pyro.poutine.runtime import effectful
 from torch import Tensor, nn
 
-from zoo.gradients import Baseline, Learned, Reinforce, ReinforceOutput, RunningScale
+from zoo.gradients import Baseline, Learned, Reinforce, ReinforceOutput
 from zoo.gradients.graphs.provenance import listed
 from zoo.gradients.optimal_scaling import OptimalScaling
 from zoo.inference.black_box.baselines import BaselineLike, has_part, make_baseline
@@ -28,20 +28,16 @@ class Estimators(nn.Module):
     Args:
         baseline: of all sites, each of which gets a copy of an object; or of single sites by name. See
             ``make_baseline``.
-        scale: of all sites, each of which gets a copy.
         particles: how many there are.
 
     Raises:
         ValueError: there is no such baseline, two sites were given one, or there are fewer particles than it needs.
     """
 
-    def __init__(
-        self, baseline: BaselineLike | Mapping[str, BaselineLike] | None, scale: RunningScale | None, particles: int
-    ):
+    def __init__(self, baseline: BaselineLike | Mapping[str, BaselineLike] | None, particles: int):
         super().__init__()
         self.by_site = isinstance(baseline, Mapping)
         self.given = dict(baseline) if isinstance(baseline, Mapping) else {"": baseline}
-        self.templates = (scale,)  # hidden in a tuple: it is copied, and no part of this module
         self.particles = particles
         self.sites = nn.ModuleDict()
         self.registers = False
@@ -77,8 +73,7 @@ class Estimators(nn.Module):
             except ValueError as error:
                 raise ValueError(f"site {name!r}: {error}") from None
             copied = isinstance(given, Baseline) and not self.by_site
-            scale = deepcopy(self.templates[0])
-            reinforce = Reinforce(deepcopy(baseline) if copied else baseline, scale, maximize=True)
+            reinforce = Reinforce(deepcopy(baseline) if copied else baseline, maximize=True)
             self.sites[key] = reinforce.to(device).train(self.training)
             if self.registers:
                 register_parameters(name, reinforce.baseline)

@@ -35,7 +35,7 @@ def importance_objective(runs: Sequence[Run], reinforce: nn.Module, at_once: boo
     bound = multi_sample_bound(log_weights, dim=0)
     output = reinforce(log_scores, bound.detach().expand(log_weights.shape), context=log_weights)
     loss = -(scale * bound).sum() + scale * FirstOrder.apply(output.loss.sum()) + output.baseline_loss
-    return Objective((scale * bound).sum().detach(), loss)
+    return Objective((scale * bound).sum().detach(), loss, [output.advantage.flatten()])
 
 
 def importance_bound(runs: Sequence[Run], at_once: bool) -> Tensor:

@@ -17,6 +17,8 @@ class Objective(NamedTuple):
     """In nats, detached; a scalar."""
     loss: Tensor
     """Only its gradient has a meaning."""
+    advantages: list[Tensor]
+    """Of the sites with a score, detached and flat: signals less their baselines, in nats."""
 
 
 def elbo_objective(runs: Sequence[Run], estimators: Estimators, particles: int, at_once: bool) -> Objective:
@@ -37,9 +39,19 @@ def elbo_objective(runs: Sequence[Run], estimators: Estimators, particles: int, 
     if not any(run.steered_by for run in runs):  # otherwise another run may have other sites
         estimators.check_names(found)
     outputs = [estimators(score, particles) for score in found.values()]
+    pairs = zip(outputs, found.values(), strict=True)
+    advantages = [present_advantages(output.advantage, score.present) for output, score in pairs]
     score_loss: Tensor = FirstOrder.apply(total([output.loss for output in outputs]))
     pathwise_loss, baseline_loss = entropy - log_p, total([output.baseline_loss for output in outputs])
-    return Objective((log_p - log_q).detach() / particles, (pathwise_loss + score_loss) / particles + baseline_loss)
+    loss = (pathwise_loss + score_loss) / particles + baseline_loss
+    return Objective((log_p - log_q).detach() / particles, loss, advantages)
+
+
+def present_advantages(advantage: Tensor, present: Tensor | None) -> Tensor:
+    """Return the advantages of those particles that drew a site."""
+    if present is not None:
+        advantage = advantage[present[: len(advantage)].reshape(len(advantage), -1)[:, 0]]
+    return advantage.flatten()
 
 
 def sums(runs: Sequence[Run], first: int | None) -> tuple[Tensor, Tensor, Tensor]:

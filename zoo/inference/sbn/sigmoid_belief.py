@@ -95,6 +95,11 @@ class SigmoidBeliefNetwork(pl.LightningModule):
             raise ValueError(f"estimator={name} has no signals of single layers; leave model.local_signals away")
         if name == "enumeration" and estimator.get("scale", False):
             raise ValueError("estimator=enumeration is exact, and has no signals to scale; leave estimator.scale away")
+        if name == "vimco" and estimator.get("scale", False):
+            raise ValueError(
+                "estimator=vimco cannot be scaled, as the inference network has a pathwise gradient beside its score, "
+                "and scaling one of them would move the optimum; leave estimator.scale away"
+            )
         if optimizer not in OPTIMIZERS:
             raise ValueError(f"there is no optimizer {optimizer!r}; choose one of {', '.join(OPTIMIZERS)}")
         self.network = BeliefNetwork(math.prod(image_shape), layers, hidden, activation)
@@ -199,7 +204,7 @@ def layer_estimators(inputs: list[int], baseline: str, decay: float = 0.9, scale
     if baseline == "enumeration":
         return []
     if baseline == "vimco":
-        return [Reinforce(LeaveOneOutBound(dim=0), RunningScale(decay) if scale else None, maximize=True)]
+        return [Reinforce(LeaveOneOutBound(dim=0), maximize=True)]
     return [
         Reinforce(
             named_baseline(
