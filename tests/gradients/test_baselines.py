@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from zoo.gradients import Baseline, Constant, Learned, LeaveOneOut, MovingAverage, Reinforce, Sum
+from zoo.gradients.estimators import LeaveOneOutBound
+from zoo.gradients.optimal_scaling import OptimalScaling
 
 SIGNAL = torch.tensor([1.0, 2.0, 6.0])
 
@@ -362,6 +364,19 @@ class TestSum:
     def test_refuses_a_second_leave_one_out(self, members):
         with pytest.raises(ValueError, match="one LeaveOneOut at most"):
             Sum(*members())
+
+    @pytest.mark.parametrize("other", [OptimalScaling(), OptimalScaling(estimate=3), LeaveOneOutBound(0)])
+    def test_refuses_leave_one_out_beside_another_that_compares_samples_in_either_order(self, other):
+        for members in ([LeaveOneOut(0), other], [other, Constant(1.0), LeaveOneOut(0)]):
+            with pytest.raises(ValueError, match="no other baseline that compares samples, got"):
+                Sum(*members)
+
+    @pytest.mark.parametrize("other", [OptimalScaling(), LeaveOneOutBound(0)])
+    def test_refuses_a_network_that_would_look_at_what_is_made_from_the_sample(self, other):
+        for members in ([Learned(LastFeature()), other], [other, Sum(Learned(LastFeature()))]):
+            with pytest.raises(ValueError, match="cannot hold a Learned baseline beside"):
+                Sum(*members)
+        Sum(Constant(1.0), other)
 
     @pytest.mark.parametrize("member", [LeaveOneOut(0), MovingAverage()], ids=["leave-one-out", "moving average"])
     def test_refuses_the_same_baseline_in_two_places(self, member):

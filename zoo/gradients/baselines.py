@@ -35,6 +35,11 @@ class Baseline(Learner):
     _step: dict[str, Tensor | None] | None
     """Buffers when the present step began."""
 
+    compares_samples = False
+    """Whether the value for one sample depends on the signals or weights of others."""
+    context_holds_sample = False
+    """Whether its context depends on the sample that it is compared with."""
+
     @property
     def learns(self) -> bool:
         """Whether it updates buffers when it is used."""
@@ -174,6 +179,8 @@ class LeaveOneOut(Baseline):
         tensor([4.0000, 3.5000, 1.5000])
     """
 
+    compares_samples = True
+
     def __init__(self, dim: int):
         super().__init__()
         self.dim = dim
@@ -248,8 +255,9 @@ class Sum(Baseline):
 
     Raises:
         ValueError: there is no member, or one occurs twice and would learn from the batch before its second use,
-            or more than one is a ``LeaveOneOut``: what the first leaves over already holds the sample that the
-            second must leave out. Either would bias the gradient.
+            or more than one compares samples, as ``LeaveOneOut`` does: what the first leaves over already holds the
+            sample that the second must leave out; or one is ``Learned`` where the context is made from the sample, as
+            that of an ``OptimalScaling``. Each would bias the gradient.
 
     Example:
         >>> baseline = Sum(Constant(1.0), LeaveOneOut(dim=0))
@@ -265,8 +273,17 @@ class Sum(Baseline):
         parts = [part for _, part in self.named_modules(remove_duplicate=False) if isinstance(part, Baseline)]
         if len(set(parts)) < len(parts):
             raise ValueError("Sum was given the same baseline twice; make a separate one for each place")
-        if sum(isinstance(part, LeaveOneOut) for part in parts) > 1:
-            raise ValueError("Sum can hold one LeaveOneOut at most: a second one would bias the gradient")
+        comparing = [type(part).__name__ for part in parts if part.compares_samples]
+        if len(comparing) > 1:
+            raise ValueError(
+                f"Sum can hold one {comparing[0]} at most, and no other baseline that compares samples, got "
+                f"{comparing[1]}: a second one would bias the gradient"
+            )
+        if any(part.context_holds_sample for part in parts) and any(isinstance(part, Learned) for part in parts):
+            raise ValueError(
+                f"Sum cannot hold a Learned baseline beside {comparing[0]}, whose context is made from the sample that "
+                "the network must not see"
+            )
 
     def forward(
         self,

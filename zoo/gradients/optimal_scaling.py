@@ -80,6 +80,9 @@ class OptimalScaling(Baseline):
         tensor([7.0000, 6.6000, 2.0000])
     """
 
+    compares_samples = True
+    context_holds_sample = True
+
     def __init__(self, scaling: Scaling = "parameter", estimate: Estimate = "leave_one_out", dim: int = 0):
         super().__init__()
         if scaling not in ("parameter", "factor"):

@@ -86,6 +86,34 @@ class TestTheScore:
         )
         torch.testing.assert_close(by_parameters, expected)
 
+    @pytest.mark.parametrize("parametrisation", ["logits", "probs"])
+    def test_has_expectation_0_where_logits_and_probabilities_are_both_used(self, parametrisation, recorded):
+        def law(parameter):
+            return dist.ContinuousBernoulli(**{parametrisation: parameter}).has_rsample_(False)
+
+        found, grid = site(recorded, law(leaf(0.2, 0.9))), torch.linspace(0, 1, 20001)[:, None].expand(-1, 2)
+        scores = torch.stack([parameters_of(found._replace(value=z)).score for z in grid[::40]])
+        assert scores.shape[1:] == (2, 1)
+        density = law(torch.tensor([0.2, 0.9])).log_prob(grid[::40]).exp()
+        expectation = torch.trapezoid(density[..., None] * scores, dx=1 / 500, dim=0)
+        torch.testing.assert_close(expectation, torch.zeros(2, 1), rtol=0, atol=1e-4)
+
+    @pytest.mark.parametrize("kind", [dist.Categorical, dist.OneHotCategorical])
+    def test_of_a_masked_logit_is_0_and_its_value_a_number(self, kind, recorded):
+        def law(theta):
+            return kind(logits=torch.cat([theta, torch.full((1,), -torch.inf)]))
+
+        theta = leaf(0.3, -0.9)
+        found = site(recorded, law(theta))
+        value, score = parameters_of(found)
+        assert value.isfinite().all()
+        assert score[..., -1].item() == 0
+        expected, by_parameters = (
+            torch.autograd.grad(x.sum(), theta, retain_graph=True)[0]
+            for x in (found.distribution.log_prob(found.value), value * score)
+        )
+        torch.testing.assert_close(by_parameters, expected)
+
     def test_of_normalised_parameters_alone_would_have_another_expectation(self, recorded):
         """What a score is if nobody sees that a categorical distribution normalises."""
         law = dist.Categorical(logits=leaf(*THETA))

@@ -71,6 +71,9 @@ class LeaveOneOutBound(Baseline):
         tensor([5., 0.])
     """
 
+    compares_samples = True
+    context_holds_sample = True
+
     def __init__(self, dim: int):
         super().__init__()
         self.dim = dim

@@ -55,6 +55,8 @@ def parameters_of(site: Site) -> Parameters:
     distribution = site.distribution.expand(batch)
     if distribution.has_rsample != site.distribution.has_rsample:
         distribution.has_rsample = site.distribution.has_rsample  # which expanding forgets
+    for part in parts_of(distribution):
+        drop_computed(part)
     # Where part of the gradient is pathwise, the score depends on how the value was drawn, not on the value alone.
     owners = owners_of_parameters(distribution) if site.density.entropy is None else {}
     gradients: Sequence[Tensor | None] = ()
@@ -71,7 +73,20 @@ def parameters_of(site: Site) -> Parameters:
             f"{site_of(site.name, site.distribution)} does not show the parameters of each element of its batch, so "
             "that an optimal scaling cannot be found for them; use another baseline for it"
         )
-    return Parameters(*(torch.cat([in_a_row(x, len(batch)) for x in parts], -1) for parts in zip(*found, strict=True)))
+    value, score = (torch.cat([in_a_row(x, len(batch)) for x in parts], -1) for parts in zip(*found, strict=True))
+    return Parameters(torch.where(value.isfinite(), value, 0), score)  # a logit of -inf, which nothing can move
+
+
+def drop_computed(distribution: Distribution) -> None:
+    """Drop probabilities that a distribution keeps beside its logits, or the reverse, so that it computes them anew.
+
+    Both together, as a continuous Bernoulli distribution uses them, are one parameter: the score of only one of the two
+    has an expectation.
+    """
+    given = vars(distribution).get("_param")
+    for name in ("probs", "logits"):
+        if given is not None and vars(distribution).get(name, given) is not given:
+            del vars(distribution)[name]
 
 
 def owners_of_parameters(distribution: Distribution) -> Mapping[Tensor, Distribution]:
