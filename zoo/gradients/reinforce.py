@@ -5,6 +5,7 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
+from zoo.gradients._rsample import carries_its_path
 from zoo.gradients.baselines import Baseline, hide
 from zoo.gradients.named import named_baseline
 from zoo.gradients.running import RunningScale, at_least_single
@@ -38,7 +39,8 @@ def score_function_loss(
     numbers; then it is cast to that of ``log_prob``.
 
     Args:
-        log_prob: ``log p(x)``, ``(*dims)``, in nats.
+        log_prob: ``log p(x)``, ``(*dims)``, in nats, of a value from ``sample()``: one from ``rsample()`` carries a
+            path of its own, and its score is 0.
         signal: ``f(x)``, a cost in its own units, broadcastable to ``(*dims)``: a tensor, an array, a number or a list
             of numbers. No gradient reaches it.
         baseline: ``b``, in the units of ``signal``, broadcastable to ``(*dims)``. No gradient reaches it.
@@ -49,8 +51,8 @@ def score_function_loss(
         The loss of each element, ``(*dims)``. Reduce it with a divisor that does not depend on the samples.
 
     Raises:
-        ValueError: a shape does not fit ``log_prob``, ``mask`` is not boolean, ``log_prob`` is no floating-point tensor
-            or has no gradient where the signal has one.
+        ValueError: a shape does not fit ``log_prob``, ``mask`` is not boolean, ``log_prob`` is no floating-point
+            tensor, has no gradient where the signal has one, or is known to be that of a value from ``rsample()``.
 
     Example:
         >>> log_prob = torch.log(torch.tensor([0.5, 0.5], requires_grad=True))
@@ -154,7 +156,7 @@ class Reinforce(nn.Module):
         """Estimate the gradient from one batch of samples.
 
         Args:
-            log_prob: ``log p(x)``, ``(*dims)``, in nats.
+            log_prob: ``log p(x)``, ``(*dims)``, in nats, of a value from ``sample()``, not ``rsample()``.
             signal: ``f(x)``, broadcastable to ``(*dims)``: a tensor, an array, a number or a list, of numbers or
                 booleans. Detached here.
             context: what a learned baseline may look at, ``(*dims, ...)``. Detached here.
@@ -162,7 +164,8 @@ class Reinforce(nn.Module):
 
         Raises:
             ValueError: a shape does not fit ``log_prob``, ``mask`` is not boolean, the baseline lacks what it needs,
-                ``log_prob`` is no floating-point tensor or has no gradient where the signal has one.
+                ``log_prob`` is no floating-point tensor, has no gradient where the signal has one, or is known to be
+                that of a value from ``rsample()``.
         """
         signal = learning_signal(log_prob, signal).detach()
         if self._learns:
@@ -211,6 +214,11 @@ def learning_signal(log_prob: Tensor, signal: Tensor | ArrayLike) -> Tensor:
         raise ValueError(
             "log_prob has no gradient, but signal has one: log_prob comes first, as in reinforce(log_prob, signal), "
             "and is computed with gradients on; where the distribution is not to be trained, detach the signal"
+        )
+    if not torch.compiler.is_compiling() and carries_its_path(log_prob):
+        raise ValueError(
+            "log_prob is that of a value from rsample(), which carries its own path to the parameters, so that the "
+            "score is 0 or wrong; use sample(), or detach the value"
         )
     signal = fit_to(log_prob, "signal", signal)
     return signal.to(torch.promote_types(log_prob.dtype, at_least_single(signal.dtype, signal.device)))

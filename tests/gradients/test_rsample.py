@@ -1,0 +1,82 @@
+"""The score of a value that carries its own path to the parameters is 0 or wrong, and refused where it is seen."""
+
+import pyro.distributions as dist
+import pytest
+import torch
+from torch import nn
+from torch.distributions.transforms import TanhTransform
+
+from zoo.gradients import LeaveOneOut, Reinforce, score_function_loss
+from zoo.gradients._rsample import carries_its_path
+from zoo.gradients.estimators import LeaveOneOutBound, multi_sample_bound
+
+
+def leaf(*shape):
+    return (torch.rand(shape, generator=torch.Generator().manual_seed(0)) + 0.5).requires_grad_()
+
+
+LAWS = {
+    "normal": lambda: dist.Normal(leaf(3), leaf(3)),
+    "normal with a fixed scale": lambda: dist.Normal(leaf(3), 1.0),
+    "normal that broadcasts": lambda: dist.Normal(leaf(1), leaf(4, 3)),
+    "normal of networks": lambda: dist.Normal(nn.Linear(2, 3)(torch.ones(2)), nn.Linear(2, 3)(torch.ones(2)).exp()),
+    "vector of normals": lambda: dist.Normal(leaf(3), leaf(3)).to_event(1),
+    "log-normal": lambda: dist.LogNormal(leaf(3), leaf(3)),
+    "squashed normal": lambda: dist.TransformedDistribution(dist.Normal(leaf(3), leaf(3)), [TanhTransform()]),
+    "remembered": lambda: dist.TransformedDistribution(dist.Normal(leaf(3), leaf(3)), [TanhTransform(cache_size=1)]),
+    "multivariate": lambda: dist.MultivariateNormal(leaf(3), scale_tril=torch.eye(3).requires_grad_()),
+    "laplace": lambda: dist.Laplace(leaf(3), leaf(3)),
+    "cauchy": lambda: dist.Cauchy(leaf(3), leaf(3)),
+    "student": lambda: dist.StudentT(leaf(3), leaf(3), leaf(3)),
+    "exponential": lambda: dist.Exponential(leaf(3)),
+    "gamma": lambda: dist.Gamma(leaf(3), leaf(3)),
+    "beta": lambda: dist.Beta(leaf(3), leaf(3)),
+    "dirichlet": lambda: dist.Dirichlet(leaf(3)),
+}
+
+
+@pytest.mark.parametrize("make", LAWS.values(), ids=LAWS)
+def test_a_value_of_rsample_is_told_from_one_of_sample(make):
+    law = make()
+    value = law.rsample((4,))
+    assert carries_its_path(law.log_prob(value))
+    assert carries_its_path(law.log_prob(value).flatten(1).sum(-1) if law.batch_shape else law.log_prob(value))
+    assert not carries_its_path(law.log_prob(value.detach()))
+    assert not carries_its_path(law.log_prob(law.sample((4,))))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [score_function_loss, Reinforce(), Reinforce(LeaveOneOut(0), maximize=True), Reinforce("moving_average")],
+)
+def test_estimators_refuse_it_and_say_what_to_do(call):
+    law = dist.Normal(leaf(3), leaf(3))
+    value = law.rsample((4,))
+    with pytest.raises(ValueError, match=r"log_prob is that of a value from rsample\(\).*; use sample\(\), or detach"):
+        call(law.log_prob(value), value.square())
+    call(law.log_prob(value.detach()), value.square())
+
+
+def test_the_multi_sample_bound_refuses_it():
+    law = dist.Normal(leaf(1), 1.0)
+    value = law.rsample((4,))
+    log_weights = -value.square() - law.log_prob(value)
+    with pytest.raises(ValueError, match=r"use sample\(\)"):
+        Reinforce(LeaveOneOutBound(0))(law.log_prob(value), multi_sample_bound(log_weights), log_weights)
+
+
+def test_networks_with_skips_and_noisy_inputs_are_no_values_of_rsample():
+    features, layer = leaf(4, 3), nn.Linear(3, 3)
+    delta = (features + layer(features).relu()) - features
+    noisy = dist.Normal(leaf(3), 1.0).rsample((4,))
+    hybrid = dist.Normal(noisy + delta, layer(noisy).exp())  # given a variable whose gradient is pathwise
+    action = hybrid.sample()
+    assert not carries_its_path(hybrid.log_prob(action).sum(-1))
+    assert not carries_its_path(dist.Poisson(dist.Gamma(leaf(3), 1.0).rsample()).log_prob(torch.ones(3)))
+    assert not carries_its_path(dist.Gamma(leaf(3), 1.0).log_prob(dist.Gamma(leaf(3) * 2, 1.0).sample()))
+    assert not carries_its_path(dist.Categorical(logits=delta).log_prob(torch.zeros(4)))
+
+
+def test_a_log_prob_without_a_graph_is_none():
+    assert not carries_its_path(torch.zeros(3))
+    assert not carries_its_path(torch.zeros(3, requires_grad=True))

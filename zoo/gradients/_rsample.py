@@ -1,0 +1,81 @@
+"""Look in the graph of a log-probability for a value that still carries its own path to the parameters."""
+
+from typing import Any
+
+from torch import Tensor
+
+NODES = 48  # that are looked at: a density is near the root, and the networks behind it are not
+STEPS = 6  # from a value back to its noise, as through the exponential of a log-normal distribution
+SAMPLERS = ("StandardGammaBackward0", "_DirichletBackward")
+
+
+def carries_its_path(log_prob: Tensor) -> bool:
+    """Tell whether ``log_prob`` was taken of a value from ``rsample``, as far as its graph shows.
+
+    The paths through value and parameters cancel: the score of ``loc + scale · ε`` under the distribution with that
+    very ``loc`` is 0. Known by ``value - loc`` where the value was computed from the same ``loc`` and noise; by
+    ``rate · (ε / rate)``; and by ``(α - 1) log value`` of a value that a gamma or Dirichlet sampler made.
+
+    Example:
+        >>> import torch
+        >>> law = torch.distributions.Normal(torch.zeros(3, requires_grad=True), 1.0)
+        >>> carries_its_path(law.log_prob(law.rsample())), carries_its_path(law.log_prob(law.sample()))
+        (True, False)
+    """
+    waiting: list[Any] = [log_prob.grad_fn]
+    for _ in range(NODES):
+        if not waiting:
+            return False
+        node = waiting.pop()
+        inputs: Any = () if node is None else node.next_functions
+        name = type(node).__name__
+        if name == "SubBackward0" and inputs[1][0] is not None and is_shifted_noise(inputs[0][0], inputs[1]):
+            return True
+        if name == "MulBackward0" and any(is_scaled_noise(*pair) for pair in (inputs, inputs[::-1])):
+            return True
+        if name == "XlogyBackward0" and is_sampled_with(inputs[0][0], inputs[1][0]):
+            return True
+        waiting.extend(following for following, _ in reversed(inputs) if following is not None)
+    return False
+
+
+def is_shifted_noise(node: Any, loc: tuple[Any, int]) -> bool:
+    """Tell whether a node computes ``loc`` plus or minus noise, or an elementwise function of that."""
+    for each in history(node):
+        if type(each).__name__ in ("AddBackward0", "SubBackward0") and loc in each.next_functions:
+            other = next((following for following, _ in each.next_functions if following is not loc[0]), None)
+            return other is None or has_constant_factor(other) or type(other).__name__.startswith("Squeeze")
+    return False
+
+
+def is_scaled_noise(rate: tuple[Any, int], value: tuple[Any, int]) -> bool:
+    """Tell whether a node computes noise divided by ``rate``."""
+    if rate[0] is None or type(value[0]).__name__ != "DivBackward0":
+        return False
+    numerator, denominator = value[0].next_functions
+    return numerator[0] is None and denominator == rate
+
+
+def is_sampled_with(concentration: Any, value: Any) -> bool:
+    """Tell whether a node is a value that was sampled with a concentration."""
+    samplers = [node for node in history(value) if type(node).__name__ in SAMPLERS]
+    return bool(samplers) and not set(history(concentration)).isdisjoint(history(samplers[0]))
+
+
+def has_constant_factor(node: Any, depth: int = 3) -> bool:
+    """Tell whether a node computes a product one factor of which has no gradient, as noise has none."""
+    if depth == 0 or type(node).__name__ != "MulBackward0":
+        return False
+    return any(factor is None or has_constant_factor(factor, depth - 1) for factor, _ in node.next_functions)
+
+
+def history(node: Any) -> list[Any]:
+    """Nodes from one back to the first that joins two paths."""
+    found: list[Any] = []
+    while node is not None and len(found) < STEPS:
+        found.append(node)
+        inputs = [following for following, _ in node.next_functions if following is not None]
+        if type(node).__name__ in ("DivBackward0", "StackBackward0"):  # gamma noise over its rate; x beside 1 - x
+            inputs = inputs[:1]
+        node = inputs[0] if len(inputs) == 1 else None
+    return found
