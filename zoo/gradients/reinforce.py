@@ -9,7 +9,7 @@ from zoo.gradients._rsample import carries_its_path
 from zoo.gradients.baselines import Baseline, hide
 from zoo.gradients.named import named_baseline
 from zoo.gradients.running import RunningScale, at_least_single
-from zoo.gradients.steps import Parameter, end_step, once_a_step, parameter_of
+from zoo.gradients.steps import Parameter, end_step, in_backward, once_a_step, parameter_of
 
 
 @runtime_checkable
@@ -187,8 +187,7 @@ class Reinforce(nn.Module):
 
     def _begin_or_continue_step(self, log_prob: Tensor) -> None:
         """End the step before if the parameters have moved without an optimizer."""
-        # A compiler has no graphs to look at; a backward pass that computes something again is of the same step.
-        if torch.compiler.is_compiling() or torch._C._current_graph_task_id() != -1:
+        if torch.compiler.is_compiling() or in_backward():  # a compiler has no graphs to look at
             return
         if self._parameter is not None and self._parameter.moved:
             self.end_step()

@@ -61,6 +61,11 @@ def end_step(module: nn.Module) -> None:
             part.end_step()
 
 
+def in_backward() -> bool:
+    """Whether a backward pass is under way, as where a checkpoint computes something again: of the same step."""
+    return torch._C._current_graph_task_id() != -1
+
+
 @torch.compiler.disable
 def end_all_steps(*_: Any) -> None:
     """End the step of all that learns, when an optimizer has taken it."""

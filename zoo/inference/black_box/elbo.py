@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from zoo.gradients import Reinforce, RunningScale
 from zoo.gradients.estimators import LeaveOneOutBound
 from zoo.gradients.graphs.provenance import listed
+from zoo.gradients.steps import end_step, in_backward
 from zoo.inference.black_box.apart import FAILURES, check_apart
 from zoo.inference.black_box.baselines import BaselineLike
 from zoo.inference.black_box.checks import check_match
@@ -142,11 +143,14 @@ class BlackBoxELBO(ELBO, nn.Module):
             objective.loss.backward(retain_graph=self.retain_graph)
             parameters = {name: site["value"].unconstrained() for name, site in shown.trace.nodes.items()}  # type: ignore[union-attr]
             check_gradients(parameters, lambda: self._runs(model, guide, args, kwargs, 1), self.steps)
+        end_step(self)
         return -objective.bound.item()
 
     def _step(self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Objective:
         """Estimate the bound and its gradient, and let the baselines learn."""
         self.steps += 1
+        if not in_backward():
+            end_step(self)  # each call draws its own particles, which no other call's signals know
         particles = self.num_particles + self.estimators.separate_samples
         runs, at_once = self._runs(model, guide, args, kwargs, particles), self._at_once(particles)
         if self.multi_sample is None:
