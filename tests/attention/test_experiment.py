@@ -47,6 +47,7 @@ def checkpoint(tmp_path):
             "state_dict": module.state_dict(),
             "hyper_parameters": dict(module.hparams),
             "model": "RecurrentAttention",
+            "config": {},
         }
         torch.save(state, tmp_path / "last.ckpt")
         return tmp_path / "last.ckpt"

@@ -201,7 +201,7 @@ class TestLoad:
     def save(self, tmp_path):
         def save(module, **changed):
             checkpoint = {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}
-            torch.save(checkpoint | {"model": "RecurrentAttention"} | changed, tmp_path / "last.ckpt")
+            torch.save(checkpoint | {"model": "RecurrentAttention", "config": {}} | changed, tmp_path / "last.ckpt")
             return tmp_path / "last.ckpt"
 
         return save

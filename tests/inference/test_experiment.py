@@ -39,7 +39,7 @@ def checkpoint(tmp_path):
     def save(experiment):
         inner = experiment.module
         content = {"state_dict": inner.state_dict(), "hyper_parameters": dict(inner.hparams)}
-        torch.save({**content, "model": "ProgramInference"}, tmp_path / "last.ckpt")
+        torch.save({**content, "model": "ProgramInference", "config": {}}, tmp_path / "last.ckpt")
         (tmp_path / "metrics.csv").write_text(METRICS)
         return tmp_path / "last.ckpt"
 
@@ -169,3 +169,43 @@ def test_a_k_hat_that_is_not_there_is_not_told_of(make):
 def test_a_guide_of_one_point_is_told_to_be_one(make):
     figures = {name: x for name, x in FIGURES.items() if not name.startswith("k_hat")} | {"points": 1.0}
     assert "no k-hat: a value of the guide is the same in all draws" in make().describe(figures)
+
+
+OWN = """
+import pyro
+import pyro.distributions as dist
+import torch
+
+X = torch.tensor([0.5, 2.0, 1.0])
+
+def model():
+    kind = pyro.sample("kind", dist.Categorical(torch.tensor([0.2, 0.3, 0.5])))
+    with pyro.plate("data", 3, subsample_size=2) as i:
+        z = pyro.sample("z", dist.Normal(kind.float(), 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=X[i])
+
+def guide():
+    pyro.sample("kind", dist.Categorical(logits=pyro.param("logits", torch.tensor([0.0, -30.0, -30.0]))))
+    with pyro.plate("data", 3, subsample_size=2) as i:
+        pyro.sample("z", dist.Normal(pyro.param("loc", X.clone())[i], 1.0))
+"""
+
+
+@pytest.mark.filterwarnings("ignore:site .* stands outside every plate")
+def test_categories_have_probabilities_and_sites_of_subsampled_plates_no_moments(checkpoint, tmp_path, caplog):
+    folder = tmp_path / "of-a-name-that-is-long" / "and-another-folder-in-it" / "and-one-more-for-a-path-of-120-letters"
+    folder.mkdir(parents=True)
+    (folder / "own.py").write_text(OWN)
+    experiment = ProgramExperiment(
+        f"{folder / 'own.py'}:model:guide", True, {"baseline": "leave_one_out"}, evaluation_draws=20
+    )
+    figures = experiment.report(checkpoint(experiment), tmp_path)
+    assert {name: x for name, x in figures.items() if name.startswith("mean_")} == {
+        "mean_kind=0": 1,
+        "mean_kind=1": 0,
+        "mean_kind=2": 0,
+    }
+    assert (figures["quantities"], figures["local_sites"]) == (3, 1)
+    assert "without 1 site in a plate that subsamples" in experiment.describe(figures)
+    assert "20 draws of the guide are made one by one, as each has a subsample of its own" in caplog.text
+    assert (tmp_path / "elbo.png").exists()

@@ -36,7 +36,7 @@ def own(tmp_path):
 def checkpoint(tmp_path):
     def save(module):
         content = {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}
-        torch.save({**content, "model": "ProgramInference"}, tmp_path / "last.ckpt")
+        torch.save({**content, "model": "ProgramInference", "config": {}}, tmp_path / "last.ckpt")
         return tmp_path / "last.ckpt"
 
     return save

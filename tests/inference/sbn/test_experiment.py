@@ -43,6 +43,7 @@ def checkpoint(tmp_path):
             "state_dict": experiment.module.state_dict(),
             "hyper_parameters": dict(experiment.module.hparams),
             "model": "SigmoidBeliefNetwork",
+            "config": {},
         }
         torch.save(content, tmp_path / "last.ckpt")
         return tmp_path / "last.ckpt"
