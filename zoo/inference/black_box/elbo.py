@@ -40,7 +40,8 @@ class BlackBoxELBO(ELBO, nn.Module):
     its distribution has ``rsample``; the others go through ``zoo.gradients.Reinforce``, with those terms of the ELBO
     alone that they influence, and a baseline. Who influences whom is followed through torch functions, Python control
     flow and plates. Plates are taken at their word: elements of one must be independent given what is outside. No
-    pathwise gradient sees a step (``torch.where``, rounding): take ``has_rsample_(False)`` for such a site.
+    pathwise gradient sees a step (``torch.where``, rounding): wrap such a site's distribution in
+    ``NonReparameterized``. Sites have their gradient whatever the grad mode around their sample statement.
 
     It is an ``nn.Module`` that keeps its baselines: ``elbo(model, guide)`` has their networks among its parameters, and
     ``SVI`` finds and trains them. They learn in train mode, whenever a loss with a gradient is taken.
