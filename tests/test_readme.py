@@ -1,7 +1,10 @@
 """The Python in README.md and docs/, run as it stands, from top to bottom."""
 
 import re
+import shutil
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 
@@ -23,5 +26,10 @@ def test_the_gradients_page_holds_what_it_asserts():
     run("docs/gradients.md")
 
 
-def test_the_q_learning_page_holds_what_it_asserts():
-    run("docs/q_learning.md")
+@pytest.mark.parametrize(("page", "model"), [("policy_gradient", "policy_gradient"), ("q_learning", "dqn")])
+def test_the_pages_on_control_run_with_a_trained_model_and_hold_what_they_assert(
+    page, model, finished, tmp_path, monkeypatch
+):
+    shutil.copytree(finished(model), tmp_path / "RUN")
+    monkeypatch.chdir(tmp_path)
+    run(f"docs/{page}.md")

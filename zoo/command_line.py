@@ -117,7 +117,7 @@ Experiments (experiment=NAME, complete by themselves)
 
 Often changed
   data={"|".join(options("data"))}    data.root=DIR for idx and image_folder
-  env=Acrobot-v1  any environment of Gymnasium, for the models that act in one
+  env=Acrobot-v1  any environment of Gymnasium, or MODULE:ID of your own; its options are env_kwargs.NAME=VALUE
   estimator={"|".join(options("estimator"))}
   logger={"|".join(options("logger"))}
   model.lr=0.001  trainer.max_epochs=20  seed=2  -m seed=1,2,3 (one run each)

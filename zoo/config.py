@@ -43,9 +43,9 @@ DATA: dict[str, Callable[..., Any]] = {
     "image_folder": load_image_folder,
 }
 HANDED_IN = {  # known from other groups or from what they build, not options
-    *("data", "env", "program", "trust", "estimator", "batch_size", "seed"),
+    *("data", "env", "env_kwargs", "program", "trust", "estimator", "batch_size", "seed"),
     *("image_shape", "classes", "background"),
-    *("observation", "observation_shape", "actions", "solved_at"),
+    *("observation", "observation_shape", "actions", "solved_at", "spaces"),
 }
 
 
@@ -103,7 +103,9 @@ class TrainConfig:
     """All of a run.
 
     Args:
-        env: environment to act in, by its id in Gymnasium's registry.
+        env: environment to act in, by its id in Gymnasium's registry; or ``MODULE:ID`` with ``trust=true``.
+        env_kwargs: keyword arguments of the environment, such as ``env_kwargs.is_slippery=false``, and
+            ``env_kwargs.max_episode_steps=N``.
         program: program whose posterior is sought: a name, or ``FILE.py:MODEL:GUIDE`` with ``trust=true``.
         seed: of all random numbers.
         resume: folder of a stopped run to go on with, exactly where it was saved; with ``trainer.max_epochs=`` or
@@ -114,6 +116,7 @@ class TrainConfig:
     model: Any = None
     data: Any = None
     env: str | None = None
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
     program: str | None = None
     estimator: EstimatorConfig | None = field(default_factory=EstimatorConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
@@ -123,7 +126,7 @@ class TrainConfig:
     init_from: str | None = None
 
 
-PARTS = {part.name for part in fields(TrainConfig)} - {"env", "program", "init_from"}  # which older runs lack
+PARTS = {part.name for part in fields(TrainConfig)} - {"env", "env_kwargs", "program", "init_from"}  # not in older runs
 PRECISIONS = ("32-true", "64-true", "bf16-mixed", "bf16-true", "32", "64")
 GROUPS = ("model", "data", "estimator", "trainer", "logger")
 UNUSED = (*GROUPS, "trust", "extended")  # keys that are no options: groups left empty, and what runs keep

@@ -77,7 +77,7 @@ def train(config: Mapping[str, Any], folder: Path, command: str, trust: bool = F
             with suppress(OSError):  # of a full disk or a folder that is gone the error itself speaks
                 record.finish("failed", f"{type(error).__name__}: {error}")
             raise
-        record.finish("finished", "all epochs done", figures)
+        record.finish("finished", getattr(experiment, "exit_reason", "all epochs done"), figures)
     return Outcome(figures, experiment.describe(figures), checkpoint)
 
 
@@ -167,11 +167,11 @@ def make_experiment(config: Mapping[str, Any], trust: bool = False, data: Any = 
             has no use for.
     """
     wanted = taken(config["model"])
-    for name in ("data", "env", "program", "estimator"):
-        if name not in wanted and config.get(name) is not None:
+    for name in ("data", "env", "env_kwargs", "program", "estimator"):
+        if name not in wanted and config.get(name) not in (None, {}):
             raise ValueError(f"this model has no use for {name}: leave {name}=... away")
     given = {
-        **{name: config.get(name) for name in ("env", "program", "estimator", "seed")},
+        **{name: config.get(name) for name in ("env", "env_kwargs", "program", "estimator", "seed")},
         "trust": trust,
         "batch_size": config["trainer"]["batch_size"],
         "data": data or (build(config["data"]) if "data" in wanted else None),

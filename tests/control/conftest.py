@@ -1,4 +1,5 @@
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gymnasium
@@ -72,3 +73,36 @@ def learn():
         return trainer
 
     return fit
+
+
+CORRIDOR = """
+import gymnasium
+from gymnasium.spaces import Discrete, MultiDiscrete, Tuple
+
+
+class Corridor(gymnasium.Env):
+    observation_space = Tuple([Discrete(2), Discrete(4)])
+    action_space = MultiDiscrete([2, 2])
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.cell = 0
+        return divmod(self.cell, 4), {}
+
+    def step(self, action):
+        self.cell = max(0, self.cell + (1 if action.sum() == 2 else -1))
+        return divmod(self.cell, 4), (self.cell == 6) - 0.01, self.cell == 6, False, {}
+
+
+gymnasium.register("Corridor-v0", Corridor, max_episode_steps=50)
+"""
+
+
+@pytest.fixture
+def corridor(tmp_path, monkeypatch) -> Iterator[str]:
+    """Name of a user's own environment, in a module of the current folder: seven cells, both choices must say go."""
+    (tmp_path / "corridors.py").write_text(CORRIDOR)
+    monkeypatch.chdir(tmp_path)
+    yield "corridors:Corridor-v0"
+    gymnasium.registry.pop("Corridor-v0", None)
+    sys.modules.pop("corridors", None)

@@ -8,7 +8,7 @@ from zoo.control.networks import Standardize, network
 from zoo.control.policies import CategoricalPolicy, make_policy
 
 SHAPES = [(), (4,), (2, 3)]
-POLICIES = {"categorical": 3, "gaussian": [(-2.0, 2.0), (0.0, 1.0)]}
+POLICIES = {"categorical": 3, "several": [2, 3], "gaussian": [(-2.0, 2.0), (0.0, 1.0)]}
 
 
 @pytest.fixture
@@ -48,6 +48,18 @@ class TestNumpy:
             before = observation.copy()
             torch.testing.assert_close(*(action.detach() for action in both(policy, observation)))
             assert (observation == before).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.int64])
+def test_numpy_takes_a_large_offset_off_as_the_policy_does(dtype, learned):
+    policy = learned((4,), 3)
+    observation = 1_700_000_000 + np.random.default_rng(0).integers(0, 100, (200, 4)).astype(dtype)
+    policy.net[0] = Standardize((4,))
+    policy.net[0].update(torch.from_numpy(observation[:100]))
+    torch.testing.assert_close(
+        torch.from_numpy(numpy_forward(policy.net)(observation)), policy.net(torch.from_numpy(observation))
+    )
+    assert policy.net[0](torch.from_numpy(observation)).std() > 0.5
 
 
 class TestActor:

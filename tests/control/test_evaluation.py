@@ -91,6 +91,29 @@ class Breaking(gymnasium.Env):
         return observation, float(self.shown("reward")), self.time >= 3, False, {}
 
 
+class Endless(Breaking):
+    def step(self, action):
+        return *super().step(action)[:2], False, False, {}
+
+
+class TestTheTimeItTakes:
+    def test_is_limited_and_what_has_not_ended_is_said(self):
+        environments = SyncVectorEnv([Breaking, Breaking, Endless, Breaking])
+        evaluator = Evaluator(Environments(environments), budget=0.2)
+        with pytest.raises(
+            EnvironmentFailure,
+            match=r"1 of 4 episodes of an evaluation in SyncVectorEnv had not ended after .* given up",
+        ):
+            evaluator.measure(make_policy((4,), 2, ()), seed=0)
+
+    def test_is_said_when_it_is_long(self, monkeypatch):
+        monkeypatch.setattr("zoo.control.evaluation.PATIENCE", 0.0)
+        environments = SyncVectorEnv([Breaking] * 4)
+        with pytest.warns(UserWarning, match=r"4 of 4 episodes .* given up after 3,600 seconds") as said:
+            Evaluator(Environments(environments)).measure(make_policy((4,), 2, ()), seed=0)
+        assert len(said) == 1
+
+
 class TestWhatIsNotFinite:
     def measured(self, *broken):
         environments = SyncVectorEnv([Breaking, Breaking, lambda: Breaking(*broken), Breaking])
@@ -144,6 +167,12 @@ class TestIntervals:
         held = sum(part.low <= 0 <= part.high for part in (estimate(rng.normal(size=6)) for _ in range(1000)))
         assert stats.binomtest(held, 1000, 0.95).pvalue > 1e-6
         assert stats.binomtest(held, 1000, 0.90).pvalue < 1e-6
+
+    def test_end_at_a_bound_that_several_episodes_reached(self):
+        """As where a time limit cuts most episodes."""
+        estimated = estimate(np.array([500.0] * 97 + [300.0, 450.0, 480.0]))
+        assert estimated.low < estimated.mean < estimated.high == 500
+        assert estimate(-np.array([500.0] * 97 + [300.0, 450.0, 480.0])).low == -500
 
     @pytest.mark.parametrize("count", [2, 5])
     def test_need_two_episodes_of_each_kind(self, count):

@@ -63,6 +63,32 @@ def test_numbers_of_steps_that_make_no_sense_are_refused(options, message, exper
         experiment(**options)
 
 
+def test_a_threshold_above_the_best_possible_mean_is_said_to_be_reached_by_luck(experiment):
+    made = experiment()
+    made.score.solved_at, made.score.best = 8, 7.93
+    assert made.describe({"env_steps_to_solved": 16.0}).endswith(
+        "first solved (8) after 16 steps, by luck: the best policy there can be earns 7.93 on average"
+    )
+
+
+class TestTheEnd:
+    def test_is_told_by_what_solved_the_task(self, experiment):
+        made = experiment()
+        assert made.exit_reason == "all epochs done"
+        made.module.solved_after.fill_(96)
+        assert made.exit_reason == "solved: eval_return_mean reached 475 after 96 environment steps"
+
+    @pytest.mark.parametrize(
+        ("steps", "solved", "said"),
+        [(0, -1, ""), (950, -1, ""), (400, 400, ""), (500, -1, "500 steps of"), (2000, -1, "2,000")],
+    )
+    def test_far_from_the_steps_it_was_given_is_said(self, steps, solved, said, experiment):
+        made = experiment(max_env_steps=1000)
+        made.module.env_steps.fill_(steps)
+        made.module.solved_after.fill_(solved)
+        assert (said in made.budget()) if said else made.budget() == ""
+
+
 def test_how_much_is_done_is_told_by_the_steps_and_never_more_than_all(experiment):
     made = experiment(max_env_steps=1000)
     for steps, done in ((0, 0.0), (250, 0.25), (1008, 1.0)):

@@ -26,7 +26,8 @@ class TestNetwork:
 
 class TestConvolution:
     @pytest.mark.parametrize(
-        ("shape", "picture"), [((10, 10, 4), True), ((3, 96, 96), True), ((2, 4, 9), False), ((9,), False)]
+        ("shape", "picture"),
+        [((10, 10, 4), True), ((3, 96, 96), True), ((2, 4, 9), False), ((10, 3, 10), False), ((9,), False)],
     )
     def test_is_for_pictures(self, shape, picture):
         assert is_picture(shape) is picture
@@ -74,6 +75,17 @@ class TestStandardize:
         standardize.update(torch.tensor([[1.0], [3.0]]))
         standardize.update(torch.empty(0, 1))
         assert standardize(torch.tensor([[4.0]])).tolist() == [[2.0]]
+
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.int64])
+    def test_takes_a_large_offset_off_before_it_rounds_to_single_precision(self, dtype):
+        """Seconds since 1970: single precision knows them to two minutes."""
+        steps = torch.randint(0, 100, (1000, 2), generator=torch.Generator().manual_seed(0)).to(dtype)
+        standardize, plain = Standardize((2,)), Standardize((2,))
+        for batch in (steps + 1_700_000_000).split(250):
+            standardize.update(batch)
+        for batch in steps.float().split(250):
+            plain.update(batch)
+        torch.testing.assert_close(standardize(steps + 1_700_000_000), plain(steps.float()), rtol=1e-4, atol=1e-4)
 
     def test_gives_finite_numbers_where_nothing_varies(self):
         standardize = Standardize((1,))

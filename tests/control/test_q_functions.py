@@ -29,7 +29,7 @@ class TestDueling:
 
 class TestNetwork:
     @pytest.mark.parametrize("dueling", [False, True])
-    @pytest.mark.parametrize("shape", [(4,), (3, 10, 10)])
+    @pytest.mark.parametrize("shape", [(4,), (3, 10, 10), (5, 5), (30, 2), (4, 4, 16), ()], ids=str)
     def test_gives_a_value_of_each_action_that_depends_on_all_weights(self, shape, dueling):
         network = QNetwork(shape, actions=5, hidden=[16, 8], dueling=dueling)
         values = network(torch.rand(7, *shape))
@@ -37,9 +37,11 @@ class TestNetwork:
         values[:, 0].sum().backward()
         assert all(weight.grad.any() for weight in network.parameters())
 
-    def test_of_a_line_of_pictures_is_refused(self):
-        with pytest.raises(ValueError, match="must be a vector or a picture"):
-            QNetwork((10, 10), actions=2)
+    @pytest.mark.parametrize("shape", [(3,), (4, 4, 2)], ids=str)
+    def test_reads_bytes_as_brightness(self, shape):
+        network = QNetwork(shape, actions=2)
+        observation = torch.randint(0, 256, (5, *shape), dtype=torch.uint8)
+        torch.testing.assert_close(network(observation), network(observation / 255))
 
     @pytest.mark.parametrize("hidden", [[], [0], [8, -1]])
     def test_without_a_hidden_layer_or_units_in_it_is_refused(self, hidden):

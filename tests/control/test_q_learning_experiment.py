@@ -1,7 +1,11 @@
+import gymnasium
 import pytest
+import torch
 
+from zoo.control.dynamics import known_dynamics
 from zoo.control.q_learning import QLearning
 from zoo.control.q_learning_experiment import DeepQLearningExperiment, TabularQLearningExperiment
+from zoo.control.scores import ExactScore, PlayedScore
 from zoo.runs import evaluate, train
 from zoo.training import read_status
 
@@ -15,9 +19,36 @@ class TestATable:
         assert tabular().module.policy.q.values.shape == (16, 4)
         assert tabular("Taxi-v4").module.policy.q.values.shape == (500, 6)
 
-    def test_is_refused_where_the_dynamics_are_not_exposed(self):
-        with pytest.raises(ValueError, match=r"CartPole-v1 does not expose its dynamics as P.*choose model=dqn"):
+    def test_is_refused_where_observations_cannot_be_counted(self):
+        with pytest.raises(ValueError, match=r"those of CartPole-v1 are not: Box.*choose model=dqn"):
             tabular("CartPole-v1")
+
+    @pytest.mark.parametrize("env_kwargs", [{"is_slippery": False}, {"map_name": "8x8"}], ids=str)
+    def test_is_exact_of_the_environment_with_its_options(self, env_kwargs):
+        made = tabular(env_kwargs=env_kwargs)
+        expected = known_dynamics(gymnasium.make("FrozenLake-v1", **env_kwargs), 0.99)
+        assert isinstance(made.score, ExactScore)
+        assert torch.equal(made.score.mdp.transition, expected.transition)
+
+    @pytest.mark.parametrize(
+        ("env", "env_kwargs", "states", "actions"),
+        [("Blackjack-v1", {}, 32 * 11 * 2, 2), ("Taxi-v4", {"fickle_passenger": True}, 500, 6)],
+        ids=["no P", "a P that does not tell all"],
+    )
+    def test_is_measured_by_episodes_where_the_dynamics_are_not_known(self, env, env_kwargs, states, actions):
+        made = tabular(env, env_kwargs=env_kwargs, gamma=1.0, environments=2)
+        assert isinstance(made.score, PlayedScore)
+        assert made.module.policy.q.values.shape == (states, actions)
+
+    def test_learns_a_corridor_of_ones_own(self, corridor, composed, tmp_path):
+        """Seven cells, shown as a pair of digits, two choices at a time; the goal is worth 1, a step costs 0.01."""
+        options = ["environments=16", "evaluate_every=3200", "max_env_steps=12_800", "exploration_steps=6400"]
+        config = composed(["model=q_learning", f"env={corridor}", *(f"model.{o}" for o in options)])
+        outcome = train(config, tmp_path, "command", trust=True)
+        assert outcome.figures["greedy_return_mean"] == pytest.approx(0.94)
+        assert "Corridor-v0 after" in outcome.summary
+        action, _ = QLearning.load(outcome.checkpoint).predict((0, 1), deterministic=True)
+        assert action.tolist() == [1, 1]
 
     def test_is_refused_where_its_policies_would_have_no_value(self):
         with pytest.raises(ValueError, match=r"gamma must be below 1 for a table: .* may never end an episode"):
@@ -46,6 +77,10 @@ class TestANetwork:
         with pytest.raises(ValueError, match=f"max_env_steps must be at least {enough}, for nothing is learned"):
             DeepQLearningExperiment(**options, max_env_steps=enough - 1)
         DeepQLearningExperiment(**options, max_env_steps=enough)
+
+    def test_chooses_among_combinations_of_several_choices(self, corridor):
+        module = DeepQLearningExperiment(corridor, seed=1, batch_size=16, replay=1000, trust=True).module
+        assert module.policy.actions == 4
 
     def test_needs_actions_that_can_be_counted(self):
         with pytest.raises(ValueError, match=r"actions that can be counted, and those of Pendulum-v1"):

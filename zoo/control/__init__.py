@@ -1,6 +1,6 @@
 """Control: exact answers for finite processes, policy gradient, and Q-learning from table to deep network."""
 
-from zoo.control.environments import EnvironmentFailure, Environments, make_environments
+from zoo.control.environments import Environments, make_environments
 from zoo.control.evaluation import Evaluation, Evaluator, ReturnEstimate
 from zoo.control.exploration import ExploringPolicy, boltzmann, epsilon_greedy, proportional
 from zoo.control.mdp import FiniteMDP
@@ -14,7 +14,7 @@ from zoo.control.planning import (
     start_value,
     value_iteration,
 )
-from zoo.control.policies import CategoricalPolicy, GaussianPolicy, Policy, make_policy
+from zoo.control.policies import CategoricalPolicy, GaussianPolicy, MultiCategoricalPolicy, Policy, make_policy
 from zoo.control.policy_gradient import PolicyGradient
 from zoo.control.q_functions import Dueling, QNetwork, QTable
 from zoo.control.q_learning import QLearning
@@ -22,6 +22,7 @@ from zoo.control.replay import Replay
 from zoo.control.returns import lambda_return, reward_to_go
 from zoo.control.rollout import Rollout, Rollouts, collect
 from zoo.control.schedules import Schedule
+from zoo.control.wrappers import EnvironmentFailure
 
 __all__ = [
     "CategoricalPolicy",
@@ -34,6 +35,7 @@ __all__ = [
     "FiniteMDP",
     "GaussianPolicy",
     "MDPVectorEnv",
+    "MultiCategoricalPolicy",
     "Policy",
     "PolicyGradient",
     "PolicyGradientObjective",

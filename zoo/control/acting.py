@@ -41,14 +41,17 @@ def numpy_forward(net: nn.Module) -> Forward | None:
     front, *layers = net if isinstance(net, nn.Sequential) else [net]
     if type(front) is not Standardize or not all(map(known, layers)):
         return None
-    mean, std = front.mean.numpy(), front.std.numpy()
+    origin, mean, std = front.origin.double().numpy(), front.mean.numpy(), front.std.numpy()
     weights = [
         (layer.weight.detach().numpy().T, layer.bias.detach().numpy()) if isinstance(layer, nn.Linear) else None
         for layer in layers
     ]
 
     def forward(observation: Shaped[np.ndarray, " batch ..."]) -> Float[np.ndarray, " batch out"]:
-        x = observation.reshape(len(observation), -1).astype(np.float32, copy=False) - mean
+        x = observation.reshape(len(observation), -1)
+        if x.itemsize > 2 and x.dtype != np.float32:  # as ``is_wide``
+            x = x - origin
+        x = x.astype(np.float32, copy=False) - mean
         x /= std
         np.minimum(x, OUTLIER, out=x)
         np.maximum(x, -OUTLIER, out=x)

@@ -1,6 +1,6 @@
-import difflib
-import importlib
+import math
 import warnings
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -8,30 +8,39 @@ import numpy as np
 import torch
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.error import DependencyNotInstalled
-from gymnasium.spaces import Box, Discrete, Space
+from gymnasium.spaces import Box, Space
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.wrappers import FlattenObservation
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
+from zoo.control.registry import registered
+from zoo.control.spaces import UnsupportedSpaceError, check_observation_space, environment_actions
+from zoo.control.wrappers import CheckedStep, EnvironmentFailure, ForgetAction, NumberedObservation
+from zoo.ranges import COUNT, check_ranges
+
 LONGEST_EPISODE = 10_000  # steps, where an environment knows no end
-GAMES = {"MinAtar": "minatar.gym", "ALE": "ale_py"}  # what registers environments, by the first part of their ids
+HALF_AN_HOUR = 108_000  # frames after which Atari's games are registered to end: a guard, far beyond most episodes
+OF_MAKE_VEC = ("id", "num_envs", "vectorization_mode", "vector_kwargs", "wrappers", "disable_env_checker")
 
 
-def make_environments(name: str, count: int, **options: Any) -> VectorEnv:
+def make_environments(name: str, count: int, numbered: bool = False, **options: Any) -> VectorEnv:
     """Make copies of a registered environment that step together.
 
     The environment's own vector implementation, where it has one, else its copies one after the other. Observations
-    that are no arrays come flattened to one; episodes that know no end are cut after ``LONGEST_EPISODE`` steps.
+    that are no arrays come flattened to one, as by ``gymnasium.spaces.utils.flatten``; episodes that know no end are
+    cut after ``LONGEST_EPISODE`` steps.
 
     Args:
         name: an id of Gymnasium's registry.
         count: how many copies.
-        options: of ``gymnasium.make_vec``.
+        numbered: show the positions of observations among all, for a table.
+        options: keyword arguments of the environment, and ``max_episode_steps``, after which episodes are cut.
 
     Raises:
-        ValueError: there is no such environment, and the nearest ones are named; its package is missing; or there is
-            to be none.
+        ValueError: there is no such environment, and the nearest ones are named; its package is missing; its
+            observations cannot be read, or not be numbered; an option is none of the environment; or there is to be
+            none.
         EnvironmentFailure: it raised an error while it was made.
 
     Example:
@@ -41,17 +50,20 @@ def make_environments(name: str, count: int, **options: Any) -> VectorEnv:
     if count < 1:
         raise ValueError(f"there must be at least 1 environment to act in, got {count}")
     spec = registered(name)
-    if spec.vector_entry_point is None and spec.max_episode_steps is None:
-        options = {"max_episode_steps": LONGEST_EPISODE, **options}
+    options = checked_options(spec, options)
     with warnings.catch_warnings():
         # MinAtar's v1 is no newer than its v0: one has the actions that a game needs, the other those of all games.
-        warnings.filterwarnings("ignore", ".*MinAtar/.* is out of date")
+        # Of the others' older versions the user chose one.
+        warnings.filterwarnings("ignore", ".* is out of date")
         try:
-            vector = gymnasium.make_vec(name, num_envs=count, **options)
-            if not isinstance(vector.single_observation_space, Box):
+            vector = None if numbered or spec.vector_entry_point is None else gymnasium.make_vec(name, count, **options)
+            if vector is not None and not isinstance(vector.single_observation_space, Box):
                 vector.close()
-                options = {"vectorization_mode": "sync", "wrappers": [FlattenObservation], **options}
-                vector = gymnasium.make_vec(name, num_envs=count, **options)
+                vector = None
+            if vector is None:
+                vector = make_copies(name, count, numbered, **options)
+        except UnsupportedSpaceError:
+            raise
         except (DependencyNotInstalled, ImportError) as error:
             raise ValueError(f"environment {name} needs a package that is not installed: {error}") from error
         except Exception as error:
@@ -59,7 +71,58 @@ def make_environments(name: str, count: int, **options: Any) -> VectorEnv:
     return vector
 
 
-def make_evaluation_environments(name: str, count: int) -> VectorEnv:
+def make_copies(name: str, copies: int, numbered: bool, **options: Any) -> VectorEnv:
+    """Make copies that step one after the other, whatever their observations and infos are.
+
+    Raises:
+        UnsupportedSpaceError: their observations cannot be read, or not be numbered.
+    """
+    wrappers: list[Any] = [CheckedStep, *([ForgetAction] if name.startswith("MinAtar/") else [])]
+
+    def wrapped(env: gymnasium.Env) -> gymnasium.Env:
+        if numbered:
+            return NumberedObservation(env)
+        check_observation_space(env.observation_space, name)
+        return env if isinstance(env.observation_space, Box) else FlattenObservation(env)
+
+    wrappers.append(wrapped)
+    return gymnasium.make_vec(name, copies, "sync", wrappers=wrappers, disable_env_checker=True, **options)
+
+
+def checked_options(spec: EnvSpec, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Complete the options of an environment by the longest episode, where it is not registered.
+
+    Raises:
+        ValueError: an option is one that is set elsewhere, or ``max_episode_steps`` is not a number of steps.
+    """
+    if taken := sorted(set(options) & set(OF_MAKE_VEC)):
+        raise ValueError(f"env_kwargs.{taken[0]} is no option of an environment: leave it away")
+    steps = options.get("max_episode_steps")
+    if steps is not None:
+        check_ranges({"max_episode_steps": steps}, {"max_episode_steps": COUNT})
+    if frames := frame_limit(spec, options):  # Atari's own counter of frames, which its vector environment has alone
+        if steps is None or spec.vector_entry_point is None:
+            return dict(options)
+        others = {key: value for key, value in options.items() if key != "max_episode_steps"}
+        return {**others, "max_num_frames_per_episode": min(frames, steps * frames_a_step(spec, options))}
+    if steps is None and spec.vector_entry_point is None and spec.max_episode_steps is None:
+        return {**options, "max_episode_steps": LONGEST_EPISODE}
+    return dict(options)
+
+
+def frame_limit(spec: EnvSpec, options: Mapping[str, Any]) -> int | None:
+    """Frames after which one of Atari's games cuts an episode by itself; None in other environments."""
+    found: int | None = {**spec.kwargs, **options}.get("max_num_frames_per_episode")
+    return found
+
+
+def frames_a_step(spec: EnvSpec, options: Mapping[str, Any]) -> int:
+    """Frames that an action of one of Atari's games takes, at least."""
+    frames = {**spec.kwargs, **options}.get("frameskip", 4)
+    return int(np.min(frames))
+
+
+def make_evaluation_environments(name: str, count: int, **options: Any) -> VectorEnv:
     """Make copies to measure policies in: as ``make_environments``, but Atari's games with their true scores.
 
     Those games clip rewards to ±1, which is good to learn from and tells little of the score.
@@ -72,39 +135,8 @@ def make_evaluation_environments(name: str, count: int) -> VectorEnv:
         >>> make_evaluation_environments("CartPole-v1", count=4).num_envs
         4
     """
-    options = {"reward_clipping": False} if name.startswith("ALE/") else {}
-    return make_environments(name, count, **options)
-
-
-def registered(name: str) -> EnvSpec:
-    """Look an environment up in Gymnasium's registry.
-
-    Raises:
-        ValueError: it is not there, and the nearest ones are named; or it is a game whose package is not installed.
-    """
-    register_games(name.partition("/")[0])
-    try:
-        return gymnasium.spec(name)
-    except gymnasium.error.Error as error:  # unknown, malformed, or of a version that is no more
-        near = difflib.get_close_matches(name, gymnasium.registry, n=3, cutoff=0.4)
-        hint = f"; the nearest are {', '.join(near)}" if near else ""
-        raise ValueError(f"Gymnasium knows no environment {name!r}{hint}") from error
-
-
-def register_games(collection: str) -> None:
-    """Make the games of a collection known to Gymnasium, which does not look for them by itself.
-
-    Raises:
-        ValueError: its package is not installed.
-    """
-    if collection not in GAMES or any(name.startswith(f"{collection}/") for name in gymnasium.registry):
-        return
-    try:
-        package = importlib.import_module(GAMES[collection])
-    except ImportError as error:
-        raise ValueError(f"the games of {collection} need a package: pip install -e '.[games]' ({error})") from error
-    if hasattr(package, "register_envs"):  # the other one registers its games when it is imported
-        package.register_envs()
+    scores = {"reward_clipping": False} if name.startswith("ALE/") else {}
+    return make_environments(name, count, **{**scores, **options})
 
 
 class Step(NamedTuple):
@@ -142,15 +174,12 @@ class Environments:
 
     def __init__(self, vector: VectorEnv):
         self.vector = vector
-        self.mode = vector.metadata.get("autoreset_mode")
+        self.mode = autoreset_mode(vector)
         if self.mode not in set(AutoresetMode):
             raise ValueError(f"{self.name} does not say how it resets: metadata['autoreset_mode'] is {self.mode!r}")
         self.observation: Any = None
         self.ended = np.zeros(len(self), dtype=bool)
-        space = vector.single_action_space
         self.remembers = plain_state(vector) is not None
-        self.first_action = space.start if isinstance(space, Discrete) else 0
-        self.bounds = (space.low, space.high) if isinstance(space, Box) else None
 
     @property
     def name(self) -> str:
@@ -168,15 +197,50 @@ class Environments:
         return self.vector.single_action_space
 
     @property
+    def own_observation_space(self) -> Space:
+        """Of one environment, before observations are flattened or numbered for the policy."""
+        copies = getattr(self.vector, "envs", [])
+        if not copies:
+            return self.vector.single_observation_space
+        env = copies[0]
+        while isinstance(env, FlattenObservation | NumberedObservation):
+            env = env.env
+        return env.observation_space
+
+    @property
     def solved_at(self) -> float | None:
         """Mean return from which on the task is registered as solved; None if it is not said."""
-        return self.vector.spec.reward_threshold if self.vector.spec is not None else None
+        threshold = None if self.vector.spec is None else self.vector.spec.reward_threshold
+        return None if threshold is None else float(threshold)
+
+    @property
+    def episode_limit(self) -> int | None:
+        """Steps after which an episode is cut, as the environment is registered or was made; None if that is not said.
+
+        A guard against endless episodes says nothing of how long they are: ours, and that of Atari's games.
+        """
+        limit = self._limit
+        return None if limit in (LONGEST_EPISODE, self._guard) else limit
 
     @property
     def longest_episode(self) -> int:
-        """Steps after which an episode is cut."""
-        limit = self.vector.spec.max_episode_steps if self.vector.spec is not None else None
-        return limit or LONGEST_EPISODE
+        """Steps after which an episode is cut at the latest."""
+        return self._limit or LONGEST_EPISODE
+
+    @property
+    def _limit(self) -> int | None:
+        spec = self.vector.spec
+        if spec is None:
+            return None
+        limit: int | None = spec.kwargs.get("max_episode_steps", spec.max_episode_steps)
+        if limit is None and (frames := frame_limit(spec, {})):
+            return math.ceil(frames / frames_a_step(spec, {}))
+        return limit
+
+    @property
+    def _guard(self) -> int | None:
+        spec = self.vector.spec
+        return None if spec is None else math.ceil(HALF_AN_HOUR / frames_a_step(spec, {}))
 
     def __len__(self) -> int:
         """Count the environments."""
@@ -199,9 +263,19 @@ class Environments:
         """
         resetting = self.ended if self.mode is AutoresetMode.NEXT_STEP else np.zeros_like(self.ended)
         try:
-            following, reward, terminated, truncated, info = self.vector.step(self._own(action))
+            own = environment_actions(self.action_space, action.numpy())
+            following, reward, terminated, truncated, info = self.vector.step(own)
+        except EnvironmentFailure:
+            raise
         except Exception as error:
             raise failure(self.name, error) from error
+        following, reward, terminated, truncated = map(writable, (following, reward, terminated, truncated))
+        if reward.shape != self.ended.shape or terminated.dtype != bool or truncated.dtype != bool:
+            raise EnvironmentFailure(
+                f"{self.name} must give a number as reward and truth values as terminated and truncated for each of "
+                f"{len(self)} environments; got arrays of shapes {reward.shape}, {terminated.shape}, "
+                f"{truncated.shape} and types {reward.dtype}, {terminated.dtype}, {truncated.dtype}"
+            )
         self.observation = following
         self.ended = terminated | truncated
         if self.mode is not AutoresetMode.NEXT_STEP and self.ended.any():
@@ -217,13 +291,7 @@ class Environments:
             observation, _ = self.vector.reset(**how)
         except Exception as error:
             raise failure(self.name, error, " in a reset") from error
-        return observation
-
-    def _own(self, action: Tensor) -> np.ndarray:
-        array = action.numpy()
-        if self.bounds is not None:
-            return np.clip(array, *self.bounds).astype(self.bounds[0].dtype)
-        return array + self.first_action if self.first_action else array
+        return writable(observation)
 
     def state_dict(self) -> dict[str, Any] | None:
         """Give the whole state as plain data; None where the environments cannot tell it."""
@@ -239,8 +307,20 @@ class Environments:
         self.observation, self.ended = state["observation"].numpy().copy(), state["ended"].numpy().copy()
 
 
-class EnvironmentFailure(RuntimeError):
-    """An environment raised an error, or gave numbers that are not finite."""
+def writable(array: Any) -> np.ndarray:
+    """Give an array of numpy that torch may share, of what a vector environment gave: JAX's are not writable."""
+    array = np.asarray(array)
+    return array if array.flags.writeable else array.copy()
+
+
+def autoreset_mode(vector: VectorEnv) -> Any:
+    """Look up how a vector environment resets.
+
+    Its own attribute comes first: the metadata may be a class's, and so that of all others, in other modes.
+    """
+    inner: Any = vector.unwrapped
+    said = vector.metadata.get("autoreset_mode") if vector.metadata is not VectorEnv.metadata else None
+    return getattr(inner, "autoreset_mode", said)
 
 
 def failure(name: str, error: Exception, when: str = "") -> EnvironmentFailure:

@@ -1,4 +1,6 @@
 import itertools
+import time
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -10,13 +12,16 @@ from zoo.control.acting import NOISE_AT_ONCE, actor
 from zoo.control.environments import EnvironmentFailure, Environments
 from zoo.control.policies import Policy
 
+BUDGET = 3600.0  # seconds of an evaluation, after which it is given up
+PATIENCE = 60.0  # seconds after which it is said that an evaluation takes long
+
 
 class ReturnEstimate(NamedTuple):
     """Undiscounted returns of whole episodes."""
 
     mean: float
     low: float
-    """Lower end of the 95 % interval of the mean for fresh episodes (Student's t)."""
+    """Lower end of the 95 % interval of the mean for fresh episodes (Student's t, within the bounds of a return)."""
     high: float
 
 
@@ -36,6 +41,7 @@ class Evaluator:
 
     Args:
         environments: an even number of them: one half for the stochastic policy, the other for the greedy one.
+        budget: seconds of an evaluation, after which it is given up.
 
     Raises:
         ValueError: there are no two environments for each.
@@ -48,10 +54,10 @@ class Evaluator:
         True
     """
 
-    def __init__(self, environments: Environments):
+    def __init__(self, environments: Environments, budget: float = BUDGET):
         if len(environments) < 4 or len(environments) % 2:
             raise ValueError(f"an interval needs at least 2 episodes of each kind, got {len(environments) / 2:g}")
-        self.environments = environments
+        self.environments, self.budget = environments, budget
 
     def measure(self, policy: Policy, seed: int) -> Evaluation:
         """Let the policy play.
@@ -61,20 +67,25 @@ class Evaluator:
             seed: of the environments and of the policy's noise; the global random state is left alone.
 
         Raises:
-            EnvironmentFailure: an environment raised an error, or gave an observation or reward that is not finite.
+            EnvironmentFailure: an environment raised an error, gave an observation or reward that is not finite, or did
+                not end its episode in the time there is.
         """
-        returns = first_returns(self.environments, policy, seed)
+        returns = first_returns(self.environments, policy, seed, self.budget)
         stochastic, greedy = np.split(returns, 2)
         return Evaluation(estimate(stochastic), estimate(greedy))
 
 
 @torch.inference_mode()
-def first_returns(environments: Environments, policy: Policy, seed: int) -> Float[np.ndarray, " envs"]:
+def first_returns(
+    environments: Environments, policy: Policy, seed: int, budget: float = BUDGET
+) -> Float[np.ndarray, " envs"]:
     """Return of one episode in each environment; in the second half with noise 0.
 
     Raises:
-        EnvironmentFailure: an environment raised an error, or gave an observation or reward that is not finite.
+        EnvironmentFailure: an environment raised an error, gave an observation or reward that is not finite, or did not
+            end its episode within ``budget`` seconds.
     """
+    began, said = time.monotonic(), False
     generator = torch.Generator(next(policy.parameters()).device).manual_seed(seed)
     environments.reset(seed)
     act, sampled = actor(policy), len(environments) // 2
@@ -91,6 +102,16 @@ def first_returns(environments: Environments, policy: Policy, seed: int) -> Floa
         running &= ~step.ended
         if not running.any():
             break
+        if (seconds := time.monotonic() - began) > (budget if said else min(PATIENCE, budget)):
+            still = f"{running.sum()} of {len(running)} episodes of an evaluation in {environments.name} had not ended"
+            after = f"after {t + 1:,} steps each and {seconds:,.0f} seconds"
+            if seconds > budget:
+                raise EnvironmentFailure(
+                    f"{still} {after}, and it is given up: cut episodes by env_kwargs.max_episode_steps=..., or set "
+                    "model.evaluation_episodes to fewer"
+                )
+            warnings.warn(f"{still} {after}; it is given up after {budget:,.0f} seconds", stacklevel=2)
+            said = True
     return returns
 
 
@@ -114,10 +135,21 @@ def check_finite(
 def estimate(returns: Float[np.ndarray, " episodes"]) -> ReturnEstimate:
     """Mean of returns with its 95 % interval.
 
+    An extreme that several episodes share is taken for a bound of the returns, as that of a time limit is, and the
+    interval ends there: no mean lies beyond.
+
     Example:
         >>> estimate(np.array([1.0, 3.0])).mean
         2.0
+        >>> estimate(np.array([500.0, 500.0, 500.0, 480.0])).high
+        500.0
     """
     mean = float(returns.mean())
     half = float(stats.t.ppf(0.975, len(returns) - 1) * returns.std(ddof=1) / len(returns) ** 0.5)
-    return ReturnEstimate(mean, mean - half, mean + half)
+    low, high = mean - half, mean + half
+    least, most = float(returns.min()), float(returns.max())
+    if (returns == least).sum() > 1:
+        low = max(low, least)
+    if (returns == most).sum() > 1:
+        high = min(high, most)
+    return ReturnEstimate(mean, low, high)

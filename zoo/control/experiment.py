@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 
-from zoo.control.environments import LONGEST_EPISODE, Environments
+from zoo.control.environments import Environments
 from zoo.control.playing import record_episode
 from zoo.control.rollout import Rollouts
 from zoo.control.scores import Score
@@ -34,6 +34,7 @@ class ControlExperiment(ABC):
         evaluate_every: environment steps between two measurements; rounded to whole rollouts, of the longest episodes.
             There are more where environments are reset at each, and their episodes may last longer.
         max_env_steps: after which training ends: of whole episodes at the next measurement, else at the last before.
+        env_kwargs: of the environment, to film it.
 
     Raises:
         ValueError: a number of steps makes no sense, or there are fewer steps than a measurement comes after.
@@ -51,11 +52,12 @@ class ControlExperiment(ABC):
         rollout_steps: int,
         evaluate_every: int,
         max_env_steps: int,
+        env_kwargs: Mapping[str, Any] | None = None,
     ):
         numbers = {"rollout_steps": rollout_steps, "evaluate_every": evaluate_every}
         check_ranges(numbers, {"rollout_steps": NOT_NEGATIVE, "evaluate_every": COUNT})
         self.name, self.module, self.score, self.seed, self.monitor = name, module, score, seed, score.name
-        self.max_env_steps = max_env_steps
+        self.max_env_steps, self.env_kwargs = max_env_steps, env_kwargs or {}
         whole = rollout_steps == WHOLE_EPISODES
         rollout = len(acting) * (acting.longest_episode if whole else rollout_steps)
         rollouts = max(1, round(evaluate_every / rollout), whole_episode(acting, rollout // len(acting)))
@@ -109,32 +111,61 @@ class ControlExperiment(ABC):
 
     def film(self, checkpoint: Path, path: Path) -> None:
         """Film an episode of a checkpoint's greedy policy as a GIF."""
-        record_episode(self.load(checkpoint).policy, self.name, seed_of(self.seed, REPORT), path)
+        record_episode(self.load(checkpoint).policy, self.name, seed_of(self.seed, REPORT), path, **self.env_kwargs)
 
     @abstractmethod
     def describe(self, figures: Mapping[str, float]) -> str:
         """Say in words what the policy reached."""
 
     def solved(self, figures: Mapping[str, float]) -> str:
-        """Say in words when the task was first solved, if it was."""
+        """Say in words when the task was first solved, if it was, and whether by luck."""
         if "env_steps_to_solved" not in figures:
             return ""
-        return f"\n  first solved ({self.score.solved_at:g}) after {figures['env_steps_to_solved']:,.0f} steps"
+        best, threshold = self.score.best, self.score.solved_at
+        lucky = best is not None and threshold is not None and best < threshold
+        luck = f", by luck: the best policy there can be earns {best:.6g} on average" if lucky else ""
+        return f"\n  first solved ({threshold:g}) after {figures['env_steps_to_solved']:,.0f} steps{luck}"
+
+    @property
+    def exit_reason(self) -> str:
+        """Why a training that was not interrupted ended."""
+        if not self.stopped_when_solved:
+            return "all epochs done"
+        reached = f"{self.score.name} reached {self.score.solved_at:g}"
+        return f"solved: {reached} after {int(self.module.solved_after)} environment steps"
+
+    @property
+    def stopped_when_solved(self) -> bool:
+        """Whether solving the task ended the training."""
+        return bool(self.module.solved_after >= 0 and self.module.hparams["stop_when_solved"])
+
+    def budget(self) -> str:
+        """Say in words that training ended well before or after the steps it was given, if it did.
+
+        Measurements end it, which rollouts of whole episodes put farther apart, and steps that only reset do not count.
+        """
+        steps = int(self.module.env_steps)
+        if self.stopped_when_solved or steps == 0 or abs(steps / self.max_env_steps - 1) < 0.1:
+            return ""
+        return (
+            f"\n  trained for {steps:,} steps of model.max_env_steps={self.max_env_steps:,}, as training ends at a "
+            "measurement, and steps that only reset do not count: compare trainings at equal env_steps"
+        )
 
 
 def whole_episode(acting: Environments, steps: int) -> int:
     """Count the rollouts of so many steps in which an episode comes to its end before environments are reset.
 
-    Those that remember their state are not. Where no end is registered, episodes are taken to be short.
+    Those that remember their state are not. Where no end is known, episodes are taken to be short.
 
     Example:
         >>> from zoo.control.environments import make_environments
         >>> [whole_episode(Environments(make_environments(name, 2)), 16) for name in ("CartPole-v1", "Acrobot-v1")]
         [1, 32]
     """
-    if acting.remembers or acting.longest_episode == LONGEST_EPISODE:
+    if acting.remembers or acting.episode_limit is None:
         return 1
-    return math.ceil(acting.longest_episode / steps)
+    return math.ceil(acting.episode_limit / steps)
 
 
 def learning_curve(metrics: Path, name: str) -> tuple[np.ndarray, np.ndarray]:

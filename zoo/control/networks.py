@@ -77,10 +77,15 @@ def is_picture(shape: Sequence[int]) -> bool:
     """Whether observations of that shape are pictures, large enough for a convolution.
 
     Example:
-        >>> is_picture((10, 10, 4)), is_picture((4,))
-        (True, False)
+        >>> is_picture((10, 10, 4)), is_picture((4, 4, 16)), is_picture((10, 3, 10)), is_picture((4,))
+        (True, False, False, False)
     """
-    return len(shape) == 3 and sorted(shape)[1] >= 5
+    return len(shape) == 3 and min(sides_and_channels(shape)[0]) >= 5
+
+
+def sides_and_channels(shape: Sequence[int]) -> tuple[Sequence[int], int]:
+    """Height and width of a picture, and the number of its channels, which stand first or last: where the fewer are."""
+    return (shape[:-1], shape[-1]) if shape[-1] < shape[0] else (shape[1:], shape[0])
 
 
 class Convolution(nn.Module):
@@ -102,7 +107,7 @@ class Convolution(nn.Module):
     def __init__(self, shape: Sequence[int]):
         super().__init__()
         self.channels_last = shape[-1] < shape[0]
-        channels, *sides = shape if not self.channels_last else (shape[-1], *shape[:-1])
+        sides, channels = sides_and_channels(shape)
         if min(sides) < SCREEN:
             layers: list[nn.Module] = [nn.Conv2d(channels, 16, kernel_size=3), nn.ReLU()]
         else:
@@ -129,6 +134,9 @@ class Standardize(nn.Module):
     Mean and deviation are those of all observations it was updated with, so that they settle; before the first, 0 and
     1. A policy that changed while it acts would not be the one that is learned from: update between rollouts.
 
+    Numbers that single precision cannot hold, such as seconds since 1970, are measured from an origin, about where the
+    first of them were, before they are rounded to it.
+
     Args:
         observation_shape: of one observation.
 
@@ -140,6 +148,7 @@ class Standardize(nn.Module):
     """
 
     count: Tensor
+    origin: Tensor
     mean: Tensor
     variance: Tensor
     std: Tensor
@@ -148,6 +157,7 @@ class Standardize(nn.Module):
         super().__init__()
         self.dims, self.features = len(observation_shape), math.prod(observation_shape)
         self.register_buffer("count", torch.zeros(()))
+        self.register_buffer("origin", torch.zeros(self.features))
         self.register_buffer("mean", torch.zeros(self.features))
         self.register_buffer("variance", torch.zeros(self.features))
         self.register_buffer("std", torch.ones(self.features))
@@ -159,9 +169,11 @@ class Standardize(nn.Module):
     @torch.no_grad()
     def update(self, observation: Shaped[Tensor, "..."]) -> None:
         """Learn from a batch; nothing from an empty one."""
-        x = self.flat(observation).flatten(0, -2)
-        if not len(x):
+        if not observation.numel():
             return
+        if self.count == 0 and is_wide(observation):
+            self.origin = flat_numbers(observation, self.dims).flatten(0, -2).double().mean(0).to(self.origin)
+        x = self.flat(observation).flatten(0, -2)
         self.count = self.count + len(x)
         share, step = len(x) / self.count, x.mean(0) - self.mean
         within = torch.lerp(self.variance, x.var(0, correction=0), share)
@@ -170,7 +182,23 @@ class Standardize(nn.Module):
         self.std = self.variance.sqrt().clamp(min=SMALLEST_STD)
 
     def flat(self, observation: Tensor) -> Float[Tensor, "*batch numbers"]:
-        """Make the observation's own dimensions one."""
-        if self.dims != 1:
-            observation = observation.flatten(-self.dims) if self.dims else observation.unsqueeze(-1)
-        return observation.float()
+        """Make the observation's own dimensions one, and take the origin away."""
+        numbers = flat_numbers(observation, self.dims)
+        return (numbers.double() - self.origin.double()).float() if is_wide(numbers) else numbers.float()
+
+
+def is_wide(numbers: Tensor) -> bool:
+    """Whether single precision may round the numbers, and their device has double precision."""
+    return numbers.dtype.itemsize > 2 and numbers.dtype != torch.float32 and numbers.device.type != "mps"
+
+
+def flat_numbers(observation: Shaped[Tensor, "..."], dims: int) -> Shaped[Tensor, "*batch numbers"]:
+    """Make the last dimensions, those of one observation, one.
+
+    Example:
+        >>> flat_numbers(torch.zeros(7, 3, 2), dims=2).shape, flat_numbers(torch.zeros(7), dims=0).shape
+        (torch.Size([7, 6]), torch.Size([7, 1]))
+    """
+    if dims == 0:
+        return observation.unsqueeze(-1)
+    return observation if dims == 1 else observation.flatten(-dims)

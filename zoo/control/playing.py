@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from gymnasium.error import DependencyNotInstalled
 from gymnasium.vector import AutoresetMode
-from torch import Tensor
 
 from zoo.control.environments import Environments, make_environments
 from zoo.control.policies import Policy
@@ -18,14 +17,15 @@ from zoo.plotting.saving import checked_path
 FPS = 10  # where an environment does not say
 
 
-def record_episode(policy: Policy, name: str, seed: int, path: str | Path) -> float:
+def record_episode(policy: Policy, name: str, seed: int, path: str | Path, **options: Any) -> float:
     """Film one episode of the greedy policy as a GIF, without a screen.
 
     Args:
-        policy: a trained one; of a table, its observations are the environment's states.
+        policy: a trained one.
         name: of the environment it was trained in, an id of Gymnasium's registry.
         seed: of the environment; with the same one the film is the same.
         path: ends in ``.gif``; a file already there is replaced.
+        options: of the environment.
 
     Returns:
         The episode's undiscounted return.
@@ -39,21 +39,22 @@ def record_episode(policy: Policy, name: str, seed: int, path: str | Path) -> fl
     checked_path(path, ".gif")
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame's: nothing is shown on a screen
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    check_drawable(name)
-    with closing(make_environments(name, 1, render_mode="rgb_array")) as vector:
+    check_drawable(name, **options)
+    numbered = isinstance(getattr(policy, "q", None), QTable)
+    with closing(make_environments(name, 1, numbered, **{**options, "render_mode": "rgb_array"})) as vector:
         film = Film(vector.metadata.get("render_fps") or FPS)
         total = play(policy, Environments(vector), seed, film)
     film.save(path)
     return total
 
 
-def check_drawable(name: str) -> None:
+def check_drawable(name: str, **options: Any) -> None:
     """Refuse an environment that gives no pictures.
 
     Raises:
         ValueError: it does not, or there is no such environment.
     """
-    with closing(make_environments(name, 1)) as vector:
+    with closing(make_environments(name, 1, **options)) as vector:
         modes = list(vector.metadata.get("render_modes") or [])
     if "rgb_array" not in modes:
         raise ValueError(f"{name} cannot be filmed: it has no render mode rgb_array, only {modes}")
@@ -69,17 +70,11 @@ def play(policy: Policy, environments: Environments, seed: int, film: Film) -> f
     total, over = 0.0, False
     while not over:
         noise = torch.zeros_like(policy.noise(1, generator=generator))
-        step = environments.step(policy.act(seen(policy, environments.observation).to(device), noise).cpu())
+        step = environments.step(policy.act(torch.from_numpy(environments.observation).to(device), noise).cpu())
         total, over = total + float(step.reward[0]), bool(step.ended[0])
         if not over or environments.mode is AutoresetMode.NEXT_STEP:  # others show the next episode already
             film.add(picture(environments))
     return total
-
-
-def seen(policy: Policy, observation: np.ndarray) -> Tensor:
-    """Give the observation as the policy knows it; for a table that is the number of the state."""
-    tabular = isinstance(getattr(policy, "q", None), QTable)
-    return torch.from_numpy(observation.argmax(-1) if tabular else observation)
 
 
 def picture(environments: Environments) -> np.ndarray:

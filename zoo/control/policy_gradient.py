@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from zoo.control.networks import Standardize, network
 from zoo.control.objective import PolicyGradientObjective, StateValue, learned_value, policy_gradient_objective
 from zoo.control.policies import Bounds, make_policy
+from zoo.control.predicting import Predictor
+from zoo.control.progress import PassMeans
 from zoo.control.rollout import Batch, Rollout
 from zoo.control.scores import Score
 from zoo.control.validation import validate
@@ -17,7 +19,6 @@ from zoo.gradients import Reinforce, RunningScale, named_baseline
 from zoo.ranges import COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, check_ranges, optional
 from zoo.training import load_module, total_loss
 
-DIAGNOSE_EVERY = 16  # rollouts; the diagnostics are means over these
 RANGES = {
     "discount": FRACTION,
     "trace_decay": FRACTION,
@@ -38,7 +39,7 @@ class Fit(NamedTuple):
     """``(time, envs)``."""
 
 
-class PolicyGradient(pl.LightningModule):
+class PolicyGradient(Predictor, pl.LightningModule):
     """REINFORCE for control: one update of the policy a rollout, several of the value function.
 
     ``∇J = E[Σ_t ∇ log π(a_t | s_t) (G_t - b(s_t))]``: Williams, "Simple statistical gradient-following algorithms for
@@ -50,7 +51,7 @@ class PolicyGradient(pl.LightningModule):
 
     Args:
         observation_shape: of one observation.
-        actions: the number of choices, or the bounds of each coordinate.
+        actions: the number of choices, that of each of several choices, or the bounds of each coordinate.
         solved_at: mean return from which on the task counts as solved; None if it never does.
         seed: of the evaluations.
         discount: ``γ``.
@@ -69,6 +70,8 @@ class PolicyGradient(pl.LightningModule):
         stop_when_solved: stop training at the first evaluation that solves the task.
         estimator: ``baseline`` (see ``named_baseline``), ``decay`` of a moving average, and ``scale``, whether signals
             are divided by a running scale.
+        spaces: of the environment, for ``predict``; see ``described_spaces``. None where observations and actions are
+            those of the policy.
 
     Raises:
         ValueError: an option has no such value.
@@ -86,7 +89,7 @@ class PolicyGradient(pl.LightningModule):
     def __init__(
         self,
         observation_shape: Sequence[int],
-        actions: int | Bounds,
+        actions: int | list[int] | Bounds,
         solved_at: float | None = None,
         seed: int = 0,
         discount: float = 0.98,
@@ -102,6 +105,7 @@ class PolicyGradient(pl.LightningModule):
         max_gradient_norm: float | None = 0.5,
         stop_when_solved: bool = True,
         estimator: Mapping[str, Any] | None = None,
+        spaces: Mapping[str, Any] | None = None,
     ):
         super().__init__()
         estimator = {"baseline": "learned", **(estimator or {})}
@@ -119,6 +123,7 @@ class PolicyGradient(pl.LightningModule):
         self.register_buffer("solved_after", torch.tensor(-1))
         self.register_buffer("training_solved_after", torch.tensor(-1))
         self.fit: Fit | None = None
+        self.progress = PassMeans()
 
     @classmethod
     def load(cls, path: str | Path) -> "PolicyGradient":
@@ -165,8 +170,7 @@ class PolicyGradient(pl.LightningModule):
         )
         self.fit = Fit(batch.rollout, objective.returns)
         self.note_training_return(batch)
-        if batch_idx % DIAGNOSE_EVERY == 0:
-            self.log_progress(objective, batch)
+        self.note_progress(objective, batch)
         terms = {"policy": objective.policy, "value": objective.value}
         if self.hparams["entropy"]:
             terms["entropy"] = -self.hparams["entropy"] * self.left() * objective.entropy
@@ -184,20 +188,32 @@ class PolicyGradient(pl.LightningModule):
         if threshold is not None and reached is not None and reached >= threshold and self.training_solved_after < 0:
             self.training_solved_after.fill_(batch.env_steps)
 
-    def log_progress(self, objective: PolicyGradientObjective, batch: Batch) -> None:
-        """Log how the value function fits, how much the policy explores, and the returns while learning."""
+    @torch.no_grad()
+    def note_progress(self, objective: PolicyGradientObjective, batch: Batch) -> None:
+        """Note how the value function fits, how much the policy explores, and the returns while learning."""
         valid = batch.rollout.valid
         returns = objective.returns[valid]
         advantage = returns - objective.estimate.baseline[valid]
-        figures = {
-            "value_loss": objective.value.detach(),
-            "entropy": objective.entropy.detach() * valid.shape[1] / valid.sum(),
-            "advantage_std": advantage.std(correction=0),
-            "explained_variance": 1 - advantage.var(correction=0) / returns.var(correction=0).clamp(min=1e-6),
+        variance = advantage.var(correction=0)
+        metrics = {
+            "value_loss": objective.value,
+            "entropy": objective.entropy * valid.shape[1] / valid.sum(),
+            "advantage_std": variance.sqrt(),
+            "explained_variance": 1 - variance / returns.var(correction=0).clamp(min=1e-6),
         }
-        if batch.training_return is not None:
-            figures["training_return"] = torch.tensor(batch.training_return)
-        self.log_dict(figures, on_step=False, on_epoch=True, batch_size=1)
+        self.progress.add(metrics, {} if batch.training_return is None else {"training_return": batch.training_return})
+
+    def on_train_epoch_end(self) -> None:
+        """Log the means over the pass, and the training return at its end."""
+        self.log_dict(self.progress.take())
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what was noted of the present pass."""
+        checkpoint["progress"] = self.progress.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with what was noted."""
+        self.progress.load_state_dict(checkpoint["progress"])
 
     def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
         """Clip the gradients of policy and value function, each by itself.

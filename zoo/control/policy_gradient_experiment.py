@@ -7,6 +7,8 @@ from zoo.control.experiment import WHOLE_EPISODES, ControlExperiment
 from zoo.control.objective import learned_value
 from zoo.control.policies import action_kind
 from zoo.control.policy_gradient import PolicyGradient
+from zoo.control.predicting import described_spaces
+from zoo.control.registry import import_environment
 from zoo.control.scores import PlayedScore
 from zoo.gradients import LeaveOneOut
 from zoo.ranges import COUNT, check_ranges
@@ -18,7 +20,7 @@ class PolicyGradientExperiment(ControlExperiment):
     """REINFORCE in an environment, measured by episodes that the frozen policy plays in environments of their own.
 
     Args:
-        env: an id of Gymnasium's registry.
+        env: an id of Gymnasium's registry, or ``module:id`` with a module that registers it when it is imported.
         estimator: options of ``Reinforce``; see ``PolicyGradient``.
         seed: of environments and evaluations.
         environments: how many act at once.
@@ -29,6 +31,8 @@ class PolicyGradientExperiment(ControlExperiment):
         max_env_steps: after which training ends.
         decay_steps: environment steps in which learning rates and entropy's weight fall to 0; None for
             ``max_env_steps``.
+        env_kwargs: keyword arguments of the environment, and ``max_episode_steps``.
+        trust: whether the module of ``env`` may be imported, which runs its code.
         options: of ``PolicyGradient``.
 
     Raises:
@@ -48,12 +52,16 @@ class PolicyGradientExperiment(ControlExperiment):
         evaluation_episodes: int = 100,
         max_env_steps: int = 500_000,
         decay_steps: int | None = None,
+        env_kwargs: Mapping[str, Any] | None = None,
+        trust: bool = False,
         **options: Any,
     ):
         counts = {"environments": environments, "evaluation_episodes": evaluation_episodes}
         check_ranges(counts, dict.fromkeys(counts, COUNT))
-        acting = Environments(make_environments(env, environments))
-        score = PlayedScore(Environments(make_evaluation_environments(env, 2 * evaluation_episodes)), decided_by="eval")
+        env, env_kwargs = import_environment(env, trust), env_kwargs or {}
+        acting = Environments(make_environments(env, environments, **env_kwargs))
+        measuring = Environments(make_evaluation_environments(env, 2 * evaluation_episodes, **env_kwargs))
+        score = PlayedScore(measuring, decided_by="eval")
         module = PolicyGradient(
             observation_shape=list(acting.observation_shape),
             actions=action_kind(acting.action_space),
@@ -61,6 +69,7 @@ class PolicyGradientExperiment(ControlExperiment):
             seed=seed,
             estimator=estimator,
             decay_steps=max_env_steps if decay_steps is None else decay_steps,
+            spaces=described_spaces(acting.own_observation_space, acting.action_space),
             **options,
         )
         if environments < 2 and any(isinstance(part, LeaveOneOut) for part in module.reinforce.modules()):
@@ -76,7 +85,7 @@ class PolicyGradientExperiment(ControlExperiment):
                 )
             rollout_steps = WHOLE_EPISODES
         rollout_steps = CUT_AFTER if rollout_steps is None else rollout_steps
-        super().__init__(env, module, acting, score, seed, rollout_steps, evaluate_every, max_env_steps)
+        super().__init__(env, module, acting, score, seed, rollout_steps, evaluate_every, max_env_steps, env_kwargs)
 
     def evaluate(self, checkpoint: Path, folder: Path) -> dict[str, float]:
         """Measure a checkpoint, in episodes that no evaluation saw."""
@@ -91,5 +100,5 @@ class PolicyGradientExperiment(ControlExperiment):
         return (
             f"{self.name} after {figures['env_steps']:,.0f} steps: the policy earns {figures['eval_return_mean']:.1f} "
             f"an episode (95 % interval {low:.1f} to {high:.1f}), {figures['greedy_return_mean']:.1f} if greedy"
-            f"{self.solved(figures)}"
+            f"{self.solved(figures)}{self.budget()}"
         )

@@ -1,10 +1,11 @@
+import math
 from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
-from zoo.control.networks import Convolution, hidden_layers, is_picture
+from zoo.control.networks import Convolution, flat_numbers, hidden_layers, is_picture
 
 
 class QTable(nn.Module):
@@ -55,7 +56,9 @@ class Dueling(nn.Module):
 
 
 class QNetwork(nn.Module):
-    """Action values from a vector or a picture: layers of ReLU units, behind a convolution for a picture.
+    """Action values from numbers or a picture: layers of ReLU units, behind a convolution for a picture.
+
+    Observations of several axes that are no pictures are flattened. Bytes are brought into [0, 1].
 
     Args:
         shape: of an observation.
@@ -64,7 +67,7 @@ class QNetwork(nn.Module):
         dueling: end with ``Dueling`` and not with a linear layer.
 
     Raises:
-        ValueError: an observation is neither a vector nor a picture, or there is no hidden layer or one without units.
+        ValueError: there is no hidden layer or one without units.
 
     Example:
         >>> QNetwork((4,), actions=2)(torch.zeros(5, 4)).shape
@@ -75,22 +78,23 @@ class QNetwork(nn.Module):
 
     def __init__(self, shape: Sequence[int], actions: int, hidden: Sequence[int] = (64, 64), dueling: bool = False):
         super().__init__()
-        if len(shape) != 1 and not is_picture(shape):
-            raise ValueError(f"an observation must be a vector or a picture of at least 5 × 5, got shape {shape}")
         if not hidden or min(hidden) < 1:
             raise ValueError(
                 "a network of action values needs at least one hidden layer, and at least 1 unit in each; "
                 f"got hidden={list(hidden)}"
             )
-        self.reads_pictures = is_picture(shape)
+        self.reads_pictures, self.dims = is_picture(shape), len(shape)
         front = [Convolution(shape)] if self.reads_pictures else []
-        layers = hidden_layers(front[0].features if front else shape[0], hidden, nn.ReLU)
+        layers = hidden_layers(front[0].features if front else math.prod(shape), hidden, nn.ReLU)
         last = Dueling(hidden[-1], actions) if dueling else nn.Linear(hidden[-1], actions)
         self.layers = nn.Sequential(*front, *layers, last)
 
     def forward(self, observation: Shaped[Tensor, "..."]) -> Float[Tensor, "*batch actions"]:
         """Give the values."""
-        values: Tensor = self.layers(observation if self.reads_pictures else observation.float())
+        if not self.reads_pictures:
+            numbers = flat_numbers(observation, self.dims)
+            observation = numbers / 255 if numbers.dtype == torch.uint8 else numbers.float()
+        values: Tensor = self.layers(observation)
         return values
 
 

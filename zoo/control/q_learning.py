@@ -1,6 +1,6 @@
 import copy
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ from torch import Tensor
 
 from zoo.control.bellman import LOSSES, bellman_loss, q_target, visit_weights
 from zoo.control.exploration import ExploringPolicy, check_strength
+from zoo.control.predicting import Predictor
+from zoo.control.progress import PassMeans
 from zoo.control.q_functions import q_function
 from zoo.control.q_learning_options import check_options
 from zoo.control.replay import Replay, Transitions, single_steps
@@ -21,7 +23,7 @@ from zoo.control.validation import validate
 from zoo.training import load_module, total_loss
 
 
-class QLearning(pl.LightningModule):
+class QLearning(Predictor, pl.LightningModule):
     """Q-learning by gradient descent on the squared Bellman error, from a table to a deep network.
 
     Watkins, "Learning from delayed rewards", 1989, is the table with no option; Mnih et al., "Human-level control
@@ -56,6 +58,8 @@ class QLearning(pl.LightningModule):
         solved_at: score from which on the task counts as solved; None if it never does.
         stop_when_solved: stop training at the first measurement that solves the task.
         seed: of the measurements.
+        spaces: of the environment, for ``predict``; see ``described_spaces``. None where observations and actions are
+            those of the policy.
 
     Raises:
         ValueError: an option has no such value, or would have no effect without another one.
@@ -99,6 +103,7 @@ class QLearning(pl.LightningModule):
         solved_at: float | None = None,
         stop_when_solved: bool = True,
         seed: int = 0,
+        spaces: Mapping[str, Any] | None = None,
     ):
         super().__init__()
         if loss not in LOSSES:
@@ -109,6 +114,7 @@ class QLearning(pl.LightningModule):
         defaults = {name: option.default for name, option in inspect.signature(QLearning).parameters.items()}
         check_options(self.hparams, defaults, table=isinstance(observation, int))
         self.automatic_optimization = False
+        self.progress = PassMeans()
         self.schedule = Schedule(exploration_start, exploration_end, exploration_steps, exploration_shape)
         self.policy = ExploringPolicy(
             q_function(observation, actions, hidden, dueling), actions, exploration, self.schedule(0)
@@ -144,16 +150,18 @@ class QLearning(pl.LightningModule):
             self.descend(loss)
             losses.append(loss.detach())
         self.policy.strength.fill_(self.schedule(batch.env_steps))
-        self.log_progress(losses, batch.training_return)
+        self.note_progress(losses, batch.training_return)
 
-    def log_progress(self, losses: list[Tensor], training_return: float | None) -> None:
-        """Log the mean loss of a rollout's gradient steps, the returns while learning, and how much it explores."""
-        figures: dict[str, Any] = {"exploration": self.policy.strength}
+    def note_progress(self, losses: list[Tensor], training_return: float | None) -> None:
+        """Note the mean loss of a rollout's gradient steps, the returns while learning, and how much it explores."""
+        metrics: dict[str, Any] = {"exploration": self.policy.strength}
         if losses:
-            figures["bellman_loss"] = torch.stack(losses).mean()
-        if training_return is not None:
-            figures["training_return"] = training_return
-        self.log_dict(figures, on_step=False, on_epoch=True, batch_size=1)
+            metrics["bellman_loss"] = torch.stack(losses).mean()
+        self.progress.add(metrics, {} if training_return is None else {"training_return": training_return})
+
+    def on_train_epoch_end(self) -> None:
+        """Log the means over the pass, and the training return at its end."""
+        self.log_dict(self.progress.take())
 
     def validation_step(self, score: Score, batch_idx: int) -> None:
         """Measure the frozen policy, and stop if the task is solved."""
@@ -208,11 +216,13 @@ class QLearning(pl.LightningModule):
         return torch.optim.Adam(parameters, lr=self.hparams["lr"], fused=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the replay buffer, as plain data."""
+        """Add the replay buffer and what was noted of the present pass, as plain data."""
+        checkpoint["progress"] = self.progress.state_dict()
         if self.replay is not None:
             checkpoint["replay"] = self.replay.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Fill the replay buffer again."""
+        """Fill the replay buffer again, and go on with what was noted."""
+        self.progress.load_state_dict(checkpoint["progress"])
         if self.replay is not None:
             self.replay.load_state_dict(checkpoint["replay"])

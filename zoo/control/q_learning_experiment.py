@@ -1,20 +1,45 @@
 from collections.abc import Mapping
 from typing import Any
 
+from gymnasium.spaces import Discrete, MultiBinary, MultiDiscrete, Space
+
+from zoo.control.dynamics import known_dynamics
 from zoo.control.environments import Environments, make_environments, make_evaluation_environments
 from zoo.control.experiment import ControlExperiment
-from zoo.control.mdp import FiniteMDP
 from zoo.control.mdp_environment import MDPVectorEnv
-from zoo.control.policies import action_kind
+from zoo.control.predicting import described_spaces
 from zoo.control.q_learning import QLearning
-from zoo.control.scores import ExactScore, PlayedScore
+from zoo.control.registry import import_environment
+from zoo.control.scores import ExactScore, PlayedScore, Score
+from zoo.control.spaces import UnsupportedSpaceError, count
+from zoo.control.wrappers import shortened
+
+EPISODES = 100  # of a measurement of a table whose environment does not expose its dynamics
+MOST_ACTIONS = 10_000
 
 
-class TabularQLearningExperiment(ControlExperiment):
-    """Q-learning with a table, in an environment that exposes its dynamics: all that is reported is exact.
+class QLearningExperiment(ControlExperiment):
+    """Q-learning, and its result in words where it is measured by episodes."""
+
+    def describe(self, figures: Mapping[str, float]) -> str:
+        """Say in words what the policy earns."""
+        low, high = figures["greedy_return_low"], figures["greedy_return_high"]
+        return (
+            f"{self.name} after {figures['env_steps']:,.0f} steps: the greedy policy earns "
+            f"{figures['greedy_return_mean']:.1f} an episode (95 % interval {low:.1f} to {high:.1f}), "
+            f"{figures['eval_return_mean']:.1f} if it explores as at the end of training{self.solved(figures)}"
+            f"{self.budget()}"
+        )
+
+
+class TabularQLearningExperiment(QLearningExperiment):
+    """Q-learning with a table, in any environment with finitely many observations and actions.
+
+    In one that exposes its dynamics all that is reported is exact. In others, the measurements are episodes that the
+    frozen policy plays.
 
     Args:
-        env: an id of Gymnasium's registry.
+        env: an id of Gymnasium's registry, or ``module:id`` with a module that registers it when it is imported.
         seed: of the environment.
         batch_size: transitions drawn from a replay buffer, if there is one.
         gamma: the discount.
@@ -22,11 +47,13 @@ class TabularQLearningExperiment(ControlExperiment):
         rollout_steps: steps of each between two updates of the table.
         evaluate_every: environment steps between two measurements.
         max_env_steps: after which training ends.
+        env_kwargs: keyword arguments of the environment, and ``max_episode_steps``.
+        trust: whether the module of ``env`` may be imported, which runs its code.
         options: of ``QLearning``.
 
     Raises:
-        ValueError: there is no such environment, it does not expose its dynamics, ``gamma`` is not below 1, or nothing
-            would be learned before the end.
+        ValueError: there is no such environment, its observations or actions cannot be counted, ``gamma`` is not below
+            1 where the result is exact, or nothing would be learned before the end.
     """
 
     def __init__(
@@ -39,32 +66,43 @@ class TabularQLearningExperiment(ControlExperiment):
         rollout_steps: int = 4,
         evaluate_every: int = 102_400,
         max_env_steps: int = 500_000,
+        env_kwargs: Mapping[str, Any] | None = None,
+        trust: bool = False,
         **options: Any,
     ):
-        copies = getattr(make_environments(env, 1), "envs", [])
-        if not copies or not hasattr(copies[0].unwrapped, "P"):
-            raise ValueError(f"{env} does not expose its dynamics as P, which a table is measured by; choose model=dqn")
-        if gamma == 1:
+        env, env_kwargs = import_environment(env, trust), env_kwargs or {}
+        single = Environments(make_environments(env, 1, numbered=True, **env_kwargs))
+        copies: Any = single.vector
+        mdp = known_dynamics(copies.envs[0], gamma)
+        if mdp is not None and gamma == 1:
             raise ValueError(
                 "gamma must be below 1 for a table: the greedy policy of one that is being learned may never end an "
                 "episode, and with gamma=1 its value is then not determined"
             )
         check_warm_up(options.get("warm_up", 0), evaluate_every, max_env_steps)
-        mdp = FiniteMDP.from_gymnasium(copies[0], gamma)
-        acting, score = Environments(MDPVectorEnv(mdp, environments)), ExactScore(mdp)
+        score: Score
+        if mdp is not None:
+            acting, score = Environments(MDPVectorEnv(mdp, environments)), ExactScore(mdp)
+        else:
+            acting = Environments(make_environments(env, environments, numbered=True, **env_kwargs))
+            measuring = make_evaluation_environments(env, 2 * EPISODES, numbered=True, **env_kwargs)
+            score = PlayedScore(Environments(measuring), decided_by="greedy")
         module = QLearning(
-            mdp.states,
-            mdp.actions,
+            int(copies.single_observation_space.n),
+            countable_actions(single.action_space, env),
             gamma=gamma,
             batch_size=batch_size,
             solved_at=score.solved_at,
             seed=seed,
+            spaces=described_spaces(single.own_observation_space, single.action_space),
             **options,
         )
-        super().__init__(env, module, acting, score, seed, rollout_steps, evaluate_every, max_env_steps)
+        super().__init__(env, module, acting, score, seed, rollout_steps, evaluate_every, max_env_steps, env_kwargs)
 
     def describe(self, figures: Mapping[str, float]) -> str:
-        """Say in words how near to the optimum it came."""
+        """Say in words how near to the optimum it came, or what the policy earns."""
+        if "start_value" not in figures:
+            return super().describe(figures)
         gamma, optimum = self.module.hparams["gamma"], figures["start_value"] + figures["start_value_gap"]
         return (
             f"{self.name} after {figures['env_steps']:,.0f} steps: the greedy policy is worth "
@@ -73,11 +111,11 @@ class TabularQLearningExperiment(ControlExperiment):
         )
 
 
-class DeepQLearningExperiment(ControlExperiment):
+class DeepQLearningExperiment(QLearningExperiment):
     """Q-learning with a network, measured by episodes that the frozen policy plays in environments of their own.
 
     Args:
-        env: an id of Gymnasium's registry.
+        env: an id of Gymnasium's registry, or ``module:id`` with a module that registers it when it is imported.
         seed: of the environments.
         batch_size: transitions drawn from the replay buffer for each gradient step.
         environments: episodes under way at once.
@@ -86,6 +124,8 @@ class DeepQLearningExperiment(ControlExperiment):
         evaluation_episodes: episodes that a measurement takes, of the greedy policy and as many of the exploring one.
         max_env_steps: after which training ends.
         lr_decay_steps: environment steps in which the learning rate falls to 0; None for ``max_env_steps``.
+        env_kwargs: keyword arguments of the environment, and ``max_episode_steps``.
+        trust: whether the module of ``env`` may be imported, which runs its code.
         options: of ``QLearning``.
 
     Raises:
@@ -104,15 +144,16 @@ class DeepQLearningExperiment(ControlExperiment):
         evaluation_episodes: int = 100,
         max_env_steps: int = 500_000,
         lr_decay_steps: int | None = None,
+        env_kwargs: Mapping[str, Any] | None = None,
+        trust: bool = False,
         **options: Any,
     ):
         check_warm_up(options.get("warm_up", 0), evaluate_every, max_env_steps)
-        acting = Environments(make_environments(env, environments))
-        if not isinstance(actions := action_kind(acting.action_space), int):
-            raise ValueError(f"Q-learning needs actions that can be counted, and those of {env} are {actions}")
-        score = PlayedScore(
-            Environments(make_evaluation_environments(env, 2 * evaluation_episodes)), decided_by="greedy"
-        )
+        env, env_kwargs = import_environment(env, trust), env_kwargs or {}
+        acting = Environments(make_environments(env, environments, **env_kwargs))
+        actions = countable_actions(acting.action_space, env)
+        measuring = Environments(make_evaluation_environments(env, 2 * evaluation_episodes, **env_kwargs))
+        score = PlayedScore(measuring, decided_by="greedy")
         module = QLearning(
             list(acting.observation_shape),
             actions,
@@ -120,18 +161,25 @@ class DeepQLearningExperiment(ControlExperiment):
             lr_decay_steps=max_env_steps if lr_decay_steps is None else lr_decay_steps,
             solved_at=score.solved_at,
             seed=seed,
+            spaces=described_spaces(acting.own_observation_space, acting.action_space),
             **options,
         )
-        super().__init__(env, module, acting, score, seed, rollout_steps, evaluate_every, max_env_steps)
+        super().__init__(env, module, acting, score, seed, rollout_steps, evaluate_every, max_env_steps, env_kwargs)
 
-    def describe(self, figures: Mapping[str, float]) -> str:
-        """Say in words what the policy earns."""
-        low, high = figures["greedy_return_low"], figures["greedy_return_high"]
-        return (
-            f"{self.name} after {figures['env_steps']:,.0f} steps: the greedy policy earns "
-            f"{figures['greedy_return_mean']:.1f} an episode (95 % interval {low:.1f} to {high:.1f}), "
-            f"{figures['eval_return_mean']:.1f} if it explores as at the end of training{self.solved(figures)}"
+
+def countable_actions(space: Space, name: str) -> int:
+    """Count the actions, or the combinations where an action is several choices.
+
+    Raises:
+        UnsupportedSpaceError: they cannot be counted, or are too many.
+    """
+    actions = count(space) if isinstance(space, Discrete | MultiDiscrete | MultiBinary) else None
+    if actions is None or actions > MOST_ACTIONS:
+        raise UnsupportedSpaceError(
+            f"Q-learning needs actions that can be counted, and those of {name} are {shortened(space)}, not at most "
+            f"{MOST_ACTIONS:,} choices: choose model=policy_gradient"
         )
+    return actions
 
 
 def check_warm_up(warm_up: int, evaluate_every: int, max_env_steps: int) -> None:

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, Literal
 
+from zoo.control.dynamics import best_mean_return
 from zoo.control.environments import Environments
 from zoo.control.evaluation import Evaluator
 from zoo.control.exploration import ExploringPolicy
@@ -21,6 +22,8 @@ class Score(ABC):
     """Of the figure that decides."""
     solved_at: float | None
     """Where that figure counts as solved; None if it is not said."""
+    best: float | None
+    """What the best policy would reach on average; None if it is not known."""
 
     @abstractmethod
     def measure(self, policy: Any, seed: int) -> dict[str, float]:
@@ -56,8 +59,8 @@ class ExactScore(Score):
         self.mdp = mdp
         self.optimal = value_iteration(mdp)
         self.asked_for = reachable(mdp)
-        self.best = float(start_value(mdp, self.optimal.amax(-1)))
-        self.solved_at = self.best - NEARLY
+        self.best = self.optimum = float(start_value(mdp, self.optimal.amax(-1)))
+        self.solved_at = self.optimum - NEARLY
 
     def measure(self, policy: ExploringPolicy, seed: int) -> dict[str, float]:
         """``V^π(s_0)`` of the greedy policy, how far it lies below ``V*(s_0)``, and ``max |Q - Q*|``."""
@@ -67,7 +70,7 @@ class ExactScore(Score):
         value = float(start_value(self.mdp, values))
         return {
             "start_value": value,
-            "start_value_gap": self.best - value,
+            "start_value_gap": self.optimum - value,
             "q_distance": float((action_values - self.optimal)[self.asked_for].abs().max()),
         }
 
@@ -82,6 +85,7 @@ class PlayedScore(Score):
 
     def __init__(self, environments: Environments, decided_by: Literal["eval", "greedy"]):
         self.evaluator = Evaluator(environments)
+        self.best = best_return(environments) if environments.solved_at is not None else None
         self.name = f"{decided_by}_return_mean"
         self.solved_at = environments.solved_at
 
@@ -94,3 +98,16 @@ class PlayedScore(Score):
             for kind, returns in kinds.items()
             for name, value in returns._asdict().items()
         }
+
+
+def best_return(environments: Environments) -> float | None:
+    """Mean return of the best policy there can be in an environment that tells its dynamics; None in others.
+
+    Example:
+        >>> from zoo.control.environments import make_environments
+        >>> taxi = Environments(make_environments("Taxi-v4", 1))
+        >>> taxi.solved_at, round(best_return(taxi), 2)
+        (8.0, 7.93)
+    """
+    copies = getattr(environments.vector, "envs", [])
+    return best_mean_return(copies[0]) if copies else None

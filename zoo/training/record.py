@@ -48,21 +48,21 @@ PACKAGES = (
     "pyro-ppl",
     "gymnasium",
 )
-OPTIONAL = ("env", "program", "init_from")  # parts of a configuration that count only if they are set
+OPTIONAL = ("env", "env_kwargs", "program", "init_from")  # parts of a configuration that count only if they are set
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
     """Fingerprint of all that decides a run's result: the same hash, the same run.
 
-    Where a run is logged, from where it is resumed and whether its program is trusted does not count, nor does an
-    environment, a program or a checkpoint to begin from if there is none.
+    Where a run is logged, from where it is resumed and whether its program is trusted does not count, nor do an
+    environment, its options, a program or a checkpoint to begin from if there are none.
 
     Example:
         >>> config_hash({"seed": 1, "logger": "csv"}) == config_hash({"logger": "wandb", "seed": 1})
         True
     """
     deciding = {key: value for key, value in config.items() if key not in ("logger", "resume", "trust")}
-    deciding = {key: value for key, value in deciding.items() if key not in OPTIONAL or value is not None}
+    deciding = {key: value for key, value in deciding.items() if key not in OPTIONAL or value not in (None, {})}
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:12]
 
 
