@@ -1,0 +1,188 @@
+"""Trains for a few steps in every environment that Gymnasium, MinAtar, ale-py and packages of others register.
+
+    python benchmarks/environments.py                                # writes docs/environments.md
+    python benchmarks/environments.py packages=minigrid,highway_env  # of others, by the module to import
+
+An environment either trains, or is refused in one sentence; a traceback is a fault of ours. Packages are tried in
+processes of their own, as some end the process that imports them.
+"""
+
+import importlib.metadata
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+SECONDS = 600  # for the environments of one part
+OPTIONS = [
+    *("trainer.max_epochs=1", "model.environments=2", "model.evaluation_episodes=2", "model.evaluate_every=32"),
+    *("model.max_env_steps=2000", "model.hidden=[8]", "model.rollout_steps=4"),
+]
+MOST_STEPS = 24  # of an episode
+FAMILIES = {"ale_py": "Atari", "minatar": "MinAtar", "gymnasium": "Gymnasium"}
+
+
+class Result(NamedTuple):
+    """What became of an environment."""
+
+    name: str
+    family: str
+    outcome: str
+    """``trains``, ``refused`` or ``traceback``."""
+    sentence: str
+
+
+def family(name: str, entry_point: object) -> str:
+    """Return the package that an environment is of."""
+    module = entry_point if isinstance(entry_point, str) else getattr(entry_point, "__module__", "?")
+    parts = str(module).replace(":", ".").split(".")
+    return ".".join(parts[:3]) if parts[0] == "gymnasium" else parts[0]
+
+
+def try_one(name: str) -> tuple[str, str]:
+    """Train a policy for a few steps in an environment; return what became of it."""
+    from hydra import compose, initialize_config_dir
+
+    from zoo.command_line import USER_ERRORS
+    from zoo.composition import CONFIGS, plain
+    from zoo.runs import train
+
+    overrides = ["model=policy_gradient", f"env='{name}'", f"env_kwargs.max_episode_steps={MOST_STEPS}", *OPTIONS]
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = plain(compose("train", overrides))
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            train(config, Path(folder), "command")
+        except USER_ERRORS as error:
+            return "refused", " ".join(str(error).split())
+        except Exception as error:
+            return "traceback", f"{type(error).__name__}: {error}"
+    return "trains", ""
+
+
+def try_part(module: str, part: int, parts: int) -> None:
+    """Print a line of JSON for each environment that a module registers, or of a share of them."""
+    import gymnasium
+
+    import zoo.control.experiment
+    from zoo.composition import register
+    from zoo.control.registry import import_environment, register_games
+
+    register()
+    zoo.control.experiment.draw_returns = lambda *arguments: None  # which takes longer than all else
+    if module == "gymnasium":
+        known = dict(gymnasium.registry)
+    elif module in FAMILIES:
+        before = set(gymnasium.registry)
+        register_games({"ale_py": "ALE", "minatar": "MinAtar"}[module])
+        known = {name: spec for name, spec in gymnasium.registry.items() if name not in before}
+    else:
+        before = set(gymnasium.registry)
+        import_environment(f"{module}:", trust=True)
+        if not set(gymnasium.registry) - before:
+            imported = sys.modules[module]
+            for register_all in ("register_envs", "register_robotics_envs", "register_highway_envs"):
+                getattr(imported, register_all, lambda: None)()
+        known = {name: spec for name, spec in gymnasium.registry.items() if name not in before}
+    for name in list(known)[part::parts]:
+        outcome, sentence = try_one(name)
+        kind = family(name, known[name].entry_point) if module == "gymnasium" else module
+        print("RESULT " + json.dumps([name, kind, outcome, sentence]), flush=True)
+
+
+def results_of(module: str, parts: int = 1) -> list[Result]:
+    """Try all environments of a module, in a process each for so many parts of them."""
+    found = []
+    for part in range(parts):
+        command = [sys.executable, __file__, "--part", module, str(part), str(parts)]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, cwd=ROOT, check=False)
+        lines = [line.removeprefix("RESULT ") for line in run.stdout.splitlines() if line.startswith("RESULT ")]
+        found += [Result(*json.loads(line)) for line in lines]
+        if run.returncode != 0:
+            last = run.stderr.strip().splitlines()[-1:] or ["nothing was printed"]
+            found.append(
+                Result(f"after {len(lines)} environments", module, "traceback", f"the process ended: {last[0]}")
+            )
+    return found
+
+
+def grouped(sentence: str) -> str:
+    """Leave out of a sentence what differs between the environments of a package, so that alike ones are one line."""
+    sentence = re.sub(r"\b(environment|of|env=)\s*[\w/.-]+-v\d+", r"\1 …", sentence)
+    sentence = re.sub(r"^[\w/.-]+-v\d+ ", "… ", sentence)
+    return sentence if len(sentence) <= 300 else sentence[:297] + "..."
+
+
+def table(results: list[Result], versions: dict[str, str]) -> str:
+    """Write the page."""
+    lines = [
+        "| package | version | environments | train | refused in a sentence | traceback |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for kind in dict.fromkeys(result.family for result in results):
+        counts = Counter(result.outcome for result in results if result.family == kind)
+        version = versions.get(kind.partition(".")[0], "")
+        row = (kind, version, sum(counts.values()), counts["trains"], counts["refused"], counts["traceback"])
+        lines.append(f"| {' | '.join(map(str, row))} |")
+    lines += ["", "## Refused", "", "| package | environments | sentence |", "| --- | --- | --- |"]
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for result in results:
+        if result.outcome != "trains":
+            reasons.setdefault((result.family, grouped(result.sentence)), []).append(result.name)
+    for (kind, sentence), names in reasons.items():
+        some = ", ".join(f"`{name}`" for name in names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        lines.append(f"| {kind} | {some} | {sentence.replace('|', '/')} |")
+    lines += ["", "## Which train", ""]
+    for kind in dict.fromkeys(result.family for result in results):
+        names = [f"`{result.name}`" for result in results if result.family == kind and result.outcome == "trains"]
+        if names:
+            lines += [f"{kind}: {', '.join(names)}.", ""]
+    return "\n".join(lines)
+
+
+INTRODUCTION = """# Environments
+
+What `python scripts/train.py model=policy_gradient env=...` does in every environment that Gymnasium, MinAtar and
+ale-py register, and in those of other packages (`env=module:Name-v0 trust=true`): some rollouts, updates and an
+evaluation each, of episodes cut after {steps} steps. It says that an environment trains, not that its task is learned.
+Made by `python benchmarks/environments.py`.
+
+Observations may be arrays, numbers, bits, and dictionaries and tuples of these, which are flattened as
+`gymnasium.spaces.utils.flatten` does. Actions may be `Discrete`, `MultiDiscrete`, `MultiBinary`, or a `Box` of floats
+or integers of any shape. Text, graphs and sequences have no fixed number of numbers: wrap the environment so that it
+gives arrays of one shape, register that in a module of your own, and name it by `env=module:Name-v0 trust=true`.
+Several rewards a step are refused: their weighted sum is one number, which a wrapper can give.
+
+"""
+
+
+def main() -> None:
+    """Try all that was asked for, and write the page."""
+    packages = next((a.removeprefix("packages=").split(",") for a in sys.argv[1:] if a.startswith("packages=")), [])
+    results = []
+    for module, parts in [("gymnasium", 1), ("minatar", 1), ("ale_py", 8), *((package, 1) for package in packages)]:
+        try:
+            results += results_of(module, parts)
+        except subprocess.TimeoutExpired:
+            results.append(Result("a part of them", module, "refused", f"it took longer than {SECONDS} seconds"))
+        print(module, Counter(result.outcome for result in results), flush=True)
+    names = importlib.metadata.packages_distributions()
+    modules = {result.family.partition(".")[0] for result in results}
+    versions = {module: importlib.metadata.version(names[module][0]) for module in modules if module in names}
+    page = INTRODUCTION.format(steps=MOST_STEPS) + table(results, versions)
+    (ROOT / "docs" / "environments.md").write_text(page.rstrip() + "\n")
+    sys.exit(any(result.outcome == "traceback" for result in results))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--part"]:
+        try_part(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    else:
+        main()

@@ -1,0 +1,85 @@
+"""What holds in every family of environments that the README names: classic control, toy text, MinAtar, Atari."""
+
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from zoo.control.environments import Environments, make_environments, make_evaluation_environments
+from zoo.control.evaluation import Evaluator
+from zoo.control.policies import action_kind, make_policy
+from zoo.control.rollout import Rollouts
+from zoo.control.wrappers import ForgetAction
+
+GAMES = ["Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders"]
+FAMILIES = [
+    *("CartPole-v1", "Acrobot-v1", "Pendulum-v1", "MountainCar-v0"),
+    *("FrozenLake-v1", "Blackjack-v1", "Taxi-v4", "CliffWalking-v1"),
+    *(f"MinAtar/{game}-v1" for game in GAMES),
+    "ALE/Pong-v5",
+]
+SHORT = {"max_episode_steps": 40}
+
+pytestmark = pytest.mark.filterwarnings("ignore:an episode of .* lasted longer")
+
+
+def policy_for(environments):
+    torch.manual_seed(0)
+    return make_policy(environments.observation_shape, action_kind(environments.action_space), (4,))
+
+
+def acting(name, copies=16):
+    return Environments(make_environments(name, copies, **SHORT))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+class TestEveryFamily:
+    def test_evaluation_follows_from_the_seed_and_not_from_what_was_played_before(self, name):
+        environments = Environments(make_evaluation_environments(name, 16, **SHORT))
+        policy = policy_for(environments)
+        evaluator = Evaluator(environments)
+        first = evaluator.measure(policy, seed=5)
+        evaluator.measure(policy, seed=6)
+        assert evaluator.measure(policy, seed=5) == first
+
+    def test_rollouts_after_a_resume_are_those_of_the_uninterrupted_run(self, name):
+        """From the end of a pass on, in environments that were made anew."""
+        policy = policy_for(acting(name, copies=1))
+        whole = Rollouts(acting(name), policy, steps=10, rollouts=3, seed=1)
+        torch.manual_seed(1)
+        list(whole)
+        state, random = whole.state_dict(), torch.get_rng_state()
+        expected = [batch.rollout for batch in whole]
+        resumed = Rollouts(acting(name), policy, steps=10, rollouts=3, seed=1)
+        resumed.load_state_dict(state)
+        torch.set_rng_state(random)
+        for one, other in zip(expected, (batch.rollout for batch in resumed), strict=True):
+            assert all(torch.equal(x, y) for x, y in zip(one, other, strict=True))
+
+
+def test_a_game_of_minatar_that_kept_its_last_action_would_be_noticed(monkeypatch):
+    """Of 64 games some repeat at their first step the action of the episode before."""
+
+    def first_steps():
+        environments = Environments(make_environments("MinAtar/Breakout-v1", 64))
+        rows = []
+        for seed in (3, 4, 3):
+            environments.reset(seed)
+            actions = np.random.default_rng(0).integers(3, size=(6, 64))
+            rows.append(np.stack([environments.step(torch.from_numpy(action)).following for action in actions]))
+        return (rows[0] == rows[2]).all()
+
+    assert first_steps()
+    monkeypatch.setattr(ForgetAction, "reset", lambda self, **options: self.env.reset(**options))
+    assert not first_steps()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("module", "parts"), [("gymnasium", 1), ("minatar", 1), ("ale_py", 8)])
+def test_every_registered_environment_trains_or_is_refused_in_a_sentence(module, parts):
+    driver = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "environments.py"))
+    results = driver["results_of"](module, parts)
+    assert [result for result in results if result.outcome == "traceback"] == []
+    assert any(result.outcome == "trains" for result in results)
