@@ -24,7 +24,7 @@ OPTIONS = [
     *("trainer.max_epochs=1", "model.environments=2", "model.evaluation_episodes=2", "model.evaluate_every=32"),
     *("model.max_env_steps=2000", "model.hidden=[8]", "model.rollout_steps=4"),
 ]
-MOST_STEPS = 24  # of an episode
+MOST_STEPS = 8  # of an episode
 FAMILIES = {"ale_py": "Atari", "minatar": "MinAtar", "gymnasium": "Gymnasium"}
 
 
@@ -53,7 +53,7 @@ def try_one(name: str) -> tuple[str, str]:
     from zoo.composition import CONFIGS, plain
     from zoo.runs import train
 
-    overrides = ["model=policy_gradient", f"env='{name}'", f"env_kwargs.max_episode_steps={MOST_STEPS}", *OPTIONS]
+    overrides = ["model=policy_gradient", f"env='{name}'", f"++env_kwargs.max_episode_steps={MOST_STEPS}", *OPTIONS]
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         config = plain(compose("train", overrides))
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():

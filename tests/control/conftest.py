@@ -87,11 +87,11 @@ class Corridor(gymnasium.Env):
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         self.cell = 0
-        return divmod(self.cell, 4), {}
+        return divmod(int(self.cell), 4), {}
 
     def step(self, action):
-        self.cell = max(0, self.cell + (1 if action.sum() == 2 else -1))
-        return divmod(self.cell, 4), (self.cell == 6) - 0.01, self.cell == 6, False, {}
+        self.cell += action.sum() == 2
+        return divmod(int(self.cell), 4), float(self.cell == 6) - 0.01, self.cell == 6, False, {}
 
 
 gymnasium.register("Corridor-v0", Corridor, max_episode_steps=50)

@@ -241,6 +241,20 @@ class TestStopping:
             assert model.training_solved_after == (30 if steps >= 30 else -1)
         assert model.solved_after == -1
 
+    def test_means_over_all_rollouts_of_a_pass_are_logged(self, learn):
+        seen = []
+
+        class Watched(PolicyGradient):
+            def log_progress(self, objective, batch):
+                super().log_progress(objective, batch)
+                seen.append(objective.value.item())
+
+        model = Watched([4], 2, hidden=[8])
+        trainer = learn(model, cart_pole(model))
+        assert len(seen) == 5
+        assert trainer.callback_metrics["value_loss"].item() == pytest.approx(sum(seen) / 5, rel=1e-5)
+        assert trainer.callback_metrics["value_loss"].item() != pytest.approx(seen[0], rel=1e-2)
+
     def test_says_what_the_evaluations_found(self, learn):
         model, trainer = self.fitted(learn)
         figures = trainer.callback_metrics

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
-from gymnasium.spaces import Box, MultiDiscrete
+from gymnasium.spaces import Box, Dict, MultiBinary
 
 from zoo.control.environments import EnvironmentFailure
 from zoo.control.policies import CategoricalPolicy, GaussianPolicy
@@ -115,14 +115,14 @@ class TestIsRefused:
 
     def test_for_actions_that_no_policy_fits(self, monkeypatch):
         class Piano(gymnasium.Env):
-            observation_space, action_space = Box(0, 1, (1,)), MultiDiscrete([2] * 88)
+            observation_space, action_space = Box(0, 1, (1,)), Dict(keys=MultiBinary(88))
 
             def reset(self, *, seed=None, options=None):
                 return np.zeros(1, np.float32), {}
 
         monkeypatch.setattr(gymnasium.envs.registration, "registry", dict(gymnasium.registry))
         gymnasium.register("Piano-v0", entry_point=Piano)
-        with pytest.raises(ValueError, match="no policy fits the action space MultiDiscrete"):
+        with pytest.raises(ValueError, match="no policy fits the action space Dict"):
             experiment("Piano-v0")
 
 

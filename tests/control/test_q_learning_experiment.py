@@ -40,9 +40,11 @@ class TestATable:
         assert isinstance(made.score, PlayedScore)
         assert made.module.policy.q.values.shape == (states, actions)
 
-    def test_learns_a_corridor_of_ones_own(self, corridor, composed, tmp_path):
+    @pytest.mark.usefixtures("without_type_checks", "no_pictures")
+    def test_learns_a_corridor_of_ones_own(self, corridor, composed, tmp_path, monkeypatch):
         """Seven cells, shown as a pair of digits, two choices at a time; the goal is worth 1, a step costs 0.01."""
-        options = ["environments=16", "evaluate_every=3200", "max_env_steps=12_800", "exploration_steps=6400"]
+        monkeypatch.setattr("zoo.control.q_learning_experiment.EPISODES", 4)
+        options = ["environments=16", "evaluate_every=800", "max_env_steps=6400", "exploration_steps=3200"]
         config = composed(["model=q_learning", f"env={corridor}", *(f"model.{o}" for o in options)])
         outcome = train(config, tmp_path, "command", trust=True)
         assert outcome.figures["greedy_return_mean"] == pytest.approx(0.94)

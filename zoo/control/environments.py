@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.error import DependencyNotInstalled
-from gymnasium.spaces import Box, Space
+from gymnasium.spaces import Box, Discrete, Space
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.wrappers import FlattenObservation
 from jaxtyping import Bool, Float, Shaped
@@ -180,6 +180,8 @@ class Environments:
         self.observation: Any = None
         self.ended = np.zeros(len(self), dtype=bool)
         self.remembers = plain_state(vector) is not None
+        self.counts_from_zero = isinstance(self.action_space, Discrete) and self.action_space.start == 0
+        self.foreign: bool | None = None
 
     @property
     def name(self) -> str:
@@ -263,19 +265,15 @@ class Environments:
         """
         resetting = self.ended if self.mode is AutoresetMode.NEXT_STEP else np.zeros_like(self.ended)
         try:
-            own = environment_actions(self.action_space, action.numpy())
-            following, reward, terminated, truncated, info = self.vector.step(own)
+            following, reward, terminated, truncated, info = self.vector.step(self._own(action.numpy()))
         except EnvironmentFailure:
             raise
         except Exception as error:
             raise failure(self.name, error) from error
-        following, reward, terminated, truncated = map(writable, (following, reward, terminated, truncated))
-        if reward.shape != self.ended.shape or terminated.dtype != bool or truncated.dtype != bool:
-            raise EnvironmentFailure(
-                f"{self.name} must give a number as reward and truth values as terminated and truncated for each of "
-                f"{len(self)} environments; got arrays of shapes {reward.shape}, {terminated.shape}, "
-                f"{truncated.shape} and types {reward.dtype}, {terminated.dtype}, {truncated.dtype}"
-            )
+        if self.foreign is None:
+            self.foreign = self._are_foreign(following, reward, terminated, truncated)
+        if self.foreign:
+            following, reward, terminated, truncated = map(writable, (following, reward, terminated, truncated))
         self.observation = following
         self.ended = terminated | truncated
         if self.mode is not AutoresetMode.NEXT_STEP and self.ended.any():
@@ -285,6 +283,20 @@ class Environments:
             else:
                 self.observation = self._reset(options={"reset_mask": self.ended})
         return Step(following, reward, terminated, self.ended, ~resetting)
+
+    def _own(self, action: np.ndarray) -> np.ndarray:
+        return action if self.counts_from_zero else environment_actions(self.action_space, action)
+
+    def _are_foreign(self, following: Any, *given: Any) -> bool:
+        """Check the kinds of what a first step gave; true where it is not numpy's, or not writable."""
+        reward, terminated, truncated = map(np.asarray, given)
+        if reward.shape != self.ended.shape or terminated.dtype != bool or truncated.dtype != bool:
+            raise EnvironmentFailure(
+                f"{self.name} must give a number as reward and truth values as terminated and truncated for each of "
+                f"{len(self)} environments; got arrays of shapes {reward.shape}, {terminated.shape}, "
+                f"{truncated.shape} and types {reward.dtype}, {terminated.dtype}, {truncated.dtype}"
+            )
+        return any(not isinstance(array, np.ndarray) or not array.flags.writeable for array in (following, *given))
 
     def _reset(self, **how: Any) -> np.ndarray:
         try:

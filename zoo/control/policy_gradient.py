@@ -170,7 +170,7 @@ class PolicyGradient(Predictor, pl.LightningModule):
         )
         self.fit = Fit(batch.rollout, objective.returns)
         self.note_training_return(batch)
-        self.note_progress(objective, batch)
+        self.log_progress(objective, batch)
         terms = {"policy": objective.policy, "value": objective.value}
         if self.hparams["entropy"]:
             terms["entropy"] = -self.hparams["entropy"] * self.left() * objective.entropy
@@ -189,7 +189,7 @@ class PolicyGradient(Predictor, pl.LightningModule):
             self.training_solved_after.fill_(batch.env_steps)
 
     @torch.no_grad()
-    def note_progress(self, objective: PolicyGradientObjective, batch: Batch) -> None:
+    def log_progress(self, objective: PolicyGradientObjective, batch: Batch) -> None:
         """Note how the value function fits, how much the policy explores, and the returns while learning."""
         valid = batch.rollout.valid
         returns = objective.returns[valid]

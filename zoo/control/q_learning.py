@@ -150,9 +150,9 @@ class QLearning(Predictor, pl.LightningModule):
             self.descend(loss)
             losses.append(loss.detach())
         self.policy.strength.fill_(self.schedule(batch.env_steps))
-        self.note_progress(losses, batch.training_return)
+        self.log_progress(losses, batch.training_return)
 
-    def note_progress(self, losses: list[Tensor], training_return: float | None) -> None:
+    def log_progress(self, losses: list[Tensor], training_return: float | None) -> None:
         """Note the mean loss of a rollout's gradient steps, the returns while learning, and how much it explores."""
         metrics: dict[str, Any] = {"exploration": self.policy.strength}
         if losses:

@@ -28,7 +28,7 @@ class CheckedStep(gymnasium.Wrapper):
         observation, _ = self.env.reset(**options)
         return observation, {}
 
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[Any, float | int, bool, bool, dict[str, Any]]:
         """Take an action.
 
         Raises:
@@ -36,11 +36,11 @@ class CheckedStep(gymnasium.Wrapper):
                 false.
         """
         observation, reward, terminated, truncated, _ = self.env.step(action)
-        if type(reward) is not float:
+        if not isinstance(reward, float | int):
             reward = self._number(reward)
-        if type(terminated) is not bool:
+        if terminated is not True and terminated is not False:
             terminated = self._flag("terminated", terminated)
-        if type(truncated) is not bool:
+        if truncated is not True and truncated is not False:
             truncated = self._flag("truncated", truncated)
         return observation, reward, terminated, truncated, {}
 
@@ -54,6 +54,8 @@ class CheckedStep(gymnasium.Wrapper):
         return float(array.item())
 
     def _flag(self, name: str, value: Any) -> bool:
+        if isinstance(value, np.bool_):
+            return bool(value)
         array = np.asarray(value)
         if array.size != 1 or array.dtype.kind not in "biuf" or array.item() not in (0, 1):
             raise EnvironmentFailure(f"{self._name} gave {name}={value!r}, which must be true or false")
