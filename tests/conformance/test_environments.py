@@ -20,7 +20,6 @@ FAMILIES = [
     *(f"MinAtar/{game}-v1" for game in GAMES),
     "ALE/Pong-v5",
 ]
-SHORT = {"max_episode_steps": 40}
 
 pytestmark = pytest.mark.filterwarnings("ignore:an episode of .* lasted longer")
 
@@ -30,14 +29,16 @@ def policy_for(environments):
     return make_policy(environments.observation_shape, action_kind(environments.action_space), (4,))
 
 
-def acting(name, copies=16):
-    return Environments(make_environments(name, copies, **SHORT))
+def short(name, copies, make=make_environments):
+    """Copies whose episodes end soon; of Atari's few, which are slow."""
+    atari = name.startswith("ALE/")
+    return Environments(make(name, 4 if atari else copies, max_episode_steps=12 if atari else 40))
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 class TestEveryFamily:
     def test_evaluation_follows_from_the_seed_and_not_from_what_was_played_before(self, name):
-        environments = Environments(make_evaluation_environments(name, 16, **SHORT))
+        environments = short(name, 16, make_evaluation_environments)
         policy = policy_for(environments)
         evaluator = Evaluator(environments)
         first = evaluator.measure(policy, seed=5)
@@ -46,13 +47,13 @@ class TestEveryFamily:
 
     def test_rollouts_after_a_resume_are_those_of_the_uninterrupted_run(self, name):
         """From the end of a pass on, in environments that were made anew."""
-        policy = policy_for(acting(name, copies=1))
-        whole = Rollouts(acting(name), policy, steps=10, rollouts=3, seed=1)
+        policy = policy_for(short(name, 1))
+        whole = Rollouts(short(name, 16), policy, steps=10, rollouts=3, seed=1)
         torch.manual_seed(1)
         list(whole)
         state, random = whole.state_dict(), torch.get_rng_state()
         expected = [batch.rollout for batch in whole]
-        resumed = Rollouts(acting(name), policy, steps=10, rollouts=3, seed=1)
+        resumed = Rollouts(short(name, 16), policy, steps=10, rollouts=3, seed=1)
         resumed.load_state_dict(state)
         torch.set_rng_state(random)
         for one, other in zip(expected, (batch.rollout for batch in resumed), strict=True):
