@@ -125,6 +125,26 @@ class TestAMatch:
         assert without_leading_ones(torch.Size(shape)) == kept
 
 
+def test_a_guide_that_observes_what_it_cannot_draw_is_refused_and_a_factor_has_the_right_gradient():
+    """As the guide of pyro.contrib.cevae; ``-log q`` of the datum is a term of the ELBO like any other."""
+
+    def law():
+        return dist.Bernoulli(logits=pyro.param("logit", torch.tensor(0.3)))
+
+    def guide():
+        pyro.sample("t", law(), obs=torch.tensor(1.0), infer={"is_auxiliary": True})
+
+    with pytest.raises(ValueError, match=r"the guide observes site 't' \(Bernoulli\), .* by pyro.factor"):
+        BlackBoxELBO().loss_and_grads(lambda: None, guide)
+
+    def factor():
+        pyro.factor("t", law().log_prob(torch.tensor(1.0)), has_rsample=True)
+
+    BlackBoxELBO().loss_and_grads(lambda: None, factor)
+    (logit,) = dict(pyro.get_param_store().named_parameters()).values()
+    torch.testing.assert_close(logit.grad, torch.sigmoid(-logit.detach()))
+
+
 class TestShapes:
     """What Pyro refuses as an invalid shape, where a sum over the batch is another number than is meant."""
 

@@ -1,5 +1,5 @@
 import torch
-from pyro.distributions import Delta
+from pyro.distributions import Delta, Unit
 from torch.distributions import Distribution
 
 from zoo.gradients.graphs.distributions import moves
@@ -19,8 +19,13 @@ def check_match(run: Run) -> None:
         if site.observed and not auxiliary:
             raise ValueError(f"the guide observes site {name!r}; only the model may, so leave obs= out of the guide")
         if site.observed and site.density.score is not None:
+            if isinstance(site.distribution, Unit):
+                raise ValueError(
+                    f"the factor {name!r} of the guide has has_rsample=False; write it as a distribution instead"
+                )
             raise ValueError(
-                f"the factor {name!r} of the guide has has_rsample=False; write it as a distribution instead"
+                f"the guide observes {site_of(name, site.distribution)}, so that nothing is drawn and no score has its "
+                "gradient; add its log-probability by pyro.factor(..., has_rsample=True) instead"
             )
         if name in run.model and run.model[name].observed:
             raise ValueError(f"the guide samples site {name!r}, which the model observes; take it out of the guide")

@@ -44,7 +44,8 @@ class BlackBoxELBO(ELBO, nn.Module):
     ``NonReparameterized``. Sites have their gradient whatever the grad mode around their sample statement.
 
     It is an ``nn.Module`` that keeps its baselines: ``elbo(model, guide)`` has their networks among its parameters, and
-    ``SVI`` finds and trains them. They learn in train mode, whenever a loss with a gradient is taken.
+    ``SVI`` finds and trains them, by the names ``baselines.SITE.…`` in Pyro's parameter store. They learn in train
+    mode, whenever a loss with a gradient is taken.
 
     Args:
         num_particles: samples of the guide in each estimate.
@@ -54,8 +55,9 @@ class BlackBoxELBO(ELBO, nn.Module):
             (see ``zoo.gradients.BASELINES``), ``"optimal"`` (the paper's control variate: ``OptimalScaling`` has its
             choices), a number, or a ``Baseline``, of which each site gets a copy. Or a dictionary of these by the names
             of sites. None for what a site of the guide says in ``infer={"baseline": {...}}``, with the options
-            ``use_decaying_avg_baseline``, ``baseline_beta``, ``nn_baseline`` and ``nn_baseline_input`` of
-            ``pyro.infer.TraceGraph_ELBO``; else for leave-one-out from 2 particles on, and a moving average with 1.
+            ``use_decaying_avg_baseline``, ``baseline_beta``, ``nn_baseline``, ``nn_baseline_input`` and
+            ``baseline_value`` of ``pyro.infer.TraceGraph_ELBO``; else for leave-one-out from 2 particles on, and a
+            moving average with 1.
         scale: divide the loss by the running standard deviation of all sites' learning signals; a copy is kept. It is
             the whole loss, and with it the gradient of the model, as its parts could not be scaled apart without moving
             the optimum.
