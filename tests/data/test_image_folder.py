@@ -173,7 +173,7 @@ class TestDivided:
         paint(divided / "train", 3)
         assert len(load_image_folder(divided).train) == 36
         first, second = (record.getMessage() for record in caplog.records)
-        assert "3 pictures in" in first
+        assert "train 3 lie in no folder of a class, and are not read" in first
         assert "only train and test is read, and not unlabelled" in second.replace("test and train", "train and test")
 
 
@@ -285,7 +285,7 @@ class TestLayout:
         assert data.train.labels.bincount().tolist() == [48, 32]
         assert grey_of(data.train) == {0: [20], 1: [200]}
         (record,) = caplog.records
-        assert "30 pictures of the class cat lie in folders within its own, such as cat/2020" in record.getMessage()
+        assert "Of the pictures of class cat 30 lie in folders within its own, such as cat/2020" in record.getMessage()
 
     def test_class_of_one_picture_is_trained_on(self, flat):
         paint(flat / "fish", 1, 99)
@@ -302,9 +302,10 @@ class TestOtherFiles:
         for name in ("Thumbs.db", "desktop.ini", "notes.txt", "more.TXT", "Makefile", ".DS_Store", "._0.png"):
             (flat / "cat" / name).write_bytes(b"no image")
         assert load_image_folder(flat).train.labels.bincount().tolist() == [48, 32]
-        assert "7 files in" in self.message(caplog)
-        assert "2 .txt, 2 hidden" in self.message(caplog).replace("2 hidden, 2 .txt", "2 .txt, 2 hidden")
-        assert "1 without suffix" in self.message(caplog)
+        assert "Skipped 7 of the files in" in self.message(caplog)
+        assert "2 × .txt" in self.message(caplog)
+        assert "2 × hidden" in self.message(caplog)
+        assert "1 × without suffix" in self.message(caplog)
 
     def test_folders_with_copies_are_skipped(self, flat, caplog):
         paint(flat / "cat" / "@eaDir", 5)
@@ -336,14 +337,14 @@ class TestOtherFiles:
             end.bind("socket.png")
             (flat / "cat" / "device.png").symlink_to("/dev/null")
             load_image_folder(flat)
-        assert "3 pipes, sockets or devices" in self.message(caplog)
+        assert "3 × pipe, socket or device" in self.message(caplog)
 
     def test_links_to_a_folder_above_are_not_followed(self, flat, caplog):
         (flat / "cat" / "all").symlink_to(flat)
         (flat / "cat" / "more").mkdir()
         (flat / "cat" / "more" / "again").symlink_to(flat / "cat")
         assert load_image_folder(flat).train.labels.bincount().tolist() == [48, 32]
-        assert "2 links to a folder above" in self.message(caplog)
+        assert "2 × link to a folder above" in self.message(caplog)
 
     def test_links_to_pictures_and_folders_elsewhere_are_followed(self, flat, tmp_path):
         paint(tmp_path / "elsewhere", 20, 99)
@@ -359,7 +360,7 @@ class TestOtherFiles:
         (flat / "fish").mkdir()
         for name in ("a.heic", "b.heic", "c.zip"):
             (flat / "fish" / name).write_bytes(b"no image")
-        with pytest.raises(ValueError, match=r"fish holds no images, only 2 \.heic, 1 \.zip; put the pictures"):
+        with pytest.raises(ValueError, match=r"fish holds no images, only 2 × \.heic, 1 × \.zip; put the pictures"):
             load_image_folder(flat)
 
     def test_no_message_advises_to_remove_data(self, flat):

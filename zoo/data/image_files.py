@@ -41,7 +41,7 @@ def image_files(folder: Path, root: Path, skipped: Counter[str]) -> list[Path]:
 
 def _walk(folder: Path, above: frozenset[tuple[int, int]], skipped: Counter[str]) -> Iterator[Path]:
     if (here := _identity(folder)) in above:
-        skipped["links to a folder above"] += 1
+        skipped["link to a folder above"] += 1
         return
     for path in sorted(folder.iterdir()):
         if is_hidden(path):
@@ -51,7 +51,7 @@ def _walk(folder: Path, above: frozenset[tuple[int, int]], skipped: Counter[str]
         elif path.is_symlink() and not path.exists():
             raise FileNotFoundError(f"{path} is a link to a file that is not there; fetch the file or correct the link")
         elif not path.is_file():
-            skipped["pipes, sockets or devices"] += 1  # to open one may take for ever
+            skipped["pipe, socket or device"] += 1  # to open one may take for ever
         elif _is_image(path):
             yield path
         else:
@@ -100,6 +100,6 @@ def described(skipped: Counter[str]) -> str:
 
     Example:
         >>> described(Counter({".txt": 12, "hidden": 1}))
-        '12 .txt, 1 hidden'
+        '12 × .txt, 1 × hidden'
     """
-    return ", ".join(f"{count:,} {kind}" for kind, count in skipped.most_common())
+    return ", ".join(f"{count:,} × {kind}" for kind, count in skipped.most_common())

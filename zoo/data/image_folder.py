@@ -71,7 +71,7 @@ def load_image_folder(
         train, held_out, test = divide(list_pictures(root, root, classes, skipped), validation, split_seed)
     warn_of_unread(root, parts)
     if skipped:
-        logger.warning("%d files in %s are skipped: %s.", skipped.total(), root, described(skipped))
+        logger.warning("Skipped %d of the files in %s: %s.", skipped.total(), root, described(skipped))
 
     # Decoded twice, since all of them at full size may not fit into memory.
     formats = [(picture.mode, picture.height, picture.width) for picture in (read_picture(path) for path, _ in train)]
@@ -175,9 +175,9 @@ def list_pictures(folder: Path, root: Path, classes: tuple[str, ...], skipped: C
         deeper = [path for path in paths if path.parent != folder / name]
         if deeper:
             logger.warning(
-                "%d pictures of the class %s lie in folders within its own, such as %s, and count to it.",
-                len(deeper),
+                "Of the pictures of class %s %d lie in folders within its own, such as %s, and count to it.",
                 name,
+                len(deeper),
                 deeper[0].parent.relative_to(folder),
             )
         samples += [(path, classes.index(name)) for path in paths]

@@ -57,7 +57,7 @@ def warn_of_unread(root: Path, parts: dict[str, Path]) -> None:
     for folder in parts.values() if parts else (root,):
         loose = sum(has_image_suffix(path) and path.is_file() for path in folder.iterdir())
         if loose:
-            logger.warning("%d pictures in %s lie in no folder of a class, and are not read.", loose, folder)
+            logger.warning("Of the pictures in %s %d lie in no folder of a class, and are not read.", folder, loose)
     others = sorted(set(subfolders(root)) - {folder.name for folder in parts.values()}) if parts else []
     if others:
         read = " and ".join(folder.name for folder in parts.values())
