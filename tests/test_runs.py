@@ -1,6 +1,10 @@
 import dataclasses
+import errno
 import json
+import os
 import shutil
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +13,7 @@ from omegaconf import OmegaConf
 from zoo import runs
 from zoo.attention.experiment import RecognitionExperiment
 from zoo.runs import evaluate, make_experiment, train
-from zoo.training import Interrupted, read_checkpoint, read_status
+from zoo.training import Interrupted, folder_lock, read_checkpoint, read_status
 
 
 @pytest.fixture
@@ -111,6 +115,61 @@ class TestTrain:
         with pytest.raises(Interrupted, match="stopped while measuring; the training is saved"):
             train(config, tmp_path, "command")
         assert read_status(tmp_path / "status.json")["state"] == "interrupted"
+
+
+@pytest.mark.usefixtures("no_pictures")
+class TestAFolder:
+    @pytest.fixture
+    def do_within(self, monkeypatch, at):
+        """Have something done at the second step of the next runs."""
+        return lambda act: monkeypatch.setattr(
+            RecognitionExperiment, "callbacks", lambda self: [at(2, lambda module: act())]
+        )
+
+    def test_that_is_removed_while_a_run_is_under_way_ends_it_and_stays_removed(self, config, do_within, tmp_path):
+        do_within(lambda: shutil.rmtree(tmp_path / "run"))
+        with pytest.raises(OSError, match=r"cannot be written .*: its folder is not there, or was removed meanwhile"):
+            train(config, tmp_path / "run", "command")
+        assert not (tmp_path / "run").exists()
+
+    def test_that_another_process_works_in_is_refused_and_stays_as_it_is(self, run, tiny, composed):
+        before = {name: (run / name).read_bytes() for name in names(run)}
+        with folder_lock(run), pytest.raises(ValueError, match=r"another process is at work in .*; stop it first"):
+            train(composed(tiny("ram")), run, "command")
+        assert {name: (run / name).read_bytes() for name in names(run)} == before
+
+    def test_on_a_full_disk_is_an_error_that_says_how_to_go_on_and_so_it_does(
+        self, config, do_within, tmp_path, monkeypatch
+    ):
+        replace = os.replace
+
+        def full(source, target):
+            if Path(target).name in ("last.ckpt", "status.json"):
+                raise OSError(errno.ENOSPC, "No space left on device")
+            replace(source, target)
+
+        do_within(lambda: monkeypatch.setattr(os, "replace", full))
+        with pytest.raises(OSError, match=r"last\.ckpt cannot be written \(No space left .*make room .* resume=RUN"):
+            train(config, tmp_path, "command")
+        monkeypatch.setattr(os, "replace", replace)
+        do_within(lambda: None)
+        assert not list(tmp_path.rglob("*.unfinished"))
+        train(config, tmp_path, "command")
+        assert read_status(tmp_path / "status.json")["state"] == "finished"
+
+    def test_that_cannot_be_made_is_an_error_that_says_why(self, config, tmp_path):
+        (tmp_path / "file").touch()
+        with pytest.raises(
+            OSError, match=r"file/run cannot be written \(Not a directory\): part of its path is a file"
+        ):
+            train(config, tmp_path / "file" / "run", "command")
+
+    def test_has_its_configuration_before_its_record(self, config, tmp_path, monkeypatch):
+        written = []
+        monkeypatch.setattr(os, "replace", lambda source, target: written.append(Path(target).name))
+        with suppress(OSError):
+            train(config, tmp_path, "command")
+        assert written[:2] == ["config.yaml", "status.json"]
 
 
 class TestEvaluate:

@@ -88,7 +88,7 @@ class RunRecord:
         if earlier and earlier["config_hash"] not in accepted:
             raise ValueError(
                 f"{folder} holds a run of another configuration; choose another folder, or continue that run with "
-                f"resume={folder} and nothing else"
+                f"resume={folder} and nothing else; if its config.yaml was edited, undo that"
             )
         self.spent = float(earlier.get("wall_seconds", 0.0))
         self.start = time.monotonic()

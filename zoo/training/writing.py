@@ -8,10 +8,11 @@ from typing import Any
 
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
+ROOM = "make room on the disk; a run goes on from its last checkpoint with resume=RUN"
 CURES = {
-    errno.ENOSPC: "make room on the disk and give the command again",
-    errno.EDQUOT: "make room on the disk and give the command again",
-    errno.EFBIG: "make room on the disk and give the command again",
+    errno.ENOSPC: ROOM,
+    errno.EDQUOT: ROOM,
+    errno.EFBIG: ROOM,
     errno.ENOENT: "its folder is not there, or was removed meanwhile",
     errno.ENOTDIR: "part of its path is a file, not a folder",
 }
@@ -49,8 +50,8 @@ def not_writable(path: Path, error: OSError) -> OSError:
     """Explain in a sentence why a file or a folder cannot be written.
 
     Example:
-        >>> print(not_writable(Path("runs/a/status.json"), OSError(errno.ENOSPC, "No space left on device")))
-        runs/a/status.json cannot be written (No space left on device): make room on the disk and give the command again
+        >>> print(not_writable(Path("runs/a/status.json"), OSError(errno.EROFS, "Read-only file system")))
+        runs/a/status.json cannot be written (Read-only file system): choose a folder that can be written to
     """
     reason = error.strerror or str(error)
     return OSError(f"{path} cannot be written ({reason}): {CURES.get(error.errno or 0, ELSEWHERE)}")
