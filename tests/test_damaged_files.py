@@ -14,9 +14,8 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 import yaml
-from omegaconf import OmegaConf
 
-from zoo.composition import kept_config, plain
+from zoo.composition import kept_config
 from zoo.training import RunRecord, read_checkpoint, read_metrics
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -174,7 +173,7 @@ def run(finished, tmp_path_factory):
 
 def read_all(run: Path) -> None:
     """Read what ``resume=RUN`` reads, in its order, and what tables and figures are made of."""
-    config = plain(OmegaConf.create(kept_config(run)))
+    config = kept_config(run)
     RunRecord(run, config, "command")
     read_checkpoint(run / "checkpoints" / "last.ckpt", "QLearning", resumable=True)
     read_metrics(run / "metrics.csv", "env_steps", "start_value")

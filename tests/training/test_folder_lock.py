@@ -58,9 +58,9 @@ def race(folder, start, ends):
 def test_of_many_processes_that_start_at_once_never_two_are_inside(tmp_path):
     context = multiprocessing.get_context("fork")
     ends = context.Queue()
-    for _ in range(10):
-        start = context.Barrier(8)
-        processes = [context.Process(target=race, args=(tmp_path, start, ends)) for _ in range(8)]
+    for _ in range(3):
+        start = context.Barrier(6)
+        processes = [context.Process(target=race, args=(tmp_path, start, ends)) for _ in range(6)]
         for process in processes:
             process.start()
         found = [ends.get() for _ in processes]
