@@ -39,7 +39,7 @@ BYTES = (
     b"\x1b[31m",
 )
 HASH = "another configuration"  # what is said of one that was changed, and of a changed fingerprint
-SAMPLE = 40  # damages of each kind of file in the default run
+SAMPLE = 25  # damages of each kind of file in the default run
 
 
 class Damage(NamedTuple):

@@ -290,7 +290,7 @@ def taken(options: Mapping[str, Any]) -> set[str]:
 def builder_of(options: Mapping[str, Any]) -> tuple[Callable[..., Any], type]:
     """Look up the builder that ``_target_`` names, and the schema of its options."""
     name = options.get("_target_")
-    if name not in BUILDERS:
+    if not isinstance(name, str) or name not in BUILDERS:
         raise ValueError(f"_target_ {name!r} may not be built; choose a model and data from configs/")
     return BUILDERS[name]
 

@@ -135,3 +135,16 @@ class TestLoggers:
 def test_batches_are_handed_out_only_to_a_trainer():
     with pytest.raises(RuntimeError, match="only while a trainer runs"):
         Feed(Loaders(lambda rank, ranks: [], None)).train_dataloader()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"name": "diary", "project": "tests"}, "there is no logger 'diary'; choose one of csv, tensorboard"),
+        ({"name": {}, "project": "tests"}, r"logger is no choice \(name is {}\); choose one with logger=NAME"),
+        ({"name": "wandb"}, r"logger is no choice \(it lacks project\)"),
+    ],
+)
+def test_a_logger_that_is_none_is_an_error_that_says_so(settings, said, tmp_path):
+    with pytest.raises(ValueError, match=said):
+        extra_loggers(settings, tmp_path)

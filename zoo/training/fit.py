@@ -20,6 +20,7 @@ from zoo.training.interrupt import Interrupted, StopBetweenSteps
 from zoo.training.memory import keep_freed_memory
 from zoo.training.metrics_csv import MetricsCsv, Row
 from zoo.training.mixed_precision import allow_clipping
+from zoo.training.parts import check_parts
 from zoo.training.progress import TrainingProgress
 from zoo.training.resume import ExactResume
 
@@ -211,7 +212,7 @@ def extra_loggers(settings: Mapping[str, Any], folder: Path) -> list[Logger]:
     """Make the logger that was asked for beside ``metrics.csv``.
 
     Raises:
-        ValueError: its package is not installed.
+        ValueError: there is no such logger, or its package is not installed.
     """
     kinds: dict[str, Any] = {
         "tensorboard": lambda: TensorBoardLogger(folder, name="tensorboard", version=""),
@@ -222,6 +223,9 @@ def extra_loggers(settings: Mapping[str, Any], folder: Path) -> list[Logger]:
             artifact_location=str((folder / "mlflow").absolute()),
         ),
     }
+    check_parts(settings, {"name": (str,), "project": (str,)}, "logger is no choice", "choose one with logger=NAME")
+    if settings["name"] not in ("csv", *kinds):
+        raise ValueError(f"there is no logger {settings['name']!r}; choose one of csv, {', '.join(kinds)}")
     if settings["name"] == "csv":
         return []
     try:
