@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from zoo.control.planning import greedy_policy
 from zoo.control.policies import Policy
+from zoo.gradients.running import at_least_single
 
 FLOOR = 0.05  # weight of the worst action where the best has 1 + FLOOR
 
@@ -114,7 +115,8 @@ class ExploringPolicy(Policy):
     def noise(self, *shape: int, generator: torch.Generator | None = None) -> Float[Tensor, "*shape action"]:
         """Gumbel noise: the largest of ``log π(a | s) + noise_a`` is a sample."""
         weight = next(self.parameters())
-        return weight.new_empty(*shape, self.actions).exponential_(generator=generator).log_().neg_()
+        dtype = at_least_single(weight.dtype, weight.device)
+        return weight.new_empty(*shape, self.actions, dtype=dtype).exponential_(generator=generator).log_().neg_()
 
     def choose(
         self, output: Float[Tensor, "*batch out"], noise: Float[Tensor, "*batch action"]

@@ -9,6 +9,7 @@ from torch.distributions import Normal
 
 from zoo.control.networks import network
 from zoo.control.spaces import UnsupportedSpaceError, sizes
+from zoo.gradients.running import at_least_single
 
 Bounds = Sequence[tuple[float, float]]
 UNBOUNDED = 1e18  # squares of larger numbers overflow in single precision
@@ -66,7 +67,8 @@ class CategoricalPolicy(Policy):
     def noise(self, *shape: int, generator: torch.Generator | None = None) -> Float[Tensor, "*shape action"]:
         """Gumbel noise: the largest of ``f_a + noise_a`` is a sample of the softmax."""
         weight = next(self.parameters())
-        return weight.new_empty(*shape, self.actions).exponential_(generator=generator).log_().neg_()
+        dtype = at_least_single(weight.dtype, weight.device)
+        return weight.new_empty(*shape, self.actions, dtype=dtype).exponential_(generator=generator).log_().neg_()
 
     def choose(
         self, output: Float[Tensor, "*batch out"], noise: Float[Tensor, "*batch action"]

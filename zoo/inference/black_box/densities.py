@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from zoo.gradients.graphs.distributions import tensors_of
+from zoo.gradients.running import at_least_single
 from zoo.inference.bernoulli import bernoulli_log_prob
 from zoo.inference.black_box.nonreparameterized import NonReparameterized
 
@@ -35,8 +36,9 @@ def draw_value(distribution: Distribution | _Subsample) -> Tensor:
     if bits is None:
         value: Tensor = distribution()  # type: ignore[operator]
         return value
-    probability = bits[0].detach().sigmoid()
-    return torch.lt(torch.rand_like(probability), probability, out=torch.empty_like(probability))
+    logits = bits[0].detach()
+    probability = logits.to(at_least_single(logits.dtype, logits.device)).sigmoid()
+    return torch.lt(torch.rand_like(probability), probability, out=torch.empty_like(logits))
 
 
 def log_density(distribution: Distribution, value: Tensor, drawn: bool = False) -> Tensor:

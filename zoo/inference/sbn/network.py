@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from zoo.gradients.running import at_least_single
 from zoo.inference.bernoulli import bernoulli_log_prob
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"tanh": nn.Tanh, "leaky_relu": lambda: nn.LeakyReLU(0.3)}
@@ -79,7 +80,10 @@ class BeliefNetwork(nn.Module):
         self, particles: int, x: Float[Tensor, "batch pixels"], generator: torch.Generator | None = None
     ) -> list[Float[Tensor, "particles batch _"]]:
         """Draw uniform noise for each stochastic unit."""
-        return [x.new_empty(particles, len(x), units).uniform_(generator=generator) for units in self.layers]
+        dtype = at_least_single(x.dtype, x.device)
+        return [
+            x.new_empty(particles, len(x), units, dtype=dtype).uniform_(generator=generator) for units in self.layers
+        ]
 
     def infer(self, x: Float[Tensor, "batch pixels"], draw: Draw) -> Posterior:
         """Go up through the inference network; all that is random is asked from ``draw``.
@@ -132,7 +136,9 @@ def threshold(noise: Sequence[Float[Tensor, "*dims _"]]) -> Draw:
         >>> threshold([torch.tensor([0.2, 0.7])])(0, torch.zeros(2))
         tensor([1., 0.])
     """
-    return lambda layer, logits: torch.lt(noise[layer], logits.detach().sigmoid(), out=logits.new_empty(0))
+    return lambda layer, logits: torch.lt(
+        noise[layer], logits.detach().to(noise[layer].dtype).sigmoid(), out=logits.new_empty(0)
+    )
 
 
 def signs(units: Float[Tensor, "*dims units"]) -> Float[Tensor, "*dims units"]:
