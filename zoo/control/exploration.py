@@ -7,8 +7,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from zoo.control.planning import greedy_policy
-from zoo.control.policies import Policy
-from zoo.gradients.running import at_least_single
+from zoo.control.policies import Policy, gumbel_noise
 
 FLOOR = 0.05  # weight of the worst action where the best has 1 + FLOOR
 
@@ -114,9 +113,7 @@ class ExploringPolicy(Policy):
 
     def noise(self, *shape: int, generator: torch.Generator | None = None) -> Float[Tensor, "*shape action"]:
         """Gumbel noise: the largest of ``log π(a | s) + noise_a`` is a sample."""
-        weight = next(self.parameters())
-        dtype = at_least_single(weight.dtype, weight.device)
-        return weight.new_empty(*shape, self.actions, dtype=dtype).exponential_(generator=generator).log_().neg_()
+        return gumbel_noise(next(self.parameters()), (*shape, self.actions), generator)
 
     def choose(
         self, output: Float[Tensor, "*batch out"], noise: Float[Tensor, "*batch action"]

@@ -46,6 +46,12 @@ class Policy(nn.Module):
         raise NotImplementedError
 
 
+def gumbel_noise(like: Tensor, shape: Sequence[int], generator: torch.Generator | None = None) -> Tensor:
+    """Gumbel noise of the type and on the device of a tensor, but of single precision at least: half has ties."""
+    noise = like.new_empty(shape, dtype=at_least_single(like.dtype, like.device))
+    return noise.exponential_(generator=generator).log_().neg_()
+
+
 class CategoricalPolicy(Policy):
     """Chooses one of several actions: ``π(a | s) ∝ exp f_a(s)``.
 
@@ -66,9 +72,7 @@ class CategoricalPolicy(Policy):
 
     def noise(self, *shape: int, generator: torch.Generator | None = None) -> Float[Tensor, "*shape action"]:
         """Gumbel noise: the largest of ``f_a + noise_a`` is a sample of the softmax."""
-        weight = next(self.parameters())
-        dtype = at_least_single(weight.dtype, weight.device)
-        return weight.new_empty(*shape, self.actions, dtype=dtype).exponential_(generator=generator).log_().neg_()
+        return gumbel_noise(next(self.parameters()), (*shape, self.actions), generator)
 
     def choose(
         self, output: Float[Tensor, "*batch out"], noise: Float[Tensor, "*batch action"]
@@ -105,8 +109,7 @@ class MultiCategoricalPolicy(Policy):
 
     def noise(self, *shape: int, generator: torch.Generator | None = None) -> Float[Tensor, "*shape action"]:
         """Gumbel noise: the largest of ``f_{i,a} + noise_{i,a}`` is a sample of the softmax of choice ``i``."""
-        weight = next(self.parameters())
-        return weight.new_empty(*shape, sum(self.alternatives)).exponential_(generator=generator).log_().neg_()
+        return gumbel_noise(next(self.parameters()), (*shape, sum(self.alternatives)), generator)
 
     def choose(
         self, output: Float[Tensor, "*batch out"], noise: Float[Tensor, "*batch action"]
