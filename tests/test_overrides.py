@@ -120,5 +120,8 @@ class TestResume:
         )
         assert request.trust
         assert not any("max_epochs" in argument for argument in request.arguments())  # the run's own has another
+        for length in ("banana", "1.5", "null", "true"):
+            with pytest.raises(ValueError, match=r"trainer\.max_epochs must be a whole number"):
+                read_command_line([f"resume={tmp_path}", f"trainer.max_epochs={length}"])
         with pytest.raises(ValueError, match=r"give resume=RUN and nothing else, .* got model\.lr"):
             read_command_line(["model.lr=1", f"resume={tmp_path}"])

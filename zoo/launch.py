@@ -18,6 +18,8 @@ from zoo.overrides import LENGTHS, Request
 from zoo.runs import check_before_download, check_logger, train
 from zoo.training import Interrupted, extended
 
+SHOWN = 4  # figures of a run that the table of a sweep has place for
+
 
 class Ended(NamedTuple):
     """A run of a sweep, and how it ended."""
@@ -132,6 +134,3 @@ def table(runs: Sequence[Ended]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join(lines)
-
-
-SHOWN = 4  # figures of a run that the table of a sweep has place for

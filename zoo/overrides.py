@@ -12,6 +12,7 @@ from hydra.core.override_parser.types import Glob, Override, Quote, QuotedString
 from hydra.errors import HydraException
 
 from zoo.choices import check_choice, did_you_mean, groups, options
+from zoo.options import Option
 
 LIGHTNING = ("hydra.job.name", "hydra.output_subdir")  # set in the processes that it starts
 LENGTHS = ("trainer.max_epochs", "model.max_env_steps")
@@ -138,6 +139,11 @@ def check_resumable(run: str, request: Request) -> None:
             "a run is resumed as it was configured; give resume=RUN and nothing else, but for "
             f"{' or '.join(f'{key}=...' for key in LENGTHS)} to train longer, got {', '.join(others)}"
         )
+    for setting in request.settings:
+        for value in setting.values if setting.key in LENGTHS else []:
+            Option(setting.key, int).check(value)
+        if setting.key in LENGTHS and setting.swept:
+            raise ValueError(f"a run is resumed once: give one {setting.key}")
 
 
 def read_setting(argument: str, sweep: bool) -> Setting:
