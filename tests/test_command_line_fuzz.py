@@ -22,7 +22,7 @@ from zoo.config import MODELS, value_at
 from zoo.overrides import PATHS, parsed, read_command_line
 from zoo.runs import check_logger, train
 
-SAMPLE = 150
+SAMPLE = 40
 SECONDS = 60  # that a command may take
 NEVER = {  # values that mean nothing for a type
     int: ["-1", "1.5", "1e3", "nan", "banana", "true", "[1]", "{a: 1}", "9223372036854775808", "-1e99", "1" * 400],

@@ -148,3 +148,10 @@ def test_batches_are_handed_out_only_to_a_trainer():
 def test_a_logger_that_is_none_is_an_error_that_says_so(settings, said, tmp_path):
     with pytest.raises(ValueError, match=said):
         extra_loggers(settings, tmp_path)
+
+
+def test_mlflow_writes_into_a_database_in_the_folder_of_the_run(monkeypatch, tmp_path):
+    given = {}
+    monkeypatch.setattr("zoo.training.fit.MLFlowLogger", lambda project, **more: given.update(more) or project)
+    assert extra_loggers({"name": "mlflow", "project": "mine"}, tmp_path) == ["mine"]
+    assert given["tracking_uri"] == f"sqlite:///{tmp_path}/mlflow.db"  # MLflow refuses the folder that is the default
