@@ -49,7 +49,7 @@ def try_one(name: str) -> tuple[str, str]:
     """Train a policy for a few steps in an environment; return what became of it."""
     from hydra import compose, initialize_config_dir
 
-    from zoo.command_line import USER_ERRORS
+    from zoo.command_line import one_sentence
     from zoo.composition import CONFIGS, plain
     from zoo.runs import train
 
@@ -60,10 +60,10 @@ def try_one(name: str) -> tuple[str, str]:
         warnings.simplefilter("ignore")
         try:
             train(config, Path(folder), "command")
-        except USER_ERRORS as error:
-            return "refused", " ".join(str(error).split())
         except Exception as error:
-            return "traceback", f"{type(error).__name__}: {error}"
+            sentence = one_sentence(error)
+            outcome = "traceback" if sentence is None else "refused"
+            return outcome, " ".join((sentence or f"{type(error).__name__}: {error}").split())
     return "trains", ""
 
 
@@ -117,6 +117,7 @@ def grouped(sentence: str) -> str:
     """Leave out of a sentence what differs between the environments of a package, so that alike ones are one line."""
     sentence = re.sub(r"\b(environment|of|env=)\s*[\w/.-]+-v\d+", r"\1 …", sentence)
     sentence = re.sub(r"^[\w/.-]+-v\d+ ", "… ", sentence)
+    sentence = re.sub(r"the reward .*?, and one number", "the reward [...], and one number", sentence)
     return sentence if len(sentence) <= 300 else sentence[:297] + "..."
 
 
