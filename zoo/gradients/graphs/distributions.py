@@ -1,10 +1,14 @@
+from typing import Any
+
+import torch
 from torch import Tensor
-from torch.distributions import Distribution, TransformedDistribution, constraints
+from torch.distributions import Categorical, Distribution, Independent, TransformedDistribution, constraints
 from torch.distributions.constraints import Constraint, is_dependent
 from torch.distributions.transforms import Transform
 
 OWN = ("torch.distributions.",)
-TELLS_NOTHING = int | float | str | tuple | None  # of what a distribution keeps: sizes, flags
+# Of what a distribution keeps: sizes, flags. A tuple, since isinstance is slow with unions.
+TELLS_NOTHING = (int, float, str, tuple, type(None))
 
 
 def tensors_of(distribution: Distribution, packages: tuple[str, ...] = OWN) -> list[Tensor] | None:
@@ -45,6 +49,11 @@ def check_draw(what: str, distribution: Distribution, value: Tensor, pathwise: b
             f"the support of {what} ({type(distribution).__name__}) moves with its parameters, and that the "
             "score function cannot see; a pathwise gradient can"
         )
+    if not pathwise and loses_gradient_at_bounds(distribution):
+        raise ValueError(
+            f"a probability of {what} ({type(distribution).__name__}) is 0 or 1, and there torch's log-probability has "
+            "no gradient; pass logits, or keep the probabilities apart from 0 and 1"
+        )
     shape = distribution.batch_shape + distribution.event_shape
     if value.shape != shape:
         raise ValueError(f"{what} was drawn with shape {tuple(value.shape)}; its distribution has {tuple(shape)}")
@@ -66,6 +75,8 @@ def supported(distribution: Distribution, value: Tensor) -> bool:
 
 def moves(distribution: Distribution) -> bool:
     """Tell whether the values that a distribution may take depend on what needs a gradient."""
+    if is_point_mass(distribution) and distribution.mean.requires_grad:
+        return True
     if not isinstance(distribution, TransformedDistribution) or tells_its_support(distribution):
         base = vars(distribution).get("base_dist")  # of Independent, and of others that repeat, mask or wrap
         return has_moving_bounds(support_of(distribution)) or (isinstance(base, Distribution) and moves(base))
@@ -76,6 +87,55 @@ def moves(distribution: Distribution) -> bool:
             return True
         support = transform.codomain
     return moves(distribution.base_dist)
+
+
+def is_point_mass(distribution: Distribution) -> bool:
+    """Tell whether a distribution, none of torch's own, has a single value, as Pyro's ``Delta``."""
+    if type(distribution).__module__.startswith(OWN) or distribution.has_enumerate_support:
+        return False
+    try:
+        variance = distribution.variance
+    except NotImplementedError:
+        return False
+    return bool((variance == 0).all()) and variance.numel() > 0
+
+
+def loses_gradient_at_bounds(distribution: Distribution) -> bool:
+    """Tell whether torch clamps a probability that needs a gradient, and so cuts this off.
+
+    Where the probability hardly changes with its parameters, as that of a saturated sigmoid, nothing is lost.
+    """
+    while isinstance(distribution, Independent):
+        distribution = distribution.base_dist
+    distribution = getattr(distribution, "_categorical", distribution)
+    probs: Any = getattr(distribution, "_param", None)
+    if probs is None or not probs.requires_grad or id(vars(distribution).get("probs")) != id(probs):
+        return False
+    eps = torch.finfo(probs.dtype).eps
+    with torch.no_grad():
+        low = probs < eps
+        clamped = low if isinstance(distribution, Categorical) else low | (probs > 1 - eps)
+        if not bool(clamped.any()):
+            return False
+    weight = clamped * torch.arange(1, 1 + probs.numel(), dtype=probs.dtype, device=probs.device).reshape(probs.shape)
+    slopes = torch.autograd.grad((weight * probs).sum(), leaves_of(probs), retain_graph=True, allow_unused=True)
+    return any(bool((slope.abs() > eps**0.5).any()) for slope in slopes if slope is not None)
+
+
+def leaves_of(tensor: Tensor) -> list[Tensor]:
+    """Return the leaves that a tensor's gradient reaches."""
+    if tensor.grad_fn is None:
+        return [tensor]
+    leaves, seen, waiting = [], set(), [tensor.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            leaves.append(node.variable)
+        waiting += [following for following, _ in node.next_functions if following is not None]
+    return leaves
 
 
 def tells_its_support(distribution: TransformedDistribution) -> bool:

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, TransformedDistribution
 
-from zoo.gradients.graphs.distributions import support_of
+from zoo.gradients.graphs._compilation import uncompilable
+from zoo.gradients.graphs.distributions import is_point_mass, support_of
 from zoo.gradients.graphs.paths import DeadEndError, Path, Wording, along_every_path
 from zoo.gradients.graphs.program import Program, Run, sum_to, values_of
 from zoo.gradients.graphs.quadrature import Quadrature
@@ -29,6 +30,7 @@ class Outcome(NamedTuple):
     """Sum of all costs, ``(*batch)``, with its gradient."""
 
 
+@uncompilable
 def expected_cost(
     program: Program,
     *args: Any,
@@ -56,8 +58,10 @@ def expected_cost(
 
     Raises:
         ValueError: a variable is continuous and has no rule, or has infinitely many values; there are more outcomes
-            than the limit, or so it looks after some hundred; the program does not repeat itself; there is no variable
-            of a name in ``quadrature``, or a kink outside the support; or as ``trace``.
+            than the limit, or so it looks after some hundred; the program does not repeat itself, as far as two runs
+            of the first and of the last outcome and the global generators of torch, NumPy and Python tell; the
+            probabilities do not sum to 1; there is no variable of a name in ``quadrature``, or a kink outside the
+            support; or as ``trace``.
 
     Example:
         >>> def program(graph, theta):
@@ -116,7 +120,30 @@ def outcomes_by(
         log_probs = [log_prob, *(other.to(log_prob.device) for other in others)]
         return Outcome(values_of(run), torch.stack(log_probs).sum(0), torch.stack(costs).sum(0))
 
-    return along_every_path(outcome, limit, WORDING)
+    total = None
+    for one in along_every_path(outcome, limit, WORDING, same_outcome):
+        here = probability(one.log_prob.detach())
+        total = here if total is None else total + here.to(total.device)
+        yield one
+    if total is not None:  # else all is impossible, and that is said elsewhere
+        check_total(total)
+
+
+def same_outcome(one: Outcome, other: Outcome) -> bool:
+    """Tell whether two runs along one path have come to the same."""
+    pairs = [(one.log_prob, other.log_prob), (one.cost, other.cost)]
+    return all(torch.allclose(first.detach(), again.detach(), equal_nan=True) for first, again in pairs)
+
+
+def check_total(total: Tensor) -> None:
+    """Raise an error if the probabilities of all outcomes do not sum to 1, in each element of the batch."""
+    tolerance = max(1e-4, 10 * torch.finfo(total.dtype).eps)
+    if not bool(((total - 1).abs() < tolerance).all()):
+        worst = total.flatten()[(total - 1).abs().argmax()]
+        raise ValueError(
+            f"the probabilities of all outcomes sum to {worst:.6g}, not to 1: a distribution's log_prob is not that of "
+            "the values it enumerates, as if it were masked, or it does not enumerate all"
+        )
 
 
 def expectation(outcomes: Iterable[Outcome]) -> Tensor:
@@ -143,6 +170,9 @@ class Replay(Run):
         """Take the outcome that the path tells."""
         base = elementwise(distribution)
         rule = self.rules.rule(name, base)
+        if rule is None and is_point_mass(base):
+            self.path.choose(name, 1)
+            return base.mean, True  # which is all of the expectation, parameters included
         values = listed_values(name, base) if rule is None else rule.values
         each, shape = len(values), base.batch_shape[self.batch_dims :]
         taken = self.path.choose(name, each ** shape.numel())
@@ -178,6 +208,8 @@ def listed_values(name: str, base: Distribution) -> Tensor:
     try:
         return base.enumerate_support()
     except NotImplementedError as error:
+        if is_point_mass(base):
+            return base.mean[None].detach()
         what = f"sample {name!r} ({type(base).__name__})"
         if is_discrete(base):
             raise ValueError(f"the values of {what} cannot be enumerated: {str(error) or 'torch lists none'}") from None

@@ -9,7 +9,10 @@ from torch.distributions import constraints
 
 from zoo.gradients.graphs.functions import ACCESS, ALONE, GIVE_TO_PYTHON, SHAPE_FROM, integers_of, name_of
 
+CONSTRAINTS = vars(constraints)
 COLLECTIONS = (tuple, list, set, frozenset)
+ATOMS = {int, float, bool, str, type(None), torch.dtype, torch.device}
+PLAIN = {Tensor, torch.nn.Parameter, torch.nn.Buffer}
 MASKS = (torch.bool, torch.uint8)
 OURS = ("zoo.gradients.graphs", "jaxtyping", "beartype")  # modules, on the way from a torch function to here
 
@@ -46,12 +49,9 @@ def taken_for_integers(func: Callable[..., Any], args: tuple[Any, ...], kwargs: 
     return [tensor for tensor in tensors_in(found) if tensor.numel() == 1]
 
 
-def within_a_check() -> bool:
-    """Tell whether the torch function that is to run is part of a constraint that a distribution checks."""
-    frame = caller(sys._getframe(1))
-    if frame.f_globals is not vars(constraints):
-        return False
-    while frame.f_back and frame.f_globals is vars(constraints):
+def within_a_check(frame: FrameType) -> bool:
+    """Tell whether a frame, of torch's constraints, is part of one that a distribution checks."""
+    while frame.f_back and frame.f_globals is CONSTRAINTS:
         frame = frame.f_back
     return module_of(frame).startswith("torch.distributions")
 
@@ -79,9 +79,14 @@ def module_of(frame: FrameType) -> str:
 
 
 def tensors_in(value: Any) -> list[Tensor]:
-    """Find the tensors in nested tuples, lists, sets, dicts and slices."""
+    """Find the tensors in nested tuples, lists, sets, dicts and slices, and in tensors that wrap others."""
     found: list[Tensor] = []
-    collect(value, found)
+    for part in value if type(value) is tuple else (value,):
+        kind = type(part)
+        if kind is Tensor:  # only for speed, as the next: arguments are mostly one or the other
+            found.append(part)
+        elif kind not in ATOMS:
+            collect(part, found)
     return found
 
 
@@ -89,6 +94,8 @@ def collect(value: Any, found: list[Tensor]) -> None:
     """Add the tensors in a value to those found."""
     if isinstance(value, Tensor):
         found.append(value)
+        if type(value) not in PLAIN:  # may be a mere wrapper of those that it keeps
+            collect(vars(value), found)
     elif isinstance(value, COLLECTIONS):
         for part in value:
             collect(part, found)

@@ -17,6 +17,7 @@ ATTRIBUTES = {
     getattr(Tensor, name).__get__
     for name in ("shape", "ndim", "dtype", "device", "layout", "requires_grad", "is_leaf", "nbytes", "_version")
 }
+DATA = Tensor.data.__get__  # type: ignore[attr-defined]
 ACCESS = {"__get__", "__set__", "__delete__", "type"}  # of attributes, which hold other tensors or tell no values
 # The first argument from which on values become the shape of a result, beside those that are taken for integers.
 SHAPE_FROM = {
@@ -32,7 +33,7 @@ WHICH = {"index", "idx", "shifts"}  # integers that tell values apart, not shape
 # What looks at its first argument's shape alone.
 LIKE_THE_FIRST = {
     *("zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "randint_like"),
-    *("new_zeros", "new_ones", "new_empty", "new_full"),
+    *("new_zeros", "new_ones", "new_empty", "new_full", "new_tensor"),
 }
 ONE_BY_ONE = {"broadcast_tensors", "meshgrid", "atleast_1d", "atleast_2d", "atleast_3d"}  # a result views one argument
 WRITE_STATISTICS = ("batch_norm", "instance_norm", "native_batch_norm", "_native_batch_norm_legit")
@@ -59,6 +60,7 @@ class Kind(NamedTuple):
     """Takes values to where they cannot be followed."""
     tells: bool
     """May tell values by the shape of a tensor that it returns."""
+    detaches: bool
     like_the_first: bool
     one_by_one: bool
     writes_untold: bool
@@ -74,6 +76,7 @@ def kind_of(func: Callable[..., Any]) -> Kind:
         harmless=name in METADATA or func in ATTRIBUTES,
         unseen=name in UNSEEN,
         tells=name in TELLING or bool(integers.positions or integers.names or integers.further < sys.maxsize),
+        detaches=name == "detach" or func == DATA,
         like_the_first=name in LIKE_THE_FIRST,
         one_by_one=name in ONE_BY_ONE,
         writes_untold=name.startswith(WRITE_UNTOLD),

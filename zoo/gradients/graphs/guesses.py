@@ -129,6 +129,7 @@ def ask(name: str, function: Callable[[Values], Any], run: Run) -> Tensor:
     """Compute from a run's values what a baseline is made of, and see that it is allowed to use them."""
     tracker, visible = run.provenance, Visible(run)
     kept, tracker.escaped = tracker.escaped, NOTHING
+    run.mark_record()
     try:
         with tracker:
             answer = function(visible)

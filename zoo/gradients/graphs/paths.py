@@ -3,8 +3,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import NamedTuple, TypeVar
 
-import torch
-from torch import Tensor
+from zoo.gradients.graphs._repeatability import GeneratorStates, loader_seeds_undrawn
 
 Result = TypeVar("Result")
 
@@ -112,13 +111,19 @@ class Path:
         return True
 
 
-def along_every_path(run: Callable[[Path], Result], limit: int, wording: Wording) -> Iterator[Result]:
+def along_every_path(
+    run: Callable[[Path], Result],
+    limit: int,
+    wording: Wording,
+    same: Callable[[Result, Result], bool] | None = None,
+) -> Iterator[Result]:
     """Give what comes of each path, but for dead ends.
 
     Args:
         run: asks the path for each of its choices; all else in it must be the same at each call.
         limit: most paths.
         wording: of the errors.
+        same: compares two results of one path; if given, the first and the last path are gone a second time.
 
     Raises:
         ValueError: there are more paths than the limit, or they are not always the same; or random numbers were drawn.
@@ -131,21 +136,31 @@ def along_every_path(run: Callable[[Path], Result], limit: int, wording: Wording
         [0, 1, 2, 'stopped']
     """
     path, going = Path(limit, wording), True
+    gone: list[tuple[list[Choice], Result]] = []
     while going:
-        results: list[Result] = []
-        before = generator_states()
-        with suppress(DeadEndError):
-            results.append(run(path))
-        if not all(map(torch.equal, before, generator_states())):
-            raise ValueError(wording.unrepeatable)
+        results = go(run, path)
         path.end()
+        if results and same is not None:
+            gone[1:] = [(list(path.choices), results[0])]
         yield from results
         going = path.advance()
+    for choices, result in gone:
+        path = Path(limit, wording)
+        path.choices = choices
+        again = go(run, path)
+        if not again or path.depth < len(choices) or (same is not None and not same(result, again[0])):
+            raise ValueError(wording.unrepeatable)
 
 
-def generator_states() -> list[Tensor]:
-    """States of torch's random number generators, those of the GPUs last."""
-    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [])]
+def go(run: Callable[[Path], Result], path: Path) -> list[Result]:
+    """Go one way; return what comes of it, if it is no dead end."""
+    results: list[Result] = []
+    before = GeneratorStates()
+    with suppress(DeadEndError), loader_seeds_undrawn():
+        results.append(run(path))
+    if before.have_moved():
+        raise ValueError(path.wording.unrepeatable)
+    return results
 
 
 def readable(count: int) -> str:

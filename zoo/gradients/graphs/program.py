@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from zoo.gradients.graphs._compilation import uncompilable
 from zoo.gradients.graphs.distributions import check_draw, tensors_of
 from zoo.gradients.graphs.provenance import Names, Provenance, listed, untracked
 
@@ -65,6 +66,7 @@ class Run:
         self.samples: dict[str, Sample] = {}
         self.costs: dict[str, Cost] = {}
         self.provenance = Provenance()
+        self._error: BaseException | None = None
         self._lineage: dict[str, Names] = {}
 
     def find(self, name: str, distribution: Distribution) -> tuple[Tensor, bool]:
@@ -79,11 +81,14 @@ class Run:
         """Tell whether a log-probability is one that can be met."""
         return is_finite(log_prob)
 
+    @uncompilable
     def execute(self, program: Program, args: tuple[Any, ...]) -> None:
         """Run the program once."""
         # In inference mode torch does not tell what is written to.
         with torch.inference_mode(False), uncompiled(), self.provenance:
             program(self, *args)
+        if self._error is not None:  # the program has caught what was not meant for it
+            raise self._error
         if not self.samples:
             raise ValueError("the program sampled nothing: there is no expectation to differentiate")
         if not self.costs:
@@ -96,12 +101,17 @@ class Run:
             ValueError: the name is taken; the value has another shape than the distribution, whose shape must begin
                 with the batch dimensions; the density is not finite there, or has not the whole gradient.
         """
+        value: Tensor = self._statement(self._sample, name, distribution)
+        return value
+
+    def _sample(self, name: str, distribution: Distribution) -> Tensor:
         self._check_name(name)
         what = f"sample {name!r}"
         if not isinstance(distribution, Distribution):
             raise ValueError(f"{what} must have a distribution of torch.distributions, got {distribution!r}")
         self._check_batch(what, distribution.batch_shape)
         known = tensors_of(distribution)
+        self._check_gradients(what, known or ())
         seen = {id(tensor) for tensor in known or ()}
         escaped = self.provenance.escaped
         with nullcontext() if known is None else self.provenance.paused():
@@ -113,6 +123,7 @@ class Run:
             log_prob = distribution.log_prob(value)
             summed = self.log_weight(name, sum_to(self.batch_dims, log_prob))
             handed_out = value.clone()  # may be written to
+        self._check_gradients(what, [log_prob] if known is None else ())
         parents = self.provenance.of([value, log_prob] if known is None else known) | self.provenance.escaped
         with untracked():
             if not self.possible(summed):
@@ -132,6 +143,9 @@ class Run:
         Raises:
             ValueError: the name is taken, or the cost is not finite or not one number for each batch element.
         """
+        self._statement(self._cost, name, value)
+
+    def _cost(self, name: str, value: Tensor | float) -> None:
         self._check_name(name)
         what = f"cost {name!r}"
         parents = self.provenance.of(value) | self.provenance.escaped
@@ -152,6 +166,13 @@ class Run:
                 raise ValueError(f"{what} is not finite")
         self.costs[name] = Cost(copied, parents)
 
+    def mark_record(self) -> None:
+        """Mark the log-probabilities and costs that it keeps, for a baseline may be made of them."""
+        for name, sample in self.samples.items():
+            self.provenance.mark(sample.log_prob, {name})
+        for cost in self.costs.values():
+            self.provenance.mark(cost.value, cost.parents)
+
     def parents(self) -> dict[str, Names]:
         """Of each sample and each cost, the variables that it was computed from; every parent stands before."""
         nodes: dict[str, Sample | Cost] = {**self.samples, **self.costs}
@@ -160,6 +181,27 @@ class Run:
     def ancestors(self, parents: Names) -> Names:
         """All variables that lead to something, given those it was computed from."""
         return parents.union(*(self._lineage[name] for name in parents))
+
+    def _statement(self, run: Callable[..., Any], *args: Any) -> Any:
+        """Run a statement with gradients on, and keep its error, to raise it again if the program catches it."""
+        if self._error is not None:
+            raise self._error
+        try:
+            if torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
+                return run(*args)
+            with torch.inference_mode(False):
+                return run(*args)
+        except BaseException as error:
+            self._error = error
+            raise
+
+    def _check_gradients(self, what: str, tensors: Iterable[Tensor]) -> None:
+        if any(map(self.provenance.has_lost_gradient, tensors)):
+            raise ValueError(
+                f"the distribution of {what} was computed under torch.no_grad() from what needs a gradient, which is "
+                "lost; make the distribution outside, where no_grad() may stay around the sample statement alone, or, "
+                "if it is to be constant, detach() what it is made of there"
+            )
 
     def _dtype(self) -> torch.dtype:
         """Floating-point type of the log-probabilities so far."""

@@ -7,20 +7,22 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
-from torch.utils.weak import WeakTensorKeyDictionary
 
-from zoo.gradients.graphs.escapes import tensors_in, told, within_a_check
+from zoo.gradients.graphs._handlers import error_is_handled
+from zoo.gradients.graphs._threads import threads_through
+from zoo.gradients.graphs._unseen_calls import FUNCTIONAL, constructors_through
+from zoo.gradients.graphs._views import NOTHING, Names, ViewNames, is_wrapped, unwrap
+from zoo.gradients.graphs.escapes import CONSTRAINTS, tensors_in, told, within_a_check
 from zoo.gradients.graphs.functions import WRITE_STATISTICS, Kind, kind_of
 from zoo.gradients.graphs.scripts import replaces_attributes, run, scripts_through, state_of, tells
 
 # In C, as these are asked of every tensor that passes.
 storage_address = torch._C._storage_address  # type: ignore[attr-defined]
 data_address = torch._C._data_address  # type: ignore[attr-defined]
-CONSTRAINTS = vars(torch.distributions.constraints)
-Names = frozenset[str]
-NOTHING: Names = frozenset()
+# Among the names of a tensor: it was computed, while gradients were off, from one that needs a gradient.
+NO_GRAD: Names = frozenset(["without its gradient"])
 Place = int | None
-State = tuple[Place, int]
+State = tuple[Place, object]
 
 
 class Provenance(TorchFunctionMode):
@@ -28,10 +30,11 @@ class Provenance(TorchFunctionMode):
 
     Every torch function passes here. What it returns was computed from all that its arguments were computed from;
     what it writes to, too, together with all that shares its memory. A value that is turned into a Python object
-    (``item``, ``bool``, an index, an array), into a shape (the number of non-zero elements, a slice) or into an error
-    may steer whatever comes later: its names are added to ``escaped``. So are those of what is written to memory that
-    others share, such as an array's. A call of TorchScript counts as one function of its arguments and of the
-    buffers of its module. What other threads do cannot be seen.
+    (``item``, ``bool``, an index, an array) or into a shape (the number of non-zero elements, a slice) may steer
+    whatever comes later: its names are added to ``escaped``. So are those of what a function raised an error for, or
+    could have, where the program handles the error; and those of what is written to memory that others share, such as
+    an array's. A call of TorchScript counts as one function of its arguments and of the buffers of its module. Threads
+    that the program starts are followed.
 
     Raises:
         ValueError: memory of a marked tensor is handed to where it cannot be followed.
@@ -40,28 +43,37 @@ class Provenance(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.escaped = NOTHING
-        self._scripts = ExitStack()
+        self._lost_gradients = False
+        self._patches = ExitStack()
         # A weak reference lets memory go, but keeps its address from being given to another.
         self._storages: dict[Place, tuple[StorageWeakRef, Names]] = {}
         self._pointers: dict[int, Place] = {}
         self._room = 10_000
         self._exposed: dict[Place, StorageWeakRef] = {}
-        # Of views that were computed from more than the memory they show.
-        self._views = WeakTensorKeyDictionary()
+        self._views = ViewNames()
 
     def __enter__(self) -> "Provenance":
-        self._scripts.enter_context(scripts_through(self._follow_script))
+        self._patches.enter_context(scripts_through(self._follow_script))
+        self._patches.enter_context(constructors_through(self._follow_constructor))
+        self._patches.enter_context(threads_through(self))
         super().__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
-        self._scripts.close()
+        self._patches.close()
 
     def of(self, value: Any) -> Names:
         """Names of what a value, or the tensors in it, were computed from."""
-        tensors = tensors_in(value)
-        return self._of(tensors, [(address(tensor), 0) for tensor in tensors])
+        return self._of_tensors(tensors_in(value)) - NO_GRAD
+
+    def has_lost_gradient(self, tensor: Tensor) -> bool:
+        """Tell whether a tensor without a gradient was computed under ``torch.no_grad()`` from one that needs it."""
+        if not self._lost_gradients:
+            return False
+        # A view that is made there tells that it needs a gradient, but leads nowhere.
+        is_cut = not tensor.requires_grad or (tensor.is_leaf and tensor._is_view())
+        return is_cut and self._of_tensors([tensor]) >= NO_GRAD
 
     def escape(self, names: Names) -> None:
         """Note that values became Python objects."""
@@ -69,8 +81,8 @@ class Provenance(TorchFunctionMode):
 
     def mark(self, tensor: Tensor, names: Iterable[str]) -> None:
         """Note that a tensor, and all that shares its memory, was computed from named values and no others."""
-        self._storages.pop(address(tensor), None)
-        self._mark(tensor, frozenset(names))
+        self._storages.pop(place := address(tensor), None)
+        self._mark(tensor, place, frozenset(names))
 
     def paused(self) -> AbstractContextManager[Any]:
         """Follow nothing for a while; unless there is another mode, which is to miss nothing."""
@@ -82,21 +94,33 @@ class Provenance(TorchFunctionMode):
         """Call a torch function, and note what its results were computed from."""
         kwargs = kwargs or {}
         kind = kind_of(func)
-        if kind.harmless or (sys._getframe(1).f_globals is CONSTRAINTS and within_a_check()):
+        if kind.harmless:
+            return func(*args, **kwargs)
+        caller = sys._getframe(1)
+        is_check = caller.f_globals is CONSTRAINTS and within_a_check(caller)
+        if is_check and not error_is_handled(caller):
             return func(*args, **kwargs)
         given = tensors_in((args, kwargs)) if kwargs else tensors_in(args)
         before = states(given)
         names = self._of(given, before)
+        if not torch.is_grad_enabled() and not kind.detaches and any([tensor.requires_grad for tensor in given]):
+            names |= NO_GRAD
+            self._lost_gradients = True
         if not names:
             if kind.unseen:
                 self._expose(given)
-            return func(*args, **kwargs)
-        if kind.unseen:
-            refuse_the_unseen(kind.name, names)
+            result = func(*args, **kwargs)
+            if self._views.by_storage:
+                self._keep_apart(result)
+            return result
+        if kind.unseen and names != NO_GRAD:
+            refuse_the_unseen(kind.name, names - NO_GRAD)
+        if is_check or error_is_handled(caller):
+            self._escape(names)
         try:
             result = func(*args, **kwargs)
         except Exception:
-            self.escape(names)
+            self._escape(names)
             raise
         if (kind.tells or not isinstance(result, Tensor)) and (looked_at := self.of(told(func, args, kwargs, result))):
             self.escape(looked_at)
@@ -118,20 +142,37 @@ class Provenance(TorchFunctionMode):
                 self.escape(names)
         return result
 
+    def _follow_constructor(self, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        with untracked():
+            if call.__name__ == FUNCTIONAL[1] and (names := self.of(args)):
+                raise ValueError(
+                    f"torch.func.functionalize cannot be followed, and was given what depends on {listed(names)}; call "
+                    "the function itself"
+                )
+            return self.__torch_function__(call, (), args, kwargs)
+
+    def _escape(self, names: Names) -> None:
+        if names := names - NO_GRAD:
+            self.escape(names)
+
+    def _of_tensors(self, tensors: list[Tensor]) -> Names:
+        return self._of(tensors, [(address(tensor), 0) for tensor in tensors])
+
     def _of(self, tensors: list[Tensor], states: list[State]) -> Names:
-        found = NOTHING
+        found, views = NOTHING, self._views.by_storage
         for tensor, (place, _) in zip(tensors, states, strict=True):
             if place in self._storages:
                 _, names = self._storages[place]
                 found = found | names if found else names
             elif place is not None and pointer(tensor) in self._pointers:
                 self._refuse_an_alias(tensor)
-        if self._views.data:
-            found = found.union(*(self._views.get(tensor, NOTHING) for tensor in tensors))
+            if views and place in views:
+                found |= self._views.of(tensor, place)
         return found
 
-    def _mark(self, tensor: Tensor, names: Names) -> None:
-        place = address(tensor)
+    def _mark(self, tensor: Tensor, place: Place, names: Names) -> None:
+        if place is None and names == NO_GRAD:  # only a law of it would be refused, and none takes sparse ones
+            return
         if place in self._storages:
             reference, known = self._storages[place]
             self._storages[place] = (reference, known | names)
@@ -142,11 +183,23 @@ class Provenance(TorchFunctionMode):
             if len(self._storages) > self._room:
                 self._forget_the_dead()
         if place in self._exposed:
-            self.escape(names)
+            self._escape(names)
 
-    def _mark_view(self, tensor: Tensor, names: Names) -> None:
-        if not names <= (known := self.of(tensor)):
-            self._views[tensor] = known | names
+    def _mark_view(self, tensor: Tensor, place: Place, names: Names, given: list[Tensor], places: list[Place]) -> None:
+        _, known = self._storages.get(place, (None, NOTHING))
+        if names <= known:
+            self._keep_apart(tensor)
+            return
+        for other, there in zip(given, places, strict=True):
+            if there == place and other is not tensor:
+                self._views.keep(other, self._views.of(other, place) if place in self._views.by_storage else NOTHING)
+        self._views.mark(tensor, place, StorageWeakRef(storage_of(tensor)), names)
+
+    def _keep_apart(self, result: Any) -> None:
+        """Note of what a function returned that it has no names but those of its memory."""
+        for tensor in (result,) if type(result) is Tensor else tensors_in(result):
+            if address(tensor) in self._views.by_storage:
+                self._views.keep(tensor, NOTHING)
 
     def _mark_written(
         self, kind: Kind, names: Names, given: list[Tensor], before: list[State], after: list[State]
@@ -154,22 +207,29 @@ class Provenance(TorchFunctionMode):
         for tensor, earlier, now in zip(given, before, after, strict=True):
             learned = kind.name.startswith(WRITE_STATISTICS) and tensor.requires_grad
             if now != earlier or (kind.writes_untold and not learned):
-                self._mark(tensor, names)
+                # What is written without a gradient to a tensor that needs one, as optimizers do, is a new start.
+                self._mark(tensor, address(tensor), names - NO_GRAD if tensor.requires_grad else names)
                 if not storage_of(tensor, names).resizable():  # but an array's, say
-                    self.escape(names)
+                    self._escape(names)
 
     def _mark_results(self, kind: Kind, names: Names, given: list[Tensor], before: list[State], result: Any) -> None:
         if kind.like_the_first:
             names = self._of(given[1:], before[1:])
         places = [place for place, _ in before]
-        for tensor in (result,) if isinstance(result, Tensor) else tensors_in(result):
+        for tensor in (result,) if type(result) is Tensor else tensors_in(result):
             place = address(tensor)
+            added = names
+            if self._lost_gradients and not (tensor.is_floating_point() or tensor.is_complex()):
+                added = names - NO_GRAD  # it has none to lose
             if place not in places or is_wrapped(tensor):  # a wrapper is thrown away, its memory stays
-                self._mark(tensor, names)
-            elif kind.one_by_one:
-                self._mark_view(tensor, self.of([t for t, there in zip(given, places, strict=True) if there == place]))
+                self._mark(tensor, place, added)
             else:  # the memory itself was computed from less
-                self._mark_view(tensor, names)
+                shown = [t for t, there in zip(given, places, strict=True) if there == place]
+                if kind.one_by_one:
+                    added = self._of_tensors(shown) | added & NO_GRAD
+                if any(tensor is other for other in shown):  # it was returned as it is, with its gradient
+                    added = added - NO_GRAD
+                self._mark_view(tensor, place, added, given, places)
 
     def _expose(self, tensors: list[Tensor]) -> None:
         """Remember whose memory others can read: harmless until something marked is written there."""
@@ -185,6 +245,7 @@ class Provenance(TorchFunctionMode):
     def _forget_the_dead(self) -> None:
         self._storages = {place: kept for place, kept in self._storages.items() if not kept[0].expired()}
         self._pointers = {pointer: place for pointer, place in self._pointers.items() if place in self._storages}
+        self._views.forget_the_dead()
         self._room = 2 * len(self._storages) + 10_000
 
 
@@ -194,11 +255,14 @@ def untracked() -> AbstractContextManager[Any]:
 
 
 def states(tensors: list[Tensor]) -> list[State]:
-    """Tell where tensors' values are, and how often they were written to; an inference tensor never is."""
+    """Tell where tensors' values are, and how often they were written to.
+
+    Inference tensors do not count this, and are taken to be written to by every function that is given them.
+    """
     try:
         return [(storage_address(tensor), tensor._version) for tensor in tensors]
     except RuntimeError:
-        return [(address(tensor), 0 if tensor.is_inference() else tensor._version) for tensor in tensors]
+        return [(address(tensor), object() if tensor.is_inference() else tensor._version) for tensor in tensors]
 
 
 def address(tensor: Tensor) -> Place:
@@ -206,7 +270,7 @@ def address(tensor: Tensor) -> Place:
     try:
         return storage_address(tensor)
     except NotImplementedError:
-        return address(torch._C._functorch.get_unwrapped(tensor)) if is_wrapped(tensor) else None
+        return address(unwrap(tensor)) if is_wrapped(tensor) else None
 
 
 def pointer(tensor: Tensor) -> int:
@@ -214,22 +278,19 @@ def pointer(tensor: Tensor) -> int:
     try:
         return data_address(tensor)
     except NotImplementedError:
-        return pointer(torch._C._functorch.get_unwrapped(tensor))
-
-
-def is_wrapped(tensor: Tensor) -> bool:
-    """Tell whether torch.func (vmap, grad, …) stands between a tensor and its memory."""
-    return bool(torch._C._functorch.is_functorch_wrapped_tensor(tensor))
+        return pointer(unwrap(tensor))
 
 
 def storage_of(tensor: Tensor, names: Names = NOTHING) -> torch.UntypedStorage:
     """Find the memory of a tensor that was computed from named values."""
     try:
+        if not torch._C._len_torch_function_stack():
+            return tensor.untyped_storage()
         with untracked():  # by others, too, that were entered before
             return tensor.untyped_storage()
     except NotImplementedError:
         if is_wrapped(tensor):
-            return storage_of(torch._C._functorch.get_unwrapped(tensor), names)
+            return storage_of(unwrap(tensor), names)
         raise ValueError(
             f"a tensor of {listed(names)} has no memory of its own, as sparse ones have not, and cannot be followed; "
             "use dense ones"

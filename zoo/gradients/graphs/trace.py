@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from zoo.gradients.baselines import Baseline
+from zoo.gradients.graphs._compilation import uncompilable
 from zoo.gradients.graphs.distributions import supported
 from zoo.gradients.graphs.drawing import draw_graph
 from zoo.gradients.graphs.guesses import Guess, learning_parts
@@ -56,6 +57,7 @@ class StochasticGraph:
             other for run in self.runs for other, parents in run.parents().items() if name in run.ancestors(parents)
         )
 
+    @uncompilable
     def surrogate(self, baselines: Mapping[str, Guess] | None = None, order: int = 1) -> Tensor:
         """Scalar whose gradient estimates, without bias, that of the expected sum of all costs.
 
@@ -66,7 +68,8 @@ class StochasticGraph:
             baselines: for variables by name: a number, or a tensor that was not computed from this graph; a
                 ``Baseline`` (its first dimension is that of the runs, so that ``LeaveOneOut(dim=0)`` compares these;
                 the batch dimensions follow); a learned one with its context as ``Informed``; or a function of the
-                values of variables.
+                values of variables. What was made of the graph's values outside of such a function, after the trace,
+                cannot be told from a constant.
             order: of the derivatives to be taken; the second needs ``order=2``.
 
         Raises:
@@ -145,6 +148,7 @@ class TracedRun(Run):
         return value, False
 
 
+@uncompilable
 def trace(
     program: Program,
     *args: Any,
@@ -157,7 +161,8 @@ def trace(
 
     Schulman, Heess, Weber & Abbeel, "Gradient estimation using stochastic computation graphs", 2015. Dependencies are
     followed through torch functions. A value that becomes a Python object (``item``, ``if``, an index) influences all
-    that comes later.
+    that comes later, and so does one whose use could have raised an error that the program handles. Log-probabilities
+    are taken with gradients on, whatever is on around a sample statement.
 
     Args:
         program: a function of a ``Graph`` and other arguments, which calls ``graph.sample(name, distribution)`` and
@@ -173,7 +178,8 @@ def trace(
     Raises:
         ValueError: a name is used twice, a cost is not one finite number for each batch element, a sample lies outside
             its support or has another shape than its distribution, a log-probability is not finite, the support moves
-            with the parameters, there is no sample or no cost, or memory is handed to where it cannot be followed.
+            with the parameters, a distribution has lost its gradient under ``torch.no_grad()`` or by a probability of 0
+            or 1, there is no sample or no cost, or memory is handed to where it cannot be followed.
 
     Example:
         >>> import torch

@@ -1,0 +1,55 @@
+"""Functions that trace may be compiled: torch.compile leaves the tracing as it is."""
+
+import pytest
+import torch
+from torch.distributions import Bernoulli
+
+from zoo.gradients.baselines import LeaveOneOut
+from zoo.gradients.graphs import expected_cost, outcomes, trace
+from zoo.gradients.testing import check_unbiased
+
+pytestmark = pytest.mark.usefixtures("without_type_checks")
+
+
+def program(graph, theta):
+    x = graph.sample("x", Bernoulli(logits=theta))
+    graph.cost("f", 3 * x + theta**2)
+
+
+def traced(theta):
+    return trace(program, 2 * theta).surrogate() * 2
+
+
+def with_baseline(theta):
+    return trace(program, theta, num_samples=3).surrogate({"x": LeaveOneOut(0)}, order=2)
+
+
+def enumerated(theta):
+    return expected_cost(program, 2 * theta) + theta
+
+
+def outcome_by_outcome(theta):
+    return torch.stack([outcome.log_prob.exp() * outcome.cost for outcome in outcomes(program, theta)]).sum()
+
+
+FUNCTIONS = [traced, with_baseline, enumerated, outcome_by_outcome]
+
+
+@pytest.mark.filterwarnings("ignore")  # of graph breaks
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__name__)
+def test_compiled_function_has_value_and_gradient_of_the_uncompiled_one(function):
+    theta = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    results = []
+    for call in (function, torch.compile(function, backend="eager")):
+        torch.manual_seed(0)
+        value = call(theta)
+        results.append((value, *torch.autograd.grad(value, theta)))
+    torch.testing.assert_close(*results)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_check_of_an_estimator_may_be_compiled():
+    def check(theta):
+        return check_unbiased(lambda program, theta, draw: trace(program, theta, draw=draw).surrogate(), program, theta)
+
+    assert torch.compile(check, backend="eager")(torch.tensor(0.7, dtype=torch.float64, requires_grad=True))

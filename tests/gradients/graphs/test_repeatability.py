@@ -1,0 +1,112 @@
+"""The oracle refuses programs that draw, or keep a state, besides; it takes those that only look as if they drew."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch.distributions import Bernoulli
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
+
+from zoo.gradients.graphs import expected_cost
+from zoo.gradients.graphs._repeatability import GeneratorStates
+from zoo.gradients.testing import check_unbiased
+
+pytestmark = pytest.mark.usefixtures("without_type_checks")
+SENTENCE = "does not repeat itself when it is given the same values"
+DATA = torch.arange(4.0, dtype=torch.float64)
+
+
+def total(loader):
+    return sum((i + 1) * batch.sum() for i, batch in enumerate(loader))
+
+
+def program_with(extra):
+    def program(graph, theta):
+        x = graph.sample("x", Bernoulli(logits=theta))
+        graph.cost("f", x * extra() + theta)
+
+    return program
+
+
+def own_sources():
+    of_numpy, of_python, of_torch = np.random.default_rng(0), random.Random(0), torch.Generator()
+    calls = iter(range(1000))
+    return {
+        "numpy_generator": lambda: float(of_numpy.normal()),
+        "python_generator": of_python.random,
+        "torch_generator": lambda: torch.rand((), generator=of_torch),
+        "counter": lambda: next(calls),
+        "numpy_global": lambda: float(np.random.random()),
+        "python_global": random.random,
+        "torch_global": lambda: torch.rand(()),
+        "shuffling_loader": lambda: total(DataLoader(DATA, batch_size=2, shuffle=True)),
+        "loader_of_a_random_sampler": lambda: total(DataLoader(DATA, sampler=RandomSampler(DATA))),
+    }
+
+
+@pytest.fixture
+def theta():
+    return torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+
+
+@pytest.mark.parametrize("name", own_sources())
+def test_randomness_beside_the_samples_is_refused(name, theta):
+    with pytest.raises(ValueError, match=SENTENCE):
+        expected_cost(program_with(own_sources()[name]), theta)
+
+
+@pytest.mark.parametrize("name", ["numpy_global", "torch_global"])
+def test_global_randomness_in_one_branch_alone_is_refused(name, theta):
+    draw = own_sources()[name]
+
+    def program(graph, theta):
+        bits = graph.sample("bits", Bernoulli(logits=theta.expand(3)))
+        graph.cost("f", bits.sum() + (draw() if bits.tolist() == [0, 1, 0] else 0.0))
+
+    with pytest.raises(ValueError, match=SENTENCE):
+        expected_cost(program, theta)
+
+
+REPEATABLE = {
+    "loader": lambda: total(DataLoader(DATA, batch_size=2, shuffle=False)),
+    "loader_of_batches": lambda: total(DataLoader(DATA, batch_sampler=BatchSampler(SequentialSampler(DATA), 2, False))),
+    "seeded_generator": lambda: torch.rand((), generator=torch.Generator().manual_seed(1)),
+    "seeded_numpy_generator": lambda: float(np.random.default_rng(1).normal()),
+}
+
+
+@pytest.mark.parametrize("extra", REPEATABLE.values(), ids=REPEATABLE)
+def test_programs_that_repeat_themselves_are_taken(extra, theta):
+    (gradient,) = torch.autograd.grad(expected_cost(program_with(extra), theta), theta)
+    p = theta.detach().sigmoid()
+    torch.testing.assert_close(gradient, extra() * p * (1 - p) + 1, check_dtype=False)
+
+
+def test_estimators_may_iterate_over_a_loader(theta):
+    def estimator(program, theta, *, draw):
+        distribution = Bernoulli(logits=theta)
+        x = draw("x", distribution)
+        return distribution.log_prob(x) * x * total(DataLoader(DATA, batch_size=2)) + theta
+
+    assert check_unbiased(estimator, program_with(REPEATABLE["loader"]), theta)
+
+
+def test_draws_from_each_global_generator_are_noticed():
+    for draw in (lambda: torch.rand(()), lambda: np.random.random()):
+        before = GeneratorStates()
+        assert not before.have_moved()
+        draw()
+        assert before.have_moved()
+
+
+def test_draws_from_another_bit_generator_of_numpy_are_noticed():
+    usual = np.random.get_bit_generator()
+    np.random.set_bit_generator(np.random.PCG64(0))
+    try:
+        before = GeneratorStates()
+        assert not before.have_moved()
+        np.random.random()
+        assert before.have_moved()
+    finally:
+        np.random.set_bit_generator(usual)

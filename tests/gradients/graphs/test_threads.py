@@ -1,0 +1,91 @@
+"""What a program does in other threads is followed; threads of others are left alone."""
+
+import concurrent.futures
+import threading
+from multiprocessing.pool import ThreadPool
+
+import pytest
+import torch
+from torch.distributions import Bernoulli
+from torch.overrides import _get_current_function_mode_stack
+
+from zoo.gradients.graphs import trace
+
+pytestmark = pytest.mark.usefixtures("without_type_checks")
+
+
+def in_a_thread(function):
+    results = []
+    thread = threading.Thread(target=lambda: results.append(function()))
+    thread.start()
+    thread.join()
+    return results[0]
+
+
+def in_a_thread_with_run(function):
+    class Worker(threading.Thread):
+        def run(self):
+            self.result = function()
+
+    worker = Worker()
+    worker.start()
+    worker.join()
+    return worker.result
+
+
+def in_a_pool(function):
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        return pool.submit(function).result()
+
+
+def in_a_pool_by_map(function):
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        return next(pool.map(lambda call: call(), [function]))
+
+
+def in_a_pool_of_multiprocessing(function):
+    with ThreadPool(1) as pool:
+        return pool.apply(function)
+
+
+WAYS = [in_a_thread, in_a_thread_with_run, in_a_pool, in_a_pool_by_map, in_a_pool_of_multiprocessing]
+
+
+def influences(program):
+    return trace(program, torch.zeros(())).influences("x")
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+def test_computation_in_a_thread_is_followed(way):
+    def program(graph, theta):
+        x = graph.sample("x", Bernoulli(logits=theta))
+        graph.cost("f", way(lambda: 2 * x.detach() + 1))
+
+    assert influences(program) == {"f"}
+
+
+def test_task_of_a_pool_from_before_is_followed_and_its_threads_forget_the_program():
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        pool.submit(int).result()
+
+        def program(graph, theta):
+            x = graph.sample("x", Bernoulli(logits=theta))
+            graph.cost("f", pool.submit(lambda: 2 * x).result())
+
+        assert influences(program) == {"f"}
+        assert pool.submit(_get_current_function_mode_stack).result() == []
+
+
+def test_threads_that_tell_nothing_of_a_sample_have_no_influence():
+    def program(graph, theta):
+        graph.sample("x", Bernoulli(logits=theta))
+        graph.cost("f", in_a_thread(lambda: 2 * theta))
+
+    assert influences(program) == set()
+
+
+def test_threading_is_as_before_after_a_trace():
+    start, submit = threading.Thread.start, concurrent.futures.ThreadPoolExecutor.submit
+    influences(lambda graph, theta: graph.cost("f", graph.sample("x", Bernoulli(logits=theta))))
+    assert threading.Thread.start is start
+    assert concurrent.futures.ThreadPoolExecutor.submit is submit
