@@ -152,6 +152,7 @@ def test_a_logger_that_is_none_is_an_error_that_says_so(settings, said, tmp_path
 
 def test_mlflow_writes_into_a_database_in_the_folder_of_the_run(monkeypatch, tmp_path):
     given = {}
-    monkeypatch.setattr("zoo.training.fit.MLFlowLogger", lambda project, **more: given.update(more) or project)
+    logger = lambda project, **more: given.update(more) or project  # noqa: E731
+    monkeypatch.setattr(sys.modules["zoo.training.fit"], "MLFlowLogger", logger)
     assert extra_loggers({"name": "mlflow", "project": "mine"}, tmp_path) == ["mine"]
     assert given["tracking_uri"] == f"sqlite:///{tmp_path}/mlflow.db"  # MLflow refuses the folder that is the default
