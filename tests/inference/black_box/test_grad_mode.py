@@ -159,6 +159,16 @@ def test_a_point_mass_sampled_there_is_refused():
         gradient(normal_model, guide_of(dist.Delta, torch.no_grad, PLACES[0]))
 
 
+@pytest.mark.parametrize("off", OFF.values(), ids=OFF)
+def test_a_step_where_gradients_are_off_is_refused_and_a_bound_is_given(off):
+    guide, elbo = guide_of(bits, torch.enable_grad, PLACES[0]), BlackBoxELBO()
+    with off():
+        with pytest.raises(ValueError, match=r"loss_and_grads is called where gradients are off.*loss\(\) to evaluate"):
+            elbo.loss_and_grads(model, guide)
+        assert elbo.loss(model, guide) > 0
+        assert elbo.differentiable_loss(model, guide) > 0
+
+
 class TestThePlantedMistakeIsFound:
     def test_a_view_that_is_not_restored(self, monkeypatch):
         monkeypatch.setattr(recording, "with_gradients_restored", lambda distribution: distribution)

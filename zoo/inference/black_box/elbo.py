@@ -140,6 +140,11 @@ class BlackBoxELBO(ELBO, nn.Module):
 
     def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """Estimate the negative bound, and add our gradient to that of the parameters."""
+        if not torch.is_grad_enabled():
+            raise ValueError(
+                "loss_and_grads is called where gradients are off (torch.no_grad or inference_mode), and nothing would "
+                "learn; call it outside, or loss() to evaluate"
+            )
         with poutine.trace(param_only=True) as shown, self.estimators.in_parameter_store():
             objective = self._step(model, guide, args, kwargs)
         if objective.loss.requires_grad:
