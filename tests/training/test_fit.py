@@ -2,6 +2,7 @@ import sys
 import warnings
 
 import pytest
+from pytorch_lightning.loggers.logger import DummyLogger
 
 from zoo.training import Interrupted, Loaders, read_checkpoint
 from zoo.training.fit import Feed, extra_loggers
@@ -152,7 +153,9 @@ def test_a_logger_that_is_none_is_an_error_that_says_so(settings, said, tmp_path
 
 def test_mlflow_writes_into_a_database_in_the_folder_of_the_run(monkeypatch, tmp_path):
     given = {}
-    logger = lambda project, **more: given.update(more) or project  # noqa: E731
-    monkeypatch.setattr(sys.modules["zoo.training.fit"], "MLFlowLogger", logger)
-    assert extra_loggers({"name": "mlflow", "project": "mine"}, tmp_path) == ["mine"]
+    made = DummyLogger()
+    monkeypatch.setattr(
+        sys.modules["zoo.training.fit"], "MLFlowLogger", lambda project, **more: given.update(more) or made
+    )
+    assert extra_loggers({"name": "mlflow", "project": "mine"}, tmp_path) == [made]
     assert given["tracking_uri"] == f"sqlite:///{tmp_path}/mlflow.db"  # MLflow refuses the folder that is the default
