@@ -48,6 +48,7 @@ class TestReadCommandLine:
             ("hydra.verbose=true", r"hydra.verbose may not be set; of Hydra's own settings there are hydra\.run\.dir"),
             ("hydra/launcher=joblib", "hydra/launcher may not be set"),
             ("trust=maybe", "trust must be true or false"),
+            ("+trust=true", "trust must be true or false"),
             ("-cfg", "expected one argument|invalid choice|no key=value"),
         ],
     )

@@ -204,3 +204,10 @@ class TestEvaluate:
         with pytest.raises(ValueError, match="may not be built"):
             evaluate(path, run)
         assert not (run / "sprung").exists()
+
+
+@pytest.mark.parametrize(("model", "part"), [("dqn", "env"), ("q_learning", "env"), ("bbvi", "program")])
+def test_a_model_that_acts_or_infers_says_what_it_cannot_do_without(model, part, tiny, composed):
+    config = composed(tiny(model))
+    with pytest.raises(ValueError, match=f"this model cannot do without {part}: leave {part}=null away"):
+        make_experiment({**config, part: None})

@@ -118,7 +118,7 @@ def read_command_line(arguments: Sequence[str]) -> Request:
         settings.pop(setting.key, None)  # the last one counts
         settings[setting.key] = setting
     trust = settings.pop("trust", Setting("trust", [False], ""))
-    if trust.values not in ([True], [False]):
+    if trust.values not in ([True], [False]) or trust.sign:
         raise ValueError("trust must be true or false")
     request = Request(list(settings.values()), taken, trust.values == [True], flags.help)
     if request.runs > MOST_RUNS:

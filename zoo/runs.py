@@ -170,6 +170,9 @@ def make_experiment(config: Mapping[str, Any], trust: bool = False, data: Any = 
     for name in ("data", "env", "env_kwargs", "program", "estimator"):
         if name not in wanted and config.get(name) not in (None, {}):
             raise ValueError(f"this model has no use for {name}: leave {name}=... away")
+    for name in ("env", "program"):
+        if name in wanted and config.get(name) is None:
+            raise ValueError(f"this model cannot do without {name}: leave {name}=null away, or give {name}=NAME")
     given = {
         **{name: config.get(name) for name in ("env", "env_kwargs", "program", "estimator", "seed")},
         "trust": trust,
