@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from zoo import launch
-from zoo.composition import check_settings, register
+from zoo.composition import check_settings, composed, register
 from zoo.launch import Ended, caught, table
 from zoo.overrides import read_command_line
 
@@ -83,3 +83,11 @@ def test_the_table_of_a_sweep_shows_what_differs_what_was_reached_and_what_faile
     assert head.split() == ["seed", "model.lr", "test_error", "spread", "folder"]
     assert first.split() == ["1", "0.1", "0.125", "1", "runs/a"]
     assert second.split() == ["2", "0.1", "-", "-", "failed:", "the", "cure"]
+
+
+@pytest.mark.parametrize("argument", ["env_kwargs.max_episode_steps=9", "env_kwargs={max_episode_steps: 9}"])
+def test_options_of_an_environment_are_taken_one_by_one_or_together(argument):
+    request = read_command_line(["model=dqn", argument])
+    register()
+    check_settings(request)
+    assert composed(request.arguments())["env_kwargs"] == {"max_episode_steps": 9}

@@ -163,7 +163,7 @@ def read_setting(argument: str, sweep: bool) -> Setting:
     if bare in groups() and equals:
         for value in values:
             check_choice(bare, value)
-    if bare.partition(".")[0] in OPEN and "." in bare:
+    if bare.partition(".")[0] in OPEN:
         override = f"++{override}"  # what Hydra calls to add one
     return Setting(bare, values, override, sign)
 
