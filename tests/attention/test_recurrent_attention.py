@@ -401,3 +401,21 @@ def test_it_looks_and_learns_on_a_gpu(make_model, images, labels):
     assert model(images.cuda()).path.device.type == "cuda"
     gradients = gradient(model, images.cuda(), labels.cuda())
     assert gradients["network.locator.0.weight"].any()
+
+
+def test_what_is_random_is_drawn_in_single_precision_in_half_precision_too(make_model, images):
+    model = make_model(glimpses=4)
+    pictures = images / 255
+    full = model.walk(pictures, 50, std=1.0, generator=torch.Generator().manual_seed(0))
+    half_precision = torch.bfloat16
+    torch.set_default_dtype(half_precision)  # as Lightning does for precision="bf16-true"
+    try:
+        half = model.to(half_precision).walk(
+            pictures.to(half_precision), 50, std=1.0, generator=torch.Generator().manual_seed(0)
+        )
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert half.locations.dtype == half_precision
+    assert torch.equal(half.locations[0], full.locations[0].to(half_precision))
+    noise, expected = (run.locations[1:].float() - run.means.float() for run in (half, full))
+    torch.testing.assert_close(noise, expected, rtol=0, atol=0.05)

@@ -187,3 +187,11 @@ def test_actions_of_equal_probability_are_equally_frequent_in_half_precision():
     chosen = policy.choose(torch.zeros(draws, actions, dtype=torch.bfloat16), noise)
     share = chosen.bincount(minlength=actions).double() / draws
     assert ((share - 1 / actions).abs() < 4.9 * (1 / actions / draws) ** 0.5).all()
+
+
+def test_noise_of_coordinates_is_drawn_in_single_precision_in_half_precision_too():
+    policy = GaussianPolicy(nn.Linear(1, 2), [(-1.0, 1.0)] * 2)
+    full = policy.noise(50, generator=torch.Generator().manual_seed(0))
+    half = policy.bfloat16().noise(50, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(half, full)
+    assert policy.act(torch.zeros(50, 1, dtype=torch.bfloat16), half).isfinite().all()

@@ -99,7 +99,7 @@ class RecurrentAttentionNetwork(nn.Module):
             state = self.step(state, windows, location)
             mean = rest + self.locator(state if self.reinforce_core else state.detach())
             # Detached: the classifier must not pull the gaze along the pixels, only the reward may.
-            location = (mean + std * noise_t).detach()
+            location = (mean + std * noise_t).detach().to(mean.dtype)  # noise may be of more precision
             states.append(state)
             means.append(mean)
             locations.append(location)

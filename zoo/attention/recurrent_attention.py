@@ -14,6 +14,7 @@ from zoo.attention.glimpse import GlimpseSensor, default_scales, default_size
 from zoo.attention.network import RecurrentAttentionNetwork, Rollout
 from zoo.attention.objective import hybrid_objective
 from zoo.gradients import Reinforce, RunningScale, named_baseline
+from zoo.gradients.running import at_least_single
 from zoo.ranges import COUNT, NOT_NEGATIVE, POSITIVE, Range, check_ranges, optional
 from zoo.training import load_module, total_loss
 
@@ -186,9 +187,9 @@ class RecurrentAttention(pl.LightningModule):
         if gaze == "centre":
             return self.network.follow(images, images.new_zeros(glimpses, *shape))
         if gaze == "random":
-            return self.network.follow(images, uniform((glimpses, *shape), images.device, generator))
-        first = uniform(shape, images.device, generator)
-        noise = images.new_zeros(glimpses - 1, *shape)
+            return self.network.follow(images, uniform((glimpses, *shape), images, generator))
+        first = uniform(shape, images, generator)
+        noise = images.new_zeros(glimpses - 1, *shape, dtype=at_least_single(images.dtype, images.device))
         if std > 0:
             noise.normal_(generator=generator)
         if gaze == "spiral":
@@ -270,6 +271,7 @@ def checked_gaze(gaze: str) -> str:
     return gaze
 
 
-def uniform(shape: Sequence[int], device: torch.device, generator: torch.Generator | None) -> Tensor:
-    """Draw locations uniformly from [-1, 1]."""
-    return torch.rand(*shape, device=device, generator=generator) * 2 - 1
+def uniform(shape: Sequence[int], images: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Draw locations uniformly from [-1, 1], in single precision at least, and give them in that of the images."""
+    dtype = at_least_single(torch.get_default_dtype(), images.device)
+    return (torch.rand(*shape, dtype=dtype, device=images.device, generator=generator) * 2 - 1).to(images.dtype)

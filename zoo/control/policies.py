@@ -158,7 +158,8 @@ class GaussianPolicy(Policy):
 
     def noise(self, *shape: int, generator: torch.Generator | None = None) -> Float[Tensor, "*shape action"]:
         """Draw from a standard normal distribution."""
-        return self.log_std.new_empty(*shape, len(self.log_std)).normal_(generator=generator)
+        dtype = at_least_single(self.log_std.dtype, self.log_std.device)
+        return self.log_std.new_empty(*shape, len(self.log_std), dtype=dtype).normal_(generator=generator)
 
     def choose(
         self, output: Float[Tensor, "*batch out"], noise: Float[Tensor, "*batch action"]

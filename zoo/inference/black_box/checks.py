@@ -2,7 +2,7 @@ import torch
 from pyro.distributions import Delta, Unit
 from torch.distributions import Distribution
 
-from zoo.gradients.graphs.distributions import moves
+from zoo.gradients.graphs.distributions import moves, wrong_draws
 from zoo.gradients.graphs.provenance import listed
 from zoo.inference.black_box.sentences import innermost, site_of, what_is_wrong
 from zoo.inference.black_box.sites import Run, Site
@@ -89,12 +89,22 @@ def check_support(site: Site) -> None:
     """Raise an error if a site has a score that does not have all of its gradient.
 
     Raises:
-        ValueError: the values that the guide may draw move with parameters.
+        ValueError: the values that the guide may draw move with parameters, or do not follow their log-probability.
     """
-    if site.density.score is not None and (moves(site.distribution) or is_learned_point(site.distribution)):
+    if site.density.score is None:
+        return
+    if (wrong := wrong_draws(site.distribution)) is not None:
+        raise ValueError(f"{site_of(site.name, site.distribution)} in the guide {wrong}")
+    if moves(site.distribution) or is_learned_point(site.distribution):
         raise ValueError(
             f"the support of {site_of(site.name, site.distribution)} in the guide moves with its parameters, and that "
             "the score function cannot see; use it with its rsample, not under torch.no_grad(), or another distribution"
+        )
+    point = innermost(site.distribution)
+    if isinstance(point, Delta) and point.log_density.requires_grad:
+        raise ValueError(
+            f"{site_of(site.name, point)} in the guide has a log_density with a gradient, whose expectation is not 0 "
+            "as a score's is; use it with its rsample, not under torch.no_grad()"
         )
 
 

@@ -51,8 +51,10 @@ def parameters_of(site: Site) -> Parameters:
         ValueError: they cannot be found, or elements of the batch share them.
     """
     batch = site.distribution.batch_shape
-    # A new distribution, as the old one may show a parameter together with what it has computed from it.
-    distribution = site.distribution.expand(batch)
+    try:  # a new distribution, as the old one may show a parameter together with what it has computed from it
+        distribution = site.distribution.expand(batch)
+    except (NotImplementedError, ValueError) as error:  # of what has no expand(), or one that fails after a draw
+        raise ValueError(hidden_parameters(site)) from error
     if distribution.has_rsample != site.distribution.has_rsample:
         distribution.has_rsample = site.distribution.has_rsample  # which expanding forgets
     for part in parts_of(distribution):
@@ -69,12 +71,17 @@ def parameters_of(site: Site) -> Parameters:
         if gradient is not None
     ]
     if not found or any(x.shape[: len(batch)] != batch for x, _ in found):
-        raise ValueError(
-            f"{site_of(site.name, site.distribution)} does not show the parameters of each element of its batch, so "
-            "that an optimal scaling cannot be found for them; use another baseline for it"
-        )
+        raise ValueError(hidden_parameters(site))
     value, score = (torch.cat([in_a_row(x, len(batch)) for x in parts], -1) for parts in zip(*found, strict=True))
     return Parameters(torch.where(value.isfinite(), value, 0), score)  # a logit of -inf, which nothing can move
+
+
+def hidden_parameters(site: Site) -> str:
+    """Say that a site's parameters cannot be found."""
+    return (
+        f"{site_of(site.name, site.distribution)} does not show the parameters of each element of its batch, so that "
+        "an optimal scaling cannot be found for them; use another baseline for it"
+    )
 
 
 def drop_computed(distribution: Distribution) -> None:
