@@ -2,14 +2,17 @@
 
 import concurrent.futures
 import contextlib
+import sys
 import threading
 import warnings
 
+import pyro
 import pytest
 import torch
 from torch.distributions import Bernoulli, Normal
 
 from zoo.gradients.graphs import expected_cost, trace
+from zoo.gradients.graphs._handlers import error_is_handled
 from zoo.gradients.testing import check_unbiased
 
 pytestmark = pytest.mark.usefixtures("without_type_checks")
@@ -294,3 +297,33 @@ def test_errors_that_the_program_does_not_handle_steer_nothing(pay, theta):
     with contextlib.suppress(KeyError):  # around the trace, not in the program
         graph = trace(program_with(pay), theta)
     assert graph.influences("x") == frozenset()
+
+
+def entered(manager):
+    with manager:
+        return error_is_handled(sys._getframe())
+
+
+def entered_if(manager):
+    with manager if manager else contextlib.nullcontext():
+        return error_is_handled(sys._getframe())
+
+
+def is_handled(enter, manager):
+    """What is found where a program that is traced has entered a context manager."""
+    seen = []
+
+    def program(graph, theta):
+        seen.append(enter(manager))
+        graph.sample("x", Bernoulli(logits=theta))
+        graph.cost("f", theta)
+
+    trace(program, torch.tensor(0.7, requires_grad=True))
+    return seen[0]
+
+
+@pytest.mark.parametrize("enter", [entered, entered_if])
+def test_a_context_manager_in_a_variable_is_known_by_its_kind_each_time(enter):
+    managers = [torch.no_grad(), contextlib.suppress(ValueError), contextlib.nullcontext(), pyro.plate("data", 3)]
+    assert [is_handled(enter, manager) for manager in managers] == [False, True, False, False]
+    assert is_handled(enter, contextlib.suppress(ValueError))

@@ -4,7 +4,17 @@ import math
 
 import pytest
 import torch
-from torch.distributions import Bernoulli, Categorical, Distribution, Independent, Normal, Pareto, Uniform, constraints
+from torch.distributions import (
+    Bernoulli,
+    Categorical,
+    Distribution,
+    Independent,
+    LKJCholesky,
+    Normal,
+    Pareto,
+    Uniform,
+    constraints,
+)
 
 from zoo.gradients.graphs import Pathwise, trace
 
@@ -182,6 +192,7 @@ class TestBadPrograms:
             ({"law": 0.5}, "sample 'x' must have a distribution of torch.distributions, got 0.5"),
             ({"law": moving(Uniform)}, r"the support of sample 'x' \(Uniform\) moves with its parameters"),
             ({"law": Independent(moving(Uniform), 1)}, r"the support of sample 'x' \(Independent\) moves"),
+            ({"law": LKJCholesky(3, 1.5)}, r"sample 'x' \(LKJCholesky\) is not drawn from the distribution"),
             ({"law": moving(Pareto)}, r"the support of sample 'x' \(Pareto\) moves with its parameters"),
         ],
     )
