@@ -281,6 +281,14 @@ def in_making_a_context(x):
         return 1.0
 
 
+def in_arithmetic(x):
+    try:
+        y = torch.log(2 * x - 1).sum()
+        return 1.0
+    except RuntimeError:
+        return y
+
+
 def after_try(x):
     try:
         y = 1.0
@@ -291,7 +299,9 @@ def after_try(x):
 
 
 @pytest.mark.parametrize(
-    "pay", [in_finally, in_no_grad, in_handler, in_making_a_context, after_try], ids=lambda pay: pay.__name__
+    "pay",
+    [in_finally, in_no_grad, in_handler, in_making_a_context, in_arithmetic, after_try],
+    ids=lambda pay: pay.__name__,
 )
 def test_errors_that_the_program_does_not_handle_steer_nothing(pay, theta):
     with contextlib.suppress(KeyError):  # around the trace, not in the program

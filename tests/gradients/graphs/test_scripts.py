@@ -28,6 +28,12 @@ def overwrite(x: torch.Tensor, y: torch.Tensor) -> None:
     x.copy_(y)
 
 
+@pytest.fixture(autouse=True)
+def unhandled_errors(monkeypatch):
+    """Errors end the program, though pytest, around a test, handles them."""
+    monkeypatch.setattr("zoo.gradients.graphs.provenance.error_is_handled", lambda frame: False)
+
+
 @pytest.fixture
 def marked():
     """A provenance that knows one tensor."""

@@ -1,4 +1,5 @@
 import dis
+import sys
 import types
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,8 @@ class _Managers(NamedTuple):
     edges: dict[tuple[str | None, ...], Edges]
 
 
+# Frames of type checkers stand between our own functions as well as between the program's: they handle nothing.
+CHECKER: Edges = (sys.maxsize,)
 # By the identity of code objects, which are kept, since their own hash goes over all their constants.
 _known: dict[int, Edges | _Managers] = {}
 _kept: list[CodeType] = []
@@ -50,7 +53,7 @@ def error_is_handled(frame: FrameType | None) -> bool:
         if edges:
             if bisect_right(edges, frame.f_lasti) % 2 and not _is_decorator_of_a_library(frame):
                 return True
-            begun = True
+            begun = begun or edges is not CHECKER
         elif edges is not None:
             begun = True
         elif begun:
@@ -82,6 +85,8 @@ def _analyze(code: CodeType, namespace: dict[str, Any]) -> Edges | _Managers:
         edges = (0,)
     elif module.startswith(END):
         edges = None
+    elif module.startswith(("jaxtyping", "beartype")):
+        edges = CHECKER
     elif module == "contextlib" and code.co_name in ("__enter__", "__exit__"):
         edges = ()  # handles the end of a generator
     elif code.co_exceptiontable and module.partition(".")[0] not in PASS_ON:

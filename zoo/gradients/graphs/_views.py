@@ -1,10 +1,15 @@
+from collections.abc import Callable
+from weakref import ref
+
 import torch
-from torch import Tensor
+from torch import Tensor, UntypedStorage
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils.weak import WeakTensorKeyDictionary
 
 Names = frozenset[str]
 NOTHING: Names = frozenset()
+Place = int | None
+is_wrapped: Callable[[Tensor], bool] = torch._C._functorch.is_functorch_wrapped_tensor
+"""Tells whether torch.func (vmap, grad, …) stands between a tensor and its memory."""
 Geometry = tuple[int | torch.SymInt, torch.Size, tuple[int, ...]]
 
 
@@ -18,41 +23,58 @@ class ViewNames:
     """
 
     def __init__(self) -> None:
-        self.by_storage: dict[int | None, tuple[StorageWeakRef, dict[Geometry, Names]]] = {}
-        self._by_object = WeakTensorKeyDictionary()
+        self.by_storage: dict[Place, tuple[StorageWeakRef, dict[Geometry, Names]]] = {}
+        # By the object's identity, with a reference that tells whether it is still the same: unlike torch's own weak
+        # dictionaries it costs next to nothing.
+        self._by_object: dict[int, tuple[ref[Tensor], Names]] = {}
+        self._room = 10_000
 
-    def of(self, tensor: Tensor, place: int | None) -> Names:
+    def of(self, tensor: Tensor, place: Place) -> Names:
         """Return the names of a tensor whose storage, at ``place``, has marked views."""
         tensor = unwrap(tensor)
-        names: Names | None = self._by_object.get(tensor)
+        names = self._of_object(tensor)
         return self.by_storage[place][1].get(geometry(tensor), NOTHING) if names is None else names
 
-    def mark(self, tensor: Tensor, place: int | None, storage: StorageWeakRef, names: Names) -> None:
-        """Add names to a view that a seen function returned."""
-        tensor = unwrap(tensor)
-        _, parts = self.by_storage.setdefault(place, (storage, {}))
+    def mark(self, tensor: Tensor, place: Place, names: Names, storage: Callable[[Tensor], UntypedStorage]) -> None:
+        """Add names to a view that a seen function returned; its storage is asked for where it is not known yet."""
+        if place not in self.by_storage:
+            self.by_storage[place] = StorageWeakRef(storage(tensor)), {}
+        tensor, parts = unwrap(tensor), self.by_storage[place][1]
         part = geometry(tensor)
-        parts[part] = parts.get(part, NOTHING) | names
-        self._by_object[tensor] = self._by_object.get(tensor, NOTHING) | names
+        if not names <= (known := parts.get(part, NOTHING)):
+            parts[part] = known | names
+        own = self._of_object(tensor)
+        self._note(tensor, own | names if own else names)
 
-    def keep(self, tensor: Tensor, names: Names) -> None:
-        """Note that an object has these names and no others, whatever part of its storage is marked."""
-        if (tensor := unwrap(tensor)) not in self._by_object:
-            self._by_object[tensor] = names
+    def keep(self, tensor: Tensor, place: Place) -> None:
+        """Note that an object has the names it has now and no others, whatever part of its storage is marked."""
+        if self._of_object(tensor := unwrap(tensor)) is None:
+            self._note(tensor, self.of(tensor, place) if place in self.by_storage else NOTHING)
+
+    def keep_apart(self, tensor: Tensor) -> None:
+        """Note that an object has no names, unless it has some already."""
+        if self._of_object(tensor := unwrap(tensor)) is None:
+            self._note(tensor, NOTHING)
 
     def forget_the_dead(self) -> None:
-        """Drop storages that are gone."""
+        """Drop storages and objects that are gone."""
         self.by_storage = {place: kept for place, kept in self.by_storage.items() if not kept[0].expired()}
+        self._by_object = {key: kept for key, kept in self._by_object.items() if kept[0]() is not None}
+        self._room = 2 * len(self._by_object) + 10_000
+
+    def _of_object(self, tensor: Tensor) -> Names | None:
+        kept = self._by_object.get(id(tensor))
+        return kept[1] if kept is not None and kept[0]() is tensor else None
+
+    def _note(self, tensor: Tensor, names: Names) -> None:
+        self._by_object[id(tensor)] = ref(tensor), names
+        if len(self._by_object) > self._room:
+            self.forget_the_dead()
 
 
 def geometry(tensor: Tensor) -> Geometry:
     """Return which part of its storage a tensor shows."""
     return tensor.storage_offset(), tensor.shape, tensor.stride()
-
-
-def is_wrapped(tensor: Tensor) -> bool:
-    """Tell whether torch.func (vmap, grad, …) stands between a tensor and its memory."""
-    return bool(torch._C._functorch.is_functorch_wrapped_tensor(tensor))
 
 
 def unwrap(tensor: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ def told(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, A
     name = name_of(func)
     if name == "__getitem__":
         parts = args[1] if isinstance(args[1], tuple) else (args[1],)
+        parts = tuple(part for part in parts if type(part) is not int)  # only for speed
         return [t for part in parts for t in tensors_in(part) if isinstance(part, slice) or t.dtype in MASKS]
     if name in GIVE_TO_PYTHON or (name in ALONE and len(args) + len(kwargs) == 1):
         return tensors_in((args, kwargs))

@@ -1,6 +1,7 @@
 import functools
 import inspect
 import sys
+import types
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -36,6 +37,15 @@ LIKE_THE_FIRST = {
     *("new_zeros", "new_ones", "new_empty", "new_full", "new_tensor"),
 }
 ONE_BY_ONE = {"broadcast_tensors", "meshgrid", "atleast_1d", "atleast_2d", "atleast_3d"}  # a result views one argument
+# Arithmetic that gives some number, and moves of memory that give none, whatever the values: as methods and functions
+# written in C++ these raise errors of shapes and types alone.
+NEVER_RAISE = {
+    *("add", "sub", "mul", "neg", "abs", "square", "sqrt", "rsqrt", "exp", "expm1", "log", "log1p", "sin", "cos"),
+    *("tanh", "sigmoid", "relu", "erf", "softplus", "log_sigmoid", "softmax", "log_softmax", "maximum", "minimum"),
+    *("matmul", "mm", "bmm", "mv", "dot", "sum", "mean", "logsumexp", "cumsum", "eq", "ne", "lt", "le", "gt", "ge"),
+    *("stack", "cat", "clone", "detach", "unsqueeze", "t", "transpose", "where"),
+}
+OF_C = (types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType)
 WRITE_STATISTICS = ("batch_norm", "instance_norm", "native_batch_norm", "_native_batch_norm_legit")
 WRITE_UNTOLD = (*WRITE_STATISTICS, "_fused_", "_amp_")  # without counting it
 UNSEEN = {"__dlpack__", "data_ptr", "storage", "untyped_storage", "share_memory_", "backward"}
@@ -63,6 +73,10 @@ class Kind(NamedTuple):
     detaches: bool
     like_the_first: bool
     one_by_one: bool
+    may_raise: bool
+    """An error that depends on values."""
+    may_write: bool
+    """To its positional arguments."""
     writes_untold: bool
 
 
@@ -79,8 +93,24 @@ def kind_of(func: Callable[..., Any]) -> Kind:
         detaches=name == "detach" or func == DATA,
         like_the_first=name in LIKE_THE_FIRST,
         one_by_one=name in ONE_BY_ONE,
+        may_raise=name not in NEVER_RAISE or not isinstance(func, OF_C),
+        may_write=may_write(func),
         writes_untold=name.startswith(WRITE_UNTOLD),
     )
+
+
+def may_write(func: Callable[..., Any]) -> bool:
+    """Tell whether a torch function may write to its positional arguments; not if its schema, in C++, says otherwise.
+
+    ``out=`` is given by name. Functions of Python have the names of operators, but may do more: ``relu(inplace=True)``.
+    """
+    name = name_of(func)
+    operator = "index" if name == "__getitem__" else name
+    schemas = torch._C._jit_get_schemas_for_operator(f"aten::{operator}")
+    if not schemas or name.startswith(WRITE_UNTOLD) or not isinstance(func, OF_C):
+        return True
+    arguments = [argument for schema in schemas for argument in schema.arguments if not argument.kwarg_only]
+    return any(argument.alias_info is not None and argument.alias_info.is_write for argument in arguments)
 
 
 @functools.cache

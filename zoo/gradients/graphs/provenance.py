@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 from zoo.gradients.graphs._handlers import error_is_handled
 from zoo.gradients.graphs._threads import threads_through
 from zoo.gradients.graphs._unseen_calls import FUNCTIONAL, constructors_through
-from zoo.gradients.graphs._views import NOTHING, Names, ViewNames, is_wrapped, unwrap
+from zoo.gradients.graphs._views import NOTHING, Names, Place, ViewNames, is_wrapped, unwrap
 from zoo.gradients.graphs.escapes import CONSTRAINTS, tensors_in, told, within_a_check
 from zoo.gradients.graphs.functions import WRITE_STATISTICS, Kind, kind_of
 from zoo.gradients.graphs.scripts import replaces_attributes, run, scripts_through, state_of, tells
@@ -21,8 +21,8 @@ storage_address = torch._C._storage_address  # type: ignore[attr-defined]
 data_address = torch._C._data_address  # type: ignore[attr-defined]
 # Among the names of a tensor: it was computed, while gradients were off, from one that needs a gradient.
 NO_GRAD: Names = frozenset(["without its gradient"])
-Place = int | None
 State = tuple[Place, object]
+OF_TORCH = ((), (Tensor,))  # classes of arguments that torch tells a mode
 
 
 class Provenance(TorchFunctionMode):
@@ -115,16 +115,17 @@ class Provenance(TorchFunctionMode):
             return result
         if kind.unseen and names != NO_GRAD:
             refuse_the_unseen(kind.name, names - NO_GRAD)
-        if is_check or error_is_handled(caller):
+        # A tensor's own class (of ``types``) may do more than torch does.
+        if is_check or ((kind.may_raise or types not in OF_TORCH) and error_is_handled(caller)):
             self._escape(names)
         try:
             result = func(*args, **kwargs)
         except Exception:
             self._escape(names)
             raise
-        if (kind.tells or not isinstance(result, Tensor)) and (looked_at := self.of(told(func, args, kwargs, result))):
-            self.escape(looked_at)
-        if (after := states(given)) != before or kind.writes_untold:
+        if (kind.tells or not isinstance(result, Tensor)) and (looked_at := told(func, args, kwargs, result)):
+            self._escape(self._of_tensors(looked_at))
+        if (kind.may_write or kwargs) and ((after := states(given)) != before or kind.writes_untold):
             self._mark_written(kind, names, given, before, after)
         self._mark_results(kind, names, given, before, result)
         return result
@@ -185,21 +186,22 @@ class Provenance(TorchFunctionMode):
         if place in self._exposed:
             self._escape(names)
 
-    def _mark_view(self, tensor: Tensor, place: Place, names: Names, given: list[Tensor], places: list[Place]) -> None:
+    def _mark_view(self, tensor: Tensor, place: Place, names: Names, shown: list[Tensor]) -> None:
         _, known = self._storages.get(place, (None, NOTHING))
         if names <= known:
-            self._keep_apart(tensor)
+            if place in self._views.by_storage:
+                self._views.keep_apart(tensor)
             return
-        for other, there in zip(given, places, strict=True):
-            if there == place and other is not tensor:
-                self._views.keep(other, self._views.of(other, place) if place in self._views.by_storage else NOTHING)
-        self._views.mark(tensor, place, StorageWeakRef(storage_of(tensor)), names)
+        for other in shown:
+            if other is not tensor:
+                self._views.keep(other, place)
+        self._views.mark(tensor, place, names, storage_of)
 
     def _keep_apart(self, result: Any) -> None:
         """Note of what a function returned that it has no names but those of its memory."""
         for tensor in (result,) if type(result) is Tensor else tensors_in(result):
             if address(tensor) in self._views.by_storage:
-                self._views.keep(tensor, NOTHING)
+                self._views.keep_apart(tensor)
 
     def _mark_written(
         self, kind: Kind, names: Names, given: list[Tensor], before: list[State], after: list[State]
@@ -227,9 +229,9 @@ class Provenance(TorchFunctionMode):
                 shown = [t for t, there in zip(given, places, strict=True) if there == place]
                 if kind.one_by_one:
                     added = self._of_tensors(shown) | added & NO_GRAD
-                if any(tensor is other for other in shown):  # it was returned as it is, with its gradient
-                    added = added - NO_GRAD
-                self._mark_view(tensor, place, added, given, places)
+                if added >= NO_GRAD and any(tensor is other for other in shown):
+                    added = added - NO_GRAD  # it was returned as it is, with its gradient
+                self._mark_view(tensor, place, added, shown)
 
     def _expose(self, tensors: list[Tensor]) -> None:
         """Remember whose memory others can read: harmless until something marked is written there."""
