@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import pyro.distributions as dist
 import pytest
 import torch
 from torch.distributions import (
@@ -25,7 +26,7 @@ from torch.distributions import (
 )
 from torch.distributions.transforms import AffineTransform, SigmoidTransform
 
-from zoo.gradients.graphs import expected_cost, outcomes, provenance, trace
+from zoo.gradients.graphs import Pathwise, expected_cost, outcomes, provenance, trace
 
 pytestmark = pytest.mark.usefixtures("without_type_checks")  # for speed
 
@@ -59,6 +60,13 @@ def of_one(law, cost):
         graph.cost("f", cost(graph.sample("x", law(theta)), theta))
 
     return program
+
+
+class Halved(Bernoulli):
+    """A law whose density is half of what it should be."""
+
+    def log_prob(self, value):
+        return super().log_prob(value) - math.log(2)
 
 
 class TestDiscrete:
@@ -191,6 +199,119 @@ class TestImpossible:
             graph.cost("f", x + theta[0])
 
         assert_same(expected_cost(program, theta), theta[0] * 1, theta)
+
+
+class TestTotalProbability:
+    """The probabilities of all outcomes must sum to 1, or their sum of costs is no expectation."""
+
+    @pytest.mark.parametrize(
+        ("law", "total"),
+        [
+            (lambda t: dist.Bernoulli(logits=t[0]).mask(torch.tensor(False)), "2"),
+            (lambda t: dist.Categorical(logits=t).mask(torch.tensor(False)), "3"),
+            (lambda t: Halved(logits=t[0]), r"0\.5"),
+            (lambda t: dist.Delta(t[0].detach(), log_density=number(2.0).log()), "2"),
+        ],
+        ids=["masked bit", "masked category", "halved", "weighted point"],
+    )
+    def test_other_than_1_is_refused(self, theta, law, total):
+        with pytest.raises(ValueError, match=rf"the probabilities of all outcomes sum to {total}, not to 1"):
+            expected_cost(of_one(law, lambda x, t: 5.0 * x), theta)
+
+    def test_other_than_1_in_one_element_of_a_batch_is_refused(self):
+        theta = number([0.2, -0.3]).requires_grad_()
+        program = of_one(lambda t: dist.Bernoulli(logits=t).mask(torch.tensor([True, False])), lambda x, t: x * t)
+        with pytest.raises(ValueError, match="sum to 2, not to 1"):
+            expected_cost(program, theta, batch_dims=1)
+
+    def test_unchecked_would_be_a_wrong_expectation(self, theta, monkeypatch):
+        monkeypatch.setattr("zoo.gradients.graphs.enumeration.check_total", lambda total: None)
+        masked = of_one(lambda t: dist.Bernoulli(logits=t[0]).mask(torch.tensor(False)), lambda x, t: 5.0 * x)
+        assert expected_cost(masked, theta) == 5.0
+        assert expected_cost(masked, theta) != 5.0 * theta[0].sigmoid()
+
+    def test_of_impossible_values_and_integrated_variables_is_1(self, theta):
+        def program(graph, theta):
+            k = graph.sample("k", Categorical(logits=torch.cat([theta[:2], number([-math.inf])])))
+            graph.cost("f", k * graph.sample("z", Normal(theta[2], number(1.0))))
+
+        p = theta[:2].softmax(0)
+        assert_same(expected_cost(program, theta, quadrature={"z": 8}), p[1] * theta[2], theta)
+
+
+class TestPointMass:
+    """Pyro's ``Delta`` is one value, and its gradient flows through this."""
+
+    def test_has_the_exact_gradient(self, theta):
+        def program(graph, theta):
+            x = graph.sample("x", dist.Delta(2 * theta[0]))
+            y = graph.sample("y", Bernoulli(logits=x + theta[1]))
+            graph.cost("f", y * x**2 * theta[2])
+
+        closed_form = (2 * theta[0] + theta[1]).sigmoid() * (2 * theta[0]) ** 2 * theta[2]
+        assert_same(expected_cost(program, theta), closed_form, theta)
+        assert len(list(outcomes(program, theta))) == 2
+
+    def test_of_several_elements_is_one_value(self, theta):
+        program = of_one(lambda t: dist.Delta(t, event_dim=1), lambda x, t: (x * t).sum())
+        assert len(list(outcomes(program, theta))) == 1
+        assert_same(expected_cost(program, theta), theta.square().sum(), theta)
+
+    def test_is_refused_by_the_score_function_and_exact_by_the_path(self, theta):
+        program = of_one(lambda t: dist.Delta(t[0]), lambda x, t: x**3)
+        with pytest.raises(ValueError, match=r"the support of sample 'x' \(Delta\) moves with its parameters"):
+            trace(program, theta)
+        surrogate = trace(program, theta, estimators={"x": Pathwise()}).surrogate()
+        assert_same(surrogate, theta[0] ** 3, theta, order=1)
+
+    def test_cut_from_its_parameter_would_have_no_gradient(self, theta, monkeypatch):
+        program = of_one(lambda t: dist.Delta(t[0]), lambda x, t: x**3 + 0 * t.sum())
+        monkeypatch.setattr(dist.Delta, "mean", property(lambda law: law.v.detach()))
+        (gradient,) = torch.autograd.grad(expected_cost(program, theta), theta)
+        assert not gradient.any()
+
+
+BOTH = pytest.mark.parametrize("interpret", [expected_cost, trace], ids=lambda interpret: interpret.__name__)
+
+
+@BOTH
+class TestProbabilityOf0Or1:
+    """torch clamps it, and cuts off its gradient: E[x] = p has slope 1 in p there too."""
+
+    @pytest.mark.parametrize(
+        "law",
+        [
+            lambda p: Bernoulli(p),
+            lambda p: Bernoulli(1 - p),
+            lambda p: Bernoulli(p.expand(2)).expand((3, 2)),
+            lambda p: Independent(Bernoulli(p.expand(2)), 1),
+            lambda p: Categorical(torch.stack([p, 1 - p])),
+            lambda p: OneHotCategorical(torch.stack([p, 1 - p])),
+            lambda p: Binomial(2, p),
+            lambda p: dist.Bernoulli(p),
+        ],
+        ids=["0", "1", "expanded", "several", "category", "one-hot", "binomial", "of Pyro"],
+    )
+    def test_that_depends_on_parameters_is_refused(self, interpret, law):
+        p = number(0.0).requires_grad_()
+        with pytest.raises(ValueError, match=r"a probability of sample 'x' \(.*\) is 0 or 1, and .* pass logits"):
+            interpret(of_one(law, lambda x, _: x.sum()), p)
+
+    def test_that_is_constant_passes(self, interpret):
+        theta = number(0.7).requires_grad_()
+        interpret(of_one(lambda _: Bernoulli(number([0.0, 1.0])), lambda x, t: t * x.sum()), theta)
+
+    @pytest.mark.parametrize("logit", [-40.0, 40.0])
+    def test_of_a_saturated_sigmoid_passes(self, interpret, logit):
+        theta = number(logit).requires_grad_()
+        interpret(of_one(lambda t: Bernoulli(t.sigmoid()), lambda x, t: x), theta)
+
+
+def test_unrefused_probability_of_0_would_have_no_gradient(monkeypatch):
+    monkeypatch.setattr("zoo.gradients.graphs.distributions.loses_gradient_at_bounds", lambda distribution: False)
+    p = number(0.0).requires_grad_()
+    (gradient,) = torch.autograd.grad(expected_cost(of_one(Bernoulli, lambda x, _: 3 * x), p), p)
+    assert gradient != 3
 
 
 class TestBatch:
