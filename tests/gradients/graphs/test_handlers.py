@@ -27,6 +27,11 @@ class Guard:
         return True
 
 
+class Guarding(torch.nn.Module):
+    def forward(self):
+        return Guard()
+
+
 @contextlib.contextmanager
 def swallowing():
     with contextlib.suppress(Exception):
@@ -175,6 +180,14 @@ def by_item(x):
         return [4.0, 1.0, 1.0][int(2 * x) + 1]
     except IndexError:
         return 3.0
+
+
+def by_guard_that_torch_makes_of_two_variables(x):
+    module, weights, paid = Guarding(), {}, 4.0
+    with torch.func.functional_call(module, weights):
+        torch.linalg.cholesky((2 * x - 1) * IDENTITY)
+        paid = 1.0
+    return paid
 
 
 def by_script(x):

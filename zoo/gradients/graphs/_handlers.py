@@ -11,7 +11,8 @@ THREADS = "zoo.gradients.graphs._threads"  # where an error ends the thread, and
 END = ("zoo.gradients.graphs", "zoo.inference.black_box")  # whoever runs a program
 # Libraries whose handlers and context managers let errors of values pass.
 PASS_ON = ("torch", "pyro", "jaxtyping", "beartype")
-LOADS = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FAST", "LOAD_DEREF", "LOAD_CLOSURE")
+LOADS = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_DEREF", "LOAD_CLOSURE")
+LOADS_TWO = "LOAD_FAST_LOAD_FAST"  # of Python 3.13
 CATCHES = {"CHECK_EXC_MATCH", "CHECK_EG_MATCH", "POP_EXCEPT", "RETURN_VALUE", "RETURN_CONST"}
 
 
@@ -173,6 +174,9 @@ def _names(before: list[dis.Instruction]) -> list[tuple[str, ...]]:
             follows = False
         elif one.opname in LOADS:
             chains.append((one.argval,))
+            follows = True
+        elif one.opname == LOADS_TWO:
+            chains += [(name,) for name in one.argval]
             follows = True
         elif follows and one.opname in ("LOAD_ATTR", "LOAD_METHOD"):
             chains[-1] += (one.argval,)
