@@ -154,6 +154,7 @@ class TestOptions:
             ({"scales": 0}, "scales must be"),
             ({"glimpse_size": 9}, "covers a whole side"),
             ({"span": -1.0}, "span must be a positive number"),
+            ({"reinforce_core": True, "scale": True}, "the running scale would shift their balance"),
             ({"baseline": "leraned"}, "no baseline 'leraned'; choose one of none, moving_average"),
         ],
     )

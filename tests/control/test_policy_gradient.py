@@ -18,9 +18,10 @@ pytestmark = [
 ]
 
 
-def make(baseline="learned", **options):
+def make(baseline="learned", scale=False, **options):
     torch.manual_seed(0)
-    return PolicyGradient([4], 2, estimator={"baseline": baseline}, **{"hidden": [8], "value_steps": 3, **options})
+    estimator = {"baseline": baseline, "scale": scale}
+    return PolicyGradient([4], 2, estimator=estimator, **{"hidden": [8], "value_steps": 3, **options})
 
 
 def cart_pole(model, kind=Rollouts, count=4, steps=16, rollouts=5):
@@ -300,6 +301,8 @@ def test_continued_from_a_checkpoint_of_plain_data_it_ends_as_if_it_had_not_been
         ({"max_gradient_norm": -1.0}, "max_gradient_norm must be above 0, or null, got -1.0"),
         ({"hidden": [0]}, r"hidden layers must have at least 1 unit each, got hidden=\[0\]"),
         ({"baseline": "tea_leaves"}, "no baseline 'tea_leaves'"),
+        ({"scale": True, "entropy": 0.0}, "model.normalize would undo"),
+        ({"scale": True, "normalize": False}, "set model.normalize=false model.entropy=0"),
     ],
     ids=str,
 )

@@ -119,6 +119,12 @@ class RecurrentAttention(pl.LightningModule):
                 f"estimator={estimator['baseline']} compares walks over the same picture: rollouts must be at least 2, "
                 f"got {rollouts}"
             )
+        if reinforce_core and estimator.get("scale", False):
+            raise ValueError(
+                "estimator.scale divides the policy's loss alone, and with model.reinforce_core the core learns from "
+                "the cross-entropy too: the running scale would shift their balance in every step. Leave one of them "
+                "away, and set model.policy_weight"
+            )
         extent = image_shape[1:]
         size = default_size(*extent) if glimpse_size is None else glimpse_size
         scales = default_scales(*extent, size) if scales is None else scales

@@ -69,7 +69,8 @@ class PolicyGradient(Predictor, pl.LightningModule):
         max_gradient_norm: the mean gradient of a time step is clipped to this norm; None to leave it.
         stop_when_solved: stop training at the first evaluation that solves the task.
         estimator: ``baseline`` (see ``named_baseline``), ``decay`` of a moving average, and ``scale``, whether signals
-            are divided by a running scale.
+            are divided by a running scale; it needs ``normalize=False``, which divides them too, and ``entropy=0``,
+            as it would divide one part of the policy's loss and not the other.
         spaces: of the environment, for ``predict``; see ``described_spaces``. None where observations and actions are
             those of the policy.
 
@@ -111,6 +112,12 @@ class PolicyGradient(Predictor, pl.LightningModule):
         estimator = {"baseline": "learned", **(estimator or {})}
         self.save_hyperparameters()
         check_ranges(self.hparams, RANGES)
+        if estimator.get("scale") and (normalize or entropy):
+            raise ValueError(
+                "estimator.scale divides the policy's loss by a running scale, which model.normalize would undo and "
+                "model.entropy would be weighed against: leave estimator.scale away, or set model.normalize=false "
+                "model.entropy=0"
+            )
         self.policy = make_policy(observation_shape, actions, hidden)
         baseline = named_baseline(
             estimator["baseline"],
