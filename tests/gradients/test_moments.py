@@ -129,9 +129,12 @@ class TestModulesThatLearn:
         """Gradients ``signal - baseline`` of three draws."""
         theta = torch.zeros((), dtype=torch.float64, requires_grad=True)
         signals = iter(torch.tensor([[1.0], [4.0], [7.0]]))
-        return gradient_moments(
-            lambda: reinforce(theta.expand(1), next(signals)).loss.sum(), [theta], draws=3, modules=modules
-        ).total
+
+        def loss():
+            reinforce.end_step()  # as an optimizer would
+            return reinforce(theta.expand(1), next(signals)).loss.sum()
+
+        return gradient_moments(loss, [theta], draws=3, modules=modules).total
 
     def test_are_in_the_same_state_at_each_draw_and_afterwards(self, reinforce):
         before = copy.deepcopy(reinforce.state_dict())

@@ -82,6 +82,7 @@ class TestUnbiased:
 class LearnsFirst(MovingAverage):
     def forward(self, signal, context=None, mask=None):
         self.update(signal, mask)
+        self.mean.end_step()  # else the value stays what it was when the step began
         return super().forward(signal, context, mask)
 
 

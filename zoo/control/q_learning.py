@@ -40,9 +40,11 @@ class QLearning(Predictor, pl.LightningModule):
         lr: step size of a table's first visit of an entry, at most 1; or learning rate of Adam.
         lr_decay_steps: environment steps in which a network's learning rate falls to 0, linearly; None to keep it.
         visit_power: ``ω``; 0 for a fixed step size. Between 1/2 and 1 a table converges (Robbins & Monro, 1951).
-        exploration: a name of ``EXPLORATIONS``; its number goes from ``exploration_start`` to ``exploration_end`` in
-            ``exploration_steps`` environment steps, linearly, or with equal ratios if ``exploration_shape`` is
-            ``geometric``.
+        exploration: a name of ``EXPLORATIONS``.
+        exploration_start: its number at the first environment step: ``ε``, or a temperature.
+        exploration_end: the same at the last of ``exploration_steps``, and from then on.
+        exploration_steps: environment steps from one to the other.
+        exploration_shape: ``linear``, or ``geometric`` for equal ratios.
         loss: ``squared`` or ``huber``.
         replay: environment steps that are remembered; 0 to learn from each rollout once, when it is new.
         warm_up: environment steps before anything is learned from the replay buffer.

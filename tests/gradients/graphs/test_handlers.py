@@ -5,10 +5,12 @@ import contextlib
 import sys
 import threading
 import warnings
+from typing import Any, NamedTuple
 
 import pyro
 import pytest
 import torch
+from pyro import poutine
 from torch.distributions import Bernoulli, Normal
 
 from zoo.gradients.graphs import expected_cost, trace
@@ -320,6 +322,105 @@ def test_errors_that_the_program_does_not_handle_steer_nothing(pay, theta):
     with contextlib.suppress(KeyError):  # around the trace, not in the program
         graph = trace(program_with(pay), theta)
     assert graph.influences("x") == frozenset()
+
+
+class Managers(NamedTuple):
+    plate: Any
+    guard: Any
+
+
+def masked(x):
+    return poutine.mask(mask=torch.tensor(True))
+
+
+@contextlib.contextmanager
+def passing_on():
+    yield
+
+
+def in_local_plate(x):
+    2 * x  # before there is a plate
+    plate = pyro.plate("data", 3)
+    with plate:
+        2 * x
+    return 1.0
+
+
+def in_field_of_a_tuple(x):
+    managers = Managers(pyro.plate("data", 3), Guard())
+    with managers.plate:
+        2 * x
+    return 1.0
+
+
+def in_what_a_function_makes(x):
+    with masked(x), passing_on(), contextlib.nullcontext():
+        2 * x
+    return 1.0
+
+
+def in_decorated_function(x):
+    @passing_on()
+    @torch.no_grad()
+    def double():
+        2 * x
+
+    double()
+    return 1.0
+
+
+@pytest.mark.parametrize(
+    "pay",
+    [in_field_of_a_tuple, in_what_a_function_makes, in_local_plate, in_decorated_function],
+    ids=lambda pay: pay.__name__,
+)
+def test_context_managers_that_suppress_nothing_steer_nothing(pay, theta):
+    assert trace(program_with(pay), theta).influences("x") == frozenset()
+
+
+def by_local_guard(x):
+    2 * x  # before there is a guard
+    guard, paid = Guard(), 4.0
+    with guard:
+        torch.linalg.inv(x * IDENTITY)
+        paid = 1.0
+    return paid
+
+
+def by_field_of_a_tuple(x):
+    managers, paid = Managers(pyro.plate("data", 3), Guard()), 4.0
+    with managers.guard:
+        torch.linalg.inv(x * IDENTITY)
+        paid = 1.0
+    return paid
+
+
+def suppressing():
+    return contextlib.suppress(RuntimeError)
+
+
+def by_what_a_function_makes(x):
+    paid = 4.0
+    with suppressing():
+        torch.linalg.inv(x * IDENTITY)
+        paid = 1.0
+    return paid
+
+
+def by_decorator(x):
+    @swallowing()
+    def invert():
+        torch.linalg.inv(x * IDENTITY)
+        return 1.0
+
+    return invert() or 4.0
+
+
+@pytest.mark.parametrize(
+    "pay", [by_local_guard, by_field_of_a_tuple, by_what_a_function_makes, by_decorator], ids=lambda pay: pay.__name__
+)
+def test_context_managers_that_suppress_errors_steer_wherever_they_come_from(pay, theta):
+    assert "f" in trace(program_with(pay), theta, draw=lambda *_: torch.ones((), dtype=theta.dtype)).influences("x")
 
 
 def entered(manager):
