@@ -19,6 +19,7 @@ from zoo.control.q_learning import QLearning
 from zoo.control.q_learning_experiment import DeepQLearningExperiment, TabularQLearningExperiment
 from zoo.data import load_binarized_mnist, load_idx, load_image_folder, load_mnist, load_mnist_5k
 from zoo.inference import experiment as program_experiment
+from zoo.inference import variational
 from zoo.inference.experiment import ProgramExperiment
 from zoo.inference.program_inference import ProgramInference
 from zoo.inference.sbn import SigmoidBeliefNetwork, sigmoid_belief
@@ -188,7 +189,7 @@ MODEL_RANGES: dict[str, Mapping[str, Range]] = {
         "q_learning": {**q_learning_options.TABLE_RANGES, **STEPS},
         "dqn": {**q_learning_options.RANGES, **STEPS},
         "sbn": sigmoid_belief.RANGES,
-        "bbvi": program_experiment.RANGES,
+        "bbvi": {**variational.RANGES, **program_experiment.RANGES},
     }.items()
 }
 

@@ -24,7 +24,7 @@ class TestWhatCannotBeWritten:
     @pytest.mark.parametrize(
         ("number", "said"),
         [
-            (errno.ENOSPC, "No space left on device.*: make room on the disk and give the command again"),
+            (errno.ENOSPC, "No space left on device.*: make room on the disk; a run goes on from its last checkpoint"),
             (errno.EDQUOT, "Disk quota exceeded.*: make room on the disk"),
             (errno.EROFS, "Read-only file system.*: choose a folder that can be written to"),
             (errno.EACCES, "Permission denied.*: choose a folder that can be written to"),

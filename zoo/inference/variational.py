@@ -20,6 +20,8 @@ SCHEDULES = ("constant", "cosine")
 VALIDATION_DRAWS = 500
 VALIDATION_SEED = 0
 
+RANGES = {"lr": POSITIVE, "baseline_lr": optional(POSITIVE)}
+
 
 class VariationalInference(pl.LightningModule):
     """Fits the guide of a Pyro program, by automatic optimisation of an ELBO.
@@ -80,7 +82,7 @@ class VariationalInference(pl.LightningModule):
             if choice not in choices:
                 raise ValueError(f"there is no {what} {choice!r}; choose one of {', '.join(choices)}")
         self.save_hyperparameters("optimizer", "lr", "baseline_lr", "schedule")
-        check_ranges(self.hparams, {"lr": POSITIVE, "baseline_lr": optional(POSITIVE)})
+        check_ranges(self.hparams, RANGES)
         self.model, self.guide, self.elbo = model, guide, elbo
         self.store = ParameterStore()
         self._first_run(tuple(example))

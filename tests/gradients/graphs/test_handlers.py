@@ -359,6 +359,14 @@ def in_what_a_function_makes(x):
     return 1.0
 
 
+def in_stack_of_plates(x):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(pyro.plate("data", 3))
+        stack.callback(print, end="")
+        2 * x
+    return 1.0
+
+
 def in_decorated_function(x):
     @passing_on()
     @torch.no_grad()
@@ -371,7 +379,7 @@ def in_decorated_function(x):
 
 @pytest.mark.parametrize(
     "pay",
-    [in_field_of_a_tuple, in_what_a_function_makes, in_local_plate, in_decorated_function],
+    [in_stack_of_plates, in_field_of_a_tuple, in_what_a_function_makes, in_local_plate, in_decorated_function],
     ids=lambda pay: pay.__name__,
 )
 def test_context_managers_that_suppress_nothing_steer_nothing(pay, theta):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 # Libraries whose handlers and context managers let errors of values pass.
 PASS_ON = ("torch", "pyro", "jaxtyping", "beartype")
-SUPPRESS = (contextlib.suppress, contextlib.ExitStack, contextlib.AsyncExitStack)
+STACKS = (contextlib.ExitStack, contextlib.AsyncExitStack)
 LOADS = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_DEREF", "LOAD_CLOSURE")
 LOADS_TWO = "LOAD_FAST_LOAD_FAST"  # of Python 3.13
 ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD")
@@ -30,6 +30,10 @@ class Expression(NamedTuple):
         """Return whether one of these names is in it."""
         return not {chain[0] for chain in self.chains}.isdisjoint(names)
 
+    def makes_a_stack(self, scopes: Sequence[Mapping[str, Any]]) -> bool:
+        """Return whether it makes an ``ExitStack``, of which only its content tells."""
+        return any(found in STACKS for chain in self.chains for found in _resolved(chain, scopes) if _is_class(found))
+
     def may_suppress(self, scopes: Sequence[Mapping[str, Any]], handles: Handles) -> bool:
         """Return whether it may make a context manager that suppresses errors.
 
@@ -37,6 +41,8 @@ class Expression(NamedTuple):
             scopes: where its names are looked up, the innermost first.
             handles: see ``may_suppress``.
         """
+        if self.makes_a_stack(scopes) and not _stacks_may_suppress(scopes[0], handles):
+            return False
         return any(may_suppress(found, handles) for chain in self.chains for found in _resolved(chain, scopes))
 
 
@@ -83,7 +89,9 @@ def may_suppress(found: Any, handles: Handles, depth: int = FARTHEST) -> bool:
     if isinstance(found, types.FunctionType | types.MethodType):
         return _function_may_suppress(inspect.unwrap(found), handles, depth, decorated=hasattr(found, "__wrapped__"))
     kind = found if isinstance(found, type) else type(found)
-    if issubclass(kind, SUPPRESS):
+    if isinstance(found, STACKS):
+        return any(_may_suppress_in_a_stack(leave, handles) for _, leave in found._exit_callbacks)  # type: ignore[union-attr]
+    if issubclass(kind, (contextlib.suppress, *STACKS)):
         return True
     leave = inspect.getattr_static(kind, "__exit__", None)
     if leave is None:  # a module or another object to be called, which may make one
@@ -95,6 +103,23 @@ def may_suppress(found: Any, handles: Handles, depth: int = FARTHEST) -> bool:
     if isinstance(found, contextlib._GeneratorContextManager):
         return _function_may_suppress(found.func, handles, depth, decorated=True)
     return leave.__module__ != "contextlib" and _returns_something(leave.__code__)
+
+
+def _stacks_may_suppress(variables: Mapping[str, Any], handles: Handles) -> bool:
+    """Return whether a stack among variables holds what may suppress errors; True if there is no stack."""
+    stacks = [value for value in variables.values() if isinstance(value, STACKS)]
+    return not stacks or any(may_suppress(stack, handles) for stack in stacks)
+
+
+def _may_suppress_in_a_stack(leave: Any, handles: Handles) -> bool:
+    """Return whether a callback of an ``ExitStack`` may suppress errors."""
+    if isinstance(leave, types.MethodType):  # the __exit__ of a context manager
+        return may_suppress(leave.__self__, handles)
+    return not hasattr(leave, "__wrapped__")  # which those of ``callback`` have, whose results are dropped
+
+
+def _is_class(found: Any) -> bool:
+    return isinstance(found, type)
 
 
 def _function_may_suppress(function: Any, handles: Handles, depth: int, decorated: bool) -> bool:

@@ -119,7 +119,7 @@ def _handled_ranges(
                 handled.append((entry.start, entry.end))
             continue
         entered = expression_before(instructions[: position[entry.start]])
-        if entered.has_any_of(local):
+        if entered.has_any_of(local) or entered.makes_a_stack((namespace, vars(builtins))):
             variable.append((entry.start, entry.end, entered))
         elif entered.may_suppress((namespace, vars(builtins)), _handles):
             handled.append((entry.start, entry.end))
