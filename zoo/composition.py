@@ -65,7 +65,7 @@ def sweep_folder(resume: str | None, model: str | None, differs: str) -> str:
     """Name the folder of a run of a sweep after what differs between the runs: its settings ``key=value``.
 
     Example:
-        >>> sweep_folder(None, "ram", "model.lr=0.1,seed=2")[-13:]
+        >>> sweep_folder(None, "ram", "model.lr=0.1,seed=2")[-14:]
         '-lr-0.1-seed-2'
     """
     if resume:

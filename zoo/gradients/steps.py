@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from zoo.gradients._compilation import uncompilable
+
 FARTHEST = 50  # nodes of a graph that are looked through for a parameter
 
 
@@ -66,7 +68,7 @@ def in_backward() -> bool:
     return torch._C._current_graph_task_id() != -1
 
 
-@torch.compiler.disable
+@uncompilable
 def end_all_steps(*_: Any) -> None:
     """End the step of all that learns, when an optimizer has taken it."""
     for learner in list(_learners):

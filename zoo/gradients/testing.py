@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from zoo.gradients.graphs._compilation import uncompilable
+from zoo.gradients._compilation import uncompilable
 from zoo.gradients.graphs.enumeration import LIMIT, expectation, outcomes_by
 from zoo.gradients.graphs.program import Program
 from zoo.gradients.graphs.provenance import tensors_in

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from zoo.gradients.graphs._compilation import uncompilable
+from zoo.gradients._compilation import uncompilable
 from zoo.gradients.graphs.distributions import check_draw, tensors_of
 from zoo.gradients.graphs.provenance import Names, Provenance, listed, untracked
 

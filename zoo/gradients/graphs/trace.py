@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from zoo.gradients._compilation import uncompilable
 from zoo.gradients.baselines import Baseline
-from zoo.gradients.graphs._compilation import uncompilable
 from zoo.gradients.graphs.distributions import supported
 from zoo.gradients.graphs.drawing import draw_graph
 from zoo.gradients.graphs.guesses import Guess, learning_parts
