@@ -14,7 +14,7 @@ ODD = (
     torch.tensor([[True, False], [False, False]]),
 )
 PLAIN = torch.ones(2, 2)
-EVERYWHERE = [getattr(place, name, None) for place in (torch, torch.Tensor, torch._C._nn) for name in NEVER_RAISE]
+EVERYWHERE = [getattr(place, name, None) for place in (torch, torch.Tensor, torch._C._nn) for name in sorted(NEVER_RAISE)]
 FUNCTIONS = [function for function in EVERYWHERE if isinstance(function, OF_C)]
 
 
