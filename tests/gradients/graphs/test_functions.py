@@ -14,7 +14,8 @@ ODD = (
     torch.tensor([[True, False], [False, False]]),
 )
 PLAIN = torch.ones(2, 2)
-EVERYWHERE = [getattr(place, name, None) for place in (torch, torch.Tensor, torch._C._nn) for name in sorted(NEVER_RAISE)]
+PLACES = (torch, torch.Tensor, torch._C._nn)
+EVERYWHERE = [getattr(place, name, None) for place in PLACES for name in sorted(NEVER_RAISE)]
 FUNCTIONS = [function for function in EVERYWHERE if isinstance(function, OF_C)]
 
 
