@@ -9,17 +9,19 @@ processes of their own, as some end the process that imports them.
 
 import importlib.metadata
 import json
+import os
 import re
 import subprocess
 import sys
 import tempfile
 import warnings
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
-SECONDS = 600  # for the environments of one part
+SECONDS = 3600  # for the environments of one part
 OPTIONS = [
     *("trainer.max_epochs=1", "model.environments=2", "model.evaluation_episodes=2", "model.evaluate_every=32"),
     *("model.max_env_steps=2000", "model.hidden=[8]", "model.rollout_steps=4"),
@@ -98,19 +100,27 @@ def try_part(module: str, part: int, parts: int) -> None:
 
 
 def results_of(module: str, parts: int = 1) -> list[Result]:
-    """Try all environments of a module, in a process each for so many parts of them."""
-    found = []
-    for part in range(parts):
+    """Try all environments of a module, in a process each for so many parts of them, as many at once as cores."""
+
+    def results_of_part(part: int) -> list[Result]:
         command = [sys.executable, __file__, "--part", module, str(part), str(parts)]
-        run = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, cwd=ROOT, check=False)
-        lines = [line.removeprefix("RESULT ") for line in run.stdout.splitlines() if line.startswith("RESULT ")]
-        found += [Result(*json.loads(line)) for line in lines]
-        if run.returncode != 0:
-            last = run.stderr.strip().splitlines()[-1:] or ["nothing was printed"]
-            found.append(
-                Result(f"after {len(lines)} environments", module, "traceback", f"the process ended: {last[0]}")
-            )
-    return found
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
+            try:
+                ended = subprocess.run(command, stdout=out, stderr=errors, timeout=SECONDS, cwd=ROOT, check=False)
+                code: int | None = ended.returncode
+            except subprocess.TimeoutExpired:
+                code = None
+            out.seek(0), errors.seek(0)
+            lines = [line.removeprefix("RESULT ") for line in out if line.startswith("RESULT ")]
+            found = [Result(*json.loads(line)) for line in lines]
+            last = errors.read().strip().splitlines()[-1:] or ["nothing was printed"]
+        if code != 0:
+            what = f"it took longer than {SECONDS} seconds" if code is None else f"the process ended: {last[0]}"
+            found.append(Result(f"after {len(lines)} environments", module, "traceback", what))
+        return found
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return [result for found in pool.map(results_of_part, range(parts)) for result in found]
 
 
 def grouped(sentence: str) -> str:
@@ -168,11 +178,8 @@ def main() -> None:
     """Try all that was asked for, and write the page."""
     packages = next((a.removeprefix("packages=").split(",") for a in sys.argv[1:] if a.startswith("packages=")), [])
     results = []
-    for module, parts in [("gymnasium", 1), ("minatar", 1), ("ale_py", 8), *((package, 1) for package in packages)]:
-        try:
-            results += results_of(module, parts)
-        except subprocess.TimeoutExpired:
-            results.append(Result("a part of them", module, "refused", f"it took longer than {SECONDS} seconds"))
+    for module, parts in [("gymnasium", 1), ("minatar", 1), ("ale_py", 8), *((package, 4) for package in packages)]:
+        results += results_of(module, parts)
         print(module, Counter(result.outcome for result in results), flush=True)
     names = importlib.metadata.packages_distributions()
     modules = {result.family.partition(".")[0] for result in results}

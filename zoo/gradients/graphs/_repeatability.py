@@ -44,20 +44,20 @@ def loader_seeds_undrawn() -> Iterator[None]:
     What its sampler draws comes later, and stays.
     """
     iterate: Callable[..., Any] = DataLoader.__iter__
-
-    def iterated(loader: DataLoader[Any]) -> Any:
-        before = torch.get_rng_state()
-        iterator = iterate(loader)
-        if loader.num_workers == 0 and loader.generator is None:
-            after = torch.get_rng_state()
-            torch.set_rng_state(before)
-            torch.empty((), dtype=torch.int64, device="cpu").random_()
-            only_the_seed = torch.equal(after, torch.get_rng_state())
-            torch.set_rng_state(before if only_the_seed else after)
-        return iterator
-
-    DataLoader.__iter__ = iterated  # type: ignore[method-assign]
+    DataLoader.__iter__ = lambda loader: _iterated(iterate, loader)  # type: ignore[method-assign]
     try:
         yield
     finally:
         DataLoader.__iter__ = iterate  # type: ignore[method-assign]
+
+
+def _iterated(iterate: Callable[..., Any], loader: DataLoader[Any]) -> Any:
+    before = torch.get_rng_state()
+    iterator = iterate(loader)
+    if loader.num_workers == 0 and loader.generator is None:
+        after = torch.get_rng_state()
+        torch.set_rng_state(before)
+        torch.empty((), dtype=torch.int64, device="cpu").random_()
+        only_the_seed = torch.equal(after, torch.get_rng_state())
+        torch.set_rng_state(before if only_the_seed else after)
+    return iterator

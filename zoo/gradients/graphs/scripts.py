@@ -56,20 +56,19 @@ def scripts_through(follow: Follow) -> Iterator[None]:
             switched off.
     """
     thread = get_ident()
-
-    def through(call: Callable[..., Any]) -> Callable[..., Any]:
-        def followed(script: Any, *args: Any, **kwargs: Any) -> Any:
-            if get_ident() != thread or not torch._C._is_torch_function_enabled():
-                return call(script, *args, **kwargs)
-            return follow(call, script, args, kwargs)
-
-        return followed
-
     calls = [kind.__call__ for kind in SCRIPTS]
     try:
         for kind, call in zip(SCRIPTS, calls, strict=True):
-            kind.__call__ = through(call)  # type: ignore[method-assign]
+            kind.__call__ = _through(follow, call, thread)  # type: ignore[method-assign]
         yield
     finally:
         for kind, call in zip(SCRIPTS, calls, strict=True):
             kind.__call__ = call  # type: ignore[method-assign]
+
+
+def _through(follow: Follow, call: Callable[..., Any], thread: int) -> Callable[..., Any]:
+    return lambda script, *args, **kwargs: (
+        follow(call, script, args, kwargs)
+        if get_ident() == thread and torch._C._is_torch_function_enabled()
+        else call(script, *args, **kwargs)
+    )
