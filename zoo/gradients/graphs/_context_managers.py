@@ -2,6 +2,7 @@
 
 import contextlib
 import dis
+import functools
 import inspect
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -88,14 +89,14 @@ def may_suppress(found: Any, handles: Handles, depth: int = FARTHEST) -> bool:
         return False
     if isinstance(found, types.FunctionType | types.MethodType):
         return _function_may_suppress(inspect.unwrap(found), handles, depth, decorated=hasattr(found, "__wrapped__"))
-    kind = found if isinstance(found, type) else type(found)
+    kind: Any = found if isinstance(found, type) else type(found)
     if isinstance(found, STACKS):
         return any(_may_suppress_in_a_stack(leave, handles) for _, leave in found._exit_callbacks)  # type: ignore[union-attr]
     if issubclass(kind, (contextlib.suppress, *STACKS)):
         return True
-    leave = inspect.getattr_static(kind, "__exit__", None)
+    leave = _class_attribute(kind, "__exit__")
     if leave is None:  # a module or another object to be called, which may make one
-        calls = [inspect.getattr_static(kind, name, None) for name in ("forward", "__call__")]
+        calls = [_class_attribute(kind, name) for name in ("forward", "__call__")]
         functions = [call for call in calls if isinstance(call, types.FunctionType)]
         return any(_function_may_suppress(call, handles, depth, decorated=False) for call in functions)
     if not isinstance(leave, types.FunctionType) or _is_of_a_library(leave):
@@ -118,6 +119,12 @@ def _may_suppress_in_a_stack(leave: Any, handles: Handles) -> bool:
     return not hasattr(leave, "__wrapped__")  # which those of ``callback`` have, whose results are dropped
 
 
+# Asked at every call that may raise an error within such a ``with``, and slow to find out.
+@functools.lru_cache(maxsize=1024)
+def _class_attribute(kind: type, name: str) -> Any:
+    return inspect.getattr_static(kind, name, None)
+
+
 def _is_class(found: Any) -> bool:
     return isinstance(found, type)
 
@@ -135,6 +142,7 @@ def _function_may_suppress(function: Any, handles: Handles, depth: int, decorate
     return any(part is not function and may_suppress(part, handles, depth - 1) for part in managers)
 
 
+@functools.lru_cache(maxsize=1024)
 def _returns_something(code: CodeType) -> bool:
     """Return whether a function may return anything but None and False."""
     before: dis.Instruction | None = None
