@@ -1,17 +1,23 @@
+import itertools
 import math
 import time
 
 import pytest
 import torch
 
+from zoo.inference import chain, nuts
 from zoo.inference.programs.longitudinal import FactorFamily, race
 from zoo.inference.programs.longitudinal.race import METHODS, Sampling, everybody, later_half, of_test_patients, spaced
 
 SMALL = FactorFamily(series=True, positive=False, factors=2, lab_sd=0.3)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_each_method_predicts_better_as_time_goes_by(split, method, directly, monkeypatch):
+@pytest.mark.parametrize(("method", "step"), list(zip(METHODS, (0.005, 0.01, 0.1), strict=True)))
+def test_each_method_predicts_better_as_time_goes_by(split, method, step, directly, monkeypatch):
+    """By a clock that goes on by so much whenever it is read, which is once a step."""
+    clock = itertools.count()
+    for module in (race, chain, nuts):
+        monkeypatch.setattr(module, "perf_counter", lambda: step * next(clock))
     monkeypatch.setattr(race, "SAMPLING", Sampling(gibbs_thin=1))
     curve = METHODS[method](SMALL, split, 1.0, 1)
     assert curve.per_lab[-1] > curve.per_lab[0]
