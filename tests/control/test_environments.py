@@ -321,7 +321,7 @@ class TestWhatCopiesGive:
         environments = odd(*({"info": info} for info in infos))
         environments.reset(seed=0)
         for _ in range(5):
-            environments.step(torch.tensor([0, 1]))
+            assert environments.step(torch.tensor([0, 1])).reward.shape == (2,)
 
     @pytest.mark.parametrize("reward", [2, True, np.float64(2), np.array(2.0), np.array([2.0]), torch.tensor(2.0)])
     def test_may_be_one_number_of_any_kind_as_reward(self, reward, odd):
@@ -369,8 +369,9 @@ class TestWhatCopiesGive:
 
         environments = Environments(Frozen(2))
         environments.reset(seed=0)
-        environments.step(torch.tensor([0, 1]))
-        torch.from_numpy(environments.observation)  # warns of arrays that are not
+        following = environments.step(torch.tensor([0, 1])).following
+        assert following.flags.writeable  # torch.from_numpy warns of arrays that are not
+        assert (following == environments.observation).all()
 
 
 class TestObservations:

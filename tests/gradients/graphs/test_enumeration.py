@@ -271,6 +271,11 @@ class TestPointMass:
         assert not gradient.any()
 
 
+def cost_of(outcome):
+    """The expected cost, or that of a traced run."""
+    return outcome if isinstance(outcome, torch.Tensor) else outcome.costs["f"]
+
+
 BOTH = pytest.mark.parametrize("interpret", [expected_cost, trace], ids=lambda interpret: interpret.__name__)
 
 
@@ -299,12 +304,14 @@ class TestProbabilityOf0Or1:
 
     def test_that_is_constant_passes(self, interpret):
         theta = number(0.7).requires_grad_()
-        interpret(of_one(lambda _: Bernoulli(number([0.0, 1.0])), lambda x, t: t * x.sum()), theta)
+        program = of_one(lambda _: Bernoulli(number([0.0, 1.0])), lambda x, t: t * x.sum())
+        assert cost_of(interpret(program, theta)).item() == pytest.approx(0.7)
 
     @pytest.mark.parametrize("logit", [-40.0, 40.0])
     def test_of_a_saturated_sigmoid_passes(self, interpret, logit):
         theta = number(logit).requires_grad_()
-        interpret(of_one(lambda t: Bernoulli(t.sigmoid()), lambda x, t: x), theta)
+        program = of_one(lambda t: Bernoulli(t.sigmoid()), lambda x, t: x)
+        assert cost_of(interpret(program, theta)).item() == pytest.approx(float(logit > 0))
 
 
 def test_unrefused_probability_of_0_would_have_no_gradient(monkeypatch):
