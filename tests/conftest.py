@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jaxtyping
 import numpy as np
 import pytest
 import pytorch_lightning as pl
@@ -56,6 +57,12 @@ class At(pl.Callback):
 def at() -> type[At]:
     """Make a callback: ``at(step, act)``."""
     return At
+
+
+@pytest.fixture
+def without_type_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls reach the code itself at once, as they do outside the tests: for thousands of small ones."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.fixture(autouse=True)

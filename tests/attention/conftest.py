@@ -1,7 +1,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import jaxtyping
 import pytest
 import torch
 from torch import Tensor
@@ -47,9 +46,3 @@ def make_model() -> Callable[..., RecurrentAttention]:
         return RecurrentAttention(**small | options, estimator=estimator)
 
     return make
-
-
-@pytest.fixture
-def without_type_checks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Calls reach the code itself at once, as they do outside the tests."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)

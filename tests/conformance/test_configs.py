@@ -46,7 +46,7 @@ def test_an_experiment_without_validation_data_trains_too(composed, squares, tmp
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]
 
 
-@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.usefixtures("no_pictures", "without_type_checks")
 @pytest.mark.parametrize("estimator", options("estimator"))
 @pytest.mark.parametrize("model", ESTIMATING)
 def test_a_model_trains_with_every_estimator_or_says_which_ones_it_knows(model, estimator, tiny, composed, tmp_path):

@@ -15,7 +15,7 @@ from zoo.runs import train
 from zoo.training import read_status
 
 pytestmark = [
-    pytest.mark.usefixtures("no_pictures"),
+    pytest.mark.usefixtures("no_pictures", "without_type_checks"),
     pytest.mark.skipif(torch.cuda.is_available(), reason="autograd's threads for GPUs do not survive a fork"),
 ]
 

@@ -70,6 +70,7 @@ def test_checkpoints_hold_plain_data(run):
         assert torch.load(path, weights_only=True).keys() >= parts
 
 
+@pytest.mark.usefixtures("without_type_checks")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_within_an_epoch_it_says_how_to_go_on_and_ends_as_if_it_had_not_been(
     number, model, tiny, run, do_at, script, end_differences

@@ -3,7 +3,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import gymnasium
-import jaxtyping
 import numpy as np
 import pytest
 import pytorch_lightning as pl
@@ -53,12 +52,6 @@ def diaries() -> Callable[..., Environments]:
         return Environments(SyncVectorEnv([lambda plan=plan: Diary(*plan) for plan in plans], autoreset_mode=mode))
 
     return make
-
-
-@pytest.fixture
-def without_type_checks(monkeypatch):
-    """For speed."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.fixture

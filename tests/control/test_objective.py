@@ -1,7 +1,6 @@
 from dataclasses import replace
 from itertools import product
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -21,10 +20,7 @@ GAMMA = 0.7
 LOGITS = [[0.3, -0.2], [-0.5, 0.4], [0.1, 0.8]]
 
 
-@pytest.fixture(autouse=True)
-def without_type_checks(monkeypatch):
-    """For speed: hundreds of small calls."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+pytestmark = pytest.mark.usefixtures("without_type_checks")
 
 
 class Table(nn.Module):

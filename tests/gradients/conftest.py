@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import jaxtyping
 import pytest
 import torch
 from hypothesis import settings
@@ -171,9 +170,3 @@ def baseline(request) -> Baseline:
     baseline = BASELINES[request.param]().double()
     baseline(normal(2, 3, 2, seed=6) + 3, normal(2, 3, 2, FEATURES, seed=7))
     return baseline
-
-
-@pytest.fixture
-def without_type_checks(monkeypatch):
-    """Calls reach the code itself at once, as they do outside the tests."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)

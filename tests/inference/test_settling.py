@@ -12,6 +12,8 @@ from zoo.inference.steps import Steps
 from zoo.inference.variational import VariationalInference
 from zoo.training import ExactResume
 
+pytestmark = pytest.mark.usefixtures("without_type_checks")
+
 STEPS, TOLERANCE = 50, 0.1
 SETTLED = torch.tensor([1.0, -2.0])
 

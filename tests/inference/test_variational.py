@@ -88,6 +88,7 @@ def train(module, steps=200, validation=True, batch=(X,), epochs=1):
     return trainer
 
 
+@pytest.mark.usefixtures("without_type_checks")
 class TestFitting:
     @pytest.mark.parametrize("kind", GUIDES)
     def test_finds_the_posterior_with_any_kind_of_guide(self, kind):

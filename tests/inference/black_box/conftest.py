@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import ClassVar, NamedTuple
 
-import jaxtyping
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -29,9 +28,8 @@ DATA = torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64)
 
 
 @pytest.fixture(autouse=True)
-def apart(monkeypatch) -> Iterator[None]:
+def apart(without_type_checks) -> Iterator[None]:
     """Each test has its own parameters, double precision, and calls that go to the code at once."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     pyro.clear_param_store()
     torch.manual_seed(0)
     torch.set_default_dtype(torch.float64)

@@ -36,11 +36,13 @@ class TestTheExpectedGradient:
     @pytest.mark.parametrize(
         ("name", "baseline"),
         [
-            *((name, "optimal") for name in ("way_out", "categories", "hidden", "scales", "plates")),
-            ("beside_a_path", OptimalScaling(estimate=2)),
+            *((name, "optimal") for name in ("way_out", "categories", "hidden")),
+            pytest.param("scales", "optimal", marks=pytest.mark.slow),
+            pytest.param("plates", "optimal", marks=pytest.mark.slow),
+            pytest.param("beside_a_path", OptimalScaling(estimate=2), marks=pytest.mark.slow),
             ("beside_a_path", OptimalScaling("factor")),
             ("undeclared", OptimalScaling("factor")),
-            ("undeclared_beside", OptimalScaling("factor")),
+            pytest.param("undeclared_beside", OptimalScaling("factor"), marks=pytest.mark.slow),
         ],
     )
     def test_is_that_of_the_elbo_with_a_scaling_at_once(self, name, baseline, programs, bias):

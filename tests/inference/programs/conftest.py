@@ -1,6 +1,5 @@
 """Small data for every program, and the joint density of a program at given values."""
 
-import jaxtyping
 import numpy as np
 import pyro
 import pytest
@@ -32,12 +31,6 @@ def double():
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(before)
-
-
-@pytest.fixture
-def directly(monkeypatch):
-    """Calls go to the code at once, which is faster than with their types looked at."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.fixture(params=range(3))

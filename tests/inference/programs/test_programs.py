@@ -110,7 +110,7 @@ def test_quantities_are_those_that_the_reference_names(program, data, zoo_data):
     assert program.quantities(guide_draws(program.guide(*data), data, 4, seed=0)).shape == (4, len(names))
 
 
-@pytest.mark.usefixtures("directly")
+@pytest.mark.usefixtures("without_type_checks")
 @pytest.mark.filterwarnings("ignore:.* stands outside every plate")
 @pytest.mark.parametrize("together", [False, True])
 def test_the_guide_trains_under_svi_and_keeps_its_parameters(program, data, together):

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import jaxtyping
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -12,9 +11,8 @@ from torch import Tensor
 
 
 @pytest.fixture(autouse=True)
-def apart(monkeypatch) -> Iterator[None]:
+def apart(without_type_checks) -> Iterator[None]:
     """Each test has its own parameters, double precision, and calls that go to the code at once."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     pyro.clear_param_store()
     torch.manual_seed(0)
     torch.set_default_dtype(torch.float64)

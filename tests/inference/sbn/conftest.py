@@ -2,7 +2,6 @@ from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Any
 
-import jaxtyping
 import pytest
 import torch
 from torch import Tensor
@@ -10,12 +9,6 @@ from torch import Tensor
 from zoo.inference.sbn import BeliefNetwork
 
 PIXELS = 4
-
-
-@pytest.fixture
-def without_type_checks(monkeypatch) -> None:
-    """Shapes are checked elsewhere; here they would cost more than the arithmetic."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.fixture

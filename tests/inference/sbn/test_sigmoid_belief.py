@@ -122,6 +122,7 @@ class TestObjective:
         assert spread[True] < spread[False]
 
 
+@pytest.mark.usefixtures("without_type_checks")
 @pytest.mark.parametrize("name", ["leave_one_out", "learned_moving_average", "vimco", "enumeration", "none"])
 def test_it_learns_that_one_bit_tells_two_pictures_apart(name, make_model, fit):
     options = {"lr": 0.05, "scale": name == "learned_moving_average"}

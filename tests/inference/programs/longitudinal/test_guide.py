@@ -52,7 +52,7 @@ def test_new_patients_get_new_states_and_the_same_weights_held(family, labs):
     assert len(list(guide.parameters())) == 6
 
 
-@pytest.mark.usefixtures("directly")
+@pytest.mark.usefixtures("without_type_checks")
 def test_only_the_states_of_new_patients_are_trained(family, labs):
     held = Guide(family, labs).for_patients(labs)
     before = {name: value.clone() for name, value in held.state_dict().items()}

@@ -13,7 +13,7 @@ SMALL = FactorFamily(series=True, positive=False, factors=2, lab_sd=0.3)
 
 
 @pytest.mark.parametrize(("method", "step"), list(zip(METHODS, (0.005, 0.01, 0.1), strict=True)))
-def test_each_method_predicts_better_as_time_goes_by(split, method, step, directly, monkeypatch):
+def test_each_method_predicts_better_as_time_goes_by(split, method, step, without_type_checks, monkeypatch):
     """By a clock that goes on by so much whenever it is read, which is once a step."""
     clock = itertools.count()
     for module in (race, chain, nuts):
@@ -41,7 +41,7 @@ def test_the_states_that_predict_are_those_of_the_test_patients(split):
     )
 
 
-def test_the_time_it_takes_to_look_is_not_counted(split, directly, monkeypatch):
+def test_the_time_it_takes_to_look_is_not_counted(split, without_type_checks, monkeypatch):
     looks, predict = [], race.predictive_log_likelihood
 
     def slow(*args):
