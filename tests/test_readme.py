@@ -22,6 +22,7 @@ def test_the_readme_s_example_prints_what_it_says(capsys):
     assert "False" not in printed
 
 
+@pytest.mark.usefixtures("without_type_checks")
 def test_the_gradients_page_holds_what_it_asserts():
     run("docs/gradients.md")
 

@@ -21,7 +21,10 @@ FAMILIES = [
     "ALE/Pong-v5",
 ]
 
-pytestmark = pytest.mark.filterwarnings("ignore:an episode of .* lasted longer")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:an episode of .* lasted longer"),
+    pytest.mark.usefixtures("without_type_checks"),
+]
 
 
 def policy_for(environments):

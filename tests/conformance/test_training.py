@@ -55,6 +55,7 @@ class TestTraining:
         one, other = (read_status(folder / "status.json") for folder in (run, tmp_path / "again"))
         assert one["metrics"] == other["metrics"]
 
+    @pytest.mark.usefixtures("without_type_checks")
     def test_with_another_seed_gives_others(self, model, tiny, composed, run, end_differences, tmp_path):
         train(composed(tiny(model, "seed=2")), tmp_path / "other", "command")
         different = end_differences(run, tmp_path / "other")
@@ -94,6 +95,7 @@ def test_stopped_within_an_epoch_it_says_how_to_go_on_and_ends_as_if_it_had_not_
     assert parts["config_hash"] == whole["config_hash"]
 
 
+@pytest.mark.usefixtures("without_type_checks")
 @pytest.mark.parametrize("which", [0, -1], ids=["the first", "the last"])
 def test_a_weight_that_is_not_a_number_stops_it_with_step_and_term_named_and_costs_nothing(
     which, config, run, do_at, end_differences, tmp_path

@@ -362,7 +362,7 @@ class TestReinforce:
 
 
 @pytest.mark.usefixtures("without_type_checks")
-@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("masked", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize("baseline", ["moving average", "learned", "nested"], indirect=True)
 def test_compiles_into_one_graph_that_gives_the_same_numbers(baseline, masked):
     eager = Reinforce(baseline, RunningScale(), maximize=True).double()

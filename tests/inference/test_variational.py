@@ -163,6 +163,7 @@ class TestParameters:
             make(lambda x: pyro.sample("z", dist.Normal(0.0, 1.0)))
 
 
+@pytest.mark.usefixtures("without_type_checks")
 class TestOptimizer:
     @pytest.fixture
     def configured(self):

@@ -41,7 +41,7 @@ def weights(folder):
     return read_checkpoint(folder / "checkpoints" / "last.ckpt")["state_dict"]
 
 
-@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.usefixtures("no_pictures", "without_type_checks")
 class TestTraining:
     @pytest.mark.parametrize(
         ("model", "key", "short", "long"),

@@ -59,6 +59,15 @@ def score_function_loss(
         >>> score_function_loss(log_prob, torch.tensor([1.0, 3.0]), baseline=2.0)
         tensor([ 0.6931, -0.6931], grad_fn=<MulBackward0>)
     """
+    loss = score_loss(log_prob, signal, baseline, mask)
+    refuse_a_path(log_prob)
+    return loss
+
+
+def score_loss(
+    log_prob: Tensor, signal: Tensor | ArrayLike, baseline: Tensor | ArrayLike, mask: Tensor | ArrayLike | None = None
+) -> Tensor:
+    """Elementwise surrogate of a log-probability that is known to be that of a value without a path."""
     signal = learning_signal(log_prob, signal)
     baseline = fit_to(log_prob, "baseline", as_tensor(log_prob, "baseline", baseline).to(log_prob.device))
     mask = None if mask is None else valid_elements(log_prob, mask)
@@ -168,6 +177,7 @@ class Reinforce(nn.Module):
                 that of a value from ``rsample()``.
         """
         signal = learning_signal(log_prob, signal).detach()
+        refuse_a_path(log_prob)
         if self._learns:
             self._begin_or_continue_step(log_prob)
         if mask is not None:
@@ -189,10 +199,10 @@ class Reinforce(nn.Module):
         """End the step before if the parameters have moved without an optimizer."""
         if torch.compiler.is_compiling() or in_backward():  # a compiler has no graphs to look at
             return
-        if self._parameter is not None and self._parameter.moved:
+        moved = self._parameter is not None and self._parameter.moved
+        if moved:
             self.end_step()
-            self._parameter = None
-        if self._parameter is None:
+        if moved or self._parameter is None:
             self._parameter = parameter_of(log_prob)
 
 
@@ -214,13 +224,18 @@ def learning_signal(log_prob: Tensor, signal: Tensor | ArrayLike) -> Tensor:
             "log_prob has no gradient, but signal has one: log_prob comes first, as in reinforce(log_prob, signal), "
             "and is computed with gradients on; where the distribution is not to be trained, detach the signal"
         )
+    signal = fit_to(log_prob, "signal", signal)
+    dtype = at_least_single(signal.dtype, signal.device)
+    return signal.to(dtype if dtype == log_prob.dtype else torch.promote_types(log_prob.dtype, dtype))
+
+
+def refuse_a_path(log_prob: Tensor) -> None:
+    """Raise an error if a log-probability is known to be that of a value from ``rsample()``."""
     if not torch.compiler.is_compiling() and carries_its_path(log_prob):
         raise ValueError(
             "log_prob is that of a value from rsample(), which carries its own path to the parameters, so that the "
             "score is 0 or wrong; use sample(), or detach the value"
         )
-    signal = fit_to(log_prob, "signal", signal)
-    return signal.to(torch.promote_types(log_prob.dtype, at_least_single(signal.dtype, signal.device)))
 
 
 def as_tensor(log_prob: Tensor, name: str, x: Tensor | ArrayLike) -> Tensor:

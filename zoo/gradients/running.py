@@ -22,7 +22,7 @@ def at_least_single(dtype: torch.dtype, device: torch.device) -> torch.dtype:
         >>> at_least_single(torch.bfloat16, torch.device("cpu")), at_least_single(torch.int64, torch.device("cpu"))
         (torch.float32, torch.float64)
     """
-    if device.type == "mps":
+    if dtype == torch.float32 or device.type == "mps":
         return torch.float32
     return torch.float64 if dtype in LONG else torch.promote_types(dtype, torch.float32)
 

@@ -32,7 +32,8 @@ class Learner(nn.Module):
 
     def end_step(self) -> None:
         """Let the value be what has been learned."""
-        self._step = None
+        if self._step is not None:  # setting an attribute of a module takes long
+            self._step = None
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -58,6 +59,8 @@ def once_a_step(module: nn.Module) -> bool:
 
 def end_step(module: nn.Module) -> None:
     """End the step of all parts of a module that learn."""
+    if all(learner._step is None for learner in _learners):  # which is found sooner than the parts of a large module
+        return
     for part in module.modules():
         if isinstance(part, Learner):
             part.end_step()

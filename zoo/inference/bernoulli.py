@@ -4,8 +4,9 @@ from typing import Any
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.nn.functional import logsigmoid
+
+from zoo.inference._transforms import is_transformed
 
 
 class BernoulliLogProb(torch.autograd.Function):
@@ -56,12 +57,7 @@ def bernoulli_log_prob(logits: Float[Tensor, "... units"], units: Shaped[Tensor,
     """
     if logits.dtype in (torch.bfloat16, torch.float16):
         logits = logits.float()  # half precision cannot hold the sum
-    if _is_transformed():
+    if is_transformed():
         units = units.detach()
         return (logsigmoid(logits) * units + logsigmoid(-logits) * (1 - units)).sum(-1)
     return BernoulliLogProb.apply(logits, units)
-
-
-def _is_transformed() -> bool:
-    """Return whether a transform of ``torch.func`` or forward-mode differentiation is active."""
-    return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0

@@ -469,7 +469,10 @@ def parameters_of(program: Program) -> Tensor:
     return (torch.randn(program.parameters, generator=torch.Generator().manual_seed(1)) * 0.7).requires_grad_()
 
 
-@pytest.fixture(params=STATIC + LARGE + STEERED, ids=lambda make: make.__name__)
+@pytest.fixture(
+    params=[*STATIC, *LARGE[:-1], pytest.param(LARGE[-1], marks=pytest.mark.slow), *STEERED],
+    ids=lambda make: make.__name__,
+)
 def program(request) -> Program:
     return request.param()
 

@@ -28,7 +28,7 @@ class TestTheExpectedGradient:
     def test_is_that_of_the_elbo_with_particles_at_once(self, static_program, bias):
         assert bias(BlackBoxELBO(num_particles=2, vectorize_particles=True), static_program) < 1e-9
 
-    @pytest.mark.parametrize("name", ["branch", "beside_a_path", "categories"])
+    @pytest.mark.parametrize("name", ["branch", "beside_a_path", pytest.param("categories", marks=pytest.mark.slow)])
     @pytest.mark.parametrize("baseline", BASELINES.values(), ids=BASELINES)
     def test_is_that_of_the_elbo_whatever_the_baseline(self, name, baseline, programs, bias):
         assert bias(BlackBoxELBO(num_particles=2, baseline=baseline), programs[name]()) < 1e-9

@@ -2,10 +2,9 @@
 
 import contextlib
 import dis
-import functools
 import inspect
 import types
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import CodeType
 from typing import Any, NamedTuple
 
@@ -17,6 +16,8 @@ LOADS_TWO = "LOAD_FAST_LOAD_FAST"  # of Python 3.13
 ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD")
 DATA_DESCRIPTORS = (types.MemberDescriptorType, type(vars(NamedTuple("_", [("field", int)]))["field"]))
 """Of slots and of the fields of named tuples: reading them runs no code."""
+_harmless: set[type] = {types.ModuleType, types.NoneType}
+"""Classes whose objects pass errors on, remembered as that is asked at each call within such a ``with``."""
 Handles = Callable[[CodeType, dict[str, Any]], bool]
 FARTHEST = 4  # functions that call one another, looked through for one that suppresses
 
@@ -33,7 +34,11 @@ class Expression(NamedTuple):
 
     def makes_a_stack(self, scopes: Sequence[Mapping[str, Any]]) -> bool:
         """Return whether it makes an ``ExitStack``, of which only its content tells."""
-        return any(found in STACKS for chain in self.chains for found in _resolved(chain, scopes) if _is_class(found))
+        return _is_stack(self._resolved(scopes))
+
+    def _resolved(self, scopes: Sequence[Mapping[str, Any]]) -> list[Any]:
+        """Return what its names, and each of their attributes, stand for."""
+        return [found for chain in self.chains for found in _resolve(chain, scopes)]
 
     def may_suppress(self, scopes: Sequence[Mapping[str, Any]], handles: Handles) -> bool:
         """Return whether it may make a context manager that suppresses errors.
@@ -42,9 +47,10 @@ class Expression(NamedTuple):
             scopes: where its names are looked up, the innermost first.
             handles: see ``may_suppress``.
         """
-        if self.makes_a_stack(scopes) and not _stacks_may_suppress(scopes[0], handles):
+        doubtful = [found for found in self._resolved(scopes) if _kind(found) not in _harmless]
+        if not doubtful or (_is_stack(doubtful) and not _stacks_may_suppress(scopes[0], handles)):
             return False
-        return any(may_suppress(found, handles) for chain in self.chains for found in _resolved(chain, scopes))
+        return any(may_suppress(found, handles) for found in doubtful)
 
 
 def expression_before(instructions: list[dis.Instruction]) -> Expression:
@@ -89,17 +95,20 @@ def may_suppress(found: Any, handles: Handles, depth: int = FARTHEST) -> bool:
         return False
     if isinstance(found, types.FunctionType | types.MethodType):
         return _function_may_suppress(inspect.unwrap(found), handles, depth, decorated=hasattr(found, "__wrapped__"))
-    kind: Any = found if isinstance(found, type) else type(found)
+    kind = _kind(found)
     if isinstance(found, STACKS):
         return any(_may_suppress_in_a_stack(leave, handles) for _, leave in found._exit_callbacks)  # type: ignore[union-attr]
     if issubclass(kind, (contextlib.suppress, *STACKS)):
         return True
-    leave = _class_attribute(kind, "__exit__")
+    leave = inspect.getattr_static(kind, "__exit__", None)
     if leave is None:  # a module or another object to be called, which may make one
-        calls = [_class_attribute(kind, name) for name in ("forward", "__call__")]
+        calls = [inspect.getattr_static(kind, name, None) for name in ("forward", "__call__")]
         functions = [call for call in calls if isinstance(call, types.FunctionType)]
+        if not functions:
+            _harmless.add(kind)
         return any(_function_may_suppress(call, handles, depth, decorated=False) for call in functions)
     if not isinstance(leave, types.FunctionType) or _is_of_a_library(leave):
+        _harmless.add(kind)
         return False
     if isinstance(found, contextlib._GeneratorContextManager):
         return _function_may_suppress(found.func, handles, depth, decorated=True)
@@ -119,14 +128,12 @@ def _may_suppress_in_a_stack(leave: Any, handles: Handles) -> bool:
     return not hasattr(leave, "__wrapped__")  # which those of ``callback`` have, whose results are dropped
 
 
-# Asked at every call that may raise an error within such a ``with``, and slow to find out.
-@functools.lru_cache(maxsize=1024)
-def _class_attribute(kind: type, name: str) -> Any:
-    return inspect.getattr_static(kind, name, None)
+def _kind(found: Any) -> Any:
+    return found if isinstance(found, type) else type(found)
 
 
-def _is_class(found: Any) -> bool:
-    return isinstance(found, type)
+def _is_stack(found: Iterable[Any]) -> bool:
+    return any(each in STACKS for each in found if isinstance(each, type))
 
 
 def _function_may_suppress(function: Any, handles: Handles, depth: int, decorated: bool) -> bool:
@@ -142,7 +149,6 @@ def _function_may_suppress(function: Any, handles: Handles, depth: int, decorate
     return any(part is not function and may_suppress(part, handles, depth - 1) for part in managers)
 
 
-@functools.lru_cache(maxsize=1024)
 def _returns_something(code: CodeType) -> bool:
     """Return whether a function may return anything but None and False."""
     before: dis.Instruction | None = None
@@ -160,14 +166,20 @@ def _is_of_a_library(function: Any) -> bool:
     return str(getattr(function, "__module__", None)).partition(".")[0] in PASS_ON
 
 
-def _resolved(chain: tuple[str, ...], scopes: Sequence[Mapping[str, Any]]) -> Iterator[Any]:
-    """Yield what a name and then each of its attributes stands for, as far as that can be told without running code."""
-    found = next((scope[chain[0]] for scope in scopes if chain[0] in scope), None)
-    yield found
-    for name in chain[1:]:
+def _resolve(chain: tuple[str, ...], scopes: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Return what a name and then each of its attributes stands for, as far as can be told without running code."""
+    name, *attributes = chain
+    found = None
+    for scope in scopes:
+        if name in scope:
+            found = scope[name]
+            break
+    resolved = [found]
+    for name in attributes:
         if isinstance(found, types.ModuleType):
             found = vars(found).get(name)
         else:
             held = inspect.getattr_static(found, name, None)
             found = getattr(found, name) if isinstance(held, DATA_DESCRIPTORS) else held
-        yield found
+        resolved.append(found)
+    return resolved

@@ -115,9 +115,12 @@ def moves(distribution: Distribution) -> bool:
 
 
 def is_point_mass(distribution: Distribution) -> bool:
-    """Tell whether a distribution, none of torch's own, has a single value, as Pyro's ``Delta``."""
-    if type(distribution).__module__.startswith(OWN) or distribution.has_enumerate_support:
-        return False
+    """Tell whether a distribution, none of torch's own or made of one, has a single value, as Pyro's ``Delta``."""
+    while isinstance(distribution, Independent):
+        distribution = distribution.base_dist
+    kinds = [kind for kind in type(distribution).__mro__ if kind is not Distribution]
+    if any(kind.__module__.startswith(OWN) for kind in kinds) or distribution.has_enumerate_support:
+        return False  # told before the variance, which may be a large tensor
     try:
         variance = distribution.variance
     except NotImplementedError:

@@ -7,7 +7,7 @@ from torch import Tensor
 from zoo.gradients.graphs.guesses import Guess, check_guesses, guess
 from zoo.gradients.graphs.program import Run
 from zoo.gradients.graphs.provenance import NOTHING, Names
-from zoo.gradients.reinforce import score_function_loss
+from zoo.gradients.reinforce import score_loss
 
 
 class Ledger(NamedTuple):
@@ -40,7 +40,7 @@ def score_surrogate(runs: Sequence[Run], guesses: Mapping[str, Guess]) -> Tensor
     """
     ledgers, signal = collect(runs, guesses)
     log_prob = torch.stack([ledger.log_prob for ledger in ledgers], dim=1)
-    score = score_function_loss(log_prob - log_prob.detach(), signal.cost, signal.baseline)
+    score = score_loss(log_prob - log_prob.detach(), signal.cost, signal.baseline)
     return (sum_of(ledger.cost for ledger in ledgers) + score.sum()) / len(runs) + signal.baseline_loss
 
 

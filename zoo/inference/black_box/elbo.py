@@ -151,7 +151,6 @@ class BlackBoxELBO(ELBO, nn.Module):
             objective.loss.backward(retain_graph=self.retain_graph)
             parameters = {name: site["value"].unconstrained() for name, site in shown.trace.nodes.items()}  # type: ignore[union-attr]
             check_gradients(parameters, lambda: self._runs(model, guide, args, kwargs, 1), self.steps)
-        end_step(self)
         return -objective.bound.item()
 
     def _step(self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Objective:

@@ -40,6 +40,8 @@ class Estimators(nn.Module):
         self.given = dict(baseline) if isinstance(baseline, Mapping) else {"": baseline}
         self.particles = particles
         self.sites = nn.ModuleDict()
+        self.with_parameters: list[str] = []
+        """Names of the sites whose baselines have parameters of their own."""
         self.registers = False
         self.register_load_state_dict_pre_hook(make_sites_of)
         placeholder = {"nn_baseline": nn.Identity()}
@@ -75,8 +77,10 @@ class Estimators(nn.Module):
             copied = isinstance(given, Baseline) and not self.by_site
             reinforce = Reinforce(deepcopy(baseline) if copied else baseline, maximize=True)
             self.sites[key] = reinforce.to(device).train(self.training)
-            if self.registers:
-                register_parameters(name, reinforce.baseline)
+            if next(reinforce.parameters(), None) is not None:
+                self.with_parameters.append(name)
+                if self.registers:
+                    register_parameters(name, reinforce.baseline)
         return cast(Reinforce, self.sites[key])
 
     def check_names(self, known: Iterable[str]) -> None:
@@ -99,14 +103,15 @@ class Estimators(nn.Module):
         """
         self.registers = True
         try:
-            for key in self.sites:
-                register_parameters(site_of_key(key), self.of(site_of_key(key)).baseline)
+            for name in self.with_parameters:
+                register_parameters(name, self.of(name).baseline)
             yield
         finally:
             self.registers = False
-        for parameter in self.sites.parameters():
-            if parameter.requires_grad:
-                announce(parameter)
+        for name in self.with_parameters:
+            for parameter in self.of(name).parameters():
+                if parameter.requires_grad:
+                    announce(parameter)
 
     def forward(self, score: Score, particles: int) -> ReinforceOutput:
         """Estimate a site's part of the gradient.

@@ -3,38 +3,50 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zoo.inference._transforms import is_transformed
 
-class FirstOrder(torch.autograd.Function):
-    """Identity with a first derivative only.
+
+def first_order(loss: Tensor) -> Tensor:
+    """Return a copy of a loss, of which a second derivative is refused.
 
     The surrogate of the score function, ``log q(z) · (f - b)`` with ``f`` detached, has the right gradient, but its
     second derivative lacks every term in which ``f`` or the distribution of ``z`` is differentiated.
     """
+    copied: Tensor = (_TransformedFirstOrder if is_transformed() else _FirstOrder).apply(loss)
+    return copied
 
-    generate_vmap_rule = True
 
+class _FirstOrder(torch.autograd.Function):
     @staticmethod
-    def forward(loss: Tensor) -> Tensor:
-        """Return a copy."""
+    def forward(ctx: Any, loss: Tensor) -> Tensor:
+        ctx.save_for_backward(loss)  # which a second derivative would go through
         return loss.clone()
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        """Keep what a second derivative would go through."""
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        """Return the gradient; with create_graph=True one that cannot be differentiated again."""
         if not torch.is_grad_enabled():
             return gradient
         (loss,) = ctx.saved_tensors
         refused: Tensor = _RefuseSecondDerivative.apply(gradient, loss)
         return refused
 
+
+class _TransformedFirstOrder(torch.autograd.Function):
+    """The same in the form that transforms ask for, whose call takes some fifteen times as long."""
+
+    generate_vmap_rule = True
+    backward = _FirstOrder.backward
+
+    @staticmethod
+    def forward(loss: Tensor) -> Tensor:
+        return loss.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor) -> Tensor:
-        """Return the tangent."""
         return tangent.clone()
 
 

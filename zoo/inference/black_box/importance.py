@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.gradients.estimators import multi_sample_bound
-from zoo.inference.black_box.first_order import FirstOrder
+from zoo.inference.black_box.first_order import first_order
 from zoo.inference.black_box.influence import NO_PLATES, Plates
 from zoo.inference.black_box.objective import Objective
 from zoo.inference.black_box.signals import sum_outside
@@ -34,7 +34,7 @@ def importance_objective(runs: Sequence[Run], reinforce: nn.Module, at_once: boo
     log_scores = arranged([log_scores_of(run, plates) for run in runs], at_once)
     bound = multi_sample_bound(log_weights, dim=0)
     output = reinforce(log_scores, bound.detach().expand(log_weights.shape), context=log_weights)
-    loss = -(scale * bound).sum() + scale * FirstOrder.apply(output.loss.sum()) + output.baseline_loss
+    loss = -(scale * bound).sum() + scale * first_order(output.loss.sum()) + output.baseline_loss
     return Objective((scale * bound).sum().detach(), loss, [output.advantage.flatten()])
 
 

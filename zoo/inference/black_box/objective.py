@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from zoo.inference.black_box.estimators import Estimators
-from zoo.inference.black_box.first_order import FirstOrder
+from zoo.inference.black_box.first_order import first_order
 from zoo.inference.black_box.signals import scores
 from zoo.inference.black_box.sites import Run
 
@@ -41,7 +41,7 @@ def elbo_objective(runs: Sequence[Run], estimators: Estimators, particles: int, 
     outputs = [estimators(score, particles) for score in found.values()]
     pairs = zip(outputs, found.values(), strict=True)
     advantages = [present_advantages(output.advantage, score.present) for output, score in pairs]
-    score_loss: Tensor = FirstOrder.apply(total([output.loss for output in outputs]))
+    score_loss = first_order(total([output.loss for output in outputs]))
     pathwise_loss, baseline_loss = entropy - log_p, total([output.baseline_loss for output in outputs])
     loss = (pathwise_loss + score_loss) / particles + baseline_loss
     return Objective((log_p - log_q).detach() / particles, loss, advantages)
