@@ -1,5 +1,6 @@
 """A set of pictures and a model small enough to train in a second, and the scripts run in this process."""
 
+import copy
 import json
 import math
 import os
@@ -161,10 +162,14 @@ def composed() -> Callable[[list[str]], dict[str, Any]]:
     from zoo.composition import CONFIGS, plain, register
 
     register()
+    done: dict[tuple[str | None, ...], dict[str, Any]] = {}
 
     def config(overrides: list[str]) -> dict[str, Any]:
-        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            return plain(compose("train", overrides))
+        key = (os.environ.get("ZOO_DATA"), *overrides)
+        if key not in done:
+            with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+                done[key] = plain(compose("train", overrides))
+        return copy.deepcopy(done[key])
 
     return config
 

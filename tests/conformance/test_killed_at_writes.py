@@ -20,7 +20,7 @@ pytestmark = [
 ]
 
 CHANGES = {"os.rename": 1, "os.remove": 0, "os.mkdir": 0, "os.rmdir": 0}  # and which argument is the place
-SAMPLE = 3  # kills of each model in the default run
+SAMPLE = 2  # kills of each model in the default run
 HALF = 64  # bytes of a file that reach the disk where a run is killed within a write
 
 

@@ -80,7 +80,7 @@ def parameters():
 
 
 CHAIN = Recipe((Node(2, frozenset(), False), Node(3, frozenset({0}), True)), (frozenset({0}), frozenset({1})))
-few = settings(max_examples=25)
+few = settings(max_examples=15)
 
 
 @few
