@@ -107,6 +107,15 @@ class TestResume:
         (tmp_path / "config.yaml").touch()
         assert read_command_line([f"resume={tmp_path}"]).value("resume") == str(tmp_path)
 
+    def test_nothing_is_resumed_where_null_is_given(self):
+        request = read_command_line(["model=ram", "resume=null", "model.lr=1"])
+        assert request.value("resume") is None
+        assert request.value("model.lr") == 1
+
+    def test_a_folder_without_a_name_is_named_so(self):
+        with pytest.raises(FileNotFoundError, match="the empty name holds no run to resume"):
+            read_command_line(["resume="])
+
     @pytest.mark.parametrize("name", STRANGE)
     def test_a_folder_of_any_name_can(self, name, tmp_path):
         folder = tmp_path / name

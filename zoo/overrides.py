@@ -132,7 +132,8 @@ def read_command_line(arguments: Sequence[str]) -> Request:
 def check_resumable(run: str, request: Request) -> None:
     """Refuse what holds no run, and settings beside those that a resumed run may change."""
     if not Path(run, "config.yaml").is_file():
-        raise FileNotFoundError(f"{run} holds no run to resume: there is no config.yaml in it")
+        folder = run or "the empty name"
+        raise FileNotFoundError(f"{folder} holds no run to resume: there is no config.yaml in it")
     others = [x.key for x in request.settings if x.key not in ("resume", *LENGTHS, *FOLDERS, *LIGHTNING)]
     if others:
         raise ValueError(
