@@ -22,25 +22,24 @@ def carries_its_path(log_prob: Tensor) -> bool:
         >>> carries_its_path(law.log_prob(law.rsample())), carries_its_path(law.log_prob(law.sample()))
         (True, False)
     """
-    waiting: list[Any] = [log_prob.grad_fn]
+    waiting: list[Any] = [] if log_prob.grad_fn is None else [log_prob.grad_fn]
     for _ in range(NODES):
         if not waiting:
             return False
         node = waiting.pop()
-        inputs: Any = () if node is None else node.next_functions
-        name = type(node).__name__
-        if name == "SubBackward0" and inputs[1][0] is not None and is_shifted_noise(inputs[0][0], inputs[1]):
+        inputs = node.next_functions
+        tell = KINDS.get(type(node).__name__)
+        if tell is not None and tell(inputs):
             return True
-        if name == "MulBackward0" and any(is_scaled_noise(*pair) for pair in (inputs, inputs[::-1])):
-            return True
-        if name == "XlogyBackward0" and is_sampled_with(inputs[0][0], inputs[1][0]):
-            return True
-        waiting.extend(following for following, _ in reversed(inputs) if following is not None)
+        waiting += [following for following, _ in inputs[::-1] if following is not None]
     return False
 
 
-def is_shifted_noise(node: Any, loc: tuple[Any, int]) -> bool:
-    """Tell whether a node computes ``loc`` plus or minus noise, or an elementwise function of that."""
+def is_shifted_noise(inputs: Any) -> bool:
+    """Tell whether a difference is one of ``loc`` from ``loc`` and noise, or from an elementwise function of that."""
+    (node, _), loc = inputs
+    if loc[0] is None:
+        return False
     for each in history(node):
         if type(each).__name__ in ("AddBackward0", "SubBackward0") and loc in each.next_functions:
             other = next((following for following, _ in each.next_functions if following is not loc[0]), None)
@@ -48,7 +47,12 @@ def is_shifted_noise(node: Any, loc: tuple[Any, int]) -> bool:
     return False
 
 
-def is_scaled_noise(rate: tuple[Any, int], value: tuple[Any, int]) -> bool:
+def is_scaled_noise(inputs: Any) -> bool:
+    """Tell whether a product is one of ``rate`` and of noise divided by it."""
+    return is_noise_over(*inputs) or is_noise_over(*inputs[::-1])
+
+
+def is_noise_over(rate: tuple[Any, int], value: tuple[Any, int]) -> bool:
     """Tell whether a node computes noise divided by ``rate``."""
     if rate[0] is None or type(value[0]).__name__ != "DivBackward0":
         return False
@@ -56,8 +60,9 @@ def is_scaled_noise(rate: tuple[Any, int], value: tuple[Any, int]) -> bool:
     return numerator[0] is None and denominator == rate
 
 
-def is_sampled_with(concentration: Any, value: Any) -> bool:
-    """Tell whether a node is a value that was sampled with a concentration."""
+def is_sampled(inputs: Any) -> bool:
+    """Tell whether a product is one of a concentration and the logarithm of a value that was sampled with it."""
+    (concentration, _), (value, _) = inputs
     samplers = [node for node in history(value) if type(node).__name__ in SAMPLERS]
     return bool(samplers) and not set(history(concentration)).isdisjoint(history(samplers[0]))
 
@@ -79,3 +84,7 @@ def history(node: Any) -> list[Any]:
             inputs = inputs[:1]
         node = inputs[0] if len(inputs) == 1 else None
     return found
+
+
+KINDS = {"SubBackward0": is_shifted_noise, "MulBackward0": is_scaled_noise, "XlogyBackward0": is_sampled}
+"""Steps of densities, by which a path is known."""
