@@ -53,11 +53,9 @@ FAMILIES = {
     "Categorical logits": of(lambda x: dist.Categorical(logits=x), THREE),
     "Categorical logits, masked": of(lambda x: dist.Categorical(logits=x), MASKED),
     "Categorical probs": of(lambda x: dist.Categorical(x), WEIGHTS),
-    "Categorical probs, 0": of(lambda x: dist.Categorical(x), [1.0, 2.0, 0.0]),
     "OneHotCategorical logits": of(lambda x: dist.OneHotCategorical(logits=x), THREE),
     "OneHotCategorical logits, masked": of(lambda x: dist.OneHotCategorical(logits=x), MASKED),
     "OneHotCategorical probs": of(lambda x: dist.OneHotCategorical(x), WEIGHTS),
-    "OneHotCategorical probs, 0": of(lambda x: dist.OneHotCategorical(x), [1.0, 2.0, 0.0]),
     "OneHotCategoricalStraightThrough": of(lambda x: dist.OneHotCategoricalStraightThrough(logits=x), THREE),
     "Multinomial logits": of(lambda x: dist.Multinomial(4, logits=x), THREE),
     "Multinomial logits, masked": of(lambda x: dist.Multinomial(4, logits=x), MASKED),
@@ -156,6 +154,7 @@ REFUSED = {
     "AVFMultivariateNormal": of(dist.AVFMultivariateNormal, [0.3, 0.2], LOWER, [[[0.1, 0.2]], [[0.1, 0.2]]]),
     "Bernoulli probs, 0 and 1": of(lambda x: dist.Bernoulli(x).to_event(1), [0.0, 1.0]),
     "Binomial probs, 0 and 1": of(lambda x: dist.Binomial(4, x).to_event(1), [0.0, 1.0]),
+    "Categorical probs, 0": of(lambda x: dist.Categorical(x), [1.0, 2.0, 0.0]),
     "Delta": of(dist.Delta, 0.3),
     "Delta, of learned density": of(lambda x: dist.Delta(torch.zeros_like(x), x), 0.3),
     "Empirical": of(lambda w: dist.Empirical(torch.arange(3.0), w), THREE),
@@ -210,6 +209,7 @@ REFUSED = {
     "ZeroInflatedDistribution, by logits": of(
         lambda p, g: dist.ZeroInflatedDistribution(dist.Geometric(p), gate_logits=g), 0.3, 0.3
     ),
+    "OneHotCategorical probs, 0": of(lambda x: dist.OneHotCategorical(x), [1.0, 2.0, 0.0]),
 }
 """Families whose parameters are not shown, or that have no score."""
 

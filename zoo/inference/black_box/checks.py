@@ -2,7 +2,7 @@ import torch
 from pyro.distributions import Delta, Unit
 from torch.distributions import Distribution
 
-from zoo.gradients.graphs.distributions import moves, wrong_draws
+from zoo.gradients.graphs.distributions import loses_gradient_at_bounds, moves, wrong_draws
 from zoo.gradients.graphs.provenance import listed
 from zoo.inference.black_box.sentences import innermost, site_of, what_is_wrong
 from zoo.inference.black_box.sites import Run, Site
@@ -99,6 +99,11 @@ def check_support(site: Site) -> None:
         raise ValueError(
             f"the support of {site_of(site.name, site.distribution)} in the guide moves with its parameters, and that "
             "the score function cannot see; use it with its rsample, not under torch.no_grad(), or another distribution"
+        )
+    if loses_gradient_at_bounds(site.distribution):
+        raise ValueError(
+            f"a probability of {site_of(site.name, site.distribution)} in the guide is 0 or 1, and there torch's "
+            "log-probability has no gradient; pass logits, or keep the probabilities apart from 0 and 1"
         )
     point = innermost(site.distribution)
     if isinstance(point, Delta) and point.log_density.requires_grad:
