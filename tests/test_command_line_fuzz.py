@@ -9,7 +9,8 @@ import math
 import random
 import signal
 import warnings
-from typing import NamedTuple
+from types import NoneType, UnionType
+from typing import NamedTuple, Union, get_args, get_origin
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -51,6 +52,8 @@ KEYS = [
 ]
 GROUPS = ("model", "data", "estimator", "trainer", "logger", "experiment")
 NAMES = ("", "RAM", "1", "[ram]", "{a: 1}", "../ram", "ram.yaml", "/", "*")
+ACTING = ("policy_gradient", "q_learning", "dqn")  # in an environment, for as many steps where epochs are null:
+BUDGET = "model.max_env_steps=500"
 LINES = [
     *(f"{group}={name}" for group in GROUPS for name in NAMES),
     *(f"{group}=null" for group in GROUPS[:-1]),
@@ -86,9 +89,10 @@ def cases():
     for model in MODELS:
         known = composed_options((f"model={model}", *(["data=idx"] if model in ("ram", "sbn") else [])))
         for key, option in known.items():
-            parts = [part for part in NEVER if part in (option.annotation, *getattr(option.annotation, "__args__", ()))]
-            nullable = type(None) in getattr(option.annotation, "__args__", ())
-            for part in parts:
+            union = get_origin(option.annotation) in (Union, UnionType)
+            kinds = get_args(option.annotation) if union else (option.annotation,)
+            nullable = NoneType in kinds
+            for part in [kind for kind in NEVER if kind in kinds]:
                 for text in dict.fromkeys([*NEVER[part], *MAYBE[part], *EVERYWHERE]):
                     yield Case(model, (f"{key}={text}",), key, text, nonsense(part, key, text))
             yield Case(model, (f"{key}=null",), key, "null", not nullable)
@@ -115,7 +119,7 @@ def stop(*_):
 
 def become(case, tiny, folder, trained):
     """Run a command line as ``scripts/train.py`` does, in this process, and return what is wrong with the outcome."""
-    line = [*tiny(case.model), *case.arguments]
+    line = [*tiny(case.model), *([BUDGET] if case.model in ACTING else []), *case.arguments]
     signal.signal(signal.SIGALRM, stop)
     signal.alarm(SECONDS)
     try:

@@ -27,6 +27,7 @@ RANGES = {
     "rollouts": COUNT,
     "locator_hidden": Range("0 (a linear locator) or a number of units", lambda x: x >= 0),
     "spread": Range("between 0 (all at the middle) and 1 (up to the span)", lambda x: 0 <= x <= 1),
+    "policy_weight": NOT_NEGATIVE,
     "location_std": POSITIVE,
     "final_location_std": optional(POSITIVE),
     "lr": POSITIVE,
