@@ -94,7 +94,8 @@ def cases():
             nullable = NoneType in kinds
             for part in [kind for kind in NEVER if kind in kinds]:
                 for text in dict.fromkeys([*NEVER[part], *MAYBE[part], *EVERYWHERE]):
-                    yield Case(model, (f"{key}={text}",), key, text, nonsense(part, key, text))
+                    refused = nonsense(part, key, text) and not (nullable and text == "null")
+                    yield Case(model, (f"{key}={text}",), key, text, refused)
             yield Case(model, (f"{key}=null",), key, "null", not nullable)
             group, _, name = key.rpartition(".")
             for wrong in sorted({name[1:], name[:-1], f"{name}s", name.upper(), name.replace("_", "-"), f"{name}_"}):

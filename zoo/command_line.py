@@ -59,7 +59,7 @@ def one_sentence(error: Exception) -> str | None:
     if isinstance(error, HydraException | OmegaConfBaseException):
         return str(error).partition("\n")[0]
     if isinstance(error, (*USER_ERRORS, *late)):
-        return str(error)
+        return " ".join(map(str.strip, str(error).splitlines()))  # torch's errors go over several
     if isinstance(error, MemoryError | OverflowError) or any(words in str(error) for words in TOO_LARGE):
         first = str(error).partition("\n")[0]
         return f"a size is too large for the memory of this machine: {first or type(error).__name__}"

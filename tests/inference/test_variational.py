@@ -250,6 +250,17 @@ class TestFailures:
         with pytest.raises(NonFiniteError, match=r"not finite at step 0: the log-probability of site 'wall'"):
             train(make(model=steep), batch=(X + 100,))
 
+    def test_parameters_that_a_distribution_cannot_take_are_named_with_the_step_and_a_cure(self):
+        def guide(x):
+            weights = pyro.param("weights", torch.ones(2), constraint=dist.constraints.positive)
+            pyro.sample("z", dist.Dirichlet(weights))
+
+        def model(x):
+            pyro.sample("z", dist.Dirichlet(torch.tensor([3.0, 1.0])))
+
+        with pytest.raises(ValueError, match=r"^step 1 cannot be taken: Expected .*; if .* lower the learning rate$"):
+            train(make(guide=guide, model=model, lr=1e10))
+
     def test_model_and_guide_that_do_not_fit_are_noticed_before_any_step(self):
         with pytest.raises(ValueError, match="the model samples 'z', which the guide does not"):
             make(

@@ -113,7 +113,12 @@ class VariationalInference(pl.LightningModule):
         """Say what is not finite, if that is what an error comes from: distributions refuse such parameters too."""
         spoilt = [name for name, parameter in self.named_parameters() if not bool(parameter.isfinite().all())]
         if not spoilt and not isinstance(error, FloatingPointError):
-            return
+            if self.global_step == 0:
+                return
+            raise ValueError(
+                f"step {self.global_step} cannot be taken: {' '.join(map(str.strip, str(error).splitlines()))}; if "
+                "parameters have grown too large, lower the learning rate"
+            ) from error
         reason = f"ELBO (nan), because of the values of {', '.join(spoilt)}"
         if not spoilt:  # leave out the ELBO's own count of steps, which begins anew in a resumed run
             reason = str(error).partition(": ")[2]

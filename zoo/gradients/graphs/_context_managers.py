@@ -40,6 +40,10 @@ class Expression(NamedTuple):
         """Return what its names, and each of their attributes, stand for."""
         return [found for chain in self.chains for found in _resolve(chain, scopes)]
 
+    def without_attributes(self) -> "Expression":
+        """Return the names alone."""
+        return Expression(tuple(chain[:1] for chain in self.chains))
+
     def may_suppress(self, scopes: Sequence[Mapping[str, Any]], handles: Handles) -> bool:
         """Return whether it may make a context manager that suppresses errors.
 
@@ -95,6 +99,8 @@ def may_suppress(found: Any, handles: Handles, depth: int = FARTHEST) -> bool:
         return False
     if isinstance(found, types.FunctionType | types.MethodType):
         return _function_may_suppress(inspect.unwrap(found), handles, depth, decorated=hasattr(found, "__wrapped__"))
+    if isinstance(found, contextlib._GeneratorContextManager):
+        return _function_may_suppress(found.func, handles, depth, decorated=True)
     kind = _kind(found)
     if isinstance(found, STACKS):
         return any(_may_suppress_in_a_stack(leave, handles) for _, leave in found._exit_callbacks)  # type: ignore[union-attr]
@@ -110,8 +116,6 @@ def may_suppress(found: Any, handles: Handles, depth: int = FARTHEST) -> bool:
     if not isinstance(leave, types.FunctionType) or _is_of_a_library(leave):
         _harmless.add(kind)
         return False
-    if isinstance(found, contextlib._GeneratorContextManager):
-        return _function_may_suppress(found.func, handles, depth, decorated=True)
     return leave.__module__ != "contextlib" and _returns_something(leave.__code__)
 
 

@@ -69,6 +69,8 @@ def _analyze(code: CodeType, namespace: dict[str, Any]) -> Edges:
     elif code.co_exceptiontable and module.partition(".")[0] not in PASS_ON:
         handled, variable = _handled_ranges(code, namespace)
         edges = tuple(_edges(handled))
+        if module == "contextlib":  # a manager as a decorator enters self._recreate_cm(), which is like self
+            variable = [(start, end, entered.without_attributes()) for start, end, entered in variable]
         if variable:
             _variable[id(code)] = variable
     _kept.append(code)
