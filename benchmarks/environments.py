@@ -110,7 +110,8 @@ def results_of(module: str, parts: int = 1) -> list[Result]:
                 code: int | None = ended.returncode
             except subprocess.TimeoutExpired:
                 code = None
-            out.seek(0), errors.seek(0)
+            out.seek(0)
+            errors.seek(0)
             lines = [line.removeprefix("RESULT ") for line in out if line.startswith("RESULT ")]
             found = [Result(*json.loads(line)) for line in lines]
             last = errors.read().strip().splitlines()[-1:] or ["nothing was printed"]

@@ -28,8 +28,8 @@ def carries_its_path(log_prob: Tensor) -> bool:
             return False
         node = waiting.pop()
         inputs = node.next_functions
-        tell = KINDS.get(type(node).__name__)
-        if tell is not None and tell(inputs):
+        rule = RULES.get(type(node).__name__)
+        if rule is not None and rule(inputs):
             return True
         waiting += [following for following, _ in inputs[::-1] if following is not None]
     return False
@@ -86,5 +86,5 @@ def history(node: Any) -> list[Any]:
     return found
 
 
-KINDS = {"SubBackward0": is_shifted_noise, "MulBackward0": is_scaled_noise, "XlogyBackward0": is_sampled}
-"""Steps of densities, by which a path is known."""
+RULES = {"SubBackward0": is_shifted_noise, "MulBackward0": is_scaled_noise, "XlogyBackward0": is_sampled}
+"""By which a path is known, for each kind of node that may tell of one."""

@@ -25,7 +25,7 @@ class BernoulliLogProb(torch.autograd.Function):
         likelier = 1 - probability
         torch.maximum(likelier, probability, out=likelier)
         logarithm = likelier.unflatten(-1, (math.gcd(likelier.shape[-1], 64), -1)).prod(-2).log_().sum(-1)
-        white = torch.gt(logits, 0, out=likelier)
+        white = torch.gt(logits, 0, out=likelier)  # which is not needed any more
         broadcast, _ = torch.broadcast_tensors(units, logits)
         whole = logits.shape == broadcast.shape
         surplus = torch.sub(broadcast, white, out=white if whole else None).mul_(logits)

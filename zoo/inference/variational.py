@@ -116,8 +116,8 @@ class VariationalInference(pl.LightningModule):
             if self.global_step == 0:
                 return
             raise ValueError(
-                f"step {self.global_step} cannot be taken: {' '.join(map(str.strip, str(error).splitlines()))}; if "
-                "parameters have grown too large, lower the learning rate"
+                f"step {self.global_step} cannot be taken: {error}; if parameters have grown too large, lower the "
+                "learning rate"
             ) from error
         reason = f"ELBO (nan), because of the values of {', '.join(spoilt)}"
         if not spoilt:  # leave out the ELBO's own count of steps, which begins anew in a resumed run

@@ -64,7 +64,8 @@ class TestThePosterior:
 
     @pytest.mark.parametrize("draws", [torch.ones(50), torch.arange(2.0).repeat(9)])
     def test_of_few_values_can_be_drawn(self, draws):
-        posterior_figure({"z": draws}, {"z": draws})
+        (axes,) = posterior_figure({"z": draws}, {"z": draws}).axes
+        assert len(axes.patches) > 0
 
     @pytest.mark.parametrize(
         ("guide", "reference", "sentence"),
