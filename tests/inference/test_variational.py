@@ -258,9 +258,7 @@ class TestFailures:
         def model(x):
             pyro.sample("z", dist.Dirichlet(torch.tensor([3.0, 1.0])))
 
-        with pytest.raises(
-            ValueError, match=r"(?s)^step 1 cannot be taken: Expected .* lower the learning rate$"
-        ):
+        with pytest.raises(ValueError, match=r"(?s)^step 1 cannot be taken: Expected .* lower the learning rate$"):
             train(make(guide=guide, model=model, lr=1e10))
 
     def test_model_and_guide_that_do_not_fit_are_noticed_before_any_step(self):
