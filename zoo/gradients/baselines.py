@@ -65,7 +65,7 @@ class Baseline(Learner):
         if self.training and self.learns:
             value = value.clone()  # as it may be a buffer, which is changed now
             if self.once_a_step and self._step is None and self._buffers:
-                self._step = {name: None if x is None else x.clone() for name, x in self._buffers.items()}
+                vars(self)["_step"] = {name: None if x is None else x.clone() for name, x in self._buffers.items()}
             self.update(signal, mask)
         return BaselineOutput(value.to(dtype), (loss if self.training else loss.detach()).to(dtype))
 

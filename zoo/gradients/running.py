@@ -116,10 +116,11 @@ class RunningMean(Learner):
         total, count = step.sum_and_count
         share = (1 - self.decay) * (count > 0).to(count.dtype)
         # Copies, as a compiled backward pass may still read the value that was used; vmap refuses to write to them.
-        self.total = step.total.clone().lerp_(total / count.clamp(min=1), share)
-        self.weight = step.weight.clone().lerp_(torch.ones_like(step.weight), share)
+        # Stored past Module.__setattr__, which takes as long as some arithmetic.
+        self._buffers["total"] = step.total.clone().lerp_(total / count.clamp(min=1), share)
+        self._buffers["weight"] = step.weight.clone().lerp_(torch.ones_like(step.weight), share)
         if self.once_a_step:
-            self._step = step
+            vars(self)["_step"] = step
 
 
 class RunningScale(nn.Module):

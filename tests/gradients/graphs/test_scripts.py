@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from zoo.gradients.graphs.provenance import Provenance, untracked
-from zoo.gradients.graphs.scripts import SCRIPTS, scripts_through
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit")  # we do not use it, others do
 
@@ -113,25 +112,24 @@ def test_what_it_writes_to_is_marked(marked):
     assert provenance.of(written) == {"x"}
 
 
-def test_scripts_are_called_as_before_afterwards_and_elsewhere():
-    script, seen, calls = torch.jit.script(tripled), [], [kind.__call__ for kind in SCRIPTS]
+def test_script_in_a_thread_of_the_program_is_followed(marked):
+    (provenance, x), script, results = marked, torch.jit.script(tripled), []
+    with provenance:
+        thread = threading.Thread(target=lambda: results.append(script(x)))
+        thread.start()
+        thread.join()
+    assert provenance.of(results) == {"x"}
 
-    def follow(call, script, args, kwargs):
-        seen.append(script)
-        return call(script, *args, **kwargs)
 
-    def call_in_three_places():
-        with scripts_through(follow):
-            assert script(torch.ones(1)) == 3
+def test_script_is_not_followed_where_modes_are_off_nor_after_an_error(marked):
+    (provenance, x), script = marked, torch.jit.script(tripled)
+
+    def call_and_fail():
+        with provenance:
             with untracked():
-                assert script(torch.ones(1)) == 3
-            elsewhere = threading.Thread(target=script, args=(torch.ones(1),))
-            elsewhere.start()
-            elsewhere.join()
+                assert script(x) == 3
             raise KeyError
 
     with pytest.raises(KeyError):
-        call_in_three_places()
-    assert script(torch.ones(1)) == 3
-    assert len(seen) == 1
-    assert [kind.__call__ for kind in SCRIPTS] == calls
+        call_and_fail()
+    assert provenance.of(script(x)) == frozenset()

@@ -1,55 +1,26 @@
 import threading
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 from torch.overrides import TorchFunctionMode
 
-Function = Callable[..., Any]
+from zoo.gradients.graphs._patches import Function, Patch
 
 
-@contextmanager
-def threads_through(mode: TorchFunctionMode) -> Iterator[None]:
-    """Enter a mode, which torch keeps for each thread alone, in what this thread starts or hands to a pool, too."""
-    parent, start, submit = threading.get_ident(), threading.Thread.start, ThreadPoolExecutor.submit
-    # A pool's own threads outlive the program, so the mode is entered for each of its tasks instead.
-    submitting: list[ThreadPoolExecutor] = []
-    # Lambdas, here and in the other patches that every run makes: tests check the types of named functions, and
-    # preparing that for a function, each time it is made, takes longer than a run.
-    threading.Thread.start = lambda thread: _start(  # type: ignore[method-assign,assignment]
-        start, thread, mode if threading.get_ident() == parent and not submitting else None
-    )
-    ThreadPoolExecutor.submit = lambda pool, function, /, *args, **kwargs: (  # type: ignore[method-assign]
-        _submit(submit, submitting, pool, _within(mode, function), args, kwargs)
-        if threading.get_ident() == parent
-        else submit(pool, function, *args, **kwargs)
-    )
-    try:
-        yield
-    finally:
-        threading.Thread.start, ThreadPoolExecutor.submit = start, submit  # type: ignore[method-assign]
-
-
-def _start(start: Function, thread: threading.Thread, mode: TorchFunctionMode | None) -> None:
-    if mode is not None:
-        thread.run = _within(mode, thread.run)  # type: ignore[method-assign]
+def _start(mode: TorchFunctionMode, start: Function, args: tuple[threading.Thread], kwargs: dict[str, Any]) -> None:
+    """Enter a mode, which torch keeps for each thread alone, in a thread that is started."""
+    (thread,) = args
+    thread.run = _within(mode, thread.run)  # type: ignore[method-assign]
     start(thread)
 
 
-def _submit(
-    submit: Function,
-    submitting: list[ThreadPoolExecutor],
-    pool: ThreadPoolExecutor,
-    function: Function,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> Any:
-    submitting.append(pool)
-    try:
-        return submit(pool, function, *args, **kwargs)
-    finally:
-        submitting.pop()
+def _submit(mode: TorchFunctionMode, submit: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Enter a mode in a task of a pool, whose own threads outlive the program."""
+    pool, function, *others = args
+    return submit(pool, _within(mode, function), *others, **kwargs)
+
+
+THREADS = [Patch(threading.Thread, "start", _start), Patch(ThreadPoolExecutor, "submit", _submit)]
 
 
 def _within(mode: TorchFunctionMode, function: Function) -> Function:
@@ -58,8 +29,5 @@ def _within(mode: TorchFunctionMode, function: Function) -> Function:
 
 
 def _call(mode: TorchFunctionMode, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    TorchFunctionMode.__enter__(mode)
-    try:
+    with mode:
         return function(*args, **kwargs)
-    finally:
-        TorchFunctionMode.__exit__(mode, None, None, None)

@@ -1,6 +1,6 @@
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -9,12 +9,13 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 
 from zoo.gradients.graphs._handlers import error_is_handled
-from zoo.gradients.graphs._threads import threads_through
-from zoo.gradients.graphs._unseen_calls import FUNCTIONAL, constructors_through
+from zoo.gradients.graphs._patches import Patches
+from zoo.gradients.graphs._threads import THREADS
+from zoo.gradients.graphs._unseen_calls import CONSTRUCTORS, FUNCTIONAL
 from zoo.gradients.graphs._views import NOTHING, Names, Place, ViewNames, is_wrapped, unwrap
 from zoo.gradients.graphs.escapes import CONSTRAINTS, tensors_in, told, within_a_check
 from zoo.gradients.graphs.functions import WRITE_STATISTICS, Kind, kind_of
-from zoo.gradients.graphs.scripts import replaces_attributes, run, scripts_through, state_of, tells
+from zoo.gradients.graphs.scripts import SCRIPTS, replaces_attributes, run, state_of, tells
 
 # In C, as these are asked of every tensor that passes.
 storage_address = torch._C._storage_address  # type: ignore[attr-defined]
@@ -23,6 +24,7 @@ data_address = torch._C._data_address  # type: ignore[attr-defined]
 NO_GRAD: Names = frozenset(["without its gradient"])
 State = tuple[Place, object]
 OF_TORCH = ((), (Tensor,))  # classes of arguments that torch tells a mode
+unseen_calls = Patches([*SCRIPTS, *CONSTRUCTORS, *THREADS])
 
 
 class Provenance(TorchFunctionMode):
@@ -44,7 +46,6 @@ class Provenance(TorchFunctionMode):
         super().__init__()
         self.escaped = NOTHING
         self._lost_gradients = False
-        self._patches = ExitStack()
         # A weak reference lets memory go, but keeps its address from being given to another.
         self._storages: dict[Place, tuple[StorageWeakRef, Names]] = {}
         self._pointers: dict[int, Place] = {}
@@ -53,15 +54,13 @@ class Provenance(TorchFunctionMode):
         self._views = ViewNames()
 
     def __enter__(self) -> "Provenance":
-        self._patches.enter_context(scripts_through(self._follow_script))
-        self._patches.enter_context(constructors_through(self._follow_constructor))
-        self._patches.enter_context(threads_through(self))
+        unseen_calls.enter(self)
         super().__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
-        self._patches.close()
+        unseen_calls.leave()
 
     def of(self, value: Any) -> Names:
         """Names of what a value, or the tensors in it, were computed from."""
@@ -130,9 +129,10 @@ class Provenance(TorchFunctionMode):
         self._mark_results(kind, names, given, before, result)
         return result
 
-    def _follow_script(
+    def follow_script(
         self, call: Callable[..., Any], script: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
+        """Call TorchScript, and note what its results were computed from."""
         with untracked():  # as torch does it when it comes here
             state = state_of(script)
             names = self.of((args, kwargs, state))
@@ -143,9 +143,10 @@ class Provenance(TorchFunctionMode):
                 self.escape(names)
         return result
 
-    def _follow_constructor(self, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def follow_constructor(self, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call a constructor that torch shows to no mode, and note what its result was computed from."""
         with untracked():
-            if call.__name__ == FUNCTIONAL[1] and (names := self.of(args)):
+            if call.__name__ == FUNCTIONAL and (names := self.of(args)):
                 raise ValueError(
                     f"torch.func.functionalize cannot be followed, and was given what depends on {listed(names)}; call "
                     "the function itself"

@@ -1,17 +1,16 @@
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from threading import get_ident
+"""TorchScript, whose calls torch shows to no mode."""
+
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-SCRIPTS = (torch._C.ScriptFunction, torch._C.ScriptMethod)
-Follow = Callable[[Callable[..., Any], Any, tuple[Any, ...], Mapping[str, Any]], Any]
+from zoo.gradients.graphs._patches import Function, Patch
 
 
 def run(
-    call: Callable[..., Any],
+    call: Function,
     script: Any,
     args: tuple[Tensor | Any, ...],
     kwargs: Mapping[str, Tensor | Any],
@@ -47,28 +46,11 @@ def tells(result: Any) -> bool:
     return not isinstance(result, Tensor | None)
 
 
-@contextmanager
-def scripts_through(follow: Follow) -> Iterator[None]:
-    """Let calls of TorchScript, which torch shows to no mode, pass through a function.
-
-    Args:
-        follow: is given what calls scripts, the script and its arguments. In this thread alone, and not where modes are
-            switched off.
-    """
-    thread = get_ident()
-    calls = [kind.__call__ for kind in SCRIPTS]
-    try:
-        for kind, call in zip(SCRIPTS, calls, strict=True):
-            kind.__call__ = _through(follow, call, thread)  # type: ignore[method-assign]
-        yield
-    finally:
-        for kind, call in zip(SCRIPTS, calls, strict=True):
-            kind.__call__ = call  # type: ignore[method-assign]
+def _follow(follower: Any, call: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if not torch._C._is_torch_function_enabled():
+        return call(*args, **kwargs)
+    script, *others = args
+    return follower.follow_script(call, script, tuple(others), kwargs)
 
 
-def _through(follow: Follow, call: Callable[..., Any], thread: int) -> Callable[..., Any]:
-    return lambda script, *args, **kwargs: (
-        follow(call, script, args, kwargs)
-        if get_ident() == thread and torch._C._is_torch_function_enabled()
-        else call(script, *args, **kwargs)
-    )
+SCRIPTS = [Patch(kind, "__call__", _follow) for kind in (torch._C.ScriptFunction, torch._C.ScriptMethod)]

@@ -4,6 +4,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from zoo.gradients.graphs.surrogate import sum_of
 from zoo.inference.black_box.estimators import Estimators
 from zoo.inference.black_box.first_order import first_order
 from zoo.inference.black_box.signals import scores
@@ -65,5 +66,5 @@ def sums(runs: Sequence[Run], first: int | None) -> tuple[Tensor, Tensor, Tensor
 
 def total(terms: Iterable[Tensor], first: int | None = None) -> Tensor:
     """Add up tensors of any shape to a scalar; of their first dimension only so many elements."""
-    parts = [(term if first is None else term[:first]).sum() for term in terms]
-    return torch.stack(parts).sum() if parts else torch.zeros(())
+    parts = [term if first is None else term[:first] for term in terms]
+    return sum_of(parts) if parts else torch.zeros(())

@@ -70,7 +70,8 @@ def sum_outside(x: Tensor, plates: Plates) -> Tensor:
     others = [dim for dim in range(-x.ndim, 0) if dim not in kept and x.shape[dim] > 1]
     if others:
         x = x.sum(others, keepdim=True)
-    return x.reshape(x.shape[min(kept, default=x.ndim) :] if kept else ())
+    shape = x.shape[min(kept) :] if kept else torch.Size()
+    return x if x.shape == shape else x.reshape(shape)
 
 
 def scores(runs: Sequence[Run], at_once: bool) -> dict[str, Score]:
@@ -106,6 +107,9 @@ def stacked_score(name: str, runs: Sequence[Run], signals: Sequence[Mapping[str,
             f"site {name!r} has not the same shape in all particles, but {sorted(map(tuple, shapes))}; give it a name "
             "that tells the shape, or use num_particles=1"
         )
+    if len(runs) == 1 and log_probs[0] is not None:  # the same, sooner
+        log_prob = log_probs[0].unsqueeze(0)
+        return Score(log_prob, signals[0][name].expand(log_prob.shape), sites)
     blank = next(log_prob.new_zeros(()) for log_prob in log_probs if log_prob is not None).expand(*shapes)
     return Score(stack(log_probs, blank), stack([signal.get(name) for signal in signals], blank), sites)
 
