@@ -25,12 +25,12 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from torch import Tensor
 
-from zoo.command_line import errors_as_sentences
-from zoo.composition import CONFIGS, plain, register
-from zoo.config import arguments
+from zoo.cli.commands import make_experiment
+from zoo.cli.composition import CONFIGS, plain, register
+from zoo.cli.errors import errors_as_sentences
+from zoo.cli.schemas import arguments
 from zoo.control import CategoricalPolicy, Environments, Evaluator, make_environments
-from zoo.control.seeds import EVALUATION, seed_of
-from zoo.runs import make_experiment
+from zoo.control.seeding import EVALUATION, seed_of
 from zoo.training import circumstances, fit, write_json
 
 ENVIRONMENT, SOLVED = "CartPole-v1", 475

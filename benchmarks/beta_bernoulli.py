@@ -19,9 +19,9 @@ from pyro.distributions.testing.fakes import NonreparameterizedBeta
 from pyro.infer import ELBO, SVI, TraceGraph_ELBO
 from torch.distributions import constraints
 
-from zoo.command_line import errors_as_sentences
-from zoo.config import arguments
-from zoo.inference.black_box import BlackBoxELBO
+from zoo.cli.errors import errors_as_sentences
+from zoo.cli.schemas import arguments
+from zoo.inference.elbo import BlackBoxELBO
 from zoo.training import circumstances, write_json
 
 FLIPS = torch.tensor([1.0] * 6 + [0.0] * 4)

@@ -51,9 +51,9 @@ def try_one(name: str) -> tuple[str, str]:
     """Train a policy for a few steps in an environment; return what became of it."""
     from hydra import compose, initialize_config_dir
 
-    from zoo.command_line import one_sentence
-    from zoo.composition import CONFIGS, plain
-    from zoo.runs import train
+    from zoo.cli.commands import train
+    from zoo.cli.composition import CONFIGS, plain
+    from zoo.cli.errors import one_sentence
 
     overrides = ["model=policy_gradient", f"env='{name}'", f"++env_kwargs.max_episode_steps={MOST_STEPS}", *OPTIONS]
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
@@ -74,8 +74,8 @@ def try_part(module: str, part: int, parts: int) -> None:
     import gymnasium
 
     import zoo.control.experiment
-    from zoo.composition import register
-    from zoo.control.registry import import_environment, register_games
+    from zoo.cli.composition import register
+    from zoo.control.envs.registration import import_environment, register_games
 
     register()
     zoo.control.experiment.draw_returns = lambda *arguments: None  # which takes longer than all else

@@ -13,14 +13,20 @@ import pytorch_lightning as pl
 import torch
 from hydra import compose, initialize_config_dir
 
-from zoo.command_line import errors_as_sentences
-from zoo.composition import CONFIGS, plain, register
-from zoo.config import arguments
+from zoo.cli.commands import make_experiment
+from zoo.cli.composition import CONFIGS, plain, register
+from zoo.cli.errors import errors_as_sentences
+from zoo.cli.schemas import arguments
 from zoo.control import Environments, Evaluator, Policy, make_environments
 from zoo.control.evaluation import ReturnEstimate
-from zoo.control.gradient_variance import GradientVariance, fit_value, usual_estimators, variance_table, whole_episodes
 from zoo.control.networks import network
-from zoo.runs import make_experiment
+from zoo.control.policy_gradient.gradient_variance import (
+    GradientVariance,
+    fit_value,
+    usual_estimators,
+    variance_table,
+    whole_episodes,
+)
 from zoo.training import circumstances, fit, write_json
 
 ENVIRONMENT, RETURN = "CartPole-v1", 200

@@ -8,7 +8,7 @@ from pyro.infer import SVI, TraceGraph_ELBO
 from torch import nn
 from training import medians
 
-from zoo.inference.black_box import BlackBoxELBO
+from zoo.inference.elbo import BlackBoxELBO
 from zoo.inference.sbn import SigmoidBeliefNetwork
 from zoo.training import keep_freed_memory
 

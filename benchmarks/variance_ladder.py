@@ -17,13 +17,13 @@ import pyro
 import torch
 from pyro.infer import SVI
 
-from zoo.command_line import errors_as_sentences
-from zoo.config import arguments
-from zoo.data.labs import Labs
-from zoo.inference.black_box import BlackBoxELBO
+from examples.patients import Guide, model, simulate
+from examples.patients.labs import Labs
+from zoo.cli.errors import errors_as_sentences
+from zoo.cli.schemas import arguments
+from zoo.inference.diagnostics import ALL, VarianceReport, usual_estimators, variance_report
+from zoo.inference.elbo import BlackBoxELBO
 from zoo.inference.programs import FactorFamily
-from zoo.inference.programs.longitudinal import Guide, model, simulate
-from zoo.inference.reports import ALL, VarianceReport, usual_estimators, variance_report
 from zoo.training import circumstances, write_json
 
 FAMILY = FactorFamily(series=True, positive=False)

@@ -3,8 +3,8 @@
 import sys
 from pathlib import Path
 
-from zoo.arguments import EvaluateConfig, arguments, asks_for_help, script_help
-from zoo.command_line import errors_as_sentences, relative
+from zoo.cli.arguments import EvaluateConfig, arguments, asks_for_help, script_help
+from zoo.cli.errors import errors_as_sentences, relative
 
 
 def main() -> None:
@@ -16,7 +16,7 @@ def main() -> None:
         asked = arguments(EvaluateConfig, sys.argv[1:])
         if asked.render not in (None, "gif"):
             raise ValueError(f"an episode can be rendered as gif, not as {asked.render}: render=gif")
-        from zoo.runs import evaluate  # after the check, for it takes long
+        from zoo.cli.commands import evaluate  # after the check, for it takes long
 
         checkpoint = Path(asked.checkpoint).absolute()
         in_run = checkpoint.parent.name == "checkpoints"

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import gymnasium
 
-from zoo.arguments import arguments, asks_for_help, script_help
-from zoo.command_line import errors_as_sentences
+from zoo.cli.arguments import arguments, asks_for_help, script_help
+from zoo.cli.errors import errors_as_sentences
+from zoo.constraints import COUNT, check_ranges
 from zoo.control import FiniteMDP
-from zoo.control.environments import registered
-from zoo.control.regret import SCHEDULES, learning_regret, summary, write_csv
+from zoo.control.envs.vector_env import registered
+from zoo.control.q_learning.regret import SCHEDULES, learning_regret, summary, write_csv
 from zoo.plotting import save_figure
 from zoo.plotting.regret import regret_curves
-from zoo.ranges import COUNT, check_ranges
 from zoo.training import circumstances, write_json
 
 

@@ -4,10 +4,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from zoo import papers
-from zoo.arguments import ReproduceConfig, arguments, asks_for_help, script_help
-from zoo.command_line import errors_as_sentences
-from zoo.papers import BUDGETS, PAPERS, Paper, Row, chosen_rows, settings_of
+from zoo.cli.arguments import ReproduceConfig, arguments, asks_for_help, script_help
+from zoo.cli.errors import errors_as_sentences
+from zoo.reproduction import tables as papers
+from zoo.reproduction.tables import BUDGETS, PAPERS, Paper, Row, chosen_rows, settings_of
 
 
 def main() -> None:
@@ -28,8 +28,8 @@ def main() -> None:
 
 def reproduce(asked: ReproduceConfig, paper: Paper, rows: Sequence[Row]) -> None:
     """Run the rows of a table with each seed, print the table and draw the curves."""
-    from zoo.composition import composed  # after the checks, for all this takes long
-    from zoo.reproduction import keep_record, kept_records, run_once, table, write_page
+    from zoo.cli.composition import composed  # after the checks, for all this takes long
+    from zoo.reproduction.report import keep_record, kept_records, run_once, table, write_page
     from zoo.training import config_hash
 
     smoke = asked.budget == "smoke"
@@ -68,7 +68,7 @@ def check_data(rows: Sequence[Row], digits: bool) -> None:
         MnistUnavailable: likewise.
     """
     from zoo.data import find_binarized_mnist, find_mnist
-    from zoo.inference.program_inference import data_root
+    from zoo.inference.bbvi import data_root
     from zoo.inference.programs import PROGRAMS
 
     if digits and any(row.data == "mnist" for row in rows):

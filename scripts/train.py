@@ -3,8 +3,8 @@
 import os
 import sys
 
-from zoo.command_line import errors_as_sentences, help_text, options_help
-from zoo.overrides import read_command_line
+from zoo.cli.command_line import read_command_line
+from zoo.cli.errors import errors_as_sentences, help_text, options_help
 
 
 def main() -> None:
@@ -18,7 +18,7 @@ def main() -> None:
         elif request.help:
             print(options_help(next(request.choices())))
         else:
-            from zoo.launch import launch  # after the check, for it takes long
+            from zoo.cli.launch import launch  # after the check, for it takes long
 
             launch(request, typed)
 

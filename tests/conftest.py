@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 
 import jaxtyping
 import numpy as np
+import pyro
 import pytest
 import pytorch_lightning as pl
 import torch
+from pyro import poutine
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -22,7 +24,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # the processes share the cores, and so
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
+ROOT = Path(__file__).parents[1]
 PASS = ["model.environments=4", "model.evaluate_every=64", "model.stop_when_solved=false"]
 SMALL = {
     "sbn": ["model.layers=[3,2]", "model.hidden=[4]"],
@@ -132,7 +134,7 @@ def zoo_data(tmp_path_factory) -> Path:
 
 def write_labs(path: Path, noise: np.random.Generator) -> None:
     """Seventy patients with one to three visits."""
-    from zoo.data.labs import PBC_LABS
+    from examples.patients.labs import PBC_LABS
 
     path.parent.mkdir()
     rows = [",".join(["id", "day", *PBC_LABS])]
@@ -159,7 +161,7 @@ def composed() -> Callable[[list[str]], dict[str, Any]]:
     """Compose a run's configuration as ``scripts/train.py`` does, resolved to plain data."""
     from hydra import compose, initialize_config_dir  # late: the tests of the lower floors do without them
 
-    from zoo.composition import CONFIGS, plain, register
+    from zoo.cli.composition import CONFIGS, plain, register
 
     register()
     done: dict[tuple[str | None, ...], dict[str, Any]] = {}
@@ -180,7 +182,7 @@ def finished(tiny, composed, tmp_path_factory) -> Callable[[str], Path]:
     folders: dict[str, Path] = {}
 
     def run(model: str) -> Path:
-        from zoo.runs import train
+        from zoo.cli.commands import train
 
         if model not in folders:
             folder = tmp_path_factory.mktemp("finished") / model
@@ -195,7 +197,7 @@ def finished(tiny, composed, tmp_path_factory) -> Callable[[str], Path]:
 def no_pictures(monkeypatch) -> None:
     """Runs draw nothing, which takes them longer than all else and has tests of its own."""
     for name in ("draw_glimpses", "draw_mistakes"):
-        monkeypatch.setattr(f"zoo.attention.experiment.{name}", lambda *args: None)
+        monkeypatch.setattr(f"zoo.attention.ram.experiment.{name}", lambda *args: None)
     monkeypatch.setattr("zoo.control.experiment.draw_returns", lambda *args: None)
     monkeypatch.setattr("zoo.inference.sbn.experiment.draw_pictures", lambda *args: None)
     for name in ("draw_curve", "draw_posterior"):
@@ -212,14 +214,18 @@ class Answer(NamedTuple):
 
 @pytest.fixture
 def script(monkeypatch, capsys, tmp_path) -> Callable[..., Answer]:
-    """Run a script of the project as a user would, in an empty folder: ``script("train.py", "model=ram")``."""
+    """Run a script of the project as a user would, in an empty folder: ``script("train.py", "model=ram")``.
+
+    Others than those in ``scripts`` are named by their path.
+    """
     monkeypatch.chdir(tmp_path)
 
     def run(name: str, *arguments: str) -> Answer:
-        monkeypatch.setattr(sys, "argv", [str(SCRIPTS / name), *arguments])
+        path = str(ROOT / (name if "/" in name else f"scripts/{name}"))
+        monkeypatch.setattr(sys, "argv", [path, *arguments])
         capsys.readouterr()
         try:
-            runpy.run_path(str(SCRIPTS / name), run_name="__main__")
+            runpy.run_path(path, run_name="__main__")
             code = 0
         except SystemExit as end:
             code = end.code
@@ -243,3 +249,35 @@ def differences() -> Callable[[Any, Any], list[str]]:
         return [] if type(one) is type(other) and one == other else [where]
 
     return compare
+
+
+@pytest.fixture
+def own_parameters() -> Iterator[None]:
+    """Nothing of a test stays in Pyro's parameter store."""
+    with pyro.get_param_store().scope():
+        yield
+
+
+@pytest.fixture
+def double() -> Iterator[None]:
+    """New tensors are of float64."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+@pytest.fixture
+def joint() -> Callable[..., float]:
+    """Log of the joint density of a model at values of its sites: ``joint(model, data, values)``."""
+
+    def log_density(model, data, values):
+        return poutine.trace(poutine.condition(model, values)).get_trace(*data).log_prob_sum().item()
+
+    return log_density
+
+
+@pytest.fixture
+def tensors() -> Callable[..., dict[str, Tensor]]:
+    """Values of sites as tensors of float64."""
+    return lambda **values: {name: torch.as_tensor(np.array(value)) for name, value in values.items()}

@@ -16,12 +16,12 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from zoo.choices import CONFIGS, groups, options
-from zoo.command_line import one_sentence
-from zoo.composition import check_settings, composed_options, refuse_unused_estimator, register
-from zoo.config import MODELS, value_at
-from zoo.overrides import PATHS, parsed, read_command_line
-from zoo.runs import check_logger, train
+from zoo.cli.command_line import PATHS, parsed, read_command_line
+from zoo.cli.commands import check_logger, train
+from zoo.cli.composition import check_settings, composed_options, refuse_unused_estimator, register
+from zoo.cli.config_groups import CONFIGS, groups, options
+from zoo.cli.errors import one_sentence
+from zoo.cli.schemas import MODELS, value_at
 
 SAMPLE = 40
 SECONDS = 60  # that a command may take

@@ -15,7 +15,7 @@ import pytest
 import torch
 import yaml
 
-from zoo.composition import kept_config
+from zoo.cli.composition import kept_config
 from zoo.training import RunRecord, read_checkpoint, read_metrics
 
 pytestmark = pytest.mark.usefixtures("no_pictures")

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from zoo.control.environments import Environments, make_environments, make_evaluation_environments
+from zoo.control.envs.vector_env import Environments, make_environments, make_evaluation_environments
+from zoo.control.envs.wrappers import ForgetAction
 from zoo.control.evaluation import Evaluator
-from zoo.control.policies import action_kind, make_policy
+from zoo.control.policy_gradient.policies import action_kind, make_policy
 from zoo.control.rollout import Rollouts
-from zoo.control.wrappers import ForgetAction
 
 GAMES = ["Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders"]
 FAMILIES = [

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from zoo.composition import CONFIGS
-from zoo.config import MODELS
-from zoo.runs import train
+from zoo.cli.commands import train
+from zoo.cli.composition import CONFIGS
+from zoo.cli.schemas import MODELS
 from zoo.training import read_checkpoint, read_status
 
 EPOCHS = 30  # of four steps: long enough to be hit, short enough to be repeated

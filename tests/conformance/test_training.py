@@ -8,9 +8,9 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import OmegaConf
 
-from zoo.composition import plain
-from zoo.config import MODELS
-from zoo.runs import make_experiment, train
+from zoo.cli.commands import make_experiment, train
+from zoo.cli.composition import plain
+from zoo.cli.schemas import MODELS
 from zoo.training import NonFiniteError, config_hash, read_checkpoint, read_status
 
 pytestmark = pytest.mark.usefixtures("no_pictures")

@@ -9,8 +9,8 @@ import signal
 import pytorch_lightning as pl
 import torch
 
-from zoo.composition import CONFIGS
-from zoo.config import MODELS
+from zoo.cli.composition import CONFIGS
+from zoo.cli.schemas import MODELS
 
 
 class Witness(pl.Callback):

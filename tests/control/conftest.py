@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from zoo.control.environments import Environments
+from zoo.control.envs.vector_env import Environments
 
 Ending = tuple[int, str]
 

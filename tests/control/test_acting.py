@@ -5,7 +5,7 @@ from torch import nn
 
 from zoo.control.acting import actor, numpy_forward
 from zoo.control.networks import Standardize, network
-from zoo.control.policies import CategoricalPolicy, make_policy
+from zoo.control.policy_gradient.policies import CategoricalPolicy, make_policy
 
 SHAPES = [(), (4,), (2, 3)]
 POLICIES = {"categorical": 3, "several": [2, 3], "gaussian": [(-2.0, 2.0), (0.0, 1.0)]}

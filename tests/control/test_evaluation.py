@@ -9,9 +9,9 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from scipy import stats
 from torch import nn
 
-from zoo.control.environments import EnvironmentFailure, Environments, make_environments
+from zoo.control.envs.vector_env import EnvironmentFailure, Environments, make_environments
 from zoo.control.evaluation import Evaluator, estimate, first_returns
-from zoo.control.policies import make_policy
+from zoo.control.policy_gradient.policies import make_policy
 
 MODES = list(AutoresetMode)
 

@@ -1,9 +1,9 @@
 import pytest
 
-from zoo.control.environments import Environments, make_environments
+from zoo.control.envs.vector_env import Environments, make_environments
+from zoo.control.evaluators import PlayedScore
 from zoo.control.experiment import WHOLE_EPISODES, ControlExperiment, learning_curve
-from zoo.control.policy_gradient import PolicyGradient
-from zoo.control.scores import PlayedScore
+from zoo.control.policy_gradient.module import PolicyGradient
 
 
 class Experiment(ControlExperiment):

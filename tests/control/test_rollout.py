@@ -7,8 +7,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from torch import nn
 from torch.utils.data import DataLoader
 
-from zoo.control.environments import EnvironmentFailure, Environments, make_environments
-from zoo.control.policies import CategoricalPolicy, make_policy
+from zoo.control.envs.vector_env import EnvironmentFailure, Environments, make_environments
+from zoo.control.policy_gradient.policies import CategoricalPolicy, make_policy
 from zoo.control.rollout import RECENT, ReturnTracker, Rollout, Rollouts, collect
 
 MODES = list(AutoresetMode)

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from examples.patients.labs import load_pbc
 from zoo.data import load_idx, load_image_folder
-from zoo.data.labs import load_pbc
 from zoo.data.paths import user_path
 
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from zoo.gradients import Baseline, Constant, Learned, LeaveOneOut, MovingAverage, Reinforce, Sum
+from zoo.gradients.control_variates import OptimalScaling
 from zoo.gradients.estimators import LeaveOneOutBound
-from zoo.gradients.optimal_scaling import OptimalScaling
 
 SIGNAL = torch.tensor([1.0, 2.0, 6.0])
 

@@ -225,7 +225,7 @@ def test_an_optimizer_of_anything_ends_the_step_of_compiled_estimators_too(theta
 
 
 def test_estimators_that_nobody_needs_are_forgotten():
-    from zoo.gradients.steps import _learners
+    from zoo.gradients._steps import _learners
 
     before = len(_learners)
     estimator = Reinforce(MovingAverage(), RunningScale())

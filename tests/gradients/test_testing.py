@@ -10,9 +10,9 @@ from torch.distributions import Bernoulli, Binomial, Categorical, Independent, N
 
 from zoo.gradients import Baseline, Constant, LeaveOneOut, MovingAverage, Reinforce
 from zoo.gradients.graphs import Pathwise, expected_cost, trace
-from zoo.gradients.moments import sampled_moments
 from zoo.gradients.spread import Spread
 from zoo.gradients.testing import check_unbiased, judge
+from zoo.gradients.variance import sampled_moments
 
 
 def chain(graph, theta):

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.distributions import Bernoulli
 
-from zoo.inference.bernoulli import bernoulli_log_prob
+from zoo.inference._bernoulli import bernoulli_log_prob
 
 # Which torch raises itself, when forward-mode differentiation is first used.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")

@@ -12,8 +12,8 @@ from torch import nn
 from torch.distributions import constraints
 
 from zoo.gradients import Learned
-from zoo.inference.black_box import BlackBoxELBO
-from zoo.inference.steps import Steps
+from zoo.inference.elbo import BlackBoxELBO
+from zoo.inference.repeated_batch import Steps
 from zoo.inference.variational import VariationalInference, arguments_of
 from zoo.training import FiniteGradients, NonFiniteError
 

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from zoo import reproduction
 from zoo.data import MnistUnavailable
-from zoo.papers import PAPERS
+from zoo.reproduction import report as reproduction
+from zoo.reproduction.tables import PAPERS
 from zoo.training import config_hash
 
 
@@ -64,7 +64,7 @@ def test_a_smoke_run_takes_one_seed_and_counts_what_is_left(script, trained):
 @pytest.mark.usefixtures("mnist")
 def test_a_full_table_is_written_beside_the_runs_and_not_over_the_published_one(script, trained, monkeypatch):
     (published := Path("docs", "results")).mkdir(parents=True)
-    monkeypatch.setattr("zoo.papers.PUBLISHED", published)
+    monkeypatch.setattr("zoo.reproduction.tables.PUBLISHED", published)
     small = ["paper=ram", "rows=[6]", "seeds=[1]"]
     answer = script("reproduce.py", *small)
     assert answer.code == 0, answer.err

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from zoo.config import MODELS
+from zoo.cli.schemas import MODELS
 from zoo.data import MnistUnavailable
 from zoo.training import config_hash, read_checkpoint
 
@@ -20,7 +20,9 @@ def nothing_begun(tmp_path):
     return check
 
 
-@pytest.mark.parametrize("name", ["evaluate.py", "explore.py", "patients.py", "reproduce.py", "train.py"])
+@pytest.mark.parametrize(
+    "name", ["evaluate.py", "explore.py", "examples/patients/__main__.py", "reproduce.py", "train.py"]
+)
 def test_every_script_has_a_help(name, script, nothing_begun):
     answer = script(name, "--help")
     assert (answer.code, answer.err) == (0, "")
@@ -101,7 +103,7 @@ class TestBeforeADownload:
     @pytest.mark.parametrize(("model", "wrong"), [("ram", "model.gaze=up"), ("sbn", "model.optimizer=best")])
     def test_every_option_of_the_model_is_checked(self, model, wrong, script, monkeypatch):
         for name in ("find_mnist", "find_binarized_mnist"):
-            monkeypatch.setattr(f"zoo.composition.{name}", lambda: pytest.fail("looked for data"))
+            monkeypatch.setattr(f"zoo.cli.composition.{name}", lambda: pytest.fail("looked for data"))
         answer = script("train.py", f"model={model}", wrong)
         assert answer.code == 1
         assert wrong.partition("=")[2] in answer.err
@@ -240,7 +242,7 @@ class TestWithoutMnist:
         def find():
             raise MnistUnavailable("no files, no network")
 
-        monkeypatch.setattr("zoo.composition.find_mnist", find)
+        monkeypatch.setattr("zoo.cli.composition.find_mnist", find)
         monkeypatch.setattr("zoo.data.mnist.find_mnist", find)
 
     @pytest.mark.usefixtures("no_pictures")

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from zoo.runs import train
+from zoo.cli.commands import train
 from zoo.training import config_hash, extended, read_checkpoint
 from zoo.training.extension import before_extension
 

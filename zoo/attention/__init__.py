@@ -1,9 +1,9 @@
 """Models that look at a picture through glimpses and learn where to look."""
 
-from zoo.attention.glimpse import GlimpseSensor
-from zoo.attention.network import RecurrentAttentionNetwork, Rollout
-from zoo.attention.objective import HybridObjective, hybrid_objective
-from zoo.attention.recurrent_attention import Recognition, RecurrentAttention
+from zoo.attention.ram.glimpse import GlimpseSensor
+from zoo.attention.ram.module import Recognition, RecurrentAttention
+from zoo.attention.ram.network import RecurrentAttentionNetwork, Rollout
+from zoo.attention.ram.objective import HybridObjective, hybrid_objective
 
 __all__ = [
     "GlimpseSensor",

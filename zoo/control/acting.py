@@ -6,7 +6,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from zoo.control.networks import OUTLIER, Standardize
-from zoo.control.policies import Policy
+from zoo.control.policy_gradient.policies import Policy
 
 NOISE_AT_ONCE = 64  # steps whose noise is drawn together
 
@@ -25,7 +25,7 @@ def actor(policy: Policy) -> Actor:
         policy: on any device; it is not to be updated while the function is used.
 
     Example:
-        >>> from zoo.control.policies import make_policy
+        >>> from zoo.control.policy_gradient.policies import make_policy
         >>> policy = make_policy((4,), 2, hidden=(64,))
         >>> actor(policy)(np.zeros((5, 4), np.float32), policy.noise(5)).shape
         torch.Size([5])

@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float, Shaped
 from scipy import stats
 
 from zoo.control.acting import NOISE_AT_ONCE, actor
-from zoo.control.environments import EnvironmentFailure, Environments
-from zoo.control.policies import Policy
+from zoo.control.envs.vector_env import EnvironmentFailure, Environments
+from zoo.control.policy_gradient.policies import Policy
 
 BUDGET = 3600.0  # seconds of an evaluation, after which it is given up
 PATIENCE = 60.0  # seconds after which it is said that an evaluation takes long
@@ -47,8 +47,8 @@ class Evaluator:
         ValueError: there are no two environments for each.
 
     Example:
-        >>> from zoo.control.environments import make_environments
-        >>> from zoo.control.policies import make_policy
+        >>> from zoo.control.envs.vector_env import make_environments
+        >>> from zoo.control.policy_gradient.policies import make_policy
         >>> evaluator = Evaluator(Environments(make_environments("CartPole-v1", count=20)))
         >>> evaluator.measure(make_policy((4,), 2, hidden=(8,)), seed=0).stochastic.mean < 100
         True

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 
-from zoo.control.environments import Environments
-from zoo.control.playing import record_episode
+from zoo.constraints import COUNT, NOT_NEGATIVE, check_ranges
+from zoo.control.callbacks import StopAfterSteps
+from zoo.control.envs.vector_env import Environments
+from zoo.control.evaluators import Score
 from zoo.control.rollout import Rollouts
-from zoo.control.scores import Score
-from zoo.control.seeds import REPORT, seed_of
-from zoo.control.validation import StopAfterSteps
+from zoo.control.seeding import REPORT, seed_of
+from zoo.control.video import record_episode
 from zoo.plotting import return_curves, save_figure
-from zoo.ranges import COUNT, NOT_NEGATIVE, check_ranges
 from zoo.training import Loaders, read_metrics
 
 WHOLE_EPISODES = 0  # as rollout_steps
@@ -159,7 +159,7 @@ def whole_episode(acting: Environments, steps: int) -> int:
     Those that remember their state are not. Where no end is known, episodes are taken to be short.
 
     Example:
-        >>> from zoo.control.environments import make_environments
+        >>> from zoo.control.envs.vector_env import make_environments
         >>> [whole_episode(Environments(make_environments(name, 2)), 16) for name in ("CartPole-v1", "Acrobot-v1")]
         [1, 32]
     """

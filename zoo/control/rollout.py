@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from zoo.control.acting import NOISE_AT_ONCE, actor
-from zoo.control.environments import EnvironmentFailure, Environments
-from zoo.control.policies import Policy
-from zoo.control.seeds import TRAINING, seed_of
+from zoo.control.envs.vector_env import EnvironmentFailure, Environments
+from zoo.control.policy_gradient.policies import Policy
+from zoo.control.seeding import TRAINING, seed_of
 
 RECENT = 100  # episodes in the running mean of returns
 

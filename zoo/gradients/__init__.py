@@ -17,10 +17,10 @@ from zoo.gradients.graphs import (
     expected_cost,
     trace,
 )
-from zoo.gradients.moments import GradientMoments, Moments, exact_moments, gradient_moments, optimal_baseline
 from zoo.gradients.named import BASELINES, named_baseline
 from zoo.gradients.reinforce import Reinforce, ReinforceOutput, score_function_loss
 from zoo.gradients.running import RunningScale
+from zoo.gradients.variance import GradientMoments, Moments, exact_moments, gradient_moments, optimal_baseline
 
 __all__ = [
     "BASELINES",

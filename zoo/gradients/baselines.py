@@ -5,8 +5,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from zoo.gradients._steps import Learner
 from zoo.gradients.running import RunningMean, at_least_single, masked_mean
-from zoo.gradients.steps import Learner
 
 
 class BaselineOutput(NamedTuple):

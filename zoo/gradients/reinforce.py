@@ -6,10 +6,10 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
 from zoo.gradients._rsample import carries_its_path
+from zoo.gradients._steps import Parameter, end_step, in_backward, once_a_step, parameter_of
 from zoo.gradients.baselines import Baseline, hide
 from zoo.gradients.named import named_baseline
 from zoo.gradients.running import RunningScale, at_least_single
-from zoo.gradients.steps import Parameter, end_step, in_backward, once_a_step, parameter_of
 
 
 @runtime_checkable

@@ -6,7 +6,7 @@ import torch.distributed
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from zoo.gradients.steps import Learner
+from zoo.gradients._steps import Learner
 
 LONG = (torch.int32, torch.int64, torch.uint32, torch.uint64)
 """Integers that single precision cannot hold."""

@@ -8,13 +8,13 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from zoo.gradients._compilation import uncompilable
+from zoo.gradients._enumeration import Draw, moments_of_replays
+from zoo.gradients.graphs._provenance.provenance import tensors_in
 from zoo.gradients.graphs.enumeration import LIMIT, expectation, outcomes_by
 from zoo.gradients.graphs.program import Program
-from zoo.gradients.graphs.provenance import tensors_in
 from zoo.gradients.graphs.quadrature import Quadrature
-from zoo.gradients.moments import GradientMoments, keep_buffers, sampled_moments, spread_of_draws
-from zoo.gradients.replays import Draw, moments_of_replays
 from zoo.gradients.spread import check_tensor, gradients_of
+from zoo.gradients.variance import GradientMoments, keep_buffers, sampled_moments, spread_of_draws
 
 Estimator = Callable[..., Tensor]
 """``estimator(program, *args, draw=draw)`` gives a scalar whose gradient is the estimate. All that is random it asks

@@ -7,11 +7,11 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
+from zoo.constraints import COUNT, POSITIVE, Range, check_ranges, optional
 from zoo.data.posteriordb import Reference
-from zoo.inference.moments import Quantities, elements_of, moments, moments_table, named_quantities
-from zoo.inference.optimum import distance_from, distributions, mean_field_optimum, refuse_without_optimum
-from zoo.inference.program_inference import ProgramInference, data_root
-from zoo.inference.reports import (
+from zoo.inference.bbvi import ProgramInference, data_root
+from zoo.inference.callbacks import StopWhenSettled
+from zoo.inference.diagnostics import (
     Draws,
     ElboEstimate,
     ParetoK,
@@ -22,11 +22,11 @@ from zoo.inference.reports import (
     posterior_figure,
     tail_index,
 )
-from zoo.inference.settling import StopWhenSettled
-from zoo.inference.steps import Steps
+from zoo.inference.mean_field_reference import distance_from, distributions, mean_field_optimum, refuse_without_optimum
+from zoo.inference.posterior_moments import Quantities, elements_of, moments, moments_table, named_quantities
+from zoo.inference.repeated_batch import Steps
 from zoo.inference.variational import finite_estimate
 from zoo.plotting import save_figure
-from zoo.ranges import COUNT, POSITIVE, Range, check_ranges, optional
 from zoo.training import Loaders, read_checkpoint, read_metrics
 
 REPORT_SEED = 1  # not that of validation, whose draws chose the checkpoint

@@ -7,9 +7,9 @@ from pyro.infer import ELBO
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
+from zoo.constraints import POSITIVE, check_ranges, optional
+from zoo.inference.diagnostics import Draws, ElboEstimate, draw, elbo_estimate
 from zoo.inference.parameter_store import ParameterStore
-from zoo.inference.reports import Draws, ElboEstimate, draw, elbo_estimate
-from zoo.ranges import POSITIVE, check_ranges, optional
 from zoo.training import NonFiniteError, total_loss
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -45,8 +45,8 @@ class VariationalInference(pl.LightningModule):
     Example:
         >>> import pyro
         >>> import pyro.distributions as dist
-        >>> from zoo.inference.black_box import BlackBoxELBO
-        >>> from zoo.inference.steps import Steps
+        >>> from zoo.inference.elbo import BlackBoxELBO
+        >>> from zoo.inference.repeated_batch import Steps
         >>> def model(x):
         ...     with pyro.plate("data", len(x)):
         ...         pyro.sample("x", dist.Normal(pyro.sample("z", dist.Bernoulli(0.5)), 1.0), obs=x)
@@ -136,7 +136,7 @@ class VariationalInference(pl.LightningModule):
         self.log("validation_elbo_spread", found.standard_error, batch_size=1)
 
     def draw(self, args: Sequence[Any] = (), draws: int = 1000, at_once: int = 250, progress: bool = False) -> Draws:
-        """Draw from the guide, and judge each draw; see ``zoo.inference.reports``.
+        """Draw from the guide, and judge each draw; see ``zoo.inference.diagnostics``.
 
         Args:
             args: of model and guide.

@@ -22,7 +22,7 @@ from torch.distributions import (
 )
 from torch.distributions.transforms import AffineTransform, SigmoidTransform
 
-from zoo.gradients.graphs.distributions import moves, tensors_of
+from zoo.gradients.graphs._distributions import moves, tensors_of
 
 ONE, THETA = torch.ones(()), torch.ones((), requires_grad=True)
 

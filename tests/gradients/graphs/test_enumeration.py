@@ -26,7 +26,8 @@ from torch.distributions import (
 )
 from torch.distributions.transforms import AffineTransform, SigmoidTransform
 
-from zoo.gradients.graphs import Pathwise, expected_cost, outcomes, provenance, trace
+from zoo.gradients.graphs import Pathwise, expected_cost, outcomes, trace
+from zoo.gradients.graphs._provenance import provenance
 
 pytestmark = pytest.mark.usefixtures("without_type_checks")  # for speed
 
@@ -315,7 +316,7 @@ class TestProbabilityOf0Or1:
 
 
 def test_unrefused_probability_of_0_would_have_no_gradient(monkeypatch):
-    monkeypatch.setattr("zoo.gradients.graphs.distributions.loses_gradient_at_bounds", lambda distribution: False)
+    monkeypatch.setattr("zoo.gradients.graphs._distributions.loses_gradient_at_bounds", lambda distribution: False)
     p = number(0.0).requires_grad_()
     (gradient,) = torch.autograd.grad(expected_cost(of_one(Bernoulli, lambda x, _: 3 * x), p), p)
     assert gradient != 3

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zoo.gradients.graphs.paths import PATIENCE, DeadEndError, Wording, along_every_path
+from zoo.gradients.graphs._paths import PATIENCE, DeadEndError, Wording, along_every_path
 
 WORDING = Wording("it changed its mind", "ask for less")
 TREES = st.recursive(st.just(None), lambda tree: st.lists(tree, min_size=1, max_size=3), max_leaves=20)

@@ -6,7 +6,8 @@ from torch import nn
 from torch.distributions import Bernoulli, Categorical, Normal
 
 from zoo.gradients import Baseline, Learned, LeaveOneOut, MovingAverage, Sum
-from zoo.gradients.graphs import Informed, Pathwise, expected_cost, outcomes, provenance, surrogate, trace
+from zoo.gradients.graphs import Informed, Pathwise, expected_cost, outcomes, surrogate, trace
+from zoo.gradients.graphs._provenance import provenance
 
 pytestmark = pytest.mark.usefixtures("without_type_checks")  # for speed: these tests make some thousand calls
 

@@ -1,4 +1,4 @@
-"""What every program of the registry keeps to."""
+"""What every program of the registry and of the study of patients keeps to."""
 
 import math
 
@@ -9,18 +9,22 @@ from pyro import poutine
 from pyro.distributions import ImproperUniform
 from pyro.infer import SVI, Trace_ELBO
 
-from zoo.inference.black_box import BlackBoxELBO
+from examples.patients import PATIENT_PROGRAMS
+from zoo.inference.elbo import BlackBoxELBO
 from zoo.inference.mean_field import guide_draws
-from zoo.inference.optimum import pathwise
+from zoo.inference.mean_field_reference import pathwise
 from zoo.inference.programs import PROGRAMS, Program
 
 PARTICLES = -9
 QUARTILES = torch.tensor([0.25, 0.75], dtype=torch.float64)
 
 
-@pytest.fixture(params=sorted(PROGRAMS))
+ALL = PROGRAMS | PATIENT_PROGRAMS
+
+
+@pytest.fixture(params=sorted(ALL))
 def program(request, double) -> Program:
-    return PROGRAMS[request.param]
+    return ALL[request.param]
 
 
 @pytest.fixture
@@ -147,8 +151,3 @@ def test_data_that_are_not_there_are_asked_for_in_a_sentence(name, tmp_path):
         PROGRAMS[name].load(None)
     with pytest.raises(FileNotFoundError, match="set ZOO_DATA to the folder above posteriordb"):
         PROGRAMS[name].load(tmp_path)
-
-
-def test_the_paper_models_say_which_file_is_missing(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"pbcseq\.csv"):
-        PROGRAMS["gamma_normal_ts"].load(tmp_path)

@@ -1,5 +1,5 @@
 """The wider family of estimators."""
 
-from zoo.gradients.estimators.multi_sample import LeaveOneOutBound, leave_one_out_bounds, multi_sample_bound
+from zoo.gradients.estimators.vimco import LeaveOneOutBound, leave_one_out_bounds, multi_sample_bound
 
 __all__ = ["LeaveOneOutBound", "leave_one_out_bounds", "multi_sample_bound"]

@@ -1,7 +1,7 @@
 """Stochastic computation graphs: programs whose expected cost is differentiated, by sampling or exactly."""
 
+from zoo.gradients.graphs.baselines import Informed
 from zoo.gradients.graphs.enumeration import Outcome, expected_cost, outcomes
-from zoo.gradients.graphs.guesses import Informed
 from zoo.gradients.graphs.program import Graph
 from zoo.gradients.graphs.trace import Pathwise, StochasticGraph, trace
 

@@ -6,8 +6,8 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, TransformedDistribution
 
 from zoo.gradients._compilation import uncompilable
-from zoo.gradients.graphs.distributions import is_point_mass, support_of
-from zoo.gradients.graphs.paths import DeadEndError, Path, Wording, along_every_path
+from zoo.gradients.graphs._distributions import is_point_mass, support_of
+from zoo.gradients.graphs._paths import DeadEndError, Path, Wording, along_every_path
 from zoo.gradients.graphs.program import Program, Run, sum_to, values_of
 from zoo.gradients.graphs.quadrature import Quadrature
 

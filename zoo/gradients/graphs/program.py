@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from zoo.gradients._compilation import uncompilable
-from zoo.gradients.graphs.distributions import check_draw, tensors_of
-from zoo.gradients.graphs.provenance import Names, Provenance, listed, untracked
+from zoo.gradients.graphs._distributions import check_draw, tensors_of
+from zoo.gradients.graphs._provenance.provenance import Names, Provenance, listed, untracked
 
 Program = Callable[..., Any]
 """A function of a ``Graph`` and any other arguments, which samples and names its costs."""

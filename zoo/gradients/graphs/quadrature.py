@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution, Normal, TransformedDistribution
 
-from zoo.gradients.graphs.distributions import supported
-from zoo.gradients.graphs.provenance import listed
+from zoo.gradients.graphs._distributions import supported
+from zoo.gradients.graphs._provenance.provenance import listed
 
 TAIL = 9.0
 """How many standard deviations of a normal law are not cut off; beyond are 2e-19 of it."""

@@ -4,9 +4,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from zoo.gradients.graphs.guesses import Guess, check_guesses, guess
+from zoo.gradients.graphs._provenance.provenance import NOTHING, Names
+from zoo.gradients.graphs.baselines import Guess, check_guesses, guess
 from zoo.gradients.graphs.program import Run
-from zoo.gradients.graphs.provenance import NOTHING, Names
 from zoo.gradients.reinforce import score_loss
 
 

@@ -7,11 +7,11 @@ from torch.distributions import Distribution
 
 from zoo.gradients._compilation import uncompilable
 from zoo.gradients.baselines import Baseline
-from zoo.gradients.graphs.distributions import supported
-from zoo.gradients.graphs.drawing import draw_graph
-from zoo.gradients.graphs.guesses import Guess, learning_parts
+from zoo.gradients.graphs._distributions import supported
+from zoo.gradients.graphs._provenance.provenance import Names, listed, untracked
+from zoo.gradients.graphs.baselines import Guess, learning_parts
 from zoo.gradients.graphs.program import Program, Run, check_known
-from zoo.gradients.graphs.provenance import Names, listed, untracked
+from zoo.gradients.graphs.rendering import draw_graph
 from zoo.gradients.graphs.surrogate import dice_surrogate, score_surrogate
 
 Draw = Callable[[str, Distribution], Tensor]

@@ -15,11 +15,8 @@ from zoo.inference.programs.gaussian_mixture import ASSIGNING_MIXTURE, GAUSSIAN_
 from zoo.inference.programs.hmm import HMM
 from zoo.inference.programs.kidiq import KIDIQ
 from zoo.inference.programs.logistic_regression import LOGISTIC_REGRESSION
-from zoo.inference.programs.longitudinal import FactorFamily, program_of
 from zoo.inference.programs.program import Program
 from zoo.inference.programs.regression import SBLRC, SBLRI
-
-FAMILIES = [FactorFamily(series, positive) for positive in (False, True) for series in (False, True)]
 
 PROGRAMS: dict[str, Program] = {
     "beta_bernoulli": BETA_BERNOULLI,
@@ -31,7 +28,6 @@ PROGRAMS: dict[str, Program] = {
     "logistic_regression": LOGISTIC_REGRESSION,
     "sblrc": SBLRC,
     "sblri": SBLRI,
-    **{family.name: program_of(family) for family in FAMILIES},
 }
 
 __all__ = [
@@ -40,7 +36,6 @@ __all__ = [
     "BetaFactor",
     "BetaMeanFactor",
     "Factor",
-    "FactorFamily",
     "GammaFactor",
     "LogNormalFactor",
     "NormalFactor",

@@ -2,9 +2,9 @@
 
 from zoo.inference.sbn.bounds import Bound, negative_elbo, negative_importance_weighted_bound
 from zoo.inference.sbn.enumeration import exact_elbo, exact_multi_sample_bound, log_evidence
+from zoo.inference.sbn.module import SigmoidBeliefNetwork
 from zoo.inference.sbn.network import BeliefNetwork, Posterior, threshold
 from zoo.inference.sbn.objective import BoundObjective, elbo_objective, local_signals, multi_sample_objective
-from zoo.inference.sbn.sigmoid_belief import SigmoidBeliefNetwork
 
 __all__ = [
     "BeliefNetwork",

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from zoo.data import Batches, BinarizedBatches, ImageData, binarized, is_binary
 from zoo.inference.sbn.bounds import negative_elbo, negative_importance_weighted_bound
+from zoo.inference.sbn.module import SigmoidBeliefNetwork
 from zoo.inference.sbn.pixels import binary_pixels
-from zoo.inference.sbn.sigmoid_belief import SigmoidBeliefNetwork
 from zoo.plotting import picture_sheet, save_figure
 from zoo.training import Loaders
 

@@ -1,0 +1,95 @@
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from examples.patients.chain import State
+from examples.patients.density import local_log_density, log_joint
+from examples.patients.family import FactorFamily
+from examples.patients.gibbs import Block
+from examples.patients.guide import Factors, Guide, factors_of
+from examples.patients.labs import Labs
+from zoo.inference.mean_field import guide_draws
+
+
+def start_of_chain(family: FactorFamily, labs: Labs, seed: int) -> Factors:
+    """Draw from the guide that variational inference starts with, so that all begin alike.
+
+    Example:
+        >>> labs = Labs(torch.ones(2, 3, 1), torch.ones(2, 3, 1, dtype=torch.bool), torch.ones(2, 3, dtype=torch.bool))
+        >>> start_of_chain(FactorFamily(series=True, positive=True), labs, seed=0).states.shape
+        torch.Size([2, 3, 5])
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        guide = Guide(family, labs)
+    return Factors(*(part.squeeze(0) for part in factors_of(guide_draws(guide, (labs,), 1, seed))))
+
+
+def blocks(family: FactorFamily, labs: Labs) -> list[Block]:
+    """Blocks of one sweep: states of one factor, in a series at every other visit; weights of one factor; offsets.
+
+    Given all else, states of different patients are independent, and so are those of a patient at visits that do not
+    follow one another, and the weights and offsets of different labs.
+
+    Example:
+        >>> labs = Labs(torch.ones(2, 3, 1), torch.ones(2, 3, 1, dtype=torch.bool), torch.ones(2, 3, dtype=torch.bool))
+        >>> [block.variable for block in blocks(FactorFamily(series=True, positive=True, factors=1), labs)]
+        ['states', 'states', 'weights', 'offsets']
+    """
+    everywhere = torch.ones_like(labs.observed[0, 0])
+    factors = torch.eye(family.factors, dtype=torch.bool, device=everywhere.device)
+
+    def density(variable: str, state: State) -> Tensor:
+        return local_log_density(variable, family, labs, Factors(**state))
+
+    def block(variable: str, chosen: Bool[Tensor, "*shape"], positive: bool) -> Block:
+        return Block(variable, chosen, positive, partial(density, variable))
+
+    return [
+        *(block("states", visits[..., None] & row, True) for visits in apart(family, labs) for row in factors),
+        *(block("weights", row[:, None] & everywhere, family.positive) for row in factors),
+        block("offsets", everywhere, family.positive),
+    ]
+
+
+def apart(family: FactorFamily, labs: Labs) -> list[Bool[Tensor, "patients visits"]]:
+    """Split the attended visits into sets whose states are independent given all others."""
+    if not family.series:
+        return [labs.attended]
+    odd = torch.arange(labs.attended.shape[1], device=labs.attended.device) % 2 == 1
+    return [labs.attended & ~odd, labs.attended & odd]
+
+
+def potential(family: FactorFamily, labs: Labs) -> Callable[[State], Tensor]:
+    """Minus the log joint density of unconstrained variables: logarithms of all that is positive.
+
+    Without the states in the padding, on which nothing depends: see ``unconstrained``.
+    """
+
+    def negative_log_density(state: State) -> Tensor:
+        jacobian = sum(state[name].sum() for name in logarithms(family))
+        return -(log_joint(family, labs, constrained(family, labs, state)) + jacobian)
+
+    return negative_log_density
+
+
+def unconstrained(family: FactorFamily, labs: Labs, factors: Factors) -> dict[str, Tensor]:
+    """Variables on the whole real line; the states are those at attended visits, ``(attended, factors)``."""
+    state = factors._replace(states=factors.states[labs.attended])._asdict()
+    return {name: value.log() if name in logarithms(family) else value for name, value in state.items()}
+
+
+def constrained(family: FactorFamily, labs: Labs, state: State) -> Factors:
+    """Undo ``unconstrained``, also for many draws; the states in the padding are 1."""
+    found = Factors(**{name: value.exp() if name in logarithms(family) else value for name, value in state.items()})
+    states = found.states.new_ones(*found.states.shape[:-2], *labs.attended.shape, family.factors)
+    states[..., labs.attended, :] = found.states
+    return found._replace(states=states)
+
+
+def logarithms(family: FactorFamily) -> tuple[str, ...]:
+    """Names of the variables that are positive."""
+    return ("weights", "offsets", "states") if family.positive else ("states",)

@@ -1,0 +1,74 @@
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import pad
+
+from examples.patients.family import FactorFamily
+from examples.patients.guide import Factors
+from examples.patients.labs import Labs
+
+
+def lab_log_density(family: FactorFamily, labs: Labs, factors: Factors) -> Float[Tensor, "*draws patients visits labs"]:
+    """``log p(l | w, x, o)`` of each observed lab, 0 for the others; nats."""
+    expected = factors.states @ factors.weights.unsqueeze(-3) + factors.offsets[..., None, None, :]
+    return family.lab(expected).log_prob(labs.values).where(labs.observed, 0.0)
+
+
+def state_log_density(
+    family: FactorFamily, labs: Labs, states: Float[Tensor, "*draws patients visits factors"]
+) -> Float[Tensor, "*draws patients visits factors"]:
+    """Log prior of each state given the one before it, 0 in the padding; nats."""
+    density = family.first_state(states).log_prob(states)
+    if family.series:
+        following = family.next_state(states[..., :-1, :]).log_prob(states[..., 1:, :])
+        density = torch.cat([density[..., :1, :], following], -2)
+    return density.where(labs.attended[..., None], 0.0)
+
+
+def prior_log_density(variable: str, family: FactorFamily, labs: Labs, factors: Factors) -> Float[Tensor, "..."]:
+    """Log prior of each element of ``"weights"``, ``"offsets"`` or ``"states"``, whose shape the result has; nats."""
+    if variable == "states":
+        return state_log_density(family, labs, factors.states)
+    prior = family.weight_prior if variable == "weights" else family.offset_prior
+    return prior(labs.values).log_prob(getattr(factors, variable))
+
+
+def joint_of(priors: Mapping[str, Tensor], per_lab: Float[Tensor, "*draws patients visits labs"]) -> Tensor:
+    """Add up the log priors of all variables and the log densities of the labs: ``(*draws)``, in nats."""
+    variables = priors["states"].sum((-3, -2, -1)) + priors["weights"].sum((-2, -1)) + priors["offsets"].sum(-1)
+    return variables + per_lab.sum((-3, -2, -1))
+
+
+def log_joint(family: FactorFamily, labs: Labs, factors: Factors) -> Float[Tensor, "*draws"]:
+    """Log of the joint density of all that is observed and all that is not, in nats."""
+    priors = {variable: prior_log_density(variable, family, labs, factors) for variable in Factors._fields}
+    return joint_of(priors, lab_log_density(family, labs, factors))
+
+
+def local_terms(
+    variable: str, family: FactorFamily, prior: Float[Tensor, "..."], per_lab: Float[Tensor, "*draws p v labs"]
+) -> Float[Tensor, "..."]:
+    """Sum of the terms of the joint that each element of a variable is in.
+
+    Its own prior, that of the next state in a series, and the labs that hang on it.
+
+    Args:
+        variable: ``"weights"``, ``"offsets"`` or ``"states"``, whose shape the result has.
+        family: the model.
+        prior: log prior of the variable's elements.
+        per_lab: log density of the labs, 0 of those that were not observed.
+    """
+    if variable == "weights":
+        return prior + per_lab.sum((-3, -2)).unsqueeze(-2)
+    if variable == "offsets":
+        return prior + per_lab.sum((-3, -2))
+    following = pad(prior[..., 1:, :], (0, 0, 0, 1)) if family.series else 0.0
+    return prior + following + per_lab.sum(-1, keepdim=True)
+
+
+def local_log_density(variable: str, family: FactorFamily, labs: Labs, factors: Factors) -> Float[Tensor, "..."]:
+    """Log density of each element of a variable given all else, up to a constant: see ``local_terms``."""
+    prior = prior_log_density(variable, family, labs, factors)
+    return local_terms(variable, family, prior, lab_log_density(family, labs, factors))

@@ -1,0 +1,186 @@
+"""What ``python -m examples.patients`` runs: four models compared, and one model's inference compared."""
+
+import csv
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from statistics import mean
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from examples.patients.comparison import (
+    Interval,
+    better_for,
+    conclusion,
+    differences,
+    mean_over_seeds,
+    per_lab,
+    reference,
+)
+from examples.patients.fitting import usual
+from examples.patients.labs import LabSplit
+from examples.patients.prediction import Prediction
+from examples.patients.sampler_benchmark import METHODS, SAMPLING, STEPS, Curve, Method
+from examples.patients.study import DRAWS, FAMILIES, identity, once, prediction_of, study
+from zoo.plotting import save_figure
+from zoo.plotting.predictions import Progress, prediction_curves
+
+RACER = FAMILIES["gamma_normal_ts"]
+
+
+class Budget(NamedTuple):
+    """How many steps the fits of the comparison take."""
+
+    training: int
+    inference: int
+
+
+BUDGETS = {"full": Budget(STEPS, 1000), "smoke": Budget(20, 10)}
+
+
+def compare_models(split: LabSplit, seeds: Sequence[int], budget: Budget, folder: Path) -> dict[str, Any]:
+    """Fit each model with each seed, unless the folder holds that fit, and compare their predictions.
+
+    Writes ``models.csv``, with a line for each test patient.
+
+    Returns:
+        Figures for a record, and under ``found`` sentences.
+    """
+    fits: dict[str, list[dict[str, Any]]] = {name: [] for name in FAMILIES}
+    for seed in seeds:
+        for name, family in FAMILIES.items():
+            training, inference = (usual(family, steps) for steps in budget)
+            wanted = identity(split, family, training, inference, draws=DRAWS, seed=seed)
+            say = told(f"{name}, seed {seed}", budget.training)
+            make = partial(study, family, split, training, inference, seed, say)
+            fits[name].append(once(folder / "fits" / f"{name}-seed{seed}.json", wanted, make))
+    predictions = {name: mean_over_seeds([prediction_of(each) for each in kept]) for name, kept in fits.items()}
+    references = {
+        name: reference(split.train, split.held_out, logarithms)
+        for name, logarithms in (("normal", False), ("log_normal", True))
+    }
+    write_patients(folder / "models.csv", predictions | references)
+    models = {name: per_lab(prediction) for name, prediction in (predictions | references).items()}
+    pairs = differences(predictions)
+    better = {(one, other): better_for(predictions[one], predictions[other]) for one, other in pairs}
+    return {
+        "steps": budget._asdict(),
+        "settings": {name: asdict(usual(family, budget.training)) for name, family in FAMILIES.items()},
+        "patients": len(split.held_out.values),
+        "held_out_labs": int(split.held_out.observed.sum()),
+        "per_lab": {name: interval._asdict() for name, interval in models.items()},
+        "per_lab_of_seeds": {name: [each["per_lab"] for each in kept] for name, kept in fits.items()},
+        "differences": {
+            " - ".join(pair): {**interval._asdict(), "paper": interval.verdict, "patients_better": better[pair]}
+            for pair, interval in pairs.items()
+        },
+        "bounds": {name: [each["bounds"][-3:] for each in kept] for name, kept in fits.items()},
+        "fit_seconds": {name: [each["seconds"] for each in kept] for name, kept in fits.items()},
+        "found": [*sentences(models, fits, pairs, better), f"{conclusion(pairs)}."],
+    }
+
+
+def told(what: str, steps: int) -> Callable[[int, float], bool]:
+    """Print the mean ELBO of each tenth of a fit."""
+    part: list[float] = []
+
+    def watch(step: int, bound: float) -> bool:
+        part.append(bound)
+        if step % max(steps // 10, 1) == 0:
+            print(f"{what}: step {step:,} of {steps:,}, ELBO {mean(part):,.0f}", flush=True)
+            part.clear()
+        return False
+
+    return watch
+
+
+def sentences(
+    models: Mapping[str, Interval],
+    fits: Mapping[str, Sequence[Mapping[str, Any]]],
+    pairs: Mapping[tuple[str, str], Interval],
+    better: Mapping[tuple[str, str], int],
+) -> Iterable[str]:
+    """Say what each model reached, and how each pair differs."""
+    for name, interval in models.items():
+        seeds = ", ".join(f"{each['per_lab']:.3f}" for each in fits.get(name, ()))
+        yield f"{name}: {interval} nats per held-out lab" + (f"; by seed {seeds}" if seeds else "")
+    for (one, other), interval in pairs.items():
+        yield (
+            f"{one} - {other}: {interval} nats, paired over patients, better for {better[one, other]} of them; "
+            f"the paper's order is {interval.verdict}"
+        )
+
+
+def write_patients(path: Path, predictions: Mapping[str, Prediction]) -> None:
+    """Write a line for each test patient: how many labs were held out, and their log-likelihood by model."""
+    labs = next(iter(predictions.values())).labs.tolist()
+    columns = [prediction.log_likelihood.tolist() for prediction in predictions.values()]
+    rows = zip(range(len(labs)), labs, *columns, strict=True)
+    write_csv(path, ["patient", "held_out_labs", *predictions], rows)
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a table; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(header)
+        table.writerows(rows)
+
+
+def race(split: LabSplit, seed: int, minutes: float, folder: Path) -> dict[str, Any]:
+    """Run each method for so many minutes, unless the folder holds its curve, and draw the curves.
+
+    Writes ``curve.csv`` and ``curve.png``.
+
+    Raises:
+        ValueError: ``minutes`` is not a positive number.
+
+    Returns:
+        Figures for a record, and under ``found`` sentences.
+    """
+    if not 0 < minutes < math.inf:
+        raise ValueError(f"minutes must be a positive number, got {minutes}")
+    curves: dict[str, Curve] = {}
+    for name, method in METHODS.items():
+        wanted = identity(split, RACER, usual(RACER, STEPS), SAMPLING, method=name, minutes=minutes, seed=seed)
+        make = partial(timed, name, method, split, minutes, seed)
+        kept = once(folder / "curves" / f"{name.replace(' ', '_')}-seed{seed}.json", wanted, make)
+        curves[name] = Curve(*(kept[field] for field in Curve._fields))
+    drawn = {
+        name: Progress(np.array(curve.seconds), np.array(curve.per_lab), curve.warm_up)
+        for name, curve in curves.items()
+    }
+    save_figure(prediction_curves(drawn), folder / "curve.png")
+    rows = [(name, *point) for name, curve in curves.items() for point in zip(*curve[:2], strict=True)]
+    write_csv(folder / "curve.csv", ["method", "seconds", "per_lab"], rows)
+    return {
+        "model": RACER.name,
+        "settings": asdict(usual(RACER, STEPS)) | asdict(SAMPLING),
+        "curves": {name: curve._asdict() for name, curve in curves.items()},
+        "found": [reached(name, curve) for name, curve in curves.items()],
+    }
+
+
+def timed(name: str, method: Method, split: LabSplit, minutes: float, seed: int) -> dict[str, Any]:
+    """Run a method, and say so before, as it takes so long."""
+    print(f"{name} for {minutes:g} minutes", flush=True)
+    return method(RACER, split, 60 * minutes, seed)._asdict()
+
+
+def reached(name: str, curve: Curve) -> str:
+    """Say where a method ended, and where it was best.
+
+    Example:
+        >>> reached("NUTS", Curve([1.0, 60.0], [-9.0, -2.0], 30.0, 200))
+        'NUTS: -2.000 nats per held-out lab after 60 s and 200 steps; best -2.000 after 60 s; warm-up until 30 s'
+    """
+    best = max(range(len(curve.per_lab)), key=curve.per_lab.__getitem__)
+    adapted = f"; warm-up until {curve.warm_up:.0f} s" if curve.warm_up else ""
+    return (
+        f"{name}: {curve.per_lab[-1]:.3f} nats per held-out lab after {curve.seconds[-1]:.0f} s and {curve.steps:,} "
+        f"steps; best {curve.per_lab[best]:.3f} after {curve.seconds[best]:.0f} s{adapted}"
+    )

@@ -1,0 +1,161 @@
+"""Black-box variational inference for the factor models, without Pyro on the way."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.distributions import Distribution
+
+from examples.patients.density import joint_of, lab_log_density, local_terms, prior_log_density
+from examples.patients.family import FactorFamily
+from examples.patients.guide import Factors, Guide, factors_of
+from examples.patients.labs import Labs
+from zoo.gradients import LeaveOneOut, Reinforce
+
+LAST_RATE = 0.01
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """How a guide is fitted: Adam, its learning rate falling along a cosine to a hundredth, where it stays.
+
+    Example:
+        >>> settings = Fitting(steps=100, learning_rate=0.2)
+        >>> [round(settings.rate(step), 3) for step in (0, 50, 100, 300)]
+        [0.2, 0.101, 0.002, 0.002]
+    """
+
+    steps: int
+    learning_rate: float = 0.1
+    particles: int = 16
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.learning_rate <= 0 or self.particles < 2:
+            raise ValueError(
+                f"a fit needs at least 1 step, a positive learning rate and at least 2 particles, got {self.steps}, "
+                f"{self.learning_rate} and {self.particles}"
+            )
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step."""
+        fallen = (1 + math.cos(math.pi * min(step / self.steps, 1))) / 2
+        return self.learning_rate * (LAST_RATE + (1 - LAST_RATE) * fallen)
+
+
+def usual(family: FactorFamily, steps: int) -> Fitting:
+    """Give settings chosen on a part of the PBC study's training patients, mainly by the ELBO they reached.
+
+    Example:
+        >>> usual(FactorFamily(series=True, positive=True), steps=100).learning_rate
+        0.2
+    """
+    return Fitting(steps, learning_rate=0.2 if family.positive else 0.1)
+
+
+class Estimate(NamedTuple):
+    """The ELBO from a few draws, and a loss whose gradient estimates that of the negative ELBO."""
+
+    bound: Float[Tensor, ""]
+    """In nats, detached."""
+    loss: Float[Tensor, ""]
+    """Only its gradient has a meaning."""
+
+
+def estimate(family: FactorFamily, guide: Guide, labs: Labs, particles: int) -> Estimate:
+    """REINFORCE for each variable on its own: equation 6 of Ranganath, Gerrish & Blei, 2014, with leave-one-out.
+
+    The score of a variable is multiplied with those terms of ``log p - log q`` alone that it is in. On the same draws
+    it is the gradient of ``BlackBoxELBO`` for this model and guide, which finds these terms by itself; here they are
+    written down, and all visits of all patients computed at once.
+
+    Args:
+        family: the model.
+        guide: for these patients.
+        labs: what is observed.
+        particles: draws of all variables, at least 2; from torch's global random state.
+    """
+    factors_q = {"weights": guide.weights(), "offsets": guide.offsets(), "states": guide.states()}
+    many = {name: factor.expand((particles, *factor.batch_shape)) for name, factor in factors_q.items()}
+    sites = draw(many)
+    log_q = factors_of({name: factor.log_prob(sites[name]) for name, factor in many.items()})
+    log_q = log_q._replace(states=log_q.states.where(labs.attended[..., None], 0.0))
+    with torch.no_grad():
+        drawn = factors_of(sites)
+        per_lab = lab_log_density(family, labs, drawn)
+        priors = {name: prior_log_density(name, family, labs, drawn) for name in Factors._fields}
+        bound = joint_of(priors, per_lab) - joint_of(log_q._asdict(), torch.zeros_like(per_lab))
+    reinforce = Reinforce(LeaveOneOut(dim=0), maximize=True)
+    losses = [
+        reinforce(score, local_terms(name, family, priors[name], per_lab) - score.detach()).loss.sum()
+        for name, score in log_q._asdict().items()
+    ]
+    return Estimate(bound.mean(), torch.stack(losses).sum() / particles)
+
+
+def finite_estimate(family: FactorFamily, guide: Guide, labs: Labs, particles: int, step: int) -> Estimate:
+    """See to it that the ELBO is a number.
+
+    Raises:
+        ValueError: it is not, or a parameter is none.
+    """
+    try:
+        found = estimate(family, guide, labs, particles)
+        if found.bound.isfinite():
+            return found
+    except ValueError as error:  # of torch, which prints all that there is
+        cause: Exception | None = error
+    else:
+        cause = None
+    raise ValueError(f"the ELBO of {family.name} is not finite at step {step}; lower the learning rate") from cause
+
+
+def draw(factors_q: Mapping[str, Distribution]) -> dict[str, Tensor]:
+    """Draw all variables. All that is random enters here."""
+    with torch.no_grad():
+        return {name: factor.sample() for name, factor in factors_q.items()}
+
+
+def fit(
+    family: FactorFamily,
+    guide: Guide,
+    labs: Labs,
+    settings: Fitting,
+    seed: int,
+    watch: Callable[[int, float], bool] = lambda step, bound: False,
+    forever: bool = False,
+) -> list[float]:
+    """Raise the ELBO; the guide is changed, and the global random state stays as it is.
+
+    Args:
+        family: the model.
+        guide: for these patients; what it holds as buffers stays.
+        labs: what is observed.
+        settings: steps and their lengths.
+        seed: of all draws.
+        watch: called after each step with its number and its estimate of the ELBO; True ends the fit.
+        forever: go on after the last step until ``watch`` ends it.
+
+    Raises:
+        ValueError: the ELBO is not finite.
+
+    Returns:
+        The estimate of the ELBO of each step, in nats.
+    """
+    optimiser = torch.optim.Adam([parameter for parameter in guide.parameters() if parameter.requires_grad])
+    bounds: list[float] = []
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        while forever or len(bounds) < settings.steps:
+            optimiser.param_groups[0]["lr"] = settings.rate(len(bounds))
+            optimiser.zero_grad()
+            bound, loss = finite_estimate(family, guide, labs, settings.particles, len(bounds) + 1)
+            bounds.append(bound.item())
+            loss.backward()
+            optimiser.step()
+            if watch(len(bounds), bounds[-1]):
+                break
+    return bounds

@@ -1,0 +1,42 @@
+from functools import partial
+from pathlib import Path
+
+from examples.patients.family import FactorFamily
+from examples.patients.guide import Guide
+from examples.patients.labs import Labs, load_pbc
+from examples.patients.model import model
+from examples.patients.simulation import simulate
+from zoo.inference.programs.program import Program
+
+SIMULATED_PATIENTS, SIMULATED_LABS = 200, 7
+
+
+def program_of(family: FactorFamily) -> Program:
+    """Program of a factor model: the labs of the PBC patients to learn from, simulated ones if no folder is given.
+
+    The model and the guide take a second argument: how many patients to draw in a step.
+
+    Example:
+        >>> gamma_normal = program_of(FactorFamily(series=False, positive=False))
+        >>> (labs,) = gamma_normal.load(None)
+        >>> gamma_normal.guide(labs)(labs, 25)
+    """
+    return Program(
+        f"factors of patients' labs, {family.name}; Ranganath, Gerrish & Blei 2014",
+        partial(model, family),
+        partial(Guide, family),
+        partial(load, family),
+    )
+
+
+def load(family: FactorFamily, root: Path | None) -> tuple[Labs]:
+    """Labs of the training patients of the PBC study; with no folder, 200 patients drawn from the model itself."""
+    if root is None:
+        return (simulate(family, SIMULATED_PATIENTS, SIMULATED_LABS, seed=0)[0],)
+    return (load_pbc(root).train,)
+
+
+PATIENT_PROGRAMS = {
+    family.name: program_of(family)
+    for family in (FactorFamily(series, positive) for positive in (False, True) for series in (False, True))
+}

@@ -1,0 +1,137 @@
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from zoo.cli.command_line import read_command_line
+
+STRANGE = [
+    "a=b",
+    "a,b",
+    "~a",
+    "a'b",
+    "a b",
+    "ü",
+    "(a",
+    "a(1)",
+    "[a",
+    "007",
+    "null",
+    "a#",
+    "a\\",
+    "a\\'",
+    '"a',
+    "{a}",
+    "1e3",
+]
+
+
+class TestReadCommandLine:
+    @pytest.mark.parametrize(
+        ("argument", "complaint"),
+        [
+            ("model=rma", r"there is no model 'rma'; there are: .*ram.*\. Did you mean ram\?"),
+            ("experiment=ram_mnist_28_66", r"there is no experiment .* Did you mean ram_mnist_28_6"),
+            ("data=minst", r"there is no data 'minst'; there are: .*mnist.* Did you mean mnist\?"),
+            ("+logger=csw", "there is no logger 'csw'"),
+            ("model=null", "there is no model 'null'"),
+            ("estimator=null", "there is no estimator 'null'; .* Did you mean none"),
+            ("model=1", "there is no model 1"),
+            ("ram", r"ram is no key=value; did you mean model=ram\?"),
+            ("--model=ram", r"--model=ram is no key=value; write model=ram"),
+            ("--verbose", "--verbose is no key=value"),
+            ("model", "model is no key=value; write model=NAME"),
+            ("seed=1,2", "seed=1,2 names several values; add -m"),
+            ("env=A,B", "names several values; add -m"),
+            ("seed=${nope}", "give the value itself"),
+            ("data.root=${oc.env:HOME}", "give the value itself"),
+            ("seed=???", "give the value itself"),
+            ("seed='1", "cannot be read"),
+            ("hydra.verbose=true", r"hydra.verbose may not be set; of Hydra's own settings there are hydra\.run\.dir"),
+            ("hydra/launcher=joblib", "hydra/launcher may not be set"),
+            ("trust=maybe", "trust must be true or false"),
+            ("+trust=true", "trust must be true or false"),
+            ("-cfg", "expected one argument|invalid choice|no key=value"),
+        ],
+    )
+    def test_refuses_what_no_run_can_be_asked_for_in_a_sentence(self, argument, complaint):
+        with pytest.raises(ValueError, match=complaint):
+            read_command_line(["model=ram", argument])
+
+    def test_a_choice_that_is_given_as_a_flag_is_understood(self):
+        with pytest.raises(ValueError, match=r"write model=ram$"):
+            read_command_line(["--model", "ram"])
+
+    def test_where_nothing_is_near_nothing_is_suggested(self):
+        with pytest.raises(ValueError, match=r"there is no model 'xyz'; there are: [^?]*\.$"):
+            read_command_line(["model=xyz"])
+
+    @pytest.mark.parametrize(
+        "sweep", ["range(1,10**9)", "range(1,1000000000)", "range(1,2,0)", "interval(0,1)", "choice()"]
+    )
+    def test_a_sweep_without_end_is_refused(self, sweep):
+        with pytest.raises(ValueError, match=r"names no values that can be listed|cannot be read"):
+            read_command_line(["-m", "model=ram", f"seed={sweep}"])
+
+    def test_a_sweep_lists_its_values_and_names_its_folders_after_what_differs(self):
+        request = read_command_line(["-m", "model=ram,dqn", "seed=range(1,4)", "model.lr=1e-3"])
+        assert [setting.values for setting in request.settings] == [["ram", "dqn"], [1, 2, 3], [0.001]]
+        assert (request.runs, request.sweep) == (6, True)
+        assert "hydra.job.config.override_dirname.exclude_keys=[model.lr]" in request.arguments()
+
+    def test_the_last_of_two_values_counts(self):
+        assert read_command_line(["seed=1", "seed=2"]).arguments() == ["seed=2"]
+
+    @pytest.mark.parametrize("name", STRANGE)
+    def test_a_path_reaches_hydra_letter_by_letter(self, name):
+        (argument,) = read_command_line([f"data.root=/x/{name}"]).arguments()
+        assert OverridesParser.create().parse_override(argument).value() == f"/x/{name}"
+
+    def test_a_path_in_quotes_is_what_they_hold_and_a_tilde_is_the_home(self, monkeypatch):
+        monkeypatch.setenv("HOME", "/home/user")
+        assert read_command_line(["data.root='a=b'"]).value("data.root") == "a=b"
+        assert read_command_line(["data.root=~/pics"]).arguments() == ["data.root=/home/user/pics"]
+
+    def test_trust_is_taken_out_of_what_hydra_sees(self):
+        request = read_command_line(["model=bbvi", "trust=true"])
+        assert (request.trust, request.arguments()) == (True, ["model=bbvi"])
+        assert not read_command_line(["model=bbvi", "trust=false"]).trust
+
+    @pytest.mark.parametrize("arguments", [["model=ram", "--cfg", "job"], ["-sc", "install=bash"], ["experiment=null"]])
+    def test_hydra_s_own_flags_are_left_to_it(self, arguments):
+        assert sorted(read_command_line(arguments).arguments()) == sorted(arguments)
+
+
+class TestResume:
+    def test_a_folder_without_a_run_cannot_be_resumed(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match=r"holds no run to resume: there is no config\.yaml in it"):
+            read_command_line([f"resume={tmp_path}"])
+        (tmp_path / "config.yaml").touch()
+        assert read_command_line([f"resume={tmp_path}"]).value("resume") == str(tmp_path)
+
+    def test_nothing_is_resumed_where_null_is_given(self):
+        request = read_command_line(["model=ram", "resume=null", "model.lr=1"])
+        assert request.value("resume") is None
+        assert request.value("model.lr") == 1
+
+    def test_a_folder_without_a_name_is_named_so(self):
+        with pytest.raises(FileNotFoundError, match="the empty name holds no run to resume"):
+            read_command_line(["resume="])
+
+    @pytest.mark.parametrize("name", STRANGE)
+    def test_a_folder_of_any_name_can(self, name, tmp_path):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "config.yaml").touch()
+        assert read_command_line([f"resume={folder}"]).value("resume") == str(folder)
+
+    def test_a_run_is_resumed_with_its_own_settings_and_no_others_but_trust_and_its_length(self, tmp_path):
+        (tmp_path / "config.yaml").touch()
+        request = read_command_line(
+            [f"resume={tmp_path}", "trust=true", "trainer.max_epochs=9", "hydra.run.dir=x", "-m"]
+        )
+        assert request.trust
+        assert not any("max_epochs" in argument for argument in request.arguments())  # the run's own has another
+        for length in ("banana", "1.5", "null", "true"):
+            with pytest.raises(ValueError, match=r"trainer\.max_epochs must be a whole number"):
+                read_command_line([f"resume={tmp_path}", f"trainer.max_epochs={length}"])
+        with pytest.raises(ValueError, match=r"give resume=RUN and nothing else, .* got model\.lr"):
+            read_command_line(["model.lr=1", f"resume={tmp_path}"])

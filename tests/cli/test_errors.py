@@ -1,0 +1,130 @@
+import logging
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hydra.errors import ConfigCompositionException
+from omegaconf.errors import InterpolationKeyError
+
+from zoo.cli.composition import composed_options, register
+from zoo.cli.config_groups import options, summary
+from zoo.cli.errors import errors_as_sentences, help_text, not_left_empty, options_help, relative
+from zoo.cli.schemas import MODELS
+from zoo.data import MnistUnavailable
+from zoo.training import NonFiniteError
+
+
+class TestErrorsAsSentences:
+    @pytest.mark.parametrize(
+        "error",
+        [
+            ValueError("the cure"),
+            FileNotFoundError("the cure"),
+            ChildProcessError("the cure"),
+            NonFiniteError("the cure"),
+            MnistUnavailable("the cure"),
+        ],
+    )
+    def test_an_error_that_the_user_can_cure_is_one_sentence_and_exit_code_1(self, error, capsys):
+        with pytest.raises(SystemExit) as end, errors_as_sentences():
+            raise error
+        assert end.value.code == 1
+        assert capsys.readouterr() == ("", "\nError: the cure\n")
+
+    @pytest.mark.parametrize(
+        ("error", "sentence"),
+        [
+            (PermissionError(13, "Permission denied", "/runs"), "Permission denied: /runs"),
+            (ConfigCompositionException("the cause\nadvice for Hydra's users"), "the cause"),
+            (InterpolationKeyError("key 'nope' not found\n    full_key: seed"), "key 'nope' not found"),
+            (MemoryError(), "a size is too large for the memory of this machine: MemoryError"),
+            (RuntimeError("DefaultCPUAllocator: can't allocate memory\nstack"), "a size is too large for the memory"),
+        ],
+    )
+    def test_errors_of_libraries_that_a_user_can_cure_are_one_line(self, error, sentence, capsys):
+        with pytest.raises(SystemExit) as end, errors_as_sentences():
+            raise error
+        assert end.value.code == 1
+        printed = capsys.readouterr().err
+        assert printed.startswith(f"\nError: {sentence}")
+        assert printed.strip().count("\n") == 0
+
+    def test_a_fault_of_the_program_keeps_its_traceback(self):
+        with pytest.raises(KeyError), errors_as_sentences():
+            raise KeyError
+
+    def test_so_does_every_error_for_a_developer(self, monkeypatch):
+        monkeypatch.setattr(sys, "flags", SimpleNamespace(dev_mode=True))
+        with pytest.raises(ValueError, match="the cure"), errors_as_sentences():
+            raise ValueError("the cure")
+
+    def test_ctrl_c_ends_with_its_own_code(self):
+        with pytest.raises(SystemExit) as end, errors_as_sentences():
+            raise KeyboardInterrupt
+        assert end.value.code == 130
+
+    def test_without_an_error_nothing_is_said(self, capsys):
+        with errors_as_sentences():
+            pass
+        assert capsys.readouterr() == ("", "")
+
+
+class TestNotLeftEmpty:
+    @pytest.mark.parametrize(("content", "left"), [([], False), (["last.ckpt"], True)])
+    def test_a_folder_stays_after_an_error_if_it_holds_something(self, tmp_path, content, left):
+        folder = tmp_path / "run"
+        folder.mkdir()
+        for name in content:
+            (folder / name).touch()
+        with pytest.raises(ValueError, match="the cure"), not_left_empty(folder):
+            raise ValueError("the cure")
+        assert folder.exists() == left
+
+    def test_a_folder_stays_without_an_error(self, tmp_path):
+        with not_left_empty(tmp_path):
+            pass
+        assert tmp_path.exists()
+
+
+def test_paths_below_the_current_folder_are_shortened(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert relative(tmp_path / "runs" / "a") == Path("runs", "a")
+    assert relative(Path("/elsewhere/a")) == Path("/elsewhere/a")
+
+
+class TestHelp:
+    def test_lists_every_model_with_what_it_is_in_one_line(self):
+        lines = help_text().splitlines()
+        for name in MODELS:
+            (line,) = [line for line in lines if line.startswith(f"  model={name} ")]
+            assert len(line.split(maxsplit=1)[1]) > 20
+
+    def test_lists_every_experiment_and_every_choice(self):
+        text = help_text()
+        assert all(f"  {name} " in text for name in options("experiment"))
+        assert all(name in text for group in ("data", "estimator", "logger") for name in options(group))
+
+    @pytest.mark.parametrize("group", ["model", "data", "estimator", "trainer", "logger", "experiment"])
+    def test_every_configuration_says_what_it_is_within_a_line(self, group):
+        assert options(group)
+        for name in options(group):
+            assert 0 < len(summary(group, name)) <= 110
+
+
+class TestOptionsHelp:
+    @pytest.mark.parametrize("model", MODELS)
+    def test_lists_every_option_of_a_model_with_default_type_and_meaning(self, model):
+        register()
+        text = options_help([f"model={model}"])
+        for option in composed_options((f"model={model}",)).values():
+            assert option.meaning, option.key
+            assert f"{option.key}=" in text
+        assert "(a number, above 0" in text
+
+
+def test_warnings_are_shown_to_the_user(monkeypatch, capsys):
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    with errors_as_sentences():
+        logging.getLogger("zoo.anything").warning("mind the step")
+    assert capsys.readouterr().err == "mind the step\n"

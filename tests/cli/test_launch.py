@@ -1,0 +1,93 @@
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from zoo.cli import launch
+from zoo.cli.command_line import read_command_line
+from zoo.cli.composition import check_settings, composed, register
+from zoo.cli.launch import Ended, caught, table
+
+
+class TestCheckSettings:
+    @pytest.mark.parametrize(
+        ("arguments", "complaint"),
+        [
+            (["model=ram", "+lr=0.1"], r"has no option lr; did you mean model\.lr\?"),
+            (["model=ram", "++model.lrr=1"], r"has no option model\.lrr; did you mean model\.lr\?"),
+            (["model=ram", "+model.lr=1"], r"options are neither added nor removed: write model\.lr=VALUE, without \+"),
+            (["model=ram", "~seed"], "neither added nor removed: write seed=VALUE, without ~"),
+            (["model=ram", "+estimator.foo=1"], r"has no option estimator\.foo"),
+            (["model=dqn", "max_env_steps=1"], r"did you mean model\.max_env_steps\?"),
+            (["model=ram", "max_env_steps=1"], r"model\.max_env_steps is one of model=dqn, model=policy_gradient"),
+            (["model=ram", "model.replay=1"], r"model\.replay is one of model=dqn, model=q_learning"),
+            (["model=ram", "data.root=x"], r"data\.root is one of data=idx, data=image_folder"),
+            (["model=dqn", "estimator.scale=true"], r"has no option estimator\.scale"),
+            (["model=ram", "logger.name=x"], r"has no option logger\.name"),
+            (["model=ram", "model._target_=os.system"], r"_target_ 'os\.system' may not be built"),
+            (["model=ram", "model.lr.x=1"], r"has no option model\.lr\.x"),
+            (["seed=1", "lr=0.1"], "there is no option lr without a model: choose one, model=bbvi|dqn"),
+            (["model=ram", "seed=18446744073709551616"], "seed must be a whole number, got 18446744073709551616"),
+            (["model=ram", "env="], "env must not be empty"),
+            (["model=ram", "trainer.precision=16-mixed"], "use bf16-mixed or 32-true"),
+            (["-m", "model=ram,dqn", "model.glimpses=3"], r"model=dqn has no option model\.glimpses"),
+            (["-m", "model=ram", "model.lr=0.1,-1"], r"model\.lr must be above 0, got -1"),
+            (["experiment=dqn_cartpole", "model.glimpses=3"], r"experiment=dqn_cartpole has no option model\.glimpses"),
+        ],
+    )
+    def test_refuses_what_no_run_has_use_for_and_names_the_nearest(self, arguments, complaint):
+        register()
+        with pytest.raises(ValueError, match=complaint):
+            check_settings(read_command_line(arguments))
+
+    def test_takes_what_every_run_of_a_sweep_has_use_for(self):
+        register()
+        check_settings(read_command_line(["-m", "model=ram,dqn", "model.lr=0.1,0.2", "seed=1,2", "trainer.devices=1"]))
+
+
+class TestCaught:
+    def test_a_failure_is_a_sentence_and_the_others_may_run(self, capsys):
+        def fail():
+            raise ValueError("the cure")
+
+        assert caught(fail) == ({}, "the cure")
+        assert capsys.readouterr().err == "\nError: the cure\n"
+
+    def test_a_fault_of_the_program_shows_where_it_came_from(self, capsys):
+        def fail():
+            raise KeyError("x")
+
+        assert caught(fail) == ({}, "KeyError: 'x'")
+        assert "Traceback" in capsys.readouterr().err
+
+    def test_a_developer_sees_it_for_every_error(self, capsys, monkeypatch):
+        def fail():
+            raise ValueError("the cure")
+
+        monkeypatch.setattr(launch.sys, "flags", SimpleNamespace(dev_mode=True))
+        caught(fail)
+        assert "Traceback" in capsys.readouterr().err
+
+    def test_a_run_that_was_interrupted_ends_the_sweep(self):
+        with pytest.raises(SystemExit):
+            caught(lambda: sys.exit(130))
+
+
+def test_the_table_of_a_sweep_shows_what_differs_what_was_reached_and_what_failed():
+    runs = [
+        Ended({"seed": "1", "model.lr": "0.1"}, Path("runs/a"), {"test_error": 0.125, "spread": 1.0}, None),
+        Ended({"seed": "2", "model.lr": "0.1"}, Path("runs/b"), {}, "the cure"),
+    ]
+    head, first, second = table(runs).splitlines()
+    assert head.split() == ["seed", "model.lr", "test_error", "spread", "folder"]
+    assert first.split() == ["1", "0.1", "0.125", "1", "runs/a"]
+    assert second.split() == ["2", "0.1", "-", "-", "failed:", "the", "cure"]
+
+
+@pytest.mark.parametrize("argument", ["env_kwargs.max_episode_steps=9", "env_kwargs={max_episode_steps: 9}"])
+def test_options_of_an_environment_are_taken_one_by_one_or_together(argument):
+    request = read_command_line(["model=dqn", argument])
+    register()
+    check_settings(request)
+    assert composed(request.arguments())["env_kwargs"] == {"max_episode_steps": 9}

@@ -1,0 +1,64 @@
+import math
+
+import pytest
+
+from zoo.cli.options import Option, matches, nearest
+from zoo.constraints import POSITIVE
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "fits"),
+    [
+        (int, 2**63 - 1, True),
+        (int, 2**63, False),
+        (int, -(2**63) - 1, False),
+        (int, True, False),
+        (float, 10**30, False),
+        (float, math.inf, False),
+        (float, math.nan, False),
+        (float, False, False),
+        (bool, 1, False),
+        (list[int], [1, 2**64], False),
+        (list[int], 3, False),
+        (tuple[int, int] | None, [1, 2], True),
+        (tuple[int, int], [1, 2, 3], False),
+        (dict[str, object], {"a": 1}, True),
+        (dict[str, object], {1: 1}, False),
+        (str | None, None, True),
+    ],
+)
+def test_values_match_a_type_as_they_are(annotation, value, fits):
+    assert matches(annotation, value) == fits
+
+
+class TestOption:
+    def test_refuses_a_value_out_of_its_range_by_its_key(self):
+        with pytest.raises(ValueError, match=r"model\.lr must be above 0, got 0"):
+            Option("model.lr", float, allowed=POSITIVE).check(0)
+
+    def test_takes_a_number_for_text_but_no_empty_text(self):
+        Option("env", str).check(1)
+        with pytest.raises(ValueError, match="env must not be empty"):
+            Option("env", str | None).check("")
+
+
+KEYS = ["seed", "model.lr", "model.max_env_steps", "model.discount", "trainer.max_epochs", "trainer.gradient_clip"]
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("max_env_steps", "model.max_env_steps"),
+        ("trainer.max_env_steps", "model.max_env_steps"),
+        ("model.max_epochs", "trainer.max_epochs"),
+        ("sed", "seed"),
+        ("model.lrr", "model.lr"),
+        ("learning_rate", "model.lr"),
+        ("model.gamma", "model.discount"),
+        ("epochs", "trainer.max_epochs"),
+        ("trainer.gradient_clip_val", "trainer.gradient_clip"),
+        ("xyz", None),
+    ],
+)
+def test_the_key_that_was_most_likely_meant_is_found(key, meant):
+    assert nearest(key, KEYS) == meant

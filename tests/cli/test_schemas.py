@@ -1,0 +1,90 @@
+import pytest
+from omegaconf import OmegaConf
+
+from zoo.cli import schemas as config
+from zoo.cli.schemas import DATA, MODELS, build, check_config, known_options, schema, target
+
+
+class TestSchema:
+    def test_has_the_names_types_and_defaults_of_a_signature(self):
+        def model(rate: float, depth: int = 2, classes: tuple[str, ...] = ()) -> None: ...
+
+        options = OmegaConf.structured(schema(model, model))
+        assert OmegaConf.missing_keys(options) == {"rate"}
+        assert options.depth == 2
+        assert options._target_ == target(model)
+        options.rate = 1
+        assert options.rate == 1.0
+        with pytest.raises(Exception, match="could not be converted to Float"):
+            options.rate = "banana"
+
+    def test_leaves_out_what_other_groups_decide(self):
+        def model(rate: float = 0.1, classes: tuple[str, ...] = (), image_shape: tuple[int, int, int] = (1, 2, 3)): ...
+
+        assert OmegaConf.structured(schema(model, model)).keys() == {"_target_", "rate"}
+
+
+class TestBuild:
+    def test_calls_what_the_table_holds(self, squares):
+        assert build({"_target_": "zoo.data.idx.load_idx", "root": str(squares)}).name == "squares"
+
+    @pytest.mark.parametrize(
+        "name",
+        ["os.system", "builtins.eval", "zoo.data.load_idx", "zoo.cli.schemas.build", "", None, "zoo.data.idx.read_idx"],
+    )
+    def test_refuses_all_else(self, name):
+        with pytest.raises(ValueError, match=r"_target_ .* may not be built; choose a model and data from configs/"):
+            build({"_target_": name, "root": "x"})
+
+    def test_does_not_even_import_it(self, tmp_path, monkeypatch):
+        (tmp_path / "sprung.py").write_text("raise SystemError('imported')")
+        monkeypatch.syspath_prepend(tmp_path)
+        with pytest.raises(ValueError, match="may not be built"):
+            build({"_target_": "sprung.anything"})
+
+    def test_names_options_that_do_not_exist(self, squares):
+        with pytest.raises(ValueError, match=r"zoo\.data\.idx\.load_idx has no option colour, size"):
+            build({"_target_": "zoo.data.idx.load_idx", "root": str(squares), "size": 3, "colour": "red"})
+
+    def test_has_a_table_of_all_models_and_data(self):
+        builders = {builder for builder, _ in config.BUILDERS.values()}
+        assert builders == {*DATA.values(), *(builder for builder, _ in MODELS.values())}
+        assert all(target(builder) == name for name, (builder, _) in config.BUILDERS.items())
+
+
+class TestCheckConfig:
+    @pytest.mark.parametrize("model", MODELS)
+    def test_composed_configurations_pass(self, model, composed):
+        check_config(composed([f"model={model}"]))
+
+    @pytest.mark.parametrize(
+        ("change", "complaint"),
+        [
+            (lambda config: config.pop("trainer"), "trainer must be there"),
+            (lambda config: config.update(trainer=3), "trainer must hold options, got 3"),
+            (lambda config: config.update(estimator="none"), "estimator must hold options, got 'none'"),
+            (lambda config: config.update(sed=1), "there is no option sed"),
+            (
+                lambda config: config.update(seed="${oc.env:SEED}"),
+                r"seed must be .*, got '\$\{oc.env:SEED\}'",
+            ),
+            (lambda config: config["model"].update(lrr=1), "there is no option model.lrr"),
+            (lambda config: config["model"].update(lr=None), "model.lr must be a number, got null"),
+            (lambda config: config["model"].update(lr=-1.0), "model.lr must be above 0, got -1.0"),
+            (lambda config: config["model"].update(_target_="os.system"), "'os.system' may not be built"),
+            (lambda config: config["trainer"].update(max_epochs=True), "max_epochs must be a whole number or null"),
+        ],
+    )
+    def test_what_no_command_line_can_ask_for_is_refused(self, change, complaint, composed):
+        config = composed(["model=ram"])
+        change(config)
+        with pytest.raises(ValueError, match=complaint):
+            check_config(config)
+
+
+def test_every_option_of_every_model_has_a_type_and_the_composed_value_as_its_default(composed):
+    for model in MODELS:
+        known = known_options(composed([f"model={model}"]))
+        assert {"seed", "trainer.max_epochs", "logger.project", "model.lr"} <= known.keys()
+        for option in known.values():
+            option.check(option.default)

@@ -1,0 +1,101 @@
+from dataclasses import replace
+
+import gymnasium
+import jaxtyping
+import pytest
+import torch
+
+from zoo.control.envs.mdp import FiniteMDP
+from zoo.control.envs.planning import backup
+
+
+@pytest.fixture
+def lake():
+    return FiniteMDP.from_gymnasium(gymnasium.make("FrozenLake-v1"), gamma=0.99)
+
+
+class Exposing(gymnasium.Env):
+    """An environment of two states and one action that exposes the dynamics it is given."""
+
+    def __init__(self, outcomes):
+        self.P = {0: {0: outcomes}, 1: {0: [(1.0, 1, 0.0, True)]}}
+        self.initial_state_distrib = [1.0, 0.0]
+
+
+class TestReadingAnEnvironment:
+    def test_every_entry_is_what_the_environment_lists(self, lake):
+        dynamics = gymnasium.make("FrozenLake-v1").unwrapped.P
+        for state, action in torch.cartesian_prod(torch.arange(16), torch.arange(4)).tolist():
+            for following in range(16):
+                listed = [entry for entry in dynamics[state][action] if entry[1] == following]
+                place = state, action, following
+                assert lake.transition[place] == pytest.approx(sum(entry[0] for entry in listed))
+                assert lake.terminated[place] == any(entry[3] for entry in listed)
+                assert lake.reward[place] == (listed[0][2] if listed else 0)
+
+    def test_outcomes_that_lead_to_the_same_state_are_joined_and_their_rewards_averaged(self):
+        outcomes = [(0.25, 1, 1.0, False), (0.25, 1, 3.0, False), (0.5, 0, 8.0, False)]
+        mdp = FiniteMDP.from_gymnasium(Exposing(outcomes), gamma=0.5)
+        assert mdp.transition[0, 0].tolist() == [0.5, 0.5]
+        assert mdp.reward[0, 0].tolist() == [8.0, 2.0]
+        assert mdp.horizon is None
+
+    @pytest.mark.parametrize(
+        ("name", "horizon"), [("FrozenLake-v1", 100), ("FrozenLake8x8-v1", 200), ("CliffWalking-v1", None)]
+    )
+    def test_the_horizon_is_the_registered_time_limit(self, name, horizon):
+        assert FiniteMDP.from_gymnasium(gymnasium.make(name), gamma=1.0).horizon == horizon
+
+    def test_the_initial_distribution_is_the_environments_or_the_given_one(self):
+        taxi = gymnasium.make("Taxi-v4")
+        assert (FiniteMDP.from_gymnasium(taxi, gamma=1.0).initial > 0).sum() == 300  # 25 places, 4 × 3 errands
+        anywhere = torch.full((500,), 1 / 500, dtype=torch.float64)
+        assert torch.equal(FiniteMDP.from_gymnasium(taxi, gamma=1.0, initial=anywhere).initial, anywhere)
+
+    def test_one_without_known_dynamics_is_refused_by_name(self):
+        with pytest.raises(ValueError, match="CartPole-v1 does not expose its dynamics"):
+            FiniteMDP.from_gymnasium(gymnasium.make("CartPole-v1"), gamma=0.99)
+
+    def test_one_without_a_known_beginning_asks_for_it(self):
+        environment = Exposing([(1.0, 1, 0.0, True)])
+        del environment.initial_state_distrib
+        with pytest.raises(ValueError, match="give initial"):
+            FiniteMDP.from_gymnasium(environment, gamma=0.99)
+
+    def test_a_step_that_ends_some_episodes_and_not_others_is_refused(self):
+        with pytest.raises(ValueError, match="ends some episodes, and not others"):
+            FiniteMDP.from_gymnasium(Exposing([(0.5, 1, 0.0, True), (0.5, 1, 0.0, False)]), gamma=0.99)
+
+
+class TestWhatIsRefused:
+    @pytest.mark.parametrize("gamma", [-0.1, 1.1])
+    def test_a_discount_outside_its_range(self, lake, gamma):
+        with pytest.raises(ValueError, match="gamma must lie between 0 and 1"):
+            replace(lake, gamma=gamma)
+
+    @pytest.mark.parametrize("name", ["transition", "initial"])
+    @pytest.mark.parametrize("spoil", [lambda p: p * 0.9, lambda p: p.roll(1, -1) * 2 - p], ids=["sum", "sign"])
+    def test_probabilities_that_are_none(self, lake, name, spoil):
+        with pytest.raises(ValueError, match=f"probabilities in {name}"):
+            replace(lake, **{name: spoil(getattr(lake, name))})
+
+    def test_sizes_that_do_not_belong_together(self, lake, monkeypatch):
+        monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # which the tests check before
+        with pytest.raises(ValueError, match="must have shape"):
+            replace(lake, reward=lake.reward[:, :3])
+
+    def test_a_reward_that_is_not_finite(self, lake):
+        with pytest.raises(ValueError, match="reward must be finite"):
+            replace(lake, reward=lake.reward / 0)
+
+    def test_a_horizon_of_no_step(self, lake):
+        with pytest.raises(ValueError, match="at least 1 step"):
+            replace(lake, horizon=0)
+
+
+def test_where_an_episode_ends_is_known_of_the_step_not_of_the_state():
+    """The taxi's last state can be driven through, but nothing follows the step that delivers."""
+    taxi = FiniteMDP.from_gymnasium(gymnasium.make("Taxi-v4"), gamma=1.0)
+    state, action, following = taxi.terminated.nonzero()[0].tolist()
+    assert not taxi.terminated[following].all()
+    assert backup(taxi, torch.full((500,), 1000.0, dtype=torch.float64))[state, action] == 20

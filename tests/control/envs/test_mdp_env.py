@@ -1,0 +1,127 @@
+from dataclasses import replace
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from zoo.control.envs.mdp import FiniteMDP
+from zoo.control.envs.mdp_env import MDPVectorEnv
+from zoo.control.envs.vector_env import Environments
+
+RARE = 1e-6  # how often a statistical test may fail though all is right
+
+
+@pytest.fixture(scope="module")
+def lake():
+    return FiniteMDP.from_gymnasium(gymnasium.make("FrozenLake-v1"), gamma=0.99)
+
+
+@pytest.fixture(scope="module")
+def cliff():
+    return FiniteMDP.from_gymnasium(gymnasium.make("CliffWalking-v1"), gamma=0.99)
+
+
+@pytest.mark.parametrize("success_rate", [1 / 3, 0.8])
+def test_follows_the_dynamics(success_rate):
+    """Chi-squared over all next states, from one place and by one action, of 30,000 environments."""
+    lake = FiniteMDP.from_gymnasium(gymnasium.make("FrozenLake-v1", success_rate=success_rate), gamma=0.99)
+    environments = MDPVectorEnv(lake, num_envs=30_000)
+    environments.reset(seed=1)
+    environments.advance(torch.full((30_000,), 1))
+    before = environments.state.clone()
+    after = environments.advance(torch.full((30_000,), 2))[0]
+    for state in (0, 1, 4):
+        place = before == state
+        counts = after[place].bincount(minlength=16).numpy()
+        likely = lake.transition[state, 2].numpy()
+        assert counts[likely == 0].sum() == 0
+        assert stats.chisquare(counts[likely > 0], likely[likely > 0] * place.sum().item()).pvalue > RARE
+        shifted = likely[likely > 0] + np.array([0.05, 0, -0.05])
+        assert stats.chisquare(counts[likely > 0], shifted * place.sum().item()).pvalue < RARE
+
+
+def test_begins_where_episodes_begin():
+    taxi = FiniteMDP.from_gymnasium(gymnasium.make("Taxi-v4"), gamma=0.99)
+    states = torch.from_numpy(MDPVectorEnv(taxi, num_envs=30_000).reset(seed=2)[0])
+    counts = states.bincount(minlength=500)
+    assert (counts[taxi.initial == 0] == 0).all()
+    assert stats.chisquare(counts[taxi.initial > 0].numpy()).pvalue > RARE
+
+
+def test_walks_as_the_environment_itself_where_nothing_is_left_to_chance(cliff):
+    actions = torch.randint(4, (200,), generator=torch.Generator().manual_seed(3))
+    original, ours = gymnasium.make("CliffWalking-v1"), MDPVectorEnv(cliff, num_envs=1)
+    state, _ = original.reset(seed=0)
+    assert ours.state.item() == state
+    for action in actions:
+        state, reward, terminated, truncated, _ = original.step(action.item())
+        row = ours.step(action[None].numpy())[:4]
+        assert [x.item() for x in row] == [state, reward, terminated, truncated]
+        assert not terminated
+
+
+class TestTheEndOfAnEpisode:
+    def test_is_followed_by_a_step_that_only_begins_the_next(self, cliff):
+        environments = MDPVectorEnv(cliff, num_envs=1)
+        environments.reset(seed=0)
+        along = [0] + [1] * 11 + [2]  # up, along the cliff, down to the goal
+        rows = [environments.step(np.array([action])) for action in along]
+        assert [row[2].item() for row in rows] == [False] * 12 + [True]
+        assert rows[-1][0].item() == 47
+        state, reward, terminated, truncated, _ = environments.step(np.array([1]))  # off the cliff, were it not ignored
+        assert (state.item(), reward.item(), terminated.item(), truncated.item()) == (36, 0, False, False)
+        assert environments.step(np.array([0]))[0].item() == 24
+
+    def test_by_the_time_limit_is_no_termination_and_comes_when_it_is_due(self, cliff):
+        environments = MDPVectorEnv(replace(cliff, horizon=3), num_envs=2)
+        environments.reset(seed=0)
+        truncated = [environments.step(np.array([0, 0]))[3].tolist() for _ in range(8)]
+        assert truncated == [[step in (2, 6)] * 2 for step in range(8)]
+
+    def test_can_be_both(self, cliff):
+        environments = MDPVectorEnv(replace(cliff, horizon=13), num_envs=1)
+        for action in [0] + [1] * 11 + [2]:
+            terminated, truncated = environments.step(np.array([action]))[2:4]
+        assert terminated.item()
+        assert truncated.item()
+
+
+class TestRepetition:
+    def test_the_same_seed_gives_the_same_episodes_and_another_others(self, lake):
+        def play(seed):
+            environments = MDPVectorEnv(lake, num_envs=20)
+            environments.reset(seed=seed)
+            return torch.stack([environments.advance(torch.full((20,), 2))[0] for _ in range(20)])
+
+        assert torch.equal(play(1), play(1))
+        assert not torch.equal(play(1), play(2))
+
+    def test_a_state_that_was_saved_goes_on_in_the_same_way(self, lake):
+        environments, other = MDPVectorEnv(lake, num_envs=20), MDPVectorEnv(lake, num_envs=20)
+        for _ in range(7):
+            environments.advance(torch.full((20,), 2))
+        other.load_state_dict(environments.state_dict())
+        for _ in range(30):
+            actions = torch.randint(4, (20,))
+            for one, two in zip(environments.advance(actions), other.advance(actions), strict=True):
+                assert torch.equal(one, two)
+
+    def test_a_state_of_other_environments_is_refused(self, lake):
+        with pytest.raises(ValueError, match="of 3 episodes under way, not of 2"):
+            MDPVectorEnv(lake, num_envs=2).load_state_dict(MDPVectorEnv(lake, num_envs=3).state_dict())
+
+
+def test_serves_wherever_a_vector_environment_does(lake):
+    environments = Environments(MDPVectorEnv(lake, num_envs=5))
+    environments.reset(seed=1)
+    for _ in range(50):
+        step = environments.step(torch.full((5,), 2))
+        assert step.following.shape == step.reward.shape == step.valid.shape == (5,)
+    assert environments.action_space.n == 4
+
+
+def test_there_is_at_least_one(lake):
+    with pytest.raises(ValueError, match="at least 1"):
+        MDPVectorEnv(lake, num_envs=0)

@@ -1,0 +1,505 @@
+import sys
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
+from gymnasium.error import DependencyNotInstalled
+from gymnasium.spaces import Box, Dict, Discrete, Graph, MultiBinary, MultiDiscrete, Sequence, Text, Tuple
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+
+from zoo.control.envs.vector_env import (
+    LONGEST_EPISODE,
+    EnvironmentFailure,
+    Environments,
+    checked_options,
+    make_environments,
+    make_evaluation_environments,
+)
+
+MODES = list(AutoresetMode)
+
+
+class TestMaking:
+    def test_takes_the_environments_own_vector_implementation(self):
+        assert type(make_environments("CartPole-v1", 3)) is CartPoleVectorEnv
+
+    def test_else_steps_copies_one_after_the_other(self):
+        vector = make_environments("Acrobot-v1", 3)
+        assert type(vector) is SyncVectorEnv
+        assert vector.num_envs == 3
+
+    @pytest.mark.parametrize(("name", "size"), [("FrozenLake-v1", 16), ("Blackjack-v1", 45)])
+    def test_flattens_observations_that_are_no_arrays(self, name, size):
+        assert Environments(make_environments(name, 2)).observation_shape == (size,)
+
+    def test_cuts_episodes_that_know_no_end_and_no_others(self):
+        limits = [make_environments(name, 1).envs[0].spec.max_episode_steps for name in ("CliffWalking-v1", "Taxi-v4")]
+        assert limits == [LONGEST_EPISODE, 200]
+
+    @pytest.mark.parametrize(
+        ("name", "shape"), [("MinAtar/Breakout-v0", (10, 10, 4)), ("ALE/Pong-v5", (4, 84, 84))], ids=str
+    )
+    def test_knows_games_as_pictures(self, name, shape):
+        environments = Environments(make_environments(name, 2))
+        environments.reset(seed=1)
+        assert environments.observation_shape == environments.observation.shape[1:] == shape
+        assert environments.step(torch.tensor([1, 0])).valid.all()
+        assert environments.episode_limit is None
+
+    def test_clips_the_rewards_of_games_to_learn_from_and_not_to_measure_by(self):
+        made = [make("ALE/Pong-v5", 2) for make in (make_environments, make_evaluation_environments)]
+        assert [vector.spec.kwargs.get("reward_clipping", True) for vector in made] == [True, False]
+
+    def test_makes_others_alike_to_learn_from_and_to_measure_by(self):
+        assert make_evaluation_environments("CartPole-v1", 3).spec == make_environments("CartPole-v1", 3).spec
+
+    def test_says_how_to_install_games(self, monkeypatch):
+        monkeypatch.setattr(gymnasium.envs.registration, "registry", {})
+        monkeypatch.setattr(gymnasium, "registry", {})
+        monkeypatch.setitem(sys.modules, "minatar.gym", None)
+        with pytest.raises(ValueError, match=r"the games of MinAtar need a package: pip install -e '.\[games\]'"):
+            make_environments("MinAtar/Breakout-v0", 2)
+
+    @pytest.mark.parametrize(
+        ("name", "nearest"),
+        [("CartPol-v1", "CartPole-v1"), ("CartPole", "CartPole-v1"), ("Taxi-v3", "Taxi-v4"), ("x/Taxi-v4", "Taxi-v4")],
+        ids=["mistyped", "no version", "a version that is no more", "of nobody"],
+    )
+    def test_unknown_environments_are_named_beside_the_nearest(self, name, nearest):
+        with pytest.raises(ValueError, match=f"knows no environment '{name}'; the nearest are .*{nearest}"):
+            make_environments(name, 2)
+
+    @pytest.mark.parametrize(
+        ("name", "options", "longest", "limit"),
+        [
+            ("CartPole-v1", {}, 500, 500),
+            ("CartPole-v1", {"max_episode_steps": 7}, 7, 7),
+            ("Acrobot-v1", {"max_episode_steps": 7}, 7, 7),
+            ("MinAtar/Breakout-v0", {}, LONGEST_EPISODE, None),
+            ("ALE/Pong-v5", {}, 27_000, None),
+            ("ALE/Pong-v5", {"max_episode_steps": 7}, 7, 7),
+            ("PongNoFrameskip-v4", {}, 108_000, None),
+        ],
+        ids=str,
+    )
+    def test_longest_episode_is_the_registered_one_or_the_callers(self, name, options, longest, limit):
+        environments = Environments(make_environments(name, 1, **options))
+        assert (environments.longest_episode, environments.episode_limit) == (longest, limit)
+
+    @pytest.mark.parametrize("name", ["CartPole-v1", "Acrobot-v1", "MinAtar/Breakout-v0", "ALE/Pong-v5"])
+    def test_max_episode_steps_cuts_episodes(self, name):
+        environments = Environments(make_environments(name, 2, max_episode_steps=3))
+        environments.reset(seed=0)
+        ended = [environments.step(torch.zeros(2, dtype=torch.int64)).ended.tolist() for _ in range(3)]
+        assert ended == [[False] * 2, [False] * 2, [True] * 2]
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"num_envs": 3}, r"env_kwargs\.num_envs is no option of an environment"),
+            ({"max_episode_steps": -1}, "max_episode_steps must be a whole number of 1 or more, got -1"),
+        ],
+        ids=str,
+    )
+    def test_options_of_no_environment_are_refused(self, options, message):
+        with pytest.raises(ValueError, match=message):
+            checked_options(gymnasium.spec("CartPole-v1"), options)
+
+    def test_unknown_option_of_an_environment_is_named(self):
+        with pytest.raises(EnvironmentFailure, match=r"FrozenLake-v1 raised TypeError while it was made.*is_slipery"):
+            make_environments("FrozenLake-v1", 1, is_slipery=False)
+
+    @pytest.mark.parametrize("count", [0, -1])
+    def test_makes_one_or_more(self, count):
+        with pytest.raises(ValueError, match=f"at least 1 environment to act in, got {count}"):
+            make_environments("CartPole-v1", count)
+
+    def test_unknown_ones_that_are_near_nothing_are_named_alone(self):
+        with pytest.raises(ValueError, match=r"knows no environment '%%'$"):
+            make_environments("%%", 2)
+
+    @pytest.mark.parametrize("kind", [DependencyNotInstalled, ModuleNotFoundError])
+    def test_a_missing_package_is_named(self, kind, monkeypatch):
+        def fail(*args, **options):
+            raise kind("no module named mujoco")
+
+        monkeypatch.setattr(gymnasium, "make_vec", fail)
+        with pytest.raises(ValueError, match=r"environment Acrobot-v1 needs a package .*no module named mujoco"):
+            make_environments("Acrobot-v1", 2)
+
+    def test_mode_of_reset_is_the_environments_own_not_the_one_in_metadata_that_all_share(self):
+        """Atari's writes its mode into the metadata of the class of all vector environments (ale-py 0.12.1)."""
+        modes = [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP]
+        made = [make_environments("ALE/Pong-v5", 1, autoreset_mode=mode) for mode in modes]
+        assert [Environments(vector).mode for vector in made] == modes
+        silent = CartPoleVectorEnv(2)
+        silent.metadata = VectorEnv.metadata
+        with pytest.raises(ValueError, match="CartPoleVectorEnv does not say how it resets"):
+            Environments(silent)
+
+    def test_an_environment_that_does_not_say_how_it_resets_is_refused(self):
+        vector = CartPoleVectorEnv(2)
+        vector.metadata = {}
+        with pytest.raises(ValueError, match="CartPoleVectorEnv does not say how it resets"):
+            Environments(vector)
+
+
+def test_knows_its_name_sizes_and_when_the_task_is_solved():
+    environments = Environments(make_environments("CartPole-v1", 5))
+    assert (environments.name, len(environments), environments.observation_shape) == ("CartPole-v1", 5, (4,))
+    assert environments.action_space == Discrete(2)
+    assert environments.solved_at == 475
+    assert Environments(CartPoleVectorEnv(2)).solved_at is None
+
+
+@pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
+class TestTheEndOfAnEpisode:
+    def play(self, diaries, mode, plan, steps):
+        environments = diaries(mode, plan, [(100, "terminated")])
+        environments.reset()
+        rows = []
+        for _ in range(steps):
+            before = environments.observation[0].tolist()
+            step = environments.step(torch.tensor([1, 1]))
+            assert step.valid[1]
+            if step.valid[0]:
+                rows.append((before, step.following[0].tolist(), step.reward[0], step.terminated[0], step.ended[0]))
+        return rows
+
+    def test_shows_its_own_last_observation_and_then_the_first_of_the_next(self, mode, diaries):
+        rows = self.play(diaries, mode, [(2, "terminated"), (1, "truncated")], steps=5)
+        assert (
+            rows[:4]
+            == [
+                ([0, 0], [0, 1], 11, False, False),
+                ([0, 1], [0, 2], 21, True, True),
+                ([1, 0], [1, 1], 11, False, True),
+                ([2, 0], [2, 1], 11, False, False),
+            ][: len(rows)]
+        )
+
+    def test_costs_a_step_that_is_not_valid_in_one_mode_alone(self, mode, diaries):
+        rows = self.play(diaries, mode, [(2, "terminated")], steps=9)
+        assert len(rows) == (6 if mode is AutoresetMode.NEXT_STEP else 9)
+
+    def test_by_termination_wins_over_a_cut_at_the_same_time(self, mode, diaries):
+        rows = self.play(diaries, mode, [(1, "both")], steps=1)
+        assert rows[0][3:] == (True, True)
+
+    def test_does_not_change_what_was_given_before(self, mode, diaries):
+        environments = diaries(mode, [(1, "terminated")])
+        environments.reset()
+        step = environments.step(torch.tensor([0]))
+        environments.step(torch.tensor([0]))
+        assert step.following.tolist() == [[0, 1]]
+
+
+def test_cart_poles_that_step_together_move_as_single_ones():
+    """From equal states to the ends of their episodes, which both see at the same step."""
+    together, single = make_environments("CartPole-v1", 6), gymnasium.make_vec("CartPole-v1", 6, "sync")
+    observation, _ = together.reset(seed=1)
+    single.reset(seed=1)
+    assert not np.allclose(observation, single._observations)  # their random numbers differ
+    for env, state in zip(single.envs, together.state.T, strict=True):
+        env.unwrapped.state = state.copy()
+    rng, running, ends = np.random.default_rng(0), np.ones(6, bool), 0
+    while running.any():
+        action = rng.integers(2, size=6)
+        ours, theirs = together.step(action), single.step(action)
+        for one, other in zip(ours[:4], theirs[:4], strict=True):
+            np.testing.assert_allclose(one[running], other[running], rtol=1e-5, atol=1e-6)
+        ends += (running & ours[2]).sum()
+        running &= ~(ours[2] | ours[3])
+    assert ends == 6
+
+
+class TestActions:
+    def made(self, space):
+        class Echo(gymnasium.Env):
+            observation_space, action_space = Box(-np.inf, np.inf, (1,)), space
+
+            def reset(self, *, seed=None, options=None):
+                return np.zeros(1, np.float32), {}
+
+            def step(self, action):
+                assert space.contains(action)
+                return np.full(1, np.sum(action), np.float32), 0.0, False, False, {}
+
+        environments = Environments(SyncVectorEnv([Echo, Echo]))
+        environments.reset()
+        return environments
+
+    def test_are_clipped_to_their_bounds(self):
+        environments = self.made(Box(-2.0, 2.0, (1,), np.float64))
+        assert environments.step(torch.tensor([[-7.0], [1.5]])).following.tolist() == [[-2], [1.5]]
+
+    def test_are_counted_from_the_first_of_the_environment(self):
+        environments = self.made(Discrete(3, start=5))
+        assert environments.step(torch.tensor([0, 2])).following.tolist() == [[5], [7]]
+
+    @pytest.mark.parametrize(
+        ("space", "action", "taken"),
+        [
+            (Box(-1, 1, (2, 2)), [[5.0, -5.0, 0.5, 0.0]] * 2, [[1, -1], [0.5, 0]]),
+            (Box(0, 9, (3,), np.int64), [[8.6, -0.4, 12.0]] * 2, [9, 0, 9]),
+            (MultiDiscrete([3, 2], start=[5, -1]), [[2, 0]] * 2, [7, -1]),
+            (MultiDiscrete([[3], [2]]), [[2, 1]] * 2, [[2], [1]]),
+            (MultiBinary((1, 2)), [[1, 0]] * 2, [[1, 0]]),
+            (MultiDiscrete([3, 2]), [5, 5], [2, 1]),
+        ],
+        ids=str,
+    )
+    def test_have_the_shape_type_and_start_of_the_environments_space(self, space, action, taken):
+        seen = []
+
+        class Seeing(gymnasium.Env):
+            observation_space, action_space = Box(0, 1, (1,)), space
+
+            def reset(self, *, seed=None, options=None):
+                return np.zeros(1, np.float32), {}
+
+            def step(self, action):
+                assert space.contains(action)
+                seen.append(action.tolist())
+                return np.zeros(1, np.float32), 0.0, False, False, {}
+
+        environments = Environments(SyncVectorEnv([Seeing, Seeing]))
+        environments.reset()
+        environments.step(torch.tensor(action))
+        assert seen == [taken, taken]
+
+
+class Odd(gymnasium.Env):
+    """Gives what it is told to give."""
+
+    action_space = Discrete(2)
+
+    def __init__(self, reward=1.0, terminated=False, info=None, space=None):
+        self.given = reward, terminated, False, info
+        self.observation_space = Box(0, 1, (1,)) if space is None else space
+
+    def reset(self, *, seed=None, options=None):
+        self.observation_space.seed(seed)
+        return self.observation_space.sample(), self.given[-1]
+
+    def step(self, action):
+        return self.observation_space.sample(), *self.given
+
+
+@pytest.fixture
+def odd(monkeypatch):
+    """Make two copies, which may differ: ``odd({"info": None}, {"info": {}})``."""
+    monkeypatch.setattr(gymnasium.envs.registration, "registry", dict(gymnasium.registry))
+    monkeypatch.setattr(gymnasium, "registry", gymnasium.envs.registration.registry)
+
+    def make(*kinds, numbered=False):
+        left = iter(kinds)
+        gymnasium.register("Odd-v0", lambda: Odd(**next(left)), max_episode_steps=3)
+        return Environments(make_environments("Odd-v0", len(kinds), numbered))
+
+    return make
+
+
+class TestWhatCopiesGive:
+    @pytest.mark.parametrize(
+        "infos",
+        [
+            [{"x": None}, {"x": 3}],
+            [{"x": 3}, {"x": None}],
+            [{"x": "left"}, {"x": 3.5}],
+            [{"x": np.zeros(2)}, {"x": np.zeros(3)}],
+            [{"x": 1}, {"x": {"y": 1}}],
+            [{"x": {"y": 1}}, {"x": 1}],
+            [None, {}],
+            [[1, 2], "text"],
+        ],
+        ids=str,
+    )
+    def test_may_be_infos_of_any_kind_which_nobody_reads(self, infos, odd):
+        environments = odd(*({"info": info} for info in infos))
+        environments.reset(seed=0)
+        for _ in range(5):
+            assert environments.step(torch.tensor([0, 1])).reward.shape == (2,)
+
+    @pytest.mark.parametrize("reward", [2, True, np.float64(2), np.array(2.0), np.array([2.0]), torch.tensor(2.0)])
+    def test_may_be_one_number_of_any_kind_as_reward(self, reward, odd):
+        environments = odd({"reward": reward})
+        environments.reset(seed=0)
+        assert environments.step(torch.tensor([0])).reward.tolist() == [np.asarray(reward).item()]
+
+    @pytest.mark.parametrize("reward", [np.zeros(2), [1.0, 2.0], None, "much", np.zeros(0)], ids=str)
+    def test_must_be_one_number_as_reward(self, reward, odd):
+        environments = odd({"reward": reward})
+        environments.reset(seed=0)
+        with pytest.raises(EnvironmentFailure, match=r"^Odd-v0 gave the reward .*, and one number is needed"):
+            environments.step(torch.tensor([0]))
+
+    @pytest.mark.parametrize(("given", "taken"), [(np.bool_(True), True), (1, True), (0, False), (np.array([1]), True)])
+    def test_may_be_truth_values_of_any_kind(self, given, taken, odd):
+        environments = odd({"terminated": given})
+        environments.reset(seed=0)
+        assert environments.step(torch.tensor([0])).terminated.tolist() == [taken]
+
+    @pytest.mark.parametrize("given", [None, 2, "no", [True, False], float("nan")], ids=str)
+    def test_must_be_a_truth_value_as_terminated(self, given, odd):
+        environments = odd({"terminated": given})
+        environments.reset(seed=0)
+        with pytest.raises(EnvironmentFailure, match=r"^Odd-v0 gave terminated=.*, which must be true or false"):
+            environments.step(torch.tensor([0]))
+
+    def test_must_be_one_reward_for_each_of_native_environments_too(self):
+        class Vectors(CartPoleVectorEnv):
+            def step(self, action):
+                observation, reward, *rest = super().step(action)
+                return observation, np.stack([reward, reward], -1), *rest
+
+        environments = Environments(Vectors(2))
+        environments.reset(seed=0)
+        with pytest.raises(EnvironmentFailure, match=r"must give a number as reward .* shapes \(2, 2\)"):
+            environments.step(torch.tensor([0, 1]))
+
+    def test_may_be_arrays_that_are_not_writable(self):
+        class Frozen(CartPoleVectorEnv):
+            def step(self, action):
+                observation, *rest = super().step(action)
+                observation.flags.writeable = False
+                return observation, *rest
+
+        environments = Environments(Frozen(2))
+        environments.reset(seed=0)
+        following = environments.step(torch.tensor([0, 1])).following
+        assert following.flags.writeable  # torch.from_numpy warns of arrays that are not
+        assert (following == environments.observation).all()
+
+
+class TestObservations:
+    @pytest.mark.parametrize(
+        ("space", "size"),
+        [
+            (Dict(a=Box(0, 1, (2, 2)), b=Discrete(3)), 7),
+            (Tuple([Discrete(2), MultiBinary(3), Dict(c=MultiDiscrete([2, 4]))]), 11),
+            (MultiDiscrete([2, 4]), 6),
+            (MultiBinary((2, 3)), 6),
+        ],
+        ids=str,
+    )
+    def test_of_several_parts_are_flattened_as_by_gymnasium(self, space, size, odd):
+        environments = odd({"space": space})
+        environments.reset(seed=0)
+        assert environments.observation_shape == environments.observation.shape[1:] == (size,)
+        assert environments.own_observation_space == space
+        assert environments.step(torch.tensor([0])).following.shape == (1, size)
+
+    @pytest.mark.parametrize(
+        ("space", "where"),
+        [
+            (Text(5), "observation is of the space Text"),
+            (Sequence(Discrete(3)), "observation is of the space Sequence"),
+            (Graph(Discrete(3), None), "observation is of the space Graph"),
+            (Dict(a=Tuple([Discrete(2), Text(3)])), r"observation\['a'\]\[1\] is of the space Text"),
+            (Box(0, 1, (0,)), "they are empty"),
+        ],
+        ids=["text", "sequence", "graph", "within", "empty"],
+    )
+    def test_without_a_fixed_size_are_refused_and_the_part_is_named(self, space, where, odd):
+        with pytest.raises(ValueError, match=f"no network reads the observations of Odd-v0: {where}"):
+            odd({"space": space})
+
+    def test_are_numbered_for_a_table(self, odd):
+        environments = odd({"space": Tuple([Discrete(3, start=1), Box(-1, 1, (2,), np.int8)])}, numbered=True)
+        environments.reset(seed=0)
+        assert environments.observation_shape == ()
+        assert environments.vector.single_observation_space == Discrete(27)
+        assert 0 <= environments.observation[0] < 27
+
+    @pytest.mark.parametrize("space", [Box(0, 1, (2,)), MultiBinary(50), Dict(a=Discrete(2), b=Box(0, 1, (1,)))])
+    def test_that_cannot_be_counted_make_no_table(self, space, odd):
+        with pytest.raises(ValueError, match=r"a table needs observations that can be counted.* choose model=dqn"):
+            odd({"space": space}, numbered=True)
+
+
+class TestErrorsWithin:
+    class Failing(gymnasium.Env):
+        """Its first resets work, as many as it is told."""
+
+        observation_space, action_space = Box(0, 1, (1,)), Discrete(2)
+
+        def __init__(self, resets=0):
+            if resets < 0:
+                raise OSError("no such world")
+            self.resets = resets
+
+        def reset(self, *, seed=None, options=None):
+            self.resets -= 1
+            if self.resets < 0:
+                raise KeyError("door")
+            return np.zeros(1, np.float32), {}
+
+        def step(self, action):
+            return np.zeros(1, np.float32), 0.0, True, False, {}
+
+    def test_name_the_environment_in_a_step(self):
+        environments = Environments(make_environments("CartPole-v1", 2))
+        environments.reset(seed=0)
+        with pytest.raises(EnvironmentFailure, match="CartPole-v1 raised AssertionError: "):
+            environments.step(torch.tensor([7, 7]))
+
+    def test_name_it_in_a_reset(self):
+        with pytest.raises(EnvironmentFailure, match="SyncVectorEnv raised KeyError in a reset: 'door'"):
+            Environments(SyncVectorEnv([self.Failing])).reset(seed=0)
+
+    def test_name_it_in_the_reset_after_an_episode(self):
+        environments = Environments(
+            SyncVectorEnv([lambda: self.Failing(resets=1)], autoreset_mode=AutoresetMode.DISABLED)
+        )
+        environments.reset(seed=0)
+        with pytest.raises(EnvironmentFailure, match="SyncVectorEnv raised KeyError in a reset: 'door'"):
+            environments.step(torch.tensor([0]))
+
+    def test_name_it_while_it_is_made(self):
+        gymnasium.register("Failing-v0", lambda: self.Failing(resets=-1), max_episode_steps=5)
+        try:
+            with pytest.raises(EnvironmentFailure, match="Failing-v0 raised OSError while it was made: no such world"):
+                make_environments("Failing-v0", 2)
+        finally:
+            del gymnasium.registry["Failing-v0"]
+
+
+class TestState:
+    def play(self, environments, steps):
+        rng = np.random.default_rng(7)
+        rows = []
+        for _ in range(steps):
+            step = environments.step(torch.from_numpy(rng.integers(2, size=len(environments))))
+            rows.append(np.concatenate([step.following.ravel(), *step[1:], environments.observation.ravel()]))
+        return np.stack(rows)
+
+    def test_of_native_environments_is_plain_and_goes_on_bit_for_bit(self, tmp_path):
+        """Over several ends of episodes, whose random starts are of the state as well."""
+        environments = Environments(make_environments("CartPole-v1", 4))
+        environments.reset(seed=1)
+        self.play(environments, 30)
+        torch.save(environments.state_dict(), tmp_path / "state.pt")
+        expected = self.play(environments, 100)
+        other = Environments(make_environments("CartPole-v1", 4))
+        other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+        assert np.array_equal(self.play(other, 100), expected)
+        other.reset(seed=2)
+        assert not np.array_equal(self.play(other, 100), expected)
+
+    def test_does_not_change_as_the_environments_go_on(self, differences):
+        environments = Environments(make_environments("CartPole-v1", 4))
+        environments.reset(seed=1)
+        self.play(environments, 20)
+        state, again = environments.state_dict(), environments.state_dict()
+        self.play(environments, 20)
+        assert differences(state, again) == []
+        assert differences(state, environments.state_dict()) != []
+
+    def test_is_unknown_of_environments_within_others(self):
+        environments = Environments(make_environments("Acrobot-v1", 2))
+        environments.reset()
+        assert not environments.remembers
+        assert environments.state_dict() is None

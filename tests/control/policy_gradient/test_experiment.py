@@ -1,0 +1,195 @@
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
+from gymnasium.spaces import Box, Dict, MultiBinary
+
+from zoo.cli.commands import evaluate, train
+from zoo.control.envs.vector_env import EnvironmentFailure
+from zoo.control.policy_gradient.experiment import PolicyGradientExperiment
+from zoo.control.policy_gradient.module import PolicyGradient
+from zoo.control.policy_gradient.policies import CategoricalPolicy, GaussianPolicy
+from zoo.training import read_status
+
+
+def experiment(env="CartPole-v1", estimator=None, **options):
+    estimator = estimator or {"baseline": "learned"}
+    return PolicyGradientExperiment(env, estimator, seed=1, **{"evaluation_episodes": 2, **options})
+
+
+class TestTheModel:
+    @pytest.mark.parametrize(
+        ("env", "policy", "shape", "actions", "solved_at"),
+        [
+            ("CartPole-v1", CategoricalPolicy, [4], 2, 475),
+            ("Acrobot-v1", CategoricalPolicy, [6], 3, -100),
+            ("Pendulum-v1", GaussianPolicy, [3], [(-2.0, 2.0)], None),
+            ("FrozenLake-v1", CategoricalPolicy, [16], 4, 0.7),
+            ("MinAtar/Breakout-v0", CategoricalPolicy, [10, 10, 4], 6, None),
+        ],
+    )
+    def test_fits_any_environment(self, env, policy, shape, actions, solved_at):
+        module = experiment(env).module
+        assert type(module.policy) is policy
+        options = module.hparams
+        assert (options["observation_shape"], options["actions"], options["solved_at"]) == (shape, actions, solved_at)
+
+    def test_takes_the_other_options(self):
+        options = experiment(discount=0.9, trace_decay=1.0).module.hparams
+        assert (options["discount"], options["trace_decay"], options["seed"]) == (0.9, 1.0, 1)
+
+    def test_learns_until_the_end_unless_told_otherwise(self):
+        assert experiment(max_env_steps=300_000).module.hparams["decay_steps"] == 300_000
+        assert experiment(max_env_steps=300_000, decay_steps=5000).module.hparams["decay_steps"] == 5000
+
+    @pytest.mark.parametrize(
+        ("name", "steps"),
+        [("cartpole", 90_000), ("minatar_asterix", 5_000_000), ("minatar_breakout", 5_000_000)],
+    )
+    def test_of_a_recorded_experiment_learns_as_long_as_it_did(self, name, steps, composed):
+        assert composed([f"experiment=policy_gradient_{name}"])["model"]["decay_steps"] == steps
+
+
+class TestRollouts:
+    def test_are_cut_where_a_value_function_stands_for_what_follows(self):
+        batch = next(iter(experiment().loaders.train(0, 1)))
+        assert batch.rollout.reward.shape == (16, 16)
+
+    @pytest.mark.parametrize("baseline", ["none", "moving_average", "leave_one_out", "20"])
+    def test_are_whole_episodes_where_nothing_does(self, baseline):
+        batch = next(iter(experiment(estimator={"baseline": baseline}, environments=2).loaders.train(0, 1)))
+        assert (batch.rollout.ended & batch.rollout.valid).sum(0).tolist() == [1, 1]
+
+    def test_may_be_whole_episodes_with_a_value_function_too(self):
+        batch = next(iter(experiment(rollout_steps=0, environments=2).loaders.train(0, 1)))
+        assert (batch.rollout.ended & batch.rollout.valid).sum(0).tolist() == [1, 1]
+
+    def test_of_a_length_are_refused_where_nothing_stands_for_what_follows(self):
+        with pytest.raises(ValueError, match=r"rollout_steps=8 cuts episodes, .*leave rollout_steps away"):
+            experiment(estimator={"baseline": "none"}, rollout_steps=8)
+
+    def test_of_whole_episodes_end_once_the_steps_are_spent(self, composed, tmp_path):
+        options = ["environments=4", "max_env_steps=4000", "evaluation_episodes=2"]
+        outcome = train(
+            composed(["model=policy_gradient", "estimator=leave_one_out", *(f"model.{option}" for option in options)]),
+            tmp_path,
+            "command",
+        )
+        assert 4000 <= outcome.figures["env_steps"] < 4000 + 2 * 4 * 500  # two rollouts between measurements
+
+
+class TestIsRefused:
+    def test_for_an_unknown_environment_and_the_nearest_are_named(self):
+        with pytest.raises(ValueError, match=r"no environment 'CartPol-v1'; the nearest are CartPole-v1"):
+            experiment("CartPol-v1")
+
+    def test_for_a_discount_that_is_none(self):
+        with pytest.raises(ValueError, match=r"discount must be between 0 and 1, got 1\.5"):
+            experiment(discount=1.5)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"environments": 0}, "environments must be a whole number of 1 or more, got 0"),
+            ({"evaluation_episodes": 0}, "evaluation_episodes must be a whole number of 1 or more, got 0"),
+            ({"evaluate_every": 0}, "evaluate_every must be a whole number of 1 or more, got 0"),
+            ({"rollout_steps": -3}, "rollout_steps must be 0 or more, got -3"),
+            ({"decay_steps": 0}, "decay_steps must be a whole number of 1 or more, or null, got 0"),
+        ],
+        ids=str,
+    )
+    def test_for_numbers_that_are_none(self, options, message):
+        with pytest.raises(ValueError, match=message):
+            experiment(**options)
+
+    @pytest.mark.parametrize("baseline", ["leave_one_out", "learned_leave_one_out"])
+    def test_for_a_comparison_with_no_other_environment(self, baseline):
+        with pytest.raises(ValueError, match=rf"{baseline} compares .* set model\.environments to 2 or more"):
+            experiment(estimator={"baseline": baseline}, environments=1)
+
+    def test_on_several_devices(self, composed, tmp_path):
+        config = composed(["model=policy_gradient", "trainer.devices=2", "model.evaluation_episodes=2"])
+        with pytest.raises(ValueError, match=r"devices=2 .* acts in environments trains on one"):
+            train(config, tmp_path, "command")
+
+    def test_for_actions_that_no_policy_fits(self, monkeypatch):
+        class Piano(gymnasium.Env):
+            observation_space, action_space = Box(0, 1, (1,)), Dict(keys=MultiBinary(88))
+
+            def reset(self, *, seed=None, options=None):
+                return np.zeros(1, np.float32), {}
+
+        monkeypatch.setattr(gymnasium.envs.registration, "registry", dict(gymnasium.registry))
+        gymnasium.register("Piano-v0", entry_point=Piano)
+        with pytest.raises(ValueError, match="no policy fits the action space Dict"):
+            experiment("Piano-v0")
+
+
+@pytest.mark.filterwarnings("ignore:an episode of MinAtar")
+def test_a_game_is_learned_from_pictures(composed, tmp_path):
+    overrides = ["environments=4", "hidden=[8]", "evaluate_every=64", "max_env_steps=128", "evaluation_episodes=2"]
+    small = [f"model.{option}" for option in overrides]
+    outcome = train(composed(["experiment=policy_gradient_minatar_breakout", *small]), tmp_path, "command")
+    assert 0 <= outcome.figures["eval_return_mean"] < 10
+    assert "MinAtar/Breakout-v0 after 1" in outcome.summary
+
+
+def test_an_environment_that_fails_costs_no_saved_work(composed, tmp_path, monkeypatch):
+    options = ["environments=4", "evaluate_every=64", "max_env_steps=640", "evaluation_episodes=2"]
+    steps = []
+    step = CartPoleVectorEnv.step
+
+    def fragile(self, action):
+        steps.append(len(action))
+        if steps.count(4) > 40:
+            raise RuntimeError("the pole is broken")
+        return step(self, action)
+
+    monkeypatch.setattr(CartPoleVectorEnv, "step", fragile)
+    config = composed(["model=policy_gradient", *(f"model.{option}" for option in options)])
+    with pytest.raises(EnvironmentFailure, match="CartPole-v1 raised RuntimeError: the pole is broken"):
+        train(config, tmp_path, "command")
+    assert read_status(tmp_path / "status.json")["state"] == "failed"
+    monkeypatch.setattr(CartPoleVectorEnv, "step", step)
+    train(config, tmp_path, "command")
+    train(config, tmp_path / "whole", "command")
+    ends = [PolicyGradient.load(folder / "checkpoints" / "last.ckpt") for folder in (tmp_path, tmp_path / "whole")]
+    assert all(torch.equal(x, y) for x, y in zip(*(end.state_dict().values() for end in ends), strict=True))
+
+
+class TestAFinishedRun:
+    def test_reports_its_last_policy_and_beside_it_the_best_one(self, finished, tmp_path):
+        folder = finished("policy_gradient")
+        status = read_status(folder / "status.json")
+        last, best = (evaluate(folder / "checkpoints" / f"{name}.ckpt", tmp_path) for name in ("last", "best"))
+        assert status["state"] == "finished"
+        beside = {"best_eval_return_mean": best.figures["eval_return_mean"], "solved_of_last_10": 0.0}
+        assert status["metrics"] == {**last.figures, **beside}
+        assert last.figures["eval_return_low"] <= last.figures["eval_return_mean"] <= last.figures["eval_return_high"]
+
+    def test_counts_the_steps_that_were_taken(self, finished):
+        folder = finished("policy_gradient")
+        steps = PolicyGradient.load(folder / "checkpoints" / "last.ckpt").env_steps
+        assert read_status(folder / "status.json")["metrics"]["env_steps"] == steps
+        assert 0 < steps < 2 * 64
+
+
+class TestDescription:
+    FIGURES = {  # noqa: RUF012
+        "eval_return_mean": 480.25,
+        "eval_return_low": 470.0,
+        "eval_return_high": 490.0,
+        "greedy_return_mean": 500.0,
+        "env_steps": 20_480.0,
+    }
+
+    def test_says_what_the_policy_earns(self):
+        said = experiment().describe(self.FIGURES)
+        assert "CartPole-v1 after 20,480 steps: the policy earns 480.2 an episode" in said
+        assert "(95 % interval 470.0 to 490.0), 500.0 if greedy" in said
+        assert "solved" not in said
+
+    def test_says_when_the_task_was_solved(self):
+        said = experiment().describe({**self.FIGURES, "env_steps_to_solved": 16_384.0})
+        assert said.endswith("first solved (475) after 16,384 steps")

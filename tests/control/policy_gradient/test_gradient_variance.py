@@ -1,0 +1,204 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from torch.distributions import Categorical
+
+from zoo.control.envs.mdp import FiniteMDP
+from zoo.control.envs.mdp_env import MDPVectorEnv
+from zoo.control.envs.planning import finite_horizon, start_value
+from zoo.control.envs.vector_env import Environments, make_environments
+from zoo.control.networks import network
+from zoo.control.policy_gradient.gradient_variance import (
+    Estimator,
+    estimated,
+    fit_value,
+    losses,
+    usual_estimators,
+    variance_and_jackknife,
+    variance_table,
+    whole_episodes,
+)
+from zoo.control.policy_gradient.policies import CategoricalPolicy, make_policy
+from zoo.control.rollout import Rollout
+from zoo.gradients import Constant, Reinforce, expected_cost
+from zoo.gradients.testing import check_unbiased
+
+GAMMA, STEPS = 0.7, 2
+MDP = FiniteMDP(
+    transition=torch.tensor([[[0.6, 0.4], [0.2, 0.8]], [[0.3, 0.7], [0.9, 0.1]]], dtype=torch.float64),
+    reward=torch.tensor([[[1.0, -2.0], [0.5, 3.0]], [[2.0, 0.0], [-1.0, 4.0]]], dtype=torch.float64),
+    terminated=torch.tensor([[[False, True], [False, False]], [[False, False], [True, False]]]),
+    initial=torch.tensor([1.0, 0.0], dtype=torch.float64),
+    gamma=GAMMA,
+    horizon=STEPS,
+)
+LOGITS = [[0.3, -0.2], [-0.5, 0.4]]
+UNBIASED = ("none", "constant", "moving average", "leave-one-out", "V(s)")
+
+
+@pytest.fixture(autouse=True)
+def fast(without_type_checks):
+    """Without type checks: hundreds of small calls."""
+
+
+class Table(nn.Module):
+    """A row of numbers for each state."""
+
+    def __init__(self, rows):
+        super().__init__()
+        self.rows = nn.Parameter(torch.as_tensor(rows, dtype=torch.float64))
+
+    def forward(self, state):
+        return self.rows[state]
+
+
+def play(draw, logits, episodes):
+    """Whole episodes of the process, side by side, from a source of random numbers that may be gone through."""
+    state, over = draw("s0", Categorical(MDP.initial.expand(episodes, -1))), torch.zeros(episodes, dtype=torch.bool)
+    steps = []
+    for t in range(STEPS):
+        action = draw(f"a{t}", Categorical(logits=logits[state]))
+        following = draw(f"s{t + 1}", Categorical(MDP.transition[state, action]))
+        ended = MDP.terminated[state, action, following] | (t == STEPS - 1)
+        reward, elapsed = MDP.reward[state, action, following], torch.full_like(state, t)
+        steps.append((state, action, reward, following, ended, ended, ~over, elapsed))
+        state, over = following, over | ended
+    return Rollout(*(torch.stack(parts) for parts in zip(*steps, strict=True)))
+
+
+def negative_return(graph, logits):
+    """What is minimised."""
+    rollout = play(graph.sample, logits, episodes=1)
+    graph.cost("-J", -(rollout.reward * rollout.valid * GAMMA**rollout.elapsed).sum())
+
+
+def check(estimator, episodes=1, change=lambda rollout: rollout):
+    """Compare an estimator's expected gradient with the exact one, over all outcomes."""
+    policy = CategoricalPolicy(Table(LOGITS), actions=2)
+
+    def estimate(program, logits, *, draw):
+        rollout = change(play(draw, logits.detach(), episodes))
+        return losses(policy, rollout, [estimator], GAMMA, discount_weighting=True)[0]
+
+    return check_unbiased(estimate, negative_return, policy.net.rows, modules=[estimator.reinforce])
+
+
+def estimators(value):
+    """All of them, learned from other episodes."""
+    environments = Environments(MDPVectorEnv(MDP, num_envs=50))
+    environments.reset(seed=1)
+    torch.manual_seed(1)
+    rollouts = list(whole_episodes(CategoricalPolicy(Table(LOGITS), actions=2), environments, 2))
+    return usual_estimators(rollouts, value, GAMMA, trace_decay=0.5)
+
+
+WRONG = Table([[2.0], [-1.0]])
+
+
+class TestTheExpectedGradient:
+    @pytest.mark.parametrize("name", UNBIASED)
+    def test_is_exact_whatever_the_baseline(self, name):
+        result = check(estimators(WRONG)[name], episodes=2 if name == "leave-one-out" else 1)
+        assert result.exact
+        result.raise_if_biased()
+
+    def test_is_compared_with_that_of_the_bellman_equations(self):
+        logits = torch.tensor(LOGITS, dtype=torch.float64, requires_grad=True)
+        values = finite_horizon(MDP, logits.softmax(-1))[-1]
+        torch.testing.assert_close(expected_cost(negative_return, logits), -start_value(MDP, values))
+
+    def test_is_biased_by_trust_in_a_wrong_value(self):
+        result = check(estimators(WRONG)["V(s), λ = 0.5"])
+        assert result.bias.abs().max() > 0.02
+
+    def test_would_be_biased_by_a_reward_that_is_forgotten(self):
+        result = check(estimators(WRONG)["V(s)"], change=lambda x: x._replace(reward=x.reward * 0.9))
+        assert result.bias.abs().max() > 0.02
+
+    def test_takes_a_cut_for_an_end_whatever_the_value_says_of_it(self):
+        environments = Environments(MDPVectorEnv(MDP, num_envs=50))
+        policy = CategoricalPolicy(Table(LOGITS), actions=2)
+        (rollout,) = whole_episodes(policy, environments, 1)
+        cut = rollout.ended & ~MDP.terminated[rollout.observation, rollout.action, rollout.following]
+        assert cut.any()
+        assert (rollout.terminated == rollout.ended).all()
+
+
+@pytest.fixture(scope="module")
+def cart_pole():
+    """A policy that has not learned anything, environments, and a value that was fitted to it."""
+    torch.manual_seed(0)
+    policy, value = make_policy((4,), 2, hidden=[16]), network((4,), 1, hidden=[16])
+    environments = Environments(make_environments("CartPole-v1", count=8))
+    environments.reset(seed=0)
+    rollouts = list(whole_episodes(policy, environments, 10))
+    fit_value(value, rollouts, discount=0.98)
+    return policy, environments, usual_estimators(rollouts, value, discount=0.98)
+
+
+class TestTheTable:
+    def test_finds_that_baselines_take_variance_away_and_trust_in_the_value_more(self, cart_pole):
+        policy, environments, usual = cart_pole
+        table = variance_table(policy, environments, usual, draws=60, discount=0.98)
+        assert list(table) == [*UNBIASED, "V(s), λ = 0.9"]
+        assert table["none"].reduction == (1, 1, 1)
+        assert all(table[name].reduction.low > 1 for name in ("constant", "moving average", "V(s)"))
+        assert table["V(s), λ = 0.9"].reduction.value > 1.3 * table["V(s)"].reduction.value
+        for variance in table.values():
+            assert 0 < variance.total.low < variance.total.value < variance.total.high
+
+    def test_finds_that_a_bad_constant_adds_variance(self, cart_pole):
+        policy, environments, _ = cart_pole
+        rivals = {name: Estimator(Reinforce(Constant(b), maximize=True)) for name, b in (("none", 0), ("bad", 1000))}
+        table = variance_table(policy, environments, rivals, draws=20, discount=0.98)
+        assert table["bad"].reduction.high < 0.1
+
+    def test_leaves_the_policy_as_it_was(self, cart_pole):
+        policy, environments, usual = cart_pole
+        before = {name: x.clone() for name, x in policy.state_dict().items()}
+        variance_table(policy, environments, usual, draws=3, discount=0.98)
+        assert all(torch.equal(x, before[name]) for name, x in policy.state_dict().items())
+        assert all(parameter.grad is None for parameter in policy.parameters())
+
+    def test_needs_three_draws(self, cart_pole):
+        policy, environments, usual = cart_pole
+        with pytest.raises(ValueError, match="at least 3 draws, got 2"):
+            variance_table(policy, environments, usual, draws=2, discount=0.98)
+
+
+class TestTheInterval:
+    def test_holds_the_variance_as_often_as_it_says(self):
+        """400 samples of 100 numbers; the binomial count of 0.95 stays above 0.9 but once in 10,000 times."""
+        torch.manual_seed(0)
+        variance, without = variance_and_jackknife(torch.randn(100, 400, 1).double())
+        intervals = [estimated(variance[i].log(), without[:, i].log()) for i in range(400)]
+        held = sum(low < 1 < high for _, low, high in intervals) / 400
+        assert 0.9 < held < 0.99
+
+    def test_is_that_of_the_variances_of_all_but_one(self):
+        gradients = torch.randn(5, 2, 3).double()
+        variance, without = variance_and_jackknife(gradients)
+        assert torch.allclose(variance, gradients.var(0).sum(-1))
+        for i in range(5):
+            others = torch.cat([gradients[:i], gradients[i + 1 :]])
+            assert torch.allclose(without[i], others.var(0).sum(-1))
+
+    def test_of_what_never_changes_is_a_point(self):
+        assert estimated(torch.tensor(math.log(2)), torch.full((9,), 0.5)) == pytest.approx((2, 2, 2))
+
+
+class TestTheValue:
+    def test_is_fitted_to_the_returns_of_each_state(self):
+        anywhere = replace(MDP, initial=torch.tensor([0.5, 0.5], dtype=torch.float64))
+        environments = Environments(MDPVectorEnv(anywhere, num_envs=4000))
+        environments.reset(seed=1)
+        torch.manual_seed(1)
+        policy, value = CategoricalPolicy(Table(LOGITS), actions=2), Table([[0.0], [0.0]])
+        (rollout,) = whole_episodes(policy, environments, 1)
+        first = rollout._replace(valid=rollout.valid & (rollout.elapsed == 0))
+        fit_value(value, [first], GAMMA)
+        exact_values = finite_horizon(MDP, torch.tensor(LOGITS).double().softmax(-1))[-1]
+        assert torch.allclose(value.rows[:, 0], exact_values, atol=0.3)

@@ -1,0 +1,311 @@
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+from zoo.control.envs.vector_env import Environments, make_environments
+from zoo.control.evaluation import Evaluator
+from zoo.control.evaluators import PlayedScore
+from zoo.control.policy_gradient.module import Fit, PolicyGradient
+from zoo.control.rollout import Batch, Rollout, Rollouts
+from zoo.gradients import BASELINES
+from zoo.training import ExactResume, NonFiniteError
+
+pytestmark = [
+    pytest.mark.usefixtures("without_type_checks"),
+    pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers"),
+    pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`"),
+]
+
+
+def make(baseline="learned", scale=False, **options):
+    torch.manual_seed(0)
+    estimator = {"baseline": baseline, "scale": scale}
+    return PolicyGradient([4], 2, estimator=estimator, **{"hidden": [8], "value_steps": 3, **options})
+
+
+def cart_pole(model, kind=Rollouts, count=4, steps=16, rollouts=5):
+    return kind(Environments(make_environments("CartPole-v1", count)), model.policy, steps, rollouts, seed=1)
+
+
+def weights(module):
+    """All that decides what the module does, as one vector."""
+    return torch.cat([part.flatten() for part in module.state_dict().values()])
+
+
+class TestUpdates:
+    def test_are_one_of_the_policy_a_rollout_and_several_of_the_value_function(self, learn):
+        model = make(value_steps=7)
+        trainer = learn(model, cart_pole(model))
+        state = trainer.optimizers[0].state
+        assert {int(state[parameter]["step"]) for parameter in model.policy.parameters()} == {5}
+        assert {int(state[parameter]["step"]) for parameter in model.reinforce.parameters()} == {5 * 7}
+        assert trainer.global_step == 5
+
+    def test_of_the_value_function_alone_leave_the_policy_as_it_is(self, learn):
+        models = [make(value_steps=steps) for steps in (1, 7)]
+        for model in models:
+            before = weights(model.policy)
+            torch.manual_seed(1)
+            learn(model, cart_pole(model, rollouts=1))
+            assert not torch.equal(weights(model.policy), before)
+        assert torch.equal(*(weights(model.policy) for model in models))
+        assert not torch.equal(*(weights(model.reinforce) for model in models))
+
+    def test_bring_the_value_function_nearer_to_the_returns(self, learn):
+        errors = []
+
+        class Watched(PolicyGradient):
+            def fit_value(self, value, observation, returns, optimizer):
+                def error():
+                    return (value(observation) - returns).square().mean().item()
+
+                before = error()
+                super().fit_value(value, observation, returns, optimizer)
+                errors.append((before, error()))
+
+        model = Watched([4], 2, hidden=[8], value_steps=30)
+        learn(model, cart_pole(model))
+        assert len(errors) == 5
+        assert all(after < before for before, after in errors)
+
+    @pytest.mark.parametrize("baseline", ["learned", "learned_moving_average"])
+    def test_lead_to_a_baseline_that_lies_where_the_returns_do(self, baseline, learn):
+        """A running mean with the whole return learned on top of it would lie twice as high."""
+        seen = []
+
+        class Watched(PolicyGradient):
+            def log_progress(self, objective, batch):
+                valid = batch.rollout.valid
+                seen.append((objective.estimate.baseline[valid].mean().item(), objective.returns[valid].mean().item()))
+
+        model = Watched([4], 2, hidden=[8], value_steps=30, estimator={"baseline": baseline})
+        learn(model, cart_pole(model, count=16, rollouts=49))
+        guessed, returned = seen[-1]
+        assert guessed == pytest.approx(returned, rel=0.3)
+
+    def test_do_not_take_a_rollout_twice(self):
+        model, batch = make(), Batch(made_by_hand(), 12, None)
+        model.log_progress = lambda *_: None
+        model.training_step(batch, 0)
+        with pytest.raises(ValueError, match=r"ends at environment step 12 was taken before the last update, at 12"):
+            model.training_step(batch, 1)
+        model.training_step(batch._replace(env_steps=24), 1)
+
+    def test_come_through_rollouts_in_which_an_only_environment_does_nothing_but_reset(self, learn):
+        model = make()
+        learn(model, cart_pole(model, count=1, steps=1, rollouts=60))
+        assert model.env_steps == 60
+        assert torch.isfinite(weights(model)).all()
+
+    def test_are_of_the_very_policy_that_took_the_rollout(self, learn):
+        """What is taken ahead of time, or used again, would be of an older one."""
+        acted, updated = [], []
+
+        class Witnessed(Rollouts):
+            def __iter__(self):
+                for batch in super().__iter__():
+                    acted.append((weights(self.policy), batch.env_steps))
+                    yield batch
+
+        class Watch(pl.Callback):
+            def on_train_batch_start(self, trainer, module, batch, index):
+                updated.append((weights(module.policy), batch.env_steps))
+
+        model = make()
+        learn(model, cart_pole(model, Witnessed), Watch(), epochs=2)
+        assert len(acted) == len(updated) == 10
+        assert all(torch.equal(one, other) and n == m for (one, n), (other, m) in zip(acted, updated, strict=True))
+        assert len({n for _, n in acted}) == 10
+        assert not torch.equal(acted[0][0], acted[1][0])
+
+    @pytest.mark.parametrize("baseline", [*BASELINES, "3.5"])
+    def test_work_with_every_baseline(self, baseline, learn):
+        model = make(baseline)
+        before = weights(model.policy)
+        learn(model, cart_pole(model, rollouts=2))
+        assert not torch.equal(weights(model.policy), before)
+
+
+class TestEnvironmentSteps:
+    def test_are_those_that_were_taken_without_those_that_only_reset(self, learn):
+        counts = []
+
+        class Witnessed(Rollouts):
+            def __iter__(self):
+                for batch in super().__iter__():
+                    counts.append(int(batch.rollout.valid.sum()))
+                    yield batch
+
+        model = make()
+        learn(model, cart_pole(model, Witnessed, steps=40))
+        assert model.env_steps == sum(counts) < 5 * 40 * 4
+
+    @pytest.mark.parametrize(("decay_steps", "reaches_zero"), [(10_000, False), (200, True)])
+    def test_say_the_learning_rates(self, decay_steps, reaches_zero, learn):
+        model = make(lr=0.02, value_lr=0.004, decay_steps=decay_steps)
+        groups = learn(model, cart_pole(model)).optimizers[0].param_groups
+        left = max(0.0, 1 - model.env_steps.item() / decay_steps)
+        assert (left == 0) == reaches_zero
+        assert [group["lr"] for group in groups] == pytest.approx([0.02 * left, 0.004 * left])
+
+    def test_leave_them_alone_if_so_told(self, learn):
+        model = make(lr=0.02, value_lr=0.004, decay_steps=None)
+        assert [group["lr"] for group in learn(model, cart_pole(model)).optimizers[0].param_groups] == [0.02, 0.004]
+
+
+def made_by_hand(steps=6):
+    """Two environments, reward 1."""
+    generator = torch.Generator().manual_seed(0)
+    observation = torch.randn(steps, 2, 4, generator=generator)
+    none, time = torch.zeros(steps, 2, dtype=torch.bool), torch.arange(steps)[:, None].expand(steps, 2)
+    return Rollout(observation, none.long(), torch.ones(steps, 2), observation, none, none, ~none, time)
+
+
+class TestClipping:
+    def norms(self, **options):
+        model, rollout = make(**options), made_by_hand(steps=6)
+        for parameter in model.parameters():
+            parameter.grad = torch.full_like(parameter, 100.0)
+        model.fit = Fit(rollout, rollout.reward)
+        optimizer = model.configure_optimizers()["optimizer"]
+        model.configure_gradient_clipping(optimizer, gradient_clip_val=None, gradient_clip_algorithm=None)
+        return [
+            nn.utils.get_total_norm([parameter.grad for parameter in part.parameters()]).item()
+            for part in (model.policy, model.reinforce)
+        ]
+
+    def test_bounds_the_policys_gradient_a_time_step_and_the_values_by_itself(self):
+        assert self.norms(max_gradient_norm=0.5) == pytest.approx([0.5 * 6, 0.5], rel=1e-4)
+
+    def test_is_left_out_if_so_told(self):
+        assert min(self.norms(max_gradient_norm=None)) > 500
+
+    def test_by_the_trainer_is_refused(self):
+        """It would clip nothing."""
+        model = make()
+        quiet = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
+        trainer = pl.Trainer(max_epochs=1, gradient_clip_val=1.0, accelerator="cpu", **quiet)
+        with pytest.raises(ValueError, match=r"gradient_clip=1.0 has no effect .* set model.max_gradient_norm"):
+            trainer.fit(model, cart_pole(model))
+
+
+class TestTheLoss:
+    def loss(self, monkeypatch, rollout=None, **options):
+        model = make(**options)
+        monkeypatch.setattr(model, "log_progress", lambda *_: None)
+        return model, model.training_step(Batch(rollout or made_by_hand(), 12, None), 0).item()
+
+    def test_falls_as_the_entropy_rises(self, monkeypatch):
+        rollout = made_by_hand()
+        model, without = self.loss(monkeypatch, entropy=0.0)
+        _, entropy = model.policy.log_prob_and_entropy(rollout.observation, rollout.action)
+        entropy = entropy.sum(0).mean().item()
+        _, with_entropy = self.loss(monkeypatch, entropy=0.1, decay_steps=None)
+        assert with_entropy - without == pytest.approx(-0.1 * entropy, rel=1e-4)
+        _, after_a_quarter = self.loss(monkeypatch, entropy=0.1, decay_steps=4 * 12)
+        assert after_a_quarter - without == pytest.approx(-0.75 * 0.1 * entropy, rel=1e-4)
+
+    def test_that_is_not_finite_stops_the_training_and_says_which_part(self, monkeypatch):
+        rollout = made_by_hand()._replace(reward=torch.full((6, 2), 1e30))
+        with pytest.raises(NonFiniteError, match=r"not finite at step 0: .*value"):
+            self.loss(monkeypatch, rollout)
+
+
+class TestStopping:
+    def fitted(self, learn, **options):
+        model = make(**options)
+        score = PlayedScore(Environments(make_environments("CartPole-v1", 8)), decided_by="eval")
+        trainer = learn(model, cart_pole(model), evaluator=score, epochs=3)
+        return model, trainer
+
+    def test_comes_at_the_first_evaluation_that_solves_the_task(self, learn):
+        model, trainer = self.fitted(learn, solved_at=5.0)
+        assert trainer.global_step == 5
+        assert model.solved_after == model.env_steps > 0
+
+    def test_does_not_come_if_so_told(self, learn):
+        model, trainer = self.fitted(learn, solved_at=5.0, stop_when_solved=False)
+        assert trainer.global_step == 15
+        assert 0 < model.solved_after < model.env_steps
+
+    def test_does_not_come_before(self, learn):
+        model, trainer = self.fitted(learn, solved_at=500.0)
+        assert trainer.global_step == 15
+        assert model.solved_after == -1
+
+    def test_is_not_what_the_returns_while_learning_decide_but_they_are_noted(self, monkeypatch):
+        model = make(solved_at=100.0)
+        monkeypatch.setattr(model, "log_progress", lambda *_: None)
+        for steps, mean in ((10, None), (20, 99.0), (30, 100.0), (40, 400.0)):
+            model.training_step(Batch(made_by_hand(), steps, mean), 0)
+            assert model.training_solved_after == (30 if steps >= 30 else -1)
+        assert model.solved_after == -1
+
+    def test_means_over_all_rollouts_of_a_pass_are_logged(self, learn):
+        seen = []
+
+        class Watched(PolicyGradient):
+            def log_progress(self, objective, batch):
+                super().log_progress(objective, batch)
+                seen.append(objective.value.item())
+
+        model = Watched([4], 2, hidden=[8])
+        trainer = learn(model, cart_pole(model))
+        assert len(seen) == 5
+        assert trainer.callback_metrics["value_loss"].item() == pytest.approx(sum(seen) / 5, rel=1e-5)
+        assert trainer.callback_metrics["value_loss"].item() != pytest.approx(seen[0], rel=1e-2)
+
+    def test_says_what_the_evaluations_found(self, learn):
+        model, trainer = self.fitted(learn)
+        figures = trainer.callback_metrics
+        assert figures["env_steps"] == model.env_steps
+        assert figures["eval_return_mean"] >= 8
+        assert figures["greedy_return_mean"] >= 8
+
+
+def test_learns_to_hold_the_pole(learn):
+    """A tenth of the default budget's first evaluations: far above what chance gives, 22."""
+    torch.manual_seed(0)
+    model = PolicyGradient([4], 2, hidden=[32, 32])
+    learn(model, cart_pole(model, count=16, rollouts=40))
+    measured = Evaluator(Environments(make_environments("CartPole-v1", 40))).measure(model.policy, seed=2)
+    assert measured.stochastic.low > 60
+
+
+def test_continued_from_a_checkpoint_of_plain_data_it_ends_as_if_it_had_not_been_stopped(learn, differences, tmp_path):
+    """Two passes in one go, or with an end of the process between them."""
+    whole = make()
+    learn(whole, cart_pole(whole), ExactResume(), epochs=2)
+    first = make()
+    learn(first, cart_pole(first), ExactResume()).save_checkpoint(tmp_path / "half.ckpt")
+    second = make()
+    torch.manual_seed(99)  # whatever the new process draws before
+    learn(second, cart_pole(second), ExactResume(), ckpt_path=tmp_path / "half.ckpt", epochs=2)
+    assert differences(whole.state_dict(), second.state_dict()) == []
+    assert differences(whole.state_dict(), first.state_dict()) != []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"discount": 1.01}, "discount must be between 0 and 1, got 1.01"),
+        ({"discount": -0.5}, "discount must be between 0 and 1"),
+        ({"trace_decay": 2.0}, "trace_decay must be between 0 and 1"),
+        ({"value_steps": 0}, "value_steps must be a whole number of 1 or more"),
+        ({"lr": -1.0}, "lr must be above 0, got -1.0"),
+        ({"value_lr": 0.0}, "value_lr must be above 0, got 0.0"),
+        ({"entropy": -0.1}, "entropy must be 0 or more, got -0.1"),
+        ({"decay_steps": 0}, "decay_steps must be a whole number of 1 or more, or null, got 0"),
+        ({"decay_steps": -5}, "decay_steps must be a whole number of 1 or more, or null, got -5"),
+        ({"max_gradient_norm": -1.0}, "max_gradient_norm must be above 0, or null, got -1.0"),
+        ({"hidden": [0]}, r"hidden layers must have at least 1 unit each, got hidden=\[0\]"),
+        ({"baseline": "tea_leaves"}, "no baseline 'tea_leaves'"),
+        ({"scale": True, "entropy": 0.0}, "model.normalize would undo"),
+        ({"scale": True, "normalize": False}, "set model.normalize=false model.entropy=0"),
+    ],
+    ids=str,
+)
+def test_options_that_make_no_sense_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        make(**options)

@@ -1,0 +1,360 @@
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import nn
+
+from zoo.control.envs.mdp import FiniteMDP
+from zoo.control.envs.mdp_env import MDPVectorEnv
+from zoo.control.envs.planning import finite_horizon, policy_evaluation, start_value
+from zoo.control.envs.vector_env import Environments
+from zoo.control.policy_gradient.objective import learned_value, normalized, policy_gradient_objective
+from zoo.control.policy_gradient.policies import CategoricalPolicy
+from zoo.control.rollout import Rollout, collect
+from zoo.gradients import Baseline, Constant, Learned, LeaveOneOut, MovingAverage, Reinforce, Sum
+
+GAMMA = 0.7
+LOGITS = [[0.3, -0.2], [-0.5, 0.4], [0.1, 0.8]]
+
+
+pytestmark = pytest.mark.usefixtures("without_type_checks")
+
+
+class Table(nn.Module):
+    """A row of numbers for each state."""
+
+    def __init__(self, rows):
+        super().__init__()
+        self.rows = nn.Parameter(torch.tensor(rows, dtype=torch.float64))
+
+    def forward(self, state):
+        return self.rows[state]
+
+
+def make_mdp(horizon=None):
+    """States 0, 1, 2 in this order, some left out by chance; every episode ends within three steps, back at 0."""
+    transition = torch.tensor(
+        [[[0, 0.6, 0.4], [0, 0.2, 0.8]], [[0.3, 0, 0.7], [0.9, 0, 0.1]], [[1, 0, 0], [1, 0, 0]]], dtype=torch.float64
+    )
+    reward = torch.arange(18, dtype=torch.float64).reshape(3, 2, 3).sin() * 3 + 1
+    terminated = torch.zeros(3, 2, 3, dtype=torch.bool)
+    terminated[..., 0] = True
+    return FiniteMDP(transition, reward, terminated, torch.tensor([0.7, 0.3, 0.0], dtype=torch.float64), GAMMA, horizon)
+
+
+def make_policy():
+    return CategoricalPolicy(Table(LOGITS), actions=2)
+
+
+def trajectories(mdp, state=None, time=0):
+    """Every episode with all that the dynamics, not the policy, contribute to its probability."""
+    starts = range(mdp.states) if state is None else [state]
+    for s, a, following in product(starts, range(mdp.actions), range(mdp.states)):
+        probability = (mdp.initial[s] if state is None else 1) * mdp.transition[s, a, following]
+        if probability == 0:
+            continue
+        terminated = bool(mdp.terminated[s, a, following])
+        ended = terminated or time + 1 == mdp.horizon
+        step = (s, a, mdp.reward[s, a, following].item(), following, terminated, ended)
+        for rest, later in [((), 1)] if ended else trajectories(mdp, following, time + 1):
+            yield (step, *rest), probability * later
+
+
+def rollout_of(*episodes):
+    """Episodes side by side as one rollout, the shorter ones filled with steps that are not valid."""
+    filling = (0, 0, 99.0, 0, False, False)
+    longest = max(map(len, episodes))
+    columns = [[*episode, *[filling] * (longest - len(episode))] for episode in episodes]
+    kinds = (torch.int64, torch.int64, torch.float64, torch.int64, torch.bool, torch.bool)
+    parts = [
+        torch.tensor([[column[t][part] for column in columns] for t in range(longest)], dtype=kind)
+        for part, kind in enumerate(kinds)
+    ]
+    time = torch.arange(longest)[:, None].expand(longest, len(episodes))
+    valid = time < torch.tensor([len(episode) for episode in episodes])
+    return Rollout(*parts, valid, time)
+
+
+def probability_of(policy, episode):
+    """Of the actions."""
+    probs = policy.net.rows.detach().softmax(-1)
+    return torch.stack([probs[step[0], step[1]] for step in episode]).prod()
+
+
+def expected_gradient(mdp, baseline, together=1, change=lambda rollout: rollout, **options):
+    """Mean of the estimate over every outcome of ``together`` independent episodes."""
+    policy = make_policy()
+    reinforce = Reinforce(baseline, maximize=True)
+    outcomes = [(episode, weight * probability_of(policy, episode)) for episode, weight in trajectories(mdp)]
+    assert sum(weight for _, weight in outcomes) == pytest.approx(1)
+    loss = torch.zeros((), dtype=torch.float64)
+    for drawn in product(outcomes, repeat=together):
+        episodes, weights = zip(*drawn, strict=True)
+        rollout = change(rollout_of(*episodes))
+        objective = policy_gradient_objective(policy, rollout, reinforce, mdp.gamma, **options)
+        loss = loss + torch.stack(weights).prod() * objective.policy
+    return -torch.autograd.grad(loss, policy.net.rows)[0]
+
+
+def exact_gradient(mdp):
+    """Of the mean discounted return, through the Bellman equations."""
+    rows = torch.tensor(LOGITS, dtype=torch.float64, requires_grad=True)
+    policy = rows.softmax(-1)
+    values = policy_evaluation(mdp, policy) if mdp.horizon is None else finite_horizon(mdp, policy)[-1]
+    return torch.autograd.grad(start_value(mdp, values), rows)[0]
+
+
+def undiscounted_visits(mdp):
+    """``Σ_t Σ_s P(s_t = s) ∇ V^π_t(s)`` through the next action alone: each step as if the episode began there."""
+    rows = torch.tensor(LOGITS, dtype=torch.float64, requires_grad=True)
+    policy, frozen = rows.softmax(-1), rows.detach().softmax(-1)
+    steps = mdp.horizon or 3
+    left, here, objective = finite_horizon(replace(mdp, horizon=steps), frozen), mdp.initial, 0
+    for t in range(steps):
+        goes_on = mdp.transition * ~mdp.terminated
+        worth = (mdp.transition * mdp.reward).sum(-1) + mdp.gamma * goes_on @ left[steps - t - 1]
+        objective = objective + (here[:, None] * policy * worth).sum()
+        here = torch.einsum("s, sa, sat -> t", here, frozen, goes_on)
+    return torch.autograd.grad(objective, rows)[0]
+
+
+def table(rows):
+    return Table([[row] for row in rows])
+
+
+def exact_values(mdp):
+    return table(policy_evaluation(mdp, torch.tensor(LOGITS, dtype=torch.float64).softmax(-1)).tolist())
+
+
+WRONG = (2.0, -1.0, 3.0)
+UNBIASED = {
+    "none": (lambda: None, 1),
+    "constant": (lambda: Constant(1.7), 1),
+    "learned": (lambda: Learned(table(WRONG)), 1),
+    "leave one out": (lambda: LeaveOneOut(1), 2),
+    "learned and leave one out": (lambda: Sum(Learned(table(WRONG)), LeaveOneOut(1)), 2),
+}
+
+
+def equal(one, other):
+    return torch.allclose(one, other, rtol=1e-10, atol=1e-12)
+
+
+def biased(one, other):
+    return (one - other).abs().max() > 0.02
+
+
+class TestTheExpectedGradient:
+    @pytest.mark.parametrize(("baseline", "together"), UNBIASED.values(), ids=UNBIASED)
+    def test_is_exact_with_discount_weighting_whatever_the_baseline(self, baseline, together):
+        mdp = make_mdp()
+        ours = expected_gradient(mdp, baseline(), together, discount_weighting=True)
+        assert equal(ours, exact_gradient(mdp))
+        assert biased(ours, undiscounted_visits(mdp))
+
+    @pytest.mark.parametrize("name", ["none", "constant", "leave one out"])
+    def test_takes_a_cut_for_an_end_where_no_value_is_learned(self, name):
+        (baseline, together), mdp = UNBIASED[name], make_mdp(horizon=2)
+        ours = expected_gradient(mdp, baseline(), together, discount_weighting=True)
+        assert equal(ours, exact_gradient(mdp))
+        assert biased(ours, exact_gradient(make_mdp()))
+
+    def test_is_biased_by_a_wrong_value_of_what_a_cut_left_out(self):
+        mdp = make_mdp(horizon=2)
+        ours = expected_gradient(mdp, Learned(table(WRONG)), discount_weighting=True)
+        assert biased(ours, exact_gradient(mdp))
+
+    @pytest.mark.parametrize(("baseline", "together"), UNBIASED.values(), ids=UNBIASED)
+    def test_counts_each_step_as_if_the_episode_began_there_without(self, baseline, together):
+        mdp = make_mdp()
+        ours = expected_gradient(mdp, baseline(), together)
+        assert equal(ours, undiscounted_visits(mdp))
+        assert biased(ours, exact_gradient(mdp))
+
+    def test_is_both_where_nothing_is_discounted(self):
+        mdp = replace(make_mdp(), gamma=1.0)
+        assert equal(expected_gradient(mdp, None), exact_gradient(mdp))
+        assert equal(undiscounted_visits(mdp), exact_gradient(mdp))
+
+    def test_is_biased_by_trust_in_a_wrong_value_alone(self):
+        mdp, options = make_mdp(), {"trace_decay": 0.5, "discount_weighting": True}
+        assert biased(expected_gradient(mdp, Learned(table(WRONG)), **options), exact_gradient(mdp))
+        assert equal(expected_gradient(mdp, Learned(exact_values(mdp)), **options), exact_gradient(mdp))
+
+    def test_does_not_hang_on_the_trace_decay_where_no_value_is_learned(self):
+        gradients = [expected_gradient(make_mdp(), Baseline(), trace_decay=decay) for decay in (0.3, 1.0)]
+        assert equal(*gradients)
+
+    def test_would_be_biased_if_something_followed_a_termination(self):
+        def forget(rollout):
+            return rollout._replace(terminated=torch.zeros_like(rollout.terminated))
+
+        mdp, options = make_mdp(), {"discount_weighting": True}
+        ours = expected_gradient(mdp, Learned(table(WRONG)), change=forget, **options)
+        assert biased(ours, exact_gradient(mdp))
+
+    def test_would_be_biased_by_a_mean_over_the_own_trajectory(self):
+        class OverTime(Baseline):
+            def predict(self, signal, context, mask):
+                return signal.sum(0) / mask.sum(0)
+
+        ours = expected_gradient(make_mdp(), OverTime(), discount_weighting=True)
+        assert biased(ours, exact_gradient(make_mdp()))
+
+    def test_is_biased_by_normalised_advantages(self):
+        ours = expected_gradient(make_mdp(), None, 2, normalize=True, discount_weighting=True)
+        assert biased(ours, exact_gradient(make_mdp()))
+
+    def test_of_episodes_that_were_played_is_exact_within_chance(self):
+        """40 rollouts of 300 episodes; Student's t of each logit, one false alarm in a million."""
+        mdp, policy = make_mdp(), make_policy()
+        environments = Environments(MDPVectorEnv(mdp, num_envs=300))
+        environments.reset(seed=1)
+        torch.manual_seed(1)
+        found = []
+        for _ in range(40):
+            environments.reset()
+            rollout = collect(environments, policy, 10, np.zeros(300, np.int64), whole=True)
+            reinforce = Reinforce(LeaveOneOut(1), maximize=True)
+            loss = policy_gradient_objective(policy, rollout, reinforce, GAMMA, discount_weighting=True).policy
+            found.append(-torch.autograd.grad(loss, policy.net.rows)[0][:, 0])
+        found = torch.stack(found).numpy()
+        exact = exact_gradient(mdp)[:, 0].numpy()
+        assert (stats.ttest_1samp(found, exact).pvalue > 1e-6 / 3).all()
+        assert (stats.ttest_1samp(found, undiscounted_visits(mdp)[:, 0].numpy()).pvalue < 1e-6).any()
+
+
+STEP = (0, 1, 2.0, 1, False, False)
+CUT, END = (1, 0, 5.0, 2, False, True), (1, 0, 5.0, 2, True, True)
+
+
+def objective_of(rollout, baseline=None, **options):
+    return policy_gradient_objective(make_policy(), rollout, Reinforce(baseline, maximize=True), GAMMA, **options)
+
+
+class TestTheEnd:
+    def test_by_a_cut_is_worth_the_value_of_what_would_have_followed(self):
+        rollout = rollout_of((STEP, CUT), (STEP, END))
+        returns = objective_of(rollout, Learned(table(WRONG))).returns
+        torch.testing.assert_close(returns[1], torch.tensor([5 + GAMMA * 3.0, 5]).double())
+
+    def test_of_a_rollout_amid_an_episode_is_worth_the_value_too(self):
+        returns = objective_of(rollout_of((STEP,)), Learned(table(WRONG))).returns
+        assert returns.item() == pytest.approx(2 + GAMMA * -1)
+
+    def test_is_worth_nothing_without_a_learned_value(self):
+        returns = objective_of(rollout_of((STEP, CUT), (STEP, END)), Constant(7.0)).returns
+        assert returns[1].tolist() == [5, 5]
+
+    def test_is_worth_what_the_whole_baseline_expects_where_the_network_gives_a_part_of_it(self):
+        """Of rewards 5 before, the running mean is 5; the network adds 3 in state 2."""
+        average = MovingAverage()
+        average(torch.tensor([5.0]))
+        returns = objective_of(rollout_of((STEP, CUT)), Sum(average, Learned(table(WRONG)))).returns
+        assert returns[1].item() == pytest.approx(5 + GAMMA * (5 + 3))
+
+    def test_by_both_at_once_is_a_termination(self):
+        """As ``Environments`` reports it: terminated, and ended."""
+        assert objective_of(rollout_of((END,)), Learned(table(WRONG))).returns.item() == 5
+
+
+class TestTheParts:
+    def test_are_summed_over_time_and_averaged_over_environments(self):
+        """With a divisor that no sample changes: ten times the same episode give the gradient of one."""
+        one, ten = (objective_of(rollout_of(*[(STEP, END)] * count)) for count in (1, 10))
+        for name in ("policy", "entropy", "value"):
+            torch.testing.assert_close(getattr(one, name), getattr(ten, name))
+        longer = objective_of(rollout_of((STEP, STEP, END)))
+        assert longer.entropy > one.entropy
+
+    def test_know_nothing_of_steps_that_are_not_valid(self):
+        rollout = rollout_of((STEP, END), (END,))
+        nonsense = rollout._replace(
+            reward=torch.where(rollout.valid, rollout.reward, 1e9), action=torch.where(rollout.valid, rollout.action, 1)
+        )
+        one, other = (objective_of(x, Learned(table(WRONG))) for x in (rollout, nonsense))
+        assert (one.policy, one.entropy, one.value) == (other.policy, other.entropy, other.value)
+
+    def test_entropy_is_that_of_the_policy_at_valid_steps(self):
+        probs = torch.tensor(LOGITS).double().softmax(-1)
+        each = -(probs * probs.log()).sum(-1)
+        torch.testing.assert_close(objective_of(rollout_of((STEP, END), (END,))).entropy, each[0] / 2 + each[1])
+
+    def test_a_better_return_makes_its_actions_likelier(self):
+        policy = make_policy()
+        rollout = rollout_of((STEP, END))
+        policy_gradient_objective(policy, rollout, Reinforce(maximize=True), GAMMA).policy.backward()
+        assert policy.net.rows.grad[0, 1] < 0 < policy.net.rows.grad[0, 0]
+
+    def test_the_value_is_fitted_to_the_returns_and_reaches_no_policy(self):
+        policy, value = make_policy(), table(WRONG)
+        reinforce = Reinforce(Learned(value), maximize=True)
+        objective = policy_gradient_objective(policy, rollout_of((STEP, END)), reinforce, GAMMA)
+        errors = torch.tensor([2.0 - (2 + GAMMA * 5), -1.0 - 5]).double()
+        torch.testing.assert_close(objective.value, errors.square().mean())
+        objective.value.backward()
+        torch.testing.assert_close(value.rows.grad[:, 0], torch.cat([errors, torch.zeros(1)]))
+        assert policy.net.rows.grad is None
+
+
+class TestTheLearnedValue:
+    STATES = torch.arange(3)
+
+    @pytest.mark.parametrize(
+        ("baseline", "offset"),
+        [
+            (lambda net: Learned(net), 0),
+            (lambda net: Sum(Constant(7.0), Learned(net)), 7),
+            (lambda net: Sum(Learned(net), LeaveOneOut(1)), 0),
+        ],
+    )
+    def test_is_what_the_baseline_knows_of_a_state_and_not_of_the_other_samples(self, baseline, offset):
+        value = learned_value(Reinforce(baseline(table(WRONG))))
+        assert value(self.STATES).tolist() == [number + offset for number in WRONG]
+
+    @pytest.mark.parametrize("baseline", [None, Constant(1.0), MovingAverage(), LeaveOneOut(1)], ids=str)
+    def test_is_none_where_nothing_looks_at_the_state(self, baseline):
+        assert learned_value(Reinforce(baseline)) is None
+
+
+class TestNormalized:
+    def test_is_over_the_whole_batch_and_not_along_an_episode(self):
+        advantage, valid = torch.tensor([[0.0, 10.0], [2.0, 12.0]]), torch.ones(2, 2, dtype=torch.bool)
+        ours = normalized(advantage, valid)
+        assert ours.mean().item() == pytest.approx(0, abs=1e-6)
+        assert ours.std(correction=0).item() == pytest.approx(1)
+        assert (ours[:, 1] > 0).all()
+        assert (ours[:, 0] < 0).all()
+
+    @pytest.mark.parametrize("value", [0.0, 500.0])
+    @pytest.mark.parametrize("count", [1, 4])
+    def test_makes_no_noise_of_advantages_that_are_all_alike(self, value, count):
+        assert (normalized(torch.full((count, 1), value), torch.ones(count, 1, dtype=torch.bool)) == 0).all()
+
+    def test_keeps_the_sign_of_advantages_that_are_all_alike_if_they_are_not_centred(self):
+        assert (
+            normalized(torch.full((4, 1), 500.0), torch.ones(4, 1, dtype=torch.bool), centre=False).tolist()
+            == [[1]] * 4
+        )
+
+    def test_leaves_each_baseline_its_effect_where_no_value_is_learned(self):
+        """Taking the mean of the rollout away would make all constants the same."""
+
+        def gradient(baseline):
+            policy = make_policy()
+            rollout = rollout_of((STEP, END), (END,))
+            reinforce = Reinforce(baseline, maximize=True)
+            policy_gradient_objective(policy, rollout, reinforce, GAMMA, normalize=True).policy.backward()
+            return policy.net.rows.grad
+
+        none, few, many = gradient(None), gradient(Constant(3.0)), gradient(Constant(9.0))
+        assert biased(none, few)
+        assert biased(few, many)
+        assert (none * many).sum() < 0  # a return is good without a baseline, and bad beside a high one
+
+    def test_is_nothing_where_nothing_is_valid(self):
+        none = torch.zeros(2, 1, dtype=torch.bool)
+        assert (normalized(torch.full((2, 1), float("nan")), none) == 0).all()

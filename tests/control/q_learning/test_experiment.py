@@ -1,0 +1,115 @@
+import gymnasium
+import pytest
+import torch
+
+from zoo.cli.commands import evaluate, train
+from zoo.control.envs.dynamics import known_dynamics
+from zoo.control.evaluators import ExactScore, PlayedScore
+from zoo.control.q_learning.experiment import DeepQLearningExperiment, TabularQLearningExperiment
+from zoo.control.q_learning.module import QLearning
+from zoo.training import read_status
+
+
+def tabular(env="FrozenLake-v1", **options):
+    return TabularQLearningExperiment(env, seed=1, batch_size=16, **options)
+
+
+class TestATable:
+    def test_is_as_large_as_the_environment(self):
+        assert tabular().module.policy.q.values.shape == (16, 4)
+        assert tabular("Taxi-v4").module.policy.q.values.shape == (500, 6)
+
+    def test_is_refused_where_observations_cannot_be_counted(self):
+        with pytest.raises(ValueError, match=r"those of CartPole-v1 are not: Box.*choose model=dqn"):
+            tabular("CartPole-v1")
+
+    @pytest.mark.parametrize("env_kwargs", [{"is_slippery": False}, {"map_name": "8x8"}], ids=str)
+    def test_is_exact_of_the_environment_with_its_options(self, env_kwargs):
+        made = tabular(env_kwargs=env_kwargs)
+        expected = known_dynamics(gymnasium.make("FrozenLake-v1", **env_kwargs), 0.99)
+        assert isinstance(made.score, ExactScore)
+        assert torch.equal(made.score.mdp.transition, expected.transition)
+
+    @pytest.mark.parametrize(
+        ("env", "env_kwargs", "states", "actions"),
+        [("Blackjack-v1", {}, 32 * 11 * 2, 2), ("Taxi-v4", {"fickle_passenger": True}, 500, 6)],
+        ids=["no P", "a P that does not tell all"],
+    )
+    def test_is_measured_by_episodes_where_the_dynamics_are_not_known(self, env, env_kwargs, states, actions):
+        made = tabular(env, env_kwargs=env_kwargs, gamma=1.0, environments=2)
+        assert isinstance(made.score, PlayedScore)
+        assert made.module.policy.q.values.shape == (states, actions)
+
+    @pytest.mark.usefixtures("without_type_checks", "no_pictures")
+    def test_learns_a_corridor_of_ones_own(self, corridor, composed, tmp_path, monkeypatch):
+        """Seven cells, shown as a pair of digits, two choices at a time; the goal is worth 1, a step costs 0.01."""
+        monkeypatch.setattr("zoo.control.q_learning.experiment.EPISODES", 4)
+        options = ["environments=16", "evaluate_every=800", "max_env_steps=6400", "exploration_steps=3200"]
+        config = composed(["model=q_learning", f"env={corridor}", *(f"model.{o}" for o in options)])
+        outcome = train(config, tmp_path, "command", trust=True)
+        assert outcome.figures["greedy_return_mean"] == pytest.approx(0.94)
+        assert "Corridor-v0 after" in outcome.summary
+        action, _ = QLearning.load(outcome.checkpoint).predict((0, 1), deterministic=True)
+        assert action.tolist() == [1, 1]
+
+    def test_is_refused_where_its_policies_would_have_no_value(self):
+        with pytest.raises(ValueError, match=r"gamma must be below 1 for a table: .* may never end an episode"):
+            tabular("CliffWalking-v1", gamma=1.0)
+
+    def test_unknown_environments_are_named_beside_the_nearest(self):
+        with pytest.raises(ValueError, match=r"no environment 'FrozenLak-v1'; the nearest are FrozenLake-v1"):
+            tabular("FrozenLak-v1")
+
+
+class TestANetwork:
+    def test_fits_the_environment(self):
+        module = DeepQLearningExperiment("Acrobot-v1", seed=1, batch_size=16, replay=1000).module
+        assert module.hparams["observation"] == [6]
+        assert module.policy.actions == 3
+        assert module.hparams["solved_at"] == -100
+
+    def test_learns_ever_more_slowly_up_to_the_end_unless_it_is_told_when(self):
+        for given, falls_for in (({}, 70_000), ({"lr_decay_steps": 5000}, 5000)):
+            module = DeepQLearningExperiment("CartPole-v1", 1, 16, replay=1000, max_env_steps=70_000, **given).module
+            assert module.hparams["lr_decay_steps"] == falls_for
+
+    @pytest.mark.parametrize(("warm_up", "enough"), [(90_000, 94_096), (200_000, 204_096)])
+    def test_that_would_end_before_it_has_learned_anything_is_refused(self, warm_up, enough):
+        options = {"env": "CartPole-v1", "seed": 1, "batch_size": 16, "replay": 300_000, "warm_up": warm_up}
+        with pytest.raises(ValueError, match=f"max_env_steps must be at least {enough}, for nothing is learned"):
+            DeepQLearningExperiment(**options, max_env_steps=enough - 1)
+        DeepQLearningExperiment(**options, max_env_steps=enough)
+
+    def test_chooses_among_combinations_of_several_choices(self, corridor):
+        module = DeepQLearningExperiment(corridor, seed=1, batch_size=16, replay=1000, trust=True).module
+        assert module.policy.actions == 4
+
+    def test_needs_actions_that_can_be_counted(self):
+        with pytest.raises(ValueError, match=r"actions that can be counted, and those of Pendulum-v1"):
+            DeepQLearningExperiment("Pendulum-v1", seed=1, batch_size=16)
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [("q_learning", "the greedy policy is worth"), ("dqn", "the greedy policy earns")],
+)
+def test_a_run_reports_its_last_policy_and_beside_it_the_best_one(model, words, finished, tmp_path):
+    status = read_status(finished(model) / "status.json")
+    last, best = (evaluate(finished(model) / "checkpoints" / f"{name}.ckpt", tmp_path) for name in ("last", "best"))
+    (name,) = (key.removeprefix("best_") for key in status["metrics"] if key.startswith("best_"))
+    assert status["metrics"].pop("solved_of_last_10") == 0
+    assert status["metrics"] == {**last.figures, f"best_{name}": best.figures[name]}
+    assert status["metrics"]["env_steps"] == QLearning.load(last.checkpoint).env_steps
+    assert words in last.summary
+
+
+def test_training_stops_at_the_first_measurement_that_solves_the_task(composed, tmp_path):
+    options = ["environments=64", "evaluate_every=25_600", "exploration_end=0.1", "exploration_steps=100_000"]
+    outcome = train(
+        composed(["model=q_learning", "env=CliffWalking-v1", *(f"model.{option}" for option in options)]),
+        tmp_path,
+        "command",
+    )
+    assert outcome.figures["env_steps"] == outcome.figures["env_steps_to_solved"] < 400_000
+    assert "solved (-12.2489) after" in outcome.summary
+    assert read_status(tmp_path / "status.json")["state"] == "finished"

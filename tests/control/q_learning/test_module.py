@@ -1,0 +1,236 @@
+import gymnasium
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader
+
+from zoo.control.envs.mdp import FiniteMDP
+from zoo.control.envs.mdp_env import MDPVectorEnv
+from zoo.control.envs.planning import greedy_policy, policy_evaluation, start_value, value_iteration
+from zoo.control.envs.vector_env import Environments, make_environments
+from zoo.control.q_learning.module import QLearning
+from zoo.control.q_learning.replay_buffer import Transitions
+from zoo.control.rollout import Batch, Rollout, Rollouts
+from zoo.training import ExactResume
+
+pytestmark = [
+    pytest.mark.usefixtures("without_type_checks"),
+    pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers"),
+    pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`"),
+]
+
+
+def cliff(horizon=50):
+    mdp = FiniteMDP.from_gymnasium(gymnasium.make("CliffWalking-v1", max_episode_steps=horizon), gamma=0.9)
+    return mdp, Environments(MDPVectorEnv(mdp, num_envs=1))
+
+
+def textbook(rollouts, states, actions, gamma, step_size):
+    """Q-learning as it stands in every book, one step after the other."""
+    table = [[0.0] * actions for _ in range(states)]
+    visits = [[0] * actions for _ in range(states)]
+    for batch in rollouts:
+        for s, a, r, following, terminated, _, valid, _ in zip(*(x[:, 0].tolist() for x in batch.rollout), strict=True):
+            if valid:
+                visits[s][a] += 1
+                target = r + (0.0 if terminated else gamma * max(table[following]))
+                table[s][a] += step_size(visits[s][a]) * (target - table[s][a])
+    return torch.tensor(table)
+
+
+class TestATable:
+    @pytest.mark.parametrize(
+        ("options", "step_size"),
+        [
+            ({"lr": 0.5, "visit_power": 0.0}, lambda n: 0.5),
+            ({"lr": 1.0, "visit_power": 0.7}, lambda n: n**-0.7),
+        ],
+        ids=["fixed", "falling"],
+    )
+    def test_learns_what_the_textbook_learns(self, learn, options, step_size):
+        """With rollouts of one step of one environment nothing is left of batches."""
+        torch.manual_seed(0)
+        mdp, environments = cliff()
+        model = QLearning(mdp.states, mdp.actions, gamma=0.9, exploration_start=0.5, exploration_steps=200, **options)
+        seen = []
+
+        class Witnessed(Rollouts):
+            def __iter__(self):
+                for batch in super().__iter__():
+                    seen.append(batch)
+                    yield batch
+
+        learn(model, Witnessed(environments, model.policy, steps=1, rollouts=400, seed=1))
+        expected = textbook(seen, mdp.states, mdp.actions, 0.9, step_size)
+        assert (expected != 0).sum() > 50
+        torch.testing.assert_close(model.policy.q.values.data, expected, rtol=1e-4, atol=1e-4)
+        without_discount = textbook(seen, mdp.states, mdp.actions, 1.0, step_size)
+        assert (model.policy.q.values - without_discount).abs().max() > 0.1
+        assert model.env_steps == sum(batch.rollout.valid.sum() for batch in seen)
+
+    def test_bootstraps_where_an_episode_was_cut_and_not_where_it_terminated(self, learn):
+        model = QLearning(observation=3, actions=1, gamma=0.5, lr=1.0, visit_power=0.0)
+        model.policy.q.values.data[2] = 8.0
+        rollout = made_by_hand(state=[[0, 1]], following=[[2, 2]], terminated=[[True, False]], ended=[[True, True]])
+        learn(model, DataLoader([Batch(rollout, 2, None)], batch_size=None))
+        assert model.policy.q.values[:, 0].tolist() == [1, 5, 8]
+
+    def test_does_not_learn_from_the_step_between_two_episodes(self, learn):
+        model = QLearning(observation=3, actions=1, gamma=0.5)
+        learn(model, DataLoader([Batch(made_by_hand(valid=[[False, True]]), 1, None)], batch_size=None))
+        assert model.policy.q.values[:, 0].tolist() == [0, 1, 0]
+        assert model.visits.tolist() == [0, 1, 0]
+
+
+def made_by_hand(state=((0, 1),), following=((2, 2),), terminated=((False, False),), ended=None, valid=((True, True),)):
+    """One step of two environments, action 0, reward 1."""
+    state, following, terminated, valid = map(torch.tensor, (state, following, terminated, valid))
+    zero = torch.zeros_like(state)
+    ended = terminated if ended is None else torch.tensor(ended)
+    return Rollout(state, zero, torch.ones(state.shape), following, terminated, ended, valid, zero)
+
+
+class TestLearning:
+    def test_finds_the_way_along_the_cliff(self, learn):
+        pl.seed_everything(0, verbose=False)
+        mdp = FiniteMDP.from_gymnasium(gymnasium.make("CliffWalking-v1"), gamma=0.99)
+        model = QLearning(mdp.states, mdp.actions, exploration_steps=100_000)
+        environments = Environments(MDPVectorEnv(mdp, num_envs=128))
+        learn(model, Rollouts(environments, model.policy, steps=4, rollouts=400, seed=0))
+        values = policy_evaluation(mdp, greedy_policy(model.policy.q.values.detach().double()))
+        assert start_value(mdp, values) == pytest.approx(start_value(mdp, value_iteration(mdp).amax(-1)).item())
+
+
+NETWORK = {"replay": 2000, "batch_size": 16, "updates": 3, "hidden": [16], "lr": 1e-3, "target_every": 5}
+
+
+def cart_pole(model, rollouts=8):
+    return Rollouts(Environments(make_environments("CartPole-v1", 4)), model.policy, steps=8, rollouts=rollouts, seed=0)
+
+
+class TestANetwork:
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {},
+            {"double": True},
+            {"dueling": True},
+            {"n_step": 3},
+            {"loss": "huber"},
+            {"replay": 0, "updates": 1, "target_every": 0},
+        ],
+        ids=str,
+    )
+    def test_learns_with_every_option(self, learn, options):
+        torch.manual_seed(0)
+        model = QLearning((4,), 2, **{**NETWORK, **options})
+        before = [weight.clone() for weight in model.policy.q.parameters()]
+        trainer = learn(model, cart_pole(model))
+        assert all((old != new).any() for old, new in zip(before, model.policy.q.parameters(), strict=True))
+        assert trainer.global_step == (8 if options.get("replay") == 0 else 24)
+
+    def test_waits_until_it_has_seen_enough(self, learn):
+        model = QLearning((4,), 2, **NETWORK, warm_up=100)
+        trainer = learn(model, cart_pole(model))
+        assert trainer.global_step == model.descents == 3 * sum(32 * (i + 1) - 1 >= 100 for i in range(8))
+
+    def test_waits_for_what_follows_the_first_steps(self, learn):
+        """After the first rollout of eight steps none is followed by ten more."""
+        model = QLearning((4,), 2, **NETWORK, n_step=10)
+        assert learn(model, cart_pole(model, rollouts=3)).global_step == 3 * 2
+
+    def test_learning_rate_falls_to_nothing(self, learn):
+        model = QLearning((4,), 2, **NETWORK, lr_decay_steps=200)
+        trainer = learn(model, cart_pole(model))
+        assert trainer.optimizers[0].param_groups[0]["lr"] == 0
+
+    def test_actions_are_greedy_to_the_degree_the_schedule_says(self, learn):
+        model = QLearning((4,), 2, **NETWORK, exploration_start=0.8, exploration_end=0.2, exploration_steps=1000)
+        learn(model, cart_pole(model, rollouts=2))
+        assert model.policy.strength.item() == pytest.approx(0.8 - 0.6 * model.env_steps.item() / 1000)
+
+
+class TestTheTargetNetwork:
+    @pytest.mark.parametrize("double", [False, True])
+    def test_says_what_follows_and_with_double_the_present_one_says_by_which_action(self, double):
+        model = QLearning((4,), 2, **NETWORK, double=double, gamma=0.5)
+        for parameter in model.parameters():
+            parameter.data.zero_()
+        model.policy.q.layers[-1].bias.data[:] = torch.tensor([2.0, 1.0])
+        model.target.layers[-1].bias.data[:] = torch.tensor([10.0, 20.0])
+        one, never = torch.ones(1), torch.zeros(1, dtype=torch.bool)
+        batch = Transitions(torch.zeros(1, 4), never.long(), one, never, torch.zeros(1, 4), 0.5 * one)
+        target = 1 + 0.5 * (10 if double else 20)
+        assert model.loss(batch).item() == (target - 2) ** 2 / 2
+
+    @pytest.mark.parametrize(("mix", "every"), [(1.0, 5), (0.25, 1)], ids=["hard", "soft"])
+    def test_follows_as_it_is_told_and_is_not_trained(self, learn, mix, every):
+        torch.manual_seed(0)
+        model = QLearning((4,), 2, **{**NETWORK, "updates": 1, "target_every": every, "target_mix": mix})
+        name = "layers.0.weight"
+        expected, history = model.target.get_parameter(name).clone(), []
+
+        class Watch(pl.Callback):
+            def on_train_batch_end(self, trainer, module, *rest):
+                history.append(module.policy.q.get_parameter(name).detach().clone())
+
+        learn(model, cart_pole(model, rollouts=12), Watch())
+        for step, weight in enumerate(history, start=1):
+            if step % every == 0:
+                expected = expected + mix * (weight - expected)
+        torch.testing.assert_close(model.target.get_parameter(name), expected)
+        assert not torch.equal(expected, history[-1])
+        assert all(weight.grad is None for weight in model.target.parameters())
+
+
+@pytest.mark.parametrize("start", ["table", "network"])
+def test_continued_from_a_checkpoint_of_plain_data_it_ends_as_if_it_had_not_been_stopped(
+    start, learn, differences, tmp_path
+):
+    """Two passes of play in one go, or with an end of the process between them."""
+
+    def make():
+        pl.seed_everything(3, verbose=False)
+        if start == "network":
+            model = QLearning((4,), 2, **NETWORK, n_step=2)
+            return model, cart_pole(model)
+        mdp, environments = cliff()
+        model = QLearning(mdp.states, mdp.actions)
+        return model, Rollouts(environments, model.policy, steps=4, rollouts=20, seed=0)
+
+    whole, play = make()
+    learn(whole, play, ExactResume(), epochs=2)
+    first, play = make()
+    learn(first, play, ExactResume()).save_checkpoint(tmp_path / "half.ckpt")
+    second, play = make()
+    torch.manual_seed(99)  # whatever the new process draws before
+    learn(second, play, ExactResume(), ckpt_path=tmp_path / "half.ckpt", epochs=2)
+    assert differences(whole.state_dict(), second.state_dict()) == []
+    assert differences(whole.state_dict(), first.state_dict()) != []
+    if start == "network":
+        assert differences(whole.replay.state_dict(), second.replay.state_dict()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"gamma": 1.5}, "gamma must be between 0 and 1, got 1.5"),
+        ({"lr": 3.0}, "lr must be above 0 and at most 1 for a table, got 3"),
+        ({"visit_power": -1.0}, "visit_power must be 0 or more, got -1"),
+        ({"replay": 100, "batch_size": 0}, "batch_size must be a whole number of 1 or more, got 0"),
+        ({"replay": 100, "updates": 0}, "updates must be a whole number of 1 or more, got 0"),
+        ({"hidden": [16]}, r"hidden=\[16\] needs a network: choose model=dqn, or hidden=\[128, 128\]"),
+        ({"updates": 8}, "updates=8 needs a replay buffer"),
+        ({"target_mix": 0.5}, "target_mix=0.5 needs a target network"),
+        ({"exploration_start": 1.5}, "how much epsilon_greedy explores must be between 0 and 1, got 1.5"),
+        ({"exploration_end": -0.1}, "how much epsilon_greedy explores must be between 0 and 1, got -0.1"),
+        ({"loss": "cubic"}, "no loss 'cubic'"),
+        ({"n_step": 3}, "n_step=3 needs a replay buffer"),
+        ({"double": True}, "double=True needs a target network"),
+        ({"lr_decay_steps": 100}, "lr_decay_steps=100 needs a network"),
+        ({"exploration": "optimism"}, "no exploration 'optimism'"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        QLearning(observation=16, actions=4, **options)

@@ -1,0 +1,69 @@
+import math
+
+import pytest
+
+from zoo.control.q_learning.module import QLearning
+from zoo.control.q_learning.options import NEEDS, RANGES, check_options
+
+DEFAULTS = {"warm_up": 0, "updates": 1, "n_step": 1, "visit_power": 0.7, "dueling": False, "target_mix": 1.0}
+
+
+class TestRanges:
+    @pytest.mark.parametrize(
+        ("name", "allowed", "refused"),
+        [
+            ("gamma", [0, 0.5, 1], [-0.1, 1.1, math.nan]),
+            ("lr", [1e-9, 1.0], [0, -1, math.inf, math.nan]),
+            ("lr_decay_steps", [None, 1], [0, -5]),
+            ("visit_power", [0, 0.7], [-1, math.nan]),
+            ("replay", [0, 10], [-1]),
+            ("warm_up", [0, 10], [-1]),
+            ("updates", [1, 10], [0, -1]),
+            ("batch_size", [1, 10], [0, -1]),
+            ("n_step", [1, 10], [0, -1]),
+            ("target_every", [0, 10], [-1]),
+            ("target_mix", [1e-3, 1], [0, -1, 5, math.nan]),
+            ("max_gradient_norm", [None, 1e-3, 10], [0, -1, math.nan]),
+        ],
+    )
+    def test_hold_what_means_something(self, name, allowed, refused):
+        everything = {"replay": 1, "target_every": 1}
+        for value in allowed:
+            check_options({**everything, name: value}, {name: value}, table=False)
+        for value in refused:
+            with pytest.raises(ValueError, match=rf"^{name} must be .*, got {value}$"):
+                check_options({**everything, name: value}, {name: value}, table=False)
+
+    def test_of_a_tables_step_size_ends_at_1(self):
+        check_options({"lr": 3}, DEFAULTS, table=False)
+        with pytest.raises(ValueError, match="lr must be above 0 and at most 1 for a table, got 3"):
+            check_options({"lr": 3}, DEFAULTS, table=True)
+
+
+class TestOptionsWithoutEffect:
+    @pytest.mark.parametrize(
+        ("options", "table", "message"),
+        [
+            ({"dueling": True}, True, "^dueling=True needs a network: choose model=dqn, or dueling=False$"),
+            ({"visit_power": 0.5}, False, "visit_power=0.5 needs a table: choose model=q_learning"),
+            ({"target_mix": 0.1}, True, "target_mix=0.1 needs a target network: set target_every"),
+            (
+                {"warm_up": 9, "updates": 2},
+                True,
+                "warm_up=9 and updates=2 need a replay buffer: .* updates=1$",
+            ),
+        ],
+    )
+    def test_are_refused_and_the_cure_is_named(self, options, table, message):
+        with pytest.raises(ValueError, match=message):
+            check_options(options, DEFAULTS, table)
+
+    def test_are_allowed_where_what_they_need_is_there_or_they_ask_for_nothing(self):
+        check_options({"dueling": True}, DEFAULTS, table=False)
+        check_options({"dueling": False, "n_step": 1}, DEFAULTS, table=True)
+        check_options({"n_step": 3, "replay": 100, "target_mix": 0.1, "target_every": 5}, DEFAULTS, table=True)
+
+
+def test_every_option_that_is_looked_at_is_one_of_q_learning():
+    options = set(QLearning(16, 4).hparams)
+    assert options >= RANGES.keys() | {name for names, _ in NEEDS.values() for name in names}

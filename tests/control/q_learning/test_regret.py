@@ -1,0 +1,126 @@
+import csv
+
+import gymnasium
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from zoo.control.envs.mdp import FiniteMDP
+from zoo.control.envs.mdp_env import MDPVectorEnv
+from zoo.control.envs.planning import policy_evaluation, value_iteration
+from zoo.control.envs.vector_env import Environments
+from zoo.control.q_learning.module import QLearning
+from zoo.control.q_learning.regret import SCHEDULES, Regret, learning_regret, start_gaps, summary, watched, write_csv
+from zoo.control.rollout import Rollouts
+
+pytestmark = [
+    pytest.mark.usefixtures("without_type_checks"),
+    pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers"),
+    pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`"),
+]
+
+
+@pytest.fixture(scope="module")
+def lake():
+    return FiniteMDP.from_gymnasium(gymnasium.make("FrozenLake-v1"), gamma=0.99)
+
+
+def uniform_gap(mdp):
+    uniform = torch.full((mdp.states, mdp.actions), 1 / mdp.actions, dtype=torch.float64)
+    return (value_iteration(mdp).amax(-1) - policy_evaluation(mdp, uniform))[0].item()
+
+
+STILL = {"exploration_start": 1.0, "exploration_end": 1.0, "exploration_shape": "linear"}
+
+
+def test_a_policy_that_stays_uniform_pays_its_gap_for_each_episode(lake):
+    regret = learning_regret(lake, "epsilon_greedy", episodes=1000, seed=1, **STILL)
+    np.testing.assert_allclose(regret.cumulative, regret.episodes * uniform_gap(lake), rtol=1e-6)
+    assert regret.cumulative[-1] > 500
+
+
+def test_the_best_values_cost_nothing_when_they_are_acted_on_greedily(lake):
+    model = QLearning(lake.states, lake.actions, exploration_start=0.0)
+    model.policy.q.values.data.copy_(value_iteration(lake))
+    exploring, greedy = start_gaps(model, lake, value_iteration(lake).amax(-1))
+    assert exploring == pytest.approx(0, abs=1e-9)
+    assert greedy == pytest.approx(0, abs=1e-9)
+    model.policy.strength.fill_(0.5)
+    exploring, greedy = start_gaps(model, lake, value_iteration(lake).amax(-1))
+    assert exploring > 0.3 > 1e-9 > greedy
+
+
+def test_episodes_are_counted_where_they_begin(lake):
+    """In a corridor of three steps each fourth step resets, so that a rollout of four is an episode of each."""
+    step = torch.eye(4, dtype=torch.float64).roll(1, 1)[:, None]
+    step[3] = torch.eye(4, dtype=torch.float64)[3]
+    corridor = FiniteMDP(
+        step, torch.ones(4, 1, 4).double(), (step > 0) & (torch.arange(4) == 3), step[3, 0].roll(1), 0.9
+    )
+    regret = learning_regret(corridor, "boltzmann", episodes=20, seed=1, environments=4, rollout_steps=4)
+    assert regret.episodes.tolist() == [4, 8, 12, 16, 20]
+    assert regret.env_steps.tolist() == [12, 24, 36, 48, 60]
+    np.testing.assert_allclose(regret.cumulative, 0, atol=1e-9)
+
+
+@pytest.mark.parametrize("exploration", SCHEDULES)
+def test_who_learns_pays_less_and_less(exploration):
+    ice = FiniteMDP.from_gymnasium(gymnasium.make("FrozenLake-v1", is_slippery=False), gamma=0.99)
+    regret = learning_regret(ice, exploration, episodes=6000, seed=1, exploration_steps=20_000)
+    price = np.diff(regret.cumulative) / np.diff(regret.episodes).clip(1)
+    assert price[0] > 0.9 > 0.1 > price[-1]
+    assert regret.greedy_gap[-1] < regret.greedy_gap[0]
+
+
+def test_it_learns_what_a_run_learns(lake, learn):
+    def made():
+        torch.manual_seed(0)
+        model = QLearning(lake.states, lake.actions, exploration_steps=2000, exploration_end=0.2)
+        environments = Environments(MDPVectorEnv(lake, num_envs=64))
+        return model, Rollouts(environments, model.policy, steps=4, rollouts=20, seed=5)
+
+    (model, rollouts), (other, others) = made(), made()
+    pl.seed_everything(1, verbose=False)
+    learn(model, rollouts)
+    pl.seed_everything(1, verbose=False)
+    watched(other, others, lake, episodes=10**6)
+    assert model.policy.q.values.abs().max() > 0.1
+    torch.testing.assert_close(other.policy.q.values, model.policy.q.values, rtol=0, atol=0)
+    assert model.policy.strength == other.policy.strength < 1
+
+
+def test_a_seed_decides_everything_and_the_global_random_state_is_left_alone(lake):
+    before = torch.get_rng_state()
+    one, same, other = (learning_regret(lake, "boltzmann", episodes=600, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(before, torch.get_rng_state())
+    np.testing.assert_array_equal(one, same)
+    assert one.env_steps.tolist() != other.env_steps.tolist()
+
+
+def test_bad_wishes_are_refused(lake):
+    with pytest.raises(ValueError, match=r"^there is no exploration 'greedy'; choose one of epsilon_greedy, boltzmann"):
+        learning_regret(lake, "greedy", episodes=10, seed=1)
+    with pytest.raises(ValueError, match=r"^regret is summed over 1 or more episodes, got 0"):
+        learning_regret(lake, "boltzmann", episodes=0, seed=1)
+
+
+def test_the_table_has_a_line_for_each_rollout(tmp_path):
+    run = Regret(*(np.arange(3.0) + number for number in range(4)))
+    write_csv(tmp_path / "regret.csv", [7, 8], {"boltzmann": [run, run]})
+    with (tmp_path / "regret.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 6
+    assert [rows[5][key] for key in ("exploration", "seed", "env_steps", "greedy_gap")] == [
+        "boltzmann",
+        "8",
+        "2.0",
+        "5.0",
+    ]
+
+
+def test_the_sentence_says_mean_interval_and_gap():
+    ones = np.ones(1)
+    said = summary("boltzmann", [Regret(ones, 1000 * ones, value * ones, 0.25 * ones) for value in (100, 200, 300)])
+    assert said.startswith("boltzmann: regret 200 after 1,000 episodes (3 seeds, 95 % interval 100 to 300);")
+    assert "0.2500 below" in said

@@ -1,0 +1,140 @@
+from typing import ClassVar
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium.error import DependencyNotInstalled
+from gymnasium.spaces import Box, Discrete
+from PIL import Image
+from torch import nn
+
+from zoo.control.policy_gradient.policies import CategoricalPolicy
+from zoo.control.q_learning.exploration import ExploringPolicy
+from zoo.control.q_learning.q_functions import QTable
+from zoo.control.video import record_episode
+
+pytestmark = pytest.mark.usefixtures("without_type_checks")
+
+
+class Strip(gymnasium.Env):
+    """Walk five cells to the right: each step right earns its number; some wind blows. Drawn without any package."""
+
+    metadata: ClassVar = {"render_modes": ["rgb_array"], "render_fps": 5}
+    action_space = Discrete(2)
+
+    def __init__(self, render_mode=None, states=None, missing=None):
+        self.render_mode, self.missing = render_mode, missing
+        self.observation_space = Box(0, 5, (1,)) if states is None else Discrete(states)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.cell = 0
+        return self.observation, {}
+
+    @property
+    def observation(self):
+        return self.cell if isinstance(self.observation_space, Discrete) else np.array([self.cell], np.float32)
+
+    def step(self, action):
+        self.cell += int(action)
+        return self.observation, float(action * self.cell), self.cell == 5, False, {}
+
+    def render(self):
+        if self.missing is not None:
+            raise self.missing
+        picture = np.zeros((4, 6, 3), np.uint8)
+        picture[:, self.cell] = 255
+        picture[0, :, 0] = self.np_random.integers(256, size=6)  # the wind
+        return picture
+
+
+@pytest.fixture(autouse=True)
+def strips():
+    """Register the strip in several kinds, for as long as a test lasts."""
+    kinds = {
+        "Strip-v0": {},
+        "StripOfStates-v0": {"states": 6},
+        "StripNeedsPygame-v0": {"missing": DependencyNotInstalled("pygame is not installed")},
+        "StripNeedsSeaborn-v0": {"missing": NameError("name 'sns' is not defined")},
+    }
+    for name, options in kinds.items():
+        gymnasium.register(name, Strip, max_episode_steps=8, kwargs=options)
+    yield
+    for name in kinds:
+        del gymnasium.registry[name]
+
+
+def walker(right):
+    """Prefers one direction everywhere, though not by much."""
+    net = nn.Linear(1, 2)
+    net.weight.data.zero_()
+    net.bias.data[:] = torch.tensor([0.0, 0.1 if right else -0.1])
+    return CategoricalPolicy(net, actions=2)
+
+
+def frames(path):
+    with Image.open(path) as gif:
+        for number in range(gif.n_frames):
+            gif.seek(number)
+            yield np.asarray(gif.convert("RGB"))
+
+
+def test_the_greedy_policy_is_filmed_from_the_first_state_to_the_last(tmp_path):
+    assert record_episode(walker(right=True), "Strip-v0", 1, tmp_path / "strip.gif") == 1 + 2 + 3 + 4 + 5
+    shown = list(frames(tmp_path / "strip.gif"))
+    assert len(shown) == 6
+    bright = [frame[-1].mean(-1).argmax() * 6 // frame.shape[1] for frame in shown]
+    assert bright == [0, 1, 2, 3, 4, 5]
+
+
+def test_an_episode_ends_at_the_time_limit_too(tmp_path):
+    assert record_episode(walker(right=False), "Strip-v0", 1, tmp_path / "strip.gif") == 0
+    assert len(list(frames(tmp_path / "strip.gif"))) == 9
+
+
+def test_a_table_is_played_in_the_environment_itself(tmp_path):
+    policy = ExploringPolicy(QTable(6, 2), 2, "epsilon_greedy", strength=0.5)
+    policy.q.values.data[:3, 1] = 1.0  # right in the first three states, left from then on
+    policy.q.values.data[3:, 0] = 1.0
+    assert record_episode(policy, "StripOfStates-v0", 1, tmp_path / "strip.gif") == 1 + 2 + 3
+
+
+def test_the_same_seed_gives_the_same_film_and_leaves_the_global_random_state_alone(tmp_path):
+    policy, before = walker(right=True), torch.get_rng_state()
+    for name, seed in (("one", 1), ("same", 1), ("other", 2)):
+        record_episode(policy, "Strip-v0", seed, tmp_path / f"{name}.gif")
+    one, same, other = ((tmp_path / f"{name}.gif").read_bytes() for name in ("one", "same", "other"))
+    assert one == same != other
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_cart_pole_is_filmed_without_a_screen(tmp_path, monkeypatch):
+    monkeypatch.delenv("DISPLAY", raising=False)
+    net = nn.Linear(4, 2)
+    total = record_episode(CategoricalPolicy(net, 2), "CartPole-v1", 1, tmp_path / "cart.gif")
+    assert total >= 8
+    assert len(list(frames(tmp_path / "cart.gif"))) >= 4
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "sentence"),
+    [
+        ("StripNeedsPygame-v0", "a.gif", "^rendering StripNeedsPygame-v0 needs pygame: pip install -e '.\\[games\\]'"),
+        ("StripNeedsSeaborn-v0", "a.gif", "^rendering StripNeedsSeaborn-v0 needs seaborn: pip install -e"),
+        ("Stripe-v0", "a.gif", "Gymnasium knows no environment 'Stripe-v0'; the nearest are"),
+        ("Strip-v0", "a.mp4", r"^path must end in \.gif"),
+    ],
+)
+def test_what_cannot_be_filmed_is_refused_and_leaves_nothing(name, file, sentence, tmp_path):
+    with pytest.raises(ValueError, match=sentence):
+        record_episode(walker(right=True), name, 1, tmp_path / file)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_environment_without_pictures_says_so(tmp_path, monkeypatch):
+    monkeypatch.setitem(Strip.metadata, "render_modes", ["ansi"])
+    with pytest.raises(
+        ValueError, match=r"^Strip-v0 cannot be filmed: it has no render mode rgb_array, only \['ansi'\]"
+    ):
+        record_episode(walker(right=True), "Strip-v0", 1, tmp_path / "a.gif")

@@ -1,0 +1,95 @@
+import pytest
+import torch
+
+from examples.patients import (
+    blocks,
+    constrained,
+    local_log_density,
+    log_joint,
+    potential,
+    start_of_chain,
+    unconstrained,
+)
+from examples.patients.gibbs import metropolis_within_gibbs
+
+
+def test_a_sweep_proposes_each_attended_variable_once(family, labs, factors):
+    for variable, value in factors._asdict().items():
+        proposed = sum(block.chosen.long() for block in blocks(family, labs) if block.variable == variable)
+        once = labs.attended[..., None].expand_as(value) if variable == "states" else torch.ones_like(value)
+        assert torch.equal(proposed, once.long())
+
+
+def test_what_is_proposed_together_does_not_touch_the_densities_of_one_another(family, labs, factors):
+    for block in blocks(family, labs):
+        before = local_log_density(block.variable, family, labs, factors)
+        for place in block.chosen.nonzero().tolist():
+            changed = getattr(factors, block.variable).clone()
+            changed[tuple(place)] += 0.3
+            after = local_log_density(block.variable, family, labs, factors._replace(**{block.variable: changed}))
+            others = block.chosen.clone()
+            others[tuple(place)] = False
+            if block.variable == "states":  # the constant of another state of the visit may change, that of others not
+                assert torch.equal(after[others], before[others])
+            else:
+                assert torch.allclose(after[others], before[others], rtol=1e-12)
+
+
+def test_neighbouring_visits_of_a_series_do_touch_one_another(family, labs, factors):
+    changed = factors.states.clone()
+    changed[0, 1] += 0.3
+    before, after = (
+        local_log_density("states", family, labs, factors._replace(states=states))[0, 2]
+        for states in (factors.states, changed)
+    )
+    assert torch.equal(before, after) != family.series
+
+
+def test_a_chain_moves_all_that_is_attended_and_nothing_else(family, labs):
+    start = start_of_chain(family, labs, seed=0)
+    chain = metropolis_within_gibbs(start._asdict(), blocks(family, labs), warm_up=20, seed=0)
+    for _ in range(30):
+        state = next(chain)
+    assert (state["weights"] != start.weights).all()
+    assert torch.equal((state["states"] != start.states).all(-1), labs.attended)
+    assert (state["states"] > 0).all()
+
+
+def test_the_start_is_drawn_from_the_guides_start_without_the_global_state(family, labs):
+    before = torch.get_rng_state()
+    one, again, other = (start_of_chain(family, labs, seed) for seed in (0, 0, 1))
+    assert torch.equal(one.states, again.states)
+    assert not torch.equal(one.states, other.states)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert log_joint(family, labs, one).isfinite()
+
+
+def test_unconstrained_variables_lead_back_to_all_but_the_padding(family, labs, factors):
+    back = constrained(family, labs, unconstrained(family, labs, factors))
+    assert torch.allclose(back.weights, factors.weights)
+    assert torch.allclose(back.offsets, factors.offsets)
+    assert torch.allclose(back.states[labs.attended], factors.states[labs.attended])
+    assert (back.states[~labs.attended] == 1).all()
+    draws = {name: torch.stack([value] * 3) for name, value in unconstrained(family, labs, factors).items()}
+    assert constrained(family, labs, draws).states.shape == (3, 3, 4, 2)
+
+
+def test_the_potential_is_the_density_of_the_unconstrained_variables(family, labs, factors):
+    """With the determinant of the Jacobian by differentiation."""
+    state = unconstrained(family, labs, factors)
+    jacobian = 0.0
+    for name, value in state.items():
+        leaf = value.clone().requires_grad_()
+        back = getattr(constrained(family, labs, {**state, name: leaf}), name)
+        (slope,) = torch.autograd.grad(back.sum(), leaf)
+        jacobian += slope.log().sum().item()
+    expected = -log_joint(family, labs, factors).item() - jacobian
+    assert potential(family, labs)(state).item() == pytest.approx(expected, rel=1e-10)
+
+
+def test_the_potential_has_a_gradient_for_every_variable(family, labs, factors):
+    state = {name: value.requires_grad_() for name, value in unconstrained(family, labs, factors).items()}
+    potential(family, labs)(state).backward()
+    for name, value in state.items():
+        assert value.grad.isfinite().all(), name
+        assert (value.grad != 0).any(), name

@@ -1,0 +1,135 @@
+"""TorchScript, which torch shows to no mode, is seen all the same."""
+
+import threading
+
+import pytest
+import torch
+from torch import nn
+
+from zoo.gradients.graphs._provenance.provenance import Provenance, untracked
+
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit")  # we do not use it, others do
+
+
+def tripled(x: torch.Tensor) -> torch.Tensor:
+    return 3 * x
+
+
+def total(x: torch.Tensor) -> float:
+    return float(x.sum())
+
+
+def total_beside_a_tensor(x: torch.Tensor) -> tuple[torch.Tensor, float]:
+    return 2 * x, float(x.sum())
+
+
+def overwrite(x: torch.Tensor, y: torch.Tensor) -> None:
+    x.copy_(y)
+
+
+@pytest.fixture(autouse=True)
+def unhandled_errors(monkeypatch):
+    """Errors end the program, though pytest, around a test, handles them."""
+    monkeypatch.setattr("zoo.gradients.graphs._provenance.provenance.error_is_handled", lambda frame: False)
+
+
+@pytest.fixture
+def marked():
+    """A provenance that knows one tensor."""
+    provenance, x = Provenance(), torch.ones(1)
+    provenance.mark(x, {"x"})
+    return provenance, x
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torch.jit.script(tripled),
+        lambda: torch.jit.trace(tripled, torch.ones(1)),
+        lambda: torch.jit.script(nn.Linear(1, 1)),
+        lambda: torch.jit.trace(nn.Linear(1, 1), torch.ones(1)),
+    ],
+    ids=["a scripted function", "a traced one", "a scripted module", "a traced one "],
+)
+def test_what_a_script_returns_was_computed_from_its_arguments(make, marked):
+    (provenance, x), script = marked, make()
+    with provenance:
+        assert provenance.of(script(x)) == {"x"}
+        assert provenance.of(script(torch.zeros(1))) == frozenset()
+    assert provenance.escaped == frozenset()
+
+
+@pytest.mark.parametrize("function", [total, total_beside_a_tensor])
+def test_what_it_makes_a_number_may_steer_the_program(function, marked):
+    (provenance, x), script = marked, torch.jit.script(function)
+    with provenance:
+        script(x)
+    assert provenance.escaped == {"x"}
+
+
+class Keeper(nn.Module):
+    """Keeps what it is given, in place of what it had or over it."""
+
+    kept: torch.Tensor
+
+    def __init__(self):
+        super().__init__()
+        self.kept = torch.zeros(1)
+        self.register_buffer("written", torch.zeros(1))
+
+    @torch.jit.export
+    def put(self, x: torch.Tensor):
+        self.kept = 2 * x
+
+    @torch.jit.export
+    def write(self, x: torch.Tensor):
+        self.written.copy_(x)
+
+    def forward(self) -> torch.Tensor:
+        return self.written + 1
+
+
+def test_what_it_writes_to_its_module_is_followed(marked):
+    (provenance, x), keeper = marked, torch.jit.script(Keeper())
+    with provenance:
+        assert provenance.of(keeper()) == frozenset()
+        keeper.write(x)
+        assert provenance.of(keeper()) == provenance.of(keeper.written) == {"x"}
+
+
+def test_what_it_puts_there_in_place_of_something_is_refused(marked):
+    (provenance, x), keeper = marked, torch.jit.script(Keeper())
+    with provenance:
+        keeper.put(torch.zeros(1))
+        with pytest.raises(ValueError, match=r"a module of TorchScript that keeps .* hands the memory of 'x'"):
+            keeper.put(x)
+
+
+def test_what_it_writes_to_is_marked(marked):
+    (provenance, x), script, written = marked, torch.jit.script(overwrite), torch.zeros(1)
+    with provenance:
+        script(written, x)
+    assert provenance.of(written) == {"x"}
+
+
+def test_script_in_a_thread_of_the_program_is_followed(marked):
+    (provenance, x), script, results = marked, torch.jit.script(tripled), []
+    with provenance:
+        thread = threading.Thread(target=lambda: results.append(script(x)))
+        thread.start()
+        thread.join()
+    assert provenance.of(results) == {"x"}
+
+
+def test_script_is_not_followed_where_modes_are_off_nor_after_an_error(marked):
+    (provenance, x), script = marked, torch.jit.script(tripled)
+
+    def call_and_fail():
+        with provenance:
+            with untracked():
+                assert script(x) == 3
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        call_and_fail()
+    assert provenance.of(script(x)) == frozenset()

@@ -1,0 +1,84 @@
+import pytest
+import torch
+
+from zoo.gradients import Reinforce, exact_moments, optimal_baseline
+from zoo.gradients.control_variates import OptimalScaling, optimal_scaling
+
+SCORE = torch.tensor([[0.5, -2.0], [-1.0, 0.3], [0.25, 1.5], [2.0, -0.4]], dtype=torch.float64)
+SIGNAL = torch.tensor([3.0, -1.0, 4.0, 0.5], dtype=torch.float64)
+EACH = SIGNAL.unsqueeze(-1).expand_as(SCORE)
+
+
+class TestTheScaling:
+    def test_is_the_optimal_baseline_of_each_parameter(self):
+        torch.testing.assert_close(optimal_scaling(SCORE, EACH).squeeze(0), optimal_baseline(SCORE, SIGNAL))
+
+    def test_of_a_factor_is_the_optimal_baseline_of_the_score_s_norm(self):
+        expected = optimal_baseline(SCORE.norm(dim=-1), SIGNAL)
+        torch.testing.assert_close(optimal_scaling(SCORE, SIGNAL).squeeze(0), expected)
+
+    @pytest.mark.parametrize("signal", [EACH, SIGNAL], ids=["parameter", "factor"])
+    def test_leaves_each_sample_out(self, signal):
+        found = optimal_scaling(SCORE, signal, leave_one_out=True)
+        for k in range(len(SCORE)):
+            others = [j for j in range(len(SCORE)) if j != k]
+            torch.testing.assert_close(found[k], optimal_scaling(SCORE[others], signal[others]).squeeze(0))
+
+    def test_does_not_see_the_sample_it_leaves_out_however_large_it_is(self):
+        score = torch.tensor([1e9, 1.0, 2.0])
+        found = optimal_scaling(score, torch.tensor([7.0, 1.0, 3.0]), leave_one_out=True)
+        assert found[0].item() == pytest.approx((1 + 12) / 5)
+
+    def test_is_0_without_a_score(self):
+        assert optimal_scaling(torch.zeros(3), torch.ones(3)).item() == 0
+
+    def test_counts_samples_along_any_dimension(self):
+        torch.testing.assert_close(optimal_scaling(SCORE.T, EACH.T, dim=1), optimal_scaling(SCORE, EACH).T)
+
+
+class TestTheBaseline:
+    @pytest.mark.parametrize("estimate", ["leave_one_out", "same_samples"])
+    def test_is_the_scaling(self, estimate):
+        value = OptimalScaling(estimate=estimate)(EACH, context=SCORE).value
+        expected = optimal_scaling(SCORE, EACH, leave_one_out=estimate == "leave_one_out")
+        torch.testing.assert_close(value, expected.expand_as(EACH))
+
+    def test_takes_what_separate_samples_have_said(self):
+        baseline = OptimalScaling(estimate=100)
+        assert baseline.separate_samples == 100
+        torch.testing.assert_close(baseline(SIGNAL, context=SIGNAL + 1).value, SIGNAL + 1)
+
+    def test_takes_variance_away(self):
+        theta = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+        coin = torch.distributions.Bernoulli(logits=theta)
+        draws = torch.cartesian_prod(*[coin.enumerate_support()] * 3)
+        log_prob, signal = coin.log_prob(draws), 5 + 2 * draws
+        score = draws - coin.probs.detach()
+
+        def moments(reinforce):
+            losses = [reinforce(*parts).loss.mean() for parts in zip(log_prob, signal, score, strict=True)]
+            return exact_moments([(log_prob.sum(1).exp(), torch.stack(losses))], [theta]).total
+
+        plain, scaled = moments(Reinforce()), moments(Reinforce(OptimalScaling()))
+        torch.testing.assert_close(scaled.mean, plain.mean)
+        assert scaled.variance < plain.variance / 10
+        biased = moments(Reinforce(OptimalScaling(estimate="same_samples")))
+        assert (biased.mean - plain.mean).abs() > 1e-3
+
+    @pytest.mark.parametrize(
+        ("options", "sentence"),
+        [
+            ({"scaling": "site"}, "scaling must be"),
+            ({"estimate": "all"}, "estimate must be"),
+            ({"estimate": 0}, "estimate"),
+        ],
+    )
+    def test_knows_its_options(self, options, sentence, without_type_checks):
+        with pytest.raises(ValueError, match=sentence):
+            OptimalScaling(**options)
+
+    def test_needs_the_scores_and_two_samples(self):
+        with pytest.raises(ValueError, match="needs context="):
+            OptimalScaling()(SIGNAL)
+        with pytest.raises(ValueError, match="at least 2 along dimension 0, got 1"):
+            OptimalScaling()(SIGNAL[:1], context=SIGNAL[:1])

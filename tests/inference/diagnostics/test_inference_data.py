@@ -1,0 +1,107 @@
+import math
+import sys
+from types import ModuleType
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+from zoo.inference.diagnostics import draw, elbo_estimate, tail_index, to_inference_data
+from zoo.inference.diagnostics.inference_data import attributes_of, groups_of
+
+
+@pytest.fixture
+def draws(normals):
+    return draw(normals.model, normals.guide, draws=500, log_likelihood=True)
+
+
+def test_groups_have_one_chain_and_data_none(draws, normals):
+    groups = groups_of(draws)
+    assert {name: {each: x.shape for each, x in group.items()} for name, group in groups.items()} == {
+        "posterior": {"z": (1, 500)},
+        "sample_stats": {"lp": (1, 500), "lq": (1, 500)},
+        "log_likelihood": {"x": (1, 500, 4)},
+        "observed_data": {"x": (4,)},
+    }
+    np.testing.assert_array_equal(groups["posterior"]["z"][0], draws.sites["z"].numpy())
+    np.testing.assert_array_equal(groups["observed_data"]["x"], normals.x.numpy())
+    np.testing.assert_array_equal(groups["sample_stats"]["lp"] - groups["sample_stats"]["lq"], [draws.log_weights])
+
+
+def test_a_group_without_content_is_not_there(normals):
+    assert "log_likelihood" not in groups_of(draw(normals.model, normals.guide, draws=5))
+
+
+def test_attributes_say_what_is_known_of_the_guide(draws):
+    found = attributes_of(draws, "BBVI")
+    estimate = elbo_estimate(draws)
+    assert found["method"] == "BBVI"
+    assert (found["elbo"], found["elbo_se"]) == (estimate.value, estimate.standard_error)
+    assert found["khat"] == tail_index(draws.log_weights).value
+    assert math.isnan(attributes_of(draws._replace(subsampled=True), "BBVI")["khat"])
+
+
+class TestWithArviz:
+    def test_arviz_has_the_draws_the_densities_and_the_attributes(self, draws):
+        arviz = pytest.importorskip("arviz")
+        data = to_inference_data(draws)
+        assert data.posterior["z"].dims == ("chain", "draw")
+        np.testing.assert_array_equal(data.posterior["z"].values[0], draws.sites["z"].numpy())
+        np.testing.assert_array_equal(data.sample_stats["lq"].values[0], draws.log_q.numpy())
+        assert data.observed_data["x"].shape == (4,)
+        assert data.log_likelihood["x"].shape == (1, 500, 4)
+        assert data.posterior.attrs["method"] == data.attrs["method"] == "black-box variational inference"
+        assert data.posterior.attrs["khat"] == pytest.approx(tail_index(draws.log_weights).value)
+        assert arviz.summary(data, kind="stats", round_to="none")["mean"]["z"] == pytest.approx(0.2, abs=0.15)
+
+    def test_it_can_be_saved(self, draws, tmp_path):
+        arviz = pytest.importorskip("arviz")
+        to_inference_data(draws).to_netcdf(str(tmp_path / "fit.nc"))
+        again = arviz.from_netcdf(str(tmp_path / "fit.nc"))
+        np.testing.assert_array_equal(again.posterior["z"].values[0], draws.sites["z"].numpy())
+
+    def test_a_site_called_like_a_dimension_of_its_own_keeps_its_shape(self):
+        pytest.importorskip("arviz")
+
+        def model():
+            with pyro.plate("units", 3):
+                pyro.sample("unit", dist.Normal(torch.zeros(3), 1.0))
+
+        assert to_inference_data(draw(model, model, draws=4)).posterior["unit"].shape == (1, 4, 3)
+
+
+class TestDispatchByVersion:
+    """ArviZ 1 answers to ``InferenceData`` by a module-level ``__getattr__``, with a warning."""
+
+    @pytest.fixture
+    def arviz(self, monkeypatch):
+        module = ModuleType("arviz")
+        module.InferenceData = object
+        module.calls = []
+        module.from_dict = lambda *args, **kwargs: module.calls.append((args, set(kwargs)))
+        monkeypatch.setitem(sys.modules, "arviz", module)
+        return module
+
+    @pytest.mark.parametrize("version", ["1.1.0", "1.3.0", "2.0.0rc1"])
+    def test_groups_are_passed_as_one_nested_dict_from_arviz_1_on(self, arviz, draws, version):
+        arviz.__version__ = version
+        to_inference_data(draws)
+        ((groups,), options) = arviz.calls[0]
+        assert set(groups) == {"posterior", "sample_stats", "log_likelihood", "observed_data"}
+        assert options == {"attrs"}
+
+    @pytest.mark.parametrize("version", ["0.17.0", "0.23.4"])
+    def test_groups_are_passed_as_keyword_arguments_up_to_arviz_0(self, arviz, draws, version):
+        arviz.__version__ = version
+        to_inference_data(draws)
+        (positional, options) = arviz.calls[0]
+        assert positional == ()
+        assert {"posterior", "sample_stats", "posterior_attrs"} <= options
+
+
+def test_without_arviz_a_sentence_says_what_to_install(draws, monkeypatch):
+    monkeypatch.setitem(sys.modules, "arviz", None)
+    with pytest.raises(ImportError, match=r"^to_inference_data needs ArviZ, which is not installed: pip install"):
+        to_inference_data(draws)

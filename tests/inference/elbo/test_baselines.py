@@ -1,0 +1,75 @@
+"""Which baseline a site gets."""
+
+import pytest
+import torch
+from torch import nn
+
+from zoo.gradients import Constant, LeaveOneOut, MovingAverage, Sum
+from zoo.gradients.control_variates import OptimalScaling
+from zoo.inference.elbo._site_baseline import SiteBaseline
+from zoo.inference.elbo.baselines import make_baseline
+
+NET = nn.Linear(1, 1)
+
+
+@pytest.mark.parametrize(
+    ("given", "particles", "kind"),
+    [
+        (None, 1, MovingAverage),
+        (None, 2, LeaveOneOut),
+        ("moving_average", 4, MovingAverage),
+        ("leave_one_out", 4, LeaveOneOut),
+        ("optimal", 2, OptimalScaling),
+        (1.5, 1, Constant),
+        (OptimalScaling(estimate=10), 1, OptimalScaling),
+    ],
+)
+def test_a_name_a_number_or_none_gives_a_baseline(given, particles, kind):
+    assert type(make_baseline(given, particles)) is kind
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        ({"use_decaying_avg_baseline": True}, MovingAverage),
+        ({"use_decaying_avg_baseline": False}, LeaveOneOut),
+        ({"use_decaying_avg_baseline": False, "baseline_beta": 0.5}, LeaveOneOut),
+        ({"nn_baseline": None, "nn_baseline_input": torch.ones(1)}, LeaveOneOut),
+        ({"baseline_value": None}, LeaveOneOut),
+        ({"nn_baseline": NET}, SiteBaseline),
+        ({"nn_baseline": torch.sum}, SiteBaseline),
+        ({"baseline_value": torch.ones(1)}, SiteBaseline),
+        ({"baseline_value": torch.ones(1), "nn_baseline": None}, SiteBaseline),
+        ({"nn_baseline": NET, "use_decaying_avg_baseline": True}, Sum),
+    ],
+)
+def test_without_one_the_site_says_what_it_wants(options, kind):
+    assert type(make_baseline(None, 2, options)) is kind
+
+
+def test_the_decay_that_a_site_names_is_kept():
+    baseline = make_baseline(None, 1, {"use_decaying_avg_baseline": True, "baseline_beta": 0.5})
+    assert baseline.mean.decay == 0.5
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "sentence"),
+    [
+        (LeaveOneOut(1), {}, r"the first dimension: take LeaveOneOut\(dim=0\), got dim=1"),
+        (OptimalScaling(dim=-1), {}, r"take OptimalScaling\(dim=0\)"),
+        (Sum(MovingAverage(), OptimalScaling()), {}, "cannot be added to other baselines"),
+        (float("nan"), {}, "there is no baseline 'nan'"),
+        (None, {"baseline_beta": 0.5}, "'baseline_beta', which does nothing without 'use_decaying_avg_baseline'"),
+        (None, {"nn_baseline_input": 1.0}, "'nn_baseline_input', which does nothing without 'nn_baseline'"),
+        (None, True, r"infer\['baseline'\] must be a dictionary of use_decaying_avg_baseline"),
+        (None, {"value": 1.0}, "has no option 'value'; there are use_decaying_avg_baseline"),
+        (None, {"baseline_value": 1.0, "nn_baseline": NET}, "both 'nn_baseline' and 'baseline_value'"),
+        (None, {"nn_baseline": 3}, "nn_baseline must be a module, or a function of nn_baseline_input, got 3"),
+        ("learned", {"nn_baseline": 3}, "a learned baseline needs its network"),
+        ("best", {}, "there is no baseline 'best'"),
+        ("optimal", {}, "compares particles, and needs at least 2"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(given, options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        make_baseline(given, 1, options)

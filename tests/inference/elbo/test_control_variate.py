@@ -1,0 +1,72 @@
+"""The paper's control variate, made of the scores of a site's parameters."""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+from zoo.gradients import Reinforce
+from zoo.gradients.control_variates import OptimalScaling, optimal_scaling
+from zoo.inference.elbo._control_variate import by_factor, like_parameters, optimal_output
+from zoo.inference.elbo._distribution_parameters import parameters_of_all
+from zoo.inference.elbo._downstream_costs import Score, scores
+
+
+class TestTheEstimate:
+    def found(self, recorded, present):
+        logits = torch.tensor([0.3, -0.5]).requires_grad_()
+
+        def program(draws):
+            pyro.sample("always", dist.Bernoulli(0.5))
+            if draws:
+                with pyro.plate("data", 2):
+                    pyro.sample("z", dist.Bernoulli(logits=logits))
+
+        return logits, scores([recorded(program, program, draws) for draws in present], at_once=False)["z"]
+
+    @pytest.mark.parametrize("scaling", ["parameter", "factor"])
+    def test_is_that_of_the_papers_formula(self, scaling, recorded):
+        """``-mean of (f - a*) s``, with the scaling from the others."""
+        logits, score = self.found(recorded, (True,) * 4)
+        signal = torch.randn(4, 2)
+        baseline = OptimalScaling(scaling)
+        output = optimal_output(Reinforce(baseline, maximize=True), baseline, score._replace(signal=signal), 4)
+        (found,) = torch.autograd.grad(output.loss.sum(), logits)
+        gradient = parameters_of_all(score.sites).score.squeeze(-1)
+        a = optimal_scaling(gradient, signal, leave_one_out=True)
+        torch.testing.assert_close(found, -((signal - a) * gradient).sum(0))
+
+    def test_needs_separate_samples_for_the_scaling_alone(self, recorded):
+        logits, score = self.found(recorded, (True,) * 5)
+        signal = torch.randn(5, 2)
+        baseline = OptimalScaling(estimate=3)
+        output = optimal_output(Reinforce(baseline, maximize=True), baseline, score._replace(signal=signal), 2)
+        (found,) = torch.autograd.grad(output.loss.sum(), logits)
+        gradient = parameters_of_all(score.sites).score.squeeze(-1)
+        a = optimal_scaling(gradient[2:], signal[2:])
+        torch.testing.assert_close(found, -((signal[:2] - a) * gradient[:2]).sum(0))
+
+
+@pytest.mark.parametrize(
+    ("batch", "plates", "expected"),
+    [((), (), [[0], [1]]), ((2,), (2,), [[[0], [1]], [[2], [3]]]), ((2,), (), [[0, 1], [2, 3]])],
+    ids=["one element", "a plate", "a batch"],
+)
+def test_a_factor_has_the_parameters_of_a_batch_that_no_plate_declares(batch, plates, expected):
+    size = torch.Size((2, *batch, 1))
+    found = by_factor(torch.arange(size.numel()).reshape(size), torch.Size((2, *plates)))
+    assert found.tolist() == expected
+
+
+def test_so_it_has_beside_a_plate_on_either_side():
+    gradient = torch.arange(12).reshape(1, 2, 3, 2)
+    assert by_factor(gradient, torch.Size((1, 3))).tolist() == [[[0, 1, 6, 7], [2, 3, 8, 9], [4, 5, 10, 11]]]
+    assert by_factor(gradient, torch.Size((1, 2, 1))).tolist() == [[[[0, 1, 2, 3, 4, 5]], [[6, 7, 8, 9, 10, 11]]]]
+
+
+def test_what_stands_for_a_plate_is_repeated_for_each_parameter():
+    signal = torch.arange(4.0).reshape(4, 1)
+    repeated = like_parameters(signal, torch.zeros(4, 3, 1, 2))
+    assert repeated.shape == (4, 3, 1, 2)
+    assert torch.equal(repeated[:, 2, 0, 1], signal[:, 0])
+    assert Score(signal, signal, []).present is None

@@ -1,0 +1,107 @@
+"""What each score is multiplied with."""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+from zoo.inference.elbo._dependencies import Plate
+from zoo.inference.elbo._downstream_costs import learning_signals, scores, sum_outside
+from zoo.inference.elbo._tracing import record_at_once
+
+X = torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64)
+ROWS, COLUMNS = Plate("rows", -2, 2), Plate("columns", -1, 3)
+
+
+def model(x):
+    top = pyro.sample("top", dist.Bernoulli(logits=0.2))
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Bernoulli(logits=top - 0.5))
+        pyro.sample("x", dist.Bernoulli(logits=2 * z - 1), obs=x)
+
+
+def guide(x):
+    pyro.sample("top", dist.Bernoulli(logits=torch.tensor(0.4)))
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Bernoulli(logits=x))
+
+
+def terms_of(sites):
+    return {name: site.density.log_prob for name, site in sites.items()}
+
+
+class TestTheSignal:
+    def test_is_the_sum_of_the_terms_that_a_site_influences(self, recorded):
+        run = recorded(model, guide, X)
+        p, q = terms_of(run.model), terms_of(run.guide)
+        signals = learning_signals(run)
+        torch.testing.assert_close(signals["top"], p["top"] + p["z"].sum() - q["top"])
+        torch.testing.assert_close(signals["z"], p["z"] + p["x"] - q["z"])
+
+    def test_has_no_gradient(self, recorded):
+        def learned(x):
+            pyro.sample("top", dist.Bernoulli(logits=pyro.param("logit", torch.tensor(0.4))))
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Bernoulli(logits=x))
+
+        run = recorded(model, learned, X)
+        assert run.guide["top"].density.score.requires_grad
+        assert not learning_signals(run)["top"].requires_grad
+
+    def test_is_only_of_sites_with_a_score(self, recorded):
+        def program():
+            pyro.sample("path", dist.Normal(0.0, 1.0))
+            pyro.sample("score", dist.Bernoulli(0.5))
+
+        assert set(learning_signals(recorded(program, program))) == {"score"}
+
+
+@pytest.mark.parametrize(
+    ("plates", "expected"),
+    [
+        ({ROWS, COLUMNS}, lambda x: x),
+        ({COLUMNS}, lambda x: x.sum(-2)),
+        ({ROWS}, lambda x: x.sum(-1, keepdim=True)),
+        (set(), lambda x: x.sum()),
+    ],
+    ids=["both", "columns", "rows", "none"],
+)
+def test_what_lies_outside_the_plates_is_summed(plates, expected):
+    x = torch.arange(6.0).reshape(2, 3)
+    found = sum_outside(x, frozenset(plates))
+    assert found.shape == expected(x).shape
+    assert torch.equal(found, expected(x))
+
+
+class TestTheScores:
+    @pytest.mark.parametrize("at_once", [False, True])
+    def test_of_all_particles_are_arranged_in_the_first_dimension(self, at_once, recorded):
+        if at_once:
+            runs = [record_at_once(4, 2, model, guide, (X,), {}, {})]
+        else:
+            runs = [recorded(model, guide, X) for _ in range(4)]
+        found = scores(runs, at_once)
+        assert found["z"].log_prob.shape == found["z"].signal.shape == (4, 3)
+        assert len(found["top"].signal) == found["top"].signal.numel() == 4
+        assert found["z"].present is None
+
+    def test_of_particles_that_did_not_draw_a_site_are_blank(self, recorded):
+        def sometimes(draws):
+            pyro.sample("always", dist.Bernoulli(0.5))
+            if draws:
+                pyro.sample("z", dist.Bernoulli(0.5))
+
+        found = scores([recorded(sometimes, sometimes, draws) for draws in (False, True, False)], at_once=False)
+        assert found["always"].present is None
+        assert found["z"].present.tolist() == [False, True, False]
+        assert found["z"].log_prob[[0, 2]].tolist() == [0, 0]
+        assert found["z"].site.name == "z"
+
+    def test_must_have_one_shape(self, recorded):
+        def program(size):
+            with pyro.plate("data", size):
+                pyro.sample("z", dist.Bernoulli(torch.full((size,), 0.5)))
+
+        runs = [recorded(program, program, size) for size in (2, 3)]
+        with pytest.raises(ValueError, match=r"site 'z' has not the same shape in all particles, .*num_particles=1"):
+            scores(runs, at_once=False)

@@ -1,0 +1,53 @@
+"""What is said of a site."""
+
+import pyro.distributions as dist
+import pytest
+import torch
+
+from zoo.inference.elbo._messages import site_of, steered_together, what_is_wrong, wrong_parameters
+
+NAN = torch.tensor([1.0, torch.nan])
+
+
+@pytest.mark.parametrize(
+    ("distribution", "kind"),
+    [
+        (dist.Normal(0.0, 1.0), "Normal"),
+        (dist.Bernoulli(torch.full((2, 3), 0.5)).to_event(1), "Bernoulli"),
+        (dist.Poisson(1.0).mask(False).expand([4]), "Poisson"),
+    ],
+)
+def test_a_site_is_named_with_what_it_is_at_heart(distribution, kind):
+    assert site_of("z", distribution) == f"site 'z' ({kind})"
+
+
+@pytest.mark.parametrize(
+    ("distribution", "value", "observed", "sentence"),
+    [
+        (dist.Normal(0.0, 1.0), NAN, True, "the data of site 'z' (Normal) contain NaN"),
+        (dist.Normal(0.0, 1.0), NAN, False, "the guide drew NaN at site 'z'"),
+        (dist.Poisson(1.0), torch.tensor(-1.0), True, "lie outside the support of their distribution"),
+        (dist.Gamma(1.0, 1.0), torch.tensor(-1.0), False, "outside the support of the model's site 'z' (Gamma)"),
+    ],
+)
+def test_a_wrong_value_is_told_as_what_it_is(distribution, value, observed, sentence):
+    assert sentence in what_is_wrong("z", distribution, value, observed)
+
+
+@pytest.mark.parametrize("observed", [True, False])
+def test_nothing_is_said_of_a_value_that_fits(observed):
+    assert what_is_wrong("z", dist.Gamma(1.0, 1.0), torch.tensor(2.0), observed) is None
+
+
+def test_nothing_is_said_of_a_shape():
+    assert what_is_wrong("z", dist.Dirichlet(torch.ones(3)), torch.ones(2) / 2, observed=True) is None
+
+
+def test_a_parameter_that_is_not_finite_is_named_however_deep():
+    normal = dist.Normal(torch.tensor([0.0, torch.inf]), 1.0, validate_args=False).to_event(1)
+    assert wrong_parameters(normal) == "its loc is not finite"
+    assert wrong_parameters(dist.Normal(torch.zeros(2), 1.0).to_event(1)) is None
+
+
+def test_vectorised_control_flow_is_told_with_its_cure():
+    assert "vectorize_particles=False" in steered_together("the values of 'z'")

@@ -1,0 +1,187 @@
+"""What is noted of the runs of a model and its guide."""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro import poutine
+from pyro.distributions.testing.fakes import NonreparameterizedNormal
+from pyro.distributions.transforms import Planar
+from torch.distributions.transforms import AffineTransform
+
+from zoo.inference.elbo import BlackBoxELBO
+from zoo.inference.elbo._dependencies import Plate
+from zoo.inference.elbo._tracing import record, record_at_once
+
+X = torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64)
+
+
+def model(x):
+    top = pyro.sample("top", dist.Bernoulli(0.5))
+    with pyro.plate("data", len(x)), poutine.scale(scale=2.0):
+        z = pyro.sample("z", dist.Bernoulli(logits=top - 1))
+        pyro.sample("x", dist.Bernoulli(logits=z), obs=x)
+
+
+def guide(x):
+    pyro.sample("top", dist.Bernoulli(0.3))
+    with pyro.plate("data", len(x)), poutine.scale(scale=2.0):
+        pyro.sample("z", dist.Bernoulli(logits=x))
+
+
+def at_once(model, guide, *args):
+    return record_at_once(4, 2, model, guide, args, {}, {})
+
+
+class TestARun:
+    def test_has_the_values_that_the_guide_drew_in_both(self, recorded):
+        run = recorded(model, guide, X)
+        assert list(run.guide) == ["top", "z"]
+        assert list(run.model) == ["top", "z", "x"]
+        assert all(torch.equal(run.model[name].value, run.guide[name].value) for name in run.guide)
+
+    def test_has_pyros_own_log_probabilities_scaled_but_for_the_score(self, recorded):
+        run = recorded(model, guide, X)
+        values = {name: site.value for name, site in run.guide.items()}
+        trace = poutine.trace(poutine.condition(model, values)).get_trace(X)
+        trace.compute_log_prob()
+        for name, site in run.model.items():
+            torch.testing.assert_close(site.density.log_prob, trace.nodes[name]["log_prob"])
+        z = run.guide["z"]
+        torch.testing.assert_close(z.density.log_prob, 2 * z.density.score)
+
+    def test_knows_what_each_log_probability_was_computed_from(self, recorded):
+        run = recorded(model, guide, X)
+        assert run.guide["z"].parents == {"z"}
+        assert run.model["top"].parents == {"top"}
+        assert run.model["z"].parents == {"top", "z"}
+        assert run.model["x"].parents == {"z"}
+
+    def test_knows_its_plates(self, recorded):
+        run = recorded(model, guide, X)
+        assert run.guide["top"].plates == frozenset()
+        assert run.model["x"].plates == {Plate("data", -1, 3)}
+
+    def test_holds_all_particles_in_a_plate_to_the_left(self):
+        run = at_once(model, guide, X)
+        assert run.guide["top"].value.shape == (4, 1)
+        assert run.model["x"].density.log_prob.shape == (4, 3)
+
+    def test_of_the_model_finds_nothing_that_a_shared_transform_remembers(self, recorded):
+        loc = torch.tensor(0.3, requires_grad=True)
+        shared = AffineTransform(loc, 2.0, cache_size=1)
+
+        def flow():
+            pyro.sample("z", dist.TransformedDistribution(NonreparameterizedNormal(0.0, 1.0), [shared]))
+
+        site = recorded(flow, flow).model["z"]
+        (gradient,) = torch.autograd.grad(site.density.log_prob, loc)
+        torch.testing.assert_close(gradient, (site.value - loc) / 4)
+
+    def test_tells_of_a_transform_that_cannot_be_turned_round(self, recorded):
+        def flow():
+            base = NonreparameterizedNormal(torch.zeros(2), 1.0).to_event(1)
+            pyro.sample("z", dist.TransformedDistribution(base, [Planar(2)]))
+
+        with pytest.raises(ValueError, match=r"site 'z' \(TransformedDistribution\) has no log-probability"):
+            recorded(flow, flow)
+
+    def test_has_tensors_for_values(self, recorded):
+        def observing():
+            pyro.sample("x", dist.Normal(0.0, 1.0), obs=1.5)
+
+        with pytest.raises(ValueError, match=r"site 'x' \(Normal\) must have a tensor for a value, got 1\.5"):
+            recorded(observing, lambda: None)
+
+    def test_sees_what_a_density_looks_at(self, recorded, programs):
+        model, guide, *_ = programs["python"]()
+        run = recorded(model, guide, torch.zeros(3))
+        assert run.model["x"].steered_by == {"z"}
+        assert run.reaches()[1][1]["z"] == frozenset()
+
+    def test_sees_a_branch_from_there_on(self, recorded):
+        def branching():
+            before = pyro.sample("before", dist.Bernoulli(0.5))
+            pyro.sample("a", dist.Bernoulli(0.5))
+            pyro.sample("b", dist.Bernoulli(0.5 if before else 0.25))
+
+        run = recorded(branching, branching)
+        assert run.steered_by == {"before"}
+        assert run.guide["a"].steered_by == frozenset()
+        assert run.guide["b"].parents == {"before", "b"}
+
+    def test_follows_a_value_that_a_shared_distribution_has_computed_itself(self, recorded):
+        """A Bernoulli of logits computes its probabilities when first asked, and keeps them."""
+
+        def sharing():
+            first = pyro.sample("first", dist.Bernoulli(0.5))
+            shared = dist.Bernoulli(logits=first)
+            pyro.sample("second", shared)
+            pyro.sample("third", dist.Bernoulli(shared.probs))
+
+        assert recorded(sharing, sharing).guide["third"].parents == {"first", "third"}
+
+
+class TestSubsamples:
+    def draw(self, size=10, taken=3):
+        def program():
+            with pyro.plate("data", size, subsample_size=taken) as index:
+                pyro.sample("z", dist.Normal(index.double(), 1.0))
+
+        return program
+
+    def indices(self, run):
+        return run.guide["z"].distribution.loc, run.model["z"].distribution.loc
+
+    def test_are_the_same_in_guide_and_model(self, recorded):
+        of_guide, of_model = self.indices(recorded(self.draw(), self.draw()))
+        assert torch.equal(of_guide, of_model)
+
+    def test_are_the_same_in_all_particles_of_a_step(self):
+        drawn = {}
+        runs = [record(self.draw(), self.draw(), (), {}, drawn) for _ in range(5)]
+        assert all(torch.equal(self.indices(run)[0], self.indices(runs[0])[0]) for run in runs)
+
+    def test_are_drawn_anew_for_another_size(self):
+        drawn = {}
+        before = record(self.draw(size=1000, taken=5), self.draw(size=1000, taken=5), (), {}, drawn)
+        after = record(self.draw(size=10, taken=3), self.draw(size=10, taken=3), (), {}, drawn)
+        assert [len(self.indices(run)[0]) for run in (before, after)] == [5, 3]
+        assert max(self.indices(after)[0]) < 10
+
+
+class TestBadInput:
+    def test_a_plate_around_both_programs(self, recorded):
+        with pyro.plate("outer", 3), pytest.raises(ValueError, match="the plate 'outer' is open around the ELBO"):
+            recorded(model, guide, X)
+
+    def test_a_name_that_is_used_twice(self, recorded):
+        def twice():
+            pyro.sample("z", dist.Bernoulli(0.5))
+            pyro.sample("z", dist.Bernoulli(0.5))
+
+        with pytest.raises(ValueError, match="site 'z' is sampled twice"):
+            recorded(twice, twice)
+
+    def test_a_log_probability_that_cannot_be_computed(self, recorded):
+        def two():
+            pyro.sample("z", dist.Normal(torch.zeros(2), 1.0))
+
+        def three():
+            pyro.sample("z", dist.Normal(torch.zeros(3), 1.0))
+
+        with pytest.raises(ValueError, match=r"site 'z' \(Normal\) has no log-probability"):
+            recorded(two, three)
+
+    @pytest.mark.parametrize("nesting", [1, float("inf")])
+    def test_control_flow_with_vectorised_particles(self, nesting):
+        def model():
+            z = pyro.sample("z", dist.Bernoulli(0.5))
+            pyro.sample("x", dist.Normal(1.0 if z.sum() > 0 else 0.0, 1.0), obs=torch.tensor(1.0))
+
+        def guide():
+            pyro.sample("z", dist.Bernoulli(logits=pyro.param("p", torch.tensor(0.0))))
+
+        elbo = BlackBoxELBO(2, vectorize_particles=True, max_plate_nesting=nesting)
+        with pytest.raises(ValueError, match=r"'z' steer the program.*vectorize_particles=False"):
+            elbo.loss_and_grads(model, guide)

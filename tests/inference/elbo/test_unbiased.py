@@ -1,0 +1,153 @@
+"""The gradient's expectation, over all that can be drawn, is the gradient of the ELBO."""
+
+import pytest
+from torch import nn
+
+from zoo.gradients import Baseline, LeaveOneOut, MovingAverage, RunningScale, Sum
+from zoo.gradients.control_variates import OptimalScaling
+from zoo.inference.elbo import BlackBoxELBO
+from zoo.inference.elbo import _dependencies as influence
+from zoo.inference.elbo import _distribution_parameters as parameters
+from zoo.inference.elbo import _downstream_costs as signals
+
+pytestmark = pytest.mark.filterwarnings("ignore:site .* stands outside every plate")
+
+BASELINES = {
+    "none": "none",
+    "a constant": -1.5,
+    "moving average": "moving_average",
+    "leave-one-out": "leave_one_out",
+    "optimal": "optimal",
+    "optimal, by factor": OptimalScaling("factor"),
+    "optimal, from separate samples": OptimalScaling(estimate=1),
+    "moving average and leave-one-out": Sum(MovingAverage(), LeaveOneOut(0)),
+}
+
+
+class TestTheExpectedGradient:
+    def test_is_that_of_the_elbo_with_particles_one_by_one(self, program, bias):
+        assert bias(BlackBoxELBO(num_particles=program.particles), program) < 1e-9
+
+    def test_is_that_of_the_elbo_with_particles_at_once(self, static_program, bias):
+        assert bias(BlackBoxELBO(num_particles=2, vectorize_particles=True), static_program) < 1e-9
+
+    @pytest.mark.parametrize("name", ["branch", "beside_a_path", pytest.param("categories", marks=pytest.mark.slow)])
+    @pytest.mark.parametrize("baseline", BASELINES.values(), ids=BASELINES)
+    def test_is_that_of_the_elbo_whatever_the_baseline(self, name, baseline, programs, bias):
+        assert bias(BlackBoxELBO(num_particles=2, baseline=baseline), programs[name]()) < 1e-9
+
+    @pytest.mark.parametrize(
+        ("name", "baseline"),
+        [
+            *((name, "optimal") for name in ("way_out", "categories", "hidden")),
+            pytest.param("scales", "optimal", marks=pytest.mark.slow),
+            pytest.param("plates", "optimal", marks=pytest.mark.slow),
+            pytest.param("beside_a_path", OptimalScaling(estimate=2), marks=pytest.mark.slow),
+            ("beside_a_path", OptimalScaling("factor")),
+            ("undeclared", OptimalScaling("factor")),
+            pytest.param("undeclared_beside", OptimalScaling("factor"), marks=pytest.mark.slow),
+        ],
+    )
+    def test_is_that_of_the_elbo_with_a_scaling_at_once(self, name, baseline, programs, bias):
+        elbo = BlackBoxELBO(num_particles=2, vectorize_particles=True, baseline=baseline)
+        assert bias(elbo, programs[name]()) < 1e-9
+
+    @pytest.mark.parametrize("vectorized", [False, True])
+    def test_is_that_of_the_elbo_with_a_network_for_a_baseline(self, vectorized, programs, bias):
+        net = nn.Linear(1, 1)
+        elbo = BlackBoxELBO(num_particles=2, vectorize_particles=vectorized)
+        assert bias(elbo, programs["informed"](net)) < 1e-9
+        assert net.weight.grad is None
+        assert isinstance(elbo.estimators.sites["site z"].baseline, Sum)
+
+    def test_is_that_of_all_data_where_some_are_seen(self, programs, bias):
+        assert bias(BlackBoxELBO(), programs["subsample"](), of=programs["subsample"](None)) < 1e-9
+
+    @pytest.mark.parametrize(
+        ("name", "bound"), [("beside_a_path", "elbo"), ("beside_a_path", "iwae"), ("branch", "elbo")]
+    )
+    def test_is_divided_by_one_number_for_all_parameters_with_a_scale(self, name, bound, programs, parameters, moments):
+        """So that no optimum moves: these programs have paths beside scores, and sites that share parameters."""
+        program = programs[name]()
+        theta = parameters(program)
+        elbo, plain = (BlackBoxELBO(2, bound=bound, scale=scale) for scale in (RunningScale(floor=0.01), None))
+        for _ in range(3):
+            elbo.differentiable_loss(program.model, program.guide, theta)
+        scale = elbo.scale.value
+        assert scale != 1
+        found, expected = (moments(each, program, theta).parameters[0].mean for each in (elbo, plain))
+        assert (found * scale - expected).abs().max() < 1e-9
+
+    def test_is_that_of_the_elbo_in_eval_mode(self, programs, bias):
+        assert bias(BlackBoxELBO(num_particles=2).eval(), programs["plates"]()) < 1e-9
+
+
+class SeesItsOwnSample(Baseline):
+    def predict(self, signal, context, mask):
+        return signal.mean(0, keepdim=True)
+
+
+def without(which):
+    """Leave a term of the ELBO out of the signals."""
+
+    def changed(run):
+        return learning_signals(run._replace(model={k: v for k, v in run.model.items() if k != which}))
+
+    learning_signals = signals.learning_signals
+    return changed
+
+
+class TestThePlantedMistakeIsFound:
+    """The same check must fail here, or it would show nothing."""
+
+    def test_a_baseline_that_sees_its_own_sample(self, programs, bias):
+        assert bias(BlackBoxELBO(num_particles=2, baseline=SeesItsOwnSample()), programs["chain"]()) > 1e-3
+
+    def test_a_scaling_from_the_very_samples(self, programs, bias):
+        elbo = BlackBoxELBO(num_particles=2, baseline=OptimalScaling(estimate="same_samples"))
+        assert bias(elbo, programs["chain"]()) > 1e-3
+
+    def test_a_score_of_parameters_that_are_normalised(self, programs, bias, monkeypatch):
+        monkeypatch.setattr(parameters, "centred", lambda gradient, *_: gradient)
+        assert bias(BlackBoxELBO(num_particles=2, baseline="optimal"), programs["categories"]()) > 1e-3
+
+    def test_a_term_that_is_left_out(self, programs, bias, monkeypatch):
+        monkeypatch.setattr(signals, "learning_signals", without("x"))
+        assert bias(BlackBoxELBO(), programs["plates"]()) > 1e-3
+
+    def test_a_plate_that_is_not_aligned(self, programs, bias, monkeypatch):
+        monkeypatch.setattr(signals, "sum_outside", shift_costs)
+        assert bias(BlackBoxELBO(), programs["subsample"](None)) > 1e-3
+
+    def test_a_way_out_of_a_plate_that_is_overlooked(self, programs, bias, monkeypatch):
+        monkeypatch.setattr(influence, "follow", overlook_the_way_out)
+        influence.reaches.cache_clear()
+        found = bias(BlackBoxELBO(), programs["way_out_and_in"]())
+        influence.reaches.cache_clear()
+        assert found > 1e-3
+
+    def test_control_flow_that_is_overlooked(self, programs, bias, monkeypatch):
+        monkeypatch.setattr(influence, "follow", overlook_control_flow)
+        influence.reaches.cache_clear()
+        found = bias(BlackBoxELBO(), programs["branch"]())
+        influence.reaches.cache_clear()
+        assert found > 1e-3
+
+
+def shift_costs(x, plates):
+    """Give each element of a plate the costs of the one before."""
+    return sum_outside(x if x.requires_grad else x.roll(1), plates)
+
+
+def overlook_the_way_out(node, known):
+    sources = {source: plates for parent in node.parents for source, plates in known.get(parent, {}).items()}
+    plates_of = {name: reach[name] for name, reach in known.items()}
+    own = {node.name: node.plates} if node.name in node.parents and node.name not in known else {}
+    return {source: plates_of[source] & node.plates for source in sources} | own
+
+
+def overlook_control_flow(node, known):
+    return follow(node._replace(parents=node.parents - (node.steered_by - {node.name})), known)
+
+
+follow, sum_outside = influence.follow, signals.sum_outside

@@ -1,0 +1,101 @@
+"""Numbers that are none are told of, with the site and the step."""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro import poutine
+
+from zoo.gradients import Baseline
+from zoo.inference.elbo import BlackBoxELBO
+from zoo.inference.elbo._validation.finite import blame, check_finite
+
+pytestmark = pytest.mark.filterwarnings("ignore:site .* stands outside every plate")
+
+
+def point(name="w", **more):
+    """A guide that is a parameter."""
+
+    def guide(*args):
+        pyro.sample("w", dist.Delta(pyro.param(name, torch.tensor(0.0), **more)))
+
+    return guide
+
+
+def around(spread):
+    """A model whose likelihood has a spread that depends on the latent variable."""
+
+    def model(data):
+        w = pyro.sample("w", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(0.0, spread(w)), obs=data)
+
+    return model
+
+
+def rooted(w):
+    return 1 + w.square().sqrt()
+
+
+def bit(*args):
+    with pyro.plate("data", 2):
+        pyro.sample("z", dist.Bernoulli(logits=pyro.param("logits", torch.zeros(2))))
+
+
+class TestABound:
+    def test_that_is_not_finite_names_the_site_and_the_step(self):
+        elbo, data = BlackBoxELBO(), torch.tensor(1.0)
+        elbo.loss_and_grads(around(torch.exp), point(), data)
+        data.fill_(torch.inf)
+        sentence = r"the ELBO is .*inf at step 2: the log-probability of site 'x' \(Normal\) in the model"
+        with pyro.validation_enabled(False), pytest.raises(FloatingPointError, match=sentence):
+            elbo.loss_and_grads(around(torch.exp), point(), data)
+
+    def test_names_a_parameter_of_the_distribution(self, recorded):
+        def program():
+            pyro.sample("z", dist.Normal(torch.tensor(torch.inf), 1.0))
+
+        sentence = r"the ELBO is nan at step 7: .*'z' \(Normal\) in the guide.*its loc"
+        with pyro.validation_enabled(False), pytest.raises(FloatingPointError, match=sentence):
+            check_finite(torch.nan, 0.0, [recorded(program, program)], step=7)
+
+    def test_says_so_if_no_term_is_to_blame(self, recorded):
+        with pytest.raises(FloatingPointError, match="the sum of its terms is too large"):
+            check_finite(torch.inf, torch.inf, [recorded(bit, bit)], step=1)
+
+    def test_is_not_looked_for_where_all_is_finite(self):
+        check_finite(-3.0, 2.0, [], step=1)
+
+
+class TestALoss:
+    def test_that_a_baseline_spoils_is_told_of(self):
+        class Spoilt(Baseline):
+            def predict(self, signal, context, mask):
+                return signal.new_full((), torch.nan)
+
+        with pytest.raises(
+            FloatingPointError, match=r"the loss that has .* is nan at step 1: a baseline is not finite"
+        ):
+            BlackBoxELBO(baseline=Spoilt()).loss_and_grads(bit, bit)
+
+
+class TestAGradient:
+    def test_that_is_not_finite_names_the_parameter_the_site_and_the_step(self):
+        elbo = BlackBoxELBO()
+        elbo.loss_and_grads(around(torch.exp), point(), torch.tensor(1.0))
+        sentence = r"gradient of 'w' is not finite at step 2, though the ELBO is: that of site 'x' \(Normal\) .*a root"
+        with pytest.raises(FloatingPointError, match=sentence):
+            elbo.loss_and_grads(around(rooted), point(), torch.tensor(1.0))
+
+    def test_tells_of_missing_data_under_a_mask(self):
+        def model():
+            mean = pyro.param("mean", torch.tensor(0.0))
+            with pyro.plate("data", 2), poutine.mask(mask=torch.tensor([True, False])):
+                pyro.sample("x", dist.Normal(mean, 1.0), obs=torch.tensor([1.0, torch.nan]))
+
+        sentence = "gradient of 'mean' is not finite at step 1.*the data of site 'x' .*contain NaN"
+        with pyro.validation_enabled(False), pytest.raises(FloatingPointError, match=sentence):
+            BlackBoxELBO().loss_and_grads(model, lambda: None)
+
+    def test_blames_no_site_whose_own_is_finite(self, recorded):
+        run = recorded(bit, bit)
+        assert blame([pyro.param("logits").unconstrained()], [run]) == ""

@@ -1,0 +1,106 @@
+"""Programs that were seen before are told from others, and none is kept alive."""
+
+import functools
+import pickle
+import weakref
+
+import pytest
+import torch
+from torch import nn
+
+from zoo.inference.elbo._validation.verified_programs import CAPACITY, Programs, key_of
+
+
+class Network(nn.Module):
+    def model(self):
+        """Stands for a program."""
+
+
+def closure(*held):
+    return lambda: held
+
+
+def recursive():
+    def program():
+        return program
+
+    return program
+
+
+NETWORK = Network()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: NETWORK.model,
+        lambda: NETWORK,
+        lambda: closure(NETWORK, 3, "name", None, closure),
+        lambda: closure(torch.randn(3), 0.1),
+        lambda: functools.partial(closure, NETWORK, flag=True),
+        lambda: functools.partial(NETWORK.model, torch.randn(2)),
+        recursive,
+    ],
+)
+def test_a_program_that_is_made_anew_is_the_same(make):
+    assert key_of(make()) == key_of(make())
+    assert hash(key_of(make())) == hash(key_of(make()))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (NETWORK.model, Network().model),
+        (NETWORK.model, NETWORK),
+        (closure(1), closure(2)),
+        (closure(True), closure(1)),
+        (closure(NETWORK), closure(Network())),
+        (closure(closure), closure(recursive)),
+        (functools.partial(closure, flag=True), functools.partial(closure, flag=False)),
+        (lambda: 0, lambda: 0),
+    ],
+)
+def test_a_program_that_refers_to_something_else_is_another(one, other):
+    assert key_of(one) != key_of(other)
+
+
+class Program:
+    """Is freed as soon as no one refers to it."""
+
+    def __call__(self):
+        """Stands for a program."""
+
+
+def test_a_freed_program_is_not_taken_for_one_at_its_address():
+    """Python gives a freed address away at once, so that some of so many have an old one."""
+    programs, addresses, reused = Programs(), set(), 0
+    for _ in range(200):
+        program = Program()
+        reused += id(program) in addresses
+        assert (program, NETWORK) not in programs
+        programs.add(program, NETWORK)
+        addresses.add(id(program))
+        del program
+    assert reused > 10
+
+
+def test_no_program_is_kept_alive():
+    programs, program = Programs(), Program()
+    programs.add(program.__call__, closure(program))
+    gone = weakref.ref(program)
+    del program
+    assert gone() is None
+
+
+def test_the_oldest_are_forgotten_and_the_latest_are_kept():
+    programs = Programs()
+    for i in range(CAPACITY + 1):
+        programs.add(closure(i), NETWORK)
+    assert (closure(0), NETWORK) not in programs
+    assert (closure(CAPACITY), NETWORK) in programs
+
+
+def test_a_pickled_copy_is_empty():
+    programs = Programs()
+    programs.add(NETWORK, NETWORK)
+    assert (NETWORK, NETWORK) not in pickle.loads(pickle.dumps(programs))

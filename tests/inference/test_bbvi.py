@@ -1,0 +1,129 @@
+import pytest
+import torch
+
+from zoo.gradients import LeaveOneOut, MovingAverage
+from zoo.inference.bbvi import ProgramInference, find_program, make_elbo
+from zoo.inference.programs import PROGRAMS
+
+OWN = """
+import pyro
+import pyro.distributions as dist
+import torch
+
+def model():
+    with pyro.plate("data", 2):
+        z = pyro.sample("z", dist.Bernoulli(0.5))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=torch.tensor([-1.0, 2.0]))
+
+def guide():
+    with pyro.plate("data", 2):
+        pyro.sample("z", dist.Bernoulli(logits=pyro.param("logits", torch.zeros(2))))
+
+def wrong():
+    with pyro.plate("data", 2):
+        pyro.sample("z", dist.Bernoulli(logits=pyro.param("sd", torch.ones(2))))
+        torch.ones(2) @ torch.ones(3)
+"""
+
+
+@pytest.fixture
+def own(tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    return f"{tmp_path}/own.py:model"
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    def save(module):
+        content = {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}
+        torch.save({**content, "model": "ProgramInference", "config": {}}, tmp_path / "last.ckpt")
+        return tmp_path / "last.ckpt"
+
+    return save
+
+
+class TestProgram:
+    def test_is_found_by_its_name(self):
+        assert find_program("eight_schools") is PROGRAMS["eight_schools"]
+
+    def test_with_an_unknown_name_is_refused_with_the_nearest_one(self):
+        with pytest.raises(
+            ValueError, match=r"there is no program 'eight_scools'; there are: .*Did you mean eight_schools\?"
+        ):
+            find_program("eight_scools")
+
+    def test_of_a_file_is_vectorised_only_if_asked_for(self, own):
+        assert not ProgramInference(f"{own}:guide", trust=True).elbo.vectorize_particles
+        assert ProgramInference(f"{own}:guide", trust=True, vectorize_particles=True).elbo.vectorize_particles
+        assert ProgramInference("beta_bernoulli").elbo.vectorize_particles
+
+    def test_of_a_file_that_fails_says_where(self, own):
+        with pytest.raises(ValueError, match=r"own\.py, line 18: RuntimeError: "):
+            ProgramInference(f"{own}:wrong", trust=True)
+
+    def test_that_needs_data_names_what_is_missing(self, monkeypatch, tmp_path):
+        monkeypatch.delenv("ZOO_DATA", raising=False)
+        with pytest.raises(FileNotFoundError, match="but ZOO_DATA is not set"):
+            ProgramInference("kidiq")
+        monkeypatch.setenv("ZOO_DATA", str(tmp_path))
+        with pytest.raises(FileNotFoundError, match=r"there is no .*data\.json; set ZOO_DATA to the folder"):
+            ProgramInference("kidiq")
+
+
+class TestEstimator:
+    def test_is_made_from_its_options(self):
+        elbo = make_elbo(3, True, "moving_average", decay=0.5, scale=True)
+        reinforce = elbo.estimators.of("z")
+        assert isinstance(reinforce.baseline, MovingAverage)
+        assert reinforce.baseline.mean.decay == elbo.scale.mean.decay == 0.5
+        assert isinstance(make_elbo(3, True, "leave_one_out").estimators.of("z").baseline, LeaveOneOut)
+        assert make_elbo(3, True, "leave_one_out").scale is None
+
+    def test_vimco_is_the_importance_weighted_bound(self):
+        assert make_elbo(3, True, "vimco").multi_sample is not None
+        assert make_elbo(3, True, "leave_one_out").multi_sample is None
+
+    def test_needs_particles_to_compare(self):
+        with pytest.raises(ValueError, match="needs at least 2: set num_particles=2 or more, got 1"):
+            make_elbo(1, True, "leave_one_out")
+
+    def test_says_what_decay_cannot_reach(self):
+        with pytest.raises(ValueError, match=r"a learned baseline has a decay of 0\.9: set estimator\.decay=0\.9"):
+            make_elbo(2, True, "learned_moving_average", decay=0.5)
+
+    @pytest.mark.parametrize("baseline", ["learned", "learned_moving_average", "learned_leave_one_out"])
+    def test_with_a_network_is_not_for_programs_that_name_none(self, baseline):
+        with pytest.raises(ValueError, match="those of beta_bernoulli have none; choose another estimator"):
+            ProgramInference("beta_bernoulli", estimator={"baseline": baseline})
+
+
+class TestCheckpoint:
+    def test_brings_the_guide_back(self, checkpoint):
+        module = ProgramInference("beta_bernoulli", num_particles=3)
+        module.guide.fairness.log_alpha.data.fill_(1.25)
+        loaded = ProgramInference.load(checkpoint(module))
+        assert loaded.guide.fairness.log_alpha.item() == 1.25
+        assert loaded.elbo.num_particles == 3
+
+    def test_holds_all_options_and_they_are_plain(self, checkpoint):
+        saved = torch.load(checkpoint(ProgramInference("beta_bernoulli")), weights_only=True)
+        assert saved["hyper_parameters"] == {
+            "program": "beta_bernoulli",
+            "trust": False,
+            "estimator": None,
+            "num_particles": 10,
+            "vectorize_particles": None,
+            "optimizer": "adam",
+            "lr": 0.05,
+            "baseline_lr": None,
+            "schedule": "cosine",
+        }
+
+    def test_of_a_file_is_to_be_trusted_anew(self, own, checkpoint):
+        module = ProgramInference(f"{own}:guide", trust=True)
+        module.store.kept["logits_unconstrained"].data += 1
+        path = checkpoint(module)
+        with pytest.raises(ValueError, match=r"runs the code in .*add trust=true if you trust it"):
+            ProgramInference.load(path)
+        loaded = ProgramInference.load(path, trust=True)
+        assert loaded.store.kept["logits_unconstrained"].tolist() == [1, 1]

@@ -1,0 +1,135 @@
+import pyro
+import pyro.distributions as dist
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch.nn.utils import parameters_to_vector
+
+from zoo.inference.callbacks import StopWhenSettled
+from zoo.inference.diagnostics import StoppingRule
+from zoo.inference.elbo import BlackBoxELBO
+from zoo.inference.repeated_batch import Steps
+from zoo.inference.variational import VariationalInference
+from zoo.training import ExactResume
+
+pytestmark = pytest.mark.usefixtures("without_type_checks")
+
+STEPS, TOLERANCE = 50, 0.1
+SETTLED = torch.tensor([1.0, -2.0])
+
+
+class Noisy(VariationalInference):
+    """Descends ``|x - SETTLED - noise|²``, which is quick, instead of an ELBO."""
+
+    def __init__(self):
+        def guide():
+            pyro.sample("z", dist.Normal(pyro.param("x", torch.full((2,), -10.0)), 1.0).to_event(1))
+
+        def model():
+            pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+
+        super().__init__(model, guide, BlackBoxELBO(), lr=0.5, schedule="constant")
+
+    def training_step(self, batch, batch_idx):
+        (x,) = self.parameters()
+        return (x - SETTLED - torch.randn(2)).square().sum()
+
+
+class Watch(pl.Callback):
+    """Keeps the parameters after each step, before they are averaged, and when the ELBO is measured."""
+
+    def __init__(self):
+        self.iterates, self.measured = [], []
+
+    def on_train_batch_end(self, trainer, pl_module, *args):
+        self.iterates.append(parameters_to_vector(pl_module.fitted_parameters()).detach().clone())
+
+    def on_validation_end(self, trainer, pl_module):
+        self.measured.append(parameters_to_vector(pl_module.fitted_parameters()).detach().clone())
+
+
+@pytest.fixture
+def make():
+    def make_module():
+        torch.manual_seed(0)
+        return Noisy()
+
+    return make_module
+
+
+@pytest.fixture
+def train(tmp_path):
+    def fit(module, callbacks, epochs=100, resume=None):
+        trainer = pl.Trainer(
+            max_epochs=epochs,
+            accelerator="cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            log_every_n_steps=1,
+            num_sanity_val_steps=0,
+            callbacks=[*callbacks, ExactResume()],
+        )
+        trainer.fit(module, Steps((), STEPS), Steps((), 1), ckpt_path=resume, weights_only=True)
+        trainer.save_checkpoint(tmp_path / f"{epochs}.ckpt")
+        return trainer
+
+    return fit
+
+
+class TestTheEnd:
+    def test_is_where_the_rule_says(self, make, train):
+        module, settling, watch = make(), StopWhenSettled(TOLERANCE, STEPS), Watch()
+        trainer = train(module, [watch, settling])
+        rule = StoppingRule(TOLERANCE, every=STEPS)
+        assert [rule.update(iterate) for iterate in watch.iterates].index(True) == len(watch.iterates) - 1
+        assert trainer.global_step == len(watch.iterates) == settling.verdict.step
+        assert 2 * STEPS < trainer.global_step < 50 * STEPS
+
+    def test_leaves_the_average_in_place_of_the_last_iterate(self, make, train):
+        module, settling, watch = make(), StopWhenSettled(TOLERANCE, STEPS), Watch()
+        train(module, [watch, settling])
+        assert settling.verdict.start > STEPS
+        window = torch.stack(watch.iterates[settling.verdict.start - 1 :])
+        left = parameters_to_vector(module.fitted_parameters()).detach()
+        torch.testing.assert_close(left, window.double().mean(0).float())
+        assert (left - watch.iterates[-1]).abs().max() > TOLERANCE
+        torch.testing.assert_close(left, SETTLED, atol=TOLERANCE, rtol=0)
+
+    def test_measures_the_average(self, make, train):
+        module, watch = make(), Watch()
+        train(module, [watch, StopWhenSettled(TOLERANCE, STEPS)])
+        assert watch.measured[-1].equal(parameters_to_vector(module.fitted_parameters()))
+        assert watch.measured[0].equal(watch.iterates[STEPS - 1])
+
+    def test_does_not_come_before_so_much_is_known(self, make, train):
+        module, settling, watch = make(), StopWhenSettled(1e-6, STEPS), Watch()
+        trainer = train(module, [watch, settling], epochs=4)
+        assert trainer.global_step == 4 * STEPS
+        assert not settling.verdict.stop
+        assert watch.iterates[-1].equal(parameters_to_vector(module.fitted_parameters()))
+
+
+class TestAResumedTraining:
+    def test_ends_as_if_it_had_not_been_stopped(self, make, train, tmp_path):
+        whole, late = make(), make()
+        train(whole, [StopWhenSettled(TOLERANCE, STEPS)])
+        train(make(), [StopWhenSettled(TOLERANCE, STEPS)], epochs=2)
+        resumed = StopWhenSettled(TOLERANCE, STEPS)
+        train(late, [resumed], resume=tmp_path / "2.ckpt")
+        assert resumed.verdict.step > 2 * STEPS
+        assert all(map(torch.equal, whole.fitted_parameters(), late.fitted_parameters()))
+
+    def test_that_had_come_to_its_end_goes_no_further(self, make, train, tmp_path):
+        steps = train(make(), [StopWhenSettled(TOLERANCE, STEPS)]).global_step
+        again = make()
+        trainer = train(again, [StopWhenSettled(TOLERANCE, STEPS)], epochs=101, resume=tmp_path / "100.ckpt")
+        assert trainer.global_step == steps
+        saved = torch.load(tmp_path / "100.ckpt", weights_only=True)["state_dict"]
+        assert all(saved[name].equal(value) for name, value in again.state_dict().items())
+
+
+def test_a_tolerance_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="tolerance must be above 0"):
+        StopWhenSettled(0.0, STEPS)

@@ -1,0 +1,72 @@
+import pytest
+import torch
+
+from zoo.data.posteriordb import Reference
+from zoo.inference.posterior_moments import distance, elements_of, moments, moments_table, named_quantities
+
+
+@pytest.fixture
+def reference():
+    """Means 1 and 10, standard deviations 2 and 3."""
+    mean, zero = torch.tensor([1.0, 10.0], dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
+    return Reference(("a", "b"), mean, zero, mean.square() + torch.tensor([4.0, 9.0], dtype=torch.float64), zero)
+
+
+@pytest.fixture
+def draws():
+    return {"a": torch.tensor([1.0, 3.0]).double(), "b": torch.tensor([4.0, 4.0]).double()}
+
+
+def test_quantities_get_the_names_of_the_reference_in_its_order():
+    found = named_quantities(
+        {"z": torch.tensor([1.0, 2.0])}, lambda sites: torch.stack([sites["z"], -sites["z"]], 1), "ab"
+    )
+    assert {name: x.tolist() for name, x in found.items()} == {"a": [1, 2], "b": [-1, -2]}
+
+
+def test_elements_of_sites_are_named_by_their_indices():
+    sites = {"tau": torch.arange(2), "beta": torch.arange(12).reshape(2, 3, 2)}
+    found, count = elements_of(sites, most=4)
+    assert count == 7
+    assert {name: x.tolist() for name, x in found.items()} == {
+        "tau": [0, 1],
+        "beta[0,0]": [0, 6],
+        "beta[0,1]": [1, 7],
+        "beta[1,0]": [2, 8],
+    }
+
+
+def test_moments_stand_beside_those_of_the_reference(draws, reference):
+    figures = moments(draws, reference)
+    assert (figures["mean_a"], figures["sd_a"], figures["sd_b"]) == (2, 1, 0)
+    assert (figures["reference_mean_b"], figures["reference_sd_b"]) == (10, 3)
+    assert distance(figures, "a") == 0.5
+    assert figures["reference_mean_gap"] == 2
+    assert (figures["reference_sd_ratio_low"], figures["reference_sd_ratio_high"]) == (0, 0.5)
+
+
+def test_draws_without_a_quantity_do_not_count():
+    assert moments({"a": torch.tensor([1.0, torch.nan, 3.0]).double()}, None) == {"mean_a": 2, "sd_a": 1}
+
+
+def test_the_table_has_a_line_for_each_quantity(draws, reference):
+    assert moments_table(moments(draws, reference)) == [
+        "     guide  reference  distance",
+        "  a  2 (1)      1 (2)   0.50 sd",
+        "  b  4 (0)     10 (3)   2.00 sd",
+    ]
+
+
+class TestCategories:
+    def test_have_probabilities_in_place_of_a_mean_of_their_numbers(self):
+        found, count = elements_of({"kind": torch.tensor([[0, 2], [2, 2]])}, 20, {"kind": 3})
+        assert count == 6
+        figures = moments(found, None)
+        assert [figures[f"mean_kind[0]={k}"] for k in range(3)] == [0.5, 0, 0.5]
+        assert [figures[f"mean_kind[1]={k}"] for k in range(3)] == [0, 0, 1]
+        assert figures["sd_kind[0]=2"] == 0.5
+        assert "mean_kind[0]" not in figures
+
+    def test_count_in_those_draws_alone_that_have_the_site(self):
+        found, _ = elements_of({"kind": torch.tensor([1.0, torch.nan, 0.0, torch.nan])}, 20, {"kind": 2})
+        assert moments(found, None)["mean_kind=1"] == 0.5

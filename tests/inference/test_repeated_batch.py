@@ -1,0 +1,23 @@
+from zoo.inference.repeated_batch import Steps
+
+
+def test_each_step_has_all_arguments():
+    steps = Steps((1, "a"), 3)
+    assert len(steps) == 3
+    assert list(steps) == [(1, "a")] * 3
+
+
+def test_a_pass_goes_on_where_the_state_was_taken_and_the_next_is_whole():
+    steps, other = Steps((1,), 5), Steps((1,), 5)
+    passed = iter(steps)
+    next(passed), next(passed)
+    other.load_state_dict(steps.state_dict())
+    assert len(list(other)) == 3
+    assert len(list(other)) == 5
+
+
+def test_after_the_last_step_a_new_epoch_begins():
+    steps, other = Steps((1,), 5), Steps((1,), 5)
+    list(steps)
+    other.load_state_dict(steps.state_dict())
+    assert len(list(other)) == 5

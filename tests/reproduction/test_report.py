@@ -1,0 +1,205 @@
+import json
+
+import pytest
+
+from zoo.reproduction import report as reproduction
+from zoo.reproduction.report import find_run, keep_record, kept_records, run_once, table
+from zoo.reproduction.summaries import median_and_largest, per_cent
+from zoo.reproduction.tables import Figure, Paper, Row, chosen_rows
+
+PAPER = Paper(
+    title="A paper",
+    columns=("proceedings", "preprint"),
+    rows=(
+        Row("6", "six glimpses", "six", "mnist", {"proceedings": "1.12", "preprint": "1.29"}, peer="0.67"),
+        Row("7", "seven glimpses", "seven", "mnist", {"proceedings": "1.07", "preprint": "1.47"}),
+        Row("random", "a control", "six_random", "mnist"),
+    ),
+    figures=(Figure("ours", "test_error", per_cent),),
+)
+
+
+def record(error=0.01, seconds=60.0, data="mnist", state="finished", config_hash="wanted", recipe_hash="recipe"):
+    return {
+        "state": state,
+        "config_hash": config_hash,
+        "recipe_hash": recipe_hash,
+        "data": data,
+        "wall_seconds": seconds,
+        "metrics": {"test_error": error},
+    }
+
+
+@pytest.fixture
+def leave(tmp_path):
+    """Leave a run's folder: ``leave("a", state="finished")``."""
+
+    def run(name, checkpoint=True, **status):
+        folder = tmp_path / "runs" / "ram" / name
+        (folder / "checkpoints").mkdir(parents=True)
+        if checkpoint:
+            (folder / "checkpoints" / "last.ckpt").touch()
+        (folder / "status.json").write_text(json.dumps(record(**status)))
+        return folder
+
+    return run
+
+
+class TestFindRun:
+    def test_there_is_none_at_first(self, tmp_path):
+        assert find_run(tmp_path / "runs", "wanted") is None
+
+    def test_prefers_a_finished_run_to_one_that_can_be_continued(self, leave, tmp_path):
+        leave("a", state="interrupted")
+        finished = leave("b", state="finished")
+        leave("c", state="running")
+        assert find_run(tmp_path / "runs", "wanted") == (finished, record())
+
+    @pytest.mark.parametrize("state", ["interrupted", "running", "failed"])
+    def test_finds_one_that_can_be_continued(self, state, leave, tmp_path):
+        leave("a", state=state, checkpoint=False)
+        stopped = leave("b", state=state)
+        assert find_run(tmp_path / "runs", "wanted")[0] == stopped
+
+    def test_ignores_runs_of_other_configurations_and_those_that_saved_nothing(self, leave, tmp_path):
+        leave("a", config_hash="other")
+        leave("b", state="failed", checkpoint=False)
+        assert find_run(tmp_path / "runs", "wanted") is None
+
+    def test_a_damaged_record_is_an_error_that_names_it(self, leave, tmp_path):
+        (leave("a") / "status.json").write_text("{")
+        with pytest.raises(ValueError, match=r"a/status\.json is damaged"):
+            find_run(tmp_path / "runs", "wanted")
+
+
+class TestRunOnce:
+    @pytest.fixture
+    def script(self, monkeypatch):
+        """Stands in for ``scripts/train.py``: notes its arguments, then does what it is told."""
+
+        def make(code=0, then=lambda: None):
+            calls = []
+
+            def run(arguments):
+                calls.append(arguments)
+                then()
+                return code
+
+            monkeypatch.setattr(reproduction, "run_train_script", run)
+            return calls
+
+        return make
+
+    def test_a_finished_run_is_not_run_again(self, leave, script, tmp_path):
+        folder, calls = leave("a"), script()
+        assert run_once(["seed=1"], "wanted", tmp_path / "runs") == folder
+        assert calls == []
+
+    def test_a_configuration_that_was_not_run_is_run(self, leave, script, tmp_path, capsys):
+        calls = script(then=lambda: leave("new"))
+        assert run_once(["experiment=six", "seed=1"], "wanted", tmp_path / "runs").name == "new"
+        assert calls == [["experiment=six", "seed=1"]]
+        assert "$ python scripts/train.py experiment=six seed=1" in capsys.readouterr().out
+
+    def test_a_stopped_run_is_continued(self, leave, script, tmp_path):
+        folder = leave("a", state="interrupted")
+        calls = script(then=lambda: (folder / "status.json").write_text(json.dumps(record())))
+        assert run_once(["seed=1"], "wanted", tmp_path / "runs") == folder
+        assert calls == [[f"resume={folder}"]]
+
+    @pytest.mark.parametrize("code", [1, 130, -9])
+    def test_a_run_that_does_not_finish_is_an_error(self, code, leave, script, tmp_path):
+        script(code, then=lambda: leave("a", state="failed"))
+        with pytest.raises(ChildProcessError, match="did not finish; the same command goes on from where it stopped"):
+            run_once(["seed=1"], "wanted", tmp_path / "runs")
+
+    def test_so_is_one_that_ran_something_else(self, leave, script, tmp_path):
+        script(then=lambda: leave("a", config_hash="mnist-5k instead of mnist", data="mnist-5k"))
+        with pytest.raises(ChildProcessError, match="left no finished record of configuration wanted"):
+            run_once(["seed=1"], "wanted", tmp_path / "runs")
+
+    def test_a_ctrl_c_waits_until_the_run_has_saved(self, monkeypatch):
+        waits = iter([KeyboardInterrupt(), 130])
+
+        class Process:
+            def __init__(self, command): ...
+
+            def __enter__(self):
+                return self
+
+            def __exit__(self, *error): ...
+
+            def wait(self):
+                answer = next(waits)
+                if isinstance(answer, KeyboardInterrupt):
+                    raise answer
+                return answer
+
+        monkeypatch.setattr(reproduction.subprocess, "Popen", Process)
+        assert reproduction.run_train_script([]) == 130
+
+
+class TestKeptRecords:
+    def test_are_those_of_a_row_one_a_seed(self, leave, tmp_path):
+        for seed, error in ((1, 0.01), (2, 0.02)):
+            keep_record(leave(f"run{seed}", error=error), tmp_path / "results", f"six-seed{seed}")
+        keep_record(leave("control", error=0.5), tmp_path / "results", "six_random-seed1")
+        errors = {
+            row.name: [run["metrics"]["test_error"] for run in kept_records(tmp_path / "results", row)]
+            for row in PAPER.rows
+        }
+        assert errors == {"6": [0.01, 0.02], "7": [], "random": [0.5]}
+
+    @pytest.mark.parametrize("data", ["mnist-5k", None])
+    def test_one_on_other_data_than_the_paper_s_is_an_error(self, data, leave, tmp_path):
+        keep_record(leave("a", data=data), tmp_path / "results", "six-seed1")
+        with pytest.raises(ValueError, match=rf"six-seed1\.json is the record of a run on {data}, not on .* mnist"):
+            kept_records(tmp_path / "results", PAPER.rows[0])
+
+    def test_ones_of_different_recipes_are_an_error(self, leave, tmp_path):
+        for seed, recipe in ((1, "old"), (2, "new")):
+            keep_record(leave(f"run{seed}", recipe_hash=recipe), tmp_path / "results", f"six-seed{seed}")
+        with pytest.raises(ValueError, match=r"six-seed\*\.json are of different recipes, and have no mean"):
+            kept_records(tmp_path / "results", PAPER.rows[0])
+
+
+class TestChosenRows:
+    def test_are_all_of_them_or_those_named_in_that_order(self):
+        assert chosen_rows(PAPER, None) == list(PAPER.rows)
+        assert [row.name for row in chosen_rows(PAPER, ["random", "6"])] == ["random", "6"]
+
+    def test_an_unknown_one_is_named_beside_the_known_ones(self):
+        with pytest.raises(ValueError, match="there is no row '8'; there are: 6, 7, random"):
+            chosen_rows(PAPER, ["6", "8"])
+
+
+class TestTable:
+    def test_shows_both_published_figures_the_best_reproduction_and_ours_in_per_cent(self):
+        runs = {"6": [record(0.007, 1500), record(0.008, 2100)], "random": [record(0.05, 30)]}
+        assert table(PAPER, runs).splitlines() == [
+            "|  | proceedings | preprint | best public | ours | seeds | minutes a seed |",
+            "| --- | --- | --- | --- | --- | --- | --- |",
+            "| six glimpses | 1.12 | 1.29 | 0.67 | 0.75 ± 0.64 | 2 | 30 |",
+            "| a control |  |  |  | 5.00 | 1 | 0.5 |",
+        ]
+
+    def test_leaves_empty_what_says_nothing_of_a_row(self):
+        steps = Figure("steps", "env_steps_to_solved", median_and_largest)
+        rows = Row("a", "A", "a", "Acrobot-v1", without=("env_steps_to_solved",)), Row("b", "B", "b", "CartPole-v1")
+        runs = {"a": [record(0.02)], "b": [record(0.01)]}
+        assert table(Paper("Control", rows, (steps, *PAPER.figures)), runs).splitlines()[2:] == [
+            "| A |  | 2.00 | 1 | 1 |",
+            "| B | never; never | 1.00 | 1 | 1 |",
+        ]
+
+    def test_shows_several_figures_and_of_a_seed_that_lacks_one_that_it_never_came(self):
+        steps = Figure("steps", "env_steps_to_solved", median_and_largest)
+        paper = Paper("Control", (Row("a", "A", "a", "CartPole-v1"),), (steps, *PAPER.figures))
+        runs = [record(), record(), record()]
+        for run, count in zip(runs, (10_000.0, 20_000.0), strict=False):
+            run["metrics"]["env_steps_to_solved"] = count
+        assert table(paper, {"a": runs}).splitlines() == [
+            "|  | steps | ours | seeds | minutes a seed |",
+            "| --- | --- | --- | --- | --- |",
+            "| A | 20,000; never | 1.00 ± 0.00 | 3 | 1 |",
+        ]

@@ -1,0 +1,28 @@
+import math
+
+import pytest
+
+from zoo.constraints import COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, check_ranges, optional
+
+
+@pytest.mark.parametrize(
+    ("allowed", "good", "bad"),
+    [
+        (FRACTION, [0, 0.5, 1], [-0.1, 1.1, math.nan]),
+        (NOT_NEGATIVE, [0, 3.5], [-1, math.inf, math.nan]),
+        (POSITIVE, [1e-9, 3], [0, -1, math.inf, math.nan, "a"]),
+        (COUNT, [1, 7], [0, -3, 2.0, True, math.inf, math.nan, "a", None]),
+        (optional(COUNT), [None, 1], [0]),
+    ],
+    ids=lambda value: getattr(value, "words", ""),
+)
+def test_a_range_holds_what_it_says(allowed, good, bad):
+    for value in good:
+        check_ranges({"number": value}, {"number": allowed})
+    for value in bad:
+        with pytest.raises(ValueError, match=f"number must be {allowed.words}, got {value!r}"):
+            check_ranges({"number": value}, {"number": allowed})
+
+
+def test_what_is_not_given_is_not_looked_at():
+    check_ranges({"other": -1}, {"number": COUNT})

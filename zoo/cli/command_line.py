@@ -1,0 +1,260 @@
+"""The command line of ``scripts/train.py``: what is wrong in it is said before Hydra composes anything."""
+
+import argparse
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, Override, Quote, QuotedString
+from hydra.errors import HydraException
+
+from zoo.cli.config_groups import check_choice, did_you_mean, groups, options
+from zoo.cli.options import Option
+
+LIGHTNING = ("hydra.job.name", "hydra.output_subdir")  # set in the processes that it starts
+LENGTHS = ("trainer.max_epochs", "model.max_env_steps")
+PATHS = ("resume", "init_from", "program", "data.root")
+FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
+OPEN = ("env_kwargs",)  # options below which a user names others
+TEXTS = (*PATHS, *FOLDERS)
+MOST_RUNS = 1000
+
+
+class Setting(NamedTuple):
+    """One ``key=value`` of the command line."""
+
+    key: str
+    values: list[Any]
+    """Python values; several if the setting is swept over."""
+    override: str
+    """The setting in Hydra's grammar."""
+    sign: str = ""
+    """With which an option would be added (``+``) or removed (``~``), were there no fixed set of them."""
+
+    @property
+    def swept(self) -> bool:
+        """Whether there is a run for each of several values."""
+        return len(self.values) > 1
+
+
+class Request(NamedTuple):
+    """What a command line asks for."""
+
+    settings: list[Setting]
+    flags: list[str]
+    """Hydra's own, such as ``-m``."""
+    trust: bool
+    """Whether code of the user's own may be run; given each time and kept nowhere."""
+    help: bool
+
+    @property
+    def sweep(self) -> bool:
+        """Whether a run is asked for each combination of values."""
+        return bool({"-m", "--multirun"} & set(self.flags))
+
+    @property
+    def completion(self) -> bool:
+        """Whether Hydra is asked to install shell completion."""
+        return bool({"-sc", "--shell-completion"} & set(self.flags))
+
+    @property
+    def runs(self) -> int:
+        """Number of runs."""
+        return math.prod(len(setting.values) for setting in self.settings)
+
+    def value(self, key: str) -> Any:
+        """Return the value of a key that is not swept over, None if it is not set."""
+        return next((setting.values[0] for setting in self.settings if setting.key == key), None)
+
+    def choices(self) -> Iterator[tuple[str, ...]]:
+        """Return the choices in configuration groups, of each run."""
+        chosen = [setting for setting in self.settings if setting.key in groups() and not setting.sign]
+        return itertools.product(*([f"{x.key}={in_hydra(value)}" for value in x.values] for x in chosen))
+
+    def arguments(self) -> list[str]:
+        """Return the command line for Hydra; in a sweep folders are named after what differs between the runs."""
+        kept = [x for x in self.settings if x.key not in LENGTHS or self.value("resume") is None]
+        fixed = [x.key for x in kept if not x.swept]
+        naming = [f"hydra.job.config.override_dirname.exclude_keys=[{','.join(fixed)}]"] if self.sweep else []
+        return [*self.flags, *(setting.override for setting in kept), *naming]
+
+
+class _Flags(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message}; see python scripts/train.py --help")
+
+
+def _flag_parser() -> argparse.ArgumentParser:
+    parser = _Flags(add_help=False, allow_abbrev=False)
+    for names in (("-m", "--multirun"), ("-h", "--help"), ("-r", "--resolve"), ("--hydra-help",), ("--version",)):
+        parser.add_argument(*names, action="store_true")
+    parser.add_argument("-sc", "--shell-completion", action="store_true")
+    parser.add_argument("-c", "--cfg", choices=("job", "hydra", "all"))
+    parser.add_argument("-p", "--package")
+    parser.add_argument("-i", "--info", nargs="?", const="all")
+    return parser
+
+
+def read_command_line(arguments: Sequence[str]) -> Request:
+    """Read a command line, without anything that takes long to import.
+
+    Raises:
+        ValueError: a flag is unknown, a setting is no ``key=value``, or a choice in a group does not exist; in one
+            sentence, with the nearest that does.
+        FileNotFoundError: there is no run to resume.
+    """
+    flags, rest = _flag_parser().parse_known_args(list(arguments))
+    taken = [argument for argument in arguments if argument not in rest]
+    if len(rest) > 1 and rest[0].startswith("--") and "=" not in "".join(rest[:2]):
+        rest[:2] = ["=".join(rest[:2])]  # --model ram
+    if flags.shell_completion:
+        return Request([Setting(x, [], x) for x in rest], taken, trust=False, help=False)
+    settings: dict[str, Setting] = {}
+    for argument in rest:
+        setting = read_setting(argument, flags.multirun)
+        settings.pop(setting.key, None)  # the last one counts
+        settings[setting.key] = setting
+    trust = settings.pop("trust", Setting("trust", [False], ""))
+    if trust.values not in ([True], [False]) or trust.sign:
+        raise ValueError("trust must be true or false")
+    request = Request(list(settings.values()), taken, trust.values == [True], flags.help)
+    if request.runs > MOST_RUNS:
+        raise ValueError(f"this asks for {request.runs:,} runs, and {MOST_RUNS:,} are the most; name fewer values")
+    for run in next((x.values for x in request.settings if x.key == "resume"), []):
+        if run is not None:
+            check_resumable(run, request)
+    return request
+
+
+def check_resumable(run: str, request: Request) -> None:
+    """Refuse what holds no run, and settings beside those that a resumed run may change."""
+    if not Path(run, "config.yaml").is_file():
+        folder = run or "the empty name"
+        raise FileNotFoundError(f"{folder} holds no run to resume: there is no config.yaml in it")
+    others = [x.key for x in request.settings if x.key not in ("resume", *LENGTHS, *FOLDERS, *LIGHTNING)]
+    if others:
+        raise ValueError(
+            "a run is resumed as it was configured; give resume=RUN and nothing else, but for "
+            f"{' or '.join(f'{key}=...' for key in LENGTHS)} to train longer, got {', '.join(others)}"
+        )
+    for setting in request.settings:
+        for value in setting.values if setting.key in LENGTHS else []:
+            Option(setting.key, int).check(value)
+        if setting.key in LENGTHS and setting.swept:
+            raise ValueError(f"a run is resumed once: give one {setting.key}")
+
+
+def read_setting(argument: str, sweep: bool) -> Setting:
+    """Read one argument that is no flag.
+
+    Raises:
+        ValueError: it is no ``key=value``, names a choice that does not exist, or several values without ``-m``.
+    """
+    key, equals, text = argument.partition("=")
+    bare = key.lstrip("+~-")
+    sign = key.removesuffix(bare)
+    if "-" in sign or (not equals and "~" not in sign):
+        raise ValueError(f"{argument} is no key=value{meant(bare, text)}")
+    if bare.startswith("hydra") and bare not in (*FOLDERS, *LIGHTNING):
+        raise ValueError(f"{bare} may not be set; of Hydra's own settings there are {', '.join(FOLDERS)}")
+    values, override = read_values(bare, text, sweep)
+    if bare in groups() and equals:
+        for value in values:
+            check_choice(bare, value)
+    if bare.partition(".")[0] in OPEN:
+        override = f"++{override}"  # what Hydra calls to add one
+    return Setting(bare, values, override, sign)
+
+
+def meant(name: str, text: str) -> str:
+    """Guess what was meant by an argument that is no ``key=value``."""
+    for group in ("model", "experiment", "data", "estimator", "logger"):
+        if name == group:
+            return f"; write {group}={text or 'NAME'}"
+        if name in options(group):
+            return f"; did you mean {group}={name}?"
+    return f"; write {name}={text or 'VALUE'}" + (f".{near}" if (near := did_you_mean(name, groups())) else "")
+
+
+def read_values(key: str, text: str, sweep: bool) -> tuple[list[Any], str]:
+    """Read the value of a setting, or the values of a sweep, and write it in Hydra's grammar.
+
+    Hydra's grammar has no place for a path with ``=``, ``~``, ``ü`` and the like, so that paths are quoted here.
+    """
+    try:
+        parsed = OverridesParser.create().parse_override(f"key={text}")
+        value: Any = parsed.value()
+    except HydraException:
+        if not may_be_text(key, text):
+            raise ValueError(f"{key}={text} cannot be read; put the value into quotes: {key}=\"'...'\"") from None
+        parsed, value = None, text
+    if parsed is not None and parsed.is_sweep_override() and (sweep or key not in TEXTS):
+        if not sweep:
+            raise ValueError(f"{key}={text} names several values; add -m for a run with each")
+        return swept_values(key, text, parsed), f"{key}={text}"
+    if "${" in text or text == "???":
+        raise ValueError(f"{key}={text}: give the value itself; nothing is filled in here")
+    quoted = text.startswith(("'", '"'))
+    if key in TEXTS and value is not None and not (quoted and isinstance(value, str)):
+        value = text
+    if key in PATHS and isinstance(value, str):
+        value = str(Path(value).expanduser()) if value else value
+    if not isinstance(value, str):
+        return [value], f"{key}={text}"
+    return [value], f"{key}={in_hydra(value)}"
+
+
+def parsed(text: str) -> Any:
+    """Read one value in Hydra's grammar; what it has no place for is text.
+
+    Example:
+        >>> parsed("[1,2]"), parsed("1e-3"), parsed("null"), parsed("a=b")
+        ([1, 2], 0.001, None, 'a=b')
+    """
+    try:
+        return OverridesParser.create().parse_override(f"key={text}").value()
+    except HydraException:
+        return text
+
+
+def may_be_text(key: str, text: str) -> bool:
+    """Tell whether what Hydra cannot read is to be taken letter by letter."""
+    return key in TEXTS or ("(" not in text and text[:1] not in tuple("[{'\""))
+
+
+def swept_values(key: str, text: str, parsed: Any) -> list[Any]:
+    """List the values of a sweep.
+
+    Raises:
+        ValueError: they cannot be listed, or are too many.
+    """
+    value = parsed.value()
+    if isinstance(value, Glob) and key in groups():
+        return list(value.filter(options(key)))
+    try:
+        found = list(itertools.islice(parsed.sweep_iterator(), MOST_RUNS + 1))
+    except (HydraException, ValueError, ArithmeticError):
+        found = []
+    if not 1 <= len(found) <= MOST_RUNS:
+        raise ValueError(f"{key}={text} names no values that can be listed, or more than {MOST_RUNS:,}")
+    return [Override._convert_value(x) for x in found]
+
+
+def in_hydra(value: Any) -> str:
+    """Write a value in Hydra's grammar, text in quotes where it would be taken for something else.
+
+    Example:
+        >>> in_hydra("ram"), in_hydra("a=b"), in_hydra("1"), in_hydra(None)
+        ('ram', "'a=b'", "'1'", 'null')
+    """
+    if not isinstance(value, str):
+        return "null" if value is None else str(value)
+    try:
+        if OverridesParser.create().parse_override(f"key={value}").value() == value:
+            return value
+    except HydraException:
+        pass
+    return QuotedString(value, Quote.single).with_quotes()

@@ -1,0 +1,48 @@
+"""Named choices of the configuration groups in ``configs/``; importing this needs nothing that takes long."""
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def groups() -> set[str]:
+    """Return the names of the configuration groups, such as ``model``."""
+    return {path.name for path in CONFIGS.iterdir() if path.is_dir()}
+
+
+def options(group: str) -> list[str]:
+    """Return the names that may be chosen in a group of ``configs/``."""
+    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+
+
+def summary(group: str, name: str) -> str:
+    """Return the first comment of a configuration file that is not for Hydra: what it is, in one line."""
+    lines = (CONFIGS / group / f"{name}.yaml").read_text().splitlines()
+    return next(line[2:] for line in lines if line.startswith("# ") and "@package" not in line)
+
+
+def check_choice(group: str, name: object) -> None:
+    """Refuse a name that a group does not have; only an experiment may be ``null``, which is to choose none.
+
+    Raises:
+        ValueError: there is no such choice; the known ones and the nearest are named.
+
+    Example:
+        >>> check_choice("logger", "cvs")
+        Traceback (most recent call last):
+        ValueError: there is no logger 'cvs'; there are: csv, mlflow, tensorboard, wandb. Did you mean csv?
+    """
+    known = options(group)
+    if name in known or (group == "experiment" and name is None):
+        return
+    shown = "null" if name is None else name
+    near = did_you_mean(str(name).lower(), known)
+    raise ValueError(f"there is no {group} {shown!r}; there are: {', '.join(known)}.{near}")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a question that names the nearest of the known names, with a space before it, or nothing."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.3)
+    return f" Did you mean {near[0]}?" if near else ""

@@ -1,0 +1,129 @@
+"""What the scripts say to people: help, errors as sentences."""
+
+import logging
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from zoo.cli.config_groups import options, summary
+from zoo.cli.options import option_lines
+
+# A library's own use of a name that torch has deprecated; nothing here can change it.
+warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
+
+USER_ERRORS = (ValueError, OSError, HydraException, OmegaConfBaseException)
+LATE_ERRORS = {  # of modules that take long to import; where such a one was not, it raised nothing either
+    "zoo.training": "NonFiniteError",
+    "zoo.data": "MnistUnavailable",
+    "zoo.control": "EnvironmentFailure",
+    "pytorch_lightning.utilities.exceptions": "MisconfigurationException",
+}
+TOO_LARGE = (  # how torch says so
+    "DefaultCPUAllocator",
+    "out of memory",
+    "Storage size calculation overflowed",
+    "numel: integer multiplication overflow",
+    "Overflow when unpacking long",
+)
+
+
+@contextmanager
+def errors_as_sentences() -> Iterator[None]:
+    """Print an error the user can cure as its sentence, without a traceback, and exit with 1.
+
+    Run Python with ``-X dev`` to see where it came from.
+    """
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        sentence = one_sentence(error)
+        if sentence is None or sys.flags.dev_mode:
+            raise
+        print(f"\nError: {sentence}", file=sys.stderr)
+        sys.exit(1)
+
+
+def one_sentence(error: Exception) -> str | None:
+    """Return what is wrong in a sentence, if it is something that the user can cure."""
+    late = [getattr(sys.modules[module], name) for module, name in LATE_ERRORS.items() if module in sys.modules]
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.strerror}: {error.filename}"
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return str(error).partition("\n")[0]
+    if isinstance(error, (*USER_ERRORS, *late)):
+        return " ".join(map(str.strip, str(error).splitlines()))  # torch's errors go over several
+    if isinstance(error, MemoryError | OverflowError) or any(words in str(error) for words in TOO_LARGE):
+        first = str(error).partition("\n")[0]
+        return f"a size is too large for the memory of this machine: {first or type(error).__name__}"
+    if "not implemented for 'BFloat16'" in str(error):
+        return f"{str(error).partition(chr(10))[0]}: this model cannot compute so; set trainer.precision=32-true"
+    return None
+
+
+@contextmanager
+def not_left_empty(folder: Path) -> Iterator[None]:
+    """Take a folder away again if an error leaves it empty."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # it holds something, or another process was faster
+            folder.rmdir()
+        raise
+
+
+def relative(path: Path) -> Path:
+    """Shorten a path below the current folder."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def listing(group: str, prefix: str) -> str:
+    """List the choices of a group, a line each, with what they are for in a column."""
+    names = options(group)
+    width = max(map(len, names))
+    return "\n".join(f"  {prefix}{name:<{width}}  {summary(group, name)}" for name in names)
+
+
+def options_help(choices: Sequence[str]) -> str:
+    """List all options of a run, for ``--help`` beside choices such as ``model=ram``."""
+    from zoo.cli.composition import composed_options, register  # late, for it takes long
+
+    register()
+    known = composed_options(tuple(choices))
+    what = " ".join(choices)
+    return f"""{option_lines(known.values())}
+
+All options of python scripts/train.py {what}, each with its default, what it may be, and what it means.
+"""
+
+
+def help_text() -> str:
+    """List the models, and what can be set, for ``--help`` and for a command without arguments."""
+    models, experiments = listing("model", "model="), listing("experiment", "")
+    return f"""Train a model of the zoo: python scripts/train.py model=NAME [key=value ...]
+
+Models
+{models}
+
+Experiments (experiment=NAME, complete by themselves)
+{experiments}
+
+Often changed
+  data={"|".join(options("data"))}    data.root=DIR for idx and image_folder
+  env=Acrobot-v1  any environment of Gymnasium, or MODULE:ID of your own; its options are env_kwargs.NAME=VALUE
+  estimator={"|".join(options("estimator"))}
+  logger={"|".join(options("logger"))}
+  model.lr=0.001  trainer.max_epochs=20  seed=2  -m seed=1,2,3 (one run each)
+  resume=RUN      continue a stopped run, exactly where it was saved; longer with trainer.max_epochs=N
+  init_from=RUN/checkpoints/last.ckpt    begin with the weights of another run
+  trust=true      run code of your own that a program names; given each time, kept nowhere
+
+All options of a model, and what they mean: python scripts/train.py model=NAME --help
+"""

@@ -1,0 +1,227 @@
+"""Options of a command: key, type, default and meaning, and the check of the values given for them."""
+
+import difflib
+import inspect
+import math
+import re
+import textwrap
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING as NO_DEFAULT
+from dataclasses import Field, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from omegaconf import MISSING
+
+from zoo.constraints import Range, holds
+
+LARGEST = 2**63  # what torch and numpy count with
+WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
+PLURALS = {int: "whole numbers", float: "numbers", str: "texts", bool: "true or false"}
+EXAMPLES = {int: "[64,64]", float: "[0.1,0.2]", str: "[a,b]", bool: "[true,false]"}
+SYNONYMS = {  # names that other libraries have for an option, where their spelling is far from ours
+    "learning_rate": "lr",
+    "epochs": "max_epochs",
+    "gamma": "discount",
+    "discount": "gamma",
+    "total_timesteps": "max_env_steps",
+    "n_envs": "environments",
+    "num_envs": "environments",
+    "ent_coef": "entropy",
+    "gae_lambda": "trace_decay",
+    "buffer_size": "replay",
+    "gpus": "devices",
+    "gradient_clip_val": "gradient_clip",
+}
+
+
+class Option(NamedTuple):
+    """What can be set, and how."""
+
+    key: str
+    """As on the command line, such as ``model.lr``."""
+    annotation: Any
+    """Type of its values."""
+    default: Any = None
+    meaning: str = ""
+    allowed: Range | None = None
+    """What its values may be beside their type; None for all."""
+    path: bool = False
+    """Whether its text is a place in the file system, in which ``~`` is the user's home."""
+
+    @property
+    def is_text(self) -> bool:
+        """Whether a value is taken letter by letter."""
+        return self.annotation in (str, str | None)
+
+    def check(self, value: Any) -> None:
+        """Refuse a value of another type or out of its range, an empty text, and numbers that no computer word holds.
+
+        Raises:
+            ValueError: the value is one of these.
+
+        Example:
+            >>> Option("model.lr", float).check("fast")
+            Traceback (most recent call last):
+            ValueError: model.lr must be a number, got 'fast'
+        """
+        if self.is_text and isinstance(value, int | float):
+            value = str(value)
+        if not matches(self.annotation, value):
+            raise ValueError(f"{self.key} must be {type_words(self.annotation)}, got {in_yaml(value)}")
+        if self.is_text and value is not None and not value.strip():
+            raise ValueError(f"{self.key} must not be empty; leave it away or give a value")
+        if self.allowed is not None and not holds(self.allowed, value):
+            raise ValueError(f"{self.key} must be {self.allowed.words}, got {in_yaml(value)}")
+
+
+def matches(annotation: Any, value: Any) -> bool:
+    """Tell whether a value is of a type as it is, without conversion; numbers must be finite and fit into 64 bits.
+
+    Example:
+        >>> matches(int | None, 3), matches(int, True), matches(int, 1.5), matches(list[int], [1, 2]), matches(float, 1)
+        (True, False, False, True, True)
+    """
+    origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
+    if annotation is Any:
+        return True
+    if origin in (types.UnionType, typing.Union):
+        return any(matches(part, value) for part in parts)
+    if origin is list or annotation is list:
+        return isinstance(value, list | tuple) and all(matches(part, x) for x in value for part in parts[:1])
+    if origin is tuple:
+        return (
+            isinstance(value, list | tuple)
+            and len(value) == len(parts)
+            and all(matches(part, x) for part, x in zip(parts, value, strict=True))
+        )
+    if origin is dict or origin is Mapping or annotation is dict:
+        return isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
+    if annotation is int:
+        return isinstance(value, int) and not isinstance(value, bool) and -LARGEST <= value < LARGEST
+    if annotation is float:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return number and abs(value) < LARGEST if isinstance(value, int) else number and math.isfinite(value)
+    return isinstance(value, str if annotation is Path else annotation)
+
+
+def type_words(annotation: Any) -> str:
+    """Describe a type to a user.
+
+    Example:
+        >>> type_words(int | None), type_words(list[int])
+        ('a whole number or null', 'a list of whole numbers such as [64,64]')
+    """
+    origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (types.UnionType, typing.Union):
+        return " or ".join(dict.fromkeys(type_words(part) for part in parts))
+    if origin is list:
+        return f"a list of {PLURALS.get(parts[0], 'values')} such as {EXAMPLES.get(parts[0], '[...]')}"
+    if origin is tuple:
+        return f"{len(parts)} {PLURALS.get(parts[0], 'values')} such as [{','.join(['28'] * len(parts))}]"
+    if origin in (dict, Mapping) or annotation is dict:
+        return "names with values such as {name: value}"
+    return WORDS.get(annotation, "text" if annotation is Path else "a value")
+
+
+def in_yaml(value: Any) -> str:
+    """Write a value as it stands on a command line, in quotes if it is text.
+
+    Example:
+        >>> in_yaml(True), in_yaml(None), in_yaml("a"), in_yaml([1, None])
+        ('true', 'null', "'a'", '[1,null]')
+    """
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(in_yaml, value))}]"
+    return repr(value)
+
+
+def same_name(key: str, known: Iterable[str]) -> str | None:
+    """Find a known key in another group that has the same name as a key, or a synonym of it.
+
+    Example:
+        >>> [same_name(key, ["seed", "model.lr", "model.max_env_steps"]) for key in ("max_env_steps", "model.sed")]
+        ['model.max_env_steps', None]
+    """
+    keys, name = list(known), key.rpartition(".")[2]
+    for wanted in (name, SYNONYMS.get(name)):
+        for found in keys:
+            if wanted is not None and found.rpartition(".")[2] == wanted and found != key:
+                return found
+    return None
+
+
+def nearest(key: str, known: Iterable[str]) -> str | None:
+    """Find the known key that was most likely meant: of the same name elsewhere, a synonym, or spelt alike.
+
+    Example:
+        >>> [nearest(key, ["seed", "model.lr", "trainer.devices"]) for key in ("lr", "model.lrr", "x")]
+        ['model.lr', 'model.lr', None]
+    """
+    keys, (group, _, name) = list(known), key.rpartition(".")
+    if (same := same_name(key, keys)) is not None:
+        return same
+    names = {found.rpartition(".")[2]: found for found in sorted(keys, key=lambda x: x.startswith(f"{group}."))}
+    alike = difflib.get_close_matches(name, list(names), n=1, cutoff=0.7)
+    return names[alike[0]] if alike else None
+
+
+def argument_docs(documented: Callable[..., Any]) -> dict[str, str]:
+    """Return what the ``Args`` section of a docstring says of each argument.
+
+    Example:
+        >>> def f(x):
+        ...     '''Do something.
+        ...
+        ...     Args:
+        ...         x: a number,
+        ...             or none.
+        ...     '''
+        >>> argument_docs(f)
+        {'x': 'a number, or none.'}
+    """
+    section = re.search(r"^Args:\n((?:    .*\n?|\n)*)", inspect.getdoc(documented) or "", re.MULTILINE)
+    entries = re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", section[1] if section else "", re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in entries}
+
+
+def dataclass_options(kind: type, prefix: str = "", docs: Mapping[str, str] | None = None) -> dict[str, Option]:
+    """Return the options that the fields of a dataclass are, by key; their meaning stands in its ``Args`` section.
+
+    Args:
+        kind: a dataclass.
+        prefix: of the keys, such as ``model.``.
+        docs: meanings, where another docstring has them.
+    """
+    meanings = argument_docs(kind) if docs is None else docs
+    return {
+        prefix + part.name: Option(
+            prefix + part.name,
+            part.type,
+            default_of(part),
+            meanings.get(part.name, ""),
+            path=bool(part.metadata.get("path")),
+        )
+        for part in fields(kind)
+    }
+
+
+def default_of(part: Field[Any]) -> Any:
+    """Return the default of a dataclass's field."""
+    return part.default if part.default_factory is NO_DEFAULT else part.default_factory()
+
+
+def option_lines(options: Iterable[Option]) -> str:
+    """List options, each with its default, type and meaning."""
+    lines = []
+    for option in options:
+        default = "needed" if option.default == MISSING else in_yaml(option.default).strip("'")
+        words = [type_words(option.annotation), *([option.allowed.words] if option.allowed else [])]
+        lines.append(f"{option.key}={default}  ({words[-1] if words[-1].startswith(words[0]) else ', '.join(words)})")
+        if option.meaning:
+            lines.append(textwrap.fill(option.meaning, 112, initial_indent="    ", subsequent_indent="    "))
+    return "\n".join(lines)

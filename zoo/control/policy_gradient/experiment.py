@@ -1,0 +1,104 @@
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from zoo.constraints import COUNT, check_ranges
+from zoo.control.envs.registration import import_environment
+from zoo.control.envs.vector_env import Environments, make_environments, make_evaluation_environments
+from zoo.control.evaluators import PlayedScore
+from zoo.control.experiment import WHOLE_EPISODES, ControlExperiment
+from zoo.control.policy_gradient.module import PolicyGradient
+from zoo.control.policy_gradient.objective import learned_value
+from zoo.control.policy_gradient.policies import action_kind
+from zoo.control.prediction import described_spaces
+from zoo.gradients import LeaveOneOut
+
+CUT_AFTER = 16  # steps of a rollout, where a value function stands for what follows
+
+
+class PolicyGradientExperiment(ControlExperiment):
+    """REINFORCE in an environment, measured by episodes that the frozen policy plays in environments of their own.
+
+    Args:
+        env: an id of Gymnasium's registry, or ``module:id`` with a module that registers it when it is imported.
+        estimator: options of ``Reinforce``; see ``PolicyGradient``.
+        seed: of environments and evaluations.
+        environments: how many act at once.
+        rollout_steps: steps of each between two updates of the policy, or 0 for one whole episode of each. Unless
+            given: 16 where a value function is learned, which stands for what follows a cut, else whole episodes.
+        evaluate_every: environment steps between two evaluations; see ``ControlExperiment``.
+        evaluation_episodes: episodes that an evaluation takes, sampled and as many greedy ones.
+        max_env_steps: after which training ends.
+        decay_steps: environment steps in which learning rates and entropy's weight fall to 0; None for
+            ``max_env_steps``.
+        env_kwargs: keyword arguments of the environment, and ``max_episode_steps``.
+        trust: whether the module of ``env`` may be imported, which runs its code.
+        options: of ``PolicyGradient``.
+
+    Raises:
+        ValueError: there is no such environment, no policy fits its actions, a number makes no sense, leave-one-out has
+            no other environment, episodes are to be cut where nothing stands for what follows, or there are fewer
+            steps than an evaluation comes after.
+    """
+
+    def __init__(
+        self,
+        env: str,
+        estimator: Mapping[str, Any],
+        seed: int,
+        environments: int = 16,
+        rollout_steps: int | None = None,
+        evaluate_every: int = 4096,
+        evaluation_episodes: int = 100,
+        max_env_steps: int = 500_000,
+        decay_steps: int | None = None,
+        env_kwargs: Mapping[str, Any] | None = None,
+        trust: bool = False,
+        **options: Any,
+    ):
+        counts = {"environments": environments, "evaluation_episodes": evaluation_episodes}
+        check_ranges(counts, dict.fromkeys(counts, COUNT))
+        env, env_kwargs = import_environment(env, trust), env_kwargs or {}
+        acting = Environments(make_environments(env, environments, **env_kwargs))
+        measuring = Environments(make_evaluation_environments(env, 2 * evaluation_episodes, **env_kwargs))
+        score = PlayedScore(measuring, decided_by="eval")
+        module = PolicyGradient(
+            observation_shape=list(acting.observation_shape),
+            actions=action_kind(acting.action_space),
+            solved_at=score.solved_at,
+            seed=seed,
+            estimator=estimator,
+            decay_steps=max_env_steps if decay_steps is None else decay_steps,
+            spaces=described_spaces(acting.own_observation_space, acting.action_space),
+            **options,
+        )
+        if environments < 2 and any(isinstance(part, LeaveOneOut) for part in module.reinforce.modules()):
+            raise ValueError(
+                f"{estimator['baseline']} compares environments that act at once, and there is one: set "
+                "model.environments to 2 or more, or choose another estimator"
+            )
+        if learned_value(module.reinforce) is None:
+            if rollout_steps:
+                raise ValueError(
+                    f"rollout_steps={rollout_steps} cuts episodes, and without a learned baseline nothing stands for "
+                    "the rewards that follow: leave rollout_steps away, or set estimator=learned"
+                )
+            rollout_steps = WHOLE_EPISODES
+        rollout_steps = CUT_AFTER if rollout_steps is None else rollout_steps
+        super().__init__(env, module, acting, score, seed, rollout_steps, evaluate_every, max_env_steps, env_kwargs)
+
+    def evaluate(self, checkpoint: Path, folder: Path) -> dict[str, float]:
+        """Measure a checkpoint, in episodes that no evaluation saw."""
+        figures = super().evaluate(checkpoint, folder)
+        if (after := int(PolicyGradient.load(checkpoint).training_solved_after)) >= 0:
+            figures["env_steps_to_training_solved"] = float(after)
+        return figures
+
+    def describe(self, figures: Mapping[str, float]) -> str:
+        """Say in words what the policy earns, and when it first solved the task."""
+        low, high = figures["eval_return_low"], figures["eval_return_high"]
+        return (
+            f"{self.name} after {figures['env_steps']:,.0f} steps: the policy earns {figures['eval_return_mean']:.1f} "
+            f"an episode (95 % interval {low:.1f} to {high:.1f}), {figures['greedy_return_mean']:.1f} if greedy"
+            f"{self.solved(figures)}{self.budget()}"
+        )

@@ -1,0 +1,199 @@
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+
+from zoo.inference.diagnostics.psis import GOOD, USABLE, ParetoK
+from zoo.plotting.bands import Band
+from zoo.plotting.checks import Array, Shapes
+from zoo.plotting.curves import COLOURS
+from zoo.plotting.returns import GAP, Label, draw_bands, label_width, write_labels
+from zoo.plotting.style import (
+    INK,
+    LABEL,
+    LETTER,
+    MUTED,
+    RIGHT,
+    RULE,
+    TEXT,
+    TITLE,
+    WIDTH,
+    WRONG,
+    Sheet,
+    house_style,
+    shortened,
+)
+
+HEIGHT, LEFT, TOP, BOTTOM, EDGE = 3.3, 0.75, TITLE, 0.5, 0.15  # inches: a figure, and what lies around its axes
+COLUMNS, PANEL, HEADING, BETWEEN = 4, 1.1, 0.3, 0.25  # panels in a row; inches: their height, and around them
+ROW = 0.26  # inches: of one k-hat
+BINS = 40
+GUIDE_KEY, REFERENCE_KEY = "filled: guide", "line: reference, as draws, or mean ± standard deviation, above the guide's"
+INTERVAL = 1.96  # standard errors or deviations in half a 95 % interval
+
+Reference = Array | tuple[float, float]
+"""Draws ``(R,)``, or mean and standard deviation."""
+
+
+def elbo_figure(curves: Mapping[str, tuple[Array, Array, Array]], evidence: float | None = None) -> Figure:
+    """Draw how the ELBO grew, with its 95 % interval as a band.
+
+    Args:
+        curves: for each name optimisation steps, which grow, the ELBO there, and its standard error; all (P,).
+        evidence: the log-evidence in nats if it is known, a dashed line that no ELBO is above.
+
+    Raises:
+        ValueError: there is no curve, or the parts of one do not fit together.
+
+    Example:
+        >>> steps = np.array([0.0, 100.0, 200.0])
+        >>> figure = elbo_figure({"leave-one-out": (steps, np.array([-9.0, -5.0, -4.0]), np.full(3, 0.2))}, -3.9)
+        >>> figure.axes[0].get_ylabel()
+        'ELBO (nats)'
+    """
+    if not curves:
+        raise ValueError("curves is empty: there is no ELBO to draw")
+    bands = {name: checked_curve(name, *parts) for name, parts in curves.items()}
+    lines = [] if evidence is None else [Label(f"– – log-evidence\n{evidence:.5g}", evidence, MUTED)]
+    names = [*(shortened(name, LABEL) for name in bands), *(line for label in lines for line in label.text.split("\n"))]
+    with house_style():
+        sheet = Sheet(HEIGHT)
+        width = WIDTH - LEFT - label_width({}, names)
+        axes = sheet.axes("elbo", left=LEFT, top=TOP, width=width, height=HEIGHT - TOP - BOTTOM)
+        axes.set(xlabel="optimisation steps", ylabel="ELBO (nats)")
+        drawn = draw_bands(axes, bands)
+        labels = [label._replace(text=name) for name, label in zip(names, drawn, strict=False)]
+        if evidence is not None:
+            axes.axhline(evidence, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
+        write_labels(axes, [*labels, *lines])
+        key = "line: mean over fresh draws of the guide; band: its 95 % interval"
+        sheet.title("ELBO by optimisation step", key, left=LEFT)
+    return sheet.figure
+
+
+def checked_curve(name: str, steps: Array, elbo: Array, standard_error: Array) -> Band:
+    """Return one curve as a band.
+
+    Raises:
+        ValueError: its parts differ in length, are empty or not finite, or the steps do not grow.
+    """
+    shapes = Shapes()
+    x, y, error = (
+        shapes.real(f"{what} of {name!r}", part, "P")
+        for what, part in (("steps", steps), ("ELBO", elbo), ("standard error", standard_error))
+    )
+    if (np.diff(x) <= 0).any():
+        raise ValueError(f"steps of {name!r} must grow from point to point")
+    return Band(x, y, (y - INTERVAL * error, y + INTERVAL * error), runs=1)
+
+
+def posterior_figure(guide: Mapping[str, Array], reference: Mapping[str, Reference]) -> Figure:
+    """Draw what a guide says of each quantity, beside a reference: its draws as an outline, or both moments as bars.
+
+    Args:
+        guide: draws of each quantity, (D,).
+        reference: of the same quantities: draws, or mean and standard deviation.
+
+    Raises:
+        ValueError: there is no quantity, or not the same ones in both, or they cannot be drawn.
+
+    Example:
+        >>> draws = np.random.default_rng(0).normal(size=500)
+        >>> figure = posterior_figure({"mu": draws, "tau": draws}, {"mu": draws + 1, "tau": (0.0, 1.0)})
+        >>> [axes.get_label() for axes in figure.axes]
+        ['mu', 'tau']
+    """
+    if not guide or set(guide) != set(reference):
+        raise ValueError(
+            f"guide and reference must have the same quantities, got {sorted(guide)} and {sorted(reference)}"
+        )
+    columns = min(COLUMNS, len(guide))
+    rows = math.ceil(len(guide) / columns)
+    width = (WIDTH - 2 * EDGE - (columns - 1) * BETWEEN) / columns
+    tall = HEADING + PANEL + BETWEEN
+    with house_style():
+        sheet = Sheet(TOP + rows * tall)
+        sheet.title("Marginals of the guide beside a reference", left=EDGE)
+        for text, offset, colour in ((GUIDE_KEY, 0, RIGHT), (REFERENCE_KEY, len(GUIDE_KEY) + 3, WRONG)):
+            sheet.text(text, left=EDGE + offset * LETTER, top=0.34, fontsize=TEXT, color=colour)
+        for i, (name, draws) in enumerate(guide.items()):
+            left, top = EDGE + (i % columns) * (width + BETWEEN), TOP + (i // columns) * tall
+            axes = sheet.axes(name, left=left, top=top + HEADING, width=width, height=PANEL)
+            sheet.text(shortened(name, int(width / LETTER)), left=left, top=top + HEADING - 0.08)
+            draw_panel(axes, Shapes().real(f"guide's {name!r}", draws, "D"), name, reference[name])
+    return sheet.figure
+
+
+def draw_panel(axes: Axes, draws: Float[np.ndarray, " draws"], name: str, reference: Reference) -> None:
+    """Draw one quantity."""
+    if isinstance(reference, tuple):
+        mean, sd = reference
+        if not (math.isfinite(mean) and 0 < sd < math.inf):
+            raise ValueError(f"the reference of {name!r} must be a mean and a positive standard deviation")
+        others = np.array([mean - 2 * sd, mean + 2 * sd])
+    else:
+        others = Shapes().real(f"reference's {name!r}", reference, "R")
+    ends = np.concatenate([np.quantile(draws, [0.001, 0.999]), np.quantile(others, [0.001, 0.999])])
+    bins = np.linspace(ends.min(), ends.max() + 1e-9 * max(1, abs(ends.max())), BINS + 1).tolist()
+    heights, _, _ = axes.hist(draws, bins=bins, density=True, color=RIGHT, alpha=0.35, linewidth=0)
+    if isinstance(reference, tuple):
+        for height, middle, half, colour in ((1.1, draws.mean(), draws.std(), RIGHT), (1.22, mean, sd, WRONG)):
+            level = height * np.max(heights)
+            axes.plot([middle - half, middle + half], [level, level], color=colour, linewidth=1.4)
+            axes.plot([middle], [level], "o", color=colour, markersize=3.5)
+    else:
+        axes.hist(others, bins=bins, density=True, histtype="step", color=WRONG, linewidth=1.2)
+    axes.set(yticks=[])
+    axes.spines["left"].set_visible(False)
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+
+
+def pareto_k_figure(found: Mapping[str, ParetoK]) -> Figure:
+    """Draw the k-hat of several guides, with 95 % intervals, against what is good and what is usable.
+
+    Args:
+        found: for each name the k-hat; an infinite one is drawn at the edge.
+
+    Raises:
+        ValueError: there is none, or one is NaN.
+
+    Example:
+        >>> figure = pareto_k_figure({"eight schools": ParetoK(0.64, 0.1, 4000)})
+        >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
+        ['eight schools']
+    """
+    if not found or any(math.isnan(k.value) for k in found.values()):
+        raise ValueError(f"there must be k-hats to draw, none of them NaN, got {dict(found)}")
+    names = [shortened(name, LABEL) for name in found]
+    left = EDGE + LETTER * max(map(len, names)) + GAP
+    height = TOP + ROW * len(found) + BOTTOM
+    finite = [(k.value, INTERVAL * k.standard_error) for k in found.values() if math.isfinite(k.value)]
+    high = max([1.2, *(value + half for value, half in finite)]) + 0.1
+    low = min([0.0, *(value - half for value, half in finite)]) - 0.1
+    with house_style():
+        sheet = Sheet(height)
+        sheet.title("Pareto k-hat: how far the guide can be trusted", left=EDGE)
+        axes = sheet.axes("k-hat", left=left, top=TOP, width=WIDTH - left - EDGE, height=ROW * len(found))
+        for start, end, colour, verdict in (
+            (low, GOOD, COLOURS[2], "good"),
+            (GOOD, USABLE, "#e69f00", "usable"),
+            (USABLE, high, WRONG, "not to be trusted"),
+        ):
+            axes.axvspan(start, end, color=colour, alpha=0.12, linewidth=0)
+            axes.annotate(
+                verdict, ((start + end) / 2, 1), (0, 4), ("data", "axes fraction"), "offset points", ha="center"
+            )
+        for i, k in enumerate(found.values()):
+            if math.isinf(k.value):
+                axes.plot([high - 0.03], [i], ">", color=INK, markersize=5)
+            else:
+                axes.errorbar([k.value], [i], xerr=INTERVAL * k.standard_error, fmt="o", color=INK, markersize=4)
+        axes.set(xlabel="k-hat, with its 95 % interval", xlim=(low, high), ylim=(len(found) - 0.5, -0.5))
+        axes.set_yticks(range(len(found)), names)
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:.1f}"))
+        axes.grid(axis="x", color=RULE)
+    return sheet.figure

@@ -1,0 +1,265 @@
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from zoo.reproduction.summaries import (
+    farthest,
+    largest_ratio,
+    mean_and_interval,
+    median_and_largest,
+    per_cent,
+    smallest,
+    smallest_ratio,
+)
+
+
+class Row(NamedTuple):
+    """One line of a table."""
+
+    name: str
+    """What ``rows=`` calls it."""
+    label: str
+    experiment: str
+    """Of ``configs/experiment``."""
+    data: str
+    """What it learns from, as run records name it; figures on other data never stand in its place."""
+    published: Mapping[str, str] = {}
+    """Published figures, by the name of the table they stand in."""
+    peer: str = ""
+    """Best public reproduction."""
+    without: tuple[str, ...] = ()
+    """Metrics that say nothing of it; their places stay empty."""
+    equally_long: bool = True
+    """Whether its runs take as many steps with every seed, so that a curve over seeds can be drawn."""
+
+
+class Figure(NamedTuple):
+    """A column of our own figures."""
+
+    label: str
+    metric: str
+    """Key in the ``metrics`` of a run record."""
+    summary: Callable[[Sequence[float]], str]
+    """Makes one entry of the values of all seeds; of a seed that has none, infinity."""
+
+
+class Paper(NamedTuple):
+    """A table of figures, and how ours are made."""
+
+    title: str
+    rows: tuple[Row, ...]
+    figures: tuple[Figure, ...]
+    columns: tuple[str, ...] = ()
+    """Names of the published tables."""
+    seeds: tuple[int, ...] = (1, 2, 3)
+    """Those that are run unless others are asked for."""
+    curve: str = ""
+    """Figure in ``metrics.csv`` whose growth with the environment steps is drawn, over seeds; none if empty."""
+
+
+def ram_row(glimpses: int, proceedings: str, arxiv: str, peer: str = "") -> Row:
+    """Describe RAM with a number of glimpses on 28×28 digits."""
+    return Row(
+        name=str(glimpses),
+        label=f"RAM, {glimpses} glimpses, 8×8, 1 scale",
+        experiment=f"ram_mnist_28_{glimpses}",
+        data="mnist",
+        published={"proceedings": proceedings, "arXiv v1": arxiv},
+        peer=peer,
+    )
+
+
+def minatar_row(game: str, actor_critic: str, deep_q: str) -> Row:
+    """Describe policy gradient in a game of MinAtar."""
+    return Row(
+        name=game,
+        label=f"{game}, policy gradient, 5 M frames",
+        experiment=f"policy_gradient_minatar_{game.lower()}",
+        data=f"MinAtar/{game}-v0",
+        published={"AC(0.8)": actor_critic, "DQN": deep_q},
+    )
+
+
+def posterior_row(name: str, label: str) -> Row:
+    """Describe a posterior of posteriordb, whose guide is compared with the optimum of its family."""
+    return Row(name, label, f"bbvi_{name}", name)
+
+
+def ablation_row(name: str, label: str, experiment: str, bound: str) -> Row:
+    """Describe an arm of NVIL's ablation: SBN 200 with some of its variance reduction."""
+    return Row(name, f"ablation: {label}", experiment, "binarized_mnist", {"figure 1, read off": bound})
+
+
+PAPERS = {
+    # Two sets of figures are public: those of the proceedings (NIPS 2014) and the higher ones of arXiv 1406.6247v1.
+    "ram": Paper(
+        title="Mnih, Heess, Graves & Kavukcuoglu, “Recurrent models of visual attention”, 2014: "
+        "test error on 28×28 MNIST in per cent",
+        columns=("proceedings", "arXiv v1"),
+        rows=(
+            ram_row(2, "3.79", "6.27", "2.34"),
+            ram_row(3, "1.51", "2.7"),
+            ram_row(4, "1.54", "1.73", "1.07"),
+            ram_row(5, "1.34", "1.55"),
+            ram_row(6, "1.12", "1.29", "0.67"),
+            ram_row(7, "1.07", "1.47", "0.85"),
+            Row("spiral", "control: the 6 glimpses that the gaze begins with", "ram_mnist_28_6_spiral", "mnist"),
+            Row("random", "control: 6 random glimpses", "ram_mnist_28_6_random", "mnist"),
+            Row("centre", "control: 6 glimpses at the centre", "ram_mnist_28_6_centre", "mnist"),
+        ),
+        figures=(Figure("ours", "test_error", per_cent),),
+    ),
+    "nvil": Paper(
+        title="Mnih & Gregor, “Neural variational inference and learning in belief networks”, 2014: negative ELBO in "
+        "nats on statically binarised MNIST; theirs on test pictures, in figure 1 on validation pictures",
+        columns=("table 1", "figure 1, read off"),
+        rows=(
+            Row("200", "SBN 200", "sbn_200", "binarized_mnist", {"table 1": "113.1"}, peer="110.3"),
+            Row("200-200", "SBN 200-200", "sbn_200_200", "binarized_mnist", {"table 1": "99.8"}, peer="98.2"),
+            ablation_row("full", "NVIL", "sbn_200_nvil", "114.5"),
+            ablation_row("no-input-baseline", "no input-dependent baseline", "sbn_200_nvil_no_input_baseline", "118"),
+            ablation_row("baselines", "baselines only", "sbn_200_nvil_no_normalization", "125"),
+            ablation_row("normalization", "variance normalisation only", "sbn_200_nvil_only_normalization", "138"),
+            ablation_row("none", "none", "sbn_200_nvil_none", "217"),
+        ),
+        figures=(
+            Figure("ours, test, mean of 10 samples", "test_negative_elbo", mean_and_interval),
+            Figure("validation, mean of 10 samples", "validation_negative_elbo", mean_and_interval),
+            Figure("test, importance-weighted bound, S = 100", "test_negative_bound_100", mean_and_interval),
+        ),
+        seeds=(1,),
+    ),
+    "bbvi": Paper(
+        title="Ranganath, Gerrish & Blei, “Black box variational inference”, 2014: mean fields by the score "
+        "function, on posteriors of posteriordb; worst of all elements and seeds",
+        rows=(
+            posterior_row("eight_schools", "eight schools"),
+            posterior_row("kidiq", "kidiq"),
+            posterior_row("sblri", "sblri"),
+            posterior_row("sblrc", "sblrc"),
+            posterior_row("gaussian_mixture", "Gaussian mixture"),
+            posterior_row("hmm_example", "hmm_example"),
+        ),
+        figures=(
+            Figure("mean to the family's optimum, in its sd", "optimum_mean_gap", farthest),
+            Figure("smallest sd ratio to it", "optimum_sd_ratio_low", smallest_ratio),
+            Figure("largest", "optimum_sd_ratio_high", largest_ratio),
+            Figure("mean to the posterior, in its sd", "reference_mean_gap", farthest),
+            Figure("smallest sd ratio to it", "reference_sd_ratio_low", smallest_ratio),
+            Figure("k̂", "k_hat", largest_ratio),
+        ),
+    ),
+    "cartpole": Paper(
+        title="Williams, “Simple statistical gradient-following algorithms for connectionist reinforcement learning”, "
+        "1992: policy gradient on CartPole-v1 and Acrobot-v1; steps as median; largest of all seeds",
+        rows=(
+            Row("cartpole", "CartPole-v1, 100,000 steps", "policy_gradient_cartpole", "CartPole-v1"),
+            Row(
+                "acrobot",
+                "Acrobot-v1, until it is solved",
+                "policy_gradient_acrobot",
+                "Acrobot-v1",
+                without=("env_steps_to_training_solved", "solved_of_last_10"),  # it stops at the first success
+                equally_long=False,
+            ),
+        ),
+        figures=(
+            Figure("steps to the first evaluation that solves it", "env_steps_to_solved", median_and_largest),
+            Figure("until training itself does", "env_steps_to_training_solved", median_and_largest),
+            Figure("last 10 evaluations that do, %", "solved_of_last_10", per_cent),
+            Figure("final return", "eval_return_mean", mean_and_interval),
+        ),
+        seeds=tuple(range(1, 21)),
+        curve="eval_return_mean",
+    ),
+    "tabular": Paper(
+        title="Watkins, “Learning from delayed rewards”, 1989: tabular Q-learning, measured exactly at γ = 0.99; "
+        "the largest of all seeds",
+        rows=(
+            Row("4x4", "FrozenLake-v1, 4 × 4", "q_learning_frozen_lake_4x4", "FrozenLake-v1"),
+            Row("8x8", "FrozenLake8x8-v1", "q_learning_frozen_lake_8x8", "FrozenLake8x8-v1"),
+            Row("cliff", "CliffWalking-v1", "q_learning_cliff_walking", "CliffWalking-v1"),
+            Row("taxi", "Taxi-v4", "q_learning_taxi", "Taxi-v4"),
+        ),
+        figures=(
+            Figure("V* − V of the greedy policy at the start", "start_value_gap", farthest),
+            Figure("max abs(Q − Q*)", "q_distance", farthest),
+        ),
+        seeds=tuple(range(1, 11)),
+    ),
+    "dqn": Paper(
+        title="Mnih et al., “Human-level control through deep reinforcement learning”, 2015: deep Q-learning on "
+        "CartPole-v1; the final policy after 100,000 steps",
+        rows=(Row("cartpole", "CartPole-v1", "dqn_cartpole", "CartPole-v1"),),
+        figures=(
+            Figure("final return", "greedy_return_mean", mean_and_interval),
+            Figure("lowest of all seeds", "greedy_return_mean", smallest),
+        ),
+        seeds=tuple(range(1, 11)),
+        curve="greedy_return_mean",
+    ),
+    "minatar": Paper(
+        title="Young & Tian, “MinAtar: an Atari-inspired testbed”, 2019: mean return, theirs after 5 M frames, "
+        "read off the published learning curves",
+        columns=("AC(0.8)", "DQN"),
+        rows=(
+            minatar_row("Breakout", "17.5", "10"),
+            minatar_row("SpaceInvaders", "185", "45"),
+            minatar_row("Asterix", "19", "17"),
+            Row(
+                "Breakout-dqn",
+                "Breakout, deep Q-learning, 1 M frames",
+                "dqn_minatar_breakout",
+                "MinAtar/Breakout-v0",
+                {"DQN": "10"},
+            ),
+        ),
+        figures=(
+            Figure("ours, sampled", "eval_return_mean", mean_and_interval),
+            Figure("ours, greedy", "greedy_return_mean", mean_and_interval),
+        ),
+        seeds=(1,),
+    ),
+}
+
+
+PUBLISHED = Path(__file__).parents[2] / "docs" / "results"  # records of the runs; beside it their tables
+BUDGETS = ("full", "smoke")
+SMOKE = {  # settings that make a run a matter of seconds, by the model's name, with which an experiment's begins
+    "ram": ("data=mnist_5k", "trainer.max_epochs=1"),
+    "sbn": ("data=mnist_5k", "trainer.max_epochs=1"),
+    "bbvi": ("trainer.max_epochs=1", "model.evaluation_draws=500"),
+    "policy_gradient": (
+        *("model.environments=4", "model.evaluate_every=512", "model.evaluation_episodes=4"),
+        "model.max_env_steps=2048",
+    ),
+    "q_learning": ("model.environments=64", "model.evaluate_every=4096", "model.max_env_steps=16_384"),
+    "dqn": (
+        *("model.environments=4", "model.evaluate_every=512", "model.evaluation_episodes=4"),
+        *("model.warm_up=0", "model.updates=1", "model.max_env_steps=2048"),
+    ),
+}
+
+
+def settings_of(row: Row, budget: str) -> list[str]:
+    """Return the settings of a row's runs, beside the seed.
+
+    Example:
+        >>> settings_of(PAPERS["bbvi"].rows[0], "smoke")
+        ['experiment=bbvi_eight_schools', 'trainer.max_epochs=1', 'model.evaluation_draws=500']
+    """
+    (smoke,) = (settings for model, settings in SMOKE.items() if row.experiment.startswith(f"{model}_"))
+    return [f"experiment={row.experiment}", *(smoke if budget == "smoke" else ())]
+
+
+def chosen_rows(paper: Paper, names: Sequence[str] | None) -> list[Row]:
+    """Pick rows by name; all for None.
+
+    Raises:
+        ValueError: a row is unknown.
+    """
+    known = {row.name: row for row in paper.rows}
+    for name in names or []:
+        if name not in known:
+            raise ValueError(f"there is no row {name!r}; there are: {', '.join(known)}")
+    return [known[name] for name in names or known]
