@@ -192,6 +192,75 @@ def test_distribution_of_a_detached_parameter_may_be_constant(theta):
     assert trace(program, theta).influences("x") == {"f"}
 
 
+VIEWS = {
+    "view": lambda theta: theta.view(1),
+    "expand": lambda theta: theta.expand(2),
+    "unbind": lambda theta: theta.expand(2).unbind()[1],
+    "unsqueeze": lambda theta: theta.unsqueeze(0),
+    "index": lambda theta: theta[...],
+    "transpose": lambda theta: theta.reshape(1, 1).T,
+}
+USES = {
+    "moved": lambda view, theta: view.reshape(-1)[0],
+    "summed": lambda view, theta: view.mean(),
+    "with_others": lambda view, theta: (view * theta).mean(),
+    "in_another_type": lambda view, theta: view.float().mean(),
+    "written": lambda view, theta: torch.zeros((), dtype=theta.dtype).add_(view.mean()),
+}
+
+
+@pytest.mark.parametrize(("off", "factor"), [(torch.no_grad, None), (torch.no_grad, 1), (torch.inference_mode, None)])
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+@pytest.mark.parametrize("make", VIEWS.values(), ids=VIEWS)
+def test_distribution_of_a_view_made_under_no_grad_is_refused(make, use, off, factor, theta):
+    """Such a view says that it requires a gradient, and so does all that is computed from it."""
+
+    def program(graph, theta):
+        base = theta if factor is None else factor * theta
+        with off():
+            view = make(base)
+        graph.cost("f", 3 * graph.sample("x", Bernoulli(logits=use(view, theta))))
+
+    for interpret in (trace, expected_cost):
+        with pytest.raises(ValueError, match=r"distribution of sample 'x' was computed under torch\.no_grad"):
+            interpret(program, theta)
+
+
+CONSTANTS = {
+    "detached": lambda view, theta: view.detach()[0],
+    "computed_and_detached": lambda view, theta: (view * 1).detach()[0],
+    "part": lambda view, theta: theta * view.detach()[0] / theta.detach(),
+    "computed_part": lambda view, theta: theta * (view * 1).detach()[0] / theta.detach(),
+    "unused": lambda view, theta: theta.view(1)[0],
+    "parameter_itself": lambda view, theta: theta,
+}
+
+
+@pytest.mark.parametrize("use", CONSTANTS.values(), ids=CONSTANTS)
+def test_view_made_under_no_grad_may_be_detached_on_purpose(use, theta):
+    def program(graph, theta):
+        before = theta.view(1)
+        with torch.no_grad():
+            view = theta.view(1)
+        x = graph.sample("x", Bernoulli(logits=use(view, theta)))
+        y = graph.sample("y", Bernoulli(logits=before[0]))
+        graph.cost("f", 3 * x + 3 * y)
+
+    detached = use in (CONSTANTS["detached"], CONSTANTS["computed_and_detached"])
+    (gradient,) = torch.autograd.grad(expected_cost(program, theta), theta)
+    torch.testing.assert_close(gradient, (1 if detached else 2) * 3 * SLOPE * (1 - SLOPE))
+
+
+def test_parameter_updated_through_a_view_under_no_grad_keeps_its_gradient(theta):
+    def program(graph, theta):
+        with torch.no_grad():
+            theta.view(1).mul_(2)
+        graph.cost("f", 3 * graph.sample("x", Bernoulli(logits=theta)))
+
+    graph = trace(program, theta, draw=lambda *_: torch.tensor(1.0))
+    torch.testing.assert_close(torch.autograd.grad(graph.surrogate(), theta)[0], 3 * (1 - theta.detach().sigmoid()))
+
+
 class TestErrorOfAStatement:
     """A program cannot go on as if a refused statement had not been."""
 

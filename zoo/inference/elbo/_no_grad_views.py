@@ -10,10 +10,12 @@ from copy import copy
 from torch import Tensor
 from torch.distributions import Distribution
 
+from zoo.gradients.graphs._provenance.views import is_cut_view
+
 
 def swallows_gradients(x: object) -> bool:
     """Return whether something is a view of a tensor with a gradient, and passes none on to it."""
-    return isinstance(x, Tensor) and x.requires_grad and x.is_leaf and x._is_view()
+    return isinstance(x, Tensor) and is_cut_view(x)
 
 
 def with_gradients_restored(distribution: Distribution, views: dict[int, Tensor] | None = None) -> Distribution:
@@ -53,7 +55,10 @@ def with_gradients_restored(distribution: Distribution, views: dict[int, Tensor]
 
 
 def ends_nowhere(x: Tensor) -> bool:
-    """Return whether a tensor was computed from nothing but such a view at some point; with others they hide it."""
+    """Return whether a tensor was computed from nothing but such a view at some point.
+
+    Where it was computed from others, too, the graph does not show it: see ``Provenance.use_cut_view``.
+    """
     nodes, seen = [x.grad_fn], set()
     while nodes:
         node = nodes.pop()

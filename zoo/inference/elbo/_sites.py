@@ -31,6 +31,8 @@ class Site(NamedTuple):
     infer: Mapping[str, Any]
     grad_enabled: bool
     """Whether gradients were on at the sample statement."""
+    uses_cut_view: bool
+    """Whether its distribution was computed from a view that lost its gradient: see ``Provenance.use_cut_view``."""
 
     @property
     def node(self) -> Node:

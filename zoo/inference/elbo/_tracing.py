@@ -231,7 +231,10 @@ class Recorder(Messenger):
             parents |= {name}
         plates = frozenset(Plate(f.name, f.dim, int(f.size)) for f in message["cond_indep_stack"] if f.vectorized)
         infer = message["infer"]
-        of_program = (observed, scale, infer, grad_enabled)
+        cut = self.provenance.lost_gradients and self.provenance.use_cut_view(
+            tensors_shown(distribution) or [density.log_prob]
+        )
+        of_program = (observed, scale, infer, grad_enabled, cut)
         return Site(name, distribution, value, density, plates, parents, steered_by, *of_program)
 
     def _weighed(

@@ -157,6 +157,50 @@ def test_a_view_that_swallows_gradients_is_refused_where_it_is_sampled_elsewhere
         gradient(model, guide)
 
 
+USES = {
+    "alone": lambda view, other: view[0] * 1,
+    "in_a_sum": lambda view, other: view.sum() + other,
+    "in_a_product": lambda view, other: (view * other).sum(),
+}
+
+
+@pytest.mark.parametrize("where", ["guide", "model"])
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+def test_a_distribution_computed_elsewhere_from_a_view_made_there_is_refused(use, where):
+    def logits():
+        theta, other = pyro.param("theta", torch.tensor([0.3])), pyro.param("other", torch.tensor(0.2))
+        with torch.no_grad():
+            view = theta.view(1)
+        return use(view, other)
+
+    def guide():
+        pyro.sample("w", dist.Bernoulli(logits=logits() if where == "guide" else torch.tensor(0.3)))
+
+    def of_one():
+        w = pyro.sample("w", dist.Bernoulli(0.4))
+        if where == "model":
+            w = w + logits()
+        pyro.sample("x", dist.Normal(w, 1.0), obs=DATA[0])
+
+    with pytest.raises(ValueError, match=f"in the {where} is made where gradients are off"):
+        gradient(of_one, guide)
+
+
+def test_a_parameter_that_is_a_view_of_constants_is_learned():
+    theta = torch.zeros(3)[0].requires_grad_()
+
+    def guide():
+        pyro.sample("w", dist.Bernoulli(logits=theta))
+
+    def of_one():
+        w = pyro.sample("w", dist.Bernoulli(0.4))
+        pyro.sample("x", dist.Normal(w, 1.0), obs=DATA[0])
+
+    torch.manual_seed(0)
+    BlackBoxELBO(4).differentiable_loss(of_one, guide).backward()
+    assert theta.grad != 0
+
+
 def test_a_point_mass_sampled_there_is_refused():
     with pytest.raises(ValueError, match=r"support of site 'w' .* moves .* not under torch\.no_grad"):
         gradient(normal_model, guide_of(dist.Delta, torch.no_grad, PLACES[0]))

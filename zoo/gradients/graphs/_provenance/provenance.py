@@ -15,13 +15,16 @@ from zoo.gradients.graphs._provenance.op_semantics import WRITE_STATISTICS, Kind
 from zoo.gradients.graphs._provenance.patches import Patches
 from zoo.gradients.graphs._provenance.threads import THREADS
 from zoo.gradients.graphs._provenance.torchscript import SCRIPTS, replaces_attributes, run, state_of, tells
-from zoo.gradients.graphs._provenance.views import NOTHING, Names, Place, ViewNames, is_wrapped, unwrap
+from zoo.gradients.graphs._provenance.views import NOTHING, Names, Place, ViewNames, is_cut_view, is_wrapped, unwrap
 
 # In C, as these are asked of every tensor that passes.
 storage_address = torch._C._storage_address  # type: ignore[attr-defined]
 data_address = torch._C._data_address  # type: ignore[attr-defined]
 # Among the names of a tensor: it was computed, while gradients were off, from one that needs a gradient.
 NO_GRAD: Names = frozenset(["without its gradient"])
+# It was computed, while they were on, from a view that was made so.
+CUT_VIEW: Names = frozenset(["from a view without its gradient"])
+LOST = NO_GRAD | CUT_VIEW
 State = tuple[Place, object]
 OF_TORCH = ((), (Tensor,))  # classes of arguments that torch tells a mode
 unseen_calls = Patches([*SCRIPTS, *CONSTRUCTORS, *THREADS])
@@ -45,7 +48,8 @@ class Provenance(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.escaped = NOTHING
-        self._lost_gradients = False
+        self.lost_gradients = False
+        """Something was computed, while gradients were off, from a tensor that needs one."""
         # A weak reference lets memory go, but keeps its address from being given to another.
         self._storages: dict[Place, tuple[StorageWeakRef, Names]] = {}
         self._pointers: dict[int, Place] = {}
@@ -64,15 +68,23 @@ class Provenance(TorchFunctionMode):
 
     def of(self, value: Any) -> Names:
         """Names of what a value, or the tensors in it, were computed from."""
-        return self._of_tensors(tensors_in(value)) - NO_GRAD
+        return self._of_tensors(tensors_in(value)) - LOST
 
     def has_lost_gradient(self, tensor: Tensor) -> bool:
-        """Tell whether a tensor without a gradient was computed under ``torch.no_grad()`` from one that needs it."""
-        if not self._lost_gradients:
+        """Return whether a tensor was computed under ``torch.no_grad()`` from one that needs a gradient.
+
+        What is computed outside from such a tensor and from others has the gradient of these. What is computed outside
+        from a view that was made there says that it has a gradient, and has lost it; until it is detached on purpose.
+        """
+        if not self.lost_gradients:
             return False
-        # A view that is made there tells that it needs a gradient, but leads nowhere.
-        is_cut = not tensor.requires_grad or (tensor.is_leaf and tensor._is_view())
-        return is_cut and self._of_tensors([tensor]) >= NO_GRAD
+        with untracked():
+            return self._is_cut(tensor) or (not tensor.requires_grad and self._of_tensors([tensor]) >= NO_GRAD)
+
+    def use_cut_view(self, tensors: Iterable[Tensor]) -> bool:
+        """Return whether one of some tensors says that it requires a gradient, but lost it in a view made there."""
+        with untracked():
+            return self.lost_gradients and any(map(self._is_cut, tensors))
 
     def escape(self, names: Names) -> None:
         """Note that values became Python objects."""
@@ -104,7 +116,10 @@ class Provenance(TorchFunctionMode):
         names = self._of(given, before)
         if not torch.is_grad_enabled() and not kind.detaches and any([tensor.requires_grad for tensor in given]):
             names |= NO_GRAD
-            self._lost_gradients = True
+            self.lost_gradients = True
+        if self.lost_gradients:
+            is_cut = torch.is_grad_enabled() and not kind.detaches and any(map(self._is_cut, given))
+            names = names | CUT_VIEW if is_cut else names - CUT_VIEW
         if not names:
             if kind.unseen:
                 self._expose(given)
@@ -112,8 +127,8 @@ class Provenance(TorchFunctionMode):
             if self._views.by_storage:
                 self._keep_apart(result)
             return result
-        if kind.unseen and names != NO_GRAD:
-            refuse_the_unseen(kind.name, names - NO_GRAD)
+        if kind.unseen and not names <= LOST:
+            refuse_the_unseen(kind.name, names - LOST)
         # A tensor's own class (of ``types``) may do more than torch does.
         if is_check or ((kind.may_raise or types not in OF_TORCH) and error_is_handled(caller)):
             self._escape(names)
@@ -153,8 +168,11 @@ class Provenance(TorchFunctionMode):
                 )
             return self.__torch_function__(call, (), args, kwargs)
 
+    def _is_cut(self, tensor: Tensor) -> bool:
+        return tensor.requires_grad and (is_cut_view(tensor) or self._of_tensors([tensor]) >= CUT_VIEW)
+
     def _escape(self, names: Names) -> None:
-        if names := names - NO_GRAD:
+        if names := names - LOST:
             self.escape(names)
 
     def _of_tensors(self, tensors: list[Tensor]) -> Names:
@@ -173,7 +191,7 @@ class Provenance(TorchFunctionMode):
         return found
 
     def _mark(self, tensor: Tensor, place: Place, names: Names) -> None:
-        if place is None and names == NO_GRAD:  # only a law of it would be refused, and none takes sparse ones
+        if place is None and names <= LOST:  # only a law of it would be refused, and none takes sparse ones
             return
         if place in self._storages:
             reference, known = self._storages[place]
@@ -222,16 +240,16 @@ class Provenance(TorchFunctionMode):
         for tensor in (result,) if type(result) is Tensor else tensors_in(result):
             place = address(tensor)
             added = names
-            if self._lost_gradients and not (tensor.is_floating_point() or tensor.is_complex()):
-                added = names - NO_GRAD  # it has none to lose
+            if self.lost_gradients and not (tensor.is_floating_point() or tensor.is_complex()):
+                added = names - LOST  # it has none to lose
             if place not in places or is_wrapped(tensor):  # a wrapper is thrown away, its memory stays
                 self._mark(tensor, place, added)
             else:  # the memory itself was computed from less
                 shown = [t for t, there in zip(given, places, strict=True) if there == place]
                 if kind.one_by_one:
-                    added = self._of_tensors(shown) | added & NO_GRAD
-                if added >= NO_GRAD and any(tensor is other for other in shown):
-                    added = added - NO_GRAD  # it was returned as it is, with its gradient
+                    added = self._of_tensors(shown) | added & LOST
+                if added >= NO_GRAD and (is_cut_view(tensor) or any(tensor is other for other in shown)):
+                    added = added - NO_GRAD  # it shows that itself, or was returned as it is, with its gradient
                 self._mark_view(tensor, place, added, shown)
 
     def _expose(self, tensors: list[Tensor]) -> None:

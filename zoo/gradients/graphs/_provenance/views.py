@@ -82,3 +82,16 @@ def unwrap(tensor: Tensor) -> Tensor:
     while is_wrapped(tensor):
         tensor = torch._C._functorch.get_unwrapped(tensor)
     return tensor
+
+
+def is_cut_view(tensor: Tensor) -> bool:
+    """Return whether a tensor is a view, made where gradients were off, of one that needs a gradient.
+
+    It says ``requires_grad=True``, but is a leaf, and what flows back ends there.
+    """
+    if not (tensor.requires_grad and tensor._is_view() and tensor._base.requires_grad):  # type: ignore[union-attr]
+        return False
+    try:
+        return tensor.is_leaf
+    except RuntimeError:  # it was written to since, and has no gradient at all
+        return True

@@ -32,7 +32,8 @@ def check_grad_mode(run: Run, both: Both, drawn: Subsamples, at_once: bool) -> N
     """Raise an error if a site's distribution lost its gradient, as it was made where gradients were off.
 
     A distribution that is only sampled there is no harm: its density is computed with gradients all the same. What was
-    computed there and is sampled elsewhere is taken for a constant, as anywhere in torch.
+    computed there and is sampled elsewhere is taken for a constant, as anywhere in torch, but for views: they say that
+    they have a gradient.
 
     Args:
         run: of the programs.
@@ -45,7 +46,7 @@ def check_grad_mode(run: Run, both: Both, drawn: Subsamples, at_once: bool) -> N
     """
     for where, site in sites_of([run]):
         swallowed = any(map(swallows_gradients, tensors_of(site.distribution).values()))
-        if swallowed or ends_nowhere(site.density.log_prob):
+        if swallowed or site.uses_cut_view or ends_nowhere(site.density.log_prob):
             raise ValueError(made_without_gradients(where, site))
     off = [(where, site) for where, site in sites_of([run]) if not site.grad_enabled]
     if not off:
