@@ -76,7 +76,7 @@ class Stopwatch:
 def train_ours(seed: int, budget: int) -> dict[str, dict[str, float | bool]]:
     """Train as ``scripts/train.py experiment=policy_gradient_cartpole`` does, checkpoints and metrics included."""
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        overrides = ["experiment=policy_gradient_cartpole", f"seed={seed}", f"model.max_env_steps={budget}"]
+        overrides = ["experiment=policy_gradient_cartpole", f"seed={seed}", f"model.total_timesteps={budget}"]
         config = plain(compose("train", overrides))
     watch = Stopwatch()
     pl.seed_everything(seed, workers=True, verbose=False)

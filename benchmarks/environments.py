@@ -23,8 +23,8 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[1]
 SECONDS = 3600  # for the environments of one part
 OPTIONS = [
-    *("trainer.max_epochs=1", "model.environments=2", "model.evaluation_episodes=2", "model.evaluate_every=32"),
-    *("model.max_env_steps=2000", "model.hidden=[8]", "model.rollout_steps=4"),
+    *("trainer.max_epochs=1", "model.num_envs=2", "model.n_eval_episodes=2", "model.eval_freq=32"),
+    *("model.total_timesteps=2000", "model.hidden=[8]", "model.n_steps=4"),
 ]
 MOST_STEPS = 8  # of an episode
 FAMILIES = {"ale_py": "Atari", "minatar": "MinAtar", "gymnasium": "Gymnasium"}

@@ -39,7 +39,7 @@ class Arguments:
     seed: int = 1
     draws: int = 400
     episodes: int = 16
-    discount: float = 0.98
+    gamma: float = 0.98
     record: str | None = None
 
 
@@ -56,7 +56,7 @@ class StopEarly(pl.Callback):
 def half_trained(seed: int) -> Policy:
     """Train a policy until it earns enough."""
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        overrides = ["experiment=policy_gradient_cartpole", "model.evaluate_every=512", f"seed={seed}"]
+        overrides = ["experiment=policy_gradient_cartpole", "model.eval_freq=512", f"seed={seed}"]
         config = plain(compose("train", overrides))
     pl.seed_everything(seed, workers=True, verbose=False)
     experiment = make_experiment(config)
@@ -76,9 +76,9 @@ def measured(asked: Arguments) -> tuple[ReturnEstimate, dict[str, GradientVarian
     torch.manual_seed(asked.seed)
     value = network((4,), 1, hidden=[64])
     rollouts = list(whole_episodes(policy, environments, 20))
-    fit_value(value, rollouts, asked.discount)
-    estimators = usual_estimators(rollouts, value, asked.discount)
-    table = variance_table(policy, environments, estimators, asked.draws, asked.discount)
+    fit_value(value, rollouts, asked.gamma)
+    estimators = usual_estimators(rollouts, value, asked.gamma)
+    table = variance_table(policy, environments, estimators, asked.draws, asked.gamma)
     return evaluator.measure(policy, asked.seed).stochastic, table
 
 

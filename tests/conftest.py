@@ -25,20 +25,20 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # the processes share the cores, and so
     os.environ["OMP_NUM_THREADS"] = "1"
 
 ROOT = Path(__file__).parents[1]
-PASS = ["model.environments=4", "model.evaluate_every=64", "model.stop_when_solved=false"]
+PASS = ["model.num_envs=4", "model.eval_freq=64", "model.stop_on_reward_threshold=false"]
 SMALL = {
     "sbn": ["model.layers=[3,2]", "model.hidden=[4]"],
     "bbvi": ["model.steps_per_epoch=4", "model.evaluation_draws=100"],
     "ram": ["model.glimpses=3", "model.glimpse_size=4", "model.locator_hidden=8", "model.rollouts=2"],
-    "policy_gradient": [*PASS, "model.rollout_steps=4", "model.evaluation_episodes=2", "model.hidden=[8]"],
-    "q_learning": ["env=CliffWalking-v1", "model.rollout_steps=4", *PASS],
+    "policy_gradient": [*PASS, "model.n_steps=4", "model.n_eval_episodes=2", "model.hidden=[8]"],
+    "q_learning": ["env=CliffWalking-v1", "model.train_freq=4", *PASS],
     "dqn": [
         *PASS,
-        "model.rollout_steps=4",
-        "model.evaluation_episodes=2",
-        "model.updates=1",
-        "model.n_step=2",
-        "model.warm_up=0",
+        "model.train_freq=4",
+        "model.n_eval_episodes=2",
+        "model.gradient_steps=1",
+        "model.n_steps=2",
+        "model.learning_starts=0",
         "model.hidden=[8]",
     ],
 }

@@ -53,7 +53,7 @@ KEYS = [
 GROUPS = ("model", "data", "estimator", "trainer", "logger", "experiment")
 NAMES = ("", "RAM", "1", "[ram]", "{a: 1}", "../ram", "ram.yaml", "/", "*")
 ACTING = ("policy_gradient", "q_learning", "dqn")  # in an environment, for as many steps where epochs are null:
-BUDGET = "model.max_env_steps=500"
+BUDGET = "model.total_timesteps=500"
 LINES = [
     *(f"{group}={name}" for group in GROUPS for name in NAMES),
     *(f"{group}=null" for group in GROUPS[:-1]),

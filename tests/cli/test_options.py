@@ -42,19 +42,20 @@ class TestOption:
             Option("env", str | None).check("")
 
 
-KEYS = ["seed", "model.lr", "model.max_env_steps", "model.discount", "trainer.max_epochs", "trainer.gradient_clip"]
+KEYS = ["seed", "model.lr", "model.total_timesteps", "model.gamma", "trainer.max_epochs", "trainer.gradient_clip"]
 
 
 @pytest.mark.parametrize(
     ("key", "meant"),
     [
-        ("max_env_steps", "model.max_env_steps"),
-        ("trainer.max_env_steps", "model.max_env_steps"),
+        ("total_timesteps", "model.total_timesteps"),
+        ("trainer.total_timesteps", "model.total_timesteps"),
         ("model.max_epochs", "trainer.max_epochs"),
         ("sed", "seed"),
         ("model.lrr", "model.lr"),
         ("learning_rate", "model.lr"),
-        ("model.gamma", "model.discount"),
+        ("model.discount", "model.gamma"),
+        ("max_env_steps", "model.total_timesteps"),
         ("epochs", "trainer.max_epochs"),
         ("trainer.gradient_clip_val", "trainer.gradient_clip"),
         ("xyz", None),

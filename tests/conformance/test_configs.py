@@ -17,7 +17,7 @@ WITH_NETWORKS = ("learned", "learned_leave_one_out", "nvil")  # which a program 
 def test_a_model_is_complete_by_itself(name, composed):
     config = composed([f"model={name}"])
     assert config["model"]["_target_"]
-    assert (config["trainer"]["max_epochs"] or config["model"]["max_env_steps"]) > 0
+    assert (config["trainer"]["max_epochs"] or config["model"]["total_timesteps"]) > 0
 
 
 def test_the_table_of_models_and_their_configurations_belong_together():
@@ -51,9 +51,9 @@ def test_an_experiment_without_validation_data_trains_too(composed, squares, tmp
 @pytest.mark.parametrize("model", ESTIMATING)
 def test_a_model_trains_with_every_estimator_or_says_which_ones_it_knows(model, estimator, tiny, composed, tmp_path):
     number = ["estimator.baseline=0.5"] if estimator == "constant" else []
-    length = ["model.rollout_steps=null"] if model == "policy_gradient" else []  # whole episodes where none may be cut
+    length = ["model.n_steps=null"] if model == "policy_gradient" else []  # whole episodes where none may be cut
     if (model, estimator) == ("policy_gradient", "nvil"):
-        length += ["model.normalize=false", "model.entropy=0"]  # which its running scale takes the place of
+        length += ["model.normalize_advantage=false", "model.ent_coef=0"]  # which its running scale takes the place of
     config = composed(tiny(model, f"estimator={estimator}", *number, *length, "trainer.max_epochs=1"))
     if model not in KNOWN_TO.get(estimator, [model]):
         with pytest.raises(ValueError, match=f"there is no baseline '{estimator}'; choose one of"):

@@ -3,16 +3,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from zoo.control.callbacks import StopAfterSteps, stop_when_solved
+from zoo.control.callbacks import StopAfterSteps, stop_on_reward_threshold
 
 
 @pytest.fixture
 def module():
     """What the rule looks at, after 100 steps of a task that is solved at 475."""
 
-    def make(solved_at=475.0, stop=True):
+    def make(reward_threshold=475.0, stop=True):
         return SimpleNamespace(
-            hparams={"solved_at": solved_at, "stop_when_solved": stop},
+            hparams={"reward_threshold": reward_threshold, "stop_on_reward_threshold": stop},
             env_steps=torch.tensor(100),
             solved_after=torch.tensor(-1),
             trainer=SimpleNamespace(should_stop=False),
@@ -24,23 +24,23 @@ def module():
 @pytest.mark.parametrize(("score", "solved"), [(474.9, False), (475.0, True), (500.0, True), (float("nan"), False)])
 def test_a_task_is_solved_from_its_threshold_on(score, solved, module):
     rule = module()
-    stop_when_solved(rule, score)
+    stop_on_reward_threshold(rule, score)
     assert rule.trainer.should_stop is solved
     assert rule.solved_after == (100 if solved else -1)
 
 
 def test_without_a_threshold_it_never_is(module):
-    rule = module(solved_at=None)
-    stop_when_solved(rule, 1e9)
+    rule = module(reward_threshold=None)
+    stop_on_reward_threshold(rule, 1e9)
     assert not rule.trainer.should_stop
     assert rule.solved_after == -1
 
 
 def test_the_first_time_is_kept_where_training_goes_on(module):
     rule = module(stop=False)
-    stop_when_solved(rule, 480.0)
+    stop_on_reward_threshold(rule, 480.0)
     rule.env_steps.fill_(200)
-    stop_when_solved(rule, 490.0)
+    stop_on_reward_threshold(rule, 490.0)
     assert not rule.trainer.should_stop
     assert rule.solved_after == 100
 

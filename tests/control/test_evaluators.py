@@ -27,7 +27,7 @@ class TestExactScore:
         assert figures["start_value"] == pytest.approx(0.542026, abs=1e-6)
         assert figures["start_value_gap"] == pytest.approx(0, abs=1e-9)
         assert figures["q_distance"] < 1e-6
-        assert figures[score.name] >= score.solved_at == pytest.approx(0.542026 - NEARLY, abs=1e-6)
+        assert figures[score.name] >= score.reward_threshold == pytest.approx(0.542026 - NEARLY, abs=1e-6)
 
     def test_of_other_values_with_the_same_order_differs_in_the_distance_alone(self, score):
         figures = score.measure(table(value_iteration(score.mdp) + 0.25), seed=0)
@@ -36,7 +36,7 @@ class TestExactScore:
 
     def test_of_the_opposite_order_is_poor(self, score):
         figures = score.measure(table(-value_iteration(score.mdp)), seed=0)
-        assert figures["start_value"] < 0.1 < score.solved_at
+        assert figures["start_value"] < 0.1 < score.reward_threshold
         assert figures["start_value"] + figures["start_value_gap"] == pytest.approx(0.542026, abs=1e-6)
 
     def test_leaves_out_states_in_which_nothing_is_asked(self, score):
@@ -58,7 +58,7 @@ class TestPlayedScore:
         assert figures["greedy_return_low"] < figures["greedy_return_mean"] < figures["greedy_return_high"] < 11
         assert 13 < figures["eval_return_low"] < figures["eval_return_mean"] < figures["eval_return_high"]
         assert score.name == "greedy_return_mean"
-        assert score.solved_at == 475
+        assert score.reward_threshold == 475
         assert figures == score.measure(policy, seed=1)
 
     def test_stands_in_for_a_loader_of_one_batch(self):

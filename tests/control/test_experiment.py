@@ -13,12 +13,10 @@ class Experiment(ControlExperiment):
 
 @pytest.fixture
 def experiment():
-    def make(rollout_steps=4, evaluate_every=100, max_env_steps=1000, environments=8, name="CartPole-v1"):
+    def make(n_steps=4, eval_freq=100, total_timesteps=1000, environments=8, name="CartPole-v1"):
         acting = Environments(make_environments(name, environments))
         score = PlayedScore(Environments(make_environments("CartPole-v1", 4)), decided_by="eval")
-        return Experiment(
-            "CartPole-v1", PolicyGradient([4], 2), acting, score, 1, rollout_steps, evaluate_every, max_env_steps
-        )
+        return Experiment("CartPole-v1", PolicyGradient([4], 2), acting, score, 1, n_steps, eval_freq, total_timesteps)
 
     return make
 
@@ -30,12 +28,12 @@ class TestHowLongItTakes:
         assert loaders.passes == 1000 // 96
 
     def test_reaches_one_evaluation(self, experiment):
-        with pytest.raises(ValueError, match=r"max_env_steps must be at least 96, .* got 95"):
-            experiment(max_env_steps=95)
+        with pytest.raises(ValueError, match=r"total_timesteps must be at least 96, .* got 95"):
+            experiment(total_timesteps=95)
 
     def test_of_whole_episodes_is_left_to_the_count_of_steps(self, experiment):
         """Of 500 steps each as far as is known, and of one step each if need be."""
-        made = experiment(WHOLE_EPISODES, evaluate_every=8000, max_env_steps=16_000)
+        made = experiment(WHOLE_EPISODES, eval_freq=8000, total_timesteps=16_000)
         assert len(made.loaders.train(0, 1)) == 2
         assert made.loaders.passes == 16_000 // (2 * 8)
         assert [callback.steps for callback in made.callbacks()] == [16_000]
@@ -47,14 +45,14 @@ class TestHowLongItTakes:
         self, experiment, name, rollouts
     ):
         """Acrobot's last 500 steps and cannot tell their state; MinAtar's have no registered end."""
-        assert len(experiment(name=name, max_env_steps=4000).loaders.train(0, 1)) == rollouts
+        assert len(experiment(name=name, total_timesteps=4000).loaders.train(0, 1)) == rollouts
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rollout_steps": -3}, "rollout_steps must be 0 or more, got -3"),
-        ({"evaluate_every": 0}, "evaluate_every must be a whole number of 1 or more, got 0"),
+        ({"n_steps": -3}, "n_steps must be 0 or more, got -3"),
+        ({"eval_freq": 0}, "eval_freq must be a whole number of 1 or more, got 0"),
     ],
     ids=str,
 )
@@ -65,7 +63,7 @@ def test_numbers_of_steps_that_make_no_sense_are_refused(options, message, exper
 
 def test_a_threshold_above_the_best_possible_mean_is_said_to_be_reached_by_luck(experiment):
     made = experiment()
-    made.score.solved_at, made.score.best = 8, 7.93
+    made.score.reward_threshold, made.score.best = 8, 7.93
     assert made.describe({"env_steps_to_solved": 16.0}).endswith(
         "first solved (8) after 16 steps, by luck: the best policy there can be earns 7.93 on average"
     )
@@ -83,14 +81,14 @@ class TestTheEnd:
         [(0, -1, ""), (950, -1, ""), (400, 400, ""), (500, -1, "500 steps of"), (2000, -1, "2,000")],
     )
     def test_far_from_the_steps_it_was_given_is_said(self, steps, solved, said, experiment):
-        made = experiment(max_env_steps=1000)
+        made = experiment(total_timesteps=1000)
         made.module.env_steps.fill_(steps)
         made.module.solved_after.fill_(solved)
         assert (said in made.budget()) if said else made.budget() == ""
 
 
 def test_how_much_is_done_is_told_by_the_steps_and_never_more_than_all(experiment):
-    made = experiment(max_env_steps=1000)
+    made = experiment(total_timesteps=1000)
     for steps, done in ((0, 0.0), (250, 0.25), (1008, 1.0)):
         made.module.env_steps.fill_(steps)
         assert made.loaders.done() == done
@@ -98,7 +96,7 @@ def test_how_much_is_done_is_told_by_the_steps_and_never_more_than_all(experimen
 
 def test_only_environments_that_can_tell_their_state_are_continued_between_two_measurements(experiment):
     assert experiment().loaders.resumes_within_a_pass
-    assert not experiment(name="Acrobot-v1", max_env_steps=4000).loaders.resumes_within_a_pass
+    assert not experiment(name="Acrobot-v1", total_timesteps=4000).loaders.resumes_within_a_pass
 
 
 def test_a_learning_curve_is_read_from_the_measurements_alone(tmp_path):

@@ -16,7 +16,7 @@ def episodes():
     return reward, following_value.masked_fill(terminated, 0), ended
 
 
-def mixture_of_n_step_returns(reward, discount, following_value, ended, trace_decay):
+def mixture_of_n_step_returns(reward, discount, following_value, ended, gae_lambda):
     """``(1 - λ) Σ_n λ^{n-1} G^(n) + λ^{N-1} G^(N)``, element by element, where ``N`` steps are left."""
     result = torch.zeros_like(reward)
     for b in range(reward.shape[1]):
@@ -25,17 +25,17 @@ def mixture_of_n_step_returns(reward, discount, following_value, ended, trace_de
             for n in range(1, left + 1):
                 earned = sum(discount**k * reward[t + k, b] for k in range(n))
                 n_step = earned + discount**n * following_value[t + n - 1, b]
-                result[t, b] += trace_decay ** (n - 1) * (1 if n == left else 1 - trace_decay) * n_step
+                result[t, b] += gae_lambda ** (n - 1) * (1 if n == left else 1 - gae_lambda) * n_step
     return result
 
 
 class TestLambdaReturn:
-    @pytest.mark.parametrize("trace_decay", [0.0, 0.3, 0.95, 1.0])
+    @pytest.mark.parametrize("gae_lambda", [0.0, 0.3, 0.95, 1.0])
     @pytest.mark.parametrize("discount", [0.0, 0.9, 1.0])
-    def test_is_the_mixture_of_all_n_step_returns(self, episodes, discount, trace_decay):
+    def test_is_the_mixture_of_all_n_step_returns(self, episodes, discount, gae_lambda):
         reward, following_value, ended = episodes
-        ours = lambda_return(reward, discount, following_value, ended, trace_decay)
-        expected = mixture_of_n_step_returns(reward, discount, following_value, ended, trace_decay)
+        ours = lambda_return(reward, discount, following_value, ended, gae_lambda)
+        expected = mixture_of_n_step_returns(reward, discount, following_value, ended, gae_lambda)
         torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
 
     def test_does_not_look_beyond_the_end_of_an_episode(self, episodes):
@@ -50,7 +50,7 @@ class TestLambdaReturn:
     def test_stands_on_the_value_where_an_episode_was_cut_and_on_nothing_where_it_terminated(self):
         ended, terminated = torch.tensor([[True, True]]), torch.tensor([[False, True]])
         value = torch.full((1, 2), 8.0).masked_fill(terminated, 0)
-        assert lambda_return(torch.ones(1, 2), 0.5, value, ended, trace_decay=1.0).tolist() == [[5.0, 1.0]]
+        assert lambda_return(torch.ones(1, 2), 0.5, value, ended, gae_lambda=1.0).tolist() == [[5.0, 1.0]]
 
 
 class TestRewardToGo:
@@ -72,7 +72,7 @@ def test_what_is_no_fraction_is_refused(wrong):
     one, ended = torch.ones(1), torch.tensor([False])
     with pytest.raises(ValueError, match="discount must lie between 0 and 1"):
         reward_to_go(one, wrong, torch.zeros(()))
-    with pytest.raises(ValueError, match="discount must lie between 0 and 1"):
+    with pytest.raises(ValueError, match="gamma must lie between 0 and 1"):
         lambda_return(one, wrong, one, ended, 0.9)
-    with pytest.raises(ValueError, match="trace_decay must lie between 0 and 1"):
+    with pytest.raises(ValueError, match="gae_lambda must lie between 0 and 1"):
         lambda_return(one, 0.9, one, ended, wrong)

@@ -272,7 +272,7 @@ class TestRollouts:
 
         rollouts = fresh()
         first, state = list(rollouts), rollouts.state_dict()
-        with pytest.warns(UserWarning, match="lasted longer than the 8 steps .* make model.evaluate_every larger"):
+        with pytest.warns(UserWarning, match="lasted longer than the 8 steps .* make model.eval_freq larger"):
             second = list(rollouts)
         assert [batch.rollout.elapsed[0].item() for batch in first + second] == [0, 4, 0, 4]
         assert len(set(seeds(rollouts))) == 2

@@ -55,7 +55,7 @@ def test_title_names_what_is_drawn():
 
 
 def test_where_the_task_is_solved_there_is_a_line_that_says_so():
-    (axes,) = return_curves({"a": seeds(90, 110)}, solved_at=475).axes
+    (axes,) = return_curves({"a": seeds(90, 110)}, reward_threshold=475).axes
     assert axes.lines[-1].get_ydata() == [475, 475]
     assert axes.get_ylim()[1] > 475
     assert "– – solved at 475" in texts(axes)
@@ -71,7 +71,7 @@ def test_steps_are_counted_from_0_in_plain_numbers(tmp_path):
 
 def test_the_picture_is_the_same_each_time(tmp_path):
     for name in ("one.png", "other.png"):
-        save_figure(return_curves({"a": seeds(90, 100, 130)}, solved_at=100), tmp_path / name)
+        save_figure(return_curves({"a": seeds(90, 100, 130)}, reward_threshold=100), tmp_path / name)
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "other.png").read_bytes()
 
 

@@ -202,7 +202,7 @@ class TestResume:
         assert script("train.py", f"resume={run}", "trainer.max_epochs=3").code == 0  # as if it had been interrupted
         answer = script("train.py", f"resume={run}", "trainer.max_epochs=2")
         assert (answer.code, "can only become larger" in answer.err) == (1, True)
-        answer = script("train.py", f"resume={run}", "model.max_env_steps=2")
+        answer = script("train.py", f"resume={run}", "model.total_timesteps=2")
         assert (answer.code, "give trainer.max_epochs=..." in answer.err) == (1, True)
 
     def test_in_a_folder_of_any_name(self, script, run):

@@ -14,8 +14,8 @@ class TestExtended:
         [
             ({"trainer.max_epochs": 1}, r"trainer\.max_epochs is 2 in this run, and can only become larger; got 1"),
             (
-                {"model.max_env_steps": 9},
-                r"length of this run is not model\.max_env_steps; give trainer\.max_epochs=",
+                {"model.total_timesteps": 9},
+                r"length of this run is not model\.total_timesteps; give trainer\.max_epochs=",
             ),
         ],
     )
@@ -45,7 +45,7 @@ def weights(folder):
 class TestTraining:
     @pytest.mark.parametrize(
         ("model", "key", "short", "long"),
-        [("bbvi", "trainer.max_epochs", 2, 4), ("q_learning", "model.max_env_steps", 128, 256)],
+        [("bbvi", "trainer.max_epochs", 2, 4), ("q_learning", "model.total_timesteps", 128, 256)],
     )
     def test_is_the_uninterrupted_longer_one_where_nothing_depends_on_the_length(
         self, model, key, short, long, tiny, composed, tmp_path, differences
@@ -62,7 +62,7 @@ class TestTraining:
 
     @pytest.mark.parametrize("model", ["ram", "policy_gradient"])
     def test_learning_rates_go_on_where_a_training_of_the_new_length_would_be(self, model, tiny, composed, tmp_path):
-        key, short, long = ("trainer.max_epochs", 2, 4) if model == "ram" else ("model.max_env_steps", 128, 256)
+        key, short, long = ("trainer.max_epochs", 2, 4) if model == "ram" else ("model.total_timesteps", 128, 256)
         more = [] if model == "ram" else ["trainer.max_epochs=null"]
         config = composed(tiny(model, *more, f"{key}={short}"))
         train(config, tmp_path, "command")

@@ -15,7 +15,7 @@ from zoo.cli.config_groups import check_choice, did_you_mean, groups, options
 from zoo.cli.options import Option
 
 LIGHTNING = ("hydra.job.name", "hydra.output_subdir")  # set in the processes that it starts
-LENGTHS = ("trainer.max_epochs", "model.max_env_steps")
+LENGTHS = ("trainer.max_epochs", "model.total_timesteps")
 PATHS = ("resume", "init_from", "program", "data.root")
 FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 OPEN = ("env_kwargs",)  # options below which a user names others

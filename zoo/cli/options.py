@@ -21,19 +21,32 @@ LARGEST = 2**63  # what torch and numpy count with
 WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
 PLURALS = {int: "whole numbers", float: "numbers", str: "texts", bool: "true or false"}
 EXAMPLES = {int: "[64,64]", float: "[0.1,0.2]", str: "[a,b]", bool: "[true,false]"}
-SYNONYMS = {  # names that other libraries have for an option, where their spelling is far from ours
-    "learning_rate": "lr",
-    "epochs": "max_epochs",
-    "gamma": "discount",
-    "discount": "gamma",
-    "total_timesteps": "max_env_steps",
-    "n_envs": "environments",
-    "num_envs": "environments",
-    "ent_coef": "entropy",
-    "gae_lambda": "trace_decay",
-    "buffer_size": "replay",
-    "gpus": "devices",
-    "gradient_clip_val": "gradient_clip",
+SYNONYMS: dict[str, tuple[str, ...]] = {  # other names of an option, whose spelling is far from ours
+    "lr": ("learning_rate",),
+    "max_epochs": ("epochs",),
+    "devices": ("gpus",),
+    "gradient_clip": ("gradient_clip_val",),
+    "gamma": ("discount",),
+    "gae_lambda": ("trace_decay",),
+    "ent_coef": ("entropy",),
+    "normalize_advantage": ("normalize",),
+    "value_updates": ("value_steps",),
+    "max_grad_norm": ("max_gradient_norm",),
+    "num_envs": ("environments", "n_envs"),
+    "train_freq": ("rollout_steps",),
+    "n_steps": ("rollout_steps", "n_step"),
+    "total_timesteps": ("max_env_steps", "env_steps"),
+    "eval_freq": ("evaluate_every",),
+    "n_eval_episodes": ("evaluation_episodes",),
+    "stop_on_reward_threshold": ("stop_when_solved",),
+    "buffer_size": ("replay",),
+    "learning_starts": ("warm_up",),
+    "gradient_steps": ("updates",),
+    "target_update_interval": ("target_every",),
+    "tau": ("target_mix",),
+    "exploration_initial": ("exploration_start", "exploration_initial_eps"),
+    "exploration_final": ("exploration_end", "exploration_final_eps"),
+    "exploration_schedule": ("exploration_shape",),
 }
 
 
@@ -144,13 +157,13 @@ def same_name(key: str, known: Iterable[str]) -> str | None:
     """Find a known key in another group that has the same name as a key, or a synonym of it.
 
     Example:
-        >>> [same_name(key, ["seed", "model.lr", "model.max_env_steps"]) for key in ("max_env_steps", "model.sed")]
-        ['model.max_env_steps', None]
+        >>> [same_name(key, ["seed", "model.lr", "model.total_timesteps"]) for key in ("max_env_steps", "model.sed")]
+        ['model.total_timesteps', None]
     """
     keys, name = list(known), key.rpartition(".")[2]
-    for wanted in (name, SYNONYMS.get(name)):
+    for wanted in (name, *(option for option, others in SYNONYMS.items() if name in others)):
         for found in keys:
-            if wanted is not None and found.rpartition(".")[2] == wanted and found != key:
+            if found.rpartition(".")[2] == wanted and found != key:
                 return found
     return None
 

@@ -49,7 +49,7 @@ DATA: dict[str, Callable[..., Any]] = {
 HANDED_IN = {  # known from other groups or from what they build, not options
     *("data", "env", "env_kwargs", "program", "trust", "estimator", "batch_size", "seed"),
     *("image_shape", "classes", "background"),
-    *("observation", "observation_shape", "actions", "solved_at", "spaces"),
+    *("observation", "observation_shape", "actions", "reward_threshold", "spaces"),
 }
 
 
@@ -113,7 +113,7 @@ class TrainConfig:
         program: program whose posterior is sought: a name, or ``FILE.py:MODEL:GUIDE`` with ``trust=true``.
         seed: of all random numbers.
         resume: folder of a stopped run to go on with, exactly where it was saved; with ``trainer.max_epochs=`` or
-            ``model.max_env_steps=`` for longer than it was to last.
+            ``model.total_timesteps=`` for longer than it was to last.
         init_from: checkpoint of the same kind of model whose weights training begins with.
     """
 
@@ -183,14 +183,14 @@ DOCUMENTED = {  # what the options of each builder mean
     for builder, options_of in [*MODELS.values(), *((builder, builder) for builder in DATA.values())]
 }
 MANY = Range("a whole number from 1 to 65,536", lambda x: 1 <= x <= 65_536)  # each is an environment in memory
-STEPS = {"environments": MANY, "evaluation_episodes": MANY, "evaluate_every": COUNT, "rollout_steps": NOT_NEGATIVE}
+STEPS = {"num_envs": MANY, "n_eval_episodes": MANY, "eval_freq": COUNT}
 MODEL_RANGES: dict[str, Mapping[str, Range]] = {
     target(MODELS[name][0]): ranges
     for name, ranges in {
         "ram": recurrent_attention.RANGES,
-        "policy_gradient": {**policy_gradient.RANGES, **STEPS, "rollout_steps": optional(NOT_NEGATIVE)},
-        "q_learning": {**q_learning_options.TABLE_RANGES, **STEPS},
-        "dqn": {**q_learning_options.RANGES, **STEPS},
+        "policy_gradient": {**policy_gradient.RANGES, **STEPS, "n_steps": optional(NOT_NEGATIVE)},
+        "q_learning": {**q_learning_options.TABLE_RANGES, **STEPS, "train_freq": NOT_NEGATIVE},
+        "dqn": {**q_learning_options.RANGES, **STEPS, "train_freq": NOT_NEGATIVE},
         "sbn": sigmoid_belief.RANGES,
         "bbvi": {**variational.RANGES, **program_experiment.RANGES},
     }.items()

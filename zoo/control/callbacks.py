@@ -10,7 +10,7 @@ def validate(module: Any, score: Score) -> None:
     """Measure the frozen policy, log what it reached, and stop the training if the task is solved.
 
     Args:
-        module: a LightningModule with a ``policy``; see ``stop_when_solved``.
+        module: a LightningModule with a ``policy``; see ``stop_on_reward_threshold``.
         score: how to measure.
     """
     steps = int(module.env_steps)
@@ -18,24 +18,24 @@ def validate(module: Any, score: Score) -> None:
     decisive = figures.pop(score.name)
     module.log_dict({"env_steps": float(steps), score.name: decisive}, prog_bar=True, batch_size=1)
     module.log_dict(figures, batch_size=1)
-    stop_when_solved(module, decisive)
+    stop_on_reward_threshold(module, decisive)
 
 
-def stop_when_solved(module: Any, score: float) -> None:
+def stop_on_reward_threshold(module: Any, score: float) -> None:
     """Note in ``solved_after`` at which environment step a task was first solved, and stop the training there.
 
     Args:
         module: a LightningModule that has the buffers ``env_steps`` and ``solved_after`` (-1 until then), and among its
-            hyperparameters ``solved_at``, the score from which on the task counts as solved (None: it never does), and
-            ``stop_when_solved``.
+            hyperparameters ``reward_threshold``, the score from which on the task counts as solved (None: it never
+            does), and ``stop_on_reward_threshold``.
         score: what the present policy reached.
     """
-    threshold = module.hparams["solved_at"]
+    threshold = module.hparams["reward_threshold"]
     if threshold is None or not score >= threshold:  # nor does what is not a number solve it
         return
     if module.solved_after < 0:
         module.solved_after.copy_(module.env_steps)
-    if module.hparams["stop_when_solved"]:
+    if module.hparams["stop_on_reward_threshold"]:
         module.trainer.should_stop = True
 
 
@@ -61,7 +61,7 @@ class StopAfterSteps(pl.Callback):
         spent = int(pl_module.env_steps) >= self.steps  # type: ignore[arg-type]
         trainer.should_stop |= spent
         solved = int(pl_module.solved_after) >= 0  # type: ignore[arg-type]
-        self.ended = spent or (solved and pl_module.hparams["stop_when_solved"])
+        self.ended = spent or (solved and pl_module.hparams["stop_on_reward_threshold"])
 
     def state_dict(self) -> dict[str, Any]:
         """Tell whether the training has come to its end, and how many steps it was to last."""

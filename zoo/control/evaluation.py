@@ -108,7 +108,7 @@ def first_returns(
             if seconds > budget:
                 raise EnvironmentFailure(
                     f"{still} {after}, and it is given up: cut episodes by env_kwargs.max_episode_steps=..., or set "
-                    "model.evaluation_episodes to fewer"
+                    "model.n_eval_episodes to fewer"
                 )
             warnings.warn(f"{still} {after}; it is given up after {budget:,.0f} seconds", stacklevel=2)
             said = True

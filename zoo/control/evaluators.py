@@ -20,7 +20,7 @@ class Score(ABC):
 
     name: str
     """Of the figure that decides."""
-    solved_at: float | None
+    reward_threshold: float | None
     """Where that figure counts as solved; None if it is not said."""
     best: float | None
     """What the best policy would reach on average; None if it is not known."""
@@ -60,7 +60,7 @@ class ExactScore(Score):
         self.optimal = value_iteration(mdp)
         self.asked_for = reachable(mdp)
         self.best = self.optimum = float(start_value(mdp, self.optimal.amax(-1)))
-        self.solved_at = self.optimum - NEARLY
+        self.reward_threshold = self.optimum - NEARLY
 
     def measure(self, policy: ExploringPolicy, seed: int) -> dict[str, float]:
         """``V^π(s_0)`` of the greedy policy, how far it lies below ``V*(s_0)``, and ``max |Q - Q*|``."""
@@ -85,9 +85,9 @@ class PlayedScore(Score):
 
     def __init__(self, environments: Environments, decided_by: Literal["eval", "greedy"]):
         self.evaluator = Evaluator(environments)
-        self.best = best_return(environments) if environments.solved_at is not None else None
+        self.best = best_return(environments) if environments.reward_threshold is not None else None
         self.name = f"{decided_by}_return_mean"
-        self.solved_at = environments.solved_at
+        self.reward_threshold = environments.reward_threshold
 
     def measure(self, policy: Policy, seed: int) -> dict[str, float]:
         """Undiscounted means, with their 95 % intervals for fresh episodes."""
@@ -106,7 +106,7 @@ def best_return(environments: Environments) -> float | None:
     Example:
         >>> from zoo.control.envs.vector_env import make_environments
         >>> taxi = Environments(make_environments("Taxi-v4", 1))
-        >>> taxi.solved_at, round(best_return(taxi), 2)
+        >>> taxi.reward_threshold, round(best_return(taxi), 2)
         (8.0, 7.93)
     """
     copies = getattr(environments.vector, "envs", [])

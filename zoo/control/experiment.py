@@ -17,7 +17,7 @@ from zoo.control.video import record_episode
 from zoo.plotting import return_curves, save_figure
 from zoo.training import Loaders, read_metrics
 
-WHOLE_EPISODES = 0  # as rollout_steps
+WHOLE_EPISODES = 0  # as n_steps
 
 
 class ControlExperiment(ABC):
@@ -29,11 +29,11 @@ class ControlExperiment(ABC):
         acting: where it learns.
         score: how it is measured.
         seed: of environments and measurements.
-        rollout_steps: steps of each environment between two updates of the policy; ``WHOLE_EPISODES`` to end with the
+        n_steps: steps of each environment between two updates of the policy; ``WHOLE_EPISODES`` to end with the
             episodes.
-        evaluate_every: environment steps between two measurements; rounded to whole rollouts, of the longest episodes.
+        eval_freq: environment steps between two measurements; rounded to whole rollouts, of the longest episodes.
             There are more where environments are reset at each, and their episodes may last longer.
-        max_env_steps: after which training ends: of whole episodes at the next measurement, else at the last before.
+        total_timesteps: after which training ends: of whole episodes at the next measurement, else at the last before.
         env_kwargs: of the environment, to film it.
 
     Raises:
@@ -49,22 +49,22 @@ class ControlExperiment(ABC):
         acting: Environments,
         score: Score,
         seed: int,
-        rollout_steps: int,
-        evaluate_every: int,
-        max_env_steps: int,
+        n_steps: int,
+        eval_freq: int,
+        total_timesteps: int,
         env_kwargs: Mapping[str, Any] | None = None,
     ):
-        numbers = {"rollout_steps": rollout_steps, "evaluate_every": evaluate_every}
-        check_ranges(numbers, {"rollout_steps": NOT_NEGATIVE, "evaluate_every": COUNT})
+        numbers = {"n_steps": n_steps, "eval_freq": eval_freq}
+        check_ranges(numbers, {"n_steps": NOT_NEGATIVE, "eval_freq": COUNT})
         self.name, self.module, self.score, self.seed, self.monitor = name, module, score, seed, score.name
-        self.max_env_steps, self.env_kwargs = max_env_steps, env_kwargs or {}
-        whole = rollout_steps == WHOLE_EPISODES
-        rollout = len(acting) * (acting.longest_episode if whole else rollout_steps)
-        rollouts = max(1, round(evaluate_every / rollout), whole_episode(acting, rollout // len(acting)))
-        if max_env_steps < rollouts * rollout:
+        self.total_timesteps, self.env_kwargs = total_timesteps, env_kwargs or {}
+        whole = n_steps == WHOLE_EPISODES
+        rollout = len(acting) * (acting.longest_episode if whole else n_steps)
+        rollouts = max(1, round(eval_freq / rollout), whole_episode(acting, rollout // len(acting)))
+        if total_timesteps < rollouts * rollout:
             raise ValueError(
-                f"max_env_steps must be at least {rollouts * rollout}, where the first measurement is; "
-                f"got {max_env_steps}"
+                f"total_timesteps must be at least {rollouts * rollout}, where the first measurement is; "
+                f"got {total_timesteps}"
             )
         self.loaders = Loaders(
             train=lambda rank, ranks: Rollouts(
@@ -72,15 +72,15 @@ class ControlExperiment(ABC):
             ),
             validation=lambda rank, ranks: score,
             # An episode may be as short as one step; training then ends by counting them.
-            passes=max_env_steps // (rollouts * (len(acting) if whole else rollout)),
-            done=lambda: min(1.0, int(module.env_steps) / max_env_steps),
+            passes=total_timesteps // (rollouts * (len(acting) if whole else rollout)),
+            done=lambda: min(1.0, int(module.env_steps) / total_timesteps),
             resumes_within_a_pass=acting.remembers,
             one_process=True,
         )
 
     def callbacks(self) -> list[pl.Callback]:
         """Callbacks of this kind of model alone."""
-        return [StopAfterSteps(self.max_env_steps)]
+        return [StopAfterSteps(self.total_timesteps)]
 
     def report(self, checkpoint: Path, folder: Path) -> dict[str, float]:
         """Measure what training ended with, and beside it the best of the measurements on the way; draw these."""
@@ -90,7 +90,7 @@ class ControlExperiment(ABC):
         best = figures if same else self.evaluate(checkpoint, folder)
         figures[f"best_{self.score.name}"] = best[self.score.name]
         steps, scores = learning_curve(folder / "metrics.csv", self.score.name)
-        if (threshold := self.score.solved_at) is not None:
+        if (threshold := self.score.reward_threshold) is not None:
             recent = scores[-10:]
             figures["solved_of_last_10"] = sum(score >= threshold for score in recent) / len(recent)
         draw_returns({self.name: [(steps, scores)]}, threshold, self.score.name, folder / "returns.png")
@@ -121,7 +121,7 @@ class ControlExperiment(ABC):
         """Say in words when the task was first solved, if it was, and whether by luck."""
         if "env_steps_to_solved" not in figures:
             return ""
-        best, threshold = self.score.best, self.score.solved_at
+        best, threshold = self.score.best, self.score.reward_threshold
         lucky = best is not None and threshold is not None and best < threshold
         luck = f", by luck: the best policy there can be earns {best:.6g} on average" if lucky else ""
         return f"\n  first solved ({threshold:g}) after {figures['env_steps_to_solved']:,.0f} steps{luck}"
@@ -129,15 +129,15 @@ class ControlExperiment(ABC):
     @property
     def exit_reason(self) -> str:
         """Why a training that was not interrupted ended."""
-        if not self.stopped_when_solved:
+        if not self.stopped_on_reward_threshold:
             return "all epochs done"
-        reached = f"{self.score.name} reached {self.score.solved_at:g}"
+        reached = f"{self.score.name} reached {self.score.reward_threshold:g}"
         return f"solved: {reached} after {int(self.module.solved_after)} environment steps"
 
     @property
-    def stopped_when_solved(self) -> bool:
+    def stopped_on_reward_threshold(self) -> bool:
         """Whether solving the task ended the training."""
-        return bool(self.module.solved_after >= 0 and self.module.hparams["stop_when_solved"])
+        return bool(self.module.solved_after >= 0 and self.module.hparams["stop_on_reward_threshold"])
 
     def budget(self) -> str:
         """Say in words that training ended well before or after the steps it was given, if it did.
@@ -145,10 +145,10 @@ class ControlExperiment(ABC):
         Measurements end it, which rollouts of whole episodes put farther apart, and steps that only reset do not count.
         """
         steps = int(self.module.env_steps)
-        if self.stopped_when_solved or steps == 0 or abs(steps / self.max_env_steps - 1) < 0.1:
+        if self.stopped_on_reward_threshold or steps == 0 or abs(steps / self.total_timesteps - 1) < 0.1:
             return ""
         return (
-            f"\n  trained for {steps:,} steps of model.max_env_steps={self.max_env_steps:,}, as training ends at a "
+            f"\n  trained for {steps:,} steps of model.total_timesteps={self.total_timesteps:,}, as training ends at a "
             "measurement, and steps that only reset do not count: compare trainings at equal env_steps"
         )
 
@@ -175,7 +175,7 @@ def learning_curve(metrics: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw_returns(
-    runs: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]], solved_at: float | None, name: str, path: Path
+    runs: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]], reward_threshold: float | None, name: str, path: Path
 ) -> None:
     """Draw how a figure grew with the environment steps; several runs of the same name are one line with a band."""
-    save_figure(return_curves(runs, solved_at, name.replace("_", " ")), path)
+    save_figure(return_curves(runs, reward_threshold, name.replace("_", " ")), path)

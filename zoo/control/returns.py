@@ -36,10 +36,10 @@ def reward_to_go(
 
 def lambda_return(
     reward: Float[Tensor, " time *batch"],
-    discount: float,
+    gamma: float,
     following_value: Float[Tensor, " time *batch"],
     ended: Bool[Tensor, " time *batch"],
-    trace_decay: float,
+    gae_lambda: float,
 ) -> Float[Tensor, " time *batch"]:
     """Mixture of all n-step returns: ``G_t = r_t + γ ((1 - λ) V(s_{t+1}) + λ G_{t+1})``.
 
@@ -50,23 +50,23 @@ def lambda_return(
 
     Args:
         reward: ``r_t``, in the environment's units.
-        discount: ``γ``, between 0 and 1.
+        gamma: ``γ``, between 0 and 1.
         following_value: ``V(s_{t+1})``; 0 where the episode terminated, as nothing follows.
         ended: the episode terminated or was cut at this step; the next one belongs to another.
-        trace_decay: ``λ``, between 0 and 1.
+        gae_lambda: ``λ``, between 0 and 1.
 
     Raises:
-        ValueError: ``discount`` or ``trace_decay`` lies outside [0, 1].
+        ValueError: ``gamma`` or ``gae_lambda`` lies outside [0, 1].
 
     Example:
         >>> ended = torch.tensor([False, True, False])
-        >>> lambda_return(torch.ones(3), 0.5, torch.tensor([4.0, 0.0, 8.0]), ended, trace_decay=1.0)
+        >>> lambda_return(torch.ones(3), 0.5, torch.tensor([4.0, 0.0, 8.0]), ended, gae_lambda=1.0)
         tensor([1.5000, 1.0000, 5.0000])
     """
-    checked_fraction("discount", discount)
-    checked_fraction("trace_decay", trace_decay)
-    kept = torch.full_like(reward, trace_decay).masked_fill(ended, 0)
-    return reward_to_go(reward + discount * (1 - kept) * following_value, discount * kept, following_value[-1])
+    checked_fraction("gamma", gamma)
+    checked_fraction("gae_lambda", gae_lambda)
+    kept = torch.full_like(reward, gae_lambda).masked_fill(ended, 0)
+    return reward_to_go(reward + gamma * (1 - kept) * following_value, gamma * kept, following_value[-1])
 
 
 def checked_fraction(name: str, value: float | Tensor) -> None:

@@ -150,7 +150,7 @@ class Batch(NamedTuple):
     rollout: Rollout
     env_steps: int
     """Environment steps so far, without those that only reset."""
-    training_return: float | None
+    episode_return: float | None
     """Mean return of the last hundred episodes; None before there are as many."""
 
 
@@ -231,7 +231,7 @@ class Rollouts(IterableDataset[Batch]):
             warnings.warn(
                 f"an episode of {self.environments.name} lasted longer than the {length} steps of each environment "
                 "between two evaluations, where all are reset: what comes later in an episode is never learned from; "
-                "make model.evaluate_every larger",
+                "make model.eval_freq larger",
                 stacklevel=2,
             )
         self.environments.reset(seed_of(self.seed, TRAINING, self.rank, self.env_steps))

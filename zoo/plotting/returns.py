@@ -16,13 +16,13 @@ GAP, ROW = 0.08, 0.31  # inches: between the axes and a label, and from one labe
 
 
 def return_curves(
-    runs: Mapping[str, Sequence[Run]], solved_at: int | float | None = None, ylabel: str = "return of an episode"
+    runs: Mapping[str, Sequence[Run]], reward_threshold: int | float | None = None, ylabel: str = "return of an episode"
 ) -> Figure:
     """Draw how the returns of episodes grew with the environment steps, over several seeds.
 
     Args:
         runs: for each name the runs that differ in their seeds alone: environment steps and returns, both (P,).
-        solved_at: return from which on the task counts as solved, a dashed line; None for no line.
+        reward_threshold: return from which on the task counts as solved, a dashed line; None for no line.
         ylabel: what the returns are.
 
     Raises:
@@ -32,11 +32,13 @@ def return_curves(
         >>> import numpy as np
         >>> steps = np.array([1000, 2000, 3000])
         >>> seeds = [(steps, np.array([20.0, 300.0, 480.0])), (steps, np.array([30.0, 100.0, 500.0]))]
-        >>> return_curves({"CartPole-v1": seeds}, solved_at=475).axes[0].get_xlabel()
+        >>> return_curves({"CartPole-v1": seeds}, reward_threshold=475).axes[0].get_xlabel()
         'environment steps'
     """
     bands = named_bands(runs)
-    solved = [] if solved_at is None else [Label(f"– – solved at {solved_at:.4g}", solved_at, MUTED)]
+    solved = (
+        [] if reward_threshold is None else [Label(f"– – solved at {reward_threshold:.4g}", reward_threshold, MUTED)]
+    )
     width = label_width(bands, [label.text for label in solved])
     with house_style():
         sheet = Sheet(HEIGHT)
@@ -44,8 +46,8 @@ def return_curves(
         axes = sheet.axes("returns", left=LEFT, top=TOP, **size)
         axes.set(xlabel="environment steps", ylabel=ylabel)
         labels = draw_bands(axes, bands)
-        if solved_at is not None:
-            axes.axhline(solved_at, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
+        if reward_threshold is not None:
+            axes.axhline(reward_threshold, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
         write_labels(axes, [*labels, *solved])
         several = any(each.interval is not None for each in bands.values())
         key = "line: interquartile mean over the seeds; band: its 95 % bootstrap interval" if several else ""

@@ -230,13 +230,13 @@ SMOKE = {  # settings that make a run a matter of seconds, by the model's name, 
     "sbn": ("data=mnist_5k", "trainer.max_epochs=1"),
     "bbvi": ("trainer.max_epochs=1", "model.evaluation_draws=500"),
     "policy_gradient": (
-        *("model.environments=4", "model.evaluate_every=512", "model.evaluation_episodes=4"),
-        "model.max_env_steps=2048",
+        *("model.num_envs=4", "model.eval_freq=512", "model.n_eval_episodes=4"),
+        "model.total_timesteps=2048",
     ),
-    "q_learning": ("model.environments=64", "model.evaluate_every=4096", "model.max_env_steps=16_384"),
+    "q_learning": ("model.num_envs=64", "model.eval_freq=4096", "model.total_timesteps=16_384"),
     "dqn": (
-        *("model.environments=4", "model.evaluate_every=512", "model.evaluation_episodes=4"),
-        *("model.warm_up=0", "model.updates=1", "model.max_env_steps=2048"),
+        *("model.num_envs=4", "model.eval_freq=512", "model.n_eval_episodes=4"),
+        *("model.learning_starts=0", "model.gradient_steps=1", "model.total_timesteps=2048"),
     ),
 }
 

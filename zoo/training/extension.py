@@ -8,7 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-LENGTHS = ("trainer.max_epochs", "model.max_env_steps")
+LENGTHS = ("trainer.max_epochs", "model.total_timesteps")
 FOLLOWING = ("decay_steps", "lr_decay_steps")  # hyperparameters that are the length itself where nothing else is asked
 
 

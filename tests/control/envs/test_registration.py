@@ -37,7 +37,7 @@ def test_ids_that_ale_py_registers_without_a_namespace_are_found():
 
 
 def test_an_environment_of_ones_own_gets_its_options(corridor):
-    options = {"evaluation_episodes": 2, "environments": 2, "env_kwargs": {"max_episode_steps": 9}}
+    options = {"n_eval_episodes": 2, "num_envs": 2, "env_kwargs": {"max_episode_steps": 9}}
     made = PolicyGradientExperiment(corridor, {"baseline": "learned"}, seed=1, trust=True, **options)
     assert made.name == "Corridor-v0"
     batch = next(iter(made.loaders.train(0, 1)))

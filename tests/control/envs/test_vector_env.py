@@ -150,8 +150,8 @@ def test_knows_its_name_sizes_and_when_the_task_is_solved():
     environments = Environments(make_environments("CartPole-v1", 5))
     assert (environments.name, len(environments), environments.observation_shape) == ("CartPole-v1", 5, (4,))
     assert environments.action_space == Discrete(2)
-    assert environments.solved_at == 475
-    assert Environments(CartPoleVectorEnv(2)).solved_at is None
+    assert environments.reward_threshold == 475
+    assert Environments(CartPoleVectorEnv(2)).reward_threshold is None
 
 
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)

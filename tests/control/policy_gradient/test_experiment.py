@@ -15,12 +15,12 @@ from zoo.training import read_status
 
 def experiment(env="CartPole-v1", estimator=None, **options):
     estimator = estimator or {"baseline": "learned"}
-    return PolicyGradientExperiment(env, estimator, seed=1, **{"evaluation_episodes": 2, **options})
+    return PolicyGradientExperiment(env, estimator, seed=1, **{"n_eval_episodes": 2, **options})
 
 
 class TestTheModel:
     @pytest.mark.parametrize(
-        ("env", "policy", "shape", "actions", "solved_at"),
+        ("env", "policy", "shape", "actions", "reward_threshold"),
         [
             ("CartPole-v1", CategoricalPolicy, [4], 2, 475),
             ("Acrobot-v1", CategoricalPolicy, [6], 3, -100),
@@ -29,19 +29,23 @@ class TestTheModel:
             ("MinAtar/Breakout-v0", CategoricalPolicy, [10, 10, 4], 6, None),
         ],
     )
-    def test_fits_any_environment(self, env, policy, shape, actions, solved_at):
+    def test_fits_any_environment(self, env, policy, shape, actions, reward_threshold):
         module = experiment(env).module
         assert type(module.policy) is policy
         options = module.hparams
-        assert (options["observation_shape"], options["actions"], options["solved_at"]) == (shape, actions, solved_at)
+        assert (options["observation_shape"], options["actions"], options["reward_threshold"]) == (
+            shape,
+            actions,
+            reward_threshold,
+        )
 
     def test_takes_the_other_options(self):
-        options = experiment(discount=0.9, trace_decay=1.0).module.hparams
-        assert (options["discount"], options["trace_decay"], options["seed"]) == (0.9, 1.0, 1)
+        options = experiment(gamma=0.9, gae_lambda=1.0).module.hparams
+        assert (options["gamma"], options["gae_lambda"], options["seed"]) == (0.9, 1.0, 1)
 
     def test_learns_until_the_end_unless_told_otherwise(self):
-        assert experiment(max_env_steps=300_000).module.hparams["decay_steps"] == 300_000
-        assert experiment(max_env_steps=300_000, decay_steps=5000).module.hparams["decay_steps"] == 5000
+        assert experiment(total_timesteps=300_000).module.hparams["decay_steps"] == 300_000
+        assert experiment(total_timesteps=300_000, decay_steps=5000).module.hparams["decay_steps"] == 5000
 
     @pytest.mark.parametrize(
         ("name", "steps"),
@@ -58,19 +62,19 @@ class TestRollouts:
 
     @pytest.mark.parametrize("baseline", ["none", "moving_average", "leave_one_out", "20"])
     def test_are_whole_episodes_where_nothing_does(self, baseline):
-        batch = next(iter(experiment(estimator={"baseline": baseline}, environments=2).loaders.train(0, 1)))
+        batch = next(iter(experiment(estimator={"baseline": baseline}, num_envs=2).loaders.train(0, 1)))
         assert (batch.rollout.ended & batch.rollout.valid).sum(0).tolist() == [1, 1]
 
     def test_may_be_whole_episodes_with_a_value_function_too(self):
-        batch = next(iter(experiment(rollout_steps=0, environments=2).loaders.train(0, 1)))
+        batch = next(iter(experiment(n_steps=0, num_envs=2).loaders.train(0, 1)))
         assert (batch.rollout.ended & batch.rollout.valid).sum(0).tolist() == [1, 1]
 
     def test_of_a_length_are_refused_where_nothing_stands_for_what_follows(self):
-        with pytest.raises(ValueError, match=r"rollout_steps=8 cuts episodes, .*leave rollout_steps away"):
-            experiment(estimator={"baseline": "none"}, rollout_steps=8)
+        with pytest.raises(ValueError, match=r"n_steps=8 cuts episodes, .*leave n_steps away"):
+            experiment(estimator={"baseline": "none"}, n_steps=8)
 
     def test_of_whole_episodes_end_once_the_steps_are_spent(self, composed, tmp_path):
-        options = ["environments=4", "max_env_steps=4000", "evaluation_episodes=2"]
+        options = ["num_envs=4", "total_timesteps=4000", "n_eval_episodes=2"]
         outcome = train(
             composed(["model=policy_gradient", "estimator=leave_one_out", *(f"model.{option}" for option in options)]),
             tmp_path,
@@ -85,16 +89,16 @@ class TestIsRefused:
             experiment("CartPol-v1")
 
     def test_for_a_discount_that_is_none(self):
-        with pytest.raises(ValueError, match=r"discount must be between 0 and 1, got 1\.5"):
-            experiment(discount=1.5)
+        with pytest.raises(ValueError, match=r"gamma must be between 0 and 1, got 1\.5"):
+            experiment(gamma=1.5)
 
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"environments": 0}, "environments must be a whole number of 1 or more, got 0"),
-            ({"evaluation_episodes": 0}, "evaluation_episodes must be a whole number of 1 or more, got 0"),
-            ({"evaluate_every": 0}, "evaluate_every must be a whole number of 1 or more, got 0"),
-            ({"rollout_steps": -3}, "rollout_steps must be 0 or more, got -3"),
+            ({"num_envs": 0}, "num_envs must be a whole number of 1 or more, got 0"),
+            ({"n_eval_episodes": 0}, "n_eval_episodes must be a whole number of 1 or more, got 0"),
+            ({"eval_freq": 0}, "eval_freq must be a whole number of 1 or more, got 0"),
+            ({"n_steps": -3}, "n_steps must be 0 or more, got -3"),
             ({"decay_steps": 0}, "decay_steps must be a whole number of 1 or more, or null, got 0"),
         ],
         ids=str,
@@ -105,11 +109,11 @@ class TestIsRefused:
 
     @pytest.mark.parametrize("baseline", ["leave_one_out", "learned_leave_one_out"])
     def test_for_a_comparison_with_no_other_environment(self, baseline):
-        with pytest.raises(ValueError, match=rf"{baseline} compares .* set model\.environments to 2 or more"):
-            experiment(estimator={"baseline": baseline}, environments=1)
+        with pytest.raises(ValueError, match=rf"{baseline} compares .* set model\.num_envs to 2 or more"):
+            experiment(estimator={"baseline": baseline}, num_envs=1)
 
     def test_on_several_devices(self, composed, tmp_path):
-        config = composed(["model=policy_gradient", "trainer.devices=2", "model.evaluation_episodes=2"])
+        config = composed(["model=policy_gradient", "trainer.devices=2", "model.n_eval_episodes=2"])
         with pytest.raises(ValueError, match=r"devices=2 .* acts in environments trains on one"):
             train(config, tmp_path, "command")
 
@@ -128,7 +132,7 @@ class TestIsRefused:
 
 @pytest.mark.filterwarnings("ignore:an episode of MinAtar")
 def test_a_game_is_learned_from_pictures(composed, tmp_path):
-    overrides = ["environments=4", "hidden=[8]", "evaluate_every=64", "max_env_steps=128", "evaluation_episodes=2"]
+    overrides = ["num_envs=4", "hidden=[8]", "eval_freq=64", "total_timesteps=128", "n_eval_episodes=2"]
     small = [f"model.{option}" for option in overrides]
     outcome = train(composed(["experiment=policy_gradient_minatar_breakout", *small]), tmp_path, "command")
     assert 0 <= outcome.figures["eval_return_mean"] < 10
@@ -136,7 +140,7 @@ def test_a_game_is_learned_from_pictures(composed, tmp_path):
 
 
 def test_an_environment_that_fails_costs_no_saved_work(composed, tmp_path, monkeypatch):
-    options = ["environments=4", "evaluate_every=64", "max_env_steps=640", "evaluation_episodes=2"]
+    options = ["num_envs=4", "eval_freq=64", "total_timesteps=640", "n_eval_episodes=2"]
     steps = []
     step = CartPoleVectorEnv.step
 

@@ -92,7 +92,7 @@ def estimators(value):
     environments.reset(seed=1)
     torch.manual_seed(1)
     rollouts = list(whole_episodes(CategoricalPolicy(Table(LOGITS), actions=2), environments, 2))
-    return usual_estimators(rollouts, value, GAMMA, trace_decay=0.5)
+    return usual_estimators(rollouts, value, GAMMA, gae_lambda=0.5)
 
 
 WRONG = Table([[2.0], [-1.0]])
@@ -135,14 +135,14 @@ def cart_pole():
     environments = Environments(make_environments("CartPole-v1", count=8))
     environments.reset(seed=0)
     rollouts = list(whole_episodes(policy, environments, 10))
-    fit_value(value, rollouts, discount=0.98)
-    return policy, environments, usual_estimators(rollouts, value, discount=0.98)
+    fit_value(value, rollouts, gamma=0.98)
+    return policy, environments, usual_estimators(rollouts, value, gamma=0.98)
 
 
 class TestTheTable:
     def test_finds_that_baselines_take_variance_away_and_trust_in_the_value_more(self, cart_pole):
         policy, environments, usual = cart_pole
-        table = variance_table(policy, environments, usual, draws=60, discount=0.98)
+        table = variance_table(policy, environments, usual, draws=60, gamma=0.98)
         assert list(table) == [*UNBIASED, "V(s), λ = 0.9"]
         assert table["none"].reduction == (1, 1, 1)
         assert all(table[name].reduction.low > 1 for name in ("constant", "moving average", "V(s)"))
@@ -153,20 +153,20 @@ class TestTheTable:
     def test_finds_that_a_bad_constant_adds_variance(self, cart_pole):
         policy, environments, _ = cart_pole
         rivals = {name: Estimator(Reinforce(Constant(b), maximize=True)) for name, b in (("none", 0), ("bad", 1000))}
-        table = variance_table(policy, environments, rivals, draws=20, discount=0.98)
+        table = variance_table(policy, environments, rivals, draws=20, gamma=0.98)
         assert table["bad"].reduction.high < 0.1
 
     def test_leaves_the_policy_as_it_was(self, cart_pole):
         policy, environments, usual = cart_pole
         before = {name: x.clone() for name, x in policy.state_dict().items()}
-        variance_table(policy, environments, usual, draws=3, discount=0.98)
+        variance_table(policy, environments, usual, draws=3, gamma=0.98)
         assert all(torch.equal(x, before[name]) for name, x in policy.state_dict().items())
         assert all(parameter.grad is None for parameter in policy.parameters())
 
     def test_needs_three_draws(self, cart_pole):
         policy, environments, usual = cart_pole
         with pytest.raises(ValueError, match="at least 3 draws, got 2"):
-            variance_table(policy, environments, usual, draws=2, discount=0.98)
+            variance_table(policy, environments, usual, draws=2, gamma=0.98)
 
 
 class TestTheInterval:

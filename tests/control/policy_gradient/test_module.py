@@ -21,7 +21,7 @@ pytestmark = [
 def make(baseline="learned", scale=False, **options):
     torch.manual_seed(0)
     estimator = {"baseline": baseline, "scale": scale}
-    return PolicyGradient([4], 2, estimator=estimator, **{"hidden": [8], "value_steps": 3, **options})
+    return PolicyGradient([4], 2, estimator=estimator, **{"hidden": [8], "value_updates": 3, **options})
 
 
 def cart_pole(model, kind=Rollouts, count=4, steps=16, rollouts=5):
@@ -35,7 +35,7 @@ def weights(module):
 
 class TestUpdates:
     def test_are_one_of_the_policy_a_rollout_and_several_of_the_value_function(self, learn):
-        model = make(value_steps=7)
+        model = make(value_updates=7)
         trainer = learn(model, cart_pole(model))
         state = trainer.optimizers[0].state
         assert {int(state[parameter]["step"]) for parameter in model.policy.parameters()} == {5}
@@ -43,7 +43,7 @@ class TestUpdates:
         assert trainer.global_step == 5
 
     def test_of_the_value_function_alone_leave_the_policy_as_it_is(self, learn):
-        models = [make(value_steps=steps) for steps in (1, 7)]
+        models = [make(value_updates=steps) for steps in (1, 7)]
         for model in models:
             before = weights(model.policy)
             torch.manual_seed(1)
@@ -64,7 +64,7 @@ class TestUpdates:
                 super().fit_value(value, observation, returns, optimizer)
                 errors.append((before, error()))
 
-        model = Watched([4], 2, hidden=[8], value_steps=30)
+        model = Watched([4], 2, hidden=[8], value_updates=30)
         learn(model, cart_pole(model))
         assert len(errors) == 5
         assert all(after < before for before, after in errors)
@@ -79,7 +79,7 @@ class TestUpdates:
                 valid = batch.rollout.valid
                 seen.append((objective.estimate.baseline[valid].mean().item(), objective.returns[valid].mean().item()))
 
-        model = Watched([4], 2, hidden=[8], value_steps=30, estimator={"baseline": baseline})
+        model = Watched([4], 2, hidden=[8], value_updates=30, estimator={"baseline": baseline})
         learn(model, cart_pole(model, count=16, rollouts=49))
         guessed, returned = seen[-1]
         assert guessed == pytest.approx(returned, rel=0.3)
@@ -176,17 +176,17 @@ class TestClipping:
         ]
 
     def test_bounds_the_policys_gradient_a_time_step_and_the_values_by_itself(self):
-        assert self.norms(max_gradient_norm=0.5) == pytest.approx([0.5 * 6, 0.5], rel=1e-4)
+        assert self.norms(max_grad_norm=0.5) == pytest.approx([0.5 * 6, 0.5], rel=1e-4)
 
     def test_is_left_out_if_so_told(self):
-        assert min(self.norms(max_gradient_norm=None)) > 500
+        assert min(self.norms(max_grad_norm=None)) > 500
 
     def test_by_the_trainer_is_refused(self):
         """It would clip nothing."""
         model = make()
         quiet = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
         trainer = pl.Trainer(max_epochs=1, gradient_clip_val=1.0, accelerator="cpu", **quiet)
-        with pytest.raises(ValueError, match=r"gradient_clip=1.0 has no effect .* set model.max_gradient_norm"):
+        with pytest.raises(ValueError, match=r"gradient_clip=1.0 has no effect .* set model.max_grad_norm"):
             trainer.fit(model, cart_pole(model))
 
 
@@ -198,12 +198,12 @@ class TestTheLoss:
 
     def test_falls_as_the_entropy_rises(self, monkeypatch):
         rollout = made_by_hand()
-        model, without = self.loss(monkeypatch, entropy=0.0)
+        model, without = self.loss(monkeypatch, ent_coef=0.0)
         _, entropy = model.policy.log_prob_and_entropy(rollout.observation, rollout.action)
         entropy = entropy.sum(0).mean().item()
-        _, with_entropy = self.loss(monkeypatch, entropy=0.1, decay_steps=None)
+        _, with_entropy = self.loss(monkeypatch, ent_coef=0.1, decay_steps=None)
         assert with_entropy - without == pytest.approx(-0.1 * entropy, rel=1e-4)
-        _, after_a_quarter = self.loss(monkeypatch, entropy=0.1, decay_steps=4 * 12)
+        _, after_a_quarter = self.loss(monkeypatch, ent_coef=0.1, decay_steps=4 * 12)
         assert after_a_quarter - without == pytest.approx(-0.75 * 0.1 * entropy, rel=1e-4)
 
     def test_that_is_not_finite_stops_the_training_and_says_which_part(self, monkeypatch):
@@ -220,22 +220,22 @@ class TestStopping:
         return model, trainer
 
     def test_comes_at_the_first_evaluation_that_solves_the_task(self, learn):
-        model, trainer = self.fitted(learn, solved_at=5.0)
+        model, trainer = self.fitted(learn, reward_threshold=5.0)
         assert trainer.global_step == 5
         assert model.solved_after == model.env_steps > 0
 
     def test_does_not_come_if_so_told(self, learn):
-        model, trainer = self.fitted(learn, solved_at=5.0, stop_when_solved=False)
+        model, trainer = self.fitted(learn, reward_threshold=5.0, stop_on_reward_threshold=False)
         assert trainer.global_step == 15
         assert 0 < model.solved_after < model.env_steps
 
     def test_does_not_come_before(self, learn):
-        model, trainer = self.fitted(learn, solved_at=500.0)
+        model, trainer = self.fitted(learn, reward_threshold=500.0)
         assert trainer.global_step == 15
         assert model.solved_after == -1
 
     def test_is_not_what_the_returns_while_learning_decide_but_they_are_noted(self, monkeypatch):
-        model = make(solved_at=100.0)
+        model = make(reward_threshold=100.0)
         monkeypatch.setattr(model, "log_progress", lambda *_: None)
         for steps, mean in ((10, None), (20, 99.0), (30, 100.0), (40, 400.0)):
             model.training_step(Batch(made_by_hand(), steps, mean), 0)
@@ -289,20 +289,20 @@ def test_continued_from_a_checkpoint_of_plain_data_it_ends_as_if_it_had_not_been
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"discount": 1.01}, "discount must be between 0 and 1, got 1.01"),
-        ({"discount": -0.5}, "discount must be between 0 and 1"),
-        ({"trace_decay": 2.0}, "trace_decay must be between 0 and 1"),
-        ({"value_steps": 0}, "value_steps must be a whole number of 1 or more"),
+        ({"gamma": 1.01}, "gamma must be between 0 and 1, got 1.01"),
+        ({"gamma": -0.5}, "gamma must be between 0 and 1"),
+        ({"gae_lambda": 2.0}, "gae_lambda must be between 0 and 1"),
+        ({"value_updates": 0}, "value_updates must be a whole number of 1 or more"),
         ({"lr": -1.0}, "lr must be above 0, got -1.0"),
         ({"value_lr": 0.0}, "value_lr must be above 0, got 0.0"),
-        ({"entropy": -0.1}, "entropy must be 0 or more, got -0.1"),
+        ({"ent_coef": -0.1}, "ent_coef must be 0 or more, got -0.1"),
         ({"decay_steps": 0}, "decay_steps must be a whole number of 1 or more, or null, got 0"),
         ({"decay_steps": -5}, "decay_steps must be a whole number of 1 or more, or null, got -5"),
-        ({"max_gradient_norm": -1.0}, "max_gradient_norm must be above 0, or null, got -1.0"),
+        ({"max_grad_norm": -1.0}, "max_grad_norm must be above 0, or null, got -1.0"),
         ({"hidden": [0]}, r"hidden layers must have at least 1 unit each, got hidden=\[0\]"),
         ({"baseline": "tea_leaves"}, "no baseline 'tea_leaves'"),
-        ({"scale": True, "entropy": 0.0}, "model.normalize would undo"),
-        ({"scale": True, "normalize": False}, "set model.normalize=false model.entropy=0"),
+        ({"scale": True, "ent_coef": 0.0}, "model.normalize_advantage would undo"),
+        ({"scale": True, "normalize_advantage": False}, "set model.normalize_advantage=false model.ent_coef=0"),
     ],
     ids=str,
 )

@@ -180,12 +180,12 @@ class TestTheExpectedGradient:
         assert equal(undiscounted_visits(mdp), exact_gradient(mdp))
 
     def test_is_biased_by_trust_in_a_wrong_value_alone(self):
-        mdp, options = make_mdp(), {"trace_decay": 0.5, "discount_weighting": True}
+        mdp, options = make_mdp(), {"gae_lambda": 0.5, "discount_weighting": True}
         assert biased(expected_gradient(mdp, Learned(table(WRONG)), **options), exact_gradient(mdp))
         assert equal(expected_gradient(mdp, Learned(exact_values(mdp)), **options), exact_gradient(mdp))
 
     def test_does_not_hang_on_the_trace_decay_where_no_value_is_learned(self):
-        gradients = [expected_gradient(make_mdp(), Baseline(), trace_decay=decay) for decay in (0.3, 1.0)]
+        gradients = [expected_gradient(make_mdp(), Baseline(), gae_lambda=decay) for decay in (0.3, 1.0)]
         assert equal(*gradients)
 
     def test_would_be_biased_if_something_followed_a_termination(self):
@@ -205,7 +205,7 @@ class TestTheExpectedGradient:
         assert biased(ours, exact_gradient(make_mdp()))
 
     def test_is_biased_by_normalised_advantages(self):
-        ours = expected_gradient(make_mdp(), None, 2, normalize=True, discount_weighting=True)
+        ours = expected_gradient(make_mdp(), None, 2, normalize_advantage=True, discount_weighting=True)
         assert biased(ours, exact_gradient(make_mdp()))
 
     def test_of_episodes_that_were_played_is_exact_within_chance(self):
@@ -347,7 +347,7 @@ class TestNormalized:
             policy = make_policy()
             rollout = rollout_of((STEP, END), (END,))
             reinforce = Reinforce(baseline, maximize=True)
-            policy_gradient_objective(policy, rollout, reinforce, GAMMA, normalize=True).policy.backward()
+            policy_gradient_objective(policy, rollout, reinforce, GAMMA, normalize_advantage=True).policy.backward()
             return policy.net.rows.grad
 
         none, few, many = gradient(None), gradient(Constant(3.0)), gradient(Constant(9.0))

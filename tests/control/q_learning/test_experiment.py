@@ -36,7 +36,7 @@ class TestATable:
         ids=["no P", "a P that does not tell all"],
     )
     def test_is_measured_by_episodes_where_the_dynamics_are_not_known(self, env, env_kwargs, states, actions):
-        made = tabular(env, env_kwargs=env_kwargs, gamma=1.0, environments=2)
+        made = tabular(env, env_kwargs=env_kwargs, gamma=1.0, num_envs=2)
         assert isinstance(made.score, PlayedScore)
         assert made.module.policy.q.values.shape == (states, actions)
 
@@ -44,7 +44,7 @@ class TestATable:
     def test_learns_a_corridor_of_ones_own(self, corridor, composed, tmp_path, monkeypatch):
         """Seven cells, shown as a pair of digits, two choices at a time; the goal is worth 1, a step costs 0.01."""
         monkeypatch.setattr("zoo.control.q_learning.experiment.EPISODES", 4)
-        options = ["environments=16", "evaluate_every=800", "max_env_steps=6400", "exploration_steps=3200"]
+        options = ["num_envs=16", "eval_freq=800", "total_timesteps=6400", "exploration_steps=3200"]
         config = composed(["model=q_learning", f"env={corridor}", *(f"model.{o}" for o in options)])
         outcome = train(config, tmp_path, "command", trust=True)
         assert outcome.figures["greedy_return_mean"] == pytest.approx(0.94)
@@ -63,25 +63,33 @@ class TestATable:
 
 class TestANetwork:
     def test_fits_the_environment(self):
-        module = DeepQLearningExperiment("Acrobot-v1", seed=1, batch_size=16, replay=1000).module
+        module = DeepQLearningExperiment("Acrobot-v1", seed=1, batch_size=16, buffer_size=1000).module
         assert module.hparams["observation"] == [6]
         assert module.policy.actions == 3
-        assert module.hparams["solved_at"] == -100
+        assert module.hparams["reward_threshold"] == -100
 
     def test_learns_ever_more_slowly_up_to_the_end_unless_it_is_told_when(self):
         for given, falls_for in (({}, 70_000), ({"lr_decay_steps": 5000}, 5000)):
-            module = DeepQLearningExperiment("CartPole-v1", 1, 16, replay=1000, max_env_steps=70_000, **given).module
+            module = DeepQLearningExperiment(
+                "CartPole-v1", 1, 16, buffer_size=1000, total_timesteps=70_000, **given
+            ).module
             assert module.hparams["lr_decay_steps"] == falls_for
 
-    @pytest.mark.parametrize(("warm_up", "enough"), [(90_000, 94_096), (200_000, 204_096)])
-    def test_that_would_end_before_it_has_learned_anything_is_refused(self, warm_up, enough):
-        options = {"env": "CartPole-v1", "seed": 1, "batch_size": 16, "replay": 300_000, "warm_up": warm_up}
-        with pytest.raises(ValueError, match=f"max_env_steps must be at least {enough}, for nothing is learned"):
-            DeepQLearningExperiment(**options, max_env_steps=enough - 1)
-        DeepQLearningExperiment(**options, max_env_steps=enough)
+    @pytest.mark.parametrize(("learning_starts", "enough"), [(90_000, 94_096), (200_000, 204_096)])
+    def test_that_would_end_before_it_has_learned_anything_is_refused(self, learning_starts, enough):
+        options = {
+            "env": "CartPole-v1",
+            "seed": 1,
+            "batch_size": 16,
+            "buffer_size": 300_000,
+            "learning_starts": learning_starts,
+        }
+        with pytest.raises(ValueError, match=f"total_timesteps must be at least {enough}, for nothing is learned"):
+            DeepQLearningExperiment(**options, total_timesteps=enough - 1)
+        DeepQLearningExperiment(**options, total_timesteps=enough)
 
     def test_chooses_among_combinations_of_several_choices(self, corridor):
-        module = DeepQLearningExperiment(corridor, seed=1, batch_size=16, replay=1000, trust=True).module
+        module = DeepQLearningExperiment(corridor, seed=1, batch_size=16, buffer_size=1000, trust=True).module
         assert module.policy.actions == 4
 
     def test_needs_actions_that_can_be_counted(self):
@@ -104,7 +112,7 @@ def test_a_run_reports_its_last_policy_and_beside_it_the_best_one(model, words, 
 
 
 def test_training_stops_at_the_first_measurement_that_solves_the_task(composed, tmp_path):
-    options = ["environments=64", "evaluate_every=25_600", "exploration_end=0.1", "exploration_steps=100_000"]
+    options = ["num_envs=64", "eval_freq=25_600", "exploration_final=0.1", "exploration_steps=100_000"]
     outcome = train(
         composed(["model=q_learning", "env=CliffWalking-v1", *(f"model.{option}" for option in options)]),
         tmp_path,

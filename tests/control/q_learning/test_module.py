@@ -51,7 +51,7 @@ class TestATable:
         """With rollouts of one step of one environment nothing is left of batches."""
         torch.manual_seed(0)
         mdp, environments = cliff()
-        model = QLearning(mdp.states, mdp.actions, gamma=0.9, exploration_start=0.5, exploration_steps=200, **options)
+        model = QLearning(mdp.states, mdp.actions, gamma=0.9, exploration_initial=0.5, exploration_steps=200, **options)
         seen = []
 
         class Witnessed(Rollouts):
@@ -101,7 +101,14 @@ class TestLearning:
         assert start_value(mdp, values) == pytest.approx(start_value(mdp, value_iteration(mdp).amax(-1)).item())
 
 
-NETWORK = {"replay": 2000, "batch_size": 16, "updates": 3, "hidden": [16], "lr": 1e-3, "target_every": 5}
+NETWORK = {
+    "buffer_size": 2000,
+    "batch_size": 16,
+    "gradient_steps": 3,
+    "hidden": [16],
+    "lr": 1e-3,
+    "target_update_interval": 5,
+}
 
 
 def cart_pole(model, rollouts=8):
@@ -115,9 +122,9 @@ class TestANetwork:
             {},
             {"double": True},
             {"dueling": True},
-            {"n_step": 3},
+            {"n_steps": 3},
             {"loss": "huber"},
-            {"replay": 0, "updates": 1, "target_every": 0},
+            {"buffer_size": 0, "gradient_steps": 1, "target_update_interval": 0},
         ],
         ids=str,
     )
@@ -127,16 +134,16 @@ class TestANetwork:
         before = [weight.clone() for weight in model.policy.q.parameters()]
         trainer = learn(model, cart_pole(model))
         assert all((old != new).any() for old, new in zip(before, model.policy.q.parameters(), strict=True))
-        assert trainer.global_step == (8 if options.get("replay") == 0 else 24)
+        assert trainer.global_step == (8 if options.get("buffer_size") == 0 else 24)
 
     def test_waits_until_it_has_seen_enough(self, learn):
-        model = QLearning((4,), 2, **NETWORK, warm_up=100)
+        model = QLearning((4,), 2, **NETWORK, learning_starts=100)
         trainer = learn(model, cart_pole(model))
         assert trainer.global_step == model.descents == 3 * sum(32 * (i + 1) - 1 >= 100 for i in range(8))
 
     def test_waits_for_what_follows_the_first_steps(self, learn):
         """After the first rollout of eight steps none is followed by ten more."""
-        model = QLearning((4,), 2, **NETWORK, n_step=10)
+        model = QLearning((4,), 2, **NETWORK, n_steps=10)
         assert learn(model, cart_pole(model, rollouts=3)).global_step == 3 * 2
 
     def test_learning_rate_falls_to_nothing(self, learn):
@@ -145,7 +152,7 @@ class TestANetwork:
         assert trainer.optimizers[0].param_groups[0]["lr"] == 0
 
     def test_actions_are_greedy_to_the_degree_the_schedule_says(self, learn):
-        model = QLearning((4,), 2, **NETWORK, exploration_start=0.8, exploration_end=0.2, exploration_steps=1000)
+        model = QLearning((4,), 2, **NETWORK, exploration_initial=0.8, exploration_final=0.2, exploration_steps=1000)
         learn(model, cart_pole(model, rollouts=2))
         assert model.policy.strength.item() == pytest.approx(0.8 - 0.6 * model.env_steps.item() / 1000)
 
@@ -166,7 +173,7 @@ class TestTheTargetNetwork:
     @pytest.mark.parametrize(("mix", "every"), [(1.0, 5), (0.25, 1)], ids=["hard", "soft"])
     def test_follows_as_it_is_told_and_is_not_trained(self, learn, mix, every):
         torch.manual_seed(0)
-        model = QLearning((4,), 2, **{**NETWORK, "updates": 1, "target_every": every, "target_mix": mix})
+        model = QLearning((4,), 2, **{**NETWORK, "gradient_steps": 1, "target_update_interval": every, "tau": mix})
         name = "layers.0.weight"
         expected, history = model.target.get_parameter(name).clone(), []
 
@@ -192,7 +199,7 @@ def test_continued_from_a_checkpoint_of_plain_data_it_ends_as_if_it_had_not_been
     def make():
         pl.seed_everything(3, verbose=False)
         if start == "network":
-            model = QLearning((4,), 2, **NETWORK, n_step=2)
+            model = QLearning((4,), 2, **NETWORK, n_steps=2)
             return model, cart_pole(model)
         mdp, environments = cliff()
         model = QLearning(mdp.states, mdp.actions)
@@ -217,15 +224,15 @@ def test_continued_from_a_checkpoint_of_plain_data_it_ends_as_if_it_had_not_been
         ({"gamma": 1.5}, "gamma must be between 0 and 1, got 1.5"),
         ({"lr": 3.0}, "lr must be above 0 and at most 1 for a table, got 3"),
         ({"visit_power": -1.0}, "visit_power must be 0 or more, got -1"),
-        ({"replay": 100, "batch_size": 0}, "batch_size must be a whole number of 1 or more, got 0"),
-        ({"replay": 100, "updates": 0}, "updates must be a whole number of 1 or more, got 0"),
+        ({"buffer_size": 100, "batch_size": 0}, "batch_size must be a whole number of 1 or more, got 0"),
+        ({"buffer_size": 100, "gradient_steps": 0}, "gradient_steps must be a whole number of 1 or more, got 0"),
         ({"hidden": [16]}, r"hidden=\[16\] needs a network: choose model=dqn, or hidden=\[128, 128\]"),
-        ({"updates": 8}, "updates=8 needs a replay buffer"),
-        ({"target_mix": 0.5}, "target_mix=0.5 needs a target network"),
-        ({"exploration_start": 1.5}, "how much epsilon_greedy explores must be between 0 and 1, got 1.5"),
-        ({"exploration_end": -0.1}, "how much epsilon_greedy explores must be between 0 and 1, got -0.1"),
+        ({"gradient_steps": 8}, "gradient_steps=8 needs a replay buffer"),
+        ({"tau": 0.5}, "tau=0.5 needs a target network"),
+        ({"exploration_initial": 1.5}, "how much epsilon_greedy explores must be between 0 and 1, got 1.5"),
+        ({"exploration_final": -0.1}, "how much epsilon_greedy explores must be between 0 and 1, got -0.1"),
         ({"loss": "cubic"}, "no loss 'cubic'"),
-        ({"n_step": 3}, "n_step=3 needs a replay buffer"),
+        ({"n_steps": 3}, "n_steps=3 needs a replay buffer"),
         ({"double": True}, "double=True needs a target network"),
         ({"lr_decay_steps": 100}, "lr_decay_steps=100 needs a network"),
         ({"exploration": "optimism"}, "no exploration 'optimism'"),

@@ -5,7 +5,7 @@ import pytest
 from zoo.control.q_learning.module import QLearning
 from zoo.control.q_learning.options import NEEDS, RANGES, check_options
 
-DEFAULTS = {"warm_up": 0, "updates": 1, "n_step": 1, "visit_power": 0.7, "dueling": False, "target_mix": 1.0}
+DEFAULTS = {"learning_starts": 0, "gradient_steps": 1, "n_steps": 1, "visit_power": 0.7, "dueling": False, "tau": 1.0}
 
 
 class TestRanges:
@@ -16,18 +16,18 @@ class TestRanges:
             ("lr", [1e-9, 1.0], [0, -1, math.inf, math.nan]),
             ("lr_decay_steps", [None, 1], [0, -5]),
             ("visit_power", [0, 0.7], [-1, math.nan]),
-            ("replay", [0, 10], [-1]),
-            ("warm_up", [0, 10], [-1]),
-            ("updates", [1, 10], [0, -1]),
+            ("buffer_size", [0, 10], [-1]),
+            ("learning_starts", [0, 10], [-1]),
+            ("gradient_steps", [1, 10], [0, -1]),
             ("batch_size", [1, 10], [0, -1]),
-            ("n_step", [1, 10], [0, -1]),
-            ("target_every", [0, 10], [-1]),
-            ("target_mix", [1e-3, 1], [0, -1, 5, math.nan]),
-            ("max_gradient_norm", [None, 1e-3, 10], [0, -1, math.nan]),
+            ("n_steps", [1, 10], [0, -1]),
+            ("target_update_interval", [0, 10], [-1]),
+            ("tau", [1e-3, 1], [0, -1, 5, math.nan]),
+            ("max_grad_norm", [None, 1e-3, 10], [0, -1, math.nan]),
         ],
     )
     def test_hold_what_means_something(self, name, allowed, refused):
-        everything = {"replay": 1, "target_every": 1}
+        everything = {"buffer_size": 1, "target_update_interval": 1}
         for value in allowed:
             check_options({**everything, name: value}, {name: value}, table=False)
         for value in refused:
@@ -46,11 +46,11 @@ class TestOptionsWithoutEffect:
         [
             ({"dueling": True}, True, "^dueling=True needs a network: choose model=dqn, or dueling=False$"),
             ({"visit_power": 0.5}, False, "visit_power=0.5 needs a table: choose model=q_learning"),
-            ({"target_mix": 0.1}, True, "target_mix=0.1 needs a target network: set target_every"),
+            ({"tau": 0.1}, True, "tau=0.1 needs a target network: set target_update_interval"),
             (
-                {"warm_up": 9, "updates": 2},
+                {"learning_starts": 9, "gradient_steps": 2},
                 True,
-                "warm_up=9 and updates=2 need a replay buffer: .* updates=1$",
+                "learning_starts=9 and gradient_steps=2 need a replay buffer: .* gradient_steps=1$",
             ),
         ],
     )
@@ -60,8 +60,8 @@ class TestOptionsWithoutEffect:
 
     def test_are_allowed_where_what_they_need_is_there_or_they_ask_for_nothing(self):
         check_options({"dueling": True}, DEFAULTS, table=False)
-        check_options({"dueling": False, "n_step": 1}, DEFAULTS, table=True)
-        check_options({"n_step": 3, "replay": 100, "target_mix": 0.1, "target_every": 5}, DEFAULTS, table=True)
+        check_options({"dueling": False, "n_steps": 1}, DEFAULTS, table=True)
+        check_options({"n_steps": 3, "buffer_size": 100, "tau": 0.1, "target_update_interval": 5}, DEFAULTS, table=True)
 
 
 def test_every_option_that_is_looked_at_is_one_of_q_learning():

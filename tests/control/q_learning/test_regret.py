@@ -31,7 +31,7 @@ def uniform_gap(mdp):
     return (value_iteration(mdp).amax(-1) - policy_evaluation(mdp, uniform))[0].item()
 
 
-STILL = {"exploration_start": 1.0, "exploration_end": 1.0, "exploration_shape": "linear"}
+STILL = {"exploration_initial": 1.0, "exploration_final": 1.0, "exploration_schedule": "linear"}
 
 
 def test_a_policy_that_stays_uniform_pays_its_gap_for_each_episode(lake):
@@ -41,7 +41,7 @@ def test_a_policy_that_stays_uniform_pays_its_gap_for_each_episode(lake):
 
 
 def test_the_best_values_cost_nothing_when_they_are_acted_on_greedily(lake):
-    model = QLearning(lake.states, lake.actions, exploration_start=0.0)
+    model = QLearning(lake.states, lake.actions, exploration_initial=0.0)
     model.policy.q.values.data.copy_(value_iteration(lake))
     exploring, greedy = start_gaps(model, lake, value_iteration(lake).amax(-1))
     assert exploring == pytest.approx(0, abs=1e-9)
@@ -58,7 +58,7 @@ def test_episodes_are_counted_where_they_begin(lake):
     corridor = FiniteMDP(
         step, torch.ones(4, 1, 4).double(), (step > 0) & (torch.arange(4) == 3), step[3, 0].roll(1), 0.9
     )
-    regret = learning_regret(corridor, "boltzmann", episodes=20, seed=1, environments=4, rollout_steps=4)
+    regret = learning_regret(corridor, "boltzmann", episodes=20, seed=1, num_envs=4, train_freq=4)
     assert regret.episodes.tolist() == [4, 8, 12, 16, 20]
     assert regret.env_steps.tolist() == [12, 24, 36, 48, 60]
     np.testing.assert_allclose(regret.cumulative, 0, atol=1e-9)
@@ -76,7 +76,7 @@ def test_who_learns_pays_less_and_less(exploration):
 def test_it_learns_what_a_run_learns(lake, learn):
     def made():
         torch.manual_seed(0)
-        model = QLearning(lake.states, lake.actions, exploration_steps=2000, exploration_end=0.2)
+        model = QLearning(lake.states, lake.actions, exploration_steps=2000, exploration_final=0.2)
         environments = Environments(MDPVectorEnv(lake, num_envs=64))
         return model, Rollouts(environments, model.policy, steps=4, rollouts=20, seed=5)
 

@@ -32,7 +32,7 @@ def rollout_of(*episodes, cut=(), reset="next step", frames=False):
 
 def all_transitions(replay):
     """Each that can be drawn, once, as tuples."""
-    rows = torch.arange(replay.written - min(replay.written, replay.capacity), replay.written - replay.n_step)
+    rows = torch.arange(replay.written - min(replay.written, replay.buffer_size), replay.written - replay.n_steps)
     drawn = replay.transitions(rows, torch.zeros_like(rows))
     assert isinstance(drawn, Transitions)
     return list(zip(*(column.tolist() for column in drawn), strict=True))
@@ -55,7 +55,7 @@ class TestOneStep:
     @pytest.mark.parametrize("pieces", [1, 2, 9])
     def test_gives_what_was_added_in_however_many_pieces(self, pieces):
         rollout = rollout_of(2, 3, 2, cut=[1])
-        replay = Replay(capacity=20, n_step=1, gamma=GAMMA)
+        replay = Replay(buffer_size=20, n_steps=1, gamma=GAMMA)
         for rows in torch.arange(9).tensor_split(pieces):
             replay.add(Rollout(*(column[rows] for column in rollout)))
         assert all_transitions(replay) == [
@@ -69,12 +69,12 @@ class TestOneStep:
 
     def test_where_the_next_row_is_another_episodes_learns_only_what_needs_no_next_row(self):
         """In the same-step mode the end of a cut episode is not kept; that of a terminated one is not looked at."""
-        replay = Replay(capacity=20, n_step=1, gamma=GAMMA)
+        replay = Replay(buffer_size=20, n_steps=1, gamma=GAMMA)
         replay.add(rollout_of(2, 2, 2, cut=[1], reset="same step"))
         assert [(x[0], x[3]) for x in all_transitions(replay)] == [(0, False), (1, True), (10, False), (20, False)]
 
     def test_a_thread_that_breaks_between_two_rollouts_is_not_followed(self):
-        replay = Replay(capacity=20, n_step=1, gamma=GAMMA)
+        replay = Replay(buffer_size=20, n_steps=1, gamma=GAMMA)
         replay.add(rollout_of(5))
         beginning = Rollout(*(column[:3] for column in rollout_of(5)))
         for _ in range(2):
@@ -86,7 +86,7 @@ class TestOneStep:
 class TestSeveralSteps:
     def test_add_their_rewards_up_to_the_end_of_the_episode(self):
         """By hand: three steps, fewer before an end; γ to their number; terminated or not as the last of them was."""
-        replay = Replay(capacity=30, n_step=3, gamma=GAMMA)
+        replay = Replay(buffer_size=30, n_steps=3, gamma=GAMMA)
         replay.add(rollout_of(4, 3, 5, cut=[1]))
         assert all_transitions(replay) == [
             (0, 0, 1 + 2 / 2 + 3 / 4, False, 3, 0.125),
@@ -101,7 +101,7 @@ class TestSeveralSteps:
         ]
 
     def test_do_not_cross_a_break(self):
-        replay = Replay(capacity=20, n_step=2, gamma=GAMMA)
+        replay = Replay(buffer_size=20, n_steps=2, gamma=GAMMA)
         replay.add(Rollout(*(column[:3] for column in rollout_of(9))))
         replay.add(rollout_of(9))
         assert [(x[0], x[4]) for x in all_transitions(replay)][:3] == [(0, 2), (0, 2), (1, 3)]
@@ -109,7 +109,7 @@ class TestSeveralSteps:
 
 class TestTheRing:
     def test_forgets_the_oldest_and_keeps_the_seam(self):
-        replay = Replay(capacity=6, n_step=1, gamma=GAMMA)
+        replay = Replay(buffer_size=6, n_steps=1, gamma=GAMMA)
         for start in range(0, 14, 2):
             rollout = Rollout(*(column[start : start + 2] for column in rollout_of(20)))
             replay.add(rollout)
@@ -117,7 +117,7 @@ class TestTheRing:
         assert [(x[0], x[4]) for x in all_transitions(replay)] == [(t, t + 1) for t in range(8, 13)]
 
     def test_keeps_pictures_as_bytes_and_once(self):
-        replay = Replay(capacity=20, n_step=1, gamma=GAMMA)
+        replay = Replay(buffer_size=20, n_steps=1, gamma=GAMMA)
         replay.add(rollout_of(4, 4, frames=True))
         tensors = [x for x in replay.rows.values() if x.ndim > 2]
         assert [(x.dtype, x.shape) for x in tensors] == [(torch.uint8, (20, 1, 2, 2))]
@@ -128,14 +128,14 @@ class TestTheRing:
         one = rollout_of(30)
         other = one._replace(observation=one.observation + 100, following=one.following + 100)
         both = Rollout(*(torch.cat(columns, 1) for columns in zip(one, other, strict=True)))
-        replay = Replay(capacity=100, n_step=1, gamma=GAMMA)
+        replay = Replay(buffer_size=100, n_steps=1, gamma=GAMMA)
         replay.add(both)
         drawn = replay.sample(5000).observation
         assert sorted(set(drawn.tolist())) == [*range(29), *range(100, 129)]
 
     @pytest.mark.parametrize("size", [1, 7, 200])
     def test_fills_every_batch_though_half_of_all_rows_only_reset(self, size):
-        replay = Replay(capacity=100, n_step=1, gamma=GAMMA)
+        replay = Replay(buffer_size=100, n_steps=1, gamma=GAMMA)
         replay.add(rollout_of(*[1] * 20))
         assert (~replay.rows["valid"][:39]).sum() == 19
         torch.manual_seed(0)
@@ -144,7 +144,7 @@ class TestTheRing:
         assert all(batch.terminated.all() for batch in drawn)
 
     def test_draws_all_that_can_be_used_with_the_same_probability(self):
-        replay = Replay(capacity=100, n_step=1, gamma=GAMMA)
+        replay = Replay(buffer_size=100, n_steps=1, gamma=GAMMA)
         replay.add(rollout_of(*[1, 3] * 5, 1))
         torch.manual_seed(0)
         counts = replay.sample(10_000).observation.unique(return_counts=True)[1]
@@ -152,14 +152,16 @@ class TestTheRing:
         assert stats.chisquare(counts).pvalue > 1e-6
 
     def test_of_which_nothing_can_be_used_says_so_and_does_not_look_for_ever(self):
-        replay = Replay(capacity=100, n_step=2, gamma=GAMMA)
+        replay = Replay(buffer_size=100, n_steps=2, gamma=GAMMA)
         replay.add(rollout_of(*[1] * 20, cut=range(20), reset="same step"))
-        with pytest.raises(ValueError, match=r"hardly any of the 20 steps .* is followed by 2 .* set a smaller n_step"):
+        with pytest.raises(
+            ValueError, match=r"hardly any of the 20 steps .* is followed by 2 .* set a smaller n_steps"
+        ):
             replay.sample(4)
 
     @pytest.mark.parametrize("rows", [0, 2])
     def test_that_is_all_but_empty_gives_nothing(self, rows):
-        replay = Replay(capacity=20, n_step=2, gamma=GAMMA)
+        replay = Replay(buffer_size=20, n_steps=2, gamma=GAMMA)
         if rows:
             replay.add(rollout_of(rows))
         with pytest.raises(ValueError, match=f"holds {rows} steps"):
@@ -167,21 +169,21 @@ class TestTheRing:
 
     def test_that_is_too_small_says_how_large_it_must_be(self):
         with pytest.raises(ValueError, match="must hold at least 6"):
-            Replay(capacity=5, n_step=1, gamma=GAMMA).add(rollout_of(5))
+            Replay(buffer_size=5, n_steps=1, gamma=GAMMA).add(rollout_of(5))
 
     def test_of_no_step_is_refused(self):
-        with pytest.raises(ValueError, match="n_step must be at least 1, got 0"):
-            Replay(capacity=5, n_step=0, gamma=GAMMA)
+        with pytest.raises(ValueError, match="n_steps must be at least 1, got 0"):
+            Replay(buffer_size=5, n_steps=0, gamma=GAMMA)
 
 
 def test_a_state_that_was_saved_goes_on_in_the_same_way(tmp_path):
     rollout = rollout_of(40)
     parts = [Rollout(*(column[rows] for column in rollout)) for rows in torch.arange(40).split(4)]
-    whole = Replay(capacity=12, n_step=2, gamma=GAMMA)
+    whole = Replay(buffer_size=12, n_steps=2, gamma=GAMMA)
     for part in parts[:6]:
         whole.add(part)
     torch.save(whole.state_dict(), tmp_path / "replay.pt")
-    resumed = Replay(capacity=12, n_step=2, gamma=GAMMA)
+    resumed = Replay(buffer_size=12, n_steps=2, gamma=GAMMA)
     resumed.load_state_dict(torch.load(tmp_path / "replay.pt", weights_only=True))
     for part in parts[6:]:
         whole.add(part)

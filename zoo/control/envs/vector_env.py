@@ -210,7 +210,7 @@ class Environments:
         return env.observation_space
 
     @property
-    def solved_at(self) -> float | None:
+    def reward_threshold(self) -> float | None:
         """Mean return from which on the task is registered as solved; None if it is not said."""
         threshold = None if self.vector.spec is None else self.vector.spec.reward_threshold
         return None if threshold is None else float(threshold)

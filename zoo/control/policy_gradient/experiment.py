@@ -23,14 +23,14 @@ class PolicyGradientExperiment(ControlExperiment):
         env: an id of Gymnasium's registry, or ``module:id`` with a module that registers it when it is imported.
         estimator: options of ``Reinforce``; see ``PolicyGradient``.
         seed: of environments and evaluations.
-        environments: how many act at once.
-        rollout_steps: steps of each between two updates of the policy, or 0 for one whole episode of each. Unless
+        num_envs: how many act at once.
+        n_steps: steps of each between two updates of the policy, or 0 for one whole episode of each. Unless
             given: 16 where a value function is learned, which stands for what follows a cut, else whole episodes.
-        evaluate_every: environment steps between two evaluations; see ``ControlExperiment``.
-        evaluation_episodes: episodes that an evaluation takes, sampled and as many greedy ones.
-        max_env_steps: after which training ends.
+        eval_freq: environment steps between two evaluations; see ``ControlExperiment``.
+        n_eval_episodes: episodes that an evaluation takes, sampled and as many greedy ones.
+        total_timesteps: after which training ends.
         decay_steps: environment steps in which learning rates and entropy's weight fall to 0; None for
-            ``max_env_steps``.
+            ``total_timesteps``.
         env_kwargs: keyword arguments of the environment, and ``max_episode_steps``.
         trust: whether the module of ``env`` may be imported, which runs its code.
         options: of ``PolicyGradient``.
@@ -46,46 +46,46 @@ class PolicyGradientExperiment(ControlExperiment):
         env: str,
         estimator: Mapping[str, Any],
         seed: int,
-        environments: int = 16,
-        rollout_steps: int | None = None,
-        evaluate_every: int = 4096,
-        evaluation_episodes: int = 100,
-        max_env_steps: int = 500_000,
+        num_envs: int = 16,
+        n_steps: int | None = None,
+        eval_freq: int = 4096,
+        n_eval_episodes: int = 100,
+        total_timesteps: int = 500_000,
         decay_steps: int | None = None,
         env_kwargs: Mapping[str, Any] | None = None,
         trust: bool = False,
         **options: Any,
     ):
-        counts = {"environments": environments, "evaluation_episodes": evaluation_episodes}
+        counts = {"num_envs": num_envs, "n_eval_episodes": n_eval_episodes}
         check_ranges(counts, dict.fromkeys(counts, COUNT))
         env, env_kwargs = import_environment(env, trust), env_kwargs or {}
-        acting = Environments(make_environments(env, environments, **env_kwargs))
-        measuring = Environments(make_evaluation_environments(env, 2 * evaluation_episodes, **env_kwargs))
+        acting = Environments(make_environments(env, num_envs, **env_kwargs))
+        measuring = Environments(make_evaluation_environments(env, 2 * n_eval_episodes, **env_kwargs))
         score = PlayedScore(measuring, decided_by="eval")
         module = PolicyGradient(
             observation_shape=list(acting.observation_shape),
             actions=action_kind(acting.action_space),
-            solved_at=score.solved_at,
+            reward_threshold=score.reward_threshold,
             seed=seed,
             estimator=estimator,
-            decay_steps=max_env_steps if decay_steps is None else decay_steps,
+            decay_steps=total_timesteps if decay_steps is None else decay_steps,
             spaces=described_spaces(acting.own_observation_space, acting.action_space),
             **options,
         )
-        if environments < 2 and any(isinstance(part, LeaveOneOut) for part in module.reinforce.modules()):
+        if num_envs < 2 and any(isinstance(part, LeaveOneOut) for part in module.reinforce.modules()):
             raise ValueError(
                 f"{estimator['baseline']} compares environments that act at once, and there is one: set "
-                "model.environments to 2 or more, or choose another estimator"
+                "model.num_envs to 2 or more, or choose another estimator"
             )
         if learned_value(module.reinforce) is None:
-            if rollout_steps:
+            if n_steps:
                 raise ValueError(
-                    f"rollout_steps={rollout_steps} cuts episodes, and without a learned baseline nothing stands for "
-                    "the rewards that follow: leave rollout_steps away, or set estimator=learned"
+                    f"n_steps={n_steps} cuts episodes, and without a learned baseline nothing stands for "
+                    "the rewards that follow: leave n_steps away, or set estimator=learned"
                 )
-            rollout_steps = WHOLE_EPISODES
-        rollout_steps = CUT_AFTER if rollout_steps is None else rollout_steps
-        super().__init__(env, module, acting, score, seed, rollout_steps, evaluate_every, max_env_steps, env_kwargs)
+            n_steps = WHOLE_EPISODES
+        n_steps = CUT_AFTER if n_steps is None else n_steps
+        super().__init__(env, module, acting, score, seed, n_steps, eval_freq, total_timesteps, env_kwargs)
 
     def evaluate(self, checkpoint: Path, folder: Path) -> dict[str, float]:
         """Measure a checkpoint, in episodes that no evaluation saw."""

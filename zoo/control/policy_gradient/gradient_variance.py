@@ -21,7 +21,7 @@ class Estimator(NamedTuple):
     """A way to estimate the policy gradient from one rollout."""
 
     reinforce: Reinforce
-    trace_decay: float = 1.0
+    gae_lambda: float = 1.0
     """``λ``; see ``lambda_return``."""
 
 
@@ -43,7 +43,7 @@ class GradientVariance(NamedTuple):
 
 
 def variance_table(
-    policy: Policy, environments: Environments, estimators: Mapping[str, Estimator], draws: int, discount: float
+    policy: Policy, environments: Environments, estimators: Mapping[str, Estimator], draws: int, gamma: float
 ) -> dict[str, GradientVariance]:
     """Variance of the policy gradient at one policy, by each of several estimators of it.
 
@@ -55,7 +55,7 @@ def variance_table(
         environments: to act in; seed them before.
         estimators: by name; see ``usual_estimators``. All others are compared with the first.
         draws: number of rollouts.
-        discount: ``γ``.
+        gamma: ``γ``.
 
     Raises:
         ValueError: there are fewer than 3 draws.
@@ -67,7 +67,7 @@ def variance_table(
         >>> environments.reset(seed=0)
         >>> _ = torch.manual_seed(0)
         >>> rivals = {"none": Estimator(Reinforce()), "others": Estimator(Reinforce(LeaveOneOut(1)))}
-        >>> table = variance_table(make_policy((4,), 2, hidden=[8]), environments, rivals, draws=10, discount=0.98)
+        >>> table = variance_table(make_policy((4,), 2, hidden=[8]), environments, rivals, draws=10, gamma=0.98)
         >>> table["others"].reduction.value > 1
         True
     """
@@ -76,7 +76,7 @@ def variance_table(
     parameters = list(policy.parameters())
     found = torch.stack(
         [
-            gradients_of(losses(policy, rollout, estimators.values(), discount), parameters)
+            gradients_of(losses(policy, rollout, estimators.values(), gamma), parameters)
             for rollout in whole_episodes(policy, environments, draws)
         ]
     )
@@ -91,17 +91,17 @@ def variance_table(
 
 
 def usual_estimators(
-    rollouts: Sequence[Rollout], value: nn.Module, discount: float, trace_decay: float = 0.9
+    rollouts: Sequence[Rollout], value: nn.Module, gamma: float, gae_lambda: float = 0.9
 ) -> dict[str, Estimator]:
     """REINFORCE with each baseline, and with the λ-return, the only one that is biased.
 
     Args:
         rollouts: of the same policy, but none that is judged later: the baselines learn from them.
         value: guess of a state's return; see ``fit_value``.
-        discount: ``γ``.
-        trace_decay: ``λ`` of the λ-return.
+        gamma: ``γ``.
+        gae_lambda: ``λ`` of the λ-return.
     """
-    _, returns = states_and_returns(rollouts, discount)
+    _, returns = states_and_returns(rollouts, gamma)
     average = MovingAverage()
     average(returns)
     baselines = {
@@ -112,14 +112,12 @@ def usual_estimators(
         "V(s)": Learned(value),
     }
     estimators = {name: Estimator(Reinforce(baseline, maximize=True)) for name, baseline in baselines.items()}
-    return estimators | {f"V(s), λ = {trace_decay:g}": Estimator(Reinforce(Learned(value), maximize=True), trace_decay)}
+    return estimators | {f"V(s), λ = {gae_lambda:g}": Estimator(Reinforce(Learned(value), maximize=True), gae_lambda)}
 
 
-def fit_value(
-    value: nn.Module, rollouts: Sequence[Rollout], discount: float, steps: int = 500, lr: float = 1e-2
-) -> None:
+def fit_value(value: nn.Module, rollouts: Sequence[Rollout], gamma: float, steps: int = 500, lr: float = 1e-2) -> None:
     """Fit a network to the returns that followed each state, by least squares (Adam, all states at once)."""
-    states, returns = states_and_returns(rollouts, discount)
+    states, returns = states_and_returns(rollouts, gamma)
     for part in value.modules():
         if isinstance(part, Standardize):
             part.update(states)
@@ -145,25 +143,25 @@ def whole_episodes(policy: Policy, environments: Environments, count: int) -> It
 
 
 def losses(
-    policy: Policy, rollout: Rollout, estimators: Iterable[Estimator], discount: float, discount_weighting: bool = False
+    policy: Policy, rollout: Rollout, estimators: Iterable[Estimator], gamma: float, discount_weighting: bool = False
 ) -> Float[Tensor, " estimators"]:
     """Loss of a rollout by each estimator, whose gradient is minus the policy gradient."""
-    options = {"normalize": False, "discount_weighting": discount_weighting}
+    options = {"normalize_advantage": False, "discount_weighting": discount_weighting}
     return torch.stack(
         [
-            policy_gradient_objective(policy, rollout, reinforce, discount, trace_decay, **options).policy
-            for reinforce, trace_decay in estimators
+            policy_gradient_objective(policy, rollout, reinforce, gamma, gae_lambda, **options).policy
+            for reinforce, gae_lambda in estimators
         ]
     )
 
 
 def states_and_returns(
-    rollouts: Sequence[Rollout], discount: float
+    rollouts: Sequence[Rollout], gamma: float
 ) -> tuple[Float[Tensor, "steps ..."], Float[Tensor, " steps"]]:
     """List the states of whole episodes, and the discounted sum of the rewards from each on."""
     states = torch.cat([rollout.observation[rollout.valid] for rollout in rollouts])
     returns = [
-        lambda_return(rollout.reward, discount, torch.zeros_like(rollout.reward), rollout.ended, trace_decay=1.0)
+        lambda_return(rollout.reward, gamma, torch.zeros_like(rollout.reward), rollout.ended, gae_lambda=1.0)
         for rollout in rollouts
     ]
     return states, torch.cat([x[rollout.valid] for x, rollout in zip(returns, rollouts, strict=True)])

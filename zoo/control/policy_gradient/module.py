@@ -25,14 +25,14 @@ from zoo.gradients import Reinforce, RunningScale, named_baseline
 from zoo.training import load_module, total_loss
 
 RANGES = {
-    "discount": FRACTION,
-    "trace_decay": FRACTION,
-    "entropy": NOT_NEGATIVE,
+    "gamma": FRACTION,
+    "gae_lambda": FRACTION,
+    "ent_coef": NOT_NEGATIVE,
     "lr": POSITIVE,
     "value_lr": POSITIVE,
-    "value_steps": COUNT,
+    "value_updates": COUNT,
     "decay_steps": optional(COUNT),
-    "max_gradient_norm": optional(POSITIVE),
+    "max_grad_norm": optional(POSITIVE),
 }
 
 
@@ -50,32 +50,32 @@ class PolicyGradient(Predictor, pl.LightningModule):
     ``∇J = E[Σ_t ∇ log π(a_t | s_t) (G_t - b(s_t))]``: Williams, "Simple statistical gradient-following algorithms for
     connectionist reinforcement learning", 1992. The baseline is any of ``zoo.gradients``.
 
-    The defaults are biased, for the sake of less noise: ``trace_decay < 1`` and the value that stands for what follows
+    The defaults are biased, for the sake of less noise: ``gae_lambda < 1`` and the value that stands for what follows
     a cut trust what was learned, and normalised advantages depend on the batch. See ``policy_gradient_objective`` for
     what is exact.
 
     Args:
         observation_shape: of one observation.
         actions: the number of choices, that of each of several choices, or the bounds of each coordinate.
-        solved_at: mean return from which on the task counts as solved; None if it never does.
+        reward_threshold: mean return from which on the task counts as solved; None if it never does.
         seed: of the evaluations.
-        discount: ``γ``.
-        trace_decay: ``λ``; see ``lambda_return``. 1 where no value is learned.
-        normalize: divide the advantages of each rollout by their root mean square; where a value is learned, take their
-            mean away before.
+        gamma: ``γ``.
+        gae_lambda: ``λ``; see ``lambda_return``. 1 where no value is learned.
+        normalize_advantage: divide the advantages of each rollout by their root mean square, after subtracting their
+            mean if a value function is learned.
         discount_weighting: weigh step ``t`` of an episode by ``γᵗ``.
-        entropy: weight of the policy's entropy, which is made larger; it falls as the learning rates do.
+        ent_coef: weight of the policy's entropy, which is made larger; it falls as the learning rates do.
         hidden: units of the hidden layers, of policy and value function.
         lr: learning rate of the policy (Adam).
         value_lr: learning rate of the value function.
-        value_steps: updates of the value function a rollout.
+        value_updates: updates of the value function a rollout.
         decay_steps: environment steps in which learning rates and entropy's weight fall to 0, linearly; None to keep
             them.
-        max_gradient_norm: the mean gradient of a time step is clipped to this norm; None to leave it.
-        stop_when_solved: stop training at the first evaluation that solves the task.
+        max_grad_norm: the mean gradient of a time step is clipped to this norm; None to leave it.
+        stop_on_reward_threshold: stop training at the first evaluation that solves the task.
         estimator: ``baseline`` (see ``named_baseline``), ``decay`` of a moving average, and ``scale``, whether signals
-            are divided by a running scale; it needs ``normalize=False``, which divides them too, and ``entropy=0``,
-            as it would divide one part of the policy's loss and not the other.
+            are divided by a running scale; it needs ``normalize_advantage=False``, which divides them too, and
+            ``ent_coef=0``, as it would divide one part of the policy's loss and not the other.
         spaces: of the environment, for ``predict``; see ``described_spaces``. None where observations and actions are
             those of the policy.
 
@@ -96,20 +96,20 @@ class PolicyGradient(Predictor, pl.LightningModule):
         self,
         observation_shape: Sequence[int],
         actions: int | list[int] | Bounds,
-        solved_at: float | None = None,
+        reward_threshold: float | None = None,
         seed: int = 0,
-        discount: float = 0.98,
-        trace_decay: float = 0.9,
-        normalize: bool = True,
+        gamma: float = 0.98,
+        gae_lambda: float = 0.9,
+        normalize_advantage: bool = True,
         discount_weighting: bool = False,
-        entropy: float = 0.01,
+        ent_coef: float = 0.01,
         hidden: list[int] = [64],  # noqa: B006
         lr: float = 1.2e-2,
         value_lr: float = 1.2e-2,
-        value_steps: int = 10,
+        value_updates: int = 10,
         decay_steps: int | None = None,
-        max_gradient_norm: float | None = 0.5,
-        stop_when_solved: bool = True,
+        max_grad_norm: float | None = 0.5,
+        stop_on_reward_threshold: bool = True,
         estimator: Mapping[str, Any] | None = None,
         spaces: Mapping[str, Any] | None = None,
     ):
@@ -117,11 +117,11 @@ class PolicyGradient(Predictor, pl.LightningModule):
         estimator = {"baseline": "learned", **(estimator or {})}
         self.save_hyperparameters()
         check_ranges(self.hparams, RANGES)
-        if estimator.get("scale") and (normalize or entropy):
+        if estimator.get("scale") and (normalize_advantage or ent_coef):
             raise ValueError(
-                "estimator.scale divides the policy's loss by a running scale, which model.normalize would undo and "
-                "model.entropy would be weighed against: leave estimator.scale away, or set model.normalize=false "
-                "model.entropy=0"
+                "estimator.scale divides the policy's loss by a running scale, which model.normalize_advantage would "
+                "undo and model.ent_coef would be weighed against: leave estimator.scale away, or set "
+                "model.normalize_advantage=false model.ent_coef=0"
             )
         self.policy = make_policy(observation_shape, actions, hidden)
         baseline = named_baseline(
@@ -156,7 +156,7 @@ class PolicyGradient(Predictor, pl.LightningModule):
         if self.trainer.gradient_clip_val is not None:
             raise ValueError(
                 f"gradient_clip={self.trainer.gradient_clip_val} has no effect on a policy gradient, which clips "
-                "policy and value function each by itself: leave it away, and set model.max_gradient_norm"
+                "policy and value function each by itself: leave it away, and set model.max_grad_norm"
             )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -175,17 +175,17 @@ class PolicyGradient(Predictor, pl.LightningModule):
             self.policy,
             batch.rollout,
             self.reinforce,
-            self.hparams["discount"],
-            self.hparams["trace_decay"],
-            self.hparams["normalize"],
+            self.hparams["gamma"],
+            self.hparams["gae_lambda"],
+            self.hparams["normalize_advantage"],
             self.hparams["discount_weighting"],
         )
         self.fit = Fit(batch.rollout, objective.returns)
-        self.note_training_return(batch)
+        self.note_episode_return(batch)
         self.log_progress(objective, batch)
         terms = {"policy": objective.policy, "value": objective.value}
-        if self.hparams["entropy"]:
-            terms["entropy"] = -self.hparams["entropy"] * self.left() * objective.entropy
+        if self.hparams["ent_coef"]:
+            terms["entropy"] = -self.hparams["ent_coef"] * self.left() * objective.entropy
         return total_loss(terms, step=self.global_step)
 
     def left(self) -> float:
@@ -194,9 +194,9 @@ class PolicyGradient(Predictor, pl.LightningModule):
             return 1.0
         return max(0.0, 1 - int(self.env_steps) / steps)
 
-    def note_training_return(self, batch: Batch) -> None:
+    def note_episode_return(self, batch: Batch) -> None:
         """Note when the last hundred episodes of training first reached on average what solves the task."""
-        threshold, reached = self.hparams["solved_at"], batch.training_return
+        threshold, reached = self.hparams["reward_threshold"], batch.episode_return
         if threshold is not None and reached is not None and reached >= threshold and self.training_solved_after < 0:
             self.training_solved_after.fill_(batch.env_steps)
 
@@ -213,7 +213,7 @@ class PolicyGradient(Predictor, pl.LightningModule):
             "advantage_std": variance.sqrt(),
             "explained_variance": 1 - variance / returns.var(correction=0).clamp(min=1e-6),
         }
-        self.progress.add(metrics, {} if batch.training_return is None else {"training_return": batch.training_return})
+        self.progress.add(metrics, {} if batch.episode_return is None else {"episode_return": batch.episode_return})
 
     def on_train_epoch_end(self) -> None:
         """Log the means over the pass, and the training return at its end."""
@@ -232,7 +232,7 @@ class PolicyGradient(Predictor, pl.LightningModule):
 
         The policy's loss is summed over time, and so is its bound.
         """
-        if (norm := self.hparams["max_gradient_norm"]) is not None and self.fit is not None:
+        if (norm := self.hparams["max_grad_norm"]) is not None and self.fit is not None:
             bounds = (norm * len(self.fit.returns), norm)
             for group, bound in zip(optimizer.param_groups, bounds, strict=False):  # there may be no value function
                 nn.utils.clip_grad_norm_(group["params"], bound)
@@ -253,8 +253,8 @@ class PolicyGradient(Predictor, pl.LightningModule):
 
     def fit_value(self, value: StateValue, observation: Tensor, returns: Tensor, optimizer: Any) -> None:
         """Go on with the least squares of the value function, against the same returns."""
-        parameters, norm, step = list(value.parameters()), self.hparams["max_gradient_norm"], self.global_step
-        for _ in range(self.hparams["value_steps"] - 1):
+        parameters, norm, step = list(value.parameters()), self.hparams["max_grad_norm"], self.global_step
+        for _ in range(self.hparams["value_updates"] - 1):
             optimizer.zero_grad()  # of the policy too, which is then left as it is
             total_loss({"value": nn.functional.mse_loss(value(observation), returns)}, step).backward()
             if norm is not None:

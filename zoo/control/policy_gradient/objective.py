@@ -29,42 +29,42 @@ def policy_gradient_objective(
     policy: Policy,
     rollout: Rollout,
     reinforce: Reinforce,
-    discount: float,
-    trace_decay: float = 1.0,
-    normalize: bool = False,
+    gamma: float,
+    gae_lambda: float = 1.0,
+    normalize_advantage: bool = False,
     discount_weighting: bool = False,
 ) -> PolicyGradientObjective:
     """REINFORCE with the reward to go: ``∇J = E[Σ_t ∇ log π(a_t | s_t) (G_t - b(s_t))]``.
 
     Williams, "Simple statistical gradient-following algorithms for connectionist reinforcement learning", 1992.
 
-    Exact, for whole episodes with ``trace_decay=1`` and no normalisation: with ``discount_weighting`` it is the
+    Exact, for whole episodes with ``gae_lambda=1`` and no normalisation: with ``discount_weighting`` it is the
     gradient of ``E[Σ_t γᵗ r_t]``; without, each step counts as if the episode began there, as nearly everybody has
-    it. Biased is whatever a learned value stands for: rewards after a cut, and with ``trace_decay < 1`` all later ones.
+    it. Biased is whatever a learned value stands for: rewards after a cut, and with ``gae_lambda < 1`` all later ones.
     An episode that a time limit cuts goes on, as far as a learned value can tell; without one it ends there.
 
     Args:
         policy: the one that took the rollout, unchanged since: no other's samples are right.
         rollout: what it did.
         reinforce: with ``maximize=True``; its baseline's context is the observation.
-        discount: ``γ``.
-        trace_decay: ``λ``; see ``lambda_return``. 1 where no value is learned.
-        normalize: divide the advantages of the rollout by their root mean square; where a value is learned, take their
-            mean away before. That mean is a baseline too, and would stand in the place of any constant one. A bias, of
-            the order of one over their number.
+        gamma: ``γ``.
+        gae_lambda: ``λ``; see ``lambda_return``. 1 where no value is learned.
+        normalize_advantage: divide the advantages of the rollout by their root mean square; where a value is learned,
+            take their mean away before. That mean is a baseline too, and would stand in the place of any constant
+            one. A bias, of the order of one over their number.
         discount_weighting: weigh step ``t`` of an episode by ``γᵗ``.
     """
     if learned_value(reinforce) is None:
-        trace_decay = 1.0  # there is nothing to bootstrap from: less would but discount more
-    returns = lambda_return(rollout.reward, discount, following_value(reinforce, rollout), rollout.ended, trace_decay)
+        gae_lambda = 1.0  # there is nothing to bootstrap from: less would but discount more
+    returns = lambda_return(rollout.reward, gamma, following_value(reinforce, rollout), rollout.ended, gae_lambda)
     log_prob, entropy = policy.log_prob_and_entropy(rollout.observation, rollout.action)
     out = reinforce(log_prob, returns, context=rollout.observation, mask=rollout.valid)
     loss = out.loss
-    if normalize:
+    if normalize_advantage:
         advantage = normalized(out.advantage, rollout.valid, centre=learned_value(reinforce) is not None)
         loss = -score_function_loss(log_prob, advantage, mask=rollout.valid)
     if discount_weighting:
-        loss = loss * loss.new_tensor(discount) ** rollout.elapsed
+        loss = loss * loss.new_tensor(gamma) ** rollout.elapsed
     return PolicyGradientObjective(
         policy=loss.sum(0).mean(),
         entropy=torch.where(rollout.valid, entropy, 0).sum(0).mean(),

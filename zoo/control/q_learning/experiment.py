@@ -43,10 +43,10 @@ class TabularQLearningExperiment(QLearningExperiment):
         seed: of the environment.
         batch_size: transitions drawn from a replay buffer, if there is one.
         gamma: the discount.
-        environments: episodes under way at once.
-        rollout_steps: steps of each between two updates of the table.
-        evaluate_every: environment steps between two measurements.
-        max_env_steps: after which training ends.
+        num_envs: episodes under way at once.
+        train_freq: steps of each between two updates of the table.
+        eval_freq: environment steps between two measurements.
+        total_timesteps: after which training ends.
         env_kwargs: keyword arguments of the environment, and ``max_episode_steps``.
         trust: whether the module of ``env`` may be imported, which runs its code.
         options: of ``QLearning``.
@@ -62,10 +62,10 @@ class TabularQLearningExperiment(QLearningExperiment):
         seed: int,
         batch_size: int,
         gamma: float = 0.99,
-        environments: int = 256,
-        rollout_steps: int = 4,
-        evaluate_every: int = 102_400,
-        max_env_steps: int = 500_000,
+        num_envs: int = 256,
+        train_freq: int = 4,
+        eval_freq: int = 102_400,
+        total_timesteps: int = 500_000,
         env_kwargs: Mapping[str, Any] | None = None,
         trust: bool = False,
         **options: Any,
@@ -79,12 +79,12 @@ class TabularQLearningExperiment(QLearningExperiment):
                 "gamma must be below 1 for a table: the greedy policy of one that is being learned may never end an "
                 "episode, and with gamma=1 its value is then not determined"
             )
-        check_warm_up(options.get("warm_up", 0), evaluate_every, max_env_steps)
+        check_learning_starts(options.get("learning_starts", 0), eval_freq, total_timesteps)
         score: Score
         if mdp is not None:
-            acting, score = Environments(MDPVectorEnv(mdp, environments)), ExactScore(mdp)
+            acting, score = Environments(MDPVectorEnv(mdp, num_envs)), ExactScore(mdp)
         else:
-            acting = Environments(make_environments(env, environments, numbered=True, **env_kwargs))
+            acting = Environments(make_environments(env, num_envs, numbered=True, **env_kwargs))
             measuring = make_evaluation_environments(env, 2 * EPISODES, numbered=True, **env_kwargs)
             score = PlayedScore(Environments(measuring), decided_by="greedy")
         module = QLearning(
@@ -92,12 +92,12 @@ class TabularQLearningExperiment(QLearningExperiment):
             countable_actions(single.action_space, env),
             gamma=gamma,
             batch_size=batch_size,
-            solved_at=score.solved_at,
+            reward_threshold=score.reward_threshold,
             seed=seed,
             spaces=described_spaces(single.own_observation_space, single.action_space),
             **options,
         )
-        super().__init__(env, module, acting, score, seed, rollout_steps, evaluate_every, max_env_steps, env_kwargs)
+        super().__init__(env, module, acting, score, seed, train_freq, eval_freq, total_timesteps, env_kwargs)
 
     def describe(self, figures: Mapping[str, float]) -> str:
         """Say in words how near to the optimum it came, or what the policy earns."""
@@ -118,12 +118,12 @@ class DeepQLearningExperiment(QLearningExperiment):
         env: an id of Gymnasium's registry, or ``module:id`` with a module that registers it when it is imported.
         seed: of the environments.
         batch_size: transitions drawn from the replay buffer for each gradient step.
-        environments: episodes under way at once.
-        rollout_steps: steps of each between two updates of the policy.
-        evaluate_every: environment steps between two measurements.
-        evaluation_episodes: episodes that a measurement takes, of the greedy policy and as many of the exploring one.
-        max_env_steps: after which training ends.
-        lr_decay_steps: environment steps in which the learning rate falls to 0; None for ``max_env_steps``.
+        num_envs: episodes under way at once.
+        train_freq: steps of each between two updates of the policy.
+        eval_freq: environment steps between two measurements.
+        n_eval_episodes: episodes that a measurement takes, of the greedy policy and as many of the exploring one.
+        total_timesteps: after which training ends.
+        lr_decay_steps: environment steps in which the learning rate falls to 0; None for ``total_timesteps``.
         env_kwargs: keyword arguments of the environment, and ``max_episode_steps``.
         trust: whether the module of ``env`` may be imported, which runs its code.
         options: of ``QLearning``.
@@ -138,33 +138,33 @@ class DeepQLearningExperiment(QLearningExperiment):
         env: str,
         seed: int,
         batch_size: int,
-        environments: int = 16,
-        rollout_steps: int = 16,
-        evaluate_every: int = 4096,
-        evaluation_episodes: int = 100,
-        max_env_steps: int = 500_000,
+        num_envs: int = 16,
+        train_freq: int = 16,
+        eval_freq: int = 4096,
+        n_eval_episodes: int = 100,
+        total_timesteps: int = 500_000,
         lr_decay_steps: int | None = None,
         env_kwargs: Mapping[str, Any] | None = None,
         trust: bool = False,
         **options: Any,
     ):
-        check_warm_up(options.get("warm_up", 0), evaluate_every, max_env_steps)
+        check_learning_starts(options.get("learning_starts", 0), eval_freq, total_timesteps)
         env, env_kwargs = import_environment(env, trust), env_kwargs or {}
-        acting = Environments(make_environments(env, environments, **env_kwargs))
+        acting = Environments(make_environments(env, num_envs, **env_kwargs))
         actions = countable_actions(acting.action_space, env)
-        measuring = Environments(make_evaluation_environments(env, 2 * evaluation_episodes, **env_kwargs))
+        measuring = Environments(make_evaluation_environments(env, 2 * n_eval_episodes, **env_kwargs))
         score = PlayedScore(measuring, decided_by="greedy")
         module = QLearning(
             list(acting.observation_shape),
             actions,
             batch_size=batch_size,
-            lr_decay_steps=max_env_steps if lr_decay_steps is None else lr_decay_steps,
-            solved_at=score.solved_at,
+            lr_decay_steps=total_timesteps if lr_decay_steps is None else lr_decay_steps,
+            reward_threshold=score.reward_threshold,
             seed=seed,
             spaces=described_spaces(acting.own_observation_space, acting.action_space),
             **options,
         )
-        super().__init__(env, module, acting, score, seed, rollout_steps, evaluate_every, max_env_steps, env_kwargs)
+        super().__init__(env, module, acting, score, seed, train_freq, eval_freq, total_timesteps, env_kwargs)
 
 
 def countable_actions(space: Space, name: str) -> int:
@@ -182,14 +182,15 @@ def countable_actions(space: Space, name: str) -> int:
     return actions
 
 
-def check_warm_up(warm_up: int, evaluate_every: int, max_env_steps: int) -> None:
+def check_learning_starts(learning_starts: int, eval_freq: int, total_timesteps: int) -> None:
     """Refuse a training that ends before a policy has learned anything and been measured.
 
     Raises:
         ValueError: it would.
     """
-    if warm_up > 0 and max_env_steps < warm_up + evaluate_every:
+    if learning_starts > 0 and total_timesteps < learning_starts + eval_freq:
         raise ValueError(
-            f"max_env_steps must be at least {warm_up + evaluate_every}, for nothing is learned in the first {warm_up} "
-            f"steps (warm_up) and a measurement comes every {evaluate_every} (evaluate_every); got {max_env_steps}"
+            f"total_timesteps must be at least {learning_starts + eval_freq}, for nothing is learned in the first "
+            f"{learning_starts} steps (learning_starts) and a measurement comes every {eval_freq} (eval_freq); "
+            f"got {total_timesteps}"
         )

@@ -41,24 +41,24 @@ class QLearning(Predictor, pl.LightningModule):
         lr_decay_steps: environment steps in which a network's learning rate falls to 0, linearly; None to keep it.
         visit_power: ``ω``; 0 for a fixed step size. Between 1/2 and 1 a table converges (Robbins & Monro, 1951).
         exploration: a name of ``EXPLORATIONS``.
-        exploration_start: its number at the first environment step: ``ε``, or a temperature.
-        exploration_end: the same at the last of ``exploration_steps``, and from then on.
+        exploration_initial: its number at the first environment step: ``ε``, or a temperature.
+        exploration_final: the same at the last of ``exploration_steps``, and from then on.
         exploration_steps: environment steps from one to the other.
-        exploration_shape: ``linear``, or ``geometric`` for equal ratios.
+        exploration_schedule: ``linear``, or ``geometric`` for equal ratios.
         loss: ``squared`` or ``huber``.
-        replay: environment steps that are remembered; 0 to learn from each rollout once, when it is new.
-        warm_up: environment steps before anything is learned from the replay buffer.
-        updates: gradient steps a rollout, from the replay buffer.
+        buffer_size: environment steps that are remembered; 0 to learn from each rollout once, when it is new.
+        learning_starts: environment steps before anything is learned from the replay buffer.
+        gradient_steps: gradient steps a rollout, from the replay buffer.
         batch_size: transitions drawn for each.
-        n_step: steps taken together, ``n``; needs a replay buffer.
-        target_every: gradient steps between two updates of the target network; 0 to have none.
-        target_mix: how far it then moves to the present network; 1 all the way.
+        n_steps: steps taken together, ``n``; needs a replay buffer.
+        target_update_interval: gradient steps between two updates of the target network; 0 to have none.
+        tau: how far it then moves to the present network; 1 all the way.
         double: choose by the present network the action that the target network judges.
         dueling: end a network with ``Dueling``.
         hidden: units of a network's hidden layers.
-        max_gradient_norm: the gradient of a network is clipped to this norm; None to leave it.
-        solved_at: score from which on the task counts as solved; None if it never does.
-        stop_when_solved: stop training at the first measurement that solves the task.
+        max_grad_norm: the gradient of a network is clipped to this norm; None to leave it.
+        reward_threshold: score from which on the task counts as solved; None if it never does.
+        stop_on_reward_threshold: stop training at the first measurement that solves the task.
         seed: of the measurements.
         spaces: of the environment, for ``predict``; see ``described_spaces``. None where observations and actions are
             those of the policy.
@@ -86,43 +86,43 @@ class QLearning(Predictor, pl.LightningModule):
         lr_decay_steps: int | None = None,
         visit_power: float = 0.7,
         exploration: str = "epsilon_greedy",
-        exploration_start: float = 1.0,
-        exploration_end: float = 0.1,
+        exploration_initial: float = 1.0,
+        exploration_final: float = 0.1,
         exploration_steps: int = 100_000,
-        exploration_shape: str = "linear",
+        exploration_schedule: str = "linear",
         loss: str = "squared",
-        replay: int = 0,
-        warm_up: int = 0,
-        updates: int = 1,
+        buffer_size: int = 0,
+        learning_starts: int = 0,
+        gradient_steps: int = 1,
         batch_size: int = 64,
-        n_step: int = 1,
-        target_every: int = 0,
-        target_mix: float = 1.0,
+        n_steps: int = 1,
+        target_update_interval: int = 0,
+        tau: float = 1.0,
         double: bool = False,
         dueling: bool = False,
         hidden: list[int] = [128, 128],  # noqa: B006
-        max_gradient_norm: float | None = 10.0,
-        solved_at: float | None = None,
-        stop_when_solved: bool = True,
+        max_grad_norm: float | None = 10.0,
+        reward_threshold: float | None = None,
+        stop_on_reward_threshold: bool = True,
         seed: int = 0,
         spaces: Mapping[str, Any] | None = None,
     ):
         super().__init__()
         if loss not in LOSSES:
             raise ValueError(f"there is no loss {loss!r}; choose one of {', '.join(LOSSES)}")
-        for strength in (exploration_start, exploration_end):
+        for strength in (exploration_initial, exploration_final):
             check_strength(exploration, strength)
         self.save_hyperparameters()
         defaults = {name: option.default for name, option in inspect.signature(QLearning).parameters.items()}
         check_options(self.hparams, defaults, table=isinstance(observation, int))
         self.automatic_optimization = False
         self.progress = PassMeans()
-        self.schedule = Schedule(exploration_start, exploration_end, exploration_steps, exploration_shape)
+        self.schedule = Schedule(exploration_initial, exploration_final, exploration_steps, exploration_schedule)
         self.policy = ExploringPolicy(
             q_function(observation, actions, hidden, dueling), actions, exploration, self.schedule(0)
         )
-        self.target = copy.deepcopy(self.policy.q).requires_grad_(False) if target_every else None
-        self.replay = Replay(replay, n_step, gamma) if replay else None
+        self.target = copy.deepcopy(self.policy.q).requires_grad_(False) if target_update_interval else None
+        self.replay = Replay(buffer_size, n_steps, gamma) if buffer_size else None
         self.register_buffer("env_steps", torch.zeros((), dtype=torch.int64))
         self.register_buffer("descents", torch.zeros((), dtype=torch.int64))
         self.register_buffer("solved_after", torch.tensor(-1))
@@ -152,14 +152,14 @@ class QLearning(Predictor, pl.LightningModule):
             self.descend(loss)
             losses.append(loss.detach())
         self.policy.strength.fill_(self.schedule(batch.env_steps))
-        self.log_progress(losses, batch.training_return)
+        self.log_progress(losses, batch.episode_return)
 
-    def log_progress(self, losses: list[Tensor], training_return: float | None) -> None:
+    def log_progress(self, losses: list[Tensor], episode_return: float | None) -> None:
         """Note the mean loss of a rollout's gradient steps, the returns while learning, and how much it explores."""
         metrics: dict[str, Any] = {"exploration": self.policy.strength}
         if losses:
             metrics["bellman_loss"] = torch.stack(losses).mean()
-        self.progress.add(metrics, {} if training_return is None else {"training_return": training_return})
+        self.progress.add(metrics, {} if episode_return is None else {"episode_return": episode_return})
 
     def on_train_epoch_end(self) -> None:
         """Log the means over the pass, and the training return at its end."""
@@ -175,8 +175,8 @@ class QLearning(Predictor, pl.LightningModule):
             yield single_steps(rollout, self.hparams["gamma"])
             return
         self.replay.add(rollout)
-        if self.env_steps >= self.hparams["warm_up"] and self.replay.kept > self.hparams["n_step"]:
-            for _ in range(self.hparams["updates"]):
+        if self.env_steps >= self.hparams["learning_starts"] and self.replay.kept > self.hparams["n_steps"]:
+            for _ in range(self.hparams["gradient_steps"]):
                 yield self.replay.sample(self.hparams["batch_size"])
 
     def loss(self, batch: Transitions) -> Tensor:
@@ -202,13 +202,13 @@ class QLearning(Predictor, pl.LightningModule):
         optimizer.zero_grad()
         self.manual_backward(loss)
         if self.visits is None:
-            self.clip_gradients(optimizer, self.hparams["max_gradient_norm"], "norm")
+            self.clip_gradients(optimizer, self.hparams["max_grad_norm"], "norm")
         optimizer.step()
         self.descents += 1
-        if self.target is not None and self.descents % self.hparams["target_every"] == 0:
+        if self.target is not None and self.descents % self.hparams["target_update_interval"] == 0:
             with torch.no_grad():
                 for slow, fast in zip(self.target.parameters(), self.policy.q.parameters(), strict=True):
-                    slow.lerp_(fast, self.hparams["target_mix"])
+                    slow.lerp_(fast, self.hparams["tau"])
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam for a network; for a table plain descent, whose step size is in the loss."""

@@ -10,22 +10,22 @@ RANGES = {
     "lr": POSITIVE,
     "lr_decay_steps": optional(COUNT),
     "visit_power": NOT_NEGATIVE,
-    "replay": NOT_NEGATIVE,
-    "warm_up": NOT_NEGATIVE,
-    "updates": COUNT,
+    "buffer_size": NOT_NEGATIVE,
+    "learning_starts": NOT_NEGATIVE,
+    "gradient_steps": COUNT,
     "batch_size": COUNT,
-    "n_step": COUNT,
-    "target_every": NOT_NEGATIVE,
-    "target_mix": Range("above 0 and at most 1", lambda x: 0 < x <= 1),
-    "max_gradient_norm": optional(POSITIVE),
+    "n_steps": COUNT,
+    "target_update_interval": NOT_NEGATIVE,
+    "tau": Range("above 0 and at most 1", lambda x: 0 < x <= 1),
+    "max_grad_norm": optional(POSITIVE),
 }
 TABLE_RANGES = {**RANGES, "lr": Range("above 0 and at most 1 for a table", lambda x: 0 < x <= 1)}
 
 NEEDS = {  # options that only something makes use of, and how to have that
-    "a network": (("lr_decay_steps", "dueling", "hidden", "max_gradient_norm"), "choose model=dqn"),
+    "a network": (("lr_decay_steps", "dueling", "hidden", "max_grad_norm"), "choose model=dqn"),
     "a table": (("visit_power",), "choose model=q_learning"),
-    "a replay buffer": (("warm_up", "updates", "n_step"), "set replay to the steps it is to hold"),
-    "a target network": (("target_mix", "double"), "set target_every to the gradient steps between two updates"),
+    "a replay buffer": (("learning_starts", "gradient_steps", "n_steps"), "set buffer_size to the steps it is to hold"),
+    "a target network": (("tau", "double"), "set target_update_interval to the gradient steps between two updates"),
 }
 
 
@@ -41,16 +41,16 @@ def check_options(options: Mapping[str, Any], defaults: Mapping[str, Any], table
         ValueError: there is such an option.
 
     Example:
-        >>> check_options({"replay": 0, "n_step": 3}, {"n_step": 1}, table=False)
+        >>> check_options({"buffer_size": 0, "n_steps": 3}, {"n_steps": 1}, table=False)
         Traceback (most recent call last):
-        ValueError: n_step=3 needs a replay buffer: set replay to the steps it is to hold, or n_step=1
+        ValueError: n_steps=3 needs a replay buffer: set buffer_size to the steps it is to hold, or n_steps=1
     """
     check_ranges(options, TABLE_RANGES if table else RANGES)
     there = {
         "a network": not table,
         "a table": table,
-        "a replay buffer": options.get("replay"),
-        "a target network": options.get("target_every"),
+        "a replay buffer": options.get("buffer_size"),
+        "a target network": options.get("target_update_interval"),
     }
     for what, (names, cure) in NEEDS.items():
         idle = [name for name in names if name in options and options[name] != defaults[name]]

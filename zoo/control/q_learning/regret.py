@@ -21,9 +21,9 @@ NO_LIMIT = 10**9  # rollouts: episodes are counted
 # How much each explores, from nearly uniform to nearly greedy; the numbers mean something else for each, see
 # ``EXPLORATIONS``. Of about ten such ways each the one with the least regret on seeds 101 to 104.
 SCHEDULES: dict[str, dict[str, Any]] = {
-    "epsilon_greedy": {"start": 1.0, "end": 0.01, "steps": 100_000, "shape": "geometric"},
-    "boltzmann": {"start": 1.0, "end": 0.001, "steps": 50_000, "shape": "geometric"},
-    "proportional": {"start": 0.0, "end": 20.0, "steps": 100_000, "shape": "linear"},
+    "epsilon_greedy": {"initial": 1.0, "final": 0.01, "steps": 100_000, "schedule": "geometric"},
+    "boltzmann": {"initial": 1.0, "final": 0.001, "steps": 50_000, "schedule": "geometric"},
+    "proportional": {"initial": 0.0, "final": 20.0, "steps": 100_000, "schedule": "linear"},
 }
 
 
@@ -45,8 +45,8 @@ def learning_regret(
     exploration: str,
     episodes: int,
     seed: int,
-    environments: int = 256,
-    rollout_steps: int = 4,
+    num_envs: int = 256,
+    train_freq: int = 4,
     **options: Any,
 ) -> Regret:
     """Learn a table by Q-learning, and sum up what exploring and not yet knowing cost.
@@ -60,8 +60,8 @@ def learning_regret(
         exploration: a name of ``SCHEDULES``.
         episodes: after as many, and the end of that rollout, it ends.
         seed: of environments and actions; the global random state is left alone.
-        environments: episodes under way at once.
-        rollout_steps: steps of each between two updates of the table.
+        num_envs: episodes under way at once.
+        train_freq: steps of each between two updates of the table.
         options: of ``QLearning``, in the place of the defaults and of the schedule.
 
     Raises:
@@ -83,8 +83,8 @@ def learning_regret(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = QLearning(mdp.states, mdp.actions, **options)
-        acting = Environments(MDPVectorEnv(mdp, environments))
-        rollouts = Rollouts(acting, module.policy, rollout_steps, rollouts=NO_LIMIT, seed=seed)
+        acting = Environments(MDPVectorEnv(mdp, num_envs))
+        rollouts = Rollouts(acting, module.policy, train_freq, rollouts=NO_LIMIT, seed=seed)
         return watched(module, rollouts, mdp, episodes)
 
 

@@ -50,18 +50,18 @@ class Replay:
     as an environment was reset before its episode was over, nothing is learned from the step.
 
     Args:
-        capacity: steps kept, of all environments together.
-        n_step: steps that a transition takes together, ``n``, or fewer where the episode ends before.
+        buffer_size: steps kept, of all environments together.
+        n_steps: steps that a transition takes together, ``n``, or fewer where the episode ends before.
         gamma: the discount between two steps.
 
     Raises:
-        ValueError: ``n_step`` is not positive.
+        ValueError: ``n_steps`` is not positive.
     """
 
-    def __init__(self, capacity: int, n_step: int, gamma: float):
-        if n_step < 1:
-            raise ValueError(f"n_step must be at least 1, got {n_step}")
-        self.capacity, self.n_step, self.gamma = capacity, n_step, gamma
+    def __init__(self, buffer_size: int, n_steps: int, gamma: float):
+        if n_steps < 1:
+            raise ValueError(f"n_steps must be at least 1, got {n_steps}")
+        self.buffer_size, self.n_steps, self.gamma = buffer_size, n_steps, gamma
         self.written = 0
         self.rows: dict[str, Tensor] = {}
         self.latest = torch.empty(0)
@@ -70,14 +70,14 @@ class Replay:
         """Keep the steps of a rollout in place of the oldest ones.
 
         Raises:
-            ValueError: the capacity is too small for it.
+            ValueError: the buffer is too small for it.
         """
         steps, envs = rollout.action.shape
-        length = self.capacity // envs
-        if length < steps + self.n_step:
+        length = self.buffer_size // envs
+        if length < steps + self.n_steps:
             raise ValueError(
-                f"a replay buffer of {self.capacity} steps is too small for rollouts of {steps} steps of {envs} "
-                f"environments; it must hold at least {envs * (steps + self.n_step)}"
+                f"a replay buffer of {self.buffer_size} steps is too small for rollouts of {steps} steps of {envs} "
+                f"environments; it must hold at least {envs * (steps + self.n_steps)}"
             )
         columns = {name: getattr(rollout, name) for name in KEPT}
         columns["linked"] = torch.zeros_like(rollout.valid)
@@ -94,7 +94,7 @@ class Replay:
 
     @property
     def kept(self) -> int:
-        """Steps of each environment that are remembered; draws need more than ``n_step`` of them."""
+        """Steps of each environment that are remembered; draws need more than ``n_steps`` of them."""
         return min(self.written, len(self.rows["valid"])) if self.rows else 0
 
     def sample(self, size: int) -> Transitions:
@@ -103,28 +103,28 @@ class Replay:
         Raises:
             ValueError: there is nothing to draw yet, or next to nothing that can be learned from.
         """
-        if self.kept <= self.n_step:
-            raise ValueError(f"the replay buffer holds {self.kept} steps, none of them followed by {self.n_step} more")
+        if self.kept <= self.n_steps:
+            raise ValueError(f"the replay buffer holds {self.kept} steps, none of them followed by {self.n_steps} more")
         drawn = self.draw(size)
         for _ in range(DRAWS):
             if (missing := size - len(drawn.action)) == 0:
                 return drawn
             drawn = Transitions(*map(torch.cat, zip(drawn, self.draw(missing), strict=True)))
         raise ValueError(
-            f"hardly any of the {self.kept} steps in the replay buffer is followed by {self.n_step} of its episode or "
-            "by its end, and nothing can be learned from the others: set a smaller n_step, or a larger warm_up"
+            f"hardly any of the {self.kept} steps in the replay buffer is followed by {self.n_steps} of its episode or "
+            "by its end, and nothing can be learned from the others: set a smaller n_steps, or a larger learning_starts"
         )
 
     def draw(self, size: int) -> Transitions:
         """Draw as many times, and leave out draws from which nothing can be learned."""
         device, envs = self.rows["valid"].device, self.rows["valid"].shape[1]
-        row = self.written - self.kept + torch.randint(self.kept - self.n_step, (size,), device=device)
+        row = self.written - self.kept + torch.randint(self.kept - self.n_steps, (size,), device=device)
         env = torch.randint(envs, (size,), device=device)
         return self.transitions(row, env)
 
     def transitions(self, row: Int[Tensor, " draws"], env: Int[Tensor, " draws"]) -> Transitions:
         """Take the ``n`` steps from each usable place on together, up to the end of the episode."""
-        length, ahead = len(self.rows["valid"]), torch.arange(self.n_step, device=row.device)
+        length, ahead = len(self.rows["valid"]), torch.arange(self.n_steps, device=row.device)
         places, envs = (row[:, None] + ahead) % length, env[:, None]
         ended = self.rows["ended"][places, envs]
         taken = ended.cumsum(-1) - ended.long() == 0  # none of the steps before this one ended the episode
