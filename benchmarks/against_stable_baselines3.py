@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 import pytorch_lightning as pl
 import torch
-from hydra import compose, initialize_config_dir
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
@@ -26,7 +25,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from torch import Tensor
 
 from zoo.cli.commands import make_experiment
-from zoo.cli.composition import CONFIGS, plain, register
+from zoo.cli.composition import compose_config
 from zoo.cli.errors import errors_as_sentences
 from zoo.cli.schemas import arguments
 from zoo.control import CategoricalPolicy, Environments, Evaluator, make_environments
@@ -75,9 +74,8 @@ class Stopwatch:
 
 def train_ours(seed: int, budget: int) -> dict[str, dict[str, float | bool]]:
     """Train as ``scripts/train.py experiment=policy_gradient_cartpole`` does, checkpoints and metrics included."""
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        overrides = ["experiment=policy_gradient_cartpole", f"seed={seed}", f"model.total_timesteps={budget}"]
-        config = plain(compose("train", overrides))
+    overrides = ["experiment=policy_gradient_cartpole", f"seed={seed}", f"model.total_timesteps={budget}"]
+    config = compose_config(overrides)
     watch = Stopwatch()
     pl.seed_everything(seed, workers=True, verbose=False)
     experiment = make_experiment(config)
@@ -204,7 +202,6 @@ def main() -> None:
     with errors_as_sentences():
         asked = arguments(Arguments, sys.argv[1:])
     torch.set_num_threads(1)
-    register()
     field = contestants()
     for name, train, _, options in field:
         print(f"warming up: {name}", flush=True)

@@ -49,15 +49,13 @@ def family(name: str, entry_point: object) -> str:
 
 def try_one(name: str) -> tuple[str, str]:
     """Train a policy for a few steps in an environment; return what became of it."""
-    from hydra import compose, initialize_config_dir
 
     from zoo.cli.commands import train
-    from zoo.cli.composition import CONFIGS, plain
+    from zoo.cli.composition import compose_config
     from zoo.cli.errors import one_sentence
 
     overrides = ["model=policy_gradient", f"env='{name}'", f"++env_kwargs.max_episode_steps={MOST_STEPS}", *OPTIONS]
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        config = plain(compose("train", overrides))
+    config = compose_config(overrides)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -74,10 +72,8 @@ def try_part(module: str, part: int, parts: int) -> None:
     import gymnasium
 
     import zoo.control.experiment
-    from zoo.cli.composition import register
     from zoo.control.envs.registration import import_environment, register_games
 
-    register()
     zoo.control.experiment.draw_returns = lambda *arguments: None  # which takes longer than all else
     if module == "gymnasium":
         known = dict(gymnasium.registry)

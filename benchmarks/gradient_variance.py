@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from hydra import compose, initialize_config_dir
 
 from zoo.cli.commands import make_experiment
-from zoo.cli.composition import CONFIGS, plain, register
+from zoo.cli.composition import compose_config
 from zoo.cli.errors import errors_as_sentences
 from zoo.cli.schemas import arguments
 from zoo.control import Environments, Evaluator, Policy, make_environments
@@ -55,9 +54,8 @@ class StopEarly(pl.Callback):
 
 def half_trained(seed: int) -> Policy:
     """Train a policy until it earns enough."""
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        overrides = ["experiment=policy_gradient_cartpole", "model.eval_freq=512", f"seed={seed}"]
-        config = plain(compose("train", overrides))
+    overrides = ["experiment=policy_gradient_cartpole", "model.eval_freq=512", f"seed={seed}"]
+    config = compose_config(overrides)
     pl.seed_everything(seed, workers=True, verbose=False)
     experiment = make_experiment(config)
     with tempfile.TemporaryDirectory() as folder:
@@ -87,7 +85,6 @@ def main() -> None:
     with errors_as_sentences():
         asked = arguments(Arguments, sys.argv[1:])
     torch.set_num_threads(1)
-    register()
     earned, variances = measured(asked)
     print(f"\nat a policy that earns {earned.mean:.0f} ({earned.low:.0f} to {earned.high:.0f}) an episode:\n")
     print(

@@ -159,18 +159,14 @@ def tiny(squares) -> Callable[..., list[str]]:
 @pytest.fixture(scope="session")
 def composed() -> Callable[[list[str]], dict[str, Any]]:
     """Compose a run's configuration as ``scripts/train.py`` does, resolved to plain data."""
-    from hydra import compose, initialize_config_dir  # late: the tests of the lower floors do without them
+    from zoo.cli.composition import compose_config  # late: the tests of the lower floors do without Hydra
 
-    from zoo.cli.composition import CONFIGS, plain, register
-
-    register()
     done: dict[tuple[str | None, ...], dict[str, Any]] = {}
 
     def config(overrides: list[str]) -> dict[str, Any]:
         key = (os.environ.get("ZOO_DATA"), *overrides)
         if key not in done:
-            with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-                done[key] = plain(compose("train", overrides))
+            done[key] = compose_config(overrides)
         return copy.deepcopy(done[key])
 
     return config

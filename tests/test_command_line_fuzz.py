@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from zoo.cli.command_line import PATHS, parsed, read_command_line
 from zoo.cli.commands import check_logger, train
 from zoo.cli.composition import check_settings, composed_options, refuse_unused_estimator, register
-from zoo.cli.config_groups import CONFIGS, groups, options
+from zoo.cli.config_groups import configs_dir, groups, options
 from zoo.cli.errors import one_sentence
 from zoo.cli.schemas import MODELS, value_at
 
@@ -157,7 +157,7 @@ def configured(line):
     request = read_command_line(line)
     check_settings(request)
     overrides = [override for override in request.arguments() if not override.startswith("-")]
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+    with initialize_config_dir(str(configs_dir()), version_base="1.3"):
         config = compose("train", overrides)
     refuse_unused_estimator(config, overrides)
     return OmegaConf.to_container(config, resolve=True)

@@ -5,7 +5,8 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException, MissingConfigException
 
 from zoo.cli import composition
-from zoo.cli.composition import CONFIGS, plain, refuse_unused_estimator, register, run_folder, with_available_data
+from zoo.cli.composition import plain, refuse_unused_estimator, register, run_folder, with_available_data
+from zoo.cli.config_groups import configs_dir
 from zoo.cli.schemas import build
 from zoo.data import BinarizedMnistUnavailable, MnistUnavailable
 
@@ -90,7 +91,7 @@ class TestWithAvailableData:
 
             monkeypatch.setattr(composition, "find_mnist", find)
             monkeypatch.setattr(composition, "find_binarized_mnist", find_binarized)
-            with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            with initialize_config_dir(str(configs_dir()), version_base="1.3"):
                 choices = compose("train", overrides, return_hydra_config=True).hydra.runtime.choices
                 return plain(with_available_data(compose("train", overrides), choices, overrides))
 
@@ -157,7 +158,7 @@ class TestRefuseUnusedEstimator:
         register()
 
         def run(*overrides):
-            with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            with initialize_config_dir(str(configs_dir()), version_base="1.3"):
                 refuse_unused_estimator(compose("train", list(overrides)), list(overrides))
 
         return run

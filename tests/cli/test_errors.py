@@ -7,10 +7,7 @@ import pytest
 from hydra.errors import ConfigCompositionException
 from omegaconf.errors import InterpolationKeyError
 
-from zoo.cli.composition import composed_options, register
-from zoo.cli.config_groups import options, summary
-from zoo.cli.errors import errors_as_sentences, help_text, not_left_empty, options_help, relative
-from zoo.cli.schemas import MODELS
+from zoo.cli.errors import errors_as_sentences, not_left_empty, relative
 from zoo.data import MnistUnavailable
 from zoo.training import NonFiniteError
 
@@ -91,36 +88,6 @@ def test_paths_below_the_current_folder_are_shortened(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert relative(tmp_path / "runs" / "a") == Path("runs", "a")
     assert relative(Path("/elsewhere/a")) == Path("/elsewhere/a")
-
-
-class TestHelp:
-    def test_lists_every_model_with_what_it_is_in_one_line(self):
-        lines = help_text().splitlines()
-        for name in MODELS:
-            (line,) = [line for line in lines if line.startswith(f"  model={name} ")]
-            assert len(line.split(maxsplit=1)[1]) > 20
-
-    def test_lists_every_experiment_and_every_choice(self):
-        text = help_text()
-        assert all(f"  {name} " in text for name in options("experiment"))
-        assert all(name in text for group in ("data", "estimator", "logger") for name in options(group))
-
-    @pytest.mark.parametrize("group", ["model", "data", "estimator", "trainer", "logger", "experiment"])
-    def test_every_configuration_says_what_it_is_within_a_line(self, group):
-        assert options(group)
-        for name in options(group):
-            assert 0 < len(summary(group, name)) <= 110
-
-
-class TestOptionsHelp:
-    @pytest.mark.parametrize("model", MODELS)
-    def test_lists_every_option_of_a_model_with_default_type_and_meaning(self, model):
-        register()
-        text = options_help([f"model={model}"])
-        for option in composed_options((f"model={model}",)).values():
-            assert option.meaning, option.key
-            assert f"{option.key}=" in text
-        assert "(a number, above 0" in text
 
 
 def test_warnings_are_shown_to_the_user(monkeypatch, capsys):

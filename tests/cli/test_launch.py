@@ -6,7 +6,7 @@ import pytest
 
 from zoo.cli import launch
 from zoo.cli.command_line import read_command_line
-from zoo.cli.composition import check_settings, composed, register
+from zoo.cli.composition import check_settings, compose_config, register
 from zoo.cli.launch import Ended, caught, table
 
 
@@ -93,4 +93,4 @@ def test_options_of_an_environment_are_taken_one_by_one_or_together(argument):
     request = read_command_line(["model=dqn", argument])
     register()
     check_settings(request)
-    assert composed(request.arguments())["env_kwargs"] == {"max_episode_steps": 9}
+    assert compose_config(request.arguments())["env_kwargs"] == {"max_episode_steps": 9}

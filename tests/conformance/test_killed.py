@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from zoo.cli.commands import train
-from zoo.cli.composition import CONFIGS
+from zoo.cli.config_groups import configs_dir
 from zoo.cli.schemas import MODELS
 from zoo.training import read_checkpoint, read_status
 
@@ -23,7 +23,8 @@ def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(model, tiny, compose
     overrides = tiny(model, f"trainer.max_epochs={EPOCHS}")
     folder, delay = tmp_path / "killed", random.uniform(0, 0.3)
     last = folder / "checkpoints" / "last.ckpt"
-    command = [sys.executable, str(CONFIGS.parent / "scripts" / "train.py"), *overrides, f"hydra.run.dir={folder}"]
+    script = configs_dir().parent / "scripts" / "train.py"
+    command = [sys.executable, str(script), *overrides, f"hydra.run.dir={folder}"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         while not last.exists() and process.poll() is None:
             time.sleep(0.01)

@@ -9,7 +9,7 @@ import signal
 import pytorch_lightning as pl
 import torch
 
-from zoo.cli.composition import CONFIGS
+from zoo.cli.config_groups import configs_dir
 from zoo.cli.schemas import MODELS
 
 
@@ -35,5 +35,5 @@ class Witness(pl.Callback):
 if __name__ == "__main__":
     for experiment, _ in MODELS.values():
         experiment.callbacks = lambda self: [Witness()]
-    script = CONFIGS.parent / "scripts" / "train.py"
+    script = configs_dir().parent / "scripts" / "train.py"
     exec(compile(script.read_text(), script, "exec"))  # this file stays the command that starts the second process

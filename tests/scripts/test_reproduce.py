@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from zoo.cli import reproduce as reproduction
 from zoo.data import MnistUnavailable
-from zoo.reproduction import report as reproduction
 from zoo.reproduction.tables import PAPERS
 from zoo.training import config_hash
 
@@ -12,7 +12,7 @@ from zoo.training import config_hash
 @pytest.fixture
 def mnist(monkeypatch):
     """MNIST is at hand, or so it seems."""
-    monkeypatch.setattr("zoo.data.find_mnist", lambda: Path("mnist"))
+    monkeypatch.setattr("zoo.cli.reproduce.find_mnist", lambda: Path("mnist"))
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def trained(monkeypatch, composed):
         (folder / "status.json").write_text(json.dumps(record))
         return 0
 
-    monkeypatch.setattr(reproduction, "run_train_script", run)
+    monkeypatch.setattr(reproduction, "train_in_subprocess", run)
     return asked
 
 
@@ -81,7 +81,7 @@ def test_a_full_table_is_written_beside_the_runs_and_not_over_the_published_one(
 
 @pytest.mark.usefixtures("mnist")
 def test_a_run_on_other_data_never_enters_the_table(script, trained, monkeypatch, composed):
-    honest = reproduction.run_train_script
+    honest = reproduction.train_in_subprocess
 
     def run(arguments):
         code = honest(arguments)
@@ -90,7 +90,7 @@ def test_a_run_on_other_data_never_enters_the_table(script, trained, monkeypatch
             path.write_text(json.dumps({**json.loads(path.read_text()), "data": "mnist-5k", "config_hash": other}))
         return code
 
-    monkeypatch.setattr(reproduction, "run_train_script", run)
+    monkeypatch.setattr(reproduction, "train_in_subprocess", run)
     answer = script("reproduce.py", "paper=ram", "rows=[6]", "seeds=[1]")
     assert answer.code == 1
     assert "left no finished record" in answer.err
@@ -100,7 +100,7 @@ def test_a_run_on_other_data_never_enters_the_table(script, trained, monkeypatch
 def test_a_curve_is_drawn_where_all_seeds_take_as_many_steps_not_where_each_stops_at_success(
     script, trained, monkeypatch, composed
 ):
-    honest = reproduction.run_train_script
+    honest = reproduction.train_in_subprocess
 
     def run(arguments):
         code = honest(arguments)
@@ -110,7 +110,7 @@ def test_a_curve_is_drawn_where_all_seeds_take_as_many_steps_not_where_each_stop
         (folder / "metrics.csv").write_text("env_steps,eval_return_mean\n4000,20\n8000,475\n")
         return code
 
-    monkeypatch.setattr(reproduction, "run_train_script", run)
+    monkeypatch.setattr(reproduction, "train_in_subprocess", run)
     small = ["paper=cartpole", "budget=smoke", "seeds=[1,2]"]
     assert "curve: runs/smoke-results/policy_gradient_cartpole.png" in script("reproduce.py", *small).out
     stopping = script("reproduce.py", *small, "rows=[acrobot]")
@@ -119,7 +119,7 @@ def test_a_curve_is_drawn_where_all_seeds_take_as_many_steps_not_where_each_stop
 
 @pytest.mark.usefixtures("mnist")
 def test_a_run_that_fails_ends_it_in_a_sentence(script, monkeypatch):
-    monkeypatch.setattr(reproduction, "run_train_script", lambda arguments: 1)
+    monkeypatch.setattr(reproduction, "train_in_subprocess", lambda arguments: 1)
     answer = script("reproduce.py", "paper=ram", "budget=smoke", "rows=[6]", "seeds=[1]")
     assert answer.code == 1
     assert "the same command goes on from where it stopped" in answer.err
@@ -130,7 +130,7 @@ def test_without_mnist_nothing_is_run(script, trained, monkeypatch):
     def find():
         raise MnistUnavailable("no files, no network")
 
-    monkeypatch.setattr("zoo.data.find_mnist", find)
+    monkeypatch.setattr("zoo.cli.reproduce.find_mnist", find)
     answer = script("reproduce.py", "paper=ram")
     assert (answer.code, trained) == (1, [])
     assert "Error: no files, no network" in answer.err

@@ -1,4 +1,4 @@
-"""Arguments of the scripts beside ``train.py``: ``key=value``, checked against a dataclass."""
+"""``key=value`` arguments of commands other than ``zoo train``, checked against a dataclass."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ def path_field(default: Any = MISSING) -> Any:
 
 @dataclass
 class EvaluateConfig:
-    """Arguments of ``scripts/evaluate.py``.
+    """Arguments of ``zoo evaluate``.
 
     Args:
         checkpoint: file that a run left in its folder ``checkpoints``.
@@ -35,7 +35,7 @@ class EvaluateConfig:
 
 @dataclass
 class ReproduceConfig:
-    """Arguments of ``scripts/reproduce.py``.
+    """Arguments of ``zoo reproduce``.
 
     Args:
         paper: table to make.

@@ -1,4 +1,4 @@
-"""The command line of ``scripts/train.py``: what is wrong in it is said before Hydra composes anything."""
+"""The command line of ``zoo train``, checked before Hydra composes anything."""
 
 import argparse
 import itertools
@@ -12,6 +12,7 @@ from hydra.core.override_parser.types import Glob, Override, Quote, QuotedString
 from hydra.errors import HydraException
 
 from zoo.cli.config_groups import check_choice, did_you_mean, groups, options
+from zoo.cli.invocation import command_name
 from zoo.cli.options import Option
 
 LIGHTNING = ("hydra.job.name", "hydra.output_subdir")  # set in the processes that it starts
@@ -84,7 +85,7 @@ class Request(NamedTuple):
 
 class _Flags(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message}; see python scripts/train.py --help")
+        raise ValueError(f"{message}; see {command_name('train')} --help")
 
 
 def _flag_parser() -> argparse.ArgumentParser:

@@ -14,7 +14,8 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from zoo.cli.command_line import FOLDERS, LIGHTNING, OPEN, Request
-from zoo.cli.config_groups import CONFIGS, groups, options
+from zoo.cli.config_groups import configs_dir, groups, options
+from zoo.cli.invocation import command_name
 from zoo.cli.options import Option, nearest, same_name
 from zoo.cli.schemas import DATA, MODELS, TrainConfig, check_config, known_options, option_names, schema, target
 from zoo.data import BinarizedMnistUnavailable, MnistUnavailable, find_binarized_mnist, find_mnist
@@ -113,10 +114,10 @@ def kept_config(folder: Path) -> dict[str, Any]:
     return {str(key): value for key, value in config.items()}
 
 
-def composed(overrides: Sequence[str]) -> dict[str, Any]:
-    """Return the configuration that settings lead to, as ``scripts/train.py`` composes it, as plain data."""
+def compose_config(overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the configuration that settings lead to, as ``zoo train`` composes it, as plain data."""
     register()
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+    with initialize_config_dir(str(configs_dir()), version_base="1.3"):
         return plain(compose("train", list(overrides)))
 
 
@@ -127,7 +128,7 @@ def composed_options(choices: tuple[str, ...]) -> dict[str, Option]:
     Raises:
         ValueError: the choices do not go together.
     """
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+    with initialize_config_dir(str(configs_dir()), version_base="1.3"):
         config = compose("train", list(choices))
     return known_options(OmegaConf.to_container(config))  # type: ignore[arg-type]
 
@@ -174,7 +175,7 @@ def unknown_option(key: str, known: Mapping[str, Option], choices: Sequence[str]
             return f"{what} has no option {key}; {whole} is one of {', '.join(elsewhere)}"
     if (near := same or nearest(key, known)) is not None:
         return f"{what} has no option {key}; did you mean {near}?"
-    return f"{what} has no option {key}; python scripts/train.py {what} --help lists those that there are"
+    return f"{what} has no option {key}; {command_name('train')} {what} --help lists those that there are"
 
 
 def refuse_unused_estimator(config: DictConfig, overrides: list[str]) -> None:

@@ -1,25 +1,44 @@
 """Named choices of the configuration groups in ``configs/``; importing this needs nothing that takes long."""
 
 import difflib
+import functools
 from collections.abc import Iterable
 from pathlib import Path
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+import zoo
+
+
+@functools.cache
+def configs_dir() -> Path:
+    """Return the folder of the configuration files: ``zoo/configs`` of an installed wheel, ``configs`` of a checkout.
+
+    Raises:
+        FileNotFoundError: neither exists.
+    """
+    package = Path(zoo.__file__).parent
+    places = [package / "configs", package.parent / "configs"]
+    for place in places:
+        if (place / "train.yaml").is_file():
+            return place
+    raise FileNotFoundError(
+        f"the configuration files are missing: there is no train.yaml in {' or '.join(map(str, places))}. Reinstall "
+        "reinforce-zoo from a wheel that was built with the folder configs"
+    )
 
 
 def groups() -> set[str]:
     """Return the names of the configuration groups, such as ``model``."""
-    return {path.name for path in CONFIGS.iterdir() if path.is_dir()}
+    return {path.name for path in configs_dir().iterdir() if path.is_dir()}
 
 
 def options(group: str) -> list[str]:
     """Return the names that may be chosen in a group of ``configs/``."""
-    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+    return sorted(path.stem for path in (configs_dir() / group).glob("*.yaml"))
 
 
 def summary(group: str, name: str) -> str:
     """Return the first comment of a configuration file that is not for Hydra: what it is, in one line."""
-    lines = (CONFIGS / group / f"{name}.yaml").read_text().splitlines()
+    lines = (configs_dir() / group / f"{name}.yaml").read_text().splitlines()
     return next(line[2:] for line in lines if line.startswith("# ") and "@package" not in line)
 
 

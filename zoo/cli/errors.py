@@ -1,17 +1,14 @@
-"""What the scripts say to people: help, errors as sentences."""
+"""Errors that the user can cure, as one sentence without a traceback."""
 
 import logging
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
-
-from zoo.cli.config_groups import options, summary
-from zoo.cli.options import option_lines
 
 # A library's own use of a name that torch has deprecated; nothing here can change it.
 warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
@@ -82,48 +79,3 @@ def not_left_empty(folder: Path) -> Iterator[None]:
 def relative(path: Path) -> Path:
     """Shorten a path below the current folder."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
-def listing(group: str, prefix: str) -> str:
-    """List the choices of a group, a line each, with what they are for in a column."""
-    names = options(group)
-    width = max(map(len, names))
-    return "\n".join(f"  {prefix}{name:<{width}}  {summary(group, name)}" for name in names)
-
-
-def options_help(choices: Sequence[str]) -> str:
-    """List all options of a run, for ``--help`` beside choices such as ``model=ram``."""
-    from zoo.cli.composition import composed_options, register  # late, for it takes long
-
-    register()
-    known = composed_options(tuple(choices))
-    what = " ".join(choices)
-    return f"""{option_lines(known.values())}
-
-All options of python scripts/train.py {what}, each with its default, what it may be, and what it means.
-"""
-
-
-def help_text() -> str:
-    """List the models, and what can be set, for ``--help`` and for a command without arguments."""
-    models, experiments = listing("model", "model="), listing("experiment", "")
-    return f"""Train a model of the zoo: python scripts/train.py model=NAME [key=value ...]
-
-Models
-{models}
-
-Experiments (experiment=NAME, complete by themselves)
-{experiments}
-
-Often changed
-  data={"|".join(options("data"))}    data.root=DIR for idx and image_folder
-  env=Acrobot-v1  any environment of Gymnasium, or MODULE:ID of your own; its options are env_kwargs.NAME=VALUE
-  estimator={"|".join(options("estimator"))}
-  logger={"|".join(options("logger"))}
-  model.lr=0.001  trainer.max_epochs=20  seed=2  -m seed=1,2,3 (one run each)
-  resume=RUN      continue a stopped run, exactly where it was saved; longer with trainer.max_epochs=N
-  init_from=RUN/checkpoints/last.ckpt    begin with the weights of another run
-  trust=true      run code of your own that a program names; given each time, kept nowhere
-
-All options of a model, and what they mean: python scripts/train.py model=NAME --help
-"""

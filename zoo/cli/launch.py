@@ -21,8 +21,9 @@ from zoo.cli.composition import (
     register,
     with_available_data,
 )
-from zoo.cli.config_groups import CONFIGS
+from zoo.cli.config_groups import configs_dir
 from zoo.cli.errors import not_left_empty, one_sentence, relative
+from zoo.cli.invocation import command_name
 from zoo.training import Interrupted, extended
 
 SHOWN = 4  # figures of a run that the table of a sweep has place for
@@ -38,12 +39,8 @@ class Ended(NamedTuple):
     failure: str | None
 
 
-def launch(request: Request, typed: Sequence[str]) -> None:
+def launch(request: Request) -> None:
     """Train what a command line asks for.
-
-    Args:
-        request: a command line.
-        typed: the same, as it was typed.
 
     Raises:
         ValueError: something is wrong with the settings; in a sweep before any run begins.
@@ -56,7 +53,7 @@ def launch(request: Request, typed: Sequence[str]) -> None:
     raised: list[Exception] = []
 
     def job(config: DictConfig) -> None:
-        sys.argv[1:] = typed  # for processes that Lightning starts, which are to do the same
+        sys.argv[:] = typed  # for processes that Lightning starts, which are to do the same
         overrides, folder = list(HydraConfig.get().overrides.task), Path(HydraConfig.get().runtime.output_dir)
         if not request.sweep:
             try:
@@ -70,9 +67,10 @@ def launch(request: Request, typed: Sequence[str]) -> None:
         print(f"\nRun {len(runs) + 1} of {request.runs}: {name}", flush=True)
         runs.append(Ended(differs, folder, *caught(lambda: train_one(config, overrides, folder, request))))
 
+    typed = list(sys.argv)
     sys.argv[1:] = request.arguments()
     try:
-        hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")(job)()
+        hydra.main(version_base="1.3", config_path=str(configs_dir()), config_name="train")(job)()
     finally:
         if runs:
             print(f"\n{table(runs)}")
@@ -94,19 +92,20 @@ def train_one(config: DictConfig, overrides: Sequence[str], folder: Path, reques
             check_before_download(plain(config), request.trust)
             settings = plain(with_available_data(config, choices, list(overrides)))
         check_logger(settings["logger"]["name"])
-        command = f"python scripts/train.py {shlex.join(overrides)}"
+        command = f"{command_name('train')} {shlex.join(overrides)}"
         try:
             outcome = train(settings, folder, command, request.trust)
         except Interrupted as stop:
             again = " trust=true" if request.trust else ""
-            print(f"\n{stop}. Go on with:  python scripts/train.py {shlex.quote(f'resume={relative(folder)}')}{again}")
+            resume = shlex.quote(f"resume={relative(folder)}")
+            print(f"\n{stop}. Go on with:  {command_name('train')} {resume}{again}")
             sys.exit(130)
         if outcome.summary:
             print(f"\n{outcome.summary}")
             left = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_file()))
             print(f"everything is in {relative(folder)}/: {left}")
             checkpoint = shlex.quote(f"checkpoint={relative(outcome.checkpoint)}")
-            print(f"look closer:  python scripts/evaluate.py {checkpoint}")
+            print(f"look closer:  {command_name('evaluate')} {checkpoint}")
         return outcome.figures
 
 

@@ -1,8 +1,6 @@
 import math
 import shutil
 import statistics
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,35 +18,6 @@ def find_run(runs: Path, config_hash: str) -> tuple[Path, Record] | None:
     finished = [(folder, status) for folder, status in same if status["state"] == "finished"]
     started = [(folder, status) for folder, status in same if (folder / "checkpoints" / "last.ckpt").exists()]
     return next(iter(finished or started), None)
-
-
-def run_once(overrides: list[str], config_hash: str, runs: Path) -> Path:
-    """Run a configuration unless it is done, continue it if it was stopped, and give its folder.
-
-    Raises:
-        ChildProcessError: the run failed; it has said why.
-    """
-    found = find_run(runs, config_hash)
-    if found and found[1]["state"] == "finished":
-        return found[0]
-    arguments = [f"resume={found[0]}"] if found else overrides
-    print(f"\n$ python scripts/train.py {' '.join(arguments)}", flush=True)
-    if run_train_script(arguments) != 0:
-        raise ChildProcessError("the run above did not finish; the same command goes on from where it stopped")
-    done = find_run(runs, config_hash)
-    if done is None or done[1]["state"] != "finished":
-        raise ChildProcessError(f"the run left no finished record of configuration {config_hash} in {runs}")
-    return done[0]
-
-
-def run_train_script(arguments: list[str]) -> int:
-    """Run ``scripts/train.py`` in a process of its own, and give its exit code."""
-    script = str(Path(__file__).parents[2] / "scripts" / "train.py")
-    with subprocess.Popen([sys.executable, script, *arguments]) as process:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:  # it reached the run too, which saves before it ends
-            return process.wait()
 
 
 def keep_record(folder: Path, results: Path, name: str) -> None:

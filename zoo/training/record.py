@@ -147,12 +147,16 @@ def read_status(path: Path) -> dict[str, Any]:
 
 
 def git_commit() -> str | None:
-    """Commit of the checkout this code runs from, with ``+changes`` if it holds others; None outside of one.
+    """Commit of the checkout this code runs from, with ``+changes`` if files were modified; None outside of one.
+
+    An environment inside some other repository is none: only a repository that tracks this file is.
 
     Changes of ``docs`` do not count: that is where records of earlier runs are put.
     """
     here = Path(__file__).parent
     try:
+        tracked = ["git", "-C", str(here), "ls-files", "--error-unmatch", Path(__file__).name]
+        subprocess.run(tracked, capture_output=True, check=True)
         commit = subprocess.run(
             ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
         ).stdout.strip()

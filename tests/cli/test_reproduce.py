@@ -1,0 +1,106 @@
+import json
+
+import pytest
+
+from zoo.cli import reproduce as reproduction
+from zoo.cli.arguments import ReproduceConfig
+from zoo.cli.reproduce import run_once
+
+
+def record(error=0.01, seconds=60.0, data="mnist", state="finished", config_hash="wanted", recipe_hash="recipe"):
+    return {
+        "state": state,
+        "config_hash": config_hash,
+        "recipe_hash": recipe_hash,
+        "data": data,
+        "wall_seconds": seconds,
+        "metrics": {"test_error": error},
+    }
+
+
+@pytest.fixture
+def leave(tmp_path):
+    """Leave a run's folder: ``leave("a", state="finished")``."""
+
+    def run(name, checkpoint=True, **status):
+        folder = tmp_path / "runs" / "ram" / name
+        (folder / "checkpoints").mkdir(parents=True)
+        if checkpoint:
+            (folder / "checkpoints" / "last.ckpt").touch()
+        (folder / "status.json").write_text(json.dumps(record(**status)))
+        return folder
+
+    return run
+
+
+class TestRunOnce:
+    @pytest.fixture
+    def script(self, monkeypatch):
+        """Stands in for ``zoo train``: notes its arguments, then does what it is told."""
+
+        def make(code=0, then=lambda: None):
+            calls = []
+
+            def run(arguments):
+                calls.append(arguments)
+                then()
+                return code
+
+            monkeypatch.setattr(reproduction, "train_in_subprocess", run)
+            return calls
+
+        return make
+
+    def test_a_finished_run_is_not_run_again(self, leave, script, tmp_path):
+        folder, calls = leave("a"), script()
+        assert run_once(["seed=1"], "wanted", tmp_path / "runs") == folder
+        assert calls == []
+
+    def test_a_configuration_that_was_not_run_is_run(self, leave, script, tmp_path, capsys):
+        calls = script(then=lambda: leave("new"))
+        assert run_once(["experiment=six", "seed=1"], "wanted", tmp_path / "runs").name == "new"
+        assert calls == [["experiment=six", "seed=1"]]
+        assert "$ zoo train experiment=six seed=1" in capsys.readouterr().out
+
+    def test_a_stopped_run_is_continued(self, leave, script, tmp_path):
+        folder = leave("a", state="interrupted")
+        calls = script(then=lambda: (folder / "status.json").write_text(json.dumps(record())))
+        assert run_once(["seed=1"], "wanted", tmp_path / "runs") == folder
+        assert calls == [[f"resume={folder}"]]
+
+    @pytest.mark.parametrize("code", [1, 130, -9])
+    def test_a_run_that_does_not_finish_is_an_error(self, code, leave, script, tmp_path):
+        script(code, then=lambda: leave("a", state="failed"))
+        with pytest.raises(ChildProcessError, match="did not finish; the same command goes on from where it stopped"):
+            run_once(["seed=1"], "wanted", tmp_path / "runs")
+
+    def test_so_is_one_that_ran_something_else(self, leave, script, tmp_path):
+        script(then=lambda: leave("a", config_hash="mnist-5k instead of mnist", data="mnist-5k"))
+        with pytest.raises(ChildProcessError, match="left no finished record of configuration wanted"):
+            run_once(["seed=1"], "wanted", tmp_path / "runs")
+
+    def test_a_ctrl_c_waits_until_the_run_has_saved(self, monkeypatch):
+        waits = iter([KeyboardInterrupt(), 130])
+
+        class Process:
+            def __init__(self, command): ...
+
+            def __enter__(self):
+                return self
+
+            def __exit__(self, *error): ...
+
+            def wait(self):
+                answer = next(waits)
+                if isinstance(answer, KeyboardInterrupt):
+                    raise answer
+                return answer
+
+        monkeypatch.setattr(reproduction.subprocess, "Popen", Process)
+        assert reproduction.train_in_subprocess([]) == 130
+
+
+def test_records_are_published_only_into_a_checkout(monkeypatch, tmp_path):
+    monkeypatch.setattr("zoo.reproduction.tables.PUBLISHED", tmp_path / "docs" / "results")
+    with pytest.raises(ValueError, match=r"publish=true writes into a checkout .*: leave publish away"):
+        reproduction.reproduce(ReproduceConfig(paper="tabular", publish=True))

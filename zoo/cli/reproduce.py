@@ -1,0 +1,112 @@
+"""The command ``zoo reproduce``: runs a table's missing experiments, then writes the table."""
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from zoo.cli.arguments import ReproduceConfig
+from zoo.cli.composition import compose_config
+from zoo.cli.invocation import command_name, subprocess_command
+from zoo.control.experiment import draw_returns, learning_curve
+from zoo.data import find_binarized_mnist, find_mnist
+from zoo.inference.bbvi import data_root
+from zoo.inference.programs import PROGRAMS
+from zoo.reproduction import tables
+from zoo.reproduction.report import find_run, keep_record, kept_records, table, write_page
+from zoo.reproduction.tables import BUDGETS, PAPERS, Row, chosen_rows, settings_of
+from zoo.training import config_hash
+
+
+def reproduce(asked: ReproduceConfig) -> None:
+    """Run the rows of a paper's table with each seed, print and write the table, and draw the curves.
+
+    Raises:
+        ValueError: there is no such paper, budget or row, or the records cannot be published.
+        FileNotFoundError: data of a row are missing.
+        ChildProcessError: a run failed; it has printed why.
+    """
+    if asked.paper not in PAPERS:
+        raise ValueError(f"there is no paper {asked.paper!r}; there are: {', '.join(PAPERS)}")
+    if asked.budget not in BUDGETS:
+        raise ValueError(f"there is no budget {asked.budget!r}; choose one of {', '.join(BUDGETS)}")
+    smoke = asked.budget == "smoke"
+    if asked.publish and smoke:
+        raise ValueError("a smoke run has no results to publish: leave publish or budget away")
+    if asked.publish and not tables.PUBLISHED.is_dir():
+        raise ValueError(
+            f"publish=true writes into a checkout of the project, and {tables.PUBLISHED} is none: leave publish away"
+        )
+    paper = PAPERS[asked.paper]
+    rows = chosen_rows(paper, asked.rows)
+    check_data(rows, digits=not smoke)
+    records = tables.PUBLISHED if asked.publish else Path("runs") / ("smoke-results" if smoke else "results")
+    seeds = asked.seeds or paper.seeds[: 1 if smoke else None]
+    runs = [(row, seed) for seed in seeds for row in rows]
+    folders: dict[str, list[Path]] = {row.name: [] for row in rows}
+    for number, (row, seed) in enumerate(runs, 1):
+        print(f"\nrun {number} of {len(runs)}: {row.label}, seed {seed}", flush=True)
+        overrides = [*settings_of(row, asked.budget), f"seed={seed}"]
+        folder = run_once(overrides, config_hash(compose_config(overrides)), Path("runs"))
+        keep_record(folder, records, f"{row.experiment}-seed{seed}")
+        folders[row.name].append(folder)
+    print(f"\n{paper.title}\n\n{table(paper, {row.name: kept_records(records, row, smoke) for row in paper.rows})}")
+    for row in rows:
+        if paper.curve and row.equally_long:
+            path = records / f"{row.experiment}.png"
+            curves = [learning_curve(folder / "metrics.csv", paper.curve) for folder in folders[row.name]]
+            draw_returns({row.label: curves}, None, paper.curve, path)
+            print(f"curve: {path}")
+    if smoke:
+        print("\nA smoke run: little training on little data, to see that all works. These are no results.")
+        return
+    page = records.with_suffix(".md") if asked.publish else records / "results.md"
+    write_page(page, records)
+    print(f"table: {page}")
+
+
+def check_data(rows: Sequence[Row], digits: bool) -> None:
+    """Check that the data of all rows can be loaded before the first run; results on other data would not compare.
+
+    Args:
+        rows: rows of a table.
+        digits: whether MNIST is needed too.
+
+    Raises:
+        FileNotFoundError: data are missing.
+        MnistUnavailable: likewise.
+    """
+    if digits and any(row.data == "mnist" for row in rows):
+        find_mnist()
+    if digits and any(row.data == "binarized_mnist" for row in rows):
+        find_binarized_mnist()
+    for row in rows:
+        if row.data in PROGRAMS:
+            PROGRAMS[row.data].load(data_root())
+
+
+def run_once(overrides: list[str], config_hash: str, runs: Path) -> Path:
+    """Run a configuration unless a finished run exists, resume it if it was stopped, and return its folder.
+
+    Raises:
+        ChildProcessError: the run failed; it has printed why.
+    """
+    found = find_run(runs, config_hash)
+    if found and found[1]["state"] == "finished":
+        return found[0]
+    arguments = [f"resume={found[0]}"] if found else overrides
+    print(f"\n$ {command_name('train')} {' '.join(arguments)}", flush=True)
+    if train_in_subprocess(arguments) != 0:
+        raise ChildProcessError("the run above did not finish; the same command goes on from where it stopped")
+    done = find_run(runs, config_hash)
+    if done is None or done[1]["state"] != "finished":
+        raise ChildProcessError(f"the run left no finished record of configuration {config_hash} in {runs}")
+    return done[0]
+
+
+def train_in_subprocess(arguments: list[str]) -> int:
+    """Run ``zoo train`` in a new process, and return its exit code."""
+    with subprocess.Popen([*subprocess_command("train"), *arguments]) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:  # the run received it too, and saves before it ends
+            return process.wait()
