@@ -51,7 +51,7 @@ def without_type_checks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def batch() -> tuple[Tensor, Tensor]:
-    """128 pictures of noise, and their classes."""
+    """128 images of noise, and their classes."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(256, (128, 1, 28, 28), generator=generator, dtype=torch.uint8)
     return images, torch.randint(10, (128,), generator=generator)
@@ -59,10 +59,10 @@ def batch() -> tuple[Tensor, Tensor]:
 
 @pytest.fixture
 def model() -> RecurrentAttention:
-    """RAM as in the paper's table, with six glimpses of 8×8, and the hidden layer and the initial gaze of its peers."""
+    """RAM as in the paper's table, with six glimpses of 8×8, a hidden layer as in reimplementations, and no spiral."""
     torch.manual_seed(0)
-    sizes = {"glimpses": 6, "glimpse_size": 8, "span": None, "locator_hidden": 128}
-    policy = {"reinforce_core": True, "spread": 0.0, "final_location_std": None}
+    sizes = {"num_glimpses": 6, "patch_size": 8, "location_range": None, "location_hidden": 128}
+    policy = {"reinforce_core": True, "spiral_radius": 0.0, "final_location_std": None}
     model = RecurrentAttention((1, 28, 28), tuple("0123456789"), **sizes, **policy)
     model.trainer = SimpleNamespace(global_step=0, estimated_stepping_batches=1000)
     return model
@@ -72,6 +72,6 @@ def model() -> RecurrentAttention:
 def plain(model: RecurrentAttention) -> PlainRAM:
     """The same model, with the same weights, as it is commonly written."""
     std, policy_weight = model.hparams["location_std"], model.hparams["policy_weight"]
-    plain = PlainRAM(channels=1, size=8, classes=10, std=std, policy_weight=policy_weight)
+    plain = PlainRAM(channels=1, patch_size=8, num_classes=10, std=std, policy_weight=policy_weight)
     plain.copy_weights(model)
     return plain

@@ -10,42 +10,46 @@ from torchvision.transforms.functional import to_pil_image, to_tensor
 from zoo.attention import RecurrentAttention
 
 
-class PlainRetina:
-    """Cut the patches out of a batch, one picture after the other."""
+class PlainGlimpseSensor:
+    """Extracts the patches of a batch, one image after the other."""
 
-    def __init__(self, size: int):
-        self.size = size
+    def __init__(self, patch_size: int):
+        self.patch_size = patch_size
 
     def foveate(self, images: Tensor, location: Tensor) -> Tensor:
-        """Patches of ``size`` pixels around a location from -1 to 1 for each picture."""
+        """Patches of ``patch_size`` pixels around a location from -1 to 1 for each image."""
         height, width = images.shape[2:]
-        span = torch.tensor([(height - self.size) / 2, (width - self.size) / 2])
-        middle = torch.tensor([(height - 1) / 2, (width - 1) / 2])
-        start = (middle + location.clamp(-1, 1) * span - (self.size - 1) / 2 + self.size).round().long()
-        end = start + self.size
-        padded = F.pad(images, (self.size, self.size, self.size, self.size))
+        location_range = torch.tensor([(height - self.patch_size) / 2, (width - self.patch_size) / 2])
+        center = torch.tensor([(height - 1) / 2, (width - 1) / 2])
+        start = (
+            (center + location.clamp(-1, 1) * location_range - (self.patch_size - 1) / 2 + self.patch_size)
+            .round()
+            .long()
+        )
+        end = start + self.patch_size
+        padded = F.pad(images, (self.patch_size, self.patch_size, self.patch_size, self.patch_size))
         patches = []
         for i in range(len(images)):
             patches.append(padded[i, :, start[i, 0] : end[i, 0], start[i, 1] : end[i, 1]])
         return torch.stack(patches)
 
 
-class PlainGlimpse(nn.Module):
-    """Glimpse network: what is seen and where, together."""
+class PlainGlimpseNetwork(nn.Module):
+    """Glimpse network: features of the patch and of its location."""
 
-    def __init__(self, size: int, channels: int):
+    def __init__(self, patch_size: int, channels: int):
         super().__init__()
-        self.retina = PlainRetina(size)
-        self.what = nn.Linear(channels * size * size, 128)
-        self.where = nn.Linear(2, 128)
-        self.what_to_glimpse = nn.Linear(128, 256)
-        self.where_to_glimpse = nn.Linear(128, 256)
+        self.sensor = PlainGlimpseSensor(patch_size)
+        self.image_encoder = nn.Linear(channels * patch_size * patch_size, 128)
+        self.location_encoder = nn.Linear(2, 128)
+        self.image_to_glimpse = nn.Linear(128, 256)
+        self.location_to_glimpse = nn.Linear(128, 256)
 
     def forward(self, images: Tensor, location: Tensor) -> Tensor:
-        patch = self.retina.foveate(images, location).flatten(1)
-        what = F.relu(self.what(patch))
-        where = F.relu(self.where(location.clamp(-1, 1)))
-        return F.relu(self.what_to_glimpse(what) + self.where_to_glimpse(where))
+        patch = self.sensor.foveate(images, location).flatten(1)
+        image_features = F.relu(self.image_encoder(patch))
+        location_features = F.relu(self.location_encoder(location.clamp(-1, 1)))
+        return F.relu(self.image_to_glimpse(image_features) + self.location_to_glimpse(location_features))
 
 
 class PlainCore(nn.Module):
@@ -53,17 +57,17 @@ class PlainCore(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.glimpse_to_state = nn.Linear(256, 256)
-        self.state_to_state = nn.Linear(256, 256)
+        self.glimpse_to_hidden = nn.Linear(256, 256)
+        self.hidden_to_hidden = nn.Linear(256, 256)
 
     def forward(self, glimpse: Tensor, state: Tensor | None) -> Tensor:
         if state is None:
-            return F.relu(self.glimpse_to_state(glimpse))
-        return F.relu(self.glimpse_to_state(glimpse) + self.state_to_state(state))
+            return F.relu(self.glimpse_to_hidden(glimpse))
+        return F.relu(self.glimpse_to_hidden(glimpse) + self.hidden_to_hidden(state))
 
 
-class PlainLocator(nn.Module):
-    """Choose the next location; say how likely the choice was."""
+class PlainLocationNetwork(nn.Module):
+    """Samples the next location, and returns its log-probability."""
 
     def __init__(self, std: float):
         super().__init__()
@@ -78,8 +82,8 @@ class PlainLocator(nn.Module):
         return location, log_prob
 
 
-class PlainWalk(NamedTuple):
-    """What one walk over a batch leaves for the loss; lists over the moves."""
+class PlainTrajectory(NamedTuple):
+    """Quantities of one trajectory that the loss needs; lists over the steps."""
 
     logits: Tensor
     log_probs: list[Tensor]
@@ -87,61 +91,61 @@ class PlainWalk(NamedTuple):
 
 
 class PlainRAM(nn.Module):
-    """RAM as it is commonly written: a module and a call for each part of each step, a slice for each picture.
+    """RAM as it is commonly implemented: a module and a call for each part of each step, a slice for each image.
 
-    The same layers, losses and random numbers as ``RecurrentAttention`` with its paper's estimator, one walk per
-    picture, one scale and the default span, with REINFORCE into the core.
+    The same layers, losses and random numbers as ``RecurrentAttention`` with the paper's estimator, one trajectory per
+    image, one scale, the default location range and ``reinforce_core=True``.
     """
 
-    def __init__(self, channels: int, size: int, classes: int, std: float, policy_weight: float):
+    def __init__(self, channels: int, patch_size: int, num_classes: int, std: float, policy_weight: float):
         super().__init__()
         self.policy_weight = policy_weight
-        self.glimpse = PlainGlimpse(size, channels)
+        self.glimpse = PlainGlimpseNetwork(patch_size, channels)
         self.core = PlainCore()
-        self.locator = PlainLocator(std)
+        self.location_net = PlainLocationNetwork(std)
         self.baseline = nn.Linear(256, 1)
-        self.classifier = nn.Linear(256, classes)
+        self.classifier = nn.Linear(256, num_classes)
 
-    def forward(self, images: Tensor, location: Tensor, noise: Sequence[Tensor]) -> PlainWalk:
+    def forward(self, images: Tensor, location: Tensor, noise: Sequence[Tensor]) -> PlainTrajectory:
         state, log_probs, baselines = None, [], []
         for noise_t in noise:
             state = self.core(self.glimpse(images, location), state)
-            location, log_prob = self.locator(state, noise_t)
+            location, log_prob = self.location_net(state, noise_t)
             baselines.append(self.baseline(state.detach()).squeeze(1))
             log_probs.append(log_prob)
         state = self.core(self.glimpse(images, location), state)
-        return PlainWalk(self.classifier(state), log_probs, baselines)
+        return PlainTrajectory(self.classifier(state), log_probs, baselines)
 
     def loss(self, images: Tensor, labels: Tensor, first: Tensor, noise: Sequence[Tensor]) -> Tensor:
-        """Loss of a batch of pictures as bytes."""
+        """Loss of a batch of uint8 images."""
         images = torch.stack([to_tensor(to_pil_image(image)) for image in images])  # as torchvision's MNIST does
-        walk = self(images, first, noise)
-        reward = (walk.logits.argmax(1) == labels).float()
+        trajectory = self(images, first, noise)
+        reward = (trajectory.logits.argmax(1) == labels).float()
         policy, regression = [], []
-        for log_prob, baseline in zip(walk.log_probs, walk.baselines, strict=True):
+        for log_prob, baseline in zip(trajectory.log_probs, trajectory.baselines, strict=True):
             policy.append(-log_prob * (reward - baseline.detach()))
             regression.append(F.mse_loss(baseline, reward))
         return (
-            F.cross_entropy(walk.logits, labels)
+            F.cross_entropy(trajectory.logits, labels)
             + self.policy_weight * torch.stack(policy).sum(0).mean()
             + torch.stack(regression).mean()
         )
 
     def copy_weights(self, model: RecurrentAttention) -> None:
-        """Start from the weights of ours."""
+        """Copy the weights of ``model``."""
         network = model.network
-        hidden, _, mean = network.locator
+        hidden, _, mean = network.location_net
         pairs = {
-            self.glimpse.what: network.what,
-            self.glimpse.where: network.where,
-            self.glimpse.what_to_glimpse: network.what_to_glimpse,
-            self.glimpse.where_to_glimpse: network.where_to_glimpse,
-            self.core.glimpse_to_state: network.glimpse_to_state,
-            self.core.state_to_state: network.state_to_state,
-            self.locator.hidden: hidden,
-            self.locator.mean: mean,
+            self.glimpse.image_encoder: network.image_encoder,
+            self.glimpse.location_encoder: network.location_encoder,
+            self.glimpse.image_to_glimpse: network.image_to_glimpse,
+            self.glimpse.location_to_glimpse: network.location_to_glimpse,
+            self.core.glimpse_to_hidden: network.glimpse_to_hidden,
+            self.core.hidden_to_hidden: network.hidden_to_hidden,
+            self.location_net.hidden: hidden,
+            self.location_net.mean: mean,
             self.classifier: network.classifier,
             self.baseline: model.reinforce.baseline.net,
         }
-        for mine, theirs in pairs.items():
-            mine.load_state_dict(theirs.state_dict())
+        for plain, ours in pairs.items():
+            plain.load_state_dict(ours.state_dict())

@@ -20,11 +20,11 @@ def our_step(model: RecurrentAttention, batch: Batch) -> Callable[[], Tensor]:
 def plain_step(plain: PlainRAM, batch: Batch, like: RecurrentAttention) -> Callable[[], Tensor]:
     """One step of the plain model's training, with the options of ours."""
     images, labels = batch
-    moves = like.hparams["glimpses"] - 1
+    num_steps = like.hparams["num_glimpses"] - 1
 
     def loss() -> Tensor:
         first = torch.rand(len(images), 2) * 2 - 1
-        return plain.loss(images, labels, first, [torch.randn(len(images), 2) for _ in range(moves)])
+        return plain.loss(images, labels, first, [torch.randn(len(images), 2) for _ in range(num_steps)])
 
     options = {name: like.hparams[name] for name in ("lr", "weight_decay")}
     return stepper(plain, torch.optim.AdamW(plain.parameters(), **options), loss)

@@ -29,7 +29,7 @@ PASS = ["model.num_envs=4", "model.eval_freq=64", "model.stop_on_reward_threshol
 SMALL = {
     "sbn": ["model.layers=[3,2]", "model.hidden=[4]"],
     "bbvi": ["model.steps_per_epoch=4", "model.evaluation_draws=100"],
-    "ram": ["model.glimpses=3", "model.glimpse_size=4", "model.locator_hidden=8", "model.rollouts=2"],
+    "ram": ["model.num_glimpses=3", "model.patch_size=4", "model.location_hidden=8", "model.num_samples=2"],
     "policy_gradient": [*PASS, "model.n_steps=4", "model.n_eval_episodes=2", "model.hidden=[8]"],
     "q_learning": ["env=CliffWalking-v1", "model.train_freq=4", *PASS],
     "dqn": [

@@ -37,7 +37,7 @@ MAYBE = {  # values that some options take
     int: ["0", "1", "2", "3", "7", "16"],
     float: ["0", "0.0", "1", "0.5", "1e-3", "1e-30", "1e10", "3.7e38"],
     bool: ["true", "false", "True"],
-    str: ["none", "1", "auto", "cpu", "adam", "cosine", "squared", "0.5", "learned", "centre", "32-true", "bf16-mixed"],
+    str: ["none", "1", "auto", "cpu", "adam", "cosine", "squared", "0.5", "learned", "center", "32-true", "bf16-mixed"],
     list[int]: ["[]", "[1]", "[4,4]"],
     tuple[int, int]: ["[12,12]", "[1,1]"],
 }

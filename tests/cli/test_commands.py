@@ -10,7 +10,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from zoo.attention.ram.experiment import RecognitionExperiment
+from zoo.attention.ram.experiment import RecurrentAttentionExperiment
 from zoo.cli import commands as runs
 from zoo.cli.commands import evaluate, make_experiment, train
 from zoo.training import Interrupted, folder_lock, read_checkpoint, read_status
@@ -99,7 +99,7 @@ class TestTrain:
             raise OSError("disk full")
 
         with monkeypatch.context() as patch:
-            patch.setattr(RecognitionExperiment, "report", fail)
+            patch.setattr(RecurrentAttentionExperiment, "report", fail)
             with pytest.raises(OSError, match="disk full"):
                 train(config, tmp_path, "command")
         status = read_status(tmp_path / "status.json")
@@ -111,7 +111,7 @@ class TestTrain:
         def stop(*args):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(RecognitionExperiment, "report", stop)
+        monkeypatch.setattr(RecurrentAttentionExperiment, "report", stop)
         with pytest.raises(Interrupted, match="stopped while measuring; the training is saved"):
             train(config, tmp_path, "command")
         assert read_status(tmp_path / "status.json")["state"] == "interrupted"
@@ -123,7 +123,7 @@ class TestAFolder:
     def do_within(self, monkeypatch, at):
         """Have something done at the second step of the next runs."""
         return lambda act: monkeypatch.setattr(
-            RecognitionExperiment, "callbacks", lambda self: [at(2, lambda module: act())]
+            RecurrentAttentionExperiment, "callbacks", lambda self: [at(2, lambda module: act())]
         )
 
     def test_that_is_removed_while_a_run_is_under_way_ends_it_and_stays_removed(self, config, do_within, tmp_path):
@@ -177,8 +177,8 @@ class TestEvaluate:
         reported = read_status(run / "status.json")["metrics"]
         outcome = evaluate(run / "checkpoints" / "best.ckpt", run)
         assert outcome.figures.items() >= reported.items()
-        assert {"test_error_random_gaze", "test_error_centre_gaze"} <= outcome.figures.keys()
-        assert "if the same model is given random glimpses" in outcome.summary
+        assert {"test_error_random_locations", "test_error_center_locations"} <= outcome.figures.keys()
+        assert "with all glimpses of the same model at random locations" in outcome.summary
         assert json.loads((run / "evaluation.json").read_text())["metrics"] == outcome.figures
         assert (run / "mistakes.png").stat().st_size > 1000
 

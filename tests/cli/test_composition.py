@@ -21,7 +21,7 @@ class TestComposition:
         [
             ("model.lrr=1", "model.lrr"),
             ("model.lr=banana", "model.lr=banana"),
-            ("model.glimpses=1.5", "model.glimpses=1.5"),
+            ("model.num_glimpses=1.5", "model.num_glimpses=1.5"),
             ("trainer.max_epoch=1", "trainer.max_epoch"),
             ("trainer.batch_size=big", "trainer.batch_size=big"),
             ("data.rot=x", "data.rot"),

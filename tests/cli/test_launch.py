@@ -34,15 +34,37 @@ class TestCheckSettings:
             (["model=ram", "seed=18446744073709551616"], "seed must be a whole number, got 18446744073709551616"),
             (["model=ram", "env="], "env must not be empty"),
             (["model=ram", "trainer.precision=16-mixed"], "use bf16-mixed or 32-true"),
-            (["-m", "model=ram,dqn", "model.glimpses=3"], r"model=dqn has no option model\.glimpses"),
+            (["-m", "model=ram,dqn", "model.num_glimpses=3"], r"model=dqn has no option model\.num_glimpses"),
             (["-m", "model=ram", "model.lr=0.1,-1"], r"model\.lr must be above 0, got -1"),
-            (["experiment=dqn_cartpole", "model.glimpses=3"], r"experiment=dqn_cartpole has no option model\.glimpses"),
+            (
+                ["experiment=dqn_cartpole", "model.num_glimpses=3"],
+                r"experiment=dqn_cartpole has no option model\.num_glimpses",
+            ),
         ],
     )
     def test_refuses_what_no_run_has_use_for_and_names_the_nearest(self, arguments, complaint):
         register()
         with pytest.raises(ValueError, match=complaint):
             check_settings(read_command_line(arguments))
+
+    @pytest.mark.parametrize(
+        ("former", "key"),
+        [
+            ("glimpses", "num_glimpses"),
+            ("glimpse_size", "patch_size"),
+            ("scales", "num_scales"),
+            ("span", "location_range"),
+            ("gaze", "location_policy"),
+            ("rollouts", "num_samples"),
+            ("locator_hidden", "location_hidden"),
+            ("spread", "spiral_radius"),
+        ],
+    )
+    @pytest.mark.parametrize("group", ["", "model."])
+    def test_former_key_of_ram_is_answered_with_the_present_one(self, group, former, key):
+        register()
+        with pytest.raises(ValueError, match=rf"has no option {group}{former}; did you mean model\.{key}\?"):
+            check_settings(read_command_line(["model=ram", f"{group}{former}=1"]))
 
     def test_takes_what_every_run_of_a_sweep_has_use_for(self):
         register()

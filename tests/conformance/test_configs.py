@@ -39,7 +39,7 @@ def test_an_experiment_is_complete_by_itself_and_makes_a_model(name, composed, s
 
 @pytest.mark.usefixtures("no_pictures")
 def test_an_experiment_without_validation_data_trains_too(composed, squares, tmp_path):
-    short = ["trainer.max_epochs=1", "trainer.batch_size=32", "trainer.accelerator=cpu", "model.glimpse_size=4"]
+    short = ["trainer.max_epochs=1", "trainer.batch_size=32", "trainer.accelerator=cpu", "model.patch_size=4"]
     config = composed(["experiment=ram_mnist_28_2", "data=idx", f"data.root={squares}", *short])
     assert config["data"]["validation"] == 0
     train(config, tmp_path, "command")

@@ -100,9 +100,9 @@ def test_pictures_keep_their_labels(root):
     assert torch.equal(data.load_test().images[:, 0], IMAGES[:12])
 
 
-def test_the_background_is_the_median_of_the_border(root, write_idx):
+def test_fill_value_is_the_border_median(root, write_idx):
     write_idx(root / TRAIN_FILES[0], torch.full_like(IMAGES, 51))
-    assert load_idx(root).background == (0.2,)
+    assert load_idx(root).fill_value == (0.2,)
 
 
 def test_packed_and_plain_files_may_be_mixed(root):

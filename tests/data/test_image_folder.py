@@ -215,9 +215,9 @@ class TestPictures:
         with pytest.raises(ValueError, match=r"at least 1, got \(0, 8\)"):
             load_image_folder(flat, size=(0, 8))
 
-    def test_the_background_is_the_median_of_the_border(self, tmp_path):
+    def test_fill_value_is_the_border_median(self, tmp_path):
         paint(tmp_path / "red", 10, (255, 51, 0), mode="RGB")
-        assert load_image_folder(tmp_path).background == (1.0, 0.2, 0.0)
+        assert load_image_folder(tmp_path).fill_value == (1.0, 0.2, 0.0)
 
     def test_an_unreadable_picture_is_named(self, flat):
         (flat / "cat" / "7.png").write_text("not a picture")

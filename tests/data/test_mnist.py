@@ -300,5 +300,5 @@ class TestRealDigits:
         assert train.isdisjoint(validation)
         assert train | validation == everything
 
-    def test_the_background_is_that_of_the_border(self, real):
-        assert real[1].background == border_median(real[1].train.images)
+    def test_fill_value_is_the_border_median(self, real):
+        assert real[1].fill_value == border_median(real[1].train.images)

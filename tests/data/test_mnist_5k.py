@@ -28,7 +28,7 @@ def test_it_is_named_and_shaped_like_mnist(data):
     assert data.name == "mnist-5k"
     assert data.image_shape == (1, 28, 28)
     assert data.classes == tuple("0123456789")
-    assert data.background == (0.0,)
+    assert data.fill_value == (0.0,)
 
 
 def test_every_part_holds_every_class_equally(data):

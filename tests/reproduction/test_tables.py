@@ -35,11 +35,11 @@ class TestRam:
     def test_the_rows_are_what_their_labels_say(self, composed):
         for row in PAPERS["ram"].rows:
             model = composed([f"experiment={row.experiment}"])["model"]
-            assert (model["glimpse_size"], model["scales"]) == (8, 1)
+            assert (model["patch_size"], model["num_scales"]) == (8, 1)
             if row.name.isdigit():
-                assert (model["glimpses"], model["gaze"]) == (int(row.name), "learned")
+                assert (model["num_glimpses"], model["location_policy"]) == (int(row.name), "learned")
             else:
-                assert (model["glimpses"], model["gaze"]) == (6, row.name)
+                assert (model["num_glimpses"], model["location_policy"]) == (6, row.name)
 
 
 def test_smoke_settings_are_options_of_every_experiment():

@@ -16,8 +16,8 @@ def test_it_says_the_error_with_its_interval_and_those_of_the_controls(script, r
     figures = json.loads((run / "evaluation.json").read_text())["metrics"]
     assert f"{figures['test_error']:.2%}" in answer.out
     assert "95 % interval" in answer.out
-    assert "random glimpses" in answer.out
-    assert "every glimpse at the centre" in answer.out
+    assert "at random locations" in answer.out
+    assert "of the same model at the center" in answer.out
     assert f"all is in {run}/" in answer.out
     assert all((run / name).is_file() for name in ("glimpses.png", "glimpses.gif", "mistakes.png"))
 
@@ -50,7 +50,7 @@ def test_a_model_without_episodes_is_not_filmed(script, run):
         (["checkpoint=text.ckpt", "render=mp4"], ["can be rendered as gif, not as mp4"]),
         ([], ["checkpoint must be given: checkpoint=..."]),
         (["chekpoint=a"], ["chekpoint", "the arguments are checkpoint=..."]),
-        (["checkpoint=a.ckpt", "gaze=random"], ["gaze", "the arguments are checkpoint=..."]),
+        (["checkpoint=a.ckpt", "location_policy=random"], ["location_policy", "the arguments are checkpoint=..."]),
         (["checkpoint=none/a.ckpt"], ["there is no checkpoint", "none/a.ckpt"]),
         (["checkpoint=text.ckpt"], ["text.ckpt is damaged or no checkpoint"]),
     ],

@@ -58,7 +58,7 @@ def test_a_smoke_run_takes_one_seed_and_counts_what_is_left(script, trained):
     assert answer.code == 0
     assert len(trained) == len(PAPERS["ram"].rows)
     assert all({"data=mnist_5k", "seed=1"} <= set(arguments) for arguments in trained)
-    assert "run 9 of 9: control: 6 glimpses at the centre, seed 1" in answer.out
+    assert "run 9 of 9: control: 6 glimpses at the center, seed 1" in answer.out
 
 
 @pytest.mark.usefixtures("mnist")

@@ -33,7 +33,7 @@ def test_every_script_has_a_help(name, script, nothing_begun):
 def test_beside_a_model_help_says_what_each_of_its_options_means(script, nothing_begun):
     answer = script("train.py", "model=ram", "--help")
     assert (answer.code, answer.err) == (0, "")
-    assert "model.glimpses=6  (a whole number of 1 or more)\n    number of glimpses" in answer.out
+    assert "model.num_glimpses=6  (a whole number of 1 or more)\n    number of glimpses" in answer.out
     assert nothing_begun()
 
 
@@ -73,8 +73,8 @@ class TestMistakes:
     @pytest.mark.parametrize(
         ("override", "named"),
         [
-            ("model.glimpses=0", "glimpses must be a whole number of 1 or more, got 0"),
-            ("model.gaze=up", "there is no gaze 'up'"),
+            ("model.num_glimpses=0", "num_glimpses must be a whole number of 1 or more, got 0"),
+            ("model.location_policy=up", "there is no location policy 'up'"),
             ("estimator.baseline=best", "best"),
             ("trainer.batch_size=0", "batch_size must be at least 1, got 0"),
             ("trainer.max_epochs=0", "max_epochs must be at least 1, got 0"),
@@ -86,7 +86,7 @@ class TestMistakes:
             ("trainer.devices=-1", "devices=-1 is no choice here"),
             ("trainer.devices='0,1'", "devices=0,1 is no choice here"),
             ("trainer.precision=16-mixed", "use bf16-mixed or 32-true"),
-            ("model.spread=2", "spread must be between 0"),
+            ("model.spiral_radius=2", "spiral_radius must be between 0"),
             ("trainer.devices=999", "devices=999 would start as many processes on"),
             ("trainer.precision=17", "17"),
             ("+model.lrr=1", "has no option model.lrr; did you mean model.lr?"),
@@ -100,7 +100,7 @@ class TestMistakes:
 
 
 class TestBeforeADownload:
-    @pytest.mark.parametrize(("model", "wrong"), [("ram", "model.gaze=up"), ("sbn", "model.optimizer=best")])
+    @pytest.mark.parametrize(("model", "wrong"), [("ram", "model.location_policy=up"), ("sbn", "model.optimizer=best")])
     def test_every_option_of_the_model_is_checked(self, model, wrong, script, monkeypatch):
         for name in ("find_mnist", "find_binarized_mnist"):
             monkeypatch.setattr(f"zoo.cli.composition.{name}", lambda: pytest.fail("looked for data"))
@@ -142,7 +142,7 @@ class TestARun:
         assert [row.split()[0] for row in rows] == ["1", "2"]
 
     def test_a_run_of_a_sweep_that_fails_is_named_and_the_others_are_trained(self, script, tiny):
-        answer = script("train.py", "-m", *tiny("ram", "trainer.max_epochs=1", "model.glimpse_size=4,99,3"))
+        answer = script("train.py", "-m", *tiny("ram", "trainer.max_epochs=1", "model.patch_size=4,99,3"))
         assert answer.code == 1
         assert "Error: a glimpse of 99 pixels covers a whole side" in answer.err
         assert "Error: 1 of 3 runs failed" in answer.err
@@ -168,7 +168,7 @@ class TestInitFrom:
 
     @pytest.mark.parametrize(
         ("more", "complaint"),
-        [(["model.locator_hidden=9"], "other layers"), (["init_from=none.ckpt"], "there is no checkpoint none.ckpt")],
+        [(["model.location_hidden=9"], "other layers"), (["init_from=none.ckpt"], "there is no checkpoint none.ckpt")],
     )
     def test_refuses_a_checkpoint_of_another_model(self, more, complaint, script, tiny, finished):
         checkpoint = finished("ram") / "checkpoints" / "last.ckpt"
@@ -247,7 +247,7 @@ class TestWithoutMnist:
 
     @pytest.mark.usefixtures("no_pictures")
     def test_a_run_uses_the_digits_at_hand_and_calls_them_by_their_name(self, script, caplog):
-        cheap = ["model.glimpses=2", "model.glimpse_size=4", "trainer.max_epochs=1", "trainer.batch_size=512"]
+        cheap = ["model.num_glimpses=2", "model.patch_size=4", "trainer.max_epochs=1", "trainer.batch_size=512"]
         answer = script("train.py", "model=ram", *cheap)
         assert answer.code == 0
         assert "Using mnist-5k instead" in caplog.text

@@ -17,7 +17,7 @@ class TestConfigHash:
         [
             {"seed": 4},
             {"model": {"lr": 0.2}},
-            {"model": {"lr": 0.1, "glimpses": 6}},
+            {"model": {"lr": 0.1, "num_glimpses": 6}},
             {"trainer": {}},
             {"env": "CartPole-v1"},
             {"program": "eight_schools"},

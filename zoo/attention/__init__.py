@@ -1,16 +1,21 @@
-"""Models that look at a picture through glimpses and learn where to look."""
+"""Hard attention: models that classify images from a sequence of glimpses whose locations are learned by REINFORCE."""
 
-from zoo.attention.ram.glimpse import GlimpseSensor
-from zoo.attention.ram.module import Recognition, RecurrentAttention
-from zoo.attention.ram.network import RecurrentAttentionNetwork, Rollout
-from zoo.attention.ram.objective import HybridObjective, hybrid_objective
+from zoo.attention.ram import (
+    GlimpseSensor,
+    HybridObjective,
+    Prediction,
+    RecurrentAttention,
+    RecurrentAttentionNetwork,
+    Trajectory,
+    hybrid_objective,
+)
 
 __all__ = [
     "GlimpseSensor",
     "HybridObjective",
-    "Recognition",
+    "Prediction",
     "RecurrentAttention",
     "RecurrentAttentionNetwork",
-    "Rollout",
+    "Trajectory",
     "hybrid_objective",
 ]

@@ -47,6 +47,14 @@ SYNONYMS: dict[str, tuple[str, ...]] = {  # other names of an option, whose spel
     "exploration_initial": ("exploration_start", "exploration_initial_eps"),
     "exploration_final": ("exploration_end", "exploration_final_eps"),
     "exploration_schedule": ("exploration_shape",),
+    "num_glimpses": ("glimpses",),
+    "patch_size": ("glimpse_size",),
+    "num_scales": ("scales",),
+    "location_range": ("span",),
+    "location_hidden": ("locator_hidden",),
+    "spiral_radius": ("spread",),
+    "num_samples": ("rollouts",),
+    "location_policy": ("gaze",),
 }
 
 

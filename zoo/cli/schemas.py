@@ -12,7 +12,7 @@ from omegaconf import MISSING
 
 from zoo.attention import RecurrentAttention
 from zoo.attention.ram import module as recurrent_attention
-from zoo.attention.ram.experiment import RecognitionExperiment
+from zoo.attention.ram.experiment import RecurrentAttentionExperiment
 from zoo.cli.options import Option, argument_docs, dataclass_options, in_yaml
 from zoo.constraints import COUNT, NOT_NEGATIVE, POSITIVE, Range, optional
 from zoo.control.policy_gradient import module as policy_gradient
@@ -32,7 +32,7 @@ from zoo.inference.sbn.experiment import BeliefNetworkExperiment
 
 # All that a configuration may build. A `_target_` outside of this table is refused.
 MODELS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
-    "ram": (RecognitionExperiment, RecurrentAttention),
+    "ram": (RecurrentAttentionExperiment, RecurrentAttention),
     "policy_gradient": (PolicyGradientExperiment, PolicyGradient),
     "q_learning": (TabularQLearningExperiment, QLearning),
     "dqn": (DeepQLearningExperiment, QLearning),
@@ -48,7 +48,7 @@ DATA: dict[str, Callable[..., Any]] = {
 }
 HANDED_IN = {  # known from other groups or from what they build, not options
     *("data", "env", "env_kwargs", "program", "trust", "estimator", "batch_size", "seed"),
-    *("image_shape", "classes", "background"),
+    *("image_shape", "classes", "fill_value"),
     *("observation", "observation_shape", "actions", "reward_threshold", "spaces"),
 }
 

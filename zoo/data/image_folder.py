@@ -84,7 +84,7 @@ def load_image_folder(
         validation=read_pictures(held_out, mode, size) if held_out else None,
         load_test=partial(read_pictures, test, mode, size),
         classes=classes,
-        background=border_median(train_set.images),
+        fill_value=border_median(train_set.images),
     )
 
 

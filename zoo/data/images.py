@@ -52,8 +52,8 @@ class ImageData:
     """Decodes the test pictures; a function, so that they are looked at once, at the end."""
     classes: tuple[str, ...]
     """Name of each label."""
-    background: tuple[float, ...]
-    """What surrounds the pictures, for each channel, from 0 to 1."""
+    fill_value: tuple[float, ...]
+    """Pixel value per channel outside the images, from 0 to 1."""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -53,7 +53,7 @@ def load_mnist(validation: int = 5000, split_seed: int = 0) -> ImageData:
     everything = read_labelled_images(*(folder / name for name in TRAIN_FILES))
     train, held_out = hold_out(everything, validation, split_seed)
     load_test = partial(read_labelled_images, *(folder / name for name in TEST_FILES))
-    return ImageData("mnist", train, held_out, load_test, DIGITS, background=(0.0,))
+    return ImageData("mnist", train, held_out, load_test, DIGITS, fill_value=(0.0,))
 
 
 def find_mnist() -> Path:

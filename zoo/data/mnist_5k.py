@@ -33,7 +33,7 @@ def load_mnist_5k(validation: int = 400, split_seed: int = 0) -> ImageData:
     digits = read_digits()
     train, held_out = hold_out(labelled(digits[:, :TRAIN_PER_CLASS]), validation, split_seed)
     classes = tuple(str(digit) for digit in range(len(digits)))
-    return ImageData("mnist-5k", train, held_out, load_test, classes, background=(0.0,))
+    return ImageData("mnist-5k", train, held_out, load_test, classes, fill_value=(0.0,))
 
 
 def load_test() -> ImageSet:

@@ -57,12 +57,12 @@ class Paper(NamedTuple):
     """Figure in ``metrics.csv`` whose growth with the environment steps is drawn, over seeds; none if empty."""
 
 
-def ram_row(glimpses: int, proceedings: str, arxiv: str, peer: str = "") -> Row:
-    """Describe RAM with a number of glimpses on 28×28 digits."""
+def ram_row(num_glimpses: int, proceedings: str, arxiv: str, peer: str = "") -> Row:
+    """Return the row of RAM with a number of glimpses on 28×28 digits."""
     return Row(
-        name=str(glimpses),
-        label=f"RAM, {glimpses} glimpses, 8×8, 1 scale",
-        experiment=f"ram_mnist_28_{glimpses}",
+        name=str(num_glimpses),
+        label=f"RAM, {num_glimpses} glimpses, 8×8, 1 scale",
+        experiment=f"ram_mnist_28_{num_glimpses}",
         data="mnist",
         published={"proceedings": proceedings, "arXiv v1": arxiv},
         peer=peer,
@@ -103,9 +103,9 @@ PAPERS = {
             ram_row(5, "1.34", "1.55"),
             ram_row(6, "1.12", "1.29", "0.67"),
             ram_row(7, "1.07", "1.47", "0.85"),
-            Row("spiral", "control: the 6 glimpses that the gaze begins with", "ram_mnist_28_6_spiral", "mnist"),
+            Row("spiral", "control: 6 glimpses at the initial locations", "ram_mnist_28_6_spiral", "mnist"),
             Row("random", "control: 6 random glimpses", "ram_mnist_28_6_random", "mnist"),
-            Row("centre", "control: 6 glimpses at the centre", "ram_mnist_28_6_centre", "mnist"),
+            Row("center", "control: 6 glimpses at the center", "ram_mnist_28_6_center", "mnist"),
         ),
         figures=(Figure("ours", "test_error", per_cent),),
     ),

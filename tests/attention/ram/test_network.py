@@ -1,9 +1,11 @@
+import math
+
 import pytest
 import torch
 from torch import nn
 
 from zoo.attention import GlimpseSensor, RecurrentAttentionNetwork
-from zoo.attention.ram.network import spiral
+from zoo.attention.ram.network import spiral, to_unit_range
 
 STD = 0.4
 close = {"rtol": 0, "atol": 1e-6}
@@ -11,150 +13,155 @@ close = {"rtol": 0, "atol": 1e-6}
 
 @pytest.fixture
 def first():
-    """Where two walks over each of the eight pictures start."""
+    """First locations of two trajectories for each of the eight images."""
     return torch.rand(2, 8, 2, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
 
 @pytest.fixture
 def noise():
-    """Of their three moves."""
+    """Noise of their three steps."""
     return torch.randn(3, 2, 8, 2, generator=torch.Generator().manual_seed(2))
 
 
 @pytest.fixture
-def walk(make_network, images, first, noise):
-    """The network's rollout, with some of its arguments replaced."""
+def sample(make_network, images, first, noise):
+    """Samples a trajectory, with some arguments replaced."""
 
-    def walk(network=None, std=STD, **changed):
+    def sample(network=None, std=STD, **changed):
         given = {"images": images / 255, "first": first, "noise": noise, **changed}
-        return (network or make_network()).rollout(std=std, **given)
+        return (network or make_network()).sample_trajectory(std=std, **given)
 
-    return walk
+    return sample
 
 
-class TestRollout:
-    def test_each_glimpse_but_the_last_decides_where_the_next_one_is_taken(self, walk, make_network, first, noise):
+class TestTrajectory:
+    def test_each_state_but_the_last_determines_the_next_location(self, sample, make_network, first, noise):
         network = make_network()
-        rollout = walk(network)
-        assert len(rollout.states) == len(rollout.locations) == len(noise) + 1
-        torch.testing.assert_close(rollout.locations[0], first, rtol=0, atol=0)
-        strayed = network.locator(rollout.states[:-1])
-        torch.testing.assert_close(rollout.means, spiral(3, 0.6)[:, None, None] + strayed, **close)
-        torch.testing.assert_close(rollout.locations[1:], rollout.means.detach() + STD * noise, **close)
+        trajectory = sample(network)
+        assert len(trajectory.states) == len(trajectory.locations) == len(noise) + 1
+        torch.testing.assert_close(trajectory.locations[0], first, rtol=0, atol=0)
+        offset = network.location_net(trajectory.states[:-1])
+        torch.testing.assert_close(trajectory.means, spiral(3, 0.6)[:, None, None] + offset, **close)
+        torch.testing.assert_close(trajectory.locations[1:], trajectory.means.detach() + STD * noise, **close)
 
-    def test_without_a_spread_the_state_alone_decides(self, walk, make_network):
-        network = make_network(spread=0.0)
-        rollout = walk(network)
-        torch.testing.assert_close(rollout.means, network.locator(rollout.states[:-1]), **close)
+    def test_without_a_spiral_the_location_network_alone_determines_the_mean(self, sample, make_network):
+        network = make_network(spiral_radius=0.0)
+        trajectory = sample(network)
+        torch.testing.assert_close(trajectory.means, network.location_net(trajectory.states[:-1]), **close)
 
-    def test_a_location_beyond_the_border_counts_as_one_on_it(self, make_network, images):
+    def test_location_beyond_the_border_is_clipped(self, make_network, images):
         inside, beyond = torch.tensor([1.0, -1.0]), torch.tensor([7.0, -1.5])
-        on, off = (make_network().follow(images / 255, place.expand(2, 1, 8, 2)).states for place in (inside, beyond))
+        on, off = (
+            make_network().trajectory_at(images / 255, place.expand(2, 1, 8, 2)).states for place in (inside, beyond)
+        )
         torch.testing.assert_close(on, off, rtol=0, atol=0)
 
-    def test_no_location_is_drawn_after_the_last_glimpse(self, walk, noise):
-        rollout = walk()
-        assert len(rollout.means) == len(noise) == len(rollout.states) - 1
+    def test_no_location_is_sampled_after_the_last_glimpse(self, sample, noise):
+        trajectory = sample()
+        assert len(trajectory.means) == len(noise) == len(trajectory.states) - 1
 
-    def test_locations_are_raw_even_where_the_sensor_clips_them(self, walk):
-        assert walk(std=5.0).locations.abs().max() > 3
+    def test_locations_are_raw_even_if_the_sensor_clips_them(self, sample):
+        assert sample(std=5.0).locations.abs().max() > 3
 
-    def test_a_state_depends_on_all_glimpses_so_far_and_on_none_to_come(self, walk, noise):
-        before = walk()
+    def test_state_depends_on_past_glimpses_only(self, sample, noise):
+        before = sample()
         for t in range(len(noise)):
             changed = noise.clone()
             changed[t] += 1
-            after = walk(noise=changed)
+            after = sample(noise=changed)
             moved = (after.states != before.states).flatten(1).any(1)
             assert moved.tolist() == [glimpse > t for glimpse in range(len(noise) + 1)]
 
-    def test_without_noise_every_move_goes_to_the_mean(self, walk, noise):
-        rollout = walk(noise=torch.zeros_like(noise))
-        torch.testing.assert_close(rollout.locations[1:], rollout.means.detach(), rtol=0, atol=0)
+    def test_without_noise_every_location_is_the_mean(self, sample, noise):
+        trajectory = sample(noise=torch.zeros_like(noise))
+        torch.testing.assert_close(trajectory.locations[1:], trajectory.means.detach(), rtol=0, atol=0)
 
-    def test_the_walks_of_a_picture_and_the_pictures_of_a_batch_do_not_disturb_each_other(
-        self, walk, images, first, noise
-    ):
-        together = walk()
-        alone = walk(images=images[3:4] / 255, first=first[1:, 3:4], noise=noise[:, 1:, 3:4])
+    def test_samples_and_images_are_independent(self, sample, images, first, noise):
+        together = sample()
+        alone = sample(images=images[3:4] / 255, first=first[1:, 3:4], noise=noise[:, 1:, 3:4])
         for parts, part in zip(together, alone, strict=True):
             torch.testing.assert_close(parts[:, 1:, 3:4], part, **close)
 
-    def test_one_glimpse_is_a_walk_without_moves(self, walk, first, noise):
-        rollout = walk(noise=noise[:0])
-        assert rollout.states.shape[:3] == (1, 2, 8)
-        assert rollout.means.shape == (0, 2, 8, 2)
+    def test_single_glimpse_has_no_steps(self, sample, first, noise):
+        trajectory = sample(noise=noise[:0])
+        assert trajectory.states.shape[:3] == (1, 2, 8)
+        assert trajectory.means.shape == (0, 2, 8, 2)
 
-    def test_following_the_locations_of_a_rollout_leads_to_the_same_states(self, walk, make_network, images):
+    def test_trajectory_at_sampled_locations_has_the_same_states(self, sample, make_network, images):
         network = make_network()
-        rollout = walk(network)
-        followed = network.follow(images / 255, rollout.locations)
-        torch.testing.assert_close(followed.states, rollout.states, **close)
-        assert followed.means.shape == (0, 2, 8, 2)
+        trajectory = sample(network)
+        repeated = network.trajectory_at(images / 255, trajectory.locations)
+        torch.testing.assert_close(repeated.states, trajectory.states, **close)
+        assert repeated.means.shape == (0, 2, 8, 2)
 
 
 class TestGradient:
-    def test_the_classifier_does_not_pull_the_gaze_along_the_pixels(self, walk, make_network):
+    def test_classifier_gradient_does_not_reach_the_location_network(self, sample, make_network):
         network = make_network()
-        rollout = walk(network)
-        network.classifier(rollout.states[-1]).logsumexp(-1).sum().backward()
-        assert not rollout.locations.requires_grad
-        assert all(p.grad is None for p in network.locator.parameters())
-        assert all(p.grad.norm() > 0 for p in network.glimpse_to_state.parameters())
+        trajectory = sample(network)
+        network.classifier(trajectory.states[-1]).logsumexp(-1).sum().backward()
+        assert not trajectory.locations.requires_grad
+        assert all(p.grad is None for p in network.location_net.parameters())
+        assert all(p.grad.norm() > 0 for p in network.glimpse_to_hidden.parameters())
 
-    def test_the_means_pull_the_location_network(self, walk, make_network):
+    def test_means_train_the_location_network(self, sample, make_network):
         network = make_network()
-        walk(network).means.square().sum().backward()
-        assert all(p.grad.norm() > 0 for p in network.locator.parameters())
+        sample(network).means.square().sum().backward()
+        assert all(p.grad.norm() > 0 for p in network.location_net.parameters())
 
     @pytest.mark.parametrize("reinforce_core", [True, False])
-    def test_they_pull_the_core_only_if_it_is_asked_for(self, walk, make_network, reinforce_core):
+    def test_means_train_the_core_only_with_reinforce_core(self, sample, make_network, reinforce_core):
         network = make_network(reinforce_core=reinforce_core)
-        walk(network).means.square().sum().backward()
-        for layer in (network.what, network.where, network.glimpse_to_state, network.state_to_state):
+        sample(network).means.square().sum().backward()
+        for layer in (
+            network.image_encoder,
+            network.location_encoder,
+            network.glimpse_to_hidden,
+            network.hidden_to_hidden,
+        ):
             assert (layer.weight.grad is not None) is reinforce_core
             assert not reinforce_core or layer.weight.grad.norm() > 0
 
-    def test_the_switch_changes_no_number(self, walk, make_network):
-        on, off = walk(make_network(reinforce_core=True)), walk(make_network(reinforce_core=False))
+    def test_reinforce_core_does_not_change_the_forward_pass(self, sample, make_network):
+        on, off = sample(make_network(reinforce_core=True)), sample(make_network(reinforce_core=False))
         for a, b in zip(on, off, strict=True):
             torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
 class TestSpiral:
-    def test_lies_within_its_radius_and_around_the_middle(self):
+    def test_points_lie_within_the_radius_around_the_center(self):
         points = spiral(200, radius=0.5)
         assert points.norm(dim=-1).max() == pytest.approx(0.5, abs=0.01)
         torch.testing.assert_close(points.mean(0), torch.zeros(2), **close)
 
-    def test_is_as_dense_at_the_middle_as_at_the_rim(self):
+    def test_density_is_uniform(self):
         distance = spiral(400, radius=1.0).norm(dim=-1)
         for radius in (0.25, 0.5, 0.75):
             assert (distance < radius).float().mean() == pytest.approx(radius**2, abs=0.01)
 
     @pytest.mark.parametrize("points", [2, 3, 4, 5, 6, 7])
-    def test_few_points_keep_apart_and_within_reach(self, points):
+    def test_few_points_keep_a_distance_and_stay_within_the_radius(self, points):
         places = spiral(points, radius=1.0)
         assert torch.pdist(places).min() > 1 / points**0.5
         assert places.norm(dim=-1).max() < 1.1
 
-    def test_a_single_point_lies_in_the_middle(self):
+    def test_single_point_lies_at_the_center(self):
         assert spiral(1, radius=0.6).eq(0).all()
 
-    def test_of_none_or_without_a_radius(self):
+    def test_no_points_or_zero_radius(self):
         assert spiral(0, radius=0.6).shape == (0, 2)
         assert spiral(5, radius=0.0).eq(0).all()
 
 
 class TestLogits:
-    def test_last_glimpse_is_read_by_the_classifier_and_all_others_by_the_probe(self, make_network):
+    def test_classifier_reads_the_last_state_and_the_probe_all_others(self, make_network):
         network, states = make_network(), torch.rand(3, 2, 8, 256)
         torch.nn.init.normal_(network.probe.weight)
         logits = network.logits(states)
         torch.testing.assert_close(logits[-1], network.classifier(states[-1]))
         torch.testing.assert_close(logits[:-1], network.probe(states[:-1]))
 
-    def test_gradient_of_the_probe_stops_at_the_states(self, make_network):
+    def test_probe_gradient_stops_at_the_states(self, make_network):
         states = torch.rand(3, 2, 8, 256, requires_grad=True)
         network = make_network()
         torch.nn.init.normal_(network.probe.weight)
@@ -162,7 +169,7 @@ class TestLogits:
         assert not states.grad[:-1].any()
         assert states.grad[-1].any()
 
-    def test_probe_uses_up_no_random_numbers(self, make_network):
+    def test_probe_initialization_draws_no_random_numbers(self, make_network):
         network = make_network()
         drawn = torch.rand(1)
         torch.manual_seed(0)  # as make_network does
@@ -173,33 +180,74 @@ class TestLogits:
 
 
 class TestLayers:
-    def test_they_have_the_sizes_of_the_paper(self):
-        network = RecurrentAttentionNetwork(GlimpseSensor((3, 60, 60), size=12, scales=3), classes=10, locator_hidden=0)
+    def test_layer_sizes_are_the_papers(self):
+        network = RecurrentAttentionNetwork(
+            GlimpseSensor((3, 60, 60), patch_size=12, num_scales=3), num_classes=10, location_hidden=0
+        )
         sizes = {name: (m.in_features, m.out_features) for name, m in network.named_modules() if hasattr(m, "weight")}
         assert sizes == {
-            "what": (3 * 3 * 12 * 12, 128),
-            "where": (2, 128),
-            "what_to_glimpse": (128, 256),
-            "where_to_glimpse": (128, 256),
-            "glimpse_to_state": (256, 256),
-            "state_to_state": (256, 256),
-            "locator": (256, 2),
+            "image_encoder": (3 * 3 * 12 * 12, 128),
+            "location_encoder": (2, 128),
+            "image_to_glimpse": (128, 256),
+            "location_to_glimpse": (128, 256),
+            "glimpse_to_hidden": (256, 256),
+            "hidden_to_hidden": (256, 256),
+            "location_net": (256, 2),
             "classifier": (256, 10),
             "probe": (256, 10),  # not in the paper
         }
 
-    def test_the_location_network_can_have_a_hidden_layer(self, make_network):
-        locator = make_network(locator_hidden=17).locator
-        assert [type(layer) for layer in locator] == [nn.Linear, nn.ReLU, nn.Linear]
-        assert locator(torch.zeros(1, 256)).shape == (1, 2)
-        assert locator[0].out_features == 17
+    def test_location_network_can_have_a_hidden_layer(self, make_network):
+        location_net = make_network(location_hidden=17).location_net
+        assert [type(layer) for layer in location_net] == [nn.Linear, nn.ReLU, nn.Linear]
+        assert location_net(torch.zeros(1, 256)).shape == (1, 2)
+        assert location_net[0].out_features == 17
 
-    def test_states_are_those_of_a_recurrent_cell_with_relus(self, make_network, images, first):
-        network, where = make_network(), first[0]
-        relu, windows = nn.functional.relu, network.sensor.windows(images / 255)
-        seen = relu(network.what(network.sensor(windows, where).flatten(1)))
-        told = relu(network.where(where))
-        glimpse = relu(network.what_to_glimpse(seen) + network.where_to_glimpse(told))
+    def test_step_is_a_recurrent_cell_with_relus(self, make_network, images, first):
+        network, location = make_network(), first[0]
+        relu, patches = nn.functional.relu, network.sensor.patches(images / 255)
+        image_features = relu(network.image_encoder(network.sensor(patches, location).flatten(1)))
+        location_features = relu(network.location_encoder(location))
+        glimpse = relu(network.image_to_glimpse(image_features) + network.location_to_glimpse(location_features))
         state = torch.rand(8, 256)
-        expected = relu(network.glimpse_to_state(glimpse) + network.state_to_state(state))
-        torch.testing.assert_close(network.step(state, windows, where), expected, **close)
+        expected = relu(network.glimpse_to_hidden(glimpse) + network.hidden_to_hidden(state))
+        torch.testing.assert_close(network.step(state, patches, location), expected, **close)
+
+
+class TestToUnitRange:
+    def test_bytes_are_divided_by_255(self):
+        images = torch.tensor([0, 51, 255], dtype=torch.uint8).reshape(1, 1, 1, 3)
+        assert to_unit_range(images).flatten().tolist() == pytest.approx([0, 0.2, 1])
+
+    def test_floats_are_returned_unchanged(self):
+        images = torch.tensor([0.0, 0.2, 1.0]).reshape(1, 1, 1, 3)
+        assert to_unit_range(images) is images
+
+    @pytest.mark.parametrize("shape", [(28, 28), (1, 28, 28), (0, 1, 28, 28), (1, 1, 2, 3, 4)])
+    @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+    def test_empty_batch_or_other_shape_raises(self, shape, dtype):
+        with pytest.raises(
+            ValueError, match=r"^images must have shape \(images, channels, height, width\) and not be empty"
+        ):
+            to_unit_range(torch.zeros(shape, dtype=dtype))
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+    def test_nonfinite_value_raises(self, value):
+        images = torch.zeros(2, 1, 4, 4)
+        images[1, 0, 2, 3] = value
+        with pytest.raises(ValueError, match="contain NaN or infinity"):
+            to_unit_range(images)
+
+    @pytest.mark.parametrize(
+        ("value", "range_"), [(-0.5, "from -0.5 to 0"), (1.5, "from 0 to 1.5"), (255.0, "from 0 to 255")]
+    )
+    def test_float_outside_the_unit_range_raises(self, value, range_):
+        images = torch.zeros(2, 1, 4, 4)
+        images[1, 0, 2, 3] = value
+        with pytest.raises(ValueError, match=rf"must lie in \[0, 1\], got values {range_}"):
+            to_unit_range(images)
+
+    @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
+    def test_other_dtype_raises(self, dtype):
+        with pytest.raises(ValueError, match="must be uint8 or floats"):
+            to_unit_range(torch.zeros(1, 1, 4, 4, dtype=dtype))

@@ -7,49 +7,51 @@ from torch import Tensor
 
 from zoo.attention.ram.module import RecurrentAttention
 
-BATCH = 1000
+BATCH_SIZE = 1000
 
 
 class ErrorEstimate(NamedTuple):
-    """How often a model is wrong on pictures it has not seen."""
+    """Error rates of a model on held-out images, as fractions."""
 
-    single: float
-    """Fraction of errors with one walk of the mean policy, averaged over the draws of the first glimpse."""
-    spread: float
-    """Standard deviation of that fraction over the draws."""
+    mean: float
+    """Error rate of one trajectory of the mean policy, averaged over samples of the first location."""
+    std: float
+    """Standard deviation of the error rate over these samples."""
     interval: tuple[float, float]
-    """95 % interval of ``single`` for a fresh set of as many pictures (Wilson)."""
-    averaged: float
-    """Fraction of errors when the class probabilities of all draws are averaged first."""
+    """95 % Wilson interval of ``mean``, for a new set of as many images."""
+    ensemble: float
+    """Error rate if the class probabilities of all samples are averaged first."""
     probabilities: Float[Tensor, "images classes"]
-    """Of the first draw."""
+    """Class probabilities of the first sample."""
 
 
 def mean_policy_error(
     model: RecurrentAttention,
     images: UInt8[Tensor, "images channels height width"],
     labels: Int[Tensor, " images"],
-    draws: int = 10,
-    gaze: str | None = None,
+    num_samples: int = 10,
+    location_policy: str | None = None,
 ) -> ErrorEstimate:
-    """Measure the error of the mean policy over several draws of the random first glimpse.
+    """Estimate the error rate of the mean policy over samples of the random first location.
 
     Args:
-        model: in any mode and on any device; it is left as it was.
-        images: pictures it was not trained on.
+        model: in any mode and on any device; it is not changed.
+        images: held-out images.
         labels: their classes.
-        draws: how many walks a picture gets.
-        gaze: look elsewhere than the model would, at one of ``GAZES``; None for the model's own gaze.
+        num_samples: number of trajectories for each image.
+        location_policy: one of ``LOCATION_POLICIES``; None for the one the model was trained with.
     """
-    probabilities = torch.stack([class_probabilities(model, images, seed, gaze) for seed in range(draws)])
+    probabilities = torch.stack(
+        [class_probabilities(model, images, seed, location_policy) for seed in range(num_samples)]
+    )
     errors = (probabilities.argmax(-1) != labels).float().mean(-1)
     wrong = round(errors.mean().item() * len(labels))
     interval = binomtest(wrong, len(labels)).proportion_ci(0.95, method="wilson")
     return ErrorEstimate(
-        single=errors.mean().item(),
-        spread=errors.std(correction=min(1, draws - 1)).item(),
+        mean=errors.mean().item(),
+        std=errors.std(correction=min(1, num_samples - 1)).item(),
         interval=(float(interval.low), float(interval.high)),
-        averaged=(probabilities.mean(0).argmax(-1) != labels).float().mean().item(),
+        ensemble=(probabilities.mean(0).argmax(-1) != labels).float().mean().item(),
         probabilities=probabilities[0],
     )
 
@@ -58,13 +60,13 @@ def class_probabilities(
     model: RecurrentAttention,
     images: UInt8[Tensor, "images channels height width"],
     seed: int,
-    gaze: str | None = None,
+    location_policy: str | None = None,
 ) -> Float[Tensor, "images classes"]:
-    """Class probabilities after the last glimpse, computed in batches on the model's device."""
-    batches = images.split(BATCH)
+    """Return the class probabilities after the last glimpse, computed in batches on the model's device."""
+    batches = images.split(BATCH_SIZE)
     return torch.cat(
         [
-            model(batch.to(model.device), seed=seed * len(batches) + i, gaze=gaze).probabilities[-1].cpu()
+            model(batch.to(model.device), seed * len(batches) + i, location_policy).probabilities[-1].cpu()
             for i, batch in enumerate(batches)
         ]
     )

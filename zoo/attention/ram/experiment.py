@@ -6,7 +6,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from zoo.attention.ram.callbacks import LearningCheck
+from zoo.attention.ram.callbacks import LocationPolicyMonitor
 from zoo.attention.ram.evaluation import class_probabilities, mean_policy_error
 from zoo.attention.ram.module import RecurrentAttention
 from zoo.data import Batches, ImageData, ImageSet
@@ -15,25 +15,25 @@ from zoo.training import Loaders
 
 logger = logging.getLogger(__name__)
 
-EVALUATION_BATCH = 1000
-LITTLE = 0.05  # fraction of an image below which the glimpses are said to see too little of it
-CONTROLS = {
-    "spiral": "the resting places of its gaze",
-    "random": "random glimpses",
-    "centre": "every glimpse at the centre",
+VALIDATION_BATCH_SIZE = 1000
+MIN_COVERAGE = 0.05  # fraction of an image below which the glimpses are reported to cover too little of it
+CONTROLS = {  # location policies with which trained weights are evaluated too
+    "spiral": "at the fixed locations of the spiral",
+    "random": "at random locations",
+    "center": "at the center",
 }
-SHOWN = 6  # pictures whose glimpse paths are drawn
+NUM_IMAGES_SHOWN = 6
 
 
-class RecognitionExperiment:
-    """Training a model to recognise pictures through glimpses, and what is reported at its end.
+class RecurrentAttentionExperiment:
+    """Training of ``RecurrentAttention`` to classify images, and its final evaluation.
 
     Args:
-        data: pictures to learn from and to be judged by.
+        data: training, validation and test images.
         estimator: options of ``Reinforce``; see ``RecurrentAttention``.
-        batch_size: training pictures a step, on each device.
-        seed: of the order of the training pictures.
-        options: of ``RecurrentAttention``.
+        batch_size: training images a step, on each device.
+        seed: seed of the order of the training images.
+        options: options of ``RecurrentAttention``.
     """
 
     monitor, monitor_mode = "validation_error", "min"
@@ -43,90 +43,91 @@ class RecognitionExperiment:
         self.module = RecurrentAttention(
             image_shape=data.image_shape,
             classes=data.classes,
-            background=data.background,
+            fill_value=data.fill_value,
             estimator=estimator,
             **options,
         )
-        warn_of_small_glimpses(self.module)
-        held_out = data.validation
+        _warn_if_coverage_is_small(self.module)
+        validation = data.validation
         self.loaders = Loaders(
             train=lambda rank, ranks: Batches(data.train, batch_size, seed, rank, ranks),
             validation=None
-            if held_out is None
-            else lambda rank, ranks: Batches(held_out, EVALUATION_BATCH, None, rank, ranks),
+            if validation is None
+            else lambda rank, ranks: Batches(validation, VALIDATION_BATCH_SIZE, None, rank, ranks),
         )
 
     def callbacks(self) -> list[pl.Callback]:
-        """Callbacks of this kind of model alone."""
-        return [LearningCheck()]
+        """Return the callbacks that only this model needs."""
+        return [LocationPolicyMonitor()]
 
     def report(self, checkpoint: Path, folder: Path) -> dict[str, float]:
-        """Read the test set, measure the model on it, and draw what it sees.
+        """Return the test metrics of a checkpoint, and save images of its glimpses.
 
         Returns:
-            Figures by plain names; errors are fractions.
+            Metrics by name; error rates are fractions.
         """
         return self._report(RecurrentAttention.load(checkpoint), self.data.load_test(), folder)
 
     def evaluate(self, checkpoint: Path, folder: Path) -> dict[str, float]:
-        """Report, add the same weights' error when they look elsewhere, and draw the mistakes."""
+        """Return the metrics of ``report`` and the error rates with other location policies; save the mistakes."""
         model, test = RecurrentAttention.load(checkpoint), self.data.load_test()
-        figures = self._report(model, test, folder)
-        for gaze in CONTROLS:
-            figures[f"test_error_{gaze}_gaze"] = mean_policy_error(model, test.images, test.labels, gaze=gaze).single
+        metrics = self._report(model, test, folder)
+        for policy in CONTROLS:
+            metrics[f"test_error_{policy}_locations"] = mean_policy_error(
+                model, test.images, test.labels, location_policy=policy
+            ).mean
         draw_mistakes(model, test, self.data.classes, folder)
-        return figures
+        return metrics
 
     def _report(self, model: RecurrentAttention, test: ImageSet, folder: Path) -> dict[str, float]:
         error = mean_policy_error(model, test.images, test.labels)
         draw_glimpses(model, test, self.data.classes, folder)
         return {
-            "test_error": error.single,
-            "test_error_spread": error.spread,
+            "test_error": error.mean,
+            "test_error_std": error.std,
             "test_error_low": error.interval[0],
             "test_error_high": error.interval[1],
-            "test_error_mc10": error.averaged,
+            "test_error_mc10": error.ensemble,
         }
 
-    def describe(self, figures: Mapping[str, float]) -> str:
-        """Say in words what was reached, and on which data."""
-        single, averaged = figures["test_error"], figures["test_error_mc10"]
-        low, high = figures["test_error_low"], figures["test_error_high"]
+    def describe(self, metrics: Mapping[str, float]) -> str:
+        """Return a summary of the test metrics in sentences."""
+        low, high = metrics["test_error_low"], metrics["test_error_high"]
         lines = [
-            f"test error on {self.data.name}: {single:.2%}  "
-            f"(one walk, mean policy; 95 % interval {low:.2%} to {high:.2%})",
-            f"  {averaged:.2%} with the class probabilities of ten walks averaged",
+            f"test error on {self.data.name}: {metrics['test_error']:.2%}  "
+            f"(one trajectory, mean policy; 95 % interval {low:.2%} to {high:.2%})",
+            f"  {metrics['test_error_mc10']:.2%} with the class probabilities of ten trajectories averaged",
         ]
-        for gaze, words in CONTROLS.items():
-            if f"test_error_{gaze}_gaze" in figures:
-                lines.append(f"  {figures[f'test_error_{gaze}_gaze']:.2%} if the same model is given {words}")
+        for policy, where in CONTROLS.items():
+            if (error := metrics.get(f"test_error_{policy}_locations")) is not None:
+                lines.append(f"  {error:.2%} with all glimpses of the same model {where}")
         return "\n".join(lines)
 
 
-def warn_of_small_glimpses(model: RecurrentAttention) -> None:
-    """Warn if all glimpses together cover next to nothing of an image, so that the class is a guess."""
-    sensor, glimpses = model.network.sensor, model.hparams["glimpses"]
+def _warn_if_coverage_is_small(model: RecurrentAttention) -> None:
+    """Warn if all glimpses together cover almost nothing of an image, so that the class cannot be recognized."""
+    sensor, num_glimpses = model.network.sensor, model.hparams["num_glimpses"]
     _, height, width = sensor.image_shape
-    covered = glimpses * max(sensor.sides) ** 2 / (height * width)
-    if covered < LITTLE:
+    side = max(sensor.patch_sizes)
+    coverage = num_glimpses * side**2 / (height * width)
+    if coverage < MIN_COVERAGE:
         logger.warning(
-            f"{glimpses} glimpses of at most {max(sensor.sides)}×{max(sensor.sides)} pixels see {covered:.2%} of a "
-            f"{height}×{width} image. Leave model.glimpse_size and model.scales away for ones that suit it, "
-            "or load smaller images with data.size=[HEIGHT,WIDTH]."
+            f"{num_glimpses} glimpses of at most {side}×{side} pixels cover {coverage:.2%} of a {height}×{width} "
+            "image. Remove model.patch_size and model.num_scales to use defaults that suit the image size, or load "
+            "smaller images with data.size=[HEIGHT,WIDTH]."
         )
 
 
 def draw_glimpses(model: RecurrentAttention, test: ImageSet, classes: tuple[str, ...], folder: Path) -> None:
-    """Draw the walk over a few pictures, of as many classes, as ``glimpses.png`` and ``glimpses.gif``."""
+    """Save the glimpses at one image of each of the first classes, as ``glimpses.png`` and ``glimpses.gif``."""
     first_of_each = [int((test.labels == label).nonzero()[0]) for label in test.labels.unique()]
-    chosen = torch.tensor(first_of_each[:SHOWN])
-    images, labels = test[chosen]
-    seen = model(images)
+    images, labels = test[torch.tensor(first_of_each[:NUM_IMAGES_SHOWN])]
+    prediction = model(images)
     arrays = {
         "images": images / 255,
-        "centres": seen.path.transpose(0, 1),
-        "sides": model.network.sensor.sides,
-        "probabilities": seen.probabilities.transpose(0, 1),
+        "centres": prediction.fixations.transpose(0, 1),
+        "sides": model.network.sensor.patch_sizes,
+        "probabilities": prediction.probabilities.transpose(0, 1),
         "labels": labels,
         "classes": classes,
     }
@@ -135,7 +136,7 @@ def draw_glimpses(model: RecurrentAttention, test: ImageSet, classes: tuple[str,
 
 
 def draw_mistakes(model: RecurrentAttention, test: ImageSet, classes: tuple[str, ...], folder: Path) -> None:
-    """Draw the test pictures that one walk got wrong, as ``mistakes.png``."""
+    """Save the test images that one trajectory misclassified, as ``mistakes.png``."""
     probabilities = class_probabilities(model, test.images, seed=0)
     predicted = probabilities.argmax(-1)
     wrong = (predicted != test.labels).nonzero().squeeze(1)

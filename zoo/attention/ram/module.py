@@ -8,25 +8,23 @@ from jaxtyping import Float, Int, Shaped
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from zoo.attention.ram.brightness import checked_brightness
-from zoo.attention.ram.diagnostics import diagnostics
-from zoo.attention.ram.glimpse import GlimpseSensor, default_scales, default_size
-from zoo.attention.ram.network import RecurrentAttentionNetwork, Rollout
-from zoo.attention.ram.objective import hybrid_objective
+from zoo.attention.ram.glimpse import GlimpseSensor, default_num_scales, default_patch_size
+from zoo.attention.ram.network import HIDDEN_SIZE, RecurrentAttentionNetwork, Trajectory, to_unit_range
+from zoo.attention.ram.objective import hybrid_objective, training_metrics
 from zoo.constraints import COUNT, NOT_NEGATIVE, POSITIVE, Range, check_ranges, optional
 from zoo.gradients import Reinforce, RunningScale, named_baseline
 from zoo.gradients.running import at_least_single
 from zoo.training import load_module, total_loss
 
-GAZES = ("learned", "spiral", "random", "centre")
-DIAGNOSE_EVERY = 10  # training steps; the diagnostics are means over these
+LOCATION_POLICIES = ("learned", "spiral", "random", "center")
+LOG_EVERY_N_STEPS = 10  # training metrics are means over these steps
 RANGES = {
-    "glimpses": COUNT,
-    "glimpse_size": optional(COUNT),
-    "scales": optional(COUNT),
-    "rollouts": COUNT,
-    "locator_hidden": Range("0 (a linear locator) or a number of units", lambda x: x >= 0),
-    "spread": Range("between 0 (all at the middle) and 1 (up to the span)", lambda x: 0 <= x <= 1),
+    "num_glimpses": COUNT,
+    "patch_size": optional(COUNT),
+    "num_scales": optional(COUNT),
+    "num_samples": COUNT,
+    "location_hidden": Range("0 (a linear location network) or a number of units", lambda x: x >= 0),
+    "spiral_radius": Range("between 0 (all at the center) and 1 (up to location_range)", lambda x: 0 <= x <= 1),
     "policy_weight": NOT_NEGATIVE,
     "location_std": POSITIVE,
     "final_location_std": optional(POSITIVE),
@@ -35,57 +33,59 @@ RANGES = {
 }
 
 
-class Recognition(NamedTuple):
-    """What the model says of a batch of pictures, and where it looked."""
+class Prediction(NamedTuple):
+    """Predicted classes of a batch of images, and the fixations they were predicted from."""
 
     labels: Int[Tensor, " images"]
-    """The most likely class after the last glimpse."""
+    """Most likely class after the last glimpse."""
     probabilities: Float[Tensor, "glimpses images classes"]
-    """Of each class, after each glimpse; before the last one they are the probe's."""
-    path: Float[Tensor, "glimpses images 2"]
-    """Middle of each glimpse, ``(row, column)`` in pixels of the picture."""
+    """Class probabilities after each glimpse: the probe's, after the last one the classifier's."""
+    fixations: Float[Tensor, "glimpses images 2"]
+    """Center of each glimpse, ``(row, column)`` in pixels of the image."""
 
 
 class RecurrentAttention(pl.LightningModule):
-    """RAM: a network that reads a picture through a few small glimpses and learns where to look.
+    """RAM: a recurrent network that classifies images from a few small glimpses, and learns where to take them.
 
-    Mnih, Heess, Graves & Kavukcuoglu, "Recurrent models of visual attention", 2014. The objective is in
-    ``hybrid_objective``, the networks in ``RecurrentAttentionNetwork``, the gradient of the gaze in
-    ``zoo.gradients.Reinforce``.
+    Mnih, Heess, Graves & Kavukcuoglu, "Recurrent models of visual attention", 2014. The objective is
+    ``hybrid_objective``, the networks are in ``RecurrentAttentionNetwork``; ``zoo.gradients.Reinforce`` estimates the
+    gradient of the location policy.
 
     Args:
-        image_shape: ``(channels, height, width)`` of the pictures.
+        image_shape: ``(channels, height, width)`` of the images.
         classes: names of the classes.
-        background: brightness per channel outside the pictures.
-        glimpses: number of glimpses, ``T``; the paper: 2 to 8.
-        glimpse_size: side of a glimpse in pixels; None for the paper's, 8 on 28×28 digits and 12 on larger canvases.
-        scales: patches a glimpse, each twice as wide; None for as many as cover three quarters of the longer side: the
-            paper's 1 on 28×28, 3 or 4 on larger canvases.
-        span: pixels from the middle for location 1; not given by the paper. See ``GlimpseSensor``.
-        locator_hidden: units of a hidden ReLU layer in the location network. The paper's is linear (0); peers
-            with a hidden layer learn faster.
-        reinforce_core: let REINFORCE train the core too. See ``RecurrentAttentionNetwork``.
-        spread: radius of the spiral on which the gaze begins, in units of the location; the paper's gaze begins near
-            the middle (0). See ``RecurrentAttentionNetwork``.
-        rollouts: walks per training picture, ``M``. The paper averages over episodes; peers use 1 to 10.
-        gaze: ``learned``, or a control without a location network: the ``spiral`` on which the learned gaze begins,
-            with the same noise; ``random`` glimpses; or all at the ``centre``.
-        location_std: ``σ`` of the locations at the first step, in units of the location; not given by the paper,
-            peers use 0.03 to 0.25. Testing uses the mean.
+        fill_value: pixel value per channel outside the images.
+        num_glimpses: number of glimpses, ``T``; the paper: 2 to 8.
+        patch_size: side of a patch in pixels; None for the paper's, 8 on 28×28 digits and 12 on larger canvases.
+        num_scales: patches in a glimpse, each twice as wide as the one before; None for as many as cover three quarters
+            of the longer side: the paper's 1 on 28×28, 3 or 4 on larger canvases.
+        location_range: distance in pixels from the center to location 1; not specified in the paper. See
+            ``GlimpseSensor``.
+        location_hidden: units of a hidden ReLU layer in the location network. The paper's is linear (0);
+            reimplementations with a hidden layer learn faster.
+        reinforce_core: whether REINFORCE trains the core too. See ``RecurrentAttentionNetwork``.
+        spiral_radius: radius of the spiral from which the location network predicts offsets, in units of the location;
+            0 for the paper's network. See ``RecurrentAttentionNetwork``.
+        num_samples: sampled trajectories per training image, ``M``. The paper averages over episodes;
+            reimplementations use 1 to 10.
+        location_policy: ``learned``, or a control without a location network: ``spiral``, the initial locations of the
+            learned policy, with the same noise; ``random``; or ``center``.
+        location_std: ``σ`` of the locations at the first step, in units of the location; not specified in the paper,
+            reimplementations use 0.03 to 0.25. Evaluation uses the mean.
         final_location_std: ``σ`` at the last step, reached linearly; None keeps it fixed, as the paper and its
-            peers do. The log-probability's gradient grows as ``1 / σ``, and its noise with it.
-        policy_weight: weight of the policy's loss, which is summed over the moves. The paper: 1.
-        lr: learning rate of AdamW at its start; falls to 0 as a cosine. The paper: SGD with momentum.
-        weight_decay: of AdamW.
+            reimplementations do. The gradient of the log-probability grows as ``1 / σ``, and its variance with it.
+        policy_weight: weight of the policy loss, which is summed over the steps. The paper: 1.
+        lr: initial learning rate of AdamW, annealed to 0 by a cosine. The paper: SGD with momentum.
+        weight_decay: weight decay of AdamW.
         estimator: ``baseline`` (a name of ``zoo.gradients.BASELINES``), ``decay`` and ``scale`` of ``Reinforce``. The
             paper: learned.
 
     Raises:
-        ValueError: an option has no such value.
+        ValueError: an option has an invalid value.
 
     Example:
         >>> model = RecurrentAttention(image_shape=(1, 28, 28), classes=tuple("0123456789"))
-        >>> model(torch.zeros(3, 1, 28, 28, dtype=torch.uint8)).path.shape
+        >>> model(torch.zeros(3, 1, 28, 28, dtype=torch.uint8)).fixations.shape
         torch.Size([6, 3, 2])
     """
 
@@ -93,16 +93,16 @@ class RecurrentAttention(pl.LightningModule):
         self,
         image_shape: tuple[int, int, int],
         classes: Sequence[str],
-        background: Sequence[float] = (0.0,),
-        glimpses: int = 6,
-        glimpse_size: int | None = None,
-        scales: int | None = None,
-        span: float | None = None,
-        locator_hidden: int = 128,
+        fill_value: Sequence[float] = (0.0,),
+        num_glimpses: int = 6,
+        patch_size: int | None = None,
+        num_scales: int | None = None,
+        location_range: float | None = None,
+        location_hidden: int = 128,
         reinforce_core: bool = False,
-        spread: float = 0.6,
-        rollouts: int = 1,
-        gaze: str = "learned",
+        spiral_radius: float = 0.6,
+        num_samples: int = 1,
+        location_policy: str = "learned",
         location_std: float = 0.15,
         final_location_std: float | None = 0.05,
         policy_weight: float = 0.1,
@@ -114,44 +114,44 @@ class RecurrentAttention(pl.LightningModule):
         estimator = {"baseline": "learned", **(estimator or {})}
         self.save_hyperparameters()
         check_ranges(self.hparams, RANGES)
-        checked_gaze(gaze)
-        if "leave_one_out" in estimator["baseline"] and gaze == "learned" and rollouts < 2:
+        _check_location_policy(location_policy)
+        if "leave_one_out" in estimator["baseline"] and location_policy == "learned" and num_samples < 2:
             raise ValueError(
-                f"estimator={estimator['baseline']} compares walks over the same picture: rollouts must be at least 2, "
-                f"got {rollouts}"
+                f"estimator={estimator['baseline']} compares trajectories of the same image: num_samples must be at "
+                f"least 2, got {num_samples}"
             )
         if reinforce_core and estimator.get("scale", False):
             raise ValueError(
-                "estimator.scale divides the policy's loss alone, and with model.reinforce_core the core learns from "
-                "the cross-entropy too: the running scale would shift their balance in every step. Leave one of them "
-                "away, and set model.policy_weight"
+                "estimator.scale divides only the policy loss, but with model.reinforce_core the core learns from the "
+                "cross-entropy too: the running scale would change their balance in every step. Disable one of them, "
+                "and set model.policy_weight"
             )
-        extent = image_shape[1:]
-        size = default_size(*extent) if glimpse_size is None else glimpse_size
-        scales = default_scales(*extent, size) if scales is None else scales
-        sensor = GlimpseSensor(image_shape, size, scales, span, background)
-        self.network = RecurrentAttentionNetwork(sensor, len(classes), locator_hidden, reinforce_core, spread)
+        _, height, width = image_shape
+        patch_size = default_patch_size(height, width) if patch_size is None else patch_size
+        num_scales = default_num_scales(height, width, patch_size) if num_scales is None else num_scales
+        sensor = GlimpseSensor(image_shape, patch_size, num_scales, location_range, fill_value)
+        self.network = RecurrentAttentionNetwork(sensor, len(classes), location_hidden, reinforce_core, spiral_radius)
         self.reinforce = Reinforce(
             named_baseline(
                 estimator["baseline"],
-                net=lambda: nn.Linear(256, 1),
+                net=lambda: nn.Linear(HIDDEN_SIZE, 1),
                 sample_dim=1,
                 decay=estimator.get("decay", 0.9),
             ),
             scale=RunningScale() if estimator.get("scale", False) else None,
             maximize=True,
         )
-        if gaze != "learned" or glimpses == 1:
-            # Nothing is drawn from the locator, and distributed training waits for the gradient of all that ask.
-            self.network.locator.requires_grad_(False)
+        # Distributed training waits for a gradient of every parameter that requires one.
+        if location_policy != "learned" or num_glimpses == 1:
+            self.network.location_net.requires_grad_(False)
             self.reinforce.requires_grad_(False)
-        if glimpses == 1:
-            self.network.state_to_state.requires_grad_(False)
+        if num_glimpses == 1:
+            self.network.hidden_to_hidden.requires_grad_(False)
             self.network.probe.requires_grad_(False)
 
     @classmethod
     def load(cls, path: str | Path) -> "RecurrentAttention":
-        """Read a trained model from a checkpoint, ready to be called.
+        """Load a trained model from a checkpoint, in evaluation mode.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -160,52 +160,54 @@ class RecurrentAttention(pl.LightningModule):
         return load_module(cls, path)
 
     def forward(
-        self, images: Shaped[Tensor, "images channels height width"], seed: int = 0, gaze: str | None = None
-    ) -> Recognition:
-        """Recognise pictures with the mean policy, from a random first glimpse.
+        self, images: Shaped[Tensor, "images channels height width"], seed: int = 0, location_policy: str | None = None
+    ) -> Prediction:
+        """Classify images with the mean policy, from a random first location.
 
         Args:
             images: uint8, or floats in [0, 1].
-            seed: of the first locations, and of all for a random gaze.
-            gaze: one of ``GAZES``; None for the gaze this model was trained with.
+            seed: seed of the first locations, and of all locations if the policy is random.
+            location_policy: one of ``LOCATION_POLICIES``; None for the one this model was trained with.
 
         Raises:
-            ValueError: pictures of another shape, an empty batch, values that are not finite or outside [0, 1], or
-                there is no such gaze.
+            ValueError: the images have another shape, are empty, or contain values that are not finite or outside
+                [0, 1]; or there is no such policy.
         """
         with torch.no_grad():
-            generator = torch.Generator(images.device).manual_seed(seed)  # leaves the training's randomness alone
-            rollout = self.walk(checked_brightness(images), 1, generator=generator, gaze=gaze)
-            probabilities = self.network.logits(rollout.states).softmax(-1).squeeze(1)
-        path = self.network.sensor.centres(rollout.locations).squeeze(1)
-        return Recognition(probabilities[-1].argmax(-1), probabilities, path)
+            generator = torch.Generator(images.device).manual_seed(seed)  # the global random state is not used
+            images = to_unit_range(images)
+            trajectory = self.sample_trajectory(images, 1, generator=generator, location_policy=location_policy)
+            probabilities = self.network.logits(trajectory.states).softmax(-1).squeeze(1)
+        fixations = self.network.sensor.pixel_coordinates(trajectory.locations).squeeze(1)
+        return Prediction(probabilities[-1].argmax(-1), probabilities, fixations)
 
-    def walk(
+    def sample_trajectory(
         self,
         images: Float[Tensor, "images channels height width"],
-        rollouts: int,
+        num_samples: int,
         std: float = 0.0,
         generator: torch.Generator | None = None,
-        gaze: str | None = None,
-    ) -> Rollout:
-        """Draw all that is random, and look at the pictures."""
-        glimpses, shape = self.hparams["glimpses"], (rollouts, len(images), 2)
-        gaze = checked_gaze(gaze or self.hparams["gaze"])
-        if gaze == "centre":
-            return self.network.follow(images, images.new_zeros(glimpses, *shape))
-        if gaze == "random":
-            return self.network.follow(images, uniform((glimpses, *shape), images, generator))
-        first = uniform(shape, images, generator)
-        noise = images.new_zeros(glimpses - 1, *shape, dtype=at_least_single(images.dtype, images.device))
+        location_policy: str | None = None,
+    ) -> Trajectory:
+        """Sample ``num_samples`` trajectories for each image; ``std=0`` is the mean policy."""
+        num_glimpses, shape = self.hparams["num_glimpses"], (num_samples, len(images), 2)
+        policy = location_policy or self.hparams["location_policy"]
+        _check_location_policy(policy)
+        if policy == "center":
+            return self.network.trajectory_at(images, images.new_zeros(num_glimpses, *shape))
+        if policy == "random":
+            return self.network.trajectory_at(images, _uniform((num_glimpses, *shape), images, generator))
+        first = _uniform(shape, images, generator)
+        noise = images.new_zeros(num_glimpses - 1, *shape, dtype=at_least_single(images.dtype, images.device))
         if std > 0:
             noise.normal_(generator=generator)
-        if gaze == "spiral":
-            still = self.network.resting_places(glimpses - 1)[:, None, None] + std * noise
-            return self.network.follow(images, torch.cat([first[None], still]))
-        return self.network.rollout(images, first, noise, std)
+        if policy == "spiral":
+            others = self.network.fixed_locations(num_glimpses - 1)[:, None, None] + std * noise
+            return self.network.trajectory_at(images, torch.cat([first[None], others]))
+        return self.network.sample_trajectory(images, first, noise, std)
 
     def location_std(self) -> float:
-        """``σ`` at the present step of training."""
+        """Return ``σ`` at the current training step."""
         start, end = self.hparams["location_std"], self.hparams["final_location_std"]
         if end is None:
             return float(start)
@@ -213,34 +215,39 @@ class RecurrentAttention(pl.LightningModule):
         return float(start + (end - start) * min(1.0, progress))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Weigh and sum the losses of one batch."""
+        """Return the weighted sum of the loss terms."""
         images, labels = batch
         std = self.location_std()
-        rollout = self.walk(images / 255, self.hparams["rollouts"], std)
-        logits = self.network.logits(rollout.states)
-        objective = hybrid_objective(logits, labels, rollout, std, self.reinforce)
-        if batch_idx % DIAGNOSE_EVERY == 0:
-            figures, size = diagnostics(objective, rollout), len(labels)
-            error = figures.pop("train_error")
-            each_epoch: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": size, "sync_dist": True}
-            self.log("train_error", error, prog_bar=True, **each_epoch)
-            self.log_dict(figures, **each_epoch)
+        trajectory = self.sample_trajectory(images / 255, self.hparams["num_samples"], std)
+        logits = self.network.logits(trajectory.states)
+        objective = hybrid_objective(logits, labels, trajectory, std, self.reinforce)
+        if batch_idx % LOG_EVERY_N_STEPS == 0:
+            metrics = training_metrics(objective, trajectory)
+            error = metrics.pop("train_error")
+            per_epoch: dict[str, Any] = {
+                "on_step": False,
+                "on_epoch": True,
+                "batch_size": len(labels),
+                "sync_dist": True,
+            }
+            self.log("train_error", error, prog_bar=True, **per_epoch)
+            self.log_dict(metrics, **per_epoch)
         return total_loss(
             {
                 "cross-entropy": objective.cross_entropy,
-                "policy": self.hparams["policy_weight"] * objective.policy,
-                "baseline": objective.baseline,
-                "probe": objective.probe,
+                "policy": self.hparams["policy_weight"] * objective.policy_loss,
+                "baseline": objective.baseline_loss,
+                "probe": objective.probe_loss,
             },
             step=self.global_step,
         )
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Log how strongly the locator is pulled."""
-        gradients = [p.grad for p in self.network.locator.parameters() if p.grad is not None]
-        if gradients and self.trainer.fit_loop.epoch_loop.batch_idx % DIAGNOSE_EVERY == 0:
+        """Log the gradient norm of the location network, before clipping."""
+        gradients = [p.grad for p in self.network.location_net.parameters() if p.grad is not None]
+        if gradients and self.trainer.fit_loop.epoch_loop.batch_idx % LOG_EVERY_N_STEPS == 0:
             norm = nn.utils.get_total_norm(gradients)
-            self.log("locator_gradient_norm", norm, on_step=False, on_epoch=True, sync_dist=True)
+            self.log("location_grad_norm", norm, on_step=False, on_epoch=True, sync_dist=True)
 
     def configure_gradient_clipping(
         self,
@@ -248,20 +255,20 @@ class RecurrentAttention(pl.LightningModule):
         gradient_clip_val: int | float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip the gradient's norm, and the probe's by itself: it must not shorten the steps of all else."""
+        """Clip the gradient norm; that of the probe separately, so that it does not affect the other parameters."""
         if gradient_clip_val is not None:
             probe = set(self.network.probe.parameters())
             for parameters in ([p for p in self.parameters() if p not in probe], probe):
                 nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Log the error of the mean policy."""
+        """Log the error rate of the mean policy."""
         images, labels = batch
         wrong = (self(images, seed=batch_idx).labels != labels).float().mean()
         self.log("validation_error", wrong, batch_size=len(labels), sync_dist=True, prog_bar=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW whose learning rate falls to 0 as a cosine over the whole run."""
+        """Return AdamW with a learning rate annealed to 0 by a cosine over the whole run."""
         optimizer = torch.optim.AdamW(
             self.parameters(), lr=self.hparams["lr"], weight_decay=self.hparams["weight_decay"], fused=True
         )
@@ -271,14 +278,12 @@ class RecurrentAttention(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def checked_gaze(gaze: str) -> str:
-    """Give the name of a gaze back if there is one."""
-    if gaze not in GAZES:
-        raise ValueError(f"there is no gaze {gaze!r}; choose one of {', '.join(GAZES)}")
-    return gaze
+def _check_location_policy(name: str) -> None:
+    if name not in LOCATION_POLICIES:
+        raise ValueError(f"there is no location policy {name!r}; choose one of {', '.join(LOCATION_POLICIES)}")
 
 
-def uniform(shape: Sequence[int], images: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Draw locations uniformly from [-1, 1], in single precision at least, and give them in that of the images."""
+def _uniform(shape: Sequence[int], images: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Return locations drawn uniformly from [-1, 1] in single precision at least, in the images' dtype."""
     dtype = at_least_single(torch.get_default_dtype(), images.device)
     return (torch.rand(*shape, dtype=dtype, device=images.device, generator=generator) * 2 - 1).to(images.dtype)

@@ -8,167 +8,193 @@ from torch import Tensor, nn
 
 from zoo.attention.ram.glimpse import GlimpseSensor
 
+HIDDEN_SIZE = 256  # of the core
 
-class Rollout(NamedTuple):
-    """What happened while looking at a batch of pictures."""
 
-    states: Float[Tensor, "glimpses rollouts images hidden"]
+class Trajectory(NamedTuple):
+    """Locations of the glimpses at a batch of images, and the hidden states after them."""
+
+    states: Float[Tensor, "glimpses samples images hidden"]
     """``h_t``, after each glimpse."""
-    locations: Float[Tensor, "glimpses rollouts images 2"]
-    """``l_t``, where each glimpse was taken; raw, detached."""
-    means: Float[Tensor, "moves rollouts images 2"]
-    """``μ(h_t)``, the means of all locations but the first; ``moves = glimpses - 1``, or 0 if the gaze was given."""
+    locations: Float[Tensor, "glimpses samples images 2"]
+    """``l_t`` of each glimpse: raw samples, detached."""
+    means: Float[Tensor, "steps samples images 2"]
+    """``μ(h_t)``, of all locations but the first; ``steps = glimpses - 1``, or 0 if the locations were given."""
 
 
 class RecurrentAttentionNetwork(nn.Module):
-    """The networks of RAM and one walk over a picture with them.
+    """Networks of RAM: glimpse network, core, location network and classifier.
 
-    ``g_t = glimpse(x, l_t)``, ``h_t = core(h_{t-1}, g_t)``, ``l_{t+1} ~ N(μ(h_t), σ²)``, class from the last ``h``:
-    Mnih, Heess, Graves & Kavukcuoglu, "Recurrent models of visual attention", 2014. All layers have the paper's
-    sizes and ReLUs.
+    ``g_t = f_g(x, l_t)``, ``h_t = f_h(h_{t-1}, g_t)``, ``l_{t+1} ~ N(μ(h_t), σ²)``, class from the last ``h``: Mnih,
+    Heess, Graves & Kavukcuoglu, "Recurrent models of visual attention", 2014. All layers have the paper's sizes and
+    ReLUs.
 
-    The location network tells how far to stray from a resting place, ``μ(h_t) = spiral_t + locator(h_t)``; a gaze that
-    has learned nothing yet takes each glimpse elsewhere, instead of all of them at the middle. The paper has no resting
-    places. See ``spiral``.
+    The location network predicts an offset from a fixed location, ``μ(h_t) = spiral_t + f_l(h_t)``, so that the
+    glimpses of an untrained policy are spread over the image instead of all near its center. The paper has no fixed
+    locations (``spiral_radius=0``). See ``spiral``.
 
-    No randomness is drawn here: the first location and the noise of the others are arguments.
+    No random numbers are drawn here: the first location and the noise of the others are arguments.
 
     Args:
-        sensor: what a glimpse is.
-        classes: number of classes.
-        locator_hidden: units of a hidden ReLU layer in the location network; 0 for the paper's linear one.
-        reinforce_core: let the gradient of the locations' log-probabilities reach the core and the glimpse
-            network. The paper's formula for the policy does, its hybrid objective does not say; the peers with the
-            best errors on MNIST do, others detach the state.
-        spread: radius of the spiral, in units of the location; 0 for the paper's network.
+        sensor: glimpse sensor.
+        num_classes: number of classes.
+        location_hidden: units of a hidden ReLU layer in the location network; 0 for the paper's linear one.
+        reinforce_core: whether the gradient of the locations' log-probabilities reaches the core and the glimpse
+            network. The paper's formula for the policy does, its hybrid objective does not specify it; the best
+            reimplementations on MNIST do, others detach the state.
+        spiral_radius: radius of the fixed locations, in units of the location.
 
     Example:
-        >>> network = RecurrentAttentionNetwork(GlimpseSensor((1, 28, 28)), classes=10)
+        >>> network = RecurrentAttentionNetwork(GlimpseSensor((1, 28, 28)), num_classes=10)
         >>> first, noise = torch.zeros(1, 5, 2), torch.zeros(5, 1, 5, 2)
-        >>> rollout = network.rollout(torch.rand(5, 1, 28, 28), first, noise, std=0.1)
-        >>> network.classifier(rollout.states[-1]).shape
+        >>> trajectory = network.sample_trajectory(torch.rand(5, 1, 28, 28), first, noise, std=0.1)
+        >>> network.classifier(trajectory.states[-1]).shape
         torch.Size([1, 5, 10])
     """
 
     def __init__(
         self,
         sensor: GlimpseSensor,
-        classes: int,
-        locator_hidden: int = 128,
+        num_classes: int,
+        location_hidden: int = 128,
         reinforce_core: bool = False,
-        spread: float = 0.6,
+        spiral_radius: float = 0.6,
     ):
         super().__init__()
         self.sensor = sensor
         self.reinforce_core = reinforce_core
-        self.spread = spread
-        self.what = nn.Linear(sensor.features, 128)
-        self.where = nn.Linear(2, 128)
-        self.what_to_glimpse = nn.Linear(128, 256)
-        self.where_to_glimpse = nn.Linear(128, 256)
-        self.glimpse_to_state = nn.Linear(256, 256)
-        self.state_to_state = nn.Linear(256, 256)
-        self.locator = mlp(256, locator_hidden, 2)
-        self.classifier = nn.Linear(256, classes)
-        # Made without random numbers, so that a seed gives the weights it gives without a probe; a linear softmax
-        # model can start at 0, as nothing is symmetric in its inputs.
-        self.probe = nn.utils.skip_init(nn.Linear, 256, classes)
+        self.spiral_radius = spiral_radius
+        self.image_encoder = nn.Linear(sensor.num_features, 128)
+        self.location_encoder = nn.Linear(2, 128)
+        self.image_to_glimpse = nn.Linear(128, HIDDEN_SIZE)
+        self.location_to_glimpse = nn.Linear(128, HIDDEN_SIZE)
+        self.glimpse_to_hidden = nn.Linear(HIDDEN_SIZE, HIDDEN_SIZE)
+        self.hidden_to_hidden = nn.Linear(HIDDEN_SIZE, HIDDEN_SIZE)
+        self.location_net = (
+            nn.Sequential(nn.Linear(HIDDEN_SIZE, location_hidden), nn.ReLU(), nn.Linear(location_hidden, 2))
+            if location_hidden
+            else nn.Linear(HIDDEN_SIZE, 2)
+        )
+        self.classifier = nn.Linear(HIDDEN_SIZE, num_classes)
+        # Initialized without random numbers, so that a seed yields the same weights as without a probe. A linear
+        # softmax model can start at 0, as its inputs break the symmetry.
+        self.probe = nn.utils.skip_init(nn.Linear, HIDDEN_SIZE, num_classes)
         nn.init.zeros_(self.probe.weight)
         nn.init.zeros_(self.probe.bias)
 
-    def rollout(
+    def sample_trajectory(
         self,
         images: Float[Tensor, "images channels height width"],
-        first: Float[Tensor, "rollouts images 2"],
-        noise: Float[Tensor, "moves rollouts images 2"],
+        first: Float[Tensor, "samples images 2"],
+        noise: Float[Tensor, "steps samples images 2"],
         std: float,
-    ) -> Rollout:
-        """Walk over the pictures as the location network decides.
+    ) -> Trajectory:
+        """Return a trajectory whose locations are sampled from the location network's policy.
 
         Args:
-            images: brightness in [0, 1].
+            images: pixel values in [0, 1].
             first: the first locations, ``l_1``.
-            noise: standard normal; 0 for the mean policy. One glimpse more than ``len(noise)`` is taken, so that
-                every location drawn is looked at, and none is given credit that was not.
+            noise: standard normal; 0 for the mean policy. ``len(noise) + 1`` glimpses are taken: every sampled location
+                is used for a glimpse, so that none gets credit without an effect.
             std: ``σ``, in units of the location.
         """
-        windows = self.sensor.windows(images)
+        patches = self.sensor.patches(images)
         location, state = first, None
         states, locations, means = [], [first], []
-        for rest, noise_t in zip(self.resting_places(len(noise)), noise, strict=True):
-            state = self.step(state, windows, location)
-            mean = rest + self.locator(state if self.reinforce_core else state.detach())
-            # Detached: the classifier must not pull the gaze along the pixels, only the reward may.
-            location = (mean + std * noise_t).detach().to(mean.dtype)  # noise may be of more precision
+        for fixed_t, noise_t in zip(self.fixed_locations(len(noise)), noise, strict=True):
+            state = self.step(state, patches, location)
+            mean = fixed_t + self.location_net(state if self.reinforce_core else state.detach())
+            # Detached: the classification loss must not reach the policy through the pixels, only the reward may.
+            location = (mean + std * noise_t).detach().to(mean.dtype)  # the noise may have higher precision
             states.append(state)
             means.append(mean)
             locations.append(location)
-        states.append(self.step(state, windows, location))
-        return Rollout(
+        states.append(self.step(state, patches, location))
+        return Trajectory(
             torch.stack(states),
             torch.stack(locations),
             torch.stack(means) if means else noise.new_zeros(noise.shape),
         )
 
-    def follow(
+    def trajectory_at(
         self,
         images: Float[Tensor, "images channels height width"],
-        locations: Float[Tensor, "glimpses rollouts images 2"],
-    ) -> Rollout:
-        """Walk over the pictures along given locations, without the location network."""
-        windows = self.sensor.windows(images)
+        locations: Float[Tensor, "glimpses samples images 2"],
+    ) -> Trajectory:
+        """Return the trajectory at given locations, without the location network."""
+        patches = self.sensor.patches(images)
         state, states = None, []
         for location in locations:
-            state = self.step(state, windows, location)
+            state = self.step(state, patches, location)
             states.append(state)
-        return Rollout(torch.stack(states), locations, locations[:0])
+        return Trajectory(torch.stack(states), locations, locations[:0])
 
     def logits(self, states: Float[Tensor, "glimpses *dims hidden"]) -> Float[Tensor, "glimpses *dims classes"]:
-        """Logits of the classes after each glimpse: of the classifier after the last one, of the probe before.
+        """Return class logits after each glimpse: the classifier's after the last one, the probe's before.
 
-        The classifier is trained on the last state alone and says nothing sensible of earlier ones. The probe is a
-        linear read-out of these: Alain & Bengio, "Understanding intermediate layers using linear classifier probes",
-        2016. Its gradient stops at the states.
+        The classifier is trained on the last state only. The probe is a linear read-out of the earlier ones: Alain &
+        Bengio, "Understanding intermediate layers using linear classifier probes", 2016. Its gradient stops at the
+        states.
 
         Example:
-            >>> network = RecurrentAttentionNetwork(GlimpseSensor((1, 28, 28)), classes=10)
+            >>> network = RecurrentAttentionNetwork(GlimpseSensor((1, 28, 28)), num_classes=10)
             >>> network.logits(torch.rand(6, 1, 5, 256)).shape
             torch.Size([6, 1, 5, 10])
         """
         return torch.cat([self.probe(states[:-1].detach()), self.classifier(states[-1:])])
 
-    def resting_places(self, moves: int) -> Float[Tensor, "moves 2"]:
-        """Where the gaze goes, glimpse by glimpse, if the location network says nothing."""
-        return spiral(moves, self.spread).to(self.where.weight)
+    def fixed_locations(self, steps: int) -> Float[Tensor, "steps 2"]:
+        """Return the locations to which the location network's outputs are added, one for each step."""
+        return spiral(steps, self.spiral_radius).to(self.location_encoder.weight)
 
-    def step(self, state: Tensor | None, windows: list[Tensor], location: Tensor) -> Tensor:
-        """Take one glimpse: ``h_{t-1}`` to ``h_t``; the state before the first glimpse is none, and counts as 0."""
-        location = location.clamp(-1, 1)  # as the sensor does; a stray sample must not swamp what is seen
-        what = F.relu(self.what(self.sensor(windows, location).flatten(-4)))
-        where = F.relu(self.where(location))
-        glimpse = F.relu(self.what_to_glimpse(what) + self.where_to_glimpse(where))
-        state_input = self.glimpse_to_state(glimpse)
-        return F.relu(state_input if state is None else state_input + self.state_to_state(state))
+    def step(self, state: Tensor | None, patches: list[Tensor], location: Tensor) -> Tensor:
+        """Return ``h_t``, the state after a glimpse at ``location``; ``h_0``, written as None, is 0."""
+        location = location.clamp(-1, 1)  # as in the sensor; an outlier must not dominate the glimpse
+        image_features = F.relu(self.image_encoder(self.sensor(patches, location).flatten(-4)))
+        location_features = F.relu(self.location_encoder(location))
+        glimpse = F.relu(self.image_to_glimpse(image_features) + self.location_to_glimpse(location_features))
+        core_input = self.glimpse_to_hidden(glimpse)
+        return F.relu(core_input if state is None else core_input + self.hidden_to_hidden(state))
 
 
-def spiral(points: int, radius: float) -> Float[Tensor, "points 2"]:
-    """Spread points evenly over a disc: ``r_k = radius · √((k + ½) / points)`` at angle ``k π (3 - √5)``, centred.
+def spiral(num_points: int, radius: float) -> Float[Tensor, "num_points 2"]:
+    """Return points spread evenly over a disc: radius ``r √((k + ½) / n)`` at angle ``k π (3 - √5)``, centered.
 
-    Vogel, "A better way to construct the sunflower head", 1979. A single point lies in the middle.
+    Vogel, "A better way to construct the sunflower head", 1979. A single point lies at the center.
 
     Example:
         >>> spiral(2, radius=0.6)
         tensor([[ 0.3416, -0.1755],
                 [-0.3416,  0.1755]])
     """
-    k = torch.arange(points)
-    r, angle = radius * ((k + 0.5) / points).sqrt(), k * math.pi * (3 - math.sqrt(5))
-    places = torch.stack([r * angle.cos(), r * angle.sin()], dim=-1)
-    return places - places.mean(0)
+    k = torch.arange(num_points)
+    r, angle = radius * ((k + 0.5) / num_points).sqrt(), k * math.pi * (3 - math.sqrt(5))
+    points = torch.stack([r * angle.cos(), r * angle.sin()], dim=-1)
+    return points - points.mean(0)
 
 
-def mlp(inputs: int, hidden: int, outputs: int) -> nn.Module:
-    """Make a linear layer, or two with a ReLU between if ``hidden`` is not 0."""
-    if not hidden:
-        return nn.Linear(inputs, outputs)
-    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
+def to_unit_range(images: Tensor) -> Tensor:
+    """Return images as floats in [0, 1].
+
+    Raises:
+        ValueError: the batch is empty or has another shape, or the pixels are neither uint8 nor floats in [0, 1].
+
+    Example:
+        >>> to_unit_range(torch.full((1, 1, 1, 1), 51, dtype=torch.uint8))
+        tensor([[[[0.2000]]]])
+    """
+    if images.ndim != 4 or not images.numel():
+        raise ValueError(
+            "images must have shape (images, channels, height, width) and not be empty, "
+            f"got shape {tuple(images.shape)}"
+        )
+    if images.dtype == torch.uint8:
+        return images / 255
+    if not images.is_floating_point():
+        raise ValueError(f"images must be uint8 or floats in [0, 1], got {images.dtype}")
+    if not torch.isfinite(images).all():
+        raise ValueError("images contain NaN or infinity; replace these values first")
+    low, high = images.min().item(), images.max().item()
+    if low < 0 or high > 1:
+        raise ValueError(f"floating-point images must lie in [0, 1], got values from {low:g} to {high:g}")
+    return images.float()

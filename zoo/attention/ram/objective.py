@@ -1,65 +1,67 @@
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.distributions import Normal
 
-from zoo.attention.ram.network import Rollout
+from zoo.attention.ram.network import Trajectory
 from zoo.gradients import Reinforce, ReinforceOutput
 
 
 class HybridObjective(NamedTuple):
-    """The losses of RAM, and what their parts were, for logging."""
+    """Loss terms of RAM, and what they were computed from."""
 
     cross_entropy: Float[Tensor, ""]
     """``-log p(y | h_T)`` in nats: trains classifier, core and glimpse network by backpropagation."""
-    policy: Float[Tensor, ""]
-    """Surrogate of the expected reward, summed over the moves: trains the locator by REINFORCE."""
-    baseline: Float[Tensor, ""]
-    """Mean squared error of the baseline, in squared rewards: trains the baseline alone."""
-    probe: Float[Tensor, ""]
-    """Mean of ``-log p(y | h_t)`` over the glimpses before the last, in nats: trains the probe alone."""
-    reward: Float[Tensor, "rollouts images"]
-    """1 where the class was right, else 0."""
+    policy_loss: Float[Tensor, ""]
+    """Surrogate of the expected reward, summed over the steps: trains the location network by REINFORCE."""
+    baseline_loss: Float[Tensor, ""]
+    """Mean squared error of the baseline: trains the baseline only."""
+    probe_loss: Float[Tensor, ""]
+    """Mean of ``-log p(y | h_t)`` over the glimpses before the last, in nats: trains the probe only."""
+    reward: Float[Tensor, "samples images"]
+    """1 where the predicted class is correct, else 0."""
     reinforce: ReinforceOutput
 
 
 def hybrid_objective(
-    logits: Float[Tensor, "glimpses rollouts images classes"],
+    logits: Float[Tensor, "glimpses samples images classes"],
     labels: Int[Tensor, " images"],
-    rollout: Rollout,
+    trajectory: Trajectory,
     std: float,
     reinforce: Reinforce,
 ) -> HybridObjective:
-    """Split the credit for the class that was said: the gaze by REINFORCE, all else by backpropagation.
+    """Return the loss terms of RAM: REINFORCE trains the location policy, backpropagation everything else.
 
     ``L = -log p(y | h_T) - Σ_{t<T} log N(l_{t+1}; μ(h_t), σ²) (R - b(h_t)) + (b(h_t) - R)²``, with ``R = 1`` if the
-    most likely class is right, else 0. Mnih, Heess, Graves & Kavukcuoglu, "Recurrent models of visual attention", 2014.
+    most likely class is correct, else 0. Mnih, Heess, Graves & Kavukcuoglu, "Recurrent models of visual attention",
+    2014.
 
-    Every location with a density was looked at: none is drawn after the last glimpse, and the first is
-    uniform whatever the parameters are. The density is that of the raw sample, before the sensor clips it.
+    Every location with a density was used for a glimpse: none is sampled after the last one, and the distribution of
+    the first does not depend on the parameters. The density is that of the raw sample, before the sensor clips it.
 
     Args:
-        logits: of the classes, after each glimpse; see ``RecurrentAttentionNetwork.logits``.
-        labels: the true classes.
-        rollout: the walk that led to ``logits``.
-        std: ``σ``, with which the locations were drawn.
-        reinforce: an estimator that maximises; its signals are laid out (time, rollout, image), its context is
-            the state ``h_t`` from which a move is made.
+        logits: return value of ``RecurrentAttentionNetwork.logits``.
+        labels: true classes.
+        trajectory: the trajectory from which ``logits`` were computed.
+        std: ``σ``, with which its locations were sampled.
+        reinforce: an estimator that maximizes. Its signals have the dimensions (step, sample, image), its context is
+            the state ``h_t`` in which a location is sampled.
     """
     truth = labels.expand(logits.shape[:-1])
     last, last_truth = logits[-1].flatten(0, -2), truth[-1].flatten()
     reward = (logits[-1].argmax(-1) == truth[-1]).to(logits.dtype)
-    moves = len(rollout.means)
-    log_prob = location_log_prob(rollout.means, rollout.locations[len(rollout.locations) - moves :], std)
-    out = reinforce(log_prob, reward, context=rollout.states[:moves])
+    steps = len(trajectory.means)
+    log_prob = location_log_prob(trajectory.means, trajectory.locations[len(trajectory.locations) - steps :], std)
+    out = reinforce(log_prob, reward, context=trajectory.states[:steps])
     return HybridObjective(
         cross_entropy=F.cross_entropy(last, last_truth),
-        probe=F.cross_entropy(logits[:-1].flatten(0, -2), truth[:-1].flatten(), reduction="sum")
+        probe_loss=F.cross_entropy(logits[:-1].flatten(0, -2), truth[:-1].flatten(), reduction="sum")
         / max(1, truth[:-1].numel()),
-        policy=out.loss.sum(0).mean(),
-        baseline=out.baseline_loss,
+        policy_loss=out.loss.sum(0).mean(),
+        baseline_loss=out.baseline_loss,
         reward=reward,
         reinforce=out,
     )
@@ -68,11 +70,33 @@ def hybrid_objective(
 def location_log_prob(
     means: Float[Tensor, "*dims 2"], locations: Float[Tensor, "*dims 2"], std: float
 ) -> Float[Tensor, "*dims"]:
-    """Log-density of raw locations: ``log N(l; μ, σ² I)``, in nats.
+    """Return the log-density of raw locations: ``log N(l; μ, σ² I)``, in nats.
 
     Example:
-        >>> import torch
         >>> location_log_prob(torch.zeros(1, 2), torch.tensor([[0.0, 3.0]]), std=1.0)
         tensor([-6.3379])
     """
     return Normal(means, std, validate_args=False).log_prob(locations).sum(-1)
+
+
+def training_metrics(objective: HybridObjective, trajectory: Trajectory) -> dict[str, Tensor]:
+    """Return the metrics logged during training; those of the policy are missing where no location was sampled."""
+    advantage, baseline = objective.reinforce.advantage, objective.reinforce.baseline
+    reward = objective.reward.expand_as(baseline)
+    metrics = {"train_error": 1 - objective.reward.mean(), "cross_entropy": objective.cross_entropy}
+    if not baseline.numel():
+        return metrics
+    return metrics | {
+        "policy_loss": objective.policy_loss,
+        "baseline_loss": objective.baseline_loss,
+        "reward_variance": objective.reward.var(correction=0),
+        "advantage_mean": advantage.mean(),
+        "advantage_variance": advantage.var(correction=0),
+        # 0 where all rewards are equal: there is no variance to explain.
+        "baseline_r2": torch.where(
+            reward.var(correction=0) > 0,
+            1 - (reward - baseline).var(correction=0) / reward.var(correction=0),
+            0.0,
+        ),
+        "clipped_locations": (trajectory.locations[1:].abs() > 1).any(-1).float().mean(),
+    }
