@@ -133,10 +133,12 @@ class TestReinforce:
             torch.testing.assert_close(out.advantage, advantage / scale)
             torch.testing.assert_close(out.loss, LOG_PROB * advantage / scale)
             assert torch.equal(out.baseline, torch.ones_like(SIGNAL))
+            estimator.end_step()
 
     def test_does_not_scale_what_the_baseline_learns_from(self):
         estimator = Reinforce(MovingAverage(), RunningScale(floor=100.0))
         estimator(LOG_PROB, SIGNAL)
+        estimator.end_step()
         assert estimator(LOG_PROB, SIGNAL).baseline[0, 0] == pytest.approx(SIGNAL.mean().item())
 
     def test_divides_a_learned_baselines_loss_by_the_scale(self):
@@ -151,10 +153,15 @@ class TestReinforce:
     def test_in_eval_mode_keeps_the_scale(self, part):
         estimator = Reinforce(scale=RunningScale(floor=0.1))
         (estimator if part == "all" else estimator.scale).eval()
-        outs = [estimator(LOG_PROB, SIGNAL).advantage for _ in range(2)]
-        assert torch.equal(*outs)
+
+        def advantage():
+            out = estimator(LOG_PROB, SIGNAL)
+            estimator.end_step()
+            return out.advantage
+
+        assert torch.equal(advantage(), advantage())
         estimator.train()
-        outs = [estimator(LOG_PROB, SIGNAL).advantage for _ in range(2)]
+        outs = advantage(), advantage()
         assert not torch.equal(*outs)
 
     def test_gives_detached_parts_for_logging(self, baseline):
@@ -217,6 +224,7 @@ class TestReinforce:
         log_prob = torch.zeros(2, dtype=torch.bfloat16)
         for _ in range(100):
             estimator(log_prob, torch.tensor([1000.0, 1002.0]))
+            estimator.end_step()
         out = estimator(log_prob, torch.tensor([1000.0, 1002.0]))
         assert out.advantage.tolist() == pytest.approx([-1, 1], abs=1e-2)
 
@@ -342,11 +350,13 @@ class TestReinforce:
     def test_continues_from_its_state_as_if_never_interrupted(self):
         estimator = Reinforce(MovingAverage(), RunningScale())
         estimator(LOG_PROB, SIGNAL)
+        estimator.end_step()
         resumed = Reinforce(MovingAverage(), RunningScale())
         resumed.load_state_dict(copy.deepcopy(estimator.state_dict()))
         for factor in (3, -1):
             for x, y in zip(resumed(LOG_PROB, factor * SIGNAL), estimator(LOG_PROB, factor * SIGNAL), strict=True):
                 assert torch.equal(x, y)
+            resumed.end_step(), estimator.end_step()
 
     @pytest.mark.usefixtures("without_type_checks")
     @pytest.mark.parametrize("masked", [False, True])

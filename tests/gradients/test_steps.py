@@ -2,10 +2,12 @@
 
 import copy
 import pickle
+import threading
 
 import pytest
 import torch
-from torch.distributions import Bernoulli
+from torch import nn
+from torch.distributions import Bernoulli, Categorical
 from torch.utils.checkpoint import checkpoint
 
 from zoo.gradients import Baseline, Constant, MovingAverage, Reinforce, RunningScale, Sum, gradient_moments
@@ -51,6 +53,7 @@ def estimator(request):
     """Each kind that learns from call to call, after a first step."""
     made = ESTIMATORS[request.param]().double()
     made(torch.zeros(2), torch.tensor([1.0, 4.0], dtype=torch.float64))
+    made.end_step()
     return made
 
 
@@ -88,7 +91,58 @@ def after_a_look_without_gradients(theta, x, estimator):
     return summed(theta, x, estimator)
 
 
+def with_something_between(happen):
+    def gradient(theta, x, estimator):
+        first = loss_at(0, theta, x, estimator)
+        happen(estimator, cost(x))
+        return torch.autograd.grad(first + loss_at(1, theta, x, estimator), theta)[0]
+
+    return gradient
+
+
+def after_something(happen):
+    def gradient(theta, x, estimator):
+        happen(estimator, cost(x))
+        return summed(theta, x, estimator)
+
+    return gradient
+
+
+def score_a_forced_action(estimator, signal):
+    estimator(torch.zeros(()), signal)
+
+
+def train_a_critic(*_):
+    weight = nn.Parameter(torch.zeros(1))
+    weight.grad = torch.ones(1)
+    torch.optim.SGD([weight], lr=0.1).step()
+
+
+def train_a_critic_in_another_thread(*_):
+    thread = threading.Thread(target=train_a_critic)
+    thread.start()
+    thread.join()
+
+
+def evaluate_then_train_a_critic(estimator, signal):
+    with torch.no_grad():
+        score_a_forced_action(estimator, signal)
+    train_a_critic()
+
+
+EVENTS = {
+    "a forced action": score_a_forced_action,
+    "a critic's optimizer": train_a_critic,
+    "another thread's optimizer": train_a_critic_in_another_thread,
+    "a forced action and a critic's optimizer": evaluate_then_train_a_critic,
+    "its own state loaded": lambda estimator, _: estimator.load_state_dict(estimator.state_dict()),
+    "a cast": lambda estimator, _: estimator.double(),
+    "eval mode": lambda estimator, _: estimator.eval(),
+}
+
 PROGRAMS = {
+    **{f"{name} between": with_something_between(happen) for name, happen in EVENTS.items()},
+    **{f"{name} before": after_something(happen) for name, happen in EVENTS.items()},
     "one backward pass": summed,
     "a backward pass for each": one_backward_for_each,
     "checkpoint": checkpointed(False),
@@ -130,7 +184,9 @@ def test_the_mistake_of_learning_at_each_call_would_be_found(theta):
     assert (found - exact).abs().max() > 1e-2
 
 
-def move_by_sgd(theta):
+def move_by_sgd(theta, gradient=None):
+    if gradient is not None:
+        theta.grad = torch.full_like(theta, gradient)
     torch.optim.SGD([theta], lr=0.1).step()
     return theta
 
@@ -200,9 +256,85 @@ def test_measuring_a_gradient_leaves_the_step_as_it_was(theta):
     assert estimator(theta * 1, 0.0).baseline.tolist() == [6, 6]
 
 
-def test_without_a_score_each_call_is_a_step():
+def test_calls_without_a_score_belong_to_a_step_that_end_step_ends():
+    estimator, baselines = Reinforce(MovingAverage(0.0)), []
+    for x in (1.0, 2.0, 3.0):
+        baselines += [estimator(torch.zeros(1), x).baseline.item() for _ in range(2)]
+        estimator.end_step()
+    assert baselines == [0, 0, 1, 1, 2, 2]
+
+
+def test_the_optimizer_that_holds_one_of_two_policies_ends_the_step(theta):
+    estimator, unused = Reinforce(MovingAverage(0.0)), torch.zeros(1, requires_grad=True)
+    critic, actor = (torch.optim.SGD([x], lr=0.1) for x in (unused, theta))
+    baselines = []
+    for x in (1.0, 2.0, 3.0):
+        estimator(torch.zeros(2), x)
+        theta.grad, unused.grad = torch.ones_like(theta), torch.ones_like(unused)
+        critic.step()
+        baselines.append(estimator(theta * 1, x).baseline[0].item())
+        actor.step()
+    assert baselines == [0, 1, 2]
+
+
+def test_sparse_parameters_end_the_step():
+    embedding, estimator = nn.Embedding(3, 2, sparse=True), Reinforce(MovingAverage(0.0))
+    optimizer, baselines = torch.optim.SparseAdam(embedding.parameters()), []
+    for x in (1.0, 2.0, 3.0):
+        out = estimator(Categorical(logits=embedding(torch.tensor(1))).log_prob(torch.tensor(0)), x)
+        optimizer.zero_grad()
+        out.loss.backward()
+        optimizer.step()
+        baselines.append(out.baseline.item())
+    assert baselines == [0, 1, 2]
+
+
+def test_an_estimator_in_mid_step_is_pickled_and_goes_on_with_the_step(theta):
     estimator = Reinforce(MovingAverage(0.0))
-    assert [estimator(torch.zeros(1), x).baseline.item() for x in (1.0, 2.0, 3.0)] == [0, 1, 2]
+    estimator(theta * 1, 3.0)
+    again = pickle.loads(pickle.dumps(estimator))
+    assert again(theta * 1, 3.0).baseline.tolist() == [0, 0]
+    move_by_sgd(theta, 1.0)
+    assert again(theta * 1, 3.0).baseline.tolist() == [3, 3]
+
+
+def test_copies_of_policies_and_estimators_have_steps_of_their_own(theta):
+    agent = nn.ModuleDict({"policy": nn.Linear(1, 1), "estimator": Reinforce(MovingAverage(0.0))})
+
+    def call(agent, x):
+        return agent["estimator"](agent["policy"](torch.ones(1)), x).baseline.item()
+
+    call(agent, 3.0)
+    other = copy.deepcopy(agent)
+    assert call(other, 4.0) == 0
+    for x in other["policy"].parameters():
+        x.grad = torch.ones_like(x)
+    torch.optim.SGD(other["policy"].parameters(), lr=0.1).step()
+    assert (call(other, 0.0), call(agent, 0.0)) == (3.5, 0)
+
+
+def test_a_state_from_elsewhere_ends_the_step_and_its_own_does_not(theta):
+    estimator = Reinforce(MovingAverage(0.0), RunningScale())
+    estimator(theta * 1, 3.0)
+    estimator.load_state_dict(estimator.state_dict())
+    assert estimator(theta * 1, 3.0).baseline.tolist() == [0, 0]
+    other = Reinforce(MovingAverage(0.0), RunningScale())
+    other(theta * 1, 7.0)
+    estimator.load_state_dict(other.state_dict())
+    assert estimator(theta * 1, 3.0).baseline.tolist() == [7, 7]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_cast_in_mid_step_casts_what_the_step_began_with(theta, dtype):
+    estimator = Reinforce(LastMean() if dtype == torch.float64 else MovingAverage(0.0))
+    estimator(theta * 1, 3.0)
+    estimator.end_step()
+    estimator(theta * 1, 5.0)
+    estimator.to(dtype)
+    out = estimator(theta * 1, 7.0)
+    assert out.baseline.tolist() == [3, 3]
+    estimator.end_step()
+    assert estimator(theta * 1, 0.0).baseline[0] == (7 if dtype == torch.float64 else 6)
 
 
 def test_baselines_called_by_themselves_advance_at_each_call():

@@ -6,7 +6,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
 from zoo.gradients._rsample import carries_its_path
-from zoo.gradients._steps import Parameter, end_step, in_backward, once_a_step, parameter_of
+from zoo.gradients._steps import Learner, begin_or_continue_step, end_step, once_a_step
 from zoo.gradients.baselines import Baseline, hide
 from zoo.gradients.named import named_baseline
 from zoo.gradients.running import RunningScale, at_least_single
@@ -94,8 +94,11 @@ class Reinforce(nn.Module):
     connectionist reinforcement learning", 1992.
 
     The module keeps what has a state: the baseline and, if asked for, the scale. Both learn in train mode only, and
-    only after their values were used: they advance when an optimizer takes its step, not at each call, so that no call
-    is compared with what another of the same step has cost. Values are not checked here: whoever trains looks for NaN.
+    only after their values were used: they advance when the parameters move, not at each call, so that no call is
+    compared with what another of the same step has cost. That is when an optimizer that holds the parameter from which
+    ``log_prob`` was computed takes its step, or when the parameter is found changed in place or replaced; see
+    ``end_step`` for all else. Use the signals of one step in that step alone. Values are not checked here: whoever
+    trains looks for NaN.
 
     Args:
         baseline: how to guess the signal; None for no baseline. Or its name, see ``named_baseline``, with independent
@@ -131,18 +134,27 @@ class Reinforce(nn.Module):
         self.baseline = baseline if isinstance(baseline, Baseline) else named_baseline(str(baseline))
         self.scale = scale
         self.maximize = maximize
-        self._parameter: Parameter | None = None
+
+    _learners: list[Learner]
+    """Parts whose value stays the same during a step."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
         if isinstance(value, nn.Module):
-            self._learns = once_a_step(self)
+            self._learners = once_a_step(self)
+
+    @property
+    def _learns(self) -> bool:
+        return bool(self._learners)
 
     def end_step(self) -> None:
-        """Let baseline and scale advance to what they have learned, as the step of any ``torch.optim.Optimizer`` does.
+        """Let baseline and scale advance to what they have learned, as the step of the policy's optimizer does.
 
-        For whoever has none; where parameters are changed in place or replaced, that is seen. Until the step ends all
-        calls are compared with the same baseline, as one call with all their samples would be.
+        Until the step ends all calls are compared with the same baseline, as one call with all their samples would be.
+        Calls whose ``log_prob`` has no gradient belong to the step, too, and end none: a later call may have the same
+        signal. So call this where no policy learns (an evaluation in train mode) and where an optimizer holds copies
+        of the parameters or shards of them, not themselves. In compiled code, and where no parameter is found in the
+        graph of ``log_prob``, the step of any ``torch.optim.Optimizer`` counts.
 
         Example:
             >>> estimator = Reinforce("moving_average")
@@ -179,7 +191,7 @@ class Reinforce(nn.Module):
         signal = learning_signal(log_prob, signal).detach()
         refuse_a_path(log_prob)
         if self._learns:
-            self._begin_or_continue_step(log_prob)
+            begin_or_continue_step(self._learners, log_prob)
         if mask is not None:
             mask = valid_elements(log_prob, mask)
         baseline, baseline_loss = self.baseline(signal, context, mask)
@@ -189,21 +201,9 @@ class Reinforce(nn.Module):
             baseline_loss, advantage = baseline_loss / scale, unscaled / scale
             if self.scale.training:
                 self.scale.update(unscaled, mask)
-        if self._learns and torch.is_grad_enabled() and not log_prob.requires_grad:
-            self.end_step()  # there is no score that a baseline could bias
         loss = surrogate_loss(log_prob, advantage, mask)
         loss = -loss if self.maximize else loss
         return ReinforceOutput(loss, *(x.to(log_prob.dtype) for x in (baseline_loss, advantage, baseline)))
-
-    def _begin_or_continue_step(self, log_prob: Tensor) -> None:
-        """End the step before if the parameters have moved without an optimizer."""
-        if torch.compiler.is_compiling() or in_backward():  # a compiler has no graphs to look at
-            return
-        moved = self._parameter is not None and self._parameter.moved
-        if moved:
-            self.end_step()
-        if moved or self._parameter is None:
-            self._parameter = parameter_of(log_prob)
 
 
 def surrogate_loss(log_prob: Tensor, advantage: Tensor, mask: Tensor | None) -> Tensor:

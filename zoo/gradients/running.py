@@ -86,12 +86,12 @@ class RunningMean(Learner):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "RunningMean":
         """Move or cast the buffers, but never below single precision: half of it forgets what is new."""
-        before = dict(self._buffers)
-        super()._apply(fn, recurse)
-        for name, buffer in self._buffers.items():
-            if buffer.dtype in (torch.float16, torch.bfloat16):  # type: ignore[union-attr]
-                self._buffers[name] = before[name].to(buffer.device)  # type: ignore[union-attr]
-        self.end_step()
+
+        def at_least_single(x: Tensor) -> Tensor:
+            y = fn(x)
+            return x.to(y.device) if y.dtype in (torch.float16, torch.bfloat16) else y
+
+        super()._apply(at_least_single, recurse)
         return self
 
     @property

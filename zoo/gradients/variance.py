@@ -188,7 +188,7 @@ def by_parameter(mean: Tensor, variance: Tensor, error: Tensor, parameters: Sequ
 def keep_buffers(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Let modules work on copies of their buffers, and give them their own back, untouched."""
     owners = [owner for module in modules for owner in module.modules()]
-    steps = [(owner, owner._step) for owner in owners if isinstance(owner, Learner)]
+    steps = [(owner, owner._step, owner._parameter) for owner in owners if isinstance(owner, Learner)]
     own = [dict(owner._buffers) for owner in owners]
     for owner, copies in zip(owners, copy.deepcopy(own), strict=True):  # at once: what is shared stays shared
         owner._buffers.update(copies)
@@ -198,5 +198,5 @@ def keep_buffers(modules: Iterable[nn.Module]) -> Iterator[None]:
         for owner, buffers in zip(owners, own, strict=True):
             owner._buffers.clear()
             owner._buffers.update(buffers)
-        for learner, step in steps:
-            learner._step = step
+        for learner, step, parameter in steps:
+            learner._step, learner._parameter = step, parameter
