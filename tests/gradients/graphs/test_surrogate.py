@@ -25,6 +25,55 @@ def gradient(scalar, theta):
     return torch.autograd.grad(scalar, theta, retain_graph=True)[0]
 
 
+COSTS = {
+    "python_number": lambda x, large: x.item() + large,
+    "long_integer": lambda x, large: x.long() + large,
+    "tensor": lambda x, large: x.to(torch.float64 if large > 2**10 else torch.float32) + large,
+}
+
+
+@pytest.mark.parametrize("interpret", ["score", "dice", "enumeration"])
+@pytest.mark.parametrize(("dtype", "large"), [(torch.bfloat16, 300), (torch.float16, 60_000), (torch.float32, 2**24)])
+@pytest.mark.parametrize("cost", COSTS.values(), ids=COSTS)
+def test_large_cost_keeps_its_precision_beside_log_probabilities_that_have_less(cost, dtype, large, interpret):
+    """A cost of 300 + x, of which bfloat16 holds the 300 alone, has the gradient of x."""
+    theta = torch.tensor(0.7, dtype=dtype, requires_grad=True)
+
+    def program(graph, theta):
+        graph.cost("f", cost(graph.sample("x", Bernoulli(logits=theta)), large))
+
+    def estimate(value):
+        graph = trace(program, theta, draw=lambda *_: torch.tensor(value, dtype=dtype))
+        surrogate = graph.surrogate({"x": float(large)}, order=1 if interpret == "score" else 2)
+        assert surrogate == value + large
+        return gradient(surrogate, theta).double()
+
+    p = theta.detach().double().sigmoid()
+    if interpret == "enumeration":
+        total = expected_cost(program, theta)
+        found = gradient(total, theta).double()
+        torch.testing.assert_close(
+            total.double() - large, p, rtol=0, atol=0.01 if total.dtype is torch.float32 else 1e-3
+        )
+    else:
+        found = (1 - p) * estimate(0.0) + p * estimate(1.0)
+    torch.testing.assert_close(found, p * (1 - p), rtol=torch.finfo(dtype).eps, atol=1e-6)
+
+
+def test_costs_of_half_precision_are_added_up_in_single():
+    theta = torch.tensor(0.7, dtype=torch.bfloat16, requires_grad=True)
+
+    def program(graph, theta):
+        x = graph.sample("x", Bernoulli(logits=theta))
+        for i in range(300):
+            graph.cost(f"f{i}", torch.ones_like(x))
+        graph.cost("g", x)
+
+    graph = trace(program, theta, draw=lambda *_: torch.tensor(1.0, dtype=torch.bfloat16))
+    assert graph.surrogate() == 301
+    torch.testing.assert_close(expected_cost(program, theta), 300 + torch.tensor(0.7).sigmoid(), rtol=0, atol=0.01)
+
+
 class TestGradient:
     def test_is_unbiased(self, program, theta, bias):
         assert bias(program, theta) < 1e-9

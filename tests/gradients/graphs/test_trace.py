@@ -8,15 +8,26 @@ from torch.distributions import (
     Bernoulli,
     Categorical,
     Distribution,
+    Geometric,
+    Gumbel,
     Independent,
+    Laplace,
     LKJCholesky,
     Normal,
     Pareto,
+    RelaxedBernoulli,
     Uniform,
     constraints,
 )
 
 from zoo.gradients.graphs import Pathwise, trace
+
+IN_HALF_PRECISION = {
+    "geometric": Geometric,
+    "laplace": lambda scale: Laplace(torch.zeros_like(scale), scale),
+    "transformed": lambda scale: Gumbel(torch.zeros_like(scale), scale),
+    "relaxed": lambda logit: RelaxedBernoulli(torch.ones_like(logit), logits=logit),
+}
 
 
 def coin(probability=0.5):
@@ -200,6 +211,12 @@ class TestBadPrograms:
         with pytest.raises(ValueError, match=sentence) as error:
             trace(bad(**parts), theta)
         assert "\n" not in str(error.value)
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+    @pytest.mark.parametrize("law", IN_HALF_PRECISION.values(), ids=IN_HALF_PRECISION)
+    def test_are_draws_made_of_uniform_numbers_in_half_precision(self, theta, law, dtype):
+        with pytest.raises(ValueError, match=r"sample 'x' .* is made of uniform numbers .* parameters in float32"):
+            trace(bad(law=law(torch.tensor(0.5, dtype=dtype))), theta)
 
     @pytest.mark.parametrize("value", [0.5, math.nan, -1.0])
     @pytest.mark.parametrize("validate", [True, False])

@@ -10,6 +10,7 @@ from zoo.gradients.graphs._distributions import is_point_mass, support_of
 from zoo.gradients.graphs._paths import DeadEndError, Path, Wording, along_every_path
 from zoo.gradients.graphs.program import Program, Run, sum_to, values_of
 from zoo.gradients.graphs.quadrature import Quadrature
+from zoo.gradients.running import at_least_single
 
 LIMIT = 100_000
 WORDING = Wording(
@@ -120,13 +121,15 @@ def outcomes_by(
         log_probs = [log_prob, *(other.to(log_prob.device) for other in others)]
         return Outcome(values_of(run), torch.stack(log_probs).sum(0), torch.stack(costs).sum(0))
 
-    total = None
+    total, eps = None, 0.0
     for one in along_every_path(outcome, limit, WORDING, same_outcome):
-        here = probability(one.log_prob.detach())
+        log_prob = one.log_prob.detach()
+        eps = torch.finfo(log_prob.dtype).eps
+        here = probability(log_prob.to(at_least_single(log_prob.dtype, log_prob.device)))
         total = here if total is None else total + here.to(total.device)
         yield one
     if total is not None:  # else all is impossible, and that is said elsewhere
-        check_total(total)
+        check_total(total, eps)
 
 
 def same_outcome(one: Outcome, other: Outcome) -> bool:
@@ -135,9 +138,9 @@ def same_outcome(one: Outcome, other: Outcome) -> bool:
     return all(torch.allclose(first.detach(), again.detach(), equal_nan=True) for first, again in pairs)
 
 
-def check_total(total: Tensor) -> None:
-    """Raise an error if the probabilities of all outcomes do not sum to 1, in each element of the batch."""
-    tolerance = max(1e-4, 10 * torch.finfo(total.dtype).eps)
+def check_total(total: Tensor, eps: float) -> None:
+    """Raise an error if probabilities, known up to ``eps``, do not sum to 1 in each element of the batch."""
+    tolerance = max(1e-4, 10 * eps)
     if not bool(((total - 1).abs() < tolerance).all()):
         worst = total.flatten()[(total - 1).abs().argmax()]
         raise ValueError(
@@ -147,8 +150,22 @@ def check_total(total: Tensor) -> None:
 
 
 def expectation(outcomes: Iterable[Outcome]) -> Tensor:
-    """Sum of the costs, weighed with their probabilities, over outcomes and batch."""
-    return torch.stack([(probability(outcome.log_prob) * outcome.cost).sum() for outcome in outcomes]).sum()
+    """Sum of the costs, weighed with their probabilities, over outcomes and batch.
+
+    Where log-probabilities have less precision than the costs, these are compared with one of them: what flows back
+    would otherwise be rounded before what large costs have in common cancels.
+    """
+    outcomes = list(outcomes)
+    if not any(as_precise(outcome.log_prob, outcome.cost) is not outcome.log_prob for outcome in outcomes):
+        return torch.stack([(probability(outcome.log_prob) * outcome.cost).sum() for outcome in outcomes]).sum()
+    shift = outcomes[0].cost.detach()
+    terms = [(probability(as_precise(one.log_prob, one.cost)) * (one.cost - shift)).sum() for one in outcomes]
+    return torch.stack(terms).sum() + shift.sum()
+
+
+def as_precise(one: Tensor, other: Tensor) -> Tensor:
+    """Convert a tensor to the precision of another; the same tensor if it has that already."""
+    return one.to(torch.promote_types(one.dtype, other.dtype))
 
 
 class Replay(Run):

@@ -11,6 +11,7 @@ from torch.distributions import Distribution
 from zoo.gradients._compilation import uncompilable
 from zoo.gradients.graphs._distributions import check_draw, tensors_of
 from zoo.gradients.graphs._provenance.provenance import Names, Provenance, listed, untracked
+from zoo.gradients.running import at_least_single
 
 Program = Callable[..., Any]
 """A function of a ``Graph`` and any other arguments, which samples and names its costs."""
@@ -44,7 +45,8 @@ class Cost(NamedTuple):
     """A cost of one run of a program."""
 
     value: Tensor
-    """``(*batch)``, with its gradient."""
+    """``(*batch)``, with its gradient; in its own precision, but float32 at least, and float64 for long integers and
+    Python's numbers."""
     parents: Names
     """Variables that it was computed from."""
 
@@ -151,12 +153,11 @@ class Run:
         parents = self.provenance.of(value) | self.provenance.escaped
         with self.provenance.paused():
             if not isinstance(value, Tensor):
-                value = torch.tensor(number(what, value), dtype=torch.float64).expand(self.batch_shape or ())
-                value = value.to(self._dtype())
+                value = self._tensor(number(what, value))
             if value.is_complex():
                 raise ValueError(f"{what} must be a real number, got {value.dtype}")
-            # A copy, for the program may go on adding to it.
-            copied = value.clone() if value.is_floating_point() else value.to(self._dtype())
+            # A copy, for the program may go on adding to it; differences of large costs are kept in its precision.
+            copied = value.to(at_least_single(value.dtype, value.device), copy=True)
         with untracked():
             if copied.ndim != self.batch_dims:
                 each = f" for each element of {self.batch_dims} batch dimensions" if self.batch_dims else ""
@@ -203,10 +204,12 @@ class Run:
                 "if it is to be constant, detach() what it is made of there"
             )
 
-    def _dtype(self) -> torch.dtype:
-        """Floating-point type of the log-probabilities so far."""
+    def _tensor(self, number: float) -> Tensor:
+        """Return the cost of each batch element, on the device of the log-probabilities so far."""
         latest = next(reversed(self.samples.values()), None)
-        return torch.get_default_dtype() if latest is None else latest.log_prob.dtype
+        device = torch.get_default_device() if latest is None else latest.log_prob.device
+        number_type = at_least_single(torch.float64, device)
+        return torch.tensor(number, dtype=number_type, device=device).expand(self.batch_shape or ())
 
     def _check_name(self, name: str) -> None:
         if not isinstance(name, str):

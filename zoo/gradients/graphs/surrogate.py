@@ -55,12 +55,17 @@ def dice_surrogate(runs: Sequence[Run], guesses: Mapping[str, Guess]) -> Tensor:
     ledgers, signal = collect(runs, guesses)
     names = names_in(runs)
     terms = []
-    for run, ledger, baseline in zip(runs, ledgers, signal.baseline.unbind(1), strict=True):
+    for run, ledger, baseline in zip(runs, map(in_one_precision, ledgers), signal.baseline.unbind(1), strict=True):
         terms.append(magic_box(along(ledger.payers, ledger.log_prob)) * ledger.cost)
         parents = [run.samples[name].parents if name in run.samples else NOTHING for name in names]
         before = magic_box(along(influence(run, names, parents), ledger.log_prob))
         terms.append((1 - magic_box(ledger.log_prob)) * before * baseline)
     return sum_of(terms) / len(runs) + signal.baseline_loss
+
+
+def in_one_precision(ledger: Ledger) -> Ledger:
+    """Take the log-probabilities in the costs' precision, in which what flows back from these is added up."""
+    return ledger._replace(log_prob=ledger.log_prob.to(torch.promote_types(ledger.log_prob.dtype, ledger.cost.dtype)))
 
 
 def magic_box(tau: Tensor) -> Tensor:
