@@ -52,7 +52,7 @@ class Visible(Mapping[str, Tensor]):
         return name in self.run.samples
 
     def _tell_which(self) -> None:
-        self.run.provenance.escaped |= self.steered_by
+        self.run.provenance.escape(self.steered_by)
 
 
 def check_guesses(guesses: Mapping[str, Guess], runs: Sequence[Run]) -> None:

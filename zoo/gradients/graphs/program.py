@@ -115,10 +115,9 @@ class Run:
         known = tensors_of(distribution)
         self._check_gradients(what, known or ())
         seen = {id(tensor) for tensor in known or ()}
-        escaped = self.provenance.escaped
         with nullcontext() if known is None else self.provenance.paused():
-            value, pathwise = self.find(name, distribution)
-            self.provenance.escaped = escaped
+            with self.provenance.escapes_set_aside():  # what the sampler looks at steers its value alone
+                value, pathwise = self.find(name, distribution)
             check_draw(what, distribution, value, pathwise)
             if known is None:
                 value = value.clone()  # memory of its own, so that a mark on it is on nothing else

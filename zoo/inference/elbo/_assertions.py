@@ -8,7 +8,7 @@ from functools import lru_cache
 from types import CodeType, FrameType, TracebackType
 
 from zoo.gradients.graphs._provenance.control_flow import caller, module_of
-from zoo.gradients.graphs._provenance.provenance import NOTHING, Names, Provenance
+from zoo.gradients.graphs._provenance.provenance import Names, Provenance
 
 Place = tuple[int, int]
 """Line and column."""
@@ -22,7 +22,7 @@ class AssertAwareProvenance(Provenance):
 
     def __init__(self) -> None:
         super().__init__()
-        self.branched: Names = NOTHING
+        self.branched: set[str] = set()
         self.asserts: dict[str, str] = {}
 
     def escape(self, names: Names) -> None:
@@ -33,7 +33,7 @@ class AssertAwareProvenance(Provenance):
             frame = frame.f_back
         where = None if frame is None else assert_at(frame.f_code, frame.f_lasti)
         if where is None:
-            self.branched |= names
+            self.branched.update(names)
         else:
             self.asserts |= dict.fromkeys(names, where)
 

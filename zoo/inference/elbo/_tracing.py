@@ -195,11 +195,8 @@ class Recorder(Messenger):
 
     def _draw(self, name: str, distribution: Distribution) -> Tensor:
         """Draw a value; what the sampler itself looks at steers that value alone."""
-        escaped = self.provenance.escaped
-        with with_gradients(), self._followed_as_one(distribution):
-            value = draw(name, distribution)
-        self.provenance.escaped = escaped
-        return value
+        with with_gradients(), self._followed_as_one(distribution), self.provenance.escapes_set_aside():
+            return draw(name, distribution)
 
     @contextmanager
     def _followed_as_one(self, distribution: Distribution) -> Iterator[Names]:

@@ -76,6 +76,38 @@ def test_task_of_a_pool_from_before_is_followed_and_its_threads_forget_the_progr
         assert pool.submit(_get_current_function_mode_stack).result() == []
 
 
+def test_value_that_escapes_in_a_thread_during_a_draw_of_another_influences_what_follows():
+    go_on = threading.Event()
+
+    def program(graph, theta):
+        x, seen = graph.sample("x", Bernoulli(logits=theta)), []
+        thread = threading.Thread(target=lambda: go_on.wait(10) and seen.append(x.item()))
+
+        def draw_beside_the_thread(shape=()):
+            go_on.set()
+            thread.join()
+            return torch.zeros(shape)
+
+        beside = Bernoulli(logits=theta)
+        beside.sample = draw_beside_the_thread
+        thread.start()
+        graph.sample("y", beside)
+        graph.cost("f", seen[0])
+
+    assert influences(program) == {"y", "f"}
+
+
+def test_what_a_sampler_looks_at_in_its_own_thread_influences_nothing_else():
+    def program(graph, theta):
+        x = graph.sample("x", Bernoulli(logits=theta))
+        looking = Bernoulli(logits=theta)
+        looking.sample = lambda shape=(): torch.tensor(x.item())
+        graph.sample("y", looking)
+        graph.cost("f", theta)
+
+    assert influences(program) == set()
+
+
 def test_threads_that_tell_nothing_of_a_sample_have_no_influence():
     def program(graph, theta):
         graph.sample("x", Bernoulli(logits=theta))

@@ -1,6 +1,7 @@
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -47,7 +48,8 @@ class Provenance(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.escaped = NOTHING
+        self._escaped: set[str] = set()  # whose update no other thread can come in between
+        self._own = threading.local()
         self.lost_gradients = False
         """Something was computed, while gradients were off, from a tensor that needs one."""
         # A weak reference lets memory go, but keeps its address from being given to another.
@@ -86,9 +88,29 @@ class Provenance(TorchFunctionMode):
         with untracked():
             return self.lost_gradients and any(map(self._is_cut, tensors))
 
+    @property
+    def escaped(self) -> Names:
+        """Names of the values that became Python objects."""
+        return frozenset(self._escaped)
+
+    @escaped.setter
+    def escaped(self, names: Names) -> None:
+        self._escaped = set(names)
+
     def escape(self, names: Names) -> None:
         """Note that values became Python objects."""
-        self.escaped |= names
+        if not vars(self._own).get("are_set_aside"):
+            self._escaped.update(names)
+
+    @contextmanager
+    def escapes_set_aside(self) -> Iterator[None]:
+        """Note no escapes of this thread for a while, but those of others."""
+        before = vars(self._own).get("are_set_aside", False)
+        self._own.are_set_aside = True
+        try:
+            yield
+        finally:
+            self._own.are_set_aside = before
 
     def mark(self, tensor: Tensor, names: Iterable[str]) -> None:
         """Note that a tensor, and all that shares its memory, was computed from named values and no others."""
