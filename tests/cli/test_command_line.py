@@ -71,11 +71,33 @@ class TestReadCommandLine:
         with pytest.raises(ValueError, match=r"names no values that can be listed|cannot be read"):
             read_command_line(["-m", "model=ram", f"seed={sweep}"])
 
-    def test_a_sweep_lists_its_values_and_names_its_folders_after_what_differs(self):
+    def test_sweep_lists_its_values_and_the_command_line_of_each_run(self):
         request = read_command_line(["-m", "model=ram,dqn", "seed=range(1,4)", "model.lr=1e-3"])
         assert [setting.values for setting in request.settings] == [["ram", "dqn"], [1, 2, 3], [0.001]]
         assert (request.runs, request.sweep) == (6, True)
-        assert "hydra.job.config.override_dirname.exclude_keys=[model.lr]" in request.arguments()
+        runs = [(one.arguments(), differs) for one, differs in request.single_runs()]
+        assert len(runs) == 6
+        assert runs[3] == (["model=dqn", "seed=1", "model.lr=0.001"], {"model": "dqn", "seed": "1"})
+
+    def test_sweep_over_an_argument_of_the_environment_names_it_as_it_was_typed(self):
+        request = read_command_line(["-m", "env_kwargs.max_episode_steps=5,6"])
+        assert [(one.arguments(), differs) for one, differs in request.single_runs()] == [
+            ([f"++env_kwargs.max_episode_steps={n}"], {"env_kwargs.max_episode_steps": f"{n}"}) for n in (5, 6)
+        ]
+
+    @pytest.mark.parametrize("argument", ["env_kwargs=5", "env_kwargs=null", "env_kwargs.=5", "env_kwargs.a.b=5"])
+    def test_arguments_of_the_environment_without_a_name_are_refused(self, argument):
+        with pytest.raises(ValueError, match=r"give each argument by its name, env_kwargs\.NAME=VALUE"):
+            read_command_line([argument])
+
+    @pytest.mark.parametrize("key", ["hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"])
+    def test_empty_folder_is_refused(self, key):
+        with pytest.raises(ValueError, match=f"{key} must not be empty; leave it away or give a folder"):
+            read_command_line([f"{key}="])
+
+    def test_folder_of_a_single_run_is_refused_in_a_sweep(self):
+        with pytest.raises(ValueError, match=r"in a sweep set hydra\.sweep\.dir, the folder of all runs"):
+            read_command_line(["-m", "seed=1,2", "hydra.run.dir=x"])
 
     def test_the_last_of_two_values_counts(self):
         assert read_command_line(["seed=1", "seed=2"]).arguments() == ["seed=2"]
@@ -126,7 +148,7 @@ class TestResume:
     def test_a_run_is_resumed_with_its_own_settings_and_no_others_but_trust_and_its_length(self, tmp_path):
         (tmp_path / "config.yaml").touch()
         request = read_command_line(
-            [f"resume={tmp_path}", "trust=true", "trainer.max_epochs=9", "hydra.run.dir=x", "-m"]
+            [f"resume={tmp_path}", "trust=true", "trainer.max_epochs=9", "hydra.sweep.dir=x", "-m"]
         )
         assert request.trust
         assert not any("max_epochs" in argument for argument in request.arguments())  # the run's own has another

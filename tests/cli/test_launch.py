@@ -40,6 +40,10 @@ class TestCheckSettings:
                 ["experiment=dqn_cartpole", "model.num_glimpses=3"],
                 r"experiment=dqn_cartpole has no option model\.num_glimpses",
             ),
+            (["experiment=ram_mnist_5k", "model=sbn"], "is one of model=ram: leave model=sbn away"),
+            (["model=ram", "experiment=dqn_cartpole"], "is one of model=dqn: leave model=ram away"),
+            (["model=dqn", "trainer.precision=64-true"], r"trainer\.precision must be one of 32-true, 32, bf16-mixed"),
+            (["model=policy_gradient", "trainer.precision=bf16-true"], r"must be one of 32-true, 32, bf16-mixed"),
         ],
     )
     def test_refuses_what_no_run_has_use_for_and_names_the_nearest(self, arguments, complaint):
@@ -70,20 +74,24 @@ class TestCheckSettings:
         register()
         check_settings(read_command_line(["-m", "model=ram,dqn", "model.lr=0.1,0.2", "seed=1,2", "trainer.devices=1"]))
 
+    def test_takes_a_number_for_text(self):
+        register()
+        check_settings(read_command_line(["model=ram", "logger.project=2026"]))
+
 
 class TestCaught:
     def test_a_failure_is_a_sentence_and_the_others_may_run(self, capsys):
         def fail():
             raise ValueError("the cure")
 
-        assert caught(fail) == ({}, "the cure")
+        assert caught(fail) == (Path(), {}, "the cure")
         assert capsys.readouterr().err == "\nError: the cure\n"
 
     def test_a_fault_of_the_program_shows_where_it_came_from(self, capsys):
         def fail():
             raise KeyError("x")
 
-        assert caught(fail) == ({}, "KeyError: 'x'")
+        assert caught(fail) == (Path(), {}, "KeyError: 'x'")
         assert "Traceback" in capsys.readouterr().err
 
     def test_a_developer_sees_it_for_every_error(self, capsys, monkeypatch):

@@ -36,8 +36,9 @@ class TestOption:
         with pytest.raises(ValueError, match=r"model\.lr must be above 0, got 0"):
             Option("model.lr", float, allowed=POSITIVE).check(0)
 
-    def test_takes_a_number_for_text_but_no_empty_text(self):
-        Option("env", str).check(1)
+    def test_refuses_empty_text_and_a_number_for_text(self):
+        with pytest.raises(ValueError, match="env must be text or null, got -1"):
+            Option("env", str | None).check(-1)
         with pytest.raises(ValueError, match="env must not be empty"):
             Option("env", str | None).check("")
 

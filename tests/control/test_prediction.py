@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Tuple
+from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, OneOf, Tuple
 from gymnasium.spaces.utils import flatten_space
 
 from zoo.control import PolicyGradient, QLearning
@@ -34,6 +34,18 @@ def batched(space, elements):
     if isinstance(space, Tuple):
         return tuple(batched(part, [e[i] for e in elements]) for i, part in enumerate(space.spaces))
     return np.stack(elements)
+
+
+def test_observation_that_is_one_of_several_kinds_is_read_alone_and_in_a_batch():
+    space = OneOf([Discrete(3), Box(-1, 1, (2,))])
+    module, observations = policy(space, Discrete(2)), ((0, np.int64(2)), (1, np.ones(2, np.float32)))
+    singles = [module.predict(each, deterministic=True)[0] for each in observations]
+    assert module.predict(observations, deterministic=True)[0].tolist() == singles
+
+
+def test_observation_that_is_not_finite_is_refused():
+    with pytest.raises(ValueError, match="the observation holds numbers that are not finite"):
+        policy(Box(-1, 1, (4,)), Discrete(2)).predict(np.full(4, np.nan))
 
 
 @pytest.mark.parametrize("space", SPACES, ids=str)

@@ -109,7 +109,7 @@ class TestDivided:
     @pytest.mark.parametrize("part", ["train", "test"])
     def test_train_and_test_go_together(self, divided, part):
         (divided / part).rename(divided.parent / "elsewhere")
-        with pytest.raises(ValueError, match=f"{part} has no folders in it"):
+        with pytest.raises(ValueError, match=rf"there is no folder .*{part}; put pictures there, in a folder for each"):
             load_image_folder(divided)
 
     @pytest.mark.parametrize("part", ["test", "validation"])
@@ -118,11 +118,12 @@ class TestDivided:
         with pytest.raises(ValueError, match=r"fish is a class without training pictures; .*cat, dog"):
             load_image_folder(divided)
 
-    def test_a_class_without_test_pictures_keeps_the_others_labels(self, divided):
+    def test_a_class_without_test_pictures_keeps_the_others_labels_and_is_named(self, divided, caplog):
         for picture in (divided / "test" / "cat").iterdir():
             picture.unlink()
         (divided / "test" / "cat").rmdir()
         assert load_image_folder(divided).load_test().labels.tolist() == [1, 1, 1]
+        assert "No picture to test with is of cat" in caplog.text
 
     def test_test_pictures_are_not_decoded_before_they_are_asked_for(self, divided):
         (divided / "test" / "dog" / "0.png").write_text("not a picture")

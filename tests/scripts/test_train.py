@@ -141,10 +141,24 @@ class TestARun:
         assert head.split()[:2] == ["seed", "test_error"]
         assert [row.split()[0] for row in rows] == ["1", "2"]
 
+    def test_sweep_over_models_takes_options_that_all_of_them_have(self, script):
+        common = ["env=CliffWalking-v1", "env_kwargs.max_episode_steps=9", "model.lr=0.01", "trainer.max_epochs=1"]
+        answer = script("train.py", "-m", "model=policy_gradient,q_learning", *common)
+        assert answer.code == 0, answer.err
+        assert [len(list(Path("runs", name).iterdir())) for name in ("policy_gradient", "q_learning")] == [1, 1]
+        assert "Run 2 of 2: model=q_learning" in answer.out
+
+    def test_run_that_ends_before_its_first_step_says_so(self, script, tiny):
+        answer = script("train.py", *tiny("dqn", "trainer.max_epochs=1", "model.learning_starts=1000"))
+        assert (answer.code, answer.err.strip()) == (
+            1,
+            "Error: nothing was trained: the run ended before its first step; let it last longer",
+        )
+
     def test_a_run_of_a_sweep_that_fails_is_named_and_the_others_are_trained(self, script, tiny):
         answer = script("train.py", "-m", *tiny("ram", "trainer.max_epochs=1", "model.patch_size=4,99,3"))
         assert answer.code == 1
-        assert "Error: a glimpse of 99 pixels covers a whole side" in answer.err
+        assert "Error: a patch of 99 pixels covers a whole side" in answer.err
         assert "Error: 1 of 3 runs failed" in answer.err
         assert "Traceback" not in answer.err
         assert "failed: " in answer.out

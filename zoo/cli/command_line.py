@@ -76,11 +76,17 @@ class Request(NamedTuple):
         return itertools.product(*([f"{x.key}={in_hydra(value)}" for value in x.values] for x in chosen))
 
     def arguments(self) -> list[str]:
-        """Return the command line for Hydra; in a sweep folders are named after what differs between the runs."""
+        """Return the command line for Hydra."""
         kept = [x for x in self.settings if x.key not in LENGTHS or self.value("resume") is None]
-        fixed = [x.key for x in kept if not x.swept]
-        naming = [f"hydra.job.config.override_dirname.exclude_keys=[{','.join(fixed)}]"] if self.sweep else []
-        return [*self.flags, *(setting.override for setting in kept), *naming]
+        return [*self.flags, *(setting.override for setting in kept)]
+
+    def single_runs(self) -> Iterator[tuple["Request", dict[str, str]]]:
+        """Return a request for each run of a sweep, with those of its settings that differ between the runs."""
+        flags = [flag for flag in self.flags if flag not in ("-m", "--multirun")]
+        for values in itertools.product(*(setting.values for setting in self.settings)):
+            settings = [make_setting(x.key, value) for x, value in zip(self.settings, values, strict=True)]
+            differs = {x.key: in_hydra(value) for x, value in zip(self.settings, values, strict=True) if x.swept}
+            yield self._replace(settings=settings, flags=flags), differs
 
 
 class _Flags(argparse.ArgumentParser):
@@ -161,13 +167,28 @@ def read_setting(argument: str, sweep: bool) -> Setting:
         raise ValueError(f"{argument} is no key=value{meant(bare, text)}")
     if bare.startswith("hydra") and bare not in (*FOLDERS, *LIGHTNING):
         raise ValueError(f"{bare} may not be set; of Hydra's own settings there are {', '.join(FOLDERS)}")
+    if bare == "hydra.run.dir" and sweep:
+        raise ValueError("hydra.run.dir is of a single run; in a sweep set hydra.sweep.dir, the folder of all runs")
     values, override = read_values(bare, text, sweep)
+    if bare in FOLDERS and not text.strip():
+        raise ValueError(f"{bare} must not be empty; leave it away or give a folder")
     if bare in groups() and equals:
         for value in values:
             check_choice(bare, value)
-    if bare.partition(".")[0] in OPEN:
-        override = f"++{override}"  # what Hydra calls to add one
-    return Setting(bare, values, override, sign)
+    root, _, name = bare.partition(".")
+    if root in OPEN and equals and not (name.isidentifier() or (bare == root and isinstance(values[0], dict))):
+        raise ValueError(f"{bare}={text}: give each argument by its name, {root}.NAME=VALUE")
+    return Setting(bare, values, added(bare, override), sign)
+
+
+def make_setting(key: str, value: Any) -> Setting:
+    """Return a setting of one value."""
+    return Setting(key, [value], added(key, f"{key}={in_hydra(value)}"))
+
+
+def added(key: str, override: str) -> str:
+    """Return an override as Hydra wants it for a key that the configuration may not have yet."""
+    return f"++{override}" if key.partition(".")[0] in OPEN else override
 
 
 def meant(name: str, text: str) -> str:

@@ -14,7 +14,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from zoo.cli.command_line import FOLDERS, LIGHTNING, OPEN, Request
-from zoo.cli.config_groups import configs_dir, groups, options
+from zoo.cli.config_groups import configs_dir, groups, model_of, options
 from zoo.cli.invocation import command_name
 from zoo.cli.options import Option, nearest, same_name
 from zoo.cli.schemas import DATA, MODELS, TrainConfig, check_config, known_options, option_names, schema, target
@@ -71,7 +71,7 @@ def sweep_folder(resume: str | None, model: str | None, differs: str) -> str:
     """
     if resume:
         return resume
-    short = re.sub(r"(^|,)(?:\w+\.)*(\w+)=", r"-\2-", differs).strip("-")
+    short = re.sub(r"(^|,)[+]*(?:\w+\.)*(\w+)=", r"-\2-", differs).strip("-")
     words = re.sub(r"[^\w.+-]+", "-", short)[:LONGEST].strip("-")
     if words != short or not words:  # two runs may now have the same name
         words = f"{words}-{hashlib.sha256(differs.encode()).hexdigest()[:6]}".strip("-")
@@ -143,6 +143,7 @@ def check_settings(request: Request) -> None:
         ValueError: there is one; the nearest option is named.
     """
     for choices in request.choices():
+        check_experiment(choices)
         known = composed_options(choices)
         for setting in request.settings:
             if setting.sign and (setting.key in known or setting.key in groups()):
@@ -159,8 +160,22 @@ def check_settings(request: Request) -> None:
                 )
             if setting.key not in known:
                 raise ValueError(unknown_option(setting.key, known, choices))
+            option = known[setting.key]
             for value in setting.values:
-                known[setting.key].check(value)
+                is_word = option.is_text and isinstance(value, int | float)  # as in logger.project=2026
+                option.check(str(value) if is_word else value)
+
+
+def check_experiment(choices: Sequence[str]) -> None:
+    """Refuse an experiment beside another model than its own.
+
+    Raises:
+        ValueError: both are chosen.
+    """
+    chosen = dict(choice.split("=", 1) for choice in choices)
+    experiment, model = chosen.get("experiment", "null"), chosen.get("model")
+    if experiment != "null" and model not in (None, own := model_of(experiment)):
+        raise ValueError(f"experiment={experiment} is one of model={own}: leave model={model} away")
 
 
 def unknown_option(key: str, known: Mapping[str, Option], choices: Sequence[str]) -> str:

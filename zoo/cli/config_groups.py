@@ -2,6 +2,7 @@
 
 import difflib
 import functools
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -40,6 +41,17 @@ def summary(group: str, name: str) -> str:
     """Return the first comment of a configuration file that is not for Hydra: what it is, in one line."""
     lines = (configs_dir() / group / f"{name}.yaml").read_text().splitlines()
     return next(line[2:] for line in lines if line.startswith("# ") and "@package" not in line)
+
+
+def model_of(experiment: str) -> str:
+    """Return the model that an experiment is one of.
+
+    Example:
+        >>> model_of("sbn_200_nvil")
+        'sbn'
+    """
+    found = re.search(r"override /model: (\w+)", (configs_dir() / "experiment" / f"{experiment}.yaml").read_text())
+    return found[1] if found else ""
 
 
 def check_choice(group: str, name: object) -> None:

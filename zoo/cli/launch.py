@@ -11,7 +11,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from zoo.cli.command_line import LENGTHS, Request
+from zoo.cli.command_line import LENGTHS, Request, in_hydra
 from zoo.cli.commands import check_before_download, check_logger, train
 from zoo.cli.composition import (
     check_settings,
@@ -49,35 +49,68 @@ def launch(request: Request) -> None:
     register()
     if not request.completion and request.value("resume") is None:
         check_settings(request)
+    if request.sweep:
+        sweep(request)
+    else:
+        run(request, request.arguments(), sys.argv)
+
+
+def sweep(request: Request) -> None:
+    """Train each run of a sweep, whatever becomes of the others, and print a table of them.
+
+    Each is composed by itself: Hydra's own sweep composes first what all have in common, in which a model's options
+    have no place if the model is swept over.
+
+    Raises:
+        ChildProcessError: some failed.
+    """
     runs: list[Ended] = []
-    raised: list[Exception] = []
-
-    def job(config: DictConfig) -> None:
-        sys.argv[:] = typed  # for processes that Lightning starts, which are to do the same
-        overrides, folder = list(HydraConfig.get().overrides.task), Path(HydraConfig.get().runtime.output_dir)
-        if not request.sweep:
-            try:
-                train_one(config, overrides, folder, request)
-            except Exception as error:
-                raised.append(error)  # not through Hydra, which has its own words for it
-            return
-        swept = {x.key for x in request.settings if x.swept}
-        differs = dict(override.split("=", 1) for override in overrides if override.partition("=")[0] in swept)
-        name = " ".join(f"{key}={value}" for key, value in differs.items())
-        print(f"\nRun {len(runs) + 1} of {request.runs}: {name}", flush=True)
-        runs.append(Ended(differs, folder, *caught(lambda: train_one(config, overrides, folder, request))))
-
-    typed = list(sys.argv)
-    sys.argv[1:] = request.arguments()
+    command = sys.argv[: 2 if sys.argv[1:2] == ["train"] else 1]
+    fixed = ",".join(x.key for x in request.settings if not x.swept)
+    naming = [
+        f"hydra.job.config.override_dirname.exclude_keys=[{fixed}]",
+        "hydra.run.dir=${hydra.sweep.dir}/${hydra.sweep.subdir}",
+    ]
     try:
-        hydra.main(version_base="1.3", config_path=str(configs_dir()), config_name="train")(job)()
+        for one, differs in request.single_runs():
+            name = " ".join(f"{key}={value}" for key, value in differs.items())
+            print(f"\nRun {len(runs) + 1} of {request.runs}: {name}", flush=True)
+            settings = [f"{x.key}={in_hydra(x.values[0])}" for x in one.settings]
+            typed = [*command, *settings, *["trust=true"] * request.trust]
+            ended = caught(lambda one=one, typed=typed: run(one, [*one.arguments(), *naming], typed))  # type: ignore[misc]
+            runs.append(Ended(differs, *ended))
     finally:
         if runs:
             print(f"\n{table(runs)}")
+    if failed := [each for each in runs if each.failure is not None]:
+        raise ChildProcessError(f"{len(failed)} of {len(runs)} runs failed; they are named above, with the reason")
+
+
+def run(request: Request, arguments: Sequence[str], typed: Sequence[str]) -> tuple[Path, dict[str, float]]:
+    """Compose and train one run, and return its folder and what it reached.
+
+    Args:
+        request: one run.
+        arguments: its command line for Hydra.
+        typed: ``sys.argv`` for the processes that Lightning starts, which are to do the same.
+    """
+    done: list[tuple[Path, dict[str, float]]] = []
+    typed = list(typed)
+    raised: list[Exception] = []
+
+    def job(config: DictConfig) -> None:
+        sys.argv[:] = typed
+        overrides, folder = list(HydraConfig.get().overrides.task), Path(HydraConfig.get().runtime.output_dir)
+        try:
+            done.append((folder, train_one(config, overrides, folder, request)))
+        except Exception as error:
+            raised.append(error)  # not through Hydra, which has its own words for it
+
+    sys.argv[1:] = arguments
+    hydra.main(version_base="1.3", config_path=str(configs_dir()), config_name="train")(job)()
     if raised:
         raise raised[0]
-    if failed := [run for run in runs if run.failure is not None]:
-        raise ChildProcessError(f"{len(failed)} of {len(runs)} runs failed; they are named above, with the reason")
+    return done[0] if done else (Path(), {})  # Hydra was asked for something else than a run
 
 
 def train_one(config: DictConfig, overrides: Sequence[str], folder: Path, request: Request) -> dict[str, float]:
@@ -109,17 +142,17 @@ def train_one(config: DictConfig, overrides: Sequence[str], folder: Path, reques
         return outcome.figures
 
 
-def caught(run: Callable[[], dict[str, float]]) -> tuple[dict[str, float], str | None]:
-    """Return the figures of a run of a sweep; or, so that the others may run, the reason why it failed."""
+def caught(run: Callable[[], tuple[Path, dict[str, float]]]) -> tuple[Path, dict[str, float], str | None]:
+    """Return folder and figures of a run of a sweep; or, so that the others may run, the reason why it failed."""
     try:
-        return run(), None
+        return *run(), None
     except Exception as error:
         sentence = one_sentence(error)
         if sentence is None or sys.flags.dev_mode:
             traceback.print_exc()
         sentence = sentence or f"{type(error).__name__}: {error}"
         print(f"\nError: {sentence}", file=sys.stderr)
-        return {}, sentence
+        return Path(), {}, sentence
 
 
 def table(runs: Sequence[Ended]) -> str:

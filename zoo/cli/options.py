@@ -88,8 +88,6 @@ class Option(NamedTuple):
             Traceback (most recent call last):
             ValueError: model.lr must be a number, got 'fast'
         """
-        if self.is_text and isinstance(value, int | float):
-            value = str(value)
         if not matches(self.annotation, value):
             raise ValueError(f"{self.key} must be {type_words(self.annotation)}, got {in_yaml(value)}")
         if self.is_text and value is not None and not value.strip():

@@ -13,7 +13,8 @@ from omegaconf import MISSING
 from zoo.attention import RecurrentAttention
 from zoo.attention.ram import module as recurrent_attention
 from zoo.attention.ram.experiment import RecurrentAttentionExperiment
-from zoo.cli.options import Option, argument_docs, dataclass_options, in_yaml
+from zoo.cli.command_line import LENGTHS
+from zoo.cli.options import Option, argument_docs, dataclass_options, in_yaml, matches
 from zoo.constraints import COUNT, NOT_NEGATIVE, POSITIVE, Range, optional
 from zoo.control.policy_gradient import module as policy_gradient
 from zoo.control.policy_gradient.experiment import PolicyGradientExperiment
@@ -197,6 +198,13 @@ MODEL_RANGES: dict[str, Mapping[str, Range]] = {
 }
 
 
+SINGLE = {target(MODELS[name][0]) for name in ("policy_gradient", "dqn")}
+SINGLE_PRECISION = Range(
+    "one of 32-true, 32, bf16-mixed (networks that act in an environment read and compute in single precision)",
+    lambda x: x in ("32-true", "32", "bf16-mixed"),
+)
+
+
 def known_options(config: Mapping[str, Any]) -> dict[str, Option]:
     """Return all that can be set in a run, by key, from the schemas of the parts that were chosen for it.
 
@@ -245,6 +253,8 @@ def value_at(config: Mapping[str, Any], key: str, default: Any) -> Any:
 def allowed(key: str, config: Mapping[str, Any]) -> Range | None:
     """Return what the value of an option may be beside its type."""
     group, _, name = key.rpartition(".")
+    if key == "trainer.precision" and config.get("model") and config["model"]["_target_"] in SINGLE:
+        return SINGLE_PRECISION
     return (MODEL_RANGES[config["model"]["_target_"]] if group == "model" else RANGES.get(group, {})).get(name)
 
 
@@ -265,12 +275,24 @@ def check_config(config: Mapping[str, Any]) -> None:
     for group in ("data", "estimator"):
         if config[group] is not None and not isinstance(config[group], Mapping):
             raise ValueError(f"{group} must hold options, got {in_yaml(config[group])}")
+    check_extended(config.get("extended", {}))
     known = known_options(config)
     for key, value in flat(config):
         if key in known:
             known[key].check(value)
         elif not key.endswith("._target_") and key not in ("logger.name", *UNUSED):
             raise ValueError(f"there is no option {key}")
+
+
+def check_extended(lengths: Any) -> None:
+    """Refuse a list of the lengths that a run had before which no run has left.
+
+    Raises:
+        ValueError: it is one.
+    """
+    known = isinstance(lengths, Mapping) and lengths.keys() <= set(LENGTHS)
+    if not known or not all(matches(list[int], before) for before in lengths.values()):
+        raise ValueError(f"extended must hold lengths by name, got {in_yaml(lengths)}")
 
 
 def flat(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -3,7 +3,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from gymnasium.spaces import Box, Dict, Space, Tuple
+from gymnasium.spaces import Box, Dict, OneOf, Space, Tuple
 
 from zoo.control.envs.spaces import environment_actions, flat, from_plain, index, to_plain
 from zoo.control.q_learning.q_functions import QTable
@@ -47,7 +47,7 @@ class Predictor:
             choice is a scalar of numpy, not its array without axes, which some environments cannot look up.
 
         Raises:
-            ValueError: the observation is not of the environment's.
+            ValueError: the observation is not of the environment's, or not finite.
 
         Example:
             >>> from zoo.control import PolicyGradient
@@ -56,6 +56,8 @@ class Predictor:
             ()
         """
         batch, single = self._read(observation)
+        if batch.dtype.kind == "f" and not np.isfinite(batch).all():
+            raise ValueError("the observation holds numbers that are not finite")
         noise = self.policy.noise(len(batch))
         if deterministic:
             noise = torch.zeros_like(noise)
@@ -70,7 +72,7 @@ class Predictor:
         tabular = isinstance(getattr(self.policy, "q", None), QTable)
         if (spaces := self.hparams["spaces"]) is not None:
             space = from_plain(spaces["observation"])
-            if isinstance(space, Dict | Tuple):
+            if isinstance(space, Dict | OneOf | Tuple):
                 single = not is_batch(space, observation)
                 elements = [observation] if single else unbatch(space, observation)
                 return np.stack([index(space, e) if tabular else flat(space, e) for e in elements]), single
@@ -96,7 +98,9 @@ class Predictor:
 
 def is_batch(space: Space, observation: Any) -> bool:
     """Whether an observation of several parts has one more dimension in front, by the first of its arrays."""
-    while isinstance(space, Dict | Tuple):
+    while isinstance(space, Dict | OneOf | Tuple):
+        if isinstance(space, OneOf):  # an observation is which of the spaces it is of, and an element of that
+            return not isinstance(observation[0], int | np.integer)
         key: Any = next(iter(space.spaces)) if isinstance(space, Dict) else 0
         space, observation = space.spaces[key], observation[key]
     return np.ndim(observation) > len(space.shape or ())
@@ -104,6 +108,8 @@ def is_batch(space: Space, observation: Any) -> bool:
 
 def unbatch(space: Space, observation: Any) -> list[Any]:
     """List the elements of a batch."""
+    if isinstance(space, OneOf):
+        return list(observation)
     if isinstance(space, Dict):
         parts: Mapping[str, Any] = {key: unbatch(part, observation[key]) for key, part in space.spaces.items()}
         return [dict(zip(parts, element, strict=True)) for element in zip(*parts.values(), strict=True)]

@@ -117,6 +117,8 @@ def list_divided(
     train_samples, test_samples = (
         list_pictures(folder, root, classes, skipped) for folder in (parts["train"], test or root / "test")
     )
+    if untested := [classes[i] for i in sorted({i for _, i in train_samples} - {i for _, i in test_samples})]:
+        logger.warning("No picture to test with is of %s: that nothing is known of.", ", ".join(untested))
     if held_out is None:
         count = len(train_samples) // 10 if validation is None else validation
         return *split(train_samples, count, seed), test_samples

@@ -79,4 +79,6 @@ def class_names(folder: Path) -> tuple[str, ...]:
     """
     if names := subfolders(folder):
         return tuple(names)
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}; put pictures there, in a folder for each class")
     raise ValueError(f"{folder} has no folders in it; put the pictures of each class into a folder there")

@@ -132,6 +132,7 @@ def fit(
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
     # Deterministic kernels are enough; filling every fresh tensor would only cost time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    chosen = EachEpoch(best, monitor, monitor_mode)
     keep_freed_memory()
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     trainer = make_trainer(
@@ -159,7 +160,7 @@ def fit(
             *([ExtendedSchedules()] if longer else []),
             *(callbacks or []),
             StopBetweenSteps(last, loaders.resumes_within_a_pass),
-            *([EachEpoch(best, monitor, monitor_mode)] if chooses else []),
+            *([chosen] if chooses else []),
             EachEpoch(last, None),  # after the best, whose figure it remembers
         ],
     )
@@ -177,7 +178,16 @@ def fit(
             trainer.fit(module, datamodule=Feed(loaders), ckpt_path=last if last.exists() else None, weights_only=True)
         except SystemExit as end:  # how Lightning ends on a Ctrl-C that nobody waited for
             raise Interrupted("stopped at once, without saving what came after the last checkpoint") from end
-    return best if chooses else last
+    if trainer.global_step == 0 and not last.exists():
+        raise ValueError("nothing was trained: the run ended before its first step; let it last longer")
+    if not chooses or not chosen.best_model_path:  # of a run that ended before its first evaluation
+        return last
+    if not best.exists():
+        raise FileNotFoundError(
+            f"{best}, the checkpoint that validation data have chosen, is gone; the last one is there and can be "
+            f"measured: python scripts/evaluate.py checkpoint={last}"
+        )
+    return best
 
 
 def rows_so_far(last: Path, module: pl.LightningModule, may_differ: Sequence[str] = ()) -> dict[int, Row]:
@@ -199,6 +209,11 @@ def make_trainer(devices: str, **options: Any) -> pl.Trainer:
         return pl.Trainer(devices=checked_devices(devices), **options)
     except TypeError as error:  # some choices are wrong on some accelerators only
         raise ValueError(f"devices={devices} is no choice here: {error}") from error
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"accelerator={options.get('accelerator')} needs a package that is not installed ({error}); take auto, cpu "
+            "or gpu"
+        ) from error
 
 
 def checked_devices(devices: str) -> str:

@@ -458,6 +458,16 @@ class TestErrorsWithin:
         with pytest.raises(EnvironmentFailure, match="SyncVectorEnv raised KeyError in a reset: 'door'"):
             environments.step(torch.tensor([0]))
 
+    def test_exit_of_the_interpreter_counts_as_one(self):
+        class Leaving(self.Failing):
+            def step(self, action):
+                raise SystemExit("bye")
+
+        environments = Environments(SyncVectorEnv([lambda: Leaving(resets=1)]))
+        environments.reset(seed=0)
+        with pytest.raises(EnvironmentFailure, match="SyncVectorEnv raised SystemExit: bye"):
+            environments.step(torch.tensor([0]))
+
     def test_name_it_while_it_is_made(self):
         gymnasium.register("Failing-v0", lambda: self.Failing(resets=-1), max_episode_steps=5)
         try:
@@ -465,6 +475,13 @@ class TestErrorsWithin:
                 make_environments("Failing-v0", 2)
         finally:
             del gymnasium.registry["Failing-v0"]
+
+
+def test_games_of_the_arcade_learning_environment_take_any_seed():
+    """Their vector environments refuse seeds of 2**31 or more (ale-py 0.12.1)."""
+    environments = Environments(make_environments("ALE/Pong-v5", 2))
+    environments.reset(seed=2**63 - 1)
+    assert environments.observation.shape[0] == 2
 
 
 class TestState:

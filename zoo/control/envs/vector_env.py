@@ -19,6 +19,7 @@ from zoo.control.envs.registration import registered
 from zoo.control.envs.spaces import UnsupportedSpaceError, check_observation_space, environment_actions
 from zoo.control.envs.wrappers import CheckedStep, EnvironmentFailure, ForgetAction, NumberedObservation
 
+ALE_SEEDS = 2**31 - 2**16  # of its vector environments, which count on from a seed of 32 bits for each copy
 LONGEST_EPISODE = 10_000  # steps, where an environment knows no end
 HALF_AN_HOUR = 108_000  # frames after which Atari's games are registered to end: a guard, far beyond most episodes
 OF_MAKE_VEC = ("id", "num_envs", "vectorization_mode", "vector_kwargs", "wrappers", "disable_env_checker")
@@ -66,7 +67,7 @@ def make_environments(name: str, count: int, numbered: bool = False, **options: 
             raise
         except (DependencyNotInstalled, ImportError) as error:
             raise ValueError(f"environment {name} needs a package that is not installed: {error}") from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise failure(name, error, " while it was made") from error
     return vector
 
@@ -254,6 +255,8 @@ class Environments:
         Raises:
             EnvironmentFailure: the environment raised an error.
         """
+        if seed is not None and type(self.vector.unwrapped).__module__.startswith("ale_py."):
+            seed %= ALE_SEEDS
         self.observation = self._reset(seed=seed)
         self.ended = np.zeros(len(self), dtype=bool)
 
@@ -268,7 +271,7 @@ class Environments:
             following, reward, terminated, truncated, info = self.vector.step(self._own(action.numpy()))
         except EnvironmentFailure:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise failure(self.name, error) from error
         if self.foreign is None:
             self.foreign = self._are_foreign(following, reward, terminated, truncated)
@@ -301,7 +304,7 @@ class Environments:
     def _reset(self, **how: Any) -> np.ndarray:
         try:
             observation, _ = self.vector.reset(**how)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise failure(self.name, error, " in a reset") from error
         return writable(observation)
 
@@ -335,8 +338,10 @@ def autoreset_mode(vector: VectorEnv) -> Any:
     return getattr(inner, "autoreset_mode", said)
 
 
-def failure(name: str, error: Exception, when: str = "") -> EnvironmentFailure:
-    """Say in a sentence which environment raised which error."""
+def failure(name: str, error: BaseException, when: str = "") -> EnvironmentFailure:
+    """Say in a sentence which environment raised which error; a signal, which is no error of its, is raised again."""
+    if isinstance(error, SystemExit) and type(error) is not SystemExit:  # as Lightning raises it for SIGTERM
+        raise error
     return EnvironmentFailure(f"{name} raised {type(error).__name__}{when}: {error}")
 
 
