@@ -1,5 +1,8 @@
 """Functions that trace may be compiled: torch.compile leaves the tracing as it is."""
 
+import importlib
+import threading
+
 import pytest
 import torch
 from torch.distributions import Bernoulli
@@ -53,3 +56,27 @@ def test_check_of_an_estimator_may_be_compiled():
         return check_unbiased(lambda program, theta, draw: trace(program, theta, draw=draw).surrogate(), program, theta)
 
     assert torch.compile(check, backend="eager")(torch.tensor(0.7, dtype=torch.float64, requires_grad=True))
+
+
+def test_compilation_is_off_until_the_last_of_several_threads_has_traced():
+    of_compiler = importlib.import_module("torch._dynamo.eval_frame")
+    first, second = threading.Event(), threading.Event()
+    before, during = of_compiler._stance.stance, []
+
+    def program(graph, theta, mine, other, waits):
+        mine.set()
+        assert other.wait(10)
+        if waits is not None:
+            waits.join()
+        during.append(of_compiler._stance.stance)
+        graph.cost("f", graph.sample("x", Bernoulli(logits=theta)))
+
+    theta = torch.tensor(0.7, requires_grad=True)
+    short = threading.Thread(target=trace, args=(program, theta, first, second, None))
+    long = threading.Thread(target=trace, args=(program, theta, second, first, short))
+    short.start()
+    first.wait(10)
+    long.start()
+    long.join()
+    assert during == ["force_eager", "force_eager"]
+    assert of_compiler._stance.stance == before

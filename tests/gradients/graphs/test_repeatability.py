@@ -1,6 +1,7 @@
 """The oracle refuses programs that draw, or keep a state, besides; it takes those that only look as if they drew."""
 
 import random
+import threading
 
 import numpy as np
 import pytest
@@ -90,6 +91,60 @@ def test_estimators_may_iterate_over_a_loader(theta):
         return distribution.log_prob(x) * x * total(DataLoader(DATA, batch_size=2)) + theta
 
     assert check_unbiased(estimator, program_with(REPEATABLE["loader"]), theta)
+
+
+def test_oracles_in_two_threads_leave_loaders_as_they_were(theta):
+    """The one that began first ends first."""
+    iterate, first_is_in, second_is_in, results = DataLoader.__iter__, threading.Event(), threading.Event(), []
+
+    def oracle(entered, wait_for):
+        def extra():
+            entered.set()
+            assert wait_for.wait(10)
+            return REPEATABLE["loader"]()
+
+        results.append(expected_cost(program_with(extra), theta))
+
+    threads = [
+        threading.Thread(target=oracle, args=events)
+        for events in ((first_is_in, second_is_in), (second_is_in, first_is_in))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    torch.testing.assert_close(results, 2 * [expected_cost(program_with(REPEATABLE["loader"]), theta)])
+    assert DataLoader.__iter__ is iterate
+
+
+def test_loaders_of_other_threads_draw_their_seeds(theta):
+    def extra():
+        def in_another_thread():
+            torch.manual_seed(0)
+            total(DataLoader(DATA))
+            moved.append(torch.get_rng_state())
+
+        moved, before = [], torch.get_rng_state()
+        thread = threading.Thread(target=in_another_thread)
+        thread.start()
+        thread.join()
+        torch.set_rng_state(before)
+        undrawn = torch.Generator().manual_seed(0).get_state()
+        assert not torch.equal(moved[0], undrawn)
+        return 1.0
+
+    assert expected_cost(program_with(extra), theta) > 0
+
+
+def test_sentence_says_that_draws_of_other_threads_count(theta):
+    def extra():
+        thread = threading.Thread(target=lambda: torch.rand(()))
+        thread.start()
+        thread.join()
+        return 1.0
+
+    with pytest.raises(ValueError, match=f"{SENTENCE}.* nor may other threads draw from the global generators"):
+        expected_cost(program_with(extra), theta)
 
 
 def test_draws_from_each_global_generator_are_noticed():

@@ -1,6 +1,7 @@
 """Distributions without their pathwise gradient."""
 
 import math
+import threading
 
 import pyro
 import pyro.distributions as dist
@@ -10,6 +11,7 @@ from pyro import poutine
 from pyro.distributions import transforms
 
 from zoo.inference.elbo import BlackBoxELBO, NonReparameterized
+from zoo.inference.elbo.nonreparameterized import flags_noted
 
 LOC = 0.3
 DATA = torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64)
@@ -176,6 +178,22 @@ class TestAFlagThatIsLost:
     def test_leaves_pyros_own_method_as_it_was(self):
         before = dist.Normal.has_rsample_
         BlackBoxELBO(2).loss_and_grads(model_of(dist.Normal(0.0, 1.0)), guide_of(lambda loc: dist.Normal(loc, 1.0)))
+        assert dist.Normal.has_rsample_ is before
+
+    def test_is_noted_for_its_own_thread_and_pyros_method_is_put_back_by_the_last(self):
+        before, entered, noted = dist.Normal.has_rsample_, threading.Barrier(2, timeout=10), {}
+
+        def note(value, stay=None):
+            with flags_noted() as noted[value]:
+                entered.wait()
+                dist.Normal(0.0, 1.0).has_rsample_(value)
+                if stay is not None:
+                    stay.join()
+
+        first = threading.Thread(target=note, args=(True,))
+        first.start()
+        note(False, stay=first)
+        assert (len(noted[True]), len(noted[False])) == (0, 1)
         assert dist.Normal.has_rsample_ is before
 
 

@@ -1,12 +1,14 @@
 import ctypes
 import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
+
+from zoo.gradients.graphs._provenance.patches import Function, Patch, Patches
 
 MERSENNE_TWISTER = 625 * 4
 """Bytes of its state: 624 words, and a position among them."""
@@ -41,17 +43,17 @@ def numpy_state(numpy: Any) -> Any:
 def loader_seeds_undrawn() -> Iterator[None]:
     """Undo what a ``DataLoader`` without workers draws when it is iterated over: a seed that it does not use.
 
-    What its sampler draws comes later, and stays.
+    What its sampler draws comes later, and stays. Loaders of other threads are left alone.
     """
-    iterate: Callable[..., Any] = DataLoader.__iter__
-    DataLoader.__iter__ = lambda loader: _iterated(iterate, loader)  # type: ignore[method-assign]
+    _iterations.enter(None)
     try:
         yield
     finally:
-        DataLoader.__iter__ = iterate  # type: ignore[method-assign]
+        _iterations.leave()
 
 
-def _iterated(iterate: Callable[..., Any], loader: DataLoader[Any]) -> Any:
+def _iterate(_: object, iterate: Function, args: tuple[DataLoader[Any]], kwargs: dict[str, Any]) -> Any:
+    (loader,) = args
     before = torch.get_rng_state()
     iterator = iterate(loader)
     if loader.num_workers == 0 and loader.generator is None:
@@ -61,3 +63,6 @@ def _iterated(iterate: Callable[..., Any], loader: DataLoader[Any]) -> Any:
         only_the_seed = torch.equal(after, torch.get_rng_state())
         torch.set_rng_state(before if only_the_seed else after)
     return iterator
+
+
+_iterations = Patches([Patch(DataLoader, "__iter__", _iterate)])

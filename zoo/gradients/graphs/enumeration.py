@@ -15,7 +15,8 @@ from zoo.gradients.running import at_least_single
 LIMIT = 100_000
 WORDING = Wording(
     "the program does not repeat itself when it is given the same values: what is random in it must be drawn with "
-    "graph.sample, or before the program is called, and it must keep no state",
+    "graph.sample, or before the program is called, and it must keep no state, nor may other threads draw from the "
+    "global generators meanwhile",
     "a higher one can be given: limit=...",
 )
 
@@ -60,9 +61,9 @@ def expected_cost(
     Raises:
         ValueError: a variable is continuous and has no rule, or has infinitely many values; there are more outcomes
             than the limit, or so it looks after some hundred; the program does not repeat itself, as far as two runs
-            of the first and of the last outcome and the global generators of torch, NumPy and Python tell; the
-            probabilities do not sum to 1; there is no variable of a name in ``quadrature``, or a kink outside the
-            support; or as ``trace``.
+            of the first and of the last outcome and the global generators of torch, NumPy and Python tell (which all
+            threads share, so that none may draw from them meanwhile); the probabilities do not sum to 1; there is no
+            variable of a name in ``quadrature``, or a kink outside the support; or as ``trace``.
 
     Example:
         >>> def program(graph, theta):

@@ -1,7 +1,8 @@
 import math
 import sys
+import threading
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -228,7 +229,31 @@ class Run:
 
 def uncompiled() -> AbstractContextManager[Any]:
     """Let compiled functions run as they were written, so that what they do is seen."""
-    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+    return _stance if "torch._dynamo" in sys.modules else nullcontext()
+
+
+class _EagerStance:
+    """Torch's stance towards compilation, of which it has one for all threads: eager until the last of them leaves."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._uses = 0
+        self._set = ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._uses == 0:
+                self._set.enter_context(torch.compiler.set_stance("force_eager"))
+            self._uses += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._uses -= 1
+            if self._uses == 0:
+                self._set.close()
+
+
+_stance = _EagerStance()
 
 
 def check_known(names: Iterable[str], runs: Iterable[Run]) -> None:

@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 from torch.distributions.constraints import Constraint
 
+from zoo.gradients.graphs._provenance.patches import Function, Patch, Patches
+
 ADVICE = "use NonReparameterized(distribution) of zoo.inference.elbo instead, which is never lost"
 
 
@@ -97,14 +99,7 @@ class NonReparameterized(TorchDistribution):
 def flags_noted() -> Iterator[list[Distribution]]:
     """Note the distributions on which ``has_rsample_(False)`` is called, and explain errors where it cannot be."""
     noted: list[Distribution] = []
-    original = TorchDistributionMixin.has_rsample_
-
-    def has_rsample_(distribution: Any, value: bool) -> Any:
-        if not value:
-            noted.append(distribution)
-        return original(distribution, value)
-
-    TorchDistributionMixin.has_rsample_ = has_rsample_  # type: ignore[method-assign]
+    _flags.enter(noted)
     try:
         yield noted
     except AttributeError as error:
@@ -112,7 +107,17 @@ def flags_noted() -> Iterator[list[Distribution]]:
             raise
         raise ValueError(f"has_rsample_(False) cannot be kept by this distribution ({error}); {ADVICE}") from error
     finally:
-        TorchDistributionMixin.has_rsample_ = original  # type: ignore[method-assign]
+        _flags.leave()
+
+
+def _note(noted: list[Distribution], flag: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    distribution, value = (*args, *kwargs.values())
+    if not value:
+        noted.append(distribution)
+    return flag(distribution, value)
+
+
+_flags = Patches([Patch(TorchDistributionMixin, "has_rsample_", _note)])
 
 
 def check_flags(noted: Sequence[Distribution], sampled: Mapping[str, Distribution]) -> None:
