@@ -13,8 +13,7 @@ from zoo.constraints import COUNT, check_ranges
 from zoo.control import FiniteMDP
 from zoo.control.envs.vector_env import registered
 from zoo.control.q_learning.regret import SCHEDULES, learning_regret, summary, write_csv
-from zoo.plotting import save_figure
-from zoo.plotting.regret import regret_curves
+from zoo.plotting import regret_curves, save_figure
 from zoo.training import circumstances, write_json
 
 

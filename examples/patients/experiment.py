@@ -22,11 +22,11 @@ from examples.patients.comparison import (
 )
 from examples.patients.fitting import usual
 from examples.patients.labs import LabSplit
+from examples.patients.plots import Progress, prediction_curves
 from examples.patients.prediction import Prediction
 from examples.patients.sampler_benchmark import METHODS, SAMPLING, STEPS, Curve, Method
 from examples.patients.study import DRAWS, FAMILIES, identity, once, prediction_of, study
 from zoo.plotting import save_figure
-from zoo.plotting.predictions import Progress, prediction_curves
 
 RACER = FAMILIES["gamma_normal_ts"]
 

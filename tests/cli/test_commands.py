@@ -180,7 +180,7 @@ class TestEvaluate:
         assert {"test_error_random_locations", "test_error_center_locations"} <= outcome.figures.keys()
         assert "with all glimpses of the same model at random locations" in outcome.summary
         assert json.loads((run / "evaluation.json").read_text())["metrics"] == outcome.figures
-        assert (run / "mistakes.png").stat().st_size > 1000
+        assert (run / "misclassified.png").stat().st_size > 1000
 
     @pytest.mark.usefixtures("no_pictures")
     def test_leaves_the_run_s_own_record(self, run):

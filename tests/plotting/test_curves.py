@@ -15,7 +15,7 @@ def ticks(axis, figure, tmp_path):
     ]
 
 
-def test_each_series_is_a_line_under_its_name():
+def test_each_series_is_a_named_line():
     series = {
         "a": (np.arange(3), np.array([0.3, 0.2, 0.1])),
         "b": (torch.arange(2), torch.tensor([0.5, 0.25])),
@@ -28,7 +28,7 @@ def test_each_series_is_a_line_under_its_name():
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("epoch", "validation error")
 
 
-def test_many_lines_differ_in_colour_and_dash_together():
+def test_many_lines_differ_in_color_and_line_style():
     series = {str(i): (np.arange(2), np.arange(2) + i) for i in range(20)}
     (axes,) = learning_curves(series, "x", "y").axes
     assert len({(line.get_color(), line.get_linestyle()) for line in axes.lines}) == 20
@@ -37,18 +37,18 @@ def test_many_lines_differ_in_colour_and_dash_together():
         assert before.get_linestyle() != after.get_linestyle()
 
 
-def test_epochs_have_no_fractions(tmp_path):
+def test_epoch_ticks_are_integers(tmp_path):
     figure = learning_curves({"a": (np.array([1, 2]), np.array([0.3, 0.2]))}, "epoch", "error")
     assert all(place == round(place) for place, _ in ticks(figure.axes[0].xaxis, figure, tmp_path))
 
 
-def test_a_short_scale_has_fractions_all_the_same(tmp_path):
+def test_short_axis_has_fractional_ticks(tmp_path):
     figure = learning_curves({"a": (np.array([1, 1.5]), np.array([0.3, 0.2]))}, "hours", "error")
     assert any(place != round(place) for place, _ in ticks(figure.axes[0].xaxis, figure, tmp_path))
 
 
 @pytest.mark.parametrize("low", [1e-4, 0.02, 0.19])
-def test_a_logarithmic_axis_is_labelled_in_plain_numbers(tmp_path, low):
+def test_logarithmic_axis_has_plain_tick_labels(tmp_path, low):
     figure = learning_curves({"a": (np.arange(2), np.array([0.2, low]))}, "epoch", "error", log=True)
     labelled = ticks(figure.axes[0].yaxis, figure, tmp_path)
     assert figure.axes[0].get_yscale() == "log"
@@ -68,15 +68,15 @@ BAD = [
 
 
 @pytest.mark.parametrize(("series", "sentence"), BAD)
-def test_bad_series_are_refused_by_name(series, sentence):
+def test_invalid_series_is_named(series, sentence):
     with pytest.raises(ValueError, match=sentence):
         learning_curves(series, "epoch", "error", log=True)
 
 
-def test_zero_is_fine_on_a_linear_axis():
+def test_zero_is_valid_on_a_linear_axis():
     assert learning_curves({"a": (ONE, np.array([0.0]))}, "epoch", "error").axes
 
 
-def test_a_series_of_one_point_is_drawn_as_a_marker():
+def test_single_point_is_drawn_as_a_marker():
     (axes,) = learning_curves({"a": (np.array([1]), np.array([0.3]))}, "epoch", "error").axes
     assert axes.lines[0].get_marker() == "o"

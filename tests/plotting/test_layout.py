@@ -3,21 +3,22 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from zoo.plotting.episodes import checked_episodes
-from zoo.plotting.layout import layout_for, sticking_out
-from zoo.plotting.style import WIDTH
+from zoo.plotting.layout import check_glimpse_data, make_layout
+from zoo.plotting.style import PAGE_WIDTH
 
 
-def episodes(looks, *, size=(28, 28), steps=2, sides=(8,), classes=("zero", "one", "two", "three"), tiles=False):
+def make_data(
+    arguments, *, size=(28, 28), steps=2, patch_sizes=(8,), classes=("zero", "one", "two", "three"), patches=False
+):
     n = 3
-    return checked_episodes(
+    return check_glimpse_data(
         np.zeros((n, 1, *size)),
         np.full((n, steps, 2), 10.0),
-        sides,
+        patch_sizes,
         np.full((n, steps, len(classes)), 0.1),
-        looks["labels"],
+        arguments["labels"],
         classes,
-        np.zeros((n, steps, len(sides), 1, 8, 8)) if tiles else None,
+        np.zeros((n, steps, len(patch_sizes), 1, 8, 8)) if patches else None,
     )
 
 
@@ -30,10 +31,10 @@ CASES = {
     "long names": {"classes": ("immature granulocyte", "b", "c", "d")},
     "far too long names": {"classes": ("x" * 200, "b", "c", "d")},
     "many classes": {"classes": tuple(map(str, range(40)))},
-    "tiles": {"tiles": True},
-    "tiles at three scales": {"tiles": True, "sides": (8, 16, 32)},
-    "tiles of many glimpses and long names": {
-        "tiles": True,
+    "patches": {"patches": True},
+    "patches at three scales": {"patches": True, "patch_sizes": (8, 16, 32)},
+    "patches of many glimpses and long names": {
+        "patches": True,
         "steps": 20,
         "classes": ("y" * 200, "b", "c", "d"),
     },
@@ -41,49 +42,49 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_panels_neither_overlap_nor_leave_their_card_nor_the_page(looks, case):
-    layout = layout_for(episodes(looks, **case))
+def test_panels_do_not_overlap_and_stay_inside_card_and_page(arguments, case):
+    layout = make_layout(make_data(arguments, **case))
     for left, top, width, height in layout.panels.values():
         assert min(left, top) >= 0
         assert min(width, height) > 0.05
         assert left + width <= layout.card[0] + 1e-9
         assert top + height <= layout.card[1] + 1e-9
     for a, b in combinations(layout.panels.values(), 2):
-        apart = [a[i] + a[i + 2] <= b[i] + 1e-9 or b[i] + b[i + 2] <= a[i] + 1e-9 for i in (0, 1)]
-        assert any(apart)
+        disjoint = [a[i] + a[i + 2] <= b[i] + 1e-9 or b[i] + b[i + 2] <= a[i] + 1e-9 for i in (0, 1)]
+        assert any(disjoint)
     left, _ = layout.corner(layout.columns - 1)
     assert layout.corner(0)[0] >= 0
-    assert left + layout.card[0] <= WIDTH
+    assert left + layout.card[0] <= PAGE_WIDTH
 
 
-@pytest.mark.parametrize("tiles", [False, True])
-def test_squares_that_stick_out_reach_neither_another_panel_nor_the_edge_of_the_card(looks, tiles):
-    seen = np.zeros((3, 2, 1, 1, 8, 8)) if tiles else None
-    e = checked_episodes(**looks | {"centres": np.full((3, 2, 2), 27.0)}, seen=seen)
-    layout = layout_for(e)
-    left, top, width, height = layout.panels["path"]
-    room = sticking_out(e) * width / 28
-    assert room > 0.1
-    assert left >= room - 1e-9
-    assert top >= room - 1e-9
-    assert top + height + room <= layout.card[1]
-    assert left + width + room < layout.panels["seen"][0]
+@pytest.mark.parametrize("with_patches", [False, True])
+def test_squares_outside_the_image_do_not_reach_another_panel_or_the_edge(arguments, with_patches):
+    patches = np.zeros((3, 2, 1, 1, 8, 8)) if with_patches else None
+    data = check_glimpse_data(**arguments | {"centers": np.full((3, 2, 2), 27.0)}, patches=patches)
+    layout = make_layout(data)
+    left, top, width, height = layout.panels["fixations"]
+    margin = data.margin * width / 28
+    assert margin > 0.1
+    assert left >= margin - 1e-9
+    assert top >= margin - 1e-9
+    assert top + height + margin <= layout.card[1]
+    assert left + width + margin < layout.panels["revealed"][0]
 
 
 @pytest.mark.parametrize("size", [(28, 28), (64, 20), (20, 64)])
-def test_pictures_keep_their_proportions(looks, size):
-    panels = layout_for(episodes(looks, size=size)).panels
-    for name in ("path", "seen"):
+def test_images_keep_their_aspect_ratio(arguments, size):
+    panels = make_layout(make_data(arguments, size=size)).panels
+    for name in ("fixations", "revealed"):
         assert panels[name][3] / panels[name][2] == pytest.approx(size[0] / size[1])
 
 
-def test_digits_stand_in_two_columns_and_with_tiles_in_one(looks):
-    assert layout_for(episodes(looks)).columns == 2
-    assert layout_for(episodes(looks, tiles=True)).columns == 1
+def test_digits_use_two_columns_and_with_patches_one(arguments):
+    assert make_layout(make_data(arguments)).columns == 2
+    assert make_layout(make_data(arguments, patches=True)).columns == 1
 
 
-def test_cards_fill_a_row_before_the_next(looks):
-    layout = layout_for(episodes(looks))
+def test_cards_are_in_row_major_order(arguments):
+    layout = make_layout(make_data(arguments))
     (left0, top0), (left1, top1), (left2, top2) = (layout.corner(i) for i in range(3))
     assert left0 == left2 < left1
     assert top0 == top1 == 0
@@ -91,7 +92,7 @@ def test_cards_fill_a_row_before_the_next(looks):
 
 
 @pytest.mark.parametrize(
-    ("centre", "pixels"),
+    ("center", "pixels"),
     [
         ((13.5, 13.5), 0),
         ((3.5, 13.5), 0),
@@ -101,7 +102,25 @@ def test_cards_fill_a_row_before_the_next(looks):
         ((27, 0), 3.5),
     ],
 )
-def test_the_room_around_a_picture_is_what_its_squares_need(looks, centre, pixels):
-    looks["centres"] = np.full((3, 2, 2), 13.5)
-    looks["centres"][1, 1] = centre
-    assert sticking_out(checked_episodes(**looks)) == pixels
+def test_margin_is_the_distance_squares_extend_beyond_the_image(arguments, center, pixels):
+    arguments["centers"] = np.full((3, 2, 2), 13.5)
+    arguments["centers"][1, 1] = center
+    assert check_glimpse_data(**arguments).margin == pixels
+
+
+def test_margin_is_that_of_the_finest_patch_in_any_order(arguments):
+    arguments["centers"] = np.full((3, 2, 2), 27.0)
+    assert check_glimpse_data(**arguments | {"patch_sizes": (24, 12, 48)}).margin == 5.5
+
+
+@pytest.mark.parametrize("patch_sizes", [(), (0,), (8, -1), (float("nan"),), (float("inf"),)])
+def test_patch_sizes_must_be_positive_and_not_empty(arguments, patch_sizes):
+    with pytest.raises(ValueError, match=r"^patch_sizes must be one or more positive numbers of pixels"):
+        check_glimpse_data(**arguments | {"patch_sizes": patch_sizes})
+
+
+def test_patches_must_have_one_entry_per_scale(arguments):
+    patches = np.zeros((3, 2, 2, 1, 8, 8))
+    with pytest.raises(ValueError, match=r"^patches must have the shape \(N=3, T=2, S=1, C=1, g, g\)"):
+        check_glimpse_data(**arguments, patches=patches)
+    assert check_glimpse_data(**arguments | {"patch_sizes": (8, 16)}, patches=patches).patches is not None

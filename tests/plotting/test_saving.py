@@ -14,7 +14,7 @@ def curve() -> Figure:
     return figure
 
 
-def test_a_picture_has_a_fixed_resolution(tmp_path):
+def test_resolution_is_fixed(tmp_path):
     figure = curve()
     figure.set_dpi(33)
     save_figure(figure, tmp_path / "curve.png")
@@ -23,14 +23,14 @@ def test_a_picture_has_a_fixed_resolution(tmp_path):
         assert image.size == (400, 200)
 
 
-def test_the_same_figure_gives_the_same_bytes_whatever_the_users_style(tmp_path):
+def test_file_does_not_depend_on_the_users_style(tmp_path):
     save_figure(curve(), tmp_path / "one.png")
     with matplotlib.rc_context({"savefig.facecolor": "red", "savefig.bbox": "tight"}):
         save_figure(curve(), tmp_path / "two.png")
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
 
 
-def test_a_path_may_be_a_string_and_a_file_there_is_replaced(tmp_path):
+def test_path_may_be_a_string_and_an_existing_file_is_replaced(tmp_path):
     path = tmp_path / "curve.png"
     path.write_bytes(b"old")
     save_figure(curve(), str(path))
@@ -38,18 +38,18 @@ def test_a_path_may_be_a_string_and_a_file_there_is_replaced(tmp_path):
     assert os.listdir(tmp_path) == ["curve.png"]
 
 
-def test_another_suffix_is_refused(tmp_path):
+def test_other_suffix_raises(tmp_path):
     with pytest.raises(ValueError, match=r"^path must end in \.png, got .*curve\.pdf$"):
         save_figure(curve(), tmp_path / "curve.pdf")
 
 
-def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"^There is no folder .*nowhere to save curve.png in"):
+def test_missing_folder_raises(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"^there is no folder .*nowhere to save curve.png in"):
         save_figure(curve(), tmp_path / "nowhere" / "curve.png")
 
 
 @pytest.mark.parametrize("broken", ["write_bytes", "replace"])
-def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, broken):
+def test_failure_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeypatch, broken):
     path = tmp_path / "curve.png"
     path.write_bytes(b"old")
 
@@ -66,16 +66,16 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, b
     assert os.listdir(tmp_path) == ["curve.png"]
 
 
-def test_the_old_file_stands_until_the_new_one_is_whole(tmp_path, monkeypatch):
+def test_old_file_is_kept_until_the_new_one_is_complete(tmp_path, monkeypatch):
     path = tmp_path / "curve.png"
     path.write_bytes(b"old")
-    replace, met = os.replace, []
+    replace, seen = os.replace, []
 
     def watch(source, target):
-        met.append((path.read_bytes(), source.read_bytes(), source.parent))
+        seen.append((path.read_bytes(), source.read_bytes(), source.parent))
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", watch)
     write_atomically(path, b"new")
-    assert met == [(b"old", b"new", tmp_path)]
+    assert seen == [(b"old", b"new", tmp_path)]
     assert path.read_bytes() == b"new"

@@ -19,7 +19,7 @@ def test_it_says_the_error_with_its_interval_and_those_of_the_controls(script, r
     assert "at random locations" in answer.out
     assert "of the same model at the center" in answer.out
     assert f"all is in {run}/" in answer.out
-    assert all((run / name).is_file() for name in ("glimpses.png", "glimpses.gif", "mistakes.png"))
+    assert all((run / name).is_file() for name in ("glimpses.png", "glimpses.gif", "misclassified.png"))
 
 
 @pytest.mark.usefixtures("no_pictures")

@@ -11,8 +11,8 @@ from gymnasium.vector import AutoresetMode
 from zoo.control.envs.vector_env import Environments, make_environments
 from zoo.control.policy_gradient.policies import Policy
 from zoo.control.q_learning.q_functions import QTable
-from zoo.plotting.film import Film
-from zoo.plotting.saving import checked_path
+from zoo.plotting import GifWriter
+from zoo.plotting.saving import check_path
 
 FPS = 10  # where an environment does not say
 
@@ -36,13 +36,13 @@ def record_episode(policy: Policy, name: str, seed: int, path: str | Path, **opt
         FileNotFoundError: the folder of ``path`` does not exist.
         EnvironmentFailure: the environment raised an error.
     """
-    checked_path(path, ".gif")
+    check_path(path, ".gif")
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame's: nothing is shown on a screen
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     check_drawable(name, **options)
     numbered = isinstance(getattr(policy, "q", None), QTable)
     with closing(make_environments(name, 1, numbered, **{**options, "render_mode": "rgb_array"})) as vector:
-        film = Film(vector.metadata.get("render_fps") or FPS)
+        film = GifWriter(vector.metadata.get("render_fps") or FPS)
         total = play(policy, Environments(vector), seed, film)
     film.save(path)
     return total
@@ -61,7 +61,7 @@ def check_drawable(name: str, **options: Any) -> None:
 
 
 @torch.inference_mode()
-def play(policy: Policy, environments: Environments, seed: int, film: Film) -> float:
+def play(policy: Policy, environments: Environments, seed: int, film: GifWriter) -> float:
     """Play one episode greedily, and film each state; gives its return."""
     device = next(policy.parameters()).device
     generator = torch.Generator(device)  # the global random state is left alone

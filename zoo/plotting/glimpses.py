@@ -1,47 +1,111 @@
 from collections.abc import Sequence
+from pathlib import Path
 
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
-from zoo.plotting.cards import draw_episodes
-from zoo.plotting.checks import Array
-from zoo.plotting.episodes import checked_episodes
+from zoo.plotting.gif import encode_gif
+from zoo.plotting.layout import check_glimpse_data
+from zoo.plotting.saving import check_path, write_atomically
+from zoo.plotting.style import figure_style
+from zoo.plotting.summary_card import draw_summary_cards
+from zoo.plotting.validation import Array
+
+GIF_DPI = 120  # lower than that of a PNG, for a small file
+LAST_FRAME_FACTOR = 4  # duration of the last frame, in units of the others'
 
 
-def glimpse_paths(
+def glimpse_summary(
     images: Array,
-    centres: Array,
-    sides: Sequence[int | float],
+    centers: Array,
+    patch_sizes: Sequence[int | float],
     probabilities: Array,
     labels: Array,
     classes: Sequence[str],
-    seen: Array | None = None,
+    patches: Array | None = None,
 ) -> Figure:
-    """Draw where a hard-attention model looked, what it has seen and what it believed, picture by picture.
+    """Return a figure of the glimpses of a hard-attention model: fixations, revealed pixels and class probabilities.
 
-    The model is that of Mnih et al., "Recurrent Models of Visual Attention", 2014: it starts at a random
-    place and chooses the next ones. A glimpse of side g centred at (r, c) is drawn from r - g/2 to r + g/2
-    and from c - g/2 to c + g/2. Six to ten pictures with up to ten glimpses and twenty classes read well.
+    The model is that of Mnih et al., "Recurrent Models of Visual Attention", 2014: its first location is random, the
+    others are chosen. A patch of ``g`` pixels centered at ``(r, c)`` is drawn from ``r - g/2`` to ``r + g/2`` and from
+    ``c - g/2`` to ``c + g/2``. Six to ten images with up to ten glimpses and twenty classes remain readable.
 
     Args:
-        images: (N, C, H, W) between 0 and 1; C is 1 (grey) or 3 (RGB).
-        centres: (N, T, 2), row and column of each glimpse in pixels; pixel centres are whole numbers.
-        sides: of a glimpse's S squares, one per scale, in pixels. The finest is drawn for every glimpse, the
-            coarser ones for the last.
-        probabilities: (N, T, K), of each class after each glimpse.
+        images: (N, C, H, W) between 0 and 1; C is 1 (gray) or 3 (RGB).
+        centers: (N, T, 2), row and column of each glimpse in pixels; pixel centers are integers.
+        patch_sizes: sides of a glimpse's S squares, one per scale, in pixels. The finest is drawn for every glimpse,
+            the coarser ones for the last.
+        probabilities: (N, T, K), class probabilities after each glimpse.
         labels: (N,), the true classes, from 0 to K - 1.
-        classes: their K names.
-        seen: (N, T, S, C, g, g) between 0 and 1, what the sensor passed on at each glimpse; shown if given.
+        classes: names of the K classes.
+        patches: (N, T, S, C, g, g) between 0 and 1, output of the glimpse sensor; not drawn if None.
 
     Raises:
-        ValueError: an argument has the wrong shape or values outside its range; the sentence names it.
+        ValueError: an argument has the wrong shape or values outside its range; the message names it.
 
     Example:
         >>> import torch
-        >>> images, centres = torch.rand(2, 1, 28, 28), torch.full((2, 3, 2), 13.5)
-        >>> beliefs, labels = torch.full((2, 3, 10), 0.1), torch.tensor([4, 9])
-        >>> figure = glimpse_paths(images, centres, (8,), beliefs, labels, "0123456789")
+        >>> images, centers = torch.rand(2, 1, 28, 28), torch.full((2, 3, 2), 13.5)
+        >>> probabilities, labels = torch.full((2, 3, 10), 0.1), torch.tensor([4, 9])
+        >>> figure = glimpse_summary(images, centers, (8,), probabilities, labels, "0123456789")
         >>> [axes.get_label() for axes in figure.axes][:3]
-        ['path', 'seen', 'beliefs']
+        ['fixations', 'revealed', 'class_probabilities']
     """
-    episodes = checked_episodes(images, centres, sides, probabilities, labels, classes, seen)
-    return draw_episodes(episodes, shown=episodes.steps)
+    data = check_glimpse_data(images, centers, patch_sizes, probabilities, labels, classes, patches)
+    return draw_summary_cards(data, data.num_glimpses)
+
+
+def save_glimpse_gif(
+    path: str | Path,
+    images: Array,
+    centers: Array,
+    patch_sizes: Sequence[int | float],
+    probabilities: Array,
+    labels: Array,
+    classes: Sequence[str],
+    frame_ms: int = 700,
+) -> None:
+    """Write the figure of ``glimpse_summary`` as an endlessly looping GIF with one more glimpse in each frame.
+
+    Args:
+        path: path that ends in ``.gif``; an existing file is replaced atomically.
+        images: as for ``glimpse_summary``.
+        centers: as for ``glimpse_summary``.
+        patch_sizes: as for ``glimpse_summary``.
+        probabilities: as for ``glimpse_summary``.
+        labels: as for ``glimpse_summary``.
+        classes: as for ``glimpse_summary``.
+        frame_ms: duration of a frame in milliseconds; the last one is shown four times as long.
+
+    Raises:
+        ValueError: an argument has the wrong shape or values outside its range; the message names it.
+        FileNotFoundError: the folder of ``path`` does not exist.
+
+    Example:
+        >>> import tempfile, torch
+        >>> images, centers = torch.rand(1, 1, 28, 28), torch.tensor([[[13.5, 9.0], [6.0, 20.0]]])
+        >>> probabilities, labels = torch.full((1, 2, 10), 0.1), torch.tensor([4])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = Path(folder) / "glimpses.gif"
+        ...     save_glimpse_gif(file, images, centers, (8,), probabilities, labels, "0123456789")
+        ...     with Image.open(file) as gif:
+        ...         gif.n_frames
+        2
+    """
+    target = check_path(path, ".gif")
+    if frame_ms < 20:
+        raise ValueError(f"frame_ms must be at least 20, the shortest duration that viewers support, got {frame_ms}")
+    data = check_glimpse_data(images, centers, patch_sizes, probabilities, labels, classes)
+    frames = [_rasterize(draw_summary_cards(data, shown)) for shown in range(1, data.num_glimpses + 1)]
+    durations = [frame_ms] * (len(frames) - 1) + [LAST_FRAME_FACTOR * frame_ms]
+    write_atomically(target, encode_gif(frames, durations))
+
+
+def _rasterize(figure: Figure) -> Image.Image:
+    figure.set_dpi(GIF_DPI)
+    canvas = FigureCanvasAgg(figure)
+    with figure_style():
+        canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")

@@ -7,64 +7,56 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb
 from matplotlib.patches import Rectangle
 
-from zoo.plotting.style import INK, RULE, SMALL
+from zoo.plotting.style import LINE_COLOR, SMALL_SIZE, TEXT_COLOR
 
-BELIEF = LinearSegmentedColormap.from_list("belief", ["#eff2f5", "#9ec5e8", "#2f7fc1", "#0b3d75"])
-DIM = 0.62  # brightness of a picture under its path, so that the path stands out
-FOG = "#566579"  # between black and white: both show as seen
-GHOST = 0.25  # how much of a pixel shines through where the model has not looked
-
-
-def time_colours(steps: int) -> list[str]:
-    """Choose a colour for each glimpse, purple to yellow: the part of plasma seen well on black and white."""
-    return [to_hex(colour) for colour in colormaps["plasma"](np.linspace(0.38, 0.92, steps))]
+PROBABILITY_CMAP = LinearSegmentedColormap.from_list("probabilities", ["#eff2f5", "#9ec5e8", "#2f7fc1", "#0b3d75"])
+DIMMED = 0.62  # brightness of an image under its fixations
+HIDDEN_COLOR = "#566579"  # of pixels that no glimpse has covered; neither black nor white
+HIDDEN_ALPHA = 0.25  # visibility of the image there
 
 
-def draw_path(
+def glimpse_colors(steps: int) -> list[str]:
+    """Return a color for each glimpse, purple to yellow: the part of plasma that is visible on black and white."""
+    return [to_hex(color) for color in colormaps["plasma"](np.linspace(0.38, 0.92, steps))]
+
+
+def draw_fixations(
     axes: Axes,
     image: Float[np.ndarray, "height width 3"],
-    centres: Float[np.ndarray, "shown 2"],
-    sides: tuple[float, ...],
+    centers: Float[np.ndarray, "shown 2"],
+    patch_sizes: tuple[float, ...],
     steps: int,
 ) -> None:
-    """Draw the dimmed picture, and on it the finest square of each glimpse and the way from one to the next.
-
-    Of the coarser squares only the latest glimpse's are drawn: those of all would hide the picture.
+    """Draw the finest square of each glimpse on the dimmed image, connected by lines; of the last one all squares.
 
     Args:
-        axes: the picture fills them; finest squares and numbers may stick out.
-        image: its pixel centres come to lie at whole numbers.
-        centres: row and column of the glimpses so far.
-        sides: of the squares around each centre, in pixels.
-        steps: glimpses there will be in the end.
+        axes: axes that the image fills; finest squares and numbers may extend beyond them.
+        image: RGB image.
+        centers: row and column of the glimpses shown.
+        patch_sizes: sides of the squares around each center, in pixels.
+        steps: total number of glimpses, which determines the colors.
     """
-    show_image(axes, DIM * image)
-    colours = time_colours(steps)[: len(centres)]
-    for centre, colour in zip(centres, colours, strict=True):
-        axes.add_patch(square(centre, min(sides), edgecolor=colour, linewidth=1.4, clip_on=False))
-    for side in sorted(sides)[1:]:
-        axes.add_patch(square(centres[-1], side, edgecolor=colours[-1], linewidth=0.9, linestyle="--"))
-    for start, end, colour in zip(centres[:-1], centres[1:], colours[1:], strict=True):
-        axes.plot([start[1], end[1]], [start[0], end[0]], color=colour, linewidth=1.2, clip_on=False)
-    draw_numbers(axes, centres[:, ::-1], steps)
+    show_image(axes, DIMMED * image)
+    colors = glimpse_colors(steps)[: len(centers)]
+    for center, color in zip(centers, colors, strict=True):
+        axes.add_patch(_square(center, min(patch_sizes), edgecolor=color, linewidth=1.4, clip_on=False))
+    for side in sorted(patch_sizes)[1:]:
+        axes.add_patch(_square(centers[-1], side, edgecolor=colors[-1], linewidth=0.9, linestyle="--"))
+    for start, end, color in zip(centers[:-1], centers[1:], colors[1:], strict=True):
+        axes.plot([start[1], end[1]], [start[0], end[0]], color=color, linewidth=1.2, clip_on=False)
+    _draw_numbered_markers(axes, centers[:, ::-1], steps)
 
 
-def square(centre: Float[np.ndarray, " 2"], side: int | float, **look: Any) -> Rectangle:
-    """Outline a glimpse, in matplotlib's coordinates.
-
-    Example:
-        >>> square(np.array([10.0, 20.0]), 8).get_bbox().extents
-        array([16.,  6., 24., 14.])
-    """
-    row, column = centre
+def _square(center: Float[np.ndarray, " 2"], side: int | float, **look: Any) -> Rectangle:
+    row, column = center
     return Rectangle((column - side / 2, row - side / 2), side, side, fill=False, **look)
 
 
-def draw_numbers(axes: Axes, places: Float[np.ndarray, "shown 2"], steps: int) -> None:
-    """Draw a numbered disc at each (x, y) in its glimpse's colour; the first is hollow, as it was random."""
-    colours = time_colours(steps)[: len(places)]
-    for t, ((x, y), colour) in enumerate(zip(places, colours, strict=True)):
-        fill, edge, width = ("white", colour, 1.2) if t == 0 else (colour, INK, 0.7)
+def _draw_numbered_markers(axes: Axes, places: Float[np.ndarray, "shown 2"], steps: int) -> None:
+    """Draw a numbered marker at each (x, y) in its glimpse's color; the first, random one is hollow."""
+    colors = glimpse_colors(steps)[: len(places)]
+    for t, ((x, y), color) in enumerate(zip(places, colors, strict=True)):
+        fill, edge, width = ("white", color, 1.2) if t == 0 else (color, TEXT_COLOR, 0.7)
         axes.plot(x, y, "o", ms=8.5, mfc=fill, mec=edge, mew=width, clip_on=False)
         look: dict[str, Any] = {
             "fontsize": 5.8,
@@ -75,52 +67,52 @@ def draw_numbers(axes: Axes, places: Float[np.ndarray, "shown 2"], steps: int) -
         axes.text(x, y, str(t + 1), **look)
 
 
-def draw_number_line(axes: Axes, shown: int, steps: int) -> None:
-    """Write the numbers of the glimpses under the panel whose columns they are."""
+def draw_glimpse_numbers(axes: Axes, shown: int, steps: int) -> None:
+    """Draw the glimpse numbers below the panel whose columns they label."""
     axes.set(xlim=(0, steps), ylim=(0, 1))
     axes.set_axis_off()
-    draw_numbers(axes, np.stack([np.arange(shown) + 0.5, np.full(shown, 0.5)], axis=1), steps)
+    _draw_numbered_markers(axes, np.stack([np.arange(shown) + 0.5, np.full(shown, 0.5)], axis=1), steps)
 
 
 def draw_revealed(
     axes: Axes, image: Float[np.ndarray, "height width 3"], mask: Bool[np.ndarray, "height width"]
 ) -> None:
-    """Draw the picture where the mask is true, and elsewhere fog with a ghost of the picture in it."""
-    fog = (1 - GHOST) * np.array(to_rgb(FOG)) + GHOST * image
-    show_image(axes, np.where(mask[..., None], image, fog))
+    """Draw the image where the mask is true, and elsewhere a faint version of it."""
+    hidden = (1 - HIDDEN_ALPHA) * np.array(to_rgb(HIDDEN_COLOR)) + HIDDEN_ALPHA * image
+    show_image(axes, np.where(mask[..., None], image, hidden))
 
 
 def show_image(axes: Axes, image: Float[np.ndarray, "height width 3"]) -> None:
-    """Fill the axes with the picture; its pixel centres come to lie at whole numbers."""
+    """Draw an image that fills the axes, with pixel centers at integers."""
     axes.imshow(image, interpolation="nearest", aspect="auto")
     axes.set_axis_off()
     axes.autoscale(False)
 
 
-def draw_tiles(axes: Axes, tiles: Float[np.ndarray, "shown scales glimpse glimpse 3"], steps: int) -> None:
-    """Draw what the sensor passed on: a column per glimpse, a row per scale."""
-    for t, (column, colour) in enumerate(zip(tiles, time_colours(steps), strict=False)):
-        for s, tile in enumerate(column):
+def draw_patches(axes: Axes, patches: Float[np.ndarray, "shown scales size size 3"], steps: int) -> None:
+    """Draw the output of the glimpse sensor: a column per glimpse, a row per scale."""
+    for t, (column, color) in enumerate(zip(patches, glimpse_colors(steps), strict=False)):
+        for s, patch in enumerate(column):
             left, right, top, bottom = t + 0.05, t + 0.95, s + 0.05, s + 0.95
-            axes.imshow(tile, interpolation="nearest", aspect="auto", extent=(left, right, bottom, top))
-            axes.add_patch(Rectangle((left, top), 0.9, 0.9, fill=False, edgecolor=colour, linewidth=1.2))
-    axes.set(xlim=(0, steps), ylim=(tiles.shape[1], 0))
+            axes.imshow(patch, interpolation="nearest", aspect="auto", extent=(left, right, bottom, top))
+            axes.add_patch(Rectangle((left, top), 0.9, 0.9, fill=False, edgecolor=color, linewidth=1.2))
+    axes.set(xlim=(0, steps), ylim=(patches.shape[1], 0))
     axes.set_axis_off()
 
 
-def draw_beliefs(
+def draw_class_probabilities(
     axes: Axes,
     probabilities: Float[np.ndarray, "shown classes"],
     steps: int,
     label: int,
     classes: tuple[str, ...],
 ) -> None:
-    """Draw classes down and glimpses across: the darker the more probable, with a dot on the most probable.
+    """Draw class probabilities: a row per class, a column per glimpse, a dot at the most probable class.
 
-    The true class is bold and has a pointer at its right.
+    The true class is bold and marked by a pointer at its right.
     """
     shown, n_classes = probabilities.shape
-    axes.pcolormesh(probabilities.T, cmap=BELIEF, vmin=0, vmax=1, edgecolor="white", linewidth=0.8)
+    axes.pcolormesh(probabilities.T, cmap=PROBABILITY_CMAP, vmin=0, vmax=1, edgecolor="white", linewidth=0.8)
     axes.plot(np.arange(shown) + 0.5, probabilities.argmax(axis=1) + 0.5, "o", color="white", markersize=2.2)
     axes.annotate(
         "◂",
@@ -131,7 +123,7 @@ def draw_beliefs(
         va="center",
     )
     axes.set(xlim=(0, steps), ylim=(n_classes, 0), xticks=[])
-    axes.set_yticks(np.arange(n_classes) + 0.5, classes, fontsize=SMALL)
-    axes.get_yticklabels()[label].set(color=INK, fontweight="bold")
+    axes.set_yticks(np.arange(n_classes) + 0.5, classes, fontsize=SMALL_SIZE)
+    axes.get_yticklabels()[label].set(color=TEXT_COLOR, fontweight="bold")
     axes.tick_params(length=0, pad=2)
-    axes.spines[:].set(visible=True, color=RULE)
+    axes.spines[:].set(visible=True, color=LINE_COLOR)

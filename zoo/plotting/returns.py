@@ -7,139 +7,170 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
-from zoo.plotting.bands import Band, Run, Statistic, band, interquartile_mean
-from zoo.plotting.curves import COLOURS, DASHES
-from zoo.plotting.style import DPI, LABEL, LETTER, MUTED, TEXT, TITLE, WIDTH, Sheet, house_style, shortened
+from zoo.plotting.bands import Band, Run, Statistic, interquartile_mean, make_band, mean
+from zoo.plotting.curves import COLORS, LINE_STYLES
+from zoo.plotting.style import (
+    CHAR_WIDTH,
+    DPI,
+    MAX_LABEL_LENGTH,
+    MUTED_COLOR,
+    PAGE_WIDTH,
+    TEXT_SIZE,
+    TITLE_HEIGHT,
+    Page,
+    figure_style,
+    shorten,
+)
+from zoo.plotting.validation import Array
 
-HEIGHT, LEFT, TOP, BOTTOM = 3.3, 0.65, TITLE, 0.5  # inches: all of it, and around the axes
-GAP, ROW = 0.08, 0.31  # inches: between the axes and a label, and from one label to the next
+HEIGHT, LEFT, TOP, BOTTOM, BETWEEN = 3.3, 0.65, TITLE_HEIGHT, 0.5, 0.7  # inches: figure; around and between the axes
+GAP, LABEL_HEIGHT = 0.08, 0.31  # inches: between axes and label; distance of labels
+
+
+class Label(NamedTuple):
+    """Text to the right of the axes, at a height in data coordinates."""
+
+    text: str
+    y: int | float
+    color: str
 
 
 def return_curves(
     runs: Mapping[str, Sequence[Run]], reward_threshold: int | float | None = None, ylabel: str = "return of an episode"
 ) -> Figure:
-    """Draw how the returns of episodes grew with the environment steps, over several seeds.
+    """Return a figure of episode returns by environment steps over several seeds.
 
     Args:
-        runs: for each name the runs that differ in their seeds alone: environment steps and returns, both (P,).
-        reward_threshold: return from which on the task counts as solved, a dashed line; None for no line.
-        ylabel: what the returns are.
+        runs: environment steps and returns, both (P,), of each seed, for each name.
+        reward_threshold: return from which on the task counts as solved, drawn as a dashed line if given.
+        ylabel: label of the y axis.
 
     Raises:
-        ValueError: there is no run, or those of a name do not fit together; see ``band``.
+        ValueError: there are no runs, or those of a name do not fit together; see ``make_band``.
 
     Example:
-        >>> import numpy as np
         >>> steps = np.array([1000, 2000, 3000])
         >>> seeds = [(steps, np.array([20.0, 300.0, 480.0])), (steps, np.array([30.0, 100.0, 500.0]))]
         >>> return_curves({"CartPole-v1": seeds}, reward_threshold=475).axes[0].get_xlabel()
         'environment steps'
     """
-    bands = named_bands(runs)
+    bands = _make_bands(runs)
     solved = (
-        [] if reward_threshold is None else [Label(f"– – solved at {reward_threshold:.4g}", reward_threshold, MUTED)]
+        []
+        if reward_threshold is None
+        else [Label(f"– – solved at {reward_threshold:.4g}", reward_threshold, MUTED_COLOR)]
     )
     width = label_width(bands, [label.text for label in solved])
-    with house_style():
-        sheet = Sheet(HEIGHT)
-        size = {"width": WIDTH - LEFT - width, "height": HEIGHT - TOP - BOTTOM}
-        axes = sheet.axes("returns", left=LEFT, top=TOP, **size)
+    with figure_style():
+        page = Page(HEIGHT)
+        size = {"width": PAGE_WIDTH - LEFT - width, "height": HEIGHT - TOP - BOTTOM}
+        axes = page.axes("returns", left=LEFT, top=TOP, **size)
         axes.set(xlabel="environment steps", ylabel=ylabel)
         labels = draw_bands(axes, bands)
         if reward_threshold is not None:
-            axes.axhline(reward_threshold, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
-        write_labels(axes, [*labels, *solved])
-        several = any(each.interval is not None for each in bands.values())
-        key = "line: interquartile mean over the seeds; band: its 95 % bootstrap interval" if several else ""
-        sheet.title(f"{ylabel[0].upper()}{ylabel[1:]} over training", key, left=LEFT)
-    return sheet.figure
+            axes.axhline(reward_threshold, color=MUTED_COLOR, linewidth=0.9, linestyle=(0, (4, 3)))
+        draw_labels(axes, [*labels, *solved])
+        several = any(band.interval is not None for band in bands.values())
+        subtitle = "line: interquartile mean over the seeds; band: its 95 % bootstrap interval" if several else ""
+        page.title(f"{ylabel[0].upper()}{ylabel[1:]} over training", subtitle, left=LEFT)
+    return page.figure
 
 
-def named_bands(runs: Mapping[str, Sequence[Run]], statistic: Statistic = interquartile_mean) -> dict[str, Band]:
-    """Take the statistic of the runs of each name.
+def regret_curves(runs: Mapping[str, Sequence[tuple[Array, Array, Array]]]) -> Figure:
+    """Return a figure of the cumulative regret by episode, and of the suboptimality of the greedy policy.
+
+    Args:
+        runs: numbers of episodes, cumulative regret and suboptimality of the greedy policy, all (P,), of each seed, for
+            each name; in units of the value at the start.
 
     Raises:
-        ValueError: there are none, or as ``band``, and the sentence says the name.
+        ValueError: there are no runs, or those of a name do not fit together; see ``make_band``.
+
+    Example:
+        >>> seed = (np.array([100, 200]), np.array([50.0, 60.0]), np.array([0.5, 0.1]))
+        >>> [axes.get_label() for axes in regret_curves({"Boltzmann": [seed]}).axes]
+        ['regret', 'gap']
     """
+    regret = _make_bands({name: [(x, y) for x, y, _ in seeds] for name, seeds in runs.items()}, mean)
+    gap = _make_bands({name: [(x, y) for x, _, y in seeds] for name, seeds in runs.items()}, mean)
+    width = (PAGE_WIDTH - LEFT - BETWEEN - 2 * label_width(regret)) / 2
+    second = LEFT + width + label_width(regret) + BETWEEN
+    with figure_style():
+        page = Page(HEIGHT)
+        for name, left, bands, ylabel in (
+            ("regret", LEFT, regret, "cumulative regret"),
+            ("gap", second, gap, "V* − V of the greedy policy, at the start"),
+        ):
+            axes = page.axes(name, left=left, top=TOP, width=width, height=HEIGHT - TOP - BOTTOM)
+            axes.set(xlabel="episodes", ylabel=ylabel)
+            labels = draw_bands(axes, bands)
+            axes.set_ylim(bottom=0)
+            draw_labels(axes, labels)
+        subtitle = "line: mean over the seeds; band: 95 % bootstrap interval"
+        page.title("Regret of learning, and what the greedy policy still loses", subtitle, left=LEFT)
+    return page.figure
+
+
+def _make_bands(runs: Mapping[str, Sequence[Run]], statistic: Statistic = interquartile_mean) -> dict[str, Band]:
     if not runs:
-        raise ValueError("runs is empty: there is no curve to draw")
+        raise ValueError("runs is empty: there are no curves to draw")
     bands = {}
     for name, seeds in runs.items():
         try:
-            bands[name] = band(seeds, statistic)
+            bands[name] = make_band(seeds, statistic)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
     return bands
 
 
-def described(name: str, each: Band) -> str:
-    r"""Write a name, and of how many runs its line is.
-
-    Example:
-        >>> import numpy as np
-        >>> one = np.zeros(1)
-        >>> described("CartPole-v1", Band(one, one, None, runs=1))
-        'CartPole-v1\n1 seed: no band'
-    """
-    return f"{shortened(name, LABEL)}\n" + (f"{each.runs} seeds" if each.runs > 1 else "1 seed: no band")
+def _label_text(name: str, band: Band) -> str:
+    return f"{shorten(name, MAX_LABEL_LENGTH)}\n" + (
+        f"{band.num_runs} seeds" if band.num_runs > 1 else "1 seed: no band"
+    )
 
 
 def label_width(bands: Mapping[str, Band], others: Sequence[str] = ()) -> float:
-    """Estimate the room that the labels of lines and other ones need, in inches."""
-    lines = [line for name, each in bands.items() for line in described(name, each).split("\n")]
-    lines += others
-    return GAP + LETTER * max(map(len, lines))
-
-
-class Label(NamedTuple):
-    """What is written at the right of the axes."""
-
-    text: str
-    y: int | float
-    colour: str
+    """Return the approximate width in inches that the labels of bands and other lines of text need."""
+    lines = [line for name, band in bands.items() for line in _label_text(name, band).split("\n")]
+    return GAP + CHAR_WIDTH * max(map(len, [*lines, *others]))
 
 
 def draw_bands(axes: Axes, bands: Mapping[str, Band]) -> list[Label]:
-    """Draw each line and the band around it, and say what to write at its end."""
+    """Draw bands, and return a label for the end of each."""
     labels = []
-    for (name, each), colour, dash in zip(bands.items(), cycle(COLOURS), cycle(DASHES), strict=False):
-        if len(each.x) == 1:  # a line or a band through a single point would be invisible
-            bars = None if each.interval is None else np.abs(np.stack(each.interval) - each.middle)
-            axes.errorbar(each.x, each.middle, yerr=bars, fmt="o", color=colour, markersize=4)
+    for (name, band), color, line_style in zip(bands.items(), cycle(COLORS), cycle(LINE_STYLES), strict=False):
+        if len(band.x) == 1:  # a line or a band through a single point would be invisible
+            bars = None if band.interval is None else np.abs(np.stack(band.interval) - band.center)
+            axes.errorbar(band.x, band.center, yerr=bars, fmt="o", color=color, markersize=4)
         else:
-            axes.plot(each.x, each.middle, dash, color=colour, linewidth=1.6)
-            if each.interval is not None:
-                axes.fill_between(each.x, *each.interval, color=colour, alpha=0.18, linewidth=0)
-        labels.append(Label(described(name, each), float(each.middle[-1]), colour))
+            axes.plot(band.x, band.center, line_style, color=color, linewidth=1.6)
+            if band.interval is not None:
+                axes.fill_between(band.x, *band.interval, color=color, alpha=0.18, linewidth=0)
+        labels.append(Label(_label_text(name, band), float(band.center[-1]), color))
     axes.grid(axis="y")
-    longest, points = max(each.x[-1] for each in bands.values()), max(len(each.x) for each in bands.values())
+    longest, points = max(band.x[-1] for band in bands.values()), max(len(band.x) for band in bands.values())
     axes.set_xlim(0, longest if points > 1 else 2 * max(longest, 1))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     return labels
 
 
-def write_labels(axes: Axes, labels: Sequence[Label]) -> None:
-    """Write each at the height of its y, or as near to it as the others allow."""
+def draw_labels(axes: Axes, labels: Sequence[Label]) -> None:
+    """Write each label at the height of its y, or as close to it as the others allow."""
     low, high = axes.get_ylim()
     inches = axes.get_window_extent().height / DPI
-    heights = spread([inches * (label.y - low) / (high - low) for label in labels], ROW, inches)
+    heights = _separate([inches * (label.y - low) / (high - low) for label in labels], LABEL_HEIGHT, inches)
     for label, height in zip(labels, heights, strict=True):
-        place: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "center"}
-        axes.annotate(label.text, (1, height / inches), (72 * GAP, 0), color=label.colour, fontsize=TEXT, **place)
+        style: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "center"}
+        axes.annotate(label.text, (1, height / inches), (72 * GAP, 0), color=label.color, fontsize=TEXT_SIZE, **style)
 
 
-def spread(heights: Sequence[float], distance: float, top: float) -> list[float]:
-    """Move labels apart that would overlap: upwards, and down again where there is no more room.
-
-    Example:
-        >>> spread([1.0, 0.75, 5.0], distance=0.5, top=5.0)
-        [1.25, 0.75, 5.0]
-    """
-    order = sorted(range(len(heights)), key=lambda i: (heights[i], -i))  # of equal ones the first comes to lie on top
-    places = list(heights)
+def _separate(heights: Sequence[float], distance: float, top: float) -> list[float]:
+    """Return heights moved apart to a minimum distance: upwards, and downwards below ``top``."""
+    order = sorted(range(len(heights)), key=lambda i: (heights[i], -i))  # of equal ones the first lies on top
+    separated = list(heights)
     for below, above in pairwise(order):
-        places[above] = max(places[above], places[below] + distance)
-    places[order[-1]] = min(places[order[-1]], top)
+        separated[above] = max(separated[above], separated[below] + distance)
+    separated[order[-1]] = min(separated[order[-1]], top)
     for above, below in pairwise(reversed(order)):
-        places[below] = min(places[below], places[above] - distance)
-    return places
+        separated[below] = min(separated[below], separated[above] - distance)
+    return separated

@@ -4,15 +4,15 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from zoo.plotting.style import DPI, house_style
+from zoo.plotting.style import DPI, figure_style
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
-    """Write the figure as a PNG of fixed resolution: wholly or not at all, and the same bytes every time.
+    """Write a figure as a PNG of fixed resolution, atomically and reproducibly.
 
     Args:
-        figure: any matplotlib figure.
-        path: ends in ``.png``; a file already there is replaced.
+        figure: Matplotlib figure.
+        path: path that ends in ``.png``; an existing file is replaced.
 
     Raises:
         ValueError: the path does not end in ``.png``.
@@ -25,15 +25,15 @@ def save_figure(figure: Figure, path: str | Path) -> None:
         ...     [file.name for file in Path(folder).iterdir()]
         ['empty.png']
     """
-    target = checked_path(path, ".png")
+    target = check_path(path, ".png")
     buffer = BytesIO()
-    with house_style():  # some parts, such as ticks, are only made now
+    with figure_style():  # some parts, such as ticks, are created on saving
         figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     write_atomically(target, buffer.getvalue())
 
 
-def checked_path(path: str | Path, suffix: str) -> Path:
-    """Return the path if a file with this suffix can be put there.
+def check_path(path: str | Path, suffix: str) -> Path:
+    """Return the path if a file with this suffix can be saved there.
 
     Raises:
         ValueError: the path does not end in the suffix.
@@ -43,15 +43,15 @@ def checked_path(path: str | Path, suffix: str) -> Path:
     if path.suffix.lower() != suffix:
         raise ValueError(f"path must end in {suffix}, got {path}")
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"There is no folder {path.parent} to save {path.name} in: create it first.")
+        raise FileNotFoundError(f"there is no folder {path.parent} to save {path.name} in; create it first")
     return path
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace the file in one step, so that no reader and no crash ever meets half of it."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Replace a file in one step, so that it is never incomplete, even after a crash."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        unfinished.write_bytes(content)
-        os.replace(unfinished, path)
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
     finally:
-        unfinished.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)

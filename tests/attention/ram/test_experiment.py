@@ -110,7 +110,7 @@ class TestReport:
             *(f"test_error_{policy}_locations" for policy in ("spiral", "random", "center")),
         }
         assert all(0 <= metric <= 1 for metric in metrics.values())
-        assert (tmp_path / "mistakes.png").read_bytes().startswith(b"\x89PNG")
+        assert (tmp_path / "misclassified.png").read_bytes().startswith(b"\x89PNG")
 
 
 class TestDescription:

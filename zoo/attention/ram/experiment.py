@@ -10,7 +10,7 @@ from zoo.attention.ram.callbacks import LocationPolicyMonitor
 from zoo.attention.ram.evaluation import class_probabilities, mean_policy_error
 from zoo.attention.ram.module import RecurrentAttention
 from zoo.data import Batches, ImageData, ImageSet
-from zoo.plotting import glimpse_paths, mistakes, save_figure, save_glimpse_gif
+from zoo.plotting import glimpse_summary, misclassified, save_figure, save_glimpse_gif
 from zoo.training import Loaders
 
 logger = logging.getLogger(__name__)
@@ -69,14 +69,14 @@ class RecurrentAttentionExperiment:
         return self._report(RecurrentAttention.load(checkpoint), self.data.load_test(), folder)
 
     def evaluate(self, checkpoint: Path, folder: Path) -> dict[str, float]:
-        """Return the metrics of ``report`` and the error rates with other location policies; save the mistakes."""
+        """Return the metrics of ``report`` and the error rates at other locations; save the misclassified images."""
         model, test = RecurrentAttention.load(checkpoint), self.data.load_test()
         metrics = self._report(model, test, folder)
         for policy in CONTROLS:
             metrics[f"test_error_{policy}_locations"] = mean_policy_error(
                 model, test.images, test.labels, location_policy=policy
             ).mean
-        draw_mistakes(model, test, self.data.classes, folder)
+        draw_misclassified(model, test, self.data.classes, folder)
         return metrics
 
     def _report(self, model: RecurrentAttention, test: ImageSet, folder: Path) -> dict[str, float]:
@@ -125,22 +125,22 @@ def draw_glimpses(model: RecurrentAttention, test: ImageSet, classes: tuple[str,
     prediction = model(images)
     arrays = {
         "images": images / 255,
-        "centres": prediction.fixations.transpose(0, 1),
-        "sides": model.network.sensor.patch_sizes,
+        "centers": prediction.fixations.transpose(0, 1),
+        "patch_sizes": model.network.sensor.patch_sizes,
         "probabilities": prediction.probabilities.transpose(0, 1),
         "labels": labels,
         "classes": classes,
     }
-    save_figure(glimpse_paths(**arrays), folder / "glimpses.png")
+    save_figure(glimpse_summary(**arrays), folder / "glimpses.png")
     save_glimpse_gif(folder / "glimpses.gif", **arrays)
 
 
-def draw_mistakes(model: RecurrentAttention, test: ImageSet, classes: tuple[str, ...], folder: Path) -> None:
-    """Save the test images that one trajectory misclassified, as ``mistakes.png``."""
+def draw_misclassified(model: RecurrentAttention, test: ImageSet, classes: tuple[str, ...], folder: Path) -> None:
+    """Save the test images that one trajectory misclassified, as ``misclassified.png``."""
     probabilities = class_probabilities(model, test.images, seed=0)
     predicted = probabilities.argmax(-1)
     wrong = (predicted != test.labels).nonzero().squeeze(1)
-    figure = mistakes(
+    figure = misclassified(
         test.images[wrong] / 255,
         test.labels[wrong],
         predicted[wrong],
@@ -148,4 +148,4 @@ def draw_mistakes(model: RecurrentAttention, test: ImageSet, classes: tuple[str,
         classes,
         total=len(test),
     )
-    save_figure(figure, folder / "mistakes.png")
+    save_figure(figure, folder / "misclassified.png")

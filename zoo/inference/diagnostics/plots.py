@@ -9,26 +9,26 @@ from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from zoo.inference.diagnostics.psis import GOOD, USABLE, ParetoK
 from zoo.plotting.bands import Band
-from zoo.plotting.checks import Array, Shapes
-from zoo.plotting.curves import COLOURS
-from zoo.plotting.returns import GAP, Label, draw_bands, label_width, write_labels
+from zoo.plotting.curves import COLORS
+from zoo.plotting.returns import GAP, Label, draw_bands, draw_labels, label_width
 from zoo.plotting.style import (
-    INK,
-    LABEL,
-    LETTER,
-    MUTED,
-    RIGHT,
-    RULE,
-    TEXT,
-    TITLE,
-    WIDTH,
-    WRONG,
-    Sheet,
-    house_style,
-    shortened,
+    CHAR_WIDTH,
+    CORRECT_COLOR,
+    ERROR_COLOR,
+    LINE_COLOR,
+    MAX_LABEL_LENGTH,
+    MUTED_COLOR,
+    PAGE_WIDTH,
+    TEXT_COLOR,
+    TEXT_SIZE,
+    TITLE_HEIGHT,
+    Page,
+    figure_style,
+    shorten,
 )
+from zoo.plotting.validation import Array, ArrayValidator
 
-HEIGHT, LEFT, TOP, BOTTOM, EDGE = 3.3, 0.75, TITLE, 0.5, 0.15  # inches: a figure, and what lies around its axes
+HEIGHT, LEFT, TOP, BOTTOM, EDGE = 3.3, 0.75, TITLE_HEIGHT, 0.5, 0.15  # inches: a figure, and what lies around its axes
 COLUMNS, PANEL, HEADING, BETWEEN = 4, 1.1, 0.3, 0.25  # panels in a row; inches: their height, and around them
 ROW = 0.26  # inches: of one k-hat
 BINS = 40
@@ -58,21 +58,24 @@ def elbo_figure(curves: Mapping[str, tuple[Array, Array, Array]], evidence: floa
     if not curves:
         raise ValueError("curves is empty: there is no ELBO to draw")
     bands = {name: checked_curve(name, *parts) for name, parts in curves.items()}
-    lines = [] if evidence is None else [Label(f"– – log-evidence\n{evidence:.5g}", evidence, MUTED)]
-    names = [*(shortened(name, LABEL) for name in bands), *(line for label in lines for line in label.text.split("\n"))]
-    with house_style():
-        sheet = Sheet(HEIGHT)
-        width = WIDTH - LEFT - label_width({}, names)
-        axes = sheet.axes("elbo", left=LEFT, top=TOP, width=width, height=HEIGHT - TOP - BOTTOM)
+    lines = [] if evidence is None else [Label(f"– – log-evidence\n{evidence:.5g}", evidence, MUTED_COLOR)]
+    names = [
+        *(shorten(name, MAX_LABEL_LENGTH) for name in bands),
+        *(line for label in lines for line in label.text.split("\n")),
+    ]
+    with figure_style():
+        page = Page(HEIGHT)
+        width = PAGE_WIDTH - LEFT - label_width({}, names)
+        axes = page.axes("elbo", left=LEFT, top=TOP, width=width, height=HEIGHT - TOP - BOTTOM)
         axes.set(xlabel="optimisation steps", ylabel="ELBO (nats)")
         drawn = draw_bands(axes, bands)
         labels = [label._replace(text=name) for name, label in zip(names, drawn, strict=False)]
         if evidence is not None:
-            axes.axhline(evidence, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
-        write_labels(axes, [*labels, *lines])
+            axes.axhline(evidence, color=MUTED_COLOR, linewidth=0.9, linestyle=(0, (4, 3)))
+        draw_labels(axes, [*labels, *lines])
         key = "line: mean over fresh draws of the guide; band: its 95 % interval"
-        sheet.title("ELBO by optimisation step", key, left=LEFT)
-    return sheet.figure
+        page.title("ELBO by optimisation step", key, left=LEFT)
+    return page.figure
 
 
 def checked_curve(name: str, steps: Array, elbo: Array, standard_error: Array) -> Band:
@@ -81,14 +84,14 @@ def checked_curve(name: str, steps: Array, elbo: Array, standard_error: Array) -
     Raises:
         ValueError: its parts differ in length, are empty or not finite, or the steps do not grow.
     """
-    shapes = Shapes()
+    validator = ArrayValidator()
     x, y, error = (
-        shapes.real(f"{what} of {name!r}", part, "P")
+        validator.real(f"{what} of {name!r}", part, "P")
         for what, part in (("steps", steps), ("ELBO", elbo), ("standard error", standard_error))
     )
     if (np.diff(x) <= 0).any():
         raise ValueError(f"steps of {name!r} must grow from point to point")
-    return Band(x, y, (y - INTERVAL * error, y + INTERVAL * error), runs=1)
+    return Band(x, y, (y - INTERVAL * error, y + INTERVAL * error), num_runs=1)
 
 
 def posterior_figure(guide: Mapping[str, Array], reference: Mapping[str, Reference]) -> Figure:
@@ -113,19 +116,19 @@ def posterior_figure(guide: Mapping[str, Array], reference: Mapping[str, Referen
         )
     columns = min(COLUMNS, len(guide))
     rows = math.ceil(len(guide) / columns)
-    width = (WIDTH - 2 * EDGE - (columns - 1) * BETWEEN) / columns
+    width = (PAGE_WIDTH - 2 * EDGE - (columns - 1) * BETWEEN) / columns
     tall = HEADING + PANEL + BETWEEN
-    with house_style():
-        sheet = Sheet(TOP + rows * tall)
-        sheet.title("Marginals of the guide beside a reference", left=EDGE)
-        for text, offset, colour in ((GUIDE_KEY, 0, RIGHT), (REFERENCE_KEY, len(GUIDE_KEY) + 3, WRONG)):
-            sheet.text(text, left=EDGE + offset * LETTER, top=0.34, fontsize=TEXT, color=colour)
+    with figure_style():
+        page = Page(TOP + rows * tall)
+        page.title("Marginals of the guide beside a reference", left=EDGE)
+        for text, offset, colour in ((GUIDE_KEY, 0, CORRECT_COLOR), (REFERENCE_KEY, len(GUIDE_KEY) + 3, ERROR_COLOR)):
+            page.text(text, left=EDGE + offset * CHAR_WIDTH, top=0.34, fontsize=TEXT_SIZE, color=colour)
         for i, (name, draws) in enumerate(guide.items()):
             left, top = EDGE + (i % columns) * (width + BETWEEN), TOP + (i // columns) * tall
-            axes = sheet.axes(name, left=left, top=top + HEADING, width=width, height=PANEL)
-            sheet.text(shortened(name, int(width / LETTER)), left=left, top=top + HEADING - 0.08)
-            draw_panel(axes, Shapes().real(f"guide's {name!r}", draws, "D"), name, reference[name])
-    return sheet.figure
+            axes = page.axes(name, left=left, top=top + HEADING, width=width, height=PANEL)
+            page.text(shorten(name, int(width / CHAR_WIDTH)), left=left, top=top + HEADING - 0.08)
+            draw_panel(axes, ArrayValidator().real(f"guide's {name!r}", draws, "D"), name, reference[name])
+    return page.figure
 
 
 def draw_panel(axes: Axes, draws: Float[np.ndarray, " draws"], name: str, reference: Reference) -> None:
@@ -136,17 +139,20 @@ def draw_panel(axes: Axes, draws: Float[np.ndarray, " draws"], name: str, refere
             raise ValueError(f"the reference of {name!r} must be a mean and a positive standard deviation")
         others = np.array([mean - 2 * sd, mean + 2 * sd])
     else:
-        others = Shapes().real(f"reference's {name!r}", reference, "R")
+        others = ArrayValidator().real(f"reference's {name!r}", reference, "R")
     ends = np.concatenate([np.quantile(draws, [0.001, 0.999]), np.quantile(others, [0.001, 0.999])])
     bins = np.linspace(ends.min(), ends.max() + 1e-9 * max(1, abs(ends.max())), BINS + 1).tolist()
-    heights, _, _ = axes.hist(draws, bins=bins, density=True, color=RIGHT, alpha=0.35, linewidth=0)
+    heights, _, _ = axes.hist(draws, bins=bins, density=True, color=CORRECT_COLOR, alpha=0.35, linewidth=0)
     if isinstance(reference, tuple):
-        for height, middle, half, colour in ((1.1, draws.mean(), draws.std(), RIGHT), (1.22, mean, sd, WRONG)):
+        for height, middle, half, colour in (
+            (1.1, draws.mean(), draws.std(), CORRECT_COLOR),
+            (1.22, mean, sd, ERROR_COLOR),
+        ):
             level = height * np.max(heights)
             axes.plot([middle - half, middle + half], [level, level], color=colour, linewidth=1.4)
             axes.plot([middle], [level], "o", color=colour, markersize=3.5)
     else:
-        axes.hist(others, bins=bins, density=True, histtype="step", color=WRONG, linewidth=1.2)
+        axes.hist(others, bins=bins, density=True, histtype="step", color=ERROR_COLOR, linewidth=1.2)
     axes.set(yticks=[])
     axes.spines["left"].set_visible(False)
     axes.xaxis.set_major_locator(MaxNLocator(4))
@@ -168,20 +174,20 @@ def pareto_k_figure(found: Mapping[str, ParetoK]) -> Figure:
     """
     if not found or any(math.isnan(k.value) for k in found.values()):
         raise ValueError(f"there must be k-hats to draw, none of them NaN, got {dict(found)}")
-    names = [shortened(name, LABEL) for name in found]
-    left = EDGE + LETTER * max(map(len, names)) + GAP
+    names = [shorten(name, MAX_LABEL_LENGTH) for name in found]
+    left = EDGE + CHAR_WIDTH * max(map(len, names)) + GAP
     height = TOP + ROW * len(found) + BOTTOM
     finite = [(k.value, INTERVAL * k.standard_error) for k in found.values() if math.isfinite(k.value)]
     high = max([1.2, *(value + half for value, half in finite)]) + 0.1
     low = min([0.0, *(value - half for value, half in finite)]) - 0.1
-    with house_style():
-        sheet = Sheet(height)
-        sheet.title("Pareto k-hat: how far the guide can be trusted", left=EDGE)
-        axes = sheet.axes("k-hat", left=left, top=TOP, width=WIDTH - left - EDGE, height=ROW * len(found))
+    with figure_style():
+        page = Page(height)
+        page.title("Pareto k-hat: how far the guide can be trusted", left=EDGE)
+        axes = page.axes("k-hat", left=left, top=TOP, width=PAGE_WIDTH - left - EDGE, height=ROW * len(found))
         for start, end, colour, verdict in (
-            (low, GOOD, COLOURS[2], "good"),
+            (low, GOOD, COLORS[2], "good"),
             (GOOD, USABLE, "#e69f00", "usable"),
-            (USABLE, high, WRONG, "not to be trusted"),
+            (USABLE, high, ERROR_COLOR, "not to be trusted"),
         ):
             axes.axvspan(start, end, color=colour, alpha=0.12, linewidth=0)
             axes.annotate(
@@ -189,11 +195,11 @@ def pareto_k_figure(found: Mapping[str, ParetoK]) -> Figure:
             )
         for i, k in enumerate(found.values()):
             if math.isinf(k.value):
-                axes.plot([high - 0.03], [i], ">", color=INK, markersize=5)
+                axes.plot([high - 0.03], [i], ">", color=TEXT_COLOR, markersize=5)
             else:
-                axes.errorbar([k.value], [i], xerr=INTERVAL * k.standard_error, fmt="o", color=INK, markersize=4)
+                axes.errorbar([k.value], [i], xerr=INTERVAL * k.standard_error, fmt="o", color=TEXT_COLOR, markersize=4)
         axes.set(xlabel="k-hat, with its 95 % interval", xlim=(low, high), ylim=(len(found) - 0.5, -0.5))
         axes.set_yticks(range(len(found)), names)
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:.1f}"))
-        axes.grid(axis="x", color=RULE)
-    return sheet.figure
+        axes.grid(axis="x", color=LINE_COLOR)
+    return page.figure

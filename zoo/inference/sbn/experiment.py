@@ -9,7 +9,7 @@ from zoo.data import Batches, BinarizedBatches, ImageData, binarized, is_binary
 from zoo.inference.sbn.bounds import negative_elbo, negative_importance_weighted_bound
 from zoo.inference.sbn.module import SigmoidBeliefNetwork
 from zoo.inference.sbn.pixels import binary_pixels
-from zoo.plotting import picture_sheet, save_figure
+from zoo.plotting import image_grid, save_figure
 from zoo.training import Loaders
 
 EVALUATION_BATCH = 1000
@@ -108,4 +108,4 @@ def draw_pictures(model: SigmoidBeliefNetwork, test: Tensor, folder: Path) -> No
         "test pictures": test / 255,
         "their reconstructions: the same, given units drawn by the inference network": model(test),
     }
-    save_figure(picture_sheet({heading: images.cpu() for heading, images in groups.items()}), folder / "pictures.png")
+    save_figure(image_grid({heading: images.cpu() for heading, images in groups.items()}), folder / "pictures.png")

@@ -5,21 +5,24 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 Array = np.ndarray | Tensor
-"""What the pictures are drawn from: NumPy arrays or torch tensors."""
+"""NumPy array or torch tensor, as plotting functions accept them."""
 
-ROUNDING = 1e-4  # how far outside [0, 1] a resized image or a float32 softmax may stray
+TOLERANCE = 1e-4  # tolerance around [0, 1], for resized images and float32 softmax
 
 
-class Shapes:
-    """Checks arrays against shapes such as ``"N T K"``; a letter stands for one size in all of them.
+class ArrayValidator:
+    """Validates and converts arrays of shapes such as ``"N T K"``, in which a letter stands for the same size in all.
 
-    It keeps the size of every letter met so far, so that a later array which disagrees is named.
+    The sizes of all letters so far are stored, so that a later array with another size is reported by its name.
+
+    Args:
+        sizes: sizes of letters that are known beforehand.
 
     Example:
-        >>> shapes = Shapes()
-        >>> shapes.real("centres", np.zeros((8, 6, 2)), "N T 2").shape
+        >>> validator = ArrayValidator()
+        >>> validator.real("centers", np.zeros((8, 6, 2)), "N T 2").shape
         (8, 6, 2)
-        >>> shapes.unit("probabilities", np.zeros((7, 6, 10)), "N T K")
+        >>> validator.unit("probabilities", np.zeros((7, 6, 10)), "N T K")
         Traceback (most recent call last):
         ValueError: probabilities must have the shape (N=8, T=6, K), got (7, 6, 10)
     """
@@ -28,10 +31,10 @@ class Shapes:
         self.sizes = sizes
 
     def real(self, name: str, value: Array, shape: str) -> Float[np.ndarray, "..."]:
-        """Return the array as finite float64 numbers of the given shape.
+        """Return the array as finite float64 values of the given shape.
 
         Raises:
-            ValueError: the shape differs, a size is 0, or a value is no number, NaN or infinite.
+            ValueError: the shape differs, a size is 0, or a value is not a real number, NaN or infinite.
         """
         array = self._shaped(name, value, shape)
         if array.dtype.kind not in "biuf":
@@ -42,45 +45,45 @@ class Shapes:
         return array
 
     def unit(self, name: str, value: Array, shape: str) -> Float[np.ndarray, "..."]:
-        """Return the array as numbers between 0 and 1, rounding errors clipped away.
+        """Return the array as values between 0 and 1, with rounding errors clipped.
 
         Raises:
             ValueError: the shape differs, a size is 0, or a value lies outside [0, 1].
         """
         array = self.real(name, value, shape)
-        if array.min() < -ROUNDING or array.max() > 1 + ROUNDING:
+        if array.min() < -TOLERANCE or array.max() > 1 + TOLERANCE:
             raise ValueError(f"{name} must lie in [0, 1], but spans {array.min():g} to {array.max():g}")
         return array.clip(0, 1)
 
-    def pictures(self, name: str, value: Array, shape: str) -> Float[np.ndarray, "*batch height width 3"]:
-        """Turn images ``(…, C, H, W)`` between 0 and 1 into the RGB pixels ``(…, H, W, 3)`` that are drawn.
+    def images(self, name: str, value: Array, shape: str) -> Float[np.ndarray, "*batch height width 3"]:
+        """Return images ``(…, C, H, W)`` between 0 and 1 as RGB pixels ``(…, H, W, 3)``.
 
         Raises:
-            ValueError: as for ``unit``, or the images have neither 1 nor 3 channels.
+            ValueError: as for ``unit``, or the images do not have 1 or 3 channels.
         """
         images = np.moveaxis(self.unit(name, value, shape), -3, -1)
         if images.shape[-1] not in (1, 3):
-            raise ValueError(f"{name} must have 1 channel (grey) or 3 (RGB), got {images.shape[-1]}")
+            raise ValueError(f"{name} must have 1 channel (gray) or 3 (RGB), got {images.shape[-1]}")
         return np.broadcast_to(images, (*images.shape[:-1], 3))
 
     def class_indices(self, name: str, value: Array, shape: str) -> Int[np.ndarray, "..."]:
-        """Return the array as whole numbers from 0 to K - 1.
+        """Return the array as integers from 0 to K - 1.
 
         Raises:
-            ValueError: the shape differs, or a value is not the index of one of the K classes.
+            ValueError: the shape differs, or a value is not a class index.
         """
         array = self._shaped(name, value, shape)
         if array.dtype.kind not in "iu":
-            raise ValueError(f"{name} must be whole numbers, got {array.dtype}")
+            raise ValueError(f"{name} must be integers, got {array.dtype}")
         if array.min() < 0 or array.max() >= self.sizes["K"]:
             raise ValueError(f"{name} must lie between 0 and {self.sizes['K'] - 1}, one of the classes")
         return array.astype(np.int64)
 
     def class_names(self, name: str, value: Sequence[str]) -> tuple[str, ...]:
-        """Return the names as a tuple of K.
+        """Return the names of the K classes as a tuple.
 
         Raises:
-            ValueError: there are more or fewer than K.
+            ValueError: there are not K names.
         """
         if len(value) != self.sizes["K"]:
             raise ValueError(f"{name} must name all {self.sizes['K']} classes, got {len(value)} names")
@@ -96,8 +99,8 @@ class Shapes:
         if len(letters) != array.ndim or any(
             sizes.setdefault(letter, size) != size for letter, size in zip(letters, array.shape, strict=True)
         ):
-            wanted = (f"{letter}={self.sizes[letter]}" if letter in self.sizes else letter for letter in letters)
-            raise ValueError(f"{name} must have the shape ({', '.join(wanted)}), got {array.shape}")
+            expected = (f"{letter}={self.sizes[letter]}" if letter in self.sizes else letter for letter in letters)
+            raise ValueError(f"{name} must have the shape ({', '.join(expected)}), got {array.shape}")
         if array.size == 0:
             raise ValueError(f"{name} is empty: its shape is {array.shape}")
         self.sizes = {letter: size for letter, size in sizes.items() if not letter.isdigit()}
