@@ -26,11 +26,11 @@ from torch import Tensor
 
 from zoo.cli.commands import make_experiment
 from zoo.cli.composition import compose_config
-from zoo.cli.errors import errors_as_sentences
+from zoo.cli.errors import user_errors
 from zoo.cli.schemas import arguments
 from zoo.control import CategoricalPolicy, Environments, Evaluator, make_environments
 from zoo.control.seeding import EVALUATION, seed_of
-from zoo.training import circumstances, fit, write_json
+from zoo.training import fit, run_environment, write_json
 
 ENVIRONMENT, SOLVED = "CartPole-v1", 475
 EVALUATE_EVERY, EPISODES = 4096, 100
@@ -199,7 +199,7 @@ def cells_of(runs: list[dict], ours: list[dict]) -> tuple[str, str, str]:
 
 def main() -> None:
     """Run the race, show the table, and keep the record."""
-    with errors_as_sentences():
+    with user_errors():
         asked = arguments(Arguments, sys.argv[1:])
     torch.set_num_threads(1)
     field = contestants()
@@ -214,7 +214,7 @@ def main() -> None:
             print(f"seed {seed}: {name}: {marks}", flush=True)
     print(f"\n{table(results)}")
     if asked.record is not None:
-        record = {"command": " ".join(["python", *sys.argv]), **circumstances(), "seeds": asked.seeds}
+        record = {"command": " ".join(["python", *sys.argv]), **run_environment(), "seeds": asked.seeds}
         record["versions"]["stable-baselines3"] = importlib.metadata.version("stable-baselines3")
         write_json(Path(asked.record), record | {"results": results})
 

@@ -19,10 +19,10 @@ from pyro.distributions.testing.fakes import NonreparameterizedBeta
 from pyro.infer import ELBO, SVI, TraceGraph_ELBO
 from torch.distributions import constraints
 
-from zoo.cli.errors import errors_as_sentences
+from zoo.cli.errors import user_errors
 from zoo.cli.schemas import arguments
 from zoo.inference.elbo import BlackBoxELBO
-from zoo.training import circumstances, write_json
+from zoo.training import run_environment, write_json
 
 FLIPS = torch.tensor([1.0] * 6 + [0.0] * 4)
 POSTERIOR = {"alpha": 16.0, "beta": 14.0}
@@ -68,7 +68,7 @@ def steps_until_found(make_elbo: Callable[[], ELBO], decaying_average: bool, see
 
 def main() -> None:
     """Measure, and show the table."""
-    with errors_as_sentences():
+    with user_errors():
         asked = arguments(Arguments, sys.argv[1:])
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # of a site outside every plate: that is the point here
@@ -87,7 +87,7 @@ def main() -> None:
         print(f"| {name} | {median(steps):.0f} | {min(steps)} | {max(steps)} |", flush=True)
         found[name] = steps
     if asked.record is not None:
-        record = {"command": " ".join(["python", *sys.argv]), **circumstances(), "seeds": asked.seeds}
+        record = {"command": " ".join(["python", *sys.argv]), **run_environment(), "seeds": asked.seeds}
         write_json(Path(asked.record), record | {"steps": found})
 
 

@@ -10,7 +10,7 @@ from plain_ram import PlainRAM
 from torch import Tensor
 
 from zoo.attention import RecurrentAttention
-from zoo.training import circumstances, write_json
+from zoo.training import run_environment, write_json
 
 FIGURES = pytest.StashKey[dict[str, float]]()
 
@@ -29,7 +29,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Keep the figures, if that was asked for."""
     if (file := session.config.getoption("--record")) is not None:
         command = " ".join(["pytest", *sys.argv[1:]])
-        write_json(file, {"command": command, **circumstances(), "ratios": session.config.stash[FIGURES]})
+        write_json(file, {"command": command, **run_environment(), "ratios": session.config.stash[FIGURES]})
 
 
 @pytest.fixture

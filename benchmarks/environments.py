@@ -52,7 +52,7 @@ def try_one(name: str) -> tuple[str, str]:
 
     from zoo.cli.commands import train
     from zoo.cli.composition import compose_config
-    from zoo.cli.errors import one_sentence
+    from zoo.cli.errors import error_message
 
     overrides = ["model=policy_gradient", f"env='{name}'", f"++env_kwargs.max_episode_steps={MOST_STEPS}", *OPTIONS]
     config = compose_config(overrides)
@@ -61,7 +61,7 @@ def try_one(name: str) -> tuple[str, str]:
         try:
             train(config, Path(folder), "command")
         except Exception as error:
-            sentence = one_sentence(error)
+            sentence = error_message(error)
             outcome = "traceback" if sentence is None else "refused"
             return outcome, " ".join((sentence or f"{type(error).__name__}: {error}").split())
     return "trains", ""

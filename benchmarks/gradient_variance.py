@@ -14,7 +14,7 @@ import torch
 
 from zoo.cli.commands import make_experiment
 from zoo.cli.composition import compose_config
-from zoo.cli.errors import errors_as_sentences
+from zoo.cli.errors import user_errors
 from zoo.cli.schemas import arguments
 from zoo.control import Environments, Evaluator, Policy, make_environments
 from zoo.control.evaluation import ReturnEstimate
@@ -26,7 +26,7 @@ from zoo.control.policy_gradient.gradient_variance import (
     variance_table,
     whole_episodes,
 )
-from zoo.training import circumstances, fit, write_json
+from zoo.training import fit, run_environment, write_json
 
 ENVIRONMENT, RETURN = "CartPole-v1", 200
 
@@ -82,7 +82,7 @@ def measured(asked: Arguments) -> tuple[ReturnEstimate, dict[str, GradientVarian
 
 def main() -> None:
     """Measure, show the table, and keep the record."""
-    with errors_as_sentences():
+    with user_errors():
         asked = arguments(Arguments, sys.argv[1:])
     torch.set_num_threads(1)
     earned, variances = measured(asked)
@@ -95,7 +95,7 @@ def main() -> None:
         print(f"| {name} | {spread} | {reduction.value:.1f} ({reduction.low:.1f} to {reduction.high:.1f}) |")
     if asked.record is not None:
         figures = {name: {key: x._asdict() for key, x in row._asdict().items()} for name, row in variances.items()}
-        record = {"command": " ".join(["python", *sys.argv]), **circumstances(), "arguments": asdict(asked)}
+        record = {"command": " ".join(["python", *sys.argv]), **run_environment(), "arguments": asdict(asked)}
         record |= {"return": earned._asdict(), "results": figures}
         write_json(Path(asked.record), record)
 

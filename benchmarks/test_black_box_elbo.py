@@ -10,7 +10,7 @@ from training import medians
 
 from zoo.inference.elbo import BlackBoxELBO
 from zoo.inference.sbn import SigmoidBeliefNetwork
-from zoo.training import keep_freed_memory
+from zoo.training import tune_malloc
 
 PIXELS, UNITS, BATCH = 784, 200, 100
 BARS = {1: {"BlackBoxELBO": 1.5, "model=sbn": 3.0}, 10: {"BlackBoxELBO": 4.0, "model=sbn": 7.0}}
@@ -63,7 +63,7 @@ def sbn_step(particles, x):
 def test_a_step_is_faster_than_pyros(particles, monkeypatch, measured):
     # Lightning, once imported, lets torch look for a driver in every step of an optimiser; zoo.training does without.
     monkeypatch.setenv("PYTORCH_NVML_BASED_CUDA_CHECK", "0")
-    keep_freed_memory()
+    tune_malloc()
     torch.manual_seed(0)
     x = (torch.rand(BATCH, PIXELS) < 0.13).float()
     at_once = {"vectorize_particles": True} if particles > 1 else {}

@@ -16,7 +16,7 @@ def without_probe(monkeypatch):
     def sum_without_probe(terms, step):
         return sum(value for name, value in terms.items() if name != "probe")
 
-    monkeypatch.setattr("zoo.attention.ram.module.total_loss", sum_without_probe)
+    monkeypatch.setattr("zoo.attention.ram.module.sum_losses", sum_without_probe)
 
 
 def test_both_models_have_the_same_number_of_parameters(model, plain):

@@ -19,12 +19,12 @@ from pyro.infer import SVI
 
 from examples.patients import Guide, model, simulate
 from examples.patients.labs import Labs
-from zoo.cli.errors import errors_as_sentences
+from zoo.cli.errors import user_errors
 from zoo.cli.schemas import arguments
 from zoo.inference.diagnostics import ALL, VarianceReport, usual_estimators, variance_report
 from zoo.inference.elbo import BlackBoxELBO
 from zoo.inference.programs import FactorFamily
-from zoo.training import circumstances, write_json
+from zoo.training import run_environment, write_json
 
 FAMILY = FactorFamily(series=True, positive=False)
 KINDS, BATCH = 17, 25  # labs and patients a step, as in the paper
@@ -92,7 +92,7 @@ def rows(seed: int, steps: int, report: VarianceReport) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Measure, and show the table."""
-    with errors_as_sentences():
+    with user_errors():
         asked = arguments(Arguments, sys.argv[1:])
     torch.set_num_threads(1)
     found = []
@@ -107,7 +107,7 @@ def main() -> None:
     if asked.record is not None:
         write_json(
             Path(asked.record),
-            {"command": " ".join(["python", *sys.argv]), **asdict(asked), "found": found} | circumstances(),
+            {"command": " ".join(["python", *sys.argv]), **asdict(asked), "found": found} | run_environment(),
         )
 
 

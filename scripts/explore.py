@@ -7,14 +7,14 @@ from pathlib import Path
 
 import gymnasium
 
-from zoo.cli.arguments import arguments, asks_for_help, script_help
-from zoo.cli.errors import errors_as_sentences
-from zoo.constraints import COUNT, check_ranges
+from zoo.cli.arguments import arguments_help, parse_arguments, wants_help
+from zoo.cli.errors import user_errors
+from zoo.constraints import COUNT, check_constraints
 from zoo.control import FiniteMDP
 from zoo.control.envs.vector_env import registered
 from zoo.control.q_learning.regret import SCHEDULES, learning_regret, summary, write_csv
 from zoo.plotting import regret_curves, save_figure
-from zoo.training import circumstances, write_json
+from zoo.training import run_environment, write_json
 
 
 @dataclass
@@ -34,12 +34,12 @@ class ExploreConfig:
 
 def main() -> None:
     """Learn with each exploration and seed, draw the regret, and say what was found."""
-    with errors_as_sentences():
-        if asks_for_help(sys.argv[1:]):
-            print(script_help(ExploreConfig, str(__doc__)))
+    with user_errors():
+        if wants_help(sys.argv[1:]):
+            print(arguments_help(ExploreConfig, str(__doc__)))
             return
-        start, asked = time.monotonic(), arguments(ExploreConfig, sys.argv[1:])
-        check_ranges({"episodes": asked.episodes}, {"episodes": COUNT})
+        start, asked = time.monotonic(), parse_arguments(ExploreConfig, sys.argv[1:])
+        check_constraints({"episodes": asked.episodes}, {"episodes": COUNT})
         if not asked.seeds or min(asked.seeds) < 0:
             raise ValueError("there must be at least one seed, and none below 0: seeds=[1]")
         mdp = FiniteMDP.from_gymnasium(gymnasium.make(registered(asked.env)), gamma=0.99)
@@ -54,7 +54,7 @@ def main() -> None:
         found = [summary(name, seeds) for name, seeds in runs.items()]
         seconds = round(time.monotonic() - start, 1)
         record = {"command": " ".join(["python", *sys.argv]), **asdict(asked), "wall_seconds": seconds, "found": found}
-        write_json(folder / "regret.json", record | circumstances())
+        write_json(folder / "regret.json", record | run_environment())
         print("\n".join(found))
         print(f"all is in {folder}/: regret.csv, regret.json, regret.png")
 

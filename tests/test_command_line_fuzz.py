@@ -16,12 +16,12 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from zoo.cli.command_line import PATHS, parsed, read_command_line
+from zoo.cli.command_line import PATHS, parse_value, read_command_line
 from zoo.cli.commands import check_logger, train
-from zoo.cli.composition import check_settings, composed_options, refuse_unused_estimator, register
+from zoo.cli.composition import check_estimator_is_used, check_settings, compose_options, register
 from zoo.cli.config_groups import configs_dir, groups, options
-from zoo.cli.errors import one_sentence
-from zoo.cli.schemas import MODELS, value_at
+from zoo.cli.errors import error_message
+from zoo.cli.schemas import MODELS, get_nested
 
 SAMPLE = 40
 SECONDS = 60  # that a command may take
@@ -87,7 +87,7 @@ def cases():
     """Return every command line: values for all keys of all models, misspelt keys, and lines of other kinds."""
     register()
     for model in MODELS:
-        known = composed_options((f"model={model}", *(["data=idx"] if model in ("ram", "sbn") else [])))
+        known = compose_options((f"model={model}", *(["data=idx"] if model in ("ram", "sbn") else [])))
         for key, option in known.items():
             union = get_origin(option.annotation) in (Union, UnionType)
             kinds = get_args(option.annotation) if union else (option.annotation,)
@@ -129,15 +129,15 @@ def become(case, tiny, folder, trained):
             config = configured(line)
             check_logger(config["logger"]["name"])
             if trained:
-                figures = train(config, folder, "command").figures
-                if not all(math.isfinite(x) for x in figures.values()):
-                    return f"reached {figures}"
+                metrics = train(config, folder, "command").metrics
+                if not all(math.isfinite(x) for x in metrics.values()):
+                    return f"reached {metrics}"
     except TakesTooLong:
         return "takes too long"
     except SystemExit:
         return "ended without a sentence"
     except Exception as error:
-        sentence = one_sentence(error)
+        sentence = error_message(error)
         if sentence is None:
             return f"{type(error).__name__}: {error}"
         return None if sentence and "\n" not in sentence.strip() else f"no one sentence: {sentence!r}"
@@ -145,8 +145,8 @@ def become(case, tiny, folder, trained):
         signal.alarm(0)
     if case.refused and trained:
         return "was accepted"
-    got = value_at(config, case.key, None) if case.key else None
-    asked = parsed(case.text)
+    got = get_nested(config, case.key, None) if case.key else None
+    asked = parse_value(case.text)
     if case.key and asked is not None and got != asked and got != case.text:
         return f"became {got!r}"
     return None
@@ -159,7 +159,7 @@ def configured(line):
     overrides = [override for override in request.arguments() if not override.startswith("-")]
     with initialize_config_dir(str(configs_dir()), version_base="1.3"):
         config = compose("train", overrides)
-    refuse_unused_estimator(config, overrides)
+    check_estimator_is_used(config, overrides)
     return OmegaConf.to_container(config, resolve=True)
 
 

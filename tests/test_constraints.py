@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from zoo.constraints import COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, check_ranges, optional
+from zoo.constraints import COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, check_constraints, optional
 
 
 @pytest.mark.parametrize(
@@ -18,11 +18,11 @@ from zoo.constraints import COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, check_range
 )
 def test_a_range_holds_what_it_says(allowed, good, bad):
     for value in good:
-        check_ranges({"number": value}, {"number": allowed})
+        check_constraints({"number": value}, {"number": allowed})
     for value in bad:
-        with pytest.raises(ValueError, match=f"number must be {allowed.words}, got {value!r}"):
-            check_ranges({"number": value}, {"number": allowed})
+        with pytest.raises(ValueError, match=f"number must be {allowed.description}, got {value!r}"):
+            check_constraints({"number": value}, {"number": allowed})
 
 
 def test_what_is_not_given_is_not_looked_at():
-    check_ranges({"other": -1}, {"number": COUNT})
+    check_constraints({"other": -1}, {"number": COUNT})

@@ -15,7 +15,7 @@ import pytest
 import torch
 import yaml
 
-from zoo.cli.composition import kept_config
+from zoo.cli.composition import load_run_config
 from zoo.training import RunRecord, read_checkpoint, read_metrics
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -173,7 +173,7 @@ def run(finished, tmp_path_factory):
 
 def read_all(run: Path) -> None:
     """Read what ``resume=RUN`` reads, in its order, and what tables and figures are made of."""
-    config = kept_config(run)
+    config = load_run_config(run)
     RunRecord(run, config, "command")
     read_checkpoint(run / "checkpoints" / "last.ckpt", "QLearning", resumable=True)
     read_metrics(run / "metrics.csv", "env_steps", "start_value")

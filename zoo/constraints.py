@@ -1,4 +1,4 @@
-"""What the numbers among a model's options may be."""
+"""Constraints on the values of a model's options."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -6,53 +6,53 @@ from numbers import Integral
 from typing import Any, NamedTuple
 
 
-class Range(NamedTuple):
-    """What a number may be, in words and as a test."""
+class Constraint(NamedTuple):
+    """Condition on a value: its description for messages, and its predicate."""
 
-    words: str
-    holds: Callable[[Any], bool]
-
-
-FRACTION = Range("between 0 and 1", lambda x: 0 <= x <= 1)
-NOT_NEGATIVE = Range("0 or more", lambda x: 0 <= x < math.inf)
-POSITIVE = Range("above 0", lambda x: 0 < x < math.inf)
-COUNT = Range("a whole number of 1 or more", lambda x: is_whole(x) and x >= 1)
+    description: str
+    predicate: Callable[[Any], bool]
 
 
-def is_whole(x: Any) -> bool:
-    """Tell whether something is a whole number, of Python or of numpy."""
+FRACTION = Constraint("between 0 and 1", lambda x: 0 <= x <= 1)
+NOT_NEGATIVE = Constraint("0 or more", lambda x: 0 <= x < math.inf)
+POSITIVE = Constraint("above 0", lambda x: 0 < x < math.inf)
+COUNT = Constraint("a whole number of 1 or more", lambda x: is_integer(x) and x >= 1)
+
+
+def is_integer(x: Any) -> bool:
+    """Whether a value is an integer of Python or numpy; booleans are not."""
     return isinstance(x, Integral) and not isinstance(x, bool)
 
 
-def optional(allowed: Range) -> Range:
-    """Allow None as well.
+def optional(constraint: Constraint) -> Constraint:
+    """Return a constraint that allows None as well.
 
     Example:
-        >>> optional(COUNT).words, optional(COUNT).holds(None), optional(COUNT).holds(0)
+        >>> optional(COUNT).description, optional(COUNT).predicate(None), optional(COUNT).predicate(0)
         ('a whole number of 1 or more, or null', True, False)
     """
-    return Range(f"{allowed.words}, or null", lambda x: x is None or allowed.holds(x))
+    return Constraint(f"{constraint.description}, or null", lambda x: x is None or constraint.predicate(x))
 
 
-def check_ranges(options: Mapping[str, Any], ranges: Mapping[str, Range]) -> None:
-    """Refuse options that mean nothing; those that are not named in ``ranges`` are left alone.
+def check_constraints(options: Mapping[str, Any], constraints: Mapping[str, Constraint]) -> None:
+    """Check the options that have a constraint.
 
     Raises:
-        ValueError: there is one.
+        ValueError: an option violates its constraint.
 
     Example:
-        >>> check_ranges({"lr": -1.0, "seed": 3}, {"lr": POSITIVE})
+        >>> check_constraints({"lr": -1.0, "seed": 3}, {"lr": POSITIVE})
         Traceback (most recent call last):
         ValueError: lr must be above 0, got -1.0
     """
-    for name, allowed in ranges.items():
-        if name in options and not holds(allowed, options[name]):
-            raise ValueError(f"{name} must be {allowed.words}, got {options[name]!r}")
+    for name, constraint in constraints.items():
+        if name in options and not is_satisfied(constraint, options[name]):
+            raise ValueError(f"{name} must be {constraint.description}, got {options[name]!r}")
 
 
-def holds(allowed: Range, value: Any) -> bool:
-    """Tell whether a value is in a range; what is no number is not."""
+def is_satisfied(constraint: Constraint, value: Any) -> bool:
+    """Whether a value satisfies a constraint; a value of a type that it cannot be applied to does not."""
     try:
-        return bool(allowed.holds(value))
+        return bool(constraint.predicate(value))
     except (TypeError, ValueError, OverflowError):
         return False

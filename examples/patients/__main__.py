@@ -13,12 +13,12 @@ from pathlib import Path
 
 from examples.patients.experiment import BUDGETS, compare_models, race
 from examples.patients.labs import PBC_LABS, LabSplit, load_pbc, read_labs, split_labs
-from zoo.cli.arguments import arguments, asks_for_help, path_field, script_help
-from zoo.cli.errors import errors_as_sentences
-from zoo.constraints import POSITIVE, check_ranges
+from zoo.cli.arguments import arguments_help, parse_arguments, path_field, wants_help
+from zoo.cli.errors import user_errors
+from zoo.constraints import POSITIVE, check_constraints
 from zoo.data.paths import user_path
 from zoo.inference.bbvi import data_root
-from zoo.training import circumstances, write_json
+from zoo.training import run_environment, write_json
 
 SMOKE_MINUTES = 0.1
 FILES = {"models": "models.json, models.csv, fits/", "curve": "curve.json, curve.csv, curve.png, curves/"}
@@ -47,11 +47,11 @@ class PatientsConfig:
 
 def main() -> None:
     """Run what is missing, and say what was found."""
-    with errors_as_sentences():
-        if asks_for_help(sys.argv[1:]):
-            print(script_help(PatientsConfig, str(__doc__)))
+    with user_errors():
+        if wants_help(sys.argv[1:]):
+            print(arguments_help(PatientsConfig, str(__doc__)))
             return
-        start, asked = time.monotonic(), checked(arguments(PatientsConfig, sys.argv[1:]))
+        start, asked = time.monotonic(), checked(parse_arguments(PatientsConfig, sys.argv[1:]))
         split = read_split(asked)
         folder = folder_of(asked)
         if asked.part == "models":
@@ -65,7 +65,7 @@ def main() -> None:
             "wall_seconds": seconds,
             **found,
         }
-        write_json(folder / f"{asked.part}.json", record | circumstances())
+        write_json(folder / f"{asked.part}.json", record | run_environment())
         print("\n".join(found["found"]))
         print(f"all is in {folder}/: {FILES[asked.part]}")
         if asked.budget != "full":
@@ -110,7 +110,7 @@ def checked(asked: PatientsConfig) -> PatientsConfig:
         raise ValueError("there must be at least one column of labs: columns=[NAME]")
     if not asked.seeds or min(asked.seeds) < 0:
         raise ValueError("there must be at least one seed, and none below 0: seeds=[1]")
-    check_ranges({"minutes": asked.minutes}, {"minutes": POSITIVE})
+    check_constraints({"minutes": asked.minutes}, {"minutes": POSITIVE})
     if asked.part == "curve":
         asked = replace(asked, seeds=asked.seeds[:1])
     return asked if asked.budget == "full" else replace(asked, minutes=min(asked.minutes, SMOKE_MINUTES))

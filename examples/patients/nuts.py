@@ -10,7 +10,7 @@ from torch import Tensor
 from examples.patients.chain import Chain, State, stacked
 
 
-class OutOfTime(Exception):
+class TimeBudgetError(Exception):
     """Ends a run of NUTS from within."""
 
 
@@ -51,12 +51,12 @@ def nuts(
         kept.append({name: value.detach().clone() for name, value in state.items()})
         stamps.append(perf_counter() - began)
         if stamps[-1] >= seconds:
-            raise OutOfTime
+            raise TimeBudgetError
 
     kernel = NUTS(potential_fn=potential, max_tree_depth=max_tree_depth)
     chain = MCMC(kernel, draws, warmup_steps=warm_up, initial_params=dict(start), hook_fn=note, disable_progbar=True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        with suppress(OutOfTime):
+        with suppress(TimeBudgetError):
             chain.run()
     return stacked(kept, stamps)

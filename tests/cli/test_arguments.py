@@ -3,7 +3,7 @@ from dataclasses import dataclass, field
 import pytest
 from omegaconf import MISSING
 
-from zoo.cli.arguments import EvaluateConfig, ReproduceConfig, arguments, path_field, script_help
+from zoo.cli.arguments import EvaluateConfig, ReproduceConfig, arguments_help, parse_arguments, path_field
 
 
 @dataclass
@@ -23,21 +23,21 @@ class Options:
 
 class TestArguments:
     def test_are_read_into_their_types(self):
-        read = arguments(Options, ["needed=a", "names=[2,3]"])
+        read = parse_arguments(Options, ["needed=a", "names=[2,3]"])
         assert read == Options("a", 3, 0.5, [2, 3])
-        assert arguments(ReproduceConfig, ["paper=ram", "rows=[6,random]"]).rows == ["6", "random"]
+        assert parse_arguments(ReproduceConfig, ["paper=ram", "rows=[6,random]"]).rows == ["6", "random"]
 
     def test_an_unknown_key_is_named_beside_the_known_ones(self):
         with pytest.raises(ValueError, match=r"chekpoint.*; the arguments are checkpoint=\.\.\."):
-            arguments(EvaluateConfig, ["chekpoint=a"])
+            parse_arguments(EvaluateConfig, ["chekpoint=a"])
 
     def test_so_is_the_key_of_a_value_of_the_wrong_type(self):
         with pytest.raises(ValueError, match=r"'many'.*the arguments are needed=\.\.\., count=\.\.\., rate"):
-            arguments(Options, ["needed=a", "count=many"])
+            parse_arguments(Options, ["needed=a", "count=many"])
 
     def test_what_is_missing_is_named(self):
         with pytest.raises(ValueError, match=r"needed must be given: needed=\.\.\."):
-            arguments(Options, [])
+            parse_arguments(Options, [])
 
     @pytest.mark.parametrize(
         ("argument", "complaint"),
@@ -57,16 +57,16 @@ class TestArguments:
     )
     def test_everything_else_is_refused_in_a_sentence(self, argument, complaint):
         with pytest.raises(ValueError, match=complaint):
-            arguments(Options, ["needed=a", argument])
+            parse_arguments(Options, ["needed=a", argument])
 
     def test_text_is_taken_letter_by_letter_and_a_home_is_found(self, monkeypatch):
         monkeypatch.setenv("HOME", "/home/user")
-        read = arguments(Options, ["needed=a=b, ~'(ü${x}", "place=~/a b", "rate=1e-3"])
+        read = parse_arguments(Options, ["needed=a=b, ~'(ü${x}", "place=~/a b", "rate=1e-3"])
         assert (read.needed, read.place, read.rate) == ("a=b, ~'(ü${x}", "/home/user/a b", 0.001)
 
 
 def test_help_names_every_argument_with_its_default_and_what_it_means():
-    text = script_help(Options, "A script.")
+    text = arguments_help(Options, "A script.")
     assert text.startswith("A script.")
     for line in ("needed=needed  (text)", "without a default.", "count=3  (a whole number)", "names=[1]"):
         assert line in text

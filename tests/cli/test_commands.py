@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from zoo.attention.ram.experiment import RecurrentAttentionExperiment
 from zoo.cli import commands as runs
 from zoo.cli.commands import evaluate, make_experiment, train
-from zoo.training import Interrupted, folder_lock, read_checkpoint, read_status
+from zoo.training import TrainingInterruptedError, folder_lock, read_checkpoint, read_status
 
 
 @pytest.fixture
@@ -45,9 +45,9 @@ class TestTrain:
         status = read_status(tmp_path / "run" / "status.json")
         assert (status["state"], status["data"], status["seed"]) == ("finished", "squares", 1)
         assert status["command"] == "python scripts/train.py model=ram"
-        assert status["metrics"] == outcome.figures
-        assert all(0 <= outcome.figures[name] <= 1 for name in ("test_error", "test_error_mc10"))
-        assert f"test error on squares: {outcome.figures['test_error']:.2%}" in outcome.summary
+        assert status["metrics"] == outcome.metrics
+        assert all(0 <= outcome.metrics[name] <= 1 for name in ("test_error", "test_error_mc10"))
+        assert f"test error on squares: {outcome.metrics['test_error']:.2%}" in outcome.summary
 
     def test_keeps_the_whole_configuration(self, config, tmp_path):
         train(config, tmp_path, "command")
@@ -92,7 +92,7 @@ class TestTrain:
         before = read_checkpoint(run / "checkpoints" / "last.ckpt"), read_status(run / "status.json")
         outcome = train(composed(tiny("ram")), run, "command")
         assert differences(read_checkpoint(run / "checkpoints" / "last.ckpt"), before[0]) == []
-        assert outcome.figures == before[1]["metrics"]
+        assert outcome.metrics == before[1]["metrics"]
 
     def test_a_failure_of_the_measurement_is_recorded_and_costs_no_training(self, config, tmp_path, monkeypatch):
         def fail(*args):
@@ -112,7 +112,7 @@ class TestTrain:
             raise KeyboardInterrupt
 
         monkeypatch.setattr(RecurrentAttentionExperiment, "report", stop)
-        with pytest.raises(Interrupted, match="stopped while measuring; the training is saved"):
+        with pytest.raises(TrainingInterruptedError, match="stopped while measuring; the training is saved"):
             train(config, tmp_path, "command")
         assert read_status(tmp_path / "status.json")["state"] == "interrupted"
 
@@ -176,10 +176,10 @@ class TestEvaluate:
     def test_finds_the_error_that_training_reported_and_those_of_the_controls(self, run):
         reported = read_status(run / "status.json")["metrics"]
         outcome = evaluate(run / "checkpoints" / "best.ckpt", run)
-        assert outcome.figures.items() >= reported.items()
-        assert {"test_error_random_locations", "test_error_center_locations"} <= outcome.figures.keys()
+        assert outcome.metrics.items() >= reported.items()
+        assert {"test_error_random_locations", "test_error_center_locations"} <= outcome.metrics.keys()
         assert "with all glimpses of the same model at random locations" in outcome.summary
-        assert json.loads((run / "evaluation.json").read_text())["metrics"] == outcome.figures
+        assert json.loads((run / "evaluation.json").read_text())["metrics"] == outcome.metrics
         assert (run / "misclassified.png").stat().st_size > 1000
 
     @pytest.mark.usefixtures("no_pictures")

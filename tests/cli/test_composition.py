@@ -5,9 +5,9 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException, MissingConfigException
 
 from zoo.cli import composition
-from zoo.cli.composition import plain, refuse_unused_estimator, register, run_folder, with_available_data
+from zoo.cli.composition import check_estimator_is_used, register, replace_unavailable_data, resolve, run_folder
 from zoo.cli.config_groups import configs_dir
-from zoo.cli.schemas import build
+from zoo.cli.schemas import instantiate
 from zoo.data import BinarizedMnistUnavailable, MnistUnavailable
 
 
@@ -38,7 +38,7 @@ class TestComposition:
 
     def test_a_key_that_is_added_by_force_is_refused_when_it_is_built(self, composed, tiny):
         with pytest.raises(ValueError, match="has no option lrr"):
-            build(composed(tiny("ram", "+model.lrr=1"))["model"])
+            instantiate(composed(tiny("ram", "+model.lrr=1"))["model"])
 
     def test_values_that_must_be_given_are_named(self, composed):
         with pytest.raises(ValueError, match=r"data\.root must be given, such as data\.root=\.\.\."):
@@ -93,7 +93,7 @@ class TestWithAvailableData:
             monkeypatch.setattr(composition, "find_binarized_mnist", find_binarized)
             with initialize_config_dir(str(configs_dir()), version_base="1.3"):
                 choices = compose("train", overrides, return_hydra_config=True).hydra.runtime.choices
-                return plain(with_available_data(compose("train", overrides), choices, overrides))
+                return resolve(replace_unavailable_data(compose("train", overrides), choices, overrides))
 
         return run
 
@@ -159,7 +159,7 @@ class TestRefuseUnusedEstimator:
 
         def run(*overrides):
             with initialize_config_dir(str(configs_dir()), version_base="1.3"):
-                refuse_unused_estimator(compose("train", list(overrides)), list(overrides))
+                check_estimator_is_used(compose("train", list(overrides)), list(overrides))
 
         return run
 

@@ -7,7 +7,7 @@ import pytest
 from hydra.errors import ConfigCompositionException
 from omegaconf.errors import InterpolationKeyError
 
-from zoo.cli.errors import errors_as_sentences, not_left_empty, relative
+from zoo.cli.errors import relative, remove_if_empty, user_errors
 from zoo.data import MnistUnavailable
 from zoo.training import NonFiniteError
 
@@ -24,7 +24,7 @@ class TestErrorsAsSentences:
         ],
     )
     def test_an_error_that_the_user_can_cure_is_one_sentence_and_exit_code_1(self, error, capsys):
-        with pytest.raises(SystemExit) as end, errors_as_sentences():
+        with pytest.raises(SystemExit) as end, user_errors():
             raise error
         assert end.value.code == 1
         assert capsys.readouterr() == ("", "\nError: the cure\n")
@@ -40,7 +40,7 @@ class TestErrorsAsSentences:
         ],
     )
     def test_errors_of_libraries_that_a_user_can_cure_are_one_line(self, error, sentence, capsys):
-        with pytest.raises(SystemExit) as end, errors_as_sentences():
+        with pytest.raises(SystemExit) as end, user_errors():
             raise error
         assert end.value.code == 1
         printed = capsys.readouterr().err
@@ -48,21 +48,21 @@ class TestErrorsAsSentences:
         assert printed.strip().count("\n") == 0
 
     def test_a_fault_of_the_program_keeps_its_traceback(self):
-        with pytest.raises(KeyError), errors_as_sentences():
+        with pytest.raises(KeyError), user_errors():
             raise KeyError
 
     def test_so_does_every_error_for_a_developer(self, monkeypatch):
         monkeypatch.setattr(sys, "flags", SimpleNamespace(dev_mode=True))
-        with pytest.raises(ValueError, match="the cure"), errors_as_sentences():
+        with pytest.raises(ValueError, match="the cure"), user_errors():
             raise ValueError("the cure")
 
     def test_ctrl_c_ends_with_its_own_code(self):
-        with pytest.raises(SystemExit) as end, errors_as_sentences():
+        with pytest.raises(SystemExit) as end, user_errors():
             raise KeyboardInterrupt
         assert end.value.code == 130
 
     def test_without_an_error_nothing_is_said(self, capsys):
-        with errors_as_sentences():
+        with user_errors():
             pass
         assert capsys.readouterr() == ("", "")
 
@@ -74,12 +74,12 @@ class TestNotLeftEmpty:
         folder.mkdir()
         for name in content:
             (folder / name).touch()
-        with pytest.raises(ValueError, match="the cure"), not_left_empty(folder):
+        with pytest.raises(ValueError, match="the cure"), remove_if_empty(folder):
             raise ValueError("the cure")
         assert folder.exists() == left
 
     def test_a_folder_stays_without_an_error(self, tmp_path):
-        with not_left_empty(tmp_path):
+        with remove_if_empty(tmp_path):
             pass
         assert tmp_path.exists()
 
@@ -92,6 +92,6 @@ def test_paths_below_the_current_folder_are_shortened(tmp_path, monkeypatch):
 
 def test_warnings_are_shown_to_the_user(monkeypatch, capsys):
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
-    with errors_as_sentences():
+    with user_errors():
         logging.getLogger("zoo.anything").warning("mind the step")
     assert capsys.readouterr().err == "mind the step\n"

@@ -1,6 +1,6 @@
 import pytest
 
-from zoo.cli.composition import composed_options, register
+from zoo.cli.composition import compose_options, register
 from zoo.cli.config_groups import options, summary
 from zoo.cli.help import help_text, options_help
 from zoo.cli.schemas import MODELS
@@ -30,7 +30,7 @@ class TestOptionsHelp:
     def test_lists_every_option_of_a_model_with_default_type_and_meaning(self, model):
         register()
         text = options_help([f"model={model}"])
-        for option in composed_options((f"model={model}",)).values():
+        for option in compose_options((f"model={model}",)).values():
             assert option.meaning, option.key
             assert f"{option.key}=" in text
         assert "(a number, above 0" in text

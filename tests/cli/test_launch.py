@@ -7,7 +7,7 @@ import pytest
 from zoo.cli import launch
 from zoo.cli.command_line import read_command_line
 from zoo.cli.composition import check_settings, compose_config, register
-from zoo.cli.launch import Ended, caught, table
+from zoo.cli.launch import SweepRun, run_or_report, table
 
 
 class TestCheckSettings:
@@ -84,14 +84,14 @@ class TestCaught:
         def fail():
             raise ValueError("the cure")
 
-        assert caught(fail) == (Path(), {}, "the cure")
+        assert run_or_report(fail) == (Path(), {}, "the cure")
         assert capsys.readouterr().err == "\nError: the cure\n"
 
     def test_a_fault_of_the_program_shows_where_it_came_from(self, capsys):
         def fail():
             raise KeyError("x")
 
-        assert caught(fail) == (Path(), {}, "KeyError: 'x'")
+        assert run_or_report(fail) == (Path(), {}, "KeyError: 'x'")
         assert "Traceback" in capsys.readouterr().err
 
     def test_a_developer_sees_it_for_every_error(self, capsys, monkeypatch):
@@ -99,18 +99,18 @@ class TestCaught:
             raise ValueError("the cure")
 
         monkeypatch.setattr(launch.sys, "flags", SimpleNamespace(dev_mode=True))
-        caught(fail)
+        run_or_report(fail)
         assert "Traceback" in capsys.readouterr().err
 
     def test_a_run_that_was_interrupted_ends_the_sweep(self):
         with pytest.raises(SystemExit):
-            caught(lambda: sys.exit(130))
+            run_or_report(lambda: sys.exit(130))
 
 
 def test_the_table_of_a_sweep_shows_what_differs_what_was_reached_and_what_failed():
     runs = [
-        Ended({"seed": "1", "model.lr": "0.1"}, Path("runs/a"), {"test_error": 0.125, "spread": 1.0}, None),
-        Ended({"seed": "2", "model.lr": "0.1"}, Path("runs/b"), {}, "the cure"),
+        SweepRun({"seed": "1", "model.lr": "0.1"}, Path("runs/a"), {"test_error": 0.125, "spread": 1.0}, None),
+        SweepRun({"seed": "2", "model.lr": "0.1"}, Path("runs/b"), {}, "the cure"),
     ]
     head, first, second = table(runs).splitlines()
     assert head.split() == ["seed", "model.lr", "test_error", "spread", "folder"]

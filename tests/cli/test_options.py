@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from zoo.cli.options import Option, matches, nearest
+from zoo.cli.options import Option, matches_type, nearest_key
 from zoo.constraints import POSITIVE
 
 
@@ -28,7 +28,7 @@ from zoo.constraints import POSITIVE
     ],
 )
 def test_values_match_a_type_as_they_are(annotation, value, fits):
-    assert matches(annotation, value) == fits
+    assert matches_type(annotation, value) == fits
 
 
 class TestOption:
@@ -63,4 +63,4 @@ KEYS = ["seed", "model.lr", "model.total_timesteps", "model.gamma", "trainer.max
     ],
 )
 def test_the_key_that_was_most_likely_meant_is_found(key, meant):
-    assert nearest(key, KEYS) == meant
+    assert nearest_key(key, KEYS) == meant

@@ -2,7 +2,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from zoo.cli import schemas as config
-from zoo.cli.schemas import DATA, MODELS, build, check_config, known_options, schema, target
+from zoo.cli.schemas import DATA, MODELS, check_config, instantiate, known_options, schema, target_name
 
 
 class TestSchema:
@@ -12,7 +12,7 @@ class TestSchema:
         options = OmegaConf.structured(schema(model, model))
         assert OmegaConf.missing_keys(options) == {"rate"}
         assert options.depth == 2
-        assert options._target_ == target(model)
+        assert options._target_ == target_name(model)
         options.rate = 1
         assert options.rate == 1.0
         with pytest.raises(Exception, match="could not be converted to Float"):
@@ -26,7 +26,7 @@ class TestSchema:
 
 class TestBuild:
     def test_calls_what_the_table_holds(self, squares):
-        assert build({"_target_": "zoo.data.idx.load_idx", "root": str(squares)}).name == "squares"
+        assert instantiate({"_target_": "zoo.data.idx.load_idx", "root": str(squares)}).name == "squares"
 
     @pytest.mark.parametrize(
         "name",
@@ -34,22 +34,22 @@ class TestBuild:
     )
     def test_refuses_all_else(self, name):
         with pytest.raises(ValueError, match=r"_target_ .* may not be built; choose a model and data from configs/"):
-            build({"_target_": name, "root": "x"})
+            instantiate({"_target_": name, "root": "x"})
 
     def test_does_not_even_import_it(self, tmp_path, monkeypatch):
         (tmp_path / "sprung.py").write_text("raise SystemError('imported')")
         monkeypatch.syspath_prepend(tmp_path)
         with pytest.raises(ValueError, match="may not be built"):
-            build({"_target_": "sprung.anything"})
+            instantiate({"_target_": "sprung.anything"})
 
     def test_names_options_that_do_not_exist(self, squares):
         with pytest.raises(ValueError, match=r"zoo\.data\.idx\.load_idx has no option colour, size"):
-            build({"_target_": "zoo.data.idx.load_idx", "root": str(squares), "size": 3, "colour": "red"})
+            instantiate({"_target_": "zoo.data.idx.load_idx", "root": str(squares), "size": 3, "colour": "red"})
 
     def test_has_a_table_of_all_models_and_data(self):
         builders = {builder for builder, _ in config.BUILDERS.values()}
         assert builders == {*DATA.values(), *(builder for builder, _ in MODELS.values())}
-        assert all(target(builder) == name for name, (builder, _) in config.BUILDERS.items())
+        assert all(target_name(builder) == name for name, (builder, _) in config.BUILDERS.items())
 
 
 class TestCheckConfig:

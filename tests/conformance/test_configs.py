@@ -62,7 +62,7 @@ def test_a_model_trains_with_every_estimator_or_says_which_ones_it_knows(model, 
         with pytest.raises(ValueError, match="a learned baseline"):
             make_experiment(config)
     else:
-        assert train(config, tmp_path, "command").figures
+        assert train(config, tmp_path, "command").metrics
 
 
 def test_a_choice_of_estimator_is_named_after_its_baseline_or_a_paper(composed):

@@ -9,7 +9,7 @@ import torch
 from omegaconf import OmegaConf
 
 from zoo.cli.commands import make_experiment, train
-from zoo.cli.composition import plain
+from zoo.cli.composition import resolve
 from zoo.cli.schemas import MODELS
 from zoo.training import NonFiniteError, config_hash, read_checkpoint, read_status
 
@@ -119,7 +119,7 @@ def test_a_weight_that_is_not_a_number_stops_it_with_step_and_term_named_and_cos
 
 
 def test_the_configuration_it_leaves_is_the_one_it_was_given(config, run):
-    kept = plain(OmegaConf.load(run / "config.yaml"))
+    kept = resolve(OmegaConf.load(run / "config.yaml"))
     assert kept == config
     assert config_hash(kept) == read_status(run / "status.json")["config_hash"] == config_hash(config)
 

@@ -25,7 +25,7 @@ class TestHowLongItTakes:
     def test_is_rounded_to_whole_rollouts_and_evaluations(self, experiment):
         loaders = experiment().loaders
         assert len(loaders.train(0, 1)) == 3
-        assert loaders.passes == 1000 // 96
+        assert loaders.max_epochs == 1000 // 96
 
     def test_reaches_one_evaluation(self, experiment):
         with pytest.raises(ValueError, match=r"total_timesteps must be at least 96, .* got 95"):
@@ -35,7 +35,7 @@ class TestHowLongItTakes:
         """Of 500 steps each as far as is known, and of one step each if need be."""
         made = experiment(WHOLE_EPISODES, eval_freq=8000, total_timesteps=16_000)
         assert len(made.loaders.train(0, 1)) == 2
-        assert made.loaders.passes == 16_000 // (2 * 8)
+        assert made.loaders.max_epochs == 16_000 // (2 * 8)
         assert [callback.steps for callback in made.callbacks()] == [16_000]
 
     @pytest.mark.parametrize(
@@ -91,12 +91,12 @@ def test_how_much_is_done_is_told_by_the_steps_and_never_more_than_all(experimen
     made = experiment(total_timesteps=1000)
     for steps, done in ((0, 0.0), (250, 0.25), (1008, 1.0)):
         made.module.env_steps.fill_(steps)
-        assert made.loaders.done() == done
+        assert made.loaders.fraction_done() == done
 
 
 def test_only_environments_that_can_tell_their_state_are_continued_between_two_measurements(experiment):
-    assert experiment().loaders.resumes_within_a_pass
-    assert not experiment(name="Acrobot-v1", total_timesteps=4000).loaders.resumes_within_a_pass
+    assert experiment().loaders.supports_mid_epoch_resume
+    assert not experiment(name="Acrobot-v1", total_timesteps=4000).loaders.supports_mid_epoch_resume
 
 
 def test_a_learning_curve_is_read_from_the_measurements_alone(tmp_path):

@@ -3,18 +3,18 @@ import json
 import pytest
 
 from zoo.reproduction.report import find_run, keep_record, kept_records, table
-from zoo.reproduction.summaries import median_and_largest, per_cent
-from zoo.reproduction.tables import Figure, Paper, Row, chosen_rows
+from zoo.reproduction.summaries import median_and_max, percent
+from zoo.reproduction.tables import MetricColumn, Paper, Row, chosen_rows
 
 PAPER = Paper(
     title="A paper",
     columns=("proceedings", "preprint"),
     rows=(
-        Row("6", "six glimpses", "six", "mnist", {"proceedings": "1.12", "preprint": "1.29"}, peer="0.67"),
+        Row("6", "six glimpses", "six", "mnist", {"proceedings": "1.12", "preprint": "1.29"}, best_reproduction="0.67"),
         Row("7", "seven glimpses", "seven", "mnist", {"proceedings": "1.07", "preprint": "1.47"}),
         Row("random", "a control", "six_random", "mnist"),
     ),
-    figures=(Figure("ours", "test_error", per_cent),),
+    metrics=(MetricColumn("ours", "test_error", percent),),
 )
 
 
@@ -116,8 +116,11 @@ class TestTable:
         ]
 
     def test_leaves_empty_what_says_nothing_of_a_row(self):
-        steps = Figure("steps", "env_steps_to_solved", median_and_largest)
-        rows = Row("a", "A", "a", "Acrobot-v1", without=("env_steps_to_solved",)), Row("b", "B", "b", "CartPole-v1")
+        steps = MetricColumn("steps", "env_steps_to_solved", median_and_max)
+        rows = (
+            Row("a", "A", "a", "Acrobot-v1", omitted_metrics=("env_steps_to_solved",)),
+            Row("b", "B", "b", "CartPole-v1"),
+        )
         runs = {"a": [record(0.02)], "b": [record(0.01)]}
         assert table(Paper("Control", rows, (steps, *PAPER.figures)), runs).splitlines()[2:] == [
             "| A |  | 2.00 | 1 | 1 |",
@@ -125,7 +128,7 @@ class TestTable:
         ]
 
     def test_shows_several_figures_and_of_a_seed_that_lacks_one_that_it_never_came(self):
-        steps = Figure("steps", "env_steps_to_solved", median_and_largest)
+        steps = MetricColumn("steps", "env_steps_to_solved", median_and_max)
         paper = Paper("Control", (Row("a", "A", "a", "CartPole-v1"),), (steps, *PAPER.figures))
         runs = [record(), record(), record()]
         for run, count in zip(runs, (10_000.0, 20_000.0), strict=False):

@@ -3,7 +3,7 @@ import statistics
 
 import pytest
 
-from zoo.reproduction.summaries import largest_ratio, mean_and_interval, smallest_ratio
+from zoo.reproduction.summaries import max_ratio, mean_and_interval, min_ratio
 
 
 class TestInterval:
@@ -24,4 +24,4 @@ class TestInterval:
 
 
 def test_ratios_show_the_seed_that_is_worst_on_either_side():
-    assert (smallest_ratio([0.984, 1.01]), largest_ratio([0.984, 1.01])) == ("0.98", "1.01")
+    assert (min_ratio([0.984, 1.01]), max_ratio([0.984, 1.01])) == ("0.98", "1.01")

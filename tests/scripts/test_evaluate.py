@@ -13,8 +13,8 @@ def run(finished, tmp_path):
 def test_it_says_the_error_with_its_interval_and_those_of_the_controls(script, run):
     answer = script("evaluate.py", f"checkpoint={run}/checkpoints/last.ckpt")
     assert answer.code == 0
-    figures = json.loads((run / "evaluation.json").read_text())["metrics"]
-    assert f"{figures['test_error']:.2%}" in answer.out
+    metrics = json.loads((run / "evaluation.json").read_text())["metrics"]
+    assert f"{metrics['test_error']:.2%}" in answer.out
     assert "95 % interval" in answer.out
     assert "at random locations" in answer.out
     assert "of the same model at the center" in answer.out

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from zoo.data import Batches, ImageSet
-from zoo.training import Loaders, fit, total_loss
+from zoo.training import Loaders, fit, sum_losses
 
 
 class Noisy(pl.LightningModule):
@@ -31,7 +31,7 @@ class Noisy(pl.LightningModule):
         squared = (self.net(images.flatten(1) / 255).squeeze(1) - labels).square().mean()
         self.mean.mul_(0.9).add_(0.1 * squared.detach())
         self.log("train_error", squared, on_step=False, on_epoch=True)
-        return total_loss({"squared": squared, "shrink": noise * self.net.weight.square().sum()}, self.global_step)
+        return sum_losses({"squared": squared, "shrink": noise * self.net.weight.square().sum()}, self.global_step)
 
     def validation_step(self, batch, batch_idx):
         self.log("validation_error", self.hparams["validation_errors"][self.current_epoch], prog_bar=True)

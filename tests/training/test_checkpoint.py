@@ -2,10 +2,9 @@ import os
 import pickle
 
 import pytest
-import pytorch_lightning as pl
 import torch
 
-from zoo.training import AtomicCheckpointIO, load_module, read_checkpoint
+from zoo.training import AtomicCheckpointIO, LoadableModule, read_checkpoint
 
 GOOD = {"state_dict": {"weight": torch.arange(3.0)}, "hyper_parameters": {}, "model": "Noisy", "config": {}}
 NEXT = {**GOOD, "model": "Other"}
@@ -143,7 +142,7 @@ class TestReadCheckpoint:
         assert (tmp_path / "sprung").exists()
 
 
-class Scaled(pl.LightningModule):
+class Scaled(LoadableModule):
     """A module of one weight and two options."""
 
     def __init__(self, size, factor=2.0):
@@ -168,11 +167,11 @@ class TestLoadingAModule:
         return save
 
     def test_gives_its_options_and_weights_back_ready_to_be_called(self, saved):
-        module = load_module(Scaled, saved())
+        module = Scaled.load(saved())
         assert (module.factor, module.weight.tolist(), module.training) == (5.0, [0, 1, 2], False)
 
     def test_takes_options_in_place_of_the_saved_ones(self, saved):
-        assert load_module(Scaled, saved(), factor=7.0).factor == 7
+        assert Scaled.load(saved(), factor=7.0).factor == 7
 
     @pytest.mark.parametrize(
         ("contents", "said"),
@@ -189,4 +188,4 @@ class TestLoadingAModule:
     )
     def test_says_what_is_wrong_with_another(self, contents, said, saved):
         with pytest.raises(ValueError, match=said):
-            load_module(Scaled, saved(**contents))
+            Scaled.load(saved(**contents))

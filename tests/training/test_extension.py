@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from zoo.cli.commands import train
-from zoo.training import config_hash, extended, read_checkpoint
-from zoo.training.extension import before_extension
+from zoo.training import config_hash, extend_config, read_checkpoint
+from zoo.training.extension import configs_before_extension
 
 
 class TestExtended:
@@ -21,19 +21,19 @@ class TestExtended:
     )
     def test_refuses_what_is_no_longer_training(self, lengths, complaint):
         with pytest.raises(ValueError, match=complaint):
-            extended({"trainer": {"max_epochs": 2}, "model": {}}, lengths)
+            extend_config({"trainer": {"max_epochs": 2}, "model": {}}, lengths)
 
     def test_the_same_length_changes_nothing(self):
         config = {"trainer": {"max_epochs": 2}}
-        assert extended(config, {"trainer.max_epochs": 2}) == config
+        assert extend_config(config, {"trainer.max_epochs": 2}) == config
 
     def test_an_extended_run_is_another_than_one_that_was_as_long_from_the_beginning(self):
         config = {"trainer": {"max_epochs": 2}}
-        twice = extended(extended(config, {"trainer.max_epochs": 3}), {"trainer.max_epochs": 4})
+        twice = extend_config(extend_config(config, {"trainer.max_epochs": 3}), {"trainer.max_epochs": 4})
         assert twice["extended"] == {"trainer.max_epochs": [2, 3]}
-        assert [x["trainer"]["max_epochs"] for x in before_extension(twice)] == [3, 2]
-        assert list(before_extension(twice))[-1] == config
-        hashes = {config_hash(x) for x in (twice, {"trainer": {"max_epochs": 4}}, *before_extension(twice))}
+        assert [x["trainer"]["max_epochs"] for x in configs_before_extension(twice)] == [3, 2]
+        assert list(configs_before_extension(twice))[-1] == config
+        hashes = {config_hash(x) for x in (twice, {"trainer": {"max_epochs": 4}}, *configs_before_extension(twice))}
         assert len(hashes) == 4
 
 
@@ -54,7 +54,7 @@ class TestTraining:
         overrides = tiny(model, *more)
         config = composed([*overrides, f"{key}={short}"])
         train(config, tmp_path / "run", "command")
-        train(extended(config, {key: long}), tmp_path / "run", "command")
+        train(extend_config(config, {key: long}), tmp_path / "run", "command")
         train(composed([*overrides, f"{key}={long}"]), tmp_path / "long", "command")
         assert differences(weights(tmp_path / "run"), weights(tmp_path / "long")) == []
         metrics = [(tmp_path / name / "metrics.csv").read_text() for name in ("run", "long")]
@@ -67,7 +67,7 @@ class TestTraining:
         config = composed(tiny(model, *more, f"{key}={short}"))
         train(config, tmp_path, "command")
         torch.manual_seed(0)
-        train(extended(config, {key: long}), tmp_path, "command")
+        train(extend_config(config, {key: long}), tmp_path, "command")
         saved = read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")
         (optimizer,), (schedule,) = saved["optimizer_states"], saved["lr_schedulers"]
         steps = saved["state_dict"].get("env_steps", torch.tensor(256))  # some are lost where episodes begin

@@ -4,7 +4,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from zoo.training import FiniteGradients, NonFiniteError, read_checkpoint, total_loss
+from zoo.training import FiniteGradients, NonFiniteError, read_checkpoint, sum_losses
 
 NAN, INF = float("nan"), float("inf")
 
@@ -12,23 +12,23 @@ NAN, INF = float("nan"), float("inf")
 class TestTotalLoss:
     def test_is_the_sum_of_the_terms_and_carries_their_gradient(self):
         x = torch.tensor(3.0, requires_grad=True)
-        total_loss({"square": x**2, "line": -2 * x}, step=0).backward()
+        sum_losses({"square": x**2, "line": -2 * x}, step=0).backward()
         assert x.grad == 4
 
     @pytest.mark.parametrize("value", [NAN, INF, -INF])
     def test_names_the_step_and_the_term_that_is_not_finite(self, value):
         terms = {"policy": torch.tensor(1.0), "baseline": torch.tensor(value)}
         with pytest.raises(NonFiniteError, match=rf"not finite at step 17: baseline \({value}\); nothing was changed"):
-            total_loss(terms, step=17)
+            sum_losses(terms, step=17)
 
     def test_names_every_such_term(self):
         with pytest.raises(NonFiniteError, match=r": a \(inf\), b \(-inf\);"):
-            total_loss({"a": torch.tensor(INF), "b": torch.tensor(-INF), "c": torch.tensor(0.0)}, step=0)
+            sum_losses({"a": torch.tensor(INF), "b": torch.tensor(-INF), "c": torch.tensor(0.0)}, step=0)
 
     def test_says_so_if_finite_terms_have_an_infinite_sum(self):
         huge = torch.tensor(3e38)
         with pytest.raises(NonFiniteError, match="the sum of its terms overflows"):
-            total_loss({"a": huge, "b": huge}, step=0)
+            sum_losses({"a": huge, "b": huge}, step=0)
 
 
 class TestFiniteGradients:

@@ -4,8 +4,8 @@ import warnings
 import pytest
 from pytorch_lightning.loggers.logger import DummyLogger
 
-from zoo.training import Interrupted, Loaders, read_checkpoint
-from zoo.training.fit import Feed, extra_loggers
+from zoo.training import Loaders, TrainingInterruptedError, read_checkpoint
+from zoo.training.fit import RunDataModule, extra_loggers
 
 
 def step_of(path):
@@ -44,13 +44,13 @@ class TestWhatARunLeaves:
         assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]
 
     def test_the_best_of_an_interrupted_run_is_the_best_of_all_its_epochs(self, noisy, interrupt, train, tmp_path):
-        with pytest.raises(Interrupted):
+        with pytest.raises(TrainingInterruptedError):
             train(tmp_path, interrupt(6), module=noisy((0.25, 0.5)))
         train(tmp_path, module=noisy((0.25, 0.5)))
         assert step_of(tmp_path / "checkpoints" / "best.ckpt") == 4
 
     def test_so_it_is_after_the_folder_was_moved(self, noisy, interrupt, train, tmp_path):
-        with pytest.raises(Interrupted):
+        with pytest.raises(TrainingInterruptedError):
             train(tmp_path / "here", interrupt(6), module=noisy((0.25, 0.5)))
         (tmp_path / "here").rename(tmp_path / "there")
         assert train(tmp_path / "there", module=noisy((0.25, 0.5))) == tmp_path / "there" / "checkpoints" / "best.ckpt"
@@ -98,7 +98,7 @@ class TestGoingOn:
             train(tmp_path, module=Quiet())
 
     def test_says_nothing_that_a_user_could_not_use(self, train, interrupt, tmp_path, capsys):
-        with pytest.raises(Interrupted):
+        with pytest.raises(TrainingInterruptedError):
             train(tmp_path, interrupt(5))
         capsys.readouterr()
         with warnings.catch_warnings():
@@ -135,7 +135,7 @@ class TestLoggers:
 
 def test_batches_are_handed_out_only_to_a_trainer():
     with pytest.raises(RuntimeError, match="only while a trainer runs"):
-        Feed(Loaders(lambda rank, ranks: [], None)).train_dataloader()
+        RunDataModule(Loaders(lambda rank, ranks: [], None)).train_dataloader()
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ import signal
 
 import pytest
 
-from zoo.training import Interrupted, NonFiniteError, read_checkpoint
+from zoo.training import NonFiniteError, TrainingInterruptedError, read_checkpoint
 
 HANDLED = (signal.SIGINT, signal.SIGTERM)
 
@@ -18,7 +18,7 @@ def handlers():
 
 @pytest.mark.parametrize("number", HANDLED)
 def test_a_signal_within_a_step_lets_the_step_end_saves_and_stops(number, train, interrupt, tmp_path):
-    with pytest.raises(Interrupted, match="stopped after step 3, and saved"):
+    with pytest.raises(TrainingInterruptedError, match="stopped after step 3, and saved"):
         train(tmp_path, interrupt(3, number))
     saved = read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")
     assert saved["global_step"] == 3
@@ -26,21 +26,23 @@ def test_a_signal_within_a_step_lets_the_step_end_saves_and_stops(number, train,
 
 
 def test_a_second_ctrl_c_stops_at_once_and_leaves_the_last_checkpoint(train, interrupt, tmp_path):
-    with pytest.raises(Interrupted, match="stopped at once, without saving what came after the last checkpoint"):
+    with pytest.raises(
+        TrainingInterruptedError, match="stopped at once, without saving what came after the last checkpoint"
+    ):
         train(tmp_path, interrupt(7, signal.SIGINT, signal.SIGINT))
     assert read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == 4
 
 
 def test_after_an_epoch_s_last_step_comes_its_validation(train, interrupt, tmp_path):
-    with pytest.raises(Interrupted, match="stopped after step 4, and saved"):
+    with pytest.raises(TrainingInterruptedError, match="stopped after step 4, and saved"):
         train(tmp_path, interrupt(4))
     assert "validation_error" in (tmp_path / "metrics.csv").read_text()
     assert read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == 4
 
 
 def test_where_no_epoch_can_be_continued_it_is_finished_first(train, interrupt, tmp_path):
-    with pytest.raises(Interrupted, match="stopped after step 4, and saved"):
-        train(tmp_path, interrupt(2), resumes_within_a_pass=False)
+    with pytest.raises(TrainingInterruptedError, match="stopped after step 4, and saved"):
+        train(tmp_path, interrupt(2), supports_mid_epoch_resume=False)
     assert read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == 4
 
 
@@ -58,7 +60,7 @@ class TestSignalsAreHandedBack:
 
     @pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGINT, signal.SIGINT]])
     def test_when_it_was_interrupted(self, signals, train, interrupt, tmp_path, handlers):
-        with pytest.raises(Interrupted):
+        with pytest.raises(TrainingInterruptedError):
             train(tmp_path, interrupt(2, *signals))
         assert self.now() == handlers
 

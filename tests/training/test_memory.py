@@ -11,7 +11,7 @@ import runpy, sys
 import numpy as np
 
 if sys.argv[2] == "kept":
-    runpy.run_path(sys.argv[1])["keep_freed_memory"]()
+    runpy.run_path(sys.argv[1])["tune_malloc"]()
 
 def resident():
     return int(open("/proc/self/statm").read().split()[1])
@@ -39,4 +39,4 @@ def test_freed_memory_stays_with_the_program_if_asked_for():
 def test_another_c_library_is_left_alone(monkeypatch):
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: pytest.fail("it was asked for"))
-    assert not memory.keep_freed_memory()
+    assert not memory.tune_malloc()

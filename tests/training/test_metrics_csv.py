@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from zoo.training import MetricsCsv, read_metrics
+from zoo.training import CSVMetricsLogger, read_metrics
 
 
 def rows(path):
@@ -15,14 +15,14 @@ def rows(path):
 def path(tmp_path):
     """A file of five steps."""
     path = tmp_path / "metrics.csv"
-    log = MetricsCsv(path)
+    log = CSVMetricsLogger(path)
     for step in range(5):
         log.log_metrics({"loss": step / 2}, step)
     return path
 
 
 def test_each_step_has_a_row_and_each_metric_a_column(tmp_path):
-    log = MetricsCsv(tmp_path / "metrics.csv")
+    log = CSVMetricsLogger(tmp_path / "metrics.csv")
     log.log_metrics({"loss": 2.0}, 0)
     log.log_metrics({"loss": 1.0}, 1)
     log.log_metrics({"error": 0.5, "loss": 0.25}, 1)
@@ -36,7 +36,7 @@ def test_each_step_has_a_row_and_each_metric_a_column(tmp_path):
 
 def test_a_resumed_run_has_the_rows_of_its_checkpoint_whatever_the_file_holds(path):
     path.write_text("not even a table")
-    log = MetricsCsv(path, {step: {"step": step, "loss": step / 2} for step in range(3)})
+    log = CSVMetricsLogger(path, {step: {"step": step, "loss": step / 2} for step in range(3)})
     assert [row["step"] for row in rows(path)] == ["0", "1", "2"]
     log.log_metrics({"error": 0.25}, 3)
     assert [row["step"] for row in rows(path)] == ["0", "1", "2", "3"]
@@ -45,7 +45,7 @@ def test_a_resumed_run_has_the_rows_of_its_checkpoint_whatever_the_file_holds(pa
 
 
 def test_the_rows_of_a_checkpoint_hold_what_is_logged_next(path):
-    log = MetricsCsv(path, {0: {"step": 0, "loss": 1.0}})
+    log = CSVMetricsLogger(path, {0: {"step": 0, "loss": 1.0}})
     before = path.read_text()
     assert log.rows_with({"error": 0.5}, 0) == {0: {"step": 0, "loss": 1.0, "error": 0.5}}
     assert log.rows_with({"error": 0.5}, 1) == {0: {"step": 0, "loss": 1.0}, 1: {"step": 1, "error": 0.5}}
@@ -53,7 +53,7 @@ def test_the_rows_of_a_checkpoint_hold_what_is_logged_next(path):
 
 
 def test_a_run_that_begins_anew_in_a_folder_forgets_all_rows(path):
-    MetricsCsv(path).log_metrics({"loss": 7.0}, 0)
+    CSVMetricsLogger(path).log_metrics({"loss": 7.0}, 0)
     assert [row["loss"] for row in rows(path)] == ["7.0"]
 
 
@@ -66,13 +66,13 @@ def test_killed_while_it_writes_it_leaves_the_file_before(path, monkeypatch):
 
     monkeypatch.setattr(Path, "write_text", half)
     with pytest.raises(KeyboardInterrupt):
-        MetricsCsv(path).log_metrics({"loss": 1.0}, 5)
+        CSVMetricsLogger(path).log_metrics({"loss": 1.0}, 5)
     assert path.read_bytes() == before
 
 
 class TestReadMetrics:
     def test_gives_columns_of_the_rows_that_have_a_figure_in_the_last(self, tmp_path):
-        log = MetricsCsv(tmp_path / "metrics.csv")
+        log = CSVMetricsLogger(tmp_path / "metrics.csv")
         for step, figures in enumerate([{"loss": 1.0}, {"loss": 0.5, "error": 0.25}]):
             log.log_metrics(figures, step)
         assert read_metrics(log.path, "step", "loss", "error") == [[1.0], [0.5], [0.25]]

@@ -28,7 +28,7 @@ def test_where_the_output_is_no_terminal_there_is_a_line_for_each_epoch_and_noth
 
 
 def test_where_batches_do_not_tell_how_many_epochs_there_will_be_none_is_promised(train, tmp_path, capsys):
-    train(tmp_path, done=lambda: 0.5)
+    train(tmp_path, fraction_done=lambda: 0.5)
     assert capsys.readouterr().out == "epoch 1  validation error 50.00 %\nepoch 2  validation error 25.00 %\n"
 
 

@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 import torch
 
 from zoo.data import Batches
-from zoo.training import ExactResume, Interrupted, read_checkpoint, resume
+from zoo.training import ExactResume, TrainingInterruptedError, read_checkpoint, resume
 from zoo.training.resume import random_state, set_random_state
 
 DRAWS = {
@@ -48,7 +48,7 @@ def differences_from_whole(whole, train, interrupt, differences):
         train(whole)
 
     def compare(folder, step):
-        with pytest.raises(Interrupted):
+        with pytest.raises(TrainingInterruptedError):
             train(folder, interrupt(step))
         train(folder)
         assert (folder / "metrics.csv").read_text().count("\n") == 3  # a head and two epochs

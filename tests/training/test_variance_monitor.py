@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from zoo.gradients import gradient_moments
-from zoo.training import GradientVarianceMonitor, MetricsCsv, read_checkpoint, variance_monitor
+from zoo.training import CSVMetricsLogger, GradientVarianceMonitor, read_checkpoint, variance_monitor
 from zoo.training.resume import random_state
 
 FIGURES = {"gradient_variance", "gradient_signal_to_noise"}
@@ -56,7 +56,9 @@ class TestTraining:
         assert "/state_dict/net.weight" in found
 
     def test_would_not_if_it_measured_on_the_module_itself(self, differences_from_unwatched, monkeypatch):
-        monkeypatch.setattr(variance_monitor, "loss_of_copy", lambda module, *batch: module.training_step(*batch))
+        monkeypatch.setattr(
+            variance_monitor, "training_loss_of_copy", lambda module, *batch: module.training_step(*batch)
+        )
         assert "/state_dict/mean" in differences_from_unwatched(GradientVarianceMonitor(every_n_steps=1, draws=3))
 
 
@@ -172,7 +174,7 @@ class TestFigures:
     def test_are_those_of_the_training_steps_gradient(self, at, tmp_path):
         states = []
         keep = at(3, lambda module: states.append(torch.get_rng_state()))
-        logger = MetricsCsv(tmp_path / "metrics.csv")
+        logger = CSVMetricsLogger(tmp_path / "metrics.csv")
         fit(Linear(), keep, GradientVarianceMonitor(every_n_steps=1, draws=7), logger=logger)
         torch.set_rng_state(*states)
         gradients = torch.stack([torch.randn(5) + 1 for _ in range(7)])
@@ -204,7 +206,7 @@ class TestFigures:
         assert used == [True] * 12
 
     def test_come_of_a_module_with_frozen_parameters_too(self, tmp_path):
-        logger = MetricsCsv(tmp_path / "metrics.csv")
+        logger = CSVMetricsLogger(tmp_path / "metrics.csv")
         fit(Fragile(), GradientVarianceMonitor(every_n_steps=1, draws=2), logger=logger, max_epochs=1)
         assert all(float(row["gradient_variance"]) > 0 for row in logger.rows.values())
 

@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 from omegaconf import MISSING
 
-from zoo.cli.command_line import parsed
-from zoo.cli.options import Option, dataclass_options, nearest, option_lines
+from zoo.cli.command_line import parse_value
+from zoo.cli.options import Option, dataclass_options, nearest_key, option_lines
 
 Arguments = TypeVar("Arguments")
 
@@ -53,14 +53,14 @@ class ReproduceConfig:
     publish: bool = False
 
 
-def arguments(kind: type[Arguments], given: Sequence[str]) -> Arguments:
+def parse_arguments(kind: type[Arguments], given: Sequence[str]) -> Arguments:
     """Read ``key=value`` arguments into a dataclass.
 
     Raises:
         ValueError: a key is unknown, a value has the wrong type, or one that is needed is missing.
 
     Example:
-        >>> arguments(EvaluateConfig, ["checkpoint=runs/ram/a/checkpoints/last.ckpt"]).checkpoint
+        >>> parse_arguments(EvaluateConfig, ["checkpoint=runs/ram/a/checkpoints/last.ckpt"]).checkpoint
         'runs/ram/a/checkpoints/last.ckpt'
     """
     known = dataclass_options(kind)
@@ -69,7 +69,7 @@ def arguments(kind: type[Arguments], given: Sequence[str]) -> Arguments:
     for argument in given:
         key, equals, text = argument.partition("=")
         if not equals or key not in known:
-            near = nearest(key.lstrip("-+~"), known)
+            near = nearest_key(key.lstrip("-+~"), known)
             hint = f"; did you mean {near}=...?" if near else ""
             raise ValueError(f"there is no argument {argument if not equals else key}; {listed}{hint}")
         values[key] = read_value(known[key], text, listed)
@@ -85,7 +85,7 @@ def read_value(option: Option, text: str, listed: str) -> Any:
         value = None if text == "null" and option.default is None else text
         value = str(Path(value).expanduser()) if option.path and value else value
     else:
-        value = parsed(text)
+        value = parse_value(text)
     if option.annotation in (list[str], list[str] | None) and isinstance(value, list):
         value = [str(x) for x in value]
     try:
@@ -95,11 +95,11 @@ def read_value(option: Option, text: str, listed: str) -> Any:
     return value
 
 
-def script_help(kind: type, description: str) -> str:
+def arguments_help(kind: type, description: str) -> str:
     """Describe a script and its arguments, for ``--help``."""
     return f"{description.strip()}\n\nArguments\n{option_lines(dataclass_options(kind).values())}\n"
 
 
-def asks_for_help(given: Sequence[str]) -> bool:
+def wants_help(given: Sequence[str]) -> bool:
     """Tell whether a command line asks for help."""
     return bool({"-h", "--help"} & set(given))

@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override, Quote, QuotedString
 from hydra.errors import HydraException
 
-from zoo.cli.config_groups import check_choice, did_you_mean, groups, options
+from zoo.cli.config_groups import check_choice, groups, options, suggest_nearest
 from zoo.cli.invocation import command_name
 from zoo.cli.options import Option
 
@@ -73,7 +73,7 @@ class Request(NamedTuple):
     def choices(self) -> Iterator[tuple[str, ...]]:
         """Return the choices in configuration groups, of each run."""
         chosen = [setting for setting in self.settings if setting.key in groups() and not setting.sign]
-        return itertools.product(*([f"{x.key}={in_hydra(value)}" for value in x.values] for x in chosen))
+        return itertools.product(*([f"{x.key}={to_hydra(value)}" for value in x.values] for x in chosen))
 
     def arguments(self) -> list[str]:
         """Return the command line for Hydra."""
@@ -85,7 +85,7 @@ class Request(NamedTuple):
         flags = [flag for flag in self.flags if flag not in ("-m", "--multirun")]
         for values in itertools.product(*(setting.values for setting in self.settings)):
             settings = [make_setting(x.key, value) for x, value in zip(self.settings, values, strict=True)]
-            differs = {x.key: in_hydra(value) for x, value in zip(self.settings, values, strict=True) if x.swept}
+            differs = {x.key: to_hydra(value) for x, value in zip(self.settings, values, strict=True) if x.swept}
             yield self._replace(settings=settings, flags=flags), differs
 
 
@@ -164,7 +164,7 @@ def read_setting(argument: str, sweep: bool) -> Setting:
     bare = key.lstrip("+~-")
     sign = key.removesuffix(bare)
     if "-" in sign or (not equals and "~" not in sign):
-        raise ValueError(f"{argument} is no key=value{meant(bare, text)}")
+        raise ValueError(f"{argument} is no key=value{suggest_setting(bare, text)}")
     if bare.startswith("hydra") and bare not in (*FOLDERS, *LIGHTNING):
         raise ValueError(f"{bare} may not be set; of Hydra's own settings there are {', '.join(FOLDERS)}")
     if bare == "hydra.run.dir" and sweep:
@@ -183,7 +183,7 @@ def read_setting(argument: str, sweep: bool) -> Setting:
 
 def make_setting(key: str, value: Any) -> Setting:
     """Return a setting of one value."""
-    return Setting(key, [value], added(key, f"{key}={in_hydra(value)}"))
+    return Setting(key, [value], added(key, f"{key}={to_hydra(value)}"))
 
 
 def added(key: str, override: str) -> str:
@@ -191,14 +191,14 @@ def added(key: str, override: str) -> str:
     return f"++{override}" if key.partition(".")[0] in OPEN else override
 
 
-def meant(name: str, text: str) -> str:
+def suggest_setting(name: str, text: str) -> str:
     """Guess what was meant by an argument that is no ``key=value``."""
     for group in ("model", "experiment", "data", "estimator", "logger"):
         if name == group:
             return f"; write {group}={text or 'NAME'}"
         if name in options(group):
             return f"; did you mean {group}={name}?"
-    return f"; write {name}={text or 'VALUE'}" + (f".{near}" if (near := did_you_mean(name, groups())) else "")
+    return f"; write {name}={text or 'VALUE'}" + (f".{near}" if (near := suggest_nearest(name, groups())) else "")
 
 
 def read_values(key: str, text: str, sweep: bool) -> tuple[list[Any], str]:
@@ -226,14 +226,14 @@ def read_values(key: str, text: str, sweep: bool) -> tuple[list[Any], str]:
         value = str(Path(value).expanduser()) if value else value
     if not isinstance(value, str):
         return [value], f"{key}={text}"
-    return [value], f"{key}={in_hydra(value)}"
+    return [value], f"{key}={to_hydra(value)}"
 
 
-def parsed(text: str) -> Any:
+def parse_value(text: str) -> Any:
     """Read one value in Hydra's grammar; what it has no place for is text.
 
     Example:
-        >>> parsed("[1,2]"), parsed("1e-3"), parsed("null"), parsed("a=b")
+        >>> parse_value("[1,2]"), parse_value("1e-3"), parse_value("null"), parse_value("a=b")
         ([1, 2], 0.001, None, 'a=b')
     """
     try:
@@ -265,11 +265,11 @@ def swept_values(key: str, text: str, parsed: Any) -> list[Any]:
     return [Override._convert_value(x) for x in found]
 
 
-def in_hydra(value: Any) -> str:
+def to_hydra(value: Any) -> str:
     """Write a value in Hydra's grammar, text in quotes where it would be taken for something else.
 
     Example:
-        >>> in_hydra("ram"), in_hydra("a=b"), in_hydra("1"), in_hydra(None)
+        >>> to_hydra("ram"), to_hydra("a=b"), to_hydra("1"), to_hydra(None)
         ('ram', "'a=b'", "'1'", 'null')
     """
     if not isinstance(value, str):

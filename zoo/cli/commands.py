@@ -8,17 +8,26 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import OmegaConf
 
-from zoo.cli.schemas import DATA, build, taken, target
+from zoo.cli.schemas import DATA, accepted_parameters, instantiate, target_name
 from zoo.data import ImageData, ImageSet
-from zoo.training import Interrupted, RunRecord, fit, folder_lock, read_checkpoint, write_json, write_text
+from zoo.training import (
+    Experiment,
+    RunRecord,
+    TrainingInterruptedError,
+    fit,
+    folder_lock,
+    read_checkpoint,
+    write_json,
+    write_text,
+)
 
-DOWNLOADED = [target(DATA[name]) for name in ("mnist", "binarized_mnist")]
+DOWNLOADED = [target_name(DATA[name]) for name in ("mnist", "binarized_mnist")]
 
 
-class Outcome(NamedTuple):
+class RunResult(NamedTuple):
     """What a run or an evaluation reached."""
 
-    figures: dict[str, float]
+    metrics: dict[str, float]
     """By plain names; rates are fractions."""
     summary: str
     """The same in words."""
@@ -26,7 +35,7 @@ class Outcome(NamedTuple):
     """What was measured."""
 
 
-def train(config: Mapping[str, Any], folder: Path, command: str, trust: bool = False) -> Outcome:
+def train(config: Mapping[str, Any], folder: Path, command: str, trust: bool = False) -> RunResult:
     """Train what the configuration says, measure it once on the test set, and leave everything in the folder.
 
     A folder that holds a run of the same configuration is continued, of another one refused.
@@ -38,7 +47,7 @@ def train(config: Mapping[str, Any], folder: Path, command: str, trust: bool = F
         trust: code of the user's own, such as a program, may be run. Kept nowhere.
 
     Raises:
-        Interrupted: the run was asked to stop.
+        TrainingInterruptedError: the run was asked to stop.
         NonFiniteError: a loss or a gradient is NaN or infinite.
         OSError: the folder cannot be written to.
         ValueError: the configuration or its data are wrong, or another process is at work in the folder.
@@ -65,54 +74,51 @@ def train(config: Mapping[str, Any], folder: Path, command: str, trust: bool = F
                 experiment.monitor_mode,
             )
             if experiment.module.global_rank != 0:
-                return Outcome({}, "", checkpoint)
-            figures = experiment.report(checkpoint, folder)
-        except Interrupted as stop:
+                return RunResult({}, "", checkpoint)
+            metrics = experiment.report(checkpoint, folder)
+        except TrainingInterruptedError as stop:
             record.finish("interrupted", str(stop))
             raise
         except KeyboardInterrupt:
             record.finish("interrupted", "stopped while measuring")
-            raise Interrupted("stopped while measuring; the training is saved") from None
+            raise TrainingInterruptedError("stopped while measuring; the training is saved") from None
         except BaseException as error:
             with suppress(OSError):  # of a full disk or a folder that is gone the error itself speaks
                 record.finish("failed", f"{type(error).__name__}: {error}")
             raise
-        record.finish("finished", getattr(experiment, "exit_reason", "all epochs done"), figures)
-    return Outcome(figures, experiment.describe(figures), checkpoint)
+        record.finish("finished", experiment.exit_reason, metrics)
+    return RunResult(metrics, experiment.describe(metrics), checkpoint)
 
 
-def evaluate(checkpoint: Path, folder: Path, film: bool = False, trust: bool = False) -> Outcome:
+def evaluate(checkpoint: Path, folder: Path, render: bool = False, trust: bool = False) -> RunResult:
     """Measure a checkpoint on the test set of the data it was trained on, and draw its mistakes.
 
     Args:
         checkpoint: of a run.
         folder: where ``evaluation.json`` and the pictures go.
-        film: also film an episode, as ``episode.gif``.
+        render: also render an episode, as ``episode.gif``.
         trust: the code of a program of one's own may be run; that it could be when it was trained is not enough.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged or no checkpoint of this project; or an episode cannot be filmed.
+        ValueError: the file is damaged or no checkpoint of this project; or the model plays no episodes.
     """
     experiment = make_experiment(read_checkpoint(checkpoint)["config"], trust)
-    if film and not hasattr(experiment, "film"):
-        raise ValueError("this model plays no episodes: leave render away")
-    folder.mkdir(parents=True, exist_ok=True)
-    if film:
-        experiment.film(checkpoint, folder / "episode.gif")
-    figures = experiment.evaluate(checkpoint, folder)
-    write_json(folder / "evaluation.json", {"checkpoint": str(checkpoint), "metrics": figures})
-    return Outcome(figures, experiment.describe(figures), checkpoint)
+    if render:
+        experiment.render(checkpoint, folder / "episode.gif")
+    metrics = experiment.evaluate(checkpoint, folder)
+    write_json(folder / "evaluation.json", {"checkpoint": str(checkpoint), "metrics": metrics})
+    return RunResult(metrics, experiment.describe(metrics), checkpoint)
 
 
-def check_before_download(config: Mapping[str, Any], trust: bool = False) -> None:
+def check_model_options(config: Mapping[str, Any], trust: bool = False) -> None:
     """Build a model for digits that may have to be fetched without them, so that its options are checked before.
 
     Raises:
         ValueError: an option is wrong.
     """
     digits = config["data"]
-    if digits is None or digits["_target_"] not in DOWNLOADED or "data" not in taken(config["model"]):
+    if digits is None or digits["_target_"] not in DOWNLOADED or "data" not in accepted_parameters(config["model"]):
         return
     one = ImageSet(torch.zeros(1, 1, 28, 28, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64))
     data = ImageData("digits", one, None, lambda: one, tuple("0123456789"), (0.0,))
@@ -154,7 +160,7 @@ def load_weights(module: pl.LightningModule, path: Path) -> None:
     module.load_state_dict(saved, strict=False)
 
 
-def make_experiment(config: Mapping[str, Any], trust: bool = False, data: Any = None) -> Any:
+def make_experiment(config: Mapping[str, Any], trust: bool = False, data: Any = None) -> Experiment:
     """Build what a model learns from, and the model for it.
 
     Args:
@@ -166,7 +172,7 @@ def make_experiment(config: Mapping[str, Any], trust: bool = False, data: Any = 
         ValueError: the configuration is wrong, or names data, an environment, a program or an estimator that the model
             has no use for.
     """
-    wanted = taken(config["model"])
+    wanted = accepted_parameters(config["model"])
     for name in ("data", "env", "env_kwargs", "program", "estimator"):
         if name not in wanted and config.get(name) not in (None, {}):
             raise ValueError(f"this model has no use for {name}: leave {name}=... away")
@@ -177,6 +183,6 @@ def make_experiment(config: Mapping[str, Any], trust: bool = False, data: Any = 
         **{name: config.get(name) for name in ("env", "env_kwargs", "program", "estimator", "seed")},
         "trust": trust,
         "batch_size": config["trainer"]["batch_size"],
-        "data": data or (build(config["data"]) if "data" in wanted else None),
+        "data": data or (instantiate(config["data"]) if "data" in wanted else None),
     }
-    return build(config["model"], **{name: value for name, value in given.items() if name in wanted})
+    return instantiate(config["model"], **{name: value for name, value in given.items() if name in wanted})

@@ -16,14 +16,14 @@ from omegaconf import DictConfig, OmegaConf
 from zoo.cli.command_line import FOLDERS, LIGHTNING, OPEN, Request
 from zoo.cli.config_groups import configs_dir, groups, model_of, options
 from zoo.cli.invocation import command_name
-from zoo.cli.options import Option, nearest, same_name
-from zoo.cli.schemas import DATA, MODELS, TrainConfig, check_config, known_options, option_names, schema, target
+from zoo.cli.options import Option, find_same_name, nearest_key
+from zoo.cli.schemas import DATA, MODELS, TrainConfig, check_config, known_options, option_names, schema, target_name
 from zoo.data import BinarizedMnistUnavailable, MnistUnavailable, find_binarized_mnist, find_mnist
 
 logger = logging.getLogger(__name__)
 
 LONGEST = 80  # letters of what differs, in the name of a folder
-INSTEAD = {  # what takes the place of data that cannot be had, and what is said then
+FALLBACK_DATA = {  # what takes the place of data that cannot be had, and what is said then
     "binarized_mnist": (
         "mnist",
         "Using mnist instead, binarised dynamically: its pixels are drawn anew each time a digit is given. "
@@ -78,7 +78,7 @@ def sweep_folder(resume: str | None, model: str | None, differs: str) -> str:
     return f"runs/{model}/{time.strftime('%Y-%m-%d_%H-%M-%S')}-{words}"
 
 
-def plain(config: DictConfig) -> dict[str, Any]:
+def resolve(config: DictConfig) -> dict[str, Any]:
     """Resolve a configuration to dicts, lists and numbers.
 
     Raises:
@@ -93,7 +93,7 @@ def plain(config: DictConfig) -> dict[str, Any]:
     return resolved
 
 
-def kept_config(folder: Path) -> dict[str, Any]:
+def load_run_config(folder: Path) -> dict[str, Any]:
     """Read the configuration that a run left in its folder, as plain data: nothing in it is filled in or run.
 
     Raises:
@@ -118,11 +118,11 @@ def compose_config(overrides: Sequence[str]) -> dict[str, Any]:
     """Return the configuration that settings lead to, as ``zoo train`` composes it, as plain data."""
     register()
     with initialize_config_dir(str(configs_dir()), version_base="1.3"):
-        return plain(compose("train", list(overrides)))
+        return resolve(compose("train", list(overrides)))
 
 
 @lru_cache(maxsize=64)
-def composed_options(choices: tuple[str, ...]) -> dict[str, Option]:
+def compose_options(choices: tuple[str, ...]) -> dict[str, Option]:
     """Return all options of a run by key, for choices in configuration groups such as ``model=ram``.
 
     Raises:
@@ -144,7 +144,7 @@ def check_settings(request: Request) -> None:
     """
     for choices in request.choices():
         check_experiment(choices)
-        known = composed_options(choices)
+        known = compose_options(choices)
         for setting in request.settings:
             if setting.sign and (setting.key in known or setting.key in groups()):
                 raise ValueError(
@@ -183,17 +183,17 @@ def unknown_option(key: str, known: Mapping[str, Option], choices: Sequence[str]
     if not any(option.startswith("model.") for option in known) and key not in groups():
         return f"there is no option {key} without a model: choose one, model={'|'.join(options('model'))}"
     what = " ".join(choices)
-    same = same_name(key, known)
+    same = find_same_name(key, known)
     for group in () if same else ("model", "data"):
         whole = key if key.startswith(f"{group}.") else f"{group}.{key}"
         if elsewhere := [f"{group}={name}" for name in options(group) if whole in option_names(group, name)]:
             return f"{what} has no option {key}; {whole} is one of {', '.join(elsewhere)}"
-    if (near := same or nearest(key, known)) is not None:
+    if (near := same or nearest_key(key, known)) is not None:
         return f"{what} has no option {key}; did you mean {near}?"
     return f"{what} has no option {key}; {command_name('train')} {what} --help lists those that there are"
 
 
-def refuse_unused_estimator(config: DictConfig, overrides: list[str]) -> None:
+def check_estimator_is_used(config: DictConfig, overrides: list[str]) -> None:
     """Refuse an estimator for a model that has none: without this the choice would be lost.
 
     Args:
@@ -208,7 +208,7 @@ def refuse_unused_estimator(config: DictConfig, overrides: list[str]) -> None:
         raise ValueError(f"this model has no use for an estimator: leave {asked[0]} away")
 
 
-def with_available_data(config: DictConfig, choices: Mapping[str, str | None], overrides: list[str]) -> DictConfig:
+def replace_unavailable_data(config: DictConfig, choices: Mapping[str, str | None], overrides: list[str]) -> DictConfig:
     """Compose again with the digits that are at hand if others were asked for and cannot be had.
 
     Where no experiment was chosen the model's recipe for few digits replaces the one for MNIST; what the user set on
@@ -220,8 +220,10 @@ def with_available_data(config: DictConfig, choices: Mapping[str, str | None], o
         overrides: the command line.
     """
     data = choices["data"]
-    while data in INSTEAD and config.data.get("_target_") == target(DATA[data]) and (reason := unavailable(data)):
-        data, notice = INSTEAD[data]
+    while data in FALLBACK_DATA and config.data.get("_target_") == target_name(DATA[data]):
+        if (reason := unavailable(data)) is None:
+            break
+        data, notice = FALLBACK_DATA[data]
         logger.warning("%s.\n%s\n", reason, notice)
         kept = [override for override in overrides if not override.startswith("data=")]
         recipe = f"{choices['model']}_{data}"

@@ -69,11 +69,11 @@ def check_choice(group: str, name: object) -> None:
     if name in known or (group == "experiment" and name is None):
         return
     shown = "null" if name is None else name
-    near = did_you_mean(str(name).lower(), known)
+    near = suggest_nearest(str(name).lower(), known)
     raise ValueError(f"there is no {group} {shown!r}; there are: {', '.join(known)}.{near}")
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def suggest_nearest(name: str, known: Iterable[str]) -> str:
     """Return a question that names the nearest of the known names, with a space before it, or nothing."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.3)
     return f" Did you mean {near[0]}?" if near else ""

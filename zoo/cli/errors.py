@@ -30,7 +30,7 @@ TOO_LARGE = (  # how torch says so
 
 
 @contextmanager
-def errors_as_sentences() -> Iterator[None]:
+def user_errors() -> Iterator[None]:
     """Print an error the user can cure as its sentence, without a traceback, and exit with 1.
 
     Run Python with ``-X dev`` to see where it came from.
@@ -41,14 +41,14 @@ def errors_as_sentences() -> Iterator[None]:
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        sentence = one_sentence(error)
+        sentence = error_message(error)
         if sentence is None or sys.flags.dev_mode:
             raise
         print(f"\nError: {sentence}", file=sys.stderr)
         sys.exit(1)
 
 
-def one_sentence(error: Exception) -> str | None:
+def error_message(error: Exception) -> str | None:
     """Return what is wrong in a sentence, if it is something that the user can cure."""
     late = [getattr(sys.modules[module], name) for module, name in LATE_ERRORS.items() if module in sys.modules]
     if isinstance(error, OSError) and error.strerror and error.filename:
@@ -66,7 +66,7 @@ def one_sentence(error: Exception) -> str | None:
 
 
 @contextmanager
-def not_left_empty(folder: Path) -> Iterator[None]:
+def remove_if_empty(folder: Path) -> Iterator[None]:
     """Take a folder away again if an error leaves it empty."""
     try:
         yield

@@ -7,7 +7,7 @@ from zoo.cli.invocation import command_name
 from zoo.cli.options import option_lines
 
 
-def listing(group: str, prefix: str) -> str:
+def list_choices(group: str, prefix: str) -> str:
     """List the choices of a group, a line each, with their summaries in a column."""
     names = options(group)
     width = max(map(len, names))
@@ -16,10 +16,10 @@ def listing(group: str, prefix: str) -> str:
 
 def options_help(choices: Sequence[str]) -> str:
     """List all options of a run, for ``--help`` beside choices such as ``model=ram``."""
-    from zoo.cli.composition import composed_options, register  # late, for it takes long
+    from zoo.cli.composition import compose_options, register  # late, for it takes long
 
     register()
-    known = composed_options(tuple(choices))
+    known = compose_options(tuple(choices))
     what = " ".join(choices)
     return f"""{option_lines(known.values())}
 
@@ -29,7 +29,7 @@ All options of {command_name("train")} {what}, each with its default, what it ma
 
 def help_text() -> str:
     """List the models, and what can be set, for ``--help`` and for a command without arguments."""
-    models, experiments = listing("model", "model="), listing("experiment", "")
+    models, experiments = list_choices("model", "model="), list_choices("experiment", "")
     command = command_name("train")
     return f"""Train a model of the zoo: {command} model=NAME [key=value ...]
 

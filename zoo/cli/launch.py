@@ -11,31 +11,31 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from zoo.cli.command_line import LENGTHS, Request, in_hydra
-from zoo.cli.commands import check_before_download, check_logger, train
+from zoo.cli.command_line import LENGTHS, Request, to_hydra
+from zoo.cli.commands import check_logger, check_model_options, train
 from zoo.cli.composition import (
+    check_estimator_is_used,
     check_settings,
-    kept_config,
-    plain,
-    refuse_unused_estimator,
+    load_run_config,
     register,
-    with_available_data,
+    replace_unavailable_data,
+    resolve,
 )
 from zoo.cli.config_groups import configs_dir
-from zoo.cli.errors import not_left_empty, one_sentence, relative
+from zoo.cli.errors import error_message, relative, remove_if_empty
 from zoo.cli.invocation import command_name
-from zoo.training import Interrupted, extended
+from zoo.training import TrainingInterruptedError, extend_config
 
-SHOWN = 4  # figures of a run that the table of a sweep has place for
+SHOWN = 4  # metrics of a run that the table of a sweep has place for
 
 
-class Ended(NamedTuple):
+class SweepRun(NamedTuple):
     """A run of a sweep, and how it ended."""
 
     settings: Mapping[str, str]
     """What differs between the runs."""
     folder: Path
-    figures: Mapping[str, float]
+    metrics: Mapping[str, float]
     failure: str | None
 
 
@@ -64,7 +64,7 @@ def sweep(request: Request) -> None:
     Raises:
         ChildProcessError: some failed.
     """
-    runs: list[Ended] = []
+    runs: list[SweepRun] = []
     command = sys.argv[: 2 if sys.argv[1:2] == ["train"] else 1]
     fixed = ",".join(x.key for x in request.settings if not x.swept)
     naming = [
@@ -75,10 +75,10 @@ def sweep(request: Request) -> None:
         for one, differs in request.single_runs():
             name = " ".join(f"{key}={value}" for key, value in differs.items())
             print(f"\nRun {len(runs) + 1} of {request.runs}: {name}", flush=True)
-            settings = [f"{x.key}={in_hydra(x.values[0])}" for x in one.settings]
+            settings = [f"{x.key}={to_hydra(x.values[0])}" for x in one.settings]
             typed = [*command, *settings, *["trust=true"] * request.trust]
-            ended = caught(lambda one=one, typed=typed: run(one, [*one.arguments(), *naming], typed))  # type: ignore[misc]
-            runs.append(Ended(differs, *ended))
+            ended = run_or_report(lambda one=one, typed=typed: run(one, [*one.arguments(), *naming], typed))  # type: ignore[misc]
+            runs.append(SweepRun(differs, *ended))
     finally:
         if runs:
             print(f"\n{table(runs)}")
@@ -116,19 +116,19 @@ def run(request: Request, arguments: Sequence[str], typed: Sequence[str]) -> tup
 def train_one(config: DictConfig, overrides: Sequence[str], folder: Path, request: Request) -> dict[str, float]:
     """Train one configuration in its own folder, and say what was reached."""
     choices = HydraConfig.get().runtime.choices
-    with not_left_empty(folder):
+    with remove_if_empty(folder):
         if config.resume:
             lengths = {key: request.value(key) for key in LENGTHS if request.value(key) is not None}
-            settings = extended(kept_config(folder), lengths)
+            settings = extend_config(load_run_config(folder), lengths)
         else:
-            refuse_unused_estimator(config, list(overrides))
-            check_before_download(plain(config), request.trust)
-            settings = plain(with_available_data(config, choices, list(overrides)))
+            check_estimator_is_used(config, list(overrides))
+            check_model_options(resolve(config), request.trust)
+            settings = resolve(replace_unavailable_data(config, choices, list(overrides)))
         check_logger(settings["logger"]["name"])
         command = f"{command_name('train')} {shlex.join(overrides)}"
         try:
             outcome = train(settings, folder, command, request.trust)
-        except Interrupted as stop:
+        except TrainingInterruptedError as stop:
             again = " trust=true" if request.trust else ""
             resume = shlex.quote(f"resume={relative(folder)}")
             print(f"\n{stop}. Go on with:  {command_name('train')} {resume}{again}")
@@ -139,15 +139,15 @@ def train_one(config: DictConfig, overrides: Sequence[str], folder: Path, reques
             print(f"everything is in {relative(folder)}/: {left}")
             checkpoint = shlex.quote(f"checkpoint={relative(outcome.checkpoint)}")
             print(f"look closer:  {command_name('evaluate')} {checkpoint}")
-        return outcome.figures
+        return outcome.metrics
 
 
-def caught(run: Callable[[], tuple[Path, dict[str, float]]]) -> tuple[Path, dict[str, float], str | None]:
-    """Return folder and figures of a run of a sweep; or, so that the others may run, the reason why it failed."""
+def run_or_report(run: Callable[[], tuple[Path, dict[str, float]]]) -> tuple[Path, dict[str, float], str | None]:
+    """Return folder and metrics of a run of a sweep; or, so that the others may run, the reason why it failed."""
     try:
         return *run(), None
     except Exception as error:
-        sentence = one_sentence(error)
+        sentence = error_message(error)
         if sentence is None or sys.flags.dev_mode:
             traceback.print_exc()
         sentence = sentence or f"{type(error).__name__}: {error}"
@@ -155,19 +155,19 @@ def caught(run: Callable[[], tuple[Path, dict[str, float]]]) -> tuple[Path, dict
         return Path(), {}, sentence
 
 
-def table(runs: Sequence[Ended]) -> str:
+def table(runs: Sequence[SweepRun]) -> str:
     """Set the runs of a sweep against each other: what differs, what they reached and where they are.
 
     Example:
-        >>> print(table([Ended({"seed": "1"}, Path("runs/a"), {"test_error": 0.25}, None)]))
+        >>> print(table([SweepRun({"seed": "1"}, Path("runs/a"), {"test_error": 0.25}, None)]))
         seed  test_error  folder
         1     0.25        runs/a
     """
     keys = list(dict.fromkeys(key for run in runs for key in run.settings))
-    figures = list(dict.fromkeys(name for run in runs for name in list(run.figures)[:SHOWN]))[:SHOWN]
-    rows = [[*keys, *figures, "folder"]]
+    metrics = list(dict.fromkeys(name for run in runs for name in list(run.metrics)[:SHOWN]))[:SHOWN]
+    rows = [[*keys, *metrics, "folder"]]
     for run in runs:
-        reached = [f"{run.figures[name]:.6g}" if name in run.figures else "-" for name in figures]
+        reached = [f"{run.metrics[name]:.6g}" if name in run.metrics else "-" for name in metrics]
         end = str(relative(run.folder)) if run.failure is None else f"failed: {run.failure}"
         rows.append([*(run.settings.get(key, "") for key in keys), *reached, end])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

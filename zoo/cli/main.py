@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import zoo
-from zoo.cli.arguments import EvaluateConfig, ReproduceConfig, arguments, asks_for_help, script_help
+from zoo.cli.arguments import EvaluateConfig, ReproduceConfig, arguments_help, parse_arguments, wants_help
 from zoo.cli.command_line import read_command_line
-from zoo.cli.config_groups import did_you_mean
-from zoo.cli.errors import errors_as_sentences, relative
-from zoo.cli.help import help_text, listing, options_help
+from zoo.cli.config_groups import suggest_nearest
+from zoo.cli.errors import relative, user_errors
+from zoo.cli.help import help_text, list_choices, options_help
 from zoo.cli.invocation import command_name
 
 
@@ -21,7 +21,7 @@ def main(typed: Sequence[str] | None = None) -> None:
         typed: command and arguments, such as ``["train", "model=ram"]``; those of the process by default.
     """
     command, *rest = (sys.argv[1:] if typed is None else typed) or ["--help"]
-    with errors_as_sentences():
+    with user_errors():
         if command in ("-h", "--help"):
             print(_usage())
         elif command == "--version":
@@ -31,7 +31,7 @@ def main(typed: Sequence[str] | None = None) -> None:
         elif "=" in command:
             raise ValueError(f"there is no command {command!r}; write {command_name('train')} {command}")
         else:
-            near = did_you_mean(command, _COMMANDS)
+            near = suggest_nearest(command, _COMMANDS)
             raise ValueError(f"there is no command {command!r}; there are: {', '.join(_COMMANDS)}.{near}")
 
 
@@ -41,7 +41,7 @@ def _usage() -> str:
 
 
 def _train(given: Sequence[str]) -> None:
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors are reported by errors_as_sentences, not by Hydra
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors are reported by user_errors, not by Hydra
     request = read_command_line(given)
     if not given or (request.help and not request.settings):
         print(help_text())
@@ -54,11 +54,11 @@ def _train(given: Sequence[str]) -> None:
 
 
 def _evaluate(given: Sequence[str]) -> None:
-    if asks_for_help(given):
+    if wants_help(given):
         usage = f"{command_name('evaluate')} checkpoint=RUN/checkpoints/last.ckpt [render=gif]"
-        print(script_help(EvaluateConfig, f"Evaluate a checkpoint: {usage}"))
+        print(arguments_help(EvaluateConfig, f"Evaluate a checkpoint: {usage}"))
         return
-    asked = arguments(EvaluateConfig, given)
+    asked = parse_arguments(EvaluateConfig, given)
     if asked.render not in (None, "gif"):
         raise ValueError(f"an episode can be rendered as gif, not as {asked.render}: render=gif")
     from zoo.cli.commands import evaluate
@@ -66,26 +66,26 @@ def _evaluate(given: Sequence[str]) -> None:
     checkpoint = Path(asked.checkpoint).absolute()
     in_run = checkpoint.parent.name == "checkpoints"
     folder = checkpoint.parents[1] if in_run else checkpoint.with_suffix("")
-    outcome = evaluate(checkpoint, folder, film=asked.render is not None, trust=asked.trust)
+    outcome = evaluate(checkpoint, folder, render=asked.render is not None, trust=asked.trust)
     print(outcome.summary)
     left = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_file()))
     print(f"all is in {relative(folder)}/: {left}")
 
 
 def _reproduce(given: Sequence[str]) -> None:
-    if asks_for_help(given):
+    if wants_help(given):
         usage = f"{command_name('reproduce')} paper=ram [budget=smoke] [rows=[6,random]] [seeds=[1,2]]"
-        print(script_help(ReproduceConfig, f"Reproduce a table of results: {usage}"))
+        print(arguments_help(ReproduceConfig, f"Reproduce a table of results: {usage}"))
         return
     from zoo.cli.reproduce import reproduce
 
-    reproduce(arguments(ReproduceConfig, given))
+    reproduce(parse_arguments(ReproduceConfig, given))
 
 
 def _list(given: Sequence[str]) -> None:
-    if given and not asks_for_help(given):
+    if given and not wants_help(given):
         raise ValueError(f"zoo list has no arguments, got {' '.join(given)}")
-    print(listing("model", "model="))
+    print(list_choices("model", "model="))
 
 
 _COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {

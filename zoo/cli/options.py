@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from omegaconf import MISSING
 
-from zoo.constraints import Range, holds
+from zoo.constraints import Constraint, is_satisfied
 
 LARGEST = 2**63  # what torch and numpy count with
 WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
@@ -67,7 +67,7 @@ class Option(NamedTuple):
     """Type of its values."""
     default: Any = None
     meaning: str = ""
-    allowed: Range | None = None
+    allowed: Constraint | None = None
     """What its values may be beside their type; None for all."""
     path: bool = False
     """Whether its text is a place in the file system, in which ``~`` is the user's home."""
@@ -88,33 +88,33 @@ class Option(NamedTuple):
             Traceback (most recent call last):
             ValueError: model.lr must be a number, got 'fast'
         """
-        if not matches(self.annotation, value):
-            raise ValueError(f"{self.key} must be {type_words(self.annotation)}, got {in_yaml(value)}")
+        if not matches_type(self.annotation, value):
+            raise ValueError(f"{self.key} must be {describe_type(self.annotation)}, got {format_value(value)}")
         if self.is_text and value is not None and not value.strip():
             raise ValueError(f"{self.key} must not be empty; leave it away or give a value")
-        if self.allowed is not None and not holds(self.allowed, value):
-            raise ValueError(f"{self.key} must be {self.allowed.words}, got {in_yaml(value)}")
+        if self.allowed is not None and not is_satisfied(self.allowed, value):
+            raise ValueError(f"{self.key} must be {self.allowed.description}, got {format_value(value)}")
 
 
-def matches(annotation: Any, value: Any) -> bool:
+def matches_type(annotation: Any, value: Any) -> bool:
     """Tell whether a value is of a type as it is, without conversion; numbers must be finite and fit into 64 bits.
 
     Example:
-        >>> matches(int | None, 3), matches(int, True), matches(int, 1.5), matches(list[int], [1, 2]), matches(float, 1)
-        (True, False, False, True, True)
+        >>> matches_type(int | None, 3), matches_type(int, True), matches_type(list[int], [1, 2])
+        (True, False, True)
     """
     origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation is Any:
         return True
     if origin in (types.UnionType, typing.Union):
-        return any(matches(part, value) for part in parts)
+        return any(matches_type(part, value) for part in parts)
     if origin is list or annotation is list:
-        return isinstance(value, list | tuple) and all(matches(part, x) for x in value for part in parts[:1])
+        return isinstance(value, list | tuple) and all(matches_type(part, x) for x in value for part in parts[:1])
     if origin is tuple:
         return (
             isinstance(value, list | tuple)
             and len(value) == len(parts)
-            and all(matches(part, x) for part, x in zip(parts, value, strict=True))
+            and all(matches_type(part, x) for part, x in zip(parts, value, strict=True))
         )
     if origin is dict or origin is Mapping or annotation is dict:
         return isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
@@ -126,16 +126,16 @@ def matches(annotation: Any, value: Any) -> bool:
     return isinstance(value, str if annotation is Path else annotation)
 
 
-def type_words(annotation: Any) -> str:
+def describe_type(annotation: Any) -> str:
     """Describe a type to a user.
 
     Example:
-        >>> type_words(int | None), type_words(list[int])
+        >>> describe_type(int | None), describe_type(list[int])
         ('a whole number or null', 'a list of whole numbers such as [64,64]')
     """
     origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (types.UnionType, typing.Union):
-        return " or ".join(dict.fromkeys(type_words(part) for part in parts))
+        return " or ".join(dict.fromkeys(describe_type(part) for part in parts))
     if origin is list:
         return f"a list of {PLURALS.get(parts[0], 'values')} such as {EXAMPLES.get(parts[0], '[...]')}"
     if origin is tuple:
@@ -145,25 +145,25 @@ def type_words(annotation: Any) -> str:
     return WORDS.get(annotation, "text" if annotation is Path else "a value")
 
 
-def in_yaml(value: Any) -> str:
+def format_value(value: Any) -> str:
     """Write a value as it stands on a command line, in quotes if it is text.
 
     Example:
-        >>> in_yaml(True), in_yaml(None), in_yaml("a"), in_yaml([1, None])
+        >>> format_value(True), format_value(None), format_value("a"), format_value([1, None])
         ('true', 'null', "'a'", '[1,null]')
     """
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list | tuple):
-        return f"[{','.join(map(in_yaml, value))}]"
+        return f"[{','.join(map(format_value, value))}]"
     return repr(value)
 
 
-def same_name(key: str, known: Iterable[str]) -> str | None:
+def find_same_name(key: str, known: Iterable[str]) -> str | None:
     """Find a known key in another group that has the same name as a key, or a synonym of it.
 
     Example:
-        >>> [same_name(key, ["seed", "model.lr", "model.total_timesteps"]) for key in ("max_env_steps", "model.sed")]
+        >>> [find_same_name(key, ["seed", "model.lr", "model.total_timesteps"]) for key in ("total_timesteps", "lrr")]
         ['model.total_timesteps', None]
     """
     keys, name = list(known), key.rpartition(".")[2]
@@ -174,15 +174,15 @@ def same_name(key: str, known: Iterable[str]) -> str | None:
     return None
 
 
-def nearest(key: str, known: Iterable[str]) -> str | None:
+def nearest_key(key: str, known: Iterable[str]) -> str | None:
     """Find the known key that was most likely meant: of the same name elsewhere, a synonym, or spelt alike.
 
     Example:
-        >>> [nearest(key, ["seed", "model.lr", "trainer.devices"]) for key in ("lr", "model.lrr", "x")]
+        >>> [nearest_key(key, ["seed", "model.lr", "trainer.devices"]) for key in ("lr", "model.lrr", "x")]
         ['model.lr', 'model.lr', None]
     """
     keys, (group, _, name) = list(known), key.rpartition(".")
-    if (same := same_name(key, keys)) is not None:
+    if (same := find_same_name(key, keys)) is not None:
         return same
     names = {found.rpartition(".")[2]: found for found in sorted(keys, key=lambda x: x.startswith(f"{group}."))}
     alike = difflib.get_close_matches(name, list(names), n=1, cutoff=0.7)
@@ -238,8 +238,8 @@ def option_lines(options: Iterable[Option]) -> str:
     """List options, each with its default, type and meaning."""
     lines = []
     for option in options:
-        default = "needed" if option.default == MISSING else in_yaml(option.default).strip("'")
-        words = [type_words(option.annotation), *([option.allowed.words] if option.allowed else [])]
+        default = "needed" if option.default == MISSING else format_value(option.default).strip("'")
+        words = [describe_type(option.annotation), *([option.allowed.description] if option.allowed else [])]
         lines.append(f"{option.key}={default}  ({words[-1] if words[-1].startswith(words[0]) else ', '.join(words)})")
         if option.meaning:
             lines.append(textwrap.fill(option.meaning, 112, initial_indent="    ", subsequent_indent="    "))

@@ -51,7 +51,7 @@ def reproduce(asked: ReproduceConfig) -> None:
         folders[row.name].append(folder)
     print(f"\n{paper.title}\n\n{table(paper, {row.name: kept_records(records, row, smoke) for row in paper.rows})}")
     for row in rows:
-        if paper.curve and row.equally_long:
+        if paper.curve and row.equal_length:
             path = records / f"{row.experiment}.png"
             curves = [learning_curve(folder / "metrics.csv", paper.curve) for folder in folders[row.name]]
             draw_returns({row.label: curves}, None, paper.curve, path)

@@ -14,8 +14,8 @@ from zoo.attention import RecurrentAttention
 from zoo.attention.ram import module as recurrent_attention
 from zoo.attention.ram.experiment import RecurrentAttentionExperiment
 from zoo.cli.command_line import LENGTHS
-from zoo.cli.options import Option, argument_docs, dataclass_options, in_yaml, matches
-from zoo.constraints import COUNT, NOT_NEGATIVE, POSITIVE, Range, optional
+from zoo.cli.options import Option, argument_docs, dataclass_options, format_value, matches_type
+from zoo.constraints import COUNT, NOT_NEGATIVE, POSITIVE, Constraint, optional
 from zoo.control.policy_gradient import module as policy_gradient
 from zoo.control.policy_gradient.experiment import PolicyGradientExperiment
 from zoo.control.policy_gradient.module import PolicyGradient
@@ -47,7 +47,7 @@ DATA: dict[str, Callable[..., Any]] = {
     "idx": load_idx,
     "image_folder": load_image_folder,
 }
-HANDED_IN = {  # known from other groups or from what they build, not options
+INJECTED_ARGS = {  # known from other groups or from what they build, not options
     *("data", "env", "env_kwargs", "program", "trust", "estimator", "batch_size", "seed"),
     *("image_shape", "classes", "fill_value"),
     *("observation", "observation_shape", "actions", "reward_threshold", "spaces"),
@@ -135,38 +135,38 @@ PARTS = {part.name for part in fields(TrainConfig)} - {"env", "env_kwargs", "pro
 PRECISIONS = ("32-true", "64-true", "bf16-mixed", "bf16-true", "32", "64")
 GROUPS = ("model", "data", "estimator", "trainer", "logger")
 UNUSED = (*GROUPS, "trust", "extended")  # keys that are no options: groups left empty, and what runs keep
-RANGES: dict[str, Mapping[str, Range]] = {  # what numbers may be, by the key before the option's name
-    "": {"seed": Range(f"between 0 and {2**32 - 1}", lambda x: 0 <= x < 2**32)},
+CONSTRAINTS: dict[str, Mapping[str, Constraint]] = {  # what numbers may be, by the key before the option's name
+    "": {"seed": Constraint(f"between 0 and {2**32 - 1}", lambda x: 0 <= x < 2**32)},
     "trainer": {
-        "max_epochs": Range("at least 1", lambda x: x is None or x >= 1),
-        "batch_size": Range("at least 1", lambda x: x >= 1),
+        "max_epochs": Constraint("at least 1", lambda x: x is None or x >= 1),
+        "batch_size": Constraint("at least 1", lambda x: x >= 1),
         "gradient_clip": optional(POSITIVE),
-        "precision": Range(
+        "precision": Constraint(
             f"one of {', '.join(PRECISIONS)} (half precision scales the loss and skips steps by design: use bf16-mixed "
             "or 32-true)",
             lambda x: x in PRECISIONS,
         ),
     },
-    "estimator": {"decay": Range("between 0 and 1, and below 1", lambda x: 0 <= x < 1)},
+    "estimator": {"decay": Constraint("between 0 and 1, and below 1", lambda x: 0 <= x < 1)},
     "data": {
         "validation": optional(NOT_NEGATIVE),
-        "split_seed": Range("between 0 and 2**63 - 1", lambda x: x >= 0),
-        "size": optional(Range("two whole numbers of 1 or more", lambda size: min(size) >= 1)),
+        "split_seed": Constraint("between 0 and 2**63 - 1", lambda x: x >= 0),
+        "size": optional(Constraint("two whole numbers of 1 or more", lambda size: min(size) >= 1)),
     },
 }
 
 
-def target(builder: Callable[..., Any]) -> str:
+def target_name(builder: Callable[..., Any]) -> str:
     """Name a builder as ``_target_`` does."""
     return f"{builder.__module__}.{builder.__qualname__}"
 
 
 def schema(builder: Callable[..., Any], options_of: Callable[..., Any]) -> type:
     """Read the names, types and defaults of a builder's options off its signature and that of what it builds."""
-    found: list[Any] = [("_target_", str, field(default=target(builder)))]
+    found: list[Any] = [("_target_", str, field(default=target_name(builder)))]
     parameters = {**inspect.signature(options_of).parameters, **inspect.signature(builder).parameters}
     for name, parameter in parameters.items():
-        if name not in HANDED_IN and parameter.kind is not inspect.Parameter.VAR_KEYWORD:
+        if name not in INJECTED_ARGS and parameter.kind is not inspect.Parameter.VAR_KEYWORD:
             kind = str if parameter.annotation == str | Path else parameter.annotation
             default = MISSING if parameter.default is inspect.Parameter.empty else parameter.default
             found.append((name, kind, field(default_factory=functools.partial(copy.copy, default))))
@@ -174,32 +174,32 @@ def schema(builder: Callable[..., Any], options_of: Callable[..., Any]) -> type:
 
 
 BUILDERS = {
-    target(builder): (builder, schema(builder, options_of))
+    target_name(builder): (builder, schema(builder, options_of))
     for builder, options_of in [*MODELS.values(), *((builder, builder) for builder in DATA.values())]
 }
 
 
 DOCUMENTED = {  # what the options of each builder mean
-    target(builder): {**argument_docs(options_of), **argument_docs(builder)}
+    target_name(builder): {**argument_docs(options_of), **argument_docs(builder)}
     for builder, options_of in [*MODELS.values(), *((builder, builder) for builder in DATA.values())]
 }
-MANY = Range("a whole number from 1 to 65,536", lambda x: 1 <= x <= 65_536)  # each is an environment in memory
+MANY = Constraint("a whole number from 1 to 65,536", lambda x: 1 <= x <= 65_536)  # each is an environment in memory
 STEPS = {"num_envs": MANY, "n_eval_episodes": MANY, "eval_freq": COUNT}
-MODEL_RANGES: dict[str, Mapping[str, Range]] = {
-    target(MODELS[name][0]): ranges
-    for name, ranges in {
-        "ram": recurrent_attention.RANGES,
-        "policy_gradient": {**policy_gradient.RANGES, **STEPS, "n_steps": optional(NOT_NEGATIVE)},
-        "q_learning": {**q_learning_options.TABLE_RANGES, **STEPS, "train_freq": NOT_NEGATIVE},
-        "dqn": {**q_learning_options.RANGES, **STEPS, "train_freq": NOT_NEGATIVE},
-        "sbn": sigmoid_belief.RANGES,
-        "bbvi": {**variational.RANGES, **program_experiment.RANGES},
+MODEL_CONSTRAINTS: dict[str, Mapping[str, Constraint]] = {
+    target_name(MODELS[name][0]): constraints
+    for name, constraints in {
+        "ram": recurrent_attention.CONSTRAINTS,
+        "policy_gradient": {**policy_gradient.CONSTRAINTS, **STEPS, "n_steps": optional(NOT_NEGATIVE)},
+        "q_learning": {**q_learning_options.TABLE_CONSTRAINTS, **STEPS, "train_freq": NOT_NEGATIVE},
+        "dqn": {**q_learning_options.CONSTRAINTS, **STEPS, "train_freq": NOT_NEGATIVE},
+        "sbn": sigmoid_belief.CONSTRAINTS,
+        "bbvi": {**variational.CONSTRAINTS, **program_experiment.CONSTRAINTS},
     }.items()
 }
 
 
-SINGLE = {target(MODELS[name][0]) for name in ("policy_gradient", "dqn")}
-SINGLE_PRECISION = Range(
+SINGLE = {target_name(MODELS[name][0]) for name in ("policy_gradient", "dqn")}
+SINGLE_PRECISION = Constraint(
     "one of 32-true, 32, bf16-mixed (networks that act in an environment read and compute in single precision)",
     lambda x: x in ("32-true", "32", "bf16-mixed"),
 )
@@ -221,9 +221,9 @@ def known_options(config: Mapping[str, Any]) -> dict[str, Option]:
     for group in ("model", "data"):
         if config.get(group) is not None:
             builder, known = builder_of(config[group])
-            found |= dataclass_options(known, f"{group}.", DOCUMENTED[target(builder)])
+            found |= dataclass_options(known, f"{group}.", DOCUMENTED[target_name(builder)])
     return {
-        key: option._replace(default=value_at(config, key, option.default), allowed=allowed(key, config))
+        key: option._replace(default=get_nested(config, key, option.default), allowed=allowed(key, config))
         for key, option in found.items()
         if not key.endswith("._target_") and key != "logger.name"
     }
@@ -237,10 +237,11 @@ def option_names(group: str, name: str) -> list[str]:
         ['data.validation', 'data.split_seed']
     """
     builder = MODELS[name][0] if group == "model" else DATA[name]
-    return [f"{group}.{option.name}" for option in fields(BUILDERS[target(builder)][1]) if option.name != "_target_"]
+    _, options = BUILDERS[target_name(builder)]
+    return [f"{group}.{option.name}" for option in fields(options) if option.name != "_target_"]
 
 
-def value_at(config: Mapping[str, Any], key: str, default: Any) -> Any:
+def get_nested(config: Mapping[str, Any], key: str, default: Any) -> Any:
     """Return what a nest of mappings holds at a key with dots, or a default."""
     value: Any = config
     for part in key.split("."):
@@ -250,12 +251,13 @@ def value_at(config: Mapping[str, Any], key: str, default: Any) -> Any:
     return value
 
 
-def allowed(key: str, config: Mapping[str, Any]) -> Range | None:
+def allowed(key: str, config: Mapping[str, Any]) -> Constraint | None:
     """Return what the value of an option may be beside its type."""
     group, _, name = key.rpartition(".")
     if key == "trainer.precision" and config.get("model") and config["model"]["_target_"] in SINGLE:
         return SINGLE_PRECISION
-    return (MODEL_RANGES[config["model"]["_target_"]] if group == "model" else RANGES.get(group, {})).get(name)
+    constraints = MODEL_CONSTRAINTS[config["model"]["_target_"]] if group == "model" else CONSTRAINTS.get(group, {})
+    return constraints.get(name)
 
 
 def check_config(config: Mapping[str, Any]) -> None:
@@ -271,13 +273,13 @@ def check_config(config: Mapping[str, Any]) -> None:
         raise ValueError(f"{', '.join(missing)} must be there")
     for group in ("model", "trainer", "logger"):
         if not isinstance(config[group], Mapping):
-            raise ValueError(f"{group} must hold options, got {in_yaml(config[group])}")
+            raise ValueError(f"{group} must hold options, got {format_value(config[group])}")
     for group in ("data", "estimator"):
         if config[group] is not None and not isinstance(config[group], Mapping):
-            raise ValueError(f"{group} must hold options, got {in_yaml(config[group])}")
+            raise ValueError(f"{group} must hold options, got {format_value(config[group])}")
     check_extended(config.get("extended", {}))
     known = known_options(config)
-    for key, value in flat(config):
+    for key, value in flatten(config):
         if key in known:
             known[key].check(value)
         elif not key.endswith("._target_") and key not in ("logger.name", *UNUSED):
@@ -291,11 +293,11 @@ def check_extended(lengths: Any) -> None:
         ValueError: it is one.
     """
     known = isinstance(lengths, Mapping) and lengths.keys() <= set(LENGTHS)
-    if not known or not all(matches(list[int], before) for before in lengths.values()):
-        raise ValueError(f"extended must hold lengths by name, got {in_yaml(lengths)}")
+    if not known or not all(matches_type(list[int], before) for before in lengths.values()):
+        raise ValueError(f"extended must hold lengths by name, got {format_value(lengths)}")
 
 
-def flat(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def flatten(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Return the keys of all options in a configuration, with their values."""
     for key, value in config.items():
         if isinstance(value, Mapping) and key in GROUPS:
@@ -304,7 +306,7 @@ def flat(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield str(key), value
 
 
-def taken(options: Mapping[str, Any]) -> set[str]:
+def accepted_parameters(options: Mapping[str, Any]) -> set[str]:
     """Name what the builder that ``_target_`` names has a parameter for.
 
     Raises:
@@ -321,7 +323,7 @@ def builder_of(options: Mapping[str, Any]) -> tuple[Callable[..., Any], type]:
     return BUILDERS[name]
 
 
-def build(options: Mapping[str, Any], **given: Any) -> Any:
+def instantiate(options: Mapping[str, Any], **given: Any) -> Any:
     """Call the builder that ``_target_`` names, with the other options.
 
     Raises:
@@ -330,5 +332,5 @@ def build(options: Mapping[str, Any], **given: Any) -> Any:
     builder, known = builder_of(options)
     chosen = {key: value for key, value in options.items() if key != "_target_"}
     if unknown := sorted(chosen.keys() - {option.name for option in fields(known)}):
-        raise ValueError(f"{target(builder)} has no option {', '.join(unknown)}")
+        raise ValueError(f"{target_name(builder)} has no option {', '.join(unknown)}")
     return builder(**chosen, **given)

@@ -1,5 +1,5 @@
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 
-from zoo.constraints import COUNT, NOT_NEGATIVE, check_ranges
+from zoo.constraints import COUNT, NOT_NEGATIVE, check_constraints
 from zoo.control.callbacks import StopAfterSteps
 from zoo.control.envs.vector_env import Environments
 from zoo.control.evaluators import Score
@@ -15,12 +15,12 @@ from zoo.control.rollout import Rollouts
 from zoo.control.seeding import REPORT, seed_of
 from zoo.control.video import record_episode
 from zoo.plotting import return_curves, save_figure
-from zoo.training import Loaders, read_metrics
+from zoo.training import Experiment, Loaders, read_metrics
 
 WHOLE_EPISODES = 0  # as n_steps
 
 
-class ControlExperiment(ABC):
+class ControlExperiment(Experiment):
     """Training a policy by acting in an environment, and what is reported at its end.
 
     Args:
@@ -55,7 +55,7 @@ class ControlExperiment(ABC):
         env_kwargs: Mapping[str, Any] | None = None,
     ):
         numbers = {"n_steps": n_steps, "eval_freq": eval_freq}
-        check_ranges(numbers, {"n_steps": NOT_NEGATIVE, "eval_freq": COUNT})
+        check_constraints(numbers, {"n_steps": NOT_NEGATIVE, "eval_freq": COUNT})
         self.name, self.module, self.score, self.seed, self.monitor = name, module, score, seed, score.name
         self.total_timesteps, self.env_kwargs = total_timesteps, env_kwargs or {}
         whole = n_steps == WHOLE_EPISODES
@@ -72,10 +72,10 @@ class ControlExperiment(ABC):
             ),
             validation=lambda rank, ranks: score,
             # An episode may be as short as one step; training then ends by counting them.
-            passes=total_timesteps // (rollouts * (len(acting) if whole else rollout)),
-            done=lambda: min(1.0, int(module.env_steps) / total_timesteps),
-            resumes_within_a_pass=acting.remembers,
-            one_process=True,
+            max_epochs=total_timesteps // (rollouts * (len(acting) if whole else rollout)),
+            fraction_done=lambda: min(1.0, int(module.env_steps) / total_timesteps),
+            supports_mid_epoch_resume=acting.remembers,
+            single_process=True,
         )
 
     def callbacks(self) -> list[pl.Callback]:
@@ -109,7 +109,7 @@ class ControlExperiment(ABC):
         """Read a trained model of this kind."""
         return type(self.module).load(checkpoint)
 
-    def film(self, checkpoint: Path, path: Path) -> None:
+    def render(self, checkpoint: Path, path: Path) -> None:
         """Film an episode of a checkpoint's greedy policy as a GIF."""
         record_episode(self.load(checkpoint).policy, self.name, seed_of(self.seed, REPORT), path, **self.env_kwargs)
 

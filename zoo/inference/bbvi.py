@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor
 
@@ -14,7 +14,6 @@ from zoo.inference.programs import PROGRAMS
 from zoo.inference.programs.from_file import FORM, failures_explained, place_of, program_from_file
 from zoo.inference.programs.program import Program
 from zoo.inference.variational import VariationalInference
-from zoo.training import load_module
 
 DECAY = 0.9
 
@@ -77,8 +76,12 @@ class ProgramInference(VariationalInference):
         self.hparams["trust"] = False  # whoever loads a checkpoint is asked again
 
     @classmethod
-    def load(cls, path: str | Path, trust: bool = False) -> "ProgramInference":
-        """Read a trained guide from a checkpoint; its program and data are looked up again.
+    def load(cls, path: str | Path, **overrides: Any) -> Self:
+        """Load a trained guide from a checkpoint, in evaluation mode; its program and data are loaded again.
+
+        Args:
+            path: checkpoint file.
+            overrides: ``trust=True`` where the program is a user's file, whose code is run.
 
         Raises:
             FileNotFoundError: there is no such file, or the program or its data are missing.
@@ -86,7 +89,7 @@ class ProgramInference(VariationalInference):
         """
         with warnings.catch_warnings():  # of what a gradient costs that is not asked for
             warnings.filterwarnings("ignore", message=".* stands outside every plate")
-            return load_module(cls, path, trust=trust)
+            return super().load(path, **overrides)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Estimate the negative ELBO, with its gradient."""

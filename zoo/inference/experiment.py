@@ -7,7 +7,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
-from zoo.constraints import COUNT, POSITIVE, Range, check_ranges, optional
+from zoo.constraints import COUNT, POSITIVE, Constraint, check_constraints, optional
 from zoo.data.posteriordb import Reference
 from zoo.inference.bbvi import ProgramInference, data_root
 from zoo.inference.callbacks import StopWhenSettled
@@ -27,18 +27,18 @@ from zoo.inference.posterior_moments import Quantities, elements_of, moments, mo
 from zoo.inference.repeated_batch import Steps
 from zoo.inference.variational import finite_estimate
 from zoo.plotting import save_figure
-from zoo.training import Loaders, read_checkpoint, read_metrics
+from zoo.training import Experiment, Loaders, read_checkpoint, read_metrics
 
 REPORT_SEED = 1  # not that of validation, whose draws chose the checkpoint
 SHOWN = 20  # quantities that are told of
-RANGES = {
+CONSTRAINTS = {
     "steps_per_epoch": COUNT,
-    "evaluation_draws": Range("at least 2", lambda x: x >= 2),
+    "evaluation_draws": Constraint("at least 2", lambda x: x >= 2),
     "stop_tolerance": optional(POSITIVE),
 }
 
 
-class ProgramExperiment:
+class ProgramExperiment(Experiment):
     """Fitting the guide of a program, and what is reported at its end.
 
     Args:
@@ -71,13 +71,13 @@ class ProgramExperiment:
         compare_with_optimum: bool = False,
         **options: Any,
     ):
-        check_ranges(
+        check_constraints(
             {
                 "steps_per_epoch": steps_per_epoch,
                 "evaluation_draws": evaluation_draws,
                 "stop_tolerance": stop_tolerance,
             },
-            RANGES,
+            CONSTRAINTS,
         )
         if stop_tolerance is not None and options.get("schedule") != "constant":
             raise ValueError(

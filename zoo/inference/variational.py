@@ -1,16 +1,15 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from pyro.infer import ELBO
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from zoo.constraints import POSITIVE, check_ranges, optional
+from zoo.constraints import POSITIVE, check_constraints, optional
 from zoo.inference.diagnostics import Draws, ElboEstimate, draw, elbo_estimate
 from zoo.inference.parameter_store import ParameterStore
-from zoo.training import NonFiniteError, total_loss
+from zoo.training import LoadableModule, NonFiniteError, sum_losses
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
@@ -20,10 +19,10 @@ SCHEDULES = ("constant", "cosine")
 VALIDATION_DRAWS = 500
 VALIDATION_SEED = 0
 
-RANGES = {"lr": POSITIVE, "baseline_lr": optional(POSITIVE)}
+CONSTRAINTS = {"lr": POSITIVE, "baseline_lr": optional(POSITIVE)}
 
 
-class VariationalInference(pl.LightningModule):
+class VariationalInference(LoadableModule):
     """Fits the guide of a Pyro program, by automatic optimisation of an ELBO.
 
     A batch holds the arguments of model and guide. What these make with ``pyro.param`` becomes this module's own, as do
@@ -82,7 +81,7 @@ class VariationalInference(pl.LightningModule):
             if choice not in choices:
                 raise ValueError(f"there is no {what} {choice!r}; choose one of {', '.join(choices)}")
         self.save_hyperparameters("optimizer", "lr", "baseline_lr", "schedule")
-        check_ranges(self.hparams, RANGES)
+        check_constraints(self.hparams, CONSTRAINTS)
         self.model, self.guide, self.elbo = model, guide, elbo
         self.store = ParameterStore()
         self._first_run(tuple(example))
@@ -107,7 +106,7 @@ class VariationalInference(pl.LightningModule):
             self._blame(error)
             raise
         self.log("train_bound", -loss.detach(), on_step=False, on_epoch=True, prog_bar=True, batch_size=1)
-        return total_loss({"ELBO": loss}, step=self.global_step)
+        return sum_losses({"ELBO": loss}, step=self.global_step)
 
     def _blame(self, error: Exception) -> None:
         """Say what is not finite, if that is what an error comes from: distributions refuse such parameters too."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo.reproduction.tables import PAPERS, Figure, Paper, Row
+from zoo.reproduction.tables import PAPERS, MetricColumn, Paper, Row
 from zoo.training import read_status
 
 Record = dict[str, Any]
@@ -59,16 +59,16 @@ def table(paper: Paper, records: Mapping[str, Sequence[Record]]) -> str:
         records: run records by the row's name; rows without any are left out.
     """
     shown = [row for row in paper.rows if records.get(row.name)]
-    peers = ["best public"] if any(row.peer for row in paper.rows) else []
-    head = ["", *paper.columns, *peers, *(figure.label for figure in paper.figures), "seeds", "minutes a seed"]
+    peers = ["best public"] if any(row.best_reproduction for row in paper.rows) else []
+    head = ["", *paper.columns, *peers, *(figure.label for figure in paper.metrics), "seeds", "minutes a seed"]
     lines = [head, ["---"] * len(head)]
     for row in shown:
         runs = records[row.name]
         published = [row.published.get(column, "") for column in paper.columns]
-        ours = [entry(figure, runs) if figure.metric not in row.without else "" for figure in paper.figures]
+        ours = [entry(figure, runs) if figure.metric not in row.omitted_metrics else "" for figure in paper.metrics]
         minutes = statistics.mean(run["wall_seconds"] for run in runs) / 60
         spent = f"{minutes:.0f}" if minutes >= 10 else f"{minutes:.2g}"
-        lines.append([row.label, *published, *([row.peer] if peers else []), *ours, str(len(runs)), spent])
+        lines.append([row.label, *published, *([row.best_reproduction] if peers else []), *ours, str(len(runs)), spent])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -89,6 +89,6 @@ def write_page(page: Path, results: Path) -> None:
     page.write_text("\n".join([head, *sections]))
 
 
-def entry(figure: Figure, runs: Sequence[Record]) -> str:
+def entry(figure: MetricColumn, runs: Sequence[Record]) -> str:
     """Write a figure of all seeds."""
     return figure.summary([run["metrics"].get(figure.metric, math.inf) for run in runs])

@@ -23,63 +23,63 @@ def mean_and_interval(values: Sequence[float]) -> str:
     return f"{mean:.2f} ± {half:.2f}"
 
 
-def per_cent(values: Sequence[float]) -> str:
+def percent(values: Sequence[float]) -> str:
     """Write ``mean_and_interval`` of fractions in per cent.
 
     Example:
-        >>> per_cent([0.007, 0.008, 0.009])
+        >>> percent([0.007, 0.008, 0.009])
         '0.80 ± 0.25'
     """
     return mean_and_interval([100 * value for value in values])
 
 
-def median_and_largest(values: Sequence[float]) -> str:
+def median_and_max(values: Sequence[float]) -> str:
     """Median over seeds, and the largest value beside it.
 
     Example:
-        >>> median_and_largest([30_000.0, 10_000.0, 20_000.0]), median_and_largest([8000.0, math.inf])
+        >>> median_and_max([30_000.0, 10_000.0, 20_000.0]), median_and_max([8000.0, math.inf])
         ('20,000; 30,000', 'never; never')
     """
     median, largest = (f"{x:,.0f}" if math.isfinite(x) else "never" for x in (statistics.median(values), max(values)))
     return f"{median}; {largest}"
 
 
-def farthest(values: Sequence[float]) -> str:
-    """Write the value of all seeds that lies farthest from 0; what float64 cannot tell from 0 is 0.
+def max_abs(values: Sequence[float]) -> str:
+    """Write the value of all seeds that lies max_abs from 0; what float64 cannot tell from 0 is 0.
 
     Example:
-        >>> farthest([0.5e-4, -2.5e-4]), farthest([1e-15])
+        >>> max_abs([0.5e-4, -2.5e-4]), max_abs([1e-15])
         ('0.00025', '0')
     """
     value = max(map(abs, values))
     return f"{value:.2g}" if value > 1e-9 else "0"
 
 
-def smallest(values: Sequence[float]) -> str:
+def minimum(values: Sequence[float]) -> str:
     """Write the smallest value of all seeds.
 
     Example:
-        >>> smallest([500.0, 486.31])
+        >>> minimum([500.0, 486.31])
         '486.3'
     """
     return f"{min(values):.1f}"
 
 
-def smallest_ratio(values: Sequence[float]) -> str:
+def min_ratio(values: Sequence[float]) -> str:
     """Write the smallest ratio of all seeds.
 
     Example:
-        >>> smallest_ratio([0.984, 1.01])
+        >>> min_ratio([0.984, 1.01])
         '0.98'
     """
     return f"{min(values):.2f}"
 
 
-def largest_ratio(values: Sequence[float]) -> str:
+def max_ratio(values: Sequence[float]) -> str:
     """Write the largest ratio of all seeds.
 
     Example:
-        >>> largest_ratio([0.984, 1.01])
+        >>> max_ratio([0.984, 1.01])
         '1.01'
     """
     return f"{max(values):.2f}"

@@ -3,13 +3,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from zoo.reproduction.summaries import (
-    farthest,
-    largest_ratio,
+    max_abs,
+    max_ratio,
     mean_and_interval,
-    median_and_largest,
-    per_cent,
-    smallest,
-    smallest_ratio,
+    median_and_max,
+    min_ratio,
+    minimum,
+    percent,
 )
 
 
@@ -25,15 +25,15 @@ class Row(NamedTuple):
     """What it learns from, as run records name it; figures on other data never stand in its place."""
     published: Mapping[str, str] = {}
     """Published figures, by the name of the table they stand in."""
-    peer: str = ""
+    best_reproduction: str = ""
     """Best public reproduction."""
-    without: tuple[str, ...] = ()
+    omitted_metrics: tuple[str, ...] = ()
     """Metrics that say nothing of it; their places stay empty."""
-    equally_long: bool = True
+    equal_length: bool = True
     """Whether its runs take as many steps with every seed, so that a curve over seeds can be drawn."""
 
 
-class Figure(NamedTuple):
+class MetricColumn(NamedTuple):
     """A column of our own figures."""
 
     label: str
@@ -48,16 +48,16 @@ class Paper(NamedTuple):
 
     title: str
     rows: tuple[Row, ...]
-    figures: tuple[Figure, ...]
+    metrics: tuple[MetricColumn, ...]
     columns: tuple[str, ...] = ()
     """Names of the published tables."""
     seeds: tuple[int, ...] = (1, 2, 3)
     """Those that are run unless others are asked for."""
     curve: str = ""
-    """Figure in ``metrics.csv`` whose growth with the environment steps is drawn, over seeds; none if empty."""
+    """MetricColumn in ``metrics.csv`` whose growth with the environment steps is drawn, over seeds; none if empty."""
 
 
-def ram_row(num_glimpses: int, proceedings: str, arxiv: str, peer: str = "") -> Row:
+def ram_row(num_glimpses: int, proceedings: str, arxiv: str, best_reproduction: str = "") -> Row:
     """Return the row of RAM with a number of glimpses on 28×28 digits."""
     return Row(
         name=str(num_glimpses),
@@ -65,7 +65,7 @@ def ram_row(num_glimpses: int, proceedings: str, arxiv: str, peer: str = "") -> 
         experiment=f"ram_mnist_28_{num_glimpses}",
         data="mnist",
         published={"proceedings": proceedings, "arXiv v1": arxiv},
-        peer=peer,
+        best_reproduction=best_reproduction,
     )
 
 
@@ -107,25 +107,32 @@ PAPERS = {
             Row("random", "control: 6 random glimpses", "ram_mnist_28_6_random", "mnist"),
             Row("center", "control: 6 glimpses at the center", "ram_mnist_28_6_center", "mnist"),
         ),
-        figures=(Figure("ours", "test_error", per_cent),),
+        metrics=(MetricColumn("ours", "test_error", percent),),
     ),
     "nvil": Paper(
         title="Mnih & Gregor, “Neural variational inference and learning in belief networks”, 2014: negative ELBO in "
         "nats on statically binarised MNIST; theirs on test pictures, in figure 1 on validation pictures",
         columns=("table 1", "figure 1, read off"),
         rows=(
-            Row("200", "SBN 200", "sbn_200", "binarized_mnist", {"table 1": "113.1"}, peer="110.3"),
-            Row("200-200", "SBN 200-200", "sbn_200_200", "binarized_mnist", {"table 1": "99.8"}, peer="98.2"),
+            Row("200", "SBN 200", "sbn_200", "binarized_mnist", {"table 1": "113.1"}, best_reproduction="110.3"),
+            Row(
+                "200-200",
+                "SBN 200-200",
+                "sbn_200_200",
+                "binarized_mnist",
+                {"table 1": "99.8"},
+                best_reproduction="98.2",
+            ),
             ablation_row("full", "NVIL", "sbn_200_nvil", "114.5"),
             ablation_row("no-input-baseline", "no input-dependent baseline", "sbn_200_nvil_no_input_baseline", "118"),
             ablation_row("baselines", "baselines only", "sbn_200_nvil_no_normalization", "125"),
             ablation_row("normalization", "variance normalisation only", "sbn_200_nvil_only_normalization", "138"),
             ablation_row("none", "none", "sbn_200_nvil_none", "217"),
         ),
-        figures=(
-            Figure("ours, test, mean of 10 samples", "test_negative_elbo", mean_and_interval),
-            Figure("validation, mean of 10 samples", "validation_negative_elbo", mean_and_interval),
-            Figure("test, importance-weighted bound, S = 100", "test_negative_bound_100", mean_and_interval),
+        metrics=(
+            MetricColumn("ours, test, mean of 10 samples", "test_negative_elbo", mean_and_interval),
+            MetricColumn("validation, mean of 10 samples", "validation_negative_elbo", mean_and_interval),
+            MetricColumn("test, importance-weighted bound, S = 100", "test_negative_bound_100", mean_and_interval),
         ),
         seeds=(1,),
     ),
@@ -140,13 +147,13 @@ PAPERS = {
             posterior_row("gaussian_mixture", "Gaussian mixture"),
             posterior_row("hmm_example", "hmm_example"),
         ),
-        figures=(
-            Figure("mean to the family's optimum, in its sd", "optimum_mean_gap", farthest),
-            Figure("smallest sd ratio to it", "optimum_sd_ratio_low", smallest_ratio),
-            Figure("largest", "optimum_sd_ratio_high", largest_ratio),
-            Figure("mean to the posterior, in its sd", "reference_mean_gap", farthest),
-            Figure("smallest sd ratio to it", "reference_sd_ratio_low", smallest_ratio),
-            Figure("k̂", "k_hat", largest_ratio),
+        metrics=(
+            MetricColumn("mean to the family's optimum, in its sd", "optimum_mean_gap", max_abs),
+            MetricColumn("smallest sd ratio to it", "optimum_sd_ratio_low", min_ratio),
+            MetricColumn("largest", "optimum_sd_ratio_high", max_ratio),
+            MetricColumn("mean to the posterior, in its sd", "reference_mean_gap", max_abs),
+            MetricColumn("smallest sd ratio to it", "reference_sd_ratio_low", min_ratio),
+            MetricColumn("k̂", "k_hat", max_ratio),
         ),
     ),
     "cartpole": Paper(
@@ -159,15 +166,15 @@ PAPERS = {
                 "Acrobot-v1, until it is solved",
                 "policy_gradient_acrobot",
                 "Acrobot-v1",
-                without=("env_steps_to_training_solved", "solved_of_last_10"),  # it stops at the first success
-                equally_long=False,
+                omitted_metrics=("env_steps_to_training_solved", "solved_of_last_10"),  # it stops at the first success
+                equal_length=False,
             ),
         ),
-        figures=(
-            Figure("steps to the first evaluation that solves it", "env_steps_to_solved", median_and_largest),
-            Figure("until training itself does", "env_steps_to_training_solved", median_and_largest),
-            Figure("last 10 evaluations that do, %", "solved_of_last_10", per_cent),
-            Figure("final return", "eval_return_mean", mean_and_interval),
+        metrics=(
+            MetricColumn("steps to the first evaluation that solves it", "env_steps_to_solved", median_and_max),
+            MetricColumn("until training itself does", "env_steps_to_training_solved", median_and_max),
+            MetricColumn("last 10 evaluations that do, %", "solved_of_last_10", percent),
+            MetricColumn("final return", "eval_return_mean", mean_and_interval),
         ),
         seeds=tuple(range(1, 21)),
         curve="eval_return_mean",
@@ -181,9 +188,9 @@ PAPERS = {
             Row("cliff", "CliffWalking-v1", "q_learning_cliff_walking", "CliffWalking-v1"),
             Row("taxi", "Taxi-v4", "q_learning_taxi", "Taxi-v4"),
         ),
-        figures=(
-            Figure("V* − V of the greedy policy at the start", "start_value_gap", farthest),
-            Figure("max abs(Q − Q*)", "q_distance", farthest),
+        metrics=(
+            MetricColumn("V* − V of the greedy policy at the start", "start_value_gap", max_abs),
+            MetricColumn("max abs(Q − Q*)", "q_distance", max_abs),
         ),
         seeds=tuple(range(1, 11)),
     ),
@@ -191,9 +198,9 @@ PAPERS = {
         title="Mnih et al., “Human-level control through deep reinforcement learning”, 2015: deep Q-learning on "
         "CartPole-v1; the final policy after 100,000 steps",
         rows=(Row("cartpole", "CartPole-v1", "dqn_cartpole", "CartPole-v1"),),
-        figures=(
-            Figure("final return", "greedy_return_mean", mean_and_interval),
-            Figure("lowest of all seeds", "greedy_return_mean", smallest),
+        metrics=(
+            MetricColumn("final return", "greedy_return_mean", mean_and_interval),
+            MetricColumn("lowest of all seeds", "greedy_return_mean", minimum),
         ),
         seeds=tuple(range(1, 11)),
         curve="greedy_return_mean",
@@ -214,9 +221,9 @@ PAPERS = {
                 {"DQN": "10"},
             ),
         ),
-        figures=(
-            Figure("ours, sampled", "eval_return_mean", mean_and_interval),
-            Figure("ours, greedy", "greedy_return_mean", mean_and_interval),
+        metrics=(
+            MetricColumn("ours, sampled", "eval_return_mean", mean_and_interval),
+            MetricColumn("ours, greedy", "greedy_return_mean", mean_and_interval),
         ),
         seeds=(1,),
     ),

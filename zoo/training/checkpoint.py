@@ -3,14 +3,14 @@ import inspect
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from zoo.training.parts import check_parts
+from zoo.training.parts import check_fields
 from zoo.training.writing import write_atomically
 
 PARTS: Mapping[str, tuple[type, ...]] = {
@@ -29,7 +29,6 @@ RESUMABLE: Mapping[str, tuple[type, ...]] = {  # what only goes on from there ne
     "metrics": (Mapping,),
     DIGEST: (str,),
 }
-Module = TypeVar("Module", bound=pl.LightningModule)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -58,7 +57,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         write_atomically(path, write)
 
 
-class SelfDescribing(pl.Callback):
+class CheckpointMetadata(pl.Callback):
     """Write into each checkpoint what it is of: the model's name and the run's configuration, as plain data."""
 
     def __init__(self, config: Mapping[str, Any]):
@@ -97,14 +96,14 @@ def read_checkpoint(path: str | Path, model: str | None = None, resumable: bool 
         raise ValueError(f"{path} is a PyTorch file, but no checkpoint of this project")
     if resumable:
         cannot = f"{path} cannot be continued: it is damaged, or of an older version"
-        check_parts(checkpoint, RESUMABLE, cannot, "evaluate it, or train again in another folder")
+        check_fields(checkpoint, RESUMABLE, cannot, "evaluate it, or train again in another folder")
     # Torch does not look at the checksums of its files, so that a flipped bit of a weight would go unnoticed.
     kept = checkpoint.pop(DIGEST, None)
     if kept is not None and kept != digest(checkpoint):
         raise ValueError(
             f"{path} is damaged: it does not hold what was saved; use the run's other checkpoint or train again"
         )
-    check_parts(checkpoint, PARTS, f"{path} is damaged or no checkpoint of this project", "train again")
+    check_fields(checkpoint, PARTS, f"{path} is damaged or no checkpoint of this project", "train again")
     if model is not None and checkpoint["model"] != model:
         raise ValueError(f"{path} is a checkpoint of {checkpoint['model']}, not of {model}")
     return checkpoint
@@ -141,26 +140,29 @@ def pieces(content: Any) -> Iterator[Any]:
         yield f"{type(content).__name__} {len(text)} {text}\n".encode()
 
 
-def load_module(kind: type[Module], path: str | Path, **given: Any) -> Module:
-    """Read a trained module from a checkpoint, ready to be called.
+class LoadableModule(pl.LightningModule):
+    """LightningModule with a ``load`` that reads checkpoints of this project."""
 
-    Args:
-        kind: of the module.
-        path: of the checkpoint.
-        given: options that take the place of the checkpoint's.
+    @classmethod
+    def load(cls, path: str | Path, **overrides: Any) -> Self:
+        """Load a trained module from a checkpoint, in evaluation mode.
 
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, or of another model or version.
-    """
-    checkpoint = read_checkpoint(path, kind.__name__)
-    options = checkpoint["hyper_parameters"]
-    # An option that is missing would get its default, and the weights another meaning.
-    if differing := options.keys() ^ inspect.signature(kind).parameters.keys():
-        raise ValueError(f"{path} is of another version of {kind.__name__}: options {', '.join(sorted(differing))}")
-    try:
-        module = kind(**{**options, **given})
-        module.load_state_dict(checkpoint["state_dict"])
-    except RuntimeError as error:
-        raise ValueError(f"{path} is of another version of {kind.__name__}, with other layers") from error
-    return module.eval()
+        Args:
+            path: checkpoint file.
+            overrides: options that replace those of the checkpoint.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is damaged, or of another model or version.
+        """
+        checkpoint = read_checkpoint(path, cls.__name__)
+        options = checkpoint["hyper_parameters"]
+        # An option that is missing would get its default, and the weights another meaning.
+        if differing := options.keys() ^ inspect.signature(cls).parameters.keys():
+            raise ValueError(f"{path} is of another version of {cls.__name__}: options {', '.join(sorted(differing))}")
+        try:
+            module = cls(**{**options, **overrides})
+            module.load_state_dict(checkpoint["state_dict"])
+        except RuntimeError as error:
+            raise ValueError(f"{path} is of another version of {cls.__name__}, with other layers") from error
+        return module.eval()

@@ -9,10 +9,13 @@ import pytorch_lightning as pl
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 LENGTHS = ("trainer.max_epochs", "model.total_timesteps")
-FOLLOWING = ("decay_steps", "lr_decay_steps")  # hyperparameters that are the length itself where nothing else is asked
+LENGTH_DEPENDENT = (
+    "decay_steps",
+    "lr_decay_steps",
+)  # hyperparameters that are the length itself where nothing else is asked
 
 
-def extended(config: Mapping[str, Any], lengths: Mapping[str, int]) -> dict[str, Any]:
+def extend_config(config: Mapping[str, Any], lengths: Mapping[str, int]) -> dict[str, Any]:
     """Return a run's configuration with another length; ``extended`` lists those that it had before.
 
     A run that was extended is another one than a run that was as long from the beginning, as schedules differ.
@@ -21,7 +24,7 @@ def extended(config: Mapping[str, Any], lengths: Mapping[str, int]) -> dict[str,
         ValueError: a length is not longer, or the run has no such length.
 
     Example:
-        >>> extended({"trainer": {"max_epochs": 2}}, {"trainer.max_epochs": 4})
+        >>> extend_config({"trainer": {"max_epochs": 2}}, {"trainer.max_epochs": 4})
         {'trainer': {'max_epochs': 4}, 'extended': {'trainer.max_epochs': [2]}}
     """
     new = copy.deepcopy(dict(config))
@@ -40,11 +43,11 @@ def extended(config: Mapping[str, Any], lengths: Mapping[str, int]) -> dict[str,
     return new
 
 
-def before_extension(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def configs_before_extension(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Return the configurations that an extended run had before, the latest first.
 
     Example:
-        >>> list(before_extension({"trainer": {"max_epochs": 4}, "extended": {"trainer.max_epochs": [2]}}))
+        >>> list(configs_before_extension({"trainer": {"max_epochs": 4}, "extended": {"trainer.max_epochs": [2]}}))
         [{'trainer': {'max_epochs': 2}}]
     """
     shorter: dict[str, Any] = copy.deepcopy(dict(config))
@@ -59,7 +62,7 @@ def before_extension(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         yield copy.deepcopy(shorter)
 
 
-class ExtendedSchedules(pl.Callback):
+class ExtendLRSchedules(pl.Callback):
     """Let the cosine of a learning rate end where the extended training does.
 
     A checkpoint holds where it was to end, and beyond it a cosine rises again. The rate goes on where a training of the

@@ -9,7 +9,7 @@ class NonFiniteError(ArithmeticError):
     """A loss or a gradient is NaN or infinite."""
 
 
-def total_loss(terms: Mapping[str, Tensor], step: int) -> Tensor:
+def sum_losses(terms: Mapping[str, Tensor], step: int) -> Tensor:
     """Sum the terms of a loss, or stop the run and name the term that is not finite.
 
     Args:
@@ -20,7 +20,7 @@ def total_loss(terms: Mapping[str, Tensor], step: int) -> Tensor:
         NonFiniteError: a term is NaN or infinite.
 
     Example:
-        >>> total_loss({"a": torch.tensor(1.0), "b": torch.tensor(2.0)}, step=0)
+        >>> sum_losses({"a": torch.tensor(1.0), "b": torch.tensor(2.0)}, step=0)
         tensor(3.)
     """
     total = torch.stack(list(terms.values())).sum()

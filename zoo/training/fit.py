@@ -12,15 +12,15 @@ from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
-from zoo.training.carried_metrics import CarriedMetrics
-from zoo.training.checkpoint import AtomicCheckpointIO, SelfDescribing, read_checkpoint
-from zoo.training.extension import FOLLOWING, ExtendedSchedules
+from zoo.training.checkpoint import AtomicCheckpointIO, CheckpointMetadata, read_checkpoint
+from zoo.training.checkpointed_metrics import CheckpointedMetrics
+from zoo.training.extension import LENGTH_DEPENDENT, ExtendLRSchedules
 from zoo.training.finite import FiniteGradients
-from zoo.training.interrupt import Interrupted, StopBetweenSteps
-from zoo.training.memory import keep_freed_memory
-from zoo.training.metrics_csv import MetricsCsv, Row
+from zoo.training.interrupt import GracefulInterrupt, TrainingInterruptedError
+from zoo.training.memory import tune_malloc
+from zoo.training.metrics_csv import CSVMetricsLogger, Row
 from zoo.training.mixed_precision import allow_clipping
-from zoo.training.parts import check_parts
+from zoo.training.parts import check_fields
 from zoo.training.progress import TrainingProgress
 from zoo.training.resume import ExactResume
 
@@ -30,17 +30,17 @@ class Loaders(NamedTuple):
 
     train: Callable[[int, int], Iterable[Any]]
     validation: Callable[[int, int], Iterable[Any]] | None
-    passes: int | None = None
+    max_epochs: int | None = None
     """Passes over the training batches where the configuration leaves ``max_epochs`` open."""
-    done: Callable[[], float] | None = None
+    fraction_done: Callable[[], float] | None = None
     """Fraction of the training that is done, where counting batches does not tell."""
-    resumes_within_a_pass: bool = True
+    supports_mid_epoch_resume: bool = True
     """Whether a training that was stopped within a pass can go on there, or only between two passes."""
-    one_process: bool = False
+    single_process: bool = False
     """Whether the batches are made on the way, so that several processes would each train a model of its own."""
 
 
-class Feed(pl.LightningDataModule):
+class RunDataModule(pl.LightningDataModule):
     """Hand the batches to Lightning once it knows the ranks."""
 
     def __init__(self, loaders: Loaders):
@@ -63,7 +63,7 @@ class Feed(pl.LightningDataModule):
         return self.trainer.global_rank, self.trainer.world_size
 
 
-class EachEpoch(ModelCheckpoint):
+class EpochCheckpoint(ModelCheckpoint):
     """Save after each epoch, or after those that better a validation figure.
 
     One for each file: the library's ``save_last`` skips the epochs that are not the best.
@@ -110,13 +110,13 @@ def fit(
         The checkpoint to use: the best on validation data if there is such a one, else the last.
 
     Raises:
-        Interrupted: the run was asked to stop.
+        TrainingInterruptedError: the run was asked to stop.
         NonFiniteError: a loss or a gradient is NaN or infinite.
         ValueError: there is no epoch to train, devices or precision make no sense, or the checkpoint to resume from is
             damaged or of a module with other options.
     """
     settings = config["trainer"]
-    epochs = settings["max_epochs"] if settings["max_epochs"] is not None else loaders.passes
+    epochs = settings["max_epochs"] if settings["max_epochs"] is not None else loaders.max_epochs
     if epochs is None or epochs < 1:
         raise ValueError(f"max_epochs must be at least 1, got {epochs}")
     folder.mkdir(parents=True, exist_ok=True)
@@ -126,14 +126,14 @@ def fit(
     if str(settings["precision"]).startswith("16"):
         raise ValueError("precision 16 scales the loss and skips steps by design; use bf16-mixed or 32-true")
     longer = bool(config.get("extended"))
-    rows = rows_so_far(last, module, FOLLOWING if longer else ()) if last.exists() else None
-    metrics_csv = MetricsCsv(folder / "metrics.csv", rows)
+    rows = rows_so_far(last, module, LENGTH_DEPENDENT if longer else ()) if last.exists() else None
+    metrics_csv = CSVMetricsLogger(folder / "metrics.csv", rows)
     # Lightning lets torch look for a driver in every optimiser step, which takes longer than the step of a small model.
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
     # Deterministic kernels are enough; filling every fresh tensor would only cost time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    chosen = EachEpoch(best, monitor, monitor_mode)
-    keep_freed_memory()
+    chosen = EpochCheckpoint(best, monitor, monitor_mode)
+    tune_malloc()
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     trainer = make_trainer(
         default_root_dir=folder,
@@ -153,19 +153,19 @@ def fit(
         logger=[metrics_csv, *extra_loggers(config["logger"], folder)],
         callbacks=[
             FiniteGradients(),
-            TrainingProgress(loaders.done),
-            CarriedMetrics(metrics_csv),
+            TrainingProgress(loaders.fraction_done),
+            CheckpointedMetrics(metrics_csv),
             ExactResume(),
-            SelfDescribing(config),
-            *([ExtendedSchedules()] if longer else []),
+            CheckpointMetadata(config),
+            *([ExtendLRSchedules()] if longer else []),
             *(callbacks or []),
-            StopBetweenSteps(last, loaders.resumes_within_a_pass),
+            GracefulInterrupt(last, loaders.supports_mid_epoch_resume),
             *([chosen] if chooses else []),
-            EachEpoch(last, None),  # after the best, whose figure it remembers
+            EpochCheckpoint(last, None),  # after the best, whose figure it remembers
         ],
     )
     allow_clipping(trainer)
-    if loaders.one_process and trainer.world_size > 1:
+    if loaders.single_process and trainer.world_size > 1:
         raise ValueError(
             f"devices={settings['devices']} are {trainer.world_size}, and a model that acts in environments trains on "
             "one: set trainer.devices=1, and train another seed on each of the others"
@@ -175,9 +175,12 @@ def fit(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")  # it is continued
         try:
-            trainer.fit(module, datamodule=Feed(loaders), ckpt_path=last if last.exists() else None, weights_only=True)
+            trainer.fit(
+                module, datamodule=RunDataModule(loaders), ckpt_path=last if last.exists() else None, weights_only=True
+            )
         except SystemExit as end:  # how Lightning ends on a Ctrl-C that nobody waited for
-            raise Interrupted("stopped at once, without saving what came after the last checkpoint") from end
+            message = "stopped at once, without saving what came after the last checkpoint"
+            raise TrainingInterruptedError(message) from end
     if trainer.global_step == 0 and not last.exists():
         raise ValueError("nothing was trained: the run ended before its first step; let it last longer")
     if not chooses or not chosen.best_model_path:  # of a run that ended before its first evaluation
@@ -185,7 +188,7 @@ def fit(
     if not best.exists():
         raise FileNotFoundError(
             f"{best}, the checkpoint that validation data have chosen, is gone; the last one is there and can be "
-            f"measured: python scripts/evaluate.py checkpoint={last}"
+            f"measured: zoo evaluate checkpoint={last}"
         )
     return best
 
@@ -238,7 +241,7 @@ def extra_loggers(settings: Mapping[str, Any], folder: Path) -> list[Logger]:
             artifact_location=str((folder / "mlflow").absolute()),
         ),
     }
-    check_parts(settings, {"name": (str,), "project": (str,)}, "logger is no choice", "choose one with logger=NAME")
+    check_fields(settings, {"name": (str,), "project": (str,)}, "logger is no choice", "choose one with logger=NAME")
     if settings["name"] not in ("csv", *kinds):
         raise ValueError(f"there is no logger {settings['name']!r}; choose one of csv, {', '.join(kinds)}")
     if settings["name"] == "csv":

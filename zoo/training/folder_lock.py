@@ -6,7 +6,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from zoo.training.writing import not_writable
+from zoo.training.writing import write_error
 
 NAME = ".lock"
 
@@ -43,7 +43,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
     except Timeout:
         raise ValueError(f"another process is at work in {folder}; stop it first, or wait until it has ended") from None
     except OSError as error:
-        raise not_writable(folder, error) from error
+        raise write_error(folder, error) from error
     try:
         yield
     finally:

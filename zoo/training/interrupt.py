@@ -6,11 +6,11 @@ from typing import Any
 import pytorch_lightning as pl
 
 
-class Interrupted(Exception):
+class TrainingInterruptedError(Exception):
     """A run that was asked to stop; the message says when, and what is saved."""
 
 
-class StopBetweenSteps(pl.Callback):
+class GracefulInterrupt(pl.Callback):
     """On Ctrl-C or a polite kill: finish the step, save, stop. On a second Ctrl-C: stop at once.
 
     Stopping inside a step would save half an update. After the last step of an epoch the run stops at the beginning of
@@ -21,7 +21,7 @@ class StopBetweenSteps(pl.Callback):
         within_epochs: whether it can continue within an epoch; otherwise the run goes on to the end of this one.
 
     Raises:
-        Interrupted: from the trainer's ``fit``, after saving.
+        TrainingInterruptedError: from the trainer's ``fit``, after saving.
     """
 
     def __init__(self, path: Path, within_epochs: bool = True):
@@ -40,12 +40,12 @@ class StopBetweenSteps(pl.Callback):
         """Save and stop if asked to."""
         if self.within_epochs and not trainer.is_last_batch and self._asked(trainer):
             trainer.save_checkpoint(self.path)
-            raise Interrupted(f"stopped after step {trainer.global_step}, and saved")
+            raise TrainingInterruptedError(f"stopped after step {trainer.global_step}, and saved")
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop if asked to during the last step of the epoch before; its end was saved."""
         if self._asked(trainer):
-            raise Interrupted(f"stopped after step {trainer.global_step}, and saved")
+            raise TrainingInterruptedError(f"stopped after step {trainer.global_step}, and saved")
 
     def _asked(self, trainer: pl.Trainer) -> bool:
         return bool(trainer.strategy.reduce_boolean_decision(self.signal is not None, all=False))

@@ -6,7 +6,7 @@ LARGEST_ON_HEAP = 32 * 2**20  # bytes; glibc takes no more
 KEPT = 2**30
 
 
-def keep_freed_memory() -> bool:
+def tune_malloc() -> bool:
     """Let the C library keep up to a gigabyte that was freed, instead of giving it back to the system.
 
     Each step frees about as much as the next one needs, and memory that comes from the system has to be filled with
@@ -16,7 +16,7 @@ def keep_freed_memory() -> bool:
         Whether the C library can be told so; only glibc can.
 
     Example:
-        >>> keep_freed_memory() == (platform.libc_ver()[0] == "glibc")
+        >>> tune_malloc() == (platform.libc_ver()[0] == "glibc")
         True
     """
     if platform.libc_ver()[0] != "glibc":

@@ -12,11 +12,12 @@ from zoo.training.writing import write_text
 Row = dict[str, Any]
 
 
-class MetricsCsv(Logger):
+class CSVMetricsLogger(Logger):
     """``metrics.csv``: one row a step at which something was logged, one column a metric.
 
-    The rows travel in the checkpoints (``CarriedMetrics``), and a resumed run writes the file anew from there: a kill
-    between a checkpoint and the file neither loses nor doubles a row. (The library's own logger deletes the file.)
+    Checkpoints contain the rows (``CheckpointedMetrics``), and a resumed run rewrites the file from there: a kill
+    between writing a checkpoint and the file neither loses nor duplicates a row. Lightning's CSVLogger deletes the
+    file.
 
     Args:
         path: the file.
@@ -45,13 +46,13 @@ class MetricsCsv(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Add figures to the row of a step, and write the file, all or nothing."""
+        """Add metrics to the row of a step, and write the file, all or nothing."""
         step = step or 0
         self.rows.setdefault(step, {"step": step}).update(metrics)
         self._write()
 
     def rows_with(self, metrics: Mapping[str, float], step: int) -> dict[int, Row]:
-        """Give all rows, by their steps, as they will be once these figures are logged."""
+        """Give all rows, by their steps, as they will be once these metrics are logged."""
         if not metrics:
             return dict(self.rows)
         return {**self.rows, step: {**self.rows.get(step, {"step": step}), **metrics}}
@@ -75,7 +76,7 @@ def read_metrics(path: Path, *columns: str) -> list[list[float]]:
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     log = MetricsCsv(Path(folder) / "metrics.csv")
+        ...     log = CSVMetricsLogger(Path(folder) / "metrics.csv")
         ...     log.log_metrics({"loss": 0.5}, step=3)
         ...     log.log_metrics({"error": 0.1}, step=7)
         ...     read_metrics(log.path, "step", "loss")

@@ -2,7 +2,7 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def check_parts(
+def check_fields(
     content: Any, kinds: Mapping[str, tuple[type, ...]], complaint: str, cure: str, optional: bool = False
 ) -> None:
     """Refuse what a file holds if a part is missing or of a wrong kind, and name the part.
@@ -18,7 +18,7 @@ def check_parts(
         ValueError: a part is missing or of a wrong kind.
 
     Example:
-        >>> check_parts({"seed": "one"}, {"seed": (int,)}, "status.json is damaged", "delete it and run again")
+        >>> check_fields({"seed": "one"}, {"seed": (int,)}, "status.json is damaged", "delete it and run again")
         Traceback (most recent call last):
         ValueError: status.json is damaged (seed is 'one'); delete it and run again
     """

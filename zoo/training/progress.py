@@ -16,9 +16,9 @@ from rich.progress import (
 
 
 class TrainingProgress(pl.Callback):
-    """One bar for the whole run, with the time left, and a line for each epoch's figures.
+    """One bar for the whole run, with the time left, and a line for each epoch's metrics.
 
-    Shows what the module logs with ``prog_bar=True``; figures whose name ends in ``error`` are shown in per cent. Where
+    Shows what the module logs with ``prog_bar=True``; metrics whose name ends in ``error`` are shown in per cent. Where
     the output is not a terminal only the lines are written.
 
     Args:
@@ -60,10 +60,10 @@ class TrainingProgress(pl.Callback):
             self.progress.update(self.task, completed=self._done(trainer))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the epoch's figures."""
+        """Write the epoch's metrics."""
         if self.progress is not None:
-            figures = {**trainer.progress_bar_metrics}
-            shown = "  ".join(f"{name.replace('_', ' ')} {readable(name, x)}" for name, x in figures.items())
+            metrics = {**trainer.progress_bar_metrics}
+            shown = "  ".join(f"{name.replace('_', ' ')} {readable(name, x)}" for name, x in metrics.items())
             width = len(str(trainer.max_epochs))
             of_all = f"/{trainer.max_epochs}" if self.done is None else ""
             self.progress.console.print(f"epoch {trainer.current_epoch + 1:>{width}}{of_all}  {shown}")

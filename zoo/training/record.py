@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from zoo.training.extension import before_extension
-from zoo.training.parts import check_parts
+from zoo.training.extension import configs_before_extension
+from zoo.training.parts import check_fields
 from zoo.training.writing import as_json, write_text
 
 NUMBER = (int, float)
@@ -84,7 +84,7 @@ class RunRecord:
     def __init__(self, folder: Path, config: Mapping[str, Any], command: str, data: str | None = None):
         self.path = folder / "status.json"
         earlier = read_status(self.path) if self.path.exists() else {}
-        accepted = [config_hash(config), *map(config_hash, before_extension(config))]
+        accepted = [config_hash(config), *map(config_hash, configs_before_extension(config))]
         if earlier and earlier["config_hash"] not in accepted:
             raise ValueError(
                 f"{folder} holds a run of another configuration; choose another folder, or continue that run with "
@@ -102,7 +102,7 @@ class RunRecord:
             "recipe_hash": config_hash({**config, "seed": None}),
             "started": earlier.get("started", datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")),
             "wall_seconds": self.spent,
-            **circumstances(),
+            **run_environment(),
             "host": platform.node(),
             "process": os.getpid(),
             "metrics": dict(earlier.get("metrics", {})),
@@ -137,12 +137,12 @@ def read_status(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged ({error}); {cure}") from error
     if not isinstance(status, dict) or not {"state", "config_hash"} <= status.keys():
         raise ValueError(f"{path} is no run record; {cure}")
-    check_parts(status, NEEDED, f"{path} is damaged", cure)
-    check_parts(status, OTHERS, f"{path} is damaged", cure, optional=True)
+    check_fields(status, NEEDED, f"{path} is damaged", cure)
+    check_fields(status, OTHERS, f"{path} is damaged", cure, optional=True)
     if status["state"] not in STATES or not 0 <= status["wall_seconds"] < math.inf:
         found = f"state {status['state']!r} after {status['wall_seconds']} s"
         raise ValueError(f"{path} is damaged ({found}); {cure}")
-    check_parts(status["metrics"], dict.fromkeys(status["metrics"], (*NUMBER, str)), f"{path} is damaged", cure)
+    check_fields(status["metrics"], dict.fromkeys(status["metrics"], (*NUMBER, str)), f"{path} is damaged", cure)
     return status
 
 
@@ -169,7 +169,7 @@ def git_commit() -> str | None:
     return commit + ("+changes" if changes else "")
 
 
-def circumstances() -> dict[str, Any]:
+def run_environment() -> dict[str, Any]:
     """Note what can change a result beside its configuration: the commit, versions and the machine."""
     return {"git_commit": git_commit(), "versions": versions(), "hardware": hardware()}
 

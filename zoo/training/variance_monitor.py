@@ -61,17 +61,17 @@ class GradientVarianceMonitor(pl.Callback):
         try:
             with trainer.precision_plugin.train_step_context():
                 total = gradient_moments(
-                    lambda: loss_of_copy(pl_module, batch, batch_idx), parameters, self.draws
+                    lambda: training_loss_of_copy(pl_module, batch, batch_idx), parameters, self.draws
                 ).total
         finally:
             set_random_state(state)
-        figures = {"gradient_variance": total.variance, "gradient_signal_to_noise": total.signal_to_noise}
-        averaged = {name: trainer.strategy.reduce(x, reduce_op="mean").item() for name, x in figures.items()}
+        metrics = {"gradient_variance": total.variance, "gradient_signal_to_noise": total.signal_to_noise}
+        averaged = {name: trainer.strategy.reduce(x, reduce_op="mean").item() for name, x in metrics.items()}
         for logger in trainer.loggers:  # the module's own log would repeat them at each step until the next ones
             logger.log_metrics(averaged, step=trainer.global_step)
 
 
-def loss_of_copy(module: pl.LightningModule, batch: Any, batch_idx: int) -> Tensor:
+def training_loss_of_copy(module: pl.LightningModule, batch: Any, batch_idx: int) -> Tensor:
     """Make a training step with a copy of the module, and of the batch, that shares the trained parameters alone."""
     shared = {id(x): x for x in (*module.parameters(), module.trainer) if not isinstance(x, Tensor) or x.requires_grad}
     try:

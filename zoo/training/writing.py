@@ -43,14 +43,14 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     except OSError as error:
         with suppress(OSError):  # half a file would only fill the disk
             unfinished.unlink()
-        raise not_writable(path, error) from error
+        raise write_error(path, error) from error
 
 
-def not_writable(path: Path, error: OSError) -> OSError:
+def write_error(path: Path, error: OSError) -> OSError:
     """Explain in a sentence why a file or a folder cannot be written.
 
     Example:
-        >>> print(not_writable(Path("runs/a/status.json"), OSError(errno.EROFS, "Read-only file system")))
+        >>> print(write_error(Path("runs/a/status.json"), OSError(errno.EROFS, "Read-only file system")))
         runs/a/status.json cannot be written (Read-only file system): choose a folder that can be written to
     """
     reason = error.strerror or str(error)

@@ -11,7 +11,7 @@ from zoo.attention.ram.evaluation import class_probabilities, mean_policy_error
 from zoo.attention.ram.module import RecurrentAttention
 from zoo.data import Batches, ImageData, ImageSet
 from zoo.plotting import glimpse_summary, misclassified, save_figure, save_glimpse_gif
-from zoo.training import Loaders
+from zoo.training import Experiment, Loaders
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ CONTROLS = {  # location policies with which trained weights are evaluated too
 NUM_IMAGES_SHOWN = 6
 
 
-class RecurrentAttentionExperiment:
+class RecurrentAttentionExperiment(Experiment):
     """Training of ``RecurrentAttention`` to classify images, and its final evaluation.
 
     Args:

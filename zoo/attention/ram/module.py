@@ -1,8 +1,6 @@
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import pytorch_lightning as pl
 import torch
 from jaxtyping import Float, Int, Shaped
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
@@ -11,20 +9,20 @@ from torch import Tensor, nn
 from zoo.attention.ram.glimpse import GlimpseSensor, default_num_scales, default_patch_size
 from zoo.attention.ram.network import HIDDEN_SIZE, RecurrentAttentionNetwork, Trajectory, to_unit_range
 from zoo.attention.ram.objective import hybrid_objective, training_metrics
-from zoo.constraints import COUNT, NOT_NEGATIVE, POSITIVE, Range, check_ranges, optional
+from zoo.constraints import COUNT, NOT_NEGATIVE, POSITIVE, Constraint, check_constraints, optional
 from zoo.gradients import Reinforce, RunningScale, named_baseline
 from zoo.gradients.running import at_least_single
-from zoo.training import load_module, total_loss
+from zoo.training import LoadableModule, sum_losses
 
 LOCATION_POLICIES = ("learned", "spiral", "random", "center")
 LOG_EVERY_N_STEPS = 10  # training metrics are means over these steps
-RANGES = {
+CONSTRAINTS = {
     "num_glimpses": COUNT,
     "patch_size": optional(COUNT),
     "num_scales": optional(COUNT),
     "num_samples": COUNT,
-    "location_hidden": Range("0 (a linear location network) or a number of units", lambda x: x >= 0),
-    "spiral_radius": Range("between 0 (all at the center) and 1 (up to location_range)", lambda x: 0 <= x <= 1),
+    "location_hidden": Constraint("0 (a linear location network) or a number of units", lambda x: x >= 0),
+    "spiral_radius": Constraint("between 0 (all at the center) and 1 (up to location_range)", lambda x: 0 <= x <= 1),
     "policy_weight": NOT_NEGATIVE,
     "location_std": POSITIVE,
     "final_location_std": optional(POSITIVE),
@@ -44,7 +42,7 @@ class Prediction(NamedTuple):
     """Center of each glimpse, ``(row, column)`` in pixels of the image."""
 
 
-class RecurrentAttention(pl.LightningModule):
+class RecurrentAttention(LoadableModule):
     """RAM: a recurrent network that classifies images from a few small glimpses, and learns where to take them.
 
     Mnih, Heess, Graves & Kavukcuoglu, "Recurrent models of visual attention", 2014. The objective is
@@ -113,7 +111,7 @@ class RecurrentAttention(pl.LightningModule):
         super().__init__()
         estimator = {"baseline": "learned", **(estimator or {})}
         self.save_hyperparameters()
-        check_ranges(self.hparams, RANGES)
+        check_constraints(self.hparams, CONSTRAINTS)
         _check_location_policy(location_policy)
         if "leave_one_out" in estimator["baseline"] and location_policy == "learned" and num_samples < 2:
             raise ValueError(
@@ -148,16 +146,6 @@ class RecurrentAttention(pl.LightningModule):
         if num_glimpses == 1:
             self.network.hidden_to_hidden.requires_grad_(False)
             self.network.probe.requires_grad_(False)
-
-    @classmethod
-    def load(cls, path: str | Path) -> "RecurrentAttention":
-        """Load a trained model from a checkpoint, in evaluation mode.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: the file is damaged, or of another model or version.
-        """
-        return load_module(cls, path)
 
     def forward(
         self, images: Shaped[Tensor, "images channels height width"], seed: int = 0, location_policy: str | None = None
@@ -232,7 +220,7 @@ class RecurrentAttention(pl.LightningModule):
             }
             self.log("train_error", error, prog_bar=True, **per_epoch)
             self.log_dict(metrics, **per_epoch)
-        return total_loss(
+        return sum_losses(
             {
                 "cross-entropy": objective.cross_entropy,
                 "policy": self.hparams["policy_weight"] * objective.policy_loss,

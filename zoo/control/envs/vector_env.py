@@ -14,7 +14,7 @@ from gymnasium.wrappers import FlattenObservation
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
-from zoo.constraints import COUNT, check_ranges
+from zoo.constraints import COUNT, check_constraints
 from zoo.control.envs.registration import registered
 from zoo.control.envs.spaces import UnsupportedSpaceError, check_observation_space, environment_actions
 from zoo.control.envs.wrappers import CheckedStep, EnvironmentFailure, ForgetAction, NumberedObservation
@@ -100,7 +100,7 @@ def checked_options(spec: EnvSpec, options: Mapping[str, Any]) -> dict[str, Any]
         raise ValueError(f"env_kwargs.{taken[0]} is no option of an environment: leave it away")
     steps = options.get("max_episode_steps")
     if steps is not None:
-        check_ranges({"max_episode_steps": steps}, {"max_episode_steps": COUNT})
+        check_constraints({"max_episode_steps": steps}, {"max_episode_steps": COUNT})
     if frames := frame_limit(spec, options):  # Atari's own counter of frames, which its vector environment has alone
         if steps is None or spec.vector_entry_point is None:
             return dict(options)

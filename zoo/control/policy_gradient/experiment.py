@@ -2,7 +2,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from zoo.constraints import COUNT, check_ranges
+from zoo.constraints import COUNT, check_constraints
 from zoo.control.envs.registration import import_environment
 from zoo.control.envs.vector_env import Environments, make_environments, make_evaluation_environments
 from zoo.control.evaluators import PlayedScore
@@ -57,7 +57,7 @@ class PolicyGradientExperiment(ControlExperiment):
         **options: Any,
     ):
         counts = {"num_envs": num_envs, "n_eval_episodes": n_eval_episodes}
-        check_ranges(counts, dict.fromkeys(counts, COUNT))
+        check_constraints(counts, dict.fromkeys(counts, COUNT))
         env, env_kwargs = import_environment(env, trust), env_kwargs or {}
         acting = Environments(make_environments(env, num_envs, **env_kwargs))
         measuring = Environments(make_evaluation_environments(env, 2 * n_eval_episodes, **env_kwargs))

@@ -1,13 +1,11 @@
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from zoo.constraints import COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, check_ranges, optional
+from zoo.constraints import COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, check_constraints, optional
 from zoo.control.callbacks import validate
 from zoo.control.epoch_means import PassMeans
 from zoo.control.evaluators import Score
@@ -22,9 +20,9 @@ from zoo.control.policy_gradient.policies import Bounds, make_policy
 from zoo.control.prediction import Predictor
 from zoo.control.rollout import Batch, Rollout
 from zoo.gradients import Reinforce, RunningScale, named_baseline
-from zoo.training import load_module, total_loss
+from zoo.training import LoadableModule, sum_losses
 
-RANGES = {
+CONSTRAINTS = {
     "gamma": FRACTION,
     "gae_lambda": FRACTION,
     "ent_coef": NOT_NEGATIVE,
@@ -44,7 +42,7 @@ class Fit(NamedTuple):
     """``(time, envs)``."""
 
 
-class PolicyGradient(Predictor, pl.LightningModule):
+class PolicyGradient(Predictor, LoadableModule):
     """REINFORCE for control: one update of the policy a rollout, several of the value function.
 
     ``∇J = E[Σ_t ∇ log π(a_t | s_t) (G_t - b(s_t))]``: Williams, "Simple statistical gradient-following algorithms for
@@ -116,7 +114,7 @@ class PolicyGradient(Predictor, pl.LightningModule):
         super().__init__()
         estimator = {"baseline": "learned", **(estimator or {})}
         self.save_hyperparameters()
-        check_ranges(self.hparams, RANGES)
+        check_constraints(self.hparams, CONSTRAINTS)
         if estimator.get("scale") and (normalize_advantage or ent_coef):
             raise ValueError(
                 "estimator.scale divides the policy's loss by a running scale, which model.normalize_advantage would "
@@ -136,16 +134,6 @@ class PolicyGradient(Predictor, pl.LightningModule):
         self.register_buffer("training_solved_after", torch.tensor(-1))
         self.fit: Fit | None = None
         self.progress = PassMeans()
-
-    @classmethod
-    def load(cls, path: str | Path) -> "PolicyGradient":
-        """Read a trained model from a checkpoint, ready to act.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: the file is damaged, or of another model or version.
-        """
-        return load_module(cls, path)
 
     def on_fit_start(self) -> None:
         """Refuse a bound that nothing would keep to.
@@ -186,7 +174,7 @@ class PolicyGradient(Predictor, pl.LightningModule):
         terms = {"policy": objective.policy, "value": objective.value}
         if self.hparams["ent_coef"]:
             terms["entropy"] = -self.hparams["ent_coef"] * self.left() * objective.entropy
-        return total_loss(terms, step=self.global_step)
+        return sum_losses(terms, step=self.global_step)
 
     def left(self) -> float:
         """Fraction of the learning rates and the entropy's weight that is left."""
@@ -256,7 +244,7 @@ class PolicyGradient(Predictor, pl.LightningModule):
         parameters, norm, step = list(value.parameters()), self.hparams["max_grad_norm"], self.global_step
         for _ in range(self.hparams["value_updates"] - 1):
             optimizer.zero_grad()  # of the policy too, which is then left as it is
-            total_loss({"value": nn.functional.mse_loss(value(observation), returns)}, step).backward()
+            sum_losses({"value": nn.functional.mse_loss(value(observation), returns)}, step).backward()
             if norm is not None:
                 nn.utils.clip_grad_norm_(parameters, norm)
             optimizer.step()

@@ -1,10 +1,8 @@
 import copy
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
@@ -20,10 +18,10 @@ from zoo.control.q_learning.q_functions import q_function
 from zoo.control.q_learning.replay_buffer import Replay, Transitions, single_steps
 from zoo.control.rollout import Batch, Rollout
 from zoo.control.schedules import Schedule
-from zoo.training import load_module, total_loss
+from zoo.training import LoadableModule, sum_losses
 
 
-class QLearning(Predictor, pl.LightningModule):
+class QLearning(Predictor, LoadableModule):
     """Q-learning by gradient descent on the squared Bellman error, from a table to a deep network.
 
     Watkins, "Learning from delayed rewards", 1989, is the table with no option; Mnih et al., "Human-level control
@@ -129,16 +127,6 @@ class QLearning(Predictor, pl.LightningModule):
         entries = observation * actions if isinstance(observation, int) else None
         self.register_buffer("visits", None if entries is None else torch.zeros(entries, dtype=torch.int64))
 
-    @classmethod
-    def load(cls, path: str | Path) -> "QLearning":
-        """Read a trained model from a checkpoint, ready to act.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: the file is damaged, or of another model or version.
-        """
-        return load_module(cls, path)
-
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Learn from a rollout, or from what is remembered of all of them."""
         self.env_steps.fill_(batch.env_steps)
@@ -148,7 +136,7 @@ class QLearning(Predictor, pl.LightningModule):
                 group["lr"] = Schedule(self.hparams["lr"], 0.0, steps)(batch.env_steps)
         losses = []
         for transitions in self.batches(batch.rollout):
-            loss = total_loss({"bellman": self.loss(transitions)}, step=self.global_step)
+            loss = sum_losses({"bellman": self.loss(transitions)}, step=self.global_step)
             self.descend(loss)
             losses.append(loss.detach())
         self.policy.strength.fill_(self.schedule(batch.env_steps))

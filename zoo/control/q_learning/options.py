@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from zoo.constraints import COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, Range, check_ranges, optional
+from zoo.constraints import COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, Constraint, check_constraints, optional
 
-RANGES = {
+CONSTRAINTS = {
     "gamma": FRACTION,
     "lr": POSITIVE,
     "lr_decay_steps": optional(COUNT),
@@ -16,10 +16,10 @@ RANGES = {
     "batch_size": COUNT,
     "n_steps": COUNT,
     "target_update_interval": NOT_NEGATIVE,
-    "tau": Range("above 0 and at most 1", lambda x: 0 < x <= 1),
+    "tau": Constraint("above 0 and at most 1", lambda x: 0 < x <= 1),
     "max_grad_norm": optional(POSITIVE),
 }
-TABLE_RANGES = {**RANGES, "lr": Range("above 0 and at most 1 for a table", lambda x: 0 < x <= 1)}
+TABLE_CONSTRAINTS = {**CONSTRAINTS, "lr": Constraint("above 0 and at most 1 for a table", lambda x: 0 < x <= 1)}
 
 NEEDS = {  # options that only something makes use of, and how to have that
     "a network": (("lr_decay_steps", "dueling", "hidden", "max_grad_norm"), "choose model=dqn"),
@@ -45,7 +45,7 @@ def check_options(options: Mapping[str, Any], defaults: Mapping[str, Any], table
         Traceback (most recent call last):
         ValueError: n_steps=3 needs a replay buffer: set buffer_size to the steps it is to hold, or n_steps=1
     """
-    check_ranges(options, TABLE_RANGES if table else RANGES)
+    check_constraints(options, TABLE_CONSTRAINTS if table else CONSTRAINTS)
     there = {
         "a network": not table,
         "a table": table,

@@ -7,17 +7,17 @@ from jaxtyping import Float, Float64
 from pyro.ops.stats import effective_sample_size, split_gelman_rubin
 from torch import Tensor
 
-from zoo.constraints import COUNT, POSITIVE, Range, check_ranges, is_whole
+from zoo.constraints import COUNT, POSITIVE, Constraint, check_constraints, is_integer
 
 FEWEST_INDEPENDENT = 50.0  # iterates' worth, below which their standard error is not to be believed
 SHRINK = 0.8  # from one window to the next shorter one
-RANGES = {
+CONSTRAINTS = {
     "tolerance": POSITIVE,
-    "confidence": Range("above 0 and below 1", lambda x: 0 < x < 1),
-    "largest_r_hat": Range("above 1", lambda x: 1 < x < math.inf),
+    "confidence": Constraint("above 0 and below 1", lambda x: 0 < x < 1),
+    "largest_r_hat": Constraint("above 1", lambda x: 1 < x < math.inf),
     "every": COUNT,
-    "shortest": Range("a whole number of 4 or more", lambda x: is_whole(x) and x >= 4),
-    "capacity": Range("an even number", lambda x: is_whole(x) and x > 0 and x % 2 == 0),
+    "shortest": Constraint("a whole number of 4 or more", lambda x: is_integer(x) and x >= 4),
+    "capacity": Constraint("an even number", lambda x: is_integer(x) and x > 0 and x % 2 == 0),
 }
 
 
@@ -181,7 +181,7 @@ class StoppingRule:
     ):
         options = {"tolerance": tolerance, "confidence": confidence, "largest_r_hat": largest_r_hat}
         options |= {"every": every, "shortest": shortest, "capacity": capacity}
-        check_ranges(options, RANGES)
+        check_constraints(options, CONSTRAINTS)
         if shortest > capacity / 2:
             raise ValueError(f"shortest must be at most half of capacity, got {shortest} and {capacity}")
         try:

@@ -10,7 +10,7 @@ from rich.progress import track
 from torch import Tensor
 from torch.distributions import Categorical, Distribution
 
-from zoo.constraints import COUNT, check_ranges
+from zoo.constraints import COUNT, check_constraints
 from zoo.gradients.graphs._distributions import support_of
 from zoo.gradients.graphs._provenance.provenance import listed
 from zoo.inference.elbo._messages import innermost
@@ -103,7 +103,7 @@ def draw(
         >>> found.sites["z"].shape, found.log_weights.std().item() < 1e-5  # the guide is the posterior
         (torch.Size([100]), True)
     """
-    check_ranges({"draws": draws, "at_once": at_once}, {"draws": COUNT, "at_once": COUNT})
+    check_constraints({"draws": draws, "at_once": at_once}, {"draws": COUNT, "at_once": COUNT})
     both, subsamples = (model, guide, arguments(args), dict(kwargs or {})), Subsamples()
     with torch.no_grad():
         alone = record(*both, subsamples)

@@ -9,7 +9,7 @@ from pyro import poutine
 from pyro.infer import ELBO
 from torch import Tensor, nn
 
-from zoo.constraints import COUNT, POSITIVE, Range, check_ranges, is_whole
+from zoo.constraints import COUNT, POSITIVE, Constraint, check_constraints, is_integer
 from zoo.gradients.spread import Spread
 from zoo.inference.diagnostics.candidates import (
     BASELINES,
@@ -27,9 +27,9 @@ from zoo.inference.diagnostics.variance_table import ALL, VarianceReport, Varian
 Program = Callable[..., Any]
 BATCHES = 10  # of draws, for the intervals
 CLEAR = 2.0  # standard errors: a mean gradient nearer to 0 is taken for noise
-RANGES = {
-    "draws": Range(f"a whole number of {2 * BATCHES} or more", lambda x: is_whole(x) and x >= 2 * BATCHES),
-    "warm_up": Range("a whole number of 0 or more", lambda x: is_whole(x) and x >= 0),
+CONSTRAINTS = {
+    "draws": Constraint(f"a whole number of {2 * BATCHES} or more", lambda x: is_integer(x) and x >= 2 * BATCHES),
+    "warm_up": Constraint("a whole number of 0 or more", lambda x: is_integer(x) and x >= 0),
     "target": POSITIVE,
     "particles": COUNT,
 }
@@ -87,7 +87,7 @@ def variance_report(
         >>> report.row("Rao-Blackwell", "logits").reduction.low > 1
         True
     """
-    check_ranges({"draws": draws, "warm_up": warm_up, "target": target, "particles": particles}, RANGES)
+    check_constraints({"draws": draws, "warm_up": warm_up, "target": target, "particles": particles}, CONSTRAINTS)
     call = (model, guide, *arguments(args)), dict(kwargs or {})
     seeds = torch.randint(2**62, (warm_up + draws,)).tolist()
     with torch.random.fork_rng(devices=[]):

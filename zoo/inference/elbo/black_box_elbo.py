@@ -10,7 +10,7 @@ from pyro.infer.enum import get_importance_trace
 from pyro.poutine import Trace
 from torch import Tensor, nn
 
-from zoo.constraints import COUNT, Range, check_ranges
+from zoo.constraints import COUNT, Constraint, check_constraints
 from zoo.gradients import Reinforce, RunningScale
 from zoo.gradients._steps import end_step, in_backward
 from zoo.gradients.estimators import LeaveOneOutBound
@@ -30,7 +30,7 @@ from zoo.inference.elbo._validation.vectorization import FAILURES, check_apart
 from zoo.inference.elbo._validation.verified_programs import Programs
 from zoo.inference.elbo.baselines import BaselineLike
 
-NESTING = Range("a whole number of 0 or more, or infinite", lambda x: x == math.inf or (x >= 0 and x == int(x)))
+NESTING = Constraint("a whole number of 0 or more, or infinite", lambda x: x == math.inf or (x >= 0 and x == int(x)))
 
 
 class BlackBoxELBO(ELBO, nn.Module):
@@ -251,12 +251,12 @@ def check_options(
     nesting: float,
 ) -> None:
     """Raise an error if options make no sense."""
-    check_ranges({"num_particles": particles}, {"num_particles": COUNT})
+    check_constraints({"num_particles": particles}, {"num_particles": COUNT})
     if not isinstance(vectorize, bool):
         raise ValueError(f"vectorize_particles must be True or False, got {vectorize!r}")
     if not isinstance(scale, RunningScale | None):
         raise ValueError(f"scale must be a RunningScale or None, got {scale!r}")
-    check_ranges({"max_plate_nesting": nesting}, {"max_plate_nesting": NESTING})
+    check_constraints({"max_plate_nesting": nesting}, {"max_plate_nesting": NESTING})
     if bound not in ("elbo", "iwae"):
         raise ValueError(f"bound must be 'elbo' or 'iwae', got {bound!r}")
     if bound == "iwae" and particles < 2:

@@ -2,7 +2,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 from torch import Tensor
 
 from zoo.data import Batches, BinarizedBatches, ImageData, binarized, is_binary
@@ -10,7 +9,7 @@ from zoo.inference.sbn.bounds import negative_elbo, negative_importance_weighted
 from zoo.inference.sbn.module import SigmoidBeliefNetwork
 from zoo.inference.sbn.pixels import binary_pixels
 from zoo.plotting import image_grid, save_figure
-from zoo.training import Loaders
+from zoo.training import Experiment, Loaders
 
 EVALUATION_BATCH = 1000
 ELBO_SAMPLES = 10  # as in the tables of Mnih & Gregor, 2014
@@ -19,7 +18,7 @@ CLOSER_SAMPLES = 1000  # of an evaluation, which may take longer
 SHOWN = 32  # pictures of each kind that are drawn
 
 
-class BeliefNetworkExperiment:
+class BeliefNetworkExperiment(Experiment):
     """Training a sigmoid belief network on pictures, and what is reported at its end.
 
     Grey pictures are binarised dynamically: a training picture's pixels are drawn each time it is given, those of
@@ -51,10 +50,6 @@ class BeliefNetworkExperiment:
             if held_out is None
             else lambda rank, ranks: Batches(held_out, EVALUATION_BATCH, None, rank, ranks),
         )
-
-    def callbacks(self) -> list[pl.Callback]:
-        """Callbacks of this kind of model alone: none."""
-        return []
 
     def report(self, checkpoint: Path, folder: Path) -> dict[str, float]:
         """Read the test set, measure both bounds on it, and draw what the model dreams.

@@ -1,15 +1,13 @@
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from jaxtyping import Float, Shaped
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from zoo.constraints import COUNT, NOT_NEGATIVE, POSITIVE, check_ranges, optional
+from zoo.constraints import COUNT, NOT_NEGATIVE, POSITIVE, check_constraints, optional
 from zoo.gradients import Reinforce, RunningScale, named_baseline
 from zoo.gradients.estimators import LeaveOneOutBound
 from zoo.inference.sbn.bounds import negative_elbo
@@ -18,12 +16,12 @@ from zoo.inference.sbn.enumeration import MOST_BITS, exact_elbo
 from zoo.inference.sbn.network import BeliefNetwork, threshold
 from zoo.inference.sbn.objective import BoundObjective, elbo_objective, multi_sample_objective
 from zoo.inference.sbn.pixels import binary_pixels
-from zoo.training import load_module, total_loss
+from zoo.training import LoadableModule, sum_losses
 
 OPTIMIZERS = ("adam", "sgd")
 COMPARING = ("leave_one_out", "learned_leave_one_out", "vimco")  # estimators that need 2 particles
 WITHOUT_LAYERS = ("vimco", "enumeration")  # that take the bound as a whole
-RANGES = {
+CONSTRAINTS = {
     "particles": COUNT,
     "lr": POSITIVE,
     "inference_lr": optional(POSITIVE),
@@ -34,7 +32,7 @@ BASELINE_UNITS = 100  # of the hidden layer of the input-dependent baseline
 DIAGNOSE_EVERY = 10  # training steps; the diagnostics are means over these
 
 
-class SigmoidBeliefNetwork(pl.LightningModule):
+class SigmoidBeliefNetwork(LoadableModule):
     """Sigmoid belief network on black and white pictures, trained by REINFORCE.
 
     Mnih & Gregor, "Neural variational inference and learning in belief networks", 2014. The networks are in
@@ -85,7 +83,7 @@ class SigmoidBeliefNetwork(pl.LightningModule):
         super().__init__()
         estimator = {"baseline": "leave_one_out", **(estimator or {})}
         self.save_hyperparameters()
-        check_ranges(self.hparams, RANGES)
+        check_constraints(self.hparams, CONSTRAINTS)
         name = estimator["baseline"]
         if (fewest := 2 if name in COMPARING else 1) > particles:
             raise ValueError(f"estimator={name} needs model.particles of {fewest} or more, got {particles}")
@@ -105,16 +103,6 @@ class SigmoidBeliefNetwork(pl.LightningModule):
         self.network = BeliefNetwork(math.prod(image_shape), layers, hidden, activation)
         inputs = [math.prod(image_shape), *layers[:-1]]
         self.reinforce = nn.ModuleList(layer_estimators(inputs, **estimator))
-
-    @classmethod
-    def load(cls, path: str | Path) -> "SigmoidBeliefNetwork":
-        """Read a trained model from a checkpoint, ready to be called.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: the file is damaged, or of another model or version.
-        """
-        return load_module(cls, path)
 
     @torch.no_grad()
     def forward(
@@ -165,7 +153,7 @@ class SigmoidBeliefNetwork(pl.LightningModule):
             self.log("train_negative_bound", shown, prog_bar=True, sync_dist=True, **each_epoch)
             self.log_dict(figures, sync_dist=True, **each_epoch)
         terms = {"bound": objective.pathwise, "policy": objective.score, "baseline": objective.baseline}
-        return total_loss(terms, step=self.global_step)
+        return sum_losses(terms, step=self.global_step)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Log the negative ELBO with one sample for each picture, the same noise every time."""

@@ -3,7 +3,7 @@ import os
 import pytest
 import torch
 
-from zoo.training import CarriedMetrics, Interrupted
+from zoo.training import CheckpointedMetrics, TrainingInterruptedError
 
 
 class Killed(BaseException):
@@ -50,15 +50,15 @@ def whole(folder_of_whole, trained):
 def test_rows_and_means_of_a_run_stopped_at_any_step_end_as_those_of_a_whole_one(
     step, trained, interrupt, whole, tmp_path
 ):
-    with pytest.raises(Interrupted):
+    with pytest.raises(TrainingInterruptedError):
         trained(tmp_path, interrupt(step))
     assert trained(tmp_path) == whole
 
 
 def test_without_the_means_they_would_not(trained, interrupt, whole, tmp_path, monkeypatch):
-    with pytest.raises(Interrupted):
+    with pytest.raises(TrainingInterruptedError):
         trained(tmp_path, interrupt(3))
-    monkeypatch.setattr(CarriedMetrics, "on_train_batch_end", lambda *args: None)
+    monkeypatch.setattr(CheckpointedMetrics, "on_train_batch_end", lambda *args: None)
     assert trained(tmp_path) != whole
 
 
@@ -82,7 +82,7 @@ def test_killed_between_the_checkpoint_of_an_epoch_and_its_row_the_row_is_there_
 
 
 def test_what_is_carried_is_plain_data(trained, interrupt, tmp_path):
-    with pytest.raises(Interrupted):
+    with pytest.raises(TrainingInterruptedError):
         trained(tmp_path, interrupt(3))
     carried = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["metrics"]
     assert {mean["name"] for mean in carried["means"][0].values()} == {"train_error", "seldom"}

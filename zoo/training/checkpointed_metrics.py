@@ -3,15 +3,15 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from zoo.training.metrics_csv import MetricsCsv, Row
+from zoo.training.metrics_csv import CSVMetricsLogger, Row
 
 Mean = dict[str, Any]
 
 
-class CarriedMetrics(pl.Callback):
+class CheckpointedMetrics(pl.Callback):
     """Carry all that was logged through checkpoints: the rows of ``metrics.csv``, and the epoch's running means.
 
-    So both end as they would have without an interruption. Lightning saves a checkpoint *before* it logs the figures of
+    So both end as they would have without an interruption. Lightning saves a checkpoint *before* it logs the metrics of
     the epoch or step that the checkpoint ends, and keeps of the means of an epoch under way nothing. It has no public
     access to either; what is used of its inside is what ``LightningModule.log`` and its loops use.
 
@@ -19,14 +19,14 @@ class CarriedMetrics(pl.Callback):
         metrics_csv: the run's ``metrics.csv``.
     """
 
-    def __init__(self, metrics_csv: MetricsCsv):
+    def __init__(self, metrics_csv: CSVMetricsLogger):
         self.metrics_csv = metrics_csv
         self.carried: list[dict[str, Mean]] = []
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add the rows, with the figures that are to be logged next, and each rank's means."""
+        """Add the rows, with the metrics that are to be logged next, and each rank's means."""
         means = [{} if at_epoch_end(trainer) else running_means(trainer)] * trainer.world_size
         if trainer.world_size > 1:
             torch.distributed.all_gather_object(means, means[0])
@@ -48,20 +48,20 @@ class CarriedMetrics(pl.Callback):
         self.carried = []
 
     def _rows(self, trainer: pl.Trainer) -> dict[int, Row]:
-        figures = {name: value.item() for name, value in trainer._logger_connector.metrics["log"].items()}
-        # Lightning counts the step when all of it is over, and again does not for the figures of an epoch.
+        metrics = {name: value.item() for name, value in trainer._logger_connector.metrics["log"].items()}
+        # Lightning counts the step when all of it is over, and again does not for the metrics of an epoch.
         step = trainer.fit_loop.epoch_loop._batches_that_stepped - at_epoch_end(trainer)
-        return self.metrics_csv.rows_with({**figures, "epoch": trainer.current_epoch} if figures else {}, step)
+        return self.metrics_csv.rows_with({**metrics, "epoch": trainer.current_epoch} if metrics else {}, step)
 
 
 def at_epoch_end(trainer: pl.Trainer) -> bool:
-    """Tell whether all batches of the epoch are over, so that its figures are to be logged next."""
+    """Tell whether all batches of the epoch are over, so that its metrics are to be logged next."""
     progress: Any = trainer.fit_loop.epoch_progress.current
     return progress.processed > progress.completed
 
 
 def running_means(trainer: pl.Trainer) -> dict[str, Mean]:
-    """Read this rank's running means of the epoch's figures as plain data."""
+    """Read this rank's running means of the epoch's metrics as plain data."""
     return {
         key: {
             "fx": metric.meta.fx,
