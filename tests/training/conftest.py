@@ -81,6 +81,7 @@ def train() -> Callable[..., Path]:
         monitor: str | None = "validation_error",
         monitor_mode: str = "min",
         max_epochs: int | None = 2,
+        default_epochs: int | None = None,
         **loading: Any,
     ):
         generator = torch.Generator().manual_seed(0)
@@ -89,6 +90,7 @@ def train() -> Callable[..., Path]:
         loaders = Loaders(
             train=lambda rank, ranks: Batches(data, 4, SETTINGS["seed"], rank, ranks),
             validation=(lambda rank, ranks: Batches(data, 16, None, rank, ranks)) if validation else None,
+            max_epochs=default_epochs,
             **loading,
         )
         pl.seed_everything(SETTINGS["seed"], workers=True, verbose=False)

@@ -60,14 +60,16 @@ class TestWhatARunLeaves:
 
 class TestHowLongItTrains:
     def test_is_what_the_batches_say_where_nothing_else_does(self, train, tmp_path):
-        train(tmp_path, max_epochs=None, passes=1)
+        train(tmp_path, max_epochs=None, default_epochs=1)
         assert step_of(tmp_path / "checkpoints" / "last.ckpt") == 4
 
     def test_is_what_was_asked_for_whatever_they_say(self, train, tmp_path):
-        train(tmp_path, max_epochs=2, passes=1)
+        train(tmp_path, max_epochs=2, default_epochs=1)
         assert step_of(tmp_path / "checkpoints" / "last.ckpt") == 8
 
-    @pytest.mark.parametrize("asked", [{"max_epochs": None}, {"max_epochs": 0}, {"max_epochs": None, "passes": 0}])
+    @pytest.mark.parametrize(
+        "asked", [{"max_epochs": None}, {"max_epochs": 0}, {"max_epochs": None, "default_epochs": 0}]
+    )
     def test_is_no_time_at_all_is_an_error(self, asked, train, tmp_path):
         with pytest.raises(ValueError, match="max_epochs must be at least 1"):
             train(tmp_path, **asked)

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from torch import Tensor
 
@@ -76,7 +76,7 @@ class ProgramInference(VariationalInference):
         self.hparams["trust"] = False  # whoever loads a checkpoint is asked again
 
     @classmethod
-    def load(cls, path: str | Path, **overrides: Any) -> Self:
+    def load(cls, path: str | Path, **overrides: Any) -> "ProgramInference":
         """Load a trained guide from a checkpoint, in evaluation mode; its program and data are loaded again.
 
         Args:

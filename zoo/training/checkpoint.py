@@ -3,7 +3,7 @@ import inspect
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import pytorch_lightning as pl
 import torch
@@ -29,6 +29,8 @@ RESUMABLE: Mapping[str, tuple[type, ...]] = {  # what only goes on from there ne
     "metrics": (Mapping,),
     DIGEST: (str,),
 }
+
+Module = TypeVar("Module", bound=pl.LightningModule)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -144,7 +146,7 @@ class LoadableModule(pl.LightningModule):
     """LightningModule with a ``load`` that reads checkpoints of this project."""
 
     @classmethod
-    def load(cls, path: str | Path, **overrides: Any) -> Self:
+    def load(cls: type[Module], path: str | Path, **overrides: Any) -> Module:
         """Load a trained module from a checkpoint, in evaluation mode.
 
         Args:

@@ -1,12 +1,13 @@
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import pytorch_lightning as pl
 
 from zoo.training.fit import Loaders
 
 
+@runtime_checkable
 class Experiment(Protocol):
     """A model together with its data or environment: how it is trained, evaluated and reported.
 
