@@ -122,14 +122,14 @@ class TestTable:
             Row("b", "B", "b", "CartPole-v1"),
         )
         runs = {"a": [record(0.02)], "b": [record(0.01)]}
-        assert table(Paper("Control", rows, (steps, *PAPER.figures)), runs).splitlines()[2:] == [
+        assert table(Paper("Control", rows, (steps, *PAPER.metrics)), runs).splitlines()[2:] == [
             "| A |  | 2.00 | 1 | 1 |",
             "| B | never; never | 1.00 | 1 | 1 |",
         ]
 
     def test_shows_several_figures_and_of_a_seed_that_lacks_one_that_it_never_came(self):
         steps = MetricColumn("steps", "env_steps_to_solved", median_and_max)
-        paper = Paper("Control", (Row("a", "A", "a", "CartPole-v1"),), (steps, *PAPER.figures))
+        paper = Paper("Control", (Row("a", "A", "a", "CartPole-v1"),), (steps, *PAPER.metrics))
         runs = [record(), record(), record()]
         for run, count in zip(runs, (10_000.0, 20_000.0), strict=False):
             run["metrics"]["env_steps_to_solved"] = count

@@ -16,7 +16,7 @@ class TestPapers:
         assert all(row.published.keys() <= set(PAPERS[name].columns) for row in PAPERS[name].rows)
 
     def test_only_figures_that_are_shown_are_left_out_of_a_row(self, name):
-        shown = {figure.metric for figure in PAPERS[name].figures}
+        shown = {figure.metric for figure in PAPERS[name].metrics}
         assert all(set(row.omitted_metrics) < shown for row in PAPERS[name].rows)
 
     def test_every_row_trains_on_the_paper_s_data_with_a_configuration_of_its_own(self, name, composed):

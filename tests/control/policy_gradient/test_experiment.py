@@ -80,7 +80,7 @@ class TestRollouts:
             tmp_path,
             "command",
         )
-        assert 4000 <= outcome.figures["env_steps"] < 4000 + 2 * 4 * 500  # two rollouts between measurements
+        assert 4000 <= outcome.metrics["env_steps"] < 4000 + 2 * 4 * 500  # two rollouts between measurements
 
 
 class TestIsRefused:
@@ -135,7 +135,7 @@ def test_a_game_is_learned_from_pictures(composed, tmp_path):
     overrides = ["num_envs=4", "hidden=[8]", "eval_freq=64", "total_timesteps=128", "n_eval_episodes=2"]
     small = [f"model.{option}" for option in overrides]
     outcome = train(composed(["experiment=policy_gradient_minatar_breakout", *small]), tmp_path, "command")
-    assert 0 <= outcome.figures["eval_return_mean"] < 10
+    assert 0 <= outcome.metrics["eval_return_mean"] < 10
     assert "MinAtar/Breakout-v0 after 1" in outcome.summary
 
 
@@ -168,9 +168,9 @@ class TestAFinishedRun:
         status = read_status(folder / "status.json")
         last, best = (evaluate(folder / "checkpoints" / f"{name}.ckpt", tmp_path) for name in ("last", "best"))
         assert status["state"] == "finished"
-        beside = {"best_eval_return_mean": best.figures["eval_return_mean"], "solved_of_last_10": 0.0}
-        assert status["metrics"] == {**last.figures, **beside}
-        assert last.figures["eval_return_low"] <= last.figures["eval_return_mean"] <= last.figures["eval_return_high"]
+        beside = {"best_eval_return_mean": best.metrics["eval_return_mean"], "solved_of_last_10": 0.0}
+        assert status["metrics"] == {**last.metrics, **beside}
+        assert last.metrics["eval_return_low"] <= last.metrics["eval_return_mean"] <= last.metrics["eval_return_high"]
 
     def test_counts_the_steps_that_were_taken(self, finished):
         folder = finished("policy_gradient")

@@ -47,7 +47,7 @@ class TestATable:
         options = ["num_envs=16", "eval_freq=800", "total_timesteps=6400", "exploration_steps=3200"]
         config = composed(["model=q_learning", f"env={corridor}", *(f"model.{o}" for o in options)])
         outcome = train(config, tmp_path, "command", trust=True)
-        assert outcome.figures["greedy_return_mean"] == pytest.approx(0.94)
+        assert outcome.metrics["greedy_return_mean"] == pytest.approx(0.94)
         assert "Corridor-v0 after" in outcome.summary
         action, _ = QLearning.load(outcome.checkpoint).predict((0, 1), deterministic=True)
         assert action.tolist() == [1, 1]
@@ -106,7 +106,7 @@ def test_a_run_reports_its_last_policy_and_beside_it_the_best_one(model, words, 
     last, best = (evaluate(finished(model) / "checkpoints" / f"{name}.ckpt", tmp_path) for name in ("last", "best"))
     (name,) = (key.removeprefix("best_") for key in status["metrics"] if key.startswith("best_"))
     assert status["metrics"].pop("solved_of_last_10") == 0
-    assert status["metrics"] == {**last.figures, f"best_{name}": best.figures[name]}
+    assert status["metrics"] == {**last.metrics, f"best_{name}": best.metrics[name]}
     assert status["metrics"]["env_steps"] == QLearning.load(last.checkpoint).env_steps
     assert words in last.summary
 
@@ -118,6 +118,6 @@ def test_training_stops_at_the_first_measurement_that_solves_the_task(composed, 
         tmp_path,
         "command",
     )
-    assert outcome.figures["env_steps"] == outcome.figures["env_steps_to_solved"] < 400_000
+    assert outcome.metrics["env_steps"] == outcome.metrics["env_steps_to_solved"] < 400_000
     assert "solved (-12.2489) after" in outcome.summary
     assert read_status(tmp_path / "status.json")["state"] == "finished"
