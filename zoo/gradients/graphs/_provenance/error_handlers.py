@@ -9,6 +9,7 @@ from typing import Any
 from zoo.gradients.graphs._provenance.context_managers import PASS_ON, Expression, expression_before
 
 THREADS = "zoo.gradients.graphs._provenance.threads"  # where an error ends the thread, and the program goes on
+OWN = "zoo.gradients.graphs._provenance"
 END = ("zoo.gradients.graphs", "zoo.inference.elbo")  # whoever runs a program
 CATCHES = {"CHECK_EXC_MATCH", "CHECK_EG_MATCH", "POP_EXCEPT", "RETURN_VALUE", "RETURN_CONST"}
 
@@ -60,6 +61,8 @@ def _analyze(code: CodeType, namespace: dict[str, Any]) -> Edges:
     edges: Edges = ()
     if module == THREADS:
         edges = (0,)
+    elif module.startswith(OWN):
+        edges = CHECKER  # around what torch runs inside a function
     elif module.startswith(END):
         edges = None
     elif module.startswith(("jaxtyping", "beartype")):

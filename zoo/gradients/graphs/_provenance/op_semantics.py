@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._ops import HigherOrderOperator
 
 # What a tensor may tell without telling its values.
 METADATA = {
@@ -48,6 +49,8 @@ NEVER_RAISE = {
 OF_C = (types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType)
 WRITE_STATISTICS = ("batch_norm", "instance_norm", "native_batch_norm", "_native_batch_norm_legit")
 WRITE_UNTOLD = (*WRITE_STATISTICS, "_fused_", "_amp_")  # without counting it
+OF_TORCH = ("aten::", "prim::", "prims::")
+RUN_HOOKS = {torch.autograd.grad, torch.autograd.backward, Tensor.backward}
 UNSEEN = {"__dlpack__", "data_ptr", "storage", "untyped_storage", "share_memory_", "backward"}
 
 
@@ -78,6 +81,8 @@ class Kind(NamedTuple):
     may_write: bool
     """To its positional arguments."""
     writes_untold: bool
+    runs_python: bool
+    """May run code of the program: hooks, functions that it is given, a custom operator."""
 
 
 @functools.cache
@@ -96,7 +101,16 @@ def kind_of(func: Callable[..., Any]) -> Kind:
         may_raise=name not in NEVER_RAISE or not isinstance(func, OF_C),
         may_write=may_write(func),
         writes_untold=name.startswith(WRITE_UNTOLD),
+        runs_python=runs_python(func),
     )
+
+
+def runs_python(func: Callable[..., Any]) -> bool:
+    """Tell whether a torch function is an operator of others, or one that runs hooks or functions."""
+    if isinstance(func, HigherOrderOperator) or func in RUN_HOOKS:
+        return True
+    name = getattr(func, "_qualified_op_name", None) or str(getattr(func, "_schema", OF_TORCH[0]))
+    return not name.startswith(OF_TORCH)
 
 
 def may_write(func: Callable[..., Any]) -> bool:

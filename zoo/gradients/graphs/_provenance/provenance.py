@@ -1,21 +1,39 @@
+import functools
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._ops import HigherOrderOperator
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 
+from zoo.gradients.graphs._provenance.callbacks import (
+    DEPENDS_ON_VALUES,
+    HOOKS,
+    OperatorMode,
+    below_other_modes,
+    may_run_python,
+    reads,
+)
 from zoo.gradients.graphs._provenance.constructors import CONSTRUCTORS, FUNCTIONAL
 from zoo.gradients.graphs._provenance.control_flow import CONSTRAINTS, tensors_in, told, within_a_check
 from zoo.gradients.graphs._provenance.error_handlers import error_is_handled
 from zoo.gradients.graphs._provenance.op_semantics import WRITE_STATISTICS, Kind, kind_of
 from zoo.gradients.graphs._provenance.patches import Patches
 from zoo.gradients.graphs._provenance.threads import THREADS
-from zoo.gradients.graphs._provenance.torchscript import SCRIPTS, replaces_attributes, run, state_of, tells
+from zoo.gradients.graphs._provenance.torchscript import (
+    SCRIPTS,
+    calls_python,
+    replaces_attributes,
+    run,
+    state_of,
+    tells,
+)
 from zoo.gradients.graphs._provenance.views import NOTHING, Names, Place, ViewNames, is_cut_view, is_wrapped, unwrap
 
 # In C, as these are asked of every tensor that passes.
@@ -28,7 +46,7 @@ CUT_VIEW: Names = frozenset(["from a view without its gradient"])
 LOST = NO_GRAD | CUT_VIEW
 State = tuple[Place, object]
 OF_TORCH = ((), (Tensor,))  # classes of arguments that torch tells a mode
-unseen_calls = Patches([*SCRIPTS, *CONSTRUCTORS, *THREADS])
+unseen_calls = Patches([*SCRIPTS, *CONSTRUCTORS, *THREADS, *HOOKS])
 
 
 class Provenance(TorchFunctionMode):
@@ -40,7 +58,8 @@ class Provenance(TorchFunctionMode):
     whatever comes later: its names are added to ``escaped``. So are those of what a function raised an error for, or
     could have, where the program handles the error; and those of what is written to memory that others share, such as
     an array's. A call of TorchScript counts as one function of its arguments and of the buffers of its module. Threads
-    that the program starts are followed.
+    that the program starts are followed. So is Python code that torch runs inside a function, such as a hook, a custom
+    operator or a branch of ``torch.cond``, by the operators that it calls.
 
     Raises:
         ValueError: memory of a marked tensor is handed to where it cannot be followed.
@@ -129,10 +148,24 @@ class Provenance(TorchFunctionMode):
         kind = kind_of(func)
         if kind.harmless:
             return func(*args, **kwargs)
-        caller = sys._getframe(1)
+        call = func
+        if self._storages and (kind.runs_python or may_run_python(types, args, kwargs)):
+            call = functools.partial(self._observe, func)
+        return self._follow(func, call, kind, types, args, kwargs, sys._getframe(1))
+
+    def _follow(
+        self,
+        func: Callable[..., Any],
+        call: Callable[..., Any],
+        kind: Kind,
+        types: Any,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        caller: FrameType,
+    ) -> Any:
         is_check = caller.f_globals is CONSTRAINTS and within_a_check(caller)
         if is_check and not error_is_handled(caller):
-            return func(*args, **kwargs)
+            return call(*args, **kwargs)
         given = tensors_in((args, kwargs)) if kwargs else tensors_in(args)
         before = states(given)
         names = self._of(given, before)
@@ -145,8 +178,8 @@ class Provenance(TorchFunctionMode):
         if not names:
             if kind.unseen:
                 self._expose(given)
-            result = func(*args, **kwargs)
-            if self._views.by_storage:
+            result = call(*args, **kwargs)
+            if self._views.by_storage and call is func:
                 self._keep_apart(result)
             return result
         if kind.unseen and not names <= LOST:
@@ -155,7 +188,7 @@ class Provenance(TorchFunctionMode):
         if is_check or ((kind.may_raise or types not in OF_TORCH) and error_is_handled(caller)):
             self._escape(names)
         try:
-            result = func(*args, **kwargs)
+            result = call(*args, **kwargs)
         except Exception:
             self._escape(names)
             raise
@@ -166,6 +199,45 @@ class Provenance(TorchFunctionMode):
         self._mark_results(kind, names, given, before, result)
         return result
 
+    def follow_operator(
+        self,
+        func: Callable[..., Any],
+        call: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        met: Callable[[], Names],
+    ) -> Any:
+        """Call an operator that torch executes inside a function, and note what its results were computed from.
+
+        Args:
+            func: the operator.
+            call: calls it.
+            args: its arguments.
+            kwargs: its arguments by name.
+            met: returns names of what operators within it were given, for one that combines their results unseen.
+        """
+        kind = kind_of(func)._replace(detaches=True)  # gradients are a matter of the function around it
+        if any(tag in DEPENDS_ON_VALUES for tag in getattr(func, "tags", ())):
+            self._escape(self.of((args, kwargs)))
+        result = self._follow(func, call, kind, OF_TORCH[0], args, kwargs, sys._getframe(2))
+        if isinstance(func, HigherOrderOperator) and (names := met()):
+            self._mark_results(kind, names, [], [], result)
+        return result
+
+    @contextmanager
+    def observing(self) -> Iterator[None]:
+        """Follow every operator, as the Python code that torch runs inside a function calls them."""
+        reads.enter(self)
+        try:
+            with below_other_modes(OperatorMode(self)):
+                yield
+        finally:
+            reads.leave()
+
+    def _observe(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        with self.observing():
+            return func(*args, **kwargs)
+
     def follow_script(
         self, call: Callable[..., Any], script: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
@@ -175,7 +247,9 @@ class Provenance(TorchFunctionMode):
             names = self.of((args, kwargs, state))
             if names and replaces_attributes(script):
                 refuse_the_unseen("a module of TorchScript that keeps what it is given", names)
-            result = self.__torch_function__(run, (), (call, script, args, kwargs, state))
+            followed = functools.partial(self._observe, run) if self._storages and calls_python(script) else run
+            given = (call, script, args, kwargs, state)
+            result = self._follow(run, followed, kind_of(run), OF_TORCH[0], given, {}, sys._getframe())
             if tells(result):
                 self.escape(names)
         return result

@@ -1,7 +1,8 @@
 """TorchScript, whose calls torch shows to no mode."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -35,6 +36,25 @@ def replaces_attributes(script: Any) -> bool:
     """Tell whether a script puts something in the place of what its module keeps."""
     graph = script.inlined_graph  # must not go before what it gives
     return bool(graph.findAllNodes("prim::SetAttr"))
+
+
+def calls_python(script: Any) -> bool:
+    """Return whether a script calls operators that are not torch's own, or functions that stay in Python."""
+    if script not in _calls_python:
+        kinds = set(_kinds_in(script.inlined_graph))
+        own = "prim::PythonOp" not in kinds and all(kind.startswith(("aten::", "prim::")) for kind in kinds)
+        _calls_python[script] = not own
+    return _calls_python[script]
+
+
+_calls_python: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
+
+
+def _kinds_in(block: Any) -> Iterator[str]:
+    for node in block.nodes():
+        yield node.kind()
+        for inner in node.blocks():
+            yield from _kinds_in(inner)
 
 
 def tells(result: Any) -> bool:
