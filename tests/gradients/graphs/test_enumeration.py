@@ -295,8 +295,9 @@ class TestProbabilityOf0Or1:
             lambda p: OneHotCategorical(torch.stack([p, 1 - p])),
             lambda p: Binomial(2, p),
             lambda p: dist.Bernoulli(p),
+            lambda p: dist.Bernoulli(p).mask(True),
         ],
-        ids=["0", "1", "expanded", "several", "category", "one-hot", "binomial", "of Pyro"],
+        ids=["0", "1", "expanded", "several", "category", "one-hot", "binomial", "of Pyro", "masked"],
     )
     def test_that_depends_on_parameters_is_refused(self, interpret, law):
         p = number(0.0).requires_grad_()

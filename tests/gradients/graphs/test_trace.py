@@ -13,6 +13,7 @@ from torch.distributions import (
     Independent,
     Laplace,
     LKJCholesky,
+    MixtureSameFamily,
     Normal,
     Pareto,
     RelaxedBernoulli,
@@ -169,6 +170,10 @@ def moving(law):
     return law(0.1, end) if law is Uniform else law(end, 1.0)
 
 
+def mixture(probabilities, components):
+    return MixtureSameFamily(Categorical(probabilities), components)
+
+
 def bad(**parts):
     """A program of one coin and one cost, of which some part is wrong."""
 
@@ -204,6 +209,18 @@ class TestBadPrograms:
             ({"law": moving(Uniform)}, r"the support of sample 'x' \(Uniform\) moves with its parameters"),
             ({"law": Independent(moving(Uniform), 1)}, r"the support of sample 'x' \(Independent\) moves"),
             ({"law": LKJCholesky(3, 1.5)}, r"sample 'x' \(LKJCholesky\) is not drawn from the distribution"),
+            (
+                {"law": mixture(torch.tensor([1.0, 0.0], requires_grad=True), Normal(torch.zeros(2), 1.0))},
+                r"a probability of sample 'x' \(MixtureSameFamily\) is 0 or 1",
+            ),
+            (
+                {"law": mixture(torch.ones(2), Bernoulli(torch.tensor([0.5, 1.0], requires_grad=True)))},
+                r"a probability of sample 'x' \(MixtureSameFamily\) is 0 or 1",
+            ),
+            (
+                {"law": mixture(torch.ones(2), Geometric(torch.tensor([0.5, 0.9], dtype=torch.float16)))},
+                r"sample 'x' \(MixtureSameFamily\) is made of uniform numbers",
+            ),
             ({"law": moving(Pareto)}, r"the support of sample 'x' \(Pareto\) moves with its parameters"),
         ],
     )

@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -91,18 +92,27 @@ def wrong_draws(distribution: Distribution) -> str | None:
     Functions of uniform numbers in half precision have an atom where these are 0, and no tails: the mean of
     ``Geometric(0.9)`` is 0.19 in bfloat16, for 0.11.
     """
-    if isinstance(distribution, LKJCholesky) and distribution.dim > 2:
-        return (
-            "is not drawn from the distribution that its log_prob tells of if it has more than 2 rows, a fault of "
-            "torch's LKJCholesky; use TransformedDistribution(Normal(loc, scale).to_event(1), CorrCholeskyTransform())"
-        )
-    if isinstance(distribution, MADE_OF_UNIFORM) and any(map(is_half, vars(distribution).values())):
-        return (
-            "is made of uniform numbers that torch draws in half precision, of which bfloat16 has 256, and does not "
-            "follow its log_prob; give it parameters in float32"
-        )
-    base = vars(distribution).get("base_dist")
-    return wrong_draws(base) if isinstance(base, Distribution) else None
+    for part in parts_of(distribution):
+        if isinstance(part, LKJCholesky) and part.dim > 2:
+            return (
+                "is not drawn from the distribution that its log_prob tells of if it has more than 2 rows, a fault of "
+                "torch's LKJCholesky; use "
+                "TransformedDistribution(Normal(loc, scale).to_event(1), CorrCholeskyTransform())"
+            )
+        if isinstance(part, MADE_OF_UNIFORM) and any(map(is_half, vars(part).values())):
+            return (
+                "is made of uniform numbers that torch draws in half precision, of which bfloat16 has 256, and does "
+                "not follow its log_prob; give it parameters in float32"
+            )
+    return None
+
+
+def parts_of(distribution: Distribution) -> Iterator[Distribution]:
+    """Go through a distribution and those that it is made of: a base, the components of a mixture."""
+    yield distribution
+    for part in vars(distribution).values():
+        if isinstance(part, Distribution):
+            yield from parts_of(part)
 
 
 def is_half(part: object) -> bool:
@@ -155,13 +165,15 @@ def is_point_mass(distribution: Distribution) -> bool:
 
 
 def loses_gradient_at_bounds(distribution: Distribution) -> bool:
-    """Tell whether torch clamps a probability that needs a gradient, and so cuts this off.
+    """Return whether torch clamps a probability that needs a gradient, and so cuts this off.
 
     Where the probability hardly changes with its parameters, as that of a saturated sigmoid, nothing is lost.
     """
-    while isinstance(distribution, Independent):
-        distribution = distribution.base_dist
-    distribution = getattr(distribution, "_categorical", distribution)
+    return any(map(clamps_a_probability, parts_of(distribution)))
+
+
+def clamps_a_probability(distribution: Distribution) -> bool:
+    """Return whether a distribution itself, not one that it is made of, clamps a probability that needs a gradient."""
     probs: Any = getattr(distribution, "_param", None)
     if probs is None or not probs.requires_grad or id(vars(distribution).get("probs")) != id(probs):
         return False

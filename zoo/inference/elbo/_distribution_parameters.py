@@ -6,10 +6,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Categorical, Distribution
 
+from zoo.gradients.graphs._distributions import parts_of
 from zoo.inference.elbo._densities import guide_density, tensors_shown
 from zoo.inference.elbo._messages import site_of
 from zoo.inference.elbo._sites import Site
-from zoo.inference.elbo.nonreparameterized import parts_of
 
 
 class Parameters(NamedTuple):

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 from torch.distributions.constraints import Constraint
 
+from zoo.gradients.graphs._distributions import parts_of
 from zoo.gradients.graphs._provenance.patches import Function, Patch, Patches
 
 ADVICE = "use NonReparameterized(distribution) of zoo.inference.elbo instead, which is never lost"
@@ -140,11 +141,3 @@ def check_flags(noted: Sequence[Distribution], sampled: Mapping[str, Distributio
                     f"has_rsample_(False) of site {name!r} ({type(part).__name__}) was lost where a plate or expand "
                     f"repeated the distribution, which is pathwise again; {ADVICE}"
                 )
-
-
-def parts_of(distribution: Distribution) -> Iterator[Distribution]:
-    """Go through a distribution and those that it is made of."""
-    yield distribution
-    for part in vars(distribution).values():
-        if isinstance(part, Distribution):
-            yield from parts_of(part)

@@ -17,7 +17,10 @@ METADATA = {
 }
 ATTRIBUTES = {
     getattr(Tensor, name).__get__
-    for name in ("shape", "ndim", "dtype", "device", "layout", "requires_grad", "is_leaf", "nbytes", "_version")
+    for name in (
+        *("shape", "ndim", "dtype", "device", "layout", "requires_grad", "is_leaf", "nbytes", "_version"),
+        "_base",  # a tensor with names of its own
+    )
 }
 DATA = Tensor.data.__get__  # type: ignore[attr-defined]
 ACCESS = {"__get__", "__set__", "__delete__", "type"}  # of attributes, which hold other tensors or tell no values

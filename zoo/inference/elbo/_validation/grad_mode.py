@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 from torch.overrides import TorchFunctionMode
 
+from zoo.gradients.graphs._distributions import parts_of
 from zoo.inference.elbo._messages import site_of
 from zoo.inference.elbo._no_grad_views import ends_nowhere, swallows_gradients
 from zoo.inference.elbo._sites import Run, Site, sites_of
@@ -15,7 +16,7 @@ from zoo.inference.elbo._subsampling import Subsamples
 from zoo.inference.elbo._tracing import record
 from zoo.inference.elbo._validation.comparison import Both
 from zoo.inference.elbo._validation.vectorization import without_trace
-from zoo.inference.elbo.nonreparameterized import NonReparameterized, parts_of
+from zoo.inference.elbo.nonreparameterized import NonReparameterized
 
 
 class GradModeIgnored(TorchFunctionMode):
