@@ -21,6 +21,7 @@ from zoo.inference.elbo._objective import Objective, elbo_objective, sums
 from zoo.inference.elbo._sites import Run, nesting
 from zoo.inference.elbo._subsampling import Subsamples
 from zoo.inference.elbo._tracing import Program, record, record_at_once
+from zoo.inference.elbo._validation.argument_signatures import Passes
 from zoo.inference.elbo._validation.checks import check_match
 from zoo.inference.elbo._validation.comparison import Both
 from zoo.inference.elbo._validation.finite import check_finite, check_gradients
@@ -42,6 +43,9 @@ class BlackBoxELBO(ELBO, nn.Module):
     flow and plates. Plates are taken at their word: elements of one must be independent given what is outside. No
     pathwise gradient sees a step (``torch.where``, rounding): wrap such a site's distribution in
     ``NonReparameterized``. Sites have their gradient whatever the grad mode around their sample statement.
+
+    What would make the gradient wrong is looked for at runs 1, 2, 4, 8, … of programs with the same options: booleans,
+    strings, None and enums among the arguments. So what another option switches on is checked, too.
 
     It is an ``nn.Module`` that keeps its baselines: ``elbo(model, guide)`` has their networks among its parameters, and
     ``SVI`` finds and trains them, by the names ``baselines.SITE.…`` in Pyro's parameter store. They learn in train
@@ -105,8 +109,8 @@ class BlackBoxELBO(ELBO, nn.Module):
         self.multi_sample = Reinforce(LeaveOneOutBound(dim=0), maximize=True) if bound == "iwae" else None
         self.newcomers = Newcomers()
         self.steps = 0
-        self.runs = 0
         self.kept_apart = Programs()
+        self.passed = Passes()
 
     def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """Estimate the negative bound, and learn nothing from it."""
@@ -192,11 +196,18 @@ class BlackBoxELBO(ELBO, nn.Module):
                 raise ValueError(f"the {what} must be a function or a module that samples, got {program!r}")
         drawn: Subsamples = {}
         both: Both = (model, guide, args, kwargs)
-        self.runs += 1
-        # Ever more seldom, too, as what is wrong may have no weight at first.
-        due = self.runs.bit_count() == 1
+        signature = self.passed.signature_of(*both)
+        # At new options, which may switch on what is wrong; and ever more seldom, as it may have no weight at first.
+        due = (self.passed[signature] + 1).bit_count() == 1
         if self._at_once(particles):
-            return [self._run_at_once(particles, both, drawn, due)]
+            runs = [self._run_at_once(particles, both, drawn, due)]
+        else:
+            runs = self._run_one_by_one(particles, both, drawn, due)
+        self.passed.add(signature)
+        return runs
+
+    def _run_one_by_one(self, particles: int, both: Both, drawn: Subsamples, due: bool) -> list[Run]:
+        """Run guide and model for each particle."""
         runs = [record(*both, drawn, watch_flags=due) for _ in range(particles)]
         for run in runs:
             check_match(run)

@@ -15,6 +15,10 @@ from zoo.gradients.graphs._provenance.patches import Function, Patch, Patches
 ADVICE = "use NonReparameterized(distribution) of zoo.inference.elbo instead, which is never lost"
 
 
+class FlagLostError(ValueError):
+    """``has_rsample_(False)`` is called in vain."""
+
+
 class NonReparameterized(TorchDistribution):
     """A distribution without its pathwise gradient: ``BlackBoxELBO`` differentiates it by the score function.
 
@@ -106,7 +110,7 @@ def flags_noted() -> Iterator[list[Distribution]]:
     except AttributeError as error:
         if "has_rsample" not in str(error):
             raise
-        raise ValueError(f"has_rsample_(False) cannot be kept by this distribution ({error}); {ADVICE}") from error
+        raise FlagLostError(f"has_rsample_(False) cannot be kept by this distribution ({error}); {ADVICE}") from error
     finally:
         _flags.leave()
 
@@ -129,7 +133,7 @@ def check_flags(noted: Sequence[Distribution], sampled: Mapping[str, Distributio
         sampled: those of the sites, by name.
 
     Raises:
-        ValueError: none of them was sampled, but a pathwise one of the same kind was.
+        FlagLostError: none of them was sampled, but a pathwise one of the same kind was.
     """
     parts = [(name, part) for name, distribution in sampled.items() for part in parts_of(distribution)]
     for flagged in noted:
@@ -137,7 +141,7 @@ def check_flags(noted: Sequence[Distribution], sampled: Mapping[str, Distributio
             continue
         for name, part in parts:
             if type(part) is type(flagged) and part.has_rsample:
-                raise ValueError(
+                raise FlagLostError(
                     f"has_rsample_(False) of site {name!r} ({type(part).__name__}) was lost where a plate or expand "
                     f"repeated the distribution, which is pathwise again; {ADVICE}"
                 )

@@ -16,6 +16,7 @@ from zoo.inference.elbo._sites import Run, nesting
 from zoo.inference.elbo._subsampling import Subsamples
 from zoo.inference.elbo._tracing import Program, check_not_steered, record, record_at_once
 from zoo.inference.elbo._validation.comparison import Both, Mixed, is_determined, mixed
+from zoo.inference.elbo.nonreparameterized import FlagLostError
 
 GRAVE = 0.01  # share of a site's terms; what differs by less may be rounding, and is warned of
 FEWEST = 8  # particles in a trial: values of bits that are mixed seldom look as if they were not
@@ -41,7 +42,7 @@ def check_apart(max_plate_nesting: int, both: Both, drawn: Subsamples, particles
         ValueError: they do not. Whatever one particle alone raises is left as it is.
     """
     with without_trace(both):
-        alone = record(*both, drawn)
+        alone = record(*both, drawn, watch_flags=True)
         check_not_steered(alone)
         if (needed := nesting(alone)) > max_plate_nesting:
             raise ValueError(
@@ -71,7 +72,10 @@ def tried(nesting: int, alone: Run, both: Both, drawn: Subsamples, particles: in
     failed: Exception | None = None
     for number in (unlike_any_size(alone), particles):
         try:
-            return mixed(record_at_once(number, nesting + 1, *both, drawn), alone, number, both, drawn)
+            run = record_at_once(number, nesting + 1, *both, drawn, watch_flags=True)
+            return mixed(run, alone, number, both, drawn)
+        except FlagLostError:
+            raise
         except FAILURES as error:
             failed = failed or error
     raise ValueError(not_apart(f"at once they fail ({type(failed).__name__}: {failed})")) from failed

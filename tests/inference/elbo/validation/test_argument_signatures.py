@@ -1,0 +1,118 @@
+"""What an option switches on in the midst of a run is refused as if it had been there from the start."""
+
+import copy
+import enum
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from torch import nn
+
+from zoo.inference.elbo import BlackBoxELBO
+from zoo.inference.elbo._validation.argument_signatures import CAPACITY, Passes
+
+pytestmark = pytest.mark.filterwarnings("ignore:site .* stands outside every plate")
+
+
+class Kind(enum.Enum):
+    A = 1
+    B = 2
+
+
+@dataclass
+class Options:
+    fast: bool
+
+
+def model(option, mixes=False):
+    z = pyro.sample("z", dist.Normal(0.0, 1.0))
+    pyro.sample("x", dist.Normal(z.mean() if mixes else z, 1.0), obs=torch.tensor(1.0))
+
+
+def plain_guide(option, mixes=False):
+    pyro.sample("z", dist.Normal(pyro.param("loc", torch.tensor(0.7)), 1.0))
+
+
+def guide_without_gradients(option):
+    with torch.set_grad_enabled(not option):
+        pyro.sample("z", dist.Normal(pyro.param("loc", torch.tensor(0.7)) * 1, 1.0))
+
+
+def guide_with_a_flag(option):
+    distribution = dist.LogNormal(pyro.param("loc", torch.tensor(0.7)), 1.0)
+    if option:
+        distribution.has_rsample_(False)
+    pyro.sample("z", distribution.expand_by([1]).to_event(1).expand([]) if option else distribution.expand([]))
+
+
+def model_of_a_vector(option):
+    z = pyro.sample("z", dist.LogNormal(0.0, 1.0).expand([1]).to_event(1) if option else dist.LogNormal(0.0, 1.0))
+    pyro.sample("x", dist.Normal(z.sum(-1) if option else z, 1.0), obs=torch.tensor(1.0))
+
+
+PROGRAMS = {
+    "mixing": (True, lambda k: model(k, mixes=k), plain_guide, "do not keep many apart"),
+    "no gradients": (False, model, guide_without_gradients, "is made where gradients are off"),
+    "lost flag": (False, model_of_a_vector, guide_with_a_flag, "was lost where a plate or expand"),
+}
+
+
+@pytest.mark.parametrize(("vectorize", "model", "guide", "sentence"), PROGRAMS.values(), ids=PROGRAMS)
+def test_an_option_that_is_switched_on_later_is_checked_until_it_passes(vectorize, model, guide, sentence):
+    elbo = BlackBoxELBO(num_particles=3, vectorize_particles=vectorize, max_plate_nesting=0)
+    for _ in range(4):
+        elbo.loss_and_grads(model, guide, False)
+    for _ in range(3):
+        with pytest.raises(ValueError, match=sentence):
+            elbo.loss_and_grads(model, guide, True)
+    elbo.loss_and_grads(model, guide, False)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (True, False),
+        (None, True),
+        ("a", "b"),
+        (Kind.A, Kind.B),
+        (np.bool_(True), np.bool_(False)),
+        ([1.0, {"deep": (True,)}], [1.0, {"deep": (False,)}]),
+        ({"a": 1}, {"b": 1}),
+        (Options(True), Options(False)),
+        (functools.partial(print, sep="a"), functools.partial(print, sep="b")),
+        (torch.ones(1), 1.0),
+        (nn.Linear(1, 1), nn.Linear(1, 1).eval()),
+        (lambda: 1, lambda: 2),
+        (dist.Normal, dist.Cauchy),
+        (set(), {True}),
+    ],
+)
+def test_signatures_tell_options_apart(one, other):
+    passed = Passes()
+    passed.add(passed.signature_of(one))
+    assert (passed[passed.signature_of(one)], passed[passed.signature_of(other)]) == (1, 0)
+    assert copy.deepcopy(passed)[passed.signature_of(one)] == 0
+
+
+def test_signatures_do_not_tell_data_apart():
+    passed, endless = Passes(), []
+    endless.append(endless)
+    for x in (torch.ones(2), 3, 2.5, [1.0] * 100, np.ones(2), endless, lambda y=[0]: y):
+        passed.add(passed.signature_of(x, "mode"))
+        assert passed[passed.signature_of(copy.copy(x), "mode")] == 1
+    assert passed.signature_of(3) == passed.signature_of(4)
+
+
+def test_there_is_room_for_options_beside_any_number_of_strings():
+    passed = Passes()
+    for i in range(5 * CAPACITY):
+        passed.add(passed.signature_of(f"name {i}", False))
+    assert passed[passed.signature_of("another", False)] > 0
+    assert passed[passed.signature_of("another", True)] == 0
+    for i in range(5 * CAPACITY):
+        passed.add(passed.signature_of([None] * (i % 30), [True] * (i // 30)))
+    assert len(passed._counts) <= 2 * CAPACITY + 1
