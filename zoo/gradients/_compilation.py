@@ -1,7 +1,10 @@
 import functools
+import importlib
 import sys
+import threading
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from contextlib import ExitStack
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 
@@ -26,3 +29,45 @@ def uncompilable(function: Callable[Parameters, Result]) -> Callable[Parameters,
 
     called._torchdynamo_disable = True  # type: ignore[attr-defined]
     return called
+
+
+class _EagerStance:
+    """Torch's stance towards compilation, of which it has one for all threads: eager until the last of them leaves.
+
+    Compiled functions run as they were written, so that what they do is seen. Where the compiler is not loaded there
+    are none, and loading it takes seconds: ``follow_compile`` takes the stance once it is.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._uses = 0
+        self._set = ExitStack()
+        self._is_set = False
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._uses += 1
+            self._take()
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._uses -= 1
+            if self._uses == 0:
+                self._set.close()
+                self._is_set = False
+
+    def follow_compile(self, compile: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call ``torch.compile``, which loads the compiler, from within a thread that has entered this."""
+        importlib.import_module("torch._dynamo")
+        with self._lock:
+            self._take()
+        return compile(*args, **kwargs)
+
+    def _take(self) -> None:
+        if not self._is_set and "torch._dynamo" in sys.modules:
+            self._set.enter_context(torch.compiler.set_stance("force_eager"))
+            self._is_set = True
+
+
+uncompiled = _EagerStance()
+"""Entered where compiled functions are to run as they were written."""

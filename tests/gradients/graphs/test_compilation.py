@@ -1,6 +1,9 @@
 """Functions that trace may be compiled: torch.compile leaves the tracing as it is."""
 
 import importlib
+import subprocess
+import sys
+import textwrap
 import threading
 
 import pytest
@@ -80,3 +83,32 @@ def test_compilation_is_off_until_the_last_of_several_threads_has_traced():
     long.join()
     assert during == ["force_eager", "force_eager"]
     assert of_compiler._stance.stance == before
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        "lambda x: torch.cond(x > 0.5, lambda a: 3 * a, lambda a: 1 * a, (torch.ones(()),))",
+        pytest.param(
+            "lambda x: torch.compile(lambda a: a * x, backend='eager')(torch.ones(()))", marks=pytest.mark.slow
+        ),
+    ],
+    ids=["cond", "compile"],
+)
+def test_program_that_loads_the_compiler_runs_uncompiled(function):
+    code = f"""
+        import sys, torch
+        from torch.distributions import Bernoulli
+        from zoo.gradients.graphs import trace
+
+        function = {function}
+        assert "torch._dynamo" not in sys.modules
+
+        def program(graph, theta):
+            x = graph.sample("x", Bernoulli(logits=theta))
+            graph.cost("f", function(x))
+
+        assert trace(program, torch.tensor(0.7, requires_grad=True)).influences("x") == {{"f"}}
+        assert torch._dynamo.eval_frame._stance.stance == "default"
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)

@@ -1,15 +1,13 @@
 import math
-import sys
-import threading
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import nullcontext
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from zoo.gradients._compilation import uncompilable
+from zoo.gradients._compilation import uncompilable, uncompiled
 from zoo.gradients.graphs._distributions import check_draw, tensors_of
 from zoo.gradients.graphs._provenance.provenance import Names, Provenance, listed, untracked
 from zoo.gradients.running import at_least_single
@@ -88,7 +86,7 @@ class Run:
     def execute(self, program: Program, args: tuple[Any, ...]) -> None:
         """Run the program once."""
         # In inference mode torch does not tell what is written to.
-        with torch.inference_mode(False), uncompiled(), self.provenance:
+        with torch.inference_mode(False), uncompiled, self.provenance:
             program(self, *args)
         if self._error is not None:  # the program has caught what was not meant for it
             raise self._error
@@ -225,35 +223,6 @@ class Run:
                 f"{what} has shape {tuple(shape)}, which does not begin with the {self.batch_dims} batch dimensions "
                 f"{tuple(self.batch_shape or ())}"
             )
-
-
-def uncompiled() -> AbstractContextManager[Any]:
-    """Let compiled functions run as they were written, so that what they do is seen."""
-    return _stance if "torch._dynamo" in sys.modules else nullcontext()
-
-
-class _EagerStance:
-    """Torch's stance towards compilation, of which it has one for all threads: eager until the last of them leaves."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._uses = 0
-        self._set = ExitStack()
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._uses == 0:
-                self._set.enter_context(torch.compiler.set_stance("force_eager"))
-            self._uses += 1
-
-    def __exit__(self, *error: object) -> None:
-        with self._lock:
-            self._uses -= 1
-            if self._uses == 0:
-                self._set.close()
-
-
-_stance = _EagerStance()
 
 
 def check_known(names: Iterable[str], runs: Iterable[Run]) -> None:

@@ -14,8 +14,8 @@ from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 from torch.distributions import Distribution
 
+from zoo.gradients._compilation import uncompiled
 from zoo.gradients.graphs._provenance.provenance import NOTHING, Names, Provenance, listed
-from zoo.gradients.graphs.program import uncompiled
 from zoo.inference.elbo._assertions import AssertAwareProvenance, assert_that_raised
 from zoo.inference.elbo._densities import Density, draw_value, guide_density, log_density, tensors_shown
 from zoo.inference.elbo._dependencies import Plate
@@ -61,7 +61,7 @@ def record(
             f"the plate {plates[0].name!r} is open around the ELBO; open it in the model and in the guide instead"
         )
     provenance = AssertAwareProvenance()
-    with torch.inference_mode(False), uncompiled(), provenance:
+    with torch.inference_mode(False), uncompiled, provenance:
         watching = flags_noted() if watch_flags else nullcontext(())
         with Recorder(provenance, SubsampleIndices(drawn), values) as of_guide, around(), watching as flagged:
             guide(*args, **kwargs)

@@ -11,6 +11,7 @@ from torch._ops import HigherOrderOperator, OpOverload
 from torch.utils import _python_dispatch as dispatch
 from torch.utils._pytree import arg_tree_leaves
 
+from zoo.gradients._compilation import uncompiled
 from zoo.gradients.graphs._provenance.control_flow import ATOMS, COLLECTIONS, PLAIN
 from zoo.gradients.graphs._provenance.patches import Function, Patch, Patches
 from zoo.gradients.graphs._provenance.views import NOTHING, Names
@@ -163,3 +164,10 @@ def _push_hooks(follower: Any, push: Function, args: tuple[Any, ...], kwargs: di
 
 
 HOOKS = [Patch(torch._C._autograd, "_push_saved_tensors_default_hooks", _push_hooks)]
+
+
+def _compile(follower: Any, compile: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return uncompiled.follow_compile(compile, args, kwargs)
+
+
+COMPILATION = [Patch(torch, "compile", _compile)]

@@ -13,6 +13,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 
 from zoo.gradients.graphs._provenance.callbacks import (
+    COMPILATION,
     DEPENDS_ON_VALUES,
     HOOKS,
     OperatorMode,
@@ -46,7 +47,7 @@ CUT_VIEW: Names = frozenset(["from a view without its gradient"])
 LOST = NO_GRAD | CUT_VIEW
 State = tuple[Place, object]
 OF_TORCH = ((), (Tensor,))  # classes of arguments that torch tells a mode
-unseen_calls = Patches([*SCRIPTS, *CONSTRUCTORS, *THREADS, *HOOKS])
+unseen_calls = Patches([*SCRIPTS, *CONSTRUCTORS, *THREADS, *HOOKS, *COMPILATION])
 
 
 class Provenance(TorchFunctionMode):
