@@ -43,7 +43,8 @@ def expected_cost(
 ) -> Tensor:
     """Exact expectation of a program's costs, differentiable to any order: every outcome is enumerated.
 
-    ``Σ_x p(x; θ) f(x, θ)`` over all outcomes ``x`` of the discrete variables.
+    ``Σ_x p(x; θ) f(x, θ)`` over all outcomes ``x`` of the discrete variables. Each run is followed as by ``trace``, in
+    the same threads.
 
     Args:
         program: see ``trace``.

@@ -161,8 +161,10 @@ def trace(
 
     Schulman, Heess, Weber & Abbeel, "Gradient estimation using stochastic computation graphs", 2015. Dependencies are
     followed through torch functions. A value that becomes a Python object (``item``, ``if``, an index) influences all
-    that comes later, and so does one whose use could have raised an error that the program handles. Log-probabilities
-    are taken with gradients on, whatever is on around a sample statement.
+    that comes later, and so does one whose use could have raised an error that the program handles. Threads that the
+    program starts are followed, and tasks that it gives to a ``ThreadPoolExecutor`` or a ``ThreadPool``; what other
+    threads from before do with its values, such as those that wait at a queue, is not. Log-probabilities are taken with
+    gradients on, whatever is on around a sample statement.
 
     Args:
         program: a function of a ``Graph`` and other arguments, which calls ``graph.sample(name, distribution)`` and

@@ -1,6 +1,8 @@
 """What a program does in other threads is followed; threads of others are left alone."""
 
+import _thread
 import concurrent.futures
+import queue
 import threading
 from multiprocessing.pool import ThreadPool
 
@@ -48,7 +50,24 @@ def in_a_pool_of_multiprocessing(function):
         return pool.apply(function)
 
 
-WAYS = [in_a_thread, in_a_thread_with_run, in_a_pool, in_a_pool_by_map, in_a_pool_of_multiprocessing]
+def in_a_thread_without_an_object(function):
+    results = queue.Queue()
+    _thread.start_new_thread(lambda: results.put(function()), ())
+    return results.get(timeout=10)
+
+
+WAYS = [
+    *(in_a_thread, in_a_thread_with_run, in_a_thread_without_an_object),
+    *(in_a_pool, in_a_pool_by_map, in_a_pool_of_multiprocessing),
+]
+TASKS = {
+    "apply": lambda pool, task: pool.apply(task),
+    "apply_by_name": lambda pool, task: pool.apply_async(func=task).get(),
+    "map": lambda pool, task: pool.map(lambda _: task(), [0])[0],
+    "starmap": lambda pool, task: pool.starmap(task, [()])[0],
+    "imap": lambda pool, task: next(pool.imap(lambda _: task(), [0])),
+    "imap_in_chunks": lambda pool, task: next(pool.imap_unordered(lambda _: task(), [0], chunksize=2)),
+}
 
 
 def influences(program):
@@ -108,6 +127,18 @@ def test_what_a_sampler_looks_at_in_its_own_thread_influences_nothing_else():
     assert influences(program) == set()
 
 
+@pytest.mark.parametrize("give", TASKS.values(), ids=TASKS)
+def test_task_of_a_pool_of_multiprocessing_from_before_is_followed(give):
+    with ThreadPool(1) as pool:
+
+        def program(graph, theta):
+            x = graph.sample("x", Bernoulli(logits=theta))
+            graph.cost("f", give(pool, lambda: 2 * x.detach() + 1))
+
+        assert influences(program) == {"f"}
+        assert pool.apply(_get_current_function_mode_stack) == []
+
+
 def test_threads_that_tell_nothing_of_a_sample_have_no_influence():
     def program(graph, theta):
         graph.sample("x", Bernoulli(logits=theta))
@@ -118,6 +149,9 @@ def test_threads_that_tell_nothing_of_a_sample_have_no_influence():
 
 def test_threading_is_as_before_after_a_trace():
     start, submit = threading.Thread.start, concurrent.futures.ThreadPoolExecutor.submit
+    start_new, apply_async = _thread.start_new_thread, ThreadPool.apply_async
     influences(lambda graph, theta: graph.cost("f", graph.sample("x", Bernoulli(logits=theta))))
     assert threading.Thread.start is start
     assert concurrent.futures.ThreadPoolExecutor.submit is submit
+    assert _thread.start_new_thread is start_new
+    assert ThreadPool.apply_async is apply_async

@@ -58,9 +58,11 @@ class Provenance(TorchFunctionMode):
     (``item``, ``bool``, an index, an array) or into a shape (the number of non-zero elements, a slice) may steer
     whatever comes later: its names are added to ``escaped``. So are those of what a function raised an error for, or
     could have, where the program handles the error; and those of what is written to memory that others share, such as
-    an array's. A call of TorchScript counts as one function of its arguments and of the buffers of its module. Threads
-    that the program starts are followed. So is Python code that torch runs inside a function, such as a hook, a custom
-    operator or a branch of ``torch.cond``, by the operators that it calls.
+    an array's. A call of TorchScript counts as one function of its arguments and of the buffers of its module. Python
+    code that torch runs inside a function, such as a hook, a custom operator or a branch of ``torch.cond``, is followed
+    by the operators that it calls. Threads that the program starts are followed, and tasks that it gives to a
+    ``ThreadPoolExecutor`` or a ``ThreadPool``; other threads from before, such as those that wait at a queue, and
+    callbacks of a ``ThreadPool`` are not.
 
     Raises:
         ValueError: memory of a marked tensor is handed to where it cannot be followed.
