@@ -397,3 +397,36 @@ def test_compiles_into_one_graph_that_gives_the_same_numbers(baseline, masked):
 
 def test_no_baseline_and_the_plain_baseline_are_the_same():
     assert type(Reinforce().baseline) is Baseline
+
+
+REFUSED = {
+    "mask of a string": ({"mask": "a"}, "mask must be a tensor, an array, a number or a list"),
+    "mask with None": ({"mask": [None, True]}, "mask must be a tensor, an array, a number or a list"),
+    "mask of integers": ({"mask": [1, 0]}, "mask must be boolean"),
+    "context of strings": ({"context": ["a", "b"]}, "context must be a tensor, an array, a number or a list"),
+    "signal in 8 bits": (
+        {"signal": torch.ones(2).to(torch.float8_e4m3fn)},
+        "signal must be of real numbers of 16 bits or more, got torch.float8_e4m3fn",
+    ),
+    "huge signal": ({"signal": 10**400}, "signal must be a tensor.*numbers must fit into double precision"),
+    "complex signal": ({"signal": torch.tensor([1j, 2j])}, "signal must be of real numbers .*, got torch.complex64"),
+    "complex numbers": ({"signal": np.array([1j, 2j])}, "signal must be of real numbers .*, got torch.complex128"),
+}
+
+
+@pytest.mark.usefixtures("without_type_checks")
+@pytest.mark.parametrize(("arguments", "sentence"), REFUSED.values(), ids=REFUSED)
+def test_arguments_that_are_no_tensors_of_real_numbers_are_refused(arguments, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Reinforce()(torch.zeros(2, requires_grad=True), **{"signal": 1.0, **arguments})
+
+
+@pytest.mark.usefixtures("without_type_checks")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_context_may_be_a_list_or_an_array(dtype):
+    estimator, log_prob = Reinforce(Learned(nn.Linear(1, 1).to(dtype))), torch.zeros(2, dtype=dtype, requires_grad=True)
+    expected = estimator(log_prob, 1.0, torch.tensor([[1.0], [2.0]], dtype=dtype))
+    for context in ([[1.0], [2.0]], np.array([[1.0], [2.0]])):
+        assert torch.equal(estimator(log_prob, 1.0, context).baseline, expected.baseline)
+    words = Reinforce(Learned(nn.Embedding(3, 1).to(dtype)))
+    assert words(log_prob, 1.0, [0, 2]).baseline.shape == (2,)

@@ -69,7 +69,9 @@ def score_loss(
 ) -> Tensor:
     """Elementwise surrogate of a log-probability that is known to be that of a value without a path."""
     signal = learning_signal(log_prob, signal)
-    baseline = fit_to(log_prob, "baseline", as_tensor(log_prob, "baseline", baseline).to(log_prob.device))
+    baseline = fit_to(
+        log_prob, "baseline", as_tensor(log_prob, "baseline", baseline, torch.float64).to(log_prob.device)
+    )
     mask = None if mask is None else valid_elements(log_prob, mask)
     return surrogate_loss(log_prob, hide((signal - baseline).detach(), mask), mask)
 
@@ -171,7 +173,7 @@ class Reinforce(nn.Module):
         self,
         log_prob: Float[Tensor, "*dims"],
         signal: Shaped[Tensor, "..."] | ArrayLike,
-        context: Shaped[Tensor, "..."] | None = None,
+        context: Shaped[Tensor, "..."] | ArrayLike | None = None,
         mask: Bool[Tensor, "..."] | ArrayLike | None = None,
     ) -> ReinforceOutput:
         """Estimate the gradient from one batch of samples.
@@ -180,7 +182,7 @@ class Reinforce(nn.Module):
             log_prob: ``log p(x)``, ``(*dims)``, in nats, of a value from ``sample()``, not ``rsample()``.
             signal: ``f(x)``, broadcastable to ``(*dims)``: a tensor, an array, a number or a list, of numbers or
                 booleans. Detached here.
-            context: what a learned baseline may look at, ``(*dims, ...)``. Detached here.
+            context: what a learned baseline may look at, ``(*dims, ...)``: a tensor, an array or a list. Detached here.
             mask: broadcastable to ``(*dims)``; a false element counts for nothing, whatever stands there.
 
         Raises:
@@ -194,6 +196,9 @@ class Reinforce(nn.Module):
             begin_or_continue_step(self._learners, log_prob)
         if mask is not None:
             mask = valid_elements(log_prob, mask)
+        if context is not None and not isinstance(context, Tensor):
+            context = as_tensor(log_prob, "context", context)
+            context = context.to(log_prob.dtype) if context.is_floating_point() else context
         baseline, baseline_loss = self.baseline(signal, context, mask)
         advantage = hide(signal - baseline, mask)
         if self.scale is not None:
@@ -218,7 +223,7 @@ def learning_signal(log_prob: Tensor, signal: Tensor | ArrayLike) -> Tensor:
         raise ValueError(
             f"log_prob must be a floating-point tensor, got {kind}; it comes first, as in reinforce(log_prob, signal)"
         )
-    signal = as_tensor(log_prob, "signal", signal)
+    signal = as_tensor(log_prob, "signal", signal, torch.float64)  # which Python's numbers have
     if signal.requires_grad and not log_prob.requires_grad and torch.is_grad_enabled():
         raise ValueError(
             "log_prob has no gradient, but signal has one: log_prob comes first, as in reinforce(log_prob, signal), "
@@ -238,19 +243,27 @@ def refuse_a_path(log_prob: Tensor) -> None:
         )
 
 
-def as_tensor(log_prob: Tensor, name: str, x: Tensor | ArrayLike) -> Tensor:
-    """Tensor on the device of ``log_prob``, made from what is none yet, or say why that cannot be."""
-    if isinstance(x, Tensor):
-        return x
-    dtype = None if isinstance(x, SupportsArray) else torch.float64  # which Python's numbers have
-    try:
-        made = torch.tensor(x, dtype=dtype)
-    except (TypeError, ValueError, RuntimeError):
-        raise ValueError(
-            f"{name} must be a tensor, an array, a number or a list of numbers, got {type(x).__name__}; tensors in a "
-            "list are joined by torch.stack"
-        ) from None
-    return made.to(log_prob.device, at_least_single(made.dtype, log_prob.device))
+def as_tensor(log_prob: Tensor, name: str, x: Tensor | ArrayLike, dtype: torch.dtype | None = None) -> Tensor:
+    """Tensor on the device of ``log_prob``, made from what is none yet, or say why that cannot be.
+
+    Args:
+        log_prob: has the device.
+        name: of the argument.
+        x: what is to be a tensor.
+        dtype: of what is made from numbers, and then cast to single precision at least; their own if it is None.
+    """
+    if not isinstance(x, Tensor):
+        try:
+            made = torch.tensor(x, dtype=None if isinstance(x, SupportsArray) else dtype)
+        except (TypeError, ValueError, RuntimeError, OverflowError):
+            raise ValueError(
+                f"{name} must be a tensor, an array, a number or a list of numbers, got {type(x).__name__}; tensors in "
+                "a list are joined by torch.stack, and numbers must fit into double precision"
+            ) from None
+        x = made.to(log_prob.device, made.dtype if dtype is None else at_least_single(made.dtype, log_prob.device))
+    if x.is_complex() or (x.is_floating_point() and x.dtype.itemsize < 2):
+        raise ValueError(f"{name} must be of real numbers of 16 bits or more, got {x.dtype}; convert it by .float()")
+    return x
 
 
 def fit_to(log_prob: Tensor, name: str, x: Tensor) -> Tensor:
@@ -265,8 +278,7 @@ def fit_to(log_prob: Tensor, name: str, x: Tensor) -> Tensor:
 
 def valid_elements(log_prob: Tensor, mask: Tensor | ArrayLike) -> Tensor:
     """Broadcast a mask to the shape of ``log_prob``, or say why that cannot be."""
-    if not isinstance(mask, Tensor):
-        mask = torch.tensor(mask, device=log_prob.device)
+    mask = as_tensor(log_prob, "mask", mask)
     if mask.dtype != torch.bool:
         raise ValueError(f"mask must be boolean, true where an element counts, got {mask.dtype}")
     return fit_to(log_prob, "mask", mask)
