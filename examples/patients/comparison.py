@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from examples.patients.labs import Labs
 from examples.patients.prediction import Prediction
+from zoo.stats import bootstrap_interval
 
 RESAMPLES = 10_000
 PAPER_ORDER = ("gamma_normal_ts", "gamma_normal", "gamma_gamma_ts", "gamma_gamma")
@@ -42,8 +43,7 @@ def per_lab(prediction: Prediction) -> Interval:
         -2.000 (-2.000 to -2.000)
     """
     values = torch.stack([prediction.log_likelihood.double(), prediction.labs.double()], -1).numpy()
-    drawn = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
-    low, high = np.quantile(ratio(values[drawn]), [0.025, 0.975])
+    low, high = bootstrap_interval(values, ratio, num_resamples=RESAMPLES)
     return Interval(float(ratio(values)), float(low), float(high))
 
 

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
-from scipy import stats
 
-from zoo.plotting.bands import bootstrap_interval, interquartile_mean, make_band, mean
+from zoo.plotting.bands import make_band
 
 STEPS = np.array([0.0, 10.0, 20.0])
 
@@ -36,36 +35,6 @@ def test_single_run_is_its_center_and_has_no_interval():
 
 def test_runs_of_a_single_point_give_a_single_point():
     assert make_band([constant(1, np.array([7.0])), constant(3, np.array([7.0]))]).center.tolist() == [2]
-
-
-def test_interquartile_mean_drops_the_outer_quarters():
-    values = np.array([0, 1, 2, 3, 4, 5, 6, 1000.0])[:, None]
-    assert interquartile_mean(values) == 3.5 != mean(values)
-
-
-@pytest.mark.parametrize("statistic", [mean, interquartile_mean])
-def test_statistic_is_computed_at_each_point(statistic):
-    assert statistic(np.array([[1.0, 10.0], [3.0, 30.0]])).tolist() == [2, 20]
-
-
-def test_bootstrap_interval_of_the_mean_equals_students_for_many_runs():
-    values = np.random.default_rng(1).normal(5, 2, size=(400, 1))
-    low, high = bootstrap_interval(values, mean)
-    expected = stats.t.interval(0.95, 399, values.mean(), stats.sem(values[:, 0]))
-    np.testing.assert_allclose([low[0], high[0]], expected, atol=0.02)
-
-
-def test_whole_runs_are_resampled():
-    values = np.random.default_rng(1).normal(size=(10, 1)) + np.array([[0.0, 7.0]])
-    low, high = bootstrap_interval(values, mean)
-    np.testing.assert_allclose(low[1] - low[0], 7)
-    np.testing.assert_allclose(high[1] - high[0], 7)
-
-
-def test_interval_is_reproducible():
-    values = np.random.default_rng(1).normal(size=(5, 3))
-    one, other = bootstrap_interval(values, mean), bootstrap_interval(values, mean)
-    np.testing.assert_array_equal(one, other)
 
 
 BAD = [

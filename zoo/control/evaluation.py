@@ -6,11 +6,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Shaped
-from scipy import stats
 
 from zoo.control.acting import NOISE_AT_ONCE, actor
 from zoo.control.envs.vector_env import EnvironmentFailure, Environments
 from zoo.control.policy_gradient.policies import Policy
+from zoo.stats import student_t_half_width
 
 BUDGET = 3600.0  # seconds of an evaluation, after which it is given up
 PATIENCE = 60.0  # seconds after which it is said that an evaluation takes long
@@ -145,7 +145,7 @@ def estimate(returns: Float[np.ndarray, " episodes"]) -> ReturnEstimate:
         500.0
     """
     mean = float(returns.mean())
-    half = float(stats.t.ppf(0.975, len(returns) - 1) * returns.std(ddof=1) / len(returns) ** 0.5)
+    half = student_t_half_width(returns.std(ddof=1), len(returns))
     low, high = mean - half, mean + half
     least, most = float(returns.min()), float(returns.max())
     if (returns == least).sum() > 1:

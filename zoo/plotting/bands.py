@@ -3,15 +3,14 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy import stats
 
 from zoo.plotting.validation import Array, ArrayValidator
+from zoo.stats import Statistic, bootstrap_interval, interquartile_mean
 
-NUM_POINTS, NUM_RESAMPLES = 200, 2000
+NUM_POINTS = 200
 
 Run = tuple[Array, Array]
 """x and y, both ``(P,)``; x increases."""
-Statistic = Callable[[Float[np.ndarray, "*resamples runs points"]], Float[np.ndarray, "*resamples points"]]
 
 
 class Band(NamedTuple):
@@ -22,29 +21,6 @@ class Band(NamedTuple):
     interval: tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]] | None
     """Lower and upper end; None for a single run."""
     num_runs: int
-
-
-def mean(values: Float[np.ndarray, "*resamples runs points"]) -> Float[np.ndarray, "*resamples points"]:
-    """Return the mean over the runs.
-
-    Example:
-        >>> mean(np.array([[1.0], [3.0]]))
-        array([2.])
-    """
-    return np.asarray(values.mean(axis=-2))
-
-
-def interquartile_mean(values: Float[np.ndarray, "*resamples runs points"]) -> Float[np.ndarray, "*resamples points"]:
-    """Return the mean of the middle half of the runs: a quarter of them, rounded down, is dropped at either end.
-
-    It is more robust to outliers than the mean, and has less variance than the median. Agarwal et al., "Deep
-    reinforcement learning at the edge of the statistical precipice", 2021.
-
-    Example:
-        >>> interquartile_mean(np.array([[0.0], [1.0], [3.0], [500.0]]))
-        array([2.])
-    """
-    return np.asarray(stats.trim_mean(values, 0.25, axis=-2))
 
 
 def make_band(
@@ -79,25 +55,6 @@ def make_band(
     values = np.stack([np.interp(grid, x, y) for x, y in checked])
     interval = None if len(values) == 1 else bootstrap_interval(values, statistic)
     return Band(grid, statistic(values), interval, len(values))
-
-
-def bootstrap_interval(
-    values: Float[np.ndarray, "runs points"], statistic: Statistic, confidence: float = 0.95
-) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
-    """Return lower and upper end of the percentile bootstrap interval of a statistic.
-
-    Whole runs are resampled, with a fixed seed. For few runs the interval is too narrow: for five, a nominal 95 % are
-    about 85 %.
-
-    Example:
-        >>> low, high = bootstrap_interval(np.arange(100.0)[:, None], mean)
-        >>> bool(low < 49.5 < high)
-        True
-    """
-    resampled = np.random.default_rng(0).integers(len(values), size=(NUM_RESAMPLES, len(values)))
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(statistic(values[resampled]), [tail, 1 - tail], axis=0)
-    return low, high
 
 
 def _check_run(number: int, x: Array, y: Array) -> tuple[Float[np.ndarray, " p"], Float[np.ndarray, " p"]]:

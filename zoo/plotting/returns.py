@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
-from zoo.plotting.bands import Band, Run, Statistic, interquartile_mean, make_band, mean
+from zoo.plotting.bands import Band, Run, make_band
 from zoo.plotting.curves import COLORS, LINE_STYLES
 from zoo.plotting.style import (
     CHAR_WIDTH,
@@ -22,6 +22,7 @@ from zoo.plotting.style import (
     shorten,
 )
 from zoo.plotting.validation import Array
+from zoo.stats import Statistic, interquartile_mean, mean
 
 HEIGHT, LEFT, TOP, BOTTOM, BETWEEN = 3.3, 0.65, TITLE_HEIGHT, 0.5, 0.7  # inches: figure; around and between the axes
 GAP, LABEL_HEIGHT = 0.08, 0.31  # inches: between axes and label; distance of labels

@@ -4,7 +4,7 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from scipy import stats
+from zoo.stats import student_t_half_width
 
 
 def mean_and_interval(values: Sequence[float]) -> str:
@@ -19,7 +19,7 @@ def mean_and_interval(values: Sequence[float]) -> str:
     mean = statistics.mean(values)
     if len(values) < 2:
         return f"{mean:.2f}"
-    half = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
+    half = student_t_half_width(statistics.stdev(values), len(values))
     return f"{mean:.2f} ± {half:.2f}"
 
 

@@ -13,7 +13,6 @@ from zoo.control.envs.vector_env import Environments, make_environments
 from zoo.control.networks import network
 from zoo.control.policy_gradient.gradient_variance import (
     Estimator,
-    estimated,
     fit_value,
     losses,
     usual_estimators,
@@ -25,6 +24,7 @@ from zoo.control.policy_gradient.policies import CategoricalPolicy, make_policy
 from zoo.control.rollout import Rollout
 from zoo.gradients import Constant, Reinforce, expected_cost
 from zoo.gradients.testing import check_unbiased
+from zoo.stats import log_jackknife_interval
 
 GAMMA, STEPS = 0.7, 2
 MDP = FiniteMDP(
@@ -174,7 +174,7 @@ class TestTheInterval:
         """400 samples of 100 numbers; the binomial count of 0.95 stays above 0.9 but once in 10,000 times."""
         torch.manual_seed(0)
         variance, without = variance_and_jackknife(torch.randn(100, 400, 1).double())
-        intervals = [estimated(variance[i].log(), without[:, i].log()) for i in range(400)]
+        intervals = [log_jackknife_interval(variance[i].log(), without[:, i].log()) for i in range(400)]
         held = sum(low < 1 < high for _, low, high in intervals) / 400
         assert 0.9 < held < 0.99
 
@@ -187,7 +187,7 @@ class TestTheInterval:
             assert torch.allclose(without[i], others.var(0).sum(-1))
 
     def test_of_what_never_changes_is_a_point(self):
-        assert estimated(torch.tensor(math.log(2)), torch.full((9,), 0.5)) == pytest.approx((2, 2, 2))
+        assert log_jackknife_interval(torch.tensor(math.log(2)), torch.full((9,), 0.5)) == pytest.approx((2, 2, 2))
 
 
 class TestTheValue:

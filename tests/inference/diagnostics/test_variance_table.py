@@ -4,12 +4,12 @@ import math
 
 import pytest
 
-from zoo.inference.diagnostics.intervals import Estimated
 from zoo.inference.diagnostics.variance_table import ALL, VarianceReport, VarianceRow
+from zoo.stats import Estimate
 
-ONE = Estimated(1.0, 1.0, 1.0)
-FIRST = VarianceRow(ALL, "basic", Estimated(2000.0, 1500.0, 2500.0), ONE, 0.05, 1600)
-SECOND = VarianceRow("loc", "basic", Estimated(0.5, 0.4, 0.6), ONE, math.nan, None)
+ONE = Estimate(1.0, 1.0, 1.0)
+FIRST = VarianceRow(ALL, "basic", Estimate(2000.0, 1500.0, 2500.0), ONE, 0.05, 1600)
+SECOND = VarianceRow("loc", "basic", Estimate(0.5, 0.4, 0.6), ONE, math.nan, None)
 
 
 @pytest.fixture

@@ -2,10 +2,10 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int, UInt8
-from scipy.stats import binomtest
 from torch import Tensor
 
 from zoo.attention.ram.module import RecurrentAttention
+from zoo.stats import wilson_interval
 
 BATCH_SIZE = 1000
 
@@ -46,11 +46,10 @@ def mean_policy_error(
     )
     errors = (probabilities.argmax(-1) != labels).float().mean(-1)
     wrong = round(errors.mean().item() * len(labels))
-    interval = binomtest(wrong, len(labels)).proportion_ci(0.95, method="wilson")
     return ErrorEstimate(
         mean=errors.mean().item(),
         std=errors.std(correction=min(1, num_samples - 1)).item(),
-        interval=(float(interval.low), float(interval.high)),
+        interval=wilson_interval(wrong, len(labels)),
         ensemble=(probabilities.mean(0).argmax(-1) != labels).float().mean().item(),
         probabilities=probabilities[0],
     )

@@ -4,7 +4,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy import stats
 from torch import Tensor, nn
 
 from zoo.control.envs.vector_env import LONGEST_EPISODE, Environments
@@ -15,6 +14,7 @@ from zoo.control.returns import lambda_return
 from zoo.control.rollout import Rollout, collect
 from zoo.gradients import Baseline, Constant, Learned, LeaveOneOut, MovingAverage, Reinforce
 from zoo.gradients.spread import gradients_of
+from zoo.stats import Estimate, log_jackknife_interval
 
 
 class Estimator(NamedTuple):
@@ -25,20 +25,12 @@ class Estimator(NamedTuple):
     """``λ``; see ``lambda_return``."""
 
 
-class Estimated(NamedTuple):
-    """A positive figure and its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-
 class GradientVariance(NamedTuple):
     """How much an estimate of the gradient varies from one rollout to the next."""
 
-    total: Estimated
+    total: Estimate
     """``Σ Var[g_i]`` over all parameters of the policy: the trace of the covariance."""
-    reduction: Estimated
+    reduction: Estimate
     """The first estimator's, in units of this."""
 
 
@@ -83,8 +75,8 @@ def variance_table(
     variance, without = (x.log() for x in variance_and_jackknife(found.double()))
     return {
         name: GradientVariance(
-            total=estimated(variance[i], without[:, i]),
-            reduction=estimated(variance[0] - variance[i], without[:, 0] - without[:, i]),
+            total=log_jackknife_interval(variance[i], without[:, i]),
+            reduction=log_jackknife_interval(variance[0] - variance[i], without[:, 0] - without[:, i]),
         )
         for i, name in enumerate(estimators)
     }
@@ -181,14 +173,3 @@ def variance_and_jackknife(
     squares = (gradients - gradients.mean(0)).square().sum(-1)
     total = squares.sum(0)
     return total / (draws - 1), (total - squares * draws / (draws - 1)) / (draws - 2)
-
-
-def estimated(log_figure: Float[Tensor, ""], without: Float[Tensor, " draws"]) -> Estimated:
-    """Figure and interval from its logarithm and the jackknife's: Efron & Stein, "The jackknife estimate of variance".
-
-    1981. Logarithms, whose errors are nearer to normal, and of ratios are differences.
-    """
-    draws = len(without)
-    error = (draws - 1) / draws**0.5 * without.std()
-    half = float(stats.t.ppf(0.975, draws - 1)) * error
-    return Estimated(*(x.exp().item() for x in (log_figure, log_figure - half, log_figure + half)))

@@ -14,7 +14,7 @@ from zoo.control.envs.planning import greedy_policy, policy_evaluation, start_va
 from zoo.control.envs.vector_env import Environments
 from zoo.control.q_learning.module import QLearning
 from zoo.control.rollout import Rollouts
-from zoo.plotting.bands import bootstrap_interval, mean
+from zoo.stats import bootstrap_interval, mean
 
 NO_LIMIT = 10**9  # rollouts: episodes are counted
 

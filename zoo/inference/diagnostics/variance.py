@@ -20,9 +20,9 @@ from zoo.inference.diagnostics.candidates import (
     usable,
     usual_estimators,
 )
-from zoo.inference.diagnostics.intervals import estimated
 from zoo.inference.diagnostics.posterior_samples import arguments
 from zoo.inference.diagnostics.variance_table import ALL, VarianceReport, VarianceRow
+from zoo.stats import jackknife_interval
 
 Program = Callable[..., Any]
 BATCHES = 10  # of draws, for the intervals
@@ -188,10 +188,10 @@ def row(
     target: float,
 ) -> VarianceRow:
     """Judge one estimator of one parameter's gradient."""
-    found = estimated(variance)
+    found = jackknife_interval(variance)
     ratio = signal / math.sqrt(found.value) if found.value > 0 else signal * math.inf
     needed = None if math.isnan(signal) else max(1, math.ceil(particles * (target / ratio) ** 2))
-    return VarianceRow(parameter, estimator, found, estimated(first, variance), ratio, needed)
+    return VarianceRow(parameter, estimator, found, jackknife_interval(first, variance), ratio, needed)
 
 
 def variances(found: Spread, sizes: Sequence[int]) -> Float64[Tensor, " parameters"]:

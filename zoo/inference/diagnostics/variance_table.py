@@ -3,7 +3,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from zoo.inference.diagnostics.intervals import Estimated
+from zoo.stats import Estimate
 
 ALL = "all parameters"
 
@@ -14,9 +14,9 @@ class VarianceRow(NamedTuple):
     parameter: str
     """Its name, or ``ALL``."""
     estimator: str
-    variance: Estimated
+    variance: Estimate
     """``Σ Var[g_i]`` over its elements."""
-    reduction: Estimated
+    reduction: Estimate
     """The first estimator's variance, in units of this."""
     signal_to_noise: float
     """``‖E[g]‖ / sqrt(Σ Var[g_i])``, with the mean as the least noisy estimator sees it; NaN if that is but noise."""
