@@ -18,6 +18,10 @@ def leaf(*shape):
 LAWS = {
     "normal": lambda: dist.Normal(leaf(3), leaf(3)),
     "normal with a fixed scale": lambda: dist.Normal(leaf(3), 1.0),
+    "normal of which the scale alone is learned": lambda: dist.Normal(1.0, leaf(3)),
+    "cauchy of which the scale alone is learned": lambda: dist.Cauchy(1.0, leaf(3)),
+    "half-normal": lambda: dist.HalfNormal(leaf(3).exp()),
+    "half-cauchy": lambda: dist.HalfCauchy(leaf(3)),
     "normal that broadcasts": lambda: dist.Normal(leaf(1), leaf(4, 3)),
     "normal of networks": lambda: dist.Normal(nn.Linear(2, 3)(torch.ones(2)), nn.Linear(2, 3)(torch.ones(2)).exp()),
     "vector of normals": lambda: dist.Normal(leaf(3), leaf(3)).to_event(1),
@@ -75,6 +79,17 @@ def test_networks_with_skips_and_noisy_inputs_are_no_values_of_rsample():
     assert not carries_its_path(dist.Poisson(dist.Gamma(leaf(3), 1.0).rsample()).log_prob(torch.ones(3)))
     assert not carries_its_path(dist.Gamma(leaf(3), 1.0).log_prob(dist.Gamma(leaf(3) * 2, 1.0).sample()))
     assert not carries_its_path(dist.Categorical(logits=delta).log_prob(torch.zeros(4)))
+
+
+def test_scales_that_locations_and_features_depend_on_are_no_values_of_rsample():
+    scale, data = leaf(3), torch.ones(3)
+    product = data * scale
+    assert not carries_its_path(dist.Normal(2.0 * scale, scale).log_prob(data))
+    assert not carries_its_path(dist.Cauchy(2.0 * scale, scale).log_prob(data))
+    assert not carries_its_path(dist.Normal(2.0 * scale, leaf(3)).log_prob(data))
+    assert not carries_its_path(dist.Categorical(logits=product / product.norm()).log_prob(torch.tensor(0)))
+    assert not carries_its_path(dist.Categorical(logits=(product - 1.0) / scale).log_prob(torch.tensor(0)))
+    assert not carries_its_path(dist.Bernoulli(logits=((product - 1.0) / scale).log1p()).log_prob(data))
 
 
 def test_a_log_prob_without_a_graph_is_none():

@@ -14,7 +14,12 @@ def carries_its_path(log_prob: Tensor) -> bool:
 
     The paths through value and parameters cancel: the score of ``loc + scale · ε`` under the distribution with that
     very ``loc`` is 0. Known by ``value - loc`` where the value was computed from the same ``loc`` and noise; by
-    ``rate · (ε / rate)``; and by ``(α - 1) log value`` of a value that a gamma or Dirichlet sampler made.
+    ``rate · (ε / rate)``; by ``(scale · ε - c)² / (2 scale²)`` and ``log(1 + ((scale · ε - c) / scale)²)`` where the
+    scale alone is learned; and by ``(α - 1) log value`` of a value that a gamma or Dirichlet sampler made.
+
+    Not known: values of uniform, Laplace and Student distributions of which the scale alone is learned, of Gumbel,
+    Weibull, Pareto, Kumaraswamy, Fisher-Snedecor, continuous Bernoulli, relaxed, logistic-normal and Wishart
+    distributions, and of flows. A graph does not tell theirs from the parameters that other variables have given.
 
     Example:
         >>> import torch
@@ -60,6 +65,41 @@ def is_noise_over(rate: tuple[Any, int], value: tuple[Any, int]) -> bool:
     return numerator[0] is None and denominator == rate
 
 
+def is_gaussian_of_its_noise(inputs: Any) -> bool:
+    """Tell whether a quotient is one of ``-(scale · ε - c)²`` and ``2 scale²``."""
+    numerator, denominator = (names_and_nodes(node) for node, _ in inputs)
+    if numerator[0][:2] != ["NegBackward0", "PowBackward0"] or denominator[0][:2] != ["MulBackward0", "PowBackward0"]:
+        return False
+    return is_noise_times(denominator[1][1].next_functions[0], numerator[1][2:])
+
+
+def is_cauchy_of_its_noise(inputs: Any) -> bool:
+    """Tell whether a logarithm is that of 1 and of ``((scale · ε - c) / scale)²``."""
+    names, nodes = names_and_nodes(inputs[0][0])
+    if names[:2] != ["PowBackward0", "DivBackward0"]:
+        return False
+    (difference, _), scale = nodes[1].next_functions
+    return is_noise_times(scale, history(difference))
+
+
+def is_noise_times(scale: tuple[Any, int], nodes: list[Any]) -> bool:
+    """Tell whether nodes subtract a constant from a product of ``scale`` and noise, or from its absolute value."""
+    if scale[0] is None or not nodes or type(nodes[0]).__name__ != "SubBackward0":
+        return False
+    if nodes[0].next_functions[0][0] is None:  # the value is a constant, and what is subtracted from it has a gradient
+        return False
+    product = next((node for node in nodes if type(node).__name__ == "MulBackward0"), None)
+    between = nodes[1 : nodes.index(product)] if product is not None else []
+    known = {type(node).__name__ for node in between} <= {"AbsBackward0", "AddBackward0"}
+    return product is not None and known and has_constant_factor(product, 1) and scale in product.next_functions
+
+
+def names_and_nodes(node: Any) -> tuple[list[str], list[Any]]:
+    """Kinds of the nodes of a history, and the nodes."""
+    nodes = history(node)
+    return [type(each).__name__ for each in nodes], nodes
+
+
 def is_sampled(inputs: Any) -> bool:
     """Tell whether a product is one of a concentration and the logarithm of a value that was sampled with it."""
     (concentration, _), (value, _) = inputs
@@ -86,5 +126,11 @@ def history(node: Any) -> list[Any]:
     return found
 
 
-RULES = {"SubBackward0": is_shifted_noise, "MulBackward0": is_scaled_noise, "XlogyBackward0": is_sampled}
+RULES = {
+    "SubBackward0": is_shifted_noise,
+    "MulBackward0": is_scaled_noise,
+    "XlogyBackward0": is_sampled,
+    "DivBackward0": is_gaussian_of_its_noise,
+    "Log1PBackward0": is_cauchy_of_its_noise,
+}
 """By which a path is known, for each kind of node that may tell of one."""

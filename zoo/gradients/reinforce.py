@@ -40,7 +40,9 @@ def score_function_loss(
 
     Args:
         log_prob: ``log p(x)``, ``(*dims)``, in nats, of a value from ``sample()``: one from ``rsample()`` carries a
-            path of its own, and its score is 0.
+            path of its own, and its score is 0. That is seen of normal, Cauchy, exponential, gamma, beta and Dirichlet
+            distributions and most that are made of them, but not of Gumbel, Weibull, Pareto, uniform, relaxed and
+            Wishart distributions nor of flows, whose graphs do not show it.
         signal: ``f(x)``, a cost in its own units, broadcastable to ``(*dims)``: a tensor, an array, a number or a list
             of numbers. No gradient reaches it.
         baseline: ``b``, in the units of ``signal``, broadcastable to ``(*dims)``. No gradient reaches it.
