@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import functools
 import sys
 import threading
 import warnings
@@ -429,6 +430,61 @@ def by_decorator(x):
 )
 def test_context_managers_that_suppress_errors_steer_wherever_they_come_from(pay, theta):
     assert "f" in trace(program_with(pay), theta, draw=lambda *_: torch.ones((), dtype=theta.dtype)).influences("x")
+
+
+class Box:
+    held = Guard()
+
+    @property
+    def guard(self):
+        return Guard()
+
+    def __getattr__(self, name):
+        return Guard()
+
+    def __getitem__(self, key):
+        return Guard()
+
+
+BOX, GUARDS, QUIET = Box(), [Guard()], functools.partial(contextlib.suppress, RuntimeError)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        *("QUIET()", "GUARDS[0]", "{'k': GUARDS[0]}['k']", "BOX.guard", "BOX.other", "BOX['k']", "(lambda: Guard)()()"),
+        *("BOX.held", "getattr(BOX, 'guard')", "GUARDS.copy().pop()", "functools.partial(QUIET)()"),
+    ],
+)
+def test_context_managers_that_only_running_code_could_tell_may_suppress(expression, theta):
+    lines = [
+        "def pay(x):",
+        "    paid = 4.0",
+        f"    with {expression}:",
+        "        torch.linalg.cholesky((2 * x - 1) * IDENTITY)",
+        "        paid = 1.0",
+        "    return paid",
+    ]
+    namespace = {**globals()}
+    exec("\n".join(lines), namespace)
+    assert "f" in trace(program_with(namespace["pay"]), theta, draw=lambda *_: 1 + 0 * theta).influences("x")
+
+
+LOCK, PLATES = threading.Lock(), {"data": pyro.plate("data", 3)}
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        *("LOCK", "threading.Lock()", "threading.RLock()", "pyro.plate('data', len(GUARDS))", "PLATES['data']"),
+        *("torch.no_grad()", "contextlib.nullcontext()", "open(__file__)", "passing_on()", "poutine.scale(scale=1.0)"),
+        *("torch.random.fork_rng(devices=[])", "warnings.catch_warnings()", "torch.autocast('cpu', enabled=False)"),
+    ],
+)
+def test_usual_context_managers_pass_errors_on(expression, theta):
+    namespace = {**globals()}
+    exec(f"def pay(x):\n    with {expression}:\n        2 * x\n    return 1.0", namespace)
+    assert trace(program_with(namespace["pay"]), theta).influences("x") == frozenset()
 
 
 def entered(manager):

@@ -2,11 +2,15 @@
 
 import contextlib
 import dis
+import functools
 import inspect
+import itertools
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import CodeType
 from typing import Any, NamedTuple
+
+import torch
 
 # Libraries whose handlers and context managers let errors of values pass.
 PASS_ON = ("torch", "pyro", "jaxtyping", "beartype")
@@ -16,6 +20,10 @@ LOADS_TWO = "LOAD_FAST_LOAD_FAST"  # of Python 3.13
 ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD")
 DATA_DESCRIPTORS = (types.MemberDescriptorType, type(vars(NamedTuple("_", [("field", int)]))["field"]))
 """Of slots and of the fields of named tuples: reading them runs no code."""
+CALLS = ("CALL", "CALL_KW", "CALL_FUNCTION_EX")
+CALL, ITEM = "()", "[]"
+UNKNOWN = object()
+RETURN_GUARDS = ("open", "allocate_lock", "RLock")  # functions in C whose results suppress nothing
 _harmless: set[type] = {types.ModuleType, types.NoneType}
 """Classes whose objects pass errors on, remembered as that is asked at each call within such a ``with``."""
 Handles = Callable[[CodeType, dict[str, Any]], bool]
@@ -27,6 +35,8 @@ class Expression(NamedTuple):
 
     chains: tuple[tuple[str, ...], ...]
     """Names in it, each with the attributes that follow: ``self.plate``."""
+    steps: tuple[str, ...] = ()
+    """How the context manager is found: a name, then its attributes, ``CALL`` and ``ITEM``; empty if otherwise."""
 
     def has_any_of(self, names: Iterable[str]) -> bool:
         """Return whether one of these names is in it."""
@@ -35,6 +45,23 @@ class Expression(NamedTuple):
     def makes_a_stack(self, scopes: Sequence[Mapping[str, Any]]) -> bool:
         """Return whether it makes an ``ExitStack``, of which only its content tells."""
         return _is_stack(self._resolved(scopes))
+
+    def varies(self, scopes: Sequence[Mapping[str, Any]]) -> bool:
+        """Return whether it reads an object, which may hold another context manager each time."""
+        return bool({*self.steps[1:]} - {CALL}) and not isinstance(_lookup(self.steps[0], scopes), types.ModuleType)
+
+    def _is_unknown(self, scopes: Sequence[Mapping[str, Any]]) -> bool:
+        """Return whether code would have to run to tell what it enters."""
+        if not self.steps:
+            return False
+        found = [_lookup(self.steps[0], scopes)]
+        *steps, last = self.steps[1:] or ("",)
+        if last:
+            for step in steps if last == CALL else (*steps, last):
+                found = [each for one in found for each in _follow(one, step)]
+            if last == CALL:
+                return not found or any(map(_returns_unknown, found))
+        return not found or any(one is UNKNOWN for one in found)
 
     def _resolved(self, scopes: Sequence[Mapping[str, Any]]) -> list[Any]:
         """Return what its names, and each of their attributes, stand for."""
@@ -51,6 +78,25 @@ class Expression(NamedTuple):
             scopes: where its names are looked up, the innermost first.
             handles: see ``may_suppress``.
         """
+        if self._is_unknown(scopes):
+            return True
+        if self.steps[1:]:
+            return any(may_suppress(found, handles) for found in self._entered(scopes)) or self._names_may_suppress(
+                scopes, handles
+            )
+        return self._names_may_suppress(scopes, handles)
+
+    def _entered(self, scopes: Sequence[Mapping[str, Any]]) -> list[Any]:
+        """Return the context managers, or what is called for one."""
+        found = [_lookup(self.steps[0], scopes)]
+        for step in self.steps[1:]:
+            if step == CALL:
+                found = [one.func if isinstance(one, functools.partial) else one for one in found]
+            else:
+                found = [each for one in found for each in _follow(one, step)]
+        return found
+
+    def _names_may_suppress(self, scopes: Sequence[Mapping[str, Any]], handles: Handles) -> bool:
         doubtful = [found for found in self._resolved(scopes) if _kind(found) not in _harmless]
         if not doubtful or (_is_stack(doubtful) and not _stacks_may_suppress(scopes[0], handles)):
             return False
@@ -74,7 +120,33 @@ def expression_before(instructions: list[dis.Instruction]) -> Expression:
         elif inside and follows and one.opname in ATTRIBUTES:
             chains[-1] += (str(one.argval),)
         follows = inside and one.opname in (LOADS_TWO, *LOADS, *ATTRIBUTES)
-    return Expression(tuple(chains))
+    return Expression(tuple(chains), _steps([one for one in instructions[: entering[-1]] if one.opname != "CACHE"]))
+
+
+def _steps(instructions: list[dis.Instruction]) -> tuple[str, ...]:
+    """Return how the value that the last instruction leaves is found; a name that nothing has where it is not a name's.
+
+    All instructions of ``a.b(c)[d]`` but those of its arguments begin where it begins.
+    """
+    if not instructions or (span := _span(instructions[-1])) is None:
+        return ("",)
+    steps: list[str] = []
+    for one in instructions:
+        if (at := _span(one)) is not None and at[0] == span[0] and (step := _step(one)):
+            if one.opname in LOADS:
+                steps = []  # `finally` repeats what stands in it
+            elif not steps:
+                steps.append("")
+            steps.append(step)
+    return tuple(steps) or ("",)
+
+
+def _step(instruction: dis.Instruction) -> str | None:
+    if instruction.opname in (*LOADS, *ATTRIBUTES):
+        return str(instruction.argval)
+    if instruction.opname.startswith("BINARY_SUBSCR"):
+        return ITEM
+    return CALL if instruction.opname in CALLS else None
 
 
 def _span(instruction: dis.Instruction) -> tuple[tuple[int, int], tuple[int, int]] | None:
@@ -88,7 +160,7 @@ def _span(instruction: dis.Instruction) -> tuple[tuple[int, int], tuple[int, int
 def may_suppress(found: Any, handles: Handles, depth: int = FARTHEST) -> bool:
     """Return whether a context manager, or what a class or function makes, may suppress errors.
 
-    What cannot be told passes them on: nearly all do, and plates, masks and handlers of effects fill every program.
+    What a library for probabilistic programs makes passes them on, as plates, masks and handlers of effects do.
 
     Args:
         found: a context manager, a class, or a function that returns one.
@@ -187,3 +259,48 @@ def _resolve(chain: tuple[str, ...], scopes: Sequence[Mapping[str, Any]]) -> lis
             found = getattr(found, name) if isinstance(held, DATA_DESCRIPTORS) else held
         resolved.append(found)
     return resolved
+
+
+def _lookup(name: str, scopes: Sequence[Mapping[str, Any]]) -> Any:
+    return next((scope[name] for scope in scopes if name in scope), UNKNOWN)
+
+
+def _follow(found: Any, step: str) -> list[Any]:
+    """Return what an attribute or the items of an object are; ``UNKNOWN`` where code would have to run."""
+    if found is UNKNOWN or step == CALL:
+        return [UNKNOWN]
+    if step == ITEM:
+        if type(found) is dict:
+            return list(found.values())
+        return list(found) if type(found) in (list, tuple) else [UNKNOWN]
+    if isinstance(found, types.ModuleType):
+        return [vars(found).get(step, UNKNOWN)]
+    if isinstance(found, torch.nn.Module) and step in found._modules:
+        return [found._modules[step]]
+    held = inspect.getattr_static(found, step, UNKNOWN)
+    if isinstance(held, DATA_DESCRIPTORS):
+        return [getattr(found, step)]
+    if isinstance(held, staticmethod | classmethod):
+        return [held.__func__]
+    runs = hasattr(type(held), "__get__") and not isinstance(held, types.FunctionType | type)
+    return [UNKNOWN if runs and step not in getattr(found, "__dict__", ()) else held]
+
+
+def _returns_unknown(function: Any) -> bool:
+    """Return whether it cannot be told what a function makes."""
+    if isinstance(function, functools.partial):
+        return _returns_unknown(function.func)
+    if isinstance(function, types.BuiltinFunctionType):
+        return function.__name__ not in RETURN_GUARDS and not _is_of_a_library(function)
+    if isinstance(function, types.FunctionType) and not _is_of_a_library(function) and _reads_objects(function):
+        return True
+    return function is UNKNOWN
+
+
+def _reads_objects(function: types.FunctionType) -> bool:
+    """Return whether a function returns an attribute, or an item, of something."""
+    instructions = [one for one in dis.get_instructions(function) if one.opname != "CACHE"]
+    return any(
+        then.opname == "RETURN_VALUE" and (before.opname in ATTRIBUTES or before.opname.startswith("BINARY_SUBSCR"))
+        for before, then in itertools.pairwise(instructions)
+    )

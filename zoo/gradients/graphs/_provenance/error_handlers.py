@@ -124,9 +124,10 @@ def _handled_ranges(
                 handled.append((entry.start, entry.end))
             continue
         entered = expression_before(instructions[: position[entry.start]])
-        if entered.has_any_of(local) or entered.makes_a_stack((namespace, vars(builtins))):
+        scopes = (namespace, vars(builtins))
+        if entered.has_any_of(local) or entered.makes_a_stack(scopes) or entered.varies(scopes):
             variable.append((entry.start, entry.end, entered))
-        elif entered.may_suppress((namespace, vars(builtins)), _handles):
+        elif entered.may_suppress(scopes, _handles):
             handled.append((entry.start, entry.end))
     return handled, variable
 
