@@ -67,37 +67,38 @@ def is_noise_over(rate: tuple[Any, int], value: tuple[Any, int]) -> bool:
 
 def is_gaussian_of_its_noise(inputs: Any) -> bool:
     """Tell whether a quotient is one of ``-(scale · ε - c)²`` and ``2 scale²``."""
-    numerator, denominator = (names_and_nodes(node) for node, _ in inputs)
-    if numerator[0][:2] != ["NegBackward0", "PowBackward0"] or denominator[0][:2] != ["MulBackward0", "PowBackward0"]:
+    (numerator, _), (denominator, _) = inputs
+    difference = first_input(first_input(numerator, "NegBackward0")[0], "PowBackward0")[0]
+    if first_input(difference, "SubBackward0")[0] is None:  # the value is a constant
         return False
-    return is_noise_times(denominator[1][1].next_functions[0], numerator[1][2:])
+    scale = first_input(first_input(denominator, "MulBackward0")[0], "PowBackward0")
+    return is_noise_times(scale, difference)
 
 
 def is_cauchy_of_its_noise(inputs: Any) -> bool:
     """Tell whether a logarithm is that of 1 and of ``((scale · ε - c) / scale)²``."""
-    names, nodes = names_and_nodes(inputs[0][0])
-    if names[:2] != ["PowBackward0", "DivBackward0"]:
+    quotient = first_input(inputs[0][0], "PowBackward0")[0]
+    difference = first_input(quotient, "DivBackward0")[0]
+    if first_input(difference, "SubBackward0")[0] is None:  # the value is a constant
         return False
-    (difference, _), scale = nodes[1].next_functions
-    return is_noise_times(scale, history(difference))
+    return is_noise_times(quotient.next_functions[1], difference)
 
 
-def is_noise_times(scale: tuple[Any, int], nodes: list[Any]) -> bool:
-    """Tell whether nodes subtract a constant from a product of ``scale`` and noise, or from its absolute value."""
-    if scale[0] is None or not nodes or type(nodes[0]).__name__ != "SubBackward0":
+def first_input(node: Any, kind: str) -> tuple[Any, int]:
+    """First of what a node of a kind was computed from; None for other nodes."""
+    return node.next_functions[0] if type(node).__name__ == kind else (None, 0)
+
+
+def is_noise_times(scale: tuple[Any, int], difference: Any) -> bool:
+    """Tell whether a constant is subtracted from a product of ``scale`` and noise, or from its absolute value."""
+    if scale[0] is None:
         return False
-    if nodes[0].next_functions[0][0] is None:  # the value is a constant, and what is subtracted from it has a gradient
-        return False
-    product = next((node for node in nodes if type(node).__name__ == "MulBackward0"), None)
-    between = nodes[1 : nodes.index(product)] if product is not None else []
-    known = {type(node).__name__ for node in between} <= {"AbsBackward0", "AddBackward0"}
-    return product is not None and known and has_constant_factor(product, 1) and scale in product.next_functions
-
-
-def names_and_nodes(node: Any) -> tuple[list[str], list[Any]]:
-    """Kinds of the nodes of a history, and the nodes."""
-    nodes = history(node)
-    return [type(each).__name__ for each in nodes], nodes
+    for node in history(difference)[1:]:
+        if type(node).__name__ == "MulBackward0":
+            return has_constant_factor(node, 1) and scale in node.next_functions
+        if type(node).__name__ not in ("AbsBackward0", "AddBackward0"):
+            return False
+    return False
 
 
 def is_sampled(inputs: Any) -> bool:
