@@ -28,8 +28,9 @@ from zoo.cli.commands import make_experiment
 from zoo.cli.composition import compose_config
 from zoo.cli.errors import user_errors
 from zoo.cli.schemas import arguments
-from zoo.control import CategoricalPolicy, Environments, Evaluator, make_environments
-from zoo.control.seeding import EVALUATION, seed_of
+from zoo.control import VectorEnvAdapter, evaluate_policy, make_vector_env
+from zoo.control.policy_gradient import CategoricalPolicy
+from zoo.control.seeding import EVALUATION, derive_seed
 from zoo.training import fit, run_environment, write_json
 
 ENVIRONMENT, SOLVED = "CartPole-v1", 475
@@ -120,15 +121,15 @@ class TheirMarks(BaseCallback):
     def __init__(self, watch: Stopwatch, seed: int):
         super().__init__()
         self.watch, self.seed = watch, seed
-        self.evaluator = Evaluator(Environments(make_environments(ENVIRONMENT, 2 * EPISODES)))
+        self.envs = VectorEnvAdapter(make_vector_env(ENVIRONMENT, 2 * EPISODES))
         self.next_evaluation = EVALUATE_EVERY
 
     def _on_rollout_start(self) -> None:
         if self.num_timesteps < self.next_evaluation:
             return
         self.next_evaluation += EVALUATE_EVERY
-        policy = CategoricalPolicy(Logits(self.model.policy), actions=2)
-        sampled, _ = self.evaluator.measure(policy, seed_of(self.seed, EVALUATION, self.num_timesteps))
+        policy = CategoricalPolicy(Logits(self.model.policy), num_actions=2)
+        sampled, _ = evaluate_policy(policy, self.envs, derive_seed(self.seed, EVALUATION, self.num_timesteps))
         if sampled.mean >= SOLVED:
             self.watch.note("evaluation", self.num_timesteps)
 

@@ -72,7 +72,7 @@ def try_part(module: str, part: int, parts: int) -> None:
     import gymnasium
 
     import zoo.control.experiment
-    from zoo.control.envs.registration import import_environment, register_games
+    from zoo.control.envs.registration import import_env_module, register_games
 
     zoo.control.experiment.draw_returns = lambda *arguments: None  # which takes longer than all else
     if module == "gymnasium":
@@ -83,7 +83,7 @@ def try_part(module: str, part: int, parts: int) -> None:
         known = {name: spec for name, spec in gymnasium.registry.items() if name not in before}
     else:
         before = set(gymnasium.registry)
-        import_environment(f"{module}:", trust=True)
+        import_env_module(f"{module}:", trust=True)
         if not set(gymnasium.registry) - before:
             imported = sys.modules[module]
             for register_all in ("register_envs", "register_robotics_envs", "register_highway_envs"):

@@ -16,15 +16,14 @@ from zoo.cli.commands import make_experiment
 from zoo.cli.composition import compose_config
 from zoo.cli.errors import user_errors
 from zoo.cli.schemas import arguments
-from zoo.control import Environments, Evaluator, Policy, make_environments
-from zoo.control.evaluation import ReturnEstimate
-from zoo.control.networks import network
+from zoo.control import Policy, ReturnEstimate, VectorEnvAdapter, evaluate_policy, make_vector_env
+from zoo.control.networks import make_network
 from zoo.control.policy_gradient.gradient_variance import (
     GradientVariance,
+    collect_episodes,
+    default_estimators,
     fit_value,
-    usual_estimators,
     variance_table,
-    whole_episodes,
 )
 from zoo.training import fit, run_environment, write_json
 
@@ -68,16 +67,16 @@ def half_trained(seed: int) -> Policy:
 def measured(asked: Arguments) -> tuple[ReturnEstimate, dict[str, GradientVariance]]:
     """Return of the policy, and the variance of its gradient by each estimator."""
     policy = half_trained(asked.seed)
-    evaluator = Evaluator(Environments(make_environments(ENVIRONMENT, 2000)))
-    environments = Environments(make_environments(ENVIRONMENT, asked.episodes))
-    environments.reset(asked.seed)
+    eval_envs = VectorEnvAdapter(make_vector_env(ENVIRONMENT, 2000))
+    envs = VectorEnvAdapter(make_vector_env(ENVIRONMENT, asked.episodes))
+    envs.reset(asked.seed)
     torch.manual_seed(asked.seed)
-    value = network((4,), 1, hidden=[64])
-    rollouts = list(whole_episodes(policy, environments, 20))
+    value = make_network((4,), 1, hidden=[64])
+    rollouts = list(collect_episodes(policy, envs, 20))
     fit_value(value, rollouts, asked.gamma)
-    estimators = usual_estimators(rollouts, value, asked.gamma)
-    table = variance_table(policy, environments, estimators, asked.draws, asked.gamma)
-    return evaluator.measure(policy, asked.seed).stochastic, table
+    estimators = default_estimators(rollouts, value, asked.gamma)
+    table = variance_table(policy, envs, estimators, asked.draws, asked.gamma)
+    return evaluate_policy(policy, eval_envs, asked.seed).stochastic, table
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from training import medians
 
-from zoo.control import Environments, collect, make_environments, make_policy
+from zoo.control import VectorEnvAdapter, collect_rollout, make_policy, make_vector_env
 
 ENVS, STEPS = 64, 256
 SHARE = 0.35
@@ -15,16 +15,16 @@ SHARE = 0.35
 def acting():
     """Let a policy act, in environments of its own."""
     torch.manual_seed(0)
-    environments, elapsed = Environments(make_environments("CartPole-v1", ENVS)), np.zeros(ENVS, np.int64)
-    environments.reset(seed=0)
+    envs, step_count = VectorEnvAdapter(make_vector_env("CartPole-v1", ENVS)), np.zeros(ENVS, np.int64)
+    envs.reset(seed=0)
     policy = make_policy((4,), 2, hidden=[64])
-    return lambda: collect(environments, policy, STEPS, elapsed)
+    return lambda: collect_rollout(envs, policy, STEPS, step_count)
 
 
 @pytest.fixture
 def stepping():
     """Step the environments, and nothing else."""
-    vector = make_environments("CartPole-v1", ENVS)
+    vector = make_vector_env("CartPole-v1", ENVS)
     vector.reset(seed=0)
     actions = np.random.default_rng(0).integers(2, size=(STEPS, ENVS))
 

@@ -10,9 +10,8 @@ import gymnasium
 from zoo.cli.arguments import arguments_help, parse_arguments, wants_help
 from zoo.cli.errors import user_errors
 from zoo.constraints import COUNT, check_constraints
-from zoo.control import FiniteMDP
-from zoo.control.envs.vector_env import registered
-from zoo.control.q_learning.regret import SCHEDULES, learning_regret, summary, write_csv
+from zoo.control.envs import FiniteMDP, find_spec
+from zoo.control.q_learning.regret import SCHEDULES, learning_regret, summarize, write_csv
 from zoo.plotting import regret_curves, save_figure
 from zoo.training import run_environment, write_json
 
@@ -42,7 +41,7 @@ def main() -> None:
         check_constraints({"episodes": asked.episodes}, {"episodes": COUNT})
         if not asked.seeds or min(asked.seeds) < 0:
             raise ValueError("there must be at least one seed, and none below 0: seeds=[1]")
-        mdp = FiniteMDP.from_gymnasium(gymnasium.make(registered(asked.env)), gamma=0.99)
+        mdp = FiniteMDP.from_gymnasium(gymnasium.make(find_spec(asked.env)), gamma=0.99)
         runs = {name: [learning_regret(mdp, name, asked.episodes, seed) for seed in asked.seeds] for name in SCHEDULES}
         folder = Path("runs/regret")
         folder.mkdir(parents=True, exist_ok=True)
@@ -51,7 +50,7 @@ def main() -> None:
         }
         save_figure(regret_curves(curves), folder / "regret.png")
         write_csv(folder / "regret.csv", asked.seeds, runs)
-        found = [summary(name, seeds) for name, seeds in runs.items()]
+        found = [summarize(name, seeds) for name, seeds in runs.items()]
         seconds = round(time.monotonic() - start, 1)
         record = {"command": " ".join(["python", *sys.argv]), **asdict(asked), "wall_seconds": seconds, "found": found}
         write_json(folder / "regret.json", record | run_environment())

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from zoo.control.envs.vector_env import Environments, make_environments, make_evaluation_environments
-from zoo.control.envs.wrappers import ForgetAction
-from zoo.control.evaluation import Evaluator
-from zoo.control.policy_gradient.policies import action_kind, make_policy
-from zoo.control.rollout import Rollouts
+from zoo.control.envs import VectorEnvAdapter, make_eval_vector_env, make_vector_env
+from zoo.control.envs.wrappers import ClearLastAction
+from zoo.control.evaluation import evaluate_policy
+from zoo.control.policy_gradient import action_spec, make_policy
+from zoo.control.rollout_dataset import RolloutDataset
 
 GAMES = ["Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders"]
 FAMILIES = [
@@ -27,36 +27,35 @@ pytestmark = [
 ]
 
 
-def policy_for(environments):
+def policy_for(envs):
     torch.manual_seed(0)
-    return make_policy(environments.observation_shape, action_kind(environments.action_space), (4,))
+    return make_policy(envs.observation_shape, action_spec(envs.action_space), (4,))
 
 
-def short(name, copies, make=make_environments):
+def short(name, copies, make=make_vector_env):
     """Copies whose episodes end soon; of Atari's few, which are slow."""
     atari = name.startswith("ALE/")
-    return Environments(make(name, 4 if atari else copies, max_episode_steps=12 if atari else 40))
+    return VectorEnvAdapter(make(name, 4 if atari else copies, max_episode_steps=12 if atari else 40))
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 class TestEveryFamily:
     def test_evaluation_follows_from_the_seed_and_not_from_what_was_played_before(self, name):
-        environments = short(name, 16, make_evaluation_environments)
-        policy = policy_for(environments)
-        evaluator = Evaluator(environments)
-        first = evaluator.measure(policy, seed=5)
-        evaluator.measure(policy, seed=6)
-        assert evaluator.measure(policy, seed=5) == first
+        envs = short(name, 16, make_eval_vector_env)
+        policy = policy_for(envs)
+        first = evaluate_policy(policy, envs, seed=5)
+        evaluate_policy(policy, envs, seed=6)
+        assert evaluate_policy(policy, envs, seed=5) == first
 
     def test_rollouts_after_a_resume_are_those_of_the_uninterrupted_run(self, name):
         """From the end of a pass on, in environments that were made anew."""
         policy = policy_for(short(name, 1))
-        whole = Rollouts(short(name, 16), policy, steps=10, rollouts=3, seed=1)
+        whole = RolloutDataset(short(name, 16), policy, n_steps=10, num_rollouts=3, seed=1)
         torch.manual_seed(1)
         list(whole)
         state, random = whole.state_dict(), torch.get_rng_state()
         expected = [batch.rollout for batch in whole]
-        resumed = Rollouts(short(name, 16), policy, steps=10, rollouts=3, seed=1)
+        resumed = RolloutDataset(short(name, 16), policy, n_steps=10, num_rollouts=3, seed=1)
         resumed.load_state_dict(state)
         torch.set_rng_state(random)
         for one, other in zip(expected, (batch.rollout for batch in resumed), strict=True):
@@ -67,16 +66,16 @@ def test_a_game_of_minatar_that_kept_its_last_action_would_be_noticed(monkeypatc
     """Of 64 games some repeat at their first step the action of the episode before."""
 
     def first_steps():
-        environments = Environments(make_environments("MinAtar/Breakout-v1", 64))
+        envs = VectorEnvAdapter(make_vector_env("MinAtar/Breakout-v1", 64))
         rows = []
         for seed in (3, 4, 3):
-            environments.reset(seed)
+            envs.reset(seed)
             actions = np.random.default_rng(0).integers(3, size=(6, 64))
-            rows.append(np.stack([environments.step(torch.from_numpy(action)).following for action in actions]))
+            rows.append(np.stack([envs.step(torch.from_numpy(action)).next_observation for action in actions]))
         return (rows[0] == rows[2]).all()
 
     assert first_steps()
-    monkeypatch.setattr(ForgetAction, "reset", lambda self, **options: self.env.reset(**options))
+    monkeypatch.setattr(ClearLastAction, "reset", lambda self, **options: self.env.reset(**options))
     assert not first_steps()
 
 

@@ -6,10 +6,13 @@ import gymnasium
 import numpy as np
 import pytest
 import pytorch_lightning as pl
+import torch
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from torch import nn
 
-from zoo.control.envs.vector_env import Environments
+from zoo.control.envs.vector_env import VectorEnvAdapter
+from zoo.control.policy_gradient.policies import CategoricalPolicy
 
 Ending = tuple[int, str]
 
@@ -45,13 +48,30 @@ class Diary(gymnasium.Env):
 
 
 @pytest.fixture
-def diaries() -> Callable[..., Environments]:
+def diaries() -> Callable[..., VectorEnvAdapter]:
     """Environments whose episodes are known: ``diaries(mode, [(3, "terminated")], [(2, "truncated"), ...])``."""
 
-    def make(mode: AutoresetMode, *plans: list[Ending]) -> Environments:
-        return Environments(SyncVectorEnv([lambda plan=plan: Diary(*plan) for plan in plans], autoreset_mode=mode))
+    def make(mode: AutoresetMode, *plans: list[Ending]) -> VectorEnvAdapter:
+        return VectorEnvAdapter(SyncVectorEnv([lambda plan=plan: Diary(*plan) for plan in plans], autoreset_mode=mode))
 
     return make
+
+
+class Alternating(nn.Module):
+    """Action 1 at even steps of an episode, 0 at odd ones, whatever the noise."""
+
+    def __init__(self):
+        super().__init__()
+        self.sure = nn.Parameter(torch.tensor(1e6))
+
+    def forward(self, observation):
+        even = 1 - observation[..., 1] % 2
+        return self.sure * torch.stack([1 - even, even], -1)
+
+
+@pytest.fixture
+def alternating():
+    return CategoricalPolicy(Alternating(), num_actions=2)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from zoo.control.callbacks import StopAfterSteps, stop_on_reward_threshold
+from zoo.control.callbacks import StopOnTotalTimesteps, check_reward_threshold
 
 
 @pytest.fixture
@@ -24,23 +24,23 @@ def module():
 @pytest.mark.parametrize(("score", "solved"), [(474.9, False), (475.0, True), (500.0, True), (float("nan"), False)])
 def test_a_task_is_solved_from_its_threshold_on(score, solved, module):
     rule = module()
-    stop_on_reward_threshold(rule, score)
+    check_reward_threshold(rule, score)
     assert rule.trainer.should_stop is solved
     assert rule.solved_after == (100 if solved else -1)
 
 
 def test_without_a_threshold_it_never_is(module):
     rule = module(reward_threshold=None)
-    stop_on_reward_threshold(rule, 1e9)
+    check_reward_threshold(rule, 1e9)
     assert not rule.trainer.should_stop
     assert rule.solved_after == -1
 
 
 def test_the_first_time_is_kept_where_training_goes_on(module):
     rule = module(stop=False)
-    stop_on_reward_threshold(rule, 480.0)
+    check_reward_threshold(rule, 480.0)
     rule.env_steps.fill_(200)
-    stop_on_reward_threshold(rule, 490.0)
+    check_reward_threshold(rule, 490.0)
     assert not rule.trainer.should_stop
     assert rule.solved_after == 100
 
@@ -49,30 +49,30 @@ def test_the_first_time_is_kept_where_training_goes_on(module):
 @pytest.mark.parametrize(("limit", "stops"), [(99, True), (100, True), (101, False)])
 def test_training_stops_once_the_steps_are_spent(limit, stops, module):
     played = module()
-    StopAfterSteps(limit).on_validation_end(played.trainer, played)
+    StopOnTotalTimesteps(limit).on_validation_end(played.trainer, played)
     assert played.trainer.should_stop is stops
 
 
 @pytest.mark.usefixtures("without_type_checks")
 @pytest.mark.parametrize(
-    ("steps", "solved_after", "stop", "ended"),
+    ("steps", "solved_after", "stop", "finished"),
     [(100, -1, True, True), (999, 50, True, True), (999, 50, False, False), (999, -1, True, False)],
     ids=["spent", "solved", "solved, to go on", "neither"],
 )
-def test_what_had_come_to_its_end_goes_no_further_when_it_is_resumed(steps, solved_after, stop, ended, module):
+def test_what_had_come_to_its_end_goes_no_further_when_it_is_resumed(steps, solved_after, stop, finished, module):
     played, again = module(stop=stop), module(stop=stop)
     played.solved_after.fill_(solved_after)
-    rule, resumed = StopAfterSteps(steps), StopAfterSteps(steps)
+    rule, resumed = StopOnTotalTimesteps(steps), StopOnTotalTimesteps(steps)
     rule.on_validation_end(played.trainer, played)
     resumed.load_state_dict(rule.state_dict())
     resumed.on_train_start(again.trainer, again)
-    assert again.trainer.should_stop is ended
+    assert again.trainer.should_stop is finished
 
 
 @pytest.mark.usefixtures("without_type_checks")
 def test_a_training_that_is_to_last_longer_now_goes_on_from_its_end(module):
     played = module()
-    rule, longer = StopAfterSteps(100), StopAfterSteps(200)
+    rule, longer = StopOnTotalTimesteps(100), StopOnTotalTimesteps(200)
     rule.on_validation_end(played.trainer, played)
     again = module()
     longer.load_state_dict(rule.state_dict())

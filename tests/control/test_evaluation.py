@@ -9,9 +9,22 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from scipy import stats
 from torch import nn
 
-from zoo.control.envs.vector_env import EnvironmentFailure, Environments, make_environments
-from zoo.control.evaluation import Evaluator, estimate, first_returns
+from zoo.control.envs.factory import make_vector_env
+from zoo.control.envs.mdp import FiniteMDP
+from zoo.control.envs.planning import value_iteration
+from zoo.control.envs.vector_env import VectorEnvAdapter
+from zoo.control.envs.wrappers import EnvWorkerError
+from zoo.control.evaluation import (
+    TOLERANCE,
+    EpisodeEvaluator,
+    ExactEvaluator,
+    episode_returns,
+    estimate_return,
+    evaluate_policy,
+)
 from zoo.control.policy_gradient.policies import make_policy
+from zoo.control.q_learning.exploration import ExploringPolicy
+from zoo.control.q_learning.q_functions import QNetwork, QTable
 
 MODES = list(AutoresetMode)
 
@@ -23,8 +36,8 @@ def policy():
 
 
 @pytest.fixture
-def evaluator():
-    return Evaluator(Environments(make_environments("CartPole-v1", 40)))
+def envs():
+    return VectorEnvAdapter(make_vector_env("CartPole-v1", 40))
 
 
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
@@ -33,38 +46,38 @@ def test_takes_the_first_episode_of_each_environment_without_discount(mode, diar
     plans = [[(1, "terminated"), (9, "terminated")], [(7, "truncated")], [(3, "both")], [(2, "terminated")]]
     always_left = make_policy((2,), 2, ())
     always_left.net[-1].bias.data[:] = torch.tensor([1e3, 0])
-    returns = first_returns(diaries(mode, *plans), always_left, seed=0)
+    returns = episode_returns(always_left, diaries(mode, *plans), seed=0)
     assert returns.tolist() == [10, 280, 60, 30]
 
 
 class TestMeasuring:
-    def test_half_of_the_episodes_is_greedy(self, evaluator, policy):
+    def test_half_of_the_episodes_is_greedy(self, envs, policy):
         """A policy that would rather go left, but not by much: greedily it falls at once."""
         nn.init.zeros_(policy.net[-1].weight)
         policy.net[-1].bias.data[:] = torch.tensor([0.1, 0])
-        measured = evaluator.measure(policy, seed=1)
+        measured = evaluate_policy(policy, envs, seed=1)
         assert measured.greedy.high < 11 < 13 < measured.stochastic.mean
         assert measured.stochastic.low < measured.stochastic.mean < measured.stochastic.high
 
-    def test_follows_from_the_seed_alone(self, evaluator, policy):
-        first = evaluator.measure(policy, seed=1)
+    def test_follows_from_the_seed_alone(self, envs, policy):
+        first = evaluate_policy(policy, envs, seed=1)
         torch.manual_seed(99)
-        assert evaluator.measure(policy, seed=1) == first
-        assert evaluator.measure(policy, seed=2) != first
+        assert evaluate_policy(policy, envs, seed=1) == first
+        assert evaluate_policy(policy, envs, seed=2) != first
 
-    def test_leaves_the_global_random_state_alone(self, evaluator, policy):
+    def test_leaves_the_global_random_state_alone(self, envs, policy):
         torch.manual_seed(3)
         np.random.seed(3)
         before = torch.get_rng_state(), np.random.get_state()[1].copy()
-        evaluator.measure(policy, seed=1)
+        evaluate_policy(policy, envs, seed=1)
         assert torch.equal(torch.get_rng_state(), before[0])
         assert np.array_equal(np.random.get_state()[1], before[1])
 
     @pytest.mark.parametrize("training", [True, False])
-    def test_does_not_change_the_policy(self, training, evaluator, policy):
+    def test_does_not_change_the_policy(self, training, envs, policy):
         policy.train(training)
         before = copy.deepcopy(policy)
-        evaluator.measure(policy, seed=1)
+        evaluate_policy(policy, envs, seed=1)
         assert policy.training is training
         assert all(torch.equal(x, y) for x, y in zip(policy.parameters(), before.parameters(), strict=True))
         assert all(parameter.grad is None and parameter.requires_grad for parameter in policy.parameters())
@@ -98,26 +111,25 @@ class Endless(Breaking):
 
 class TestTheTimeItTakes:
     def test_is_limited_and_what_has_not_ended_is_said(self):
-        environments = SyncVectorEnv([Breaking, Breaking, Endless, Breaking])
-        evaluator = Evaluator(Environments(environments), budget=0.2)
+        envs = SyncVectorEnv([Breaking, Breaking, Endless, Breaking])
         with pytest.raises(
-            EnvironmentFailure,
-            match=r"1 of 4 episodes of an evaluation in SyncVectorEnv had not ended after .* given up",
+            EnvWorkerError,
+            match=r"1 of 4 episodes of an evaluation in SyncVectorEnv have not ended after .* aborted",
         ):
-            evaluator.measure(make_policy((4,), 2, ()), seed=0)
+            evaluate_policy(make_policy((4,), 2, ()), VectorEnvAdapter(envs), seed=0, time_budget=0.2)
 
     def test_is_said_when_it_is_long(self, monkeypatch):
-        monkeypatch.setattr("zoo.control.evaluation.PATIENCE", 0.0)
-        environments = SyncVectorEnv([Breaking] * 4)
-        with pytest.warns(UserWarning, match=r"4 of 4 episodes .* given up after 3,600 seconds") as said:
-            Evaluator(Environments(environments)).measure(make_policy((4,), 2, ()), seed=0)
+        monkeypatch.setattr("zoo.control.evaluation._WARN_AFTER", 0.0)
+        envs = SyncVectorEnv([Breaking] * 4)
+        with pytest.warns(UserWarning, match=r"4 of 4 episodes .* aborted after 3,600 seconds") as said:
+            evaluate_policy(make_policy((4,), 2, ()), VectorEnvAdapter(envs), seed=0)
         assert len(said) == 1
 
 
 class TestWhatIsNotFinite:
     def measured(self, *broken):
-        environments = SyncVectorEnv([Breaking, Breaking, lambda: Breaking(*broken), Breaking])
-        return Evaluator(Environments(environments)).measure(make_policy((4,), 2, ()), seed=0)
+        envs = SyncVectorEnv([Breaking, Breaking, lambda: Breaking(*broken), Breaking])
+        return evaluate_policy(make_policy((4,), 2, ()), VectorEnvAdapter(envs), seed=0)
 
     @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
     @pytest.mark.parametrize(
@@ -130,13 +142,13 @@ class TestWhatIsNotFinite:
         ],
     )
     def test_is_refused_and_its_place_is_named(self, what, time, place, value):
-        with pytest.raises(EnvironmentFailure, match=f"SyncVectorEnv gave {place}, in environment 2 of an evaluation"):
+        with pytest.raises(EnvWorkerError, match=f"SyncVectorEnv returned {place}, in environment 2 of an evaluation"):
             self.measured(what, time, value)
 
     def test_does_not_matter_after_the_episode_that_counts(self):
-        environments = Environments(SyncVectorEnv([EndsAtOnce, Breaking, Breaking, Breaking]))
-        assert first_returns(environments, make_policy((4,), 2, ()), seed=0).tolist() == [0] * 4
-        assert environments.ended.all()
+        envs = VectorEnvAdapter(SyncVectorEnv([EndsAtOnce, Breaking, Breaking, Breaking]))
+        assert episode_returns(make_policy((4,), 2, ()), envs, seed=0).tolist() == [0] * 4
+        assert envs.done.all()
 
 
 class EndsAtOnce(Breaking):
@@ -159,22 +171,79 @@ class TestIntervals:
     def test_are_students(self):
         returns = np.array([3.0, 8.0, 1.0, 9.0, 4.0])
         low, high = stats.t.interval(0.95, 4, loc=5.0, scale=stats.sem(returns))
-        assert estimate(returns) == pytest.approx((5.0, low, high))
+        assert estimate_return(returns) == pytest.approx((5.0, low, high))
 
     def test_hold_the_true_mean_as_often_as_they_say(self):
         """Binomial: 1,000 intervals, and at most one in a million such tests fails."""
         rng = np.random.default_rng(0)
-        held = sum(part.low <= 0 <= part.high for part in (estimate(rng.normal(size=6)) for _ in range(1000)))
+        held = sum(part.low <= 0 <= part.high for part in (estimate_return(rng.normal(size=6)) for _ in range(1000)))
         assert stats.binomtest(held, 1000, 0.95).pvalue > 1e-6
         assert stats.binomtest(held, 1000, 0.90).pvalue < 1e-6
 
     def test_end_at_a_bound_that_several_episodes_reached(self):
         """As where a time limit cuts most episodes."""
-        estimated = estimate(np.array([500.0] * 97 + [300.0, 450.0, 480.0]))
+        estimated = estimate_return(np.array([500.0] * 97 + [300.0, 450.0, 480.0]))
         assert estimated.low < estimated.mean < estimated.high == 500
-        assert estimate(-np.array([500.0] * 97 + [300.0, 450.0, 480.0])).low == -500
+        assert estimate_return(-np.array([500.0] * 97 + [300.0, 450.0, 480.0])).low == -500
 
     @pytest.mark.parametrize("count", [2, 5])
     def test_need_two_episodes_of_each_kind(self, count):
-        with pytest.raises(ValueError, match="an interval needs at least 2 episodes of each kind"):
-            Evaluator(Environments(make_environments("CartPole-v1", count)))
+        with pytest.raises(ValueError, match="an interval needs at least 2 episodes of each policy"):
+            evaluate_policy(make_policy((4,), 2, ()), VectorEnvAdapter(make_vector_env("CartPole-v1", count)), seed=0)
+
+
+@pytest.fixture
+def evaluator():
+    return ExactEvaluator(FiniteMDP.from_gymnasium(gymnasium.make("FrozenLake-v1"), gamma=0.99))
+
+
+def table(values):
+    policy = ExploringPolicy(QTable(*values.shape), values.shape[1], "epsilon_greedy", parameter=0.1)
+    policy.q.values.data.copy_(values)
+    return policy
+
+
+class TestExactScore:
+    def test_of_the_best_values_is_the_best_there_is(self, evaluator):
+        metrics = evaluator.evaluate(table(value_iteration(evaluator.mdp)), seed=0)
+        assert metrics["start_value"] == pytest.approx(0.542026, abs=1e-6)
+        assert metrics["start_value_gap"] == pytest.approx(0, abs=1e-9)
+        assert metrics["q_distance"] < 1e-6
+        assert metrics[evaluator.monitor] >= evaluator.reward_threshold == pytest.approx(0.542026 - TOLERANCE, abs=1e-6)
+
+    def test_of_other_values_with_the_same_order_differs_in_the_distance_alone(self, evaluator):
+        metrics = evaluator.evaluate(table(value_iteration(evaluator.mdp) + 0.25), seed=0)
+        assert metrics["start_value_gap"] == pytest.approx(0, abs=1e-9)
+        assert metrics["q_distance"] == pytest.approx(0.25)
+
+    def test_of_the_opposite_order_is_poor(self, evaluator):
+        metrics = evaluator.evaluate(table(-value_iteration(evaluator.mdp)), seed=0)
+        assert metrics["start_value"] < 0.1 < evaluator.reward_threshold
+        assert metrics["start_value"] + metrics["start_value_gap"] == pytest.approx(0.542026, abs=1e-6)
+
+    def test_leaves_out_states_in_which_nothing_is_asked(self, evaluator):
+        values = value_iteration(evaluator.mdp)
+        values[15] = 7  # the goal
+        assert evaluator.evaluate(table(values), seed=0)["q_distance"] < 1e-6
+
+
+class TestPlayedScore:
+    def test_plays_greedily_and_exploring(self):
+        torch.manual_seed(0)
+        evaluator = EpisodeEvaluator(VectorEnvAdapter(make_vector_env("CartPole-v1", 40)), monitor="greedy_return_mean")
+        network = QNetwork((4,), 2)
+        last = network.layers[-1]
+        last.weight.data.zero_()
+        last.bias.data[:] = torch.tensor([1.0, 0.0])  # always to the left: soon over
+        policy = ExploringPolicy(network, 2, "epsilon_greedy", parameter=1.0)
+        metrics = evaluator.evaluate(policy, seed=1)
+        assert metrics["greedy_return_low"] < metrics["greedy_return_mean"] < metrics["greedy_return_high"] < 11
+        assert 13 < metrics["eval_return_low"] < metrics["eval_return_mean"] < metrics["eval_return_high"]
+        assert evaluator.monitor == "greedy_return_mean"
+        assert evaluator.reward_threshold == 475
+        assert metrics == evaluator.evaluate(policy, seed=1)
+
+    def test_stands_in_for_a_loader_of_one_batch(self):
+        evaluator = EpisodeEvaluator(VectorEnvAdapter(make_vector_env("CartPole-v1", 4)), monitor="eval_return_mean")
+        assert len(evaluator) == 1
+        assert list(evaluator) == [evaluator]

@@ -1,22 +1,25 @@
 import pytest
 
-from zoo.control.envs.vector_env import Environments, make_environments
-from zoo.control.evaluators import PlayedScore
-from zoo.control.experiment import WHOLE_EPISODES, ControlExperiment, learning_curve
+from zoo.control.envs.factory import make_vector_env
+from zoo.control.envs.vector_env import VectorEnvAdapter
+from zoo.control.evaluation import EpisodeEvaluator
+from zoo.control.experiment import COMPLETE_EPISODES, ControlExperiment, learning_curve
 from zoo.control.policy_gradient.module import PolicyGradient
 
 
 class Experiment(ControlExperiment):
-    def describe(self, figures):
-        return f"played{self.solved(figures)}"
+    def describe(self, metrics):
+        return f"played{self.describe_solution(metrics)}"
 
 
 @pytest.fixture
 def experiment():
-    def make(n_steps=4, eval_freq=100, total_timesteps=1000, environments=8, name="CartPole-v1"):
-        acting = Environments(make_environments(name, environments))
-        score = PlayedScore(Environments(make_environments("CartPole-v1", 4)), decided_by="eval")
-        return Experiment("CartPole-v1", PolicyGradient([4], 2), acting, score, 1, n_steps, eval_freq, total_timesteps)
+    def make(n_steps=4, eval_freq=100, total_timesteps=1000, num_envs=8, name="CartPole-v1"):
+        train_envs = VectorEnvAdapter(make_vector_env(name, num_envs))
+        evaluator = EpisodeEvaluator(VectorEnvAdapter(make_vector_env("CartPole-v1", 4)), monitor="eval_return_mean")
+        return Experiment(
+            "CartPole-v1", PolicyGradient([4], 2), train_envs, evaluator, 1, n_steps, eval_freq, total_timesteps
+        )
 
     return make
 
@@ -33,10 +36,10 @@ class TestHowLongItTakes:
 
     def test_of_whole_episodes_is_left_to_the_count_of_steps(self, experiment):
         """Of 500 steps each as far as is known, and of one step each if need be."""
-        made = experiment(WHOLE_EPISODES, eval_freq=8000, total_timesteps=16_000)
+        made = experiment(COMPLETE_EPISODES, eval_freq=8000, total_timesteps=16_000)
         assert len(made.loaders.train(0, 1)) == 2
         assert made.loaders.max_epochs == 16_000 // (2 * 8)
-        assert [callback.steps for callback in made.callbacks()] == [16_000]
+        assert [callback.total_timesteps for callback in made.callbacks()] == [16_000]
 
     @pytest.mark.parametrize(
         ("name", "rollouts"), [("CartPole-v1", 3), ("Acrobot-v1", 125), ("MinAtar/Breakout-v0", 3)]
@@ -63,9 +66,9 @@ def test_numbers_of_steps_that_make_no_sense_are_refused(options, message, exper
 
 def test_a_threshold_above_the_best_possible_mean_is_said_to_be_reached_by_luck(experiment):
     made = experiment()
-    made.score.reward_threshold, made.score.best = 8, 7.93
+    made.evaluator.reward_threshold, made.evaluator.optimum = 8, 7.93
     assert made.describe({"env_steps_to_solved": 16.0}).endswith(
-        "first solved (8) after 16 steps, by luck: the best policy there can be earns 7.93 on average"
+        "first solved (8) after 16 steps, by luck: the optimal policy returns 7.93 on average"
     )
 
 
@@ -84,7 +87,7 @@ class TestTheEnd:
         made = experiment(total_timesteps=1000)
         made.module.env_steps.fill_(steps)
         made.module.solved_after.fill_(solved)
-        assert (said in made.budget()) if said else made.budget() == ""
+        assert (said in made.describe_length()) if said else made.describe_length() == ""
 
 
 def test_how_much_is_done_is_told_by_the_steps_and_never_more_than_all(experiment):

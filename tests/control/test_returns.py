@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from zoo.control.returns import lambda_return, reward_to_go
+from zoo.control.returns import lambda_returns, reward_to_go
 
 TIME, BATCH = 9, 40
 
@@ -10,47 +10,47 @@ TIME, BATCH = 9, 40
 def episodes():
     """Rewards, values of what follows, and ends, of several short episodes a column."""
     generator = torch.Generator().manual_seed(0)
-    reward, following_value = torch.randn(2, TIME, BATCH, generator=generator, dtype=torch.float64)
-    ended = torch.rand(TIME, BATCH, generator=generator) < 0.25
-    terminated = ended & (torch.rand(TIME, BATCH, generator=generator) < 0.5)
-    return reward, following_value.masked_fill(terminated, 0), ended
+    reward, next_value = torch.randn(2, TIME, BATCH, generator=generator, dtype=torch.float64)
+    done = torch.rand(TIME, BATCH, generator=generator) < 0.25
+    terminated = done & (torch.rand(TIME, BATCH, generator=generator) < 0.5)
+    return reward, next_value.masked_fill(terminated, 0), done
 
 
-def mixture_of_n_step_returns(reward, discount, following_value, ended, gae_lambda):
+def mixture_of_n_step_returns(reward, discount, next_value, done, gae_lambda):
     """``(1 - λ) Σ_n λ^{n-1} G^(n) + λ^{N-1} G^(N)``, element by element, where ``N`` steps are left."""
     result = torch.zeros_like(reward)
     for b in range(reward.shape[1]):
         for t in range(len(reward)):
-            left = next((n for n in range(1, len(reward) - t) if ended[t + n - 1, b]), len(reward) - t)
+            left = next((n for n in range(1, len(reward) - t) if done[t + n - 1, b]), len(reward) - t)
             for n in range(1, left + 1):
                 earned = sum(discount**k * reward[t + k, b] for k in range(n))
-                n_step = earned + discount**n * following_value[t + n - 1, b]
+                n_step = earned + discount**n * next_value[t + n - 1, b]
                 result[t, b] += gae_lambda ** (n - 1) * (1 if n == left else 1 - gae_lambda) * n_step
     return result
 
 
-class TestLambdaReturn:
+class TestLambdaReturns:
     @pytest.mark.parametrize("gae_lambda", [0.0, 0.3, 0.95, 1.0])
     @pytest.mark.parametrize("discount", [0.0, 0.9, 1.0])
     def test_is_the_mixture_of_all_n_step_returns(self, episodes, discount, gae_lambda):
-        reward, following_value, ended = episodes
-        ours = lambda_return(reward, discount, following_value, ended, gae_lambda)
-        expected = mixture_of_n_step_returns(reward, discount, following_value, ended, gae_lambda)
+        reward, next_value, done = episodes
+        ours = lambda_returns(reward, discount, next_value, done, gae_lambda)
+        expected = mixture_of_n_step_returns(reward, discount, next_value, done, gae_lambda)
         torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
 
     def test_does_not_look_beyond_the_end_of_an_episode(self, episodes):
-        reward, following_value, ended = episodes
-        ended[4] = True
-        before = lambda_return(reward, 0.9, following_value, ended, 0.9)
+        reward, next_value, done = episodes
+        done[4] = True
+        before = lambda_returns(reward, 0.9, next_value, done, 0.9)
         reward[5:] += 100
-        after = lambda_return(reward, 0.9, following_value, ended, 0.9)
+        after = lambda_returns(reward, 0.9, next_value, done, 0.9)
         assert torch.equal(before[:5], after[:5])
         assert (before[5:] != after[5:]).all()
 
     def test_stands_on_the_value_where_an_episode_was_cut_and_on_nothing_where_it_terminated(self):
-        ended, terminated = torch.tensor([[True, True]]), torch.tensor([[False, True]])
+        done, terminated = torch.tensor([[True, True]]), torch.tensor([[False, True]])
         value = torch.full((1, 2), 8.0).masked_fill(terminated, 0)
-        assert lambda_return(torch.ones(1, 2), 0.5, value, ended, gae_lambda=1.0).tolist() == [[5.0, 1.0]]
+        assert lambda_returns(torch.ones(1, 2), 0.5, value, done, gae_lambda=1.0).tolist() == [[5.0, 1.0]]
 
 
 class TestRewardToGo:
@@ -69,10 +69,10 @@ class TestRewardToGo:
 
 @pytest.mark.parametrize("wrong", [-0.1, 1.1, float("nan")])
 def test_what_is_no_fraction_is_refused(wrong):
-    one, ended = torch.ones(1), torch.tensor([False])
+    one, done = torch.ones(1), torch.tensor([False])
     with pytest.raises(ValueError, match="discount must lie between 0 and 1"):
         reward_to_go(one, wrong, torch.zeros(()))
     with pytest.raises(ValueError, match="gamma must lie between 0 and 1"):
-        lambda_return(one, wrong, one, ended, 0.9)
+        lambda_returns(one, wrong, one, done, 0.9)
     with pytest.raises(ValueError, match="gae_lambda must lie between 0 and 1"):
-        lambda_return(one, 0.9, one, ended, wrong)
+        lambda_returns(one, 0.9, one, done, wrong)

@@ -19,10 +19,10 @@ def test_without_a_way_it_is_at_the_end_at_once():
     ("options", "message"),
     [
         ({"shape": "cubic"}, "no schedule 'cubic'"),
-        ({"steps": -1}, "0 or more steps"),
-        ({"end": 0.0, "shape": "geometric"}, "between positive numbers"),
+        ({"steps": -1}, "must be 0 or more"),
+        ({"final": 0.0, "shape": "geometric"}, "needs positive values"),
     ],
 )
 def test_what_makes_no_schedule_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        Schedule(**{"start": 1.0, "end": 0.1, "steps": 10, **options})
+        Schedule(**{"initial": 1.0, "final": 0.1, "steps": 10, **options})

@@ -1,11 +1,11 @@
-from zoo.control.envs.vector_env import make_environments
-from zoo.control.seeding import EVALUATION, REPORT, TRAINING, seed_of
+from zoo.control.envs.factory import make_vector_env
+from zoo.control.seeding import EVALUATION, REPORT, TRAINING, derive_seed
 
 
 def test_no_two_uses_share_their_random_numbers():
     """Nor do the consecutive seeds that Gymnasium makes of one: runs, purposes, ranks and evaluations lie apart."""
     uses = [
-        seed_of(seed, purpose, *position)
+        derive_seed(seed, purpose, *position)
         for seed in range(10)
         for purpose, positions in (
             (TRAINING, [(0, 0), (0, 512), (1, 0)]),
@@ -18,11 +18,11 @@ def test_no_two_uses_share_their_random_numbers():
 
 
 def test_the_same_use_has_the_same_ones():
-    assert seed_of(3, TRAINING, 0, 512) == seed_of(3, TRAINING, 0, 512)
+    assert derive_seed(3, TRAINING, 0, 512) == derive_seed(3, TRAINING, 0, 512)
 
 
 def test_environments_take_them():
-    largest = max(seed_of(seed, TRAINING) for seed in range(100))
-    environments = make_environments("Acrobot-v1", 2)
-    environments.reset(seed=largest)
-    assert environments.np_random_seed == (largest, largest + 1)
+    largest = max(derive_seed(seed, TRAINING) for seed in range(100))
+    envs = make_vector_env("Acrobot-v1", 2)
+    envs.reset(seed=largest)
+    assert envs.np_random_seed == (largest, largest + 1)

@@ -70,7 +70,7 @@ def walker(right):
     net = nn.Linear(1, 2)
     net.weight.data.zero_()
     net.bias.data[:] = torch.tensor([0.0, 0.1 if right else -0.1])
-    return CategoricalPolicy(net, actions=2)
+    return CategoricalPolicy(net, num_actions=2)
 
 
 def frames(path):
@@ -94,7 +94,7 @@ def test_an_episode_ends_at_the_time_limit_too(tmp_path):
 
 
 def test_a_table_is_played_in_the_environment_itself(tmp_path):
-    policy = ExploringPolicy(QTable(6, 2), 2, "epsilon_greedy", strength=0.5)
+    policy = ExploringPolicy(QTable(6, 2), 2, "epsilon_greedy", parameter=0.5)
     policy.q.values.data[:3, 1] = 1.0  # right in the first three states, left from then on
     policy.q.values.data[3:, 0] = 1.0
     assert record_episode(policy, "StripOfStates-v0", 1, tmp_path / "strip.gif") == 1 + 2 + 3
@@ -122,7 +122,7 @@ def test_cart_pole_is_filmed_without_a_screen(tmp_path, monkeypatch):
     [
         ("StripNeedsPygame-v0", "a.gif", "^rendering StripNeedsPygame-v0 needs pygame: pip install -e '.\\[games\\]'"),
         ("StripNeedsSeaborn-v0", "a.gif", "^rendering StripNeedsSeaborn-v0 needs seaborn: pip install -e"),
-        ("Stripe-v0", "a.gif", "Gymnasium knows no environment 'Stripe-v0'; the nearest are"),
+        ("Stripe-v0", "a.gif", "no environment 'Stripe-v0' is registered in Gymnasium; did you mean"),
         ("Strip-v0", "a.mp4", r"^path must end in \.gif"),
     ],
 )
@@ -135,6 +135,6 @@ def test_what_cannot_be_filmed_is_refused_and_leaves_nothing(name, file, sentenc
 def test_an_environment_without_pictures_says_so(tmp_path, monkeypatch):
     monkeypatch.setitem(Strip.metadata, "render_modes", ["ansi"])
     with pytest.raises(
-        ValueError, match=r"^Strip-v0 cannot be filmed: it has no render mode rgb_array, only \['ansi'\]"
+        ValueError, match=r"^Strip-v0 cannot be recorded: it has no render mode rgb_array, only \['ansi'\]"
     ):
         record_episode(walker(right=True), "Strip-v0", 1, tmp_path / "a.gif")

@@ -17,7 +17,7 @@ USER_ERRORS = (ValueError, OSError, HydraException, OmegaConfBaseException)
 LATE_ERRORS = {  # of modules that take long to import; where such a one was not, it raised nothing either
     "zoo.training": "NonFiniteError",
     "zoo.data": "MnistUnavailable",
-    "zoo.control": "EnvironmentFailure",
+    "zoo.control": "EnvWorkerError",
     "pytorch_lightning.utilities.exceptions": "MisconfigurationException",
 }
 TOO_LARGE = (  # how torch says so

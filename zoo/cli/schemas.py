@@ -50,7 +50,7 @@ DATA: dict[str, Callable[..., Any]] = {
 INJECTED_ARGS = {  # known from other groups or from what they build, not options
     *("data", "env", "env_kwargs", "program", "trust", "estimator", "batch_size", "seed"),
     *("image_shape", "classes", "fill_value"),
-    *("observation", "observation_shape", "actions", "reward_threshold", "spaces"),
+    *("observation", "observation_shape", "actions", "num_actions", "reward_threshold", "spaces"),
 }
 
 

@@ -1,155 +1,234 @@
 import itertools
 import time
 import warnings
-from typing import NamedTuple
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Shaped
 
-from zoo.control.acting import NOISE_AT_ONCE, actor
-from zoo.control.envs.vector_env import EnvironmentFailure, Environments
-from zoo.control.policy_gradient.policies import Policy
+from zoo.control.envs.mdp import FiniteMDP
+from zoo.control.envs.planning import (
+    greedy_policy,
+    optimal_mean_return,
+    policy_evaluation,
+    reachable_states,
+    start_value,
+    value_iteration,
+)
+from zoo.control.envs.vector_env import VectorEnvAdapter
+from zoo.control.envs.wrappers import EnvWorkerError
+from zoo.control.policy import Policy
+from zoo.control.rollout import NOISE_CHUNK_SIZE, make_act_fn
 from zoo.stats import student_t_half_width
 
-BUDGET = 3600.0  # seconds of an evaluation, after which it is given up
-PATIENCE = 60.0  # seconds after which it is said that an evaluation takes long
+TOLERANCE = 1e-3  # in units of reward: how far below the optimum a policy's value still solves the task
+_TIME_BUDGET = 3600.0  # seconds after which an evaluation is aborted
+_WARN_AFTER = 60.0  # seconds
 
 
 class ReturnEstimate(NamedTuple):
-    """Undiscounted returns of whole episodes."""
+    """Mean undiscounted return of complete episodes, with a 95 % interval."""
 
     mean: float
     low: float
-    """Lower end of the 95 % interval of the mean for fresh episodes (Student's t, within the bounds of a return)."""
+    """Lower end of the Student-t interval of the mean, within the bounds of a return."""
     high: float
 
 
 class Evaluation(NamedTuple):
-    """How a frozen policy does, in as many episodes each."""
+    """Returns of a frozen policy."""
 
     stochastic: ReturnEstimate
-    """Actions are sampled, as while learning."""
+    """Actions are sampled, as in training."""
     greedy: ReturnEstimate
-    """The likeliest action is taken."""
+    """The most likely action is taken."""
 
 
-class Evaluator:
-    """Measures policies in environments of its own: the first episode of each.
+def evaluate_policy(policy: Policy, envs: VectorEnvAdapter, seed: int, time_budget: float = _TIME_BUDGET) -> Evaluation:
+    """Return the mean return of a policy over the first episode of each environment, sampled and greedy.
 
-    The first episode of each, not the first to end: those would be the short ones.
+    The first episode of each environment, not the first ones to end: those would be the short ones.
 
     Args:
-        environments: an even number of them: one half for the stochastic policy, the other for the greedy one.
-        budget: seconds of an evaluation, after which it is given up.
+        policy: policy in any mode and on any device; it is not changed.
+        envs: an even number of environments, one half of them for the stochastic policy.
+        seed: seed of the environments and of the policy's noise; the global random state is not changed.
+        time_budget: seconds after which the evaluation is aborted.
 
     Raises:
-        ValueError: there are no two environments for each.
+        ValueError: there are fewer than two environments for each policy.
+        EnvWorkerError: an environment raised an error, returned values that are not finite, or did not end its episode
+            within the time budget.
 
     Example:
-        >>> from zoo.control.envs.vector_env import make_environments
-        >>> from zoo.control.policy_gradient.policies import make_policy
-        >>> evaluator = Evaluator(Environments(make_environments("CartPole-v1", count=20)))
-        >>> evaluator.measure(make_policy((4,), 2, hidden=(8,)), seed=0).stochastic.mean < 100
+        >>> from zoo.control.envs import make_vector_env
+        >>> from zoo.control.policy_gradient import make_policy
+        >>> envs = VectorEnvAdapter(make_vector_env("CartPole-v1", num_envs=20))
+        >>> evaluate_policy(make_policy((4,), 2, hidden=(8,)), envs, seed=0).stochastic.mean < 100
         True
     """
+    _check_num_episodes(envs)
+    stochastic, greedy = np.split(episode_returns(policy, envs, seed, time_budget), 2)
+    return Evaluation(estimate_return(stochastic), estimate_return(greedy))
 
-    def __init__(self, environments: Environments, budget: float = BUDGET):
-        if len(environments) < 4 or len(environments) % 2:
-            raise ValueError(f"an interval needs at least 2 episodes of each kind, got {len(environments) / 2:g}")
-        self.environments, self.budget = environments, budget
 
-    def measure(self, policy: Policy, seed: int) -> Evaluation:
-        """Let the policy play.
-
-        Args:
-            policy: in any mode and on any device; it is left as it was.
-            seed: of the environments and of the policy's noise; the global random state is left alone.
-
-        Raises:
-            EnvironmentFailure: an environment raised an error, gave an observation or reward that is not finite, or did
-                not end its episode in the time there is.
-        """
-        returns = first_returns(self.environments, policy, seed, self.budget)
-        stochastic, greedy = np.split(returns, 2)
-        return Evaluation(estimate(stochastic), estimate(greedy))
+def _check_num_episodes(envs: VectorEnvAdapter) -> None:
+    if len(envs) < 4 or len(envs) % 2:
+        raise ValueError(f"an interval needs at least 2 episodes of each policy, got {len(envs) / 2:g}")
 
 
 @torch.inference_mode()
-def first_returns(
-    environments: Environments, policy: Policy, seed: int, budget: float = BUDGET
+def episode_returns(
+    policy: Policy, envs: VectorEnvAdapter, seed: int, time_budget: float = _TIME_BUDGET
 ) -> Float[np.ndarray, " envs"]:
-    """Return of one episode in each environment; in the second half with noise 0.
-
-    Raises:
-        EnvironmentFailure: an environment raised an error, gave an observation or reward that is not finite, or did not
-            end its episode within ``budget`` seconds.
-    """
-    began, said = time.monotonic(), False
+    """Return the undiscounted return of one episode in each environment; the second half acts greedily."""
+    started, warned = time.monotonic(), False
     generator = torch.Generator(next(policy.parameters()).device).manual_seed(seed)
-    environments.reset(seed)
-    act, sampled = actor(policy), len(environments) // 2
-    returns, running = np.zeros(len(environments)), np.ones(len(environments), dtype=bool)
-    check_finite(environments.observation, running, f"{environments.name} gave an observation", "at the beginning")
+    envs.reset(seed)
+    act, num_sampled = make_act_fn(policy), len(envs) // 2
+    returns, running = np.zeros(len(envs)), np.ones(len(envs), dtype=bool)
+    _check_finite(envs.observation, running, f"{envs.name} returned an observation", "at the beginning")
     for t in itertools.count():
-        if t % NOISE_AT_ONCE == 0:
-            noise = policy.noise(NOISE_AT_ONCE, len(environments), generator=generator)
-            noise[:, sampled:] = 0
-        step = environments.step(act(environments.observation, noise[t % NOISE_AT_ONCE]))
-        check_finite(step.following, running, f"{environments.name} gave an observation", f"after step {t}")
-        check_finite(step.reward, running, f"{environments.name} gave a reward", f"in step {t}")
+        if t % NOISE_CHUNK_SIZE == 0:
+            noise = policy.noise(NOISE_CHUNK_SIZE, len(envs), generator=generator)
+            noise[:, num_sampled:] = 0
+        step = envs.step(act(envs.observation, noise[t % NOISE_CHUNK_SIZE]))
+        _check_finite(step.next_observation, running, f"{envs.name} returned an observation", f"after step {t}")
+        _check_finite(step.reward, running, f"{envs.name} returned a reward", f"in step {t}")
         returns += np.where(running, step.reward, 0)
-        running &= ~step.ended
+        running &= ~step.done
         if not running.any():
             break
-        if (seconds := time.monotonic() - began) > (budget if said else min(PATIENCE, budget)):
-            still = f"{running.sum()} of {len(running)} episodes of an evaluation in {environments.name} had not ended"
-            after = f"after {t + 1:,} steps each and {seconds:,.0f} seconds"
-            if seconds > budget:
-                raise EnvironmentFailure(
-                    f"{still} {after}, and it is given up: cut episodes by env_kwargs.max_episode_steps=..., or set "
-                    "model.n_eval_episodes to fewer"
+        if (seconds := time.monotonic() - started) > (time_budget if warned else min(_WARN_AFTER, time_budget)):
+            progress = (
+                f"{running.sum()} of {len(running)} episodes of an evaluation in {envs.name} have not ended after "
+                f"{t + 1:,} steps each and {seconds:,.0f} seconds"
+            )
+            if seconds > time_budget:
+                raise EnvWorkerError(
+                    f"{progress}, and it was aborted: limit episodes by env_kwargs.max_episode_steps=..., or reduce "
+                    "model.n_eval_episodes"
                 )
-            warnings.warn(f"{still} {after}; it is given up after {budget:,.0f} seconds", stacklevel=2)
-            said = True
+            warnings.warn(f"{progress}; it is aborted after {time_budget:,.0f} seconds", stacklevel=2)
+            warned = True
     return returns
 
 
-def check_finite(
+def _check_finite(
     values: Shaped[np.ndarray, " envs ..."], running: Bool[np.ndarray, " envs"], what: str, when: str
 ) -> None:
-    """Refuse what is not finite in an environment whose episode still counts.
-
-    Raises:
-        EnvironmentFailure: something is not.
-    """
     if values.dtype.kind != "f":
         return
     broken = running & ~np.isfinite(values).reshape(len(values), -1).all(-1)
     if broken.any():
-        raise EnvironmentFailure(
+        raise EnvWorkerError(
             f"{what} that is not finite {when} of an episode, in environment {broken.argmax()} of an evaluation"
         )
 
 
-def estimate(returns: Float[np.ndarray, " episodes"]) -> ReturnEstimate:
-    """Mean of returns with its 95 % interval.
+def estimate_return(returns: Float[np.ndarray, " episodes"]) -> ReturnEstimate:
+    """Return the mean of returns with its 95 % interval.
 
-    An extreme that several episodes share is taken for a bound of the returns, as that of a time limit is, and the
-    interval ends there: no mean lies beyond.
+    An extreme that several episodes share is taken as a bound of the returns, as a time limit imposes one, and the
+    interval is clipped there.
 
     Example:
-        >>> estimate(np.array([1.0, 3.0])).mean
+        >>> estimate_return(np.array([1.0, 3.0])).mean
         2.0
-        >>> estimate(np.array([500.0, 500.0, 500.0, 480.0])).high
+        >>> estimate_return(np.array([500.0, 500.0, 500.0, 480.0])).high
         500.0
     """
     mean = float(returns.mean())
-    half = student_t_half_width(returns.std(ddof=1), len(returns))
-    low, high = mean - half, mean + half
-    least, most = float(returns.min()), float(returns.max())
-    if (returns == least).sum() > 1:
-        low = max(low, least)
-    if (returns == most).sum() > 1:
-        high = min(high, most)
+    half_width = student_t_half_width(returns.std(ddof=1), len(returns))
+    low, high = mean - half_width, mean + half_width
+    smallest, largest = float(returns.min()), float(returns.max())
+    if (returns == smallest).sum() > 1:
+        low = max(low, smallest)
+    if (returns == largest).sum() > 1:
+        high = min(high, largest)
     return ReturnEstimate(mean, low, high)
+
+
+class PolicyEvaluator(ABC):
+    """Base class for evaluators. An evaluator replaces the validation data, of which it is the only batch."""
+
+    monitor: str
+    """Name of the metric by which checkpoints are compared."""
+    reward_threshold: float | None
+    """Value of that metric at which the task counts as solved; None if there is none."""
+    optimum: float | None
+    """Value of that metric under the optimal policy; None if it is unknown."""
+
+    @abstractmethod
+    def evaluate(self, policy: Any, seed: int) -> dict[str, float]:
+        """Return metrics of a policy, which is not changed."""
+
+    def __iter__(self) -> Iterator["PolicyEvaluator"]:
+        yield self
+
+    def __len__(self) -> int:
+        return 1
+
+
+class ExactEvaluator(PolicyEvaluator):
+    """Evaluates the greedy policy of a table by solving for its value, without episodes.
+
+    Values are discounted, of infinite episodes. A policy whose value is within ``TOLERANCE`` of ``V*`` solves the task.
+
+    Args:
+        mdp: process that the table belongs to.
+
+    Example:
+        >>> import gymnasium
+        >>> from zoo.control.q_learning import ExploringPolicy, QTable
+        >>> evaluator = ExactEvaluator(FiniteMDP.from_gymnasium(gymnasium.make("FrozenLake-v1"), gamma=0.99))
+        >>> untrained = ExploringPolicy(QTable(16, 4), num_actions=4, exploration="epsilon_greedy", parameter=0.0)
+        >>> {name: round(value, 3) for name, value in evaluator.evaluate(untrained, seed=0).items()}
+        {'start_value': 0.012, 'start_value_gap': 0.53, 'q_distance': 0.863}
+    """
+
+    monitor = "start_value"
+
+    def __init__(self, mdp: FiniteMDP):
+        self.mdp = mdp
+        self.optimal = value_iteration(mdp)
+        self.reachable = reachable_states(mdp)
+        self.optimum: float = float(start_value(mdp, self.optimal.amax(-1)))
+        self.reward_threshold = self.optimum - TOLERANCE
+
+    def evaluate(self, policy: Any, seed: int) -> dict[str, float]:
+        """Return ``V^π(s_0)`` of the greedy policy, its distance from ``V*(s_0)``, and ``max |Q - Q*|``."""
+        action_values = policy.q.values.detach().to("cpu", self.optimal.dtype)
+        value = float(start_value(self.mdp, policy_evaluation(self.mdp, greedy_policy(action_values))))
+        return {
+            "start_value": value,
+            "start_value_gap": self.optimum - value,
+            "q_distance": float((action_values - self.optimal)[self.reachable].abs().max()),
+        }
+
+
+class EpisodeEvaluator(PolicyEvaluator):
+    """Evaluates a policy by complete episodes, sampled and greedy; see ``evaluate_policy``.
+
+    Args:
+        envs: an even number of environments that nothing else uses.
+        monitor: metric that decides: the return of the stochastic or of the greedy policy.
+    """
+
+    def __init__(self, envs: VectorEnvAdapter, monitor: Literal["eval_return_mean", "greedy_return_mean"]):
+        _check_num_episodes(envs)
+        self.envs, self.monitor, self.reward_threshold = envs, monitor, envs.reward_threshold
+        copies = getattr(envs.vector_env, "envs", [])
+        self.optimum = optimal_mean_return(copies[0]) if copies and self.reward_threshold is not None else None
+
+    def evaluate(self, policy: Policy, seed: int) -> dict[str, float]:
+        """Return undiscounted mean returns with the 95 % intervals for new episodes."""
+        stochastic, greedy = evaluate_policy(policy, self.envs, seed)
+        return {
+            f"{kind}_return_{name}": value
+            for kind, returns in (("eval", stochastic), ("greedy", greedy))
+            for name, value in returns._asdict().items()
+        }

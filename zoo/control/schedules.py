@@ -3,24 +3,25 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Schedule:
-    """A number that goes from one value to another, and stays there.
+    """Schedule from an initial to a final value, constant afterwards.
 
     Args:
-        start: value at step 0.
-        end: value from ``steps`` on.
-        steps: how long the way takes; 0 to be at the end at once.
-        shape: ``linear``, equal differences in equal times, or ``geometric``, equal ratios.
+        initial: value at step 0.
+        final: value from step ``steps`` on.
+        steps: length of the transition; 0 to start at ``final``.
+        shape: ``linear`` for equal differences, ``geometric`` for equal ratios.
 
     Raises:
-        ValueError: there is no such shape, ``steps`` is negative, or a geometric end is not positive.
+        ValueError: ``shape`` is unknown, ``steps`` is negative, or a geometric schedule has a value that is not
+            positive.
 
     Example:
         >>> [Schedule(1.0, 0.1, steps=100)(step) for step in (0, 50, 1000)]
         [1.0, 0.55, 0.1]
     """
 
-    start: float
-    end: float
+    initial: float
+    final: float
     steps: int
     shape: str = "linear"
 
@@ -28,15 +29,15 @@ class Schedule:
         if self.shape not in ("linear", "geometric"):
             raise ValueError(f"there is no schedule {self.shape!r}; choose linear or geometric")
         if self.steps < 0:
-            raise ValueError(f"a schedule takes 0 or more steps, got {self.steps}")
-        if self.shape == "geometric" and not (self.start > 0 and self.end > 0):
-            raise ValueError(f"a geometric schedule goes between positive numbers, got {self.start} and {self.end}")
+            raise ValueError(f"the steps of a schedule must be 0 or more, got {self.steps}")
+        if self.shape == "geometric" and not (self.initial > 0 and self.final > 0):
+            raise ValueError(f"a geometric schedule needs positive values, got {self.initial} and {self.final}")
 
     def __call__(self, step: int) -> float:
-        """Give the value at a step."""
+        """Return the value at a step."""
         if step >= self.steps:
-            return self.end
+            return self.final
         progress = step / self.steps
         if self.shape == "linear":
-            return self.start + (self.end - self.start) * progress
-        return self.start * (self.end / self.start) ** progress
+            return self.initial + (self.final - self.initial) * progress
+        return self.initial * (self.final / self.initial) ** progress

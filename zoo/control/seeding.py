@@ -3,13 +3,13 @@ from numpy.random import SeedSequence
 TRAINING, EVALUATION, REPORT = range(3)
 
 
-def seed_of(seed: int, purpose: int, *position: int) -> int:
-    """Mix a run's seed with what it is for, so that no two uses share their random numbers.
+def derive_seed(seed: int, purpose: int, *position: int) -> int:
+    """Return a seed derived from a run's seed and its use, so that no two uses share random numbers.
 
-    Gymnasium gives its environments consecutive seeds: ``seed + 1`` would be the next environment's.
+    Gymnasium seeds sub-environments consecutively: ``seed + 1`` would collide with the next one's.
 
     Example:
-        >>> seed_of(1, TRAINING) != seed_of(1, EVALUATION)
+        >>> derive_seed(1, TRAINING) != derive_seed(1, EVALUATION)
         True
     """
     return int(SeedSequence(seed, spawn_key=(purpose, *position)).generate_state(1)[0])

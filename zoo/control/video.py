@@ -8,85 +8,70 @@ import torch
 from gymnasium.error import DependencyNotInstalled
 from gymnasium.vector import AutoresetMode
 
-from zoo.control.envs.vector_env import Environments, make_environments
-from zoo.control.policy_gradient.policies import Policy
-from zoo.control.q_learning.q_functions import QTable
+from zoo.control.envs.factory import make_vector_env
+from zoo.control.envs.vector_env import VectorEnvAdapter
+from zoo.control.policy import Policy
 from zoo.plotting import GifWriter
 from zoo.plotting.saving import check_path
 
-FPS = 10  # where an environment does not say
+_DEFAULT_FPS = 10
 
 
-def record_episode(policy: Policy, name: str, seed: int, path: str | Path, **options: Any) -> float:
-    """Film one episode of the greedy policy as a GIF, without a screen.
+def record_episode(policy: Policy, env_id: str, seed: int, path: str | Path, **env_kwargs: Any) -> float:
+    """Record one episode of the greedy policy as a GIF, without a display.
 
     Args:
-        policy: a trained one.
-        name: of the environment it was trained in, an id of Gymnasium's registry.
-        seed: of the environment; with the same one the film is the same.
-        path: ends in ``.gif``; a file already there is replaced.
-        options: of the environment.
+        policy: trained policy.
+        env_id: id of the environment it was trained in.
+        seed: seed of the environment; the same seed reproduces the GIF.
+        path: file name that ends in ``.gif``; an existing file is replaced.
+        env_kwargs: keyword arguments of the environment.
 
     Returns:
-        The episode's undiscounted return.
+        The undiscounted return of the episode.
 
     Raises:
-        ValueError: there is no such environment, it cannot be drawn, or a package for that is missing; or the path does
+        ValueError: the environment is unknown, cannot be rendered, or needs a package that is missing; or the path does
             not end in ``.gif``.
         FileNotFoundError: the folder of ``path`` does not exist.
-        EnvironmentFailure: the environment raised an error.
+        EnvWorkerError: the environment raised an error.
     """
     check_path(path, ".gif")
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame's: nothing is shown on a screen
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # of pygame, which then opens no window
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    check_drawable(name, **options)
-    numbered = isinstance(getattr(policy, "q", None), QTable)
-    with closing(make_environments(name, 1, numbered, **{**options, "render_mode": "rgb_array"})) as vector:
-        film = GifWriter(vector.metadata.get("render_fps") or FPS)
-        total = play(policy, Environments(vector), seed, film)
-    film.save(path)
-    return total
-
-
-def check_drawable(name: str, **options: Any) -> None:
-    """Refuse an environment that gives no pictures.
-
-    Raises:
-        ValueError: it does not, or there is no such environment.
-    """
-    with closing(make_environments(name, 1, **options)) as vector:
-        modes = list(vector.metadata.get("render_modes") or [])
+    with closing(make_vector_env(env_id, 1, **env_kwargs)) as vector_env:
+        modes = list(vector_env.metadata.get("render_modes") or [])
     if "rgb_array" not in modes:
-        raise ValueError(f"{name} cannot be filmed: it has no render mode rgb_array, only {modes}")
+        raise ValueError(f"{env_id} cannot be recorded: it has no render mode rgb_array, only {modes}")
+    render_kwargs = {**env_kwargs, "render_mode": "rgb_array"}
+    with closing(make_vector_env(env_id, 1, policy.tabular, **render_kwargs)) as vector_env:
+        gif = GifWriter(vector_env.metadata.get("render_fps") or _DEFAULT_FPS)
+        episode_return = _record(policy, VectorEnvAdapter(vector_env), seed, gif)
+    gif.save(path)
+    return episode_return
 
 
 @torch.inference_mode()
-def play(policy: Policy, environments: Environments, seed: int, film: GifWriter) -> float:
-    """Play one episode greedily, and film each state; gives its return."""
+def _record(policy: Policy, envs: VectorEnvAdapter, seed: int, gif: GifWriter) -> float:
     device = next(policy.parameters()).device
-    generator = torch.Generator(device)  # the global random state is left alone
-    environments.reset(seed)
-    film.add(picture(environments))
-    total, over = 0.0, False
-    while not over:
+    generator = torch.Generator(device)  # the global random state is not changed
+    envs.reset(seed)
+    gif.add(_render(envs))
+    total, done = 0.0, False
+    while not done:
         noise = torch.zeros_like(policy.noise(1, generator=generator))
-        step = environments.step(policy.act(torch.from_numpy(environments.observation).to(device), noise).cpu())
-        total, over = total + float(step.reward[0]), bool(step.ended[0])
-        if not over or environments.mode is AutoresetMode.NEXT_STEP:  # others show the next episode already
-            film.add(picture(environments))
+        step = envs.step(policy.act(torch.from_numpy(envs.observation).to(device), noise).cpu())
+        total, done = total + float(step.reward[0]), bool(step.done[0])
+        if not done or envs.autoreset_mode is AutoresetMode.NEXT_STEP:  # others already render the next episode
+            gif.add(_render(envs))
     return total
 
 
-def picture(environments: Environments) -> np.ndarray:
-    """Draw the first environment.
-
-    Raises:
-        ValueError: a package that is needed for that is not installed.
-    """
+def _render(envs: VectorEnvAdapter) -> np.ndarray:
     try:
-        pictures: Any = environments.vector.render()
+        frames: Any = envs.vector_env.render()
     except (DependencyNotInstalled, ImportError) as error:
-        raise ValueError(f"rendering {environments.name} needs pygame: pip install -e '.[games]' ({error})") from error
-    except NameError as error:  # MinAtar does without seaborn until it draws
-        raise ValueError(f"rendering {environments.name} needs seaborn: pip install -e '.[games]' ({error})") from error
-    return np.asarray(pictures[0])
+        raise ValueError(f"rendering {envs.name} needs pygame: pip install -e '.[games]' ({error})") from error
+    except NameError as error:  # MinAtar imports seaborn only if it is installed
+        raise ValueError(f"rendering {envs.name} needs seaborn: pip install -e '.[games]' ({error})") from error
+    return np.asarray(frames[0])

@@ -4,9 +4,10 @@ import gymnasium
 import jaxtyping
 import pytest
 import torch
+from gymnasium.wrappers import FlattenObservation, TransformReward
 
-from zoo.control.envs.mdp import FiniteMDP
-from zoo.control.envs.planning import backup
+from zoo.control.envs.mdp import FiniteMDP, known_dynamics
+from zoo.control.envs.planning import backup, optimal_mean_return
 
 
 @pytest.fixture
@@ -26,9 +27,9 @@ class TestReadingAnEnvironment:
     def test_every_entry_is_what_the_environment_lists(self, lake):
         dynamics = gymnasium.make("FrozenLake-v1").unwrapped.P
         for state, action in torch.cartesian_prod(torch.arange(16), torch.arange(4)).tolist():
-            for following in range(16):
-                listed = [entry for entry in dynamics[state][action] if entry[1] == following]
-                place = state, action, following
+            for next_state in range(16):
+                listed = [entry for entry in dynamics[state][action] if entry[1] == next_state]
+                place = state, action, next_state
                 assert lake.transition[place] == pytest.approx(sum(entry[0] for entry in listed))
                 assert lake.terminated[place] == any(entry[3] for entry in listed)
                 assert lake.reward[place] == (listed[0][2] if listed else 0)
@@ -59,11 +60,11 @@ class TestReadingAnEnvironment:
     def test_one_without_a_known_beginning_asks_for_it(self):
         environment = Exposing([(1.0, 1, 0.0, True)])
         del environment.initial_state_distrib
-        with pytest.raises(ValueError, match="give initial"):
+        with pytest.raises(ValueError, match="pass initial"):
             FiniteMDP.from_gymnasium(environment, gamma=0.99)
 
     def test_a_step_that_ends_some_episodes_and_not_others_is_refused(self):
-        with pytest.raises(ValueError, match="ends some episodes, and not others"):
+        with pytest.raises(ValueError, match="terminates after some, but not all, occurrences"):
             FiniteMDP.from_gymnasium(Exposing([(0.5, 1, 0.0, True), (0.5, 1, 0.0, False)]), gamma=0.99)
 
 
@@ -96,6 +97,31 @@ class TestWhatIsRefused:
 def test_where_an_episode_ends_is_known_of_the_step_not_of_the_state():
     """The taxi's last state can be driven through, but nothing follows the step that delivers."""
     taxi = FiniteMDP.from_gymnasium(gymnasium.make("Taxi-v4"), gamma=1.0)
-    state, action, following = taxi.terminated.nonzero()[0].tolist()
-    assert not taxi.terminated[following].all()
+    state, action, next_state = taxi.terminated.nonzero()[0].tolist()
+    assert not taxi.terminated[next_state].all()
     assert backup(taxi, torch.full((500,), 1000.0, dtype=torch.float64))[state, action] == 20
+
+
+@pytest.mark.parametrize("name", ["FrozenLake-v1", "CliffWalking-v1"])
+def test_dynamics_are_known_through_wrappers_that_change_nothing(name):
+    assert known_dynamics(FlattenObservation(gymnasium.make(name)), 0.9).num_states in (16, 48)
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        TransformReward(gymnasium.make("FrozenLake-v1"), lambda reward: 2 * reward),
+        gymnasium.make("Taxi-v4", fickle_passenger=True),
+        gymnasium.make("Blackjack-v1"),
+    ],
+    ids=["another reward", "a passenger that P does not tell of", "no P"],
+)
+def test_dynamics_are_not_known_where_p_is_not_all_there_is(env):
+    assert known_dynamics(env, 0.9) is None
+    assert optimal_mean_return(env) is None
+
+
+def test_best_mean_return_of_taxi_lies_below_its_registered_threshold():
+    taxi = gymnasium.make("Taxi-v4")
+    assert optimal_mean_return(taxi) == pytest.approx(7.93)
+    assert taxi.spec.reward_threshold == 8

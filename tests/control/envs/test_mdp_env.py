@@ -8,7 +8,7 @@ from scipy import stats
 
 from zoo.control.envs.mdp import FiniteMDP
 from zoo.control.envs.mdp_env import MDPVectorEnv
-from zoo.control.envs.vector_env import Environments
+from zoo.control.envs.vector_env import VectorEnvAdapter
 
 RARE = 1e-6  # how often a statistical test may fail though all is right
 
@@ -27,11 +27,11 @@ def cliff():
 def test_follows_the_dynamics(success_rate):
     """Chi-squared over all next states, from one place and by one action, of 30,000 environments."""
     lake = FiniteMDP.from_gymnasium(gymnasium.make("FrozenLake-v1", success_rate=success_rate), gamma=0.99)
-    environments = MDPVectorEnv(lake, num_envs=30_000)
-    environments.reset(seed=1)
-    environments.advance(torch.full((30_000,), 1))
-    before = environments.state.clone()
-    after = environments.advance(torch.full((30_000,), 2))[0]
+    envs = MDPVectorEnv(lake, num_envs=30_000)
+    envs.reset(seed=1)
+    envs.step_tensor(torch.full((30_000,), 1))
+    before = envs.state.clone()
+    after = envs.step_tensor(torch.full((30_000,), 2))[0]
     for state in (0, 1, 4):
         place = before == state
         counts = after[place].bincount(minlength=16).numpy()
@@ -64,26 +64,26 @@ def test_walks_as_the_environment_itself_where_nothing_is_left_to_chance(cliff):
 
 class TestTheEndOfAnEpisode:
     def test_is_followed_by_a_step_that_only_begins_the_next(self, cliff):
-        environments = MDPVectorEnv(cliff, num_envs=1)
-        environments.reset(seed=0)
+        envs = MDPVectorEnv(cliff, num_envs=1)
+        envs.reset(seed=0)
         along = [0] + [1] * 11 + [2]  # up, along the cliff, down to the goal
-        rows = [environments.step(np.array([action])) for action in along]
+        rows = [envs.step(np.array([action])) for action in along]
         assert [row[2].item() for row in rows] == [False] * 12 + [True]
         assert rows[-1][0].item() == 47
-        state, reward, terminated, truncated, _ = environments.step(np.array([1]))  # off the cliff, were it not ignored
+        state, reward, terminated, truncated, _ = envs.step(np.array([1]))  # off the cliff, were it not ignored
         assert (state.item(), reward.item(), terminated.item(), truncated.item()) == (36, 0, False, False)
-        assert environments.step(np.array([0]))[0].item() == 24
+        assert envs.step(np.array([0]))[0].item() == 24
 
     def test_by_the_time_limit_is_no_termination_and_comes_when_it_is_due(self, cliff):
-        environments = MDPVectorEnv(replace(cliff, horizon=3), num_envs=2)
-        environments.reset(seed=0)
-        truncated = [environments.step(np.array([0, 0]))[3].tolist() for _ in range(8)]
+        envs = MDPVectorEnv(replace(cliff, horizon=3), num_envs=2)
+        envs.reset(seed=0)
+        truncated = [envs.step(np.array([0, 0]))[3].tolist() for _ in range(8)]
         assert truncated == [[step in (2, 6)] * 2 for step in range(8)]
 
     def test_can_be_both(self, cliff):
-        environments = MDPVectorEnv(replace(cliff, horizon=13), num_envs=1)
+        envs = MDPVectorEnv(replace(cliff, horizon=13), num_envs=1)
         for action in [0] + [1] * 11 + [2]:
-            terminated, truncated = environments.step(np.array([action]))[2:4]
+            terminated, truncated = envs.step(np.array([action]))[2:4]
         assert terminated.item()
         assert truncated.item()
 
@@ -91,35 +91,35 @@ class TestTheEndOfAnEpisode:
 class TestRepetition:
     def test_the_same_seed_gives_the_same_episodes_and_another_others(self, lake):
         def play(seed):
-            environments = MDPVectorEnv(lake, num_envs=20)
-            environments.reset(seed=seed)
-            return torch.stack([environments.advance(torch.full((20,), 2))[0] for _ in range(20)])
+            envs = MDPVectorEnv(lake, num_envs=20)
+            envs.reset(seed=seed)
+            return torch.stack([envs.step_tensor(torch.full((20,), 2))[0] for _ in range(20)])
 
         assert torch.equal(play(1), play(1))
         assert not torch.equal(play(1), play(2))
 
     def test_a_state_that_was_saved_goes_on_in_the_same_way(self, lake):
-        environments, other = MDPVectorEnv(lake, num_envs=20), MDPVectorEnv(lake, num_envs=20)
+        envs, other = MDPVectorEnv(lake, num_envs=20), MDPVectorEnv(lake, num_envs=20)
         for _ in range(7):
-            environments.advance(torch.full((20,), 2))
-        other.load_state_dict(environments.state_dict())
+            envs.step_tensor(torch.full((20,), 2))
+        other.load_state_dict(envs.state_dict())
         for _ in range(30):
             actions = torch.randint(4, (20,))
-            for one, two in zip(environments.advance(actions), other.advance(actions), strict=True):
+            for one, two in zip(envs.step_tensor(actions), other.step_tensor(actions), strict=True):
                 assert torch.equal(one, two)
 
     def test_a_state_of_other_environments_is_refused(self, lake):
-        with pytest.raises(ValueError, match="of 3 episodes under way, not of 2"):
+        with pytest.raises(ValueError, match="has 3 sub-environments, expected 2"):
             MDPVectorEnv(lake, num_envs=2).load_state_dict(MDPVectorEnv(lake, num_envs=3).state_dict())
 
 
 def test_serves_wherever_a_vector_environment_does(lake):
-    environments = Environments(MDPVectorEnv(lake, num_envs=5))
-    environments.reset(seed=1)
+    envs = VectorEnvAdapter(MDPVectorEnv(lake, num_envs=5))
+    envs.reset(seed=1)
     for _ in range(50):
-        step = environments.step(torch.full((5,), 2))
-        assert step.following.shape == step.reward.shape == step.valid.shape == (5,)
-    assert environments.action_space.n == 4
+        step = envs.step(torch.full((5,), 2))
+        assert step.next_observation.shape == step.reward.shape == step.mask.shape == (5,)
+    assert envs.action_space.n == 4
 
 
 def test_there_is_at_least_one(lake):

@@ -11,7 +11,7 @@ from zoo.control.envs.planning import (
     finite_horizon,
     greedy_policy,
     policy_evaluation,
-    reachable,
+    reachable_states,
     start_value,
     value_iteration,
 )
@@ -75,7 +75,7 @@ class TestValueIteration:
 
     def test_that_would_earn_for_ever_is_given_up(self, corridor):
         endless = replace(corridor, gamma=1.0, terminated=torch.zeros(4, 2, 4, dtype=torch.bool))
-        with pytest.raises(ValueError, match="did not come to rest in 100 sweeps"):
+        with pytest.raises(ValueError, match="did not converge in 100 sweeps"):
             value_iteration(endless, max_sweeps=100)
 
     def test_the_greedy_policy_is_worth_what_it_promises_and_no_policy_is_worth_more(self, corridor):
@@ -147,9 +147,15 @@ class TestHorizon:
 
 
 def test_reachable_states_are_those_in_which_an_action_is_asked_for(known):
-    assert (~reachable(known("FrozenLake-v1"))).nonzero().flatten().tolist() == [5, 7, 11, 12, 15]  # holes and goal
-    assert reachable(known("CliffWalking-v1")).sum() == 37  # neither the cliff nor the goal
-    assert reachable(known("Taxi-v4")).sum() == 400  # a delivered passenger needs no taxi
+    assert (~reachable_states(known("FrozenLake-v1"))).nonzero().flatten().tolist() == [
+        5,
+        7,
+        11,
+        12,
+        15,
+    ]  # holes and goal
+    assert reachable_states(known("CliffWalking-v1")).sum() == 37  # neither the cliff nor the goal
+    assert reachable_states(known("Taxi-v4")).sum() == 400  # a delivered passenger needs no taxi
 
 
 def test_a_backup_by_hand(corridor):

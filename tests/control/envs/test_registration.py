@@ -1,6 +1,6 @@
 import pytest
 
-from zoo.control.envs.registration import import_environment, registered
+from zoo.control.envs.registration import find_spec, import_env_module
 from zoo.control.policy_gradient.experiment import PolicyGradientExperiment
 
 
@@ -9,11 +9,11 @@ class TestImporting:
         (tmp_path / "evil.py").write_text("raise SystemExit(3)")
         monkeypatch.chdir(tmp_path)
         with pytest.raises(ValueError, match=r"env=evil:Door-v0 imports evil and so runs its code: add trust=true"):
-            import_environment("evil:Door-v0", trust=False)
+            import_env_module("evil:Door-v0", trust=False)
 
     def test_finds_modules_of_the_current_folder(self, corridor):
-        assert import_environment(corridor, trust=True) == "Corridor-v0"
-        assert registered("Corridor-v0").max_episode_steps == 50
+        assert import_env_module(corridor, trust=True) == "Corridor-v0"
+        assert find_spec("Corridor-v0").max_episode_steps == 50
 
     @pytest.mark.parametrize(
         ("name", "message"),
@@ -29,11 +29,11 @@ class TestImporting:
         (tmp_path / "broken.py").write_text("1 / 0")
         monkeypatch.chdir(tmp_path)
         with pytest.raises(ValueError, match=message):
-            import_environment(name, trust=True)
+            import_env_module(name, trust=True)
 
 
 def test_ids_that_ale_py_registers_without_a_namespace_are_found():
-    assert registered("PongNoFrameskip-v4").kwargs["frameskip"] == 1
+    assert find_spec("PongNoFrameskip-v4").kwargs["frameskip"] == 1
 
 
 def test_an_environment_of_ones_own_gets_its_options(corridor):
@@ -41,4 +41,4 @@ def test_an_environment_of_ones_own_gets_its_options(corridor):
     made = PolicyGradientExperiment(corridor, {"baseline": "learned"}, seed=1, trust=True, **options)
     assert made.name == "Corridor-v0"
     batch = next(iter(made.loaders.train(0, 1)))
-    assert batch.rollout.elapsed.max() == 8
+    assert batch.rollout.step_count.max() == 8

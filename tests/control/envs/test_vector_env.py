@@ -9,58 +9,54 @@ from gymnasium.error import DependencyNotInstalled
 from gymnasium.spaces import Box, Dict, Discrete, Graph, MultiBinary, MultiDiscrete, Sequence, Text, Tuple
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
-from zoo.control.envs.vector_env import (
-    LONGEST_EPISODE,
-    EnvironmentFailure,
-    Environments,
-    checked_options,
-    make_environments,
-    make_evaluation_environments,
-)
+from zoo.control.envs.factory import check_env_kwargs, make_eval_vector_env, make_vector_env
+from zoo.control.envs.time_limits import MAX_EPISODE_STEPS
+from zoo.control.envs.vector_env import VectorEnvAdapter
+from zoo.control.envs.wrappers import EnvWorkerError
 
 MODES = list(AutoresetMode)
 
 
 class TestMaking:
     def test_takes_the_environments_own_vector_implementation(self):
-        assert type(make_environments("CartPole-v1", 3)) is CartPoleVectorEnv
+        assert type(make_vector_env("CartPole-v1", 3)) is CartPoleVectorEnv
 
     def test_else_steps_copies_one_after_the_other(self):
-        vector = make_environments("Acrobot-v1", 3)
+        vector = make_vector_env("Acrobot-v1", 3)
         assert type(vector) is SyncVectorEnv
         assert vector.num_envs == 3
 
     @pytest.mark.parametrize(("name", "size"), [("FrozenLake-v1", 16), ("Blackjack-v1", 45)])
     def test_flattens_observations_that_are_no_arrays(self, name, size):
-        assert Environments(make_environments(name, 2)).observation_shape == (size,)
+        assert VectorEnvAdapter(make_vector_env(name, 2)).observation_shape == (size,)
 
     def test_cuts_episodes_that_know_no_end_and_no_others(self):
-        limits = [make_environments(name, 1).envs[0].spec.max_episode_steps for name in ("CliffWalking-v1", "Taxi-v4")]
-        assert limits == [LONGEST_EPISODE, 200]
+        limits = [make_vector_env(name, 1).envs[0].spec.max_episode_steps for name in ("CliffWalking-v1", "Taxi-v4")]
+        assert limits == [MAX_EPISODE_STEPS, 200]
 
     @pytest.mark.parametrize(
         ("name", "shape"), [("MinAtar/Breakout-v0", (10, 10, 4)), ("ALE/Pong-v5", (4, 84, 84))], ids=str
     )
     def test_knows_games_as_pictures(self, name, shape):
-        environments = Environments(make_environments(name, 2))
-        environments.reset(seed=1)
-        assert environments.observation_shape == environments.observation.shape[1:] == shape
-        assert environments.step(torch.tensor([1, 0])).valid.all()
-        assert environments.episode_limit is None
+        envs = VectorEnvAdapter(make_vector_env(name, 2))
+        envs.reset(seed=1)
+        assert envs.observation_shape == envs.observation.shape[1:] == shape
+        assert envs.step(torch.tensor([1, 0])).mask.all()
+        assert envs.time_limit is None
 
     def test_clips_the_rewards_of_games_to_learn_from_and_not_to_measure_by(self):
-        made = [make("ALE/Pong-v5", 2) for make in (make_environments, make_evaluation_environments)]
+        made = [make("ALE/Pong-v5", 2) for make in (make_vector_env, make_eval_vector_env)]
         assert [vector.spec.kwargs.get("reward_clipping", True) for vector in made] == [True, False]
 
     def test_makes_others_alike_to_learn_from_and_to_measure_by(self):
-        assert make_evaluation_environments("CartPole-v1", 3).spec == make_environments("CartPole-v1", 3).spec
+        assert make_eval_vector_env("CartPole-v1", 3).spec == make_vector_env("CartPole-v1", 3).spec
 
     def test_says_how_to_install_games(self, monkeypatch):
         monkeypatch.setattr(gymnasium.envs.registration, "registry", {})
         monkeypatch.setattr(gymnasium, "registry", {})
         monkeypatch.setitem(sys.modules, "minatar.gym", None)
         with pytest.raises(ValueError, match=r"the games of MinAtar need a package: pip install -e '.\[games\]'"):
-            make_environments("MinAtar/Breakout-v0", 2)
+            make_vector_env("MinAtar/Breakout-v0", 2)
 
     @pytest.mark.parametrize(
         ("name", "nearest"),
@@ -68,8 +64,10 @@ class TestMaking:
         ids=["mistyped", "no version", "a version that is no more", "of nobody"],
     )
     def test_unknown_environments_are_named_beside_the_nearest(self, name, nearest):
-        with pytest.raises(ValueError, match=f"knows no environment '{name}'; the nearest are .*{nearest}"):
-            make_environments(name, 2)
+        with pytest.raises(
+            ValueError, match=f"no environment '{name}' is registered in Gymnasium; did you mean .*{nearest}"
+        ):
+            make_vector_env(name, 2)
 
     @pytest.mark.parametrize(
         ("name", "options", "longest", "limit"),
@@ -77,7 +75,7 @@ class TestMaking:
             ("CartPole-v1", {}, 500, 500),
             ("CartPole-v1", {"max_episode_steps": 7}, 7, 7),
             ("Acrobot-v1", {"max_episode_steps": 7}, 7, 7),
-            ("MinAtar/Breakout-v0", {}, LONGEST_EPISODE, None),
+            ("MinAtar/Breakout-v0", {}, MAX_EPISODE_STEPS, None),
             ("ALE/Pong-v5", {}, 27_000, None),
             ("ALE/Pong-v5", {"max_episode_steps": 7}, 7, 7),
             ("PongNoFrameskip-v4", {}, 108_000, None),
@@ -85,40 +83,40 @@ class TestMaking:
         ids=str,
     )
     def test_longest_episode_is_the_registered_one_or_the_callers(self, name, options, longest, limit):
-        environments = Environments(make_environments(name, 1, **options))
-        assert (environments.longest_episode, environments.episode_limit) == (longest, limit)
+        envs = VectorEnvAdapter(make_vector_env(name, 1, **options))
+        assert (envs.max_episode_steps, envs.time_limit) == (longest, limit)
 
     @pytest.mark.parametrize("name", ["CartPole-v1", "Acrobot-v1", "MinAtar/Breakout-v0", "ALE/Pong-v5"])
     def test_max_episode_steps_cuts_episodes(self, name):
-        environments = Environments(make_environments(name, 2, max_episode_steps=3))
-        environments.reset(seed=0)
-        ended = [environments.step(torch.zeros(2, dtype=torch.int64)).ended.tolist() for _ in range(3)]
-        assert ended == [[False] * 2, [False] * 2, [True] * 2]
+        envs = VectorEnvAdapter(make_vector_env(name, 2, max_episode_steps=3))
+        envs.reset(seed=0)
+        done = [envs.step(torch.zeros(2, dtype=torch.int64)).done.tolist() for _ in range(3)]
+        assert done == [[False] * 2, [False] * 2, [True] * 2]
 
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"num_envs": 3}, r"env_kwargs\.num_envs is no option of an environment"),
+            ({"num_envs": 3}, r"env_kwargs\.num_envs is not an option of an environment"),
             ({"max_episode_steps": -1}, "max_episode_steps must be a whole number of 1 or more, got -1"),
         ],
         ids=str,
     )
     def test_options_of_no_environment_are_refused(self, options, message):
         with pytest.raises(ValueError, match=message):
-            checked_options(gymnasium.spec("CartPole-v1"), options)
+            check_env_kwargs(gymnasium.spec("CartPole-v1"), options)
 
     def test_unknown_option_of_an_environment_is_named(self):
-        with pytest.raises(EnvironmentFailure, match=r"FrozenLake-v1 raised TypeError while it was made.*is_slipery"):
-            make_environments("FrozenLake-v1", 1, is_slipery=False)
+        with pytest.raises(EnvWorkerError, match=r"FrozenLake-v1 raised TypeError while it was made.*is_slipery"):
+            make_vector_env("FrozenLake-v1", 1, is_slipery=False)
 
     @pytest.mark.parametrize("count", [0, -1])
     def test_makes_one_or_more(self, count):
-        with pytest.raises(ValueError, match=f"at least 1 environment to act in, got {count}"):
-            make_environments("CartPole-v1", count)
+        with pytest.raises(ValueError, match=f"num_envs must be at least 1, got {count}"):
+            make_vector_env("CartPole-v1", count)
 
     def test_unknown_ones_that_are_near_nothing_are_named_alone(self):
-        with pytest.raises(ValueError, match=r"knows no environment '%%'$"):
-            make_environments("%%", 2)
+        with pytest.raises(ValueError, match=r"no environment '%%' is registered in Gymnasium$"):
+            make_vector_env("%%", 2)
 
     @pytest.mark.parametrize("kind", [DependencyNotInstalled, ModuleNotFoundError])
     def test_a_missing_package_is_named(self, kind, monkeypatch):
@@ -127,45 +125,47 @@ class TestMaking:
 
         monkeypatch.setattr(gymnasium, "make_vec", fail)
         with pytest.raises(ValueError, match=r"environment Acrobot-v1 needs a package .*no module named mujoco"):
-            make_environments("Acrobot-v1", 2)
+            make_vector_env("Acrobot-v1", 2)
 
     def test_mode_of_reset_is_the_environments_own_not_the_one_in_metadata_that_all_share(self):
         """Atari's writes its mode into the metadata of the class of all vector environments (ale-py 0.12.1)."""
         modes = [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP]
-        made = [make_environments("ALE/Pong-v5", 1, autoreset_mode=mode) for mode in modes]
-        assert [Environments(vector).mode for vector in made] == modes
+        made = [make_vector_env("ALE/Pong-v5", 1, autoreset_mode=mode) for mode in modes]
+        assert [VectorEnvAdapter(vector).autoreset_mode for vector in made] == modes
         silent = CartPoleVectorEnv(2)
         silent.metadata = VectorEnv.metadata
-        with pytest.raises(ValueError, match="CartPoleVectorEnv does not say how it resets"):
-            Environments(silent)
+        with pytest.raises(ValueError, match="CartPoleVectorEnv does not declare how it resets"):
+            VectorEnvAdapter(silent)
 
     def test_an_environment_that_does_not_say_how_it_resets_is_refused(self):
         vector = CartPoleVectorEnv(2)
         vector.metadata = {}
-        with pytest.raises(ValueError, match="CartPoleVectorEnv does not say how it resets"):
-            Environments(vector)
+        with pytest.raises(ValueError, match="CartPoleVectorEnv does not declare how it resets"):
+            VectorEnvAdapter(vector)
 
 
 def test_knows_its_name_sizes_and_when_the_task_is_solved():
-    environments = Environments(make_environments("CartPole-v1", 5))
-    assert (environments.name, len(environments), environments.observation_shape) == ("CartPole-v1", 5, (4,))
-    assert environments.action_space == Discrete(2)
-    assert environments.reward_threshold == 475
-    assert Environments(CartPoleVectorEnv(2)).reward_threshold is None
+    envs = VectorEnvAdapter(make_vector_env("CartPole-v1", 5))
+    assert (envs.name, len(envs), envs.observation_shape) == ("CartPole-v1", 5, (4,))
+    assert envs.action_space == Discrete(2)
+    assert envs.reward_threshold == 475
+    assert VectorEnvAdapter(CartPoleVectorEnv(2)).reward_threshold is None
 
 
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
 class TestTheEndOfAnEpisode:
     def play(self, diaries, mode, plan, steps):
-        environments = diaries(mode, plan, [(100, "terminated")])
-        environments.reset()
+        envs = diaries(mode, plan, [(100, "terminated")])
+        envs.reset()
         rows = []
         for _ in range(steps):
-            before = environments.observation[0].tolist()
-            step = environments.step(torch.tensor([1, 1]))
-            assert step.valid[1]
-            if step.valid[0]:
-                rows.append((before, step.following[0].tolist(), step.reward[0], step.terminated[0], step.ended[0]))
+            before = envs.observation[0].tolist()
+            step = envs.step(torch.tensor([1, 1]))
+            assert step.mask[1]
+            if step.mask[0]:
+                rows.append(
+                    (before, step.next_observation[0].tolist(), step.reward[0], step.terminated[0], step.done[0])
+                )
         return rows
 
     def test_shows_its_own_last_observation_and_then_the_first_of_the_next(self, mode, diaries):
@@ -189,16 +189,16 @@ class TestTheEndOfAnEpisode:
         assert rows[0][3:] == (True, True)
 
     def test_does_not_change_what_was_given_before(self, mode, diaries):
-        environments = diaries(mode, [(1, "terminated")])
-        environments.reset()
-        step = environments.step(torch.tensor([0]))
-        environments.step(torch.tensor([0]))
-        assert step.following.tolist() == [[0, 1]]
+        envs = diaries(mode, [(1, "terminated")])
+        envs.reset()
+        step = envs.step(torch.tensor([0]))
+        envs.step(torch.tensor([0]))
+        assert step.next_observation.tolist() == [[0, 1]]
 
 
 def test_cart_poles_that_step_together_move_as_single_ones():
     """From equal states to the ends of their episodes, which both see at the same step."""
-    together, single = make_environments("CartPole-v1", 6), gymnasium.make_vec("CartPole-v1", 6, "sync")
+    together, single = make_vector_env("CartPole-v1", 6), gymnasium.make_vec("CartPole-v1", 6, "sync")
     observation, _ = together.reset(seed=1)
     single.reset(seed=1)
     assert not np.allclose(observation, single._observations)  # their random numbers differ
@@ -227,17 +227,17 @@ class TestActions:
                 assert space.contains(action)
                 return np.full(1, np.sum(action), np.float32), 0.0, False, False, {}
 
-        environments = Environments(SyncVectorEnv([Echo, Echo]))
-        environments.reset()
-        return environments
+        envs = VectorEnvAdapter(SyncVectorEnv([Echo, Echo]))
+        envs.reset()
+        return envs
 
     def test_are_clipped_to_their_bounds(self):
-        environments = self.made(Box(-2.0, 2.0, (1,), np.float64))
-        assert environments.step(torch.tensor([[-7.0], [1.5]])).following.tolist() == [[-2], [1.5]]
+        envs = self.made(Box(-2.0, 2.0, (1,), np.float64))
+        assert envs.step(torch.tensor([[-7.0], [1.5]])).next_observation.tolist() == [[-2], [1.5]]
 
     def test_are_counted_from_the_first_of_the_environment(self):
-        environments = self.made(Discrete(3, start=5))
-        assert environments.step(torch.tensor([0, 2])).following.tolist() == [[5], [7]]
+        envs = self.made(Discrete(3, start=5))
+        assert envs.step(torch.tensor([0, 2])).next_observation.tolist() == [[5], [7]]
 
     @pytest.mark.parametrize(
         ("space", "action", "taken"),
@@ -265,9 +265,9 @@ class TestActions:
                 seen.append(action.tolist())
                 return np.zeros(1, np.float32), 0.0, False, False, {}
 
-        environments = Environments(SyncVectorEnv([Seeing, Seeing]))
-        environments.reset()
-        environments.step(torch.tensor(action))
+        envs = VectorEnvAdapter(SyncVectorEnv([Seeing, Seeing]))
+        envs.reset()
+        envs.step(torch.tensor(action))
         assert seen == [taken, taken]
 
 
@@ -277,15 +277,15 @@ class Odd(gymnasium.Env):
     action_space = Discrete(2)
 
     def __init__(self, reward=1.0, terminated=False, info=None, space=None):
-        self.given = reward, terminated, False, info
+        self.results = reward, terminated, False, info
         self.observation_space = Box(0, 1, (1,)) if space is None else space
 
     def reset(self, *, seed=None, options=None):
         self.observation_space.seed(seed)
-        return self.observation_space.sample(), self.given[-1]
+        return self.observation_space.sample(), self.results[-1]
 
     def step(self, action):
-        return self.observation_space.sample(), *self.given
+        return self.observation_space.sample(), *self.results
 
 
 @pytest.fixture
@@ -294,10 +294,10 @@ def odd(monkeypatch):
     monkeypatch.setattr(gymnasium.envs.registration, "registry", dict(gymnasium.registry))
     monkeypatch.setattr(gymnasium, "registry", gymnasium.envs.registration.registry)
 
-    def make(*kinds, numbered=False):
+    def make(*kinds, tabular=False):
         left = iter(kinds)
         gymnasium.register("Odd-v0", lambda: Odd(**next(left)), max_episode_steps=3)
-        return Environments(make_environments("Odd-v0", len(kinds), numbered))
+        return VectorEnvAdapter(make_vector_env("Odd-v0", len(kinds), tabular))
 
     return make
 
@@ -318,36 +318,36 @@ class TestWhatCopiesGive:
         ids=str,
     )
     def test_may_be_infos_of_any_kind_which_nobody_reads(self, infos, odd):
-        environments = odd(*({"info": info} for info in infos))
-        environments.reset(seed=0)
+        envs = odd(*({"info": info} for info in infos))
+        envs.reset(seed=0)
         for _ in range(5):
-            assert environments.step(torch.tensor([0, 1])).reward.shape == (2,)
+            assert envs.step(torch.tensor([0, 1])).reward.shape == (2,)
 
     @pytest.mark.parametrize("reward", [2, True, np.float64(2), np.array(2.0), np.array([2.0]), torch.tensor(2.0)])
     def test_may_be_one_number_of_any_kind_as_reward(self, reward, odd):
-        environments = odd({"reward": reward})
-        environments.reset(seed=0)
-        assert environments.step(torch.tensor([0])).reward.tolist() == [np.asarray(reward).item()]
+        envs = odd({"reward": reward})
+        envs.reset(seed=0)
+        assert envs.step(torch.tensor([0])).reward.tolist() == [np.asarray(reward).item()]
 
     @pytest.mark.parametrize("reward", [np.zeros(2), [1.0, 2.0], None, "much", np.zeros(0)], ids=str)
     def test_must_be_one_number_as_reward(self, reward, odd):
-        environments = odd({"reward": reward})
-        environments.reset(seed=0)
-        with pytest.raises(EnvironmentFailure, match=r"^Odd-v0 gave the reward .*, and one number is needed"):
-            environments.step(torch.tensor([0]))
+        envs = odd({"reward": reward})
+        envs.reset(seed=0)
+        with pytest.raises(EnvWorkerError, match=r"^Odd-v0 returned the reward .*, which must be one number"):
+            envs.step(torch.tensor([0]))
 
     @pytest.mark.parametrize(("given", "taken"), [(np.bool_(True), True), (1, True), (0, False), (np.array([1]), True)])
     def test_may_be_truth_values_of_any_kind(self, given, taken, odd):
-        environments = odd({"terminated": given})
-        environments.reset(seed=0)
-        assert environments.step(torch.tensor([0])).terminated.tolist() == [taken]
+        envs = odd({"terminated": given})
+        envs.reset(seed=0)
+        assert envs.step(torch.tensor([0])).terminated.tolist() == [taken]
 
     @pytest.mark.parametrize("given", [None, 2, "no", [True, False], float("nan")], ids=str)
     def test_must_be_a_truth_value_as_terminated(self, given, odd):
-        environments = odd({"terminated": given})
-        environments.reset(seed=0)
-        with pytest.raises(EnvironmentFailure, match=r"^Odd-v0 gave terminated=.*, which must be true or false"):
-            environments.step(torch.tensor([0]))
+        envs = odd({"terminated": given})
+        envs.reset(seed=0)
+        with pytest.raises(EnvWorkerError, match=r"^Odd-v0 returned terminated=.*, which must be true or false"):
+            envs.step(torch.tensor([0]))
 
     def test_must_be_one_reward_for_each_of_native_environments_too(self):
         class Vectors(CartPoleVectorEnv):
@@ -355,10 +355,10 @@ class TestWhatCopiesGive:
                 observation, reward, *rest = super().step(action)
                 return observation, np.stack([reward, reward], -1), *rest
 
-        environments = Environments(Vectors(2))
-        environments.reset(seed=0)
-        with pytest.raises(EnvironmentFailure, match=r"must give a number as reward .* shapes \(2, 2\)"):
-            environments.step(torch.tensor([0, 1]))
+        envs = VectorEnvAdapter(Vectors(2))
+        envs.reset(seed=0)
+        with pytest.raises(EnvWorkerError, match=r"must return a number as reward .* shapes \(2, 2\)"):
+            envs.step(torch.tensor([0, 1]))
 
     def test_may_be_arrays_that_are_not_writable(self):
         class Frozen(CartPoleVectorEnv):
@@ -367,11 +367,11 @@ class TestWhatCopiesGive:
                 observation.flags.writeable = False
                 return observation, *rest
 
-        environments = Environments(Frozen(2))
-        environments.reset(seed=0)
-        following = environments.step(torch.tensor([0, 1])).following
-        assert following.flags.writeable  # torch.from_numpy warns of arrays that are not
-        assert (following == environments.observation).all()
+        envs = VectorEnvAdapter(Frozen(2))
+        envs.reset(seed=0)
+        next_observation = envs.step(torch.tensor([0, 1])).next_observation
+        assert next_observation.flags.writeable  # torch.from_numpy warns of arrays that are not
+        assert (next_observation == envs.observation).all()
 
 
 class TestObservations:
@@ -386,38 +386,38 @@ class TestObservations:
         ids=str,
     )
     def test_of_several_parts_are_flattened_as_by_gymnasium(self, space, size, odd):
-        environments = odd({"space": space})
-        environments.reset(seed=0)
-        assert environments.observation_shape == environments.observation.shape[1:] == (size,)
-        assert environments.own_observation_space == space
-        assert environments.step(torch.tensor([0])).following.shape == (1, size)
+        envs = odd({"space": space})
+        envs.reset(seed=0)
+        assert envs.observation_shape == envs.observation.shape[1:] == (size,)
+        assert envs.raw_observation_space == space
+        assert envs.step(torch.tensor([0])).next_observation.shape == (1, size)
 
     @pytest.mark.parametrize(
         ("space", "where"),
         [
-            (Text(5), "observation is of the space Text"),
-            (Sequence(Discrete(3)), "observation is of the space Sequence"),
-            (Graph(Discrete(3), None), "observation is of the space Graph"),
-            (Dict(a=Tuple([Discrete(2), Text(3)])), r"observation\['a'\]\[1\] is of the space Text"),
-            (Box(0, 1, (0,)), "they are empty"),
+            (Text(5), "observation is a Text"),
+            (Sequence(Discrete(3)), "observation is a Sequence"),
+            (Graph(Discrete(3), None), "observation is a Graph"),
+            (Dict(a=Tuple([Discrete(2), Text(3)])), r"observation\['a'\]\[1\] is a Text"),
+            (Box(0, 1, (0,)), "it is empty"),
         ],
         ids=["text", "sequence", "graph", "within", "empty"],
     )
     def test_without_a_fixed_size_are_refused_and_the_part_is_named(self, space, where, odd):
-        with pytest.raises(ValueError, match=f"no network reads the observations of Odd-v0: {where}"):
+        with pytest.raises(ValueError, match=f"the observation space of Odd-v0 is not supported: {where}"):
             odd({"space": space})
 
     def test_are_numbered_for_a_table(self, odd):
-        environments = odd({"space": Tuple([Discrete(3, start=1), Box(-1, 1, (2,), np.int8)])}, numbered=True)
-        environments.reset(seed=0)
-        assert environments.observation_shape == ()
-        assert environments.vector.single_observation_space == Discrete(27)
-        assert 0 <= environments.observation[0] < 27
+        envs = odd({"space": Tuple([Discrete(3, start=1), Box(-1, 1, (2,), np.int8)])}, tabular=True)
+        envs.reset(seed=0)
+        assert envs.observation_shape == ()
+        assert envs.vector_env.single_observation_space == Discrete(27)
+        assert 0 <= envs.observation[0] < 27
 
     @pytest.mark.parametrize("space", [Box(0, 1, (2,)), MultiBinary(50), Dict(a=Discrete(2), b=Box(0, 1, (1,)))])
     def test_that_cannot_be_counted_make_no_table(self, space, odd):
-        with pytest.raises(ValueError, match=r"a table needs observations that can be counted.* choose model=dqn"):
-            odd({"space": space}, numbered=True)
+        with pytest.raises(ValueError, match=r"a table needs a finite observation space.* choose model=dqn"):
+            odd({"space": space}, tabular=True)
 
 
 class TestErrorsWithin:
@@ -441,82 +441,80 @@ class TestErrorsWithin:
             return np.zeros(1, np.float32), 0.0, True, False, {}
 
     def test_name_the_environment_in_a_step(self):
-        environments = Environments(make_environments("CartPole-v1", 2))
-        environments.reset(seed=0)
-        with pytest.raises(EnvironmentFailure, match="CartPole-v1 raised AssertionError: "):
-            environments.step(torch.tensor([7, 7]))
+        envs = VectorEnvAdapter(make_vector_env("CartPole-v1", 2))
+        envs.reset(seed=0)
+        with pytest.raises(EnvWorkerError, match="CartPole-v1 raised AssertionError: "):
+            envs.step(torch.tensor([7, 7]))
 
     def test_name_it_in_a_reset(self):
-        with pytest.raises(EnvironmentFailure, match="SyncVectorEnv raised KeyError in a reset: 'door'"):
-            Environments(SyncVectorEnv([self.Failing])).reset(seed=0)
+        with pytest.raises(EnvWorkerError, match="SyncVectorEnv raised KeyError in a reset: 'door'"):
+            VectorEnvAdapter(SyncVectorEnv([self.Failing])).reset(seed=0)
 
     def test_name_it_in_the_reset_after_an_episode(self):
-        environments = Environments(
-            SyncVectorEnv([lambda: self.Failing(resets=1)], autoreset_mode=AutoresetMode.DISABLED)
-        )
-        environments.reset(seed=0)
-        with pytest.raises(EnvironmentFailure, match="SyncVectorEnv raised KeyError in a reset: 'door'"):
-            environments.step(torch.tensor([0]))
+        envs = VectorEnvAdapter(SyncVectorEnv([lambda: self.Failing(resets=1)], autoreset_mode=AutoresetMode.DISABLED))
+        envs.reset(seed=0)
+        with pytest.raises(EnvWorkerError, match="SyncVectorEnv raised KeyError in a reset: 'door'"):
+            envs.step(torch.tensor([0]))
 
     def test_exit_of_the_interpreter_counts_as_one(self):
         class Leaving(self.Failing):
             def step(self, action):
                 raise SystemExit("bye")
 
-        environments = Environments(SyncVectorEnv([lambda: Leaving(resets=1)]))
-        environments.reset(seed=0)
-        with pytest.raises(EnvironmentFailure, match="SyncVectorEnv raised SystemExit: bye"):
-            environments.step(torch.tensor([0]))
+        envs = VectorEnvAdapter(SyncVectorEnv([lambda: Leaving(resets=1)]))
+        envs.reset(seed=0)
+        with pytest.raises(EnvWorkerError, match="SyncVectorEnv raised SystemExit: bye"):
+            envs.step(torch.tensor([0]))
 
     def test_name_it_while_it_is_made(self):
         gymnasium.register("Failing-v0", lambda: self.Failing(resets=-1), max_episode_steps=5)
         try:
-            with pytest.raises(EnvironmentFailure, match="Failing-v0 raised OSError while it was made: no such world"):
-                make_environments("Failing-v0", 2)
+            with pytest.raises(EnvWorkerError, match="Failing-v0 raised OSError while it was made: no such world"):
+                make_vector_env("Failing-v0", 2)
         finally:
             del gymnasium.registry["Failing-v0"]
 
 
 def test_games_of_the_arcade_learning_environment_take_any_seed():
     """Their vector environments refuse seeds of 2**31 or more (ale-py 0.12.1)."""
-    environments = Environments(make_environments("ALE/Pong-v5", 2))
-    environments.reset(seed=2**63 - 1)
-    assert environments.observation.shape[0] == 2
+    envs = VectorEnvAdapter(make_vector_env("ALE/Pong-v5", 2))
+    envs.reset(seed=2**63 - 1)
+    assert envs.observation.shape[0] == 2
 
 
 class TestState:
-    def play(self, environments, steps):
+    def play(self, envs, steps):
         rng = np.random.default_rng(7)
         rows = []
         for _ in range(steps):
-            step = environments.step(torch.from_numpy(rng.integers(2, size=len(environments))))
-            rows.append(np.concatenate([step.following.ravel(), *step[1:], environments.observation.ravel()]))
+            step = envs.step(torch.from_numpy(rng.integers(2, size=len(envs))))
+            rows.append(np.concatenate([step.next_observation.ravel(), *step[1:], envs.observation.ravel()]))
         return np.stack(rows)
 
     def test_of_native_environments_is_plain_and_goes_on_bit_for_bit(self, tmp_path):
         """Over several ends of episodes, whose random starts are of the state as well."""
-        environments = Environments(make_environments("CartPole-v1", 4))
-        environments.reset(seed=1)
-        self.play(environments, 30)
-        torch.save(environments.state_dict(), tmp_path / "state.pt")
-        expected = self.play(environments, 100)
-        other = Environments(make_environments("CartPole-v1", 4))
+        envs = VectorEnvAdapter(make_vector_env("CartPole-v1", 4))
+        envs.reset(seed=1)
+        self.play(envs, 30)
+        torch.save(envs.state_dict(), tmp_path / "state.pt")
+        expected = self.play(envs, 100)
+        other = VectorEnvAdapter(make_vector_env("CartPole-v1", 4))
         other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
         assert np.array_equal(self.play(other, 100), expected)
         other.reset(seed=2)
         assert not np.array_equal(self.play(other, 100), expected)
 
     def test_does_not_change_as_the_environments_go_on(self, differences):
-        environments = Environments(make_environments("CartPole-v1", 4))
-        environments.reset(seed=1)
-        self.play(environments, 20)
-        state, again = environments.state_dict(), environments.state_dict()
-        self.play(environments, 20)
+        envs = VectorEnvAdapter(make_vector_env("CartPole-v1", 4))
+        envs.reset(seed=1)
+        self.play(envs, 20)
+        state, again = envs.state_dict(), envs.state_dict()
+        self.play(envs, 20)
         assert differences(state, again) == []
-        assert differences(state, environments.state_dict()) != []
+        assert differences(state, envs.state_dict()) != []
 
     def test_is_unknown_of_environments_within_others(self):
-        environments = Environments(make_environments("Acrobot-v1", 2))
-        environments.reset()
-        assert not environments.remembers
-        assert environments.state_dict() is None
+        envs = VectorEnvAdapter(make_vector_env("Acrobot-v1", 2))
+        envs.reset()
+        assert not envs.can_save_state
+        assert envs.state_dict() is None

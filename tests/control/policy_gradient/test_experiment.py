@@ -6,7 +6,7 @@ from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from gymnasium.spaces import Box, Dict, MultiBinary
 
 from zoo.cli.commands import evaluate, train
-from zoo.control.envs.vector_env import EnvironmentFailure
+from zoo.control.envs.wrappers import EnvWorkerError
 from zoo.control.policy_gradient.experiment import PolicyGradientExperiment
 from zoo.control.policy_gradient.module import PolicyGradient
 from zoo.control.policy_gradient.policies import CategoricalPolicy, GaussianPolicy
@@ -63,14 +63,14 @@ class TestRollouts:
     @pytest.mark.parametrize("baseline", ["none", "moving_average", "leave_one_out", "20"])
     def test_are_whole_episodes_where_nothing_does(self, baseline):
         batch = next(iter(experiment(estimator={"baseline": baseline}, num_envs=2).loaders.train(0, 1)))
-        assert (batch.rollout.ended & batch.rollout.valid).sum(0).tolist() == [1, 1]
+        assert (batch.rollout.done & batch.rollout.mask).sum(0).tolist() == [1, 1]
 
     def test_may_be_whole_episodes_with_a_value_function_too(self):
         batch = next(iter(experiment(n_steps=0, num_envs=2).loaders.train(0, 1)))
-        assert (batch.rollout.ended & batch.rollout.valid).sum(0).tolist() == [1, 1]
+        assert (batch.rollout.done & batch.rollout.mask).sum(0).tolist() == [1, 1]
 
     def test_of_a_length_are_refused_where_nothing_stands_for_what_follows(self):
-        with pytest.raises(ValueError, match=r"n_steps=8 cuts episodes, .*leave n_steps away"):
+        with pytest.raises(ValueError, match=r"n_steps=8 truncates episodes, .*remove n_steps"):
             experiment(estimator={"baseline": "none"}, n_steps=8)
 
     def test_of_whole_episodes_end_once_the_steps_are_spent(self, composed, tmp_path):
@@ -85,7 +85,9 @@ class TestRollouts:
 
 class TestIsRefused:
     def test_for_an_unknown_environment_and_the_nearest_are_named(self):
-        with pytest.raises(ValueError, match=r"no environment 'CartPol-v1'; the nearest are CartPole-v1"):
+        with pytest.raises(
+            ValueError, match=r"no environment 'CartPol-v1' is registered in Gymnasium; did you mean CartPole-v1"
+        ):
             experiment("CartPol-v1")
 
     def test_for_a_discount_that_is_none(self):
@@ -126,7 +128,7 @@ class TestIsRefused:
 
         monkeypatch.setattr(gymnasium.envs.registration, "registry", dict(gymnasium.registry))
         gymnasium.register("Piano-v0", entry_point=Piano)
-        with pytest.raises(ValueError, match="no policy fits the action space Dict"):
+        with pytest.raises(ValueError, match="no policy supports the action space Dict"):
             experiment("Piano-v0")
 
 
@@ -152,7 +154,7 @@ def test_an_environment_that_fails_costs_no_saved_work(composed, tmp_path, monke
 
     monkeypatch.setattr(CartPoleVectorEnv, "step", fragile)
     config = composed(["model=policy_gradient", *(f"model.{option}" for option in options)])
-    with pytest.raises(EnvironmentFailure, match="CartPole-v1 raised RuntimeError: the pole is broken"):
+    with pytest.raises(EnvWorkerError, match="CartPole-v1 raised RuntimeError: the pole is broken"):
         train(config, tmp_path, "command")
     assert read_status(tmp_path / "status.json")["state"] == "failed"
     monkeypatch.setattr(CartPoleVectorEnv, "step", step)
@@ -180,7 +182,7 @@ class TestAFinishedRun:
 
 
 class TestDescription:
-    FIGURES = {  # noqa: RUF012
+    METRICS = {  # noqa: RUF012
         "eval_return_mean": 480.25,
         "eval_return_low": 470.0,
         "eval_return_high": 490.0,
@@ -189,11 +191,11 @@ class TestDescription:
     }
 
     def test_says_what_the_policy_earns(self):
-        said = experiment().describe(self.FIGURES)
-        assert "CartPole-v1 after 20,480 steps: the policy earns 480.2 an episode" in said
-        assert "(95 % interval 470.0 to 490.0), 500.0 if greedy" in said
+        said = experiment().describe(self.METRICS)
+        assert "CartPole-v1 after 20,480 steps: mean return 480.2" in said
+        assert "(95 % interval 470.0 to 490.0), 500.0 of the greedy policy" in said
         assert "solved" not in said
 
     def test_says_when_the_task_was_solved(self):
-        said = experiment().describe({**self.FIGURES, "env_steps_to_solved": 16_384.0})
+        said = experiment().describe({**self.METRICS, "env_steps_to_solved": 16_384.0})
         assert said.endswith("first solved (475) after 16,384 steps")

@@ -6,19 +6,20 @@ import torch
 from torch import nn
 from torch.distributions import Categorical
 
+from zoo.control.envs.factory import make_vector_env
 from zoo.control.envs.mdp import FiniteMDP
 from zoo.control.envs.mdp_env import MDPVectorEnv
 from zoo.control.envs.planning import finite_horizon, start_value
-from zoo.control.envs.vector_env import Environments, make_environments
-from zoo.control.networks import network
+from zoo.control.envs.vector_env import VectorEnvAdapter
+from zoo.control.networks import make_network
 from zoo.control.policy_gradient.gradient_variance import (
     Estimator,
+    collect_episodes,
+    default_estimators,
+    estimator_losses,
     fit_value,
-    losses,
-    usual_estimators,
-    variance_and_jackknife,
+    jackknife_variance,
     variance_table,
-    whole_episodes,
 )
 from zoo.control.policy_gradient.policies import CategoricalPolicy, make_policy
 from zoo.control.rollout import Rollout
@@ -61,38 +62,38 @@ def play(draw, logits, episodes):
     steps = []
     for t in range(STEPS):
         action = draw(f"a{t}", Categorical(logits=logits[state]))
-        following = draw(f"s{t + 1}", Categorical(MDP.transition[state, action]))
-        ended = MDP.terminated[state, action, following] | (t == STEPS - 1)
-        reward, elapsed = MDP.reward[state, action, following], torch.full_like(state, t)
-        steps.append((state, action, reward, following, ended, ended, ~over, elapsed))
-        state, over = following, over | ended
+        next_state = draw(f"s{t + 1}", Categorical(MDP.transition[state, action]))
+        done = MDP.terminated[state, action, next_state] | (t == STEPS - 1)
+        reward, step_count = MDP.reward[state, action, next_state], torch.full_like(state, t)
+        steps.append((state, action, reward, next_state, done, done, ~over, step_count))
+        state, over = next_state, over | done
     return Rollout(*(torch.stack(parts) for parts in zip(*steps, strict=True)))
 
 
 def negative_return(graph, logits):
     """What is minimised."""
     rollout = play(graph.sample, logits, episodes=1)
-    graph.cost("-J", -(rollout.reward * rollout.valid * GAMMA**rollout.elapsed).sum())
+    graph.cost("-J", -(rollout.reward * rollout.mask * GAMMA**rollout.step_count).sum())
 
 
 def check(estimator, episodes=1, change=lambda rollout: rollout):
     """Compare an estimator's expected gradient with the exact one, over all outcomes."""
-    policy = CategoricalPolicy(Table(LOGITS), actions=2)
+    policy = CategoricalPolicy(Table(LOGITS), num_actions=2)
 
     def estimate(program, logits, *, draw):
         rollout = change(play(draw, logits.detach(), episodes))
-        return losses(policy, rollout, [estimator], GAMMA, discount_weighting=True)[0]
+        return estimator_losses(policy, rollout, [estimator], GAMMA, discount_weighting=True)[0]
 
     return check_unbiased(estimate, negative_return, policy.net.rows, modules=[estimator.reinforce])
 
 
 def estimators(value):
     """All of them, learned from other episodes."""
-    environments = Environments(MDPVectorEnv(MDP, num_envs=50))
-    environments.reset(seed=1)
+    envs = VectorEnvAdapter(MDPVectorEnv(MDP, num_envs=50))
+    envs.reset(seed=1)
     torch.manual_seed(1)
-    rollouts = list(whole_episodes(CategoricalPolicy(Table(LOGITS), actions=2), environments, 2))
-    return usual_estimators(rollouts, value, GAMMA, gae_lambda=0.5)
+    rollouts = list(collect_episodes(CategoricalPolicy(Table(LOGITS), num_actions=2), envs, 2))
+    return default_estimators(rollouts, value, GAMMA, gae_lambda=0.5)
 
 
 WRONG = Table([[2.0], [-1.0]])
@@ -119,30 +120,30 @@ class TestTheExpectedGradient:
         assert result.bias.abs().max() > 0.02
 
     def test_takes_a_cut_for_an_end_whatever_the_value_says_of_it(self):
-        environments = Environments(MDPVectorEnv(MDP, num_envs=50))
-        policy = CategoricalPolicy(Table(LOGITS), actions=2)
-        (rollout,) = whole_episodes(policy, environments, 1)
-        cut = rollout.ended & ~MDP.terminated[rollout.observation, rollout.action, rollout.following]
+        envs = VectorEnvAdapter(MDPVectorEnv(MDP, num_envs=50))
+        policy = CategoricalPolicy(Table(LOGITS), num_actions=2)
+        (rollout,) = collect_episodes(policy, envs, 1)
+        cut = rollout.done & ~MDP.terminated[rollout.observation, rollout.action, rollout.next_observation]
         assert cut.any()
-        assert (rollout.terminated == rollout.ended).all()
+        assert (rollout.terminated == rollout.done).all()
 
 
 @pytest.fixture(scope="module")
 def cart_pole():
     """A policy that has not learned anything, environments, and a value that was fitted to it."""
     torch.manual_seed(0)
-    policy, value = make_policy((4,), 2, hidden=[16]), network((4,), 1, hidden=[16])
-    environments = Environments(make_environments("CartPole-v1", count=8))
-    environments.reset(seed=0)
-    rollouts = list(whole_episodes(policy, environments, 10))
+    policy, value = make_policy((4,), 2, hidden=[16]), make_network((4,), 1, hidden=[16])
+    envs = VectorEnvAdapter(make_vector_env("CartPole-v1", num_envs=8))
+    envs.reset(seed=0)
+    rollouts = list(collect_episodes(policy, envs, 10))
     fit_value(value, rollouts, gamma=0.98)
-    return policy, environments, usual_estimators(rollouts, value, gamma=0.98)
+    return policy, envs, default_estimators(rollouts, value, gamma=0.98)
 
 
 class TestTheTable:
     def test_finds_that_baselines_take_variance_away_and_trust_in_the_value_more(self, cart_pole):
-        policy, environments, usual = cart_pole
-        table = variance_table(policy, environments, usual, draws=60, gamma=0.98)
+        policy, envs, estimators = cart_pole
+        table = variance_table(policy, envs, estimators, num_samples=60, gamma=0.98)
         assert list(table) == [*UNBIASED, "V(s), λ = 0.9"]
         assert table["none"].reduction == (1, 1, 1)
         assert all(table[name].reduction.low > 1 for name in ("constant", "moving average", "V(s)"))
@@ -151,36 +152,38 @@ class TestTheTable:
             assert 0 < variance.total.low < variance.total.value < variance.total.high
 
     def test_finds_that_a_bad_constant_adds_variance(self, cart_pole):
-        policy, environments, _ = cart_pole
-        rivals = {name: Estimator(Reinforce(Constant(b), maximize=True)) for name, b in (("none", 0), ("bad", 1000))}
-        table = variance_table(policy, environments, rivals, draws=20, gamma=0.98)
+        policy, envs, _ = cart_pole
+        estimators = {
+            name: Estimator(Reinforce(Constant(b), maximize=True)) for name, b in (("none", 0), ("bad", 1000))
+        }
+        table = variance_table(policy, envs, estimators, num_samples=20, gamma=0.98)
         assert table["bad"].reduction.high < 0.1
 
     def test_leaves_the_policy_as_it_was(self, cart_pole):
-        policy, environments, usual = cart_pole
+        policy, envs, estimators = cart_pole
         before = {name: x.clone() for name, x in policy.state_dict().items()}
-        variance_table(policy, environments, usual, draws=3, gamma=0.98)
+        variance_table(policy, envs, estimators, num_samples=3, gamma=0.98)
         assert all(torch.equal(x, before[name]) for name, x in policy.state_dict().items())
         assert all(parameter.grad is None for parameter in policy.parameters())
 
     def test_needs_three_draws(self, cart_pole):
-        policy, environments, usual = cart_pole
-        with pytest.raises(ValueError, match="at least 3 draws, got 2"):
-            variance_table(policy, environments, usual, draws=2, gamma=0.98)
+        policy, envs, estimators = cart_pole
+        with pytest.raises(ValueError, match="at least 3 samples, got 2"):
+            variance_table(policy, envs, estimators, num_samples=2, gamma=0.98)
 
 
 class TestTheInterval:
     def test_holds_the_variance_as_often_as_it_says(self):
         """400 samples of 100 numbers; the binomial count of 0.95 stays above 0.9 but once in 10,000 times."""
         torch.manual_seed(0)
-        variance, without = variance_and_jackknife(torch.randn(100, 400, 1).double())
+        variance, without = jackknife_variance(torch.randn(100, 400, 1).double())
         intervals = [log_jackknife_interval(variance[i].log(), without[:, i].log()) for i in range(400)]
         held = sum(low < 1 < high for _, low, high in intervals) / 400
         assert 0.9 < held < 0.99
 
     def test_is_that_of_the_variances_of_all_but_one(self):
         gradients = torch.randn(5, 2, 3).double()
-        variance, without = variance_and_jackknife(gradients)
+        variance, without = jackknife_variance(gradients)
         assert torch.allclose(variance, gradients.var(0).sum(-1))
         for i in range(5):
             others = torch.cat([gradients[:i], gradients[i + 1 :]])
@@ -193,12 +196,12 @@ class TestTheInterval:
 class TestTheValue:
     def test_is_fitted_to_the_returns_of_each_state(self):
         anywhere = replace(MDP, initial=torch.tensor([0.5, 0.5], dtype=torch.float64))
-        environments = Environments(MDPVectorEnv(anywhere, num_envs=4000))
-        environments.reset(seed=1)
+        envs = VectorEnvAdapter(MDPVectorEnv(anywhere, num_envs=4000))
+        envs.reset(seed=1)
         torch.manual_seed(1)
-        policy, value = CategoricalPolicy(Table(LOGITS), actions=2), Table([[0.0], [0.0]])
-        (rollout,) = whole_episodes(policy, environments, 1)
-        first = rollout._replace(valid=rollout.valid & (rollout.elapsed == 0))
+        policy, value = CategoricalPolicy(Table(LOGITS), num_actions=2), Table([[0.0], [0.0]])
+        (rollout,) = collect_episodes(policy, envs, 1)
+        first = rollout._replace(mask=rollout.mask & (rollout.step_count == 0))
         fit_value(value, [first], GAMMA)
         exact_values = finite_horizon(MDP, torch.tensor(LOGITS).double().softmax(-1))[-1]
         assert torch.allclose(value.rows[:, 0], exact_values, atol=0.3)

@@ -3,11 +3,12 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from zoo.control.envs.vector_env import Environments, make_environments
-from zoo.control.evaluation import Evaluator
-from zoo.control.evaluators import PlayedScore
-from zoo.control.policy_gradient.module import Fit, PolicyGradient
-from zoo.control.rollout import Batch, Rollout, Rollouts
+from zoo.control.envs.factory import make_vector_env
+from zoo.control.envs.vector_env import VectorEnvAdapter
+from zoo.control.evaluation import EpisodeEvaluator, evaluate_policy
+from zoo.control.policy_gradient.module import PolicyGradient, ValueTargets
+from zoo.control.rollout import Rollout
+from zoo.control.rollout_dataset import RolloutBatch, RolloutDataset
 from zoo.gradients import BASELINES
 from zoo.training import ExactResume, NonFiniteError
 
@@ -24,8 +25,8 @@ def make(baseline="learned", scale=False, **options):
     return PolicyGradient([4], 2, estimator=estimator, **{"hidden": [8], "value_updates": 3, **options})
 
 
-def cart_pole(model, kind=Rollouts, count=4, steps=16, rollouts=5):
-    return kind(Environments(make_environments("CartPole-v1", count)), model.policy, steps, rollouts, seed=1)
+def cart_pole(model, kind=RolloutDataset, num_envs=4, n_steps=16, num_rollouts=5):
+    return kind(VectorEnvAdapter(make_vector_env("CartPole-v1", num_envs)), model.policy, n_steps, num_rollouts, seed=1)
 
 
 def weights(module):
@@ -47,7 +48,7 @@ class TestUpdates:
         for model in models:
             before = weights(model.policy)
             torch.manual_seed(1)
-            learn(model, cart_pole(model, rollouts=1))
+            learn(model, cart_pole(model, num_rollouts=1))
             assert not torch.equal(weights(model.policy), before)
         assert torch.equal(*(weights(model.policy) for model in models))
         assert not torch.equal(*(weights(model.reinforce) for model in models))
@@ -75,26 +76,30 @@ class TestUpdates:
         seen = []
 
         class Watched(PolicyGradient):
-            def log_progress(self, objective, batch):
-                valid = batch.rollout.valid
-                seen.append((objective.estimate.baseline[valid].mean().item(), objective.returns[valid].mean().item()))
+            def log_rollout(self, objective, batch):
+                mask = batch.rollout.mask
+                seen.append(
+                    (objective.reinforce_output.baseline[mask].mean().item(), objective.returns[mask].mean().item())
+                )
 
         model = Watched([4], 2, hidden=[8], value_updates=30, estimator={"baseline": baseline})
-        learn(model, cart_pole(model, count=16, rollouts=49))
+        learn(model, cart_pole(model, num_envs=16, num_rollouts=49))
         guessed, returned = seen[-1]
         assert guessed == pytest.approx(returned, rel=0.3)
 
     def test_do_not_take_a_rollout_twice(self):
-        model, batch = make(), Batch(made_by_hand(), 12, None)
-        model.log_progress = lambda *_: None
+        model, batch = make(), RolloutBatch(made_by_hand(), 12, None)
+        model.log_rollout = lambda *_: None
         model.training_step(batch, 0)
-        with pytest.raises(ValueError, match=r"ends at environment step 12 was taken before the last update, at 12"):
+        with pytest.raises(
+            ValueError, match=r"ends at environment step 12 was collected before the last update, at 12"
+        ):
             model.training_step(batch, 1)
         model.training_step(batch._replace(env_steps=24), 1)
 
     def test_come_through_rollouts_in_which_an_only_environment_does_nothing_but_reset(self, learn):
         model = make()
-        learn(model, cart_pole(model, count=1, steps=1, rollouts=60))
+        learn(model, cart_pole(model, num_envs=1, n_steps=1, num_rollouts=60))
         assert model.env_steps == 60
         assert torch.isfinite(weights(model)).all()
 
@@ -102,7 +107,7 @@ class TestUpdates:
         """What is taken ahead of time, or used again, would be of an older one."""
         acted, updated = [], []
 
-        class Witnessed(Rollouts):
+        class Witnessed(RolloutDataset):
             def __iter__(self):
                 for batch in super().__iter__():
                     acted.append((weights(self.policy), batch.env_steps))
@@ -123,7 +128,7 @@ class TestUpdates:
     def test_work_with_every_baseline(self, baseline, learn):
         model = make(baseline)
         before = weights(model.policy)
-        learn(model, cart_pole(model, rollouts=2))
+        learn(model, cart_pole(model, num_rollouts=2))
         assert not torch.equal(weights(model.policy), before)
 
 
@@ -131,14 +136,14 @@ class TestEnvironmentSteps:
     def test_are_those_that_were_taken_without_those_that_only_reset(self, learn):
         counts = []
 
-        class Witnessed(Rollouts):
+        class Witnessed(RolloutDataset):
             def __iter__(self):
                 for batch in super().__iter__():
-                    counts.append(int(batch.rollout.valid.sum()))
+                    counts.append(int(batch.rollout.mask.sum()))
                     yield batch
 
         model = make()
-        learn(model, cart_pole(model, Witnessed, steps=40))
+        learn(model, cart_pole(model, Witnessed, n_steps=40))
         assert model.env_steps == sum(counts) < 5 * 40 * 4
 
     @pytest.mark.parametrize(("decay_steps", "reaches_zero"), [(10_000, False), (200, True)])
@@ -167,7 +172,7 @@ class TestClipping:
         model, rollout = make(**options), made_by_hand(steps=6)
         for parameter in model.parameters():
             parameter.grad = torch.full_like(parameter, 100.0)
-        model.fit = Fit(rollout, rollout.reward)
+        model.value_targets = ValueTargets(rollout, rollout.reward)
         optimizer = model.configure_optimizers()["optimizer"]
         model.configure_gradient_clipping(optimizer, gradient_clip_val=None, gradient_clip_algorithm=None)
         return [
@@ -193,8 +198,8 @@ class TestClipping:
 class TestTheLoss:
     def loss(self, monkeypatch, rollout=None, **options):
         model = make(**options)
-        monkeypatch.setattr(model, "log_progress", lambda *_: None)
-        return model, model.training_step(Batch(rollout or made_by_hand(), 12, None), 0).item()
+        monkeypatch.setattr(model, "log_rollout", lambda *_: None)
+        return model, model.training_step(RolloutBatch(rollout or made_by_hand(), 12, None), 0).item()
 
     def test_falls_as_the_entropy_rises(self, monkeypatch):
         rollout = made_by_hand()
@@ -215,8 +220,8 @@ class TestTheLoss:
 class TestStopping:
     def fitted(self, learn, **options):
         model = make(**options)
-        score = PlayedScore(Environments(make_environments("CartPole-v1", 8)), decided_by="eval")
-        trainer = learn(model, cart_pole(model), evaluator=score, epochs=3)
+        evaluator = EpisodeEvaluator(VectorEnvAdapter(make_vector_env("CartPole-v1", 8)), monitor="eval_return_mean")
+        trainer = learn(model, cart_pole(model), evaluator=evaluator, epochs=3)
         return model, trainer
 
     def test_comes_at_the_first_evaluation_that_solves_the_task(self, learn):
@@ -236,9 +241,9 @@ class TestStopping:
 
     def test_is_not_what_the_returns_while_learning_decide_but_they_are_noted(self, monkeypatch):
         model = make(reward_threshold=100.0)
-        monkeypatch.setattr(model, "log_progress", lambda *_: None)
+        monkeypatch.setattr(model, "log_rollout", lambda *_: None)
         for steps, mean in ((10, None), (20, 99.0), (30, 100.0), (40, 400.0)):
-            model.training_step(Batch(made_by_hand(), steps, mean), 0)
+            model.training_step(RolloutBatch(made_by_hand(), steps, mean), 0)
             assert model.training_solved_after == (30 if steps >= 30 else -1)
         assert model.solved_after == -1
 
@@ -246,9 +251,9 @@ class TestStopping:
         seen = []
 
         class Watched(PolicyGradient):
-            def log_progress(self, objective, batch):
-                super().log_progress(objective, batch)
-                seen.append(objective.value.item())
+            def log_rollout(self, objective, batch):
+                super().log_rollout(objective, batch)
+                seen.append(objective.value_loss.item())
 
         model = Watched([4], 2, hidden=[8])
         trainer = learn(model, cart_pole(model))
@@ -268,8 +273,8 @@ def test_learns_to_hold_the_pole(learn):
     """A tenth of the default budget's first evaluations: far above what chance gives, 22."""
     torch.manual_seed(0)
     model = PolicyGradient([4], 2, hidden=[32, 32])
-    learn(model, cart_pole(model, count=16, rollouts=40))
-    measured = Evaluator(Environments(make_environments("CartPole-v1", 40))).measure(model.policy, seed=2)
+    learn(model, cart_pole(model, num_envs=16, num_rollouts=40))
+    measured = evaluate_policy(model.policy, VectorEnvAdapter(make_vector_env("CartPole-v1", 40)), seed=2)
     assert measured.stochastic.low > 60
 
 

@@ -10,10 +10,10 @@ from torch import nn
 from zoo.control.envs.mdp import FiniteMDP
 from zoo.control.envs.mdp_env import MDPVectorEnv
 from zoo.control.envs.planning import finite_horizon, policy_evaluation, start_value
-from zoo.control.envs.vector_env import Environments
-from zoo.control.policy_gradient.objective import learned_value, normalized, policy_gradient_objective
+from zoo.control.envs.vector_env import VectorEnvAdapter
+from zoo.control.policy_gradient.objective import normalize, policy_gradient_objective, value_function
 from zoo.control.policy_gradient.policies import CategoricalPolicy
-from zoo.control.rollout import Rollout, collect
+from zoo.control.rollout import Rollout, collect_rollout
 from zoo.gradients import Baseline, Constant, Learned, LeaveOneOut, MovingAverage, Reinforce, Sum
 
 GAMMA = 0.7
@@ -46,20 +46,20 @@ def make_mdp(horizon=None):
 
 
 def make_policy():
-    return CategoricalPolicy(Table(LOGITS), actions=2)
+    return CategoricalPolicy(Table(LOGITS), num_actions=2)
 
 
 def trajectories(mdp, state=None, time=0):
     """Every episode with all that the dynamics, not the policy, contribute to its probability."""
-    starts = range(mdp.states) if state is None else [state]
-    for s, a, following in product(starts, range(mdp.actions), range(mdp.states)):
-        probability = (mdp.initial[s] if state is None else 1) * mdp.transition[s, a, following]
+    starts = range(mdp.num_states) if state is None else [state]
+    for s, a, next_state in product(starts, range(mdp.num_actions), range(mdp.num_states)):
+        probability = (mdp.initial[s] if state is None else 1) * mdp.transition[s, a, next_state]
         if probability == 0:
             continue
-        terminated = bool(mdp.terminated[s, a, following])
-        ended = terminated or time + 1 == mdp.horizon
-        step = (s, a, mdp.reward[s, a, following].item(), following, terminated, ended)
-        for rest, later in [((), 1)] if ended else trajectories(mdp, following, time + 1):
+        terminated = bool(mdp.terminated[s, a, next_state])
+        done = terminated or time + 1 == mdp.horizon
+        step = (s, a, mdp.reward[s, a, next_state].item(), next_state, terminated, done)
+        for rest, later in [((), 1)] if done else trajectories(mdp, next_state, time + 1):
             yield (step, *rest), probability * later
 
 
@@ -74,8 +74,8 @@ def rollout_of(*episodes):
         for part, kind in enumerate(kinds)
     ]
     time = torch.arange(longest)[:, None].expand(longest, len(episodes))
-    valid = time < torch.tensor([len(episode) for episode in episodes])
-    return Rollout(*parts, valid, time)
+    mask = time < torch.tensor([len(episode) for episode in episodes])
+    return Rollout(*parts, mask, time)
 
 
 def probability_of(policy, episode):
@@ -95,7 +95,7 @@ def expected_gradient(mdp, baseline, together=1, change=lambda rollout: rollout,
         episodes, weights = zip(*drawn, strict=True)
         rollout = change(rollout_of(*episodes))
         objective = policy_gradient_objective(policy, rollout, reinforce, mdp.gamma, **options)
-        loss = loss + torch.stack(weights).prod() * objective.policy
+        loss = loss + torch.stack(weights).prod() * objective.policy_loss
     return -torch.autograd.grad(loss, policy.net.rows)[0]
 
 
@@ -211,15 +211,15 @@ class TestTheExpectedGradient:
     def test_of_episodes_that_were_played_is_exact_within_chance(self):
         """40 rollouts of 300 episodes; Student's t of each logit, one false alarm in a million."""
         mdp, policy = make_mdp(), make_policy()
-        environments = Environments(MDPVectorEnv(mdp, num_envs=300))
-        environments.reset(seed=1)
+        envs = VectorEnvAdapter(MDPVectorEnv(mdp, num_envs=300))
+        envs.reset(seed=1)
         torch.manual_seed(1)
         found = []
         for _ in range(40):
-            environments.reset()
-            rollout = collect(environments, policy, 10, np.zeros(300, np.int64), whole=True)
+            envs.reset()
+            rollout = collect_rollout(envs, policy, 10, np.zeros(300, np.int64), complete_episodes=True)
             reinforce = Reinforce(LeaveOneOut(1), maximize=True)
-            loss = policy_gradient_objective(policy, rollout, reinforce, GAMMA, discount_weighting=True).policy
+            loss = policy_gradient_objective(policy, rollout, reinforce, GAMMA, discount_weighting=True).policy_loss
             found.append(-torch.autograd.grad(loss, policy.net.rows)[0][:, 0])
         found = torch.stack(found).numpy()
         exact = exact_gradient(mdp)[:, 0].numpy()
@@ -257,7 +257,7 @@ class TestTheEnd:
         assert returns[1].item() == pytest.approx(5 + GAMMA * (5 + 3))
 
     def test_by_both_at_once_is_a_termination(self):
-        """As ``Environments`` reports it: terminated, and ended."""
+        """As ``VectorEnvAdapter`` reports it: terminated, and done."""
         assert objective_of(rollout_of((END,)), Learned(table(WRONG))).returns.item() == 5
 
 
@@ -265,7 +265,7 @@ class TestTheParts:
     def test_are_summed_over_time_and_averaged_over_environments(self):
         """With a divisor that no sample changes: ten times the same episode give the gradient of one."""
         one, ten = (objective_of(rollout_of(*[(STEP, END)] * count)) for count in (1, 10))
-        for name in ("policy", "entropy", "value"):
+        for name in ("policy_loss", "entropy", "value_loss"):
             torch.testing.assert_close(getattr(one, name), getattr(ten, name))
         longer = objective_of(rollout_of((STEP, STEP, END)))
         assert longer.entropy > one.entropy
@@ -273,10 +273,10 @@ class TestTheParts:
     def test_know_nothing_of_steps_that_are_not_valid(self):
         rollout = rollout_of((STEP, END), (END,))
         nonsense = rollout._replace(
-            reward=torch.where(rollout.valid, rollout.reward, 1e9), action=torch.where(rollout.valid, rollout.action, 1)
+            reward=torch.where(rollout.mask, rollout.reward, 1e9), action=torch.where(rollout.mask, rollout.action, 1)
         )
         one, other = (objective_of(x, Learned(table(WRONG))) for x in (rollout, nonsense))
-        assert (one.policy, one.entropy, one.value) == (other.policy, other.entropy, other.value)
+        assert (one.policy_loss, one.entropy, one.value_loss) == (other.policy_loss, other.entropy, other.value_loss)
 
     def test_entropy_is_that_of_the_policy_at_valid_steps(self):
         probs = torch.tensor(LOGITS).double().softmax(-1)
@@ -286,7 +286,7 @@ class TestTheParts:
     def test_a_better_return_makes_its_actions_likelier(self):
         policy = make_policy()
         rollout = rollout_of((STEP, END))
-        policy_gradient_objective(policy, rollout, Reinforce(maximize=True), GAMMA).policy.backward()
+        policy_gradient_objective(policy, rollout, Reinforce(maximize=True), GAMMA).policy_loss.backward()
         assert policy.net.rows.grad[0, 1] < 0 < policy.net.rows.grad[0, 0]
 
     def test_the_value_is_fitted_to_the_returns_and_reaches_no_policy(self):
@@ -294,8 +294,8 @@ class TestTheParts:
         reinforce = Reinforce(Learned(value), maximize=True)
         objective = policy_gradient_objective(policy, rollout_of((STEP, END)), reinforce, GAMMA)
         errors = torch.tensor([2.0 - (2 + GAMMA * 5), -1.0 - 5]).double()
-        torch.testing.assert_close(objective.value, errors.square().mean())
-        objective.value.backward()
+        torch.testing.assert_close(objective.value_loss, errors.square().mean())
+        objective.value_loss.backward()
         torch.testing.assert_close(value.rows.grad[:, 0], torch.cat([errors, torch.zeros(1)]))
         assert policy.net.rows.grad is None
 
@@ -312,18 +312,18 @@ class TestTheLearnedValue:
         ],
     )
     def test_is_what_the_baseline_knows_of_a_state_and_not_of_the_other_samples(self, baseline, offset):
-        value = learned_value(Reinforce(baseline(table(WRONG))))
+        value = value_function(Reinforce(baseline(table(WRONG))))
         assert value(self.STATES).tolist() == [number + offset for number in WRONG]
 
     @pytest.mark.parametrize("baseline", [None, Constant(1.0), MovingAverage(), LeaveOneOut(1)], ids=str)
     def test_is_none_where_nothing_looks_at_the_state(self, baseline):
-        assert learned_value(Reinforce(baseline)) is None
+        assert value_function(Reinforce(baseline)) is None
 
 
 class TestNormalized:
     def test_is_over_the_whole_batch_and_not_along_an_episode(self):
-        advantage, valid = torch.tensor([[0.0, 10.0], [2.0, 12.0]]), torch.ones(2, 2, dtype=torch.bool)
-        ours = normalized(advantage, valid)
+        advantage, mask = torch.tensor([[0.0, 10.0], [2.0, 12.0]]), torch.ones(2, 2, dtype=torch.bool)
+        ours = normalize(advantage, mask)
         assert ours.mean().item() == pytest.approx(0, abs=1e-6)
         assert ours.std(correction=0).item() == pytest.approx(1)
         assert (ours[:, 1] > 0).all()
@@ -332,12 +332,11 @@ class TestNormalized:
     @pytest.mark.parametrize("value", [0.0, 500.0])
     @pytest.mark.parametrize("count", [1, 4])
     def test_makes_no_noise_of_advantages_that_are_all_alike(self, value, count):
-        assert (normalized(torch.full((count, 1), value), torch.ones(count, 1, dtype=torch.bool)) == 0).all()
+        assert (normalize(torch.full((count, 1), value), torch.ones(count, 1, dtype=torch.bool)) == 0).all()
 
     def test_keeps_the_sign_of_advantages_that_are_all_alike_if_they_are_not_centred(self):
         assert (
-            normalized(torch.full((4, 1), 500.0), torch.ones(4, 1, dtype=torch.bool), centre=False).tolist()
-            == [[1]] * 4
+            normalize(torch.full((4, 1), 500.0), torch.ones(4, 1, dtype=torch.bool), center=False).tolist() == [[1]] * 4
         )
 
     def test_leaves_each_baseline_its_effect_where_no_value_is_learned(self):
@@ -347,7 +346,9 @@ class TestNormalized:
             policy = make_policy()
             rollout = rollout_of((STEP, END), (END,))
             reinforce = Reinforce(baseline, maximize=True)
-            policy_gradient_objective(policy, rollout, reinforce, GAMMA, normalize_advantage=True).policy.backward()
+            policy_gradient_objective(
+                policy, rollout, reinforce, GAMMA, normalize_advantage=True
+            ).policy_loss.backward()
             return policy.net.rows.grad
 
         none, few, many = gradient(None), gradient(Constant(3.0)), gradient(Constant(9.0))
@@ -357,4 +358,4 @@ class TestNormalized:
 
     def test_is_nothing_where_nothing_is_valid(self):
         none = torch.zeros(2, 1, dtype=torch.bool)
-        assert (normalized(torch.full((2, 1), float("nan")), none) == 0).all()
+        assert (normalize(torch.full((2, 1), float("nan")), none) == 0).all()

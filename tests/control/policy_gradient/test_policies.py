@@ -9,7 +9,7 @@ from zoo.control.policy_gradient.policies import (
     CategoricalPolicy,
     GaussianPolicy,
     MultiCategoricalPolicy,
-    action_kind,
+    action_spec,
     make_policy,
 )
 
@@ -23,7 +23,7 @@ def categorical():
     torch.manual_seed(0)
     net = nn.Linear(3, 3, bias=False)
     net.weight.data.copy_(torch.eye(3))
-    return CategoricalPolicy(net, actions=3)
+    return CategoricalPolicy(net, num_actions=3)
 
 
 @pytest.fixture
@@ -62,7 +62,10 @@ class TestGaussian:
         observation = torch.randn(3)
         noise = gaussian.noise(5_000, generator=torch.Generator().manual_seed(2))
         actions = gaussian.act(observation.expand(5_000, 3), noise)
-        mean, std = gaussian.mean(gaussian.net(observation)).detach(), gaussian.reach * gaussian.log_std.detach().exp()
+        mean, std = (
+            gaussian.mean(gaussian.net(observation)).detach(),
+            gaussian.action_scale * gaussian.log_std.detach().exp(),
+        )
         standard = ((actions.detach() - mean) / std).double()
         assert all(stats.kstest(column, "norm").pvalue > RARE for column in standard.T.numpy())
         assert stats.kstest(standard[:, 0].numpy() * 1.2, "norm").pvalue < RARE
@@ -88,7 +91,7 @@ class TestGaussian:
         assert (best > gaussian.log_prob_and_entropy(observation, action + 0.1)[0]).all()
 
     @pytest.mark.parametrize(
-        ("bounds", "middle", "reach"),
+        ("bounds", "bias", "scale"),
         [
             ((-1e7, 1e7), 0, 1e7),
             ((0.0, 3e6), 1.5e6, 1.5e6),
@@ -99,16 +102,16 @@ class TestGaussian:
         ],
         ids=str,
     )
-    def test_reaches_bounds_however_far_apart_they_are(self, bounds, middle, reach):
+    def test_reaches_bounds_however_far_apart_they_are(self, bounds, bias, scale):
         policy = GaussianPolicy(nn.Linear(3, 1), [bounds])
-        assert (policy.middle.item(), policy.reach.item()) == (middle, reach)
+        assert (policy.action_bias.item(), policy.action_scale.item()) == (bias, scale)
 
 
 class TestSeveralChoices:
     @pytest.fixture
     def several(self):
         torch.manual_seed(0)
-        return MultiCategoricalPolicy(nn.Linear(3, 5), alternatives=[2, 3])
+        return MultiCategoricalPolicy(nn.Linear(3, 5), nvec=[2, 3])
 
     def test_probabilities_of_all_combinations_sum_to_one_and_give_the_entropy(self, several):
         observation = torch.randn(3)
@@ -153,13 +156,15 @@ class TestMakingOne:
         ids=["choices", "coordinates", "a matrix", "integers", "several choices", "bits"],
     )
     def test_that_fits_the_actions(self, space, kind, policy):
-        assert action_kind(space) == kind
-        assert type(make_policy((4,), action_kind(space), (8,))) is policy
+        assert action_spec(space) == kind
+        assert type(make_policy((4,), action_spec(space), (8,))) is policy
 
     @pytest.mark.parametrize("space", [Dict({"a": Discrete(2)}), Text(3), Box(0, 1, (0,))], ids=str)
     def test_is_refused_for_actions_that_none_fits(self, space):
-        with pytest.raises(ValueError, match=r"no policy fits the action space .*must be Discrete, MultiDiscrete, "):
-            action_kind(space)
+        with pytest.raises(
+            ValueError, match=r"no policy supports the action space .*must be Discrete, MultiDiscrete, "
+        ):
+            action_spec(space)
 
     def test_begins_near_uniform(self):
         torch.manual_seed(0)
@@ -184,7 +189,7 @@ def test_actions_of_equal_probability_are_equally_frequent_in_half_precision():
     draws, actions = 400_000, 8
     policy = CategoricalPolicy(nn.Linear(1, actions), actions).bfloat16()
     noise = policy.noise(draws, generator=torch.Generator().manual_seed(0))
-    chosen = policy.choose(torch.zeros(draws, actions, dtype=torch.bfloat16), noise)
+    chosen = policy.sample_from_noise(torch.zeros(draws, actions, dtype=torch.bfloat16), noise)
     share = chosen.bincount(minlength=actions).double() / draws
     assert ((share - 1 / actions).abs() < 4.9 * (1 / actions / draws) ** 0.5).all()
 

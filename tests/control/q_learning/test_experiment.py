@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from zoo.cli.commands import evaluate, train
-from zoo.control.envs.dynamics import known_dynamics
-from zoo.control.evaluators import ExactScore, PlayedScore
+from zoo.control.envs.mdp import known_dynamics
+from zoo.control.evaluation import EpisodeEvaluator, ExactEvaluator
 from zoo.control.q_learning.experiment import DeepQLearningExperiment, TabularQLearningExperiment
 from zoo.control.q_learning.module import QLearning
 from zoo.training import read_status
@@ -20,15 +20,15 @@ class TestATable:
         assert tabular("Taxi-v4").module.policy.q.values.shape == (500, 6)
 
     def test_is_refused_where_observations_cannot_be_counted(self):
-        with pytest.raises(ValueError, match=r"those of CartPole-v1 are not: Box.*choose model=dqn"):
+        with pytest.raises(ValueError, match=r"that of CartPole-v1 is not finite: Box.*choose model=dqn"):
             tabular("CartPole-v1")
 
     @pytest.mark.parametrize("env_kwargs", [{"is_slippery": False}, {"map_name": "8x8"}], ids=str)
     def test_is_exact_of_the_environment_with_its_options(self, env_kwargs):
         made = tabular(env_kwargs=env_kwargs)
         expected = known_dynamics(gymnasium.make("FrozenLake-v1", **env_kwargs), 0.99)
-        assert isinstance(made.score, ExactScore)
-        assert torch.equal(made.score.mdp.transition, expected.transition)
+        assert isinstance(made.evaluator, ExactEvaluator)
+        assert torch.equal(made.evaluator.mdp.transition, expected.transition)
 
     @pytest.mark.parametrize(
         ("env", "env_kwargs", "states", "actions"),
@@ -37,13 +37,13 @@ class TestATable:
     )
     def test_is_measured_by_episodes_where_the_dynamics_are_not_known(self, env, env_kwargs, states, actions):
         made = tabular(env, env_kwargs=env_kwargs, gamma=1.0, num_envs=2)
-        assert isinstance(made.score, PlayedScore)
+        assert isinstance(made.evaluator, EpisodeEvaluator)
         assert made.module.policy.q.values.shape == (states, actions)
 
     @pytest.mark.usefixtures("without_type_checks", "no_pictures")
     def test_learns_a_corridor_of_ones_own(self, corridor, composed, tmp_path, monkeypatch):
         """Seven cells, shown as a pair of digits, two choices at a time; the goal is worth 1, a step costs 0.01."""
-        monkeypatch.setattr("zoo.control.q_learning.experiment.EPISODES", 4)
+        monkeypatch.setattr("zoo.control.q_learning.experiment._N_EVAL_EPISODES", 4)
         options = ["num_envs=16", "eval_freq=800", "total_timesteps=6400", "exploration_steps=3200"]
         config = composed(["model=q_learning", f"env={corridor}", *(f"model.{o}" for o in options)])
         outcome = train(config, tmp_path, "command", trust=True)
@@ -57,7 +57,9 @@ class TestATable:
             tabular("CliffWalking-v1", gamma=1.0)
 
     def test_unknown_environments_are_named_beside_the_nearest(self):
-        with pytest.raises(ValueError, match=r"no environment 'FrozenLak-v1'; the nearest are FrozenLake-v1"):
+        with pytest.raises(
+            ValueError, match=r"no environment 'FrozenLak-v1' is registered in Gymnasium; did you mean FrozenLake-v1"
+        ):
             tabular("FrozenLak-v1")
 
 
@@ -65,7 +67,7 @@ class TestANetwork:
     def test_fits_the_environment(self):
         module = DeepQLearningExperiment("Acrobot-v1", seed=1, batch_size=16, buffer_size=1000).module
         assert module.hparams["observation"] == [6]
-        assert module.policy.actions == 3
+        assert module.policy.num_actions == 3
         assert module.hparams["reward_threshold"] == -100
 
     def test_learns_ever_more_slowly_up_to_the_end_unless_it_is_told_when(self):
@@ -84,22 +86,24 @@ class TestANetwork:
             "buffer_size": 300_000,
             "learning_starts": learning_starts,
         }
-        with pytest.raises(ValueError, match=f"total_timesteps must be at least {enough}, for nothing is learned"):
+        with pytest.raises(ValueError, match=f"total_timesteps must be at least {enough}, as nothing is learned"):
             DeepQLearningExperiment(**options, total_timesteps=enough - 1)
         DeepQLearningExperiment(**options, total_timesteps=enough)
 
     def test_chooses_among_combinations_of_several_choices(self, corridor):
         module = DeepQLearningExperiment(corridor, seed=1, batch_size=16, buffer_size=1000, trust=True).module
-        assert module.policy.actions == 4
+        assert module.policy.num_actions == 4
 
     def test_needs_actions_that_can_be_counted(self):
-        with pytest.raises(ValueError, match=r"actions that can be counted, and those of Pendulum-v1"):
+        with pytest.raises(
+            ValueError, match=r"a discrete action space of at most 10,000 actions, and that of Pendulum-v1"
+        ):
             DeepQLearningExperiment("Pendulum-v1", seed=1, batch_size=16)
 
 
 @pytest.mark.parametrize(
     ("model", "words"),
-    [("q_learning", "the greedy policy is worth"), ("dqn", "the greedy policy earns")],
+    [("q_learning", "of the greedy policy at the start"), ("dqn", "of the greedy policy (95 % interval")],
 )
 def test_a_run_reports_its_last_policy_and_beside_it_the_best_one(model, words, finished, tmp_path):
     status = read_status(finished(model) / "status.json")

@@ -7,7 +7,7 @@ from zoo.control.q_learning.exploration import (
     EXPLORATIONS,
     ExploringPolicy,
     boltzmann,
-    check_strength,
+    check_exploration,
     epsilon_greedy,
     proportional,
 )
@@ -19,9 +19,9 @@ EXTREMES = {"epsilon_greedy": (1.0, 0.0), "boltzmann": (1e9, 1e-3), "proportiona
 
 @pytest.mark.parametrize("name", EXPLORATIONS)
 class TestEvery:
-    @pytest.mark.parametrize("strength", [0.3, 1.0])
-    def test_gives_probabilities_in_the_order_of_the_values(self, name, strength):
-        probability = EXPLORATIONS[name](VALUES, strength)
+    @pytest.mark.parametrize("parameter", [0.3, 1.0])
+    def test_gives_probabilities_in_the_order_of_the_values(self, name, parameter):
+        probability = EXPLORATIONS[name](VALUES, parameter)
         torch.testing.assert_close(probability.sum(-1), torch.ones(3))
         assert (probability > 0).all()
         better = VALUES[:, :, None] > VALUES[:, None, :]
@@ -29,7 +29,7 @@ class TestEvery:
         torch.testing.assert_close(probability[2], torch.full((3,), 1 / 3))
 
     def test_goes_from_uniform_to_greedy(self, name):
-        uniform, greedy = (EXPLORATIONS[name](VALUES, strength) for strength in EXTREMES[name])
+        uniform, greedy = (EXPLORATIONS[name](VALUES, parameter) for parameter in EXTREMES[name])
         torch.testing.assert_close(uniform, torch.full((3, 3), 1 / 3), atol=1e-6, rtol=0)
         torch.testing.assert_close(greedy[:2], torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]))
         torch.testing.assert_close(greedy[2], torch.full((3,), 1 / 3))
@@ -51,7 +51,7 @@ def test_boltzmann_is_greedy_in_the_cold(temperature):
 
 class TestRange:
     @pytest.mark.parametrize(
-        ("name", "strength", "allowed"),
+        ("name", "parameter", "allowed"),
         [
             ("epsilon_greedy", 1.1, "between 0 and 1, got 1.1"),
             ("epsilon_greedy", -0.1, "between 0 and 1, got -0.1"),
@@ -60,16 +60,16 @@ class TestRange:
             ("proportional", -1.0, "0 or more, got -1"),
         ],
     )
-    def test_outside_of_it_a_number_is_refused(self, name, strength, allowed):
-        for use in (check_strength, lambda *given: ExploringPolicy(nn.Linear(1, 3), 3, *given)):
-            with pytest.raises(ValueError, match=f"how much {name} explores must be {allowed}"):
-                use(name, strength)
+    def test_outside_of_it_a_number_is_refused(self, name, parameter, allowed):
+        for use in (check_exploration, lambda *given: ExploringPolicy(nn.Linear(1, 3), 3, *given)):
+            with pytest.raises(ValueError, match=f"of exploration={name} must be {allowed}"):
+                use(name, parameter)
 
     @pytest.mark.parametrize(
-        ("name", "strength"), [("epsilon_greedy", 1.0), ("boltzmann", 1e9), ("proportional", 1e9), ("boltzmann", 0.0)]
+        ("name", "parameter"), [("epsilon_greedy", 1.0), ("boltzmann", 1e9), ("proportional", 1e9), ("boltzmann", 0.0)]
     )
-    def test_its_ends_are_allowed(self, name, strength):
-        check_strength(name, strength)
+    def test_its_ends_are_allowed(self, name, parameter):
+        check_exploration(name, parameter)
 
 
 def test_proportional_by_hand_and_whatever_the_units():
@@ -84,7 +84,7 @@ class TestPolicy:
     def policy(self):
         q = nn.Linear(1, 3, bias=False)
         q.weight.data[:, 0] = torch.tensor([1.0, 4.0, 2.0])
-        return ExploringPolicy(q, actions=3, exploration="proportional", strength=1.0)
+        return ExploringPolicy(q, num_actions=3, exploration="proportional", parameter=1.0)
 
     def test_draws_from_its_probabilities(self, policy):
         noise = policy.noise(10_000, generator=torch.Generator().manual_seed(0))
@@ -105,10 +105,10 @@ class TestPolicy:
         assert policy.act(torch.ones(2, 1), noise).tolist() == [1, 0]
 
     def test_explores_as_strongly_as_it_is_told_and_remembers_it(self, policy):
-        policy.strength.fill_(0)
+        policy.parameter.fill_(0)
         torch.testing.assert_close(policy.probabilities(torch.ones(1)), torch.full((3,), 1 / 3))
-        assert policy.state_dict()["strength"] == 0
+        assert policy.state_dict()["parameter"] == 0
 
     def test_of_no_known_kind_is_refused(self):
         with pytest.raises(ValueError, match="no exploration 'optimism'; choose one of epsilon_greedy"):
-            ExploringPolicy(nn.Linear(1, 3), actions=3, exploration="optimism", strength=1.0)
+            ExploringPolicy(nn.Linear(1, 3), num_actions=3, exploration="optimism", parameter=1.0)

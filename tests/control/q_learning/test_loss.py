@@ -3,7 +3,7 @@ from itertools import permutations
 import pytest
 import torch
 
-from zoo.control.q_learning.loss import bellman_loss, q_target, visit_weights
+from zoo.control.q_learning.loss import q_learning_target, td_loss, visit_weights
 
 
 class TestTarget:
@@ -12,24 +12,26 @@ class TestTarget:
     over = torch.tensor([False, True])
 
     def test_bootstraps_unless_the_episode_terminated(self):
-        assert q_target(self.reward, self.over, self.next_values, 0.5).tolist() == [4, 1]
+        assert q_learning_target(self.reward, self.over, self.next_values, 0.5).tolist() == [4, 1]
 
     def test_looks_at_nothing_that_follows_a_termination(self):
         spoiled = torch.tensor([[2.0, 6.0], [float("nan"), float("inf")]])
-        assert q_target(self.reward, self.over, spoiled, 0.5).tolist() == [4, 1]
+        assert q_learning_target(self.reward, self.over, spoiled, 0.5).tolist() == [4, 1]
 
     def test_discounts_each_element_by_its_own_number_of_steps(self):
         discount = torch.tensor([0.5, 0.25])
-        assert q_target(self.reward, torch.zeros(2, dtype=torch.bool), self.next_values, discount).tolist() == [4, 2.5]
+        assert q_learning_target(
+            self.reward, torch.zeros(2, dtype=torch.bool), self.next_values, discount
+        ).tolist() == [4, 2.5]
 
     def test_double_judges_by_one_what_the_other_chose(self):
-        chosen_by = torch.tensor([[9.0, 0.0], [0.0, 9.0]])
+        q_selector = torch.tensor([[9.0, 0.0], [0.0, 9.0]])
         nothing_ends = torch.zeros(2, dtype=torch.bool)
-        assert q_target(self.reward, nothing_ends, self.next_values, 0.5, chosen_by).tolist() == [2, 4]
+        assert q_learning_target(self.reward, nothing_ends, self.next_values, 0.5, q_selector).tolist() == [2, 4]
 
     def test_stands_still(self):
         next_values = self.next_values.clone().requires_grad_()
-        assert not q_target(self.reward, self.over, next_values, 0.5).requires_grad
+        assert not q_learning_target(self.reward, self.over, next_values, 0.5).requires_grad
 
 
 class TestLoss:
@@ -40,12 +42,12 @@ class TestLoss:
     )
     def test_its_gradient_is_minus_the_error_clipped_or_not(self, kind, gradient):
         values = torch.ones(5, requires_grad=True)
-        bellman_loss(values, values + self.errors, kind).sum().backward()
+        td_loss(values, values + self.errors, kind).sum().backward()
         assert values.grad.tolist() == pytest.approx(gradient)
 
     def test_of_no_known_kind_is_refused(self):
         with pytest.raises(ValueError, match="no loss 'cubic'; choose one of squared, huber"):
-            bellman_loss(self.errors, self.errors, "cubic")
+            td_loss(self.errors, self.errors, "cubic")
 
 
 class TestVisits:
@@ -64,7 +66,7 @@ class TestVisits:
 
         table = start.clone().requires_grad_()
         weights = visit_weights(entry, torch.full((5,), alpha, dtype=torch.float64))
-        (weights * bellman_loss(table[entry], target)).sum().backward()
+        (weights * td_loss(table[entry], target)).sum().backward()
         torch.testing.assert_close(start - table.grad, torch.stack(ends).mean(0))
 
     def test_many_visits_never_overshoot(self):

@@ -4,13 +4,15 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
+from zoo.control.envs.factory import make_vector_env
 from zoo.control.envs.mdp import FiniteMDP
 from zoo.control.envs.mdp_env import MDPVectorEnv
 from zoo.control.envs.planning import greedy_policy, policy_evaluation, start_value, value_iteration
-from zoo.control.envs.vector_env import Environments, make_environments
+from zoo.control.envs.vector_env import VectorEnvAdapter
 from zoo.control.q_learning.module import QLearning
 from zoo.control.q_learning.replay_buffer import Transitions
-from zoo.control.rollout import Batch, Rollout, Rollouts
+from zoo.control.rollout import Rollout
+from zoo.control.rollout_dataset import RolloutBatch, RolloutDataset
 from zoo.training import ExactResume
 
 pytestmark = [
@@ -22,7 +24,7 @@ pytestmark = [
 
 def cliff(horizon=50):
     mdp = FiniteMDP.from_gymnasium(gymnasium.make("CliffWalking-v1", max_episode_steps=horizon), gamma=0.9)
-    return mdp, Environments(MDPVectorEnv(mdp, num_envs=1))
+    return mdp, VectorEnvAdapter(MDPVectorEnv(mdp, num_envs=1))
 
 
 def textbook(rollouts, states, actions, gamma, step_size):
@@ -30,10 +32,12 @@ def textbook(rollouts, states, actions, gamma, step_size):
     table = [[0.0] * actions for _ in range(states)]
     visits = [[0] * actions for _ in range(states)]
     for batch in rollouts:
-        for s, a, r, following, terminated, _, valid, _ in zip(*(x[:, 0].tolist() for x in batch.rollout), strict=True):
-            if valid:
+        for s, a, r, next_observation, terminated, _, mask, _ in zip(
+            *(x[:, 0].tolist() for x in batch.rollout), strict=True
+        ):
+            if mask:
                 visits[s][a] += 1
-                target = r + (0.0 if terminated else gamma * max(table[following]))
+                target = r + (0.0 if terminated else gamma * max(table[next_observation]))
                 table[s][a] += step_size(visits[s][a]) * (target - table[s][a])
     return torch.tensor(table)
 
@@ -50,53 +54,59 @@ class TestATable:
     def test_learns_what_the_textbook_learns(self, learn, options, step_size):
         """With rollouts of one step of one environment nothing is left of batches."""
         torch.manual_seed(0)
-        mdp, environments = cliff()
-        model = QLearning(mdp.states, mdp.actions, gamma=0.9, exploration_initial=0.5, exploration_steps=200, **options)
+        mdp, envs = cliff()
+        model = QLearning(
+            mdp.num_states, mdp.num_actions, gamma=0.9, exploration_initial=0.5, exploration_steps=200, **options
+        )
         seen = []
 
-        class Witnessed(Rollouts):
+        class Witnessed(RolloutDataset):
             def __iter__(self):
                 for batch in super().__iter__():
                     seen.append(batch)
                     yield batch
 
-        learn(model, Witnessed(environments, model.policy, steps=1, rollouts=400, seed=1))
-        expected = textbook(seen, mdp.states, mdp.actions, 0.9, step_size)
+        learn(model, Witnessed(envs, model.policy, n_steps=1, num_rollouts=400, seed=1))
+        expected = textbook(seen, mdp.num_states, mdp.num_actions, 0.9, step_size)
         assert (expected != 0).sum() > 50
         torch.testing.assert_close(model.policy.q.values.data, expected, rtol=1e-4, atol=1e-4)
-        without_discount = textbook(seen, mdp.states, mdp.actions, 1.0, step_size)
+        without_discount = textbook(seen, mdp.num_states, mdp.num_actions, 1.0, step_size)
         assert (model.policy.q.values - without_discount).abs().max() > 0.1
-        assert model.env_steps == sum(batch.rollout.valid.sum() for batch in seen)
+        assert model.env_steps == sum(batch.rollout.mask.sum() for batch in seen)
 
     def test_bootstraps_where_an_episode_was_cut_and_not_where_it_terminated(self, learn):
-        model = QLearning(observation=3, actions=1, gamma=0.5, lr=1.0, visit_power=0.0)
+        model = QLearning(observation=3, num_actions=1, gamma=0.5, lr=1.0, visit_power=0.0)
         model.policy.q.values.data[2] = 8.0
-        rollout = made_by_hand(state=[[0, 1]], following=[[2, 2]], terminated=[[True, False]], ended=[[True, True]])
-        learn(model, DataLoader([Batch(rollout, 2, None)], batch_size=None))
+        rollout = made_by_hand(
+            state=[[0, 1]], next_observation=[[2, 2]], terminated=[[True, False]], done=[[True, True]]
+        )
+        learn(model, DataLoader([RolloutBatch(rollout, 2, None)], batch_size=None))
         assert model.policy.q.values[:, 0].tolist() == [1, 5, 8]
 
     def test_does_not_learn_from_the_step_between_two_episodes(self, learn):
-        model = QLearning(observation=3, actions=1, gamma=0.5)
-        learn(model, DataLoader([Batch(made_by_hand(valid=[[False, True]]), 1, None)], batch_size=None))
+        model = QLearning(observation=3, num_actions=1, gamma=0.5)
+        learn(model, DataLoader([RolloutBatch(made_by_hand(mask=[[False, True]]), 1, None)], batch_size=None))
         assert model.policy.q.values[:, 0].tolist() == [0, 1, 0]
         assert model.visits.tolist() == [0, 1, 0]
 
 
-def made_by_hand(state=((0, 1),), following=((2, 2),), terminated=((False, False),), ended=None, valid=((True, True),)):
+def made_by_hand(
+    state=((0, 1),), next_observation=((2, 2),), terminated=((False, False),), done=None, mask=((True, True),)
+):
     """One step of two environments, action 0, reward 1."""
-    state, following, terminated, valid = map(torch.tensor, (state, following, terminated, valid))
+    state, next_observation, terminated, mask = map(torch.tensor, (state, next_observation, terminated, mask))
     zero = torch.zeros_like(state)
-    ended = terminated if ended is None else torch.tensor(ended)
-    return Rollout(state, zero, torch.ones(state.shape), following, terminated, ended, valid, zero)
+    done = terminated if done is None else torch.tensor(done)
+    return Rollout(state, zero, torch.ones(state.shape), next_observation, terminated, done, mask, zero)
 
 
 class TestLearning:
     def test_finds_the_way_along_the_cliff(self, learn):
         pl.seed_everything(0, verbose=False)
         mdp = FiniteMDP.from_gymnasium(gymnasium.make("CliffWalking-v1"), gamma=0.99)
-        model = QLearning(mdp.states, mdp.actions, exploration_steps=100_000)
-        environments = Environments(MDPVectorEnv(mdp, num_envs=128))
-        learn(model, Rollouts(environments, model.policy, steps=4, rollouts=400, seed=0))
+        model = QLearning(mdp.num_states, mdp.num_actions, exploration_steps=100_000)
+        envs = VectorEnvAdapter(MDPVectorEnv(mdp, num_envs=128))
+        learn(model, RolloutDataset(envs, model.policy, n_steps=4, num_rollouts=400, seed=0))
         values = policy_evaluation(mdp, greedy_policy(model.policy.q.values.detach().double()))
         assert start_value(mdp, values) == pytest.approx(start_value(mdp, value_iteration(mdp).amax(-1)).item())
 
@@ -111,8 +121,10 @@ NETWORK = {
 }
 
 
-def cart_pole(model, rollouts=8):
-    return Rollouts(Environments(make_environments("CartPole-v1", 4)), model.policy, steps=8, rollouts=rollouts, seed=0)
+def cart_pole(model, num_rollouts=8):
+    return RolloutDataset(
+        VectorEnvAdapter(make_vector_env("CartPole-v1", 4)), model.policy, n_steps=8, num_rollouts=num_rollouts, seed=0
+    )
 
 
 class TestANetwork:
@@ -139,12 +151,12 @@ class TestANetwork:
     def test_waits_until_it_has_seen_enough(self, learn):
         model = QLearning((4,), 2, **NETWORK, learning_starts=100)
         trainer = learn(model, cart_pole(model))
-        assert trainer.global_step == model.descents == 3 * sum(32 * (i + 1) - 1 >= 100 for i in range(8))
+        assert trainer.global_step == model.num_updates == 3 * sum(32 * (i + 1) - 1 >= 100 for i in range(8))
 
     def test_waits_for_what_follows_the_first_steps(self, learn):
         """After the first rollout of eight steps none is followed by ten more."""
         model = QLearning((4,), 2, **NETWORK, n_steps=10)
-        assert learn(model, cart_pole(model, rollouts=3)).global_step == 3 * 2
+        assert learn(model, cart_pole(model, num_rollouts=3)).global_step == 3 * 2
 
     def test_learning_rate_falls_to_nothing(self, learn):
         model = QLearning((4,), 2, **NETWORK, lr_decay_steps=200)
@@ -153,8 +165,8 @@ class TestANetwork:
 
     def test_actions_are_greedy_to_the_degree_the_schedule_says(self, learn):
         model = QLearning((4,), 2, **NETWORK, exploration_initial=0.8, exploration_final=0.2, exploration_steps=1000)
-        learn(model, cart_pole(model, rollouts=2))
-        assert model.policy.strength.item() == pytest.approx(0.8 - 0.6 * model.env_steps.item() / 1000)
+        learn(model, cart_pole(model, num_rollouts=2))
+        assert model.policy.parameter.item() == pytest.approx(0.8 - 0.6 * model.env_steps.item() / 1000)
 
 
 class TestTheTargetNetwork:
@@ -181,7 +193,7 @@ class TestTheTargetNetwork:
             def on_train_batch_end(self, trainer, module, *rest):
                 history.append(module.policy.q.get_parameter(name).detach().clone())
 
-        learn(model, cart_pole(model, rollouts=12), Watch())
+        learn(model, cart_pole(model, num_rollouts=12), Watch())
         for step, weight in enumerate(history, start=1):
             if step % every == 0:
                 expected = expected + mix * (weight - expected)
@@ -201,9 +213,9 @@ def test_continued_from_a_checkpoint_of_plain_data_it_ends_as_if_it_had_not_been
         if start == "network":
             model = QLearning((4,), 2, **NETWORK, n_steps=2)
             return model, cart_pole(model)
-        mdp, environments = cliff()
-        model = QLearning(mdp.states, mdp.actions)
-        return model, Rollouts(environments, model.policy, steps=4, rollouts=20, seed=0)
+        mdp, envs = cliff()
+        model = QLearning(mdp.num_states, mdp.num_actions)
+        return model, RolloutDataset(envs, model.policy, n_steps=4, num_rollouts=20, seed=0)
 
     whole, play = make()
     learn(whole, play, ExactResume(), epochs=2)
@@ -215,7 +227,7 @@ def test_continued_from_a_checkpoint_of_plain_data_it_ends_as_if_it_had_not_been
     assert differences(whole.state_dict(), second.state_dict()) == []
     assert differences(whole.state_dict(), first.state_dict()) != []
     if start == "network":
-        assert differences(whole.replay.state_dict(), second.replay.state_dict()) == []
+        assert differences(whole.replay_buffer.state_dict(), second.replay_buffer.state_dict()) == []
 
 
 @pytest.mark.parametrize(
@@ -229,8 +241,8 @@ def test_continued_from_a_checkpoint_of_plain_data_it_ends_as_if_it_had_not_been
         ({"hidden": [16]}, r"hidden=\[16\] needs a network: choose model=dqn, or hidden=\[128, 128\]"),
         ({"gradient_steps": 8}, "gradient_steps=8 needs a replay buffer"),
         ({"tau": 0.5}, "tau=0.5 needs a target network"),
-        ({"exploration_initial": 1.5}, "how much epsilon_greedy explores must be between 0 and 1, got 1.5"),
-        ({"exploration_final": -0.1}, "how much epsilon_greedy explores must be between 0 and 1, got -0.1"),
+        ({"exploration_initial": 1.5}, "the epsilon of exploration=epsilon_greedy must be between 0 and 1, got 1.5"),
+        ({"exploration_final": -0.1}, "the epsilon of exploration=epsilon_greedy must be between 0 and 1, got -0.1"),
         ({"loss": "cubic"}, "no loss 'cubic'"),
         ({"n_steps": 3}, "n_steps=3 needs a replay buffer"),
         ({"double": True}, "double=True needs a target network"),
@@ -240,4 +252,4 @@ def test_continued_from_a_checkpoint_of_plain_data_it_ends_as_if_it_had_not_been
 )
 def test_options_that_make_no_sense_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        QLearning(observation=16, actions=4, **options)
+        QLearning(observation=16, num_actions=4, **options)

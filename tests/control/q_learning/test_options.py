@@ -3,7 +3,7 @@ import math
 import pytest
 
 from zoo.control.q_learning.module import QLearning
-from zoo.control.q_learning.options import CONSTRAINTS, NEEDS, check_options
+from zoo.control.q_learning.options import CONSTRAINTS, REQUIREMENTS, check_options
 
 DEFAULTS = {"learning_starts": 0, "gradient_steps": 1, "n_steps": 1, "visit_power": 0.7, "dueling": False, "tau": 1.0}
 
@@ -66,4 +66,4 @@ class TestOptionsWithoutEffect:
 
 def test_every_option_that_is_looked_at_is_one_of_q_learning():
     options = set(QLearning(16, 4).hparams)
-    assert options >= CONSTRAINTS.keys() | {name for names, _ in NEEDS.values() for name in names}
+    assert options >= CONSTRAINTS.keys() | {name for names, _ in REQUIREMENTS.values() for name in names}

@@ -1,25 +1,25 @@
 import pytest
 import torch
 
-from zoo.control.q_learning.q_functions import Dueling, QNetwork, QTable, q_function
+from zoo.control.q_learning.q_functions import Dueling, QNetwork, QTable, make_q_function
 
 
 class TestTable:
     def test_begins_at_zero_and_gives_what_it_holds(self):
-        table = QTable(states=3, actions=2)
+        table = QTable(num_states=3, num_actions=2)
         assert not table(torch.tensor([0, 2])).any()
         table.values.data[2] = torch.tensor([5.0, 6.0])
         assert table(torch.tensor([[2], [0]])).tolist() == [[[5, 6]], [[0, 0]]]
 
     def test_an_entry_learns_from_itself_alone(self):
-        table = QTable(states=3, actions=2)
+        table = QTable(num_states=3, num_actions=2)
         table(torch.tensor([1]))[0, 1].backward()
         assert table.values.grad.tolist() == [[0, 0], [0, 1], [0, 0]]
 
 
 class TestDueling:
     def test_adds_the_states_value_to_advantages_around_zero(self):
-        head = Dueling(features=4, actions=3)
+        head = Dueling(in_features=4, num_actions=3)
         features = torch.randn(5, 4)
         values = head(features)
         torch.testing.assert_close(values.mean(-1, keepdim=True), head.value(features))
@@ -31,7 +31,7 @@ class TestNetwork:
     @pytest.mark.parametrize("dueling", [False, True])
     @pytest.mark.parametrize("shape", [(4,), (3, 10, 10), (5, 5), (30, 2), (4, 4, 16), ()], ids=str)
     def test_gives_a_value_of_each_action_that_depends_on_all_weights(self, shape, dueling):
-        network = QNetwork(shape, actions=5, hidden=[16, 8], dueling=dueling)
+        network = QNetwork(shape, num_actions=5, hidden=[16, 8], dueling=dueling)
         values = network(torch.rand(7, *shape))
         assert values.shape == (7, 5)
         values[:, 0].sum().backward()
@@ -39,16 +39,16 @@ class TestNetwork:
 
     @pytest.mark.parametrize("shape", [(3,), (4, 4, 2)], ids=str)
     def test_reads_bytes_as_brightness(self, shape):
-        network = QNetwork(shape, actions=2)
+        network = QNetwork(shape, num_actions=2)
         observation = torch.randint(0, 256, (5, *shape), dtype=torch.uint8)
         torch.testing.assert_close(network(observation), network(observation / 255))
 
     @pytest.mark.parametrize("hidden", [[], [0], [8, -1]])
     def test_without_a_hidden_layer_or_units_in_it_is_refused(self, hidden):
         with pytest.raises(ValueError, match=r"at least one hidden layer, and at least 1 unit in each; got hidden=\["):
-            QNetwork((4,), actions=2, hidden=hidden)
+            QNetwork((4,), num_actions=2, hidden=hidden)
 
 
 def test_a_number_of_states_makes_a_table_and_a_shape_a_network():
-    assert isinstance(q_function(16, 4, hidden=[8], dueling=False), QTable)
-    assert isinstance(q_function((4,), 2, hidden=[8], dueling=True).layers[-1], Dueling)
+    assert isinstance(make_q_function(16, 4, hidden=[8], dueling=False), QTable)
+    assert isinstance(make_q_function((4,), 2, hidden=[8], dueling=True).layers[-1], Dueling)

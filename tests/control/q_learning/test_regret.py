@@ -9,10 +9,18 @@ import torch
 from zoo.control.envs.mdp import FiniteMDP
 from zoo.control.envs.mdp_env import MDPVectorEnv
 from zoo.control.envs.planning import policy_evaluation, value_iteration
-from zoo.control.envs.vector_env import Environments
+from zoo.control.envs.vector_env import VectorEnvAdapter
 from zoo.control.q_learning.module import QLearning
-from zoo.control.q_learning.regret import SCHEDULES, Regret, learning_regret, start_gaps, summary, watched, write_csv
-from zoo.control.rollout import Rollouts
+from zoo.control.q_learning.regret import (
+    SCHEDULES,
+    Regret,
+    learning_regret,
+    start_value_gaps,
+    summarize,
+    train_with_regret,
+    write_csv,
+)
+from zoo.control.rollout_dataset import RolloutDataset
 
 pytestmark = [
     pytest.mark.usefixtures("without_type_checks"),
@@ -27,7 +35,7 @@ def lake():
 
 
 def uniform_gap(mdp):
-    uniform = torch.full((mdp.states, mdp.actions), 1 / mdp.actions, dtype=torch.float64)
+    uniform = torch.full((mdp.num_states, mdp.num_actions), 1 / mdp.num_actions, dtype=torch.float64)
     return (value_iteration(mdp).amax(-1) - policy_evaluation(mdp, uniform))[0].item()
 
 
@@ -41,13 +49,13 @@ def test_a_policy_that_stays_uniform_pays_its_gap_for_each_episode(lake):
 
 
 def test_the_best_values_cost_nothing_when_they_are_acted_on_greedily(lake):
-    model = QLearning(lake.states, lake.actions, exploration_initial=0.0)
+    model = QLearning(lake.num_states, lake.num_actions, exploration_initial=0.0)
     model.policy.q.values.data.copy_(value_iteration(lake))
-    exploring, greedy = start_gaps(model, lake, value_iteration(lake).amax(-1))
+    exploring, greedy = start_value_gaps(model, lake, value_iteration(lake).amax(-1))
     assert exploring == pytest.approx(0, abs=1e-9)
     assert greedy == pytest.approx(0, abs=1e-9)
-    model.policy.strength.fill_(0.5)
-    exploring, greedy = start_gaps(model, lake, value_iteration(lake).amax(-1))
+    model.policy.parameter.fill_(0.5)
+    exploring, greedy = start_value_gaps(model, lake, value_iteration(lake).amax(-1))
     assert exploring > 0.3 > 1e-9 > greedy
 
 
@@ -76,18 +84,18 @@ def test_who_learns_pays_less_and_less(exploration):
 def test_it_learns_what_a_run_learns(lake, learn):
     def made():
         torch.manual_seed(0)
-        model = QLearning(lake.states, lake.actions, exploration_steps=2000, exploration_final=0.2)
-        environments = Environments(MDPVectorEnv(lake, num_envs=64))
-        return model, Rollouts(environments, model.policy, steps=4, rollouts=20, seed=5)
+        model = QLearning(lake.num_states, lake.num_actions, exploration_steps=2000, exploration_final=0.2)
+        envs = VectorEnvAdapter(MDPVectorEnv(lake, num_envs=64))
+        return model, RolloutDataset(envs, model.policy, n_steps=4, num_rollouts=20, seed=5)
 
     (model, rollouts), (other, others) = made(), made()
     pl.seed_everything(1, verbose=False)
     learn(model, rollouts)
     pl.seed_everything(1, verbose=False)
-    watched(other, others, lake, episodes=10**6)
+    train_with_regret(other, others, lake, episodes=10**6)
     assert model.policy.q.values.abs().max() > 0.1
     torch.testing.assert_close(other.policy.q.values, model.policy.q.values, rtol=0, atol=0)
-    assert model.policy.strength == other.policy.strength < 1
+    assert model.policy.parameter == other.policy.parameter < 1
 
 
 def test_a_seed_decides_everything_and_the_global_random_state_is_left_alone(lake):
@@ -101,7 +109,7 @@ def test_a_seed_decides_everything_and_the_global_random_state_is_left_alone(lak
 def test_bad_wishes_are_refused(lake):
     with pytest.raises(ValueError, match=r"^there is no exploration 'greedy'; choose one of epsilon_greedy, boltzmann"):
         learning_regret(lake, "greedy", episodes=10, seed=1)
-    with pytest.raises(ValueError, match=r"^regret is summed over 1 or more episodes, got 0"):
+    with pytest.raises(ValueError, match=r"^episodes must be at least 1, got 0"):
         learning_regret(lake, "boltzmann", episodes=0, seed=1)
 
 
@@ -121,6 +129,6 @@ def test_the_table_has_a_line_for_each_rollout(tmp_path):
 
 def test_the_sentence_says_mean_interval_and_gap():
     ones = np.ones(1)
-    said = summary("boltzmann", [Regret(ones, 1000 * ones, value * ones, 0.25 * ones) for value in (100, 200, 300)])
+    said = summarize("boltzmann", [Regret(ones, 1000 * ones, value * ones, 0.25 * ones) for value in (100, 200, 300)])
     assert said.startswith("boltzmann: regret 200 after 1,000 episodes (3 seeds, 95 % interval 100 to 300);")
     assert "0.2500 below" in said

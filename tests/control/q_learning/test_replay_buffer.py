@@ -2,7 +2,7 @@ import pytest
 import torch
 from scipy import stats
 
-from zoo.control.q_learning.replay_buffer import Replay, Transitions, single_steps
+from zoo.control.q_learning.replay_buffer import ReplayBuffer, Transitions, to_transitions
 from zoo.control.rollout import Rollout
 
 GAMMA = 0.5
@@ -20,19 +20,19 @@ def rollout_of(*episodes, cut=(), reset="next step", frames=False):
             rows.append((10 * e + t, t % 2, 1.0 + t, 10 * e + t + 1, last and e not in cut, last, True))
         if reset == "next step" and e < len(episodes) - 1:
             rows.append((10 * e + steps, 0, 0.0, 10 * (e + 1), False, False, False))
-    observation, action, reward, following, *flags = (
+    observation, action, reward, next_observation, *flags = (
         torch.tensor(column)[:, None] for column in zip(*rows, strict=True)
     )
     if frames:
-        observation, following = (
-            x.to(torch.uint8)[..., None, None].expand(-1, -1, 2, 2) for x in (observation, following)
+        observation, next_observation = (
+            x.to(torch.uint8)[..., None, None].expand(-1, -1, 2, 2) for x in (observation, next_observation)
         )
-    return Rollout(observation, action, reward, following, *flags, torch.zeros_like(action))
+    return Rollout(observation, action, reward, next_observation, *flags, torch.zeros_like(action))
 
 
 def all_transitions(replay):
     """Each that can be drawn, once, as tuples."""
-    rows = torch.arange(replay.written - min(replay.written, replay.buffer_size), replay.written - replay.n_steps)
+    rows = torch.arange(replay.num_added - min(replay.num_added, replay.buffer_size), replay.num_added - replay.n_steps)
     drawn = replay.transitions(rows, torch.zeros_like(rows))
     assert isinstance(drawn, Transitions)
     return list(zip(*(column.tolist() for column in drawn), strict=True))
@@ -41,7 +41,7 @@ def all_transitions(replay):
 class TestSingleSteps:
     @pytest.mark.parametrize("reset", ["next step", "same step"])
     def test_are_those_of_the_episodes_and_no_step_between_two(self, reset):
-        steps = single_steps(rollout_of(2, 3, cut=[1], reset=reset), GAMMA)
+        steps = to_transitions(rollout_of(2, 3, cut=[1], reset=reset), GAMMA)
         assert list(zip(*(column.tolist() for column in steps), strict=True)) == [
             (0, 0, 1.0, False, 1, 0.5),
             (1, 1, 2.0, True, 2, 0.5),
@@ -55,7 +55,7 @@ class TestOneStep:
     @pytest.mark.parametrize("pieces", [1, 2, 9])
     def test_gives_what_was_added_in_however_many_pieces(self, pieces):
         rollout = rollout_of(2, 3, 2, cut=[1])
-        replay = Replay(buffer_size=20, n_steps=1, gamma=GAMMA)
+        replay = ReplayBuffer(buffer_size=20, n_steps=1, gamma=GAMMA)
         for rows in torch.arange(9).tensor_split(pieces):
             replay.add(Rollout(*(column[rows] for column in rollout)))
         assert all_transitions(replay) == [
@@ -69,12 +69,12 @@ class TestOneStep:
 
     def test_where_the_next_row_is_another_episodes_learns_only_what_needs_no_next_row(self):
         """In the same-step mode the end of a cut episode is not kept; that of a terminated one is not looked at."""
-        replay = Replay(buffer_size=20, n_steps=1, gamma=GAMMA)
+        replay = ReplayBuffer(buffer_size=20, n_steps=1, gamma=GAMMA)
         replay.add(rollout_of(2, 2, 2, cut=[1], reset="same step"))
         assert [(x[0], x[3]) for x in all_transitions(replay)] == [(0, False), (1, True), (10, False), (20, False)]
 
     def test_a_thread_that_breaks_between_two_rollouts_is_not_followed(self):
-        replay = Replay(buffer_size=20, n_steps=1, gamma=GAMMA)
+        replay = ReplayBuffer(buffer_size=20, n_steps=1, gamma=GAMMA)
         replay.add(rollout_of(5))
         beginning = Rollout(*(column[:3] for column in rollout_of(5)))
         for _ in range(2):
@@ -86,7 +86,7 @@ class TestOneStep:
 class TestSeveralSteps:
     def test_add_their_rewards_up_to_the_end_of_the_episode(self):
         """By hand: three steps, fewer before an end; γ to their number; terminated or not as the last of them was."""
-        replay = Replay(buffer_size=30, n_steps=3, gamma=GAMMA)
+        replay = ReplayBuffer(buffer_size=30, n_steps=3, gamma=GAMMA)
         replay.add(rollout_of(4, 3, 5, cut=[1]))
         assert all_transitions(replay) == [
             (0, 0, 1 + 2 / 2 + 3 / 4, False, 3, 0.125),
@@ -101,7 +101,7 @@ class TestSeveralSteps:
         ]
 
     def test_do_not_cross_a_break(self):
-        replay = Replay(buffer_size=20, n_steps=2, gamma=GAMMA)
+        replay = ReplayBuffer(buffer_size=20, n_steps=2, gamma=GAMMA)
         replay.add(Rollout(*(column[:3] for column in rollout_of(9))))
         replay.add(rollout_of(9))
         assert [(x[0], x[4]) for x in all_transitions(replay)][:3] == [(0, 2), (0, 2), (1, 3)]
@@ -109,7 +109,7 @@ class TestSeveralSteps:
 
 class TestTheRing:
     def test_forgets_the_oldest_and_keeps_the_seam(self):
-        replay = Replay(buffer_size=6, n_steps=1, gamma=GAMMA)
+        replay = ReplayBuffer(buffer_size=6, n_steps=1, gamma=GAMMA)
         for start in range(0, 14, 2):
             rollout = Rollout(*(column[start : start + 2] for column in rollout_of(20)))
             replay.add(rollout)
@@ -117,34 +117,34 @@ class TestTheRing:
         assert [(x[0], x[4]) for x in all_transitions(replay)] == [(t, t + 1) for t in range(8, 13)]
 
     def test_keeps_pictures_as_bytes_and_once(self):
-        replay = Replay(buffer_size=20, n_steps=1, gamma=GAMMA)
+        replay = ReplayBuffer(buffer_size=20, n_steps=1, gamma=GAMMA)
         replay.add(rollout_of(4, 4, frames=True))
         tensors = [x for x in replay.rows.values() if x.ndim > 2]
         assert [(x.dtype, x.shape) for x in tensors] == [(torch.uint8, (20, 1, 2, 2))]
         batch = replay.sample(50)
-        torch.testing.assert_close(batch.following[~batch.terminated], batch.observation[~batch.terminated] + 1)
+        torch.testing.assert_close(batch.next_observation[~batch.terminated], batch.observation[~batch.terminated] + 1)
 
     def test_draws_from_all_environments_and_rows(self):
         one = rollout_of(30)
-        other = one._replace(observation=one.observation + 100, following=one.following + 100)
+        other = one._replace(observation=one.observation + 100, next_observation=one.next_observation + 100)
         both = Rollout(*(torch.cat(columns, 1) for columns in zip(one, other, strict=True)))
-        replay = Replay(buffer_size=100, n_steps=1, gamma=GAMMA)
+        replay = ReplayBuffer(buffer_size=100, n_steps=1, gamma=GAMMA)
         replay.add(both)
         drawn = replay.sample(5000).observation
         assert sorted(set(drawn.tolist())) == [*range(29), *range(100, 129)]
 
     @pytest.mark.parametrize("size", [1, 7, 200])
     def test_fills_every_batch_though_half_of_all_rows_only_reset(self, size):
-        replay = Replay(buffer_size=100, n_steps=1, gamma=GAMMA)
+        replay = ReplayBuffer(buffer_size=100, n_steps=1, gamma=GAMMA)
         replay.add(rollout_of(*[1] * 20))
-        assert (~replay.rows["valid"][:39]).sum() == 19
+        assert (~replay.rows["mask"][:39]).sum() == 19
         torch.manual_seed(0)
         drawn = [replay.sample(size) for _ in range(20)]
         assert {len(column) for batch in drawn for column in batch} == {size}
         assert all(batch.terminated.all() for batch in drawn)
 
     def test_draws_all_that_can_be_used_with_the_same_probability(self):
-        replay = Replay(buffer_size=100, n_steps=1, gamma=GAMMA)
+        replay = ReplayBuffer(buffer_size=100, n_steps=1, gamma=GAMMA)
         replay.add(rollout_of(*[1, 3] * 5, 1))
         torch.manual_seed(0)
         counts = replay.sample(10_000).observation.unique(return_counts=True)[1]
@@ -152,16 +152,14 @@ class TestTheRing:
         assert stats.chisquare(counts).pvalue > 1e-6
 
     def test_of_which_nothing_can_be_used_says_so_and_does_not_look_for_ever(self):
-        replay = Replay(buffer_size=100, n_steps=2, gamma=GAMMA)
+        replay = ReplayBuffer(buffer_size=100, n_steps=2, gamma=GAMMA)
         replay.add(rollout_of(*[1] * 20, cut=range(20), reset="same step"))
-        with pytest.raises(
-            ValueError, match=r"hardly any of the 20 steps .* is followed by 2 .* set a smaller n_steps"
-        ):
+        with pytest.raises(ValueError, match=r"hardly any of the 20 steps .* is followed by 2 .* reduce n_steps"):
             replay.sample(4)
 
     @pytest.mark.parametrize("rows", [0, 2])
     def test_that_is_all_but_empty_gives_nothing(self, rows):
-        replay = Replay(buffer_size=20, n_steps=2, gamma=GAMMA)
+        replay = ReplayBuffer(buffer_size=20, n_steps=2, gamma=GAMMA)
         if rows:
             replay.add(rollout_of(rows))
         with pytest.raises(ValueError, match=f"holds {rows} steps"):
@@ -169,21 +167,21 @@ class TestTheRing:
 
     def test_that_is_too_small_says_how_large_it_must_be(self):
         with pytest.raises(ValueError, match="must hold at least 6"):
-            Replay(buffer_size=5, n_steps=1, gamma=GAMMA).add(rollout_of(5))
+            ReplayBuffer(buffer_size=5, n_steps=1, gamma=GAMMA).add(rollout_of(5))
 
     def test_of_no_step_is_refused(self):
         with pytest.raises(ValueError, match="n_steps must be at least 1, got 0"):
-            Replay(buffer_size=5, n_steps=0, gamma=GAMMA)
+            ReplayBuffer(buffer_size=5, n_steps=0, gamma=GAMMA)
 
 
 def test_a_state_that_was_saved_goes_on_in_the_same_way(tmp_path):
     rollout = rollout_of(40)
     parts = [Rollout(*(column[rows] for column in rollout)) for rows in torch.arange(40).split(4)]
-    whole = Replay(buffer_size=12, n_steps=2, gamma=GAMMA)
+    whole = ReplayBuffer(buffer_size=12, n_steps=2, gamma=GAMMA)
     for part in parts[:6]:
         whole.add(part)
     torch.save(whole.state_dict(), tmp_path / "replay.pt")
-    resumed = Replay(buffer_size=12, n_steps=2, gamma=GAMMA)
+    resumed = ReplayBuffer(buffer_size=12, n_steps=2, gamma=GAMMA)
     resumed.load_state_dict(torch.load(tmp_path / "replay.pt", weights_only=True))
     for part in parts[6:]:
         whole.add(part)

@@ -1,0 +1,36 @@
+"""Environments: Gymnasium's vector environments, and finite MDPs with exact solutions."""
+
+from zoo.control.envs.factory import make_eval_vector_env, make_vector_env
+from zoo.control.envs.mdp import FiniteMDP, known_dynamics
+from zoo.control.envs.mdp_env import MDPVectorEnv
+from zoo.control.envs.planning import (
+    bellman_residual,
+    finite_horizon,
+    greedy_policy,
+    policy_evaluation,
+    start_value,
+    value_iteration,
+)
+from zoo.control.envs.registration import find_spec
+from zoo.control.envs.spaces import UnsupportedSpaceError
+from zoo.control.envs.vector_env import StepResult, VectorEnvAdapter
+from zoo.control.envs.wrappers import EnvWorkerError
+
+__all__ = [
+    "EnvWorkerError",
+    "FiniteMDP",
+    "MDPVectorEnv",
+    "StepResult",
+    "UnsupportedSpaceError",
+    "VectorEnvAdapter",
+    "bellman_residual",
+    "find_spec",
+    "finite_horizon",
+    "greedy_policy",
+    "known_dynamics",
+    "make_eval_vector_env",
+    "make_vector_env",
+    "policy_evaluation",
+    "start_value",
+    "value_iteration",
+]

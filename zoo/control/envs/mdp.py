@@ -3,26 +3,41 @@ from typing import Any
 
 import gymnasium
 import torch
+from gymnasium.spaces import Discrete
+from gymnasium.wrappers import FlattenObservation, OrderEnforcing, PassiveEnvChecker, TimeLimit
 from jaxtyping import Bool, Float
 from torch import Tensor
+
+from zoo.control.envs.wrappers import IndexObservation, ValidateStep
+
+# Wrappers that change neither rewards nor transitions.
+_TRANSPARENT_WRAPPERS = (
+    ValidateStep,
+    FlattenObservation,
+    IndexObservation,
+    OrderEnforcing,
+    PassiveEnvChecker,
+    TimeLimit,
+)
+_MAX_TRANSITION_ENTRIES = 50_000_000
 
 
 @dataclass(frozen=True)
 class FiniteMDP:
-    """A Markov decision process with finitely many states and actions, known completely.
+    """Markov decision process with finitely many states and actions, and known dynamics.
 
     Args:
         transition: ``P(s' | s, a)``.
         reward: ``r(s, a, s')``, in the environment's units.
-        terminated: true where the step from ``s`` to ``s'`` by ``a`` ends the episode: nothing follows it, whatever
-            is known of ``s'``.
+        terminated: true if the step from ``s`` to ``s'`` by ``a`` ends the episode. Nothing follows such a step, even
+            if ``s'`` has actions.
         initial: ``P(s_0)``.
-        gamma: the discount ``γ``, between 0 and 1.
-        horizon: steps after which an episode is cut off (truncated, not terminated); None if it never is.
+        gamma: discount factor ``γ``, between 0 and 1.
+        horizon: number of steps after which an episode is truncated (not terminated); None if there is no limit.
 
     Raises:
-        ValueError: the sizes do not belong together, probabilities do not sum to 1, a reward is not finite, ``gamma``
-            lies outside [0, 1], or the horizon is not positive.
+        ValueError: the shapes do not match, probabilities do not sum to 1, a reward is not finite, ``gamma`` lies
+            outside [0, 1], or the horizon is not positive.
 
     Example:
         >>> stay_or_go = torch.tensor([[[1.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [0.0, 1.0]]])
@@ -32,7 +47,7 @@ class FiniteMDP:
         ...     terminated=torch.tensor([False, True]).expand(2, 2, 2),
         ...     initial=torch.tensor([1.0, 0.0]),
         ...     gamma=0.9,
-        ... ).states
+        ... ).num_states
         2
     """
 
@@ -44,7 +59,7 @@ class FiniteMDP:
     horizon: int | None = None
 
     def __post_init__(self) -> None:
-        shape = (self.states, self.actions, self.states)
+        shape = (self.num_states, self.num_actions, self.num_states)
         sizes = {name: tuple(getattr(self, name).shape) for name in ("transition", "reward", "terminated")}
         if set(sizes.values()) != {shape} or self.initial.shape != shape[:1]:
             raise ValueError(
@@ -58,69 +73,104 @@ class FiniteMDP:
                     f"the probabilities in {name} must not be negative and must sum to 1 over the last axis"
                 )
         if not torch.isfinite(self.reward).all():
-            raise ValueError("every reward must be finite; one that cannot happen may be 0")
+            raise ValueError("every reward must be finite; set the reward of an impossible transition to 0")
         if not 0 <= self.gamma <= 1:
             raise ValueError(f"gamma must lie between 0 and 1, got {self.gamma}")
         if self.horizon is not None and self.horizon < 1:
             raise ValueError(f"the horizon must be at least 1 step, or None for no limit, got {self.horizon}")
 
     @property
-    def states(self) -> int:
+    def num_states(self) -> int:
         """Number of states."""
         return self.transition.shape[0]
 
     @property
-    def actions(self) -> int:
+    def num_actions(self) -> int:
         """Number of actions, the same in every state."""
         return self.transition.shape[1]
 
     @classmethod
     def from_gymnasium(
-        cls, environment: gymnasium.Env[Any, Any], gamma: float, initial: Float[Tensor, " states"] | None = None
+        cls, env: gymnasium.Env[Any, Any], gamma: float, initial: Float[Tensor, " states"] | None = None
     ) -> "FiniteMDP":
-        """Read the dynamics that an environment exposes as ``P``; the horizon is that of its registration.
+        """Return the MDP that an environment exposes as ``P``, with its registered time limit as horizon.
 
-        Wrappers that change rewards or states are not seen, nor is anything else that ``P`` does not tell (such as
-        the fickle passenger of Taxi).
+        Wrappers that change rewards or states are ignored, as is all that ``P`` does not contain (such as the fickle
+        passenger of Taxi); see ``known_dynamics``.
 
         Args:
-            environment: one whose ``unwrapped.P[s][a]`` lists ``(probability, next state, reward, terminated)``.
-            gamma: the discount, between 0 and 1.
-            initial: ``P(s_0)``; None for the ``initial_state_distrib`` that the environment exposes.
+            env: environment whose ``unwrapped.P[s][a]`` lists ``(probability, next state, reward, terminated)``.
+            gamma: discount factor, between 0 and 1.
+            initial: ``P(s_0)``; None for the environment's ``initial_state_distrib``.
 
         Raises:
-            ValueError: the environment exposes no ``P`` or no initial distribution, or one step is said both to end
-                the episode and not to.
+            ValueError: the environment exposes no ``P`` or no initial distribution, or the same transition is listed
+                both as terminating and as not terminating.
 
         Example:
             >>> mdp = FiniteMDP.from_gymnasium(gymnasium.make("FrozenLake-v1"), gamma=0.99)
-            >>> mdp.states, mdp.actions, mdp.horizon
+            >>> mdp.num_states, mdp.num_actions, mdp.horizon
             (16, 4, 100)
         """
-        name = "the environment" if environment.spec is None else environment.spec.id
-        dynamics = getattr(environment.unwrapped, "P", None)
+        name = "the environment" if env.spec is None else env.spec.id
+        dynamics = getattr(env.unwrapped, "P", None)
         if dynamics is None:
-            raise ValueError(f"{name} does not expose its dynamics as P, so that nothing exact can be said of it")
+            raise ValueError(f"{name} does not expose its dynamics as P, which an exact solution needs")
         if initial is None:
-            if not hasattr(environment.unwrapped, "initial_state_distrib"):
-                raise ValueError(f"{name} does not expose its initial_state_distrib; give initial, P(s_0), instead")
-            initial = torch.as_tensor(environment.unwrapped.initial_state_distrib, dtype=torch.float64)
+            if not hasattr(env.unwrapped, "initial_state_distrib"):
+                raise ValueError(f"{name} does not expose its initial_state_distrib; pass initial, P(s_0), instead")
+            initial = torch.as_tensor(env.unwrapped.initial_state_distrib, dtype=torch.float64)
         states, actions = len(dynamics), len(dynamics[0])
-        transition, earned, ended = torch.zeros(3, states, actions, states, dtype=torch.float64).numpy()
+        transition, weighted_reward, ending = torch.zeros(3, states, actions, states, dtype=torch.float64).numpy()
         for state in range(states):
             for action in range(actions):
-                for probability, following, reward, terminated in dynamics[state][action]:
-                    transition[state, action, following] += probability
-                    earned[state, action, following] += probability * reward
-                    ended[state, action, following] += probability * terminated
-        probability, earned, ended = map(torch.from_numpy, (transition, earned, ended))
-        if not ((ended == 0) | torch.isclose(ended, probability)).all():
-            raise ValueError(f"{name} ends some episodes, and not others, after the same state, action and next state")
+                for probability, next_state, reward, terminated in dynamics[state][action]:
+                    transition[state, action, next_state] += probability
+                    weighted_reward[state, action, next_state] += probability * reward
+                    ending[state, action, next_state] += probability * terminated
+        probability, weighted_reward, ending = map(torch.from_numpy, (transition, weighted_reward, ending))
+        if not ((ending == 0) | torch.isclose(ending, probability)).all():
+            raise ValueError(f"{name} terminates after some, but not all, occurrences of the same transition")
         return cls(
             transition=probability,
-            reward=torch.where(probability > 0, earned / probability, 0),
-            terminated=ended > 0,
+            reward=torch.where(probability > 0, weighted_reward / probability, 0),
+            terminated=ending > 0,
             initial=initial,
             gamma=gamma,
-            horizon=None if environment.spec is None else environment.spec.max_episode_steps,
+            horizon=None if env.spec is None else env.spec.max_episode_steps,
         )
+
+
+def known_dynamics(env: gymnasium.Env, gamma: float) -> FiniteMDP | None:
+    """Return an environment as an MDP if its ``P`` describes it completely, and None otherwise.
+
+    ``P`` is incomplete if a wrapper may change rewards or states, or if the environment adds noise of its own, as Taxi
+    does with a fickle passenger. Dynamics too large to be solved as dense arrays count as unknown.
+
+    Example:
+        >>> known_dynamics(gymnasium.make("FrozenLake-v1"), gamma=0.99).num_states
+        16
+        >>> known_dynamics(gymnasium.make("CartPole-v1"), gamma=0.99) is None
+        True
+        >>> known_dynamics(gymnasium.make("Taxi-v4", fickle_passenger=True), gamma=0.99) is None
+        True
+    """
+    inner: Any = env.unwrapped
+    space = inner.observation_space
+    if getattr(inner, "P", None) is None or not hasattr(inner, "initial_state_distrib"):
+        return None
+    if getattr(inner, "fickle_passenger", False):
+        return None
+    if not isinstance(space, Discrete) or not isinstance(inner.action_space, Discrete) or space.start:
+        return None
+    if int(space.n) ** 2 * int(inner.action_space.n) > _MAX_TRANSITION_ENTRIES:
+        return None
+    layer = env
+    while isinstance(layer, gymnasium.Wrapper):
+        if type(layer) not in _TRANSPARENT_WRAPPERS:
+            return None
+        layer = layer.env
+    try:
+        return FiniteMDP.from_gymnasium(env, gamma)
+    except (TypeError, KeyError, IndexError):  # a P of another form than Gymnasium's
+        return None

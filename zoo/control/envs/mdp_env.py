@@ -10,29 +10,29 @@ from torch import Tensor
 
 from zoo.control.envs.mdp import FiniteMDP
 
-Array = np.ndarray
+_Array = np.ndarray
 
 
-class MDPVectorEnv(VectorEnv[Array, Array, Array]):
-    """Many episodes of a finite MDP that step together as tensors: thousands cost little more than one.
+class MDPVectorEnv(VectorEnv[_Array, _Array, _Array]):
+    """Vector environment of a finite MDP whose sub-environments step together as tensors.
 
-    ``advance`` takes and gives tensors; ``step`` is the same behind Gymnasium's interface, without a copy. The mode of
-    reset is Gymnasium's default: the step after the last of an episode ignores the action and gives the first state of
-    the next episode, with reward 0.
+    Thousands of them cost little more than one. ``step_tensor`` takes and returns tensors; ``step`` is the same behind
+    Gymnasium's interface, without a copy. Autoreset is in next-step mode, Gymnasium's default: the step after the last
+    one of an episode ignores the action and returns the first state of the next episode with reward 0.
 
     Args:
-        mdp: the process; episodes are truncated at its horizon.
-        num_envs: episodes under way at once.
+        mdp: process to simulate; episodes are truncated at its horizon.
+        num_envs: number of sub-environments.
 
     Raises:
         ValueError: ``num_envs`` is not positive.
 
     Example:
         >>> import gymnasium
-        >>> environments = MDPVectorEnv(FiniteMDP.from_gymnasium(gymnasium.make("CliffWalking-v1"), 1.0), num_envs=2)
-        >>> environments.reset(seed=0)[0].tolist()
+        >>> envs = MDPVectorEnv(FiniteMDP.from_gymnasium(gymnasium.make("CliffWalking-v1"), 1.0), num_envs=2)
+        >>> envs.reset(seed=0)[0].tolist()
         [36, 36]
-        >>> environments.advance(torch.tensor([0, 1]))[:2]  # up, and off the cliff
+        >>> envs.step_tensor(torch.tensor([0, 1]))[:2]  # up, and off the cliff
         (tensor([24, 36]), tensor([  -1., -100.], dtype=torch.float64))
     """
 
@@ -41,71 +41,73 @@ class MDPVectorEnv(VectorEnv[Array, Array, Array]):
             raise ValueError(f"num_envs must be at least 1, got {num_envs}")
         self.num_envs = num_envs
         self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
-        self.single_observation_space, self.single_action_space = Discrete(mdp.states), Discrete(mdp.actions)
+        self.single_observation_space, self.single_action_space = Discrete(mdp.num_states), Discrete(mdp.num_actions)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self.actions, self.horizon = mdp.actions, mdp.horizon
-        # Only few states can follow any one step: without the others a draw costs a handful of comparisons.
-        followers = int((mdp.transition > 0).sum(-1).max())
-        probability, self.follower = mdp.transition.flatten(0, 1).topk(followers)
-        self.below = probability.cumsum(-1)[:, :-1]
-        self.reward = mdp.reward.flatten(0, 1).gather(-1, self.follower)
-        self.terminates = mdp.terminated.flatten(0, 1).gather(-1, self.follower)
-        self.starts_below = mdp.initial.cumsum(-1)[:-1]
+        self._num_actions, self._horizon = mdp.num_actions, mdp.horizon
+        # Only few states can follow any one step; without the others a sample costs a handful of comparisons.
+        num_successors = int((mdp.transition > 0).sum(-1).max())
+        probability, self._successor = mdp.transition.flatten(0, 1).topk(num_successors)
+        self._cumulative = probability.cumsum(-1)[:, :-1]
+        self._reward = mdp.reward.flatten(0, 1).gather(-1, self._successor)
+        self._terminates = mdp.terminated.flatten(0, 1).gather(-1, self._successor)
+        self._initial_cumulative = mdp.initial.cumsum(-1)[:-1]
         self.generator = torch.Generator()
         self.reset()
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
-        """Begin all episodes anew; with a seed, also the random numbers."""
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[_Array, dict[str, Any]]:
+        """Reset all sub-environments; a seed also resets the random number generator."""
         if seed is not None:
             self.generator.manual_seed(seed)
-        self.state = self._first_states()
-        self.elapsed = torch.zeros_like(self.state)
-        self.over = torch.zeros_like(self.state, dtype=torch.bool)
+        self.state = self._sample_initial()
+        self.step_count = torch.zeros_like(self.state)
+        self.done = torch.zeros_like(self.state, dtype=torch.bool)
         return self.state.numpy(), {}
 
-    def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
-        """Give the next states, the rewards, which episodes terminated and which were truncated, and no more."""
-        state, reward, terminated, truncated = self.advance(torch.as_tensor(actions))
+    def step(self, actions: _Array) -> tuple[_Array, _Array, _Array, _Array, dict[str, Any]]:
+        """Return next states, rewards, ``terminated``, ``truncated`` and an empty info."""
+        state, reward, terminated, truncated = self.step_tensor(torch.as_tensor(actions))
         return state.numpy(), reward.numpy(), terminated.numpy(), truncated.numpy(), {}
 
-    def advance(
+    def step_tensor(
         self, actions: Int[Tensor, " envs"]
     ) -> tuple[Int[Tensor, " envs"], Float[Tensor, " envs"], Bool[Tensor, " envs"], Bool[Tensor, " envs"]]:
-        """Give the next states, the rewards, which episodes terminated and which were truncated."""
-        entry = self.state * self.actions + actions
-        which = (self._uniform()[:, None] >= self.below[entry]).sum(-1)
-        begins = self.over
-        self.state = torch.where(begins, self._first_states(), self.follower[entry, which])
-        self.elapsed = (self.elapsed + 1).masked_fill(begins, 0)
-        reward = self.reward[entry, which].masked_fill(begins, 0)
-        terminated = self.terminates[entry, which] & ~begins
-        truncated = torch.zeros_like(begins) if self.horizon is None else self.elapsed >= self.horizon
-        self.over = terminated | truncated
+        """Return next states, rewards, ``terminated`` and ``truncated``."""
+        row = self.state * self._num_actions + actions
+        column = (self._uniform()[:, None] >= self._cumulative[row]).sum(-1)
+        resetting = self.done
+        self.state = torch.where(resetting, self._sample_initial(), self._successor[row, column])
+        self.step_count = (self.step_count + 1).masked_fill(resetting, 0)
+        reward = self._reward[row, column].masked_fill(resetting, 0)
+        terminated = self._terminates[row, column] & ~resetting
+        truncated = torch.zeros_like(resetting) if self._horizon is None else self.step_count >= self._horizon
+        self.done = terminated | truncated
         return self.state, reward, terminated, truncated
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Give all that decides what comes next."""
+        """Return states, step counts and the random state."""
         return {
             "state": self.state,
-            "elapsed": self.elapsed,
-            "over": self.over,
-            "random": self.generator.get_state(),
+            "step_count": self.step_count,
+            "done": self.done,
+            "generator": self.generator.get_state(),
         }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go on where the state was taken.
+        """Restore a state returned by ``state_dict``.
 
         Raises:
-            ValueError: the state is of another number of episodes.
+            ValueError: the state belongs to another number of sub-environments.
         """
         if len(state["state"]) != self.num_envs:
-            raise ValueError(f"the state is of {len(state['state'])} episodes under way, not of {self.num_envs}")
-        self.state, self.elapsed, self.over = state["state"], state["elapsed"], state["over"]
-        self.generator.set_state(state["random"])
+            raise ValueError(f"the saved state has {len(state['state'])} sub-environments, expected {self.num_envs}")
+        self.state, self.step_count, self.done = state["state"], state["step_count"], state["done"]
+        self.generator.set_state(state["generator"])
 
     def _uniform(self) -> Float[Tensor, " envs"]:
-        return torch.rand(self.num_envs, generator=self.generator, dtype=self.below.dtype, device=self.generator.device)
+        return torch.rand(
+            self.num_envs, generator=self.generator, dtype=self._cumulative.dtype, device=self.generator.device
+        )
 
-    def _first_states(self) -> Int[Tensor, " envs"]:
-        return torch.searchsorted(self.starts_below, self._uniform(), right=True)
+    def _sample_initial(self) -> Int[Tensor, " envs"]:
+        return torch.searchsorted(self._initial_cumulative, self._uniform(), right=True)

@@ -1,32 +1,30 @@
-"""Exact answers about finite Markov decision processes: Bellman, "Dynamic programming", 1957."""
+"""Exact solutions of finite Markov decision processes: Bellman, "Dynamic programming", 1957."""
 
+import gymnasium
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from zoo.control.envs.mdp import FiniteMDP
+from zoo.control.envs.mdp import FiniteMDP, known_dynamics
 
 
 def expected_reward(mdp: FiniteMDP) -> Float[Tensor, "states actions"]:
-    """Mean reward of the next step: ``r(s, a) = Σ_s' P(s' | s, a) r(s, a, s')``."""
+    """Return the expected reward of a step: ``r(s, a) = Σ_s' P(s' | s, a) r(s, a, s')``."""
     return (mdp.transition * mdp.reward).sum(-1)
 
 
-def continuation(mdp: FiniteMDP) -> Float[Tensor, "states actions next_states"]:
-    """Discounted probability that the episode goes on in ``s'``: ``γ P(s' | s, a)``, and 0 where it terminates."""
+def discount_t(mdp: FiniteMDP) -> Float[Tensor, "states actions next_states"]:
+    """Return the discounted transition probabilities ``γ P(s' | s, a)``, 0 where the step terminates."""
     return mdp.gamma * mdp.transition * ~mdp.terminated
 
 
 def backup(mdp: FiniteMDP, values: Float[Tensor, " states"]) -> Float[Tensor, "states actions"]:
-    """Value of an action if what follows is worth ``values``: ``Σ_s' P(s' | s, a) (r + γ V(s'))``.
-
-    A step that terminates is followed by nothing. Bellman, "Dynamic programming", 1957.
-    """
-    return expected_reward(mdp) + continuation(mdp) @ values
+    """Return the Bellman backup ``Q(s, a) = Σ_s' P(s' | s, a) (r + γ V(s'))``, without ``V(s')`` after termination."""
+    return expected_reward(mdp) + discount_t(mdp) @ values
 
 
 def bellman_residual(mdp: FiniteMDP, action_values: Float[Tensor, "states actions"]) -> float:
-    """How far action values are from optimal: ``max |T* Q - Q|``, in units of reward.
+    """Return the Bellman residual ``max |T* Q - Q|``, in units of reward.
 
     ``max |Q - Q*|`` is at most the residual divided by ``1 - γ``.
     """
@@ -36,18 +34,18 @@ def bellman_residual(mdp: FiniteMDP, action_values: Float[Tensor, "states action
 def value_iteration(
     mdp: FiniteMDP, tolerance: float = 1e-12, max_sweeps: int = 1_000_000
 ) -> Float[Tensor, "states actions"]:
-    """Optimal action values of endless episodes: ``Q ← Σ_s' P(s' | s, a) (r + γ max_a' Q(s', a'))`` until it rests.
+    """Return the optimal action values of infinite episodes.
 
-    The horizon plays no part; see ``finite_horizon`` for that. With ``γ = 1`` the sweeps begin at 0 and rest only where
-    no policy can collect rewards for ever.
+    Repeats ``Q ← Σ_s' P(s' | s, a) (r + γ max_a' Q(s', a'))`` from ``Q = 0`` until it converges. The horizon is
+    ignored; see ``finite_horizon``. With ``γ = 1`` it converges only if no policy can collect rewards forever.
 
     Args:
-        mdp: the process.
-        tolerance: largest change in a sweep, relative to the largest value (or to 1), at which it rests.
-        max_sweeps: after which it is given up.
+        mdp: process to solve.
+        tolerance: largest change of a value in the last sweep, relative to the largest value (or to 1).
+        max_sweeps: maximum number of sweeps.
 
     Raises:
-        ValueError: it did not come to rest.
+        ValueError: the values did not converge.
 
     Example:
         >>> import gymnasium
@@ -55,26 +53,26 @@ def value_iteration(
         >>> round(value_iteration(lake)[0].max().item(), 6)
         0.542026
     """
-    reward, goes_on = expected_reward(mdp), continuation(mdp)
+    reward, discount = expected_reward(mdp), discount_t(mdp)
     action_values = torch.zeros_like(reward)
     for _ in range(max_sweeps):
-        before, action_values = action_values, reward + goes_on @ action_values.amax(-1)
-        if (action_values - before).abs().max() <= tolerance * action_values.abs().max().clamp(min=1):
+        previous, action_values = action_values, reward + discount @ action_values.amax(-1)
+        if (action_values - previous).abs().max() <= tolerance * action_values.abs().max().clamp(min=1):
             return action_values
-    raise ValueError(f"value iteration did not come to rest in {max_sweeps} sweeps with gamma {mdp.gamma}")
+    raise ValueError(f"value iteration did not converge in {max_sweeps} sweeps with gamma {mdp.gamma}")
 
 
 def greedy_policy(
     action_values: Float[Tensor, "*states actions"], tolerance: float = 1e-9
 ) -> Float[Tensor, "*states actions"]:
-    """Policy that draws one of the best actions, all with the same probability.
+    """Return the policy that is uniform over the best actions.
 
-    Ties are drawn, not given to the first: where several actions seem equally good (``γ = 1``) always the same one may
-    walk in a circle.
+    Ties share the probability: with ``γ = 1`` several actions may have the same value, and always taking the first one
+    may loop forever.
 
     Args:
         action_values: ``Q(s, a)``.
-        tolerance: actions whose values differ by less are equally good.
+        tolerance: actions whose values differ by at most this much are tied.
 
     Example:
         >>> greedy_policy(torch.tensor([[1.0, 3.0, 3.0]]))
@@ -85,38 +83,38 @@ def greedy_policy(
 
 
 def policy_evaluation(mdp: FiniteMDP, policy: Float[Tensor, "states actions"]) -> Float[Tensor, " states"]:
-    """Value of each state under a policy, exactly, in endless episodes: solves ``V = r_π + γ P_π V``.
+    """Return the exact value of each state under a policy in infinite episodes: solves ``V = r_π + γ P_π V``.
 
     Args:
-        mdp: the process; its horizon plays no part.
+        mdp: process; its horizon is ignored.
         policy: ``π(a | s)``.
 
     Raises:
-        ValueError: ``γ = 1`` and from some state the policy never ends the episode, so that the equations do not
-            determine its value; choose ``γ < 1`` or ``finite_horizon``.
+        ValueError: ``γ = 1`` and the policy never ends the episode from some state, which leaves the values
+            undetermined.
     """
     reward = (policy * expected_reward(mdp)).sum(-1)
-    goes_on = torch.einsum("sa, sat -> st", policy, continuation(mdp))
-    ends = goes_on.sum(-1) < 1 - 1e-9
-    if not closure(ends, goes_on.T > 0).all():
+    discount = torch.einsum("sa, sat -> st", policy, discount_t(mdp))
+    ends = discount.sum(-1) < 1 - 1e-9
+    if not _transitive_closure(ends, discount.T > 0).all():
         raise ValueError(
             "with gamma 1 the values are not determined: from some state the policy never ends the episode; "
-            "choose a smaller gamma, or ask for the values under a horizon"
+            "choose a smaller gamma, or use finite_horizon"
         )
-    return torch.linalg.solve(torch.eye(mdp.states, dtype=reward.dtype, device=reward.device) - goes_on, reward)
+    return torch.linalg.solve(torch.eye(mdp.num_states, dtype=reward.dtype, device=reward.device) - discount, reward)
 
 
 def finite_horizon(
     mdp: FiniteMDP, policy: Float[Tensor, "states actions"] | None = None
 ) -> Float[Tensor, "steps_left states"]:
-    """Value of each state with ``0, 1, …, horizon`` steps left; nothing is earned after the last.
+    """Return the value of each state with ``0, 1, …, horizon`` steps left.
 
     ``V_0 = 0``, ``V_{k+1}(s) = max_a Σ_s' P(s' | s, a) (r + γ V_k(s'))``, or the mean over the actions of a policy.
-    What an episode earns under a time limit, if ``γ = 1``: the best that a policy that knows the time can do, or
-    what one that does not does.
+    With ``γ = 1`` these are expected returns under a time limit: of the best policy that observes the time, or of one
+    that does not.
 
     Args:
-        mdp: the process.
+        mdp: process with a horizon.
         policy: ``π(a | s)``; None for the best action at each time.
 
     Raises:
@@ -130,28 +128,41 @@ def finite_horizon(
     """
     if mdp.horizon is None:
         raise ValueError("the process has no horizon, which finite_horizon needs")
-    reward, goes_on = expected_reward(mdp), continuation(mdp)
+    reward, discount = expected_reward(mdp), discount_t(mdp)
     values = [torch.zeros_like(mdp.initial)]
     for _ in range(mdp.horizon):
-        action_values = reward + goes_on @ values[-1]
+        action_values = reward + discount @ values[-1]
         values.append(action_values.amax(-1) if policy is None else (policy * action_values).sum(-1))
     return torch.stack(values)
 
 
-def reachable(mdp: FiniteMDP) -> Bool[Tensor, " states"]:
-    """States in which an action can be asked for: those that an episode can reach without being over there."""
-    return closure(mdp.initial > 0, (mdp.transition * ~mdp.terminated).sum(1) > 0)
-
-
-def closure(members: Bool[Tensor, " states"], step: Bool[Tensor, "states states"]) -> Bool[Tensor, " states"]:
-    """Add to a set all states that some steps lead to; ``step[s, s']`` is true where one leads from ``s`` to ``s'``."""
-    while True:
-        more = members | step[members].any(0)
-        if torch.equal(more, members):
-            return members
-        members = more
+def reachable_states(mdp: FiniteMDP) -> Bool[Tensor, " states"]:
+    """Return a mask of the states that an episode can reach without having terminated."""
+    return _transitive_closure(mdp.initial > 0, (mdp.transition * ~mdp.terminated).sum(1) > 0)
 
 
 def start_value(mdp: FiniteMDP, values: Float[Tensor, "*dims states"]) -> Float[Tensor, "*dims"]:
-    """Mean value of the state in which an episode begins."""
+    """Return the expected value of the initial state, ``Σ_s P(s_0 = s) V(s)``."""
     return values @ mdp.initial
+
+
+def optimal_mean_return(env: gymnasium.Env) -> float | None:
+    """Return the mean undiscounted return of the optimal policy under the time limit; None if it is unknown.
+
+    Example:
+        >>> round(optimal_mean_return(gymnasium.make("FrozenLake-v1")), 4)
+        0.7442
+    """
+    mdp = known_dynamics(env, gamma=1.0)
+    return None if mdp is None or mdp.horizon is None else float(start_value(mdp, finite_horizon(mdp)[-1]))
+
+
+def _transitive_closure(
+    members: Bool[Tensor, " states"], edge: Bool[Tensor, "states states"]
+) -> Bool[Tensor, " states"]:
+    """Return all states that are reachable from ``members``; ``edge[s, s']`` is true if a step leads from s to s'."""
+    while True:
+        larger = members | edge[members].any(0)
+        if torch.equal(larger, members):
+            return members
+        members = larger

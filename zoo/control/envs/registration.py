@@ -1,4 +1,4 @@
-"""Looking environments up in Gymnasium's registry, and importing the packages that fill it."""
+"""Look-up in Gymnasium's registry, and import of the packages that register environments."""
 
 import difflib
 import importlib
@@ -10,82 +10,85 @@ from pathlib import Path
 import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
-GAMES = {"MinAtar": "minatar.gym", "ALE": "ale_py"}  # what registers environments, by the first part of their ids
+_GAME_PACKAGES = {"MinAtar": "minatar.gym", "ALE": "ale_py"}  # by the namespace of their ids
 
 
-def registered(name: str) -> EnvSpec:
-    """Look an environment up in Gymnasium's registry.
+def find_spec(env_id: str) -> EnvSpec:
+    """Return the spec of a registered environment; the packages of games are imported for it.
 
     Raises:
-        ValueError: it is not there, and the nearest ones are named; or it is a game whose package is not installed.
+        ValueError: the id is not registered (the message lists similar ids), or its package is not installed.
+
+    Example:
+        >>> find_spec("CartPole-v1").max_episode_steps
+        500
     """
-    register_games(name.partition("/")[0])
+    register_games(env_id.partition("/")[0])
     try:
-        return gymnasium.spec(name)
-    except gymnasium.error.Error as error:  # unknown, malformed, or of a version that is no more
+        return gymnasium.spec(env_id)
+    except gymnasium.error.Error as error:  # unknown, malformed, or a version that was removed
         with suppress(ValueError):
-            register_games("ALE")  # which registers ids without a namespace as well, such as Pong-v4
-        if name in gymnasium.registry:
-            return gymnasium.spec(name)
-        near = difflib.get_close_matches(name, gymnasium.registry, n=3, cutoff=0.4)
-        hint = f"; the nearest are {', '.join(near)}" if near else ""
-        raise ValueError(f"Gymnasium knows no environment {name!r}{hint}") from error
+            register_games("ALE")  # registers ids without a namespace as well, such as Pong-v4
+        if env_id in gymnasium.registry:
+            return gymnasium.spec(env_id)
+        near = difflib.get_close_matches(env_id, gymnasium.registry, n=3, cutoff=0.4)
+        hint = f"; did you mean {', '.join(near)}?" if near else ""
+        raise ValueError(f"no environment {env_id!r} is registered in Gymnasium{hint}") from error
 
 
-def register_games(collection: str) -> None:
-    """Make the games of a collection known to Gymnasium, which does not look for them by itself.
+def register_games(namespace: str) -> None:
+    """Register the games of a namespace, ``MinAtar`` or ``ALE``; others are ignored.
 
     Raises:
-        ValueError: its package is not installed.
+        ValueError: the package is not installed.
     """
-    if collection not in GAMES or any(name.startswith(f"{collection}/") for name in gymnasium.registry):
+    if namespace not in _GAME_PACKAGES or any(name.startswith(f"{namespace}/") for name in gymnasium.registry):
         return
     try:
-        package = importlib.import_module(GAMES[collection])
+        package = importlib.import_module(_GAME_PACKAGES[namespace])
     except ImportError as error:
-        raise ValueError(f"the games of {collection} need a package: pip install -e '.[games]' ({error})") from error
+        raise ValueError(f"the games of {namespace} need a package: pip install -e '.[games]' ({error})") from error
     if hasattr(package, "register_envs"):  # the other one registers its games when it is imported
         package.register_envs()
 
 
-def import_environment(name: str, trust: bool) -> str:
+def import_env_module(env_id: str, trust: bool) -> str:
     """Import the module of ``module:Name-v0``, which registers the environment, and return ``Name-v0``.
 
-    Modules in the current folder are found. A name without a module is returned as it is.
+    Modules in the current folder are found too. An id without a module is returned unchanged.
 
     Args:
-        name: as Gymnasium takes it.
-        trust: whether the module's code may be run.
+        env_id: id as ``gymnasium.make`` accepts it.
+        trust: whether the module's code may run.
 
     Raises:
         ValueError: the module is not trusted, cannot be imported, or raises an error.
 
     Example:
-        >>> import_environment("CartPole-v1", trust=False)
+        >>> import_env_module("CartPole-v1", trust=False)
         'CartPole-v1'
     """
-    module, colon, bare = name.rpartition(":")
+    module, colon, name = env_id.rpartition(":")
     if not colon:
-        return name
+        return env_id
     if not trust:
-        raise ValueError(f"env={name} imports {module} and so runs its code: add trust=true if you trust it")
+        raise ValueError(f"env={env_id} imports {module} and so runs its code: add trust=true if you trust it")
     if not all(part.isidentifier() for part in module.split(".")):
-        raise ValueError(f"env={name} must be MODULE:NAME, with a module as Python imports it; {module!r} is none")
+        raise ValueError(f"env={env_id} must be MODULE:NAME, and {module!r} is not the name of a Python module")
     try:
-        with current_folder_importable():
+        with _current_folder_importable():
             importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise ValueError(f"env={name}: {module} needs a package that is not installed: {error}") from error
-        raise ValueError(f"env={name}: there is no module {module}, neither installed nor in {Path.cwd()}") from error
+            raise ValueError(f"env={env_id}: {module} needs a package that is not installed: {error}") from error
+        raise ValueError(f"env={env_id}: there is no module {module}, neither installed nor in {Path.cwd()}") from error
     except Exception as error:
-        raise ValueError(f"env={name}: importing {module} raised {type(error).__name__}: {error}") from error
-    return bare
+        raise ValueError(f"env={env_id}: importing {module} raised {type(error).__name__}: {error}") from error
+    return name
 
 
 @contextmanager
-def current_folder_importable() -> Iterator[None]:
-    """Look for modules in the current folder too, after all others."""
+def _current_folder_importable() -> Iterator[None]:
     folder = str(Path.cwd())
     sys.path.append(folder)
     try:

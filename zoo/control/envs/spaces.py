@@ -1,4 +1,4 @@
-"""Gymnasium's spaces: which of them are supported, as plain data, and how their elements are counted and converted."""
+"""Gymnasium's spaces: support checks, serialization to plain data, and conversion of elements."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,19 +8,19 @@ import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, OneOf, Space, Tuple
 from gymnasium.spaces.utils import flatten, flatten_space
 
-ARRAYS = (Box, Discrete, MultiDiscrete, MultiBinary)  # a fixed number of numbers each
-ADVICE = "wrap the environment so that it gives arrays of one shape, and register that"
+_ARRAY_SPACES = (Box, Discrete, MultiDiscrete, MultiBinary)
+_ADVICE = "wrap the environment to return arrays of a fixed shape, and register the wrapped one"
 
 
 class UnsupportedSpaceError(ValueError):
-    """A space whose elements no network, policy or table here can deal with."""
+    """A space that no network, policy or table of the library supports."""
 
 
 def check_observation_space(space: Space, name: str) -> None:
-    """Check that observations can be flattened to a fixed number of numbers.
+    """Check that observations can be flattened to arrays of a fixed size.
 
     Raises:
-        UnsupportedSpaceError: a part of the space has no fixed size (graphs, sequences, text), or it is empty.
+        UnsupportedSpaceError: a part of the space has no fixed size (graphs, sequences, text), or the space is empty.
 
     Example:
         >>> check_observation_space(Dict(speed=Box(0, 1), gear=Discrete(5)), "Car-v0")
@@ -28,29 +28,28 @@ def check_observation_space(space: Space, name: str) -> None:
     if (found := _unsupported(space, "observation")) is not None:
         where, kind = found
         raise UnsupportedSpaceError(
-            f"no network reads the observations of {name}: {where} is of the space {kind}, which has no fixed number "
-            f"of numbers; {ADVICE}"
+            f"the observation space of {name} is not supported: {where} is a {kind}, which has no fixed size; {_ADVICE}"
         )
     if math.prod(flatten_space(space).shape or (1,)) == 0:
-        raise UnsupportedSpaceError(f"no network reads the observations of {name}: they are empty; {ADVICE}")
+        raise UnsupportedSpaceError(f"the observation space of {name} is not supported: it is empty; {_ADVICE}")
 
 
 def _unsupported(space: Space, where: str) -> tuple[str, str] | None:
-    """Path and kind of the first part that is not made of arrays."""
+    """Return path and class of the first part that is not an array space."""
     if isinstance(space, Dict):
         parts = [(f"{where}[{key!r}]", part) for key, part in space.spaces.items()]
     elif isinstance(space, Tuple | OneOf):
         parts = [(f"{where}[{index}]", part) for index, part in enumerate(space.spaces)]
     else:
-        return None if isinstance(space, ARRAYS) else (where, type(space).__name__)
+        return None if isinstance(space, _ARRAY_SPACES) else (where, type(space).__name__)
     return next((found for path, part in parts if (found := _unsupported(part, path)) is not None), None)
 
 
-def sizes(space: Space) -> list[int] | None:
-    """Count the values of each digit of a finite space, in the order of ``digits``; None if the space is not finite.
+def factor_sizes(space: Space) -> list[int] | None:
+    """Return the number of values of each factor of a finite space; None if the space is not finite.
 
     Example:
-        >>> sizes(Tuple([Discrete(32), Discrete(11), Discrete(2)])), sizes(Box(0, 1, (2,)))
+        >>> factor_sizes(Tuple([Discrete(32), Discrete(11), Discrete(2)])), factor_sizes(Box(0, 1, (2,)))
         ([32, 11, 2], None)
     """
     if isinstance(space, Discrete):
@@ -63,7 +62,7 @@ def sizes(space: Space) -> list[int] | None:
         bounds = zip(space.low.ravel().tolist(), space.high.ravel().tolist(), strict=True)
         return [int(high) - int(low) + 1 for low, high in bounds]
     if isinstance(space, Dict | Tuple):
-        parts = [sizes(part) for part in _parts(space)]
+        parts = [factor_sizes(part) for part in _parts(space)]
         return None if None in parts else [size for part in parts for size in part or ()]
     return None
 
@@ -72,25 +71,25 @@ def _parts(space: Dict | Tuple) -> Sequence[Space]:
     return list(space.spaces.values()) if isinstance(space, Dict) else list(space.spaces)
 
 
-def count(space: Space) -> int | None:
-    """Count the elements of a finite space; None if the space is not finite.
+def num_elements(space: Space) -> int | None:
+    """Return the number of elements of a finite space; None if the space is not finite.
 
     Example:
-        >>> count(Tuple([Discrete(32), Discrete(11), Discrete(2)])), count(Box(0, 1, (2,)))
+        >>> num_elements(Tuple([Discrete(32), Discrete(11), Discrete(2)])), num_elements(Box(0, 1, (2,)))
         (704, None)
     """
-    found = sizes(space)
+    found = factor_sizes(space)
     return None if found is None else math.prod(found)
 
 
-def index(space: Space, element: Any) -> int:
-    """Position of an element among all elements of a finite space, counted from 0.
+def element_index(space: Space, element: Any) -> int:
+    """Return the index of an element among all elements of a finite space, counted from 0.
 
     Example:
-        >>> index(Tuple([Discrete(32), Discrete(11), Discrete(2)]), (4, 10, 1))
+        >>> element_index(Tuple([Discrete(32), Discrete(11), Discrete(2)]), (4, 10, 1))
         109
     """
-    found = sizes(space)
+    found = factor_sizes(space)
     digits = _digits(space, element)
     if len(digits) == 1 and found is not None and 0 <= digits[0] < found[0]:
         return digits[0]
@@ -98,7 +97,7 @@ def index(space: Space, element: Any) -> int:
 
 
 def _digits(space: Space, element: Any) -> list[int]:
-    """Values of the parts of an element, each counted from 0."""
+    """Return the value of each factor of an element, counted from 0."""
     if isinstance(space, Dict):
         return [digit for key, part in space.spaces.items() for digit in _digits(part, element[key])]
     if isinstance(space, Tuple):
@@ -108,19 +107,19 @@ def _digits(space: Space, element: Any) -> list[int]:
     return [int(digit) for digit in np.ravel(np.asarray(element).astype(np.int64) - np.asarray(first, np.int64))]
 
 
-def environment_actions(space: Space, actions: np.ndarray) -> np.ndarray:
-    """Convert a batch of a policy's actions to elements of the action space.
+def to_env_actions(space: Space, actions: np.ndarray) -> np.ndarray:
+    """Convert a batch of a policy's actions to elements of the action space, in its shape and type.
 
-    Choices are counted from the space's own start. Coordinates are clipped to the bounds, and rounded where the space
-    holds integers. Both get the space's shape and type.
+    Indices are shifted by the space's ``start``. Coordinates are clipped to the bounds, and rounded if the space holds
+    integers.
 
     Args:
-        space: of one action.
-        actions: a choice each; or a row of choices or coordinates each. One choice each for a space of several parts is
-            the position among all their combinations.
+        space: action space of one environment.
+        actions: one index per environment, or one row of indices or coordinates. A single index for a space of several
+            factors counts all their combinations.
 
     Example:
-        >>> environment_actions(Box(-1, 1, (2, 1), np.int64), np.array([[0.6, -7.0]])).tolist()
+        >>> to_env_actions(Box(-1, 1, (2, 1), np.int64), np.array([[0.6, -7.0]])).tolist()
         [[[1], [-1]]]
     """
     shape = (len(actions), *(space.shape or ()))
@@ -130,22 +129,22 @@ def environment_actions(space: Space, actions: np.ndarray) -> np.ndarray:
     if isinstance(space, Discrete):
         return actions + space.start if space.start else actions
     if actions.ndim == 1:
-        actions = np.stack(np.unravel_index(actions, sizes(space)), -1)  # type: ignore[arg-type]
+        actions = np.stack(np.unravel_index(actions, factor_sizes(space)), -1)  # type: ignore[arg-type]
     return (actions.reshape(shape) + getattr(space, "start", 0)).astype(space.dtype)
 
 
-def to_plain(space: Space) -> dict[str, Any]:
-    """Describe a supported space as numbers, strings, lists and dicts, to be kept in a checkpoint.
+def space_to_dict(space: Space) -> dict[str, Any]:
+    """Return a supported space as plain data, for a checkpoint.
 
     Example:
-        >>> to_plain(Discrete(3))
+        >>> space_to_dict(Discrete(3))
         {'kind': 'Discrete', 'n': 3, 'start': 0}
     """
     kind = {"kind": type(space).__name__}
     if isinstance(space, Dict):
-        return {"kind": "Dict", "spaces": [[key, to_plain(part)] for key, part in space.spaces.items()]}
+        return {"kind": "Dict", "spaces": [[key, space_to_dict(part)] for key, part in space.spaces.items()]}
     if isinstance(space, Tuple | OneOf):
-        return {**kind, "spaces": [to_plain(part) for part in space.spaces]}
+        return {**kind, "spaces": [space_to_dict(part) for part in space.spaces]}
     if isinstance(space, Discrete):
         return {"kind": "Discrete", "n": int(space.n), "start": int(space.start)}
     if isinstance(space, MultiDiscrete):
@@ -155,28 +154,28 @@ def to_plain(space: Space) -> dict[str, Any]:
     if isinstance(space, Box):
         bounds = {"low": _bound(space.low), "high": _bound(space.high)}
         return {"kind": "Box", **bounds, "shape": list(space.shape), "dtype": str(space.dtype)}
-    raise ValueError(f"the space {type(space).__name__} cannot be described as plain data")
+    raise ValueError(f"the space {type(space).__name__} has no description as plain data")
 
 
 def _bound(values: np.ndarray) -> Any:
-    """One number if all are alike: pictures have thousands."""
+    """Return one number if all are equal: images have thousands."""
     first = values.ravel()[:1]
     return first.item() if first.size and (values == first).all() else values.tolist()
 
 
-def from_plain(plain: Mapping[str, Any]) -> Space:
-    """Make the space that ``to_plain`` described.
+def space_from_dict(plain: Mapping[str, Any]) -> Space:
+    """Return the space of which ``space_to_dict`` returned the description.
 
     Example:
-        >>> from_plain(to_plain(Dict(speed=Box(0, 1, (2,)), gear=Discrete(5, start=1))))
+        >>> space_from_dict(space_to_dict(Dict(speed=Box(0, 1, (2,)), gear=Discrete(5, start=1))))
         Dict('gear': Discrete(5, start=1), 'speed': Box(0.0, 1.0, (2,), float32))
     """
     options = {key: value for key, value in plain.items() if key != "kind"}
     if plain["kind"] == "Dict":
-        return Dict({key: from_plain(part) for key, part in options["spaces"]})
+        return Dict({key: space_from_dict(part) for key, part in options["spaces"]})
     if plain["kind"] in ("Tuple", "OneOf"):
         kind = Tuple if plain["kind"] == "Tuple" else OneOf
-        return kind([from_plain(part) for part in options["spaces"]])
+        return kind([space_from_dict(part) for part in options["spaces"]])
     if plain["kind"] == "MultiBinary":
         return MultiBinary(options["shape"])
     if plain["kind"] == "Box":
@@ -186,11 +185,11 @@ def from_plain(plain: Mapping[str, Any]) -> Space:
     return {"Discrete": Discrete, "MultiDiscrete": MultiDiscrete}[plain["kind"]](**options)
 
 
-def flat(space: Space, element: Any) -> np.ndarray:
-    """Array of an observation as networks read it: as it is for a ``Box``, else flattened.
+def to_array(space: Space, element: Any) -> np.ndarray:
+    """Return an observation as an array: unchanged for a ``Box``, otherwise flattened.
 
     Example:
-        >>> flat(Discrete(3), 1).tolist()
+        >>> to_array(Discrete(3), 1).tolist()
         [0, 1, 0]
     """
     return np.asarray(element) if isinstance(space, Box) else np.asarray(flatten(space, element))

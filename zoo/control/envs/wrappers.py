@@ -1,4 +1,4 @@
-"""What each copy of an environment is wrapped in before the copies step together."""
+"""Wrappers of single environments, applied before they are vectorized."""
 
 import textwrap
 from typing import Any
@@ -7,111 +7,116 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Discrete, Space
 
-from zoo.control.envs.spaces import UnsupportedSpaceError, count, index
+from zoo.control.envs.spaces import UnsupportedSpaceError, element_index, num_elements
 
-MOST_STATES = 2_000_000  # of a table
-
-
-class EnvironmentFailure(RuntimeError):
-    """An environment raised an error, or gave numbers that are not finite."""
+_MAX_TABLE_STATES = 2_000_000
 
 
-class CheckedStep(gymnasium.Wrapper):
-    """Returns one number as the reward, two truth values, and an empty info, which nothing here reads.
+class EnvWorkerError(RuntimeError):
+    """An environment raised an error, or returned values that are invalid or not finite."""
 
-    Gymnasium's vector environments put the entries of all copies' infos into arrays, which fails where they differ in
-    type or shape. They take ``None`` for false, and a reward of several numbers by accident if at all.
+    @classmethod
+    def wrapping(cls, env_id: str, error: BaseException, when: str = "") -> "EnvWorkerError":
+        """Return an error whose message names the environment and the error it raised.
+
+        A signal, which Lightning raises as a subclass of ``SystemExit``, is not the environment's, and raised again.
+        """
+        if isinstance(error, SystemExit) and type(error) is not SystemExit:
+            raise error
+        return cls(f"{env_id} raised {type(error).__name__}{when}: {error}")
+
+
+class ValidateStep(gymnasium.Wrapper):
+    """Checks reward, ``terminated`` and ``truncated`` of each step, and drops the info, which is not used here.
+
+    Gymnasium's vector environments stack the infos of all copies, which fails if these differ in type or shape. They
+    accept ``None`` as false and, depending on its shape, an array of rewards.
     """
 
     def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode."""
+        """Reset the environment."""
         observation, _ = self.env.reset(**options)
         return observation, {}
 
     def step(self, action: Any) -> tuple[Any, float | int, bool, bool, dict[str, Any]]:
-        """Take an action.
+        """Take a step.
 
         Raises:
-            EnvironmentFailure: the reward is not one number, or ``terminated`` or ``truncated`` is neither true nor
-                false.
+            EnvWorkerError: the reward is not one number, or ``terminated`` or ``truncated`` is not a boolean.
         """
         observation, reward, terminated, truncated, _ = self.env.step(action)
         if not isinstance(reward, float | int):
-            reward = self._number(reward)
+            reward = self._to_float(reward)
         if terminated is not True and terminated is not False:
-            terminated = self._flag("terminated", terminated)
+            terminated = self._to_bool("terminated", terminated)
         if truncated is not True and truncated is not False:
-            truncated = self._flag("truncated", truncated)
+            truncated = self._to_bool("truncated", truncated)
         return observation, reward, terminated, truncated, {}
 
-    def _number(self, reward: Any) -> float:
+    def _to_float(self, reward: Any) -> float:
         array = np.asarray(reward)
         if array.size != 1 or array.dtype.kind not in "biuf":
-            raise EnvironmentFailure(
-                f"{self._name} gave the reward {reward!r}, and one number is needed; wrap the environment so that "
-                "it gives one, for several objectives their weighted sum"
+            raise EnvWorkerError(
+                f"{env_name(self)} returned the reward {reward!r}, which must be one number; wrap the environment to "
+                "return one, for example a weighted sum of several objectives"
             )
         return float(array.item())
 
-    def _flag(self, name: str, value: Any) -> bool:
+    def _to_bool(self, name: str, value: Any) -> bool:
         if isinstance(value, np.bool_):
             return bool(value)
         array = np.asarray(value)
         if array.size != 1 or array.dtype.kind not in "biuf" or array.item() not in (0, 1):
-            raise EnvironmentFailure(f"{self._name} gave {name}={value!r}, which must be true or false")
+            raise EnvWorkerError(f"{env_name(self)} returned {name}={value!r}, which must be true or false")
         return bool(array.item())
 
-    @property
-    def _name(self) -> str:
-        return name_of(self)
 
+class ClearLastAction(gymnasium.Wrapper):
+    """Clears the last action of MinAtar's games at each reset.
 
-class ForgetAction(gymnasium.Wrapper):
-    """MinAtar's games without the last action of the episode before.
-
-    An action that sticks repeats the one before. At the first step of an episode that would be one of another episode,
-    which neither ``reset`` nor a seed makes the game forget (MinAtar 1.0.15).
+    A sticky action repeats the previous one. At the first step of an episode that would be an action of the previous
+    episode, which neither ``reset`` nor a seed clears (MinAtar 1.0.15).
     """
 
     def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode, as if the last action had been the one of a new game."""
+        """Reset the environment, with the last action of a new game."""
         game: Any = self.unwrapped
         game.game.last_action = 0
         return self.env.reset(**options)
 
 
-class NumberedObservation(gymnasium.ObservationWrapper):
-    """Shows the position of an observation among all, counted from 0: the row of a table.
+class IndexObservation(gymnasium.ObservationWrapper):
+    """Replaces an observation by its index among all observations, the row of a table.
 
     Args:
-        env: its observations can be counted; see ``spaces.count``.
+        env: environment with a finite observation space.
 
     Raises:
-        UnsupportedSpaceError: they cannot, or there are too many for a table.
+        UnsupportedSpaceError: the space is not finite, or too large for a table.
     """
 
     def __init__(self, env: gymnasium.Env):
         super().__init__(env)
-        self.numbered = env.observation_space
-        if (states := count(self.numbered)) is None or states > MOST_STATES:
-            how_many = f"{states:,} different" if states is not None and states < 1e15 else "far too many different"
+        self._space = env.observation_space
+        if (states := num_elements(self._space)) is None or states > _MAX_TABLE_STATES:
+            count = f"{states:,}" if states is not None and states < 1e15 else "far too many"
             raise UnsupportedSpaceError(
-                f"a table needs observations that can be counted, at most {MOST_STATES:,} different ones, and those of "
-                f"{name_of(env)} are {'not' if states is None else how_many}: {shortened(self.numbered)}; "
-                "choose model=dqn"
+                f"a table needs a finite observation space of at most {_MAX_TABLE_STATES:,} elements, and that of "
+                f"{env_name(env)} {'is not finite' if states is None else f'has {count}'}: "
+                f"{shorten_space(self._space)}; choose model=dqn"
             )
         self.observation_space = Discrete(states)
 
     def observation(self, observation: Any) -> int:
-        """Return the position."""
-        return index(self.numbered, observation)
+        """Return the index of an observation."""
+        return element_index(self._space, observation)
 
 
-def name_of(env: gymnasium.Env) -> str:
-    """Return the id of an environment, or its class where it has none."""
+def env_name(env: gymnasium.Env) -> str:
+    """Return the id of an environment, or its class if it has none."""
     return type(env.unwrapped).__name__ if env.spec is None else str(env.spec.id)
 
 
-def shortened(space: Space) -> str:
-    """Describe a space in at most a line."""
+def shorten_space(space: Space) -> str:
+    """Return the ``repr`` of a space, shortened to one line."""
     return textwrap.shorten(" ".join(str(space).split()), 120, placeholder=" ...")

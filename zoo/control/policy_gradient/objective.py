@@ -5,24 +5,24 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
-from zoo.control.policy_gradient.policies import Policy
-from zoo.control.returns import lambda_return
+from zoo.control.policy import Policy
+from zoo.control.returns import lambda_returns
 from zoo.control.rollout import Rollout
 from zoo.gradients import Baseline, Constant, Learned, MovingAverage, Reinforce, ReinforceOutput, score_function_loss
 
 
 class PolicyGradientObjective(NamedTuple):
-    """The loss of one rollout, term by term, and what it was made of."""
+    """Loss terms of one rollout, and intermediate results."""
 
-    policy: Float[Tensor, ""]
+    policy_loss: Float[Tensor, ""]
     """Summed over time, mean over environments; its gradient is minus the policy gradient."""
     entropy: Float[Tensor, ""]
-    """Of the policy, in nats; summed and averaged alike."""
-    value: Float[Tensor, ""]
-    """Mean squared error of the baseline; 0 where it does not learn."""
+    """Entropy of the policy in nats, summed and averaged likewise."""
+    value_loss: Float[Tensor, ""]
+    """Mean squared error of the baseline; 0 if it is not learned."""
     returns: Float[Tensor, "time envs"]
-    """What the baseline is fitted to, and the advantage measured from."""
-    estimate: ReinforceOutput
+    """Regression targets of the baseline, from which it is subtracted."""
+    reinforce_output: ReinforceOutput
 
 
 def policy_gradient_objective(
@@ -34,107 +34,106 @@ def policy_gradient_objective(
     normalize_advantage: bool = False,
     discount_weighting: bool = False,
 ) -> PolicyGradientObjective:
-    """REINFORCE with the reward to go: ``∇J = E[Σ_t ∇ log π(a_t | s_t) (G_t - b(s_t))]``.
+    """Return the loss of REINFORCE with reward-to-go: ``∇J = E[Σ_t ∇ log π(a_t | s_t) (G_t - b(s_t))]``.
 
     Williams, "Simple statistical gradient-following algorithms for connectionist reinforcement learning", 1992.
 
-    Exact, for whole episodes with ``gae_lambda=1`` and no normalisation: with ``discount_weighting`` it is the
-    gradient of ``E[Σ_t γᵗ r_t]``; without, each step counts as if the episode began there, as nearly everybody has
-    it. Biased is whatever a learned value stands for: rewards after a cut, and with ``gae_lambda < 1`` all later ones.
-    An episode that a time limit cuts goes on, as far as a learned value can tell; without one it ends there.
+    For complete episodes with ``gae_lambda=1`` and without normalization the gradient is exact: with
+    ``discount_weighting`` that of ``E[Σ_t γᵗ r_t]``, otherwise each step counts as if the episode started there, which
+    is common practice. A learned value biases it where it replaces rewards: after a truncation, and everywhere with
+    ``gae_lambda < 1``. Without a learned value a truncated episode counts as terminated.
 
     Args:
-        policy: the one that took the rollout, unchanged since: no other's samples are right.
-        rollout: what it did.
-        reinforce: with ``maximize=True``; its baseline's context is the observation.
-        gamma: ``γ``.
-        gae_lambda: ``λ``; see ``lambda_return``. 1 where no value is learned.
-        normalize_advantage: divide the advantages of the rollout by their root mean square; where a value is learned,
-            take their mean away before. That mean is a baseline too, and would stand in the place of any constant
-            one. A bias, of the order of one over their number.
-        discount_weighting: weigh step ``t`` of an episode by ``γᵗ``.
+        policy: policy that collected the rollout, unchanged since.
+        rollout: rollout of the policy.
+        reinforce: estimator with ``maximize=True``; the context of its baseline is the observation.
+        gamma: discount factor ``γ``.
+        gae_lambda: ``λ``; see ``lambda_returns``. Ignored (1) without a learned value.
+        normalize_advantage: divide the advantages of the rollout by their root mean square, after subtracting their
+            mean if a value is learned. (The mean is a baseline, too, and would replace any constant one.) Biased by the
+            order of one over their number.
+        discount_weighting: weight step ``t`` of an episode by ``γᵗ``.
     """
-    if learned_value(reinforce) is None:
-        gae_lambda = 1.0  # there is nothing to bootstrap from: less would but discount more
-    returns = lambda_return(rollout.reward, gamma, following_value(reinforce, rollout), rollout.ended, gae_lambda)
+    value = value_function(reinforce)
+    if value is None:
+        gae_lambda = 1.0  # without bootstrapping a smaller one would only discount more
+    returns = lambda_returns(rollout.reward, gamma, _next_value(value, rollout), rollout.done, gae_lambda)
     log_prob, entropy = policy.log_prob_and_entropy(rollout.observation, rollout.action)
-    out = reinforce(log_prob, returns, context=rollout.observation, mask=rollout.valid)
-    loss = out.loss
+    output = reinforce(log_prob, returns, context=rollout.observation, mask=rollout.mask)
+    loss = output.loss
     if normalize_advantage:
-        advantage = normalized(out.advantage, rollout.valid, centre=learned_value(reinforce) is not None)
-        loss = -score_function_loss(log_prob, advantage, mask=rollout.valid)
+        advantage = normalize(output.advantage, rollout.mask, center=value is not None)
+        loss = -score_function_loss(log_prob, advantage, mask=rollout.mask)
     if discount_weighting:
-        loss = loss * loss.new_tensor(gamma) ** rollout.elapsed
+        loss = loss * loss.new_tensor(gamma) ** rollout.step_count
     return PolicyGradientObjective(
-        policy=loss.sum(0).mean(),
-        entropy=torch.where(rollout.valid, entropy, 0).sum(0).mean(),
-        value=out.baseline_loss,
+        policy_loss=loss.sum(0).mean(),
+        entropy=torch.where(rollout.mask, entropy, 0).sum(0).mean(),
+        value_loss=output.baseline_loss,
         returns=returns,
-        estimate=out,
+        reinforce_output=output,
     )
 
 
-@torch.no_grad()
-def following_value(reinforce: Reinforce, rollout: Rollout) -> Float[Tensor, "time envs"]:
-    """``V(s_{t+1})``: 0 where nothing follows, and everywhere if no value is learned."""
-    value = learned_value(reinforce)
-    if value is None:
-        return torch.zeros_like(rollout.reward)
-    return torch.where(rollout.terminated, 0, value(rollout.following))
-
-
-class StateValue(nn.Module):
-    """``V(s)`` by a baseline: the guess of its network, on top of the constants or running means that it goes out from.
+class ValueFunction(nn.Module):
+    """State value ``V(s)`` of a baseline: the output of its network plus the constants or running means beside it.
 
     Args:
-        guess: the part that looks at the state.
-        offsets: the parts that are the same for all states; what they leave over is what the network is fitted to.
+        learned: baseline with a network of the state.
+        offsets: baselines that are the same for all states; the network is fitted to what they leave over.
 
     Example:
-        >>> value = StateValue(Learned(nn.Linear(3, 1)), [Constant(2.0)])
+        >>> value = ValueFunction(Learned(nn.Linear(3, 1)), [Constant(2.0)])
         >>> value(torch.zeros(5, 3)).shape
         torch.Size([5])
     """
 
-    def __init__(self, guess: Learned, offsets: Sequence[Baseline] = ()):
+    def __init__(self, learned: Learned, offsets: Sequence[Baseline] = ()):
         super().__init__()
-        self.net, self.offsets = guess.net, offsets
+        self.net, self.offsets = learned.net, offsets
 
     def forward(self, observation: Shaped[Tensor, "..."]) -> Float[Tensor, "*batch"]:
-        """Give the return that is expected from each state."""
+        """Return the expected return of each state."""
         value: Tensor = self.net(observation).squeeze(-1)
         for offset in self.offsets:
             value = value + offset.predict(value, None, None)
         return value
 
 
-def learned_value(reinforce: Reinforce) -> StateValue | None:
-    """Give what the baseline knows of the return of a state, if any part of it learns that."""
+def value_function(reinforce: Reinforce) -> ValueFunction | None:
+    """Return the state value that an estimator's baseline learns; None if it learns none."""
     parts = list(reinforce.modules())
-    guess = next((part for part in parts if isinstance(part, Learned)), None)
-    if guess is None:
+    learned = next((part for part in parts if isinstance(part, Learned)), None)
+    if learned is None:
         return None
-    return StateValue(guess, [part for part in parts if isinstance(part, Constant | MovingAverage)])
+    return ValueFunction(learned, [part for part in parts if isinstance(part, Constant | MovingAverage)])
 
 
-def normalized(
-    advantage: Float[Tensor, "time envs"], valid: Bool[Tensor, "time envs"], centre: bool = True
+@torch.no_grad()
+def _next_value(value: ValueFunction | None, rollout: Rollout) -> Float[Tensor, "time envs"]:
+    if value is None:
+        return torch.zeros_like(rollout.reward)
+    return torch.where(rollout.terminated, 0, value(rollout.next_observation))
+
+
+def normalize(
+    advantage: Float[Tensor, "time envs"], mask: Bool[Tensor, "time envs"], center: bool = True
 ) -> Float[Tensor, "time envs"]:
-    """Divide the valid elements by their root mean square, which is their standard deviation once they are centred.
+    """Return advantages divided by their root mean square, which is their standard deviation if they are centered.
 
-    Over the whole batch, never along one episode: its mean depends on the actions judged by it.
+    Statistics are over the whole batch, never along one episode: its mean depends on the actions that it weights.
 
     Args:
-        advantage: in units of reward.
-        valid: where it counts; 0 is given elsewhere.
-        centre: take their mean away before; if they are all alike, 0 is left.
+        advantage: advantages, in units of reward.
+        mask: true for valid elements; the result is 0 elsewhere.
+        center: subtract the mean first; equal advantages become 0.
 
     Example:
-        >>> normalized(torch.tensor([[1.0, 3.0, 9.0]]), torch.tensor([[True, True, False]]))
+        >>> normalize(torch.tensor([[1.0, 3.0, 9.0]]), torch.tensor([[True, True, False]]))
         tensor([[-1.,  1.,  0.]])
     """
-    count = valid.sum().clamp(min=1)
-    advantage = torch.where(valid, advantage, 0)
-    if centre:
-        advantage = torch.where(valid, advantage - advantage.sum() / count, 0)
+    count = mask.sum().clamp(min=1)
+    advantage = torch.where(mask, advantage, 0)
+    if center:
+        advantage = torch.where(mask, advantage - advantage.sum() / count, 0)
     return advantage / (advantage.square().sum() / count).sqrt().clamp(min=1e-3)

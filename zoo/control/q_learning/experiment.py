@@ -3,57 +3,56 @@ from typing import Any
 
 from gymnasium.spaces import Discrete, MultiBinary, MultiDiscrete, Space
 
-from zoo.control.envs.dynamics import known_dynamics
+from zoo.control.envs.factory import make_eval_vector_env, make_vector_env
+from zoo.control.envs.mdp import known_dynamics
 from zoo.control.envs.mdp_env import MDPVectorEnv
-from zoo.control.envs.registration import import_environment
-from zoo.control.envs.spaces import UnsupportedSpaceError, count
-from zoo.control.envs.vector_env import Environments, make_environments, make_evaluation_environments
-from zoo.control.envs.wrappers import shortened
-from zoo.control.evaluators import ExactScore, PlayedScore, Score
+from zoo.control.envs.registration import import_env_module
+from zoo.control.envs.spaces import UnsupportedSpaceError, num_elements
+from zoo.control.envs.vector_env import VectorEnvAdapter
+from zoo.control.envs.wrappers import shorten_space
+from zoo.control.evaluation import EpisodeEvaluator, ExactEvaluator, PolicyEvaluator
 from zoo.control.experiment import ControlExperiment
-from zoo.control.prediction import described_spaces
+from zoo.control.prediction import spaces_to_dict
 from zoo.control.q_learning.module import QLearning
 
-EPISODES = 100  # of a measurement of a table whose environment does not expose its dynamics
-MOST_ACTIONS = 10_000
+_N_EVAL_EPISODES = 100  # of a table whose environment does not expose its dynamics
+_MAX_ACTIONS = 10_000
 
 
 class QLearningExperiment(ControlExperiment):
-    """Q-learning, and its result in words where it is measured by episodes."""
+    """Base class for experiments with Q-learning."""
 
-    def describe(self, figures: Mapping[str, float]) -> str:
-        """Say in words what the policy earns."""
-        low, high = figures["greedy_return_low"], figures["greedy_return_high"]
+    def describe(self, metrics: Mapping[str, float]) -> str:
+        """Return a summary: mean return of the greedy and the exploring policy."""
+        low, high = metrics["greedy_return_low"], metrics["greedy_return_high"]
         return (
-            f"{self.name} after {figures['env_steps']:,.0f} steps: the greedy policy earns "
-            f"{figures['greedy_return_mean']:.1f} an episode (95 % interval {low:.1f} to {high:.1f}), "
-            f"{figures['eval_return_mean']:.1f} if it explores as at the end of training{self.solved(figures)}"
-            f"{self.budget()}"
+            f"{self.name} after {metrics['env_steps']:,.0f} steps: mean return {metrics['greedy_return_mean']:.1f} of "
+            f"the greedy policy (95 % interval {low:.1f} to {high:.1f}), {metrics['eval_return_mean']:.1f} with the "
+            f"exploration at the end of training{self.describe_solution(metrics)}{self.describe_length()}"
         )
 
 
 class TabularQLearningExperiment(QLearningExperiment):
     """Q-learning with a table, in any environment with finitely many observations and actions.
 
-    In one that exposes its dynamics all that is reported is exact. In others, the measurements are episodes that the
-    frozen policy plays.
+    Evaluation is exact if the environment exposes its dynamics, and by episodes of the frozen policy otherwise.
 
     Args:
-        env: an id of Gymnasium's registry, or ``module:id`` with a module that registers it when it is imported.
-        seed: of the environment.
-        batch_size: transitions drawn from a replay buffer, if there is one.
-        gamma: the discount.
-        num_envs: episodes under way at once.
-        train_freq: steps of each between two updates of the table.
-        eval_freq: environment steps between two measurements.
-        total_timesteps: after which training ends.
+        env: id in Gymnasium's registry, or ``module:id`` with a module that registers the environment on import.
+        seed: seed of the environments.
+        batch_size: number of transitions per gradient step from a replay buffer.
+        gamma: discount factor ``γ``.
+        num_envs: number of training environments.
+        train_freq: steps of each environment between two updates of the table.
+        eval_freq: environment steps between two evaluations.
+        total_timesteps: environment steps after which training ends.
         env_kwargs: keyword arguments of the environment, and ``max_episode_steps``.
         trust: whether the module of ``env`` may be imported, which runs its code.
-        options: of ``QLearning``.
+        options: keyword arguments of ``QLearning``.
 
     Raises:
-        ValueError: there is no such environment, its observations or actions cannot be counted, ``gamma`` is not below
-            1 where the result is exact, or nothing would be learned before the end.
+        ValueError: the environment is unknown, its observation or action space is not finite, ``gamma`` is 1 where the
+            evaluation is exact, or training would end before anything is learned.
     """
 
     def __init__(
@@ -70,67 +69,67 @@ class TabularQLearningExperiment(QLearningExperiment):
         trust: bool = False,
         **options: Any,
     ):
-        env, env_kwargs = import_environment(env, trust), env_kwargs or {}
-        single = Environments(make_environments(env, 1, numbered=True, **env_kwargs))
-        copies: Any = single.vector
-        mdp = known_dynamics(copies.envs[0], gamma)
+        env, env_kwargs = import_env_module(env, trust), env_kwargs or {}
+        single = VectorEnvAdapter(make_vector_env(env, 1, tabular=True, **env_kwargs))
+        vector_env: Any = single.vector_env
+        mdp = known_dynamics(vector_env.envs[0], gamma)
         if mdp is not None and gamma == 1:
             raise ValueError(
-                "gamma must be below 1 for a table: the greedy policy of one that is being learned may never end an "
-                "episode, and with gamma=1 its value is then not determined"
+                "gamma must be below 1 for a table: the greedy policy may never end an episode while it is learned, "
+                "and with gamma=1 its value is then not determined"
             )
         check_learning_starts(options.get("learning_starts", 0), eval_freq, total_timesteps)
-        score: Score
+        evaluator: PolicyEvaluator
         if mdp is not None:
-            acting, score = Environments(MDPVectorEnv(mdp, num_envs)), ExactScore(mdp)
+            envs, evaluator = VectorEnvAdapter(MDPVectorEnv(mdp, num_envs)), ExactEvaluator(mdp)
         else:
-            acting = Environments(make_environments(env, num_envs, numbered=True, **env_kwargs))
-            measuring = make_evaluation_environments(env, 2 * EPISODES, numbered=True, **env_kwargs)
-            score = PlayedScore(Environments(measuring), decided_by="greedy")
+            envs = VectorEnvAdapter(make_vector_env(env, num_envs, tabular=True, **env_kwargs))
+            eval_env = make_eval_vector_env(env, 2 * _N_EVAL_EPISODES, tabular=True, **env_kwargs)
+            evaluator = EpisodeEvaluator(VectorEnvAdapter(eval_env), monitor="greedy_return_mean")
         module = QLearning(
-            int(copies.single_observation_space.n),
-            countable_actions(single.action_space, env),
+            int(vector_env.single_observation_space.n),
+            count_actions(single.action_space, env),
             gamma=gamma,
             batch_size=batch_size,
-            reward_threshold=score.reward_threshold,
+            reward_threshold=evaluator.reward_threshold,
             seed=seed,
-            spaces=described_spaces(single.own_observation_space, single.action_space),
+            spaces=spaces_to_dict(single.raw_observation_space, single.action_space),
             **options,
         )
-        super().__init__(env, module, acting, score, seed, train_freq, eval_freq, total_timesteps, env_kwargs)
+        super().__init__(env, module, envs, evaluator, seed, train_freq, eval_freq, total_timesteps, env_kwargs)
 
-    def describe(self, figures: Mapping[str, float]) -> str:
-        """Say in words how near to the optimum it came, or what the policy earns."""
-        if "start_value" not in figures:
-            return super().describe(figures)
-        gamma, optimum = self.module.hparams["gamma"], figures["start_value"] + figures["start_value_gap"]
+    def describe(self, metrics: Mapping[str, float]) -> str:
+        """Return a summary: value of the greedy policy beside the optimum, or its mean return."""
+        if "start_value" not in metrics:
+            return super().describe(metrics)
+        gamma, optimum = self.module.hparams["gamma"], metrics["start_value"] + metrics["start_value_gap"]
         return (
-            f"{self.name} after {figures['env_steps']:,.0f} steps: the greedy policy is worth "
-            f"{figures['start_value']:.6f} at the start, and the best one {optimum:.6f} (exact, gamma {gamma:g})\n"
-            f"  max |Q - Q*| = {figures['q_distance']:.4f} over the states that can be reached{self.solved(figures)}"
+            f"{self.name} after {metrics['env_steps']:,.0f} steps: value {metrics['start_value']:.6f} of the greedy "
+            f"policy at the start, optimum {optimum:.6f} (exact, gamma {gamma:g})\n"
+            f"  max |Q - Q*| = {metrics['q_distance']:.4f} over reachable states{self.describe_solution(metrics)}"
         )
 
 
 class DeepQLearningExperiment(QLearningExperiment):
-    """Q-learning with a network, measured by episodes that the frozen policy plays in environments of their own.
+    """Q-learning with a network, evaluated by episodes of the frozen policy in separate environments.
 
     Args:
-        env: an id of Gymnasium's registry, or ``module:id`` with a module that registers it when it is imported.
-        seed: of the environments.
-        batch_size: transitions drawn from the replay buffer for each gradient step.
-        num_envs: episodes under way at once.
-        train_freq: steps of each between two updates of the policy.
-        eval_freq: environment steps between two measurements.
-        n_eval_episodes: episodes that a measurement takes, of the greedy policy and as many of the exploring one.
-        total_timesteps: after which training ends.
-        lr_decay_steps: environment steps in which the learning rate falls to 0; None for ``total_timesteps``.
+        env: id in Gymnasium's registry, or ``module:id`` with a module that registers the environment on import.
+        seed: seed of the environments.
+        batch_size: number of transitions per gradient step.
+        num_envs: number of training environments.
+        train_freq: steps of each environment between two updates of the policy.
+        eval_freq: environment steps between two evaluations.
+        n_eval_episodes: number of episodes of an evaluation, for the greedy and for the exploring policy each.
+        total_timesteps: environment steps after which training ends.
+        lr_decay_steps: environment steps in which the learning rate decays to 0; null for ``total_timesteps``.
         env_kwargs: keyword arguments of the environment, and ``max_episode_steps``.
         trust: whether the module of ``env`` may be imported, which runs its code.
-        options: of ``QLearning``.
+        options: keyword arguments of ``QLearning``.
 
     Raises:
-        ValueError: there is no such environment, its actions cannot be counted, or nothing would be learned before the
-            end.
+        ValueError: the environment is unknown, its action space is not finite, or training would end before anything is
+            learned.
     """
 
     def __init__(
@@ -149,48 +148,48 @@ class DeepQLearningExperiment(QLearningExperiment):
         **options: Any,
     ):
         check_learning_starts(options.get("learning_starts", 0), eval_freq, total_timesteps)
-        env, env_kwargs = import_environment(env, trust), env_kwargs or {}
-        acting = Environments(make_environments(env, num_envs, **env_kwargs))
-        actions = countable_actions(acting.action_space, env)
-        measuring = Environments(make_evaluation_environments(env, 2 * n_eval_episodes, **env_kwargs))
-        score = PlayedScore(measuring, decided_by="greedy")
+        env, env_kwargs = import_env_module(env, trust), env_kwargs or {}
+        envs = VectorEnvAdapter(make_vector_env(env, num_envs, **env_kwargs))
+        num_actions = count_actions(envs.action_space, env)
+        eval_envs = VectorEnvAdapter(make_eval_vector_env(env, 2 * n_eval_episodes, **env_kwargs))
+        evaluator = EpisodeEvaluator(eval_envs, monitor="greedy_return_mean")
         module = QLearning(
-            list(acting.observation_shape),
-            actions,
+            list(envs.observation_shape),
+            num_actions,
             batch_size=batch_size,
             lr_decay_steps=total_timesteps if lr_decay_steps is None else lr_decay_steps,
-            reward_threshold=score.reward_threshold,
+            reward_threshold=evaluator.reward_threshold,
             seed=seed,
-            spaces=described_spaces(acting.own_observation_space, acting.action_space),
+            spaces=spaces_to_dict(envs.raw_observation_space, envs.action_space),
             **options,
         )
-        super().__init__(env, module, acting, score, seed, train_freq, eval_freq, total_timesteps, env_kwargs)
+        super().__init__(env, module, envs, evaluator, seed, train_freq, eval_freq, total_timesteps, env_kwargs)
 
 
-def countable_actions(space: Space, name: str) -> int:
-    """Count the actions, or the combinations where an action is several choices.
+def count_actions(space: Space, env_id: str) -> int:
+    """Return the number of actions, or of combinations of several discrete factors.
 
     Raises:
-        UnsupportedSpaceError: they cannot be counted, or are too many.
+        UnsupportedSpaceError: the space is not discrete, or too large.
     """
-    actions = count(space) if isinstance(space, Discrete | MultiDiscrete | MultiBinary) else None
-    if actions is None or actions > MOST_ACTIONS:
+    num_actions = num_elements(space) if isinstance(space, Discrete | MultiDiscrete | MultiBinary) else None
+    if num_actions is None or num_actions > _MAX_ACTIONS:
         raise UnsupportedSpaceError(
-            f"Q-learning needs actions that can be counted, and those of {name} are {shortened(space)}, not at most "
-            f"{MOST_ACTIONS:,} choices: choose model=policy_gradient"
+            f"Q-learning needs a discrete action space of at most {_MAX_ACTIONS:,} actions, and that of {env_id} is "
+            f"{shorten_space(space)}: choose model=policy_gradient"
         )
-    return actions
+    return num_actions
 
 
 def check_learning_starts(learning_starts: int, eval_freq: int, total_timesteps: int) -> None:
-    """Refuse a training that ends before a policy has learned anything and been measured.
+    """Check that training includes an evaluation after learning has started.
 
     Raises:
-        ValueError: it would.
+        ValueError: it does not.
     """
     if learning_starts > 0 and total_timesteps < learning_starts + eval_freq:
         raise ValueError(
-            f"total_timesteps must be at least {learning_starts + eval_freq}, for nothing is learned in the first "
-            f"{learning_starts} steps (learning_starts) and a measurement comes every {eval_freq} (eval_freq); "
+            f"total_timesteps must be at least {learning_starts + eval_freq}, as nothing is learned in the first "
+            f"{learning_starts} steps (learning_starts) and evaluations are {eval_freq} steps apart (eval_freq); "
             f"got {total_timesteps}"
         )

@@ -1,4 +1,4 @@
-"""Policies made of action values, from uniform to greedy. Each has one number that says how much it explores."""
+"""Exploring policies derived from action values; one parameter moves each from uniform to greedy."""
 
 import math
 
@@ -7,13 +7,14 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from zoo.control.envs.planning import greedy_policy
-from zoo.control.policy_gradient.policies import Policy, gumbel_noise
+from zoo.control.policy import Policy, gumbel_noise
+from zoo.control.q_learning.q_functions import QTable
 
-FLOOR = 0.05  # weight of the worst action where the best has 1 + FLOOR
+_PROPORTIONAL_FLOOR = 0.05  # weight of the worst action; that of the best is 1 + the floor
 
 
 def epsilon_greedy(action_values: Float[Tensor, "*states actions"], epsilon: float) -> Float[Tensor, "*states actions"]:
-    """Any action with probability ``ε``, else one of the best: ``π = ε / |A| + (1 - ε) greedy``.
+    """Return ``π = ε / |A| + (1 - ε) greedy``: a random action with probability ``ε``, otherwise one of the best.
 
     Example:
         >>> import torch
@@ -24,7 +25,7 @@ def epsilon_greedy(action_values: Float[Tensor, "*states actions"], epsilon: flo
 
 
 def boltzmann(action_values: Float[Tensor, "*states actions"], temperature: float) -> Float[Tensor, "*states actions"]:
-    """``π(a | s) ∝ exp(Q(s, a) / τ)``; the temperature is in the values' units; 0 is greedy.
+    """Return ``π(a | s) ∝ exp(Q(s, a) / τ)``; the temperature has the values' units, and 0 is greedy.
 
     Example:
         >>> import torch
@@ -37,11 +38,11 @@ def boltzmann(action_values: Float[Tensor, "*states actions"], temperature: floa
 
 
 def proportional(action_values: Float[Tensor, "*states actions"], power: float) -> Float[Tensor, "*states actions"]:
-    """Proportional to how far an action's value lies above the worst one's: ``π(a | s) ∝ (x + 0.05)^κ``.
+    """Return ``π(a | s) ∝ (x + 0.05)^κ``, with ``x`` the action value rescaled to [0, 1].
 
-    ``x = (Q - min Q) / (max Q - min Q)`` is 0 for the worst action and 1 for the best, whatever the rewards' units and
-    zero are. The power ``κ`` is 0 for a uniform policy, 1 for a proportional one, and large for a greedy one. The small
-    constant gives the worst action, too, a chance to prove better.
+    ``x = (Q - min Q) / (max Q - min Q)`` is 0 for the worst action and 1 for the best, independent of the rewards'
+    units and origin. The power ``κ`` is 0 for a uniform policy, 1 for a proportional one, and large for a greedy one.
+    The small constant keeps the probability of the worst action above 0.
 
     Example:
         >>> import torch
@@ -49,75 +50,81 @@ def proportional(action_values: Float[Tensor, "*states actions"], power: float) 
         tensor([0.0303, 0.3333, 0.6364])
     """
     below = action_values.amax(-1, keepdim=True) - action_values
-    spread = below.amax(-1, keepdim=True)
-    weight = (1 - below / (1 + FLOOR) / spread.where(spread > 0, 1)) ** power
+    span = below.amax(-1, keepdim=True)
+    weight = (1 - below / (1 + _PROPORTIONAL_FLOOR) / span.where(span > 0, 1)) ** power
     return weight / weight.sum(-1, keepdim=True)
 
 
 EXPLORATIONS = {"epsilon_greedy": epsilon_greedy, "boltzmann": boltzmann, "proportional": proportional}
-LARGEST = {"epsilon_greedy": 1.0, "boltzmann": math.inf, "proportional": math.inf}  # of the number of each; 0 the least
+_PARAMETERS = {  # name and largest value of each one's parameter; the smallest is 0
+    "epsilon_greedy": ("epsilon", 1.0),
+    "boltzmann": ("temperature", math.inf),
+    "proportional": ("power", math.inf),
+}
 
 
-def check_strength(exploration: str, strength: float) -> None:
-    """Refuse a number that an exploration has no meaning for.
+def check_exploration(exploration: str, parameter: float) -> None:
+    """Check the name of an exploration and the value of its parameter.
 
     Raises:
-        ValueError: there is no such exploration, or the number lies outside its range.
+        ValueError: the name is unknown, or the value lies outside its range.
 
     Example:
-        >>> check_strength("boltzmann", 2.0)
+        >>> check_exploration("boltzmann", 2.0)
     """
     if exploration not in EXPLORATIONS:
         raise ValueError(f"there is no exploration {exploration!r}; choose one of {', '.join(EXPLORATIONS)}")
-    if not 0 <= strength <= LARGEST[exploration]:
-        allowed = f"between 0 and {LARGEST[exploration]:g}" if math.isfinite(LARGEST[exploration]) else "0 or more"
-        raise ValueError(f"the number that says how much {exploration} explores must be {allowed}, got {strength}")
+    name, largest = _PARAMETERS[exploration]
+    if not 0 <= parameter <= largest:
+        allowed = f"between 0 and {largest:g}" if math.isfinite(largest) else "0 or more"
+        raise ValueError(f"the {name} of exploration={exploration} must be {allowed}, got {parameter}")
 
 
 class ExploringPolicy(Policy):
-    """Acts by action values that are being learned; with noise 0, by the best of them.
+    """Policy that explores according to action values, and takes the best action if the noise is 0.
 
     Args:
-        q: observations to a value of each action.
-        actions: how many there are.
-        exploration: a name of ``EXPLORATIONS``.
-        strength: the number that says how much it explores; a buffer, for whoever anneals it.
+        q: maps observations to the value of each action.
+        num_actions: number of actions.
+        exploration: a name in ``EXPLORATIONS``.
+        parameter: ``epsilon``, ``temperature`` or ``power`` of the exploration; a buffer that a schedule may change.
 
     Raises:
-        ValueError: there is no such exploration, or the number lies outside its range.
+        ValueError: the exploration is unknown, or its parameter lies outside the range.
 
     Example:
-        >>> policy = ExploringPolicy(nn.Linear(4, 2), actions=2, exploration="epsilon_greedy", strength=0.1)
+        >>> policy = ExploringPolicy(nn.Linear(4, 2), num_actions=2, exploration="epsilon_greedy", parameter=0.1)
         >>> policy.act(torch.zeros(5, 4), policy.noise(5)).shape
         torch.Size([5])
     """
 
-    strength: Tensor
+    parameter: Tensor
 
-    def __init__(self, q: nn.Module, actions: int, exploration: str, strength: float):
+    def __init__(self, q: nn.Module, num_actions: int, exploration: str, parameter: float):
         super().__init__()
-        check_strength(exploration, strength)
+        check_exploration(exploration, parameter)
         self.q = q
-        self.actions = actions
+        self.tabular = isinstance(q, QTable)
+        self.num_actions = num_actions
         self.exploration = EXPLORATIONS[exploration]
-        self.register_buffer("strength", torch.tensor(strength))
+        self.register_buffer("parameter", torch.tensor(parameter))
 
     @property
     def net(self) -> nn.Module:  # type: ignore[override]
-        """The action values decide."""
+        """The action values."""
         return self.q
 
     def probabilities(self, observation: Shaped[Tensor, "..."]) -> Float[Tensor, "*batch actions"]:
-        """``π(a | s)``."""
-        return self.exploration(self.q(observation), float(self.strength))
+        """Return ``π(a | s)``."""
+        return self.exploration(self.q(observation), float(self.parameter))
 
     def noise(self, *shape: int, generator: torch.Generator | None = None) -> Float[Tensor, "*shape action"]:
-        """Gumbel noise: the largest of ``log π(a | s) + noise_a`` is a sample."""
-        return gumbel_noise(next(self.parameters()), (*shape, self.actions), generator)
+        """Sample Gumbel noise: the argmax of ``log π(a | s) + noise_a`` is a sample."""
+        return gumbel_noise(next(self.parameters()), (*shape, self.num_actions), generator)
 
-    def choose(
+    def sample_from_noise(
         self, output: Float[Tensor, "*batch out"], noise: Float[Tensor, "*batch action"]
     ) -> Shaped[Tensor, "..."]:
-        """Sample actions, counted from 0; where the noise is 0, the best one."""
-        sampled = (self.exploration(output, float(self.strength)).log() + noise).argmax(-1)
+        """Return actions, counted from 0; the best one where the noise is 0."""
+        sampled = (self.exploration(output, float(self.parameter)).log() + noise).argmax(-1)
         return torch.where(noise.any(-1), sampled, output.argmax(-1))

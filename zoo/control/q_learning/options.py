@@ -1,4 +1,4 @@
-"""Which options of Q-learning make sense, alone and together."""
+"""Constraints on the options of Q-learning."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,40 +21,43 @@ CONSTRAINTS = {
 }
 TABLE_CONSTRAINTS = {**CONSTRAINTS, "lr": Constraint("above 0 and at most 1 for a table", lambda x: 0 < x <= 1)}
 
-NEEDS = {  # options that only something makes use of, and how to have that
+REQUIREMENTS = {  # what options need to have an effect, and how to provide it
     "a network": (("lr_decay_steps", "dueling", "hidden", "max_grad_norm"), "choose model=dqn"),
     "a table": (("visit_power",), "choose model=q_learning"),
-    "a replay buffer": (("learning_starts", "gradient_steps", "n_steps"), "set buffer_size to the steps it is to hold"),
-    "a target network": (("tau", "double"), "set target_update_interval to the gradient steps between two updates"),
+    "a replay buffer": (("learning_starts", "gradient_steps", "n_steps"), "set buffer_size to its capacity in steps"),
+    "a target network": (
+        ("tau", "double"),
+        "set target_update_interval to the number of gradient steps between two updates",
+    ),
 }
 
 
 def check_options(options: Mapping[str, Any], defaults: Mapping[str, Any], table: bool) -> None:
-    """Refuse numbers that mean nothing, and options that would have no effect.
+    """Check the range of options, and that each has an effect.
 
     Args:
-        options: of ``QLearning``.
-        defaults: of the same; an option that has its default asks for nothing.
-        table: whether the values are a table's, not a network's.
+        options: keyword arguments passed to ``QLearning``.
+        defaults: default values of ``QLearning``; options equal to their default need no effect.
+        table: whether action values are a table rather than a network.
 
     Raises:
-        ValueError: there is such an option.
+        ValueError: an option is out of range or has no effect.
 
     Example:
         >>> check_options({"buffer_size": 0, "n_steps": 3}, {"n_steps": 1}, table=False)
         Traceback (most recent call last):
-        ValueError: n_steps=3 needs a replay buffer: set buffer_size to the steps it is to hold, or n_steps=1
+        ValueError: n_steps=3 needs a replay buffer: set buffer_size to its capacity in steps, or n_steps=1
     """
     check_constraints(options, TABLE_CONSTRAINTS if table else CONSTRAINTS)
-    there = {
+    available = {
         "a network": not table,
         "a table": table,
         "a replay buffer": options.get("buffer_size"),
         "a target network": options.get("target_update_interval"),
     }
-    for what, (names, cure) in NEEDS.items():
-        idle = [name for name in names if name in options and options[name] != defaults[name]]
-        if idle and not there[what]:
-            asked = " and ".join(f"{name}={options[name]}" for name in idle)
-            instead = " ".join(f"{name}={defaults[name]}" for name in idle)
-            raise ValueError(f"{asked} need{'s' * (len(idle) == 1)} {what}: {cure}, or {instead}")
+    for requirement, (names, cure) in REQUIREMENTS.items():
+        unused = [name for name in names if name in options and options[name] != defaults[name]]
+        if unused and not available[requirement]:
+            settings = " and ".join(f"{name}={options[name]}" for name in unused)
+            instead = " ".join(f"{name}={defaults[name]}" for name in unused)
+            raise ValueError(f"{settings} need{'s' * (len(unused) == 1)} {requirement}: {cure}, or {instead}")

@@ -8,149 +8,155 @@ from zoo.control.rollout import Rollout
 
 
 class Transitions(NamedTuple):
-    """What Q-learning learns from, in no order: one step of an episode each, or several taken together."""
+    """Batch of transitions of one or several steps, in no particular order."""
 
     observation: Shaped[Tensor, "batch ..."]
     action: Int[Tensor, " batch"]
-    """The one taken at ``observation``."""
+    """The action taken at ``observation``."""
     reward: Float[Tensor, " batch"]
     """Discounted sum over the steps."""
     terminated: Bool[Tensor, " batch"]
-    """Nothing follows the last of the steps."""
-    following: Shaped[Tensor, "batch ..."]
-    """What the last of the steps led to."""
+    """Whether the last step terminated."""
+    next_observation: Shaped[Tensor, "batch ..."]
+    """Observation after the last step."""
     discount: Float[Tensor, " batch"]
-    """``γ`` to the power of the number of steps: the weight of what follows."""
+    """``γ`` to the power of the number of steps: the weight of the bootstrapped value."""
 
 
-def single_steps(rollout: Rollout, gamma: float) -> Transitions:
-    """Take a rollout apart into its valid steps."""
-    valid = rollout.valid
-    reward = rollout.reward[valid]
+def to_transitions(rollout: Rollout, gamma: float) -> Transitions:
+    """Return the valid steps of a rollout as one-step transitions."""
+    mask = rollout.mask
+    reward = rollout.reward[mask]
     return Transitions(
-        observation=rollout.observation[valid],
-        action=rollout.action[valid],
+        observation=rollout.observation[mask],
+        action=rollout.action[mask],
         reward=reward,
-        terminated=rollout.terminated[valid],
-        following=rollout.following[valid],
+        terminated=rollout.terminated[mask],
+        next_observation=rollout.next_observation[mask],
         discount=torch.full_like(reward, gamma),
     )
 
 
-DRAWS = 1000  # tries to fill a batch: far more than it takes, unless hardly any step can be used
-KEPT = ("observation", "action", "reward", "terminated", "ended", "valid")
+_MAX_ATTEMPTS = 1000  # to fill a batch: far more than needed, unless hardly any step can be used
+_STORED_FIELDS = ("observation", "action", "reward", "terminated", "done", "mask")
 
 
-class Replay:
-    """The latest steps of all environments, to learn from again and in another order.
+class ReplayBuffer:
+    """Ring buffer of the latest steps, from which n-step transitions are sampled uniformly.
 
-    Lin, "Self-improving reactive agents based on reinforcement learning, planning and teaching", 1992. A ring of rows,
-    one for each step of all environments. An observation is kept once, in its own type: what a step led to stands in
-    the next row, for which the newest rows wait. (A stack of frames is kept as such.) Where it does not stand there,
-    as an environment was reset before its episode was over, nothing is learned from the step.
+    Lin, "Self-improving reactive agents based on reinforcement learning, planning and teaching", 1992.
+
+    A row holds one step of all environments. Each observation is stored once, in its own dtype: the observation after
+    a step is found in the next row, so that the newest rows cannot be sampled yet. (Stacked frames are stored as
+    stacks.) A step after which the next row does not continue, as the environment was reset, is never sampled.
 
     Args:
-        buffer_size: steps kept, of all environments together.
-        n_steps: steps that a transition takes together, ``n``, or fewer where the episode ends before.
-        gamma: the discount between two steps.
+        buffer_size: capacity in steps, of all environments together.
+        n_steps: number of steps ``n`` of a transition; fewer where the episode ends before.
+        gamma: discount factor of one step.
 
     Raises:
         ValueError: ``n_steps`` is not positive.
+
+    Example:
+        >>> ReplayBuffer(buffer_size=100, n_steps=1, gamma=0.99).size
+        0
     """
 
     def __init__(self, buffer_size: int, n_steps: int, gamma: float):
         if n_steps < 1:
             raise ValueError(f"n_steps must be at least 1, got {n_steps}")
         self.buffer_size, self.n_steps, self.gamma = buffer_size, n_steps, gamma
-        self.written = 0
+        self.num_added = 0
         self.rows: dict[str, Tensor] = {}
-        self.latest = torch.empty(0)
+        self._last_observation = torch.empty(0)
 
     def add(self, rollout: Rollout) -> None:
-        """Keep the steps of a rollout in place of the oldest ones.
+        """Add the steps of a rollout in place of the oldest ones.
 
         Raises:
-            ValueError: the buffer is too small for it.
+            ValueError: the buffer is too small for the rollout.
         """
         steps, envs = rollout.action.shape
-        length = self.buffer_size // envs
-        if length < steps + self.n_steps:
+        num_rows = self.buffer_size // envs
+        if num_rows < steps + self.n_steps:
             raise ValueError(
                 f"a replay buffer of {self.buffer_size} steps is too small for rollouts of {steps} steps of {envs} "
                 f"environments; it must hold at least {envs * (steps + self.n_steps)}"
             )
-        columns = {name: getattr(rollout, name) for name in KEPT}
-        columns["linked"] = torch.zeros_like(rollout.valid)
-        columns["linked"][:-1] = same(rollout.following[:-1], rollout.observation[1:], dims=2)
+        columns = {name: getattr(rollout, name) for name in _STORED_FIELDS}
+        columns["continues"] = torch.zeros_like(rollout.mask)
+        columns["continues"][:-1] = _equal(rollout.next_observation[:-1], rollout.observation[1:], dims=2)
         if not self.rows:
-            self.rows = {name: column.new_zeros(length, *column.shape[1:]) for name, column in columns.items()}
-        if self.written:
-            self.rows["linked"][(self.written - 1) % length] = same(self.latest, rollout.observation[0], dims=1)
-        places = torch.arange(self.written, self.written + steps) % length
+            self.rows = {name: column.new_zeros(num_rows, *column.shape[1:]) for name, column in columns.items()}
+        if self.num_added:
+            last_row = (self.num_added - 1) % num_rows
+            self.rows["continues"][last_row] = _equal(self._last_observation, rollout.observation[0], dims=1)
+        rows = torch.arange(self.num_added, self.num_added + steps) % num_rows
         for name, column in columns.items():
-            self.rows[name][places] = column
-        self.written += steps
-        self.latest = rollout.following[-1].clone()
+            self.rows[name][rows] = column
+        self.num_added += steps
+        self._last_observation = rollout.next_observation[-1].clone()
 
     @property
-    def kept(self) -> int:
-        """Steps of each environment that are remembered; draws need more than ``n_steps`` of them."""
-        return min(self.written, len(self.rows["valid"])) if self.rows else 0
+    def size(self) -> int:
+        """Number of stored steps of each environment; sampling needs more than ``n_steps`` of them."""
+        return min(self.num_added, len(self.rows["mask"])) if self.rows else 0
 
-    def sample(self, size: int) -> Transitions:
-        """Draw transitions with replacement, all with the same probability.
+    def sample(self, batch_size: int) -> Transitions:
+        """Sample transitions uniformly with replacement.
 
         Raises:
-            ValueError: there is nothing to draw yet, or next to nothing that can be learned from.
+            ValueError: nothing can be sampled yet, or hardly any step can be used.
         """
-        if self.kept <= self.n_steps:
-            raise ValueError(f"the replay buffer holds {self.kept} steps, none of them followed by {self.n_steps} more")
-        drawn = self.draw(size)
-        for _ in range(DRAWS):
-            if (missing := size - len(drawn.action)) == 0:
-                return drawn
-            drawn = Transitions(*map(torch.cat, zip(drawn, self.draw(missing), strict=True)))
+        if self.size <= self.n_steps:
+            raise ValueError(f"the replay buffer holds {self.size} steps, none of them followed by {self.n_steps} more")
+        batch = self._sample_usable(batch_size)
+        for _ in range(_MAX_ATTEMPTS):
+            if (missing := batch_size - len(batch.action)) == 0:
+                return batch
+            batch = Transitions(*map(torch.cat, zip(batch, self._sample_usable(missing), strict=True)))
         raise ValueError(
-            f"hardly any of the {self.kept} steps in the replay buffer is followed by {self.n_steps} of its episode or "
-            "by its end, and nothing can be learned from the others: set a smaller n_steps, or a larger learning_starts"
+            f"hardly any of the {self.size} steps in the replay buffer is followed by {self.n_steps} steps of its "
+            "episode or by its end, and the others cannot be used: reduce n_steps, or increase learning_starts"
         )
 
-    def draw(self, size: int) -> Transitions:
-        """Draw as many times, and leave out draws from which nothing can be learned."""
-        device, envs = self.rows["valid"].device, self.rows["valid"].shape[1]
-        row = self.written - self.kept + torch.randint(self.kept - self.n_steps, (size,), device=device)
-        env = torch.randint(envs, (size,), device=device)
+    def _sample_usable(self, attempts: int) -> Transitions:
+        device, envs = self.rows["mask"].device, self.rows["mask"].shape[1]
+        row = self.num_added - self.size + torch.randint(self.size - self.n_steps, (attempts,), device=device)
+        env = torch.randint(envs, (attempts,), device=device)
         return self.transitions(row, env)
 
-    def transitions(self, row: Int[Tensor, " draws"], env: Int[Tensor, " draws"]) -> Transitions:
-        """Take the ``n`` steps from each usable place on together, up to the end of the episode."""
-        length, ahead = len(self.rows["valid"]), torch.arange(self.n_steps, device=row.device)
-        places, envs = (row[:, None] + ahead) % length, env[:, None]
-        ended = self.rows["ended"][places, envs]
-        taken = ended.cumsum(-1) - ended.long() == 0  # none of the steps before this one ended the episode
-        broken = ~(self.rows["linked"] | self.rows["terminated"])[places, envs]
-        usable = self.rows["valid"][row % length, env] & ~(taken & broken).any(-1)
-        row, env, places, envs, taken = row[usable], env[usable], places[usable], envs[usable], taken[usable]
-        steps = taken.sum(-1)
-        reward = self.rows["reward"][places, envs]
+    def transitions(self, row: Int[Tensor, " samples"], env: Int[Tensor, " samples"]) -> Transitions:
+        """Return the transitions that start at the given rows and environments, without those that cannot be used."""
+        num_rows, offset = len(self.rows["mask"]), torch.arange(self.n_steps, device=row.device)
+        rows, envs = (row[:, None] + offset) % num_rows, env[:, None]
+        done = self.rows["done"][rows, envs]
+        included = done.cumsum(-1) - done.long() == 0  # no earlier step ended the episode
+        broken = ~(self.rows["continues"] | self.rows["terminated"])[rows, envs]
+        usable = self.rows["mask"][row % num_rows, env] & ~(included & broken).any(-1)
+        row, env, rows, envs, included = row[usable], env[usable], rows[usable], envs[usable], included[usable]
+        steps = included.sum(-1)
+        reward = self.rows["reward"][rows, envs]
         return Transitions(
-            observation=self.rows["observation"][row % length, env],
-            action=self.rows["action"][row % length, env],
-            reward=(taken * self.gamma**ahead * reward).sum(-1),
-            terminated=self.rows["terminated"][(row + steps - 1) % length, env],
-            following=self.rows["observation"][(row + steps) % length, env],
+            observation=self.rows["observation"][row % num_rows, env],
+            action=self.rows["action"][row % num_rows, env],
+            reward=(included * self.gamma**offset * reward).sum(-1),
+            terminated=self.rows["terminated"][(row + steps - 1) % num_rows, env],
+            next_observation=self.rows["observation"][(row + steps) % num_rows, env],
             discount=self.gamma**steps,
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Give all that is kept, as plain data."""
-        return {"written": self.written, "latest": self.latest, "rows": self.rows}
+        """Return the content as plain data."""
+        return {"num_added": self.num_added, "last_observation": self._last_observation, "rows": self.rows}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Keep what the state kept."""
-        self.written, self.latest, self.rows = state["written"], state["latest"], dict(state["rows"])
+        """Restore a state returned by ``state_dict``."""
+        self.num_added, self.rows = state["num_added"], dict(state["rows"])
+        self._last_observation = state["last_observation"]
 
 
-def same(one: Shaped[Tensor, "..."], other: Shaped[Tensor, "..."], dims: int) -> Bool[Tensor, "..."]:
-    """Whether two observations are equal, for each of the environments that the first dimensions count."""
-    return (one == other).flatten(dims).all(-1) if one.ndim > dims else one == other
+def _equal(x: Shaped[Tensor, "..."], y: Shaped[Tensor, "..."], dims: int) -> Bool[Tensor, "..."]:
+    """Return whether observations are equal, elementwise over the first ``dims`` dimensions."""
+    return (x == y).flatten(dims).all(-1) if x.ndim > dims else x == y

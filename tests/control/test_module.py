@@ -1,24 +1,24 @@
-from zoo.control.epoch_means import PassMeans
+from zoo.control.module import EpochMeans
 
 
 def test_a_pass_that_was_interrupted_has_the_means_of_a_whole_one():
     rows = [
         ({"loss": float(i), "rare": 2.0 * i} if i % 2 else {"loss": float(i)}, {"return": 10.0 * i}) for i in range(5)
     ]
-    whole, first, second = PassMeans(), PassMeans(), PassMeans()
+    whole, first, second = EpochMeans(), EpochMeans(), EpochMeans()
     for row in rows:
-        whole.add(*row)
+        whole.update(*row)
     for row in rows[:3]:
-        first.add(*row)
+        first.update(*row)
     second.load_state_dict(first.state_dict())
     for row in rows[3:]:
-        second.add(*row)
-    assert second.take() == whole.take() == {"loss": 2.0, "rare": 4.0, "return": 40.0}
+        second.update(*row)
+    assert second.compute_and_reset() == whole.compute_and_reset() == {"loss": 2.0, "rare": 4.0, "return": 40.0}
 
 
 def test_its_state_does_not_change_as_it_goes_on():
-    means = PassMeans()
-    means.add({"loss": 1.0}, {})
+    means = EpochMeans()
+    means.update({"loss": 1.0}, {})
     state = means.state_dict()
-    means.add({"loss": 3.0}, {})
+    means.update({"loss": 3.0}, {})
     assert state == {"sums": {"loss": [1.0, 1]}, "latest": {}}

@@ -1,0 +1,104 @@
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.error import DependencyNotInstalled
+from gymnasium.spaces import Box
+from gymnasium.vector import VectorEnv
+from gymnasium.wrappers import FlattenObservation
+
+from zoo.constraints import COUNT, check_constraints
+from zoo.control.envs.registration import find_spec
+from zoo.control.envs.spaces import UnsupportedSpaceError, check_observation_space
+from zoo.control.envs.time_limits import with_time_limit
+from zoo.control.envs.wrappers import ClearLastAction, EnvWorkerError, IndexObservation, ValidateStep
+
+_RESERVED_KWARGS = ("id", "num_envs", "vectorization_mode", "vector_kwargs", "wrappers", "disable_env_checker")
+
+
+def make_vector_env(env_id: str, num_envs: int, tabular: bool = False, **env_kwargs: Any) -> VectorEnv:
+    """Make a vector environment of a registered environment.
+
+    Uses the environment's own vector implementation if it has one, and a ``SyncVectorEnv`` otherwise. Observations that
+    are not arrays are flattened as by ``gymnasium.spaces.utils.flatten``. Episodes without a registered time limit are
+    truncated after ``MAX_EPISODE_STEPS`` steps.
+
+    Args:
+        env_id: id in Gymnasium's registry.
+        num_envs: number of sub-environments.
+        tabular: replace each observation by its index among all observations, for a table.
+        env_kwargs: keyword arguments of the environment, and ``max_episode_steps``.
+
+    Raises:
+        ValueError: the environment is unknown (the message lists similar ids) or needs a package that is missing, its
+            observation space is not supported, a keyword argument is reserved, or ``num_envs`` is not positive.
+        EnvWorkerError: the environment raised an error while it was made.
+
+    Example:
+        >>> make_vector_env("CartPole-v1", num_envs=4).single_action_space
+        Discrete(2)
+    """
+    if num_envs < 1:
+        raise ValueError(f"num_envs must be at least 1, got {num_envs}")
+    spec = find_spec(env_id)
+    options = check_env_kwargs(spec, env_kwargs)
+    with warnings.catch_warnings():
+        # MinAtar's v1 is not newer than its v0: one has the actions that a game needs, the other those of all games.
+        # Older versions of other environments are the user's choice.
+        warnings.filterwarnings("ignore", ".* is out of date")
+        try:
+            native = (
+                None if tabular or spec.vector_entry_point is None else gymnasium.make_vec(env_id, num_envs, **options)
+            )
+            if native is not None and isinstance(native.single_observation_space, Box):
+                return native
+            if native is not None:
+                native.close()
+            return _make_sync_vector_env(env_id, num_envs, tabular, options)
+        except UnsupportedSpaceError:
+            raise
+        except (DependencyNotInstalled, ImportError) as error:
+            raise ValueError(f"environment {env_id} needs a package that is not installed: {error}") from error
+        except (Exception, SystemExit) as error:
+            raise EnvWorkerError.wrapping(env_id, error, " while it was made") from error
+
+
+def make_eval_vector_env(env_id: str, num_envs: int, tabular: bool = False, **env_kwargs: Any) -> VectorEnv:
+    """Make a vector environment for evaluation: as ``make_vector_env``, but Atari's games return unclipped rewards.
+
+    They are registered with rewards clipped to ±1, which suits learning but says little about the score.
+
+    Example:
+        >>> make_eval_vector_env("CartPole-v1", num_envs=4).num_envs
+        4
+    """
+    unclipped = {"reward_clipping": False} if env_id.startswith("ALE/") else {}
+    return make_vector_env(env_id, num_envs, tabular, **{**unclipped, **env_kwargs})
+
+
+def check_env_kwargs(spec: EnvSpec, env_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Check keyword arguments of an environment and add a time limit if none is registered.
+
+    Raises:
+        ValueError: an argument is reserved, or ``max_episode_steps`` is not a positive integer.
+    """
+    if reserved := sorted(set(env_kwargs) & set(_RESERVED_KWARGS)):
+        raise ValueError(f"env_kwargs.{reserved[0]} is not an option of an environment: remove it")
+    if env_kwargs.get("max_episode_steps") is not None:
+        check_constraints(env_kwargs, {"max_episode_steps": COUNT})
+    return with_time_limit(spec, env_kwargs)
+
+
+def _make_sync_vector_env(env_id: str, num_envs: int, tabular: bool, options: Mapping[str, Any]) -> VectorEnv:
+    wrappers: list[Any] = [ValidateStep, *([ClearLastAction] if env_id.startswith("MinAtar/") else [])]
+
+    def to_array_observation(env: gymnasium.Env) -> gymnasium.Env:
+        if tabular:
+            return IndexObservation(env)
+        check_observation_space(env.observation_space, env_id)
+        return env if isinstance(env.observation_space, Box) else FlattenObservation(env)
+
+    wrappers.append(to_array_observation)
+    return gymnasium.make_vec(env_id, num_envs, "sync", wrappers=wrappers, disable_env_checker=True, **options)

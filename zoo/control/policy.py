@@ -1,0 +1,46 @@
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+
+from zoo.gradients.running import at_least_single
+
+
+class Policy(nn.Module):
+    """Base class for policies: a distribution over actions given an observation.
+
+    An action is a function of the observation and of noise that is sampled in advance. A rollout can therefore sample
+    its noise in chunks, and zero noise makes every policy greedy: it returns the most likely action.
+    """
+
+    net: nn.Module
+    """Maps observations to the parameters of the distribution."""
+    tabular: bool = False
+    """Whether observations are indices of a table's rows."""
+
+    def noise(self, *shape: int, generator: torch.Generator | None = None) -> Float[Tensor, "*shape action"]:
+        """Sample the noise that ``act`` needs."""
+        raise NotImplementedError
+
+    def sample_from_noise(
+        self, output: Float[Tensor, "*batch out"], noise: Float[Tensor, "*batch action"]
+    ) -> Shaped[Tensor, "..."]:
+        """Return actions, given the network's output."""
+        raise NotImplementedError
+
+    def act(self, observation: Shaped[Tensor, "..."], noise: Float[Tensor, "*batch action"]) -> Shaped[Tensor, "..."]:
+        """Return sampled actions, or the most likely ones if the noise is 0."""
+        return self.sample_from_noise(self.net(observation), noise)
+
+    def log_prob_and_entropy(
+        self, observation: Shaped[Tensor, "..."], action: Shaped[Tensor, "..."]
+    ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
+        """Return ``log π(a | s)`` of the given actions, and the entropy of ``π(· | s)`` in nats."""
+        raise NotImplementedError
+
+
+def gumbel_noise(like: Tensor, shape: Sequence[int], generator: torch.Generator | None = None) -> Tensor:
+    """Sample Gumbel noise in the dtype of a tensor, but at least in single precision: half precision has ties."""
+    noise = like.new_empty(shape, dtype=at_least_single(like.dtype, like.device))
+    return noise.exponential_(generator=generator).log_().neg_()
