@@ -30,8 +30,8 @@ _kept: list[CodeType] = []
 def error_is_handled(frame: FrameType | None) -> bool:
     """Tell whether the program would go on if what a frame now does raised an error.
 
-    True inside ``try`` with an ``except``, and inside ``with`` if its context manager suppresses errors, as far as that
-    can be told from its code; not for ``finally``.
+    True inside ``try`` with an ``except``, and inside ``with`` if its context manager suppresses errors, or if code
+    would have to run to find the context manager; not for ``finally``.
 
     Args:
         frame: that calls a torch function; looked at up to whoever runs the program.
