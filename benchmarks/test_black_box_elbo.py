@@ -47,7 +47,7 @@ def svi_step(name, elbo, x):
 def sbn_step(particles, x):
     """Make the call that takes a training step of the same network without Pyro."""
     baseline = "leave_one_out" if particles > 1 else "moving_average"
-    model = SigmoidBeliefNetwork((1, 28, 28), [UNITS], particles=particles, estimator={"baseline": baseline})
+    model = SigmoidBeliefNetwork((1, 28, 28), [UNITS], num_particles=particles, estimator={"baseline": baseline})
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3, fused=True)
 
     def step():

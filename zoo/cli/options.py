@@ -54,6 +54,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {  # other names of an option, whose spel
     "location_hidden": ("locator_hidden",),
     "spiral_radius": ("spread",),
     "num_samples": ("rollouts",),
+    "num_particles": ("particles",),
     "location_policy": ("gaze",),
 }
 

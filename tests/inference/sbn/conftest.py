@@ -28,7 +28,7 @@ def make_network() -> Callable[..., BeliefNetwork]:
 
 @pytest.fixture
 def x() -> Tensor:
-    """A picture of four pixels."""
+    """A image of four pixels."""
     return torch.tensor([[1.0, 0.0, 1.0, 1.0]], dtype=torch.double)
 
 

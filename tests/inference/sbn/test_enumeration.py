@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from zoo.inference.sbn import exact_elbo, exact_multi_sample_bound, log_evidence
-from zoo.inference.sbn.enumeration import outcomes
+from zoo.inference.sbn import exact_elbo, exact_iwae_bound, log_evidence
+from zoo.inference.sbn.enumeration import enumerate_states
 
 NETWORKS = [((3,), {}), ((3, 2), {}), ((2, 2, 2), {}), ((2, 2), {"hidden": (3,), "activation": "leaky_relu"})]
 
@@ -13,18 +13,18 @@ def network(request, make_network):
     return make_network(*layers, **options)
 
 
-def test_every_state_is_gone_through_once():
-    states = torch.cat(outcomes([2, 3], torch.zeros(())), dim=-1).squeeze(1)
+def test_states_are_enumerated_once():
+    states = torch.cat(enumerate_states([2, 3], torch.zeros(())), dim=-1).squeeze(1)
     assert states.shape == (32, 5)
     assert len(states.unique(dim=0)) == 32
 
 
-def test_the_evidence_of_all_pictures_adds_up_to_one(network):
-    pictures = torch.cat(outcomes([4], network.mean)).squeeze(1)
-    assert log_evidence(network, pictures).exp().sum().item() == pytest.approx(1, abs=1e-12)
+def test_evidence_sums_to_one_over_all_images(network):
+    images = torch.cat(enumerate_states([4], network.mean)).squeeze(1)
+    assert log_evidence(network, images).exp().sum().item() == pytest.approx(1, abs=1e-12)
 
 
-def test_the_evidence_of_one_layer_is_the_one_written_by_hand(make_network, x):
+def test_evidence_of_one_layer_equals_formula(make_network, x):
     network = make_network(1)
     bias, weight = network.down[0][0].bias, network.down[0][0].weight.squeeze(1)
     prior = network.prior_logits.sigmoid()
@@ -33,7 +33,7 @@ def test_the_evidence_of_one_layer_is_the_one_written_by_hand(make_network, x):
     torch.testing.assert_close(log_evidence(network, x).exp(), by_hand)
 
 
-def test_the_elbo_is_the_mean_over_all_that_may_be_drawn(network, x, every_posterior):
+def test_exact_elbo_equals_mean_over_all_posterior_samples(network, x, every_posterior):
     by_hand = torch.zeros(1, dtype=torch.double)
     for probability, posterior in every_posterior(network, x, 1):
         joint = torch.stack(network.log_joint(x, posterior.units)).sum(0)
@@ -42,19 +42,19 @@ def test_the_elbo_is_the_mean_over_all_that_may_be_drawn(network, x, every_poste
 
 
 class TestBounds:
-    def test_each_further_particle_makes_the_bound_tighter(self, network, x):
+    def test_more_particles_tighten_iwae_bound(self, network, x):
         elbo, double, evidence = (
             exact_elbo(network, x),
-            exact_multi_sample_bound(network, x, 2),
+            exact_iwae_bound(network, x, 2),
             log_evidence(network, x),
         )
         assert elbo < double - 1e-3
         assert double < evidence - 1e-3
 
-    def test_with_one_particle_it_is_the_elbo(self, network, x):
-        torch.testing.assert_close(exact_multi_sample_bound(network, x, 1), exact_elbo(network, x))
+    def test_iwae_bound_with_one_particle_equals_elbo(self, network, x):
+        torch.testing.assert_close(exact_iwae_bound(network, x, 1), exact_elbo(network, x))
 
-    def test_the_elbo_is_the_evidence_where_the_inference_network_is_right(self, make_network, x):
+    def test_elbo_equals_evidence_with_exact_posterior(self, make_network, x):
         network = make_network(1)
         with torch.no_grad():
             one = network.down[0][0].bias + network.down[0][0].weight.squeeze(1)
@@ -65,8 +65,8 @@ class TestBounds:
         torch.testing.assert_close(exact_elbo(network, x), log_evidence(network, x))
 
 
-def test_too_many_units_are_refused(make_network, x):
-    with pytest.raises(ValueError, match="13 stochastic units have too many states to go through: at most 12"):
+def test_too_many_units_raise(make_network, x):
+    with pytest.raises(ValueError, match="13 stochastic units have too many states to enumerate; the maximum is 12"):
         exact_elbo(make_network(13), x)
     with pytest.raises(ValueError, match="3 particles have too many states"):
-        exact_multi_sample_bound(make_network(5), x, 3)
+        exact_iwae_bound(make_network(5), x, 3)

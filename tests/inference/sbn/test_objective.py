@@ -11,9 +11,9 @@ from zoo.gradients.estimators import LeaveOneOutBound
 from zoo.inference.sbn import (
     elbo_objective,
     exact_elbo,
-    exact_multi_sample_bound,
+    exact_iwae_bound,
+    iwae_objective,
     local_signals,
-    multi_sample_objective,
 )
 
 PARTICLES = 2
@@ -68,7 +68,7 @@ def elbo_loss(posterior, log_joint, estimators, local=True):
 
 
 def multi_sample_loss(posterior, log_joint, estimators):
-    objective = multi_sample_objective(posterior, log_joint, estimators[0])
+    objective = iwae_objective(posterior, log_joint, estimators[0])
     return objective.pathwise + objective.score
 
 
@@ -86,18 +86,16 @@ def elbo_gradient(network, x, gradient):
 class TestElbo:
     @pytest.mark.parametrize("local", [True, False], ids=["local", "whole"])
     @pytest.mark.parametrize("name", BASELINES)
-    def test_every_estimator_is_exact_on_average(self, name, local, network, mean_gradient, elbo_gradient):
+    def test_every_estimator_is_unbiased(self, name, local, network, mean_gradient, elbo_gradient):
         estimators = each_layer(network, name)
         mean = mean_gradient(network, estimators, lambda *drawn: elbo_loss(*drawn, local=local))
         assert deviation(mean, elbo_gradient) < 1e-12
 
-    def test_so_it_is_with_one_particle(self, network, mean_gradient, elbo_gradient):
+    def test_single_particle_estimator_is_unbiased(self, network, mean_gradient, elbo_gradient):
         mean = mean_gradient(network, each_layer(network, "learned_moving_average"), elbo_loss, particles=1)
         assert deviation(mean, elbo_gradient) < 1e-12
 
-    def test_a_running_scale_divides_the_inference_network_s_part_by_a_known_number(
-        self, network, mean_gradient, elbo_gradient
-    ):
+    def test_running_scale_divides_inference_gradient_by_known_factor(self, network, mean_gradient, elbo_gradient):
         scale = RunningScale(0.8)
         scale.update(torch.tensor([-7.0, 1.0, 5.0]))
         estimators = each_layer(network, "learned_moving_average")
@@ -115,16 +113,16 @@ class TestElbo:
 class TestMultiSampleBound:
     @pytest.fixture
     def exact(self, network, x, gradient):
-        return gradient(-exact_multi_sample_bound(network, x, PARTICLES).sum(), network)
+        return gradient(-exact_iwae_bound(network, x, PARTICLES).sum(), network)
 
-    def test_vimco_is_exact_on_average(self, network, mean_gradient, exact):
+    def test_vimco_is_unbiased(self, network, mean_gradient, exact):
         estimators = [Reinforce(LeaveOneOutBound(dim=0), maximize=True)]
         assert deviation(mean_gradient(network, estimators, multi_sample_loss), exact) < 1e-12
 
-    def test_so_it_is_without_a_baseline(self, network, mean_gradient, exact):
+    def test_iwae_objective_without_baseline_is_unbiased(self, network, mean_gradient, exact):
         assert deviation(mean_gradient(network, [Reinforce(maximize=True)], multi_sample_loss), exact) < 1e-12
 
-    def test_its_gradient_is_not_the_elbo_s(self, exact, elbo_gradient):
+    def test_iwae_gradient_differs_from_elbo_gradient(self, exact, elbo_gradient):
         assert deviation(exact, elbo_gradient) > 1e-2
 
 
@@ -160,19 +158,19 @@ class TestThePlantedMistakeIsFound:
     """The same check must fail here, or it would show nothing."""
 
     @pytest.mark.parametrize("loss", [with_a_term_too_few, with_the_signal_of_the_layer_above, without_the_entropy])
-    def test_in_the_signals(self, loss, network, mean_gradient, elbo_gradient):
+    def test_mistakes_in_signals_are_detected(self, loss, network, mean_gradient, elbo_gradient):
         assert deviation(mean_gradient(network, each_layer(network, "none"), loss), elbo_gradient) > 1e-3
 
-    def test_in_a_baseline_that_sees_its_own_sample(self, network, mean_gradient, elbo_gradient):
+    def test_baseline_dependent_on_own_sample_is_detected(self, network, mean_gradient, elbo_gradient):
         estimators = [Reinforce(MeanOfAllParticles(), maximize=True) for _ in network.layers]
         assert deviation(mean_gradient(network, estimators, elbo_loss), elbo_gradient) > 1e-3
 
-    def test_in_a_baseline_of_the_bound_that_does(self, network, x, mean_gradient, gradient):
-        exact = gradient(-exact_multi_sample_bound(network, x, PARTICLES).sum(), network)
+    def test_iwae_baseline_dependent_on_own_sample_is_detected(self, network, x, mean_gradient, gradient):
+        exact = gradient(-exact_iwae_bound(network, x, PARTICLES).sum(), network)
         mean = mean_gradient(network, [Reinforce(BoundOfAllParticles(), maximize=True)], multi_sample_loss)
         assert deviation(mean, exact) > 1e-3
 
-    def test_in_a_context_that_holds_the_layer_s_own_units(self, make_network, x, mean_gradient, gradient):
+    def test_context_with_own_units_is_detected(self, make_network, x, mean_gradient, gradient):
         network = make_network(2, 2)
         estimators = [Reinforce(used("learned", 2), maximize=True) for _ in network.layers]
         exact = gradient(-exact_elbo(network, x).sum(), network)
@@ -197,7 +195,7 @@ class TestVariance:
 
         return measure
 
-    def test_local_signals_leave_noise_out(self, make_network, variance):
+    def test_local_signals_reduce_variance(self, make_network, variance):
         network = make_network(2, 2, 2)
         local, whole = (
             variance(network, lambda *drawn, local=local: elbo_loss(*drawn, local=local)) for local in (True, False)
@@ -205,10 +203,10 @@ class TestVariance:
         assert local < 0.9 * whole
 
 
-def test_the_objective_tells_the_bound_of_each_picture(network, x, every_posterior):
-    pictures = x.expand(3, -1)
-    posterior = network.infer(pictures, lambda layer, logits: torch.ones(2, 3, network.layers[layer]).double())
-    objective = elbo_objective(posterior, network.log_joint(pictures, posterior.units), each_layer(network, "none"))
-    by_hand = sum(network.log_joint(pictures, posterior.units)) - sum(posterior.log_q)
+def test_objective_returns_bound_per_image(network, x, every_posterior):
+    images = x.expand(3, -1)
+    posterior = network.infer(images, lambda layer, logits: torch.ones(2, 3, network.layers[layer]).double())
+    objective = elbo_objective(posterior, network.log_joint(images, posterior.units), each_layer(network, "none"))
+    by_hand = sum(network.log_joint(images, posterior.units)) - sum(posterior.log_q)
     torch.testing.assert_close(objective.bound, by_hand.mean(0))
     assert not objective.bound.requires_grad

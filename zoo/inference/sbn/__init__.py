@@ -1,10 +1,10 @@
 """Sigmoid belief networks."""
 
-from zoo.inference.sbn.bounds import Bound, negative_elbo, negative_importance_weighted_bound
-from zoo.inference.sbn.enumeration import exact_elbo, exact_multi_sample_bound, log_evidence
+from zoo.inference.sbn.bounds import Bound, negative_elbo, negative_iwae_bound
+from zoo.inference.sbn.enumeration import exact_elbo, exact_iwae_bound, log_evidence
 from zoo.inference.sbn.module import SigmoidBeliefNetwork
-from zoo.inference.sbn.network import BeliefNetwork, Posterior, threshold
-from zoo.inference.sbn.objective import BoundObjective, elbo_objective, local_signals, multi_sample_objective
+from zoo.inference.sbn.network import BeliefNetwork, Posterior, bernoulli_sampler
+from zoo.inference.sbn.objective import BoundObjective, elbo_objective, iwae_objective, local_signals
 
 __all__ = [
     "BeliefNetwork",
@@ -12,13 +12,13 @@ __all__ = [
     "BoundObjective",
     "Posterior",
     "SigmoidBeliefNetwork",
+    "bernoulli_sampler",
     "elbo_objective",
     "exact_elbo",
-    "exact_multi_sample_bound",
+    "exact_iwae_bound",
+    "iwae_objective",
     "local_signals",
     "log_evidence",
-    "multi_sample_objective",
     "negative_elbo",
-    "negative_importance_weighted_bound",
-    "threshold",
+    "negative_iwae_bound",
 ]

@@ -11,53 +11,51 @@ from zoo.constraints import COUNT, NOT_NEGATIVE, POSITIVE, check_constraints, op
 from zoo.gradients import Reinforce, RunningScale, named_baseline
 from zoo.gradients.estimators import LeaveOneOutBound
 from zoo.inference.sbn.bounds import negative_elbo
-from zoo.inference.sbn.diagnostics import diagnostics
-from zoo.inference.sbn.enumeration import MOST_BITS, exact_elbo
-from zoo.inference.sbn.network import BeliefNetwork, threshold
-from zoo.inference.sbn.objective import BoundObjective, elbo_objective, multi_sample_objective
-from zoo.inference.sbn.pixels import binary_pixels
+from zoo.inference.sbn.enumeration import MAX_UNITS, exact_elbo
+from zoo.inference.sbn.network import BeliefNetwork, bernoulli_sampler, binary_pixels
+from zoo.inference.sbn.objective import BoundObjective, elbo_objective, iwae_objective
 from zoo.training import LoadableModule, sum_losses
 
 OPTIMIZERS = ("adam", "sgd")
-COMPARING = ("leave_one_out", "learned_leave_one_out", "vimco")  # estimators that need 2 particles
-WITHOUT_LAYERS = ("vimco", "enumeration")  # that take the bound as a whole
+MULTI_SAMPLE_ESTIMATORS = ("leave_one_out", "learned_leave_one_out", "vimco")  # need at least 2 particles
+WHOLE_BOUND_ESTIMATORS = ("vimco", "enumeration")  # have no signals of single layers
 CONSTRAINTS = {
-    "particles": COUNT,
+    "num_particles": COUNT,
     "lr": POSITIVE,
     "inference_lr": optional(POSITIVE),
     "baseline_lr": optional(POSITIVE),
     "weight_decay": NOT_NEGATIVE,
 }
-BASELINE_UNITS = 100  # of the hidden layer of the input-dependent baseline
-DIAGNOSE_EVERY = 10  # training steps; the diagnostics are means over these
+BASELINE_HIDDEN = 100  # hidden units of the input-dependent baseline
+DIAGNOSTICS_INTERVAL = 10  # training steps
 
 
 class SigmoidBeliefNetwork(LoadableModule):
-    """Sigmoid belief network on black and white pictures, trained by REINFORCE.
+    """Sigmoid belief network of black-and-white images, trained by REINFORCE.
 
     Mnih & Gregor, "Neural variational inference and learning in belief networks", 2014. The networks are in
-    ``BeliefNetwork``, the gradients in ``elbo_objective`` and ``multi_sample_objective``.
+    ``BeliefNetwork``, the gradients in ``elbo_objective`` and ``iwae_objective``.
 
     Args:
-        image_shape: ``(channels, height, width)`` of the pictures.
-        layers: stochastic units of each layer, the lowest first; the paper: 200 and 500, up to three layers.
-        hidden: widths of deterministic layers between two stochastic ones; none for the paper's linear network.
-        activation: of the deterministic layers, ``tanh`` or ``leaky_relu``.
-        particles: samples of each picture's units a step, ``K``; the paper: 1.
-        local_signals: give each layer the terms of the ELBO that it influences, not all of them. The multi-sample
-            bound has no such terms.
+        image_shape: ``(channels, height, width)`` of the images.
+        layers: number of stochastic units per layer, lowest first; 200 or 500, up to three layers, in the paper.
+        hidden: widths of deterministic layers between two stochastic layers; empty for the paper's linear network.
+        activation: activation of the deterministic layers, ``tanh`` or ``leaky_relu``.
+        num_particles: samples per image and training step, ``K``; 1 in the paper.
+        local_signals: use only the terms of the ELBO that depend on a layer as its learning signal. The
+            importance-weighted bound has no such terms.
         optimizer: ``adam``, or the paper's ``sgd``.
-        lr: learning rate at the start; falls to 0 as a cosine.
-        inference_lr: that of the inference network; None for the same. The paper's is a fifth of it.
-        baseline_lr: that of the baselines; None for that of the inference network. Gradient descent needs a small one.
-        weight_decay: of the inference network's matrices, decoupled from the gradient's size if the optimizer is Adam.
-            Without it their weights grow large at pixels that are seldom white, and a few new pictures cost dearly.
-        estimator: ``baseline``, ``decay`` and ``scale`` of ``Reinforce``, for each layer. Beside the names of
-            ``zoo.gradients.BASELINES``, ``vimco`` (the multi-sample bound instead of the ELBO) and ``enumeration`` (the
-            exact gradient; up to 12 units in all).
+        lr: initial learning rate, with cosine decay to 0.
+        inference_lr: learning rate of the inference network; None for ``lr``. The paper's is a fifth of ``lr``.
+        baseline_lr: learning rate of the baselines; None for that of the inference network. SGD needs a small one.
+        weight_decay: weight decay of the inference network's matrices, decoupled with Adam. Without it, the weights of
+            pixels that are rarely white grow, and the bound of a few held-out images becomes very poor.
+        estimator: ``baseline``, ``decay`` and ``scale`` of ``Reinforce``, for each layer. In addition to the names of
+            ``zoo.gradients.BASELINES``: ``vimco`` (importance-weighted bound instead of the ELBO) and ``enumeration``
+            (exact gradient, at most 12 units in total).
 
     Raises:
-        ValueError: an option has no such value.
+        ValueError: an option has an invalid value.
 
     Example:
         >>> model = SigmoidBeliefNetwork(image_shape=(1, 28, 28))
@@ -71,7 +69,7 @@ class SigmoidBeliefNetwork(LoadableModule):
         layers: list[int] = [200],  # noqa: B006
         hidden: list[int] = [],  # noqa: B006
         activation: str = "tanh",
-        particles: int = 4,
+        num_particles: int = 4,
         local_signals: bool = True,
         optimizer: str = "adam",
         lr: float = 3e-3,
@@ -85,85 +83,85 @@ class SigmoidBeliefNetwork(LoadableModule):
         self.save_hyperparameters()
         check_constraints(self.hparams, CONSTRAINTS)
         name = estimator["baseline"]
-        if (fewest := 2 if name in COMPARING else 1) > particles:
-            raise ValueError(f"estimator={name} needs model.particles of {fewest} or more, got {particles}")
-        if name == "enumeration" and sum(layers) > MOST_BITS:
-            raise ValueError(f"estimator=enumeration goes through at most {MOST_BITS} units, got {sum(layers)}")
-        if name in WITHOUT_LAYERS and not local_signals:
-            raise ValueError(f"estimator={name} has no signals of single layers; leave model.local_signals away")
+        if (minimum := 2 if name in MULTI_SAMPLE_ESTIMATORS else 1) > num_particles:
+            raise ValueError(f"estimator={name} needs model.num_particles >= {minimum}, got {num_particles}")
+        if name == "enumeration" and sum(layers) > MAX_UNITS:
+            raise ValueError(f"estimator=enumeration supports at most {MAX_UNITS} units in total, got {sum(layers)}")
+        if name in WHOLE_BOUND_ESTIMATORS and not local_signals:
+            raise ValueError(f"estimator={name} has no learning signals of single layers; remove model.local_signals")
         if name == "enumeration" and estimator.get("scale", False):
-            raise ValueError("estimator=enumeration is exact, and has no signals to scale; leave estimator.scale away")
+            raise ValueError("estimator=enumeration is exact and has no signals to scale; remove estimator.scale")
         if name == "vimco" and estimator.get("scale", False):
             raise ValueError(
-                "estimator=vimco cannot be scaled, as the inference network has a pathwise gradient beside its score, "
-                "and scaling one of them would move the optimum; leave estimator.scale away"
+                "estimator=vimco cannot be scaled: the inference network has both a pathwise and a score-function "
+                "gradient, and scaling only one of them would move the optimum; remove estimator.scale"
             )
         if optimizer not in OPTIMIZERS:
-            raise ValueError(f"there is no optimizer {optimizer!r}; choose one of {', '.join(OPTIMIZERS)}")
+            raise ValueError(f"unknown optimizer {optimizer!r}; choose one of {', '.join(OPTIMIZERS)}")
         self.network = BeliefNetwork(math.prod(image_shape), layers, hidden, activation)
         inputs = [math.prod(image_shape), *layers[:-1]]
-        self.reinforce = nn.ModuleList(layer_estimators(inputs, **estimator))
+        self.reinforce = nn.ModuleList(_layer_estimators(inputs, **estimator))
 
     @torch.no_grad()
     def forward(
         self, images: Shaped[Tensor, "images channels height width"], seed: int = 0
     ) -> Float[Tensor, "images channels height width"]:
-        """Reconstruct pictures: the probability of each pixel to be white, given one sample of the units.
+        """Return reconstructions: the probability of each pixel to be white given one posterior sample of the units.
 
         Args:
-            images: black and white; 0 and 255 as uint8, or 0 and 1 as floats.
-            seed: of the sample.
+            images: black-and-white images; 0 and 255 as uint8, or 0 and 1 as floats.
+            seed: seed of the sample.
 
         Raises:
-            ValueError: pictures of another shape, an empty batch, or pixels that are neither black nor white.
+            ValueError: the images have another shape, the batch is empty, or a pixel is neither black nor white.
         """
         x = binary_pixels(images, self.hparams["image_shape"])
-        generator = torch.Generator(x.device).manual_seed(seed)  # leaves the training's randomness alone
-        posterior = self.network.infer(x, threshold(self.network.noise(1, x, generator)))
+        generator = torch.Generator(x.device).manual_seed(seed)  # the global random state is not used
+        posterior = self.network.infer(x, bernoulli_sampler(self.network.noise(1, x, generator)))
         return self.network.pixel_probabilities(posterior.units[0][0]).unflatten(1, images.shape[1:])
 
     @torch.no_grad()
-    def generate(self, count: int, seed: int = 0) -> Float[Tensor, "count channels height width"]:
-        """Dream up pictures: the probability of each pixel to be white, given units drawn from the prior."""
-        like = self.network.mean.expand(count, -1)
+    def generate(self, num_samples: int, seed: int = 0) -> Float[Tensor, "samples channels height width"]:
+        """Return samples of the model: the probability of each pixel to be white given units sampled from the prior."""
+        like = self.network.mean.expand(num_samples, -1)
         noise = self.network.noise(1, like, torch.Generator(like.device).manual_seed(seed))
-        lowest = self.network.ancestral([layer[0] for layer in noise])
+        lowest = self.network.ancestral_sample([layer[0] for layer in noise])
         return self.network.pixel_probabilities(lowest).unflatten(1, self.hparams["image_shape"])
 
     def objective(self, x: Float[Tensor, "batch pixels"]) -> BoundObjective:
-        """Draw the units of a batch, and judge them."""
+        """Return the losses of a batch."""
         name = (self.hparams["estimator"] or {}).get("baseline", "leave_one_out")
         if name == "enumeration":
-            bound, nothing = exact_elbo(self.network, x), x.new_zeros(())
-            return BoundObjective(-bound.mean(), nothing, nothing, bound.detach(), [])
-        posterior = self.network.infer(x, threshold(self.network.noise(self.hparams["particles"], x)))
+            bound, zero = exact_elbo(self.network, x), x.new_zeros(())
+            return BoundObjective(-bound.mean(), zero, zero, bound.detach(), [])
+        posterior = self.network.infer(x, bernoulli_sampler(self.network.noise(self.hparams["num_particles"], x)))
         log_joint = self.network.log_joint(x, posterior.units)
         if name == "vimco":
-            return multi_sample_objective(posterior, log_joint, self.reinforce[0])
+            return iwae_objective(posterior, log_joint, self.reinforce[0])
         return elbo_objective(posterior, log_joint, self.reinforce, self.hparams["local_signals"])
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Sum the losses of one batch."""
+        """Return the loss of a batch."""
         images, _ = batch
         objective = self.objective((images.flatten(1) > 0).to(self.dtype))
-        if batch_idx % DIAGNOSE_EVERY == 0:
-            figures = diagnostics(objective)
+        if batch_idx % DIAGNOSTICS_INTERVAL == 0:
+            metrics = _diagnostics(objective)
             each_epoch: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": len(images)}
-            shown = figures.pop("train_negative_bound")
-            self.log("train_negative_bound", shown, prog_bar=True, sync_dist=True, **each_epoch)
-            self.log_dict(figures, sync_dist=True, **each_epoch)
+            bound = metrics.pop("train_negative_bound")
+            self.log("train_negative_bound", bound, prog_bar=True, sync_dist=True, **each_epoch)
+            self.log_dict(metrics, sync_dist=True, **each_epoch)
         terms = {"bound": objective.pathwise, "policy": objective.score, "baseline": objective.baseline}
         return sum_losses(terms, step=self.global_step)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Log the negative ELBO with one sample for each picture, the same noise every time."""
+        """Log the negative ELBO with one sample per image, with the same noise in each epoch."""
         images, _ = batch
         x = (images.flatten(1) > 0).to(self.dtype)
-        bound = negative_elbo(self.network, x, samples=1, seed=batch_idx).value
+        bound = negative_elbo(self.network, x, num_samples=1, seed=batch_idx).value
         self.log("validation_negative_elbo", bound, batch_size=len(x), sync_dist=True, prog_bar=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Adam or plain gradient descent, with learning rates that fall to 0 as a cosine over the whole run."""
+        """Return the optimizer and its cosine schedule."""
         lr, inference_lr = self.hparams["lr"], self.hparams["inference_lr"]
         inference_lr = lr if inference_lr is None else inference_lr
         baseline_lr = self.hparams["baseline_lr"]
@@ -187,8 +185,8 @@ class SigmoidBeliefNetwork(LoadableModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def layer_estimators(inputs: list[int], baseline: str, decay: float = 0.9, scale: bool = False) -> list[Reinforce]:
-    """Make an estimator for each layer, given how many units the layer below has; their signals are rewards."""
+def _layer_estimators(inputs: list[int], baseline: str, decay: float = 0.9, scale: bool = False) -> list[Reinforce]:
+    """Return an estimator for each layer, whose inputs have these sizes."""
     if baseline == "enumeration":
         return []
     if baseline == "vimco":
@@ -198,14 +196,23 @@ def layer_estimators(inputs: list[int], baseline: str, decay: float = 0.9, scale
             named_baseline(
                 baseline,
                 net=lambda units=units: nn.Sequential(  # type: ignore[misc]
-                    nn.Linear(units, BASELINE_UNITS), nn.Tanh(), nn.Linear(BASELINE_UNITS, 1)
+                    nn.Linear(units, BASELINE_HIDDEN), nn.Tanh(), nn.Linear(BASELINE_HIDDEN, 1)
                 ),
                 sample_dim=0,
                 decay=decay,
-                also=WITHOUT_LAYERS,
+                also=WHOLE_BOUND_ESTIMATORS,
             ),
             RunningScale(decay) if scale else None,
             maximize=True,
         )
         for units in inputs
     ]
+
+
+def _diagnostics(objective: BoundObjective) -> dict[str, Tensor]:
+    """Return the bound, and the mean baseline and advantage variance of each layer."""
+    metrics = {"train_negative_bound": -objective.bound.mean()}
+    for layer, out in enumerate(objective.reinforce, 1):
+        metrics[f"advantage_variance_{layer}"] = out.advantage.var(correction=0)
+        metrics[f"baseline_mean_{layer}"] = out.baseline.mean()
+    return metrics

@@ -3,7 +3,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from zoo.gradients.running import at_least_single
@@ -11,17 +11,17 @@ from zoo.inference._bernoulli import bernoulli_log_prob
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"tanh": nn.Tanh, "leaky_relu": lambda: nn.LeakyReLU(0.3)}
 
-Draw = Callable[[int, Tensor], Tensor]
-"""``draw(l, logits)`` gives the units of stochastic layer ``l``, 0 or 1, ``(particles, batch, units)``."""
+Sampler = Callable[[int, Tensor], Tensor]
+"""``sampler(l, logits)`` returns the binary units of stochastic layer ``l``, ``(particles, batch, units)``."""
 
 
 class Posterior(NamedTuple):
-    """Samples of the inference network and how probable it held them, lowest layer first."""
+    """Samples of the inference network and their log-probabilities, lowest layer first."""
 
     inputs: list[Float[Tensor, "... batch _"]]
-    """What each layer saw: the centred pixels, then the units below as -1 and 1."""
+    """Inputs of each layer: the centered pixels, then the units below as -1 and 1."""
     units: list[Float[Tensor, "particles batch _"]]
-    """``h_1, …, h_L``, 0 or 1; no gradient reaches them."""
+    """``h_1, …, h_L``, 0 or 1, without gradient."""
     log_q: list[Float[Tensor, "particles batch"]]
     """``log q(h_l | h_{l-1})``, in nats, with ``h_0 = x``."""
 
@@ -29,24 +29,24 @@ class Posterior(NamedTuple):
 class BeliefNetwork(nn.Module):
     """Sigmoid belief network and its inference network.
 
-    ``p(x, h) = p(x | h_1) p(h_1 | h_2) … p(h_L)`` with binary units that are independent given the layer above, and
-    ``q(h | x) = q(h_1 | x) … q(h_L | h_{L-1})`` with the same layers from below. Mnih & Gregor, "Neural variational
-    inference and learning in belief networks", 2014.
+    ``p(x, h) = p(x | h_1) p(h_1 | h_2) … p(h_L)`` with binary units that are conditionally independent given
+    the layer above, and ``q(h | x) = q(h_1 | x) … q(h_L | h_{L-1})`` in the opposite direction. Mnih & Gregor, "Neural
+    variational inference and learning in belief networks", 2014.
 
     Args:
         pixels: number of observed units.
-        layers: stochastic units of each layer, the lowest first.
-        hidden: widths of the deterministic layers on the way up between two stochastic ones, and in reverse on the
-            way down; none for sigmoids of affine maps, the linear network.
-        activation: of the deterministic layers, ``tanh`` or ``leaky_relu``.
+        layers: number of stochastic units per layer, lowest first.
+        hidden: widths of the deterministic layers between two stochastic layers, in reverse order in ``p``; empty for
+            the linear network of the paper.
+        activation: activation of the deterministic layers, ``tanh`` or ``leaky_relu``.
 
     Raises:
-        ValueError: a width is not positive, there is no layer, or no such activation.
+        ValueError: a width is not positive, there is no layer, or the activation is unknown.
 
     Example:
         >>> network = BeliefNetwork(pixels=6, layers=(3, 2))
         >>> x = torch.ones(5, 6)
-        >>> posterior = network.infer(x, threshold(network.noise(4, x)))
+        >>> posterior = network.infer(x, bernoulli_sampler(network.noise(4, x)))
         >>> [term.shape for term in network.log_joint(x, posterior.units)]
         [torch.Size([4, 5]), torch.Size([4, 5]), torch.Size([4, 5])]
     """
@@ -58,18 +58,18 @@ class BeliefNetwork(nn.Module):
     ):
         super().__init__()
         if not layers or min(pixels, *layers, *hidden) < 1:
-            raise ValueError(f"a network needs layers of 1 unit or more, got {list(layers)} and hidden {list(hidden)}")
+            raise ValueError(f"layers need at least 1 unit each, got layers={list(layers)}, hidden={list(hidden)}")
         if activation not in ACTIVATIONS:
-            raise ValueError(f"there is no activation {activation!r}; choose one of {', '.join(ACTIVATIONS)}")
+            raise ValueError(f"unknown activation {activation!r}; choose one of {', '.join(ACTIVATIONS)}")
         self.layers = tuple(layers)
         widths = list(pairwise((pixels, *layers)))
-        self.up = nn.ModuleList(perceptron((below, *hidden, above), activation) for below, above in widths)
-        self.down = nn.ModuleList(perceptron((above, *reversed(hidden), below), activation) for below, above in widths)
+        self.up = nn.ModuleList(mlp((below, *hidden, above), activation) for below, above in widths)
+        self.down = nn.ModuleList(mlp((above, *reversed(hidden), below), activation) for below, above in widths)
         self.prior_logits = nn.Parameter(torch.zeros(layers[-1]))
         self.register_buffer("mean", torch.full((pixels,), 0.5))
 
-    def begin_at(self, mean: Float[Tensor, " pixels"]) -> None:
-        """Centre what the inference network sees, and let ``p(x | h_1)`` begin near the mean of each pixel."""
+    def initialize_bias(self, mean: Float[Tensor, " pixels"]) -> None:
+        """Center the input of the inference network, and start ``p(x | h_1)`` near the mean of each pixel."""
         self.mean.copy_(mean)
         output = self.down[0][-1]  # type: ignore[index]
         nn.init.normal_(output.weight, std=0.01)
@@ -77,28 +77,29 @@ class BeliefNetwork(nn.Module):
             output.bias.copy_(mean.clamp(1e-3, 1 - 1e-3).logit())
 
     def noise(
-        self, particles: int, x: Float[Tensor, "batch pixels"], generator: torch.Generator | None = None
+        self, num_particles: int, x: Float[Tensor, "batch pixels"], generator: torch.Generator | None = None
     ) -> list[Float[Tensor, "particles batch _"]]:
-        """Draw uniform noise for each stochastic unit."""
+        """Sample uniform noise for each stochastic unit."""
         dtype = at_least_single(x.dtype, x.device)
         return [
-            x.new_empty(particles, len(x), units, dtype=dtype).uniform_(generator=generator) for units in self.layers
+            x.new_empty(num_particles, len(x), units, dtype=dtype).uniform_(generator=generator)
+            for units in self.layers
         ]
 
-    def infer(self, x: Float[Tensor, "batch pixels"], draw: Draw) -> Posterior:
-        """Go up through the inference network; all that is random is asked from ``draw``.
+    def infer(self, x: Float[Tensor, "batch pixels"], sampler: Sampler) -> Posterior:
+        """Sample the units layer by layer; ``sampler`` is the only source of randomness.
 
-        The logits of the lowest layer are the same for all particles, and computed once.
+        The logits of the lowest layer are computed once for all particles.
 
         Args:
-            x: pixels, 0 or 1.
-            draw: see ``threshold``.
+            x: binary pixels.
+            sampler: see ``bernoulli_sampler``.
         """
         posterior = Posterior([], [], [])
         for layer, net in enumerate(self.up):
-            below = signs(posterior.units[-1]) if layer else x - self.mean
+            below = to_plus_minus_one(posterior.units[-1]) if layer else x - self.mean
             logits = net(below)
-            units = draw(layer, logits)
+            units = sampler(layer, logits)
             posterior.inputs.append(below)
             posterior.units.append(units)
             posterior.log_q.append(bernoulli_log_prob(logits, units))
@@ -107,33 +108,33 @@ class BeliefNetwork(nn.Module):
     def log_joint(
         self, x: Float[Tensor, "batch pixels"], units: Sequence[Float[Tensor, "particles batch _"]]
     ) -> list[Float[Tensor, "particles batch"]]:
-        """Terms of ``log p(x, h)`` in nats: ``log p(x | h_1)``, ``log p(h_1 | h_2)``, …, ``log p(h_L)``."""
+        """Return the terms of ``log p(x, h)`` in nats: ``log p(x | h_1)``, ``log p(h_1 | h_2)``, …, ``log p(h_L)``."""
         conditionals = zip((x, *units[:-1]), self.down, units, strict=True)
-        terms = [bernoulli_log_prob(net(signs(above)), below) for below, net, above in conditionals]
+        terms = [bernoulli_log_prob(net(to_plus_minus_one(above)), below) for below, net, above in conditionals]
         return [*terms, bernoulli_log_prob(self.prior_logits, units[-1])]
 
     def pixel_probabilities(self, lowest: Float[Tensor, "*dims units"]) -> Float[Tensor, "*dims pixels"]:
-        """``p(x = 1 | h_1)`` of each pixel."""
-        return self.down[0](signs(lowest)).sigmoid()
+        """Return ``p(x = 1 | h_1)`` of each pixel."""
+        return self.down[0](to_plus_minus_one(lowest)).sigmoid()
 
-    def ancestral(self, noise: Sequence[Float[Tensor, "*dims _"]]) -> Float[Tensor, "*dims units"]:
-        """Draw the lowest stochastic layer from the prior, from the top down.
+    def ancestral_sample(self, noise: Sequence[Float[Tensor, "*dims _"]]) -> Float[Tensor, "*dims units"]:
+        """Sample the lowest stochastic layer from the prior, top layer first.
 
         Args:
-            noise: uniform, for each layer, the lowest first.
+            noise: uniform noise for each layer, lowest first.
         """
-        draw = threshold(noise)
-        units = draw(len(noise) - 1, self.prior_logits)
+        sampler = bernoulli_sampler(noise)
+        units = sampler(len(noise) - 1, self.prior_logits)
         for layer in reversed(range(len(noise) - 1)):
-            units = draw(layer, self.down[layer + 1](signs(units)))
+            units = sampler(layer, self.down[layer + 1](to_plus_minus_one(units)))
         return units
 
 
-def threshold(noise: Sequence[Float[Tensor, "*dims _"]]) -> Draw:
-    """Turn uniform noise into samples: a unit is 1 where the noise lies below its probability.
+def bernoulli_sampler(noise: Sequence[Float[Tensor, "*dims _"]]) -> Sampler:
+    """Return a sampler that sets a unit to 1 where its uniform noise is below its probability.
 
     Example:
-        >>> threshold([torch.tensor([0.2, 0.7])])(0, torch.zeros(2))
+        >>> bernoulli_sampler([torch.tensor([0.2, 0.7])])(0, torch.zeros(2))
         tensor([1., 0.])
     """
     return lambda layer, logits: torch.lt(
@@ -141,16 +142,42 @@ def threshold(noise: Sequence[Float[Tensor, "*dims _"]]) -> Draw:
     )
 
 
-def signs(units: Float[Tensor, "*dims units"]) -> Float[Tensor, "*dims units"]:
-    """Write 0 and 1 as -1 and 1: inputs whose mean is near 0 make the next layer learn faster."""
+def to_plus_minus_one(units: Float[Tensor, "*dims units"]) -> Float[Tensor, "*dims units"]:
+    """Map {0, 1} to {-1, 1}: inputs with a mean near 0 speed up learning in the next layer."""
     return 2 * units - 1
 
 
-def perceptron(widths: Sequence[int], activation: str) -> nn.Sequential:
-    """Affine maps from width to width with an activation between them, none after the last."""
+def mlp(widths: Sequence[int], activation: str) -> nn.Sequential:
+    """Return linear layers of these widths with an activation between them."""
     net = nn.Sequential()
     for inputs, outputs in pairwise(widths):
         if len(net):
             net.append(ACTIVATIONS[activation]())
         net.append(nn.Linear(inputs, outputs))
     return net
+
+
+def binary_pixels(
+    images: Shaped[Tensor, "images channels height width"], shape: tuple[int, int, int]
+) -> Float[Tensor, "images pixels"]:
+    """Return black-and-white images as rows of 0 and 1.
+
+    Args:
+        images: 0 and 255 as uint8, or 0 and 1 as floats.
+        shape: required ``(channels, height, width)``.
+
+    Raises:
+        ValueError: the batch is empty, the images have another shape, or a pixel is neither black nor white.
+
+    Example:
+        >>> binary_pixels(torch.tensor([[[[0, 255]]]], dtype=torch.uint8), shape=(1, 1, 2))
+        tensor([[0., 1.]])
+    """
+    if len(images) == 0 or tuple(images.shape[1:]) != tuple(shape):
+        raise ValueError(
+            f"the network was built for images of shape {tuple(shape)}, got a batch of shape {tuple(images.shape)}"
+        )
+    white = images == (255 if images.dtype == torch.uint8 else 1)
+    if not (white | (images == 0)).all():
+        raise ValueError("a pixel is neither black nor white, or NaN; binarize the images first")
+    return white.flatten(1).to(images.dtype if images.is_floating_point() else torch.get_default_dtype())

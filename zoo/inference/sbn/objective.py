@@ -13,64 +13,80 @@ Terms = Sequence[Float[Tensor, "particles batch"]]
 
 
 class BoundObjective(NamedTuple):
-    """Losses whose gradients are those of a negative bound, and what they were made of."""
+    """Losses whose gradient estimates that of a negative bound, with the terms they were computed from."""
 
     pathwise: Float[Tensor, ""]
-    """What backpropagation alone can do, mean over the batch: trains the belief network."""
+    """Pathwise term, mean over the batch; trains the belief network."""
     score: Float[Tensor, ""]
-    """Surrogate, mean over the batch and summed over the layers: trains the inference network by REINFORCE."""
+    """Score-function surrogate, mean over the batch and summed over the layers; trains the inference network."""
     baseline: Float[Tensor, ""]
-    """Mean squared error of the baselines, summed over the layers: trains them alone."""
+    """Mean squared error of the baselines, summed over the layers; trains only the baselines."""
     bound: Float[Tensor, " batch"]
     """In nats, detached."""
     reinforce: list[ReinforceOutput]
-    """Of each layer; of all layers together for the multi-sample bound."""
+    """One output per layer; a single one for the importance-weighted bound."""
 
 
 def elbo_objective(
     posterior: Posterior, log_joint: Terms, reinforce: Iterable[nn.Module], local: bool = True
 ) -> BoundObjective:
-    """Split the gradient of ``-ELBO = -E_q[log p(x, h) - log q(h | x)]`` over both networks.
+    """Return the losses of ``-ELBO = -E_q[log p(x, h) - log q(h | x)]`` (NVIL).
 
-    The belief network's is ``-∇ log p(x, h)``; layer ``i`` of the inference network gets
+    The gradient of the belief network is ``-∇ log p(x, h)``, that of layer ``i`` of the inference network
     ``-(l_i - b_i) ∇ log q(h_i | h_{i-1})``. Mnih & Gregor, "Neural variational inference and learning in belief
     networks", 2014.
 
     Args:
-        posterior: samples.
-        log_joint: the terms of ``log p(x, h)``, from the pixels up.
-        reinforce: a ``Reinforce`` for each layer, that maximises; its signals are laid out (particle, batch), and its
-            context is what the layer saw.
-        local: give each layer its ``local_signals``, else all layers the whole bound.
+        posterior: samples of the inference network.
+        log_joint: terms of ``log p(x, h)``, from the pixels up.
+        reinforce: one ``Reinforce(maximize=True)`` per layer, for signals of shape (particles, batch); the context is
+            the input of the layer.
+        local: use the ``local_signals`` of each layer instead of the whole ELBO.
+
+    Example:
+        >>> from zoo.gradients import Reinforce
+        >>> from zoo.inference.sbn import BeliefNetwork, bernoulli_sampler
+        >>> network, x = BeliefNetwork(pixels=4, layers=(2,)), torch.ones(3, 4)
+        >>> posterior = network.infer(x, bernoulli_sampler(network.noise(5, x)))
+        >>> elbo_objective(posterior, network.log_joint(x, posterior.units), [Reinforce(maximize=True)]).bound.shape
+        torch.Size([3])
     """
     signals = local_signals(log_joint, posterior.log_q)
-    whole = signals[0]
+    elbo = signals[0]
     outs = [
-        estimator(log_q, signal if local else whole, inputs.expand(*log_q.shape, -1))
+        estimator(log_q, signal if local else elbo, inputs.expand(*log_q.shape, -1))
         for estimator, log_q, signal, inputs in zip(reinforce, posterior.log_q, signals, posterior.inputs, strict=True)
     ]
     return BoundObjective(
-        pathwise=-total(log_joint).mean(),
+        pathwise=-sum_terms(log_joint).mean(),
         score=torch.stack([out.loss.mean() for out in outs]).sum(),
         baseline=torch.stack([out.baseline_loss for out in outs]).sum(),
-        bound=whole.mean(0),
+        bound=elbo.mean(0),
         reinforce=outs,
     )
 
 
-def multi_sample_objective(posterior: Posterior, log_joint: Terms, reinforce: nn.Module) -> BoundObjective:
-    """Split the gradient of the negative importance-weighted bound ``-E_q[log 1/K Σ_k p(x, h_k) / q(h_k | x)]``.
+def iwae_objective(posterior: Posterior, log_joint: Terms, reinforce: nn.Module) -> BoundObjective:
+    """Return the losses of the negative importance-weighted bound ``-E_q[log 1/K Σ_k p(x, h_k) / q(h_k | x)]`` (VIMCO).
 
-    Its pathwise part reaches both networks, as the weights depend on ``q`` too. The score of each sample gets the whole
-    bound as signal. Mnih & Rezende, "Variational inference for Monte Carlo objectives", 2016.
+    The pathwise term reaches both networks, since the weights depend on ``q``. The learning signal of each sample is
+    the whole bound. Mnih & Rezende, "Variational inference for Monte Carlo objectives", 2016.
 
     Args:
-        posterior: samples.
-        log_joint: the terms of ``log p(x, h)``.
-        reinforce: a ``Reinforce`` that maximises; its context is the log-weight of each sample.
+        posterior: samples of the inference network.
+        log_joint: terms of ``log p(x, h)``.
+        reinforce: a ``Reinforce(maximize=True)``; the context is the log-weight of each sample.
+
+    Example:
+        >>> from zoo.gradients import Reinforce
+        >>> from zoo.inference.sbn import BeliefNetwork, bernoulli_sampler
+        >>> network, x = BeliefNetwork(pixels=4, layers=(2,)), torch.ones(3, 4)
+        >>> posterior = network.infer(x, bernoulli_sampler(network.noise(5, x)))
+        >>> iwae_objective(posterior, network.log_joint(x, posterior.units), Reinforce(maximize=True)).bound.shape
+        torch.Size([3])
     """
-    log_q = total(posterior.log_q)
-    log_weights = total(log_joint) - log_q
+    log_q = sum_terms(posterior.log_q)
+    log_weights = sum_terms(log_joint) - log_q
     bound = multi_sample_bound(log_weights, dim=0)
     out = reinforce(log_q, bound.detach(), context=log_weights)
     return BoundObjective(
@@ -83,14 +99,14 @@ def multi_sample_objective(posterior: Posterior, log_joint: Terms, reinforce: nn
 
 
 def local_signals(log_joint: Terms, log_q: Terms) -> list[Float[Tensor, "particles batch"]]:
-    """Learning signal of each layer: those terms of the ELBO that its units still influence.
+    """Return the learning signal of each layer: the terms of the ELBO that depend on its units.
 
     ``l_i = log p(h_L) + Σ_{j≥i} [log p(h_{j-1} | h_j) - log q(h_j | h_{j-1})]`` with ``h_0 = x``, section 2.4 of Mnih &
-    Gregor, 2014. What is left out would add noise and nothing else; ``l_1`` is the whole ELBO.
+    Gregor, 2014. The other terms add only variance; ``l_1`` is the whole ELBO.
 
     Args:
-        log_joint: the terms of ``log p(x, h)``, from the pixels up; one more than there are layers.
-        log_q: of each layer, the lowest first.
+        log_joint: terms of ``log p(x, h)``, from the pixels up; one more than there are layers.
+        log_q: terms of ``log q(h | x)``, lowest layer first.
 
     Example:
         >>> prior, recognised = torch.full((1, 1), -1.0), torch.full((1, 1), -2.0)
@@ -105,6 +121,6 @@ def local_signals(log_joint: Terms, log_q: Terms) -> list[Float[Tensor, "particl
     return signals[::-1]
 
 
-def total(terms: Terms) -> Float[Tensor, "particles batch"]:
-    """Sum of the terms."""
+def sum_terms(terms: Terms) -> Float[Tensor, "particles batch"]:
+    """Return the sum of the terms."""
     return torch.stack(list(terms)).sum(0)
