@@ -16,7 +16,7 @@ from examples.patients.labs import PBC_LABS, LabSplit, load_pbc, read_labs, spli
 from zoo.cli.arguments import arguments_help, parse_arguments, path_field, wants_help
 from zoo.cli.errors import user_errors
 from zoo.constraints import POSITIVE, check_constraints
-from zoo.data.paths import user_path
+from zoo.data.paths import expand_user
 from zoo.inference.bbvi import data_root
 from zoo.training import run_environment, write_json
 
@@ -80,7 +80,7 @@ def read_split(asked: PatientsConfig) -> LabSplit:
         ValueError: the file is damaged, or has too few patients.
     """
     if asked.labs is not None:
-        labs = read_labs(user_path(asked.labs), asked.columns)
+        labs = read_labs(expand_user(asked.labs), asked.columns)
         return split_labs(labs, round(len(labs.values) / 5), seed=0)
     if (root := data_root()) is None:
         raise FileNotFoundError(

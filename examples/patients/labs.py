@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from zoo.data.paths import user_path
+from zoo.data.paths import expand_user
 
 PBC_LABS = ("bili", "chol", "albumin", "alk.phos", "ast", "platelet", "protime")
 PBC_TEST_PATIENTS = 62
@@ -79,7 +79,7 @@ def load_pbc(root: Path, seed: int = 0) -> LabSplit:
         >>> load_pbc(Path("data")).train.values.shape  # doctest: +SKIP
         torch.Size([250, 16, 7])
     """
-    return split_labs(read_labs(user_path(root) / "pbc" / "pbcseq.csv"), PBC_TEST_PATIENTS, seed)
+    return split_labs(read_labs(expand_user(root) / "pbc" / "pbcseq.csv"), PBC_TEST_PATIENTS, seed)
 
 
 def read_labs(path: Path, names: Sequence[str] = PBC_LABS, patient: str = "id", time: str = "day") -> Labs:

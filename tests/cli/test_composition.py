@@ -8,7 +8,7 @@ from zoo.cli import composition
 from zoo.cli.composition import check_estimator_is_used, register, replace_unavailable_data, resolve, run_folder
 from zoo.cli.config_groups import configs_dir
 from zoo.cli.schemas import instantiate
-from zoo.data import BinarizedMnistUnavailable, MnistUnavailable
+from zoo.data import DatasetUnavailableError
 
 
 class TestComposition:
@@ -83,11 +83,11 @@ class TestWithAvailableData:
         def run(overrides, mnist, static=False):
             def find():
                 if not mnist:
-                    raise MnistUnavailable("no MNIST, no network")
+                    raise DatasetUnavailableError("no MNIST, no network")
 
             def find_binarized():
                 if not static:
-                    raise BinarizedMnistUnavailable("no static binarisation")
+                    raise DatasetUnavailableError("no static binarisation")
 
             monkeypatch.setattr(composition, "find_mnist", find)
             monkeypatch.setattr(composition, "find_binarized_mnist", find_binarized)

@@ -8,7 +8,7 @@ from hydra.errors import ConfigCompositionException
 from omegaconf.errors import InterpolationKeyError
 
 from zoo.cli.errors import relative, remove_if_empty, user_errors
-from zoo.data import MnistUnavailable
+from zoo.data import DatasetUnavailableError
 from zoo.training import NonFiniteError
 
 
@@ -20,7 +20,7 @@ class TestErrorsAsSentences:
             FileNotFoundError("the cure"),
             ChildProcessError("the cure"),
             NonFiniteError("the cure"),
-            MnistUnavailable("the cure"),
+            DatasetUnavailableError("the cure"),
         ],
     )
     def test_an_error_that_the_user_can_cure_is_one_sentence_and_exit_code_1(self, error, capsys):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from zoo.data import Batches, BinarizedBatches, ImageSet, binarized, is_binary
+from zoo.data import Batches, BinarizedBatches, ImageSet, binarize_set, is_binary
 from zoo.data.binarization import binarize
 
 
@@ -22,17 +22,17 @@ def pass_through(batches, epoch):
 
 
 class TestBinarize:
-    def test_a_pixel_is_white_as_often_as_its_level_says(self, grey):
+    def test_pixel_is_white_with_the_probability_of_its_gray_level(self, grey):
         white = (binarize(grey.images, seed=0) == 255).double().mean(dim=(0, 1, 3))
         level = torch.arange(256) / 255
         error = (level * (1 - level) / 400).sqrt()
         assert ((white - level).abs() <= 6 * error + 1e-6).all()  # black stays black, white stays white
 
-    def test_nothing_but_black_and_white_is_left(self, grey):
+    def test_binarized_images_are_binary(self, grey):
         assert not is_binary(grey.images)
         assert is_binary(binarize(grey.images, seed=0))
 
-    def test_seed_and_key_choose_the_draws_and_nothing_else_does(self, grey):
+    def test_samples_depend_on_seed_and_key_only(self, grey):
         before = torch.get_rng_state()
         one, same, other_seed, other_key = (
             binarize(grey.images, *key) for key in ((1, 2, 3), (1, 2, 3), (2, 2, 3), (1, 2, 4))
@@ -42,47 +42,47 @@ class TestBinarize:
         assert not torch.equal(one, other_key)
         assert torch.equal(torch.get_rng_state(), before)
 
-    def test_a_set_is_binarised_the_same_way_every_time(self, grey):
-        assert torch.equal(binarized(grey).images, binarized(grey).images)
-        assert torch.equal(binarized(grey).labels, grey.labels)
+    def test_binarized_set_is_reproducible(self, grey):
+        assert torch.equal(binarize_set(grey).images, binarize_set(grey).images)
+        assert torch.equal(binarize_set(grey).labels, grey.labels)
 
 
 class TestBatches:
-    def test_come_in_the_order_of_the_grey_ones(self, grey):
+    def test_binarized_batches_have_the_order_of_batches(self, grey):
         ours = torch.cat([labels for _, labels in BinarizedBatches(grey, 3, seed=1)])
         assert torch.equal(ours, torch.cat([labels for _, labels in Batches(grey, 3, seed=1)]))
 
-    def test_each_epoch_draws_afresh(self, grey):
+    def test_each_epoch_samples_new_pixels(self, grey):
         first, second = passes(BinarizedBatches(grey, 3), (0, 1))
         assert is_binary(first)
         assert not torch.equal(first, second)
 
-    def test_so_does_each_batch(self, grey):
+    def test_each_batch_samples_new_pixels(self, grey):
         same = ImageSet(grey.images[:1].expand(4, -1, -1, -1), grey.labels[:4])
         pictures = torch.cat([images for images, _ in BinarizedBatches(same, 1)])
         assert len(pictures.unique(dim=0)) == 4
 
-    def test_the_same_epoch_again_draws_the_same(self, grey):
+    def test_repeated_epoch_samples_the_same_pixels(self, grey):
         one, other = (passes(BinarizedBatches(grey, 3, seed=1), (4,))[0] for _ in range(2))
         assert torch.equal(one, other)
 
-    def test_ranks_draw_for_themselves(self, grey):
+    def test_ranks_sample_independently(self, grey):
         same = ImageSet(grey.images[:1].expand(4, -1, -1, -1), grey.labels[:4])
         shares = [passes(BinarizedBatches(same, 2, seed=1, rank=rank, world_size=2), (0,))[0] for rank in range(2)]
         assert not torch.equal(*shares)
 
-    @pytest.mark.parametrize("given", [1, 2])
-    def test_a_pass_that_goes_on_draws_what_it_would_have_drawn(self, given, grey):
+    @pytest.mark.parametrize("num_yielded", [1, 2])
+    def test_resumed_pass_samples_the_same_pixels(self, num_yielded, grey):
         whole = BinarizedBatches(grey, 3, seed=1)
         whole.set_epoch(2)
         expected = [images for images, _ in whole]
         stopped = BinarizedBatches(grey, 3, seed=1)
         stopped.set_epoch(2)
         iterator = iter(stopped)
-        for _ in range(given):
+        for _ in range(num_yielded):
             next(iterator)
         resumed = BinarizedBatches(grey, 3, seed=1)
         resumed.load_state_dict(stopped.state_dict())
         rest = [images for images, _ in resumed]
-        assert len(rest) == 4 - given
-        assert all(map(torch.equal, rest, expected[given:]))
+        assert len(rest) == 4 - num_yielded
+        assert all(map(torch.equal, rest, expected[num_yielded:]))

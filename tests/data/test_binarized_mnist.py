@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.io import savemat
 
-from zoo.data import BinarizedMnistUnavailable, binarized_mnist, find_binarized_mnist, is_binary, load_binarized_mnist
+from zoo.data import DatasetUnavailableError, binarized_mnist, find_binarized_mnist, is_binary, load_binarized_mnist
 
 ZOO_DATA = os.environ.get("ZOO_DATA", "")
 HAVE_FILES = all(Path(ZOO_DATA, "binarized_mnist", f"binarized_mnist_{part}.amat").is_file() for part in
@@ -33,10 +33,10 @@ def write(folder, part, pixels, name="X"):
 
 
 def pixels_of(folder, part):
-    return binarized_mnist.read_pixels(folder / f"binarized_mnist_{part}.amat", SMALL[part])
+    return binarized_mnist._read_pixels(folder / f"binarized_mnist_{part}.amat", SMALL[part])
 
 
-def test_the_three_sets_are_those_of_the_files(folder):
+def test_sets_are_read_from_their_files(folder):
     data = load_binarized_mnist()
     assert data.name == "binarized_mnist"
     assert data.image_shape == (1, 28, 28)
@@ -46,7 +46,7 @@ def test_the_three_sets_are_those_of_the_files(folder):
         assert torch.equal(images.images.flatten(1) // 255, pixels_of(folder, part))
 
 
-def test_the_test_set_is_read_when_it_is_asked_for(folder):
+def test_test_set_is_read_by_load_test_only(folder):
     data = load_binarized_mnist()
     (folder / "binarized_mnist_test.amat").write_bytes(b"")
     with pytest.raises(ValueError, match="binarized_mnist_test"):
@@ -71,7 +71,7 @@ class TestText:
             pytest.param({"zero": f"{0:.18e}", "one": f"{1:.18e}"}, id="as numpy.savetxt writes"),
         ],
     )
-    def test_text_holds_the_same_digits_as_the_matlab_file(self, folder, look):
+    def test_text_and_matlab_files_have_the_same_digits(self, folder, look):
         path = folder / "binarized_mnist_train.amat"
         expected = pixels_of(folder, "train")
         path.write_text(as_text(expected, **look), newline="")
@@ -82,15 +82,18 @@ class TestText:
         [
             (lambda text: text[:-800], "cannot be read as text with a digit a line"),
             (lambda text: text + "x", "cannot be read as text with a digit a line"),
-            (lambda text: text[: text.rindex("\n", 0, -1) + 1], "must hold 5 rows of 784 zeros and ones, got 4 × 784"),
+            (
+                lambda text: text[: text.rindex("\n", 0, -1) + 1],
+                "must contain 5 rows of 784 zeros and .* got 4 × 784",
+            ),
             (
                 lambda text: text.replace("1", "2"),
-                "must hold .* got 5 × 784 values from 0 to 2",
+                "must contain .* got 5 × 784 values from 0 to 2",
             ),
             (lambda text: text.replace("1", "nan"), "cannot be read"),
         ],
     )
-    def test_damaged_text_is_refused_with_the_cure(self, folder, spoil, reason):
+    def test_damaged_text_raises_with_a_cure(self, folder, spoil, reason):
         path = folder / "binarized_mnist_train.amat"
         path.write_text(spoil(as_text(pixels_of(folder, "train"))))
         with pytest.raises(ValueError, match=rf"train\.amat {reason}.*replace it with an intact copy"):
@@ -98,52 +101,54 @@ class TestText:
 
 
 class TestMissing:
-    def test_a_named_pipe_counts_as_missing(self, folder):
+    def test_named_pipe_counts_as_missing(self, folder):
         (folder / "binarized_mnist_valid.amat").unlink()
         os.mkfifo(folder / "binarized_mnist_valid.amat")
-        with pytest.raises(BinarizedMnistUnavailable, match="does not hold binarized_mnist_valid"):
+        with pytest.raises(DatasetUnavailableError, match="does not contain binarized_mnist_valid"):
             find_binarized_mnist()
 
-    def test_a_missing_file_is_named_with_its_folder(self, folder):
+    def test_missing_file_is_named_with_its_folder(self, folder):
         (folder / "binarized_mnist_valid.amat").unlink()
-        with pytest.raises(BinarizedMnistUnavailable, match=rf"{folder} does not hold binarized_mnist_valid.amat; put"):
+        with pytest.raises(
+            DatasetUnavailableError, match=rf"{folder} does not contain binarized_mnist_valid\.amat; put"
+        ):
             find_binarized_mnist()
 
-    def test_without_a_folder_the_variable_is_named(self, monkeypatch):
+    def test_error_names_zoo_data_if_it_is_not_set(self, monkeypatch):
         monkeypatch.delenv("ZOO_DATA", raising=False)
-        with pytest.raises(BinarizedMnistUnavailable, match="ZOO_DATA is not set"):
+        with pytest.raises(DatasetUnavailableError, match="ZOO_DATA is not set"):
             load_binarized_mnist()
 
 
 class TestDamaged:
     @pytest.mark.parametrize("content", [b"", b"text", b"MATLAB 5.0 MAT-file".ljust(128, b" ") + b"\x00\x01IM" * 9])
-    def test_a_file_that_cannot_be_read_is_named(self, content, folder):
+    def test_unreadable_file_is_named(self, content, folder):
         (folder / "binarized_mnist_train.amat").write_bytes(content)
         with pytest.raises(ValueError, match=r"train\.amat cannot be read as a MATLAB file.*intact copy"):
             load_binarized_mnist()
 
-    def test_so_is_one_that_is_cut_short(self, folder):
+    def test_truncated_file_is_named(self, folder):
         path = folder / "binarized_mnist_train.amat"
         path.write_bytes(path.read_bytes()[:1000])
         with pytest.raises(ValueError, match=r"train\.amat cannot be read"):
             load_binarized_mnist()
 
-    def test_so_is_one_without_the_matrix(self, folder):
+    def test_file_without_the_matrix_is_named(self, folder):
         write(folder, "train", np.zeros((5, 784)), name="Y")
-        with pytest.raises(ValueError, match="holds no matrix X"):
+        with pytest.raises(ValueError, match="has no matrix X"):
             load_binarized_mnist()
 
     @pytest.mark.parametrize(
         "pixels", [np.zeros((4, 784)), np.zeros((5, 783)), np.full((5, 784), 2), np.full((5, 784), np.nan)]
     )
-    def test_so_is_one_that_holds_something_else(self, pixels, folder):
+    def test_file_with_other_values_is_named(self, pixels, folder):
         write(folder, "train", pixels)
-        with pytest.raises(ValueError, match="must hold 5 rows of 784 zeros and ones, got"):
+        with pytest.raises(ValueError, match="must contain 5 rows of 784 zeros and ones, got"):
             load_binarized_mnist()
 
 
 @pytest.mark.skipif(not HAVE_FILES, reason="needs the real files: set ZOO_DATA to the folder above binarized_mnist")
-def test_the_real_digits_have_the_means_that_are_known(monkeypatch):
+def test_real_digits_have_the_known_means(monkeypatch):
     data = load_binarized_mnist()
     means = [part.images.double().mean().item() / 255 for part in (data.train, data.validation, data.load_test())]
     assert [round(mean, 4) for mean in means] == [0.1306, 0.1311, 0.1325]

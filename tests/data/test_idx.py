@@ -29,18 +29,18 @@ def pack(path):
 
 
 @pytest.mark.parametrize("shape", [(5,), (2, 3), (2, 3, 4), (2, 1, 3, 4)])
-def test_a_file_reads_back_as_it_was_written(tmp_path, write_idx, shape):
+def test_written_file_is_read_back(tmp_path, write_idx, shape):
     values = torch.randint(0, 256, shape, dtype=torch.uint8)
     write_idx(tmp_path / "values", values)
     assert torch.equal(read_idx(tmp_path / "values"), values)
 
 
-def test_a_size_of_more_than_one_byte_is_read_with_the_highest_byte_first(tmp_path):
+def test_sizes_are_big_endian(tmp_path):
     (tmp_path / "values").write_bytes(bytes([0, 0, 8, 1, 0, 0, 1, 2]) + bytes(258))
     assert read_idx(tmp_path / "values").shape == (258,)
 
 
-def test_a_packed_file_reads_like_a_plain_one(tmp_path, write_idx):
+def test_compressed_file_equals_the_plain_one(tmp_path, write_idx):
     write_idx(tmp_path / "values", IMAGES)
     pack(tmp_path / "values")
     assert torch.equal(read_idx(tmp_path / "values.gz"), IMAGES)
@@ -52,18 +52,18 @@ VALID = bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 2, 1])
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        pytest.param(b"", "does not begin as an IDX file", id="nothing at all"),
-        pytest.param(b"\x89PNG" + VALID, "does not begin as an IDX file", id="another format"),
+        pytest.param(b"", "does not start like an IDX file", id="nothing at all"),
+        pytest.param(b"\x89PNG" + VALID, "does not start like an IDX file", id="another format"),
         pytest.param(b"\0\0\x0d\x01" + VALID[4:], "type 0x0d, not unsigned bytes", id="floating point"),
         pytest.param(VALID[:6], "ends within its header", id="cut in the header"),
-        pytest.param(VALID[:-1], "promises 3 values and 2 follow", id="cut in the values"),
-        pytest.param(VALID + b"\0", "promises 3 values and 4 follow", id="too long"),
-        pytest.param(VALID[:4] + bytes(4), "holds no values", id="empty set"),
-        pytest.param(b"\0\0\x08\x00", "holds no values", id="no dimensions"),
+        pytest.param(VALID[:-1], "specifies 3 values, but 2 follow", id="cut in the values"),
+        pytest.param(VALID + b"\0", "specifies 3 values, but 4 follow", id="too long"),
+        pytest.param(VALID[:4] + bytes(4), "has no values", id="empty set"),
+        pytest.param(b"\0\0\x08\x00", "has no values", id="no dimensions"),
     ],
 )
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_damaged_file_is_named_with_the_reason_and_the_cure(tmp_path, content, reason, packed):
+def test_damaged_file_is_named_with_reason_and_cure(tmp_path, content, reason, packed):
     path = tmp_path / ("values.gz" if packed else "values")
     path.write_bytes(gzip.compress(content) if packed else content)
     with pytest.raises(ValueError, match=f"{re.escape(str(path))} .*{reason}.*replace it"):
@@ -78,14 +78,14 @@ def test_a_damaged_file_is_named_with_the_reason_and_the_cure(tmp_path, content,
         pytest.param(lambda packed: VALID, id="not packed"),
     ],
 )
-def test_a_damaged_packing_is_named_with_the_cure(tmp_path, spoil):
+def test_damaged_compression_is_named_with_a_cure(tmp_path, spoil):
     path = tmp_path / "values.gz"
     path.write_bytes(spoil(gzip.compress(VALID)))
-    with pytest.raises(ValueError, match=f"{re.escape(str(path))} .*cannot be unpacked.*replace it"):
+    with pytest.raises(ValueError, match=f"{re.escape(str(path))} .*cannot be decompressed.*replace it"):
         read_idx(path)
 
 
-def test_a_folder_becomes_data_of_the_same_name(root):
+def test_data_is_named_after_its_folder(root):
     data = load_idx(root)
     assert data.name == "shapes"
     assert data.image_shape == (1, 3, 4)
@@ -93,7 +93,7 @@ def test_a_folder_becomes_data_of_the_same_name(root):
     assert (len(data.train), len(data.validation), len(data.load_test())) == (18, 2, 12)
 
 
-def test_pictures_keep_their_labels(root):
+def test_images_keep_their_labels(root):
     data = load_idx(root, validation=0)
     assert torch.equal(data.train.images[:, 0], IMAGES)
     assert data.train.labels.tolist() == LABELS.tolist()
@@ -105,46 +105,46 @@ def test_fill_value_is_the_border_median(root, write_idx):
     assert load_idx(root).fill_value == (0.2,)
 
 
-def test_packed_and_plain_files_may_be_mixed(root):
+def test_compressed_and_plain_files_may_be_mixed(root):
     for name in (TRAIN_FILES[0], TEST_FILES[1]):
         pack(root / name)
     assert len(load_idx(root).load_test()) == 12
 
 
 @pytest.mark.parametrize("name", TRAIN_FILES + TEST_FILES)
-def test_a_missing_file_is_named_at_once(root, name):
+def test_missing_file_is_named_at_once(root, name):
     (root / name).unlink()
     with pytest.raises(FileNotFoundError, match=f"neither {name} nor {name}.gz; put .* there"):
         load_idx(root)
 
 
 @pytest.mark.parametrize(("images", "labels"), [TRAIN_FILES, TEST_FILES])
-def test_as_many_labels_as_pictures_are_needed(root, write_idx, images, labels):
+def test_numbers_of_images_and_labels_must_match(root, write_idx, images, labels):
     write_idx(root / labels, LABELS[:7])
-    with pytest.raises(ValueError, match=rf"{images} holds \d+ pictures, but .*{labels} 7 labels"):
+    with pytest.raises(ValueError, match=rf"{images} contains \d+ images, but .*{labels} 7 labels"):
         load_idx(root)
 
 
-def test_pictures_in_place_of_labels_are_an_error(root, write_idx):
+def test_images_in_place_of_labels_raise(root, write_idx):
     write_idx(root / TRAIN_FILES[1], IMAGES)
     with pytest.raises(ValueError, match=f"{TRAIN_FILES[1]} .*3 dimensions where 1 are expected"):
         load_idx(root)
 
 
-def test_test_pictures_of_another_size_are_an_error_at_once(root, write_idx):
+def test_test_images_of_another_size_raise_at_once(root, write_idx):
     write_idx(root / TEST_FILES[0], IMAGES[:12].reshape(12, 4, 3))
     with pytest.raises(ValueError, match=r"4 × 3, those in .* 3 × 4; make them the same size"):
         load_idx(root)
 
 
-def test_a_test_label_beyond_the_training_labels_is_an_error(root, write_idx):
+def test_test_label_beyond_the_training_labels_raises(root, write_idx):
     write_idx(root / TEST_FILES[1], LABELS[:12] + 1)
     data = load_idx(root)
     with pytest.raises(ValueError, match=r"has label 4, but the labels in .* end at 3"):
         data.load_test()
 
 
-def test_test_pixels_are_not_read_before_they_are_asked_for(root):
+def test_test_images_are_read_by_load_test_only(root):
     path = root / TEST_FILES[0]
     path.write_bytes(path.read_bytes()[:-1])
     data = load_idx(root)
@@ -152,13 +152,13 @@ def test_test_pixels_are_not_read_before_they_are_asked_for(root):
         data.load_test()
 
 
-def test_the_split_seed_chooses_the_validation_set(root):
+def test_split_seed_determines_the_validation_set(root):
     first, again, other = (load_idx(root, 8, seed).validation.images for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
-def test_holding_out_everything_is_an_error(root):
+def test_holding_out_everything_raises(root):
     with pytest.raises(ValueError, match="cannot hold out 20 of 20"):
         load_idx(root, validation=20)
 
@@ -173,16 +173,16 @@ def idx_content(values):
 
 class TestWholeNumbers:
     @pytest.mark.parametrize("dtype", ["int8", "int16", "int32"])
-    def test_signed_numbers_are_read_as_they_were_written(self, tmp_path, dtype):
+    def test_signed_integers_are_read_back(self, tmp_path, dtype):
         values = np.array([[np.iinfo(dtype).min, -1, 0], [1, 77, np.iinfo(dtype).max]], dtype)
         (tmp_path / "values").write_bytes(idx_content(values))
         found = read_idx(tmp_path / "values")
         assert found.dtype == getattr(torch, dtype)
         assert found.tolist() == values.tolist()
 
-    def test_file_cut_within_a_number_is_damaged(self, tmp_path):
+    def test_file_truncated_within_a_value_is_damaged(self, tmp_path):
         (tmp_path / "values").write_bytes(idx_content(np.arange(3, dtype="int32"))[:-1])
-        with pytest.raises(ValueError, match="promises 3 values of 4 bytes and 11 bytes follow"):
+        with pytest.raises(ValueError, match="specifies 3 values of 4 bytes, but 11 bytes follow"):
             read_idx(tmp_path / "values")
 
     def test_qmnist_labels_are_the_first_of_eight_columns(self, root):
@@ -191,29 +191,29 @@ class TestWholeNumbers:
         (root / TRAIN_FILES[1]).write_bytes(idx_content(rows))
         assert load_idx(root, validation=0).train.labels.tolist() == LABELS.tolist()
 
-    def test_labels_of_several_columns_otherwise_are_refused(self, root):
+    def test_labels_with_other_numbers_of_columns_raise(self, root):
         (root / TRAIN_FILES[1]).write_bytes(idx_content(np.eye(20, 10, dtype="uint8")))
         with pytest.raises(ValueError, match="2 dimensions where 1 are expected"):
             load_idx(root)
 
-    def test_negative_labels_are_refused(self, root):
+    def test_negative_labels_raise(self, root):
         (root / TRAIN_FILES[1]).write_bytes(idx_content(LABELS.numpy().astype("int8") - 1))
-        with pytest.raises(ValueError, match="labels must be 0 or more, and one is -1"):
+        with pytest.raises(ValueError, match="labels must be 0 or more, but one is -1"):
             load_idx(root)
 
-    def test_grey_levels_may_be_of_any_type(self, root):
+    def test_gray_levels_may_have_any_integer_type(self, root):
         (root / TRAIN_FILES[0]).write_bytes(idx_content(IMAGES.numpy().astype("int16")))
         assert torch.equal(load_idx(root, validation=0).train.images[:, 0], IMAGES)
 
     @pytest.mark.parametrize("offset", [-1, 200])
-    def test_grey_levels_beyond_255_or_below_0_are_refused(self, root, offset):
+    def test_gray_levels_out_of_range_raise(self, root, offset):
         (root / TRAIN_FILES[0]).write_bytes(idx_content(IMAGES.numpy().astype("int16") + offset))
-        with pytest.raises(ValueError, match="grey levels must lie between 0 and 255, and go from"):
+        with pytest.raises(ValueError, match="gray levels must lie between 0 and 255, but range from"):
             load_idx(root)
 
 
 class TestClasses:
-    def test_labels_that_begin_at_1_have_no_empty_class(self, root, write_idx):
+    def test_labels_that_start_at_1_have_no_empty_class(self, root, write_idx):
         for part, size in ((TRAIN_FILES, 20), (TEST_FILES, 12)):
             write_idx(root / part[1], LABELS[:size] + 1)
         data = load_idx(root, validation=0)
@@ -221,7 +221,7 @@ class TestClasses:
         assert data.train.labels.tolist() == LABELS.tolist()
         assert data.load_test().labels.tolist() == LABELS[:12].tolist()
 
-    def test_labels_that_skip_numbers_keep_their_names(self, root, write_idx):
+    def test_labels_with_gaps_keep_their_names(self, root, write_idx):
         skipping = torch.tensor([0, 3, 4, 9], dtype=torch.uint8)
         for part, size in ((TRAIN_FILES, 20), (TEST_FILES, 12)):
             write_idx(root / part[1], skipping[LABELS[:size].long()])
@@ -229,7 +229,7 @@ class TestClasses:
         assert data.classes == ("0", "3", "4", "9")
         assert data.load_test().labels.tolist() == LABELS[:12].tolist()
 
-    def test_test_label_between_training_labels_is_refused(self, root, write_idx):
+    def test_test_label_between_training_labels_raises(self, root, write_idx):
         write_idx(root / TRAIN_FILES[1], 2 * LABELS)
         data = load_idx(root)
         with pytest.raises(ValueError, match=r"has label 3, but the labels in .* do not include it"):
@@ -252,24 +252,24 @@ class TestNames:
             (root / names[1]).rename(root / f"{part}-labels{separator}{labels}")
         assert len(load_idx(root).load_test()) == 12
 
-    def test_several_sets_in_one_folder_are_refused(self, root):
+    def test_several_sets_in_one_folder_raise(self, root):
         for name in ("emnist-letters-train-images-idx3-ubyte", "emnist-digits-train-images-idx3-ubyte"):
             (root / name).write_bytes((root / TRAIN_FILES[0]).read_bytes())
         (root / TRAIN_FILES[0]).unlink()
         with pytest.raises(ValueError, match=r"several sets: emnist-digits.*, emnist-letters.*into its own folder"):
             load_idx(root)
 
-    def test_names_of_mnist_come_before_others(self, root):
+    def test_names_of_mnist_take_precedence(self, root):
         (root / "emnist-letters-train-images-idx3-ubyte").write_bytes(b"")
         assert len(load_idx(root).train) == 18
 
-    def test_packed_file_without_the_suffix_is_unpacked(self, root):
+    def test_compressed_file_without_the_suffix_is_decompressed(self, root):
         path = root / TRAIN_FILES[0]
         path.write_bytes(gzip.compress(path.read_bytes()))
         assert torch.equal(load_idx(root, validation=0).train.images[:, 0], IMAGES)
 
-    def test_a_named_pipe_counts_as_missing(self, root):
+    def test_named_pipe_counts_as_missing(self, root):
         (root / TRAIN_FILES[0]).unlink()
         os.mkfifo(root / TRAIN_FILES[0])
-        with pytest.raises(FileNotFoundError, match="holds neither train-images"):
+        with pytest.raises(FileNotFoundError, match="contains neither train-images"):
             load_idx(root)

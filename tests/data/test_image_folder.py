@@ -6,10 +6,11 @@ import torch
 from PIL import Image
 
 from zoo.data import load_image_folder
+from zoo.data.image_folder import _common_size
 
 
 def paint(folder, number, colour=128, mode="L", size=(8, 6)):
-    """Save `number` pictures of one colour; the size is width × height, as PIL has it."""
+    """Save `number` images of one colour; the size is width × height, as PIL has it."""
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(number):
         Image.new(mode, size, colour).save(folder / f"{i}.png")
@@ -33,7 +34,7 @@ def flat(tmp_path):
 
 @pytest.fixture
 def divided(tmp_path):
-    """Twenty pictures of each class to train on and three of each to test."""
+    """Twenty images of each class to train on and three of each to test."""
     root = tmp_path / "pets"
     for part, number in (("train", 20), ("test", 3)):
         paint(root / part / "cat", number, 20)
@@ -42,30 +43,30 @@ def divided(tmp_path):
 
 
 def grey_of(part):
-    """Grey level of each class, which tells whether pictures kept their labels."""
+    """Grey level of each class, which tells whether images kept their labels."""
     return {label: part.images[part.labels == label].unique().tolist() for label in part.labels.unique().tolist()}
 
 
 class TestFlat:
-    def test_it_is_divided_into_eight_one_and_one_tenths_with_classes_in_proportion(self, flat):
+    def test_flat_folder_is_split_into_tenths_with_classes_in_proportion(self, flat):
         data = load_image_folder(flat)
         assert data.train.labels.bincount().tolist() == [48, 32]
         assert data.validation.labels.bincount().tolist() == [6, 4]
         assert data.load_test().labels.bincount().tolist() == [6, 4]
 
-    def test_pictures_keep_their_labels(self, flat):
+    def test_images_keep_their_labels(self, flat):
         data = load_image_folder(flat)
         for part in (data.train, data.validation, data.load_test()):
             assert grey_of(part) == {0: [20], 1: [200]}
 
-    def test_no_picture_is_in_two_parts(self, tmp_path):
+    def test_splits_are_disjoint(self, tmp_path):
         paint_shades(tmp_path / "a", range(50))
         paint_shades(tmp_path / "b", range(50, 100))
         data = load_image_folder(tmp_path)
         parts = [part.images[:, 0, 0, 0].tolist() for part in (data.train, data.validation, data.load_test())]
         assert sorted(grey for part in parts for grey in part) == list(range(100))
 
-    def test_it_is_named_after_its_folder_and_its_classes_after_theirs(self, flat):
+    def test_data_and_classes_are_named_after_their_folders(self, flat):
         data = load_image_folder(flat)
         assert data.name == "pets"
         assert data.classes == ("cat", "dog")
@@ -74,15 +75,15 @@ class TestFlat:
         data = load_image_folder(flat, validation=30)
         assert (len(data.train), len(data.validation), len(data.load_test())) == (60, 30, 10)
 
-    def test_validation_may_be_left_out(self, flat):
+    def test_validation_may_be_zero(self, flat):
         data = load_image_folder(flat, validation=0)
         assert (len(data.train), data.validation) == (90, None)
 
-    def test_too_large_a_validation_set_is_an_error(self, flat):
+    def test_too_large_validation_set_raises(self, flat):
         with pytest.raises(ValueError, match="cannot hold out 90 of 90"):
             load_image_folder(flat, validation=90)
 
-    def test_too_few_pictures_for_a_test_set_are_an_error(self, tmp_path):
+    def test_too_few_images_for_a_test_set_raise(self, tmp_path):
         paint(tmp_path / "cat", 1)
         paint(tmp_path / "dog", 1)
         with pytest.raises(ValueError, match="cannot hold out 1 of 2"):
@@ -90,114 +91,114 @@ class TestFlat:
 
 
 class TestDivided:
-    def test_the_given_parts_are_kept(self, divided):
+    def test_existing_splits_are_kept(self, divided):
         data = load_image_folder(divided)
         assert (len(data.train), len(data.validation), len(data.load_test())) == (36, 4, 6)
         for part in (data.train, data.validation, data.load_test()):
             assert grey_of(part) == {0: [20], 1: [200]}
 
-    def test_a_validation_folder_is_the_validation_set(self, divided):
+    def test_validation_folder_is_the_validation_set(self, divided):
         paint(divided / "validation" / "dog", 5, 200)
         data = load_image_folder(divided)
         assert (len(data.train), data.validation.labels.tolist()) == (40, [1] * 5)
 
-    def test_a_validation_folder_and_a_number_contradict_each_other(self, divided):
+    def test_validation_folder_and_number_raise(self, divided):
         paint(divided / "validation" / "dog", 5, 200)
-        with pytest.raises(ValueError, match="validation is the validation set; do not ask to hold out 4"):
+        with pytest.raises(ValueError, match="validation is the validation set, but validation=4 more images"):
             load_image_folder(divided, validation=4)
 
     @pytest.mark.parametrize("part", ["train", "test"])
-    def test_train_and_test_go_together(self, divided, part):
+    def test_train_and_test_are_both_required(self, divided, part):
         (divided / part).rename(divided.parent / "elsewhere")
-        with pytest.raises(ValueError, match=rf"there is no folder .*{part}; put pictures there, in a folder for each"):
+        with pytest.raises(ValueError, match=rf"there is no folder .*{part}; put images there, in a folder for each"):
             load_image_folder(divided)
 
     @pytest.mark.parametrize("part", ["test", "validation"])
-    def test_a_class_without_training_pictures_is_an_error_at_once(self, divided, part):
+    def test_class_without_training_images_raises_at_once(self, divided, part):
         paint(divided / part / "fish", 1)
-        with pytest.raises(ValueError, match=r"fish is a class without training pictures; .*cat, dog"):
+        with pytest.raises(ValueError, match=r"fish is a class without training images; .*cat, dog"):
             load_image_folder(divided)
 
-    def test_a_class_without_test_pictures_keeps_the_others_labels_and_is_named(self, divided, caplog):
+    def test_class_without_test_images_is_named_and_labels_are_kept(self, divided, caplog):
         for picture in (divided / "test" / "cat").iterdir():
             picture.unlink()
         (divided / "test" / "cat").rmdir()
         assert load_image_folder(divided).load_test().labels.tolist() == [1, 1, 1]
-        assert "No picture to test with is of cat" in caplog.text
+        assert "There are no test images of cat" in caplog.text
 
-    def test_test_pictures_are_not_decoded_before_they_are_asked_for(self, divided):
+    def test_test_images_are_read_by_load_test_only(self, divided):
         (divided / "test" / "dog" / "0.png").write_text("not a picture")
         data = load_image_folder(divided)
         with pytest.raises(ValueError, match=r"dog/0\.png cannot be read"):
             data.load_test()
 
     @pytest.mark.parametrize("name", ["val", "valid", "VAL", "Validation"])
-    def test_validation_folder_may_have_its_other_names(self, divided, name, caplog):
+    def test_validation_folder_may_have_alternative_names(self, divided, name, caplog):
         paint(divided / name / "dog", 5, 200)
         data = load_image_folder(divided)
         assert (len(data.train), data.validation.labels.tolist()) == (40, [1] * 5)
         assert not caplog.records
 
-    def test_training_and_testing_are_train_and_test(self, divided):
+    def test_training_and_testing_are_alternative_names(self, divided):
         (divided / "train").rename(divided / "training")
         (divided / "test").rename(divided / "Testing")
         data = load_image_folder(divided)
         assert data.classes == ("cat", "dog")
         assert (len(data.train), len(data.validation), len(data.load_test())) == (36, 4, 6)
 
-    def test_a_part_that_is_there_twice_is_refused(self, divided):
+    def test_two_folders_for_one_split_raise(self, divided):
         paint(divided / "val" / "dog", 5, 200)
         paint(divided / "valid" / "dog", 5, 200)
-        with pytest.raises(ValueError, match="holds both val and valid; join the two, or rename one"):
+        with pytest.raises(ValueError, match="contains both val and valid; merge the two, or rename one"):
             load_image_folder(divided)
 
-    def test_val_is_the_test_set_where_there_is_no_test(self, divided, caplog):
+    def test_val_is_the_test_set_without_test(self, divided, caplog):
         (divided / "test").rename(divided / "val")
         data = load_image_folder(divided)
         assert (len(data.train), len(data.validation), len(data.load_test())) == (36, 4, 6)
         assert grey_of(data.load_test()) == {0: [20], 1: [200]}
         (record,) = caplog.records
-        assert "val is the test set, and what is held out for validation is taken from train" in record.getMessage()
+        assert "val is the test set, and the validation set is held out of train" in record.getMessage()
 
-    def test_val_as_the_test_set_goes_with_a_number_to_hold_out(self, divided):
+    def test_val_as_the_test_set_can_be_combined_with_a_validation_number(self, divided):
         (divided / "test").rename(divided / "val")
         assert len(load_image_folder(divided, validation=10).validation) == 10
 
-    def test_a_test_folder_without_classes_beside_val_is_refused_with_the_cure(self, divided):
+    def test_test_folder_without_classes_beside_val_raises_with_a_cure(self, divided):
         (divided / "test").rename(divided / "val")
         paint(divided / "test", 3)
-        with pytest.raises(ValueError, match=r"test holds no folders of classes.*move it out .* val becomes the test"):
+        with pytest.raises(ValueError, match=r"test contains no folders of classes.*move it out .* val becomes"):
             load_image_folder(divided)
 
-    def test_other_folders_and_loose_pictures_are_named(self, divided, caplog):
-        paint(divided / "unlabelled", 2)
+    def test_unread_folders_and_images_are_named(self, divided, caplog):
+        paint(divided / "unlabeled", 2)
         paint(divided / "train", 3)
         assert len(load_image_folder(divided).train) == 36
         first, second = (record.getMessage() for record in caplog.records)
-        assert "train 3 lie in no folder of a class, and are not read" in first
-        assert "only train and test is read, and not unlabelled" in second.replace("test and train", "train and test")
+        assert "train are in no folder of a class, and are not read" in first
+        assert "only train and test is read, not unlabeled" in second.replace("test and train", "train and test")
 
 
 class TestPictures:
-    def test_grey_pictures_have_one_channel(self, flat):
+    def test_gray_images_have_one_channel(self, flat):
         assert load_image_folder(flat).image_shape == (1, 6, 8)
 
-    def test_one_picture_in_colour_makes_all_colour(self, divided):
+    def test_one_color_image_makes_all_rgb(self, divided):
         paint(divided / "train" / "cat", 1, (20, 20, 20), mode="RGB")
         data = load_image_folder(divided)
         assert data.image_shape == (3, 6, 8)
         assert data.load_test().images.shape == (6, 3, 6, 8)
 
-    def test_the_training_pictures_decide_on_colour(self, divided):
+    def test_mode_depends_on_the_training_images_only(self, divided):
         paint(divided / "test" / "cat", 3, (20, 20, 20), mode="RGB")
         data = load_image_folder(divided)
         assert data.load_test().images.shape == (6, 1, 6, 8)
 
-    def test_pictures_of_one_size_stay_as_they_are_without_a_word(self, flat, caplog):
+    def test_images_of_one_size_are_not_resized(self, flat, caplog):
         load_image_folder(flat)
         assert not caplog.records
 
-    def test_pictures_of_different_sizes_get_the_median_size_and_the_user_is_told(self, divided, caplog):
+    def test_images_of_different_sizes_are_resized_to_the_median_with_a_warning(self, divided, caplog):
         paint(divided / "train" / "cat", 2, 20, size=(16, 3))
         data = load_image_folder(divided)
         assert data.image_shape == (1, 6, 8)
@@ -205,14 +206,17 @@ class TestPictures:
         assert record.name == "zoo.data"
         assert "resized to 6 × 8" in record.getMessage()
 
-    def test_a_chosen_size_is_kept_without_a_word(self, divided, caplog):
+    def test_median_height_and_width_are_independent(self, tmp_path):
+        assert _common_size([(30, 1), (20, 2), (10, 3)], tmp_path) == (20, 2)
+
+    def test_given_size_is_used_without_a_warning(self, divided, caplog):
         paint(divided / "train" / "cat", 2, 20, size=(16, 3))
         data = load_image_folder(divided, size=(10, 12))
         assert data.image_shape == (1, 10, 12)
         assert data.load_test().images.shape[1:] == (1, 10, 12)
         assert not caplog.records
 
-    def test_an_impossible_size_is_an_error(self, flat):
+    def test_invalid_size_raises(self, flat):
         with pytest.raises(ValueError, match=r"at least 1, got \(0, 8\)"):
             load_image_folder(flat, size=(0, 8))
 
@@ -220,17 +224,17 @@ class TestPictures:
         paint(tmp_path / "red", 10, (255, 51, 0), mode="RGB")
         assert load_image_folder(tmp_path).fill_value == (1.0, 0.2, 0.0)
 
-    def test_an_unreadable_picture_is_named(self, flat):
+    def test_unreadable_image_is_named(self, flat):
         (flat / "cat" / "7.png").write_text("not a picture")
-        with pytest.raises(ValueError, match=r"cat/7\.png cannot be read as a picture"):
+        with pytest.raises(ValueError, match=r"cat/7\.png cannot be read as an image"):
             load_image_folder(flat, validation=0).load_test()
 
-    def test_names_that_begin_with_a_dot_are_left_out(self, flat):
+    def test_hidden_files_are_skipped(self, flat):
         (flat / "cat" / ".DS_Store").write_text("not a picture")
         (flat / ".cache").mkdir()
         assert load_image_folder(flat).classes == ("cat", "dog")
 
-    def test_the_split_seed_chooses_the_parts(self, tmp_path):
+    def test_split_seed_determines_the_splits(self, tmp_path):
         paint_shades(tmp_path / "cat", range(40))
         first, again, other = (load_image_folder(tmp_path, split_seed=seed) for seed in (0, 0, 1))
         assert torch.equal(first.load_test().images, again.load_test().images)
@@ -239,46 +243,46 @@ class TestPictures:
 
 
 class TestLayout:
-    def test_a_folder_that_does_not_exist_is_an_error(self, tmp_path):
+    def test_missing_folder_raises(self, tmp_path):
         with pytest.raises(FileNotFoundError, match=r"there is no folder .*nowhere"):
             load_image_folder(tmp_path / "nowhere")
 
-    def test_pictures_without_class_folders_are_an_error(self, tmp_path):
+    def test_images_without_class_folders_raise(self, tmp_path):
         paint(tmp_path, 3)
-        with pytest.raises(ValueError, match="has no folders in it; put the pictures of each class"):
+        with pytest.raises(ValueError, match="has no subfolders; put the images of each class"):
             load_image_folder(tmp_path)
 
-    def test_an_empty_class_is_an_error(self, flat):
+    def test_empty_class_raises(self, flat):
         (flat / "fish").mkdir()
-        with pytest.raises(ValueError, match="fish is empty; put the pictures of this class there or remove it"):
+        with pytest.raises(ValueError, match="fish is empty; put the images of this class there or remove it"):
             load_image_folder(flat)
 
-    def test_an_archive_is_to_be_unpacked(self, tmp_path):
+    def test_archive_raises_with_a_cure(self, tmp_path):
         (tmp_path / "pets.zip").write_bytes(b"PK")
-        with pytest.raises(FileNotFoundError, match=r"pets\.zip is no folder; give a folder, and unpack an archive"):
+        with pytest.raises(FileNotFoundError, match=r"pets\.zip is not a folder; unpack an archive"):
             load_image_folder(tmp_path / "pets.zip")
 
-    def test_a_link_to_itself_is_no_folder(self, tmp_path):
+    def test_link_to_itself_raises(self, tmp_path):
         (tmp_path / "loop").symlink_to(tmp_path / "loop")
         with pytest.raises(FileNotFoundError, match="there is no folder"):
             load_image_folder(tmp_path / "loop")
 
-    def test_parts_within_one_class_are_refused_with_the_cure(self, divided):
-        with pytest.raises(ValueError, match=r"pets is no class, but holds test and train; give .*pets as the folder"):
+    def test_nested_splits_raise_with_a_cure(self, divided):
+        with pytest.raises(ValueError, match=r"pets is not a class, but contains test and train; use .*as the folder"):
             load_image_folder(divided.parent)
 
-    def test_a_class_may_be_called_train(self, tmp_path):
+    def test_class_may_be_named_train(self, tmp_path):
         for name in ("bus", "plane", "train"):
             paint(tmp_path / name, 10)
         assert load_image_folder(tmp_path).classes == ("bus", "plane", "train")
 
-    def test_train_and_test_without_classes_are_no_classes(self, tmp_path):
+    def test_train_and_test_without_classes_raise(self, tmp_path):
         for name in ("train", "test"):
             paint(tmp_path / name, 10)
-        with pytest.raises(ValueError, match="train has no folders in it"):
+        with pytest.raises(ValueError, match="train has no subfolders"):
             load_image_folder(tmp_path)
 
-    def test_folders_within_class_folders_are_read_and_named(self, flat, caplog):
+    def test_subfolders_of_classes_are_read_with_a_warning(self, flat, caplog):
         (flat / "cat" / "2020").mkdir()
         for i in range(30):
             (flat / "cat" / f"{i}.png").rename(flat / "cat" / "2020" / f"{i}.png")
@@ -286,9 +290,9 @@ class TestLayout:
         assert data.train.labels.bincount().tolist() == [48, 32]
         assert grey_of(data.train) == {0: [20], 1: [200]}
         (record,) = caplog.records
-        assert "Of the pictures of class cat 30 lie in folders within its own, such as cat/2020" in record.getMessage()
+        assert "30 images of class cat are in subfolders such as cat/2020" in record.getMessage()
 
-    def test_class_of_one_picture_is_trained_on(self, flat):
+    def test_class_of_one_image_is_used_for_training(self, flat):
         paint(flat / "fish", 1, 99)
         assert load_image_folder(flat).train.labels.bincount().tolist()[2] == 1
 
@@ -299,7 +303,7 @@ class TestOtherFiles:
         (record,) = caplog.records
         return record.getMessage()
 
-    def test_files_that_are_no_images_are_skipped_with_a_count(self, flat, caplog):
+    def test_other_files_are_skipped_with_a_count(self, flat, caplog):
         for name in ("Thumbs.db", "desktop.ini", "notes.txt", "more.TXT", "Makefile", ".DS_Store", "._0.png"):
             (flat / "cat" / name).write_bytes(b"no image")
         assert load_image_folder(flat).train.labels.bincount().tolist() == [48, 32]
@@ -308,7 +312,7 @@ class TestOtherFiles:
         assert "2 × hidden" in self.message(caplog)
         assert "1 × without suffix" in self.message(caplog)
 
-    def test_folders_with_copies_are_skipped(self, flat, caplog):
+    def test_folders_of_copies_are_skipped(self, flat, caplog):
         paint(flat / "cat" / "@eaDir", 5)
         paint(flat / "__MACOSX", 5)
         paint(flat / ".fish", 5)
@@ -317,7 +321,7 @@ class TestOtherFiles:
         assert data.train.labels.bincount().tolist() == [48, 32]
         assert "hidden folder .fish" in self.message(caplog)
 
-    def test_images_are_known_by_suffix_in_capitals_or_by_content(self, tmp_path, caplog):
+    def test_images_are_recognized_by_suffix_in_any_case_or_by_content(self, tmp_path, caplog):
         paint(tmp_path / "cat", 10, 20)
         for i in range(5):
             (tmp_path / "cat" / f"{i}.png").rename(tmp_path / "cat" / f"{i}.PNG")
@@ -326,9 +330,9 @@ class TestOtherFiles:
         assert (len(data.train), len(data.validation), len(data.load_test())) == (8, 1, 1)
         assert not caplog.records
 
-    def test_a_damaged_image_is_named_and_not_skipped(self, flat):
+    def test_damaged_image_is_named_and_not_skipped(self, flat):
         (flat / "cat" / "7.png").write_bytes(b"")
-        with pytest.raises(ValueError, match=r"7\.png cannot be read as a picture"):
+        with pytest.raises(ValueError, match=r"7\.png cannot be read as an image"):
             load_image_folder(flat, validation=0).load_test()
 
     def test_pipes_sockets_and_devices_are_skipped_with_a_count(self, flat, caplog, monkeypatch):
@@ -340,33 +344,33 @@ class TestOtherFiles:
             load_image_folder(flat)
         assert "3 × pipe, socket or device" in self.message(caplog)
 
-    def test_links_to_a_folder_above_are_not_followed(self, flat, caplog):
+    def test_links_to_a_parent_folder_are_not_followed(self, flat, caplog):
         (flat / "cat" / "all").symlink_to(flat)
         (flat / "cat" / "more").mkdir()
         (flat / "cat" / "more" / "again").symlink_to(flat / "cat")
         assert load_image_folder(flat).train.labels.bincount().tolist() == [48, 32]
         assert "2 × link to a folder above" in self.message(caplog)
 
-    def test_links_to_pictures_and_folders_elsewhere_are_followed(self, flat, tmp_path):
+    def test_links_to_other_images_and_folders_are_followed(self, flat, tmp_path):
         paint(tmp_path / "elsewhere", 20, 99)
         (flat / "fish").symlink_to(tmp_path / "elsewhere")
         assert load_image_folder(flat).classes == ("cat", "dog", "fish")
 
-    def test_a_link_that_leads_nowhere_is_named(self, flat):
+    def test_broken_link_is_named(self, flat):
         (flat / "cat" / "gone.png").symlink_to(flat / "nothing.png")
-        with pytest.raises(FileNotFoundError, match=r"gone\.png is a link to a file that is not there; fetch"):
+        with pytest.raises(FileNotFoundError, match=r"gone\.png is a broken link; restore"):
             load_image_folder(flat)
 
-    def test_a_class_without_images_says_what_it_holds_instead(self, flat):
+    def test_class_without_images_lists_its_other_files(self, flat):
         (flat / "fish").mkdir()
         for name in ("a.heic", "b.heic", "c.zip"):
             (flat / "fish" / name).write_bytes(b"no image")
-        with pytest.raises(ValueError, match=r"fish holds no images, only 2 × \.heic, 1 × \.zip; put the pictures"):
+        with pytest.raises(ValueError, match=r"fish contains no images, only 2 × \.heic, 1 × \.zip; put the images"):
             load_image_folder(flat)
 
     def test_no_message_advises_to_remove_data(self, flat):
         paint(flat / "fish" / "small", 3)
         (flat / "fish" / "small" / "1.png").write_bytes(b"")
-        with pytest.raises(ValueError, match="cannot be read as a picture") as refused:
+        with pytest.raises(ValueError, match="cannot be read as an image") as refused:
             load_image_folder(flat, validation=0, split_seed=1).load_test()
         assert "remove" not in str(refused.value)

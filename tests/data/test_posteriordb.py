@@ -23,7 +23,7 @@ def write(tmp_path):
     return to_file
 
 
-def test_data_are_read_by_name_in_the_default_type(write):
+def test_data_is_read_by_name_in_the_default_dtype(write):
     folder = write("data", {"N": 2, "y": [1, 2], "X": [[1, 2], [3, 4.5]]})
     x, y = read_data(folder, {"X": 2, "y": 1})
     assert x.tolist() == [[1, 2], [3, 4.5]]
@@ -35,8 +35,8 @@ def test_data_are_read_by_name_in_the_default_type(write):
     "content",
     [{"X": [[1], [2]], "y": [1]}, {"X": [1, 2], "y": [1, 2]}, {"X": [[1]], "y": 1}, {"X": [], "y": []}],
 )
-def test_arrays_must_have_their_dimensions_and_equally_many_rows(write, content):
-    with pytest.raises(ValueError, match=r"equally many rows: \{'X': 2, 'y': 1\}; got the shapes \{'X': "):
+def test_arrays_must_have_their_dimensions_and_equal_rows(write, content):
+    with pytest.raises(ValueError, match=r"the same number of rows: \{'X': 2, 'y': 1\}; got the shapes \{'X': "):
         read_data(write("data", content), {"X": 2, "y": 1})
 
 
@@ -44,27 +44,27 @@ def test_arrays_must_have_their_dimensions_and_equally_many_rows(write, content)
     ("content", "message"),
     [
         ("{", "cannot be read as JSON"),
-        ([1], "must hold an object with names, got a list"),
-        ({"z": 1}, "holds no y; it holds z"),
+        ([1], "must contain a JSON object, got a list"),
+        ({"z": 1}, "has no y; it has z"),
         ({"y": [1, "two"]}, "y in .* must be a number or a regular array"),
         ({"y": [[1, 2], [3]]}, "y in .* must be a number or a regular array"),
         ({"y": None}, "y in .* must be a number or a regular array"),
         ('{"y": [1, NaN]}', "y in .* must be finite"),
     ],
 )
-def test_damaged_data_are_refused_in_a_sentence(write, content, message):
+def test_damaged_data_raises(write, content, message):
     with pytest.raises(ValueError, match=message):
         read_data(write("data", content), {"y": 1})
 
 
-def test_a_missing_file_says_where_it_belongs(tmp_path):
+def test_missing_file_error_names_zoo_data(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"data\.json; set ZOO_DATA"):
         read_data(tmp_path, {"y": 1})
     with pytest.raises(FileNotFoundError, match=r"mean\.json; set ZOO_DATA"):
         read_reference(tmp_path)
 
 
-def test_the_standard_deviation_follows_from_both_moments(write):
+def test_standard_deviation_is_computed_from_both_moments(write):
     write("mean", MEAN)
     reference = read_reference(write("mean_squared", SQUARE))
     assert reference.names == ("mu", "tau")
@@ -73,7 +73,7 @@ def test_the_standard_deviation_follows_from_both_moments(write):
     assert reference.mean_square_error.tolist() == [0.3, 0.4]
 
 
-def test_moments_must_fit_their_names_and_each_other(write):
+def test_moments_must_match_their_names_and_each_other(write):
     write("mean", MEAN)
     with pytest.raises(ValueError, match="must name the same quantities"):
         read_reference(write("mean_squared", {**SQUARE, "names": ["tau", "mu"]}))
@@ -81,9 +81,9 @@ def test_moments_must_fit_their_names_and_each_other(write):
         read_reference(write("mean_squared", {**SQUARE, "mean_squared_value": [5.0]}))
 
 
-def test_moments_without_a_variance_are_damaged(write):
+def test_moments_without_a_variance_raise(write):
     write("mean", MEAN)
-    with pytest.raises(ValueError, match="give a quantity no variance"):
+    with pytest.raises(ValueError, match="imply a variance that is not positive"):
         read_reference(write("mean_squared", {**SQUARE, "mean_squared_value": [0.5, 13.0]}))
 
 
@@ -133,7 +133,7 @@ class TestClone:
             read_reference(clone / "kidiq-unsolved")
 
     def test_missing_posterior_names_both_layouts(self, clone):
-        with pytest.raises(FileNotFoundError, match=r"other.data\.json; set ZOO_DATA to .* clone .* or holds a folder"):
+        with pytest.raises(FileNotFoundError, match=r"other.data\.json; set ZOO_DATA to .* clone .* or has a folder"):
             read_data(clone / "other", {"y": 1})
 
     def test_damaged_description_is_refused_in_a_sentence(self, clone):
@@ -161,7 +161,7 @@ class TestClone:
         (archive,) = clone.rglob("kidiq.json.zip")
         with zipfile.ZipFile(archive, "a") as file:
             file.writestr("other.json", "{}")
-        with pytest.raises(ValueError, match="one file is expected in the archive, and there are 2"):
+        with pytest.raises(ValueError, match="expected one file in the archive, got 2"):
             read_data(clone / "kidiq-momhs", {"y": 1})
 
 

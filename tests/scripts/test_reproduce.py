@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from zoo.cli import reproduce as reproduction
-from zoo.data import MnistUnavailable
+from zoo.data import DatasetUnavailableError
 from zoo.reproduction.tables import PAPERS
 from zoo.training import config_hash
 
@@ -128,7 +128,7 @@ def test_a_run_that_fails_ends_it_in_a_sentence(script, monkeypatch):
 
 def test_without_mnist_nothing_is_run(script, trained, monkeypatch):
     def find():
-        raise MnistUnavailable("no files, no network")
+        raise DatasetUnavailableError("no files, no network")
 
     monkeypatch.setattr("zoo.cli.reproduce.find_mnist", find)
     answer = script("reproduce.py", "paper=ram")

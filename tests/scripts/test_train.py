@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from zoo.cli.schemas import MODELS
-from zoo.data import MnistUnavailable
+from zoo.data import DatasetUnavailableError
 from zoo.training import config_hash, read_checkpoint
 
 
@@ -254,7 +254,7 @@ class TestWithoutMnist:
     @pytest.fixture(autouse=True)
     def no_mnist(self, monkeypatch):
         def find():
-            raise MnistUnavailable("no files, no network")
+            raise DatasetUnavailableError("no files, no network")
 
         monkeypatch.setattr("zoo.cli.composition.find_mnist", find)
         monkeypatch.setattr("zoo.data.mnist.find_mnist", find)

@@ -18,7 +18,7 @@ from zoo.cli.config_groups import configs_dir, groups, model_of, options
 from zoo.cli.invocation import command_name
 from zoo.cli.options import Option, find_same_name, nearest_key
 from zoo.cli.schemas import DATA, MODELS, TrainConfig, check_config, known_options, option_names, schema, target_name
-from zoo.data import BinarizedMnistUnavailable, MnistUnavailable, find_binarized_mnist, find_mnist
+from zoo.data import DatasetUnavailableError, find_binarized_mnist, find_mnist
 
 logger = logging.getLogger(__name__)
 
@@ -237,6 +237,6 @@ def unavailable(data: str) -> Exception | None:
     """Tell why digits cannot be had; None if they can."""
     try:
         find_mnist() if data == "mnist" else find_binarized_mnist()
-    except (MnistUnavailable, BinarizedMnistUnavailable) as reason:
+    except DatasetUnavailableError as reason:
         return reason
     return None

@@ -16,7 +16,6 @@ warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).
 USER_ERRORS = (ValueError, OSError, HydraException, OmegaConfBaseException)
 LATE_ERRORS = {  # of modules that take long to import; where such a one was not, it raised nothing either
     "zoo.training": "NonFiniteError",
-    "zoo.data": "MnistUnavailable",
     "zoo.control": "EnvWorkerError",
     "pytorch_lightning.utilities.exceptions": "MisconfigurationException",
 }

@@ -73,7 +73,7 @@ def check_data(rows: Sequence[Row], digits: bool) -> None:
 
     Raises:
         FileNotFoundError: data are missing.
-        MnistUnavailable: likewise.
+        DatasetUnavailableError: likewise.
     """
     if digits and any(row.data == "mnist" for row in rows):
         find_mnist()

@@ -1,22 +1,21 @@
-"""Pictures with labels, and the batches a model trains on."""
+"""Labeled images: data sets, loaders of batches, and binarization."""
 
 from zoo.data.batches import Batches
-from zoo.data.binarization import BinarizedBatches, binarized, is_binary
-from zoo.data.binarized_mnist import BinarizedMnistUnavailable, find_binarized_mnist, load_binarized_mnist
+from zoo.data.binarization import BinarizedBatches, binarize_set, is_binary
+from zoo.data.binarized_mnist import find_binarized_mnist, load_binarized_mnist
 from zoo.data.idx import load_idx, read_idx
 from zoo.data.image_folder import load_image_folder
-from zoo.data.images import ImageData, ImageSet
-from zoo.data.mnist import MnistUnavailable, find_mnist, load_mnist
+from zoo.data.images import DatasetUnavailableError, ImageData, ImageSet
+from zoo.data.mnist import find_mnist, load_mnist
 from zoo.data.mnist_5k import load_mnist_5k
 
 __all__ = [
     "Batches",
     "BinarizedBatches",
-    "BinarizedMnistUnavailable",
+    "DatasetUnavailableError",
     "ImageData",
     "ImageSet",
-    "MnistUnavailable",
-    "binarized",
+    "binarize_set",
     "find_binarized_mnist",
     "find_mnist",
     "is_binary",

@@ -6,27 +6,27 @@ from jaxtyping import Int64
 from numpy.random import SeedSequence
 from torch import Tensor
 
-from zoo.data.images import ImageSet, LabelledImages
+from zoo.data.images import ImageSet, LabeledImages
 
 
 class Batches:
-    """Batches of a set that lies in memory: selection by index, no worker processes.
+    """Data loader for a set in memory: it selects batches by index, without worker processes, and resumes exactly.
 
-    Without a seed the pictures come in order, and the shares of the ranks are disjoint and cover the set, so
-    that sums over ranks are exact; shares may differ by one picture. With a seed each epoch has an order of
-    its own, which depends on seed and epoch alone, and its first pictures are repeated until all shares are
-    equally long, so that all ranks make the same number of steps. The last batch may be smaller either way.
+    Without a seed the images are in order. The ranks' shares are disjoint and cover the set, so that sums over ranks
+    are exact, and differ by one image at most. With a seed the order depends on seed and epoch only, and the first
+    images are repeated until all shares have the same length, so that all ranks make the same number of steps. The last
+    batch may be smaller in both cases.
 
-    Every pass goes through the epoch last set; ``set_epoch`` chooses another. ``state_dict`` says how many
-    batches of the epoch were given, and the first pass after ``load_state_dict`` goes on behind them. Where
-    several passes are under way, the one that gave a batch last counts.
+    Every pass uses the epoch of the last ``set_epoch``. ``state_dict`` contains the number of batches yielded in the
+    epoch, and the first pass after ``load_state_dict`` continues after them. If there are several iterators, the one
+    that yielded last counts.
 
     Args:
-        data: the pictures and their labels.
-        batch_size: pictures in a batch, on each rank.
-        seed: of the shuffle; None to keep the order. The global random state is neither used nor changed.
-        rank: which of the ``world_size`` shares to give.
-        world_size: how many processes share the set.
+        data: images and labels.
+        batch_size: images in a batch, on each rank.
+        seed: seed of the shuffle; None to keep the order. The global random state is neither used nor changed.
+        rank: index of this process.
+        world_size: number of processes that share the set.
 
     Raises:
         ValueError: the set is empty, or a number is out of its range.
@@ -37,13 +37,12 @@ class Batches:
         [[3, 1], [4, 1], [5]]
     """
 
-    # Lightning calls `loader.sampler.set_epoch` before each epoch, and looks for `batch_sampler` wherever it
-    # finds `sampler`.
+    # Lightning calls `loader.sampler.set_epoch` before each epoch, and expects a `batch_sampler` beside a `sampler`.
     batch_sampler = None
 
     def __init__(self, data: ImageSet, batch_size: int, seed: int | None = None, rank: int = 0, world_size: int = 1):
         if len(data) == 0:
-            raise ValueError("there are no pictures to make batches of")
+            raise ValueError("the set has no images")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         if seed is not None and seed < 0:
@@ -56,58 +55,58 @@ class Batches:
         self.rank = rank
         self.world_size = world_size
         self.epoch = 0
-        self.given = 0
-        self.start = 0
+        self.num_yielded = 0
+        self._start = 0
 
     @property
     def sampler(self) -> "Batches":
-        """The object whose ``set_epoch`` is to be called: this one."""
+        """Object whose ``set_epoch`` Lightning calls: this loader."""
         return self
 
     def __len__(self) -> int:
-        """Batches in a whole epoch, wherever the next pass begins."""
-        share = len(range(self.rank, self.total(), self.world_size))
+        """Return the number of batches in a whole epoch, wherever the next pass starts."""
+        share = len(range(self.rank, self._padded_size(), self.world_size))
         return math.ceil(share / self.batch_size)
 
-    def __iter__(self) -> Iterator[LabelledImages]:
-        # Nothing is read until a batch is asked for: Lightning makes the iterator before it sets the epoch.
-        start, self.start = self.start, 0
-        share = self.share()
+    def __iter__(self) -> Iterator[LabeledImages]:
+        # The state is read when the first batch is requested: Lightning creates the iterator before it sets the epoch.
+        start, self._start = self._start, 0
+        indices = self._indices()
         for batch in range(start, len(self)):
-            self.given = batch + 1
-            yield self.data[share[batch * self.batch_size : (batch + 1) * self.batch_size]]
+            self.num_yielded = batch + 1
+            yield self.data[indices[batch * self.batch_size : (batch + 1) * self.batch_size]]
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order of the next pass; the epoch that is set already stays where it is."""
+        """Set the epoch, and start it anew unless it is the current one."""
         if epoch != self.epoch:
-            self.epoch, self.given, self.start = epoch, 0, 0
+            self.epoch, self.num_yielded, self._start = epoch, 0, 0
 
     def state_dict(self) -> dict[str, int]:
-        """Give the epoch and how many of its batches were given."""
-        return {"epoch": self.epoch, "given": self.given}
+        """Return the epoch and the number of batches yielded in it."""
+        return {"epoch": self.epoch, "num_yielded": self.num_yielded}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Let the next pass go on where the state was taken.
+        """Continue at a saved state in the next pass.
 
         Raises:
-            ValueError: the state belongs to more batches than there are.
+            ValueError: the state belongs to an epoch with more batches.
         """
-        if not 0 <= state["given"] <= len(self):
+        if not 0 <= state["num_yielded"] <= len(self):
             raise ValueError(
-                f"{state['given']} batches of the epoch were given, but it has {len(self)}; "
-                "resume with the data, batch size and number of processes of the run that was interrupted"
+                f"the state has {state['num_yielded']} batches of an epoch, but an epoch has {len(self)}; "
+                "resume with the data, batch size and number of processes of the interrupted run"
             )
-        self.epoch, self.given, self.start = state["epoch"], state["given"], state["given"]
+        self.epoch, self.num_yielded, self._start = state["epoch"], state["num_yielded"], state["num_yielded"]
 
-    def total(self) -> int:
-        """Count the pictures in all shares together, with the repeated ones."""
+    def _padded_size(self) -> int:
+        """Return the size of all shares together, including repeated images."""
         if self.seed is None:
             return len(self.data)
         return math.ceil(len(self.data) / self.world_size) * self.world_size
 
-    def share(self) -> Int64[Tensor, " share"]:
-        """Give the indices of this rank's pictures, in the order of the epoch."""
-        position = torch.arange(self.total())[self.rank :: self.world_size]
+    def _indices(self) -> Int64[Tensor, " share"]:
+        """Return the indices of this rank's images, in the order of the epoch."""
+        position = torch.arange(self._padded_size())[self.rank :: self.world_size]
         if self.seed is None:
             return position
         mixed = SeedSequence(self.seed, spawn_key=(self.epoch,)).generate_state(1, "uint64").item()

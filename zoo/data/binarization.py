@@ -6,13 +6,13 @@ from numpy.random import SeedSequence
 from torch import Tensor
 
 from zoo.data.batches import Batches
-from zoo.data.images import ImageSet, LabelledImages
+from zoo.data.images import ImageSet, LabeledImages
 
 Images = UInt8[Tensor, "n channels height width"]
 
 
 def is_binary(images: Images) -> bool:
-    """Tell whether every pixel is black or white: the pictures were binarised once and for all.
+    """Return whether every pixel is 0 or 255, as after a static binarization.
 
     Example:
         >>> is_binary(torch.tensor([0, 255], dtype=torch.uint8).reshape(1, 1, 1, 2))
@@ -22,17 +22,14 @@ def is_binary(images: Images) -> bool:
 
 
 def binarize(images: Images, seed: int, *key: int) -> Images:
-    """Draw each pixel as white with the probability of its grey level, else black: dynamic binarisation.
+    """Return images of 0 and 255, in which each pixel is sampled with its gray level as the probability of 255.
 
-    Burda, Grosse & Salakhutdinov, "Importance weighted autoencoders", 2016. What is black or white already stays so.
+    Burda, Grosse & Salakhutdinov, "Importance weighted autoencoders", 2016. Binary images are returned unchanged.
 
     Args:
-        images: grey levels, 0 to 255.
-        seed: of the draws; the global random state is neither used nor changed.
-        key: further whole numbers that tell draws of one seed apart.
-
-    Returns:
-        Pictures of 0 and 255.
+        images: gray levels, 0 to 255.
+        seed: seed of the samples; the global random state is neither used nor changed.
+        key: further integers that distinguish samples with one seed.
 
     Example:
         >>> binarize(torch.tensor([0, 255], dtype=torch.uint8).reshape(1, 1, 1, 2), seed=0).flatten()
@@ -43,29 +40,28 @@ def binarize(images: Images, seed: int, *key: int) -> Images:
     return 255 * (noise < images).to(torch.uint8)
 
 
-def binarized(data: ImageSet, seed: int = 0) -> ImageSet:
-    """Binarise a set once, the same way every time.
+def binarize_set(data: ImageSet, seed: int = 0) -> ImageSet:
+    """Return a set binarized once with a fixed seed.
 
     Example:
         >>> data = ImageSet(torch.full((2, 1, 8, 8), 99, dtype=torch.uint8), torch.tensor([0, 1]))
-        >>> torch.equal(binarized(data).images, binarized(data).images)
+        >>> torch.equal(binarize_set(data).images, binarize_set(data).images)
         True
     """
     return ImageSet(binarize(data.images, seed), data.labels)
 
 
 class BinarizedBatches(Batches):
-    """Batches whose pixels are drawn afresh each time a picture is given.
+    """Batches whose pixels are sampled anew each time an image is yielded (dynamic binarization).
 
-    The draws depend on seed, epoch, rank and place in the epoch alone: a pass that goes on in the middle of an epoch
-    gives what it would have given.
+    The samples depend only on seed, epoch, rank and position in the epoch, so that a resumed pass yields the same.
 
     Example:
-        >>> grey = ImageSet(torch.full((4, 1, 8, 8), 99, dtype=torch.uint8), torch.tensor([3, 1, 4, 1]))
-        >>> [is_binary(images) for images, labels in BinarizedBatches(grey, batch_size=2, seed=1)]
+        >>> gray = ImageSet(torch.full((4, 1, 8, 8), 99, dtype=torch.uint8), torch.tensor([3, 1, 4, 1]))
+        >>> [is_binary(images) for images, labels in BinarizedBatches(gray, batch_size=2, seed=1)]
         [True, True]
     """
 
-    def __iter__(self) -> Iterator[LabelledImages]:
+    def __iter__(self) -> Iterator[LabeledImages]:
         for images, labels in super().__iter__():
-            yield binarize(images, self.seed or 0, self.epoch, self.rank, self.given), labels
+            yield binarize(images, self.seed or 0, self.epoch, self.rank, self.num_yielded), labels

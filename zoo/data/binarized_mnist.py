@@ -8,27 +8,23 @@ from jaxtyping import UInt8
 from scipy.io import loadmat
 from torch import Tensor
 
-from zoo.data.images import ImageData, ImageSet
-from zoo.data.paths import user_path
+from zoo.data.images import DatasetUnavailableError, ImageData, ImageSet
+from zoo.data.paths import expand_user
 
 SIZES = {"train": 50_000, "valid": 10_000, "test": 10_000}
-PIXELS = 28 * 28
+NUM_PIXELS = 28 * 28
 CURE = "replace it with an intact copy"
 
 
-class BinarizedMnistUnavailable(FileNotFoundError):
-    """The files of the static binarisation are not on this machine; the message says where they belong."""
-
-
 def load_binarized_mnist() -> ImageData:
-    """MNIST with each pixel drawn once and for all: 50,000 digits to train on, 10,000 to validate, 10,000 to test.
+    """Load statically binarized MNIST: 50,000 training, 10,000 validation and 10,000 test digits.
 
-    Every pixel is 0 or 255, drawn from a Bernoulli of its grey level by Larochelle; the digits and the draws of
-    Salakhutdinov & Murray, "On the quantitative analysis of deep belief networks", 2008. The files hold no labels. They
-    are text as Larochelle published them, a digit a line, or MATLAB files with the matrix ``X``.
+    Every pixel is 0 or 255, sampled once by Larochelle with its gray level as probability; the digits and the samples
+    of Salakhutdinov & Murray, "On the quantitative analysis of deep belief networks", 2008. There are no labels. The
+    files are text as published by Larochelle, a digit a line, or MATLAB files with the matrix ``X``.
 
     Raises:
-        BinarizedMnistUnavailable: there are no such files in ``$ZOO_DATA/binarized_mnist``.
+        DatasetUnavailableError: the files are not in ``$ZOO_DATA/binarized_mnist``.
         ValueError: a file is damaged.
 
     Example:
@@ -37,71 +33,56 @@ def load_binarized_mnist() -> ImageData:
         (50000, 10000, (1, 28, 28))
     """
     folder = find_binarized_mnist()
-    load = partial(read_part, folder)
+    load = partial(_read_split, folder)
     return ImageData("binarized_mnist", load("train"), load("valid"), partial(load, "test"), ("digit",), (0.0,))
 
 
 def find_binarized_mnist() -> Path:
-    """Folder with the three files of the static binarisation.
+    """Return the folder with the three files of statically binarized MNIST.
 
     Raises:
-        BinarizedMnistUnavailable: one is missing, or ``$ZOO_DATA`` is not set.
+        DatasetUnavailableError: a file is missing, or ``$ZOO_DATA`` is not set.
     """
-    names = ", ".join(path_of(Path(), part).name for part in SIZES)
+    names = ", ".join(_path(Path(), split).name for split in SIZES)
     root = os.environ.get("ZOO_DATA")
     if not root:
-        raise BinarizedMnistUnavailable(
-            f"the static binarisation of MNIST ({names}) is looked for in $ZOO_DATA/binarized_mnist, but ZOO_DATA is "
-            "not set"
+        raise DatasetUnavailableError(
+            f"statically binarized MNIST ({names}) is expected in $ZOO_DATA/binarized_mnist, but ZOO_DATA is not set"
         )
-    folder = user_path(root) / "binarized_mnist"
-    if missing := [path.name for part in SIZES if not (path := path_of(folder, part)).is_file()]:
-        raise BinarizedMnistUnavailable(
-            f"{folder} does not hold {', '.join(missing)}; put {names} there, or set ZOO_DATA to the folder above them"
+    folder = expand_user(root) / "binarized_mnist"
+    if missing := [path.name for split in SIZES if not (path := _path(folder, split)).is_file()]:
+        raise DatasetUnavailableError(
+            f"{folder} does not contain {', '.join(missing)}; put {names} there, or set ZOO_DATA to its parent folder"
         )
     return folder
 
 
-def path_of(folder: Path, part: str) -> Path:
-    """Path of one of the three files."""
-    return folder / f"binarized_mnist_{part}.amat"
+def _path(folder: Path, split: str) -> Path:
+    return folder / f"binarized_mnist_{split}.amat"
 
 
-def read_part(folder: Path, part: str) -> ImageSet:
-    """Read one of the three sets, with 0 for every label.
-
-    Raises:
-        ValueError: the file is damaged.
-    """
-    pixels = read_pixels(path_of(folder, part), SIZES[part])
+def _read_split(folder: Path, split: str) -> ImageSet:
+    """Read a set, with 0 for every label."""
+    pixels = _read_pixels(_path(folder, split), SIZES[split])
     return ImageSet((255 * pixels).reshape(-1, 1, 28, 28), torch.zeros(len(pixels), dtype=torch.long))
 
 
-def read_pixels(path: Path, rows: int) -> UInt8[Tensor, "n 784"]:
-    """Read a row of 0 and 1 for each digit, from text or from the matrix ``X`` of a MATLAB file.
-
-    Raises:
-        ValueError: the file cannot be read, or holds something else.
-    """
+def _read_pixels(path: Path, rows: int) -> UInt8[Tensor, "n 784"]:
+    """Read a row of 0 and 1 for each digit, from text or from a MATLAB file."""
     with path.open("rb") as file:
         start = file.read(1000)
     is_text = bool(start.strip()) and not start.translate(None, b"0123456789.eE+- \t\r\n")
-    # Whole numbers are read ten times faster as such.
+    # Integers are parsed ten times faster as such.
     pixels = _read_text(path, np.float32 if b"." in start else np.uint8) if is_text else _read_matlab(path)
-    if pixels.shape != (rows, PIXELS) or not ((pixels == 0) | (pixels == 1)).all():
+    if pixels.shape != (rows, NUM_PIXELS) or not ((pixels == 0) | (pixels == 1)).all():
         raise ValueError(
-            f"{path} must hold {rows:,} rows of {PIXELS} zeros and ones, got {' × '.join(map(str, pixels.shape))}"
-            f" values from {pixels.min()} to {pixels.max()}; {CURE}"
+            f"{path} must contain {rows:,} rows of {NUM_PIXELS} zeros and ones, got "
+            f"{' × '.join(map(str, pixels.shape))} values from {pixels.min()} to {pixels.max()}; {CURE}"
         )
     return torch.from_numpy(pixels.astype("uint8"))
 
 
 def _read_text(path: Path, dtype: type[np.generic]) -> np.ndarray:
-    """Read numbers, separated by blanks.
-
-    Raises:
-        ValueError: there is something else, or rows differ in length.
-    """
     try:
         return np.loadtxt(path, dtype=dtype, comments=None, ndmin=2, encoding="latin1")
     except ValueError as error:
@@ -109,14 +90,9 @@ def _read_text(path: Path, dtype: type[np.generic]) -> np.ndarray:
 
 
 def _read_matlab(path: Path) -> np.ndarray:
-    """Read the matrix ``X``.
-
-    Raises:
-        ValueError: the file cannot be read, or has no such matrix.
-    """
     try:
         return loadmat(path)["X"]
     except KeyError as error:
-        raise ValueError(f"{path} holds no matrix X; {CURE}") from error
-    except Exception as error:  # on a damaged file the reader raises whatever it stumbles over
+        raise ValueError(f"{path} has no matrix X; {CURE}") from error
+    except Exception as error:  # the reader raises all kinds of errors on a damaged file
         raise ValueError(f"{path} cannot be read as a MATLAB file ({error}); {CURE}") from error

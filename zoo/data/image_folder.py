@@ -2,19 +2,18 @@ import logging
 from collections import Counter
 from functools import partial
 from pathlib import Path
+from statistics import median_low
 
 import torch
 
-from zoo.data.decoding import median_size, read_picture, read_stack
-from zoo.data.image_files import described, image_files, is_hidden
-from zoo.data.image_layout import class_names, parts_of, refuse_parts_within, subfolders, warn_of_unread
-from zoo.data.images import ImageData, ImageSet, border_median
-from zoo.data.paths import data_folder
-from zoo.data.split import stratified_split
+from zoo.data._folder_layout import check_no_nested_splits, class_names, find_splits, subfolders, warn_of_unread
+from zoo.data._image_files import find_images, format_counts, is_hidden, read_image, read_images
+from zoo.data.images import ImageData, ImageSet, border_median, stratified_split
+from zoo.data.paths import resolve_folder
 
 logger = logging.getLogger("zoo.data")
 
-Sample = tuple[Path, int]  # a picture's file and its label
+Sample = tuple[Path, int]  # file and label of an image
 
 
 def load_image_folder(
@@ -23,135 +22,125 @@ def load_image_folder(
     validation: int | None = None,
     split_seed: int = 0,
 ) -> ImageData:
-    """Load your own pictures: a folder for each class.
+    """Load images from one folder per class.
 
-    Either ``root/train/<class>/…`` and ``root/test/<class>/…`` and, if wanted, ``root/validation/<class>/…``;
-    or ``root/<class>/…``, of which a tenth becomes the test set and a tenth the validation set, with every
-    class in proportion. Instead of these names ``training``, ``testing``, ``valid`` and ``val`` will do. Where there is
-    ``train`` and ``val`` but no ``test``, as ImageNet is laid out, ``val`` is the test set, so that it chooses nothing.
+    Either ``root/train/<class>/…`` and ``root/test/<class>/…`` and optionally ``root/validation/<class>/…``; or
+    ``root/<class>/…``, of which a tenth becomes the test set and a tenth the validation set, with all classes in
+    proportion. ``training``, ``testing``, ``valid`` and ``val`` are alternative names. If there are ``train`` and
+    ``val`` but no ``test``, as in ImageNet, ``val`` is the test set and is not used for model selection.
 
-    Pictures in folders within that of a class are of this class. Names that begin with a dot, and files that are not
-    images, are left out, and counted in a warning. Pictures are grey if all training pictures are, else RGB; what is
-    transparent becomes white, and of several frames the first counts.
+    Images in subfolders of a class belong to that class. Hidden files and files that are not images are skipped, and
+    counted in a warning. Images are gray if all training images are, else RGB; transparent pixels become white, and of
+    several frames the first is read.
 
     Args:
         root: the folder; its name becomes the name of the data.
-        size: height and width to bring every picture to; None for the median height and the median width of
-            the training pictures.
-        validation: how many pictures to hold out; None for a tenth, or for ``root/validation`` if that is there.
-        split_seed: of the choice of the held out.
+        size: height and width to which every image is resized; None for the median height and width of the training
+            images.
+        validation: number of images to hold out; None for a tenth, or for ``root/validation`` if it exists.
+        split_seed: seed of the split.
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: the folder has another layout, a class is empty or unknown, a picture cannot be read, or
-            nothing is left to train on.
+        ValueError: the folder has another layout, a class is empty or unknown, an image cannot be read, or a class
+            would have no training images left.
 
     Example:
         >>> from tempfile import TemporaryDirectory
         >>> from PIL import Image
         >>> with TemporaryDirectory() as root:
-        ...     for name, grey in (("dark", 20), ("light", 200)):
+        ...     for name, gray in (("dark", 20), ("light", 200)):
         ...         Path(root, name).mkdir()
         ...         for i in range(10):
-        ...             Image.new("L", (8, 6), grey).save(Path(root, name, f"{i}.png"))
+        ...             Image.new("L", (8, 6), gray).save(Path(root, name, f"{i}.png"))
         ...     data = load_image_folder(root)
         >>> data.classes, data.image_shape, len(data.train), len(data.validation)
         (('dark', 'light'), (1, 6, 8), 16, 2)
     """
-    root = data_folder(root)
+    root = resolve_folder(root)
     if size is not None and min(size) < 1:
         raise ValueError(f"size must be a height and a width of at least 1, got {size}")
     skipped: Counter[str] = Counter()
-    if parts := parts_of(root):
-        classes = class_names(parts["train"])
-        train, held_out, test = list_divided(root, parts, classes, validation, split_seed, skipped)
+    if splits := find_splits(root):
+        classes = class_names(splits["train"])
+        train, held_out, test = _list_splits(root, splits, classes, validation, split_seed, skipped)
     else:
         classes = class_names(root)
-        refuse_parts_within(root, classes)
-        train, held_out, test = divide(list_pictures(root, root, classes, skipped), validation, split_seed)
-    warn_of_unread(root, parts)
+        check_no_nested_splits(root, classes)
+        samples = _list_samples(root, root, classes, skipped)
+        tenth = max(1, len(samples) // 10)
+        rest, test = _split(samples, tenth, split_seed)
+        train, held_out = _split(rest, tenth if validation is None else validation, split_seed)
+    warn_of_unread(root, splits)
     if skipped:
-        logger.warning("Skipped %d of the files in %s: %s.", skipped.total(), root, described(skipped))
+        logger.warning("Skipped %d of the files in %s: %s.", skipped.total(), root, format_counts(skipped))
 
-    # Decoded twice, since all of them at full size may not fit into memory.
-    formats = [(picture.mode, picture.height, picture.width) for picture in (read_picture(path) for path, _ in train)]
+    # The images are decoded twice, since all of them at full size may not fit into memory.
+    formats = [(image.mode, image.height, image.width) for image in (read_image(path) for path, _ in train)]
     mode = "L" if all(mode == "L" for mode, *_ in formats) else "RGB"
-    size = size or common_size([(height, width) for _, height, width in formats], root)
-    train_set = read_pictures(train, mode, size)
+    size = size or _common_size([(height, width) for _, height, width in formats], root)
+    train_set = _read_samples(train, mode, size)
     return ImageData(
         name=root.name,
         train=train_set,
-        validation=read_pictures(held_out, mode, size) if held_out else None,
-        load_test=partial(read_pictures, test, mode, size),
+        validation=_read_samples(held_out, mode, size) if held_out else None,
+        load_test=partial(_read_samples, test, mode, size),
         classes=classes,
         fill_value=border_median(train_set.images),
     )
 
 
-def list_divided(
+def _list_splits(
     root: Path,
-    parts: dict[str, Path],
+    splits: dict[str, Path],
     classes: tuple[str, ...],
     validation: int | None,
     seed: int,
     skipped: Counter[str],
 ) -> tuple[list[Sample], list[Sample], list[Sample]]:
-    """Training, validation and test pictures of a folder that has a subfolder for each.
+    """Return training, validation and test samples of a folder that is already split.
 
     Raises:
-        ValueError: there is no test folder, a class is empty or unknown, or validation is given twice.
+        ValueError: there is no test folder, a class is empty or unknown, or both a validation folder and a number of
+            validation images are given.
     """
-    held_out, test = parts.get("validation"), parts.get("test")
+    held_out, test = splits.get("validation"), splits.get("test")
     if test is None and held_out is not None:
         logger.warning(
-            "%s has no folder test: %s is the test set, and what is held out for validation is taken from train.",
+            "%s has no folder test: %s is the test set, and the validation set is held out of train.",
             root,
             held_out.name,
         )
         held_out, test = None, held_out
     if test is not None and held_out is not None and not subfolders(test):
         raise ValueError(
-            f"{test} holds no folders of classes, so nothing can be judged by it; put its pictures into such folders, "
-            f"or move it out of {root}, and {held_out.name} becomes the test set"
+            f"{test} contains no folders of classes, and so no labels to evaluate with; put its images into such "
+            f"folders, or move it out of {root}, and {held_out.name} becomes the test set"
         )
     train_samples, test_samples = (
-        list_pictures(folder, root, classes, skipped) for folder in (parts["train"], test or root / "test")
+        _list_samples(folder, root, classes, skipped) for folder in (splits["train"], test or root / "test")
     )
     if untested := [classes[i] for i in sorted({i for _, i in train_samples} - {i for _, i in test_samples})]:
-        logger.warning("No picture to test with is of %s: that nothing is known of.", ", ".join(untested))
+        logger.warning("There are no test images of %s: their accuracy is unknown.", ", ".join(untested))
     if held_out is None:
         count = len(train_samples) // 10 if validation is None else validation
-        return *split(train_samples, count, seed), test_samples
+        return *_split(train_samples, count, seed), test_samples
     if validation is not None:
-        raise ValueError(f"{held_out} is the validation set; do not ask to hold out {validation} more pictures")
-    return train_samples, list_pictures(held_out, root, classes, skipped), test_samples
+        raise ValueError(
+            f"{held_out} is the validation set, but validation={validation} more images are to be held out; "
+            "use one of the two"
+        )
+    return train_samples, _list_samples(held_out, root, classes, skipped), test_samples
 
 
-def divide(samples: list[Sample], validation: int | None, seed: int) -> tuple[list[Sample], list[Sample], list[Sample]]:
-    """Training, validation and test pictures out of one list: a tenth each for the latter two.
-
-    Raises:
-        ValueError: a class would have nothing left to train on.
-    """
-    tenth = max(1, len(samples) // 10)
-    rest, test = split(samples, tenth, seed)
-    return *split(rest, tenth if validation is None else validation, seed), test
-
-
-def split(samples: list[Sample], count: int, seed: int) -> tuple[list[Sample], list[Sample]]:
-    """Divide into samples to keep and ``count`` samples to hold out: see ``stratified_split``."""
+def _split(samples: list[Sample], count: int, seed: int) -> tuple[list[Sample], list[Sample]]:
+    """Return samples to keep and ``count`` samples to hold out: see ``stratified_split``."""
     kept, held_out = stratified_split(torch.tensor([label for _, label in samples]), count, seed)
     return [samples[i] for i in kept.tolist()], [samples[i] for i in held_out.tolist()]
 
 
-def list_pictures(folder: Path, root: Path, classes: tuple[str, ...], skipped: Counter[str]) -> list[Sample]:
-    """Every picture below ``folder`` with the number of its class.
-
-    Args:
-        folder: that holds the folders of classes.
-        root: the folder of the whole set.
-        classes: to train on.
-        skipped: counts what is no picture.
+def _list_samples(folder: Path, root: Path, classes: tuple[str, ...], skipped: Counter[str]) -> list[Sample]:
+    """Return every image in the class folders of ``folder`` with its label.
 
     Raises:
         ValueError: a class is empty, or none of ``classes``.
@@ -162,48 +151,42 @@ def list_pictures(folder: Path, root: Path, classes: tuple[str, ...], skipped: C
     for name in names:
         if name not in classes:
             raise ValueError(
-                f"{folder / name} is a class without training pictures; "
-                f"the classes to train on are {', '.join(classes)}"
+                f"{folder / name} is a class without training images; the training classes are {', '.join(classes)}"
             )
         others: Counter[str] = Counter()
-        paths = image_files(folder / name, root, others)
+        paths = find_images(folder / name, root, others)
         if not paths and others:
             raise ValueError(
-                f"{folder / name} holds no images, only {described(others)}; put the pictures of this class there"
+                f"{folder / name} contains no images, only {format_counts(others)}; put the images of this class there"
             )
         if not paths:
-            raise ValueError(f"{folder / name} is empty; put the pictures of this class there or remove it")
+            raise ValueError(f"{folder / name} is empty; put the images of this class there or remove it")
         skipped.update(others)
-        deeper = [path for path in paths if path.parent != folder / name]
-        if deeper:
+        nested = [path for path in paths if path.parent != folder / name]
+        if nested:
             logger.warning(
-                "Of the pictures of class %s %d lie in folders within its own, such as %s, and count to it.",
+                "%d images of class %s are in subfolders such as %s, and are used.",
+                len(nested),
                 name,
-                len(deeper),
-                deeper[0].parent.relative_to(folder),
+                nested[0].parent.relative_to(folder),
             )
         samples += [(path, classes.index(name)) for path in paths]
     return samples
 
 
-def common_size(sizes: list[tuple[int, int]], root: Path) -> tuple[int, int]:
-    """Take the median height and median width, and tell the user if pictures have to be resized to them."""
-    size = median_size(sizes)
+def _common_size(sizes: list[tuple[int, int]], root: Path) -> tuple[int, int]:
+    """Return median height and median width, and warn if images must be resized."""
+    size = median_low(height for height, _ in sizes), median_low(width for _, width in sizes)
     if any(other != size for other in sizes):
         logger.warning(
-            "The pictures in %s differ in size and are resized to %d × %d, their median height and width; "
-            "set size to choose another.",
+            "The images in %s differ in size and are resized to %d × %d, their median height and width; "
+            "set size to use another.",
             root,
             *size,
         )
     return size
 
 
-def read_pictures(samples: list[Sample], mode: str, size: tuple[int, int]) -> ImageSet:
-    """Decode pictures, all to one mode ("L" or "RGB") and one height and width.
-
-    Raises:
-        ValueError: a picture cannot be read.
-    """
-    images = read_stack([path for path, _ in samples], mode, size)
+def _read_samples(samples: list[Sample], mode: str, size: tuple[int, int]) -> ImageSet:
+    images = read_images([path for path, _ in samples], mode, size)
     return ImageSet(images, torch.tensor([label for _, label in samples]))

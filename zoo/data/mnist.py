@@ -2,47 +2,44 @@ import gzip
 import hashlib
 import logging
 import os
+import urllib.request
 import zlib
+from concurrent.futures import Future
 from functools import partial
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Thread
+from urllib.error import HTTPError
 
-from zoo.data.download import fetch
-from zoo.data.idx import TEST_FILES, TRAIN_FILES, read_labelled_images
-from zoo.data.images import ImageData
-from zoo.data.paths import user_path
-from zoo.data.split import hold_out
+from zoo.data.idx import TEST_FILES, TRAIN_FILES, read_labeled_images
+from zoo.data.images import DatasetUnavailableError, ImageData, ImageSet, split_validation
+from zoo.data.paths import expand_user
 
 logger = logging.getLogger("zoo.data")
 
-DIGITS = tuple("0123456789")
-
-CHECKSUMS = {  # md5 of the unpacked files
+CLASSES = tuple("0123456789")
+CHECKSUMS = {  # MD5 of the unpacked files
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
     "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
     "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
     "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
-
-PATIENCE = 10.0  # seconds to wait, over all mirrors together, where nothing answers
-
-
-class MnistUnavailable(Exception):
-    """MNIST is not on this machine and could not be downloaded; the message says what was tried."""
+TIMEOUT = 10.0  # seconds, for all mirrors together if none responds
 
 
 def load_mnist(validation: int = 5000, split_seed: int = 0) -> ImageData:
-    """MNIST: 60,000 handwritten digits to train on and 10,000 to test, grey, 28 × 28.
+    """Load MNIST: 60,000 handwritten digits for training and 10,000 for testing, gray, 28×28.
 
     LeCun, Bottou, Bengio and Haffner, "Gradient-based learning applied to document recognition", 1998.
 
     Args:
-        validation: how many training digits to hold out; 0 trains on all 60,000.
-        split_seed: of the choice of the held out; independent of the seed of the training.
+        validation: number of training digits to hold out; 0 trains on all 60,000.
+        split_seed: seed of the split, independent of the training seed.
 
     Raises:
-        MnistUnavailable: there are no files and no network; ``load_mnist_5k`` needs neither.
-        ValueError: a file is damaged, or ``validation`` leaves nothing to train on.
+        DatasetUnavailableError: there are no files and no network; ``load_mnist_5k`` needs neither.
+        ValueError: a file is damaged, or ``validation`` leaves a class without training digits.
 
     Example:
         >>> data = load_mnist()  # doctest: +SKIP
@@ -50,20 +47,22 @@ def load_mnist(validation: int = 5000, split_seed: int = 0) -> ImageData:
         (55000, 5000, (1, 28, 28))
     """
     folder = find_mnist()
-    everything = read_labelled_images(*(folder / name for name in TRAIN_FILES))
-    train, held_out = hold_out(everything, validation, split_seed)
-    load_test = partial(read_labelled_images, *(folder / name for name in TEST_FILES))
-    return ImageData("mnist", train, held_out, load_test, DIGITS, fill_value=(0.0,))
+    train, held_out = split_validation(_read(folder, TRAIN_FILES), validation, split_seed)
+    return ImageData("mnist", train, held_out, partial(_read, folder, TEST_FILES), CLASSES, fill_value=(0.0,))
+
+
+def _read(folder: Path, names: tuple[str, str]) -> ImageSet:
+    return read_labeled_images(*(folder / name for name in names))
 
 
 def find_mnist() -> Path:
-    """Folder with the four intact MNIST files, downloaded first where they are missing.
+    """Return a folder with the four MNIST files, verified by checksum; download them if they are missing.
 
-    Looks into ``$ZOO_DATA/MNIST/raw``, then into the user's cache, ``~/.cache/reinforce-zoo/MNIST/raw``; a
-    download is kept in the first of the two that can be written to.
+    ``$ZOO_DATA/MNIST/raw`` is searched first, then the user's cache, ``~/.cache/reinforce-zoo/MNIST/raw``. A download
+    is saved in the first of the two that is writable.
 
     Raises:
-        MnistUnavailable: there are no files, and none could be downloaded.
+        DatasetUnavailableError: there are no files, and they could not be downloaded.
         ValueError: a file has the wrong checksum.
 
     Example:
@@ -71,83 +70,116 @@ def find_mnist() -> Path:
         PosixPath('/home/me/.cache/reinforce-zoo/MNIST/raw')
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "reinforce-zoo")
-    roots = [user_path(root) for root in (os.environ.get("ZOO_DATA"), cache) if root]
+    roots = [expand_user(root) for root in (os.environ.get("ZOO_DATA"), cache) if root]
     folders = [root / "MNIST" / "raw" for root in roots]
     for folder in folders:
         if all(os.path.isfile(folder / name) for name in CHECKSUMS):
-            verify(folder)
+            _verify(folder)
             return folder
         if folder != folders[-1]:
-            logger.warning("$ZOO_DATA is set, but %s does not hold the four MNIST files: looking elsewhere.", folder)
-    return download(folders)
+            logger.warning("$ZOO_DATA is set, but %s does not contain the four MNIST files: using the cache.", folder)
+    return _download(folders)
 
 
-def verify(folder: Path) -> None:
-    """Compare those of the four files that ``folder`` holds with their checksums.
+def _verify(folder: Path) -> None:
+    """Compare the checksums of those files that exist.
 
     Raises:
         ValueError: one differs.
     """
     for name, checksum in CHECKSUMS.items():
         path = folder / name
-        if path.is_file() and md5(path.read_bytes()) != checksum:
+        if path.is_file() and _md5(path.read_bytes()) != checksum:
             raise ValueError(
                 f"{path} is not the original MNIST file (its md5 is not {checksum}); "
                 "delete it to have it downloaded again, or replace it with an intact copy"
             )
 
 
-def download(folders: list[Path]) -> Path:
-    """Put the missing ones of the four files into the first folder that can be written to.
+def _download(folders: list[Path]) -> Path:
+    """Download the missing files into the first writable folder, and return it.
 
     Raises:
-        MnistUnavailable: no mirror gave a file, or no folder can keep it.
-        ValueError: a file that is there already has the wrong checksum.
+        DatasetUnavailableError: no mirror has a file, or no folder is writable.
+        ValueError: an existing file has the wrong checksum.
     """
-    folder = next(filter(can_be_written, folders), None)
+    folder = next(filter(_is_writable, folders), None)
     if folder is None:
-        raise MnistUnavailable(
-            f"MNIST is not on this machine, and it cannot be kept: {' and '.join(map(str, folders))} "
-            "cannot be written to; set ZOO_DATA to a folder that can"
+        raise DatasetUnavailableError(
+            f"MNIST is missing, and a download cannot be saved: {' and '.join(map(str, folders))} are not writable; "
+            "set ZOO_DATA to a writable folder"
         )
-    verify(folder)
+    _verify(folder)
     logger.info("Downloading MNIST (11 MB) into %s.", folder)
     for name in CHECKSUMS:
         if not (folder / name).is_file():
-            save(download_file(name), folder / name)
+            _save(_download_file(name), folder / name)
     return folder
 
 
-def download_file(name: str) -> bytes:
-    """Unpacked content of one of the four files, from the first mirror that gives it intact.
-
-    Raises:
-        MnistUnavailable: no mirror does.
-    """
+def _download_file(name: str) -> bytes:
+    """Return the unpacked content of a file, from the first mirror that has it intact."""
     from torchvision.datasets import MNIST  # takes seconds to import, and only a download needs it
 
     tried = []
     for mirror in MNIST.mirrors:
         url = f"{mirror}{name}.gz"
         try:
-            content = gzip.decompress(fetch(url, PATIENCE / len(MNIST.mirrors)))
+            content = gzip.decompress(fetch(url, TIMEOUT / len(MNIST.mirrors)))
         except (OSError, EOFError, zlib.error) as error:
             tried.append(f"{url} ({error})")
             continue
-        if md5(content) == CHECKSUMS[name]:
+        if _md5(content) == CHECKSUMS[name]:
             return content
         tried.append(f"{url} (wrong checksum)")
-    raise MnistUnavailable(
-        f"MNIST is not on this machine and could not be downloaded: tried {', '.join(tried)}; "
+    raise DatasetUnavailableError(
+        f"MNIST is missing and could not be downloaded: tried {', '.join(tried)}; "
         f"put {', '.join(CHECKSUMS)} into $ZOO_DATA/MNIST/raw, or use the 5,000 digits of load_mnist_5k"
     )
 
 
-def save(content: bytes, path: Path) -> None:
-    """Write a file as a whole or, if interrupted, not at all.
+def fetch(url: str, timeout: float) -> bytes:
+    """Return the content of a URL.
+
+    Args:
+        url: http or https address.
+        timeout: seconds to wait for a response, and again for each further part of it.
 
     Raises:
-        MnistUnavailable: it cannot be written, for instance on a full disk.
+        OSError: no network, no such page, an interrupted transfer, or a timeout.
+
+    Example:
+        >>> fetch("data:,hello", timeout=1.0)
+        b'hello'
+    """
+    answer: Future[HTTPResponse] = Future()
+
+    def request() -> None:
+        try:
+            answer.set_result(urllib.request.urlopen(url, timeout=timeout))
+        except Exception as error:
+            answer.set_exception(error)
+
+    # urlopen's timeout does not cover name resolution. So the request runs in a daemon thread, which does not delay the
+    # end of the program, and the wait is bounded here.
+    Thread(target=request, daemon=True).start()
+    try:
+        with answer.result(timeout=timeout) as response:
+            return response.read()
+    except TimeoutError:
+        raise TimeoutError(f"no response within {timeout:g} seconds") from None
+    except HTTPError as error:
+        error.close()  # it holds on to the connection
+        raise
+    except HTTPException as error:
+        raise ConnectionError(f"the transfer was interrupted ({error})") from error
+
+
+def _save(content: bytes, path: Path) -> None:
+    """Write a file atomically.
+
+    Raises:
+        DatasetUnavailableError: it cannot be written, for instance on a full disk.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -156,15 +188,14 @@ def save(content: bytes, path: Path) -> None:
             partial_file.write_bytes(content)
             partial_file.replace(path)
     except OSError as error:
-        raise MnistUnavailable(f"MNIST was downloaded, but cannot be kept: {error}") from error
+        raise DatasetUnavailableError(f"MNIST was downloaded, but cannot be saved: {error}") from error
 
 
-def can_be_written(folder: Path) -> bool:
-    """Whether ``folder``, or what would have to be made to get it, can be written to."""
+def _is_writable(folder: Path) -> bool:
+    """Return whether ``folder``, or its first existing parent, is writable."""
     existing = next(path for path in (folder, *folder.parents) if os.path.exists(path))
     return existing.is_dir() and os.access(existing, os.W_OK)
 
 
-def md5(content: bytes) -> str:
-    """Checksum in hexadecimal."""
+def _md5(content: bytes) -> str:
     return hashlib.md5(content, usedforsecurity=False).hexdigest()

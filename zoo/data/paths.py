@@ -2,35 +2,35 @@ import os
 from pathlib import Path
 
 
-def user_path(path: str | Path) -> Path:
-    """Path with ``~`` or ``~name`` at its start replaced by that user's home folder.
+def expand_user(path: str | Path) -> Path:
+    """Return a path with ``~`` or ``~name`` at its start replaced by that user's home folder.
 
     Raises:
-        FileNotFoundError: there is no such user, or the home folder is not known.
+        FileNotFoundError: there is no such user, or the home folder is unknown.
 
     Example:
-        >>> user_path("~/images") == Path.home() / "images"
+        >>> expand_user("~/images") == Path.home() / "images"
         True
     """
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
-        raise FileNotFoundError(f"{path} begins with a user whose home folder is not known; write it out") from error
+        raise FileNotFoundError(f"the home folder at the start of {path} is unknown; use an absolute path") from error
 
 
-def data_folder(root: str | Path) -> Path:
-    """Folder of a user's data, as an absolute path without links.
+def resolve_folder(root: str | Path) -> Path:
+    """Return a folder as an absolute path without symbolic links.
 
     Raises:
         FileNotFoundError: there is no such folder.
 
     Example:
-        >>> data_folder(".") == Path.cwd()
+        >>> resolve_folder(".") == Path.cwd()
         True
     """
-    path = Path(os.path.realpath(user_path(root)))  # Path.resolve raises an error of its own on a loop of links
+    path = Path(os.path.realpath(expand_user(root)))  # on a loop of links Path.resolve raises another error
     if path.is_dir():
         return path
     if path.exists():
-        raise FileNotFoundError(f"{path} is no folder; give a folder, and unpack an archive first")
-    raise FileNotFoundError(f"there is no folder {path}; give the folder that holds your data")
+        raise FileNotFoundError(f"{path} is not a folder; unpack an archive first, and use its folder")
+    raise FileNotFoundError(f"there is no folder {path}; use the folder that contains the data")

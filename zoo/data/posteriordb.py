@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class Reference(NamedTuple):
-    """Moments of a posterior and the standard errors they are known with; 0 where they are exact.
+    """Moments of a posterior and their standard errors; an error is 0 if the moment is exact.
 
     Example:
         >>> one = torch.ones(1)
@@ -27,35 +27,34 @@ class Reference(NamedTuple):
 
     @property
     def sd(self) -> Float[Tensor, " quantities"]:
-        """Standard deviations that follow from the two moments."""
+        """Standard deviations, computed from the two moments."""
         return (self.mean_square - self.mean.square()).sqrt()
 
 
 def read_data(folder: Path, dimensions: Mapping[str, int]) -> tuple[Tensor, ...]:
-    """Read named data of a posterior of posteriordb, in torch's default floating type.
+    """Read named arrays of a posterior of posteriordb, in torch's default dtype.
 
     Magnusson et al., "posteriordb: Testing, benchmarking and developing Bayesian inference algorithms", 2024. They are
-    in ``data.json`` in a folder named after the posterior, or in a clone of posteriordb in the folder above, where they
-    are zipped.
+    in ``data.json`` in a folder named after the posterior, or zipped in a clone of posteriordb in its parent folder.
 
     Args:
-        folder: of the posterior; what it is called is the posterior's name.
-        dimensions: names of what to read, each with its number of dimensions; the first of these is the rows, of which
-            all must have equally many.
+        folder: folder named after the posterior.
+        dimensions: number of dimensions of each array, by name. The first dimension is the rows, of which all arrays
+            must have the same number.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, lacks a name, or holds something that is not a finite number or of this shape.
+        ValueError: the file is damaged, lacks a name, or contains values that are not finite or have another shape.
     """
     path = _find(folder, "data")
-    content = read_json(path)
-    found = tuple(numbers(content, name, path, torch.get_default_dtype()) for name in dimensions)
+    content = _read_json(path)
+    found = tuple(_tensor(content, name, path, torch.get_default_dtype()) for name in dimensions)
     fits = all(part.numel() and part.ndim == count for part, count in zip(found, dimensions.values(), strict=True))
     if not fits or len({len(part) for part in found}) != 1:
         shapes = {name: tuple(part.shape) for name, part in zip(dimensions, found, strict=True)}
         raise ValueError(
-            f"{path} must hold arrays with these numbers of dimensions and equally many rows: {dict(dimensions)}; "
-            f"got the shapes {shapes}"
+            f"{path} must contain arrays with these numbers of dimensions and the same number of rows: "
+            f"{dict(dimensions)}; got the shapes {shapes}"
         )
     return found
 
@@ -63,32 +62,32 @@ def read_data(folder: Path, dimensions: Mapping[str, int]) -> tuple[Tensor, ...]
 def read_reference(folder: Path) -> Reference:
     """Read the reference moments of a posterior of posteriordb, in float64.
 
-    The means are in ``mean.json``, those of the squares in ``mean_squared.json``; in a clone of posteriordb among the
-    summary statistics of its reference posteriors.
+    The means are in ``mean.json``, those of the squares in ``mean_squared.json``, or in the summary statistics of a
+    clone of posteriordb.
 
     Args:
-        folder: as for ``read_data``.
+        folder: folder named after the posterior, as for ``read_data``.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: a file is damaged, or the two do not go together.
+        ValueError: a file is damaged, or the two name different quantities.
     """
     mean, square = _find(folder, "mean"), _find(folder, "mean_squared")
-    names, *mean_moments = read_moments(mean, "mean_value")
-    square_names, *square_moments = read_moments(square, "mean_squared_value")
+    names, *mean_moments = _read_moments(mean, "mean_value")
+    square_names, *square_moments = _read_moments(square, "mean_squared_value")
     if names != square_names:
         raise ValueError(f"{mean} and {square} must name the same quantities, got {names} and {square_names}")
     reference = Reference(names, *mean_moments, *square_moments)
     if not (reference.sd > 0).all():
-        raise ValueError(f"{mean} and {square} give a quantity no variance; replace them with intact copies")
+        raise ValueError(f"{mean} and {square} imply a variance that is not positive; replace them with intact copies")
     return reference
 
 
 def _find(folder: Path, part: str) -> Path:
-    """Path of a part of a posterior: ``data``, ``mean`` or ``mean_squared``.
+    """Return the path of a part of a posterior: ``data``, ``mean`` or ``mean_squared``.
 
     Raises:
-        FileNotFoundError: it is neither in a folder of the posterior's own nor in a clone of posteriordb.
+        FileNotFoundError: it is neither in the posterior's folder nor in a clone of posteriordb.
         ValueError: the clone's description of the posterior is damaged.
     """
     own = folder / f"{part}.json"
@@ -98,22 +97,18 @@ def _find(folder: Path, part: str) -> Path:
             return path
     also = f"; nor, of the clone of posteriordb there, {paths[0]}" if paths else ""
     raise FileNotFoundError(
-        f"there is no {own}{also}; set ZOO_DATA to the folder above posteriordb, which is a clone of the repository "
-        "stan-dev/posteriordb or holds a folder for each posterior"
+        f"there is no {own}{also}; set ZOO_DATA to the parent folder of posteriordb, which is a clone of the "
+        "repository stan-dev/posteriordb or has a folder for each posterior"
     )
 
 
 def _in_clone(folder: Path, part: str) -> Iterator[Path]:
-    """Paths a part of a posterior may have in a clone of posteriordb; none where ``folder.parent`` is not a clone.
-
-    Raises:
-        ValueError: the clone's description of the posterior is damaged.
-    """
+    """Yield possible paths of a part of a posterior in a clone of posteriordb."""
     for database in (folder.parent / "posterior_database", folder.parent):
         description = database / "posteriors" / f"{folder.name}.json"
         if not description.is_file():
             continue
-        about = read_json(description)
+        about = _read_json(description)
         if part == "data":
             data = database / "data" / "data" / f"{about.get('data_name')}.json"
             yield from (data.with_name(f"{data.name}.zip"), data)
@@ -123,65 +118,48 @@ def _in_clone(folder: Path, part: str) -> Iterator[Path]:
             yield summaries / statistic / statistic / f"{about.get('reference_posterior_name') or folder.name}.json"
 
 
-def read_moments(path: Path, value: str) -> tuple[tuple[str, ...], Tensor, Tensor]:
-    """Read names, moments and standard errors.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is damaged.
-    """
-    content = read_json(path)
-    moments = numbers(content, value, path, torch.float64)
-    errors = numbers(content, "mcse_mean", path, torch.float64)
+def _read_moments(path: Path, value: str) -> tuple[tuple[str, ...], Tensor, Tensor]:
+    """Read names, moments and standard errors."""
+    content = _read_json(path)
+    moments = _tensor(content, value, path, torch.float64)
+    errors = _tensor(content, "mcse_mean", path, torch.float64)
     names = tuple(content.get("names", ()))
     if not len(names) == len(moments) == len(errors):
         raise ValueError(
-            f"{path} must hold a moment and an error for each name, got {len(names)} names, {len(moments)} moments and "
-            f"{len(errors)} errors; replace it with an intact copy"
+            f"{path} must contain a moment and an error for each name, got {len(names)} names, {len(moments)} moments "
+            f"and {len(errors)} errors; replace it with an intact copy"
         )
     return names, moments, errors
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read an object from a file, or from the only file in a zip archive.
-
-    Raises:
-        ValueError: it is not JSON, or no object.
-    """
+def _read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object from a file, or from the only file in a zip archive."""
     try:
-        content = json.loads(_unzipped(path) if path.suffix == ".zip" else path.read_bytes())
+        content = json.loads(_unzip(path) if path.suffix == ".zip" else path.read_bytes())
     except (ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} cannot be read as JSON ({error}); replace it with an intact copy") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold an object with names, got a {type(content).__name__}")
+        raise ValueError(f"{path} must contain a JSON object, got a {type(content).__name__}")
     return content
 
 
-def _unzipped(path: Path) -> bytes:
-    """Content of the only file in a zip archive; what macOS adds to archives does not count.
-
-    Raises:
-        ValueError: there is another number of files.
-    """
+def _unzip(path: Path) -> bytes:
+    """Return the content of the only file in a zip archive, without the files that macOS adds."""
     with zipfile.ZipFile(path) as archive:
         names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX")]
         if len(names) != 1:
-            raise ValueError(f"one file is expected in the archive, and there are {len(names)}")
+            raise ValueError(f"expected one file in the archive, got {len(names)}")
         return archive.read(names[0])
 
 
-def numbers(content: dict[str, Any], name: str, path: Path, dtype: torch.dtype) -> Tensor:
-    """Look up a number or a regular array of numbers.
-
-    Raises:
-        ValueError: there is none, or it is not finite.
-    """
+def _tensor(content: dict[str, Any], name: str, path: Path, dtype: torch.dtype) -> Tensor:
+    """Return a number or an array of numbers as a tensor."""
     if name not in content:
-        raise ValueError(f"{path} holds no {name}; it holds {', '.join(content) or 'nothing'}")
+        raise ValueError(f"{path} has no {name}; it has {', '.join(content) or 'nothing'}")
     try:
         values = torch.tensor(content[name], dtype=dtype)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{name} in {path} must be a number or a regular array of numbers") from error
     if not values.isfinite().all():
-        raise ValueError(f"{name} in {path} must be finite, and holds NaN or infinity")
+        raise ValueError(f"{name} in {path} must be finite, but contains NaN or infinity")
     return values

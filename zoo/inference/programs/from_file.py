@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from zoo.data.paths import user_path
+from zoo.data.paths import expand_user
 from zoo.inference.programs.program import Program
 
 FORM = "program=FILE.py:MODEL:GUIDE"
@@ -39,7 +39,7 @@ def place_of(text: str) -> Place | None:
         return None
     if len(names) != 2 or not all(name.isidentifier() for name in names):
         raise ValueError(f"a program of your own is given as {FORM}, got program={text}")
-    return Place(user_path(path), *names)
+    return Place(expand_user(path), *names)
 
 
 def program_from_file(text: str, trust: bool) -> Program:

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from zoo.data.paths import user_path
+from zoo.data.paths import expand_user
 from zoo.data.posteriordb import Reference
 
 
@@ -42,4 +42,4 @@ def posterior_folder(root: Path | None, name: str) -> Path:
     """
     if root is None:
         raise FileNotFoundError(f"the data of {name} are looked for in $ZOO_DATA/posteriordb, but ZOO_DATA is not set")
-    return user_path(root) / "posteriordb" / name
+    return expand_user(root) / "posteriordb" / name

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from zoo.data import Batches, BinarizedBatches, ImageData, binarized, is_binary
+from zoo.data import Batches, BinarizedBatches, ImageData, binarize_set, is_binary
 from zoo.inference.sbn.bounds import negative_elbo, negative_iwae_bound
 from zoo.inference.sbn.module import SigmoidBeliefNetwork
 from zoo.inference.sbn.network import binary_pixels
@@ -42,7 +42,7 @@ class BeliefNetworkExperiment(Experiment):
         self.module = SigmoidBeliefNetwork(image_shape=data.image_shape, estimator=estimator, **options)
         self.module.network.initialize_bias(data.train.images.flatten(1).float().mean(0) / 255)
         batches = Batches if static else BinarizedBatches
-        self.held_out = held_out = None if data.validation is None else binarized(data.validation)
+        self.held_out = held_out = None if data.validation is None else binarize_set(data.validation)
         self.loaders = Loaders(
             train=lambda rank, ranks: batches(data.train, batch_size, seed, rank, ranks),
             validation=None
@@ -59,7 +59,7 @@ class BeliefNetworkExperiment(Experiment):
         return self._report(checkpoint, folder, BOUND_SAMPLES, EVALUATE_BOUND_SAMPLES)
 
     def _report(self, checkpoint: Path, folder: Path, *bound_samples: int) -> dict[str, float]:
-        model, test = SigmoidBeliefNetwork.load(checkpoint), binarized(self.data.load_test()).images
+        model, test = SigmoidBeliefNetwork.load(checkpoint), binarize_set(self.data.load_test()).images
         x = binary_pixels(test, self.data.image_shape)
         bounds = {"test_negative_elbo": negative_elbo(model.network, x, ELBO_SAMPLES)}
         if self.held_out is not None:

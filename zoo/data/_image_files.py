@@ -1,0 +1,161 @@
+from collections import Counter
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+COPY_FOLDERS = frozenset({"__MACOSX", "@eaDir"})  # in which macOS and file servers keep copies of images
+UNSUPPORTED = frozenset({"BUFR", "GRIB", "HDF5", "MPEG", "WMF"})  # formats that Pillow recognizes but cannot decode
+
+
+def is_hidden(path: Path) -> bool:
+    """Return whether a name starts with a dot, or is that of a folder of copies."""
+    return path.name.startswith(".") or path.name in COPY_FOLDERS
+
+
+def find_images(folder: Path, root: Path, skipped: Counter[str]) -> list[Path]:
+    """Return the paths of all images in a folder and its subfolders, in order.
+
+    A file is an image if its suffix, in any case, is that of an image format, or its content is one.
+
+    Args:
+        folder: folder to search.
+        root: a parent folder; links back to it, or to a folder in between, are not followed.
+        skipped: counter of skipped files by kind: hidden files, other suffixes, pipes.
+
+    Raises:
+        FileNotFoundError: a link is broken.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as name:
+        ...     _ = Path(name, "cat.JPG").write_bytes(b""), Path(name, "Thumbs.db").write_bytes(b"")
+        ...     skipped = Counter()
+        ...     [path.name for path in find_images(Path(name), Path(name), skipped)], dict(skipped)
+        (['cat.JPG'], {'.db': 1})
+    """
+    parents = [path for path in (folder, *folder.parents) if path.is_relative_to(root) and path != folder]
+    return list(_walk(folder, frozenset(map(_identity, parents)), skipped))
+
+
+def _walk(folder: Path, above: frozenset[tuple[int, int]], skipped: Counter[str]) -> Iterator[Path]:
+    if (here := _identity(folder)) in above:
+        skipped["link to a folder above"] += 1
+        return
+    for path in sorted(folder.iterdir()):
+        if is_hidden(path):
+            skipped["hidden"] += 1
+        elif path.is_dir():
+            yield from _walk(path, above | {here}, skipped)
+        elif path.is_symlink() and not path.exists():
+            raise FileNotFoundError(f"{path} is a broken link; restore the file or correct the link")
+        elif not path.is_file():
+            skipped["pipe, socket or device"] += 1  # opening one can block
+        elif _is_image(path):
+            yield path
+        else:
+            skipped[path.suffix.lower() or "without suffix"] += 1
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    """Return device and inode of a folder, which are the same for all links to it."""
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def has_image_suffix(path: Path) -> bool:
+    """Return whether a file has the suffix of an image format.
+
+    Example:
+        >>> has_image_suffix(Path("cat.JPG")), has_image_suffix(Path("cat.txt"))
+        (True, False)
+    """
+    return path.suffix.lower() in _suffixes()
+
+
+def _is_image(path: Path) -> bool:
+    if has_image_suffix(path):
+        return True
+    try:
+        with Image.open(path) as file:
+            return file.format not in UNSUPPORTED
+    except UnidentifiedImageError:
+        return False
+    except Exception:  # a damaged image of a known format; decoding it reports the reason
+        return True
+
+
+@cache
+def _suffixes() -> frozenset[str]:
+    return frozenset(
+        suffix
+        for suffix, name in Image.registered_extensions().items()
+        if name in Image.OPEN and name not in UNSUPPORTED
+    )
+
+
+def format_counts(counts: Counter[str]) -> str:
+    """Return counts as text.
+
+    Example:
+        >>> format_counts(Counter({".txt": 12, "hidden": 1}))
+        '12 × .txt, 1 × hidden'
+    """
+    return ", ".join(f"{count:,} × {kind}" for kind, count in counts.most_common())
+
+
+def read_image(path: Path) -> Image.Image:
+    """Decode one image: gray ("L") or color ("RGB"), upright, and on white if it is transparent.
+
+    Raises:
+        ValueError: it cannot be read.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     Image.new("RGBA", (8, 6)).save(Path(folder, "transparent.png"))
+        ...     image = read_image(Path(folder, "transparent.png"))
+        >>> image.mode, image.size, image.getpixel((0, 0))
+        ('RGB', (8, 6), (255, 255, 255))
+    """
+    try:
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file)
+        if image.mode[0] not in "IF":
+            mode = "L" if image.mode in ("1", "L", "LA") else "RGB"
+            if image.has_transparency_data:
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+            return image.convert(mode)
+    except Exception as error:  # the decoders raise all kinds of errors on a damaged file
+        raise ValueError(
+            f"{path} cannot be read as an image ({error}); move it elsewhere or replace it with an intact copy"
+        ) from error
+    raise ValueError(f"{path} has more than 256 gray levels; save it with 8 bits per channel")
+
+
+def read_images(paths: list[Path], mode: str, size: tuple[int, int]) -> UInt8[Tensor, "n channels height width"]:
+    """Decode images, one at a time, to one mode ("L" or "RGB") and one height and width.
+
+    Raises:
+        ValueError: an image cannot be read.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     paths = [Path(folder, "gray.png"), Path(folder, "color.png")]
+        ...     for path, mode, side in zip(paths, ("L", "RGB"), (8, 3)):
+        ...         Image.new(mode, (side, side)).save(path)
+        ...     read_images(paths, "RGB", size=(5, 4)).shape
+        torch.Size([2, 3, 5, 4])
+    """
+    height, width = size
+    images = torch.empty(len(paths), len(mode), height, width, dtype=torch.uint8)
+    for image, path in zip(images, paths, strict=True):
+        decoded = read_image(path).convert(mode).resize((width, height), Image.Resampling.BILINEAR)
+        image.copy_(torch.from_numpy(np.array(decoded)).reshape(height, width, -1).permute(2, 0, 1))
+    return images
