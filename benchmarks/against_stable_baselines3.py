@@ -24,10 +24,10 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from torch import Tensor
 
+from zoo.cli.arguments import parse_arguments
 from zoo.cli.commands import make_experiment
 from zoo.cli.composition import compose_config
 from zoo.cli.errors import user_errors
-from zoo.cli.schemas import arguments
 from zoo.control import VectorEnvAdapter, evaluate_policy, make_vector_env
 from zoo.control.policy_gradient import CategoricalPolicy
 from zoo.control.seeding import EVALUATION, derive_seed
@@ -201,7 +201,7 @@ def cells_of(runs: list[dict], ours: list[dict]) -> tuple[str, str, str]:
 def main() -> None:
     """Run the race, show the table, and keep the record."""
     with user_errors():
-        asked = arguments(Arguments, sys.argv[1:])
+        asked = parse_arguments(Arguments, sys.argv[1:])
     torch.set_num_threads(1)
     field = contestants()
     for name, train, _, options in field:

@@ -19,8 +19,8 @@ from pyro.distributions.testing.fakes import NonreparameterizedBeta
 from pyro.infer import ELBO, SVI, TraceGraph_ELBO
 from torch.distributions import constraints
 
+from zoo.cli.arguments import parse_arguments
 from zoo.cli.errors import user_errors
-from zoo.cli.schemas import arguments
 from zoo.inference.elbo import BlackBoxELBO
 from zoo.training import run_environment, write_json
 
@@ -69,7 +69,7 @@ def steps_until_found(make_elbo: Callable[[], ELBO], decaying_average: bool, see
 def main() -> None:
     """Measure, and show the table."""
     with user_errors():
-        asked = arguments(Arguments, sys.argv[1:])
+        asked = parse_arguments(Arguments, sys.argv[1:])
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # of a site outside every plate: that is the point here
     estimators = {

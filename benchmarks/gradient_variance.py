@@ -12,10 +12,10 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 
+from zoo.cli.arguments import parse_arguments
 from zoo.cli.commands import make_experiment
 from zoo.cli.composition import compose_config
 from zoo.cli.errors import user_errors
-from zoo.cli.schemas import arguments
 from zoo.control import Policy, ReturnEstimate, VectorEnvAdapter, evaluate_policy, make_vector_env
 from zoo.control.networks import make_network
 from zoo.control.policy_gradient.gradient_variance import (
@@ -82,7 +82,7 @@ def measured(asked: Arguments) -> tuple[ReturnEstimate, dict[str, GradientVarian
 def main() -> None:
     """Measure, show the table, and keep the record."""
     with user_errors():
-        asked = arguments(Arguments, sys.argv[1:])
+        asked = parse_arguments(Arguments, sys.argv[1:])
     torch.set_num_threads(1)
     earned, variances = measured(asked)
     print(f"\nat a policy that earns {earned.mean:.0f} ({earned.low:.0f} to {earned.high:.0f}) an episode:\n")

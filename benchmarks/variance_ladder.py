@@ -19,8 +19,8 @@ from pyro.infer import SVI
 
 from examples.patients import Guide, model, simulate
 from examples.patients.labs import Labs
+from zoo.cli.arguments import parse_arguments
 from zoo.cli.errors import user_errors
-from zoo.cli.schemas import arguments
 from zoo.inference.diagnostics import ALL, VarianceReport, usual_estimators, variance_report
 from zoo.inference.elbo import BlackBoxELBO
 from zoo.inference.programs import FactorFamily
@@ -93,7 +93,7 @@ def rows(seed: int, steps: int, report: VarianceReport) -> list[dict[str, Any]]:
 def main() -> None:
     """Measure, and show the table."""
     with user_errors():
-        asked = arguments(Arguments, sys.argv[1:])
+        asked = parse_arguments(Arguments, sys.argv[1:])
     torch.set_num_threads(1)
     found = []
     print("\n| seed | steps | parameters | estimator | variance | less than basic |\n|" + " --- |" * 6)

@@ -31,6 +31,6 @@ class TestOptionsHelp:
         register()
         text = options_help([f"model={model}"])
         for option in compose_options((f"model={model}",)).values():
-            assert option.meaning, option.key
+            assert option.description, option.key
             assert f"{option.key}=" in text
         assert "(a number, above 0" in text

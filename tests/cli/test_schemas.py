@@ -30,7 +30,15 @@ class TestBuild:
 
     @pytest.mark.parametrize(
         "name",
-        ["os.system", "builtins.eval", "zoo.data.load_idx", "zoo.cli.schemas.build", "", None, "zoo.data.idx.read_idx"],
+        [
+            "os.system",
+            "builtins.eval",
+            "zoo.data.load_idx",
+            "zoo.cli.schemas.instantiate",
+            "",
+            None,
+            "zoo.data.idx.read_idx",
+        ],
     )
     def test_refuses_all_else(self, name):
         with pytest.raises(ValueError, match=r"_target_ .* may not be built; choose a model and data from configs/"):

@@ -6,7 +6,7 @@ import pytorch_lightning as pl
 from rich.console import Console
 
 from zoo.training import NonFiniteError, TrainingProgress
-from zoo.training.progress import readable
+from zoo.training.progress import format_metric
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from zoo.training.progress import readable
     ],
 )
 def test_errors_are_shown_in_per_cent_and_nothing_else_is(name, value, text):
-    assert readable(name, value) == text
+    assert format_metric(name, value) == text
 
 
 def test_where_the_output_is_no_terminal_there_is_a_line_for_each_epoch_and_nothing_else(train, tmp_path, capsys):
@@ -65,7 +65,7 @@ class TestOnATerminal:
         assert "epoch 1/2  validation error 50.00 %" in shown
 
     def test_what_else_tells_how_much_is_done_is_believed(self, progress, terminal, noisy):
-        progress.done = lambda: 0.35
+        progress.fraction_done = lambda: 0.35
         progress.on_train_start(self.trainer(step=0), noisy())
         progress.on_train_batch_end(self.trainer(step=6), noisy(), None, None, 5)
         progress.on_train_end(self.trainer(), noisy())

@@ -169,3 +169,13 @@ def test_changed_code_shows_beside_the_commit_but_a_new_record_does_not(monkeypa
 def test_outside_of_a_checkout_there_is_no_commit(monkeypatch, tmp_path):
     monkeypatch.setattr(record, "__file__", str(tmp_path / "record.py"))
     assert record.git_commit() is None
+
+
+def test_a_package_inside_another_repository_has_no_commit(monkeypatch, tmp_path):
+    monkeypatch.setattr(record, "__file__", str(tmp_path / "venv" / "record.py"))
+    (tmp_path / "venv").mkdir()
+    (tmp_path / "venv" / "record.py").touch()
+    as_someone = ["-c", "user.name=someone", "-c", "user.email=someone@example.org"]
+    for command in (["init", "-q"], [*as_someone, "commit", "-q", "--allow-empty", "-m", "first"]):
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
+    assert record.git_commit() is None

@@ -48,18 +48,18 @@ def differences_from_unwatched(unwatched, tmp_path, train, differences):
 
 class TestTraining:
     def test_ends_as_without_the_monitor_bit_for_bit(self, differences_from_unwatched):
-        assert differences_from_unwatched(GradientVarianceMonitor(every_n_steps=1, draws=3)) == []
+        assert differences_from_unwatched(GradientVarianceMonitor(every_n_steps=1, num_samples=3)) == []
 
     def test_would_not_if_random_numbers_were_used_up(self, differences_from_unwatched, monkeypatch):
         monkeypatch.setattr(variance_monitor, "set_random_state", lambda state: None)
-        found = differences_from_unwatched(GradientVarianceMonitor(every_n_steps=1, draws=3))
+        found = differences_from_unwatched(GradientVarianceMonitor(every_n_steps=1, num_samples=3))
         assert "/state_dict/net.weight" in found
 
     def test_would_not_if_it_measured_on_the_module_itself(self, differences_from_unwatched, monkeypatch):
         monkeypatch.setattr(
-            variance_monitor, "training_loss_of_copy", lambda module, *batch: module.training_step(*batch)
+            variance_monitor, "_training_loss_of_copy", lambda module, *batch: module.training_step(*batch)
         )
-        assert "/state_dict/mean" in differences_from_unwatched(GradientVarianceMonitor(every_n_steps=1, draws=3))
+        assert "/state_dict/mean" in differences_from_unwatched(GradientVarianceMonitor(every_n_steps=1, num_samples=3))
 
 
 class Fragile(pl.LightningModule):
@@ -124,14 +124,14 @@ class TestMeasuring:
     def test_leaves_every_kind_of_state_as_it_was(self, differences):
         before, after = Keeper(), Keeper()
         module = Fragile()
-        fit(module, before, GradientVarianceMonitor(every_n_steps=1, draws=3), after)
+        fit(module, before, GradientVarianceMonitor(every_n_steps=1, num_samples=3), after)
         assert len(before.kept) == len(after.kept) == module.calls == 8
         assert differences(before.kept, after.kept) == []
 
     def test_leaves_what_is_logged_as_it_was(self):
         plain = fit(Fragile()).callback_metrics
         assert plain.keys() == {"calls", "seen"}
-        assert fit(Fragile(), GradientVarianceMonitor(every_n_steps=3, draws=2)).callback_metrics == plain
+        assert fit(Fragile(), GradientVarianceMonitor(every_n_steps=3, num_samples=2)).callback_metrics == plain
 
     def test_leaves_a_compiled_module_as_it_was(self):
         class Counting(Linear):
@@ -141,7 +141,11 @@ class TestMeasuring:
 
         module = Counting()
         module.register_buffer("steps", torch.zeros(()))
-        fit(torch.compile(module, backend="eager"), GradientVarianceMonitor(every_n_steps=1, draws=2), max_epochs=1)
+        fit(
+            torch.compile(module, backend="eager"),
+            GradientVarianceMonitor(every_n_steps=1, num_samples=2),
+            max_epochs=1,
+        )
         assert module.steps == 4
 
     def test_puts_random_numbers_back_even_if_it_fails(self, differences):
@@ -175,7 +179,7 @@ class TestFigures:
         states = []
         keep = at(3, lambda module: states.append(torch.get_rng_state()))
         logger = CSVMetricsLogger(tmp_path / "metrics.csv")
-        fit(Linear(), keep, GradientVarianceMonitor(every_n_steps=1, draws=7), logger=logger)
+        fit(Linear(), keep, GradientVarianceMonitor(every_n_steps=1, num_samples=7), logger=logger)
         torch.set_rng_state(*states)
         gradients = torch.stack([torch.randn(5) + 1 for _ in range(7)])
         variance = gradients.var(0).sum()
@@ -185,13 +189,13 @@ class TestFigures:
         assert logged["gradient_signal_to_noise"] == pytest.approx(ratio.item(), rel=1e-5)
 
     def test_come_every_n_steps_through_all_epochs(self, train, tmp_path):
-        train(tmp_path, GradientVarianceMonitor(every_n_steps=3, draws=2))
+        train(tmp_path, GradientVarianceMonitor(every_n_steps=3, num_samples=2))
         assert [int(row["step"]) for row in rows(tmp_path) if row.keys() >= FIGURES] == [0, 3, 6]
 
     def test_come_once_where_batches_are_accumulated(self, monkeypatch):
         measure = Mock(wraps=gradient_moments)
         monkeypatch.setattr(variance_monitor, "gradient_moments", measure)
-        fit(Linear(), GradientVarianceMonitor(every_n_steps=1, draws=2), accumulate_grad_batches=2, max_epochs=1)
+        fit(Linear(), GradientVarianceMonitor(every_n_steps=1, num_samples=2), accumulate_grad_batches=2, max_epochs=1)
         assert measure.call_count == 2
 
     def test_are_measured_in_the_precision_of_training(self):
@@ -202,12 +206,12 @@ class TestFigures:
                 used.append(torch.is_autocast_enabled("cpu"))
                 return super().training_step(batch, batch_idx)
 
-        fit(Watched(), GradientVarianceMonitor(every_n_steps=1, draws=2), precision="bf16-mixed", max_epochs=1)
+        fit(Watched(), GradientVarianceMonitor(every_n_steps=1, num_samples=2), precision="bf16-mixed", max_epochs=1)
         assert used == [True] * 12
 
     def test_come_of_a_module_with_frozen_parameters_too(self, tmp_path):
         logger = CSVMetricsLogger(tmp_path / "metrics.csv")
-        fit(Fragile(), GradientVarianceMonitor(every_n_steps=1, draws=2), logger=logger, max_epochs=1)
+        fit(Fragile(), GradientVarianceMonitor(every_n_steps=1, num_samples=2), logger=logger, max_epochs=1)
         assert all(float(row["gradient_variance"]) > 0 for row in logger.rows.values())
 
 
@@ -233,17 +237,20 @@ class TestBadUse:
     def test_numbers_that_make_no_sense_are_an_error(self):
         with pytest.raises(ValueError, match="every_n_steps must be at least 1, got 0"):
             GradientVarianceMonitor(every_n_steps=0)
-        with pytest.raises(ValueError, match="a variance needs at least 2 draws, got 1"):
-            GradientVarianceMonitor(every_n_steps=1, draws=1)
+        with pytest.raises(ValueError, match="num_samples must be at least 2 for a variance, got 1"):
+            GradientVarianceMonitor(every_n_steps=1, num_samples=1)
 
     @pytest.mark.parametrize(
         ("module", "sentence"),
         [
-            (Manual, "the gradient of Manual cannot be monitored: it steps its optimisers by itself"),
+            (
+                Manual,
+                "the gradient of Manual cannot be monitored: it uses manual optimization",
+            ),
             (Uncopyable, "the gradient of Uncopyable cannot be monitored, as something in it .* cannot be copied"),
-            (Lossless, "the training step of Lossless gave no loss whose gradient could be monitored"),
+            (Lossless, "the training step of Lossless returns no loss that could be monitored"),
         ],
     )
     def test_so_is_a_module_that_cannot_be_measured(self, module, sentence):
         with pytest.raises(ValueError, match=sentence):
-            fit(module(), GradientVarianceMonitor(every_n_steps=1, draws=2))
+            fit(module(), GradientVarianceMonitor(every_n_steps=1, num_samples=2))

@@ -14,7 +14,7 @@ Arguments = TypeVar("Arguments")
 
 
 def path_field(default: Any = MISSING) -> Any:
-    """Declare a field that is a place in the file system, in which ``~`` is the user's home."""
+    """Return a dataclass field for a path, in which ``~`` is expanded."""
     return field(default=default, metadata={"path": True})
 
 
@@ -23,9 +23,9 @@ class EvaluateConfig:
     """Arguments of ``zoo evaluate``.
 
     Args:
-        checkpoint: file that a run left in its folder ``checkpoints``.
-        render: ``gif`` to film an episode as ``episode.gif``, for models that act in an environment.
-        trust: whether code of one's own that the run was trained with, a program or an environment, may be run.
+        checkpoint: checkpoint file of a run.
+        render: ``gif`` to render an episode as ``episode.gif``, for models that act in an environment.
+        trust: whether code of the user, a program or an environment, may be run.
     """
 
     checkpoint: str = path_field()
@@ -38,12 +38,12 @@ class ReproduceConfig:
     """Arguments of ``zoo reproduce``.
 
     Args:
-        paper: table to make.
-        budget: ``full``, or ``smoke`` for runs of seconds that show that all works; these are no results.
-        seeds: those to run; null for the table's own, of which a smoke run takes the first.
-        rows: names of the table's rows to run; null for all.
-        publish: write the records into ``docs/results`` and the tables into ``docs/results.md``, over those that the
-            project publishes; otherwise all stays in ``runs/``.
+        paper: name of the table.
+        budget: ``full``, or ``smoke`` for runs of seconds that test the whole path and give no results.
+        seeds: seeds of the runs; null for those of the table (in a smoke run its first).
+        rows: names of the rows; null for all.
+        publish: write records to ``docs/results`` and tables to ``docs/results.md`` of the checkout instead of
+            ``runs/``.
     """
 
     paper: str = MISSING
@@ -53,33 +53,32 @@ class ReproduceConfig:
     publish: bool = False
 
 
-def parse_arguments(kind: type[Arguments], given: Sequence[str]) -> Arguments:
-    """Read ``key=value`` arguments into a dataclass.
+def parse_arguments(schema: type[Arguments], arguments: Sequence[str]) -> Arguments:
+    """Parse ``key=value`` arguments into a dataclass.
 
     Raises:
-        ValueError: a key is unknown, a value has the wrong type, or one that is needed is missing.
+        ValueError: a key is unknown, a value has a wrong type, or a required one is missing.
 
     Example:
         >>> parse_arguments(EvaluateConfig, ["checkpoint=runs/ram/a/checkpoints/last.ckpt"]).checkpoint
         'runs/ram/a/checkpoints/last.ckpt'
     """
-    known = dataclass_options(kind)
+    known = dataclass_options(schema)
     listed = f"the arguments are {', '.join(f'{key}=...' for key in known)}"
     values: dict[str, Any] = {}
-    for argument in given:
+    for argument in arguments:
         key, equals, text = argument.partition("=")
         if not equals or key not in known:
             near = nearest_key(key.lstrip("-+~"), known)
             hint = f"; did you mean {near}=...?" if near else ""
             raise ValueError(f"there is no argument {argument if not equals else key}; {listed}{hint}")
-        values[key] = read_value(known[key], text, listed)
+        values[key] = _read_value(known[key], text, listed)
     if missing := sorted(key for key, option in known.items() if option.default == MISSING and key not in values):
         raise ValueError(f"{', '.join(missing)} must be given: {missing[0]}=...")
-    return kind(**values)
+    return schema(**values)
 
 
-def read_value(option: Option, text: str, listed: str) -> Any:
-    """Read one value: text letter by letter, all else in Hydra's grammar."""
+def _read_value(option: Option, text: str, listed: str) -> Any:
     value: Any
     if option.is_text:
         value = None if text == "null" and option.default is None else text
@@ -95,11 +94,11 @@ def read_value(option: Option, text: str, listed: str) -> Any:
     return value
 
 
-def arguments_help(kind: type, description: str) -> str:
-    """Describe a script and its arguments, for ``--help``."""
-    return f"{description.strip()}\n\nArguments\n{option_lines(dataclass_options(kind).values())}\n"
+def arguments_help(schema: type, description: str) -> str:
+    """Return a help text for a command and its arguments."""
+    return f"{description.strip()}\n\nArguments\n{option_lines(dataclass_options(schema).values())}\n"
 
 
-def wants_help(given: Sequence[str]) -> bool:
-    """Tell whether a command line asks for help."""
-    return bool({"-h", "--help"} & set(given))
+def wants_help(arguments: Sequence[str]) -> bool:
+    """Whether the arguments ask for help."""
+    return bool({"-h", "--help"} & set(arguments))

@@ -15,13 +15,13 @@ from zoo.cli.config_groups import check_choice, groups, options, suggest_nearest
 from zoo.cli.invocation import command_name
 from zoo.cli.options import Option
 
-LIGHTNING = ("hydra.job.name", "hydra.output_subdir")  # set in the processes that it starts
+LIGHTNING = ("hydra.job.name", "hydra.output_subdir")  # set by Lightning in the processes that it starts
 LENGTHS = ("trainer.max_epochs", "model.total_timesteps")
 PATHS = ("resume", "init_from", "program", "data.root")
 FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
-OPEN = ("env_kwargs",)  # options below which a user names others
-TEXTS = (*PATHS, *FOLDERS)
-MOST_RUNS = 1000
+OPEN = ("env_kwargs",)  # options whose entries have any name
+_VERBATIM = (*PATHS, *FOLDERS)
+_MAX_RUNS = 1000
 
 
 class Setting(NamedTuple):
@@ -29,36 +29,36 @@ class Setting(NamedTuple):
 
     key: str
     values: list[Any]
-    """Python values; several if the setting is swept over."""
+    """Parsed values; several in a sweep."""
     override: str
-    """The setting in Hydra's grammar."""
+    """The same setting in Hydra's grammar."""
     sign: str = ""
-    """With which an option would be added (``+``) or removed (``~``), were there no fixed set of them."""
+    """Hydra's prefix ``+``, ``++`` or ``~``, which is refused later with the nearest option."""
 
     @property
     def swept(self) -> bool:
-        """Whether there is a run for each of several values."""
+        """Whether the setting has several values."""
         return len(self.values) > 1
 
 
 class Request(NamedTuple):
-    """What a command line asks for."""
+    """A parsed command line of ``zoo train``."""
 
     settings: list[Setting]
     flags: list[str]
-    """Hydra's own, such as ``-m``."""
+    """Flags of Hydra, such as ``-m``."""
     trust: bool
-    """Whether code of the user's own may be run; given each time and kept nowhere."""
+    """Whether code of the user may be run; never stored."""
     help: bool
 
     @property
     def sweep(self) -> bool:
-        """Whether a run is asked for each combination of values."""
+        """Whether there is a run for each combination of values."""
         return bool({"-m", "--multirun"} & set(self.flags))
 
     @property
     def completion(self) -> bool:
-        """Whether Hydra is asked to install shell completion."""
+        """Whether the command line asks Hydra for shell completion."""
         return bool({"-sc", "--shell-completion"} & set(self.flags))
 
     @property
@@ -67,35 +67,35 @@ class Request(NamedTuple):
         return math.prod(len(setting.values) for setting in self.settings)
 
     def value(self, key: str) -> Any:
-        """Return the value of a key that is not swept over, None if it is not set."""
+        """Return the first value of a key, None if it is not set."""
         return next((setting.values[0] for setting in self.settings if setting.key == key), None)
 
     def choices(self) -> Iterator[tuple[str, ...]]:
-        """Return the choices in configuration groups, of each run."""
+        """Return the choices of configuration groups for each run, such as ``("model=ram",)``."""
         chosen = [setting for setting in self.settings if setting.key in groups() and not setting.sign]
         return itertools.product(*([f"{x.key}={to_hydra(value)}" for value in x.values] for x in chosen))
 
     def arguments(self) -> list[str]:
-        """Return the command line for Hydra."""
+        """Return the arguments for Hydra."""
         kept = [x for x in self.settings if x.key not in LENGTHS or self.value("resume") is None]
         return [*self.flags, *(setting.override for setting in kept)]
 
     def single_runs(self) -> Iterator[tuple["Request", dict[str, str]]]:
-        """Return a request for each run of a sweep, with those of its settings that differ between the runs."""
+        """Return a request for each run of a sweep, and the settings that differ between runs."""
         flags = [flag for flag in self.flags if flag not in ("-m", "--multirun")]
         for values in itertools.product(*(setting.values for setting in self.settings)):
-            settings = [make_setting(x.key, value) for x, value in zip(self.settings, values, strict=True)]
+            settings = [_make_setting(x.key, value) for x, value in zip(self.settings, values, strict=True)]
             differs = {x.key: to_hydra(value) for x, value in zip(self.settings, values, strict=True) if x.swept}
             yield self._replace(settings=settings, flags=flags), differs
 
 
-class _Flags(argparse.ArgumentParser):
+class _FlagParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise ValueError(f"{message}; see {command_name('train')} --help")
 
 
 def _flag_parser() -> argparse.ArgumentParser:
-    parser = _Flags(add_help=False, allow_abbrev=False)
+    parser = _FlagParser(add_help=False, allow_abbrev=False)
     for names in (("-m", "--multirun"), ("-h", "--help"), ("-r", "--resolve"), ("--hydra-help",), ("--version",)):
         parser.add_argument(*names, action="store_true")
     parser.add_argument("-sc", "--shell-completion", action="store_true")
@@ -106,38 +106,39 @@ def _flag_parser() -> argparse.ArgumentParser:
 
 
 def read_command_line(arguments: Sequence[str]) -> Request:
-    """Read a command line, without anything that takes long to import.
+    """Parse and check a command line, without imports that take long.
 
     Raises:
-        ValueError: a flag is unknown, a setting is no ``key=value``, or a choice in a group does not exist; in one
-            sentence, with the nearest that does.
+        ValueError: an unknown flag, an argument that is not ``key=value``, or an unknown choice of a group; the message
+            names the nearest known one.
         FileNotFoundError: there is no run to resume.
     """
     flags, rest = _flag_parser().parse_known_args(list(arguments))
-    taken = [argument for argument in arguments if argument not in rest]
+    hydra_flags = [argument for argument in arguments if argument not in rest]
     if len(rest) > 1 and rest[0].startswith("--") and "=" not in "".join(rest[:2]):
         rest[:2] = ["=".join(rest[:2])]  # --model ram
     if flags.shell_completion:
-        return Request([Setting(x, [], x) for x in rest], taken, trust=False, help=False)
+        return Request([Setting(x, [], x) for x in rest], hydra_flags, trust=False, help=False)
     settings: dict[str, Setting] = {}
     for argument in rest:
-        setting = read_setting(argument, flags.multirun)
+        setting = _read_setting(argument, flags.multirun)
         settings.pop(setting.key, None)  # the last one counts
         settings[setting.key] = setting
     trust = settings.pop("trust", Setting("trust", [False], ""))
     if trust.values not in ([True], [False]) or trust.sign:
         raise ValueError("trust must be true or false")
-    request = Request(list(settings.values()), taken, trust.values == [True], flags.help)
-    if request.runs > MOST_RUNS:
-        raise ValueError(f"this asks for {request.runs:,} runs, and {MOST_RUNS:,} are the most; name fewer values")
+    request = Request(list(settings.values()), hydra_flags, trust.values == [True], flags.help)
+    if request.runs > _MAX_RUNS:
+        raise ValueError(
+            f"the sweep has {request.runs:,} runs, and at most {_MAX_RUNS:,} are allowed: name fewer values"
+        )
     for run in next((x.values for x in request.settings if x.key == "resume"), []):
         if run is not None:
-            check_resumable(run, request)
+            _check_resumable(run, request)
     return request
 
 
-def check_resumable(run: str, request: Request) -> None:
-    """Refuse what holds no run, and settings beside those that a resumed run may change."""
+def _check_resumable(run: str, request: Request) -> None:
     if not Path(run, "config.yaml").is_file():
         folder = run or "the empty name"
         raise FileNotFoundError(f"{folder} holds no run to resume: there is no config.yaml in it")
@@ -154,22 +155,17 @@ def check_resumable(run: str, request: Request) -> None:
             raise ValueError(f"a run is resumed once: give one {setting.key}")
 
 
-def read_setting(argument: str, sweep: bool) -> Setting:
-    """Read one argument that is no flag.
-
-    Raises:
-        ValueError: it is no ``key=value``, names a choice that does not exist, or several values without ``-m``.
-    """
+def _read_setting(argument: str, sweep: bool) -> Setting:
     key, equals, text = argument.partition("=")
     bare = key.lstrip("+~-")
     sign = key.removesuffix(bare)
     if "-" in sign or (not equals and "~" not in sign):
-        raise ValueError(f"{argument} is no key=value{suggest_setting(bare, text)}")
+        raise ValueError(f"{argument} is no key=value{_suggest_setting(bare, text)}")
     if bare.startswith("hydra") and bare not in (*FOLDERS, *LIGHTNING):
         raise ValueError(f"{bare} may not be set; of Hydra's own settings there are {', '.join(FOLDERS)}")
     if bare == "hydra.run.dir" and sweep:
         raise ValueError("hydra.run.dir is of a single run; in a sweep set hydra.sweep.dir, the folder of all runs")
-    values, override = read_values(bare, text, sweep)
+    values, override = _read_values(bare, text, sweep)
     if bare in FOLDERS and not text.strip():
         raise ValueError(f"{bare} must not be empty; leave it away or give a folder")
     if bare in groups() and equals:
@@ -178,21 +174,19 @@ def read_setting(argument: str, sweep: bool) -> Setting:
     root, _, name = bare.partition(".")
     if root in OPEN and equals and not (name.isidentifier() or (bare == root and isinstance(values[0], dict))):
         raise ValueError(f"{bare}={text}: give each argument by its name, {root}.NAME=VALUE")
-    return Setting(bare, values, added(bare, override), sign)
+    return Setting(bare, values, _append_prefix(bare, override), sign)
 
 
-def make_setting(key: str, value: Any) -> Setting:
-    """Return a setting of one value."""
-    return Setting(key, [value], added(key, f"{key}={to_hydra(value)}"))
+def _make_setting(key: str, value: Any) -> Setting:
+    return Setting(key, [value], _append_prefix(key, f"{key}={to_hydra(value)}"))
 
 
-def added(key: str, override: str) -> str:
-    """Return an override as Hydra wants it for a key that the configuration may not have yet."""
+def _append_prefix(key: str, override: str) -> str:
+    # Hydra's prefix for keys that the configuration may not contain yet.
     return f"++{override}" if key.partition(".")[0] in OPEN else override
 
 
-def suggest_setting(name: str, text: str) -> str:
-    """Guess what was meant by an argument that is no ``key=value``."""
+def _suggest_setting(name: str, text: str) -> str:
     for group in ("model", "experiment", "data", "estimator", "logger"):
         if name == group:
             return f"; write {group}={text or 'NAME'}"
@@ -201,26 +195,26 @@ def suggest_setting(name: str, text: str) -> str:
     return f"; write {name}={text or 'VALUE'}" + (f".{near}" if (near := suggest_nearest(name, groups())) else "")
 
 
-def read_values(key: str, text: str, sweep: bool) -> tuple[list[Any], str]:
-    """Read the value of a setting, or the values of a sweep, and write it in Hydra's grammar.
+def _read_values(key: str, text: str, sweep: bool) -> tuple[list[Any], str]:
+    """Return the values of a setting, and the setting in Hydra's grammar.
 
-    Hydra's grammar has no place for a path with ``=``, ``~``, ``ü`` and the like, so that paths are quoted here.
+    Hydra's grammar does not allow ``=``, ``~`` or ``ü`` in an unquoted value, so paths are quoted here.
     """
     try:
         parsed = OverridesParser.create().parse_override(f"key={text}")
         value: Any = parsed.value()
     except HydraException:
-        if not may_be_text(key, text):
+        if not _is_literal(key, text):
             raise ValueError(f"{key}={text} cannot be read; put the value into quotes: {key}=\"'...'\"") from None
         parsed, value = None, text
-    if parsed is not None and parsed.is_sweep_override() and (sweep or key not in TEXTS):
+    if parsed is not None and parsed.is_sweep_override() and (sweep or key not in _VERBATIM):
         if not sweep:
             raise ValueError(f"{key}={text} names several values; add -m for a run with each")
-        return swept_values(key, text, parsed), f"{key}={text}"
+        return _sweep_values(key, text, parsed), f"{key}={text}"
     if "${" in text or text == "???":
         raise ValueError(f"{key}={text}: give the value itself; nothing is filled in here")
     quoted = text.startswith(("'", '"'))
-    if key in TEXTS and value is not None and not (quoted and isinstance(value, str)):
+    if key in _VERBATIM and value is not None and not (quoted and isinstance(value, str)):
         value = text
     if key in PATHS and isinstance(value, str):
         value = str(Path(value).expanduser()) if value else value
@@ -230,7 +224,7 @@ def read_values(key: str, text: str, sweep: bool) -> tuple[list[Any], str]:
 
 
 def parse_value(text: str) -> Any:
-    """Read one value in Hydra's grammar; what it has no place for is text.
+    """Parse a value in Hydra's grammar; other text is returned unchanged.
 
     Example:
         >>> parse_value("[1,2]"), parse_value("1e-3"), parse_value("null"), parse_value("a=b")
@@ -242,31 +236,26 @@ def parse_value(text: str) -> Any:
         return text
 
 
-def may_be_text(key: str, text: str) -> bool:
-    """Tell whether what Hydra cannot read is to be taken letter by letter."""
-    return key in TEXTS or ("(" not in text and text[:1] not in tuple("[{'\""))
+def _is_literal(key: str, text: str) -> bool:
+    """Whether a value that Hydra's grammar does not allow is used as it was typed."""
+    return key in _VERBATIM or ("(" not in text and text[:1] not in tuple("[{'\""))
 
 
-def swept_values(key: str, text: str, parsed: Any) -> list[Any]:
-    """List the values of a sweep.
-
-    Raises:
-        ValueError: they cannot be listed, or are too many.
-    """
+def _sweep_values(key: str, text: str, parsed: Any) -> list[Any]:
     value = parsed.value()
     if isinstance(value, Glob) and key in groups():
         return list(value.filter(options(key)))
     try:
-        found = list(itertools.islice(parsed.sweep_iterator(), MOST_RUNS + 1))
+        found = list(itertools.islice(parsed.sweep_iterator(), _MAX_RUNS + 1))
     except (HydraException, ValueError, ArithmeticError):
         found = []
-    if not 1 <= len(found) <= MOST_RUNS:
-        raise ValueError(f"{key}={text} names no values that can be listed, or more than {MOST_RUNS:,}")
+    if not 1 <= len(found) <= _MAX_RUNS:
+        raise ValueError(f"{key}={text} names no values that can be listed, or more than {_MAX_RUNS:,}")
     return [Override._convert_value(x) for x in found]
 
 
 def to_hydra(value: Any) -> str:
-    """Write a value in Hydra's grammar, text in quotes where it would be taken for something else.
+    """Return a value in Hydra's grammar; text is quoted where it would be parsed as something else.
 
     Example:
         >>> to_hydra("ram"), to_hydra("a=b"), to_hydra("1"), to_hydra(None)

@@ -21,36 +21,37 @@ from zoo.training import (
     write_text,
 )
 
-DOWNLOADED = [target_name(DATA[name]) for name in ("mnist", "binarized_mnist")]
+_DOWNLOADED = [target_name(DATA[name]) for name in ("mnist", "binarized_mnist")]
 
 
 class RunResult(NamedTuple):
-    """What a run or an evaluation reached."""
+    """Result of a training or an evaluation."""
 
     metrics: dict[str, float]
-    """By plain names; rates are fractions."""
+    """Metrics by name; rates are fractions."""
     summary: str
-    """The same in words."""
+    """The metrics as text."""
     checkpoint: Path
-    """What was measured."""
+    """The checkpoint that was evaluated."""
 
 
 def train(config: Mapping[str, Any], folder: Path, command: str, trust: bool = False) -> RunResult:
-    """Train what the configuration says, measure it once on the test set, and leave everything in the folder.
+    """Train a model, evaluate it once on the test set, and write all results to the run folder.
 
-    A folder that holds a run of the same configuration is continued, of another one refused.
+    A run in the folder with the same configuration is resumed.
 
     Args:
-        config: resolved, plain data.
-        folder: the run's folder.
-        command: what a user types to repeat the run; for the record.
-        trust: code of the user's own, such as a program, may be run. Kept nowhere.
+        config: resolved configuration.
+        folder: run folder.
+        command: command that repeats the run, for the record.
+        trust: whether code of the user, such as a program, may be run; never stored.
 
     Raises:
-        TrainingInterruptedError: the run was asked to stop.
+        TrainingInterruptedError: the run was interrupted.
         NonFiniteError: a loss or a gradient is NaN or infinite.
-        OSError: the folder cannot be written to.
-        ValueError: the configuration or its data are wrong, or another process is at work in the folder.
+        OSError: the folder is not writable.
+        ValueError: the configuration or its data are invalid, the folder holds a run with another configuration, or
+            another process uses the folder.
     """
     if not 0 <= config["seed"] < 2**32:
         raise ValueError(f"seed must be between 0 and {2**32 - 1}, got {config['seed']}")
@@ -60,7 +61,7 @@ def train(config: Mapping[str, Any], folder: Path, command: str, trust: bool = F
         if config.get("init_from") and not (folder / "checkpoints" / "last.ckpt").exists():
             load_weights(experiment.module, Path(config["init_from"]))
         record = RunRecord(folder, config, command, experiment.name)
-        # Before the record, so that a run that is recorded can be resumed.
+        # Written before the record, so that every recorded run can be resumed.
         write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
         record.begin()
         try:
@@ -83,7 +84,7 @@ def train(config: Mapping[str, Any], folder: Path, command: str, trust: bool = F
             record.finish("interrupted", "stopped while measuring")
             raise TrainingInterruptedError("stopped while measuring; the training is saved") from None
         except BaseException as error:
-            with suppress(OSError):  # of a full disk or a folder that is gone the error itself speaks
+            with suppress(OSError):  # a full disk or missing folder: the error itself is raised
                 record.finish("failed", f"{type(error).__name__}: {error}")
             raise
         record.finish("finished", experiment.exit_reason, metrics)
@@ -91,17 +92,17 @@ def train(config: Mapping[str, Any], folder: Path, command: str, trust: bool = F
 
 
 def evaluate(checkpoint: Path, folder: Path, render: bool = False, trust: bool = False) -> RunResult:
-    """Measure a checkpoint on the test set of the data it was trained on, and draw its mistakes.
+    """Evaluate a checkpoint on the test set or in the environment of its run.
 
     Args:
-        checkpoint: of a run.
-        folder: where ``evaluation.json`` and the pictures go.
-        render: also render an episode, as ``episode.gif``.
-        trust: the code of a program of one's own may be run; that it could be when it was trained is not enough.
+        checkpoint: checkpoint of a run.
+        folder: folder for ``evaluation.json`` and figures.
+        render: whether to render an episode as ``episode.gif``.
+        trust: whether code of the user, such as a program, may be run.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged or no checkpoint of this project; or the model plays no episodes.
+        ValueError: the file is damaged or no checkpoint of this project, or the model plays no episodes.
     """
     experiment = make_experiment(read_checkpoint(checkpoint)["config"], trust)
     if render:
@@ -112,13 +113,13 @@ def evaluate(checkpoint: Path, folder: Path, render: bool = False, trust: bool =
 
 
 def check_model_options(config: Mapping[str, Any], trust: bool = False) -> None:
-    """Build a model for digits that may have to be fetched without them, so that its options are checked before.
+    """Check the options of a model before its data set is downloaded, by building it for a single digit.
 
     Raises:
-        ValueError: an option is wrong.
+        ValueError: an option is invalid.
     """
-    digits = config["data"]
-    if digits is None or digits["_target_"] not in DOWNLOADED or "data" not in accepted_parameters(config["model"]):
+    source = config["data"]
+    if source is None or source["_target_"] not in _DOWNLOADED or "data" not in accepted_parameters(config["model"]):
         return
     one = ImageSet(torch.zeros(1, 1, 28, 28, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64))
     data = ImageData("digits", one, None, lambda: one, tuple("0123456789"), (0.0,))
@@ -126,20 +127,19 @@ def check_model_options(config: Mapping[str, Any], trust: bool = False) -> None:
 
 
 def check_logger(name: str) -> None:
-    """Refuse a logger whose package is not installed.
+    """Check that the package of a logger is installed.
 
     Raises:
-        ValueError: it is not; the command that installs it is named.
+        ValueError: it is not installed.
     """
     if name != "csv" and importlib.util.find_spec(name) is None:
         raise ValueError(f"logger={name} needs its package: pip install {name}")
 
 
 def load_weights(module: pl.LightningModule, path: Path) -> None:
-    """Let a training begin with the weights of a checkpoint, and with the running statistics beside them.
+    """Initialize a module with the weights and running statistics of a checkpoint.
 
-    Buffers of the module itself, such as the count of its environment steps, tell of the other training and stay as
-    they are.
+    The module's own buffers, such as its count of environment steps, belong to the other training and are not loaded.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -161,28 +161,27 @@ def load_weights(module: pl.LightningModule, path: Path) -> None:
 
 
 def make_experiment(config: Mapping[str, Any], trust: bool = False, data: Any = None) -> Experiment:
-    """Build what a model learns from, and the model for it.
+    """Instantiate the experiment of a configuration.
 
     Args:
-        config: of a run.
-        trust: code of the user's own may be run.
-        data: what takes the place of the data that the configuration names.
+        config: resolved configuration.
+        trust: whether code of the user may be run.
+        data: replaces the data of the configuration.
 
     Raises:
-        ValueError: the configuration is wrong, or names data, an environment, a program or an estimator that the model
-            has no use for.
+        ValueError: the configuration is invalid, or names data, an environment, a program or an estimator that the
+            model has no use for.
     """
-    wanted = accepted_parameters(config["model"])
+    accepted = accepted_parameters(config["model"])
     for name in ("data", "env", "env_kwargs", "program", "estimator"):
-        if name not in wanted and config.get(name) not in (None, {}):
+        if name not in accepted and config.get(name) not in (None, {}):
             raise ValueError(f"this model has no use for {name}: leave {name}=... away")
-    for name in ("env", "program"):
-        if name in wanted and config.get(name) is None:
+        if name in ("env", "program") and name in accepted and config.get(name) is None:
             raise ValueError(f"this model cannot do without {name}: leave {name}=null away, or give {name}=NAME")
-    given = {
+    injected = {
         **{name: config.get(name) for name in ("env", "env_kwargs", "program", "estimator", "seed")},
         "trust": trust,
         "batch_size": config["trainer"]["batch_size"],
-        "data": data or (instantiate(config["data"]) if "data" in wanted else None),
+        "data": data or (instantiate(config["data"]) if "data" in accepted else None),
     }
-    return instantiate(config["model"], **{name: value for name, value in given.items() if name in wanted})
+    return instantiate(config["model"], **{name: value for name, value in injected.items() if name in accepted})

@@ -1,4 +1,4 @@
-"""Configurations: composed by Hydra from ``configs/`` and the command line, or kept by a run."""
+"""Configurations of runs: composed by Hydra from ``configs/`` and a command line, or loaded from a run folder."""
 
 import hashlib
 import logging
@@ -22,8 +22,8 @@ from zoo.data import DatasetUnavailableError, find_binarized_mnist, find_mnist
 
 logger = logging.getLogger(__name__)
 
-LONGEST = 80  # letters of what differs, in the name of a folder
-FALLBACK_DATA = {  # what takes the place of data that cannot be had, and what is said then
+_MAX_NAME_LENGTH = 80  # of the settings in the name of a run folder
+FALLBACK_DATA = {  # data sets that replace unavailable ones, with the warning
     "binarized_mnist": (
         "mnist",
         "Using mnist instead, binarised dynamically: its pixels are drawn anew each time a digit is given. "
@@ -38,7 +38,7 @@ FALLBACK_DATA = {  # what takes the place of data that cannot be had, and what i
 
 
 def register() -> None:
-    """Make the schemas known to Hydra, and the name of a run's folder."""
+    """Register the schemas and the names of run folders with Hydra."""
     store = ConfigStore.instance()
     store.store("schema", TrainConfig)
     for name, (builder, options_of) in MODELS.items():
@@ -50,7 +50,7 @@ def register() -> None:
 
 
 def run_folder(resume: str | None, model: str | None, overrides: str) -> str:
-    """Name a run's folder: the one to resume, else ``runs/<model>/<time>-<hash of what was asked for>``.
+    """Return a run's folder: the one to resume, else ``runs/<model>/<time>-<hash of the overrides>``.
 
     Example:
         >>> run_folder("runs/ram/2026-01-01_00-00-00-abcdef", "ram", "")
@@ -63,7 +63,7 @@ def run_folder(resume: str | None, model: str | None, overrides: str) -> str:
 
 
 def sweep_folder(resume: str | None, model: str | None, differs: str) -> str:
-    """Name the folder of a run of a sweep after what differs between the runs: its settings ``key=value``.
+    """Return the folder of a run in a sweep, named after the settings that differ between the runs.
 
     Example:
         >>> sweep_folder(None, "ram", "model.lr=0.1,seed=2")[-14:]
@@ -72,17 +72,17 @@ def sweep_folder(resume: str | None, model: str | None, differs: str) -> str:
     if resume:
         return resume
     short = re.sub(r"(^|,)[+]*(?:\w+\.)*(\w+)=", r"-\2-", differs).strip("-")
-    words = re.sub(r"[^\w.+-]+", "-", short)[:LONGEST].strip("-")
-    if words != short or not words:  # two runs may now have the same name
+    words = re.sub(r"[^\w.+-]+", "-", short)[:_MAX_NAME_LENGTH].strip("-")
+    if words != short or not words:  # otherwise two runs could have the same name
         words = f"{words}-{hashlib.sha256(differs.encode()).hexdigest()[:6]}".strip("-")
     return f"runs/{model}/{time.strftime('%Y-%m-%d_%H-%M-%S')}-{words}"
 
 
 def resolve(config: DictConfig) -> dict[str, Any]:
-    """Resolve a configuration to dicts, lists and numbers.
+    """Return a configuration as dicts, lists and numbers.
 
     Raises:
-        ValueError: a value that has no default was not given, or no model was chosen.
+        ValueError: no model was chosen, or an option without default is missing.
     """
     if config.model is None:
         raise ValueError(f"choose a model: model={'|'.join(options('model'))}")
@@ -94,7 +94,7 @@ def resolve(config: DictConfig) -> dict[str, Any]:
 
 
 def load_run_config(folder: Path) -> dict[str, Any]:
-    """Read the configuration that a run left in its folder, as plain data: nothing in it is filled in or run.
+    """Load the ``config.yaml`` of a run folder without resolving interpolations or running any code.
 
     Raises:
         ValueError: the file is damaged.
@@ -110,12 +110,12 @@ def load_run_config(folder: Path) -> dict[str, Any]:
         check_config(config)  # type: ignore[arg-type]
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}); the run cannot be resumed") from error
-    config.pop("trust", None)  # given on the command line each time; older runs kept it
+    config.pop("trust", None)  # written by older versions; trust is never stored
     return {str(key): value for key, value in config.items()}
 
 
 def compose_config(overrides: Sequence[str]) -> dict[str, Any]:
-    """Return the configuration that settings lead to, as ``zoo train`` composes it, as plain data."""
+    """Return the resolved configuration of overrides, as ``zoo train`` composes it."""
     register()
     with initialize_config_dir(str(configs_dir()), version_base="1.3"):
         return resolve(compose("train", list(overrides)))
@@ -123,27 +123,20 @@ def compose_config(overrides: Sequence[str]) -> dict[str, Any]:
 
 @lru_cache(maxsize=64)
 def compose_options(choices: tuple[str, ...]) -> dict[str, Option]:
-    """Return all options of a run by key, for choices in configuration groups such as ``model=ram``.
-
-    Raises:
-        ValueError: the choices do not go together.
-    """
+    """Return the options of a run by key, for choices of configuration groups such as ``model=ram``."""
     with initialize_config_dir(str(configs_dir()), version_base="1.3"):
         config = compose("train", list(choices))
     return known_options(OmegaConf.to_container(config))  # type: ignore[arg-type]
 
 
 def check_settings(request: Request) -> None:
-    """Refuse settings that no run has use for, and values that are of another type or out of their range.
-
-    Args:
-        request: a command line that resumes nothing.
+    """Check the settings of a command line that resumes nothing against the options of each of its runs.
 
     Raises:
-        ValueError: there is one; the nearest option is named.
+        ValueError: an option is unknown, in which case the nearest one is named, or a value is invalid.
     """
     for choices in request.choices():
-        check_experiment(choices)
+        _check_experiment(choices)
         known = compose_options(choices)
         for setting in request.settings:
             if setting.sign and (setting.key in known or setting.key in groups()):
@@ -159,27 +152,22 @@ def check_settings(request: Request) -> None:
                     f"_target_ {setting.values[0]!r} may not be built; choose a model and data from configs/"
                 )
             if setting.key not in known:
-                raise ValueError(unknown_option(setting.key, known, choices))
+                raise ValueError(_unknown_option(setting.key, known, choices))
             option = known[setting.key]
             for value in setting.values:
                 is_word = option.is_text and isinstance(value, int | float)  # as in logger.project=2026
                 option.check(str(value) if is_word else value)
 
 
-def check_experiment(choices: Sequence[str]) -> None:
-    """Refuse an experiment beside another model than its own.
-
-    Raises:
-        ValueError: both are chosen.
-    """
+def _check_experiment(choices: Sequence[str]) -> None:
     chosen = dict(choice.split("=", 1) for choice in choices)
     experiment, model = chosen.get("experiment", "null"), chosen.get("model")
     if experiment != "null" and model not in (None, own := model_of(experiment)):
         raise ValueError(f"experiment={experiment} is one of model={own}: leave model={model} away")
 
 
-def unknown_option(key: str, known: Mapping[str, Option], choices: Sequence[str]) -> str:
-    """Say that there is no such option, and which one was most likely meant, or which choice has it."""
+def _unknown_option(key: str, known: Mapping[str, Option], choices: Sequence[str]) -> str:
+    """Return the message for an unknown option, with the most similar one or the choices that have it."""
     if not any(option.startswith("model.") for option in known) and key not in groups():
         return f"there is no option {key} without a model: choose one, model={'|'.join(options('model'))}"
     what = " ".join(choices)
@@ -190,18 +178,14 @@ def unknown_option(key: str, known: Mapping[str, Option], choices: Sequence[str]
             return f"{what} has no option {key}; {whole} is one of {', '.join(elsewhere)}"
     if (near := same or nearest_key(key, known)) is not None:
         return f"{what} has no option {key}; did you mean {near}?"
-    return f"{what} has no option {key}; {command_name('train')} {what} --help lists those that there are"
+    return f"{what} has no option {key}; {command_name('train')} {what} --help lists all options"
 
 
 def check_estimator_is_used(config: DictConfig, overrides: list[str]) -> None:
-    """Refuse an estimator for a model that has none: without this the choice would be lost.
-
-    Args:
-        config: as composed.
-        overrides: the command line.
+    """Check that no estimator was chosen for a model without one, whose choice would have no effect.
 
     Raises:
-        ValueError: there is one.
+        ValueError: an estimator was chosen.
     """
     asked = [override for override in overrides if override.startswith("estimator=")]
     if asked and config.model is not None and config.estimator is None:
@@ -209,19 +193,14 @@ def check_estimator_is_used(config: DictConfig, overrides: list[str]) -> None:
 
 
 def replace_unavailable_data(config: DictConfig, choices: Mapping[str, str | None], overrides: list[str]) -> DictConfig:
-    """Compose again with the digits that are at hand if others were asked for and cannot be had.
+    """Return the configuration composed with the fallback data set if the chosen one is unavailable.
 
-    Where no experiment was chosen the model's recipe for few digits replaces the one for MNIST; what the user set on
-    the command line stays.
-
-    Args:
-        config: as composed.
-        choices: option chosen in each group.
-        overrides: the command line.
+    If no experiment was chosen, the model's experiment for the fallback data replaces its defaults; the overrides of
+    the command line still apply.
     """
     data = choices["data"]
     while data in FALLBACK_DATA and config.data.get("_target_") == target_name(DATA[data]):
-        if (reason := unavailable(data)) is None:
+        if (reason := _unavailable_reason(data)) is None:
             break
         data, notice = FALLBACK_DATA[data]
         logger.warning("%s.\n%s\n", reason, notice)
@@ -233,8 +212,7 @@ def replace_unavailable_data(config: DictConfig, choices: Mapping[str, str | Non
     return config
 
 
-def unavailable(data: str) -> Exception | None:
-    """Tell why digits cannot be had; None if they can."""
+def _unavailable_reason(data: str) -> Exception | None:
     try:
         find_mnist() if data == "mnist" else find_binarized_mnist()
     except DatasetUnavailableError as reason:

@@ -1,4 +1,4 @@
-"""Named choices of the configuration groups in ``configs/``; importing this needs nothing that takes long."""
+"""Choices of the configuration groups in ``configs/``; imports nothing that takes long."""
 
 import difflib
 import functools
@@ -33,18 +33,18 @@ def groups() -> set[str]:
 
 
 def options(group: str) -> list[str]:
-    """Return the names that may be chosen in a group of ``configs/``."""
+    """Return the names of a group's choices."""
     return sorted(path.stem for path in (configs_dir() / group).glob("*.yaml"))
 
 
 def summary(group: str, name: str) -> str:
-    """Return the first comment of a configuration file that is not for Hydra: what it is, in one line."""
+    """Return the summary of a choice: the first comment of its file that is not a directive for Hydra."""
     lines = (configs_dir() / group / f"{name}.yaml").read_text().splitlines()
     return next(line[2:] for line in lines if line.startswith("# ") and "@package" not in line)
 
 
 def model_of(experiment: str) -> str:
-    """Return the model that an experiment is one of.
+    """Return the model of an experiment.
 
     Example:
         >>> model_of("sbn_200_nvil")
@@ -55,10 +55,10 @@ def model_of(experiment: str) -> str:
 
 
 def check_choice(group: str, name: object) -> None:
-    """Refuse a name that a group does not have; only an experiment may be ``null``, which is to choose none.
+    """Check that a choice exists in a group; ``experiment=null`` chooses none.
 
     Raises:
-        ValueError: there is no such choice; the known ones and the nearest are named.
+        ValueError: there is no such choice; the message lists all and the most similar.
 
     Example:
         >>> check_choice("logger", "cvs")
@@ -74,6 +74,6 @@ def check_choice(group: str, name: object) -> None:
 
 
 def suggest_nearest(name: str, known: Iterable[str]) -> str:
-    """Return a question that names the nearest of the known names, with a space before it, or nothing."""
+    """Return `` Did you mean NAME?`` for the most similar known name, or an empty string."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.3)
     return f" Did you mean {near[0]}?" if near else ""

@@ -1,4 +1,4 @@
-"""Errors that the user can cure, as one sentence without a traceback."""
+"""Errors that a user can fix, printed as one sentence without traceback."""
 
 import logging
 import sys
@@ -13,13 +13,13 @@ from omegaconf.errors import OmegaConfBaseException
 # A library's own use of a name that torch has deprecated; nothing here can change it.
 warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
 
-USER_ERRORS = (ValueError, OSError, HydraException, OmegaConfBaseException)
-LATE_ERRORS = {  # of modules that take long to import; where such a one was not, it raised nothing either
+_USER_ERRORS = (ValueError, OSError, HydraException, OmegaConfBaseException)
+_LATE_ERRORS = {  # of modules that take long to import; one that was not imported raised no error
     "zoo.training": "NonFiniteError",
     "zoo.control": "EnvWorkerError",
     "pytorch_lightning.utilities.exceptions": "MisconfigurationException",
 }
-TOO_LARGE = (  # how torch says so
+_OUT_OF_MEMORY = (  # in messages of torch
     "DefaultCPUAllocator",
     "out of memory",
     "Storage size calculation overflowed",
@@ -30,9 +30,9 @@ TOO_LARGE = (  # how torch says so
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Print an error the user can cure as its sentence, without a traceback, and exit with 1.
+    """Print an error that the user can fix as one sentence, and exit with status 1.
 
-    Run Python with ``-X dev`` to see where it came from.
+    With ``python -X dev`` every error keeps its traceback.
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     try:
@@ -48,15 +48,15 @@ def user_errors() -> Iterator[None]:
 
 
 def error_message(error: Exception) -> str | None:
-    """Return what is wrong in a sentence, if it is something that the user can cure."""
-    late = [getattr(sys.modules[module], name) for module, name in LATE_ERRORS.items() if module in sys.modules]
+    """Return the message of an error that the user can fix, on one line; None for other errors."""
+    late = [getattr(sys.modules[module], name) for module, name in _LATE_ERRORS.items() if module in sys.modules]
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.strerror}: {error.filename}"
     if isinstance(error, HydraException | OmegaConfBaseException):
         return str(error).partition("\n")[0]
-    if isinstance(error, (*USER_ERRORS, *late)):
+    if isinstance(error, (*_USER_ERRORS, *late)):
         return " ".join(map(str.strip, str(error).splitlines()))  # torch's errors go over several
-    if isinstance(error, MemoryError | OverflowError) or any(words in str(error) for words in TOO_LARGE):
+    if isinstance(error, MemoryError | OverflowError) or any(words in str(error) for words in _OUT_OF_MEMORY):
         first = str(error).partition("\n")[0]
         return f"a size is too large for the memory of this machine: {first or type(error).__name__}"
     if "not implemented for 'BFloat16'" in str(error):
@@ -66,15 +66,15 @@ def error_message(error: Exception) -> str | None:
 
 @contextmanager
 def remove_if_empty(folder: Path) -> Iterator[None]:
-    """Take a folder away again if an error leaves it empty."""
+    """Remove a folder if an error leaves it empty."""
     try:
         yield
     except BaseException:
-        with suppress(OSError):  # it holds something, or another process was faster
+        with suppress(OSError):  # not empty, or removed by another process
             folder.rmdir()
         raise
 
 
 def relative(path: Path) -> Path:
-    """Shorten a path below the current folder."""
+    """Return a path relative to the current folder if it is below."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -8,27 +8,27 @@ from zoo.cli.options import option_lines
 
 
 def list_choices(group: str, prefix: str) -> str:
-    """List the choices of a group, a line each, with their summaries in a column."""
+    """Return a line for each choice of a group, with its summary."""
     names = options(group)
     width = max(map(len, names))
     return "\n".join(f"  {prefix}{name:<{width}}  {summary(group, name)}" for name in names)
 
 
 def options_help(choices: Sequence[str]) -> str:
-    """List all options of a run, for ``--help`` beside choices such as ``model=ram``."""
-    from zoo.cli.composition import compose_options, register  # late, for it takes long
+    """Return the help text for all options of a run, given choices such as ``model=ram``."""
+    from zoo.cli.composition import compose_options, register  # takes long
 
     register()
     known = compose_options(tuple(choices))
     what = " ".join(choices)
     return f"""{option_lines(known.values())}
 
-All options of {command_name("train")} {what}, each with its default, what it may be, and what it means.
+All options of {command_name("train")} {what}, each with its default, type and description.
 """
 
 
 def help_text() -> str:
-    """List the models, and what can be set, for ``--help`` and for a command without arguments."""
+    """Return the help text of ``zoo train``: models, experiments and common options."""
     models, experiments = list_choices("model", "model="), list_choices("experiment", "")
     command = command_name("train")
     return f"""Train a model of the zoo: {command} model=NAME [key=value ...]
@@ -39,15 +39,15 @@ Models
 Experiments (experiment=NAME, complete by themselves)
 {experiments}
 
-Often changed
+Common options
   data={"|".join(options("data"))}    data.root=DIR for idx and image_folder
-  env=Acrobot-v1  any environment of Gymnasium, or MODULE:ID of your own; its options are env_kwargs.NAME=VALUE
+  env=Acrobot-v1  any environment of Gymnasium, or MODULE:ID of your own; its arguments are env_kwargs.NAME=VALUE
   estimator={"|".join(options("estimator"))}
   logger={"|".join(options("logger"))}
   model.lr=0.001  trainer.max_epochs=20  seed=2  -m seed=1,2,3 (one run each)
-  resume=RUN      continue a stopped run, exactly where it was saved; longer with trainer.max_epochs=N
-  init_from=RUN/checkpoints/last.ckpt    begin with the weights of another run
-  trust=true      run code of your own that a program names; given each time, kept nowhere
+  resume=RUN      resume a run exactly from its last checkpoint; trainer.max_epochs=N extends it
+  init_from=RUN/checkpoints/last.ckpt    start from the weights of another run
+  trust=true      allow code of your own, in a program or environment, to be run; never stored
 
-All options of a model, and what they mean: {command} model=NAME --help
+All options of a model, with descriptions: {command} model=NAME --help
 """

@@ -1,4 +1,4 @@
-"""From a checked command line to runs: one, or a sweep that goes on where one of its runs fails."""
+"""Runs of a command line: a single one, or a sweep that continues when one of its runs fails."""
 
 import shlex
 import sys
@@ -26,44 +26,38 @@ from zoo.cli.errors import error_message, relative, remove_if_empty
 from zoo.cli.invocation import command_name
 from zoo.training import TrainingInterruptedError, extend_config
 
-SHOWN = 4  # metrics of a run that the table of a sweep has place for
+_NUM_METRICS = 4  # columns of a sweep's table
 
 
 class SweepRun(NamedTuple):
-    """A run of a sweep, and how it ended."""
+    """Result of a run in a sweep."""
 
     settings: Mapping[str, str]
-    """What differs between the runs."""
+    """Settings that differ between the runs."""
     folder: Path
     metrics: Mapping[str, float]
     failure: str | None
 
 
 def launch(request: Request) -> None:
-    """Train what a command line asks for.
+    """Train the runs of a command line.
 
     Raises:
-        ValueError: something is wrong with the settings; in a sweep before any run begins.
-        ChildProcessError: runs of a sweep failed; the others have ended.
+        ValueError: a setting is invalid; in a sweep before any run starts.
+        ChildProcessError: some runs of a sweep failed.
     """
     register()
     if not request.completion and request.value("resume") is None:
         check_settings(request)
     if request.sweep:
-        sweep(request)
+        _sweep(request)
     else:
-        run(request, request.arguments(), sys.argv)
+        _run(request, request.arguments(), sys.argv)
 
 
-def sweep(request: Request) -> None:
-    """Train each run of a sweep, whatever becomes of the others, and print a table of them.
-
-    Each is composed by itself: Hydra's own sweep composes first what all have in common, in which a model's options
-    have no place if the model is swept over.
-
-    Raises:
-        ChildProcessError: some failed.
-    """
+def _sweep(request: Request) -> None:
+    # Each run is composed by itself: Hydra's own sweep first composes what all runs have in common, where the options
+    # of a model are unknown if the model is swept over.
     runs: list[SweepRun] = []
     command = sys.argv[: 2 if sys.argv[1:2] == ["train"] else 1]
     fixed = ",".join(x.key for x in request.settings if not x.swept)
@@ -77,7 +71,7 @@ def sweep(request: Request) -> None:
             print(f"\nRun {len(runs) + 1} of {request.runs}: {name}", flush=True)
             settings = [f"{x.key}={to_hydra(x.values[0])}" for x in one.settings]
             typed = [*command, *settings, *["trust=true"] * request.trust]
-            ended = run_or_report(lambda one=one, typed=typed: run(one, [*one.arguments(), *naming], typed))  # type: ignore[misc]
+            ended = run_or_report(lambda one=one, typed=typed: _run(one, [*one.arguments(), *naming], typed))  # type: ignore[misc]
             runs.append(SweepRun(differs, *ended))
     finally:
         if runs:
@@ -86,13 +80,13 @@ def sweep(request: Request) -> None:
         raise ChildProcessError(f"{len(failed)} of {len(runs)} runs failed; they are named above, with the reason")
 
 
-def run(request: Request, arguments: Sequence[str], typed: Sequence[str]) -> tuple[Path, dict[str, float]]:
-    """Compose and train one run, and return its folder and what it reached.
+def _run(request: Request, arguments: Sequence[str], typed: Sequence[str]) -> tuple[Path, dict[str, float]]:
+    """Train a single run, and return its folder and metrics.
 
     Args:
-        request: one run.
-        arguments: its command line for Hydra.
-        typed: ``sys.argv`` for the processes that Lightning starts, which are to do the same.
+        request: the run.
+        arguments: its arguments for Hydra.
+        typed: ``sys.argv`` for the processes of a distributed training, which Lightning starts with it.
     """
     done: list[tuple[Path, dict[str, float]]] = []
     typed = list(typed)
@@ -102,19 +96,18 @@ def run(request: Request, arguments: Sequence[str], typed: Sequence[str]) -> tup
         sys.argv[:] = typed
         overrides, folder = list(HydraConfig.get().overrides.task), Path(HydraConfig.get().runtime.output_dir)
         try:
-            done.append((folder, train_one(config, overrides, folder, request)))
+            done.append((folder, _train(config, overrides, folder, request)))
         except Exception as error:
-            raised.append(error)  # not through Hydra, which has its own words for it
+            raised.append(error)  # Hydra would print its own message
 
     sys.argv[1:] = arguments
     hydra.main(version_base="1.3", config_path=str(configs_dir()), config_name="train")(job)()
     if raised:
         raise raised[0]
-    return done[0] if done else (Path(), {})  # Hydra was asked for something else than a run
+    return done[0] if done else (Path(), {})  # a flag such as --cfg, with which Hydra runs nothing
 
 
-def train_one(config: DictConfig, overrides: Sequence[str], folder: Path, request: Request) -> dict[str, float]:
-    """Train one configuration in its own folder, and say what was reached."""
+def _train(config: DictConfig, overrides: Sequence[str], folder: Path, request: Request) -> dict[str, float]:
     choices = HydraConfig.get().runtime.choices
     with remove_if_empty(folder):
         if config.resume:
@@ -143,7 +136,7 @@ def train_one(config: DictConfig, overrides: Sequence[str], folder: Path, reques
 
 
 def run_or_report(run: Callable[[], tuple[Path, dict[str, float]]]) -> tuple[Path, dict[str, float], str | None]:
-    """Return folder and metrics of a run of a sweep; or, so that the others may run, the reason why it failed."""
+    """Return folder and metrics of a run in a sweep, or the reason for its failure."""
     try:
         return *run(), None
     except Exception as error:
@@ -156,7 +149,7 @@ def run_or_report(run: Callable[[], tuple[Path, dict[str, float]]]) -> tuple[Pat
 
 
 def table(runs: Sequence[SweepRun]) -> str:
-    """Set the runs of a sweep against each other: what differs, what they reached and where they are.
+    """Return a table of a sweep's runs: differing settings, metrics and folders.
 
     Example:
         >>> print(table([SweepRun({"seed": "1"}, Path("runs/a"), {"test_error": 0.25}, None)]))
@@ -164,7 +157,7 @@ def table(runs: Sequence[SweepRun]) -> str:
         1     0.25        runs/a
     """
     keys = list(dict.fromkeys(key for run in runs for key in run.settings))
-    metrics = list(dict.fromkeys(name for run in runs for name in list(run.metrics)[:SHOWN]))[:SHOWN]
+    metrics = list(dict.fromkeys(name for run in runs for name in list(run.metrics)[:_NUM_METRICS]))[:_NUM_METRICS]
     rows = [[*keys, *metrics, "folder"]]
     for run in runs:
         reached = [f"{run.metrics[name]:.6g}" if name in run.metrics else "-" for name in metrics]

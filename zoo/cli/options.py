@@ -1,4 +1,4 @@
-"""Options of a command: key, type, default and meaning, and the check of the values given for them."""
+"""Options of a command: key, type, default, description, and validation of values."""
 
 import difflib
 import inspect
@@ -9,7 +9,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING as NO_DEFAULT
-from dataclasses import Field, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,11 +17,11 @@ from omegaconf import MISSING
 
 from zoo.constraints import Constraint, is_satisfied
 
-LARGEST = 2**63  # what torch and numpy count with
-WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
-PLURALS = {int: "whole numbers", float: "numbers", str: "texts", bool: "true or false"}
-EXAMPLES = {int: "[64,64]", float: "[0.1,0.2]", str: "[a,b]", bool: "[true,false]"}
-SYNONYMS: dict[str, tuple[str, ...]] = {  # other names of an option, whose spelling is far from ours
+_INT_LIMIT = 2**63  # torch and numpy have integers of 64 bits
+_TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
+_PLURALS = {int: "whole numbers", float: "numbers", str: "texts", bool: "true or false"}
+_EXAMPLES = {int: "[64,64]", float: "[0.1,0.2]", str: "[a,b]", bool: "[true,false]"}
+SYNONYMS: dict[str, tuple[str, ...]] = {  # names of an option elsewhere or formerly, where the spelling differs a lot
     "lr": ("learning_rate",),
     "max_epochs": ("epochs",),
     "devices": ("gpus",),
@@ -60,29 +60,28 @@ SYNONYMS: dict[str, tuple[str, ...]] = {  # other names of an option, whose spel
 
 
 class Option(NamedTuple):
-    """What can be set, and how."""
+    """An option of a command."""
 
     key: str
-    """As on the command line, such as ``model.lr``."""
+    """Key on the command line, such as ``model.lr``."""
     annotation: Any
-    """Type of its values."""
     default: Any = None
-    meaning: str = ""
+    description: str = ""
     allowed: Constraint | None = None
-    """What its values may be beside their type; None for all."""
+    """Constraint on the values beside their type."""
     path: bool = False
-    """Whether its text is a place in the file system, in which ``~`` is the user's home."""
+    """Whether the value is a path, in which ``~`` is expanded."""
 
     @property
     def is_text(self) -> bool:
-        """Whether a value is taken letter by letter."""
+        """Whether values are text."""
         return self.annotation in (str, str | None)
 
     def check(self, value: Any) -> None:
-        """Refuse a value of another type or out of its range, an empty text, and numbers that no computer word holds.
+        """Check a value's type and constraint, and that text is not empty.
 
         Raises:
-            ValueError: the value is one of these.
+            ValueError: the value is invalid.
 
         Example:
             >>> Option("model.lr", float).check("fast")
@@ -98,7 +97,7 @@ class Option(NamedTuple):
 
 
 def matches_type(annotation: Any, value: Any) -> bool:
-    """Tell whether a value is of a type as it is, without conversion; numbers must be finite and fit into 64 bits.
+    """Whether a value has a type without conversion; numbers must be finite and fit into 64 bits.
 
     Example:
         >>> matches_type(int | None, 3), matches_type(int, True), matches_type(list[int], [1, 2])
@@ -120,15 +119,15 @@ def matches_type(annotation: Any, value: Any) -> bool:
     if origin is dict or origin is Mapping or annotation is dict:
         return isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
     if annotation is int:
-        return isinstance(value, int) and not isinstance(value, bool) and -LARGEST <= value < LARGEST
+        return isinstance(value, int) and not isinstance(value, bool) and -_INT_LIMIT <= value < _INT_LIMIT
     if annotation is float:
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        return number and abs(value) < LARGEST if isinstance(value, int) else number and math.isfinite(value)
+        return number and abs(value) < _INT_LIMIT if isinstance(value, int) else number and math.isfinite(value)
     return isinstance(value, str if annotation is Path else annotation)
 
 
 def describe_type(annotation: Any) -> str:
-    """Describe a type to a user.
+    """Return a type in words for messages.
 
     Example:
         >>> describe_type(int | None), describe_type(list[int])
@@ -138,16 +137,16 @@ def describe_type(annotation: Any) -> str:
     if origin in (types.UnionType, typing.Union):
         return " or ".join(dict.fromkeys(describe_type(part) for part in parts))
     if origin is list:
-        return f"a list of {PLURALS.get(parts[0], 'values')} such as {EXAMPLES.get(parts[0], '[...]')}"
+        return f"a list of {_PLURALS.get(parts[0], 'values')} such as {_EXAMPLES.get(parts[0], '[...]')}"
     if origin is tuple:
-        return f"{len(parts)} {PLURALS.get(parts[0], 'values')} such as [{','.join(['28'] * len(parts))}]"
+        return f"{len(parts)} {_PLURALS.get(parts[0], 'values')} such as [{','.join(['28'] * len(parts))}]"
     if origin in (dict, Mapping) or annotation is dict:
         return "names with values such as {name: value}"
-    return WORDS.get(annotation, "text" if annotation is Path else "a value")
+    return _TYPES.get(annotation, "text" if annotation is Path else "a value")
 
 
 def format_value(value: Any) -> str:
-    """Write a value as it stands on a command line, in quotes if it is text.
+    """Return a value as on a command line, text in quotes.
 
     Example:
         >>> format_value(True), format_value(None), format_value("a"), format_value([1, None])
@@ -161,7 +160,7 @@ def format_value(value: Any) -> str:
 
 
 def find_same_name(key: str, known: Iterable[str]) -> str | None:
-    """Find a known key in another group that has the same name as a key, or a synonym of it.
+    """Return a known key of another group with the same name as a key or with a synonym of it, or None.
 
     Example:
         >>> [find_same_name(key, ["seed", "model.lr", "model.total_timesteps"]) for key in ("total_timesteps", "lrr")]
@@ -176,7 +175,7 @@ def find_same_name(key: str, known: Iterable[str]) -> str | None:
 
 
 def nearest_key(key: str, known: Iterable[str]) -> str | None:
-    """Find the known key that was most likely meant: of the same name elsewhere, a synonym, or spelt alike.
+    """Return the most similar known key: same name in another group, synonym, or similar spelling; or None.
 
     Example:
         >>> [nearest_key(key, ["seed", "model.lr", "trainer.devices"]) for key in ("lr", "model.lrr", "x")]
@@ -191,7 +190,7 @@ def nearest_key(key: str, known: Iterable[str]) -> str | None:
 
 
 def argument_docs(documented: Callable[..., Any]) -> dict[str, str]:
-    """Return what the ``Args`` section of a docstring says of each argument.
+    """Return the description of each argument from the ``Args`` section of a docstring.
 
     Example:
         >>> def f(x):
@@ -210,38 +209,33 @@ def argument_docs(documented: Callable[..., Any]) -> dict[str, str]:
 
 
 def dataclass_options(kind: type, prefix: str = "", docs: Mapping[str, str] | None = None) -> dict[str, Option]:
-    """Return the options that the fields of a dataclass are, by key; their meaning stands in its ``Args`` section.
+    """Return the fields of a dataclass as options by key.
 
     Args:
-        kind: a dataclass.
-        prefix: of the keys, such as ``model.``.
-        docs: meanings, where another docstring has them.
+        kind: dataclass.
+        prefix: prefix of the keys, such as ``model.``.
+        docs: descriptions of the options; those of the dataclass's ``Args`` section by default.
     """
-    meanings = argument_docs(kind) if docs is None else docs
+    descriptions = argument_docs(kind) if docs is None else docs
     return {
         prefix + part.name: Option(
             prefix + part.name,
             part.type,
-            default_of(part),
-            meanings.get(part.name, ""),
+            part.default if part.default_factory is NO_DEFAULT else part.default_factory(),
+            descriptions.get(part.name, ""),
             path=bool(part.metadata.get("path")),
         )
         for part in fields(kind)
     }
 
 
-def default_of(part: Field[Any]) -> Any:
-    """Return the default of a dataclass's field."""
-    return part.default if part.default_factory is NO_DEFAULT else part.default_factory()
-
-
 def option_lines(options: Iterable[Option]) -> str:
-    """List options, each with its default, type and meaning."""
+    """Return a help text that lists options with default, type and description."""
     lines = []
     for option in options:
         default = "needed" if option.default == MISSING else format_value(option.default).strip("'")
         words = [describe_type(option.annotation), *([option.allowed.description] if option.allowed else [])]
         lines.append(f"{option.key}={default}  ({words[-1] if words[-1].startswith(words[0]) else ', '.join(words)})")
-        if option.meaning:
-            lines.append(textwrap.fill(option.meaning, 112, initial_indent="    ", subsequent_indent="    "))
+        if option.description:
+            lines.append(textwrap.fill(option.description, 112, initial_indent="    ", subsequent_indent="    "))
     return "\n".join(lines)

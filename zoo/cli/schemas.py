@@ -1,4 +1,4 @@
-"""Typed configuration: what may be built, and from which options."""
+"""Typed schemas of a run's configuration, and the table of what may be instantiated."""
 
 import copy
 import functools
@@ -31,7 +31,8 @@ from zoo.inference.sbn import SigmoidBeliefNetwork
 from zoo.inference.sbn import module as sigmoid_belief
 from zoo.inference.sbn.experiment import BeliefNetworkExperiment
 
-# All that a configuration may build. A `_target_` outside of this table is refused.
+# All that a configuration may instantiate; a `_target_` outside these tables is an error. Each model has an
+# experiment, and a class whose options the experiment passes on.
 MODELS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "ram": (RecurrentAttentionExperiment, RecurrentAttention),
     "policy_gradient": (PolicyGradientExperiment, PolicyGradient),
@@ -47,7 +48,7 @@ DATA: dict[str, Callable[..., Any]] = {
     "idx": load_idx,
     "image_folder": load_image_folder,
 }
-INJECTED_ARGS = {  # known from other groups or from what they build, not options
+INJECTED_ARGS = {  # arguments that come from other groups or objects, and are no options
     *("data", "env", "env_kwargs", "program", "trust", "estimator", "batch_size", "seed"),
     *("image_shape", "classes", "fill_value"),
     *("observation", "observation_shape", "actions", "num_actions", "reward_threshold", "spaces"),
@@ -56,12 +57,12 @@ INJECTED_ARGS = {  # known from other groups or from what they build, not option
 
 @dataclass
 class EstimatorConfig:
-    """``estimator=``: how ``Reinforce`` is made.
+    """Options of ``estimator=``.
 
     Args:
         baseline: name of a baseline, or a number for one that never changes.
-        decay: weight of the past in a moving average.
-        scale: whether signals are divided by a running standard deviation.
+        decay: decay of a moving average.
+        scale: whether the signal is divided by its running standard deviation.
     """
 
     baseline: str = MISSING
@@ -71,15 +72,15 @@ class EstimatorConfig:
 
 @dataclass
 class TrainerConfig:
-    """``trainer=``: how long, on what, in which steps.
+    """Options of ``trainer=``.
 
     Args:
-        max_epochs: passes over the training data, of which a model that acts in an environment counts its own.
-        batch_size: examples a step, on each device.
-        gradient_clip: norm to which the whole gradient is clipped; null to leave it.
-        accelerator: ``auto``, ``cpu``, ``gpu`` and the like, as Lightning names them.
-        devices: ``auto``, a number of them, or indices such as 0,1 in quotes.
-        precision: of the computation; see Lightning. ``bf16-mixed`` and ``32-true`` are usual.
+        max_epochs: number of epochs; null where ``model.total_timesteps`` is the length of the training.
+        batch_size: batch size of each device.
+        gradient_clip: maximal norm of the gradient; null for no clipping.
+        accelerator: accelerator of Lightning's trainer: ``auto``, ``cpu``, ``gpu``, ….
+        devices: ``auto``, number of devices, or indices such as 0,1 in quotes.
+        precision: precision of Lightning's trainer, such as ``32-true`` or ``bf16-mixed``.
     """
 
     max_epochs: int | None = MISSING
@@ -92,11 +93,11 @@ class TrainerConfig:
 
 @dataclass
 class LoggerConfig:
-    """``logger=``: where figures go beside ``metrics.csv``.
+    """Options of ``logger=``, a logger in addition to ``metrics.csv``.
 
     Args:
-        name: chosen by ``logger=``.
-        project: name of the project or experiment there.
+        name: the choice of ``logger=``.
+        project: name of the logger's project or experiment.
     """
 
     name: str = MISSING
@@ -105,17 +106,17 @@ class LoggerConfig:
 
 @dataclass
 class TrainConfig:
-    """All of a run.
+    """Configuration of a run.
 
     Args:
-        env: environment to act in, by its id in Gymnasium's registry; or ``MODULE:ID`` with ``trust=true``.
+        env: id of the environment in Gymnasium's registry, or ``MODULE:ID`` with ``trust=true``.
         env_kwargs: keyword arguments of the environment, such as ``env_kwargs.is_slippery=false``, and
             ``env_kwargs.max_episode_steps=N``.
-        program: program whose posterior is sought: a name, or ``FILE.py:MODEL:GUIDE`` with ``trust=true``.
-        seed: of all random numbers.
-        resume: folder of a stopped run to go on with, exactly where it was saved; with ``trainer.max_epochs=`` or
-            ``model.total_timesteps=`` for longer than it was to last.
-        init_from: checkpoint of the same kind of model whose weights training begins with.
+        program: probabilistic program: a name, or ``FILE.py:MODEL:GUIDE`` with ``trust=true``.
+        seed: seed of all random number generators.
+        resume: folder of a run to resume exactly; ``trainer.max_epochs=`` or ``model.total_timesteps=`` beside it
+            extend its length.
+        init_from: checkpoint of the same model and options whose weights initialize the model.
     """
 
     model: Any = None
@@ -131,11 +132,16 @@ class TrainConfig:
     init_from: str | None = None
 
 
-PARTS = {part.name for part in fields(TrainConfig)} - {"env", "env_kwargs", "program", "init_from"}  # not in older runs
+_REQUIRED = {part.name for part in fields(TrainConfig)} - {
+    "env",
+    "env_kwargs",
+    "program",
+    "init_from",
+}
 PRECISIONS = ("32-true", "64-true", "bf16-mixed", "bf16-true", "32", "64")
 GROUPS = ("model", "data", "estimator", "trainer", "logger")
-UNUSED = (*GROUPS, "trust", "extended")  # keys that are no options: groups left empty, and what runs keep
-CONSTRAINTS: dict[str, Mapping[str, Constraint]] = {  # what numbers may be, by the key before the option's name
+_NO_OPTIONS = (*GROUPS, "trust", "extended")  # further keys that a run's config.yaml may hold
+CONSTRAINTS: dict[str, Mapping[str, Constraint]] = {  # by group
     "": {"seed": Constraint(f"between 0 and {2**32 - 1}", lambda x: 0 <= x < 2**32)},
     "trainer": {
         "max_epochs": Constraint("at least 1", lambda x: x is None or x >= 1),
@@ -157,12 +163,12 @@ CONSTRAINTS: dict[str, Mapping[str, Constraint]] = {  # what numbers may be, by 
 
 
 def target_name(builder: Callable[..., Any]) -> str:
-    """Name a builder as ``_target_`` does."""
+    """Return the ``_target_`` of a builder."""
     return f"{builder.__module__}.{builder.__qualname__}"
 
 
 def schema(builder: Callable[..., Any], options_of: Callable[..., Any]) -> type:
-    """Read the names, types and defaults of a builder's options off its signature and that of what it builds."""
+    """Return a dataclass of a builder's options, from its signature and that of the class it passes them on to."""
     found: list[Any] = [("_target_", str, field(default=target_name(builder)))]
     parameters = {**inspect.signature(options_of).parameters, **inspect.signature(builder).parameters}
     for name, parameter in parameters.items():
@@ -173,46 +179,37 @@ def schema(builder: Callable[..., Any], options_of: Callable[..., Any]) -> type:
     return make_dataclass(f"{options_of.__name__} options", found)
 
 
-BUILDERS = {
-    target_name(builder): (builder, schema(builder, options_of))
-    for builder, options_of in [*MODELS.values(), *((builder, builder) for builder in DATA.values())]
+_PAIRS = [*MODELS.values(), *((builder, builder) for builder in DATA.values())]
+BUILDERS = {target_name(builder): (builder, schema(builder, options_of)) for builder, options_of in _PAIRS}
+_DESCRIPTIONS = {
+    target_name(builder): {**argument_docs(options_of), **argument_docs(builder)} for builder, options_of in _PAIRS
 }
-
-
-DOCUMENTED = {  # what the options of each builder mean
-    target_name(builder): {**argument_docs(options_of), **argument_docs(builder)}
-    for builder, options_of in [*MODELS.values(), *((builder, builder) for builder in DATA.values())]
-}
-MANY = Constraint("a whole number from 1 to 65,536", lambda x: 1 <= x <= 65_536)  # each is an environment in memory
-STEPS = {"num_envs": MANY, "n_eval_episodes": MANY, "eval_freq": COUNT}
-MODEL_CONSTRAINTS: dict[str, Mapping[str, Constraint]] = {
+_NUM_ENVS = Constraint("a whole number from 1 to 65,536", lambda x: 1 <= x <= 65_536)  # each takes memory
+_STEPS = {"num_envs": _NUM_ENVS, "n_eval_episodes": _NUM_ENVS, "eval_freq": COUNT}
+_MODEL_CONSTRAINTS: dict[str, Mapping[str, Constraint]] = {
     target_name(MODELS[name][0]): constraints
     for name, constraints in {
         "ram": recurrent_attention.CONSTRAINTS,
-        "policy_gradient": {**policy_gradient.CONSTRAINTS, **STEPS, "n_steps": optional(NOT_NEGATIVE)},
-        "q_learning": {**q_learning_options.TABLE_CONSTRAINTS, **STEPS, "train_freq": NOT_NEGATIVE},
-        "dqn": {**q_learning_options.CONSTRAINTS, **STEPS, "train_freq": NOT_NEGATIVE},
+        "policy_gradient": {**policy_gradient.CONSTRAINTS, **_STEPS, "n_steps": optional(NOT_NEGATIVE)},
+        "q_learning": {**q_learning_options.TABLE_CONSTRAINTS, **_STEPS, "train_freq": NOT_NEGATIVE},
+        "dqn": {**q_learning_options.CONSTRAINTS, **_STEPS, "train_freq": NOT_NEGATIVE},
         "sbn": sigmoid_belief.CONSTRAINTS,
         "bbvi": {**variational.CONSTRAINTS, **program_experiment.CONSTRAINTS},
     }.items()
 }
 
-
-SINGLE = {target_name(MODELS[name][0]) for name in ("policy_gradient", "dqn")}
-SINGLE_PRECISION = Constraint(
+_SINGLE = {target_name(MODELS[name][0]) for name in ("policy_gradient", "dqn")}
+_SINGLE_PRECISION = Constraint(
     "one of 32-true, 32, bf16-mixed (networks that act in an environment read and compute in single precision)",
     lambda x: x in ("32-true", "32", "bf16-mixed"),
 )
 
 
 def known_options(config: Mapping[str, Any]) -> dict[str, Option]:
-    """Return all that can be set in a run, by key, from the schemas of the parts that were chosen for it.
-
-    Args:
-        config: of a run, plain data; its values are the defaults.
+    """Return the options of a run by key, with the values of its configuration as defaults.
 
     Raises:
-        ValueError: a ``_target_`` is not in the table of what may be built.
+        ValueError: a ``_target_`` may not be instantiated.
     """
     found = {key: option for key, option in dataclass_options(TrainConfig).items() if key not in GROUPS}
     for group, kind in (("estimator", EstimatorConfig), ("trainer", TrainerConfig), ("logger", LoggerConfig)):
@@ -220,17 +217,17 @@ def known_options(config: Mapping[str, Any]) -> dict[str, Option]:
             found |= dataclass_options(kind, f"{group}.")
     for group in ("model", "data"):
         if config.get(group) is not None:
-            builder, known = builder_of(config[group])
-            found |= dataclass_options(known, f"{group}.", DOCUMENTED[target_name(builder)])
+            builder, known = _builder(config[group])
+            found |= dataclass_options(known, f"{group}.", _DESCRIPTIONS[target_name(builder)])
     return {
-        key: option._replace(default=get_nested(config, key, option.default), allowed=allowed(key, config))
+        key: option._replace(default=get_nested(config, key, option.default), allowed=_constraint(key, config))
         for key, option in found.items()
         if not key.endswith("._target_") and key != "logger.name"
     }
 
 
 def option_names(group: str, name: str) -> list[str]:
-    """Return the keys of the options that a choice of ``model`` or ``data`` brings.
+    """Return the keys of the options of a choice of ``model`` or ``data``.
 
     Example:
         >>> option_names("data", "mnist")
@@ -242,7 +239,7 @@ def option_names(group: str, name: str) -> list[str]:
 
 
 def get_nested(config: Mapping[str, Any], key: str, default: Any) -> Any:
-    """Return what a nest of mappings holds at a key with dots, or a default."""
+    """Return the value of nested mappings at a key with dots, or a default."""
     value: Any = config
     for part in key.split("."):
         if not isinstance(value, Mapping) or part not in value:
@@ -251,54 +248,39 @@ def get_nested(config: Mapping[str, Any], key: str, default: Any) -> Any:
     return value
 
 
-def allowed(key: str, config: Mapping[str, Any]) -> Constraint | None:
-    """Return what the value of an option may be beside its type."""
+def _constraint(key: str, config: Mapping[str, Any]) -> Constraint | None:
     group, _, name = key.rpartition(".")
-    if key == "trainer.precision" and config.get("model") and config["model"]["_target_"] in SINGLE:
-        return SINGLE_PRECISION
-    constraints = MODEL_CONSTRAINTS[config["model"]["_target_"]] if group == "model" else CONSTRAINTS.get(group, {})
+    if key == "trainer.precision" and config.get("model") and config["model"]["_target_"] in _SINGLE:
+        return _SINGLE_PRECISION
+    constraints = _MODEL_CONSTRAINTS[config["model"]["_target_"]] if group == "model" else CONSTRAINTS.get(group, {})
     return constraints.get(name)
 
 
 def check_config(config: Mapping[str, Any]) -> None:
-    """Refuse a configuration that no command line could have asked for.
-
-    Args:
-        config: of a run, plain data.
+    """Check a resolved configuration as strictly as a command line.
 
     Raises:
-        ValueError: a part is missing, an option is unknown, or a value is of another type or out of its range.
+        ValueError: a group is missing, an option is unknown, or a value has a wrong type or violates its constraint.
     """
-    if missing := sorted(PARTS - config.keys()):
+    if missing := sorted(_REQUIRED - config.keys()):
         raise ValueError(f"{', '.join(missing)} must be there")
-    for group in ("model", "trainer", "logger"):
-        if not isinstance(config[group], Mapping):
+    for group in GROUPS:
+        is_absent = config[group] is None and group in ("data", "estimator")
+        if not is_absent and not isinstance(config[group], Mapping):
             raise ValueError(f"{group} must hold options, got {format_value(config[group])}")
-    for group in ("data", "estimator"):
-        if config[group] is not None and not isinstance(config[group], Mapping):
-            raise ValueError(f"{group} must hold options, got {format_value(config[group])}")
-    check_extended(config.get("extended", {}))
+    lengths = config.get("extended", {})
+    known_lengths = isinstance(lengths, Mapping) and lengths.keys() <= set(LENGTHS)
+    if not known_lengths or not all(matches_type(list[int], before) for before in lengths.values()):
+        raise ValueError(f"extended must hold lengths by name, got {format_value(lengths)}")
     known = known_options(config)
-    for key, value in flatten(config):
+    for key, value in _flatten(config):
         if key in known:
             known[key].check(value)
-        elif not key.endswith("._target_") and key not in ("logger.name", *UNUSED):
+        elif not key.endswith("._target_") and key not in ("logger.name", *_NO_OPTIONS):
             raise ValueError(f"there is no option {key}")
 
 
-def check_extended(lengths: Any) -> None:
-    """Refuse a list of the lengths that a run had before which no run has left.
-
-    Raises:
-        ValueError: it is one.
-    """
-    known = isinstance(lengths, Mapping) and lengths.keys() <= set(LENGTHS)
-    if not known or not all(matches_type(list[int], before) for before in lengths.values()):
-        raise ValueError(f"extended must hold lengths by name, got {format_value(lengths)}")
-
-
-def flatten(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Return the keys of all options in a configuration, with their values."""
+def _flatten(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for key, value in config.items():
         if isinstance(value, Mapping) and key in GROUPS:
             yield from ((f"{key}.{name}", x) for name, x in value.items())
@@ -307,30 +289,29 @@ def flatten(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def accepted_parameters(options: Mapping[str, Any]) -> set[str]:
-    """Name what the builder that ``_target_`` names has a parameter for.
+    """Return the names of the parameters of the builder that ``_target_`` names.
 
     Raises:
-        ValueError: ``_target_`` is not in the table of what may be built.
+        ValueError: ``_target_`` may not be instantiated.
     """
-    return set(inspect.signature(builder_of(options)[0]).parameters)
+    return set(inspect.signature(_builder(options)[0]).parameters)
 
 
-def builder_of(options: Mapping[str, Any]) -> tuple[Callable[..., Any], type]:
-    """Look up the builder that ``_target_`` names, and the schema of its options."""
+def _builder(options: Mapping[str, Any]) -> tuple[Callable[..., Any], type]:
     name = options.get("_target_")
     if not isinstance(name, str) or name not in BUILDERS:
         raise ValueError(f"_target_ {name!r} may not be built; choose a model and data from configs/")
     return BUILDERS[name]
 
 
-def instantiate(options: Mapping[str, Any], **given: Any) -> Any:
-    """Call the builder that ``_target_`` names, with the other options.
+def instantiate(options: Mapping[str, Any], **injected: Any) -> Any:
+    """Call the builder that ``_target_`` names with the other options.
 
     Raises:
-        ValueError: ``_target_`` is not in the table of what may be built, or has no such option.
+        ValueError: ``_target_`` may not be instantiated, or has no such option.
     """
-    builder, known = builder_of(options)
+    builder, known = _builder(options)
     chosen = {key: value for key, value in options.items() if key != "_target_"}
     if unknown := sorted(chosen.keys() - {option.name for option in fields(known)}):
         raise ValueError(f"{target_name(builder)} has no option {', '.join(unknown)}")
-    return builder(**chosen, **given)
+    return builder(**chosen, **injected)

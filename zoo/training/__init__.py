@@ -1,4 +1,4 @@
-"""What every training run shares: exact resume, run records, guards, progress, the gradient's noise."""
+"""What every training run shares: the Experiment protocol, exact resume, run records, guards, progress."""
 
 from zoo.training.checkpoint import AtomicCheckpointIO, CheckpointMetadata, LoadableModule, read_checkpoint
 from zoo.training.checkpointed_metrics import CheckpointedMetrics

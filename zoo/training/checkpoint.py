@@ -10,7 +10,7 @@ import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from zoo.training.parts import check_fields
+from zoo.training.fields import check_fields
 from zoo.training.writing import write_atomically
 
 PARTS: Mapping[str, tuple[type, ...]] = {
@@ -20,7 +20,7 @@ PARTS: Mapping[str, tuple[type, ...]] = {
     "config": (Mapping,),
 }
 DIGEST = "sha256"
-RESUMABLE: Mapping[str, tuple[type, ...]] = {  # what only goes on from there needs
+RESUMABLE: Mapping[str, tuple[type, ...]] = {  # needed only to resume a training
     "loops": (Mapping,),
     "callbacks": (Mapping,),
     "optimizer_states": (list,),
@@ -34,14 +34,13 @@ Module = TypeVar("Module", bound=pl.LightningModule)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Write a checkpoint beside its place, then rename it: a kill at any moment leaves the one before intact.
+    """Writes checkpoints atomically: a kill at any moment leaves the previous checkpoint intact.
 
-    The library's own writer goes through the system's temporary folder, from which a rename is a copy when that
-    lies on another disk.
+    Lightning's own writer uses the temporary folder of the system, from which a rename across disks is a copy.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Save plain data to ``path``, all or nothing, with a digest by which a reader knows it again.
+        """Save a checkpoint of plain data together with its digest.
 
         Raises:
             OSError: the file cannot be written.
@@ -49,10 +48,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         path = Path(path)
 
         def write(unfinished: Path) -> None:
-            # The run's folder is not made anew: whoever removed it wanted the run to end.
+            # No parents: whoever removed the run folder wanted the run to end.
             unfinished.parent.mkdir(exist_ok=True)
             with open(unfinished, "wb") as file:
-                torch.save({**checkpoint, DIGEST: digest(checkpoint)}, file)
+                torch.save({**checkpoint, DIGEST: _digest(checkpoint)}, file)
                 file.flush()
                 os.fsync(file.fileno())
 
@@ -60,7 +59,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class CheckpointMetadata(pl.Callback):
-    """Write into each checkpoint what it is of: the model's name and the run's configuration, as plain data."""
+    """Saves the model's class name and the run's configuration in each checkpoint."""
 
     def __init__(self, config: Mapping[str, Any]):
         self.config = dict(config)
@@ -68,21 +67,21 @@ class CheckpointMetadata(pl.Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add name and configuration."""
+        """Save class name and configuration."""
         checkpoint |= {"model": type(pl_module).__name__, "config": self.config}
 
 
 def read_checkpoint(path: str | Path, model: str | None = None, resumable: bool = False) -> dict[str, Any]:
-    """Read a checkpoint of this project as plain data; no code in it is ever run.
+    """Return the content of a checkpoint of this project; no code in it is ever run.
 
     Args:
-        path: a file that a run left in its ``checkpoints`` folder.
-        model: name of the class whose checkpoint it must be; None for any.
-        resumable: a training is to go on from there, which needs more than the model.
+        path: checkpoint file.
+        model: class name of the model that is expected; None for any.
+        resumable: whether to check for what resuming a training needs.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, is no checkpoint of this project, or is of another model.
+        ValueError: the file is damaged, no checkpoint of this project, or of another model.
     """
     path = Path(path)
     if not path.is_file():
@@ -99,9 +98,9 @@ def read_checkpoint(path: str | Path, model: str | None = None, resumable: bool 
     if resumable:
         cannot = f"{path} cannot be continued: it is damaged, or of an older version"
         check_fields(checkpoint, RESUMABLE, cannot, "evaluate it, or train again in another folder")
-    # Torch does not look at the checksums of its files, so that a flipped bit of a weight would go unnoticed.
+    # torch.load does not verify the checksums of its files: a flipped bit in a weight would go unnoticed.
     kept = checkpoint.pop(DIGEST, None)
-    if kept is not None and kept != digest(checkpoint):
+    if kept is not None and kept != _digest(checkpoint):
         raise ValueError(
             f"{path} is damaged: it does not hold what was saved; use the run's other checkpoint or train again"
         )
@@ -111,32 +110,32 @@ def read_checkpoint(path: str | Path, model: str | None = None, resumable: bool 
     return checkpoint
 
 
-def digest(content: Any) -> str:
-    """Give the SHA-256 of plain data, of every tensor, number and name in it.
+def _digest(content: Any) -> str:
+    """Return the SHA-256 of every tensor, number and name in plain data.
 
     Example:
-        >>> digest({"weight": torch.zeros(2)}) == digest({"weight": torch.zeros(2, dtype=torch.float64)})
+        >>> _digest({"weight": torch.zeros(2)}) == _digest({"weight": torch.zeros(2, dtype=torch.float64)})
         False
     """
     total = hashlib.sha256()
-    for piece in pieces(content):
+    for piece in _pieces(content):
         total.update(piece)
     return total.hexdigest()
 
 
-def pieces(content: Any) -> Iterator[Any]:
-    """Take plain data apart into bytes; before each part stands what it is, so that no two contents have the same."""
+def _pieces(content: Any) -> Iterator[Any]:
+    """Yield the bytes of plain data; each part is preceded by its type and size, so that different data differ."""
     if isinstance(content, Tensor):
         yield f"{content.dtype} {list(content.shape)}\n".encode()
         yield content.detach().cpu().reshape(-1).view(torch.uint8).numpy()
     elif isinstance(content, Mapping):
         yield f"mapping {len(content)}\n".encode()
         for item in content.items():
-            yield from pieces(item)
+            yield from _pieces(item)
     elif isinstance(content, list | tuple):
         yield f"{'list' if isinstance(content, list) else 'tuple'} {len(content)}\n".encode()
         for item in content:
-            yield from pieces(item)
+            yield from _pieces(item)
     else:
         text = repr(content)
         yield f"{type(content).__name__} {len(text)} {text}\n".encode()

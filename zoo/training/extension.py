@@ -1,4 +1,4 @@
-"""Training longer than a run was configured to: the record of it, and schedules that end later."""
+"""Extension of runs beyond their configured length: its record, and schedules that end later."""
 
 import copy
 import math
@@ -16,12 +16,12 @@ LENGTH_DEPENDENT = (
 
 
 def extend_config(config: Mapping[str, Any], lengths: Mapping[str, int]) -> dict[str, Any]:
-    """Return a run's configuration with another length; ``extended`` lists those that it had before.
+    """Return a run's configuration with a larger length; its entry ``extended`` lists the previous ones.
 
-    A run that was extended is another one than a run that was as long from the beginning, as schedules differ.
+    An extended run differs from a run that had this length from the start, since learning rate schedules differ.
 
     Raises:
-        ValueError: a length is not longer, or the run has no such length.
+        ValueError: the length is smaller, or the run has no such length.
 
     Example:
         >>> extend_config({"trainer": {"max_epochs": 2}}, {"trainer.max_epochs": 4})
@@ -44,7 +44,7 @@ def extend_config(config: Mapping[str, Any], lengths: Mapping[str, int]) -> dict
 
 
 def configs_before_extension(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Return the configurations that an extended run had before, the latest first.
+    """Yield the previous configurations of an extended run, the latest first.
 
     Example:
         >>> list(configs_before_extension({"trainer": {"max_epochs": 4}, "extended": {"trainer.max_epochs": [2]}}))
@@ -63,17 +63,17 @@ def configs_before_extension(config: Mapping[str, Any]) -> Iterator[dict[str, An
 
 
 class ExtendLRSchedules(pl.Callback):
-    """Let the cosine of a learning rate end where the extended training does.
+    """Extends cosine learning rate schedules to the new end of a training.
 
-    A checkpoint holds where it was to end, and beyond it a cosine rises again. The rate goes on where a training of the
-    new length would be at this step.
+    A checkpoint holds the old end, beyond which a cosine rises again. The learning rate continues at the value that a
+    training of the new length has at this step.
     """
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Set the new end, and the rate there is now."""
+        """Set the new end and the current learning rate."""
         for schedule in (config.scheduler for config in trainer.lr_scheduler_configs):
             if isinstance(schedule, CosineAnnealingLR):
                 schedule.T_max = int(trainer.estimated_stepping_batches)
-                falling = (1 + math.cos(math.pi * schedule.last_epoch / schedule.T_max)) / 2
+                decay = (1 + math.cos(math.pi * schedule.last_epoch / schedule.T_max)) / 2
                 for group, start in zip(schedule.optimizer.param_groups, schedule.base_lrs, strict=True):
-                    group["lr"] = schedule.eta_min + (start - schedule.eta_min) * falling
+                    group["lr"] = schedule.eta_min + (start - schedule.eta_min) * decay

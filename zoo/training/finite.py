@@ -10,11 +10,11 @@ class NonFiniteError(ArithmeticError):
 
 
 def sum_losses(terms: Mapping[str, Tensor], step: int) -> Tensor:
-    """Sum the terms of a loss, or stop the run and name the term that is not finite.
+    """Return the sum of a loss's terms.
 
     Args:
-        terms: scalars by the names they have in messages.
-        step: the training step, for the message.
+        terms: scalars by name.
+        step: training step, for the message.
 
     Raises:
         NonFiniteError: a term is NaN or infinite.
@@ -34,12 +34,16 @@ def sum_losses(terms: Mapping[str, Tensor], step: int) -> Tensor:
 
 
 class FiniteGradients(pl.Callback):
-    """Stop before an optimiser step whose gradient is not finite, and name the parameters."""
+    """Raises before an optimizer step with a gradient that is not finite."""
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        """Check all gradients at once; look for the culprit only if there is one."""
+        """Check all gradients at once, and each one only for the message.
+
+        Raises:
+            NonFiniteError: a gradient is NaN or infinite.
+        """
         gradients = {name: p.grad for name, p in pl_module.named_parameters() if p.grad is not None}
         if gradients and not torch.isfinite(torch.nn.utils.get_total_norm(list(gradients.values()))):
             culprits = [name for name, gradient in gradients.items() if not torch.isfinite(gradient).all()]

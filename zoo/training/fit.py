@@ -15,58 +15,58 @@ from pytorch_lightning.loggers import Logger, MLFlowLogger, TensorBoardLogger, W
 from zoo.training.checkpoint import AtomicCheckpointIO, CheckpointMetadata, read_checkpoint
 from zoo.training.checkpointed_metrics import CheckpointedMetrics
 from zoo.training.extension import LENGTH_DEPENDENT, ExtendLRSchedules
+from zoo.training.fields import check_fields
 from zoo.training.finite import FiniteGradients
 from zoo.training.interrupt import GracefulInterrupt, TrainingInterruptedError
 from zoo.training.memory import tune_malloc
 from zoo.training.metrics_csv import CSVMetricsLogger, Row
 from zoo.training.mixed_precision import allow_clipping
-from zoo.training.parts import check_fields
 from zoo.training.progress import TrainingProgress
 from zoo.training.resume import ExactResume
 
 
 class Loaders(NamedTuple):
-    """Where a run's batches come from: functions of the rank and the number of ranks."""
+    """Factories of a run's batches: functions of the rank and the number of ranks."""
 
     train: Callable[[int, int], Iterable[Any]]
     validation: Callable[[int, int], Iterable[Any]] | None
     max_epochs: int | None = None
-    """Passes over the training batches where the configuration leaves ``max_epochs`` open."""
+    """Number of epochs if the configuration leaves ``max_epochs`` open."""
     fraction_done: Callable[[], float] | None = None
-    """Fraction of the training that is done, where counting batches does not tell."""
+    """Returns the fraction of the training that is done, where the number of batches is unknown."""
     supports_mid_epoch_resume: bool = True
-    """Whether a training that was stopped within a pass can go on there, or only between two passes."""
+    """Whether a training can be resumed within an epoch, or only between epochs."""
     single_process: bool = False
-    """Whether the batches are made on the way, so that several processes would each train a model of its own."""
+    """Whether batches depend on the policy, so that several processes would train different models."""
 
 
 class RunDataModule(pl.LightningDataModule):
-    """Hand the batches to Lightning once it knows the ranks."""
+    """Creates the batches once Lightning knows the ranks."""
 
     def __init__(self, loaders: Loaders):
         super().__init__()
         self.loaders = loaders
 
     def train_dataloader(self) -> Any:
-        """Give this rank's training batches."""
+        """Return this rank's training batches."""
         return self.loaders.train(*self._rank())
 
     def val_dataloader(self) -> Any:
-        """Give this rank's validation batches, or none."""
+        """Return this rank's validation batches, or none."""
         if self.loaders.validation is None:
             return []
         return self.loaders.validation(*self._rank())
 
     def _rank(self) -> tuple[int, int]:
         if self.trainer is None:
-            raise RuntimeError("batches are handed out only while a trainer runs")
+            raise RuntimeError("batches are available only while a trainer runs")
         return self.trainer.global_rank, self.trainer.world_size
 
 
 class EpochCheckpoint(ModelCheckpoint):
-    """Save after each epoch, or after those that better a validation figure.
+    """Saves a checkpoint after each epoch, or after those that improve a validation metric.
 
-    One for each file: the library's ``save_last`` skips the epochs that are not the best.
+    One callback for each file: the option ``save_last`` of ``ModelCheckpoint`` skips epochs that are not the best.
     """
 
     def __init__(self, path: Path, monitor: str | None, mode: str = "min"):
@@ -80,7 +80,7 @@ class EpochCheckpoint(ModelCheckpoint):
         )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Remember the best figure also in a run's folder that was moved."""
+        """Restore the best metric, also in a run folder that was moved."""
         super().load_state_dict({**state_dict, "dirpath": self.dirpath})
 
 
@@ -93,24 +93,24 @@ def fit(
     callbacks: list[pl.Callback] | None = None,
     monitor_mode: str = "min",
 ) -> Path:
-    """Train a module, or go on with the training that left ``checkpoints/last.ckpt`` in the folder.
+    """Train a module, or resume the training from ``checkpoints/last.ckpt`` in the folder.
 
-    Leaves ``metrics.csv``, ``checkpoints/last.ckpt`` and, if validation data choose one, ``checkpoints/best.ckpt``.
+    Writes ``metrics.csv``, ``checkpoints/last.ckpt`` and, with a validation metric, ``checkpoints/best.ckpt``.
 
     Args:
-        module: what to train.
-        loaders: its batches.
-        folder: the run's folder.
-        config: the run's configuration, plain data; ``trainer`` and ``logger`` are read here.
-        monitor: the validation figure whose best value marks the best checkpoint; None for no such checkpoint.
-        callbacks: of the model's own.
-        monitor_mode: ``min`` if the smallest value is the best, ``max`` if the largest is.
+        module: module to train.
+        loaders: factories of its batches.
+        folder: run folder.
+        config: the run's configuration, of which ``trainer`` and ``logger`` are used here.
+        monitor: validation metric that selects the best checkpoint; None for no selection.
+        callbacks: additional callbacks.
+        monitor_mode: ``min`` or ``max``.
 
     Returns:
-        The checkpoint to use: the best on validation data if there is such a one, else the last.
+        The best checkpoint by the validation metric if there is one, else the last.
 
     Raises:
-        TrainingInterruptedError: the run was asked to stop.
+        TrainingInterruptedError: the run was interrupted.
         NonFiniteError: a loss or a gradient is NaN or infinite.
         ValueError: there is no epoch to train, devices or precision make no sense, or the checkpoint to resume from is
             damaged or of a module with other options.
@@ -126,16 +126,16 @@ def fit(
     if str(settings["precision"]).startswith("16"):
         raise ValueError("precision 16 scales the loss and skips steps by design; use bf16-mixed or 32-true")
     longer = bool(config.get("extended"))
-    rows = rows_so_far(last, module, LENGTH_DEPENDENT if longer else ()) if last.exists() else None
+    rows = _saved_rows(last, module, LENGTH_DEPENDENT if longer else ()) if last.exists() else None
     metrics_csv = CSVMetricsLogger(folder / "metrics.csv", rows)
-    # Lightning lets torch look for a driver in every optimiser step, which takes longer than the step of a small model.
+    # Lightning makes torch search for a CUDA driver in every optimizer step, which outlasts the step of a small model.
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
-    # Deterministic kernels are enough; filling every fresh tensor would only cost time.
+    # Deterministic kernels suffice; filling uninitialized memory only costs time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     chosen = EpochCheckpoint(best, monitor, monitor_mode)
     tune_malloc()
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    trainer = make_trainer(
+    trainer = _make_trainer(
         default_root_dir=folder,
         max_epochs=epochs,
         accelerator=settings["accelerator"],
@@ -161,7 +161,7 @@ def fit(
             *(callbacks or []),
             GracefulInterrupt(last, loaders.supports_mid_epoch_resume),
             *([chosen] if chooses else []),
-            EpochCheckpoint(last, None),  # after the best, whose figure it remembers
+            EpochCheckpoint(last, None),  # after the best checkpoint, whose state it saves
         ],
     )
     allow_clipping(trainer)
@@ -173,17 +173,17 @@ def fit(
     if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > (cores := os.cpu_count() or 1):
         raise ValueError(f"devices={trainer.num_devices} would start as many processes on {cores} processor cores")
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")  # it is continued
+        warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")  # it is resumed
         try:
             trainer.fit(
                 module, datamodule=RunDataModule(loaders), ckpt_path=last if last.exists() else None, weights_only=True
             )
-        except SystemExit as end:  # how Lightning ends on a Ctrl-C that nobody waited for
+        except SystemExit as end:  # raised by Lightning on a second Ctrl-C
             message = "stopped at once, without saving what came after the last checkpoint"
             raise TrainingInterruptedError(message) from end
     if trainer.global_step == 0 and not last.exists():
         raise ValueError("nothing was trained: the run ended before its first step; let it last longer")
-    if not chooses or not chosen.best_model_path:  # of a run that ended before its first evaluation
+    if not chooses or not chosen.best_model_path:  # the run ended before its first evaluation
         return last
     if not best.exists():
         raise FileNotFoundError(
@@ -193,8 +193,8 @@ def fit(
     return best
 
 
-def rows_so_far(last: Path, module: pl.LightningModule, may_differ: Sequence[str] = ()) -> dict[int, Row]:
-    """Read the rows of ``metrics.csv`` up to a checkpoint, if a training of such a module can go on there."""
+def _saved_rows(last: Path, module: pl.LightningModule, may_differ: Sequence[str] = ()) -> dict[int, Row]:
+    """Return the rows of ``metrics.csv`` in a checkpoint, after checking that the module can be resumed from it."""
     saved = read_checkpoint(last, type(module).__name__, resumable=True)
     before, now = saved["hyper_parameters"], dict(module.hparams)
     keys = (before.keys() | now.keys()) - set(may_differ)
@@ -206,10 +206,9 @@ def rows_so_far(last: Path, module: pl.LightningModule, may_differ: Sequence[str
     return rows
 
 
-def make_trainer(devices: str, **options: Any) -> pl.Trainer:
-    """Make the trainer, or say why there can be none on such devices."""
+def _make_trainer(devices: str, **options: Any) -> pl.Trainer:
     try:
-        return pl.Trainer(devices=checked_devices(devices), **options)
+        return pl.Trainer(devices=_check_devices(devices), **options)
     except TypeError as error:  # some choices are wrong on some accelerators only
         raise ValueError(f"devices={devices} is no choice here: {error}") from error
     except ModuleNotFoundError as error:
@@ -219,15 +218,14 @@ def make_trainer(devices: str, **options: Any) -> pl.Trainer:
         ) from error
 
 
-def checked_devices(devices: str) -> str:
-    """Give the choice of devices back if it is one."""
+def _check_devices(devices: str) -> str:
     if not re.fullmatch(r"auto|-1|\d+(,\d*)*", devices):
         raise ValueError(f"devices must be auto, a number of them, or indices such as 0,1; got {devices!r}")
     return devices
 
 
 def extra_loggers(settings: Mapping[str, Any], folder: Path) -> list[Logger]:
-    """Make the logger that was asked for beside ``metrics.csv``.
+    """Return the loggers in addition to ``metrics.csv``.
 
     Raises:
         ValueError: there is no such logger, or its package is not installed.
@@ -235,7 +233,7 @@ def extra_loggers(settings: Mapping[str, Any], folder: Path) -> list[Logger]:
     kinds: dict[str, Any] = {
         "tensorboard": lambda: TensorBoardLogger(folder, name="tensorboard", version=""),
         "wandb": lambda: WandbLogger(project=settings["project"], save_dir=folder),
-        "mlflow": lambda: MLFlowLogger(  # the folder of files that Lightning would choose is no longer written to
+        "mlflow": lambda: MLFlowLogger(  # MLflow no longer writes to the folder that Lightning would choose
             settings["project"],
             tracking_uri=f"sqlite:///{(folder / 'mlflow.db').absolute()}",
             artifact_location=str((folder / "mlflow").absolute()),

@@ -13,19 +13,19 @@ NAME = ".lock"
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Make a run's folder, and keep other processes out of it for as long as this one works there.
+    """Create a run folder, and lock it against other processes.
 
-    The lock is the operating system's (``flock``), of an open file, and falls with the process that holds it, however
-    that ends; a ``.lock`` that a killed run left behind locks nothing. Where several processes train together the first
-    one holds it for all. Between machines it holds as far as their network file system keeps such locks: NFS 4 does,
-    others may not, and there two machines must not be given the same folder.
+    The lock is one of the operating system (``flock``) on an open file. It ends with the process that holds it, so that
+    the ``.lock`` of a killed run locks nothing. In distributed training rank 0 holds it for all ranks. Between machines
+    it works on network file systems that support such locks, such as NFS 4; on others, two machines must not use the
+    same folder.
 
     Args:
-        folder: of the run.
+        folder: run folder.
 
     Raises:
         ValueError: another process is at work in the folder.
-        OSError: the folder cannot be made or written to.
+        OSError: the folder cannot be created or written to.
 
     Example:
         >>> import tempfile
@@ -47,6 +47,6 @@ def folder_lock(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(OSError):  # the folder may be gone, or the system keep what is open
-            os.unlink(folder / NAME)  # while it is held: who waits for it finds it gone, and takes a new one
+        with suppress(OSError):  # the folder may be gone, or the system may not remove open files
+            os.unlink(folder / NAME)  # while the lock is held: a waiting process then creates a new file
         lock.release()

@@ -1,19 +1,19 @@
 import ctypes
 import platform
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-LARGEST_ON_HEAP = 32 * 2**20  # bytes; glibc takes no more
-KEPT = 2**30
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # parameters of mallopt
+_MAX_HEAP_BLOCK = 32 * 2**20  # bytes; the maximum of glibc
+_MAX_FREE = 2**30
 
 
 def tune_malloc() -> bool:
-    """Let the C library keep up to a gigabyte that was freed, instead of giving it back to the system.
+    """Make the C library keep up to a gigabyte of freed memory instead of returning it to the system.
 
-    Each step frees about as much as the next one needs, and memory that comes from the system has to be filled with
-    zeros first: with tensors of a few megabytes that is a fifth of a step.
+    Each step frees about as much memory as the next one allocates, and the system clears all memory that it hands out:
+    with tensors of a few megabytes this takes a fifth of a step.
 
     Returns:
-        Whether the C library can be told so; only glibc can.
+        Whether the C library supports this; only glibc does.
 
     Example:
         >>> tune_malloc() == (platform.libc_ver()[0] == "glibc")
@@ -22,4 +22,4 @@ def tune_malloc() -> bool:
     if platform.libc_ver()[0] != "glibc":
         return False
     libc = ctypes.CDLL(None)
-    return bool(libc.mallopt(M_MMAP_THRESHOLD, LARGEST_ON_HEAP) and libc.mallopt(M_TRIM_THRESHOLD, KEPT))
+    return bool(libc.mallopt(M_MMAP_THRESHOLD, _MAX_HEAP_BLOCK) and libc.mallopt(M_TRIM_THRESHOLD, _MAX_FREE))

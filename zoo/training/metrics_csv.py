@@ -13,15 +13,15 @@ Row = dict[str, Any]
 
 
 class CSVMetricsLogger(Logger):
-    """``metrics.csv``: one row a step at which something was logged, one column a metric.
+    """Logger that writes ``metrics.csv``: one row for each logged step, one column for each metric.
 
     Checkpoints contain the rows (``CheckpointedMetrics``), and a resumed run rewrites the file from there: a kill
     between writing a checkpoint and the file neither loses nor duplicates a row. Lightning's CSVLogger deletes the
     file.
 
     Args:
-        path: the file.
-        rows: those of the checkpoint at which the run continues, by their steps; none for a new run.
+        path: path of the file.
+        rows: rows by step from the checkpoint of a resumed run.
     """
 
     def __init__(self, path: Path, rows: Mapping[int, Row] | None = None):
@@ -33,26 +33,26 @@ class CSVMetricsLogger(Logger):
 
     @property
     def name(self) -> str:
-        """What Lightning calls this logger."""
+        """Name of the logger."""
         return "csv"
 
     @property
     def version(self) -> str:
-        """Runs have a folder each; there are no versions in one."""
+        """Empty, since each run has its own folder."""
         return ""
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Leave hyperparameters to the run's ``config.yaml``."""
+        """Do nothing; hyperparameters are in ``config.yaml``."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Add metrics to the row of a step, and write the file, all or nothing."""
+        """Add metrics to the row of a step, and write the file atomically."""
         step = step or 0
         self.rows.setdefault(step, {"step": step}).update(metrics)
         self._write()
 
     def rows_with(self, metrics: Mapping[str, float], step: int) -> dict[int, Row]:
-        """Give all rows, by their steps, as they will be once these metrics are logged."""
+        """Return all rows by step, as they will be once these metrics are logged."""
         if not metrics:
             return dict(self.rows)
         return {**self.rows, step: {**self.rows.get(step, {"step": step}), **metrics}}
@@ -67,7 +67,7 @@ class CSVMetricsLogger(Logger):
 
 
 def read_metrics(path: Path, *columns: str) -> list[list[float]]:
-    """Read columns of a run's ``metrics.csv``, of the rows in which the last of them has a figure.
+    """Return columns of a run's ``metrics.csv``, restricted to the rows with a value in the last of them.
 
     Raises:
         FileNotFoundError: there is no such file.

@@ -5,9 +5,10 @@ from torch.optim import Optimizer
 
 
 class UnscaledMixedPrecision(MixedPrecision):
-    """Mixed precision in bfloat16, which scales no loss, so that gradients of fused optimisers can be clipped.
+    """Mixed precision in bfloat16 that clips gradients of fused optimizers.
 
-    Lightning refuses that for every mixed precision, as a fused optimiser takes the scale of float16 back in its step.
+    Lightning raises for every mixed precision, since a fused optimizer unscales float16 gradients within its step;
+    bfloat16 needs no scaling.
     """
 
     def clip_gradients(
@@ -21,7 +22,7 @@ class UnscaledMixedPrecision(MixedPrecision):
 
 
 def allow_clipping(trainer: pl.Trainer) -> None:
-    """Let a trainer in bfloat16 clip the gradients of fused optimisers."""
+    """Allow a trainer in bfloat16 to clip gradients of fused optimizers."""
     plugin = trainer.precision_plugin
     if isinstance(plugin, MixedPrecision) and plugin.scaler is None:
         trainer.strategy.precision_plugin = UnscaledMixedPrecision("bf16-mixed", plugin.device)

@@ -16,24 +16,24 @@ from rich.progress import (
 
 
 class TrainingProgress(pl.Callback):
-    """One bar for the whole run, with the time left, and a line for each epoch's metrics.
+    """Progress bar for the whole run with the remaining time, and a line with the metrics of each epoch.
 
-    Shows what the module logs with ``prog_bar=True``; metrics whose name ends in ``error`` are shown in per cent. Where
-    the output is not a terminal only the lines are written.
+    Shows the metrics that the module logs with ``prog_bar=True``; metrics whose name ends in ``error`` are shown in
+    percent. If the output is not a terminal, only the lines are printed.
 
     Args:
-        done: gives the fraction of the training that is done; unless given, the batches tell.
+        fraction_done: returns the fraction of the training that is done; by default batches are counted.
     """
 
-    def __init__(self, done: Callable[[], float] | None = None):
-        self.done = done
+    def __init__(self, fraction_done: Callable[[], float] | None = None):
+        self.fraction_done = fraction_done
         self.steps = math.inf
         self.console = Console(soft_wrap=True)
         self.progress: Progress | None = None
         self.task: TaskID | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Show the bar, from where the run starts or continues."""
+        """Show the bar."""
         if not trainer.is_global_zero:
             return
         self.steps = float(trainer.estimated_stepping_batches)
@@ -55,31 +55,31 @@ class TrainingProgress(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Move the bar."""
+        """Update the bar."""
         if self.progress is not None and self.task is not None:
             self.progress.update(self.task, completed=self._done(trainer))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the epoch's metrics."""
+        """Print the metrics of the epoch."""
         if self.progress is not None:
             metrics = {**trainer.progress_bar_metrics}
-            shown = "  ".join(f"{name.replace('_', ' ')} {readable(name, x)}" for name, x in metrics.items())
+            shown = "  ".join(f"{name.replace('_', ' ')} {format_metric(name, x)}" for name, x in metrics.items())
             width = len(str(trainer.max_epochs))
-            of_all = f"/{trainer.max_epochs}" if self.done is None else ""
+            of_all = f"/{trainer.max_epochs}" if self.fraction_done is None else ""
             self.progress.console.print(f"epoch {trainer.current_epoch + 1:>{width}}{of_all}  {shown}")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self._stop()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Take the bar away, and give the terminal its cursor back."""
+        """Remove the bar, and restore the cursor of the terminal."""
         self._stop()
 
     def _done(self, trainer: pl.Trainer) -> float:
-        if self.done is not None:
-            return self.done()
-        # Not global_step: in one training step a module may step its optimisers several times.
+        if self.fraction_done is not None:
+            return self.fraction_done()
+        # Not global_step: a module may step its optimizers several times in a training step.
         return (trainer.fit_loop.total_batch_idx + 1) / self.steps
 
     def _stop(self) -> None:
@@ -88,11 +88,11 @@ class TrainingProgress(pl.Callback):
             self.progress = None
 
 
-def readable(name: str, value: float) -> str:
-    """Format a figure for people.
+def format_metric(name: str, value: float) -> str:
+    """Return a metric as text.
 
     Example:
-        >>> readable("validation_error", 0.0123), readable("loss", 0.5)
+        >>> format_metric("validation_error", 0.0123), format_metric("loss", 0.5)
         ('1.23 %', '0.5')
     """
     return f"{100 * value:.2f} %" if name.endswith("error") else f"{value:.4g}"

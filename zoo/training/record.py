@@ -14,32 +14,32 @@ from typing import Any
 import torch
 
 from zoo.training.extension import configs_before_extension
-from zoo.training.parts import check_fields
+from zoo.training.fields import check_fields
 from zoo.training.writing import as_json, write_text
 
-NUMBER = (int, float)
-NONE = type(None)
-NEEDED: Mapping[str, tuple[type, ...]] = {
+_NUMBER = (int, float)
+_NONE = type(None)
+_REQUIRED: Mapping[str, tuple[type, ...]] = {
     "state": (str,),
     "config_hash": (str,),
-    "wall_seconds": NUMBER,
+    "wall_seconds": _NUMBER,
     "metrics": (dict,),
 }
-OTHERS: Mapping[str, tuple[type, ...]] = {
-    "exit_reason": (str, NONE),
+_OPTIONAL: Mapping[str, tuple[type, ...]] = {
+    "exit_reason": (str, _NONE),
     "command": (str,),
-    "seed": (int, NONE),
-    "data": (str, NONE),
+    "seed": (int, _NONE),
+    "data": (str, _NONE),
     "recipe_hash": (str,),
     "started": (str,),
-    "git_commit": (str, NONE),
+    "git_commit": (str, _NONE),
     "versions": (dict,),
     "hardware": (dict,),
-    "host": (str, NONE),
-    "process": (int, NONE),
+    "host": (str, _NONE),
+    "process": (int, _NONE),
 }
-STATES = ("running", "finished", "interrupted", "failed")
-PACKAGES = (
+_STATES = ("running", "finished", "interrupted", "failed")
+_PACKAGES = (
     "reinforce-zoo",
     "torch",
     "torchvision",
@@ -48,37 +48,38 @@ PACKAGES = (
     "pyro-ppl",
     "gymnasium",
 )
-OPTIONAL = ("env", "env_kwargs", "program", "init_from")  # parts of a configuration that count only if they are set
+_HASHED_IF_SET = ("env", "env_kwargs", "program", "init_from")
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
-    """Fingerprint of all that decides a run's result: the same hash, the same run.
+    """Return a hash of everything in a configuration that determines the result of a run.
 
-    Where a run is logged, from where it is resumed and whether its program is trusted does not count, nor do an
-    environment, its options, a program or a checkpoint to begin from if there are none.
+    It ignores ``logger``, ``resume`` and ``trust``, and entries of ``env``, ``env_kwargs``, ``program`` and
+    ``init_from`` that are not set.
 
     Example:
         >>> config_hash({"seed": 1, "logger": "csv"}) == config_hash({"logger": "wandb", "seed": 1})
         True
     """
     deciding = {key: value for key, value in config.items() if key not in ("logger", "resume", "trust")}
-    deciding = {key: value for key, value in deciding.items() if key not in OPTIONAL or value not in (None, {})}
+    deciding = {key: value for key, value in deciding.items() if key not in _HASHED_IF_SET or value not in (None, {})}
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:12]
 
 
 class RunRecord:
-    """``status.json``: what a run is, how it stands, and what it reached.
+    """``status.json`` of a run: configuration hash, state, environment and final metrics.
 
-    Written at each change, all or nothing. Wall time adds up over resumes. Whoever writes it holds the ``folder_lock``.
+    The file is written atomically at each change, by the process that holds the ``folder_lock``. Wall time adds up over
+    resumes.
 
     Args:
-        folder: the run's folder.
-        config: the resolved configuration, plain data.
-        command: what a user types to repeat the run.
-        data: what the run is called after in tables; ``mnist-5k`` is not ``mnist``.
+        folder: run folder.
+        config: resolved configuration.
+        command: command that repeats the run.
+        data: name of the data for tables; ``mnist-5k`` is not ``mnist``.
 
     Raises:
-        ValueError: the folder holds a run of another configuration, or a damaged record.
+        ValueError: the folder holds a run with another configuration, or the record is damaged.
     """
 
     def __init__(self, folder: Path, config: Mapping[str, Any], command: str, data: str | None = None):
@@ -109,12 +110,12 @@ class RunRecord:
         }
 
     def begin(self) -> "RunRecord":
-        """Note that the run is under way."""
+        """Record that the run is running."""
         self._write()
         return self
 
     def finish(self, state: str, reason: str, metrics: Mapping[str, float | str] | None = None) -> None:
-        """Note how the run ended: ``finished``, ``interrupted`` or ``failed``, and what it reached."""
+        """Record the final state, ``finished``, ``interrupted`` or ``failed``, and the metrics."""
         self.status |= {"state": state, "exit_reason": reason, "host": None, "process": None}
         self.status["metrics"] |= dict(metrics or {})
         self._write()
@@ -128,30 +129,28 @@ def read_status(path: Path) -> dict[str, Any]:
     """Read a run record.
 
     Raises:
-        ValueError: the file is damaged, or no run record.
+        ValueError: the file is damaged or no run record.
     """
-    cure = "delete it and run again"
+    remedy = "delete it and run again"
     try:
         status: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # not JSON, or not even text
-        raise ValueError(f"{path} is damaged ({error}); {cure}") from error
+        raise ValueError(f"{path} is damaged ({error}); {remedy}") from error
     if not isinstance(status, dict) or not {"state", "config_hash"} <= status.keys():
-        raise ValueError(f"{path} is no run record; {cure}")
-    check_fields(status, NEEDED, f"{path} is damaged", cure)
-    check_fields(status, OTHERS, f"{path} is damaged", cure, optional=True)
-    if status["state"] not in STATES or not 0 <= status["wall_seconds"] < math.inf:
+        raise ValueError(f"{path} is no run record; {remedy}")
+    check_fields(status, _REQUIRED, f"{path} is damaged", remedy)
+    check_fields(status, _OPTIONAL, f"{path} is damaged", remedy, optional=True)
+    if status["state"] not in _STATES or not 0 <= status["wall_seconds"] < math.inf:
         found = f"state {status['state']!r} after {status['wall_seconds']} s"
-        raise ValueError(f"{path} is damaged ({found}); {cure}")
-    check_fields(status["metrics"], dict.fromkeys(status["metrics"], (*NUMBER, str)), f"{path} is damaged", cure)
+        raise ValueError(f"{path} is damaged ({found}); {remedy}")
+    check_fields(status["metrics"], dict.fromkeys(status["metrics"], (*_NUMBER, str)), f"{path} is damaged", remedy)
     return status
 
 
 def git_commit() -> str | None:
-    """Commit of the checkout this code runs from, with ``+changes`` if files were modified; None outside of one.
+    """Return the commit of the checkout of this code, with ``+changes`` if files outside ``docs`` were modified.
 
-    An environment inside some other repository is none: only a repository that tracks this file is.
-
-    Changes of ``docs`` do not count: that is where records of earlier runs are put.
+    None for an installed package, which may lie within some other repository, one that does not track this file.
     """
     here = Path(__file__).parent
     try:
@@ -170,17 +169,15 @@ def git_commit() -> str | None:
 
 
 def run_environment() -> dict[str, Any]:
-    """Note what can change a result beside its configuration: the commit, versions and the machine."""
-    return {"git_commit": git_commit(), "versions": versions(), "hardware": hardware()}
+    """Return what can change a result besides the configuration: commit, versions and hardware."""
+    return {"git_commit": git_commit(), "versions": _versions(), "hardware": _hardware()}
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that can change a result."""
-    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}}
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in _PACKAGES}}
 
 
-def hardware() -> dict[str, Any]:
-    """Describe the machine."""
+def _hardware() -> dict[str, Any]:
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "machine": platform.machine(),

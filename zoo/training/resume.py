@@ -7,24 +7,24 @@ import torch
 
 
 class ExactResume(pl.Callback):
-    """Carry the state of all random number generators through checkpoints, and restore the position in the data.
+    """Saves the states of all random number generators in checkpoints, and restores the position in the data.
 
-    With it a run that is killed anywhere and continued from its last checkpoint ends with the weights of the
-    uninterrupted run, bit for bit, on one machine. All else that matters is in the checkpoint already: weights,
-    baseline buffers, optimiser, schedule, the loops' counters and the position in the shuffled data. That last one
-    Lightning saves, but does not restore if the module asked how many steps there will be.
+    A run that is killed anywhere and resumed from its last checkpoint thereby ends with the same weights as an
+    uninterrupted run, bit for bit, on the same machine. Weights, buffers, optimizer, schedule, the counters of the
+    loops and the position in the shuffled data are in the checkpoint anyway; but Lightning does not restore the
+    position if the module has asked for the number of steps.
 
-    Under ``torch.distributed`` every rank draws from generators of its own, and the checkpoint holds them all.
+    Under ``torch.distributed`` the checkpoint holds the generators of all ranks.
     """
 
     def __init__(self) -> None:
-        self.restored: list[dict[str, Any]] | None = None
-        self.positions: list[dict[str, Any]] = []
+        self._states: list[dict[str, Any]] | None = None
+        self._positions: list[dict[str, Any]] = []
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Put the generators' states into the checkpoint, as plain data."""
+        """Save the generators' states as plain data."""
         states = [random_state()] * trainer.world_size
         if trainer.world_size > 1:
             torch.distributed.all_gather_object(states, random_state())
@@ -33,25 +33,25 @@ class ExactResume(pl.Callback):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Keep the states until everything else is set up."""
-        self.restored = checkpoint["random_states"]
-        self.positions = checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader", [])
+        """Keep the states until the training starts."""
+        self._states = checkpoint["random_states"]
+        self._positions = checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader", [])
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Set the generators last, when nothing but training draws from them."""
+        """Restore the generators, after all that draws from them before the training."""
         rank = trainer.global_rank
-        for position in self.positions:
+        for position in self._positions:
             trainer.train_dataloader.load_state_dict(position)  # type: ignore[union-attr]
-        if self.restored is None:
-            if rank > 0:  # otherwise every rank would draw the same noise as the first
+        if self._states is None:
+            if rank > 0:  # otherwise all ranks would draw the same noise
                 torch.manual_seed(torch.initial_seed() + rank)
-        elif rank < len(self.restored):
-            set_random_state(self.restored[rank])
-        self.restored, self.positions = None, []
+        elif rank < len(self._states):
+            set_random_state(self._states[rank])
+        self._states, self._positions = None, []
 
 
 def random_state() -> dict[str, Any]:
-    """Read the states of Python's, numpy's and torch's generators as plain data."""
+    """Return the states of the generators of Python, numpy and torch as plain data."""
     version, internal, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state()
     return {
@@ -70,7 +70,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Set the generators to states that ``random_state`` gave."""
+    """Restore the states of ``random_state``."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     name, keys, position, has_gauss, cached = state["numpy"]

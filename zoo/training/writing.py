@@ -8,26 +8,26 @@ from typing import Any
 
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-ROOM = "make room on the disk; a run goes on from its last checkpoint with resume=RUN"
-CURES = {
-    errno.ENOSPC: ROOM,
-    errno.EDQUOT: ROOM,
-    errno.EFBIG: ROOM,
+_FREE_SPACE = "make room on the disk; a run goes on from its last checkpoint with resume=RUN"
+_REMEDIES = {
+    errno.ENOSPC: _FREE_SPACE,
+    errno.EDQUOT: _FREE_SPACE,
+    errno.EFBIG: _FREE_SPACE,
     errno.ENOENT: "its folder is not there, or was removed meanwhile",
     errno.ENOTDIR: "part of its path is a file, not a folder",
 }
-ELSEWHERE = "choose a folder that can be written to"
+_CHOOSE_OTHER = "choose a folder that can be written to"
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file beside its place, then rename it: a kill at any moment leaves the one before intact.
+    """Write a temporary file next to the target, then rename it: a kill at any moment leaves the old file intact.
 
     Args:
-        path: of the file; its folder has to be there.
-        write: writes the content to the path that it is given.
+        path: target; its folder must exist.
+        write: function that writes the content to a path.
 
     Raises:
-        OSError: the file cannot be written; the message says why, and what to do.
+        OSError: the file cannot be written; the message contains reason and remedy.
 
     Example:
         >>> import tempfile
@@ -41,30 +41,30 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         write(unfinished)
         os.replace(unfinished, path)
     except OSError as error:
-        with suppress(OSError):  # half a file would only fill the disk
+        with suppress(OSError):  # of no use to anyone
             unfinished.unlink()
         raise write_error(path, error) from error
 
 
 def write_error(path: Path, error: OSError) -> OSError:
-    """Explain in a sentence why a file or a folder cannot be written.
+    """Return the error of a path that cannot be written, with reason and remedy.
 
     Example:
         >>> print(write_error(Path("runs/a/status.json"), OSError(errno.EROFS, "Read-only file system")))
         runs/a/status.json cannot be written (Read-only file system): choose a folder that can be written to
     """
     reason = error.strerror or str(error)
-    return OSError(f"{path} cannot be written ({reason}): {CURES.get(error.errno or 0, ELSEWHERE)}")
+    return OSError(f"{path} cannot be written ({reason}): {_REMEDIES.get(error.errno or 0, _CHOOSE_OTHER)}")
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write plain data to a file, all or nothing; its folder is made where there is none."""
+    """Write plain data to a JSON file atomically; create its folder if needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, as_json(content))
 
 
 def as_json(content: Mapping[str, Any]) -> str:
-    r"""Write plain data as people read it.
+    r"""Return plain data as indented JSON.
 
     Example:
         >>> as_json({"state": "running"})
@@ -75,5 +75,5 @@ def as_json(content: Mapping[str, Any]) -> str:
 
 @rank_zero_only
 def write_text(path: Path, content: str) -> None:
-    """Write a file, all or nothing; where several processes train together the first one does."""
+    """Write a text file atomically; in distributed training on rank 0 only."""
     write_atomically(path, lambda unfinished: unfinished.write_text(content, encoding="utf-8"))
