@@ -12,7 +12,7 @@ Record = dict[str, Any]
 
 
 def find_run(runs: Path, config_hash: str) -> tuple[Path, Record] | None:
-    """Find the run of a configuration: a finished one if there is, else one that can be continued."""
+    """Return folder and record of a run of a configuration, preferably a finished one, else one that can be resumed."""
     found = [(path.parent, read_status(path)) for path in sorted(runs.glob("*/*/status.json"))]
     same = [(folder, status) for folder, status in found if status["config_hash"] == config_hash]
     finished = [(folder, status) for folder, status in same if status["state"] == "finished"]
@@ -21,22 +21,21 @@ def find_run(runs: Path, config_hash: str) -> tuple[Path, Record] | None:
 
 
 def keep_record(folder: Path, results: Path, name: str) -> None:
-    """Copy a run's record to where results are kept."""
+    """Copy the record of a run to the folder of results."""
     results.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(folder / "status.json", results / f"{name}.json")
 
 
 def kept_records(results: Path, row: Row, on_any_data: bool = False) -> list[Record]:
-    """Read the kept records of a row, one a seed.
+    """Return the kept records of a row, one for each seed.
 
     Args:
-        results: where records are kept.
-        row: of a table.
-        on_any_data: whether they may be of runs on other data than the row's, as those of a smoke run.
+        results: folder of results.
+        row: row of a table.
+        on_any_data: whether records of runs on other data are allowed, as in a smoke run.
 
     Raises:
-        ValueError: a record is damaged or of a run on other data than the row's, or they differ in more than the
-            seed.
+        ValueError: a record is damaged or of a run on other data, or records differ in more than the seed.
     """
     records = []
     for path in sorted(results.glob(f"{row.experiment}-seed*.json")):
@@ -52,28 +51,28 @@ def kept_records(results: Path, row: Row, on_any_data: bool = False) -> list[Rec
 
 
 def table(paper: Paper, records: Mapping[str, Sequence[Record]]) -> str:
-    """Write published figures, the best public reproduction's and ours as a Markdown table.
+    """Return a Markdown table of published values, the best public reproduction and our results.
 
     Args:
-        paper: whose table.
-        records: run records by the row's name; rows without any are left out.
+        paper: paper with its rows.
+        records: run records by name of the row; rows without records are omitted.
     """
     shown = [row for row in paper.rows if records.get(row.name)]
-    peers = ["best public"] if any(row.best_reproduction for row in paper.rows) else []
-    head = ["", *paper.columns, *peers, *(figure.label for figure in paper.metrics), "seeds", "minutes a seed"]
+    best = ["best public"] if any(row.best_reproduction for row in paper.rows) else []
+    head = ["", *paper.columns, *best, *(column.label for column in paper.metrics), "seeds", "minutes a seed"]
     lines = [head, ["---"] * len(head)]
     for row in shown:
         runs = records[row.name]
         published = [row.published.get(column, "") for column in paper.columns]
-        ours = [entry(figure, runs) if figure.metric not in row.omitted_metrics else "" for figure in paper.metrics]
+        ours = [_entry(column, runs) if column.metric not in row.omitted_metrics else "" for column in paper.metrics]
         minutes = statistics.mean(run["wall_seconds"] for run in runs) / 60
         spent = f"{minutes:.0f}" if minutes >= 10 else f"{minutes:.2g}"
-        lines.append([row.label, *published, *([row.best_reproduction] if peers else []), *ours, str(len(runs)), spent])
+        lines.append([row.label, *published, *([row.best_reproduction] if best else []), *ours, str(len(runs)), spent])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def write_page(page: Path, results: Path) -> None:
-    """Write the tables of all papers of which records are kept, as Markdown."""
+    """Write a Markdown page with the tables of all papers that have records."""
     sections = []
     for name, paper in PAPERS.items():
         records = {row.name: kept_records(results, row) for row in paper.rows}
@@ -89,6 +88,5 @@ def write_page(page: Path, results: Path) -> None:
     page.write_text("\n".join([head, *sections]))
 
 
-def entry(figure: MetricColumn, runs: Sequence[Record]) -> str:
-    """Write a figure of all seeds."""
-    return figure.summary([run["metrics"].get(figure.metric, math.inf) for run in runs])
+def _entry(column: MetricColumn, runs: Sequence[Record]) -> str:
+    return column.summary([run["metrics"].get(column.metric, math.inf) for run in runs])

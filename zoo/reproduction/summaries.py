@@ -1,4 +1,4 @@
-"""One entry of a table from the values of all seeds; of a seed that has none, infinity."""
+"""Summaries of a metric over seeds, as text for tables; a seed without the metric has the value infinity."""
 
 import math
 import statistics
@@ -8,7 +8,7 @@ from zoo.stats import student_t_half_width
 
 
 def mean_and_interval(values: Sequence[float]) -> str:
-    """Mean over seeds with its 95 % interval (Student's t); a single seed has none. Unknown if one seed's value is.
+    """Return the mean with its 95 % interval (Student's t) if there are several seeds; ``?`` if a value is missing.
 
     Example:
         >>> mean_and_interval([0.7, 0.8, 0.9]), mean_and_interval([0.7]), mean_and_interval([0.7, math.inf])
@@ -24,7 +24,7 @@ def mean_and_interval(values: Sequence[float]) -> str:
 
 
 def percent(values: Sequence[float]) -> str:
-    """Write ``mean_and_interval`` of fractions in per cent.
+    """Return ``mean_and_interval`` of fractions in percent.
 
     Example:
         >>> percent([0.007, 0.008, 0.009])
@@ -34,7 +34,7 @@ def percent(values: Sequence[float]) -> str:
 
 
 def median_and_max(values: Sequence[float]) -> str:
-    """Median over seeds, and the largest value beside it.
+    """Return median and maximum.
 
     Example:
         >>> median_and_max([30_000.0, 10_000.0, 20_000.0]), median_and_max([8000.0, math.inf])
@@ -56,7 +56,7 @@ def max_abs(values: Sequence[float]) -> str:
 
 
 def minimum(values: Sequence[float]) -> str:
-    """Write the smallest value of all seeds.
+    """Return the minimum.
 
     Example:
         >>> minimum([500.0, 486.31])
@@ -66,7 +66,7 @@ def minimum(values: Sequence[float]) -> str:
 
 
 def min_ratio(values: Sequence[float]) -> str:
-    """Write the smallest ratio of all seeds.
+    """Return the minimum of ratios.
 
     Example:
         >>> min_ratio([0.984, 1.01])
@@ -76,7 +76,7 @@ def min_ratio(values: Sequence[float]) -> str:
 
 
 def max_ratio(values: Sequence[float]) -> str:
-    """Write the largest ratio of all seeds.
+    """Return the maximum of ratios.
 
     Example:
         >>> max_ratio([0.984, 1.01])

@@ -14,50 +14,50 @@ from zoo.reproduction.summaries import (
 
 
 class Row(NamedTuple):
-    """One line of a table."""
+    """Row of a table."""
 
     name: str
-    """What ``rows=`` calls it."""
+    """Name in ``rows=``."""
     label: str
     experiment: str
-    """Of ``configs/experiment``."""
+    """Choice in ``configs/experiment``."""
     data: str
-    """What it learns from, as run records name it; figures on other data never stand in its place."""
+    """Name of the data in run records; results on other data are never shown in this row."""
     published: Mapping[str, str] = {}
-    """Published figures, by the name of the table they stand in."""
+    """Published values by column."""
     best_reproduction: str = ""
     """Best public reproduction."""
     omitted_metrics: tuple[str, ...] = ()
-    """Metrics that say nothing of it; their places stay empty."""
+    """Metrics that do not apply to this row."""
     equal_length: bool = True
-    """Whether its runs take as many steps with every seed, so that a curve over seeds can be drawn."""
+    """Whether runs have the same number of steps with every seed, so that a learning curve can be averaged."""
 
 
 class MetricColumn(NamedTuple):
-    """A column of our own figures."""
+    """Column with a metric of our runs."""
 
     label: str
     metric: str
     """Key in the ``metrics`` of a run record."""
     summary: Callable[[Sequence[float]], str]
-    """Makes one entry of the values of all seeds; of a seed that has none, infinity."""
+    """Summary of the values of all seeds as text; see ``zoo.reproduction.summaries``."""
 
 
 class Paper(NamedTuple):
-    """A table of figures, and how ours are made."""
+    """Table of published and own results, and the experiments behind it."""
 
     title: str
     rows: tuple[Row, ...]
     metrics: tuple[MetricColumn, ...]
     columns: tuple[str, ...] = ()
-    """Names of the published tables."""
+    """Columns of published values."""
     seeds: tuple[int, ...] = (1, 2, 3)
-    """Those that are run unless others are asked for."""
+    """Default seeds."""
     curve: str = ""
     """MetricColumn in ``metrics.csv`` whose growth with the environment steps is drawn, over seeds; none if empty."""
 
 
-def ram_row(num_glimpses: int, proceedings: str, arxiv: str, best_reproduction: str = "") -> Row:
+def _ram_row(num_glimpses: int, proceedings: str, arxiv: str, best_reproduction: str = "") -> Row:
     """Return the row of RAM with a number of glimpses on 28×28 digits."""
     return Row(
         name=str(num_glimpses),
@@ -69,8 +69,7 @@ def ram_row(num_glimpses: int, proceedings: str, arxiv: str, best_reproduction: 
     )
 
 
-def minatar_row(game: str, actor_critic: str, deep_q: str) -> Row:
-    """Describe policy gradient in a game of MinAtar."""
+def _minatar_row(game: str, actor_critic: str, deep_q: str) -> Row:
     return Row(
         name=game,
         label=f"{game}, policy gradient, 5 M frames",
@@ -80,29 +79,27 @@ def minatar_row(game: str, actor_critic: str, deep_q: str) -> Row:
     )
 
 
-def posterior_row(name: str, label: str) -> Row:
-    """Describe a posterior of posteriordb, whose guide is compared with the optimum of its family."""
+def _posterior_row(name: str, label: str) -> Row:
     return Row(name, label, f"bbvi_{name}", name)
 
 
-def ablation_row(name: str, label: str, experiment: str, bound: str) -> Row:
-    """Describe an arm of NVIL's ablation: SBN 200 with some of its variance reduction."""
+def _ablation_row(name: str, label: str, experiment: str, bound: str) -> Row:
     return Row(name, f"ablation: {label}", experiment, "binarized_mnist", {"figure 1, read off": bound})
 
 
 PAPERS = {
-    # Two sets of figures are public: those of the proceedings (NIPS 2014) and the higher ones of arXiv 1406.6247v1.
+    # Two sets of values are published: those of the proceedings (NIPS 2014) and the higher ones of arXiv 1406.6247v1.
     "ram": Paper(
         title="Mnih, Heess, Graves & Kavukcuoglu, “Recurrent models of visual attention”, 2014: "
-        "test error on 28×28 MNIST in per cent",
+        "test error on 28×28 MNIST in percent",
         columns=("proceedings", "arXiv v1"),
         rows=(
-            ram_row(2, "3.79", "6.27", "2.34"),
-            ram_row(3, "1.51", "2.7"),
-            ram_row(4, "1.54", "1.73", "1.07"),
-            ram_row(5, "1.34", "1.55"),
-            ram_row(6, "1.12", "1.29", "0.67"),
-            ram_row(7, "1.07", "1.47", "0.85"),
+            _ram_row(2, "3.79", "6.27", "2.34"),
+            _ram_row(3, "1.51", "2.7"),
+            _ram_row(4, "1.54", "1.73", "1.07"),
+            _ram_row(5, "1.34", "1.55"),
+            _ram_row(6, "1.12", "1.29", "0.67"),
+            _ram_row(7, "1.07", "1.47", "0.85"),
             Row("spiral", "control: 6 glimpses at the initial locations", "ram_mnist_28_6_spiral", "mnist"),
             Row("random", "control: 6 random glimpses", "ram_mnist_28_6_random", "mnist"),
             Row("center", "control: 6 glimpses at the center", "ram_mnist_28_6_center", "mnist"),
@@ -123,11 +120,11 @@ PAPERS = {
                 {"table 1": "99.8"},
                 best_reproduction="98.2",
             ),
-            ablation_row("full", "NVIL", "sbn_200_nvil", "114.5"),
-            ablation_row("no-input-baseline", "no input-dependent baseline", "sbn_200_nvil_no_input_baseline", "118"),
-            ablation_row("baselines", "baselines only", "sbn_200_nvil_no_normalization", "125"),
-            ablation_row("normalization", "variance normalisation only", "sbn_200_nvil_only_normalization", "138"),
-            ablation_row("none", "none", "sbn_200_nvil_none", "217"),
+            _ablation_row("full", "NVIL", "sbn_200_nvil", "114.5"),
+            _ablation_row("no-input-baseline", "no input-dependent baseline", "sbn_200_nvil_no_input_baseline", "118"),
+            _ablation_row("baselines", "baselines only", "sbn_200_nvil_no_normalization", "125"),
+            _ablation_row("normalization", "variance normalisation only", "sbn_200_nvil_only_normalization", "138"),
+            _ablation_row("none", "none", "sbn_200_nvil_none", "217"),
         ),
         metrics=(
             MetricColumn("ours, test, mean of 10 samples", "test_negative_elbo", mean_and_interval),
@@ -140,12 +137,12 @@ PAPERS = {
         title="Ranganath, Gerrish & Blei, “Black box variational inference”, 2014: mean fields by the score "
         "function, on posteriors of posteriordb; worst of all elements and seeds",
         rows=(
-            posterior_row("eight_schools", "eight schools"),
-            posterior_row("kidiq", "kidiq"),
-            posterior_row("sblri", "sblri"),
-            posterior_row("sblrc", "sblrc"),
-            posterior_row("gaussian_mixture", "Gaussian mixture"),
-            posterior_row("hmm_example", "hmm_example"),
+            _posterior_row("eight_schools", "eight schools"),
+            _posterior_row("kidiq", "kidiq"),
+            _posterior_row("sblri", "sblri"),
+            _posterior_row("sblrc", "sblrc"),
+            _posterior_row("gaussian_mixture", "Gaussian mixture"),
+            _posterior_row("hmm_example", "hmm_example"),
         ),
         metrics=(
             MetricColumn("mean to the family's optimum, in its sd", "optimum_mean_gap", max_abs),
@@ -166,7 +163,7 @@ PAPERS = {
                 "Acrobot-v1, until it is solved",
                 "policy_gradient_acrobot",
                 "Acrobot-v1",
-                omitted_metrics=("env_steps_to_training_solved", "solved_of_last_10"),  # it stops at the first success
+                omitted_metrics=("env_steps_to_training_solved", "solved_of_last_10"),  # runs stop at the first success
                 equal_length=False,
             ),
         ),
@@ -210,9 +207,9 @@ PAPERS = {
         "read off the published learning curves",
         columns=("AC(0.8)", "DQN"),
         rows=(
-            minatar_row("Breakout", "17.5", "10"),
-            minatar_row("SpaceInvaders", "185", "45"),
-            minatar_row("Asterix", "19", "17"),
+            _minatar_row("Breakout", "17.5", "10"),
+            _minatar_row("SpaceInvaders", "185", "45"),
+            _minatar_row("Asterix", "19", "17"),
             Row(
                 "Breakout-dqn",
                 "Breakout, deep Q-learning, 1 M frames",
@@ -230,9 +227,9 @@ PAPERS = {
 }
 
 
-PUBLISHED = Path(__file__).parents[2] / "docs" / "results"  # records of the runs; beside it their tables
+PUBLISHED = Path(__file__).parents[2] / "docs" / "results"  # of the checkout; the tables are next to it
 BUDGETS = ("full", "smoke")
-SMOKE = {  # settings that make a run a matter of seconds, by the model's name, with which an experiment's begins
+_SMOKE = {  # overrides for runs of seconds, by model
     "ram": ("data=mnist_5k", "trainer.max_epochs=1"),
     "sbn": ("data=mnist_5k", "trainer.max_epochs=1"),
     "bbvi": ("trainer.max_epochs=1", "model.evaluation_draws=500"),
@@ -249,18 +246,18 @@ SMOKE = {  # settings that make a run a matter of seconds, by the model's name, 
 
 
 def settings_of(row: Row, budget: str) -> list[str]:
-    """Return the settings of a row's runs, beside the seed.
+    """Return the overrides of a row's runs, except the seed.
 
     Example:
         >>> settings_of(PAPERS["bbvi"].rows[0], "smoke")
         ['experiment=bbvi_eight_schools', 'trainer.max_epochs=1', 'model.evaluation_draws=500']
     """
-    (smoke,) = (settings for model, settings in SMOKE.items() if row.experiment.startswith(f"{model}_"))
+    (smoke,) = (settings for model, settings in _SMOKE.items() if row.experiment.startswith(f"{model}_"))
     return [f"experiment={row.experiment}", *(smoke if budget == "smoke" else ())]
 
 
 def chosen_rows(paper: Paper, names: Sequence[str] | None) -> list[Row]:
-    """Pick rows by name; all for None.
+    """Return rows by name; all for None.
 
     Raises:
         ValueError: a row is unknown.
