@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from zoo.data.posteriordb import Reference
+from zoo.data.posteriordb import ReferenceMoments
 from zoo.inference.posterior_moments import distance, elements_of, moments, moments_table, named_quantities
 
 
@@ -9,7 +9,7 @@ from zoo.inference.posterior_moments import distance, elements_of, moments, mome
 def reference():
     """Means 1 and 10, standard deviations 2 and 3."""
     mean, zero = torch.tensor([1.0, 10.0], dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
-    return Reference(("a", "b"), mean, zero, mean.square() + torch.tensor([4.0, 9.0], dtype=torch.float64), zero)
+    return ReferenceMoments(("a", "b"), mean, zero, mean.square() + torch.tensor([4.0, 9.0], dtype=torch.float64), zero)
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from matplotlib import pyplot
 from PIL import Image
 
 from zoo.plotting import glimpse_summary, save_figure, save_glimpse_gif
+from zoo.plotting._layout import check_glimpse_data
+from zoo.plotting._summary_card import draw_summary_cards
 from zoo.plotting.glimpses import _rasterize
-from zoo.plotting.layout import check_glimpse_data
-from zoo.plotting.summary_card import draw_summary_cards
 
 
 def panels(figure, name):

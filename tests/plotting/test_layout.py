@@ -3,7 +3,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from zoo.plotting.layout import check_glimpse_data, make_layout
+from zoo.plotting._layout import check_glimpse_data, make_layout
 from zoo.plotting.style import PAGE_WIDTH
 
 

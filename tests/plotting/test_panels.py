@@ -4,7 +4,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from zoo.plotting.panels import (
+from zoo.plotting._panels import (
     PROBABILITY_CMAP,
     _square,
     draw_class_probabilities,

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from zoo.plotting.layout import check_glimpse_data
+from zoo.plotting._layout import check_glimpse_data
+from zoo.plotting._summary_card import covered_pixels, draw_legend, draw_summary_cards, prediction_heading
 from zoo.plotting.style import Page, figure_style
-from zoo.plotting.summary_card import covered_pixels, draw_legend, draw_summary_cards, prediction_heading
 
 
 @pytest.fixture

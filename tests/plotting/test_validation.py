@@ -43,7 +43,7 @@ def test_values_must_be_finite(value):
 
 
 def test_values_must_be_real():
-    with pytest.raises(ValueError, match=r"^x must hold real numbers"):
+    with pytest.raises(ValueError, match=r"^x must contain real numbers"):
         ArrayValidator().real("x", np.array(["a"]), "P")
 
 

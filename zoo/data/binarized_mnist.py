@@ -42,6 +42,10 @@ def find_binarized_mnist() -> Path:
 
     Raises:
         DatasetUnavailableError: a file is missing, or ``$ZOO_DATA`` is not set.
+
+    Example:
+        >>> find_binarized_mnist()  # doctest: +SKIP
+        PosixPath('/data/binarized_mnist')
     """
     names = ", ".join(_path(Path(), split).name for split in SIZES)
     root = os.environ.get("ZOO_DATA")

@@ -9,7 +9,13 @@ LabeledImages = tuple[UInt8[Tensor, "batch channels height width"], Int64[Tensor
 
 
 class DatasetUnavailableError(FileNotFoundError):
-    """The files of a data set are missing and could not be downloaded; the message says where they belong."""
+    """The files of a data set are missing and could not be downloaded; the message says where they belong.
+
+    Example:
+        >>> raise DatasetUnavailableError("put the four files into $ZOO_DATA/MNIST/raw")
+        Traceback (most recent call last):
+        zoo.data.images.DatasetUnavailableError: put the four files into $ZOO_DATA/MNIST/raw
+    """
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,12 +10,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-class Reference(NamedTuple):
+class ReferenceMoments(NamedTuple):
     """Moments of a posterior and their standard errors; an error is 0 if the moment is exact.
 
     Example:
         >>> one = torch.ones(1)
-        >>> Reference(("mu",), one, 0 * one, 5 * one, 0 * one).sd
+        >>> ReferenceMoments(("mu",), one, 0 * one, 5 * one, 0 * one).sd
         tensor([2.])
     """
 
@@ -59,7 +59,7 @@ def read_data(folder: Path, dimensions: Mapping[str, int]) -> tuple[Tensor, ...]
     return found
 
 
-def read_reference(folder: Path) -> Reference:
+def read_reference(folder: Path) -> ReferenceMoments:
     """Read the reference moments of a posterior of posteriordb, in float64.
 
     The means are in ``mean.json``, those of the squares in ``mean_squared.json``, or in the summary statistics of a
@@ -77,7 +77,7 @@ def read_reference(folder: Path) -> Reference:
     square_names, *square_moments = _read_moments(square, "mean_squared_value")
     if names != square_names:
         raise ValueError(f"{mean} and {square} must name the same quantities, got {names} and {square_names}")
-    reference = Reference(names, *mean_moments, *square_moments)
+    reference = ReferenceMoments(names, *mean_moments, *square_moments)
     if not (reference.sd > 0).all():
         raise ValueError(f"{mean} and {square} imply a variance that is not positive; replace them with intact copies")
     return reference

@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 
 from zoo.constraints import COUNT, POSITIVE, Constraint, check_constraints, optional
-from zoo.data.posteriordb import Reference
+from zoo.data.posteriordb import ReferenceMoments
 from zoo.inference.bbvi import ProgramInference, data_root
 from zoo.inference.callbacks import StopWhenSettled
 from zoo.inference.diagnostics import (
@@ -228,7 +228,7 @@ def learning_curve(metrics: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return steps + 1, elbo, error
 
 
-def draw_posterior(found: Quantities, reference: Reference, path: Path) -> None:
+def draw_posterior(found: Quantities, reference: ReferenceMoments, path: Path) -> None:
     """Draw the guide's draws of each quantity, beside the reference's mean and standard deviation."""
     pairs = zip(reference.mean.tolist(), reference.sd.tolist(), strict=True)
     guide = {name: draws.numpy() for name, draws in found.items()}

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float64
 from torch import Tensor
 
-from zoo.data.posteriordb import Reference
+from zoo.data.posteriordb import ReferenceMoments
 
 Quantities = dict[str, Float64[Tensor, " draws"]]
 
@@ -70,7 +70,7 @@ def labelled(site: str, index: tuple[int, ...]) -> str:
     return f"{site}[{','.join(map(str, index))}]" if index else site
 
 
-def moments(found: Quantities, reference: Reference | None) -> dict[str, float]:
+def moments(found: Quantities, reference: ReferenceMoments | None) -> dict[str, float]:
     """Means and standard deviations as figures, ``mean_NAME`` and ``sd_NAME``, and beside them the reference's.
 
     With a reference there are also ``reference_mean_gap``, the largest distance of a mean in the reference's standard
@@ -80,7 +80,7 @@ def moments(found: Quantities, reference: Reference | None) -> dict[str, float]:
     Example:
         >>> import torch
         >>> one = torch.ones(1, dtype=torch.float64)
-        >>> reference = Reference(("mu",), 3 * one, one, 13 * one, one)
+        >>> reference = ReferenceMoments(("mu",), 3 * one, one, 13 * one, one)
         >>> figures = moments({"mu": torch.tensor([0.0, 2.0]).double()}, reference)
         >>> {name: figures[name] for name in ("mean_mu", "sd_mu", "reference_mean_mu", "reference_sd_mu")}
         {'mean_mu': 1.0, 'sd_mu': 1.0, 'reference_mean_mu': 3.0, 'reference_sd_mu': 2.0}

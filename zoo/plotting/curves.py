@@ -9,7 +9,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFor
 from zoo.plotting.style import PAGE_WIDTH, Page, figure_style
 from zoo.plotting.validation import Array, ArrayValidator
 
-HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 3.4, 0.65, 0.32, 0.15, 0.5  # inches: all of it, and around the axes
+HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 3.4, 0.65, 0.32, 0.15, 0.5  # inches: figure; margins around the axes
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9")  # Okabe and Ito, 2008
 LINE_STYLES = ("-", "--", "-.", ":")  # so that lines do not differ by color only
 
@@ -24,8 +24,7 @@ def learning_curves(series: Mapping[str, tuple[Array, Array]], xlabel: str, ylab
         log: whether the y axis is logarithmic; y must then be positive.
 
     Raises:
-        ValueError: there is no series, or x and y of one differ in length or are not finite; the message names
-            it.
+        ValueError: there is no series, or x and y of one differ in length or are not finite; the message names it.
 
     Example:
         >>> epochs, error = np.arange(1, 4), np.array([0.2, 0.1, 0.05])
@@ -34,15 +33,15 @@ def learning_curves(series: Mapping[str, tuple[Array, Array]], xlabel: str, ylab
         'log'
     """
     if not series:
-        raise ValueError("series is empty: there is no curve to draw")
+        raise ValueError("series is empty: there are no curves to draw")
     curves = {name: check_curve(name, x, y, log) for name, (x, y) in series.items()}
     with figure_style():
         page = Page(HEIGHT)
         size = {"width": PAGE_WIDTH - LEFT - RIGHT, "height": HEIGHT - TOP - BOTTOM}
         axes = page.axes("curves", left=LEFT, top=TOP, **size)
-        for (name, (x, y)), color, dash in zip(curves.items(), cycle(COLORS), cycle(LINE_STYLES), strict=False):
+        for (name, (x, y)), color, style in zip(curves.items(), cycle(COLORS), cycle(LINE_STYLES), strict=False):
             # A line through a single point would be invisible.
-            axes.plot(x, y, "o" if len(x) == 1 else dash, color=color, linewidth=1.6, label=name)
+            axes.plot(x, y, "o" if len(x) == 1 else style, color=color, linewidth=1.6, label=name)
         axes.set(xlabel=xlabel, ylabel=ylabel)
         page.title(f"{ylabel[:1].upper()}{ylabel[1:]} by {xlabel}", left=LEFT)
         axes.grid(axis="y")

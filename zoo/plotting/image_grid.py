@@ -2,7 +2,7 @@ from collections.abc import Mapping
 
 from matplotlib.figure import Figure
 
-from zoo.plotting.panels import show_image
+from zoo.plotting._panels import show_image
 from zoo.plotting.style import PAGE_WIDTH, TITLE_SIZE, Page, figure_style
 from zoo.plotting.validation import Array, ArrayValidator
 

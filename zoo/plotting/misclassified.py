@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from zoo.plotting.panels import show_image
+from zoo.plotting._panels import show_image
 from zoo.plotting.style import CHAR_WIDTH, PAGE_WIDTH, TEXT_SIZE, TITLE_HEIGHT, Page, figure_style, format_percent
 from zoo.plotting.validation import Array, ArrayValidator
 

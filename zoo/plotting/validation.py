@@ -38,10 +38,10 @@ class ArrayValidator:
         """
         array = self._shaped(name, value, shape)
         if array.dtype.kind not in "biuf":
-            raise ValueError(f"{name} must hold real numbers, got {array.dtype}")
+            raise ValueError(f"{name} must contain real numbers, got {array.dtype}")
         array = array.astype(np.float64)
         if not np.isfinite(array).all():
-            raise ValueError(f"{name} must be finite, but holds NaN or infinity")
+            raise ValueError(f"{name} must be finite, but contains NaN or infinity")
         return array
 
     def unit(self, name: str, value: Array, shape: str) -> Float[np.ndarray, "..."]:

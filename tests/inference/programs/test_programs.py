@@ -149,5 +149,5 @@ def test_the_pathwise_copy_is_the_same_family(program, data):
 def test_data_that_are_not_there_are_asked_for_in_a_sentence(name, tmp_path):
     with pytest.raises(FileNotFoundError, match="but ZOO_DATA is not set"):
         PROGRAMS[name].load(None)
-    with pytest.raises(FileNotFoundError, match="set ZOO_DATA to the folder above posteriordb"):
+    with pytest.raises(FileNotFoundError, match="set ZOO_DATA to the parent folder of posteriordb"):
         PROGRAMS[name].load(tmp_path)

@@ -32,7 +32,14 @@ CONSTRAINTS = {
 
 
 class Prediction(NamedTuple):
-    """Predicted classes of a batch of images, and the fixations they were predicted from."""
+    """Predicted classes of a batch of images, and the fixations they were predicted from.
+
+    Example:
+        >>> model = RecurrentAttention(image_shape=(1, 28, 28), classes=tuple("0123456789"), num_glimpses=4)
+        >>> labels, probabilities, fixations = model(torch.rand(3, 1, 28, 28))
+        >>> labels.shape, probabilities.shape, fixations.shape
+        (torch.Size([3]), torch.Size([4, 3, 10]), torch.Size([4, 3, 2]))
+    """
 
     labels: Int[Tensor, " images"]
     """Most likely class after the last glimpse."""

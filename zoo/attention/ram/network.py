@@ -12,7 +12,14 @@ HIDDEN_SIZE = 256  # of the core
 
 
 class Trajectory(NamedTuple):
-    """Locations of the glimpses at a batch of images, and the hidden states after them."""
+    """Locations of the glimpses at a batch of images, and the hidden states after them.
+
+    Example:
+        >>> network = RecurrentAttentionNetwork(GlimpseSensor((1, 28, 28)), num_classes=10)
+        >>> images, locations = torch.rand(5, 1, 28, 28), torch.zeros(6, 1, 5, 2)  # six glimpses at the center
+        >>> network.trajectory_at(images, locations).states.shape
+        torch.Size([6, 1, 5, 256])
+    """
 
     states: Float[Tensor, "glimpses samples images hidden"]
     """``h_t``, after each glimpse."""

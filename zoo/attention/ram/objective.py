@@ -11,7 +11,12 @@ from zoo.gradients import Reinforce, ReinforceOutput
 
 
 class HybridObjective(NamedTuple):
-    """Loss terms of RAM, and what they were computed from."""
+    """Loss terms of RAM, with the reward and the output of ``Reinforce``; see ``hybrid_objective`` for an example.
+
+    Example:
+        >>> HybridObjective._fields[:4]
+        ('cross_entropy', 'policy_loss', 'baseline_loss', 'probe_loss')
+    """
 
     cross_entropy: Float[Tensor, ""]
     """``-log p(y | h_T)`` in nats: trains classifier, core and glimpse network by backpropagation."""
@@ -49,6 +54,13 @@ def hybrid_objective(
         std: ``σ``, with which its locations were sampled.
         reinforce: an estimator that maximizes. Its signals have the dimensions (step, sample, image), its context is
             the state ``h_t`` in which a location is sampled.
+
+    Example:
+        >>> states, locations = torch.zeros(3, 1, 4, 8), torch.zeros(3, 1, 4, 2)
+        >>> trajectory = Trajectory(states, locations, means=locations[1:])
+        >>> logits, labels = torch.eye(4)[:, :2].expand(3, 1, 4, 2), torch.tensor([0, 1, 1, 1])
+        >>> hybrid_objective(logits, labels, trajectory, 0.1, Reinforce(maximize=True)).reward
+        tensor([[1., 1., 0., 0.]])
     """
     truth = labels.expand(logits.shape[:-1])
     last, last_truth = logits[-1].flatten(0, -2), truth[-1].flatten()

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from pyro.nn import PyroModule
 from torch import Tensor
 
-from zoo.data.posteriordb import Reference
+from zoo.data.posteriordb import ReferenceMoments
 from zoo.inference.programs.factors import BetaFactor
 from zoo.inference.programs.program import Program
 
@@ -52,11 +52,11 @@ def optimum(flips: Float[Tensor, " flips"]) -> dict[str, dist.Beta]:
     return {"fairness": dist.Beta(PRIOR + heads, PRIOR + len(flips) - heads)}
 
 
-def reference(root: Path | None = None) -> Reference:
+def reference(root: Path | None = None) -> ReferenceMoments:
     """Exact moments."""
     exact = optimum(*load())["fairness"].expand((1,))
     zero = torch.zeros(1, dtype=torch.float64)
-    return Reference(("fairness",), exact.mean, zero, exact.variance + exact.mean.square(), zero)
+    return ReferenceMoments(("fairness",), exact.mean, zero, exact.variance + exact.mean.square(), zero)
 
 
 BETA_BERNOULLI = Program(

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from pyro.nn import PyroModule
 from torch import Tensor
 
-from zoo.data.posteriordb import Reference
+from zoo.data.posteriordb import ReferenceMoments
 from zoo.inference.programs.factors import LogNormalFactor, NormalFactor
 from zoo.inference.programs.program import Program
 
@@ -73,9 +73,9 @@ MOMENTS = {
 }
 
 
-def reference(root: Path | None = None) -> Reference:
+def reference(root: Path | None = None) -> ReferenceMoments:
     """Moments from long chains, as posteriordb has them; nothing is read."""
-    return Reference(tuple(MOMENTS), *torch.tensor(list(MOMENTS.values()), dtype=torch.float64).unbind(1))
+    return ReferenceMoments(tuple(MOMENTS), *torch.tensor(list(MOMENTS.values()), dtype=torch.float64).unbind(1))
 
 
 EIGHT_SCHOOLS = Program("effects of coaching in eight schools; Rubin 1981", model, Guide, load, quantities, reference)

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from pyro.nn import PyroModule
 from torch import Tensor
 
-from zoo.data.posteriordb import Reference, read_data, read_reference
+from zoo.data.posteriordb import ReferenceMoments, read_data, read_reference
 from zoo.inference.programs.factors import BernoulliFactor, BetaMeanFactor, LogNormalFactor, NormalFactor
 from zoo.inference.programs.program import Program, posterior_folder
 
@@ -99,7 +99,7 @@ def quantities(sites: Mapping[str, Tensor]) -> Float[Tensor, "draws 5"]:
     return torch.cat([sites["mu"].flatten(1), sites["sigma"].flatten(1), sites["theta"].reshape(-1, 1)], 1)
 
 
-def reference(root: Path | None) -> Reference:
+def reference(root: Path | None) -> ReferenceMoments:
     """Moments from long chains."""
     return read_reference(posterior_folder(root, POSTERIOR))
 

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from pyro.nn import PyroModule
 from torch import Tensor
 
-from zoo.data.posteriordb import Reference, read_data, read_reference
+from zoo.data.posteriordb import ReferenceMoments, read_data, read_reference
 from zoo.inference.programs.factors import BetaMeanFactor, NormalFactor
 from zoo.inference.programs.program import Program, posterior_folder
 
@@ -79,7 +79,7 @@ def quantities(sites: Mapping[str, Tensor]) -> Float[Tensor, "draws 6"]:
     return torch.cat([torch.cat([first, 1 - first], 2).flatten(1), sites["mu"].reshape(-1, 2)], 1)
 
 
-def reference(root: Path | None) -> Reference:
+def reference(root: Path | None) -> ReferenceMoments:
     """Moments from long chains."""
     return read_reference(posterior_folder(root, POSTERIOR))
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import constraints
 
-from zoo.data.posteriordb import Reference, read_data, read_reference
+from zoo.data.posteriordb import ReferenceMoments, read_data, read_reference
 from zoo.inference.programs.program import Program, posterior_folder
 from zoo.inference.programs.regression import Guide, observe, optimum, quantities
 
@@ -34,7 +34,7 @@ def load(root: Path | None) -> tuple[Tensor, ...]:
     return torch.stack([torch.ones_like(high_school), high_school], 1), score
 
 
-def reference(root: Path | None) -> Reference:
+def reference(root: Path | None) -> ReferenceMoments:
     """Moments from long chains."""
     return read_reference(posterior_folder(root, POSTERIOR))
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from zoo.data.paths import expand_user
-from zoo.data.posteriordb import Reference
+from zoo.data.posteriordb import ReferenceMoments
 
 
 class Program(NamedTuple):
@@ -28,7 +28,7 @@ class Program(NamedTuple):
     """
     quantities: Callable[[Mapping[str, Tensor]], Float[Tensor, "draws quantities"]] | None = None
     """What ``reference`` speaks of, in its order, of draws of the sites: each ``(draws, *shape)``."""
-    reference: Callable[[Path | None], Reference] | None = None
+    reference: Callable[[Path | None], ReferenceMoments] | None = None
     """Moments of the posterior."""
     optimum: Callable[..., Mapping[str, Distribution]] | None = None
     """Of data: the guide's family at its optimum, by site, where that can be had without a fit."""

@@ -7,8 +7,8 @@ from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 from matplotlib.typing import ColorType
 
-from zoo.plotting.layout import GlimpseData, Layout, make_layout
-from zoo.plotting.panels import (
+from zoo.plotting._layout import GlimpseData, Layout, make_layout
+from zoo.plotting._panels import (
     PROBABILITY_CMAP,
     draw_class_probabilities,
     draw_fixations,
