@@ -195,7 +195,7 @@ def no_pictures(monkeypatch) -> None:
     for name in ("draw_glimpses", "draw_misclassified"):
         monkeypatch.setattr(f"zoo.attention.ram.experiment.{name}", lambda *args: None)
     monkeypatch.setattr("zoo.control.experiment.draw_returns", lambda *args: None)
-    monkeypatch.setattr("zoo.inference.sbn.experiment.draw_pictures", lambda *args: None)
+    monkeypatch.setattr("zoo.inference.sbn.experiment._save_images", lambda *args: None)
     for name in ("draw_curve", "draw_posterior"):
         monkeypatch.setattr(f"zoo.inference.experiment.{name}", lambda *args: None)
 
