@@ -172,14 +172,14 @@ def failures(chosen, tiny, tmp_path, trained):
     return wrong
 
 
-def test_there_are_thousands():
+def test_there_are_thousands_of_command_lines():
     counted = sum(1 for _ in cases())
     assert counted >= 3000
     assert {option for group in groups() for option in options(group)}
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_a_sample_of_command_lines_is_refused_in_a_sentence_or_accepted_as_it_stands(tiny, tmp_path):
+def test_sampled_command_lines_are_refused_in_a_sentence_or_accepted_as_typed(tiny, tmp_path):
     chosen = random.Random(0).sample(list(cases()), SAMPLE)
     assert failures(chosen, tiny, tmp_path, trained=False) == []
 
@@ -187,5 +187,5 @@ def test_a_sample_of_command_lines_is_refused_in_a_sentence_or_accepted_as_it_st
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("part", range(20))
-def test_every_command_line_is_refused_in_a_sentence_or_trains_as_asked(part, tiny, tmp_path):
+def test_every_command_line_is_refused_in_a_sentence_or_trains_as_typed(part, tiny, tmp_path):
     assert failures(itertools.islice(cases(), part, None, 20), tiny, tmp_path, trained=True) == []

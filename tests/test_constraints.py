@@ -16,7 +16,7 @@ from zoo.constraints import COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, check_const
     ],
     ids=lambda value: getattr(value, "words", ""),
 )
-def test_a_range_holds_what_it_says(allowed, good, bad):
+def test_constraint_holds_for_what_it_describes(allowed, good, bad):
     for value in good:
         check_constraints({"number": value}, {"number": allowed})
     for value in bad:
@@ -24,5 +24,5 @@ def test_a_range_holds_what_it_says(allowed, good, bad):
             check_constraints({"number": value}, {"number": allowed})
 
 
-def test_what_is_not_given_is_not_looked_at():
+def test_missing_options_are_not_checked():
     check_constraints({"other": -1}, {"number": COUNT})

@@ -212,13 +212,13 @@ def check(run: Path, name: str, sample: int | None) -> tuple[int, list[str]]:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_damaged_file_is_refused_in_a_sentence_and_nothing_is_lost(name, run):
+def test_damaged_file_is_refused_in_a_sentence_and_nothing_is_lost(name, run):
     assert check(run, name, SAMPLE)[1] == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
-def test_so_is_one_damaged_in_any_way(name, run):
+def test_file_damaged_at_random_is_refused_in_a_sentence_and_nothing_is_lost(name, run):
     count, found = check(run, name, None)
     print(f"{name}: {count} damages")
     assert found == []

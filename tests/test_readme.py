@@ -15,7 +15,7 @@ def run(page):
     exec(compile("\n".join(blocks), page, "exec"), {})
 
 
-def test_the_readme_s_example_prints_what_it_says(capsys):
+def test_readme_example_prints_the_documented_output(capsys):
     run("README.md")
     printed = capsys.readouterr().out
     assert printed.count("True") == 20
@@ -23,14 +23,12 @@ def test_the_readme_s_example_prints_what_it_says(capsys):
 
 
 @pytest.mark.usefixtures("without_type_checks")
-def test_the_gradients_page_holds_what_it_asserts():
+def test_gradients_page_runs_and_its_assertions_hold():
     run("docs/gradients.md")
 
 
 @pytest.mark.parametrize(("page", "model"), [("policy_gradient", "policy_gradient"), ("q_learning", "dqn")])
-def test_the_pages_on_control_run_with_a_trained_model_and_hold_what_they_assert(
-    page, model, finished, tmp_path, monkeypatch
-):
+def test_control_pages_run_with_a_trained_model_and_their_assertions_hold(page, model, finished, tmp_path, monkeypatch):
     shutil.copytree(finished(model), tmp_path / "RUN")
     monkeypatch.chdir(tmp_path)
     run(f"docs/{page}.md")

@@ -74,7 +74,7 @@ def test_models_are_listed_trained_and_evaluated_in_any_folder(wheel, install, z
     assert resumed.returncode == 0, resumed.stderr
 
 
-def test_a_sweep_and_a_training_in_two_processes_run(wheel, install, zoo, tmp_path, squares):
+def test_sweep_and_training_in_two_processes_run(wheel, install, zoo, tmp_path, squares):
     install(wheel)
     swept = zoo("train", "-m", "model=bbvi", *SHORT, "seed=1,2")
     assert swept.returncode == 0, swept.stderr
@@ -88,7 +88,7 @@ def test_a_sweep_and_a_training_in_two_processes_run(wheel, install, zoo, tmp_pa
         assert json.loads((folder / "status.json").read_text())["state"] == "finished"
 
 
-def test_a_table_is_reproduced_below_the_current_folder(wheel, install, zoo, tmp_path):
+def test_table_is_reproduced_below_the_current_folder(wheel, install, zoo, tmp_path):
     install(wheel)
     made = zoo("reproduce", "paper=tabular", "budget=smoke", "rows=[cliff]")
     assert made.returncode == 0, made.stderr
@@ -99,7 +99,7 @@ def test_a_table_is_reproduced_below_the_current_folder(wheel, install, zoo, tmp
     assert "publish=true writes into a checkout" in refused.stderr
 
 
-def test_a_wheel_without_configuration_files_says_so(wheel, install, zoo):
+def test_wheel_without_configuration_files_is_reported(wheel, install, zoo):
     site = install(wheel)
     for path in sorted((site / "zoo" / "configs").rglob("*"), reverse=True):
         path.unlink() if path.is_file() else path.rmdir()

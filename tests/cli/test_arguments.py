@@ -22,20 +22,20 @@ class Options:
 
 
 class TestArguments:
-    def test_are_read_into_their_types(self):
+    def test_arguments_are_parsed_into_their_types(self):
         read = parse_arguments(Options, ["needed=a", "names=[2,3]"])
         assert read == Options("a", 3, 0.5, [2, 3])
         assert parse_arguments(ReproduceConfig, ["paper=ram", "rows=[6,random]"]).rows == ["6", "random"]
 
-    def test_an_unknown_key_is_named_beside_the_known_ones(self):
+    def test_unknown_key_is_reported_with_the_known_ones(self):
         with pytest.raises(ValueError, match=r"chekpoint.*; the arguments are checkpoint=\.\.\."):
             parse_arguments(EvaluateConfig, ["chekpoint=a"])
 
-    def test_so_is_the_key_of_a_value_of_the_wrong_type(self):
+    def test_value_of_wrong_type_is_reported_with_the_known_keys(self):
         with pytest.raises(ValueError, match=r"'many'.*the arguments are needed=\.\.\., count=\.\.\., rate"):
             parse_arguments(Options, ["needed=a", "count=many"])
 
-    def test_what_is_missing_is_named(self):
+    def test_missing_argument_is_reported(self):
         with pytest.raises(ValueError, match=r"needed must be given: needed=\.\.\."):
             parse_arguments(Options, [])
 
@@ -55,17 +55,17 @@ class TestArguments:
             ("count", "there is no argument count"),
         ],
     )
-    def test_everything_else_is_refused_in_a_sentence(self, argument, complaint):
+    def test_invalid_argument_is_refused_in_a_sentence(self, argument, complaint):
         with pytest.raises(ValueError, match=complaint):
             parse_arguments(Options, ["needed=a", argument])
 
-    def test_text_is_taken_letter_by_letter_and_a_home_is_found(self, monkeypatch):
+    def test_text_is_verbatim_and_home_is_expanded_in_paths(self, monkeypatch):
         monkeypatch.setenv("HOME", "/home/user")
         read = parse_arguments(Options, ["needed=a=b, ~'(ü${x}", "place=~/a b", "rate=1e-3"])
         assert (read.needed, read.place, read.rate) == ("a=b, ~'(ü${x}", "/home/user/a b", 0.001)
 
 
-def test_help_names_every_argument_with_its_default_and_what_it_means():
+def test_help_lists_every_argument_with_default_and_description():
     text = arguments_help(Options, "A script.")
     assert text.startswith("A script.")
     for line in ("needed=needed  (text)", "without a default.", "count=3  (a whole number)", "names=[1]"):

@@ -52,22 +52,22 @@ class TestReadCommandLine:
             ("-cfg", "expected one argument|invalid choice|no key=value"),
         ],
     )
-    def test_refuses_what_no_run_can_be_asked_for_in_a_sentence(self, argument, complaint):
+    def test_invalid_argument_is_refused_in_a_sentence(self, argument, complaint):
         with pytest.raises(ValueError, match=complaint):
             read_command_line(["model=ram", argument])
 
-    def test_a_choice_that_is_given_as_a_flag_is_understood(self):
+    def test_choice_given_as_a_flag_is_answered_with_key_value_form(self):
         with pytest.raises(ValueError, match=r"write model=ram$"):
             read_command_line(["--model", "ram"])
 
-    def test_where_nothing_is_near_nothing_is_suggested(self):
+    def test_no_suggestion_without_a_similar_name(self):
         with pytest.raises(ValueError, match=r"there is no model 'xyz'; there are: [^?]*\.$"):
             read_command_line(["model=xyz"])
 
     @pytest.mark.parametrize(
         "sweep", ["range(1,10**9)", "range(1,1000000000)", "range(1,2,0)", "interval(0,1)", "choice()"]
     )
-    def test_a_sweep_without_end_is_refused(self, sweep):
+    def test_sweep_with_too_many_runs_is_refused(self, sweep):
         with pytest.raises(ValueError, match=r"names no values that can be listed|cannot be read"):
             read_command_line(["-m", "model=ram", f"seed={sweep}"])
 
@@ -99,53 +99,53 @@ class TestReadCommandLine:
         with pytest.raises(ValueError, match=r"in a sweep set hydra\.sweep\.dir, the folder of all runs"):
             read_command_line(["-m", "seed=1,2", "hydra.run.dir=x"])
 
-    def test_the_last_of_two_values_counts(self):
+    def test_last_of_two_values_wins(self):
         assert read_command_line(["seed=1", "seed=2"]).arguments() == ["seed=2"]
 
     @pytest.mark.parametrize("name", STRANGE)
-    def test_a_path_reaches_hydra_letter_by_letter(self, name):
+    def test_path_reaches_hydra_verbatim(self, name):
         (argument,) = read_command_line([f"data.root=/x/{name}"]).arguments()
         assert OverridesParser.create().parse_override(argument).value() == f"/x/{name}"
 
-    def test_a_path_in_quotes_is_what_they_hold_and_a_tilde_is_the_home(self, monkeypatch):
+    def test_quotes_of_a_path_are_removed_and_tilde_is_expanded(self, monkeypatch):
         monkeypatch.setenv("HOME", "/home/user")
         assert read_command_line(["data.root='a=b'"]).value("data.root") == "a=b"
         assert read_command_line(["data.root=~/pics"]).arguments() == ["data.root=/home/user/pics"]
 
-    def test_trust_is_taken_out_of_what_hydra_sees(self):
+    def test_trust_is_not_passed_to_hydra(self):
         request = read_command_line(["model=bbvi", "trust=true"])
         assert (request.trust, request.arguments()) == (True, ["model=bbvi"])
         assert not read_command_line(["model=bbvi", "trust=false"]).trust
 
     @pytest.mark.parametrize("arguments", [["model=ram", "--cfg", "job"], ["-sc", "install=bash"], ["experiment=null"]])
-    def test_hydra_s_own_flags_are_left_to_it(self, arguments):
+    def test_hydra_flags_are_passed_to_hydra(self, arguments):
         assert sorted(read_command_line(arguments).arguments()) == sorted(arguments)
 
 
 class TestResume:
-    def test_a_folder_without_a_run_cannot_be_resumed(self, tmp_path):
+    def test_folder_without_a_run_cannot_be_resumed(self, tmp_path):
         with pytest.raises(FileNotFoundError, match=r"holds no run to resume: there is no config\.yaml in it"):
             read_command_line([f"resume={tmp_path}"])
         (tmp_path / "config.yaml").touch()
         assert read_command_line([f"resume={tmp_path}"]).value("resume") == str(tmp_path)
 
-    def test_nothing_is_resumed_where_null_is_given(self):
+    def test_resume_null_resumes_nothing(self):
         request = read_command_line(["model=ram", "resume=null", "model.lr=1"])
         assert request.value("resume") is None
         assert request.value("model.lr") == 1
 
-    def test_a_folder_without_a_name_is_named_so(self):
+    def test_empty_resume_folder_is_reported(self):
         with pytest.raises(FileNotFoundError, match="the empty name holds no run to resume"):
             read_command_line(["resume="])
 
     @pytest.mark.parametrize("name", STRANGE)
-    def test_a_folder_of_any_name_can(self, name, tmp_path):
+    def test_folder_with_any_name_can_be_resumed(self, name, tmp_path):
         folder = tmp_path / name
         folder.mkdir()
         (folder / "config.yaml").touch()
         assert read_command_line([f"resume={folder}"]).value("resume") == str(folder)
 
-    def test_a_run_is_resumed_with_its_own_settings_and_no_others_but_trust_and_its_length(self, tmp_path):
+    def test_resume_allows_only_trust_and_length_beside_it(self, tmp_path):
         (tmp_path / "config.yaml").touch()
         request = read_command_line(
             [f"resume={tmp_path}", "trust=true", "trainer.max_epochs=9", "hydra.sweep.dir=x", "-m"]

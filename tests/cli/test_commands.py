@@ -31,7 +31,7 @@ def names(folder):
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_run_leaves_record_configuration_metrics_checkpoints_and_pictures_and_nothing_else(config, tmp_path):
+def test_run_folder_holds_record_configuration_metrics_checkpoints_and_figures_only(config, tmp_path):
     train(config, tmp_path, "command")
     checkpoints = {"checkpoints/last.ckpt", "checkpoints/best.ckpt"}
     pictures = {"glimpses.png", "glimpses.gif"}
@@ -40,7 +40,7 @@ def test_a_run_leaves_record_configuration_metrics_checkpoints_and_pictures_and_
 
 @pytest.mark.usefixtures("no_pictures")
 class TestTrain:
-    def test_records_and_says_what_was_reached(self, config, tmp_path):
+    def test_training_records_and_describes_its_metrics(self, config, tmp_path):
         outcome = train(config, tmp_path / "run", "python scripts/train.py model=ram")
         status = read_status(tmp_path / "run" / "status.json")
         assert (status["state"], status["data"], status["seed"]) == ("finished", "squares", 1)
@@ -49,11 +49,11 @@ class TestTrain:
         assert all(0 <= outcome.metrics[name] <= 1 for name in ("test_error", "test_error_mc10"))
         assert f"test error on squares: {outcome.metrics['test_error']:.2%}" in outcome.summary
 
-    def test_keeps_the_whole_configuration(self, config, tmp_path):
+    def test_training_writes_the_whole_configuration(self, config, tmp_path):
         train(config, tmp_path, "command")
         assert OmegaConf.to_container(OmegaConf.load(tmp_path / "config.yaml")) == config
 
-    def test_reads_the_test_set_once_and_at_the_end(self, config, tmp_path, monkeypatch):
+    def test_test_set_is_read_once_at_the_end(self, config, tmp_path, monkeypatch):
         steps = []
 
         def watched(config, trust):
@@ -71,30 +71,30 @@ class TestTrain:
         train(config, tmp_path, "command")
         assert steps == [4]
 
-    def test_wrong_data_are_an_error_before_anything_is_written(self, config, tmp_path):
+    def test_invalid_data_are_an_error_before_anything_is_written(self, config, tmp_path):
         config["data"]["root"] = str(tmp_path / "nowhere")
         with pytest.raises(FileNotFoundError, match=r"there is no folder .*nowhere"):
             train(config, tmp_path / "run", "command")
         assert not (tmp_path / "run").exists()
 
-    def test_a_folder_with_a_run_of_another_configuration_is_refused_and_stays_as_it_is(self, run, tiny, composed):
+    def test_folder_with_another_configuration_is_refused_and_unchanged(self, run, tiny, composed):
         before = {name: (run / name).read_bytes() for name in names(run)}
         with pytest.raises(ValueError, match="holds a run of another configuration"):
             train(composed(tiny("ram", "model.lr=0.5")), run, "command")
         assert {name: (run / name).read_bytes() for name in names(run)} == before
 
-    def test_a_damaged_record_is_an_error_that_names_it(self, run, tiny, composed):
+    def test_damaged_record_is_an_error_that_names_it(self, run, tiny, composed):
         (run / "status.json").write_text("{")
         with pytest.raises(ValueError, match=r"status\.json is damaged"):
             train(composed(tiny("ram")), run, "command")
 
-    def test_a_finished_run_is_measured_again_but_not_trained_again(self, run, tiny, composed, differences):
+    def test_finished_run_is_evaluated_again_but_not_trained(self, run, tiny, composed, differences):
         before = read_checkpoint(run / "checkpoints" / "last.ckpt"), read_status(run / "status.json")
         outcome = train(composed(tiny("ram")), run, "command")
         assert differences(read_checkpoint(run / "checkpoints" / "last.ckpt"), before[0]) == []
         assert outcome.metrics == before[1]["metrics"]
 
-    def test_a_failure_of_the_measurement_is_recorded_and_costs_no_training(self, config, tmp_path, monkeypatch):
+    def test_failure_of_the_evaluation_is_recorded_and_keeps_the_training(self, config, tmp_path, monkeypatch):
         def fail(*args):
             raise OSError("disk full")
 
@@ -107,7 +107,7 @@ class TestTrain:
         train(config, tmp_path, "command")
         assert read_status(tmp_path / "status.json")["state"] == "finished"
 
-    def test_ctrl_c_while_measuring_is_an_interruption(self, config, tmp_path, monkeypatch):
+    def test_ctrl_c_during_the_evaluation_is_an_interruption(self, config, tmp_path, monkeypatch):
         def stop(*args):
             raise KeyboardInterrupt
 
@@ -118,7 +118,7 @@ class TestTrain:
 
 
 @pytest.mark.usefixtures("no_pictures")
-class TestAFolder:
+class TestFolder:
     @pytest.fixture
     def do_within(self, monkeypatch, at):
         """Have something done at the second step of the next runs."""
@@ -126,21 +126,19 @@ class TestAFolder:
             RecurrentAttentionExperiment, "callbacks", lambda self: [at(2, lambda module: act())]
         )
 
-    def test_that_is_removed_while_a_run_is_under_way_ends_it_and_stays_removed(self, config, do_within, tmp_path):
+    def test_folder_removed_during_a_run_ends_it_and_is_not_recreated(self, config, do_within, tmp_path):
         do_within(lambda: shutil.rmtree(tmp_path / "run"))
         with pytest.raises(OSError, match=r"cannot be written .*: its folder is not there, or was removed meanwhile"):
             train(config, tmp_path / "run", "command")
         assert not (tmp_path / "run").exists()
 
-    def test_that_another_process_works_in_is_refused_and_stays_as_it_is(self, run, tiny, composed):
+    def test_folder_in_use_by_another_process_is_refused_and_unchanged(self, run, tiny, composed):
         before = {name: (run / name).read_bytes() for name in names(run)}
         with folder_lock(run), pytest.raises(ValueError, match=r"another process is at work in .*; stop it first"):
             train(composed(tiny("ram")), run, "command")
         assert {name: (run / name).read_bytes() for name in names(run)} == before
 
-    def test_on_a_full_disk_is_an_error_that_says_how_to_go_on_and_so_it_does(
-        self, config, do_within, tmp_path, monkeypatch
-    ):
+    def test_full_disk_is_an_error_after_which_the_run_can_be_resumed(self, config, do_within, tmp_path, monkeypatch):
         replace = os.replace
 
         def full(source, target):
@@ -157,14 +155,14 @@ class TestAFolder:
         train(config, tmp_path, "command")
         assert read_status(tmp_path / "status.json")["state"] == "finished"
 
-    def test_that_cannot_be_made_is_an_error_that_says_why(self, config, tmp_path):
+    def test_folder_that_cannot_be_created_is_an_error_with_the_reason(self, config, tmp_path):
         (tmp_path / "file").touch()
         with pytest.raises(
             OSError, match=r"file/run cannot be written \(Not a directory\): part of its path is a file"
         ):
             train(config, tmp_path / "file" / "run", "command")
 
-    def test_has_its_configuration_before_its_record(self, config, tmp_path, monkeypatch):
+    def test_configuration_is_written_before_the_record(self, config, tmp_path, monkeypatch):
         written = []
         monkeypatch.setattr(os, "replace", lambda source, target: written.append(Path(target).name))
         with suppress(OSError):
@@ -173,7 +171,7 @@ class TestAFolder:
 
 
 class TestEvaluate:
-    def test_finds_the_error_that_training_reported_and_those_of_the_controls(self, run):
+    def test_evaluation_returns_the_test_error_of_training_and_of_the_controls(self, run):
         reported = read_status(run / "status.json")["metrics"]
         outcome = evaluate(run / "checkpoints" / "best.ckpt", run)
         assert outcome.metrics.items() >= reported.items()
@@ -183,12 +181,12 @@ class TestEvaluate:
         assert (run / "misclassified.png").stat().st_size > 1000
 
     @pytest.mark.usefixtures("no_pictures")
-    def test_leaves_the_run_s_own_record(self, run):
+    def test_evaluation_leaves_the_run_record_unchanged(self, run):
         before = (run / "status.json").read_bytes()
         evaluate(run / "checkpoints" / "last.ckpt", run)
         assert (run / "status.json").read_bytes() == before
 
-    def test_a_checkpoint_that_is_missing_or_foreign_is_an_error_and_leaves_nothing(self, tmp_path):
+    def test_missing_or_foreign_checkpoint_is_an_error_and_writes_nothing(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="there is no checkpoint"):
             evaluate(tmp_path / "none.ckpt", tmp_path / "none")
         torch.save({"weight": torch.zeros(1)}, tmp_path / "foreign.ckpt")
@@ -196,7 +194,7 @@ class TestEvaluate:
             evaluate(tmp_path / "foreign.ckpt", tmp_path / "foreign")
         assert names(tmp_path) == {"foreign.ckpt"}
 
-    def test_a_checkpoint_cannot_have_anything_built_that_a_configuration_cannot(self, run):
+    def test_checkpoint_cannot_instantiate_what_a_configuration_cannot(self, run):
         path = run / "checkpoints" / "last.ckpt"
         checkpoint = read_checkpoint(path)
         checkpoint["config"]["data"] = {"_target_": "os.mkdir", "path": str(run / "sprung")}
@@ -207,7 +205,7 @@ class TestEvaluate:
 
 
 @pytest.mark.parametrize(("model", "part"), [("dqn", "env"), ("q_learning", "env"), ("bbvi", "program")])
-def test_a_model_that_acts_or_infers_says_what_it_cannot_do_without(model, part, tiny, composed):
+def test_missing_env_or_program_is_an_error(model, part, tiny, composed):
     config = composed(tiny(model))
     with pytest.raises(ValueError, match=f"this model cannot do without {part}: leave {part}=null away"):
         make_experiment({**config, part: None})

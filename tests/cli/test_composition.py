@@ -28,27 +28,27 @@ class TestComposition:
             ("sed=1", "sed"),
         ],
     )
-    def test_a_wrong_key_or_type_is_named(self, override, named, composed):
+    def test_wrong_key_or_type_is_named(self, override, named, composed):
         with pytest.raises(ConfigCompositionException, match=rf"(?s){named}"):
             composed(["model=ram", override])
 
-    def test_a_group_that_does_not_exist_is_named(self, composed):
+    def test_unknown_group_is_named(self, composed):
         with pytest.raises((ConfigCompositionException, MissingConfigException), match="modell"):
             composed(["modell=ram"])
 
-    def test_a_key_that_is_added_by_force_is_refused_when_it_is_built(self, composed, tiny):
+    def test_unknown_key_added_with_plus_is_refused_at_instantiation(self, composed, tiny):
         with pytest.raises(ValueError, match="has no option lrr"):
             instantiate(composed(tiny("ram", "+model.lrr=1"))["model"])
 
-    def test_values_that_must_be_given_are_named(self, composed):
+    def test_missing_values_are_named(self, composed):
         with pytest.raises(ValueError, match=r"data\.root must be given, such as data\.root=\.\.\."):
             composed(["model=ram", "data=idx"])
 
-    def test_without_a_model_the_models_are_listed(self, composed):
+    def test_missing_model_is_answered_with_the_models(self, composed):
         with pytest.raises(ValueError, match=r"choose a model: model=.*ram"):
             composed(["seed=2"])
 
-    def test_a_model_brings_its_own_data_and_trainer_and_the_user_s_word_is_the_last(self, composed):
+    def test_model_overrides_data_and_trainer_and_the_user_overrides_the_model(self, composed):
         assert composed(["model=ram"])["data"]["_target_"] == "zoo.data.mnist.load_mnist"
         assert composed(["model=ram", "data=mnist_5k"])["data"]["_target_"] == "zoo.data.mnist_5k.load_mnist_5k"
         assert composed(["model=ram", "trainer.max_epochs=7", "trainer.batch_size=9"])["trainer"] == {
@@ -59,10 +59,10 @@ class TestComposition:
 
 
 class TestRunFolder:
-    def test_is_the_one_to_resume(self):
+    def test_run_folder_is_the_one_to_resume(self):
         assert run_folder("runs/ram/a", None, "resume=runs/ram/a") == "runs/ram/a"
 
-    def test_is_else_named_after_model_time_and_what_was_asked_for(self, monkeypatch):
+    def test_new_run_folder_is_named_after_model_time_and_overrides(self, monkeypatch):
         monkeypatch.setattr(composition.time, "strftime", lambda form: "2026-01-01_00-00-00")
         one, two = (run_folder(None, "ram", overrides) for overrides in ("seed=1", "seed=2"))
         assert one.startswith("runs/ram/2026-01-01_00-00-00-")
@@ -70,7 +70,7 @@ class TestRunFolder:
         assert one == run_folder(None, "ram", "seed=1")
 
 
-class TestWithAvailableData:
+class TestReplaceUnavailableData:
     """MNIST where it can be had, else the digits that are at hand."""
 
     FORCED = "zoo.data.mnist_5k.load_mnist_5k"
@@ -98,35 +98,35 @@ class TestWithAvailableData:
         return run
 
     @pytest.mark.parametrize("overrides", [["model=ram"], ["model=ram", "data=mnist"], ["experiment=ram_mnist_28_2"]])
-    def test_nothing_changes_where_mnist_is(self, overrides, settle, composed, caplog):
+    def test_configuration_is_unchanged_if_mnist_is_available(self, overrides, settle, composed, caplog):
         assert settle(overrides, mnist=True) == composed(overrides)
         assert not caplog.records
 
     @pytest.mark.parametrize("overrides", [["model=ram"], ["model=ram", "data=mnist"]])
-    def test_without_it_a_model_gets_its_recipe_for_few_digits(self, overrides, settle, composed):
+    def test_without_mnist_the_experiment_for_mnist_5k_is_used(self, overrides, settle, composed):
         assert settle(overrides, mnist=False) == composed(["model=ram", "experiment=ram_mnist_5k"])
         assert settle(overrides, mnist=False)["data"]["_target_"] == self.FORCED
 
-    def test_the_recipe_is_another_one(self, composed):
+    def test_experiment_for_mnist_5k_differs_from_the_default(self, composed):
         assert composed(["experiment=ram_mnist_5k"])["trainer"] != composed(["model=ram"])["trainer"]
 
-    def test_what_the_user_set_stays(self, settle):
+    def test_overrides_of_the_user_still_apply_to_fallback_data(self, settle):
         overrides = ["model=ram", "model.weight_decay=0.5", "trainer.max_epochs=3", "data.validation=100", "seed=9"]
         settled = settle(overrides, mnist=False)
         assert (settled["model"]["weight_decay"], settled["trainer"]["max_epochs"], settled["seed"]) == (0.5, 3, 9)
         assert settled["data"] == {"_target_": self.FORCED, "validation": 100, "split_seed": 0}
         assert settled["model"]["lr"] == 0.001  # the recipe's, where the user set nothing
 
-    def test_of_an_experiment_the_data_alone_change(self, settle, composed, differences):
+    def test_without_mnist_an_experiment_changes_only_its_data(self, settle, composed, differences):
         overrides = ["experiment=ram_mnist_28_2", "seed=4"]
         changed = differences(settle(overrides, mnist=False), composed(overrides))
         assert changed == ["/data/_target_"]
 
-    def test_nothing_changes_where_the_static_binarisation_is(self, settle, composed, caplog):
+    def test_configuration_is_unchanged_if_static_mnist_is_available(self, settle, composed, caplog):
         assert settle(["model=sbn"], mnist=False, static=True) == composed(["model=sbn"])
         assert not caplog.records
 
-    def test_without_it_the_digits_are_binarised_dynamically_and_it_is_said(self, settle, composed, caplog):
+    def test_without_static_mnist_digits_are_binarized_dynamically_with_a_warning(self, settle, composed, caplog):
         with caplog.at_level(logging.WARNING):
             assert settle(["model=sbn"], mnist=True) == composed(["model=sbn", "data=mnist"])
         (warning,) = caplog.messages
@@ -134,11 +134,11 @@ class TestWithAvailableData:
         assert "Using mnist instead, binarised dynamically" in warning
         assert "not comparable with any on the static binarisation" in warning
 
-    def test_without_either_few_digits_are(self, settle, composed, caplog):
+    def test_without_any_mnist_the_5k_digits_are_binarized(self, settle, composed, caplog):
         assert settle(["model=sbn", "seed=3"], mnist=False) == composed(["experiment=sbn_mnist_5k", "seed=3"])
         assert len(caplog.messages) == 2
 
-    def test_it_is_said_in_words(self, settle, caplog):
+    def test_fallback_data_are_announced(self, settle, caplog):
         with caplog.at_level(logging.WARNING):
             settle(["model=ram"], mnist=False)
         (warning,) = caplog.messages
@@ -146,13 +146,13 @@ class TestWithAvailableData:
         assert "mnist-5k" in warning
         assert "not comparable with any on MNIST" in warning
 
-    def test_who_asks_for_other_data_is_not_asked_for_mnist(self, settle, composed, tiny, caplog):
+    def test_other_data_do_not_need_mnist(self, settle, composed, tiny, caplog):
         for overrides in (["model=ram", "data=mnist_5k"], ["experiment=ram_mnist_5k"], tiny("ram")):
             assert settle(overrides, mnist=False) == composed(overrides)
         assert not caplog.records
 
 
-class TestRefuseUnusedEstimator:
+class TestCheckEstimatorIsUsed:
     @pytest.fixture
     def check(self):
         register()
@@ -163,11 +163,11 @@ class TestRefuseUnusedEstimator:
 
         return run
 
-    def test_a_choice_that_would_be_lost_is_an_error(self, check):
+    def test_estimator_without_effect_is_an_error(self, check):
         with pytest.raises(ValueError, match="this model has no use for an estimator: leave estimator=none away"):
             check("model=q_learning", "estimator=none")
 
-    def test_choices_that_the_model_takes_are_none(self, check):
+    def test_estimator_that_the_model_uses_is_accepted(self, check):
         check("model=ram", "estimator=none")
         check("model=policy_gradient", "estimator=none")
         check("model=q_learning", "seed=3")

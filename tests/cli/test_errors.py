@@ -12,7 +12,7 @@ from zoo.data import DatasetUnavailableError
 from zoo.training import NonFiniteError
 
 
-class TestErrorsAsSentences:
+class TestUserErrors:
     @pytest.mark.parametrize(
         "error",
         [
@@ -23,7 +23,7 @@ class TestErrorsAsSentences:
             DatasetUnavailableError("the cure"),
         ],
     )
-    def test_an_error_that_the_user_can_cure_is_one_sentence_and_exit_code_1(self, error, capsys):
+    def test_user_error_is_one_sentence_and_exit_code_1(self, error, capsys):
         with pytest.raises(SystemExit) as end, user_errors():
             raise error
         assert end.value.code == 1
@@ -39,7 +39,7 @@ class TestErrorsAsSentences:
             (RuntimeError("DefaultCPUAllocator: can't allocate memory\nstack"), "a size is too large for the memory"),
         ],
     )
-    def test_errors_of_libraries_that_a_user_can_cure_are_one_line(self, error, sentence, capsys):
+    def test_user_errors_of_libraries_are_one_line(self, error, sentence, capsys):
         with pytest.raises(SystemExit) as end, user_errors():
             raise error
         assert end.value.code == 1
@@ -47,29 +47,29 @@ class TestErrorsAsSentences:
         assert printed.startswith(f"\nError: {sentence}")
         assert printed.strip().count("\n") == 0
 
-    def test_a_fault_of_the_program_keeps_its_traceback(self):
+    def test_internal_error_keeps_its_traceback(self):
         with pytest.raises(KeyError), user_errors():
             raise KeyError
 
-    def test_so_does_every_error_for_a_developer(self, monkeypatch):
+    def test_every_error_keeps_its_traceback_in_dev_mode(self, monkeypatch):
         monkeypatch.setattr(sys, "flags", SimpleNamespace(dev_mode=True))
         with pytest.raises(ValueError, match="the cure"), user_errors():
             raise ValueError("the cure")
 
-    def test_ctrl_c_ends_with_its_own_code(self):
+    def test_ctrl_c_exits_with_130(self):
         with pytest.raises(SystemExit) as end, user_errors():
             raise KeyboardInterrupt
         assert end.value.code == 130
 
-    def test_without_an_error_nothing_is_said(self, capsys):
+    def test_nothing_is_printed_without_an_error(self, capsys):
         with user_errors():
             pass
         assert capsys.readouterr() == ("", "")
 
 
-class TestNotLeftEmpty:
+class TestRemoveIfEmpty:
     @pytest.mark.parametrize(("content", "left"), [([], False), (["last.ckpt"], True)])
-    def test_a_folder_stays_after_an_error_if_it_holds_something(self, tmp_path, content, left):
+    def test_folder_with_content_is_kept_after_an_error(self, tmp_path, content, left):
         folder = tmp_path / "run"
         folder.mkdir()
         for name in content:
@@ -78,19 +78,19 @@ class TestNotLeftEmpty:
             raise ValueError("the cure")
         assert folder.exists() == left
 
-    def test_a_folder_stays_without_an_error(self, tmp_path):
+    def test_folder_is_kept_without_an_error(self, tmp_path):
         with remove_if_empty(tmp_path):
             pass
         assert tmp_path.exists()
 
 
-def test_paths_below_the_current_folder_are_shortened(tmp_path, monkeypatch):
+def test_paths_below_the_current_folder_are_relative(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert relative(tmp_path / "runs" / "a") == Path("runs", "a")
     assert relative(Path("/elsewhere/a")) == Path("/elsewhere/a")
 
 
-def test_warnings_are_shown_to_the_user(monkeypatch, capsys):
+def test_warnings_are_printed(monkeypatch, capsys):
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     with user_errors():
         logging.getLogger("zoo.anything").warning("mind the step")

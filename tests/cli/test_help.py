@@ -7,19 +7,19 @@ from zoo.cli.schemas import MODELS
 
 
 class TestHelp:
-    def test_lists_every_model_with_what_it_is_in_one_line(self):
+    def test_help_lists_every_model_with_a_summary(self):
         lines = help_text().splitlines()
         for name in MODELS:
             (line,) = [line for line in lines if line.startswith(f"  model={name} ")]
             assert len(line.split(maxsplit=1)[1]) > 20
 
-    def test_lists_every_experiment_and_every_choice(self):
+    def test_help_lists_every_experiment_and_choice(self):
         text = help_text()
         assert all(f"  {name} " in text for name in options("experiment"))
         assert all(name in text for group in ("data", "estimator", "logger") for name in options(group))
 
     @pytest.mark.parametrize("group", ["model", "data", "estimator", "trainer", "logger", "experiment"])
-    def test_every_configuration_says_what_it_is_within_a_line(self, group):
+    def test_every_configuration_has_a_summary_of_one_line(self, group):
         assert options(group)
         for name in options(group):
             assert 0 < len(summary(group, name)) <= 110
@@ -27,7 +27,7 @@ class TestHelp:
 
 class TestOptionsHelp:
     @pytest.mark.parametrize("model", MODELS)
-    def test_lists_every_option_of_a_model_with_default_type_and_meaning(self, model):
+    def test_help_lists_every_option_of_a_model_with_default_type_and_description(self, model):
         register()
         text = options_help([f"model={model}"])
         for option in compose_options((f"model={model}",)).values():

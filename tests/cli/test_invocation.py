@@ -14,7 +14,7 @@ from zoo.cli.invocation import command_name, subprocess_command
         ("scripts/reproduce.py", "python scripts/train.py", ["scripts/train.py"]),
     ],
 )
-def test_a_command_has_the_form_in_which_the_running_one_was_typed(entry, typed, arguments, monkeypatch):
+def test_command_has_the_form_in_which_the_running_one_was_typed(entry, typed, arguments, monkeypatch):
     monkeypatch.setattr(sys, "argv", [entry])
     assert command_name("train") == typed
     assert subprocess_command("train") == [sys.executable, *arguments]

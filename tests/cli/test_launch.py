@@ -46,7 +46,7 @@ class TestCheckSettings:
             (["model=policy_gradient", "trainer.precision=bf16-true"], r"must be one of 32-true, 32, bf16-mixed"),
         ],
     )
-    def test_refuses_what_no_run_has_use_for_and_names_the_nearest(self, arguments, complaint):
+    def test_unknown_or_invalid_setting_is_refused_with_the_nearest_option(self, arguments, complaint):
         register()
         with pytest.raises(ValueError, match=complaint):
             check_settings(read_command_line(arguments))
@@ -70,31 +70,31 @@ class TestCheckSettings:
         with pytest.raises(ValueError, match=rf"has no option {group}{former}; did you mean model\.{key}\?"):
             check_settings(read_command_line(["model=ram", f"{group}{former}=1"]))
 
-    def test_takes_what_every_run_of_a_sweep_has_use_for(self):
+    def test_settings_valid_for_every_run_of_a_sweep_are_accepted(self):
         register()
         check_settings(read_command_line(["-m", "model=ram,dqn", "model.lr=0.1,0.2", "seed=1,2", "trainer.devices=1"]))
 
-    def test_takes_a_number_for_text(self):
+    def test_number_is_accepted_as_text(self):
         register()
         check_settings(read_command_line(["model=ram", "logger.project=2026"]))
 
 
-class TestCaught:
-    def test_a_failure_is_a_sentence_and_the_others_may_run(self, capsys):
+class TestRunOrReport:
+    def test_failed_run_of_a_sweep_is_reported_in_a_sentence(self, capsys):
         def fail():
             raise ValueError("the cure")
 
         assert run_or_report(fail) == (Path(), {}, "the cure")
         assert capsys.readouterr().err == "\nError: the cure\n"
 
-    def test_a_fault_of_the_program_shows_where_it_came_from(self, capsys):
+    def test_internal_error_in_a_sweep_prints_its_traceback(self, capsys):
         def fail():
             raise KeyError("x")
 
         assert run_or_report(fail) == (Path(), {}, "KeyError: 'x'")
         assert "Traceback" in capsys.readouterr().err
 
-    def test_a_developer_sees_it_for_every_error(self, capsys, monkeypatch):
+    def test_every_error_in_a_sweep_prints_its_traceback_in_dev_mode(self, capsys, monkeypatch):
         def fail():
             raise ValueError("the cure")
 
@@ -102,12 +102,12 @@ class TestCaught:
         run_or_report(fail)
         assert "Traceback" in capsys.readouterr().err
 
-    def test_a_run_that_was_interrupted_ends_the_sweep(self):
+    def test_interrupted_run_ends_the_sweep(self):
         with pytest.raises(SystemExit):
             run_or_report(lambda: sys.exit(130))
 
 
-def test_the_table_of_a_sweep_shows_what_differs_what_was_reached_and_what_failed():
+def test_table_of_a_sweep_shows_settings_metrics_and_failures():
     runs = [
         SweepRun({"seed": "1", "model.lr": "0.1"}, Path("runs/a"), {"test_error": 0.125, "spread": 1.0}, None),
         SweepRun({"seed": "2", "model.lr": "0.1"}, Path("runs/b"), {}, "the cure"),
@@ -119,7 +119,7 @@ def test_the_table_of_a_sweep_shows_what_differs_what_was_reached_and_what_faile
 
 
 @pytest.mark.parametrize("argument", ["env_kwargs.max_episode_steps=9", "env_kwargs={max_episode_steps: 9}"])
-def test_options_of_an_environment_are_taken_one_by_one_or_together(argument):
+def test_env_kwargs_are_set_one_by_one_or_together(argument):
     request = read_command_line(["model=dqn", argument])
     register()
     check_settings(request)

@@ -23,7 +23,7 @@ def failing(capsys):
 
 
 @pytest.mark.parametrize("typed", [[], ["--help"], ["-h"]])
-def test_the_commands_are_listed_with_their_meaning(typed, capsys):
+def test_commands_are_listed_with_their_meaning(typed, capsys):
     main(typed)
     lines = capsys.readouterr().out.splitlines()
     for command in ("train", "evaluate", "reproduce", "list"):
@@ -31,14 +31,14 @@ def test_the_commands_are_listed_with_their_meaning(typed, capsys):
         assert len(line) > 20
 
 
-def test_the_models_are_listed_with_their_summaries(capsys):
+def test_models_are_listed_with_their_summaries(capsys):
     main(["list"])
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == [f"model={name}" for name in options("model")]
     assert all(len(line.split(maxsplit=1)[1]) > 20 for line in lines)
 
 
-def test_the_version_is_printed(capsys):
+def test_version_is_printed(capsys):
     main(["--version"])
     assert capsys.readouterr().out == f"{zoo.__version__}\n"
 
@@ -53,7 +53,7 @@ def test_the_version_is_printed(capsys):
         (["evaluate"], "checkpoint must be given"),
     ],
 )
-def test_a_mistake_is_answered_in_one_sentence(typed, message, failing):
+def test_mistake_is_answered_in_one_sentence(typed, message, failing):
     printed = failing(*typed)
     assert message in printed
     assert printed.strip().count("\n") == 0

@@ -27,16 +27,16 @@ from zoo.constraints import POSITIVE
         (str | None, None, True),
     ],
 )
-def test_values_match_a_type_as_they_are(annotation, value, fits):
+def test_values_match_a_type_without_conversion(annotation, value, fits):
     assert matches_type(annotation, value) == fits
 
 
 class TestOption:
-    def test_refuses_a_value_out_of_its_range_by_its_key(self):
+    def test_value_that_violates_its_constraint_is_refused_with_its_key(self):
         with pytest.raises(ValueError, match=r"model\.lr must be above 0, got 0"):
             Option("model.lr", float, allowed=POSITIVE).check(0)
 
-    def test_refuses_empty_text_and_a_number_for_text(self):
+    def test_empty_text_and_numbers_for_text_are_refused(self):
         with pytest.raises(ValueError, match="env must be text or null, got -1"):
             Option("env", str | None).check(-1)
         with pytest.raises(ValueError, match="env must not be empty"):
@@ -62,5 +62,5 @@ KEYS = ["seed", "model.lr", "model.total_timesteps", "model.gamma", "trainer.max
         ("xyz", None),
     ],
 )
-def test_the_key_that_was_most_likely_meant_is_found(key, meant):
+def test_nearest_key_is_found_by_group_synonym_or_spelling(key, meant):
     assert nearest_key(key, KEYS) == meant

@@ -51,35 +51,35 @@ class TestRunOnce:
 
         return make
 
-    def test_a_finished_run_is_not_run_again(self, leave, script, tmp_path):
+    def test_finished_run_is_not_repeated(self, leave, script, tmp_path):
         folder, calls = leave("a"), script()
         assert run_once(["seed=1"], "wanted", tmp_path / "runs") == folder
         assert calls == []
 
-    def test_a_configuration_that_was_not_run_is_run(self, leave, script, tmp_path, capsys):
+    def test_configuration_without_a_run_is_run(self, leave, script, tmp_path, capsys):
         calls = script(then=lambda: leave("new"))
         assert run_once(["experiment=six", "seed=1"], "wanted", tmp_path / "runs").name == "new"
         assert calls == [["experiment=six", "seed=1"]]
         assert "$ zoo train experiment=six seed=1" in capsys.readouterr().out
 
-    def test_a_stopped_run_is_continued(self, leave, script, tmp_path):
+    def test_stopped_run_is_resumed(self, leave, script, tmp_path):
         folder = leave("a", state="interrupted")
         calls = script(then=lambda: (folder / "status.json").write_text(json.dumps(record())))
         assert run_once(["seed=1"], "wanted", tmp_path / "runs") == folder
         assert calls == [[f"resume={folder}"]]
 
     @pytest.mark.parametrize("code", [1, 130, -9])
-    def test_a_run_that_does_not_finish_is_an_error(self, code, leave, script, tmp_path):
+    def test_run_that_does_not_finish_is_an_error(self, code, leave, script, tmp_path):
         script(code, then=lambda: leave("a", state="failed"))
         with pytest.raises(ChildProcessError, match="did not finish; the same command goes on from where it stopped"):
             run_once(["seed=1"], "wanted", tmp_path / "runs")
 
-    def test_so_is_one_that_ran_something_else(self, leave, script, tmp_path):
+    def test_run_of_another_configuration_is_an_error(self, leave, script, tmp_path):
         script(then=lambda: leave("a", config_hash="mnist-5k instead of mnist", data="mnist-5k"))
         with pytest.raises(ChildProcessError, match="left no finished record of configuration wanted"):
             run_once(["seed=1"], "wanted", tmp_path / "runs")
 
-    def test_a_ctrl_c_waits_until_the_run_has_saved(self, monkeypatch):
+    def test_ctrl_c_waits_until_the_run_has_saved(self, monkeypatch):
         waits = iter([KeyboardInterrupt(), 130])
 
         class Process:

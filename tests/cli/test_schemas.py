@@ -6,7 +6,7 @@ from zoo.cli.schemas import DATA, MODELS, check_config, instantiate, known_optio
 
 
 class TestSchema:
-    def test_has_the_names_types_and_defaults_of_a_signature(self):
+    def test_schema_has_the_names_types_and_defaults_of_a_signature(self):
         def model(rate: float, depth: int = 2, classes: tuple[str, ...] = ()) -> None: ...
 
         options = OmegaConf.structured(schema(model, model))
@@ -18,14 +18,14 @@ class TestSchema:
         with pytest.raises(Exception, match="could not be converted to Float"):
             options.rate = "banana"
 
-    def test_leaves_out_what_other_groups_decide(self):
+    def test_schema_leaves_out_injected_arguments(self):
         def model(rate: float = 0.1, classes: tuple[str, ...] = (), image_shape: tuple[int, int, int] = (1, 2, 3)): ...
 
         assert OmegaConf.structured(schema(model, model)).keys() == {"_target_", "rate"}
 
 
-class TestBuild:
-    def test_calls_what_the_table_holds(self, squares):
+class TestInstantiate:
+    def test_target_in_the_table_is_instantiated(self, squares):
         assert instantiate({"_target_": "zoo.data.idx.load_idx", "root": str(squares)}).name == "squares"
 
     @pytest.mark.parametrize(
@@ -40,21 +40,21 @@ class TestBuild:
             "zoo.data.idx.read_idx",
         ],
     )
-    def test_refuses_all_else(self, name):
+    def test_target_outside_the_table_is_refused(self, name):
         with pytest.raises(ValueError, match=r"_target_ .* may not be built; choose a model and data from configs/"):
             instantiate({"_target_": name, "root": "x"})
 
-    def test_does_not_even_import_it(self, tmp_path, monkeypatch):
+    def test_target_outside_the_table_is_not_imported(self, tmp_path, monkeypatch):
         (tmp_path / "sprung.py").write_text("raise SystemError('imported')")
         monkeypatch.syspath_prepend(tmp_path)
         with pytest.raises(ValueError, match="may not be built"):
             instantiate({"_target_": "sprung.anything"})
 
-    def test_names_options_that_do_not_exist(self, squares):
+    def test_unknown_option_is_named(self, squares):
         with pytest.raises(ValueError, match=r"zoo\.data\.idx\.load_idx has no option colour, size"):
             instantiate({"_target_": "zoo.data.idx.load_idx", "root": str(squares), "size": 3, "colour": "red"})
 
-    def test_has_a_table_of_all_models_and_data(self):
+    def test_table_holds_all_models_and_data(self):
         builders = {builder for builder, _ in config.BUILDERS.values()}
         assert builders == {*DATA.values(), *(builder for builder, _ in MODELS.values())}
         assert all(target_name(builder) == name for name, (builder, _) in config.BUILDERS.items())
@@ -62,7 +62,7 @@ class TestBuild:
 
 class TestCheckConfig:
     @pytest.mark.parametrize("model", MODELS)
-    def test_composed_configurations_pass(self, model, composed):
+    def test_composed_configurations_are_valid(self, model, composed):
         check_config(composed([f"model={model}"]))
 
     @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ class TestCheckConfig:
             (lambda config: config["trainer"].update(max_epochs=True), "max_epochs must be a whole number or null"),
         ],
     )
-    def test_what_no_command_line_can_ask_for_is_refused(self, change, complaint, composed):
+    def test_invalid_configuration_is_refused(self, change, complaint, composed):
         config = composed(["model=ram"])
         change(config)
         with pytest.raises(ValueError, match=complaint):

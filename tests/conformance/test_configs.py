@@ -14,23 +14,23 @@ WITH_NETWORKS = ("learned", "learned_leave_one_out", "nvil")  # which a program 
 
 
 @pytest.mark.parametrize("name", options("model"))
-def test_a_model_is_complete_by_itself(name, composed):
+def test_every_model_trains_with_its_defaults(name, composed):
     config = composed([f"model={name}"])
     assert config["model"]["_target_"]
     assert (config["trainer"]["max_epochs"] or config["model"]["total_timesteps"]) > 0
 
 
-def test_the_table_of_models_and_their_configurations_belong_together():
+def test_every_model_has_a_configuration_and_vice_versa():
     assert set(options("model")) == set(MODELS)
 
 
-def test_no_two_experiments_are_the_same(composed):
+def test_experiments_differ_from_each_other(composed):
     hashes = {name: config_hash(composed([f"experiment={name}"])) for name in options("experiment")}
     assert len(set(hashes.values())) == len(hashes)
 
 
 @pytest.mark.parametrize("name", options("experiment"))
-def test_an_experiment_is_complete_by_itself_and_makes_a_model(name, composed, squares, zoo_data, monkeypatch):
+def test_every_experiment_instantiates_a_model(name, composed, squares, zoo_data, monkeypatch):
     monkeypatch.setenv("ZOO_DATA", str(zoo_data))
     data = ["data=idx", f"data.root={squares}"] if composed([f"experiment={name}"])["data"] else []
     config = composed([f"experiment={name}", *data])
@@ -38,7 +38,7 @@ def test_an_experiment_is_complete_by_itself_and_makes_a_model(name, composed, s
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_an_experiment_without_validation_data_trains_too(composed, squares, tmp_path):
+def test_model_trains_without_validation_data(composed, squares, tmp_path):
     short = ["trainer.max_epochs=1", "trainer.batch_size=32", "trainer.accelerator=cpu", "model.patch_size=4"]
     config = composed(["experiment=ram_mnist_28_2", "data=idx", f"data.root={squares}", *short])
     assert config["data"]["validation"] == 0
@@ -49,7 +49,7 @@ def test_an_experiment_without_validation_data_trains_too(composed, squares, tmp
 @pytest.mark.usefixtures("no_pictures", "without_type_checks")
 @pytest.mark.parametrize("estimator", options("estimator"))
 @pytest.mark.parametrize("model", ESTIMATING)
-def test_a_model_trains_with_every_estimator_or_says_which_ones_it_knows(model, estimator, tiny, composed, tmp_path):
+def test_model_trains_with_every_estimator_or_names_those_it_has(model, estimator, tiny, composed, tmp_path):
     number = ["estimator.baseline=0.5"] if estimator == "constant" else []
     length = ["model.n_steps=null"] if model == "policy_gradient" else []  # whole episodes where none may be cut
     if (model, estimator) == ("policy_gradient", "nvil"):
@@ -65,7 +65,7 @@ def test_a_model_trains_with_every_estimator_or_says_which_ones_it_knows(model, 
         assert train(config, tmp_path, "command").metrics
 
 
-def test_a_choice_of_estimator_is_named_after_its_baseline_or_a_paper(composed):
+def test_estimator_choice_is_named_after_its_baseline_or_a_paper(composed):
     chosen = {name: composed(["model=sbn", f"estimator={name}"])["estimator"] for name in ESTIMATORS}
     assert {name: options["baseline"] for name, options in chosen.items()} == {
         name: "learned_moving_average" if name == "nvil" else name for name in ESTIMATORS
@@ -74,5 +74,5 @@ def test_a_choice_of_estimator_is_named_after_its_baseline_or_a_paper(composed):
 
 
 @pytest.mark.parametrize("logger", options("logger"))
-def test_a_model_is_the_same_run_whatever_logger_it_has(model, logger, tiny, composed):
+def test_logger_does_not_change_the_run(model, logger, tiny, composed):
     assert config_hash(composed(tiny(model, f"logger={logger}"))) == config_hash(composed(tiny(model)))

@@ -19,7 +19,7 @@ EPOCHS = 30  # of four steps: long enough to be hit, short enough to be repeated
     "model", [name if name == "ram" else pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
 )
 @pytest.mark.usefixtures("no_pictures", "without_type_checks")
-def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(model, tiny, composed, script, end_differences, tmp_path):
+def test_run_killed_at_any_moment_is_resumed_exactly(model, tiny, composed, script, end_differences, tmp_path):
     overrides = tiny(model, f"trainer.max_epochs={EPOCHS}")
     folder, delay = tmp_path / "killed", random.uniform(0, 0.3)
     last = folder / "checkpoints" / "last.ckpt"

@@ -136,19 +136,19 @@ def end_of_kill(model, whole_runs, end_differences, tmp_path):
     return lambda number, within: [f"{changes[number]}, within {within}: {found}" for found in compare(number, within)]
 
 
-def test_a_run_killed_at_a_write_and_resumed_is_the_run_that_was_not_killed(model, whole_runs, end_of_kill):
+def test_run_killed_at_a_write_and_resumed_equals_the_uninterrupted_one(model, whole_runs, end_of_kill):
     sample = random.Random(model).sample(kills(whole_runs(model)[2]), SAMPLE)
     assert [found for kill in sample for found in end_of_kill(*kill)] == []
 
 
 @pytest.mark.slow
-def test_so_is_a_run_killed_at_any_of_its_writes(model, whole_runs, end_of_kill):
+def test_run_killed_at_any_write_and_resumed_equals_the_uninterrupted_one(model, whole_runs, end_of_kill):
     everything = kills(whole_runs(model)[2])
     found = [found for kill in everything for found in end_of_kill(*kill)]
     print(f"{model}: {len(everything)} kills")
     assert found == []
 
 
-def test_the_writes_of_a_run_are_its_record_its_metrics_and_its_checkpoints(model, whole_runs):
+def test_run_writes_only_record_metrics_and_checkpoints(model, whole_runs):
     places = {change.split()[1] for change in whole_runs(model)[2]}
     assert places >= {"config.yaml", "status.json", "metrics.csv", "checkpoints/last.ckpt", ".lock"}

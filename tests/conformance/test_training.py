@@ -34,12 +34,12 @@ def module_of(config):
 
 
 class TestTraining:
-    def test_changes_every_weight_that_is_to_be_learned(self, config, run):
+    def test_training_changes_every_learned_weight(self, config, run):
         trained = read_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"]
         for name, weight in module_of(config).named_parameters():
             assert torch.equal(weight, trained[name]) != weight.requires_grad, name
 
-    def test_leaves_finite_figures(self, run):
+    def test_training_yields_finite_metrics(self, run):
         with (run / "metrics.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
         assert [row["step"] for row in rows] == ["3", "7"]
@@ -48,7 +48,7 @@ class TestTraining:
         assert status["state"] == "finished"
         assert all(math.isfinite(value) for value in status["metrics"].values())
 
-    def test_with_the_same_seed_gives_the_same_weights_and_figures(self, config, run, end_differences, tmp_path):
+    def test_same_seed_yields_same_weights_and_metrics(self, config, run, end_differences, tmp_path):
         train(config, tmp_path / "again", "command")
         assert end_differences(run, tmp_path / "again") == []
         assert (run / "metrics.csv").read_text() == (tmp_path / "again" / "metrics.csv").read_text()
@@ -56,7 +56,7 @@ class TestTraining:
         assert one["metrics"] == other["metrics"]
 
     @pytest.mark.usefixtures("without_type_checks")
-    def test_with_another_seed_gives_others(self, model, tiny, composed, run, end_differences, tmp_path):
+    def test_another_seed_yields_other_weights(self, model, tiny, composed, run, end_differences, tmp_path):
         train(composed(tiny(model, "seed=2")), tmp_path / "other", "command")
         different = end_differences(run, tmp_path / "other")
         weights = [name for name, _ in module_of(composed(tiny(model))).named_parameters()]
@@ -73,9 +73,7 @@ def test_checkpoints_hold_plain_data(run):
 
 @pytest.mark.usefixtures("without_type_checks")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stopped_within_an_epoch_it_says_how_to_go_on_and_ends_as_if_it_had_not_been(
-    number, model, tiny, run, do_at, script, end_differences
-):
+def test_training_stopped_within_an_epoch_is_resumed_exactly(number, model, tiny, run, do_at, script, end_differences):
     do_at(6, lambda module: signal.raise_signal(number))
     stopped = script("train.py", *tiny(model))
     (folder,) = Path("runs", model).iterdir()
@@ -97,7 +95,7 @@ def test_stopped_within_an_epoch_it_says_how_to_go_on_and_ends_as_if_it_had_not_
 
 @pytest.mark.usefixtures("without_type_checks")
 @pytest.mark.parametrize("which", [0, -1], ids=["the first", "the last"])
-def test_a_weight_that_is_not_a_number_stops_it_with_step_and_term_named_and_costs_nothing(
+def test_nan_weight_stops_training_with_step_and_term_and_keeps_the_checkpoint(
     which, config, run, do_at, end_differences, tmp_path
 ):
     def spoil(module):
@@ -118,7 +116,7 @@ def test_a_weight_that_is_not_a_number_stops_it_with_step_and_term_named_and_cos
     assert end_differences(run, tmp_path) == []
 
 
-def test_the_configuration_it_leaves_is_the_one_it_was_given(config, run):
+def test_written_configuration_is_the_given_one(config, run):
     kept = resolve(OmegaConf.load(run / "config.yaml"))
     assert kept == config
     assert config_hash(kept) == read_status(run / "status.json")["config_hash"] == config_hash(config)
@@ -144,19 +142,19 @@ def loose_tensors(module):
 
 
 class TestMoving:
-    def test_takes_every_tensor_along(self, config):
+    def test_moving_a_model_moves_every_tensor(self, config):
         module = module_of(config)
         assert loose_tensors(module) == []
         tensors = [*module.to("meta").parameters(), *module.buffers()]
         assert {tensor.device.type for tensor in tensors} == {"meta"}
 
-    def test_would_be_noticed_to_leave_one_behind(self, config):
+    def test_tensor_left_behind_by_a_move_is_detected(self, config):
         module = module_of(config)
         module.grid = [torch.zeros(2)]
         assert loose_tensors(module) == [".grid"]
 
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-    def test_a_model_trained_on_a_gpu_is_measured_on_the_cpu(self, model, tiny, composed, tmp_path):
+    def test_model_trained_on_a_gpu_is_evaluated_on_the_cpu(self, model, tiny, composed, tmp_path):
         config = composed(tiny(model, "trainer.accelerator=gpu"))
         train(config, tmp_path, "command")
         loaded = MODELS[model][1].load(tmp_path / "checkpoints" / "last.ckpt")

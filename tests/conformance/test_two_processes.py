@@ -55,25 +55,25 @@ def ranks(folder):
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
 
 
-def test_both_end_with_the_same_weights(ranks, folder, differences):
+def test_ranks_end_with_the_same_weights(ranks, folder, differences):
     assert differences(ranks[0]["weights"], ranks[1]["weights"]) == []
     saved = read_checkpoint(folder / "checkpoints" / "last.ckpt")
     assert differences(saved["state_dict"], ranks[0]["weights"]) == []
 
 
-def test_each_draws_random_numbers_of_its_own_and_the_checkpoint_holds_both(ranks, folder, differences):
+def test_ranks_have_own_random_states_and_the_checkpoint_holds_both(ranks, folder, differences):
     assert not torch.equal(ranks[0]["random"], ranks[1]["random"])
     saved = [state["torch"] for state in read_checkpoint(folder / "checkpoints" / "last.ckpt")["random_states"]]
     assert differences(saved, [rank["random"] for rank in ranks]) == []
 
 
-def test_they_share_the_data_between_them(ranks):
+def test_ranks_share_the_data(ranks):
     first, second = (torch.cat([batch[0] for batch in rank["seen"]]).flatten(1) for rank in ranks)
     assert len(first) == len(second) > 0
     assert not {tuple(x.tolist()) for x in first} & {tuple(x.tolist()) for x in second}
 
 
-def test_there_is_one_record_and_one_report(runs, model):
+def test_ranks_write_one_record_and_one_report(runs, model):
     folder, said = runs(model)
     assert read_status(folder / "status.json")["state"] == "finished"
     assert said.count("test error") == 1
@@ -83,9 +83,7 @@ def test_there_is_one_record_and_one_report(runs, model):
 
 
 @pytest.mark.slow
-def test_stopped_by_a_signal_to_one_of_them_they_end_as_if_they_had_not_been(
-    folder, model, arguments, end_differences, tmp_path
-):
+def test_ranks_stopped_by_a_signal_to_one_are_resumed_exactly(folder, model, arguments, end_differences, tmp_path):
     parts = tmp_path / "parts"
     stopped = drive(*arguments(model, parts), STOP_AT="6")
     assert stopped.returncode == 130, stopped.stderr

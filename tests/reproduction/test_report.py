@@ -45,34 +45,34 @@ def leave(tmp_path):
 
 
 class TestFindRun:
-    def test_there_is_none_at_first(self, tmp_path):
+    def test_no_run_is_found_without_runs(self, tmp_path):
         assert find_run(tmp_path / "runs", "wanted") is None
 
-    def test_prefers_a_finished_run_to_one_that_can_be_continued(self, leave, tmp_path):
+    def test_finished_run_is_preferred_to_one_that_can_be_resumed(self, leave, tmp_path):
         leave("a", state="interrupted")
         finished = leave("b", state="finished")
         leave("c", state="running")
         assert find_run(tmp_path / "runs", "wanted") == (finished, record())
 
     @pytest.mark.parametrize("state", ["interrupted", "running", "failed"])
-    def test_finds_one_that_can_be_continued(self, state, leave, tmp_path):
+    def test_run_that_can_be_resumed_is_found(self, state, leave, tmp_path):
         leave("a", state=state, checkpoint=False)
         stopped = leave("b", state=state)
         assert find_run(tmp_path / "runs", "wanted")[0] == stopped
 
-    def test_ignores_runs_of_other_configurations_and_those_that_saved_nothing(self, leave, tmp_path):
+    def test_other_configurations_and_runs_without_checkpoint_are_ignored(self, leave, tmp_path):
         leave("a", config_hash="other")
         leave("b", state="failed", checkpoint=False)
         assert find_run(tmp_path / "runs", "wanted") is None
 
-    def test_a_damaged_record_is_an_error_that_names_it(self, leave, tmp_path):
+    def test_damaged_record_is_an_error_that_names_it(self, leave, tmp_path):
         (leave("a") / "status.json").write_text("{")
         with pytest.raises(ValueError, match=r"a/status\.json is damaged"):
             find_run(tmp_path / "runs", "wanted")
 
 
 class TestKeptRecords:
-    def test_are_those_of_a_row_one_a_seed(self, leave, tmp_path):
+    def test_kept_records_are_those_of_a_row_one_per_seed(self, leave, tmp_path):
         for seed, error in ((1, 0.01), (2, 0.02)):
             keep_record(leave(f"run{seed}", error=error), tmp_path / "results", f"six-seed{seed}")
         keep_record(leave("control", error=0.5), tmp_path / "results", "six_random-seed1")
@@ -83,12 +83,12 @@ class TestKeptRecords:
         assert errors == {"6": [0.01, 0.02], "7": [], "random": [0.5]}
 
     @pytest.mark.parametrize("data", ["mnist-5k", None])
-    def test_one_on_other_data_than_the_paper_s_is_an_error(self, data, leave, tmp_path):
+    def test_record_on_other_data_is_an_error(self, data, leave, tmp_path):
         keep_record(leave("a", data=data), tmp_path / "results", "six-seed1")
         with pytest.raises(ValueError, match=rf"six-seed1\.json is the record of a run on {data}, not on .* mnist"):
             kept_records(tmp_path / "results", PAPER.rows[0])
 
-    def test_ones_of_different_recipes_are_an_error(self, leave, tmp_path):
+    def test_records_of_different_recipes_are_an_error(self, leave, tmp_path):
         for seed, recipe in ((1, "old"), (2, "new")):
             keep_record(leave(f"run{seed}", recipe_hash=recipe), tmp_path / "results", f"six-seed{seed}")
         with pytest.raises(ValueError, match=r"six-seed\*\.json are of different recipes, and have no mean"):
@@ -96,17 +96,17 @@ class TestKeptRecords:
 
 
 class TestChosenRows:
-    def test_are_all_of_them_or_those_named_in_that_order(self):
+    def test_all_rows_or_the_named_ones_are_chosen(self):
         assert chosen_rows(PAPER, None) == list(PAPER.rows)
         assert [row.name for row in chosen_rows(PAPER, ["random", "6"])] == ["random", "6"]
 
-    def test_an_unknown_one_is_named_beside_the_known_ones(self):
+    def test_unknown_row_is_reported_with_the_known_ones(self):
         with pytest.raises(ValueError, match="there is no row '8'; there are: 6, 7, random"):
             chosen_rows(PAPER, ["6", "8"])
 
 
 class TestTable:
-    def test_shows_both_published_figures_the_best_reproduction_and_ours_in_per_cent(self):
+    def test_table_shows_published_values_best_reproduction_and_ours_in_percent(self):
         runs = {"6": [record(0.007, 1500), record(0.008, 2100)], "random": [record(0.05, 30)]}
         assert table(PAPER, runs).splitlines() == [
             "|  | proceedings | preprint | best public | ours | seeds | minutes a seed |",
@@ -115,7 +115,7 @@ class TestTable:
             "| a control |  |  |  | 5.00 | 1 | 0.5 |",
         ]
 
-    def test_leaves_empty_what_says_nothing_of_a_row(self):
+    def test_omitted_metrics_of_a_row_are_empty(self):
         steps = MetricColumn("steps", "env_steps_to_solved", median_and_max)
         rows = (
             Row("a", "A", "a", "Acrobot-v1", omitted_metrics=("env_steps_to_solved",)),
@@ -127,7 +127,7 @@ class TestTable:
             "| B | never; never | 1.00 | 1 | 1 |",
         ]
 
-    def test_shows_several_figures_and_of_a_seed_that_lacks_one_that_it_never_came(self):
+    def test_table_shows_several_metrics_and_never_for_a_missing_one(self):
         steps = MetricColumn("steps", "env_steps_to_solved", median_and_max)
         paper = Paper("Control", (Row("a", "A", "a", "CartPole-v1"),), (steps, *PAPER.metrics))
         runs = [record(), record(), record()]

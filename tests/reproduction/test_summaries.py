@@ -9,19 +9,19 @@ from zoo.reproduction.summaries import max_ratio, mean_and_interval, min_ratio
 class TestInterval:
     # 97.5 % quantiles of Student's t, from a printed table.
     @pytest.mark.parametrize(("count", "t"), [(2, 12.706), (3, 4.303), (5, 2.776), (10, 2.262), (31, 2.042)])
-    def test_the_interval_is_student_s(self, count, t):
+    def test_interval_is_student_t(self, count, t):
         values = [0.5 + 0.1 * i * (-1) ** i for i in range(count)]
         half = t * statistics.stdev(values) / math.sqrt(count)
         mean, shown = mean_and_interval(values).split(" ± ")
         assert float(mean) == pytest.approx(statistics.mean(values), abs=0.0051)
         assert float(shown) == pytest.approx(half, abs=0.0051 + 1e-4 * half)
 
-    def test_a_single_seed_has_no_interval(self):
+    def test_single_seed_has_no_interval(self):
         assert mean_and_interval([0.7]) == "0.70"
 
-    def test_a_seed_without_the_figure_leaves_it_unknown(self):
+    def test_seed_without_the_metric_makes_the_mean_unknown(self):
         assert mean_and_interval([0.7, math.inf]) == "?"
 
 
-def test_ratios_show_the_seed_that_is_worst_on_either_side():
+def test_ratios_show_minimum_and_maximum():
     assert (min_ratio([0.984, 1.01]), max_ratio([0.984, 1.01])) == ("0.98", "1.01")

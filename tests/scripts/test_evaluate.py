@@ -10,7 +10,7 @@ def run(finished, tmp_path):
     return shutil.copytree(finished("ram"), tmp_path / "run").relative_to(tmp_path)
 
 
-def test_it_says_the_error_with_its_interval_and_those_of_the_controls(script, run):
+def test_evaluation_prints_test_error_with_interval_and_controls(script, run):
     answer = script("evaluate.py", f"checkpoint={run}/checkpoints/last.ckpt")
     assert answer.code == 0
     metrics = json.loads((run / "evaluation.json").read_text())["metrics"]
@@ -23,13 +23,13 @@ def test_it_says_the_error_with_its_interval_and_those_of_the_controls(script, r
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_a_checkpoint_outside_of_a_run_gets_a_folder_beside_it(script, run, tmp_path):
+def test_checkpoint_outside_a_run_gets_a_folder_next_to_it(script, run, tmp_path):
     shutil.copy(run / "checkpoints" / "best.ckpt", tmp_path / "mine.ckpt")
     assert script("evaluate.py", "checkpoint=mine.ckpt").code == 0
     assert (tmp_path / "mine" / "evaluation.json").is_file()
 
 
-def test_an_episode_is_filmed_if_asked_for(script, finished, tmp_path):
+def test_episode_is_rendered_on_request(script, finished, tmp_path):
     run = shutil.copytree(finished("policy_gradient"), tmp_path / "run").relative_to(tmp_path)
     answer = script("evaluate.py", f"checkpoint={run}/checkpoints/last.ckpt", "render=gif")
     assert answer.code == 0
@@ -38,7 +38,7 @@ def test_an_episode_is_filmed_if_asked_for(script, finished, tmp_path):
         assert film.n_frames > 5
 
 
-def test_a_model_without_episodes_is_not_filmed(script, run):
+def test_rendering_a_model_without_episodes_is_an_error(script, run):
     answer = script("evaluate.py", f"checkpoint={run}/checkpoints/last.ckpt", "render=gif")
     assert answer.code == 1
     assert "this model plays no episodes: leave render away" in answer.err
@@ -55,7 +55,7 @@ def test_a_model_without_episodes_is_not_filmed(script, run):
         (["checkpoint=text.ckpt"], ["text.ckpt is damaged or no checkpoint"]),
     ],
 )
-def test_a_mistake_is_a_sentence_and_leaves_nothing(arguments, named, script, tmp_path):
+def test_mistake_is_answered_in_a_sentence_and_writes_nothing(arguments, named, script, tmp_path):
     (tmp_path / "text.ckpt").write_text("Dear diary")
     answer = script("evaluate.py", *arguments)
     assert answer.code == 1

@@ -40,7 +40,7 @@ def trained(monkeypatch, composed):
 
 
 @pytest.mark.usefixtures("mnist")
-def test_it_runs_what_is_missing_and_makes_the_table(script, trained):
+def test_missing_runs_are_run_and_the_table_is_printed(script, trained):
     small = ["paper=ram", "budget=smoke", "rows=[6,random]"]
     answer = script("reproduce.py", *small, "seeds=[1,2]")
     assert answer.code == 0
@@ -53,7 +53,7 @@ def test_it_runs_what_is_missing_and_makes_the_table(script, trained):
 
 
 @pytest.mark.usefixtures("mnist")
-def test_a_smoke_run_takes_one_seed_and_counts_what_is_left(script, trained):
+def test_smoke_run_uses_one_seed_and_counts_runs(script, trained):
     answer = script("reproduce.py", "paper=ram", "budget=smoke")
     assert answer.code == 0
     assert len(trained) == len(PAPERS["ram"].rows)
@@ -62,7 +62,7 @@ def test_a_smoke_run_takes_one_seed_and_counts_what_is_left(script, trained):
 
 
 @pytest.mark.usefixtures("mnist")
-def test_a_full_table_is_written_beside_the_runs_and_not_over_the_published_one(script, trained, monkeypatch):
+def test_full_table_is_written_next_to_the_runs_unless_published(script, trained, monkeypatch):
     (published := Path("docs", "results")).mkdir(parents=True)
     monkeypatch.setattr("zoo.reproduction.tables.PUBLISHED", published)
     small = ["paper=ram", "rows=[6]", "seeds=[1]"]
@@ -80,7 +80,7 @@ def test_a_full_table_is_written_beside_the_runs_and_not_over_the_published_one(
 
 
 @pytest.mark.usefixtures("mnist")
-def test_a_run_on_other_data_never_enters_the_table(script, trained, monkeypatch, composed):
+def test_run_on_other_data_never_enters_the_table(script, trained, monkeypatch, composed):
     honest = reproduction.train_in_subprocess
 
     def run(arguments):
@@ -97,9 +97,7 @@ def test_a_run_on_other_data_never_enters_the_table(script, trained, monkeypatch
     assert not list(Path("runs").rglob("results/*"))
 
 
-def test_a_curve_is_drawn_where_all_seeds_take_as_many_steps_not_where_each_stops_at_success(
-    script, trained, monkeypatch, composed
-):
+def test_curve_is_drawn_only_for_rows_with_equal_length(script, trained, monkeypatch, composed):
     honest = reproduction.train_in_subprocess
 
     def run(arguments):
@@ -118,7 +116,7 @@ def test_a_curve_is_drawn_where_all_seeds_take_as_many_steps_not_where_each_stop
 
 
 @pytest.mark.usefixtures("mnist")
-def test_a_run_that_fails_ends_it_in_a_sentence(script, monkeypatch):
+def test_failed_run_ends_the_command_in_a_sentence(script, monkeypatch):
     monkeypatch.setattr(reproduction, "train_in_subprocess", lambda arguments: 1)
     answer = script("reproduce.py", "paper=ram", "budget=smoke", "rows=[6]", "seeds=[1]")
     assert answer.code == 1
@@ -126,7 +124,7 @@ def test_a_run_that_fails_ends_it_in_a_sentence(script, monkeypatch):
     assert "Traceback" not in answer.err
 
 
-def test_without_mnist_nothing_is_run(script, trained, monkeypatch):
+def test_nothing_is_run_without_mnist(script, trained, monkeypatch):
     def find():
         raise DatasetUnavailableError("no files, no network")
 
@@ -137,7 +135,7 @@ def test_without_mnist_nothing_is_run(script, trained, monkeypatch):
 
 
 @pytest.mark.parametrize(("root", "named"), [(None, "ZOO_DATA is not set"), ("nowhere", "there is no nowhere/")])
-def test_without_the_data_of_a_posterior_nothing_is_run(root, named, script, trained, monkeypatch):
+def test_nothing_is_run_without_the_data_of_a_posterior(root, named, script, trained, monkeypatch):
     monkeypatch.delenv("ZOO_DATA", raising=False)
     if root is not None:
         monkeypatch.setenv("ZOO_DATA", root)
@@ -159,7 +157,7 @@ def test_without_the_data_of_a_posterior_nothing_is_run(root, named, script, tra
         (["paper=ram", "row=6"], "the arguments are paper=..."),
     ],
 )
-def test_a_mistake_is_a_sentence_and_runs_nothing(arguments, named, script, trained):
+def test_mistake_is_answered_in_a_sentence_and_runs_nothing(arguments, named, script, trained):
     answer = script("reproduce.py", *arguments)
     assert (answer.code, trained) == (1, [])
     assert named in answer.err

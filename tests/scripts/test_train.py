@@ -23,14 +23,14 @@ def nothing_begun(tmp_path):
 @pytest.mark.parametrize(
     "name", ["evaluate.py", "explore.py", "examples/patients/__main__.py", "reproduce.py", "train.py"]
 )
-def test_every_script_has_a_help(name, script, nothing_begun):
+def test_every_script_has_help(name, script, nothing_begun):
     answer = script(name, "--help")
     assert (answer.code, answer.err) == (0, "")
     assert "=" in answer.out
     assert nothing_begun()
 
 
-def test_beside_a_model_help_says_what_each_of_its_options_means(script, nothing_begun):
+def test_help_of_a_model_describes_its_options(script, nothing_begun):
     answer = script("train.py", "model=ram", "--help")
     assert (answer.code, answer.err) == (0, "")
     assert "model.num_glimpses=6  (a whole number of 1 or more)\n    number of glimpses" in answer.out
@@ -38,7 +38,7 @@ def test_beside_a_model_help_says_what_each_of_its_options_means(script, nothing
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
-def test_without_arguments_and_for_help_it_lists_the_models(arguments, script, nothing_begun):
+def test_models_are_listed_without_arguments_and_for_help(arguments, script, nothing_begun):
     answer = script("train.py", *arguments)
     assert (answer.code, answer.err) == (0, "")
     assert all(f"  model={name} " in answer.out for name in MODELS)
@@ -63,7 +63,7 @@ class TestMistakes:
             (["model=ram", "data=mnist_5k", "logger=csv", "seed=x"], ["seed"]),
         ],
     )
-    def test_are_named_before_anything_begins(self, arguments, named, script, nothing_begun):
+    def test_mistake_is_reported_before_anything_starts(self, arguments, named, script, nothing_begun):
         answer = script("train.py", *arguments)
         assert answer.code == 1
         assert all(words in answer.err for words in named)
@@ -92,16 +92,16 @@ class TestMistakes:
             ("+model.lrr=1", "has no option model.lrr; did you mean model.lr?"),
         ],
     )
-    def test_in_values_are_sentences_too(self, override, named, script, tiny):
+    def test_invalid_value_is_reported_in_a_sentence(self, override, named, script, tiny):
         answer = script("train.py", *tiny("ram", override))
         assert answer.code == 1
         assert named in answer.err
         assert "Traceback" not in answer.err
 
 
-class TestBeforeADownload:
+class TestBeforeDownload:
     @pytest.mark.parametrize(("model", "wrong"), [("ram", "model.location_policy=up"), ("sbn", "model.optimizer=best")])
-    def test_every_option_of_the_model_is_checked(self, model, wrong, script, monkeypatch):
+    def test_options_are_checked_before_a_download(self, model, wrong, script, monkeypatch):
         for name in ("find_mnist", "find_binarized_mnist"):
             monkeypatch.setattr(f"zoo.cli.composition.{name}", lambda: pytest.fail("looked for data"))
         answer = script("train.py", f"model={model}", wrong)
@@ -109,15 +109,15 @@ class TestBeforeADownload:
         assert wrong.partition("=")[2] in answer.err
 
     @pytest.mark.parametrize("logger", ["tensorboard", "wandb", "mlflow"])
-    def test_a_logger_that_is_not_installed_is_named_with_its_cure(self, logger, script, tiny, monkeypatch):
+    def test_logger_that_is_not_installed_is_reported_with_the_remedy(self, logger, script, tiny, monkeypatch):
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
         answer = script("train.py", *tiny("ram", f"logger={logger}"))
         assert (answer.code, f"pip install {logger}" in answer.err) == (1, True)
 
 
 @pytest.mark.usefixtures("no_pictures")
-class TestARun:
-    def test_says_what_it_reached_and_how_to_look_closer(self, script, tiny, composed):
+class TestRun:
+    def test_training_prints_metrics_and_the_evaluation_command(self, script, tiny, composed):
         answer = script("train.py", *tiny("ram"))
         (folder,) = Path("runs", "ram").iterdir()
         assert answer.code == 0
@@ -129,7 +129,7 @@ class TestARun:
         assert status["command"] == f"python scripts/train.py {' '.join(tiny('ram'))}"
         assert status["config_hash"] == config_hash(composed(tiny("ram")))
 
-    def test_of_several_seeds_leaves_a_folder_for_each(self, script, tiny):
+    def test_sweep_over_seeds_writes_a_folder_for_each(self, script, tiny):
         answer = script("train.py", "-m", *tiny("ram", "seed=1,2", "trainer.max_epochs=1"))
         assert answer.code == 0
         records = [json.loads(path.read_text()) for path in Path("runs").glob("ram/*/status.json")]
@@ -148,14 +148,14 @@ class TestARun:
         assert [len(list(Path("runs", name).iterdir())) for name in ("policy_gradient", "q_learning")] == [1, 1]
         assert "Run 2 of 2: model=q_learning" in answer.out
 
-    def test_run_that_ends_before_its_first_step_says_so(self, script, tiny):
+    def test_run_that_ends_before_its_first_step_is_an_error(self, script, tiny):
         answer = script("train.py", *tiny("dqn", "trainer.max_epochs=1", "model.learning_starts=1000"))
         assert (answer.code, answer.err.strip()) == (
             1,
             "Error: nothing was trained: the run ended before its first step; let it last longer",
         )
 
-    def test_a_run_of_a_sweep_that_fails_is_named_and_the_others_are_trained(self, script, tiny):
+    def test_failed_run_of_a_sweep_is_reported_and_the_others_are_trained(self, script, tiny):
         answer = script("train.py", "-m", *tiny("ram", "trainer.max_epochs=1", "model.patch_size=4,99,3"))
         assert answer.code == 1
         assert "Error: a patch of 99 pixels covers a whole side" in answer.err
@@ -168,7 +168,7 @@ class TestARun:
 
 @pytest.mark.usefixtures("no_pictures")
 class TestInitFrom:
-    def test_begins_with_the_weights_of_a_checkpoint_and_records_it(self, script, tiny, finished, differences):
+    def test_init_from_loads_weights_and_is_recorded(self, script, tiny, finished, differences):
         checkpoint = finished("ram") / "checkpoints" / "last.ckpt"
         slow = ["model.lr=1e-60", "model.weight_decay=0", "trainer.max_epochs=1", "seed=5"]
         answer = script("train.py", *tiny("ram", *slow, f"init_from={checkpoint}"))
@@ -184,7 +184,7 @@ class TestInitFrom:
         ("more", "complaint"),
         [(["model.location_hidden=9"], "other layers"), (["init_from=none.ckpt"], "there is no checkpoint none.ckpt")],
     )
-    def test_refuses_a_checkpoint_of_another_model(self, more, complaint, script, tiny, finished):
+    def test_init_from_another_model_is_refused(self, more, complaint, script, tiny, finished):
         checkpoint = finished("ram") / "checkpoints" / "last.ckpt"
         answer = script("train.py", *tiny("ram", f"init_from={checkpoint}", *more))
         assert (answer.code, complaint in answer.err) == (1, True)
@@ -195,14 +195,14 @@ class TestResume:
     def run(self, finished, tmp_path):
         return shutil.copytree(finished("ram"), tmp_path / "run").relative_to(tmp_path)
 
-    def test_takes_no_other_settings(self, script, run):
+    def test_resume_with_other_settings_is_refused(self, script, run):
         before = (run / "status.json").read_bytes()
         answer = script("train.py", f"resume={run}", "model.lr=0.5")
         assert answer.code == 1
         assert "give resume=RUN and nothing else" in answer.err
         assert (run / "status.json").read_bytes() == before
 
-    def test_trains_longer_if_asked_to_and_records_it(self, script, run):
+    def test_resume_extends_a_run_and_records_it(self, script, run):
         before = (run / "metrics.csv").read_text().splitlines()
         answer = script("train.py", f"resume={run}", "trainer.max_epochs=3")
         assert answer.code == 0, answer.err
@@ -219,13 +219,13 @@ class TestResume:
         answer = script("train.py", f"resume={run}", "model.total_timesteps=2")
         assert (answer.code, "give trainer.max_epochs=..." in answer.err) == (1, True)
 
-    def test_in_a_folder_of_any_name(self, script, run):
+    def test_resume_works_in_a_folder_with_any_name(self, script, run):
         strange = run.with_name("r=1, (ü) ~'x'")
         run.rename(strange)
         answer = script("train.py", f"resume={strange}")
         assert answer.code == 0, answer.err
 
-    def test_fills_in_nothing_and_runs_nothing_that_the_folder_names(self, script, run, monkeypatch):
+    def test_resume_resolves_and_runs_nothing_from_the_folder(self, script, run, monkeypatch):
         monkeypatch.setenv("SECRET", "7")
         text = (run / "config.yaml").read_text()
         (run / "config.yaml").write_text(text.replace("seed: 1", "seed: ${oc.env:SECRET}", 1))
@@ -233,7 +233,7 @@ class TestResume:
         assert answer.code == 1
         assert "config.yaml is damaged (seed must be a whole number, got '${oc.env:SECRET}')" in answer.err
 
-    def test_from_a_damaged_checkpoint_names_it_and_leaves_it(self, script, run):
+    def test_resume_from_a_damaged_checkpoint_names_it_and_keeps_it(self, script, run):
         path = run / "checkpoints" / "last.ckpt"
         path.write_bytes(path.read_bytes()[:1000])
         answer = script("train.py", f"resume={run}")
@@ -242,7 +242,7 @@ class TestResume:
         assert path.stat().st_size == 1000
 
     @pytest.mark.parametrize("content", ["", "model: [", "seed: 1", "- 1"])
-    def test_from_a_damaged_configuration_names_it(self, content, script, run):
+    def test_resume_from_a_damaged_configuration_names_it(self, content, script, run):
         (run / "config.yaml").write_text(content)
         answer = script("train.py", f"resume={run}")
         assert answer.code == 1
@@ -250,7 +250,7 @@ class TestResume:
         assert "Traceback" not in answer.err
 
 
-class TestWithoutMnist:
+class TestWithoutMNIST:
     @pytest.fixture(autouse=True)
     def no_mnist(self, monkeypatch):
         def find():
@@ -260,7 +260,7 @@ class TestWithoutMnist:
         monkeypatch.setattr("zoo.data.mnist.find_mnist", find)
 
     @pytest.mark.usefixtures("no_pictures")
-    def test_a_run_uses_the_digits_at_hand_and_calls_them_by_their_name(self, script, caplog):
+    def test_run_without_mnist_uses_and_records_mnist_5k(self, script, caplog):
         cheap = ["model.num_glimpses=2", "model.patch_size=4", "trainer.max_epochs=1", "trainer.batch_size=512"]
         answer = script("train.py", "model=ram", *cheap)
         assert answer.code == 0
@@ -270,7 +270,7 @@ class TestWithoutMnist:
         assert json.loads((folder / "status.json").read_text())["data"] == "mnist-5k"
         assert "lr: 0.001" in (folder / "config.yaml").read_text()
 
-    def test_a_run_on_mnist_is_not_continued_on_other_data(self, script, composed, tmp_path):
+    def test_run_on_mnist_is_not_resumed_on_other_data(self, script, composed, tmp_path):
         OmegaConf.save(OmegaConf.create(composed(["model=ram"])), tmp_path / "config.yaml")
         answer = script("train.py", f"resume={tmp_path}")
         assert answer.code == 1

@@ -97,7 +97,7 @@ class TestMistakes:
             (["env=CartPole-v1"], "this model has no use for env: leave env=... away"),
         ],
     )
-    def test_are_one_sentence(self, arguments, named, script, monkeypatch):
+    def test_mistake_is_answered_in_one_sentence(self, arguments, named, script, monkeypatch):
         monkeypatch.delenv("ZOO_DATA", raising=False)
         answer = script("train.py", "model=bbvi", *SHORT, *arguments)
         assert answer.code == 1
@@ -105,15 +105,15 @@ class TestMistakes:
         assert "Traceback" not in answer.err
         assert answer.err.strip().count("\n") == 0
 
-    def test_a_program_is_of_no_use_to_other_models(self, script, tiny):
+    def test_program_is_refused_for_other_models(self, script, tiny):
         answer = script("train.py", *tiny("q_learning", "program=eight_schools"))
         assert answer.code == 1
         assert "this model has no use for program: leave program=... away" in answer.err
 
 
 @pytest.mark.usefixtures("own", "no_pictures")
-class TestAProgramOfOnesOwn:
-    def test_is_trained_and_told_of(self, script):
+class TestProgramOfUser:
+    def test_program_of_a_user_is_trained_and_described(self, script):
         answer = script("train.py", "model=bbvi", "program=own.py:model:guide", "trust=true", *SHORT)
         assert answer.code == 0, answer.err
         assert "own.py:model:guide: model and guide of own.py" in answer.out
@@ -121,7 +121,7 @@ class TestAProgramOfOnesOwn:
         (folder,) = Path("runs", "bbvi").iterdir()
         assert json.loads((folder / "status.json").read_text())["state"] == "finished"
 
-    def test_is_evaluated_only_if_it_is_trusted_again(self, script):
+    def test_program_of_a_user_is_evaluated_only_with_trust(self, script):
         script("train.py", "model=bbvi", "program=own.py:model:guide", "trust=true", *SHORT)
         (folder,) = Path("runs", "bbvi").iterdir()
         checkpoint = f"checkpoint={folder}/checkpoints/last.ckpt"
@@ -132,7 +132,7 @@ class TestAProgramOfOnesOwn:
         assert answer.code == 0, answer.err
         assert "ELBO" in answer.out
 
-    def test_is_resumed_only_if_it_is_trusted_again(self, script):
+    def test_program_of_a_user_is_resumed_only_with_trust(self, script):
         script("train.py", "model=bbvi", "program=own.py:model:guide", "trust=true", *SHORT)
         (folder,) = Path("runs", "bbvi").iterdir()
         (folder / "config.yaml").write_text((folder / "config.yaml").read_text() + "trust: true\n")
@@ -141,7 +141,7 @@ class TestAProgramOfOnesOwn:
         assert "runs the code in own.py" in refused.err
         assert script("train.py", f"resume={folder}", "trust=true").code == 0
 
-    def test_leaves_no_trust_in_its_folder(self, script):
+    def test_trust_is_not_stored_in_the_run_folder(self, script):
         script("train.py", "model=bbvi", "program=own.py:model:guide", "trust=true", *SHORT)
         (folder,) = Path("runs", "bbvi").iterdir()
         for name in ("config.yaml", "status.json"):
@@ -152,7 +152,7 @@ class TestAProgramOfOnesOwn:
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_without_any_data_there_is_something_to_begin_with(script, monkeypatch):
+def test_default_program_needs_no_data(script, monkeypatch):
     monkeypatch.delenv("ZOO_DATA", raising=False)
     answer = script("train.py", "model=bbvi", *SHORT)
     assert answer.code == 0, answer.err

@@ -38,24 +38,24 @@ class TestAtomicCheckpointIO:
 
         monkeypatch.setattr(torch, "save", half)
 
-    def test_saves_what_was_given(self, path, differences):
+    def test_checkpoint_is_read_as_it_was_saved(self, path, differences):
         assert differences(read_checkpoint(path), GOOD) == []
         AtomicCheckpointIO().save_checkpoint(NEXT, path)
         assert read_checkpoint(path)["model"] == "Other"
         assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
 
-    def test_killed_while_it_writes_it_leaves_the_checkpoint_before(self, path, killed_half_way, differences):
+    def test_kill_during_a_write_leaves_the_previous_checkpoint(self, path, killed_half_way, differences):
         with pytest.raises(Killed):
             AtomicCheckpointIO().save_checkpoint(NEXT, path)
         assert differences(read_checkpoint(path), GOOD) == []
 
-    def test_a_plain_save_would_not(self, path, killed_half_way):
+    def test_kill_during_a_plain_save_loses_the_checkpoint(self, path, killed_half_way):
         with pytest.raises(Killed):
             torch.save(NEXT, path)
         with pytest.raises(ValueError, match="is damaged"):
             read_checkpoint(path)
 
-    def test_killed_before_the_new_one_takes_its_place_it_leaves_the_one_before(self, path, monkeypatch):
+    def test_kill_before_the_rename_leaves_the_previous_checkpoint(self, path, monkeypatch):
         def kill(*paths):
             raise Killed
 
@@ -65,12 +65,12 @@ class TestAtomicCheckpointIO:
                 AtomicCheckpointIO().save_checkpoint(NEXT, path)
         assert read_checkpoint(path)["model"] == "Noisy"
 
-    def test_what_an_earlier_kill_left_is_overwritten(self, path):
+    def test_remains_of_an_earlier_kill_are_overwritten(self, path):
         path.with_name("last.ckpt.unfinished").write_bytes(b"half a checkpoint")
         AtomicCheckpointIO().save_checkpoint(NEXT, path)
         assert read_checkpoint(path)["model"] == "Other"
 
-    def test_all_bytes_are_on_the_disk_before_the_name_is(self, path, monkeypatch):
+    def test_file_is_synced_before_the_rename(self, path, monkeypatch):
         order = []
         for name in ("fsync", "replace"):
             call = getattr(os, name)
@@ -79,7 +79,7 @@ class TestAtomicCheckpointIO:
         assert order == ["fsync", "replace"]
 
 
-def test_a_checkpoint_says_of_which_model_and_configuration_it_is(train, tmp_path):
+def test_checkpoint_holds_model_name_and_configuration(train, tmp_path):
     train(tmp_path)
     checkpoint = read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")
     assert checkpoint["model"] == "Noisy"
@@ -97,46 +97,46 @@ class Trap:
 
 
 class TestReadCheckpoint:
-    def test_takes_any_model_or_the_one_that_is_asked_for(self, path):
+    def test_checkpoint_of_any_or_the_expected_model_is_read(self, path):
         assert read_checkpoint(path)["model"] == read_checkpoint(str(path), "Noisy")["model"] == "Noisy"
 
-    def test_a_file_that_is_not_there_is_an_error_that_says_where_checkpoints_are(self, tmp_path):
+    def test_missing_checkpoint_is_an_error_that_says_where_they_are(self, tmp_path):
         with pytest.raises(FileNotFoundError, match=r"there is no checkpoint .*none\.ckpt; .*checkpoints/last\.ckpt"):
             read_checkpoint(tmp_path / "none.ckpt")
 
-    def test_neither_is_a_folder_one(self, tmp_path):
+    def test_folder_is_no_checkpoint(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="there is no checkpoint"):
             read_checkpoint(tmp_path)
 
     @pytest.mark.parametrize("kept", [0, 1, 100, -100, -1])
-    def test_a_truncated_file_is_an_error_that_names_it_and_the_cure(self, path, kept):
+    def test_truncated_checkpoint_is_an_error_with_file_and_remedy(self, path, kept):
         path.write_bytes(path.read_bytes()[:kept])
         with pytest.raises(ValueError, match=r"last\.ckpt is damaged or no checkpoint \(\w+\); use the run's other"):
             read_checkpoint(path)
 
-    def test_so_is_a_file_of_another_kind(self, path):
+    def test_file_of_another_format_is_an_error(self, path):
         path.write_text("Dear diary")
         with pytest.raises(ValueError, match="is damaged or no checkpoint"):
             read_checkpoint(path)
 
     @pytest.mark.parametrize("content", [torch.zeros(3), {"state_dict": {}}, [GOOD]])
-    def test_a_file_of_another_project_is_an_error(self, path, content):
+    def test_checkpoint_of_another_project_is_an_error(self, path, content):
         torch.save(content, path)
         with pytest.raises(ValueError, match="is a PyTorch file, but no checkpoint of this project"):
             read_checkpoint(path)
 
-    def test_another_model_s_checkpoint_is_an_error_that_names_both(self, path):
+    def test_checkpoint_of_another_model_is_an_error_that_names_both(self, path):
         with pytest.raises(ValueError, match="is a checkpoint of Noisy, not of RecurrentAttention"):
             read_checkpoint(path, "RecurrentAttention")
 
     @pytest.mark.parametrize("save", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))])
-    def test_code_in_a_file_is_refused_and_not_run(self, path, tmp_path, save):
+    def test_code_in_a_checkpoint_is_refused_and_not_run(self, path, tmp_path, save):
         save({**GOOD, "config": Trap(tmp_path / "sprung")}, path)
         with pytest.raises(ValueError, match="is damaged or no checkpoint"):
             read_checkpoint(path)
         assert not (tmp_path / "sprung").exists()
 
-    def test_which_a_careless_reader_would_run(self, path, tmp_path):
+    def test_code_in_a_checkpoint_is_run_by_plain_torch_load(self, path, tmp_path):
         torch.save({**GOOD, "config": Trap(tmp_path / "sprung")}, path)
         torch.load(path, weights_only=False)
         assert (tmp_path / "sprung").exists()
@@ -151,7 +151,7 @@ class Scaled(LoadableModule):
         self.weight = torch.nn.Parameter(torch.zeros(size))
 
 
-class TestLoadingAModule:
+class TestLoadableModule:
     @pytest.fixture
     def saved(self, tmp_path):
         """Save a module of that kind with other contents, if any are given."""
@@ -166,11 +166,11 @@ class TestLoadingAModule:
 
         return save
 
-    def test_gives_its_options_and_weights_back_ready_to_be_called(self, saved):
+    def test_module_is_loaded_with_options_and_weights_in_eval_mode(self, saved):
         module = Scaled.load(saved())
         assert (module.factor, module.weight.tolist(), module.training) == (5.0, [0, 1, 2], False)
 
-    def test_takes_options_in_place_of_the_saved_ones(self, saved):
+    def test_overrides_replace_saved_options(self, saved):
         assert Scaled.load(saved(), factor=7.0).factor == 7
 
     @pytest.mark.parametrize(
@@ -186,6 +186,6 @@ class TestLoadingAModule:
             ({"state_dict": {}}, "is of another version of Scaled, with other layers"),
         ],
     )
-    def test_says_what_is_wrong_with_another(self, contents, said, saved):
+    def test_checkpoint_of_another_version_is_an_error(self, contents, said, saved):
         with pytest.raises(ValueError, match=said):
             Scaled.load(saved(**contents))

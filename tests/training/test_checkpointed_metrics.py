@@ -47,15 +47,13 @@ def whole(folder_of_whole, trained):
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 4, 5, 7])
-def test_rows_and_means_of_a_run_stopped_at_any_step_end_as_those_of_a_whole_one(
-    step, trained, interrupt, whole, tmp_path
-):
+def test_resumed_run_ends_with_the_rows_and_means_of_an_uninterrupted_one(step, trained, interrupt, whole, tmp_path):
     with pytest.raises(TrainingInterruptedError):
         trained(tmp_path, interrupt(step))
     assert trained(tmp_path) == whole
 
 
-def test_without_the_means_they_would_not(trained, interrupt, whole, tmp_path, monkeypatch):
+def test_resumed_run_without_saved_means_ends_with_other_rows(trained, interrupt, whole, tmp_path, monkeypatch):
     with pytest.raises(TrainingInterruptedError):
         trained(tmp_path, interrupt(3))
     monkeypatch.setattr(CheckpointedMetrics, "on_train_batch_end", lambda *args: None)
@@ -63,9 +61,7 @@ def test_without_the_means_they_would_not(trained, interrupt, whole, tmp_path, m
 
 
 @pytest.mark.parametrize("epoch", [1, 2])
-def test_killed_between_the_checkpoint_of_an_epoch_and_its_row_the_row_is_there_once(
-    epoch, trained, whole, tmp_path, monkeypatch
-):
+def test_kill_between_checkpoint_and_row_of_an_epoch_keeps_one_row(epoch, trained, whole, tmp_path, monkeypatch):
     replace, saved = os.replace, []
 
     def kill_after_the_checkpoint(source, target):
@@ -81,7 +77,7 @@ def test_killed_between_the_checkpoint_of_an_epoch_and_its_row_the_row_is_there_
     assert trained(tmp_path) == whole
 
 
-def test_what_is_carried_is_plain_data(trained, interrupt, tmp_path):
+def test_checkpointed_metrics_are_plain_data(trained, interrupt, tmp_path):
     with pytest.raises(TrainingInterruptedError):
         trained(tmp_path, interrupt(3))
     carried = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["metrics"]

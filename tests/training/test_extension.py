@@ -8,7 +8,7 @@ from zoo.training import config_hash, extend_config, read_checkpoint
 from zoo.training.extension import configs_before_extension
 
 
-class TestExtended:
+class TestExtendConfig:
     @pytest.mark.parametrize(
         ("lengths", "complaint"),
         [
@@ -19,15 +19,15 @@ class TestExtended:
             ),
         ],
     )
-    def test_refuses_what_is_no_longer_training(self, lengths, complaint):
+    def test_invalid_extension_is_refused(self, lengths, complaint):
         with pytest.raises(ValueError, match=complaint):
             extend_config({"trainer": {"max_epochs": 2}, "model": {}}, lengths)
 
-    def test_the_same_length_changes_nothing(self):
+    def test_same_length_changes_nothing(self):
         config = {"trainer": {"max_epochs": 2}}
         assert extend_config(config, {"trainer.max_epochs": 2}) == config
 
-    def test_an_extended_run_is_another_than_one_that_was_as_long_from_the_beginning(self):
+    def test_extended_run_has_another_hash_than_a_run_of_that_length(self):
         config = {"trainer": {"max_epochs": 2}}
         twice = extend_config(extend_config(config, {"trainer.max_epochs": 3}), {"trainer.max_epochs": 4})
         assert twice["extended"] == {"trainer.max_epochs": [2, 3]}
@@ -47,7 +47,7 @@ class TestTraining:
         ("model", "key", "short", "long"),
         [("bbvi", "trainer.max_epochs", 2, 4), ("q_learning", "model.total_timesteps", 128, 256)],
     )
-    def test_is_the_uninterrupted_longer_one_where_nothing_depends_on_the_length(
+    def test_extended_training_equals_a_longer_one_without_schedules(
         self, model, key, short, long, tiny, composed, tmp_path, differences
     ):
         more = ["model.schedule=constant"] if model == "bbvi" else ["trainer.max_epochs=null"]
@@ -61,7 +61,7 @@ class TestTraining:
         assert metrics[0] == metrics[1]
 
     @pytest.mark.parametrize("model", ["ram", "policy_gradient"])
-    def test_learning_rates_go_on_where_a_training_of_the_new_length_would_be(self, model, tiny, composed, tmp_path):
+    def test_learning_rate_of_an_extended_training_is_that_of_the_new_length(self, model, tiny, composed, tmp_path):
         key, short, long = ("trainer.max_epochs", 2, 4) if model == "ram" else ("model.total_timesteps", 128, 256)
         more = [] if model == "ram" else ["trainer.max_epochs=null"]
         config = composed(tiny(model, *more, f"{key}={short}"))

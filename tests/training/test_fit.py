@@ -12,44 +12,44 @@ def step_of(path):
     return read_checkpoint(path)["global_step"]
 
 
-class TestWhatARunLeaves:
-    def test_is_its_metrics_and_two_checkpoints_and_nothing_else(self, train, tmp_path):
+class TestCheckpoints:
+    def test_training_writes_metrics_and_two_checkpoints_only(self, train, tmp_path):
         train(tmp_path / "run")
         left = {str(path.relative_to(tmp_path / "run")) for path in (tmp_path / "run").rglob("*") if path.is_file()}
         assert left == {"metrics.csv", "checkpoints/last.ckpt", "checkpoints/best.ckpt"}
 
     @pytest.mark.parametrize(("errors", "best"), [((0.5, 0.25), 8), ((0.25, 0.5), 4)])
-    def test_the_last_is_of_the_last_epoch_and_the_best_of_the_best(self, errors, best, noisy, train, tmp_path):
+    def test_last_checkpoint_is_of_the_last_epoch_and_best_of_the_best(self, errors, best, noisy, train, tmp_path):
         assert train(tmp_path, module=noisy(errors)) == tmp_path / "checkpoints" / "best.ckpt"
         assert step_of(tmp_path / "checkpoints" / "best.ckpt") == best
         assert step_of(tmp_path / "checkpoints" / "last.ckpt") == 8
 
-    def test_the_best_is_the_largest_where_large_is_good(self, noisy, train, tmp_path):
+    def test_best_checkpoint_has_the_largest_metric_with_mode_max(self, noisy, train, tmp_path):
         train(tmp_path, module=noisy((0.5, 0.25)), monitor_mode="max")
         assert step_of(tmp_path / "checkpoints" / "best.ckpt") == 4
 
     @pytest.mark.parametrize("validation", [True, False])
-    def test_the_last_is_there_after_the_first_epoch(self, validation, noisy, at, train, tmp_path):
+    def test_last_checkpoint_exists_after_the_first_epoch(self, validation, noisy, at, train, tmp_path):
         steps = []
         look = at(8, lambda module: steps.append(step_of(tmp_path / "checkpoints" / "last.ckpt")))
         train(tmp_path, look, module=noisy((0.25, 0.5)), validation=validation)
         assert steps == [4]
 
-    def test_without_validation_data_the_last_is_the_one_to_use(self, train, tmp_path):
+    def test_last_checkpoint_is_returned_without_validation_data(self, train, tmp_path):
         assert train(tmp_path, validation=False) == tmp_path / "checkpoints" / "last.ckpt"
         assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]
 
-    def test_without_a_figure_to_judge_by_it_is_so_too(self, train, tmp_path):
+    def test_last_checkpoint_is_returned_without_a_monitored_metric(self, train, tmp_path):
         assert train(tmp_path, monitor=None) == tmp_path / "checkpoints" / "last.ckpt"
         assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]
 
-    def test_the_best_of_an_interrupted_run_is_the_best_of_all_its_epochs(self, noisy, interrupt, train, tmp_path):
+    def test_best_checkpoint_of_an_interrupted_run_is_the_best_of_all_epochs(self, noisy, interrupt, train, tmp_path):
         with pytest.raises(TrainingInterruptedError):
             train(tmp_path, interrupt(6), module=noisy((0.25, 0.5)))
         train(tmp_path, module=noisy((0.25, 0.5)))
         assert step_of(tmp_path / "checkpoints" / "best.ckpt") == 4
 
-    def test_so_it_is_after_the_folder_was_moved(self, noisy, interrupt, train, tmp_path):
+    def test_best_checkpoint_is_found_after_run_folder_is_moved(self, noisy, interrupt, train, tmp_path):
         with pytest.raises(TrainingInterruptedError):
             train(tmp_path / "here", interrupt(6), module=noisy((0.25, 0.5)))
         (tmp_path / "here").rename(tmp_path / "there")
@@ -58,25 +58,25 @@ class TestWhatARunLeaves:
         assert not (tmp_path / "here").exists()
 
 
-class TestHowLongItTrains:
-    def test_is_what_the_batches_say_where_nothing_else_does(self, train, tmp_path):
+class TestMaxEpochs:
+    def test_loaders_determine_max_epochs_if_the_configuration_does_not(self, train, tmp_path):
         train(tmp_path, max_epochs=None, default_epochs=1)
         assert step_of(tmp_path / "checkpoints" / "last.ckpt") == 4
 
-    def test_is_what_was_asked_for_whatever_they_say(self, train, tmp_path):
+    def test_max_epochs_of_the_configuration_wins_over_the_loaders(self, train, tmp_path):
         train(tmp_path, max_epochs=2, default_epochs=1)
         assert step_of(tmp_path / "checkpoints" / "last.ckpt") == 8
 
     @pytest.mark.parametrize(
         "asked", [{"max_epochs": None}, {"max_epochs": 0}, {"max_epochs": None, "default_epochs": 0}]
     )
-    def test_is_no_time_at_all_is_an_error(self, asked, train, tmp_path):
+    def test_no_epochs_is_an_error(self, asked, train, tmp_path):
         with pytest.raises(ValueError, match="max_epochs must be at least 1"):
             train(tmp_path, **asked)
 
 
-class TestGoingOn:
-    def test_a_finished_run_is_left_as_it_is(self, train, at, tmp_path):
+class TestResume:
+    def test_finished_run_is_unchanged(self, train, at, tmp_path):
         train(tmp_path)
         metrics = (tmp_path / "metrics.csv").read_text()
         steps = []
@@ -84,14 +84,14 @@ class TestGoingOn:
         assert steps == []
         assert (tmp_path / "metrics.csv").read_text() == metrics
 
-    def test_from_a_damaged_checkpoint_is_an_error_and_the_file_stays(self, train, tmp_path):
+    def test_resuming_from_a_damaged_checkpoint_is_an_error_and_keeps_the_file(self, train, tmp_path):
         (tmp_path / "checkpoints").mkdir()
         (tmp_path / "checkpoints" / "last.ckpt").write_bytes(b"half")
         with pytest.raises(ValueError, match=r"last\.ckpt is damaged"):
             train(tmp_path)
         assert (tmp_path / "checkpoints" / "last.ckpt").read_bytes() == b"half"
 
-    def test_from_another_model_s_checkpoint_is_an_error(self, train, noisy, tmp_path):
+    def test_resuming_from_another_model_is_an_error(self, train, noisy, tmp_path):
         class Quiet(noisy):
             pass
 
@@ -99,7 +99,7 @@ class TestGoingOn:
         with pytest.raises(ValueError, match="is a checkpoint of Noisy, not of Quiet"):
             train(tmp_path, module=Quiet())
 
-    def test_says_nothing_that_a_user_could_not_use(self, train, interrupt, tmp_path, capsys):
+    def test_resuming_prints_no_warnings(self, train, interrupt, tmp_path, capsys):
         with pytest.raises(TrainingInterruptedError):
             train(tmp_path, interrupt(5))
         capsys.readouterr()
@@ -110,7 +110,7 @@ class TestGoingOn:
         assert capsys.readouterr() == ("epoch 2/2  validation error 25.00 %\n", "")
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_others(train, noisy, tmp_path, monkeypatch, differences):
+def test_same_seed_yields_same_weights_and_another_seed_others(train, noisy, tmp_path, monkeypatch, differences):
     weights = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         monkeypatch.setitem(train.__globals__["SETTINGS"], "seed", seed)
@@ -121,11 +121,11 @@ def test_the_same_seed_gives_the_same_weights_and_another_others(train, noisy, t
 
 
 class TestLoggers:
-    def test_csv_is_always_there_and_needs_no_other(self, tmp_path):
+    def test_csv_needs_no_additional_logger(self, tmp_path):
         assert extra_loggers({"name": "csv", "project": "tests"}, tmp_path) == []
 
     @pytest.mark.parametrize("name", ["tensorboard", "wandb", "mlflow"])
-    def test_one_whose_package_is_missing_is_an_error_with_the_cure(self, name, tmp_path, monkeypatch):
+    def test_logger_without_its_package_is_an_error_with_the_remedy(self, name, tmp_path, monkeypatch):
         def missing(*args, **kwargs):
             raise ModuleNotFoundError
 
@@ -135,7 +135,7 @@ class TestLoggers:
             extra_loggers({"name": name, "project": "tests"}, tmp_path)
 
 
-def test_batches_are_handed_out_only_to_a_trainer():
+def test_batches_are_available_only_to_a_trainer():
     with pytest.raises(RuntimeError, match="only while a trainer runs"):
         RunDataModule(Loaders(lambda rank, ranks: [], None)).train_dataloader()
 
@@ -148,12 +148,12 @@ def test_batches_are_handed_out_only_to_a_trainer():
         ({"name": "wandb"}, r"logger is no choice \(it lacks project\)"),
     ],
 )
-def test_a_logger_that_is_none_is_an_error_that_says_so(settings, said, tmp_path):
+def test_unknown_logger_is_an_error(settings, said, tmp_path):
     with pytest.raises(ValueError, match=said):
         extra_loggers(settings, tmp_path)
 
 
-def test_mlflow_writes_into_a_database_in_the_folder_of_the_run(monkeypatch, tmp_path):
+def test_mlflow_writes_to_a_database_in_the_run_folder(monkeypatch, tmp_path):
     given = {}
     made = DummyLogger()
     monkeypatch.setattr(

@@ -25,7 +25,7 @@ def holder(tmp_path):
     process.join()
 
 
-def test_a_folder_that_another_process_works_in_is_refused(holder, tmp_path):
+def test_folder_in_use_by_another_process_is_refused(holder, tmp_path):
     with (
         pytest.raises(ValueError, match=r"another process is at work in .*; stop it first, or wait"),
         folder_lock(tmp_path),
@@ -33,7 +33,7 @@ def test_a_folder_that_another_process_works_in_is_refused(holder, tmp_path):
         pass
 
 
-def test_a_killed_process_holds_nothing(holder, tmp_path):
+def test_killed_process_holds_no_lock(holder, tmp_path):
     os.kill(holder.pid, signal.SIGKILL)
     holder.join()
     assert (tmp_path / ".lock").exists()
@@ -55,7 +55,7 @@ def race(folder, start, ends):
         ends.put(repr(error))
 
 
-def test_of_many_processes_that_start_at_once_never_two_are_inside(tmp_path):
+def test_lock_is_held_by_one_of_many_processes_at_a_time(tmp_path):
     context = multiprocessing.get_context("fork")
     ends = context.Queue()
     for _ in range(3):
@@ -70,7 +70,7 @@ def test_of_many_processes_that_start_at_once_never_two_are_inside(tmp_path):
         assert "worked" in found
 
 
-def test_a_folder_that_cannot_be_made_is_an_error_that_says_why(tmp_path):
+def test_folder_that_cannot_be_created_is_an_error_with_the_reason(tmp_path):
     (tmp_path / "file").touch()
     with (
         pytest.raises(OSError, match=r"file/run cannot be written .*: part of its path is a file"),
@@ -79,7 +79,7 @@ def test_a_folder_that_cannot_be_made_is_an_error_that_says_why(tmp_path):
         pass
 
 
-def test_a_folder_that_is_removed_meanwhile_is_no_error_of_the_lock_s(tmp_path):
+def test_folder_removed_while_locked_is_no_error(tmp_path):
     with folder_lock(tmp_path / "run"):
         (tmp_path / "run" / ".lock").unlink()
         (tmp_path / "run").rmdir()

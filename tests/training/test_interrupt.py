@@ -17,7 +17,7 @@ def handlers():
 
 
 @pytest.mark.parametrize("number", HANDLED)
-def test_a_signal_within_a_step_lets_the_step_end_saves_and_stops(number, train, interrupt, tmp_path):
+def test_signal_within_a_step_finishes_the_step_saves_and_stops(number, train, interrupt, tmp_path):
     with pytest.raises(TrainingInterruptedError, match="stopped after step 3, and saved"):
         train(tmp_path, interrupt(3, number))
     saved = read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")
@@ -25,7 +25,7 @@ def test_a_signal_within_a_step_lets_the_step_end_saves_and_stops(number, train,
     assert {state["step"].item() for state in saved["optimizer_states"][0]["state"].values()} == {3}
 
 
-def test_a_second_ctrl_c_stops_at_once_and_leaves_the_last_checkpoint(train, interrupt, tmp_path):
+def test_second_ctrl_c_stops_at_once_and_leaves_the_last_checkpoint(train, interrupt, tmp_path):
     with pytest.raises(
         TrainingInterruptedError, match="stopped at once, without saving what came after the last checkpoint"
     ):
@@ -33,43 +33,43 @@ def test_a_second_ctrl_c_stops_at_once_and_leaves_the_last_checkpoint(train, int
     assert read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == 4
 
 
-def test_after_an_epoch_s_last_step_comes_its_validation(train, interrupt, tmp_path):
+def test_signal_in_the_last_step_of_an_epoch_stops_after_its_validation(train, interrupt, tmp_path):
     with pytest.raises(TrainingInterruptedError, match="stopped after step 4, and saved"):
         train(tmp_path, interrupt(4))
     assert "validation_error" in (tmp_path / "metrics.csv").read_text()
     assert read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == 4
 
 
-def test_where_no_epoch_can_be_continued_it_is_finished_first(train, interrupt, tmp_path):
+def test_epoch_is_finished_if_it_cannot_be_resumed(train, interrupt, tmp_path):
     with pytest.raises(TrainingInterruptedError, match="stopped after step 4, and saved"):
         train(tmp_path, interrupt(2), supports_mid_epoch_resume=False)
     assert read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == 4
 
 
-def test_after_the_very_last_step_the_run_is_complete(train, interrupt, tmp_path):
+def test_signal_in_the_very_last_step_completes_the_run(train, interrupt, tmp_path):
     assert train(tmp_path, interrupt(8)).is_file()
 
 
-class TestSignalsAreHandedBack:
+class TestSignalHandlers:
     def now(self):
         return [signal.getsignal(number) for number in HANDLED]
 
-    def test_when_training_has_ended(self, train, tmp_path, handlers):
+    def test_signal_handlers_are_restored_after_training(self, train, tmp_path, handlers):
         train(tmp_path)
         assert self.now() == handlers
 
     @pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGINT, signal.SIGINT]])
-    def test_when_it_was_interrupted(self, signals, train, interrupt, tmp_path, handlers):
+    def test_signal_handlers_are_restored_after_an_interruption(self, signals, train, interrupt, tmp_path, handlers):
         with pytest.raises(TrainingInterruptedError):
             train(tmp_path, interrupt(2, *signals))
         assert self.now() == handlers
 
-    def test_when_it_failed(self, train, at, tmp_path, handlers):
+    def test_signal_handlers_are_restored_after_a_failure(self, train, at, tmp_path, handlers):
         with pytest.raises(NonFiniteError):
             train(tmp_path, at(2, lambda module: module.net.weight.data.fill_(float("nan"))))
         assert self.now() == handlers
 
-    def test_and_were_held_in_between(self, train, at, tmp_path, handlers):
+    def test_signal_handlers_are_installed_during_training(self, train, at, tmp_path, handlers):
         held = []
         train(tmp_path, at(2, lambda module: held.append(self.now())))
         assert all(during != before for during, before in zip(held[0], handlers, strict=True))

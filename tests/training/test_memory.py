@@ -31,12 +31,12 @@ def share_that_stays(how: str) -> float:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
-def test_freed_memory_stays_with_the_program_if_asked_for():
+def test_freed_memory_is_kept_by_the_process():
     assert share_that_stays("kept") > 0.9
     assert share_that_stays("returned") < 0.1
 
 
-def test_another_c_library_is_left_alone(monkeypatch):
+def test_other_c_libraries_are_not_touched(monkeypatch):
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: pytest.fail("it was asked for"))
     assert not memory.tune_malloc()

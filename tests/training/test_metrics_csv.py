@@ -21,7 +21,7 @@ def path(tmp_path):
     return path
 
 
-def test_each_step_has_a_row_and_each_metric_a_column(tmp_path):
+def test_steps_are_rows_and_metrics_are_columns(tmp_path):
     log = CSVMetricsLogger(tmp_path / "metrics.csv")
     log.log_metrics({"loss": 2.0}, 0)
     log.log_metrics({"loss": 1.0}, 1)
@@ -34,7 +34,7 @@ def test_each_step_has_a_row_and_each_metric_a_column(tmp_path):
     ]
 
 
-def test_a_resumed_run_has_the_rows_of_its_checkpoint_whatever_the_file_holds(path):
+def test_resumed_run_has_the_rows_of_its_checkpoint_whatever_the_file_holds(path):
     path.write_text("not even a table")
     log = CSVMetricsLogger(path, {step: {"step": step, "loss": step / 2} for step in range(3)})
     assert [row["step"] for row in rows(path)] == ["0", "1", "2"]
@@ -44,7 +44,7 @@ def test_a_resumed_run_has_the_rows_of_its_checkpoint_whatever_the_file_holds(pa
     assert [row["error"] for row in rows(path)] == ["", "", "", "0.25"]
 
 
-def test_the_rows_of_a_checkpoint_hold_what_is_logged_next(path):
+def test_rows_of_a_checkpoint_include_what_is_logged_next(path):
     log = CSVMetricsLogger(path, {0: {"step": 0, "loss": 1.0}})
     before = path.read_text()
     assert log.rows_with({"error": 0.5}, 0) == {0: {"step": 0, "loss": 1.0, "error": 0.5}}
@@ -52,12 +52,12 @@ def test_the_rows_of_a_checkpoint_hold_what_is_logged_next(path):
     assert path.read_text() == before
 
 
-def test_a_run_that_begins_anew_in_a_folder_forgets_all_rows(path):
+def test_new_run_in_a_folder_discards_all_rows(path):
     CSVMetricsLogger(path).log_metrics({"loss": 7.0}, 0)
     assert [row["loss"] for row in rows(path)] == ["7.0"]
 
 
-def test_killed_while_it_writes_it_leaves_the_file_before(path, monkeypatch):
+def test_kill_during_a_write_leaves_the_previous_file(path, monkeypatch):
     before, write = path.read_bytes(), Path.write_text
 
     def half(self, text, **options):
@@ -71,7 +71,7 @@ def test_killed_while_it_writes_it_leaves_the_file_before(path, monkeypatch):
 
 
 class TestReadMetrics:
-    def test_gives_columns_of_the_rows_that_have_a_figure_in_the_last(self, tmp_path):
+    def test_columns_are_restricted_to_rows_with_a_value_in_the_last(self, tmp_path):
         log = CSVMetricsLogger(tmp_path / "metrics.csv")
         for step, figures in enumerate([{"loss": 1.0}, {"loss": 0.5, "error": 0.25}]):
             log.log_metrics(figures, step)
@@ -89,13 +89,13 @@ class TestReadMetrics:
             ('step,loss\n"0,1.0\n', "unexpected end of data"),
         ],
     )
-    def test_says_what_is_wrong_with_a_damaged_file_and_how_to_mend_it(self, content, said, tmp_path):
+    def test_damaged_metrics_file_is_an_error_with_the_remedy(self, content, said, tmp_path):
         (tmp_path / "metrics.csv").write_text(content)
         with pytest.raises(ValueError, match=rf"metrics\.csv is damaged \({said}\); resume=.* writes it anew"):
             read_metrics(tmp_path / "metrics.csv", "step", "loss")
 
     @pytest.mark.parametrize("content", [b"\xff\xfe", b"step,loss\n0,1\0\n"])
-    def test_so_with_one_that_is_no_text(self, content, tmp_path):
+    def test_binary_metrics_file_is_an_error_with_the_remedy(self, content, tmp_path):
         (tmp_path / "metrics.csv").write_bytes(content)
         with pytest.raises(ValueError, match=r"metrics\.csv is damaged"):
             read_metrics(tmp_path / "metrics.csv", "step", "loss")

@@ -30,12 +30,12 @@ class TestBf16Mixed:
             enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
         )  # fmt: skip
 
-    def test_gradients_of_a_fused_optimiser_are_clipped(self):
+    def test_gradients_of_a_fused_optimizer_are_clipped_in_bf16(self):
         trainer, module = self.trainer(), Fused()
         allow_clipping(trainer)
         trainer.fit(module)
         assert module.norms == pytest.approx([0.5, 0.5], rel=1e-3)
 
-    def test_which_lightning_alone_refuses(self):
+    def test_lightning_alone_refuses_to_clip_gradients_of_a_fused_optimizer(self):
         with pytest.raises(RuntimeError, match="does not allow for gradient clipping"):
             self.trainer().fit(Fused())

@@ -18,16 +18,16 @@ from zoo.training.progress import format_metric
         ("error_bound", 0.123456, "0.1235"),
     ],
 )
-def test_errors_are_shown_in_per_cent_and_nothing_else_is(name, value, text):
+def test_only_errors_are_shown_in_percent(name, value, text):
     assert format_metric(name, value) == text
 
 
-def test_where_the_output_is_no_terminal_there_is_a_line_for_each_epoch_and_nothing_else(train, tmp_path, capsys):
+def test_only_a_line_per_epoch_is_printed_without_a_terminal(train, tmp_path, capsys):
     train(tmp_path)
     assert capsys.readouterr().out == "epoch 1/2  validation error 50.00 %\nepoch 2/2  validation error 25.00 %\n"
 
 
-def test_where_batches_do_not_tell_how_many_epochs_there_will_be_none_is_promised(train, tmp_path, capsys):
+def test_number_of_epochs_is_not_shown_if_it_is_unknown(train, tmp_path, capsys):
     train(tmp_path, fraction_done=lambda: 0.5)
     assert capsys.readouterr().out == "epoch 1  validation error 50.00 %\nepoch 2  validation error 25.00 %\n"
 
@@ -53,7 +53,7 @@ class TestOnATerminal:
             **figures,
         )
 
-    def test_a_bar_shows_how_much_of_the_whole_run_is_done_and_the_time_left(self, progress, terminal, noisy):
+    def test_bar_shows_fraction_of_the_whole_run_and_remaining_time(self, progress, terminal, noisy):
         module = noisy()
         progress.on_train_start(self.trainer(step=0), module)
         progress.on_train_batch_end(self.trainer(step=6), module, None, None, 5)
@@ -64,7 +64,7 @@ class TestOnATerminal:
         assert "left" in shown
         assert "epoch 1/2  validation error 50.00 %" in shown
 
-    def test_what_else_tells_how_much_is_done_is_believed(self, progress, terminal, noisy):
+    def test_given_fraction_done_is_shown(self, progress, terminal, noisy):
         progress.fraction_done = lambda: 0.35
         progress.on_train_start(self.trainer(step=0), noisy())
         progress.on_train_batch_end(self.trainer(step=6), noisy(), None, None, 5)
@@ -72,13 +72,13 @@ class TestOnATerminal:
         assert "35%" in terminal.getvalue()
         assert "75%" not in terminal.getvalue()
 
-    def test_a_resumed_run_s_bar_goes_on_where_it_stood(self, progress, terminal, noisy):
+    def test_bar_of_a_resumed_run_starts_where_it_stopped(self, progress, terminal, noisy):
         progress.on_train_start(self.trainer(step=4), noisy())
         progress.on_train_end(self.trainer(), noisy())
         assert "50%" in terminal.getvalue()
 
     @pytest.mark.parametrize("end", ["on_train_end", "on_exception"])
-    def test_the_cursor_comes_back_however_the_run_ends(self, end, progress, terminal, noisy):
+    def test_cursor_is_restored_however_the_run_ends(self, end, progress, terminal, noisy):
         module = noisy()
         progress.on_train_start(self.trainer(), module)
         hidden, back = "\x1b[?25l", "\x1b[?25h"
@@ -87,7 +87,7 @@ class TestOnATerminal:
         getattr(progress, end)(self.trainer(), module, *([ValueError()] if end == "on_exception" else []))
         assert back in terminal.getvalue()
 
-    def test_only_the_first_of_several_processes_shows_it(self, progress, terminal, noisy):
+    def test_bar_is_shown_by_rank_zero_only(self, progress, terminal, noisy):
         trainer, module = self.trainer(), noisy()
         trainer.is_global_zero = False
         progress.on_train_start(trainer, module)
@@ -97,7 +97,7 @@ class TestOnATerminal:
         assert terminal.getvalue() == ""
 
 
-def test_a_run_that_fails_ends_the_bar(train, at, tmp_path, monkeypatch):
+def test_failing_run_removes_the_bar(train, at, tmp_path, monkeypatch):
     stopped = []
     monkeypatch.setattr(TrainingProgress, "_stop", lambda self: stopped.append(self.progress is not None))
     with pytest.raises(NonFiniteError):

@@ -23,17 +23,17 @@ class TestConfigHash:
             {"program": "eight_schools"},
         ],
     )
-    def test_differs_with_all_that_decides_a_result(self, change):
+    def test_hash_differs_with_everything_that_determines_the_result(self, change):
         assert config_hash({**CONFIG, **change}) != config_hash(CONFIG)
 
     @pytest.mark.parametrize("change", [{"logger": {"name": "wandb"}}, {"resume": "runs/ram/a"}])
-    def test_does_not_differ_with_where_a_run_is_logged_or_continued(self, change):
+    def test_hash_ignores_logger_and_resume(self, change):
         assert config_hash({**CONFIG, **change}) == config_hash(CONFIG)
 
-    def test_does_not_differ_with_what_older_runs_lack_and_a_model_has_no_use_for(self):
+    def test_hash_ignores_optional_entries_that_are_not_set(self):
         assert config_hash({**CONFIG, "env": None, "program": None, "trust": False}) == config_hash(CONFIG)
 
-    def test_does_not_depend_on_the_order_of_the_keys(self):
+    def test_hash_ignores_the_order_of_keys(self):
         assert config_hash(dict(reversed(CONFIG.items()))) == config_hash(CONFIG)
 
 
@@ -51,7 +51,7 @@ def recorded(folder, command="command", data=None):
 
 
 class TestRunRecord:
-    def test_says_what_the_run_is_from_its_beginning(self, tmp_path):
+    def test_record_describes_the_run_from_its_start(self, tmp_path):
         recorded(tmp_path, "python scripts/train.py model=ram", "mnist-5k")
         status = read_status(tmp_path / "status.json")
         assert status["state"] == "running"
@@ -62,13 +62,13 @@ class TestRunRecord:
         assert status["hardware"]["cpus"] > 0
         assert status.keys() >= {"exit_reason", "git_commit", "started", "wall_seconds", "metrics"}
 
-    def test_says_how_it_ended_and_what_it_reached(self, tmp_path):
+    def test_record_holds_final_state_and_metrics(self, tmp_path):
         recorded(tmp_path).finish("finished", "all epochs done", {"test_error": 0.01})
         status = read_status(tmp_path / "status.json")
         assert (status["state"], status["exit_reason"]) == ("finished", "all epochs done")
         assert status["metrics"] == {"test_error": 0.01}
 
-    def test_wall_time_adds_up_over_resumes_and_does_not_count_the_time_between(self, tmp_path, clock):
+    def test_wall_time_adds_up_over_resumes_without_the_time_between(self, tmp_path, clock):
         first = recorded(tmp_path, "first command")
         clock[0] += 60
         first.finish("interrupted", "Ctrl-C")
@@ -80,19 +80,19 @@ class TestRunRecord:
         assert status["wall_seconds"] == 90
         assert status["command"] == "first command"
 
-    def test_keeps_when_the_run_was_started(self, tmp_path):
+    def test_record_keeps_the_first_start_time(self, tmp_path):
         recorded(tmp_path)
         status = read_status(tmp_path / "status.json")
         write_json(tmp_path / "status.json", {**status, "started": "2026-01-01T00:00:00+00:00"})
         recorded(tmp_path)
         assert read_status(tmp_path / "status.json")["started"] == "2026-01-01T00:00:00+00:00"
 
-    def test_what_has_ended_does_not_tell_where_it_ran(self, tmp_path):
+    def test_finished_record_names_no_host_or_process(self, tmp_path):
         recorded(tmp_path).finish("finished", "all epochs done")
         status = read_status(tmp_path / "status.json")
         assert (status["host"], status["process"]) == (None, None)
 
-    def test_a_folder_with_another_run_is_an_error_and_that_run_stays(self, tmp_path):
+    def test_folder_with_another_run_is_an_error_and_unchanged(self, tmp_path):
         recorded(tmp_path).finish("finished", "done")
         before = (tmp_path / "status.json").read_bytes()
         with pytest.raises(ValueError, match="holds a run of another configuration; choose another folder"):
@@ -102,13 +102,13 @@ class TestRunRecord:
 
 class TestReadStatus:
     @pytest.mark.parametrize("content", [b"", b'{"state": "fin', b"\xff\xfe\x00", b"[" * 100_000])
-    def test_a_damaged_file_is_an_error_that_names_it_and_the_cure(self, tmp_path, content):
+    def test_damaged_record_is_an_error_with_file_and_remedy(self, tmp_path, content):
         (tmp_path / "status.json").write_bytes(content)
         with pytest.raises(ValueError, match=r"status\.json is damaged .*; delete it and run again"):
             read_status(tmp_path / "status.json")
 
     @pytest.mark.parametrize("content", [[], {}, {"state": "finished"}, 3])
-    def test_so_is_a_file_of_another_kind(self, tmp_path, content):
+    def test_file_of_another_format_is_an_error(self, tmp_path, content):
         (tmp_path / "status.json").write_text(json.dumps(content))
         with pytest.raises(ValueError, match=r"status\.json is no run record; delete it and run again"):
             read_status(tmp_path / "status.json")
@@ -128,7 +128,7 @@ class TestReadStatus:
             ("versions", None, "versions is None"),
         ],
     )
-    def test_a_part_of_another_kind_is_named(self, part, value, said, tmp_path):
+    def test_field_of_wrong_type_is_named(self, part, value, said, tmp_path):
         recorded(tmp_path)
         status = read_status(tmp_path / "status.json")
         write_json(tmp_path / "status.json", {**status, part: value})
@@ -136,7 +136,7 @@ class TestReadStatus:
             read_status(tmp_path / "status.json")
 
     @pytest.mark.parametrize("part", ["metrics", "wall_seconds"])
-    def test_so_is_one_that_is_missing(self, part, tmp_path):
+    def test_missing_field_is_named(self, part, tmp_path):
         recorded(tmp_path)
         status = read_status(tmp_path / "status.json")
         del status[part]
@@ -145,13 +145,13 @@ class TestReadStatus:
             read_status(tmp_path / "status.json")
 
 
-def test_only_the_first_of_several_processes_writes(tmp_path, monkeypatch):
+def test_only_rank_zero_writes_the_record(tmp_path, monkeypatch):
     monkeypatch.setattr(rank_zero_only, "rank", 1)
     recorded(tmp_path).finish("finished", "done")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_changed_code_shows_beside_the_commit_but_a_new_record_does_not(monkeypatch, tmp_path):
+def test_changed_code_is_marked_beside_the_commit_but_new_records_are_not(monkeypatch, tmp_path):
     for file in ("zoo/record.py", "docs/results/ram-seed1.json"):
         (tmp_path / file).parent.mkdir(parents=True)
         (tmp_path / file).write_text("before")
@@ -166,12 +166,12 @@ def test_changed_code_shows_beside_the_commit_but_a_new_record_does_not(monkeypa
     assert record.git_commit() == f"{clean}+changes"
 
 
-def test_outside_of_a_checkout_there_is_no_commit(monkeypatch, tmp_path):
+def test_code_outside_a_checkout_has_no_commit(monkeypatch, tmp_path):
     monkeypatch.setattr(record, "__file__", str(tmp_path / "record.py"))
     assert record.git_commit() is None
 
 
-def test_a_package_inside_another_repository_has_no_commit(monkeypatch, tmp_path):
+def test_package_inside_another_repository_has_no_commit(monkeypatch, tmp_path):
     monkeypatch.setattr(record, "__file__", str(tmp_path / "venv" / "record.py"))
     (tmp_path / "venv").mkdir()
     (tmp_path / "venv" / "record.py").touch()

@@ -22,7 +22,7 @@ DRAWS = {
 
 class TestRandomState:
     @pytest.mark.parametrize("draw", DRAWS.values(), ids=DRAWS)
-    def test_repeats_what_was_drawn_after_it_was_taken(self, draw):
+    def test_random_state_repeats_the_draws_after_it(self, draw):
         draw()
         state = random_state()
         drawn = [draw() for _ in range(3)]
@@ -30,7 +30,7 @@ class TestRandomState:
         set_random_state(state)
         assert [draw() for _ in range(3)] == drawn
 
-    def test_is_plain_data_and_survives_a_file(self, tmp_path, differences):
+    def test_random_state_is_plain_data_and_survives_a_file(self, tmp_path, differences):
         state = random_state()
         torch.save(state, tmp_path / "state.pt")
         assert differences(torch.load(tmp_path / "state.pt", weights_only=True), state) == []
@@ -60,14 +60,14 @@ def differences_from_whole(whole, train, interrupt, differences):
 
 class TestExactResume:
     @pytest.mark.parametrize("step", [1, 3, 4, 5, 7])
-    def test_a_run_stopped_after_any_step_ends_as_if_it_had_not_been(self, step, tmp_path, differences_from_whole):
+    def test_run_stopped_after_any_step_ends_like_an_uninterrupted_one(self, step, tmp_path, differences_from_whole):
         assert differences_from_whole(tmp_path, step) == []
 
-    def test_would_not_if_it_drew_other_numbers(self, tmp_path, differences_from_whole, monkeypatch):
+    def test_run_resumed_without_random_states_ends_differently(self, tmp_path, differences_from_whole, monkeypatch):
         monkeypatch.setattr(resume, "set_random_state", lambda state: None)
         assert "/state_dict/net.weight" in differences_from_whole(tmp_path, 3)
 
-    def test_would_not_if_it_began_the_epoch_again(self, tmp_path, differences_from_whole, monkeypatch):
+    def test_run_resumed_at_the_start_of_its_epoch_differs(self, tmp_path, differences_from_whole, monkeypatch):
         monkeypatch.setattr(Batches, "load_state_dict", lambda self, state: None)
         assert "/state_dict/net.weight" in differences_from_whole(tmp_path, 3)
 
@@ -77,7 +77,7 @@ def trainer(rank):
 
 
 class TestRanks:
-    def test_begin_with_randomness_of_their_own(self, noisy):
+    def test_ranks_start_with_different_random_states(self, noisy):
         module = noisy()
 
         def first_number(rank):
@@ -88,7 +88,7 @@ class TestRanks:
         assert first_number(0) == torch.rand((), generator=torch.Generator().manual_seed(7)).item()
         assert len({first_number(rank) for rank in range(4)}) == 4
 
-    def test_go_on_with_it(self, noisy):
+    def test_ranks_resume_their_own_random_states(self, noisy):
         states = []
         for seed in range(2):
             torch.manual_seed(seed)

@@ -47,15 +47,15 @@ def differences_from_unwatched(unwatched, tmp_path, train, differences):
 
 
 class TestTraining:
-    def test_ends_as_without_the_monitor_bit_for_bit(self, differences_from_unwatched):
+    def test_training_with_the_monitor_is_the_same_bit_for_bit(self, differences_from_unwatched):
         assert differences_from_unwatched(GradientVarianceMonitor(every_n_steps=1, num_samples=3)) == []
 
-    def test_would_not_if_random_numbers_were_used_up(self, differences_from_unwatched, monkeypatch):
+    def test_training_differs_if_random_states_are_not_restored(self, differences_from_unwatched, monkeypatch):
         monkeypatch.setattr(variance_monitor, "set_random_state", lambda state: None)
         found = differences_from_unwatched(GradientVarianceMonitor(every_n_steps=1, num_samples=3))
         assert "/state_dict/net.weight" in found
 
-    def test_would_not_if_it_measured_on_the_module_itself(self, differences_from_unwatched, monkeypatch):
+    def test_training_differs_if_measured_on_the_module_itself(self, differences_from_unwatched, monkeypatch):
         monkeypatch.setattr(
             variance_monitor, "_training_loss_of_copy", lambda module, *batch: module.training_step(*batch)
         )
@@ -120,20 +120,20 @@ def fit(module, *callbacks, **options):
 
 
 @pytest.mark.filterwarnings("ignore:.*num_workers", "ignore:.*LeafSpec")
-class TestMeasuring:
-    def test_leaves_every_kind_of_state_as_it_was(self, differences):
+class TestMeasurement:
+    def test_measurement_leaves_every_kind_of_state_unchanged(self, differences):
         before, after = Keeper(), Keeper()
         module = Fragile()
         fit(module, before, GradientVarianceMonitor(every_n_steps=1, num_samples=3), after)
         assert len(before.kept) == len(after.kept) == module.calls == 8
         assert differences(before.kept, after.kept) == []
 
-    def test_leaves_what_is_logged_as_it_was(self):
+    def test_measurement_leaves_logged_metrics_unchanged(self):
         plain = fit(Fragile()).callback_metrics
         assert plain.keys() == {"calls", "seen"}
         assert fit(Fragile(), GradientVarianceMonitor(every_n_steps=3, num_samples=2)).callback_metrics == plain
 
-    def test_leaves_a_compiled_module_as_it_was(self):
+    def test_measurement_leaves_a_compiled_module_unchanged(self):
         class Counting(Linear):
             def training_step(self, batch, batch_idx):
                 self.steps.add_(1)
@@ -148,7 +148,7 @@ class TestMeasuring:
         )
         assert module.steps == 4
 
-    def test_puts_random_numbers_back_even_if_it_fails(self, differences):
+    def test_random_states_are_restored_after_a_failed_measurement(self, differences):
         module = Mock(spec=pl.LightningModule)
         module.parameters.return_value = []
         trainer = Mock(global_step=0, accumulate_grad_batches=1)
@@ -174,8 +174,8 @@ class Linear(pl.LightningModule):
 
 
 @pytest.mark.filterwarnings("ignore:.*num_workers", "ignore:.*LeafSpec")
-class TestFigures:
-    def test_are_those_of_the_training_steps_gradient(self, at, tmp_path):
+class TestLoggedMetrics:
+    def test_logged_variance_is_that_of_the_training_steps_gradient(self, at, tmp_path):
         states = []
         keep = at(3, lambda module: states.append(torch.get_rng_state()))
         logger = CSVMetricsLogger(tmp_path / "metrics.csv")
@@ -188,17 +188,17 @@ class TestFigures:
         ratio = gradients.mean(0).norm() / variance.sqrt()
         assert logged["gradient_signal_to_noise"] == pytest.approx(ratio.item(), rel=1e-5)
 
-    def test_come_every_n_steps_through_all_epochs(self, train, tmp_path):
+    def test_variance_is_logged_every_n_steps_through_all_epochs(self, train, tmp_path):
         train(tmp_path, GradientVarianceMonitor(every_n_steps=3, num_samples=2))
         assert [int(row["step"]) for row in rows(tmp_path) if row.keys() >= FIGURES] == [0, 3, 6]
 
-    def test_come_once_where_batches_are_accumulated(self, monkeypatch):
+    def test_variance_is_logged_once_per_accumulated_step(self, monkeypatch):
         measure = Mock(wraps=gradient_moments)
         monkeypatch.setattr(variance_monitor, "gradient_moments", measure)
         fit(Linear(), GradientVarianceMonitor(every_n_steps=1, num_samples=2), accumulate_grad_batches=2, max_epochs=1)
         assert measure.call_count == 2
 
-    def test_are_measured_in_the_precision_of_training(self):
+    def test_variance_is_measured_in_the_precision_of_training(self):
         used = []
 
         class Watched(Linear):
@@ -209,7 +209,7 @@ class TestFigures:
         fit(Watched(), GradientVarianceMonitor(every_n_steps=1, num_samples=2), precision="bf16-mixed", max_epochs=1)
         assert used == [True] * 12
 
-    def test_come_of_a_module_with_frozen_parameters_too(self, tmp_path):
+    def test_variance_is_measured_with_frozen_parameters(self, tmp_path):
         logger = CSVMetricsLogger(tmp_path / "metrics.csv")
         fit(Fragile(), GradientVarianceMonitor(every_n_steps=1, num_samples=2), logger=logger, max_epochs=1)
         assert all(float(row["gradient_variance"]) > 0 for row in logger.rows.values())
@@ -233,8 +233,8 @@ class Lossless(Linear):
 
 
 @pytest.mark.filterwarnings("ignore:.*num_workers", "ignore:.*LeafSpec")
-class TestBadUse:
-    def test_numbers_that_make_no_sense_are_an_error(self):
+class TestErrors:
+    def test_invalid_numbers_are_an_error(self):
         with pytest.raises(ValueError, match="every_n_steps must be at least 1, got 0"):
             GradientVarianceMonitor(every_n_steps=0)
         with pytest.raises(ValueError, match="num_samples must be at least 2 for a variance, got 1"):
@@ -251,6 +251,6 @@ class TestBadUse:
             (Lossless, "the training step of Lossless returns no loss that could be monitored"),
         ],
     )
-    def test_so_is_a_module_that_cannot_be_measured(self, module, sentence):
+    def test_module_that_cannot_be_measured_is_an_error(self, module, sentence):
         with pytest.raises(ValueError, match=sentence):
             fit(module(), GradientVarianceMonitor(every_n_steps=1, num_samples=2))

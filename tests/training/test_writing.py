@@ -7,7 +7,7 @@ import pytest
 from zoo.training import write_json, write_text
 
 
-def test_a_file_is_written_as_a_whole_or_not_at_all(tmp_path, monkeypatch):
+def test_file_is_written_atomically(tmp_path, monkeypatch):
     path = tmp_path / "folder" / "status.json"
     write_json(path, {"state": "running"})
 
@@ -20,7 +20,7 @@ def test_a_file_is_written_as_a_whole_or_not_at_all(tmp_path, monkeypatch):
     assert json.loads(path.read_text()) == {"state": "running"}
 
 
-class TestWhatCannotBeWritten:
+class TestWriteErrors:
     @pytest.mark.parametrize(
         ("number", "said"),
         [
@@ -30,7 +30,7 @@ class TestWhatCannotBeWritten:
             (errno.EACCES, "Permission denied.*: choose a folder that can be written to"),
         ],
     )
-    def test_is_said_in_a_sentence_and_leaves_what_was_there(self, number, said, tmp_path, monkeypatch):
+    def test_unwritable_file_is_an_error_and_keeps_its_content(self, number, said, tmp_path, monkeypatch):
         path = tmp_path / "status.json"
         write_text(path, "before")
 
@@ -42,12 +42,12 @@ class TestWhatCannotBeWritten:
             write_text(path, "after")
         assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"status.json": "before"}
 
-    def test_a_folder_that_was_removed_is_not_made_anew(self, tmp_path):
+    def test_removed_folder_is_not_recreated(self, tmp_path):
         with pytest.raises(OSError, match="its folder is not there, or was removed meanwhile"):
             write_text(tmp_path / "gone" / "metrics.csv", "step\n")
         assert not (tmp_path / "gone").exists()
 
-    def test_neither_is_one_whose_path_leads_through_a_file(self, tmp_path):
+    def test_folder_below_a_file_is_not_created(self, tmp_path):
         (tmp_path / "file").touch()
         with pytest.raises(OSError, match="part of its path is a file, not a folder"):
             write_text(tmp_path / "file" / "metrics.csv", "step\n")

@@ -45,7 +45,7 @@ def median_and_max(values: Sequence[float]) -> str:
 
 
 def max_abs(values: Sequence[float]) -> str:
-    """Write the value of all seeds that lies max_abs from 0; what float64 cannot tell from 0 is 0.
+    """Return the maximal absolute value; values below the precision of float64 are 0.
 
     Example:
         >>> max_abs([0.5e-4, -2.5e-4]), max_abs([1e-15])

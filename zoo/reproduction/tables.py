@@ -54,7 +54,7 @@ class Paper(NamedTuple):
     seeds: tuple[int, ...] = (1, 2, 3)
     """Default seeds."""
     curve: str = ""
-    """MetricColumn in ``metrics.csv`` whose growth with the environment steps is drawn, over seeds; none if empty."""
+    """Metric in ``metrics.csv`` for the learning curves; no curves if empty."""
 
 
 def _ram_row(num_glimpses: int, proceedings: str, arxiv: str, best_reproduction: str = "") -> Row:
