@@ -22,21 +22,21 @@ def module():
 
 
 @pytest.mark.parametrize(("score", "solved"), [(474.9, False), (475.0, True), (500.0, True), (float("nan"), False)])
-def test_a_task_is_solved_from_its_threshold_on(score, solved, module):
+def test_task_is_solved_at_or_above_its_reward_threshold(score, solved, module):
     rule = module()
     check_reward_threshold(rule, score)
     assert rule.trainer.should_stop is solved
     assert rule.solved_after == (100 if solved else -1)
 
 
-def test_without_a_threshold_it_never_is(module):
+def test_task_without_a_reward_threshold_is_never_solved(module):
     rule = module(reward_threshold=None)
     check_reward_threshold(rule, 1e9)
     assert not rule.trainer.should_stop
     assert rule.solved_after == -1
 
 
-def test_the_first_time_is_kept_where_training_goes_on(module):
+def test_first_solution_is_recorded_if_training_continues(module):
     rule = module(stop=False)
     check_reward_threshold(rule, 480.0)
     rule.env_steps.fill_(200)
@@ -47,7 +47,7 @@ def test_the_first_time_is_kept_where_training_goes_on(module):
 
 @pytest.mark.usefixtures("without_type_checks")
 @pytest.mark.parametrize(("limit", "stops"), [(99, True), (100, True), (101, False)])
-def test_training_stops_once_the_steps_are_spent(limit, stops, module):
+def test_training_stops_once_total_timesteps_are_reached(limit, stops, module):
     played = module()
     StopOnTotalTimesteps(limit).on_validation_end(played.trainer, played)
     assert played.trainer.should_stop is stops
@@ -59,7 +59,7 @@ def test_training_stops_once_the_steps_are_spent(limit, stops, module):
     [(100, -1, True, True), (999, 50, True, True), (999, 50, False, False), (999, -1, True, False)],
     ids=["spent", "solved", "solved, to go on", "neither"],
 )
-def test_what_had_come_to_its_end_goes_no_further_when_it_is_resumed(steps, solved_after, stop, finished, module):
+def test_finished_training_does_not_continue_when_resumed(steps, solved_after, stop, finished, module):
     played, again = module(stop=stop), module(stop=stop)
     played.solved_after.fill_(solved_after)
     rule, resumed = StopOnTotalTimesteps(steps), StopOnTotalTimesteps(steps)
@@ -70,7 +70,7 @@ def test_what_had_come_to_its_end_goes_no_further_when_it_is_resumed(steps, solv
 
 
 @pytest.mark.usefixtures("without_type_checks")
-def test_a_training_that_is_to_last_longer_now_goes_on_from_its_end(module):
+def test_finished_training_continues_when_resumed_with_more_timesteps(module):
     played = module()
     rule, longer = StopOnTotalTimesteps(100), StopOnTotalTimesteps(200)
     rule.on_validation_end(played.trainer, played)

@@ -41,7 +41,7 @@ def envs():
 
 
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
-def test_takes_the_first_episode_of_each_environment_without_discount(mode, diaries):
+def test_first_episode_of_each_environment_counts_undiscounted(mode, diaries):
     """Not the first to end: in the time of the long ones there are many short ones."""
     plans = [[(1, "terminated"), (9, "terminated")], [(7, "truncated")], [(3, "both")], [(2, "terminated")]]
     always_left = make_policy((2,), 2, ())
@@ -50,8 +50,8 @@ def test_takes_the_first_episode_of_each_environment_without_discount(mode, diar
     assert returns.tolist() == [10, 280, 60, 30]
 
 
-class TestMeasuring:
-    def test_half_of_the_episodes_is_greedy(self, envs, policy):
+class TestEvaluatePolicy:
+    def test_half_of_the_episodes_are_greedy(self, envs, policy):
         """A policy that would rather go left, but not by much: greedily it falls at once."""
         nn.init.zeros_(policy.net[-1].weight)
         policy.net[-1].bias.data[:] = torch.tensor([0.1, 0])
@@ -59,13 +59,13 @@ class TestMeasuring:
         assert measured.greedy.high < 11 < 13 < measured.stochastic.mean
         assert measured.stochastic.low < measured.stochastic.mean < measured.stochastic.high
 
-    def test_follows_from_the_seed_alone(self, envs, policy):
+    def test_evaluation_depends_on_the_seed_alone(self, envs, policy):
         first = evaluate_policy(policy, envs, seed=1)
         torch.manual_seed(99)
         assert evaluate_policy(policy, envs, seed=1) == first
         assert evaluate_policy(policy, envs, seed=2) != first
 
-    def test_leaves_the_global_random_state_alone(self, envs, policy):
+    def test_evaluation_does_not_change_the_global_random_state(self, envs, policy):
         torch.manual_seed(3)
         np.random.seed(3)
         before = torch.get_rng_state(), np.random.get_state()[1].copy()
@@ -74,7 +74,7 @@ class TestMeasuring:
         assert np.array_equal(np.random.get_state()[1], before[1])
 
     @pytest.mark.parametrize("training", [True, False])
-    def test_does_not_change_the_policy(self, training, envs, policy):
+    def test_evaluation_does_not_change_the_policy(self, training, envs, policy):
         policy.train(training)
         before = copy.deepcopy(policy)
         evaluate_policy(policy, envs, seed=1)
@@ -109,8 +109,8 @@ class Endless(Breaking):
         return *super().step(action)[:2], False, False, {}
 
 
-class TestTheTimeItTakes:
-    def test_is_limited_and_what_has_not_ended_is_said(self):
+class TestTimeBudget:
+    def test_evaluation_is_aborted_after_the_time_budget(self):
         envs = SyncVectorEnv([Breaking, Breaking, Endless, Breaking])
         with pytest.raises(
             EnvWorkerError,
@@ -118,7 +118,7 @@ class TestTheTimeItTakes:
         ):
             evaluate_policy(make_policy((4,), 2, ()), VectorEnvAdapter(envs), seed=0, time_budget=0.2)
 
-    def test_is_said_when_it_is_long(self, monkeypatch):
+    def test_long_evaluation_issues_one_warning(self, monkeypatch):
         monkeypatch.setattr("zoo.control.evaluation._WARN_AFTER", 0.0)
         envs = SyncVectorEnv([Breaking] * 4)
         with pytest.warns(UserWarning, match=r"4 of 4 episodes .* aborted after 3,600 seconds") as said:
@@ -126,7 +126,7 @@ class TestTheTimeItTakes:
         assert len(said) == 1
 
 
-class TestWhatIsNotFinite:
+class TestNonFiniteValues:
     def measured(self, *broken):
         envs = SyncVectorEnv([Breaking, Breaking, lambda: Breaking(*broken), Breaking])
         return evaluate_policy(make_policy((4,), 2, ()), VectorEnvAdapter(envs), seed=0)
@@ -141,11 +141,11 @@ class TestWhatIsNotFinite:
             ("reward", 3, "a reward that is not finite in step 2 of an episode"),
         ],
     )
-    def test_is_refused_and_its_place_is_named(self, what, time, place, value):
+    def test_value_that_is_not_finite_raises_with_its_place(self, what, time, place, value):
         with pytest.raises(EnvWorkerError, match=f"SyncVectorEnv returned {place}, in environment 2 of an evaluation"):
             self.measured(what, time, value)
 
-    def test_does_not_matter_after_the_episode_that_counts(self):
+    def test_values_after_the_counted_episode_are_ignored(self):
         envs = VectorEnvAdapter(SyncVectorEnv([EndsAtOnce, Breaking, Breaking, Breaking]))
         assert episode_returns(make_policy((4,), 2, ()), envs, seed=0).tolist() == [0] * 4
         assert envs.done.all()
@@ -168,26 +168,26 @@ class EndsAtOnce(Breaking):
 
 
 class TestIntervals:
-    def test_are_students(self):
+    def test_interval_is_student_t(self):
         returns = np.array([3.0, 8.0, 1.0, 9.0, 4.0])
         low, high = stats.t.interval(0.95, 4, loc=5.0, scale=stats.sem(returns))
         assert estimate_return(returns) == pytest.approx((5.0, low, high))
 
-    def test_hold_the_true_mean_as_often_as_they_say(self):
+    def test_interval_has_its_nominal_coverage(self):
         """Binomial: 1,000 intervals, and at most one in a million such tests fails."""
         rng = np.random.default_rng(0)
         held = sum(part.low <= 0 <= part.high for part in (estimate_return(rng.normal(size=6)) for _ in range(1000)))
         assert stats.binomtest(held, 1000, 0.95).pvalue > 1e-6
         assert stats.binomtest(held, 1000, 0.90).pvalue < 1e-6
 
-    def test_end_at_a_bound_that_several_episodes_reached(self):
+    def test_interval_is_clipped_at_a_shared_extreme(self):
         """As where a time limit cuts most episodes."""
         estimated = estimate_return(np.array([500.0] * 97 + [300.0, 450.0, 480.0]))
         assert estimated.low < estimated.mean < estimated.high == 500
         assert estimate_return(-np.array([500.0] * 97 + [300.0, 450.0, 480.0])).low == -500
 
     @pytest.mark.parametrize("count", [2, 5])
-    def test_need_two_episodes_of_each_kind(self, count):
+    def test_interval_needs_two_episodes_of_each_policy(self, count):
         with pytest.raises(ValueError, match="an interval needs at least 2 episodes of each policy"):
             evaluate_policy(make_policy((4,), 2, ()), VectorEnvAdapter(make_vector_env("CartPole-v1", count)), seed=0)
 
@@ -203,32 +203,32 @@ def table(values):
     return policy
 
 
-class TestExactScore:
-    def test_of_the_best_values_is_the_best_there_is(self, evaluator):
+class TestExactEvaluator:
+    def test_optimal_values_have_the_optimal_start_value(self, evaluator):
         metrics = evaluator.evaluate(table(value_iteration(evaluator.mdp)), seed=0)
         assert metrics["start_value"] == pytest.approx(0.542026, abs=1e-6)
         assert metrics["start_value_gap"] == pytest.approx(0, abs=1e-9)
         assert metrics["q_distance"] < 1e-6
         assert metrics[evaluator.monitor] >= evaluator.reward_threshold == pytest.approx(0.542026 - TOLERANCE, abs=1e-6)
 
-    def test_of_other_values_with_the_same_order_differs_in_the_distance_alone(self, evaluator):
+    def test_shifted_values_differ_in_q_distance_only(self, evaluator):
         metrics = evaluator.evaluate(table(value_iteration(evaluator.mdp) + 0.25), seed=0)
         assert metrics["start_value_gap"] == pytest.approx(0, abs=1e-9)
         assert metrics["q_distance"] == pytest.approx(0.25)
 
-    def test_of_the_opposite_order_is_poor(self, evaluator):
+    def test_reversed_values_have_a_poor_start_value(self, evaluator):
         metrics = evaluator.evaluate(table(-value_iteration(evaluator.mdp)), seed=0)
         assert metrics["start_value"] < 0.1 < evaluator.reward_threshold
         assert metrics["start_value"] + metrics["start_value_gap"] == pytest.approx(0.542026, abs=1e-6)
 
-    def test_leaves_out_states_in_which_nothing_is_asked(self, evaluator):
+    def test_unreachable_states_are_ignored(self, evaluator):
         values = value_iteration(evaluator.mdp)
         values[15] = 7  # the goal
         assert evaluator.evaluate(table(values), seed=0)["q_distance"] < 1e-6
 
 
-class TestPlayedScore:
-    def test_plays_greedily_and_exploring(self):
+class TestEpisodeEvaluator:
+    def test_evaluator_plays_greedy_and_exploring_episodes(self):
         torch.manual_seed(0)
         evaluator = EpisodeEvaluator(VectorEnvAdapter(make_vector_env("CartPole-v1", 40)), monitor="greedy_return_mean")
         network = QNetwork((4,), 2)
@@ -243,7 +243,7 @@ class TestPlayedScore:
         assert evaluator.reward_threshold == 475
         assert metrics == evaluator.evaluate(policy, seed=1)
 
-    def test_stands_in_for_a_loader_of_one_batch(self):
+    def test_evaluator_is_a_loader_of_one_batch(self):
         evaluator = EpisodeEvaluator(VectorEnvAdapter(make_vector_env("CartPole-v1", 4)), monitor="eval_return_mean")
         assert len(evaluator) == 1
         assert list(evaluator) == [evaluator]

@@ -24,17 +24,17 @@ def experiment():
     return make
 
 
-class TestHowLongItTakes:
-    def test_is_rounded_to_whole_rollouts_and_evaluations(self, experiment):
+class TestLength:
+    def test_evaluations_are_rounded_to_complete_rollouts(self, experiment):
         loaders = experiment().loaders
         assert len(loaders.train(0, 1)) == 3
         assert loaders.max_epochs == 1000 // 96
 
-    def test_reaches_one_evaluation(self, experiment):
+    def test_training_that_ends_before_the_first_evaluation_raises(self, experiment):
         with pytest.raises(ValueError, match=r"total_timesteps must be at least 96, .* got 95"):
             experiment(total_timesteps=95)
 
-    def test_of_whole_episodes_is_left_to_the_count_of_steps(self, experiment):
+    def test_training_on_complete_episodes_is_limited_by_the_step_count(self, experiment):
         """Of 500 steps each as far as is known, and of one step each if need be."""
         made = experiment(COMPLETE_EPISODES, eval_freq=8000, total_timesteps=16_000)
         assert len(made.loaders.train(0, 1)) == 2
@@ -44,7 +44,7 @@ class TestHowLongItTakes:
     @pytest.mark.parametrize(
         ("name", "rollouts"), [("CartPole-v1", 3), ("Acrobot-v1", 125), ("MinAtar/Breakout-v0", 3)]
     )
-    def test_is_a_whole_episode_at_least_where_environments_begin_anew_at_each_evaluation(
+    def test_pass_contains_a_complete_episode_if_environments_are_reset_at_evaluations(
         self, experiment, name, rollouts
     ):
         """Acrobot's last 500 steps and cannot tell their state; MinAtar's have no registered end."""
@@ -59,12 +59,12 @@ class TestHowLongItTakes:
     ],
     ids=str,
 )
-def test_numbers_of_steps_that_make_no_sense_are_refused(options, message, experiment):
+def test_invalid_numbers_of_steps_raise(options, message, experiment):
     with pytest.raises(ValueError, match=message):
         experiment(**options)
 
 
-def test_a_threshold_above_the_best_possible_mean_is_said_to_be_reached_by_luck(experiment):
+def test_summary_reports_luck_if_the_threshold_exceeds_the_optimum(experiment):
     made = experiment()
     made.evaluator.reward_threshold, made.evaluator.optimum = 8, 7.93
     assert made.describe({"env_steps_to_solved": 16.0}).endswith(
@@ -72,8 +72,8 @@ def test_a_threshold_above_the_best_possible_mean_is_said_to_be_reached_by_luck(
     )
 
 
-class TestTheEnd:
-    def test_is_told_by_what_solved_the_task(self, experiment):
+class TestEnd:
+    def test_exit_reason_names_the_metric_that_solved_the_task(self, experiment):
         made = experiment()
         assert made.exit_reason == "all epochs done"
         made.module.solved_after.fill_(96)
@@ -83,33 +83,33 @@ class TestTheEnd:
         ("steps", "solved", "said"),
         [(0, -1, ""), (950, -1, ""), (400, 400, ""), (500, -1, "500 steps of"), (2000, -1, "2,000")],
     )
-    def test_far_from_the_steps_it_was_given_is_said(self, steps, solved, said, experiment):
+    def test_summary_reports_a_length_far_from_total_timesteps(self, steps, solved, said, experiment):
         made = experiment(total_timesteps=1000)
         made.module.env_steps.fill_(steps)
         made.module.solved_after.fill_(solved)
         assert (said in made.describe_length()) if said else made.describe_length() == ""
 
 
-def test_how_much_is_done_is_told_by_the_steps_and_never_more_than_all(experiment):
+def test_fraction_done_is_that_of_the_steps_and_at_most_1(experiment):
     made = experiment(total_timesteps=1000)
     for steps, done in ((0, 0.0), (250, 0.25), (1008, 1.0)):
         made.module.env_steps.fill_(steps)
         assert made.loaders.fraction_done() == done
 
 
-def test_only_environments_that_can_tell_their_state_are_continued_between_two_measurements(experiment):
+def test_mid_epoch_resume_requires_environments_that_can_save_their_state(experiment):
     assert experiment().loaders.supports_mid_epoch_resume
     assert not experiment(name="Acrobot-v1", total_timesteps=4000).loaders.supports_mid_epoch_resume
 
 
-def test_a_learning_curve_is_read_from_the_measurements_alone(tmp_path):
+def test_learning_curve_contains_evaluations_only(tmp_path):
     """Rows without one are of training."""
     (tmp_path / "metrics.csv").write_text("\n".join(["loss,env_steps,score", ",10,475", "0.1,12,", ",20,474"]))
     steps, scores = learning_curve(tmp_path / "metrics.csv", "score")
     assert (steps.tolist(), scores.tolist()) == ([10, 20], [475, 474])
 
 
-def test_it_is_said_when_the_task_was_first_solved(experiment):
+def test_summary_reports_the_first_solution(experiment):
     made = experiment()
     assert made.describe({}) == "played"
     assert made.describe({"env_steps_to_solved": 16_384.0}) == "played\n  first solved (475) after 16,384 steps"

@@ -1,7 +1,7 @@
 from zoo.control.module import EpochMeans
 
 
-def test_a_pass_that_was_interrupted_has_the_means_of_a_whole_one():
+def test_interrupted_epoch_has_the_same_means_as_an_uninterrupted_one():
     rows = [
         ({"loss": float(i), "rare": 2.0 * i} if i % 2 else {"loss": float(i)}, {"return": 10.0 * i}) for i in range(5)
     ]
@@ -16,7 +16,7 @@ def test_a_pass_that_was_interrupted_has_the_means_of_a_whole_one():
     assert second.compute_and_reset() == whole.compute_and_reset() == {"loss": 2.0, "rare": 4.0, "return": 40.0}
 
 
-def test_its_state_does_not_change_as_it_goes_on():
+def test_saved_state_of_epoch_means_does_not_change_with_later_updates():
     means = EpochMeans()
     means.update({"loss": 1.0}, {})
     state = means.state_dict()

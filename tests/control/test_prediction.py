@@ -36,24 +36,24 @@ def batched(space, elements):
     return np.stack(elements)
 
 
-def test_observation_that_is_one_of_several_kinds_is_read_alone_and_in_a_batch():
+def test_one_of_observation_is_predicted_alone_and_in_a_batch():
     space = OneOf([Discrete(3), Box(-1, 1, (2,))])
     module, observations = policy(space, Discrete(2)), ((0, np.int64(2)), (1, np.ones(2, np.float32)))
     singles = [module.predict(each, deterministic=True)[0] for each in observations]
     assert module.predict(observations, deterministic=True)[0].tolist() == singles
 
 
-def test_observation_that_is_not_finite_is_refused():
+def test_observation_that_is_not_finite_raises():
     with pytest.raises(ValueError, match="the observation is not finite"):
         policy(Box(-1, 1, (4,)), Discrete(2)).predict(np.full(4, np.nan))
 
 
 @pytest.mark.parametrize("space", SPACES, ids=str)
 class TestSpaces:
-    def test_are_the_same_after_they_were_plain_data(self, space):
+    def test_space_is_restored_from_its_description(self, space):
         assert space_from_dict(space_to_dict(space)) == space
 
-    def test_of_observations_are_read_one_by_one_or_in_batches(self, space):
+    def test_observations_are_predicted_alone_or_in_batches(self, space):
         space.seed(3)
         module, elements = policy(space, Discrete(3, start=7)), [space.sample() for _ in range(4)]
         single = [module.predict(element, deterministic=True) for element in elements]
@@ -64,7 +64,7 @@ class TestSpaces:
         assert [int(action) for action, _ in single] == together.tolist()
         assert set(together) <= {7, 8, 9}
 
-    def test_of_actions_hold_what_is_predicted(self, space):
+    def test_predicted_action_is_in_the_action_space(self, space):
         if isinstance(space, Dict | Tuple):
             return
         module = policy(Box(-1, 1, (2,)), space)
@@ -73,7 +73,7 @@ class TestSpaces:
             assert space.contains(action)
 
 
-def test_a_deterministic_action_is_the_likeliest_and_others_are_sampled():
+def test_deterministic_action_is_the_most_likely_and_others_are_sampled():
     module = policy(Box(-1, 1, (2,)), Discrete(2))
     torch.nn.init.zeros_(module.policy.net[-1].weight)
     module.policy.net[-1].bias.data[:] = torch.tensor([0.0, 0.5])
@@ -82,12 +82,12 @@ def test_a_deterministic_action_is_the_likeliest_and_others_are_sampled():
     assert 0 < module.predict(batch)[0].mean() < 1  # fails once in 1e40
 
 
-def test_an_observation_of_another_shape_is_refused():
+def test_observation_of_another_shape_raises():
     with pytest.raises(ValueError, match=r"shape \(3,\) has neither the environment's shape \(4,\), nor"):
         PolicyGradient([4], 2).predict(np.zeros(3))
 
 
-def test_a_table_looks_observations_of_several_parts_up():
+def test_table_predicts_composite_observations():
     space = Tuple([Discrete(3), Discrete(4, start=1)])
     module = QLearning(num_elements(space), 2, spaces=spaces_to_dict(space, Discrete(2)))
     module.policy.q.values.data[element_index(space, (2, 4))] = torch.tensor([0.0, 1.0])
@@ -96,13 +96,13 @@ def test_a_table_looks_observations_of_several_parts_up():
     assert module.predict((np.array([2, 2]), np.array([3, 4])), deterministic=True)[0].tolist() == [0, 1]
 
 
-def test_every_element_of_a_finite_space_has_an_index_of_its_own():
+def test_every_element_of_a_finite_space_has_its_own_index():
     space = Tuple([Discrete(3, start=-1), MultiDiscrete([2, 2]), Box(0, 1, (1,), np.int8)])
     every = [(a, np.array([b, c]), np.array([d])) for a in (-1, 0, 1) for b in (0, 1) for c in (0, 1) for d in (0, 1)]
     assert [element_index(space, element) for element in every] == list(range(num_elements(space)))
 
 
-def test_a_network_of_action_values_predicts_too():
+def test_network_of_action_values_predicts():
     action, state = QLearning([4], 3).predict(np.zeros((5, 4), np.float32), deterministic=True)
     assert action.shape == (5,)
     assert state is None

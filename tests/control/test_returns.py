@@ -32,13 +32,13 @@ def mixture_of_n_step_returns(reward, discount, next_value, done, gae_lambda):
 class TestLambdaReturns:
     @pytest.mark.parametrize("gae_lambda", [0.0, 0.3, 0.95, 1.0])
     @pytest.mark.parametrize("discount", [0.0, 0.9, 1.0])
-    def test_is_the_mixture_of_all_n_step_returns(self, episodes, discount, gae_lambda):
+    def test_lambda_return_is_the_mixture_of_all_n_step_returns(self, episodes, discount, gae_lambda):
         reward, next_value, done = episodes
         ours = lambda_returns(reward, discount, next_value, done, gae_lambda)
         expected = mixture_of_n_step_returns(reward, discount, next_value, done, gae_lambda)
         torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
 
-    def test_does_not_look_beyond_the_end_of_an_episode(self, episodes):
+    def test_lambda_return_ignores_rewards_after_the_end_of_an_episode(self, episodes):
         reward, next_value, done = episodes
         done[4] = True
         before = lambda_returns(reward, 0.9, next_value, done, 0.9)
@@ -47,28 +47,28 @@ class TestLambdaReturns:
         assert torch.equal(before[:5], after[:5])
         assert (before[5:] != after[5:]).all()
 
-    def test_stands_on_the_value_where_an_episode_was_cut_and_on_nothing_where_it_terminated(self):
+    def test_lambda_return_bootstraps_after_truncation_and_not_after_termination(self):
         done, terminated = torch.tensor([[True, True]]), torch.tensor([[False, True]])
         value = torch.full((1, 2), 8.0).masked_fill(terminated, 0)
         assert lambda_returns(torch.ones(1, 2), 0.5, value, done, gae_lambda=1.0).tolist() == [[5.0, 1.0]]
 
 
 class TestRewardToGo:
-    def test_by_hand(self):
+    def test_reward_to_go_by_hand(self):
         reward, bootstrap = torch.tensor([1.0, 2.0, 3.0]), torch.tensor(16.0)
         assert reward_to_go(reward, 0.5, bootstrap).tolist() == [1 + 1 + 0.75 + 2, 2 + 1.5 + 4, 3 + 8]
 
-    def test_with_a_discount_for_each_step(self):
+    def test_reward_to_go_with_a_discount_per_step(self):
         discount = torch.tensor([0.5, 0.0, 0.5])
         assert reward_to_go(torch.ones(3), discount, torch.tensor(4.0)).tolist() == [1.5, 1, 3]
 
-    def test_keeps_the_precision_of_the_rewards(self):
+    def test_reward_to_go_keeps_double_precision(self):
         returns = reward_to_go(torch.ones(2, dtype=torch.float64), 0.9, torch.zeros((), dtype=torch.float64))
         assert returns[0].item() == 1.9
 
 
 @pytest.mark.parametrize("wrong", [-0.1, 1.1, float("nan")])
-def test_what_is_no_fraction_is_refused(wrong):
+def test_fraction_outside_its_range_raises(wrong):
     one, done = torch.ones(1), torch.tensor([False])
     with pytest.raises(ValueError, match="discount must lie between 0 and 1"):
         reward_to_go(one, wrong, torch.zeros(()))

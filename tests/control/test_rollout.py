@@ -34,7 +34,7 @@ def play(envs, policy, steps, **options):
 
 
 class TestTransitions:
-    def test_are_the_same_in_all_modes_of_reset(self, diaries, alternating):
+    def test_transitions_are_the_same_in_all_autoreset_modes(self, diaries, alternating):
         rollouts = {mode: play(diaries(mode, *PLANS), alternating, 24) for mode in MODES}
         for env in range(len(PLANS)):
             rows = {mode: transitions(rollout, env) for mode, rollout in rollouts.items()}
@@ -44,7 +44,7 @@ class TestTransitions:
             assert rows[AutoresetMode.SAME_STEP] == rows[AutoresetMode.DISABLED]
 
     @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
-    def test_by_hand(self, mode, diaries, alternating):
+    def test_transitions_by_hand(self, mode, diaries, alternating):
         """Observation, action, reward, following, terminated, ended, valid and time of the first episodes."""
         rollout = play(diaries(mode, *PLANS), alternating, 9)
         assert transitions(rollout, 0)[:6] == [
@@ -57,14 +57,14 @@ class TestTransitions:
         ]
         assert transitions(rollout, 1)[1] == ([0, 1], 0, 20, [0, 2], True, True, True, 1)
 
-    def test_that_only_reset_are_not_valid(self, diaries, alternating):
+    def test_steps_that_only_reset_are_masked(self, diaries, alternating):
         rollout = play(diaries(AutoresetMode.NEXT_STEP, *PLANS), alternating, 9)
         before = torch.cat([torch.zeros(1, 4, dtype=torch.bool), rollout.done[:-1]])
         assert torch.equal(rollout.mask, ~before)
         assert not rollout.done[~rollout.mask].any()
         assert all(play(diaries(mode, *PLANS), alternating, 9).mask.all() for mode in MODES[1:])
 
-    def test_go_on_in_the_next_rollout(self, diaries, alternating):
+    def test_next_rollout_continues_the_episodes(self, diaries, alternating):
         envs, step_count = diaries(AutoresetMode.NEXT_STEP, *PLANS), np.zeros(4, np.int64)
         envs.reset(seed=0)
         parts = [collect_rollout(envs, alternating, steps, step_count) for steps in (4, 7, 13)]
@@ -74,18 +74,18 @@ class TestTransitions:
 
 
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
-class TestWholeEpisodes:
-    def test_are_one_of_each_environment(self, mode, diaries, alternating):
+class TestCompleteEpisodes:
+    def test_rollout_has_one_episode_of_each_environment(self, mode, diaries, alternating):
         rollout = play(diaries(mode, *PLANS[:3]), alternating, 40, complete_episodes=True)
         assert rollout.mask.sum(0).tolist() == [3, 2, 1]
         assert (rollout.done & rollout.mask).sum(0).tolist() == [1, 1, 1]
         assert len(rollout.reward) == 3
 
-    def test_last_no_longer_than_they_may(self, mode, diaries, alternating):
+    def test_episodes_are_truncated_after_n_steps(self, mode, diaries, alternating):
         rollout = play(diaries(mode, *PLANS), alternating, 5, complete_episodes=True)
         assert rollout.mask.sum(0).tolist() == [3, 2, 1, 5]
 
-    def test_begin_anew_with_each_rollout(self, mode, diaries, alternating):
+    def test_episodes_restart_with_each_rollout(self, mode, diaries, alternating):
         batches = list(
             RolloutDataset(diaries(mode, *PLANS), alternating, 5, num_rollouts=3, seed=0, complete_episodes=True)
         )
@@ -125,36 +125,36 @@ class TestFaults:
         return play(envs, make_policy((2,), 2, ()), 5, **options)
 
     @pytest.mark.parametrize("fault", ["observation", "reward"])
-    def test_numbers_that_are_not_finite_are_refused_by_environment_and_step(self, fault):
+    def test_values_that_are_not_finite_raise_with_environment_and_step(self, fault):
         message = (
             f"SyncVectorEnv returned {fault}s that are not finite, first in environment 1 at step 2 of the rollout"
         )
         with pytest.raises(EnvWorkerError, match=message):
             self.played(fault)
 
-    def test_so_are_those_of_a_reset(self):
+    def test_observation_of_a_reset_that_is_not_finite_raises(self):
         with pytest.raises(EnvWorkerError, match=r"observations that are not finite.*environment 1 at step 0"):
             self.played("reset")
 
-    def test_so_are_those_of_a_reset_amid_the_rollout(self):
+    def test_observation_of_a_reset_within_the_rollout_that_is_not_finite_raises(self):
         """Steps 0 and 1 are played, step 2 resets."""
         with pytest.raises(EnvWorkerError, match=r"observations that are not finite.*environment 1 at step 2"):
             self.played("second reset")
 
     @pytest.mark.parametrize("later", ["reward", "observation"])
-    def test_the_first_of_several_is_named_whatever_it_is(self, later):
+    def test_first_of_several_faults_is_named(self, later):
         with pytest.raises(EnvWorkerError, match=r"returned observations .* first in environment 2 at step 0"):
             self.played(later, "reset")
 
-    def test_it_is_said_which_rollout_it_was(self):
+    def test_error_message_has_the_number_of_earlier_steps(self):
         with pytest.raises(EnvWorkerError, match="at step 2 of the rollout that began after 640 environment steps"):
             self.played("reward", env_steps=640)
 
-    def test_an_error_is_shown_in_its_own_words(self):
+    def test_error_of_an_environment_is_quoted(self):
         with pytest.raises(EnvWorkerError, match="SyncVectorEnv raised OSError: the robot fell over"):
             self.played("error")
 
-    def test_without_one_nothing_is_said(self):
+    def test_rollout_without_faults_does_not_raise(self):
         assert self.played("none").mask.all()
 
 
@@ -185,14 +185,14 @@ def both(policy, observation):
 @pytest.mark.parametrize("hidden", [(), (16,), (16, 8)], ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("actions", POLICIES.values(), ids=POLICIES)
-class TestNumpy:
-    def test_acts_as_the_policy_does(self, learned, actions, shape, hidden):
+class TestNumpyForward:
+    def test_numpy_actions_equal_those_of_torch(self, learned, actions, shape, hidden):
         observation = np.random.default_rng(0).normal(1, 9, (200, *shape)).astype(np.float32)
         acted, expected = both(learned(shape, actions, hidden), observation)
         assert acted.dtype == expected.dtype
         torch.testing.assert_close(acted, expected.detach())
 
-    def test_reads_any_kind_of_number_and_leaves_it_alone(self, learned, actions, shape, hidden):
+    def test_numpy_accepts_any_dtype_and_does_not_change_the_observation(self, learned, actions, shape, hidden):
         policy = learned(shape, actions, hidden)
         for dtype in (bool, np.uint8, np.int64, np.float64):
             observation = np.random.default_rng(0).integers(0, 2, (50, *shape)).astype(dtype)
@@ -202,7 +202,7 @@ class TestNumpy:
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.int64])
-def test_numpy_takes_a_large_offset_off_as_the_policy_does(dtype, learned):
+def test_numpy_subtracts_a_large_offset_as_torch_does(dtype, learned):
     policy = learned((4,), 3)
     observation = 1_700_000_000 + np.random.default_rng(0).integers(0, 100, (200, 4)).astype(dtype)
     policy.net[0] = RunningNorm((4,))
@@ -213,8 +213,8 @@ def test_numpy_takes_a_large_offset_off_as_the_policy_does(dtype, learned):
     assert policy.net[0](torch.from_numpy(observation)).std() > 0.5
 
 
-class TestActor:
-    def test_follows_an_update_of_the_parameters(self, learned):
+class TestMakeActFn:
+    def test_act_fn_has_the_current_parameters(self, learned):
         policy = learned((4,), 3)
         observation = torch.randn(64, 4).numpy()
         before = numpy_forward(policy.net)(observation)
@@ -225,12 +225,12 @@ class TestActor:
         assert torch.equal(acted, expected)
         assert abs(numpy_forward(policy.net)(observation) - before).max() > 1
 
-    def test_leaves_to_torch_what_numpy_would_get_wrong(self):
+    def test_unsupported_networks_use_torch(self):
         nets = nn.Linear(4, 2), make_network((10, 10, 4), 2, (8,)), nn.Sequential(RunningNorm((4,)), nn.ReLU())
         assert [numpy_forward(net) for net in nets] == [None] * 3
         torch.testing.assert_close(*both(CategoricalPolicy(nets[0], 2), np.ones((5, 4), np.float32)))
 
-    def test_leaves_to_torch_layers_without_a_bias_and_subclasses(self):
+    def test_layers_without_bias_and_subclasses_use_torch(self):
         class Twice(nn.Linear):
             def forward(self, x):
                 return 2 * super().forward(x)

@@ -17,8 +17,8 @@ def by_hand(reward, done, mask):
     return Rollout(zero, zero, reward, zero, zero, done, mask, zero.long())
 
 
-class TestReturnsWhileLearning:
-    def test_are_those_of_whole_episodes_without_discount_or_steps_that_only_reset(self):
+class TestReturnTracker:
+    def test_returns_are_undiscounted_and_exclude_steps_that_only_reset(self):
         tracker = ReturnTracker(2)
         tracker.update(by_hand([[1.0, 5.0], [2.0, 6.0]], [[0, 1], [0, 0]], [[1, 1], [1, 0]]))
         assert tracker.recent_returns == [5]
@@ -26,21 +26,21 @@ class TestReturnsWhileLearning:
         assert tracker.recent_returns == [5, 7, 8]
         assert tracker.partial_returns.tolist() == [0, 0]
 
-    def test_have_no_mean_before_there_are_a_hundred_and_then_that_of_the_last(self):
+    def test_mean_covers_the_last_hundred_episodes_and_needs_as_many(self):
         tracker = ReturnTracker(1)
         for number in range(STATS_WINDOW + 20):
             assert (tracker.mean is None) == (number < STATS_WINDOW)
             tracker.update(by_hand([[float(number)]], [[1]], [[1]]))
         assert tracker.mean == np.mean(range(20, STATS_WINDOW + 20))
 
-    def test_of_the_environments_are_what_was_earned(self, diaries, alternating):
+    def test_returns_of_a_dataset_are_those_of_its_episodes(self, diaries, alternating):
         """Three steps 11 + 20 + 31, two steps 11 + 20, one step 11."""
         envs = diaries(AutoresetMode.NEXT_STEP, [(3, "terminated"), (2, "truncated"), (1, "terminated")])
         rollouts = RolloutDataset(envs, alternating, n_steps=4, num_rollouts=5, seed=0)
         list(rollouts)
         assert rollouts.returns.recent_returns[:6] == [62, 31, 11, 62, 31, 11]
 
-    def test_of_an_episode_that_a_whole_rollout_left_unfinished_are_not_given_to_the_next(self, diaries, alternating):
+    def test_unfinished_complete_episode_does_not_count_towards_the_next(self, diaries, alternating):
         envs = diaries(AutoresetMode.NEXT_STEP, [(9, "terminated"), (2, "terminated")])
         rollouts = RolloutDataset(envs, alternating, n_steps=4, num_rollouts=2, seed=0, complete_episodes=True)
         list(rollouts)
@@ -59,21 +59,21 @@ def same(one, other):
     return all(torch.equal(a, b) for a, b in zip(one.rollout, other.rollout, strict=True)) and one[1:] == other[1:]
 
 
-class TestRollouts:
-    def test_count_environment_steps_and_none_that_only_reset(self):
+class TestRolloutDataset:
+    def test_env_steps_exclude_steps_that_only_reset(self):
         rollouts = cart_pole(n_steps=40)
         batches = list(rollouts)
         assert [batch.env_steps for batch in batches] == np.cumsum([b.rollout.mask.sum() for b in batches]).tolist()
         assert batches[-1].env_steps == rollouts.env_steps < 3 * 40 * 4
 
-    def test_are_given_once(self):
+    def test_rollouts_are_yielded_once(self):
         rollouts = cart_pole()
         first, second = list(rollouts), list(rollouts)
         assert len(first) == len(second) == len(rollouts) == 3
         assert second[0].env_steps > first[-1].env_steps
         assert torch.equal(second[0].rollout.observation[0], first[-1].rollout.next_observation[-1])
 
-    def test_are_taken_when_asked_for_by_the_policy_as_it_is_then(self):
+    def test_rollouts_are_collected_on_demand_by_the_current_policy(self):
         """Also through a loader: what it took ahead would be of an older policy."""
         rollouts = cart_pole(num_rollouts=4)
         for number, batch in enumerate(DataLoader(rollouts, batch_size=None)):
@@ -82,7 +82,7 @@ class TestRollouts:
             bias = rollouts.policy.net[-1].bias
             bias.data[:] = 1e3 * torch.eye(2)[(number + 1) % 2]
 
-    def test_depend_on_the_seed_and_the_rank(self):
+    def test_rollouts_depend_on_seed_and_rank(self):
         def starts(**options):
             return next(iter(cart_pole(**options))).rollout.observation[0]
 
@@ -90,7 +90,7 @@ class TestRollouts:
         assert not torch.equal(starts(), starts(seed=6))
         assert not torch.equal(starts(), starts(rank=1))
 
-    def test_go_on_from_their_state_bit_for_bit(self, tmp_path):
+    def test_rollouts_continue_bit_for_bit_from_a_saved_state(self, tmp_path):
         rollouts = cart_pole(n_steps=40, num_rollouts=4)
         played = iter(rollouts)
         for _ in range(2):
@@ -105,7 +105,7 @@ class TestRollouts:
         assert len(expected) == len(continued) == 6
         assert all(same(*pair) for pair in zip(expected, continued, strict=True))
 
-    def test_of_environments_that_cannot_tell_their_state_begin_each_pass_anew(self, diaries, alternating):
+    def test_environments_that_cannot_save_their_state_are_reset_before_each_pass(self, diaries, alternating):
         """The seeds follow from the steps so far alone, so that a run that was stopped meets the same ones."""
         plan = [(50, "terminated")]
 
@@ -128,13 +128,13 @@ class TestRollouts:
         assert seeds(other) == seeds(rollouts)[1:]
         assert [batch.env_steps for batch in continued] == [batch.env_steps for batch in second] == [12, 16]
 
-    def test_of_episodes_that_end_within_a_pass_are_no_cause_to_warn(self, diaries, alternating):
+    def test_episodes_that_end_within_a_pass_issue_no_warning(self, diaries, alternating):
         rollouts = RolloutDataset(
             diaries(AutoresetMode.NEXT_STEP, [(8, "terminated")]), alternating, 4, num_rollouts=2, seed=0
         )
         assert [batch.rollout.done.any().item() for batch in [*rollouts, *rollouts]] == [False, True] * 2
 
-    def test_in_which_all_environments_only_reset_are_left_out(self, diaries, alternating):
+    def test_rollouts_that_only_reset_are_skipped(self, diaries, alternating):
         plan = [(2, "terminated")]
         batches = list(
             RolloutDataset(diaries(AutoresetMode.NEXT_STEP, plan, plan), alternating, 1, num_rollouts=6, seed=0)

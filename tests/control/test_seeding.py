@@ -2,7 +2,7 @@ from zoo.control.envs.factory import make_vector_env
 from zoo.control.seeding import EVALUATION, REPORT, TRAINING, derive_seed
 
 
-def test_no_two_uses_share_their_random_numbers():
+def test_no_two_uses_share_seeds():
     """Nor do the consecutive seeds that Gymnasium makes of one: runs, purposes, ranks and evaluations lie apart."""
     uses = [
         derive_seed(seed, purpose, *position)
@@ -17,11 +17,11 @@ def test_no_two_uses_share_their_random_numbers():
     assert len({seed + env for seed in uses for env in range(200)}) == 200 * len(uses)
 
 
-def test_the_same_use_has_the_same_ones():
+def test_seed_of_a_use_is_reproducible():
     assert derive_seed(3, TRAINING, 0, 512) == derive_seed(3, TRAINING, 0, 512)
 
 
-def test_environments_take_them():
+def test_environments_accept_derived_seeds():
     largest = max(derive_seed(seed, TRAINING) for seed in range(100))
     envs = make_vector_env("Acrobot-v1", 2)
     envs.reset(seed=largest)

@@ -80,7 +80,7 @@ def frames(path):
             yield np.asarray(gif.convert("RGB"))
 
 
-def test_the_greedy_policy_is_filmed_from_the_first_state_to_the_last(tmp_path):
+def test_greedy_episode_is_recorded_from_first_to_last_state(tmp_path):
     assert record_episode(walker(right=True), "Strip-v0", 1, tmp_path / "strip.gif") == 1 + 2 + 3 + 4 + 5
     shown = list(frames(tmp_path / "strip.gif"))
     assert len(shown) == 6
@@ -88,19 +88,19 @@ def test_the_greedy_policy_is_filmed_from_the_first_state_to_the_last(tmp_path):
     assert bright == [0, 1, 2, 3, 4, 5]
 
 
-def test_an_episode_ends_at_the_time_limit_too(tmp_path):
+def test_recording_ends_at_the_time_limit(tmp_path):
     assert record_episode(walker(right=False), "Strip-v0", 1, tmp_path / "strip.gif") == 0
     assert len(list(frames(tmp_path / "strip.gif"))) == 9
 
 
-def test_a_table_is_played_in_the_environment_itself(tmp_path):
+def test_tabular_policy_is_recorded(tmp_path):
     policy = ExploringPolicy(QTable(6, 2), 2, "epsilon_greedy", parameter=0.5)
     policy.q.values.data[:3, 1] = 1.0  # right in the first three states, left from then on
     policy.q.values.data[3:, 0] = 1.0
     assert record_episode(policy, "StripOfStates-v0", 1, tmp_path / "strip.gif") == 1 + 2 + 3
 
 
-def test_the_same_seed_gives_the_same_film_and_leaves_the_global_random_state_alone(tmp_path):
+def test_recording_is_reproducible_and_does_not_change_the_global_random_state(tmp_path):
     policy, before = walker(right=True), torch.get_rng_state()
     for name, seed in (("one", 1), ("same", 1), ("other", 2)):
         record_episode(policy, "Strip-v0", seed, tmp_path / f"{name}.gif")
@@ -109,7 +109,7 @@ def test_the_same_seed_gives_the_same_film_and_leaves_the_global_random_state_al
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_cart_pole_is_filmed_without_a_screen(tmp_path, monkeypatch):
+def test_cart_pole_is_recorded_without_a_display(tmp_path, monkeypatch):
     monkeypatch.delenv("DISPLAY", raising=False)
     net = nn.Linear(4, 2)
     total = record_episode(CategoricalPolicy(net, 2), "CartPole-v1", 1, tmp_path / "cart.gif")
@@ -126,13 +126,13 @@ def test_cart_pole_is_filmed_without_a_screen(tmp_path, monkeypatch):
         ("Strip-v0", "a.mp4", r"^path must end in \.gif"),
     ],
 )
-def test_what_cannot_be_filmed_is_refused_and_leaves_nothing(name, file, sentence, tmp_path):
+def test_recording_that_fails_raises_and_leaves_no_file(name, file, sentence, tmp_path):
     with pytest.raises(ValueError, match=sentence):
         record_episode(walker(right=True), name, 1, tmp_path / file)
     assert not list(tmp_path.iterdir())
 
 
-def test_an_environment_without_pictures_says_so(tmp_path, monkeypatch):
+def test_environment_without_rgb_array_raises(tmp_path, monkeypatch):
     monkeypatch.setitem(Strip.metadata, "render_modes", ["ansi"])
     with pytest.raises(
         ValueError, match=r"^Strip-v0 cannot be recorded: it has no render mode rgb_array, only \['ansi'\]"

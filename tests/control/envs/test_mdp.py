@@ -23,8 +23,8 @@ class Exposing(gymnasium.Env):
         self.initial_state_distrib = [1.0, 0.0]
 
 
-class TestReadingAnEnvironment:
-    def test_every_entry_is_what_the_environment_lists(self, lake):
+class TestFromGymnasium:
+    def test_every_entry_equals_the_listed_one(self, lake):
         dynamics = gymnasium.make("FrozenLake-v1").unwrapped.P
         for state, action in torch.cartesian_prod(torch.arange(16), torch.arange(4)).tolist():
             for next_state in range(16):
@@ -34,7 +34,7 @@ class TestReadingAnEnvironment:
                 assert lake.terminated[place] == any(entry[3] for entry in listed)
                 assert lake.reward[place] == (listed[0][2] if listed else 0)
 
-    def test_outcomes_that_lead_to_the_same_state_are_joined_and_their_rewards_averaged(self):
+    def test_outcomes_with_the_same_next_state_are_merged_and_their_rewards_averaged(self):
         outcomes = [(0.25, 1, 1.0, False), (0.25, 1, 3.0, False), (0.5, 0, 8.0, False)]
         mdp = FiniteMDP.from_gymnasium(Exposing(outcomes), gamma=0.5)
         assert mdp.transition[0, 0].tolist() == [0.5, 0.5]
@@ -44,57 +44,57 @@ class TestReadingAnEnvironment:
     @pytest.mark.parametrize(
         ("name", "horizon"), [("FrozenLake-v1", 100), ("FrozenLake8x8-v1", 200), ("CliffWalking-v1", None)]
     )
-    def test_the_horizon_is_the_registered_time_limit(self, name, horizon):
+    def test_horizon_is_the_registered_time_limit(self, name, horizon):
         assert FiniteMDP.from_gymnasium(gymnasium.make(name), gamma=1.0).horizon == horizon
 
-    def test_the_initial_distribution_is_the_environments_or_the_given_one(self):
+    def test_initial_distribution_is_that_of_the_environment_or_the_argument(self):
         taxi = gymnasium.make("Taxi-v4")
         assert (FiniteMDP.from_gymnasium(taxi, gamma=1.0).initial > 0).sum() == 300  # 25 places, 4 × 3 errands
         anywhere = torch.full((500,), 1 / 500, dtype=torch.float64)
         assert torch.equal(FiniteMDP.from_gymnasium(taxi, gamma=1.0, initial=anywhere).initial, anywhere)
 
-    def test_one_without_known_dynamics_is_refused_by_name(self):
+    def test_environment_without_dynamics_raises_with_its_name(self):
         with pytest.raises(ValueError, match="CartPole-v1 does not expose its dynamics"):
             FiniteMDP.from_gymnasium(gymnasium.make("CartPole-v1"), gamma=0.99)
 
-    def test_one_without_a_known_beginning_asks_for_it(self):
+    def test_environment_without_initial_distribution_raises(self):
         environment = Exposing([(1.0, 1, 0.0, True)])
         del environment.initial_state_distrib
         with pytest.raises(ValueError, match="pass initial"):
             FiniteMDP.from_gymnasium(environment, gamma=0.99)
 
-    def test_a_step_that_ends_some_episodes_and_not_others_is_refused(self):
+    def test_transition_that_terminates_only_sometimes_raises(self):
         with pytest.raises(ValueError, match="terminates after some, but not all, occurrences"):
             FiniteMDP.from_gymnasium(Exposing([(0.5, 1, 0.0, True), (0.5, 1, 0.0, False)]), gamma=0.99)
 
 
-class TestWhatIsRefused:
+class TestInvalidMDP:
     @pytest.mark.parametrize("gamma", [-0.1, 1.1])
-    def test_a_discount_outside_its_range(self, lake, gamma):
+    def test_gamma_outside_its_range_raises(self, lake, gamma):
         with pytest.raises(ValueError, match="gamma must lie between 0 and 1"):
             replace(lake, gamma=gamma)
 
     @pytest.mark.parametrize("name", ["transition", "initial"])
     @pytest.mark.parametrize("spoil", [lambda p: p * 0.9, lambda p: p.roll(1, -1) * 2 - p], ids=["sum", "sign"])
-    def test_probabilities_that_are_none(self, lake, name, spoil):
+    def test_invalid_probabilities_raise(self, lake, name, spoil):
         with pytest.raises(ValueError, match=f"probabilities in {name}"):
             replace(lake, **{name: spoil(getattr(lake, name))})
 
-    def test_sizes_that_do_not_belong_together(self, lake, monkeypatch):
+    def test_mismatched_shapes_raise(self, lake, monkeypatch):
         monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # which the tests check before
         with pytest.raises(ValueError, match="must have shape"):
             replace(lake, reward=lake.reward[:, :3])
 
-    def test_a_reward_that_is_not_finite(self, lake):
+    def test_infinite_reward_raises(self, lake):
         with pytest.raises(ValueError, match="reward must be finite"):
             replace(lake, reward=lake.reward / 0)
 
-    def test_a_horizon_of_no_step(self, lake):
+    def test_horizon_of_zero_raises(self, lake):
         with pytest.raises(ValueError, match="at least 1 step"):
             replace(lake, horizon=0)
 
 
-def test_where_an_episode_ends_is_known_of_the_step_not_of_the_state():
+def test_termination_depends_on_the_transition_not_on_the_next_state():
     """The taxi's last state can be driven through, but nothing follows the step that delivers."""
     taxi = FiniteMDP.from_gymnasium(gymnasium.make("Taxi-v4"), gamma=1.0)
     state, action, next_state = taxi.terminated.nonzero()[0].tolist()
@@ -103,7 +103,7 @@ def test_where_an_episode_ends_is_known_of_the_step_not_of_the_state():
 
 
 @pytest.mark.parametrize("name", ["FrozenLake-v1", "CliffWalking-v1"])
-def test_dynamics_are_known_through_wrappers_that_change_nothing(name):
+def test_dynamics_are_known_through_transparent_wrappers(name):
     assert known_dynamics(FlattenObservation(gymnasium.make(name)), 0.9).num_states in (16, 48)
 
 
@@ -116,12 +116,12 @@ def test_dynamics_are_known_through_wrappers_that_change_nothing(name):
     ],
     ids=["another reward", "a passenger that P does not tell of", "no P"],
 )
-def test_dynamics_are_not_known_where_p_is_not_all_there_is(env):
+def test_dynamics_are_unknown_if_p_is_incomplete(env):
     assert known_dynamics(env, 0.9) is None
     assert optimal_mean_return(env) is None
 
 
-def test_best_mean_return_of_taxi_lies_below_its_registered_threshold():
+def test_optimal_mean_return_of_taxi_is_below_its_reward_threshold():
     taxi = gymnasium.make("Taxi-v4")
     assert optimal_mean_return(taxi) == pytest.approx(7.93)
     assert taxi.spec.reward_threshold == 8

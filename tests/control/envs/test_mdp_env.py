@@ -24,7 +24,7 @@ def cliff():
 
 
 @pytest.mark.parametrize("success_rate", [1 / 3, 0.8])
-def test_follows_the_dynamics(success_rate):
+def test_next_states_follow_the_transition_probabilities(success_rate):
     """Chi-squared over all next states, from one place and by one action, of 30,000 environments."""
     lake = FiniteMDP.from_gymnasium(gymnasium.make("FrozenLake-v1", success_rate=success_rate), gamma=0.99)
     envs = MDPVectorEnv(lake, num_envs=30_000)
@@ -42,7 +42,7 @@ def test_follows_the_dynamics(success_rate):
         assert stats.chisquare(counts[likely > 0], shifted * place.sum().item()).pvalue < RARE
 
 
-def test_begins_where_episodes_begin():
+def test_initial_states_follow_the_initial_distribution():
     taxi = FiniteMDP.from_gymnasium(gymnasium.make("Taxi-v4"), gamma=0.99)
     states = torch.from_numpy(MDPVectorEnv(taxi, num_envs=30_000).reset(seed=2)[0])
     counts = states.bincount(minlength=500)
@@ -50,7 +50,7 @@ def test_begins_where_episodes_begin():
     assert stats.chisquare(counts[taxi.initial > 0].numpy()).pvalue > RARE
 
 
-def test_walks_as_the_environment_itself_where_nothing_is_left_to_chance(cliff):
+def test_deterministic_mdp_steps_like_the_gymnasium_environment(cliff):
     actions = torch.randint(4, (200,), generator=torch.Generator().manual_seed(3))
     original, ours = gymnasium.make("CliffWalking-v1"), MDPVectorEnv(cliff, num_envs=1)
     state, _ = original.reset(seed=0)
@@ -62,8 +62,8 @@ def test_walks_as_the_environment_itself_where_nothing_is_left_to_chance(cliff):
         assert not terminated
 
 
-class TestTheEndOfAnEpisode:
-    def test_is_followed_by_a_step_that_only_begins_the_next(self, cliff):
+class TestEndOfEpisode:
+    def test_termination_is_followed_by_a_step_that_only_resets(self, cliff):
         envs = MDPVectorEnv(cliff, num_envs=1)
         envs.reset(seed=0)
         along = [0] + [1] * 11 + [2]  # up, along the cliff, down to the goal
@@ -74,13 +74,13 @@ class TestTheEndOfAnEpisode:
         assert (state.item(), reward.item(), terminated.item(), truncated.item()) == (36, 0, False, False)
         assert envs.step(np.array([0]))[0].item() == 24
 
-    def test_by_the_time_limit_is_no_termination_and_comes_when_it_is_due(self, cliff):
+    def test_horizon_truncates_without_termination(self, cliff):
         envs = MDPVectorEnv(replace(cliff, horizon=3), num_envs=2)
         envs.reset(seed=0)
         truncated = [envs.step(np.array([0, 0]))[3].tolist() for _ in range(8)]
         assert truncated == [[step in (2, 6)] * 2 for step in range(8)]
 
-    def test_can_be_both(self, cliff):
+    def test_step_can_terminate_and_truncate(self, cliff):
         envs = MDPVectorEnv(replace(cliff, horizon=13), num_envs=1)
         for action in [0] + [1] * 11 + [2]:
             terminated, truncated = envs.step(np.array([action]))[2:4]
@@ -88,8 +88,8 @@ class TestTheEndOfAnEpisode:
         assert truncated.item()
 
 
-class TestRepetition:
-    def test_the_same_seed_gives_the_same_episodes_and_another_others(self, lake):
+class TestReproducibility:
+    def test_episodes_depend_on_the_seed_alone(self, lake):
         def play(seed):
             envs = MDPVectorEnv(lake, num_envs=20)
             envs.reset(seed=seed)
@@ -98,7 +98,7 @@ class TestRepetition:
         assert torch.equal(play(1), play(1))
         assert not torch.equal(play(1), play(2))
 
-    def test_a_state_that_was_saved_goes_on_in_the_same_way(self, lake):
+    def test_saved_state_continues_identically(self, lake):
         envs, other = MDPVectorEnv(lake, num_envs=20), MDPVectorEnv(lake, num_envs=20)
         for _ in range(7):
             envs.step_tensor(torch.full((20,), 2))
@@ -108,12 +108,12 @@ class TestRepetition:
             for one, two in zip(envs.step_tensor(actions), other.step_tensor(actions), strict=True):
                 assert torch.equal(one, two)
 
-    def test_a_state_of_other_environments_is_refused(self, lake):
+    def test_state_of_another_number_of_environments_raises(self, lake):
         with pytest.raises(ValueError, match="has 3 sub-environments, expected 2"):
             MDPVectorEnv(lake, num_envs=2).load_state_dict(MDPVectorEnv(lake, num_envs=3).state_dict())
 
 
-def test_serves_wherever_a_vector_environment_does(lake):
+def test_adapter_accepts_an_mdp_vector_env(lake):
     envs = VectorEnvAdapter(MDPVectorEnv(lake, num_envs=5))
     envs.reset(seed=1)
     for _ in range(50):
@@ -122,6 +122,6 @@ def test_serves_wherever_a_vector_environment_does(lake):
     assert envs.action_space.n == 4
 
 
-def test_there_is_at_least_one(lake):
+def test_num_envs_must_be_positive(lake):
     with pytest.raises(ValueError, match="at least 1"):
         MDPVectorEnv(lake, num_envs=0)

@@ -61,24 +61,24 @@ def corridor():
 
 class TestValueIteration:
     @pytest.mark.parametrize(("name", "options", "values"), OPTIMAL)
-    def test_gives_the_known_values(self, known, name, options, values):
+    def test_value_iteration_returns_published_optimal_values(self, known, name, options, values):
         for gamma, value in zip(GAMMAS, values, strict=True):
             mdp = known(name, gamma, **options)
             assert start_value(mdp, value_iteration(mdp).amax(-1)).item() == pytest.approx(value, abs=5e-7)
 
-    def test_leaves_no_residual(self, corridor):
+    def test_value_iteration_leaves_no_bellman_residual(self, corridor):
         optimal = value_iteration(corridor)
         assert bellman_residual(corridor, optimal) < 1e-11
         spoiled = optimal.clone()
         spoiled[2, 1] += 0.5
         assert bellman_residual(corridor, spoiled) == pytest.approx(0.5)
 
-    def test_that_would_earn_for_ever_is_given_up(self, corridor):
+    def test_value_iteration_raises_if_it_does_not_converge(self, corridor):
         endless = replace(corridor, gamma=1.0, terminated=torch.zeros(4, 2, 4, dtype=torch.bool))
         with pytest.raises(ValueError, match="did not converge in 100 sweeps"):
             value_iteration(endless, max_sweeps=100)
 
-    def test_the_greedy_policy_is_worth_what_it_promises_and_no_policy_is_worth_more(self, corridor):
+    def test_greedy_policy_of_optimal_values_attains_them_and_no_policy_exceeds_them(self, corridor):
         optimal = value_iteration(corridor)
         values = policy_evaluation(corridor, greedy_policy(optimal))
         torch.testing.assert_close(values, optimal.amax(-1))
@@ -90,12 +90,12 @@ class TestValueIteration:
 
 class TestPolicyEvaluation:
     @pytest.mark.parametrize("gamma", [0.5, 1.0])
-    def test_agrees_with_a_long_sum_over_time(self, corridor, gamma):
+    def test_policy_evaluation_equals_a_long_finite_horizon(self, corridor, gamma):
         mdp = replace(corridor, gamma=gamma, horizon=2000)
         policy = torch.rand(4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).softmax(-1)
         torch.testing.assert_close(policy_evaluation(mdp, policy), finite_horizon(mdp, policy)[-1])
 
-    def test_is_refused_where_an_episode_may_never_end(self, known):
+    def test_policy_evaluation_raises_if_an_episode_may_never_end(self, known):
         lake = known("FrozenLake-v1", gamma=1.0, **STILL)
         always_left = torch.eye(4, dtype=torch.float64)[0].expand(16, 4)
         with pytest.raises(ValueError, match="never ends the episode"):
@@ -104,11 +104,11 @@ class TestPolicyEvaluation:
 
 
 class TestTies:
-    def test_share_the_probability(self):
+    def test_tied_actions_share_the_probability(self):
         values = torch.tensor([[1.0, 1.0 - 1e-12, 0.0], [0.0, 0.0, 0.0]], dtype=torch.float64)
         assert greedy_policy(values).tolist() == [[0.5, 0.5, 0.0], [1 / 3] * 3]
 
-    def test_given_to_the_first_action_walk_in_a_circle(self, known):
+    def test_taking_the_first_of_tied_actions_loops_forever(self, known):
         """With γ = 1 every detour on still ice is as good as the way; drawn ties get there, the first does not."""
         lake = known("FrozenLake-v1", gamma=1.0, **STILL)
         optimal = value_iteration(lake)
@@ -117,7 +117,7 @@ class TestTies:
         assert finite_horizon(lake, first)[-1, 0] == 0
 
 
-class TestHorizon:
+class TestFiniteHorizon:
     @pytest.mark.parametrize(
         ("name", "best", "stationary"),
         [
@@ -126,14 +126,14 @@ class TestHorizon:
             ("Taxi-v4", 7.93, {0.99: 7.93}),
         ],
     )
-    def test_episodes_are_worth_the_known_values(self, known, name, best, stationary):
+    def test_finite_horizon_returns_known_values_under_time_limits(self, known, name, best, stationary):
         mdp = known(name, gamma=1.0)
         assert start_value(mdp, finite_horizon(mdp)[-1]).item() == pytest.approx(best, abs=5e-7)
         for gamma, value in stationary.items():
             policy = greedy_policy(value_iteration(known(name, gamma)))
             assert start_value(mdp, finite_horizon(mdp, policy)[-1]).item() == pytest.approx(value, abs=5e-6)
 
-    def test_by_hand(self, corridor):
+    def test_finite_horizon_by_hand(self, corridor):
         values = finite_horizon(corridor)
         assert values.shape == (4, 4)
         assert values[0].tolist() == [0, 0, 0, 0]
@@ -141,12 +141,12 @@ class TestHorizon:
         assert values[2, 1:3].tolist() == pytest.approx([0.8 * 0.9 * 0.8, 0.8])
         assert values[3, 2].item() == pytest.approx(0.8 + 0.2 * 0.9 * 0.576)
 
-    def test_must_be_there(self, corridor):
+    def test_finite_horizon_raises_without_a_horizon(self, corridor):
         with pytest.raises(ValueError, match="no horizon"):
             finite_horizon(replace(corridor, horizon=None))
 
 
-def test_reachable_states_are_those_in_which_an_action_is_asked_for(known):
+def test_reachable_states_exclude_those_after_termination(known):
     assert (~reachable_states(known("FrozenLake-v1"))).nonzero().flatten().tolist() == [
         5,
         7,
@@ -158,7 +158,7 @@ def test_reachable_states_are_those_in_which_an_action_is_asked_for(known):
     assert reachable_states(known("Taxi-v4")).sum() == 400  # a delivered passenger needs no taxi
 
 
-def test_a_backup_by_hand(corridor):
+def test_backup_by_hand(corridor):
     values = torch.tensor([9.0, 1.0, 2.0, 9.0], dtype=torch.float64)
     assert backup(corridor, values)[1].tolist() == pytest.approx([0.2 * 0.9 * 2, 0.8 * 0.9 * 2])
     assert backup(corridor, values)[2].tolist() == pytest.approx([0.8 * 0.9 + 0.2, 0.2 * 0.9 + 0.8])

@@ -17,41 +17,41 @@ from zoo.control.envs.wrappers import EnvWorkerError
 MODES = list(AutoresetMode)
 
 
-class TestMaking:
-    def test_takes_the_environments_own_vector_implementation(self):
+class TestMakeVectorEnv:
+    def test_native_vector_implementation_is_used_if_there_is_one(self):
         assert type(make_vector_env("CartPole-v1", 3)) is CartPoleVectorEnv
 
-    def test_else_steps_copies_one_after_the_other(self):
+    def test_copies_step_synchronously_without_a_native_implementation(self):
         vector = make_vector_env("Acrobot-v1", 3)
         assert type(vector) is SyncVectorEnv
         assert vector.num_envs == 3
 
     @pytest.mark.parametrize(("name", "size"), [("FrozenLake-v1", 16), ("Blackjack-v1", 45)])
-    def test_flattens_observations_that_are_no_arrays(self, name, size):
+    def test_observations_that_are_not_arrays_are_flattened(self, name, size):
         assert VectorEnvAdapter(make_vector_env(name, 2)).observation_shape == (size,)
 
-    def test_cuts_episodes_that_know_no_end_and_no_others(self):
+    def test_only_episodes_without_a_time_limit_get_one(self):
         limits = [make_vector_env(name, 1).envs[0].spec.max_episode_steps for name in ("CliffWalking-v1", "Taxi-v4")]
         assert limits == [MAX_EPISODE_STEPS, 200]
 
     @pytest.mark.parametrize(
         ("name", "shape"), [("MinAtar/Breakout-v0", (10, 10, 4)), ("ALE/Pong-v5", (4, 84, 84))], ids=str
     )
-    def test_knows_games_as_pictures(self, name, shape):
+    def test_games_have_image_observations(self, name, shape):
         envs = VectorEnvAdapter(make_vector_env(name, 2))
         envs.reset(seed=1)
         assert envs.observation_shape == envs.observation.shape[1:] == shape
         assert envs.step(torch.tensor([1, 0])).mask.all()
         assert envs.time_limit is None
 
-    def test_clips_the_rewards_of_games_to_learn_from_and_not_to_measure_by(self):
+    def test_atari_rewards_are_clipped_in_training_and_not_in_evaluation(self):
         made = [make("ALE/Pong-v5", 2) for make in (make_vector_env, make_eval_vector_env)]
         assert [vector.spec.kwargs.get("reward_clipping", True) for vector in made] == [True, False]
 
-    def test_makes_others_alike_to_learn_from_and_to_measure_by(self):
+    def test_other_environments_are_the_same_in_training_and_evaluation(self):
         assert make_eval_vector_env("CartPole-v1", 3).spec == make_vector_env("CartPole-v1", 3).spec
 
-    def test_says_how_to_install_games(self, monkeypatch):
+    def test_missing_game_package_raises_with_install_command(self, monkeypatch):
         monkeypatch.setattr(gymnasium.envs.registration, "registry", {})
         monkeypatch.setattr(gymnasium, "registry", {})
         monkeypatch.setitem(sys.modules, "minatar.gym", None)
@@ -63,7 +63,7 @@ class TestMaking:
         [("CartPol-v1", "CartPole-v1"), ("CartPole", "CartPole-v1"), ("Taxi-v3", "Taxi-v4"), ("x/Taxi-v4", "Taxi-v4")],
         ids=["mistyped", "no version", "a version that is no more", "of nobody"],
     )
-    def test_unknown_environments_are_named_beside_the_nearest(self, name, nearest):
+    def test_unknown_environment_raises_with_similar_ids(self, name, nearest):
         with pytest.raises(
             ValueError, match=f"no environment '{name}' is registered in Gymnasium; did you mean .*{nearest}"
         ):
@@ -82,12 +82,12 @@ class TestMaking:
         ],
         ids=str,
     )
-    def test_longest_episode_is_the_registered_one_or_the_callers(self, name, options, longest, limit):
+    def test_time_limit_is_the_registered_or_the_requested_one(self, name, options, longest, limit):
         envs = VectorEnvAdapter(make_vector_env(name, 1, **options))
         assert (envs.max_episode_steps, envs.time_limit) == (longest, limit)
 
     @pytest.mark.parametrize("name", ["CartPole-v1", "Acrobot-v1", "MinAtar/Breakout-v0", "ALE/Pong-v5"])
-    def test_max_episode_steps_cuts_episodes(self, name):
+    def test_max_episode_steps_truncates_episodes(self, name):
         envs = VectorEnvAdapter(make_vector_env(name, 2, max_episode_steps=3))
         envs.reset(seed=0)
         done = [envs.step(torch.zeros(2, dtype=torch.int64)).done.tolist() for _ in range(3)]
@@ -101,25 +101,25 @@ class TestMaking:
         ],
         ids=str,
     )
-    def test_options_of_no_environment_are_refused(self, options, message):
+    def test_reserved_or_invalid_env_kwargs_raise(self, options, message):
         with pytest.raises(ValueError, match=message):
             check_env_kwargs(gymnasium.spec("CartPole-v1"), options)
 
-    def test_unknown_option_of_an_environment_is_named(self):
+    def test_unknown_keyword_argument_of_an_environment_is_named(self):
         with pytest.raises(EnvWorkerError, match=r"FrozenLake-v1 raised TypeError while it was made.*is_slipery"):
             make_vector_env("FrozenLake-v1", 1, is_slipery=False)
 
     @pytest.mark.parametrize("count", [0, -1])
-    def test_makes_one_or_more(self, count):
+    def test_num_envs_must_be_positive(self, count):
         with pytest.raises(ValueError, match=f"num_envs must be at least 1, got {count}"):
             make_vector_env("CartPole-v1", count)
 
-    def test_unknown_ones_that_are_near_nothing_are_named_alone(self):
+    def test_unknown_environment_without_similar_ids_raises(self):
         with pytest.raises(ValueError, match=r"no environment '%%' is registered in Gymnasium$"):
             make_vector_env("%%", 2)
 
     @pytest.mark.parametrize("kind", [DependencyNotInstalled, ModuleNotFoundError])
-    def test_a_missing_package_is_named(self, kind, monkeypatch):
+    def test_missing_package_of_an_environment_is_named(self, kind, monkeypatch):
         def fail(*args, **options):
             raise kind("no module named mujoco")
 
@@ -127,7 +127,7 @@ class TestMaking:
         with pytest.raises(ValueError, match=r"environment Acrobot-v1 needs a package .*no module named mujoco"):
             make_vector_env("Acrobot-v1", 2)
 
-    def test_mode_of_reset_is_the_environments_own_not_the_one_in_metadata_that_all_share(self):
+    def test_autoreset_mode_is_read_from_the_environment_before_shared_metadata(self):
         """Atari's writes its mode into the metadata of the class of all vector environments (ale-py 0.12.1)."""
         modes = [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP]
         made = [make_vector_env("ALE/Pong-v5", 1, autoreset_mode=mode) for mode in modes]
@@ -137,14 +137,14 @@ class TestMaking:
         with pytest.raises(ValueError, match="CartPoleVectorEnv does not declare how it resets"):
             VectorEnvAdapter(silent)
 
-    def test_an_environment_that_does_not_say_how_it_resets_is_refused(self):
+    def test_environment_without_an_autoreset_mode_raises(self):
         vector = CartPoleVectorEnv(2)
         vector.metadata = {}
         with pytest.raises(ValueError, match="CartPoleVectorEnv does not declare how it resets"):
             VectorEnvAdapter(vector)
 
 
-def test_knows_its_name_sizes_and_when_the_task_is_solved():
+def test_adapter_exposes_name_shapes_and_reward_threshold():
     envs = VectorEnvAdapter(make_vector_env("CartPole-v1", 5))
     assert (envs.name, len(envs), envs.observation_shape) == ("CartPole-v1", 5, (4,))
     assert envs.action_space == Discrete(2)
@@ -153,7 +153,7 @@ def test_knows_its_name_sizes_and_when_the_task_is_solved():
 
 
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
-class TestTheEndOfAnEpisode:
+class TestEndOfEpisode:
     def play(self, diaries, mode, plan, steps):
         envs = diaries(mode, plan, [(100, "terminated")])
         envs.reset()
@@ -168,7 +168,7 @@ class TestTheEndOfAnEpisode:
                 )
         return rows
 
-    def test_shows_its_own_last_observation_and_then_the_first_of_the_next(self, mode, diaries):
+    def test_final_observation_is_followed_by_the_first_of_the_next_episode(self, mode, diaries):
         rows = self.play(diaries, mode, [(2, "terminated"), (1, "truncated")], steps=5)
         assert (
             rows[:4]
@@ -180,15 +180,15 @@ class TestTheEndOfAnEpisode:
             ][: len(rows)]
         )
 
-    def test_costs_a_step_that_is_not_valid_in_one_mode_alone(self, mode, diaries):
+    def test_only_next_step_mode_has_a_masked_step(self, mode, diaries):
         rows = self.play(diaries, mode, [(2, "terminated")], steps=9)
         assert len(rows) == (6 if mode is AutoresetMode.NEXT_STEP else 9)
 
-    def test_by_termination_wins_over_a_cut_at_the_same_time(self, mode, diaries):
+    def test_termination_and_truncation_at_the_same_step_count_as_termination(self, mode, diaries):
         rows = self.play(diaries, mode, [(1, "both")], steps=1)
         assert rows[0][3:] == (True, True)
 
-    def test_does_not_change_what_was_given_before(self, mode, diaries):
+    def test_earlier_step_results_are_not_overwritten(self, mode, diaries):
         envs = diaries(mode, [(1, "terminated")])
         envs.reset()
         step = envs.step(torch.tensor([0]))
@@ -196,7 +196,7 @@ class TestTheEndOfAnEpisode:
         assert step.next_observation.tolist() == [[0, 1]]
 
 
-def test_cart_poles_that_step_together_move_as_single_ones():
+def test_native_cart_poles_move_like_single_ones():
     """From equal states to the ends of their episodes, which both see at the same step."""
     together, single = make_vector_env("CartPole-v1", 6), gymnasium.make_vec("CartPole-v1", 6, "sync")
     observation, _ = together.reset(seed=1)
@@ -231,11 +231,11 @@ class TestActions:
         envs.reset()
         return envs
 
-    def test_are_clipped_to_their_bounds(self):
+    def test_actions_are_clipped_to_their_bounds(self):
         envs = self.made(Box(-2.0, 2.0, (1,), np.float64))
         assert envs.step(torch.tensor([[-7.0], [1.5]])).next_observation.tolist() == [[-2], [1.5]]
 
-    def test_are_counted_from_the_first_of_the_environment(self):
+    def test_actions_are_shifted_by_the_start_of_the_space(self):
         envs = self.made(Discrete(3, start=5))
         assert envs.step(torch.tensor([0, 2])).next_observation.tolist() == [[5], [7]]
 
@@ -251,7 +251,7 @@ class TestActions:
         ],
         ids=str,
     )
-    def test_have_the_shape_type_and_start_of_the_environments_space(self, space, action, taken):
+    def test_actions_have_shape_dtype_and_start_of_the_space(self, space, action, taken):
         seen = []
 
         class Seeing(gymnasium.Env):
@@ -302,7 +302,7 @@ def odd(monkeypatch):
     return make
 
 
-class TestWhatCopiesGive:
+class TestStepValidation:
     @pytest.mark.parametrize(
         "infos",
         [
@@ -317,39 +317,39 @@ class TestWhatCopiesGive:
         ],
         ids=str,
     )
-    def test_may_be_infos_of_any_kind_which_nobody_reads(self, infos, odd):
+    def test_infos_of_any_kind_are_accepted(self, infos, odd):
         envs = odd(*({"info": info} for info in infos))
         envs.reset(seed=0)
         for _ in range(5):
             assert envs.step(torch.tensor([0, 1])).reward.shape == (2,)
 
     @pytest.mark.parametrize("reward", [2, True, np.float64(2), np.array(2.0), np.array([2.0]), torch.tensor(2.0)])
-    def test_may_be_one_number_of_any_kind_as_reward(self, reward, odd):
+    def test_scalar_rewards_of_any_kind_are_accepted(self, reward, odd):
         envs = odd({"reward": reward})
         envs.reset(seed=0)
         assert envs.step(torch.tensor([0])).reward.tolist() == [np.asarray(reward).item()]
 
     @pytest.mark.parametrize("reward", [np.zeros(2), [1.0, 2.0], None, "much", np.zeros(0)], ids=str)
-    def test_must_be_one_number_as_reward(self, reward, odd):
+    def test_non_scalar_reward_raises(self, reward, odd):
         envs = odd({"reward": reward})
         envs.reset(seed=0)
         with pytest.raises(EnvWorkerError, match=r"^Odd-v0 returned the reward .*, which must be one number"):
             envs.step(torch.tensor([0]))
 
     @pytest.mark.parametrize(("given", "taken"), [(np.bool_(True), True), (1, True), (0, False), (np.array([1]), True)])
-    def test_may_be_truth_values_of_any_kind(self, given, taken, odd):
+    def test_booleans_of_any_kind_are_accepted(self, given, taken, odd):
         envs = odd({"terminated": given})
         envs.reset(seed=0)
         assert envs.step(torch.tensor([0])).terminated.tolist() == [taken]
 
     @pytest.mark.parametrize("given", [None, 2, "no", [True, False], float("nan")], ids=str)
-    def test_must_be_a_truth_value_as_terminated(self, given, odd):
+    def test_non_boolean_terminated_raises(self, given, odd):
         envs = odd({"terminated": given})
         envs.reset(seed=0)
         with pytest.raises(EnvWorkerError, match=r"^Odd-v0 returned terminated=.*, which must be true or false"):
             envs.step(torch.tensor([0]))
 
-    def test_must_be_one_reward_for_each_of_native_environments_too(self):
+    def test_native_environment_with_several_rewards_raises(self):
         class Vectors(CartPoleVectorEnv):
             def step(self, action):
                 observation, reward, *rest = super().step(action)
@@ -360,7 +360,7 @@ class TestWhatCopiesGive:
         with pytest.raises(EnvWorkerError, match=r"must return a number as reward .* shapes \(2, 2\)"):
             envs.step(torch.tensor([0, 1]))
 
-    def test_may_be_arrays_that_are_not_writable(self):
+    def test_read_only_arrays_are_copied(self):
         class Frozen(CartPoleVectorEnv):
             def step(self, action):
                 observation, *rest = super().step(action)
@@ -385,7 +385,7 @@ class TestObservations:
         ],
         ids=str,
     )
-    def test_of_several_parts_are_flattened_as_by_gymnasium(self, space, size, odd):
+    def test_composite_observations_are_flattened_as_by_gymnasium(self, space, size, odd):
         envs = odd({"space": space})
         envs.reset(seed=0)
         assert envs.observation_shape == envs.observation.shape[1:] == (size,)
@@ -403,11 +403,11 @@ class TestObservations:
         ],
         ids=["text", "sequence", "graph", "within", "empty"],
     )
-    def test_without_a_fixed_size_are_refused_and_the_part_is_named(self, space, where, odd):
+    def test_observation_without_a_fixed_size_raises_with_its_path(self, space, where, odd):
         with pytest.raises(ValueError, match=f"the observation space of Odd-v0 is not supported: {where}"):
             odd({"space": space})
 
-    def test_are_numbered_for_a_table(self, odd):
+    def test_tabular_observations_are_indices(self, odd):
         envs = odd({"space": Tuple([Discrete(3, start=1), Box(-1, 1, (2,), np.int8)])}, tabular=True)
         envs.reset(seed=0)
         assert envs.observation_shape == ()
@@ -415,12 +415,12 @@ class TestObservations:
         assert 0 <= envs.observation[0] < 27
 
     @pytest.mark.parametrize("space", [Box(0, 1, (2,)), MultiBinary(50), Dict(a=Discrete(2), b=Box(0, 1, (1,)))])
-    def test_that_cannot_be_counted_make_no_table(self, space, odd):
+    def test_infinite_observation_space_cannot_be_tabular(self, space, odd):
         with pytest.raises(ValueError, match=r"a table needs a finite observation space.* choose model=dqn"):
             odd({"space": space}, tabular=True)
 
 
-class TestErrorsWithin:
+class TestEnvWorkerError:
     class Failing(gymnasium.Env):
         """Its first resets work, as many as it is told."""
 
@@ -440,23 +440,23 @@ class TestErrorsWithin:
         def step(self, action):
             return np.zeros(1, np.float32), 0.0, True, False, {}
 
-    def test_name_the_environment_in_a_step(self):
+    def test_error_in_a_step_names_the_environment(self):
         envs = VectorEnvAdapter(make_vector_env("CartPole-v1", 2))
         envs.reset(seed=0)
         with pytest.raises(EnvWorkerError, match="CartPole-v1 raised AssertionError: "):
             envs.step(torch.tensor([7, 7]))
 
-    def test_name_it_in_a_reset(self):
+    def test_error_in_a_reset_names_the_environment(self):
         with pytest.raises(EnvWorkerError, match="SyncVectorEnv raised KeyError in a reset: 'door'"):
             VectorEnvAdapter(SyncVectorEnv([self.Failing])).reset(seed=0)
 
-    def test_name_it_in_the_reset_after_an_episode(self):
+    def test_error_in_the_reset_after_an_episode_names_the_environment(self):
         envs = VectorEnvAdapter(SyncVectorEnv([lambda: self.Failing(resets=1)], autoreset_mode=AutoresetMode.DISABLED))
         envs.reset(seed=0)
         with pytest.raises(EnvWorkerError, match="SyncVectorEnv raised KeyError in a reset: 'door'"):
             envs.step(torch.tensor([0]))
 
-    def test_exit_of_the_interpreter_counts_as_one(self):
+    def test_system_exit_in_a_step_is_an_env_worker_error(self):
         class Leaving(self.Failing):
             def step(self, action):
                 raise SystemExit("bye")
@@ -466,7 +466,7 @@ class TestErrorsWithin:
         with pytest.raises(EnvWorkerError, match="SyncVectorEnv raised SystemExit: bye"):
             envs.step(torch.tensor([0]))
 
-    def test_name_it_while_it_is_made(self):
+    def test_error_while_an_environment_is_made_names_it(self):
         gymnasium.register("Failing-v0", lambda: self.Failing(resets=-1), max_episode_steps=5)
         try:
             with pytest.raises(EnvWorkerError, match="Failing-v0 raised OSError while it was made: no such world"):
@@ -475,7 +475,7 @@ class TestErrorsWithin:
             del gymnasium.registry["Failing-v0"]
 
 
-def test_games_of_the_arcade_learning_environment_take_any_seed():
+def test_ale_environments_accept_any_seed():
     """Their vector environments refuse seeds of 2**31 or more (ale-py 0.12.1)."""
     envs = VectorEnvAdapter(make_vector_env("ALE/Pong-v5", 2))
     envs.reset(seed=2**63 - 1)
@@ -491,7 +491,7 @@ class TestState:
             rows.append(np.concatenate([step.next_observation.ravel(), *step[1:], envs.observation.ravel()]))
         return np.stack(rows)
 
-    def test_of_native_environments_is_plain_and_goes_on_bit_for_bit(self, tmp_path):
+    def test_native_environments_continue_bit_for_bit_from_plain_data(self, tmp_path):
         """Over several ends of episodes, whose random starts are of the state as well."""
         envs = VectorEnvAdapter(make_vector_env("CartPole-v1", 4))
         envs.reset(seed=1)
@@ -504,7 +504,7 @@ class TestState:
         other.reset(seed=2)
         assert not np.array_equal(self.play(other, 100), expected)
 
-    def test_does_not_change_as_the_environments_go_on(self, differences):
+    def test_saved_state_does_not_change_with_later_steps(self, differences):
         envs = VectorEnvAdapter(make_vector_env("CartPole-v1", 4))
         envs.reset(seed=1)
         self.play(envs, 20)
@@ -513,7 +513,7 @@ class TestState:
         assert differences(state, again) == []
         assert differences(state, envs.state_dict()) != []
 
-    def test_is_unknown_of_environments_within_others(self):
+    def test_environments_with_sub_environments_cannot_save_their_state(self):
         envs = VectorEnvAdapter(make_vector_env("Acrobot-v1", 2))
         envs.reset()
         assert not envs.can_save_state

@@ -18,7 +18,7 @@ def experiment(env="CartPole-v1", estimator=None, **options):
     return PolicyGradientExperiment(env, estimator, seed=1, **{"n_eval_episodes": 2, **options})
 
 
-class TestTheModel:
+class TestModel:
     @pytest.mark.parametrize(
         ("env", "policy", "shape", "actions", "reward_threshold"),
         [
@@ -29,7 +29,7 @@ class TestTheModel:
             ("MinAtar/Breakout-v0", CategoricalPolicy, [10, 10, 4], 6, None),
         ],
     )
-    def test_fits_any_environment(self, env, policy, shape, actions, reward_threshold):
+    def test_policy_fits_the_environment(self, env, policy, shape, actions, reward_threshold):
         module = experiment(env).module
         assert type(module.policy) is policy
         options = module.hparams
@@ -39,11 +39,11 @@ class TestTheModel:
             reward_threshold,
         )
 
-    def test_takes_the_other_options(self):
+    def test_options_are_passed_to_the_module(self):
         options = experiment(gamma=0.9, gae_lambda=1.0).module.hparams
         assert (options["gamma"], options["gae_lambda"], options["seed"]) == (0.9, 1.0, 1)
 
-    def test_learns_until_the_end_unless_told_otherwise(self):
+    def test_learning_rate_decays_over_total_timesteps_by_default(self):
         assert experiment(total_timesteps=300_000).module.hparams["decay_steps"] == 300_000
         assert experiment(total_timesteps=300_000, decay_steps=5000).module.hparams["decay_steps"] == 5000
 
@@ -51,29 +51,29 @@ class TestTheModel:
         ("name", "steps"),
         [("cartpole", 90_000), ("minatar_asterix", 5_000_000), ("minatar_breakout", 5_000_000)],
     )
-    def test_of_a_recorded_experiment_learns_as_long_as_it_did(self, name, steps, composed):
+    def test_recorded_experiments_keep_their_decay_steps(self, name, steps, composed):
         assert composed([f"experiment=policy_gradient_{name}"])["model"]["decay_steps"] == steps
 
 
 class TestRollouts:
-    def test_are_cut_where_a_value_function_stands_for_what_follows(self):
+    def test_rollouts_are_truncated_with_a_value_function(self):
         batch = next(iter(experiment().loaders.train(0, 1)))
         assert batch.rollout.reward.shape == (16, 16)
 
     @pytest.mark.parametrize("baseline", ["none", "moving_average", "leave_one_out", "20"])
-    def test_are_whole_episodes_where_nothing_does(self, baseline):
+    def test_rollouts_are_complete_episodes_without_a_value_function(self, baseline):
         batch = next(iter(experiment(estimator={"baseline": baseline}, num_envs=2).loaders.train(0, 1)))
         assert (batch.rollout.done & batch.rollout.mask).sum(0).tolist() == [1, 1]
 
-    def test_may_be_whole_episodes_with_a_value_function_too(self):
+    def test_rollouts_may_be_complete_episodes_with_a_value_function(self):
         batch = next(iter(experiment(n_steps=0, num_envs=2).loaders.train(0, 1)))
         assert (batch.rollout.done & batch.rollout.mask).sum(0).tolist() == [1, 1]
 
-    def test_of_a_length_are_refused_where_nothing_stands_for_what_follows(self):
+    def test_n_steps_raise_without_a_value_function(self):
         with pytest.raises(ValueError, match=r"n_steps=8 truncates episodes, .*remove n_steps"):
             experiment(estimator={"baseline": "none"}, n_steps=8)
 
-    def test_of_whole_episodes_end_once_the_steps_are_spent(self, composed, tmp_path):
+    def test_training_on_complete_episodes_ends_after_total_timesteps(self, composed, tmp_path):
         options = ["num_envs=4", "total_timesteps=4000", "n_eval_episodes=2"]
         outcome = train(
             composed(["model=policy_gradient", "estimator=leave_one_out", *(f"model.{option}" for option in options)]),
@@ -83,14 +83,14 @@ class TestRollouts:
         assert 4000 <= outcome.metrics["env_steps"] < 4000 + 2 * 4 * 500  # two rollouts between measurements
 
 
-class TestIsRefused:
-    def test_for_an_unknown_environment_and_the_nearest_are_named(self):
+class TestErrors:
+    def test_unknown_environment_raises_with_similar_ids(self):
         with pytest.raises(
             ValueError, match=r"no environment 'CartPol-v1' is registered in Gymnasium; did you mean CartPole-v1"
         ):
             experiment("CartPol-v1")
 
-    def test_for_a_discount_that_is_none(self):
+    def test_invalid_gamma_raises(self):
         with pytest.raises(ValueError, match=r"gamma must be between 0 and 1, got 1\.5"):
             experiment(gamma=1.5)
 
@@ -105,21 +105,21 @@ class TestIsRefused:
         ],
         ids=str,
     )
-    def test_for_numbers_that_are_none(self, options, message):
+    def test_invalid_numbers_raise(self, options, message):
         with pytest.raises(ValueError, match=message):
             experiment(**options)
 
     @pytest.mark.parametrize("baseline", ["leave_one_out", "learned_leave_one_out"])
-    def test_for_a_comparison_with_no_other_environment(self, baseline):
+    def test_leave_one_out_raises_with_one_environment(self, baseline):
         with pytest.raises(ValueError, match=rf"{baseline} compares .* set model\.num_envs to 2 or more"):
             experiment(estimator={"baseline": baseline}, num_envs=1)
 
-    def test_on_several_devices(self, composed, tmp_path):
+    def test_several_devices_raise(self, composed, tmp_path):
         config = composed(["model=policy_gradient", "trainer.devices=2", "model.n_eval_episodes=2"])
         with pytest.raises(ValueError, match=r"devices=2 .* acts in environments trains on one"):
             train(config, tmp_path, "command")
 
-    def test_for_actions_that_no_policy_fits(self, monkeypatch):
+    def test_unsupported_action_space_raises(self, monkeypatch):
         class Piano(gymnasium.Env):
             observation_space, action_space = Box(0, 1, (1,)), Dict(keys=MultiBinary(88))
 
@@ -133,7 +133,7 @@ class TestIsRefused:
 
 
 @pytest.mark.filterwarnings("ignore:an episode of MinAtar")
-def test_a_game_is_learned_from_pictures(composed, tmp_path):
+def test_game_is_learned_from_images(composed, tmp_path):
     overrides = ["num_envs=4", "hidden=[8]", "eval_freq=64", "total_timesteps=128", "n_eval_episodes=2"]
     small = [f"model.{option}" for option in overrides]
     outcome = train(composed(["experiment=policy_gradient_minatar_breakout", *small]), tmp_path, "command")
@@ -141,7 +141,7 @@ def test_a_game_is_learned_from_pictures(composed, tmp_path):
     assert "MinAtar/Breakout-v0 after 1" in outcome.summary
 
 
-def test_an_environment_that_fails_costs_no_saved_work(composed, tmp_path, monkeypatch):
+def test_run_resumes_after_an_environment_failed(composed, tmp_path, monkeypatch):
     options = ["num_envs=4", "eval_freq=64", "total_timesteps=640", "n_eval_episodes=2"]
     steps = []
     step = CartPoleVectorEnv.step
@@ -164,8 +164,8 @@ def test_an_environment_that_fails_costs_no_saved_work(composed, tmp_path, monke
     assert all(torch.equal(x, y) for x, y in zip(*(end.state_dict().values() for end in ends), strict=True))
 
 
-class TestAFinishedRun:
-    def test_reports_its_last_policy_and_beside_it_the_best_one(self, finished, tmp_path):
+class TestFinishedRun:
+    def test_run_reports_its_last_policy_and_its_best_one(self, finished, tmp_path):
         folder = finished("policy_gradient")
         status = read_status(folder / "status.json")
         last, best = (evaluate(folder / "checkpoints" / f"{name}.ckpt", tmp_path) for name in ("last", "best"))
@@ -174,14 +174,14 @@ class TestAFinishedRun:
         assert status["metrics"] == {**last.metrics, **beside}
         assert last.metrics["eval_return_low"] <= last.metrics["eval_return_mean"] <= last.metrics["eval_return_high"]
 
-    def test_counts_the_steps_that_were_taken(self, finished):
+    def test_run_counts_the_steps_taken(self, finished):
         folder = finished("policy_gradient")
         steps = PolicyGradient.load(folder / "checkpoints" / "last.ckpt").env_steps
         assert read_status(folder / "status.json")["metrics"]["env_steps"] == steps
         assert 0 < steps < 2 * 64
 
 
-class TestDescription:
+class TestDescribe:
     METRICS = {  # noqa: RUF012
         "eval_return_mean": 480.25,
         "eval_return_low": 470.0,
@@ -190,12 +190,12 @@ class TestDescription:
         "env_steps": 20_480.0,
     }
 
-    def test_says_what_the_policy_earns(self):
+    def test_summary_has_the_mean_return(self):
         said = experiment().describe(self.METRICS)
         assert "CartPole-v1 after 20,480 steps: mean return 480.2" in said
         assert "(95 % interval 470.0 to 490.0), 500.0 of the greedy policy" in said
         assert "solved" not in said
 
-    def test_says_when_the_task_was_solved(self):
+    def test_summary_has_the_steps_to_the_solution(self):
         said = experiment().describe({**self.METRICS, "env_steps_to_solved": 16_384.0})
         assert said.endswith("first solved (475) after 16,384 steps")

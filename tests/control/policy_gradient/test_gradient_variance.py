@@ -99,27 +99,27 @@ def estimators(value):
 WRONG = Table([[2.0], [-1.0]])
 
 
-class TestTheExpectedGradient:
+class TestExpectedGradient:
     @pytest.mark.parametrize("name", UNBIASED)
-    def test_is_exact_whatever_the_baseline(self, name):
+    def test_gradient_is_exact_with_any_baseline(self, name):
         result = check(estimators(WRONG)[name], episodes=2 if name == "leave-one-out" else 1)
         assert result.exact
         result.raise_if_biased()
 
-    def test_is_compared_with_that_of_the_bellman_equations(self):
+    def test_expected_cost_equals_the_bellman_solution(self):
         logits = torch.tensor(LOGITS, dtype=torch.float64, requires_grad=True)
         values = finite_horizon(MDP, logits.softmax(-1))[-1]
         torch.testing.assert_close(expected_cost(negative_return, logits), -start_value(MDP, values))
 
-    def test_is_biased_by_trust_in_a_wrong_value(self):
+    def test_wrong_value_biases_lambda_returns(self):
         result = check(estimators(WRONG)["V(s), λ = 0.5"])
         assert result.bias.abs().max() > 0.02
 
-    def test_would_be_biased_by_a_reward_that_is_forgotten(self):
+    def test_scaled_rewards_bias_the_gradient(self):
         result = check(estimators(WRONG)["V(s)"], change=lambda x: x._replace(reward=x.reward * 0.9))
         assert result.bias.abs().max() > 0.02
 
-    def test_takes_a_cut_for_an_end_whatever_the_value_says_of_it(self):
+    def test_truncation_counts_as_termination_for_every_value(self):
         envs = VectorEnvAdapter(MDPVectorEnv(MDP, num_envs=50))
         policy = CategoricalPolicy(Table(LOGITS), num_actions=2)
         (rollout,) = collect_episodes(policy, envs, 1)
@@ -140,8 +140,8 @@ def cart_pole():
     return policy, envs, default_estimators(rollouts, value, gamma=0.98)
 
 
-class TestTheTable:
-    def test_finds_that_baselines_take_variance_away_and_trust_in_the_value_more(self, cart_pole):
+class TestVarianceTable:
+    def test_baselines_reduce_variance_and_lambda_returns_reduce_it_more(self, cart_pole):
         policy, envs, estimators = cart_pole
         table = variance_table(policy, envs, estimators, num_samples=60, gamma=0.98)
         assert list(table) == [*UNBIASED, "V(s), λ = 0.9"]
@@ -151,7 +151,7 @@ class TestTheTable:
         for variance in table.values():
             assert 0 < variance.total.low < variance.total.value < variance.total.high
 
-    def test_finds_that_a_bad_constant_adds_variance(self, cart_pole):
+    def test_bad_constant_increases_variance(self, cart_pole):
         policy, envs, _ = cart_pole
         estimators = {
             name: Estimator(Reinforce(Constant(b), maximize=True)) for name, b in (("none", 0), ("bad", 1000))
@@ -159,21 +159,21 @@ class TestTheTable:
         table = variance_table(policy, envs, estimators, num_samples=20, gamma=0.98)
         assert table["bad"].reduction.high < 0.1
 
-    def test_leaves_the_policy_as_it_was(self, cart_pole):
+    def test_policy_is_not_changed(self, cart_pole):
         policy, envs, estimators = cart_pole
         before = {name: x.clone() for name, x in policy.state_dict().items()}
         variance_table(policy, envs, estimators, num_samples=3, gamma=0.98)
         assert all(torch.equal(x, before[name]) for name, x in policy.state_dict().items())
         assert all(parameter.grad is None for parameter in policy.parameters())
 
-    def test_needs_three_draws(self, cart_pole):
+    def test_fewer_than_three_samples_raise(self, cart_pole):
         policy, envs, estimators = cart_pole
         with pytest.raises(ValueError, match="at least 3 samples, got 2"):
             variance_table(policy, envs, estimators, num_samples=2, gamma=0.98)
 
 
-class TestTheInterval:
-    def test_holds_the_variance_as_often_as_it_says(self):
+class TestJackknife:
+    def test_interval_has_its_nominal_coverage(self):
         """400 samples of 100 numbers; the binomial count of 0.95 stays above 0.9 but once in 10,000 times."""
         torch.manual_seed(0)
         variance, without = jackknife_variance(torch.randn(100, 400, 1).double())
@@ -181,7 +181,7 @@ class TestTheInterval:
         held = sum(low < 1 < high for _, low, high in intervals) / 400
         assert 0.9 < held < 0.99
 
-    def test_is_that_of_the_variances_of_all_but_one(self):
+    def test_jackknife_is_the_variance_without_each_sample(self):
         gradients = torch.randn(5, 2, 3).double()
         variance, without = jackknife_variance(gradients)
         assert torch.allclose(variance, gradients.var(0).sum(-1))
@@ -189,12 +189,12 @@ class TestTheInterval:
             others = torch.cat([gradients[:i], gradients[i + 1 :]])
             assert torch.allclose(without[i], others.var(0).sum(-1))
 
-    def test_of_what_never_changes_is_a_point(self):
+    def test_interval_of_a_constant_is_a_point(self):
         assert log_jackknife_interval(torch.tensor(math.log(2)), torch.full((9,), 0.5)) == pytest.approx((2, 2, 2))
 
 
-class TestTheValue:
-    def test_is_fitted_to_the_returns_of_each_state(self):
+class TestFitValue:
+    def test_value_is_fitted_to_the_returns_of_each_state(self):
         anywhere = replace(MDP, initial=torch.tensor([0.5, 0.5], dtype=torch.float64))
         envs = VectorEnvAdapter(MDPVectorEnv(anywhere, num_envs=4000))
         envs.reset(seed=1)

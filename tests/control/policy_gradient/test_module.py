@@ -35,7 +35,7 @@ def weights(module):
 
 
 class TestUpdates:
-    def test_are_one_of_the_policy_a_rollout_and_several_of_the_value_function(self, learn):
+    def test_rollout_gives_one_update_of_the_policy_and_several_of_the_value_function(self, learn):
         model = make(value_updates=7)
         trainer = learn(model, cart_pole(model))
         state = trainer.optimizers[0].state
@@ -43,7 +43,7 @@ class TestUpdates:
         assert {int(state[parameter]["step"]) for parameter in model.reinforce.parameters()} == {5 * 7}
         assert trainer.global_step == 5
 
-    def test_of_the_value_function_alone_leave_the_policy_as_it_is(self, learn):
+    def test_updates_of_the_value_function_do_not_change_the_policy(self, learn):
         models = [make(value_updates=steps) for steps in (1, 7)]
         for model in models:
             before = weights(model.policy)
@@ -53,7 +53,7 @@ class TestUpdates:
         assert torch.equal(*(weights(model.policy) for model in models))
         assert not torch.equal(*(weights(model.reinforce) for model in models))
 
-    def test_bring_the_value_function_nearer_to_the_returns(self, learn):
+    def test_updates_reduce_the_error_of_the_value_function(self, learn):
         errors = []
 
         class Watched(PolicyGradient):
@@ -71,7 +71,7 @@ class TestUpdates:
         assert all(after < before for before, after in errors)
 
     @pytest.mark.parametrize("baseline", ["learned", "learned_moving_average"])
-    def test_lead_to_a_baseline_that_lies_where_the_returns_do(self, baseline, learn):
+    def test_baseline_approaches_the_mean_return(self, baseline, learn):
         """A running mean with the whole return learned on top of it would lie twice as high."""
         seen = []
 
@@ -87,7 +87,7 @@ class TestUpdates:
         guessed, returned = seen[-1]
         assert guessed == pytest.approx(returned, rel=0.3)
 
-    def test_do_not_take_a_rollout_twice(self):
+    def test_rollout_used_twice_raises(self):
         model, batch = make(), RolloutBatch(made_by_hand(), 12, None)
         model.log_rollout = lambda *_: None
         model.training_step(batch, 0)
@@ -97,13 +97,13 @@ class TestUpdates:
             model.training_step(batch, 1)
         model.training_step(batch._replace(env_steps=24), 1)
 
-    def test_come_through_rollouts_in_which_an_only_environment_does_nothing_but_reset(self, learn):
+    def test_rollouts_in_which_the_only_environment_resets_are_handled(self, learn):
         model = make()
         learn(model, cart_pole(model, num_envs=1, n_steps=1, num_rollouts=60))
         assert model.env_steps == 60
         assert torch.isfinite(weights(model)).all()
 
-    def test_are_of_the_very_policy_that_took_the_rollout(self, learn):
+    def test_rollout_is_collected_by_the_policy_that_is_updated(self, learn):
         """What is taken ahead of time, or used again, would be of an older one."""
         acted, updated = [], []
 
@@ -125,7 +125,7 @@ class TestUpdates:
         assert not torch.equal(acted[0][0], acted[1][0])
 
     @pytest.mark.parametrize("baseline", [*BASELINES, "3.5"])
-    def test_work_with_every_baseline(self, baseline, learn):
+    def test_every_baseline_trains(self, baseline, learn):
         model = make(baseline)
         before = weights(model.policy)
         learn(model, cart_pole(model, num_rollouts=2))
@@ -133,7 +133,7 @@ class TestUpdates:
 
 
 class TestEnvironmentSteps:
-    def test_are_those_that_were_taken_without_those_that_only_reset(self, learn):
+    def test_env_steps_exclude_steps_that_only_reset(self, learn):
         counts = []
 
         class Witnessed(RolloutDataset):
@@ -147,14 +147,14 @@ class TestEnvironmentSteps:
         assert model.env_steps == sum(counts) < 5 * 40 * 4
 
     @pytest.mark.parametrize(("decay_steps", "reaches_zero"), [(10_000, False), (200, True)])
-    def test_say_the_learning_rates(self, decay_steps, reaches_zero, learn):
+    def test_learning_rates_decay_over_env_steps(self, decay_steps, reaches_zero, learn):
         model = make(lr=0.02, value_lr=0.004, decay_steps=decay_steps)
         groups = learn(model, cart_pole(model)).optimizers[0].param_groups
         left = max(0.0, 1 - model.env_steps.item() / decay_steps)
         assert (left == 0) == reaches_zero
         assert [group["lr"] for group in groups] == pytest.approx([0.02 * left, 0.004 * left])
 
-    def test_leave_them_alone_if_so_told(self, learn):
+    def test_learning_rates_are_constant_without_decay_steps(self, learn):
         model = make(lr=0.02, value_lr=0.004, decay_steps=None)
         assert [group["lr"] for group in learn(model, cart_pole(model)).optimizers[0].param_groups] == [0.02, 0.004]
 
@@ -180,13 +180,13 @@ class TestClipping:
             for part in (model.policy, model.reinforce)
         ]
 
-    def test_bounds_the_policys_gradient_a_time_step_and_the_values_by_itself(self):
+    def test_gradient_is_clipped_per_time_step_for_the_policy_and_separately_for_the_value(self):
         assert self.norms(max_grad_norm=0.5) == pytest.approx([0.5 * 6, 0.5], rel=1e-4)
 
-    def test_is_left_out_if_so_told(self):
+    def test_clipping_can_be_disabled(self):
         assert min(self.norms(max_grad_norm=None)) > 500
 
-    def test_by_the_trainer_is_refused(self):
+    def test_clipping_by_the_trainer_raises(self):
         """It would clip nothing."""
         model = make()
         quiet = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
@@ -195,13 +195,13 @@ class TestClipping:
             trainer.fit(model, cart_pole(model))
 
 
-class TestTheLoss:
+class TestLoss:
     def loss(self, monkeypatch, rollout=None, **options):
         model = make(**options)
         monkeypatch.setattr(model, "log_rollout", lambda *_: None)
         return model, model.training_step(RolloutBatch(rollout or made_by_hand(), 12, None), 0).item()
 
-    def test_falls_as_the_entropy_rises(self, monkeypatch):
+    def test_loss_decreases_with_entropy(self, monkeypatch):
         rollout = made_by_hand()
         model, without = self.loss(monkeypatch, ent_coef=0.0)
         _, entropy = model.policy.log_prob_and_entropy(rollout.observation, rollout.action)
@@ -211,7 +211,7 @@ class TestTheLoss:
         _, after_a_quarter = self.loss(monkeypatch, ent_coef=0.1, decay_steps=4 * 12)
         assert after_a_quarter - without == pytest.approx(-0.75 * 0.1 * entropy, rel=1e-4)
 
-    def test_that_is_not_finite_stops_the_training_and_says_which_part(self, monkeypatch):
+    def test_loss_that_is_not_finite_raises_with_its_term(self, monkeypatch):
         rollout = made_by_hand()._replace(reward=torch.full((6, 2), 1e30))
         with pytest.raises(NonFiniteError, match=r"not finite at step 0: .*value"):
             self.loss(monkeypatch, rollout)
@@ -224,22 +224,22 @@ class TestStopping:
         trainer = learn(model, cart_pole(model), evaluator=evaluator, epochs=3)
         return model, trainer
 
-    def test_comes_at_the_first_evaluation_that_solves_the_task(self, learn):
+    def test_training_stops_at_the_first_evaluation_that_solves_the_task(self, learn):
         model, trainer = self.fitted(learn, reward_threshold=5.0)
         assert trainer.global_step == 5
         assert model.solved_after == model.env_steps > 0
 
-    def test_does_not_come_if_so_told(self, learn):
+    def test_training_continues_without_stop_on_reward_threshold(self, learn):
         model, trainer = self.fitted(learn, reward_threshold=5.0, stop_on_reward_threshold=False)
         assert trainer.global_step == 15
         assert 0 < model.solved_after < model.env_steps
 
-    def test_does_not_come_before(self, learn):
+    def test_training_does_not_stop_below_the_threshold(self, learn):
         model, trainer = self.fitted(learn, reward_threshold=500.0)
         assert trainer.global_step == 15
         assert model.solved_after == -1
 
-    def test_is_not_what_the_returns_while_learning_decide_but_they_are_noted(self, monkeypatch):
+    def test_training_returns_are_recorded_but_do_not_stop_training(self, monkeypatch):
         model = make(reward_threshold=100.0)
         monkeypatch.setattr(model, "log_rollout", lambda *_: None)
         for steps, mean in ((10, None), (20, 99.0), (30, 100.0), (40, 400.0)):
@@ -247,7 +247,7 @@ class TestStopping:
             assert model.training_solved_after == (30 if steps >= 30 else -1)
         assert model.solved_after == -1
 
-    def test_means_over_all_rollouts_of_a_pass_are_logged(self, learn):
+    def test_means_over_all_rollouts_of_an_epoch_are_logged(self, learn):
         seen = []
 
         class Watched(PolicyGradient):
@@ -261,7 +261,7 @@ class TestStopping:
         assert trainer.callback_metrics["value_loss"].item() == pytest.approx(sum(seen) / 5, rel=1e-5)
         assert trainer.callback_metrics["value_loss"].item() != pytest.approx(seen[0], rel=1e-2)
 
-    def test_says_what_the_evaluations_found(self, learn):
+    def test_metrics_of_evaluations_are_logged(self, learn):
         model, trainer = self.fitted(learn)
         figures = trainer.callback_metrics
         assert figures["env_steps"] == model.env_steps
@@ -269,7 +269,7 @@ class TestStopping:
         assert figures["greedy_return_mean"] >= 8
 
 
-def test_learns_to_hold_the_pole(learn):
+def test_cart_pole_is_learned(learn):
     """A tenth of the default budget's first evaluations: far above what chance gives, 22."""
     torch.manual_seed(0)
     model = PolicyGradient([4], 2, hidden=[32, 32])
@@ -278,7 +278,7 @@ def test_learns_to_hold_the_pole(learn):
     assert measured.stochastic.low > 60
 
 
-def test_continued_from_a_checkpoint_of_plain_data_it_ends_as_if_it_had_not_been_stopped(learn, differences, tmp_path):
+def test_training_resumed_from_a_checkpoint_equals_an_uninterrupted_one(learn, differences, tmp_path):
     """Two passes in one go, or with an end of the process between them."""
     whole = make()
     learn(whole, cart_pole(whole), ExactResume(), epochs=2)
@@ -311,6 +311,6 @@ def test_continued_from_a_checkpoint_of_plain_data_it_ends_as_if_it_had_not_been
     ],
     ids=str,
 )
-def test_options_that_make_no_sense_are_refused(options, message):
+def test_invalid_options_raise(options, message):
     with pytest.raises(ValueError, match=message):
         make(**options)

@@ -147,48 +147,48 @@ def biased(one, other):
     return (one - other).abs().max() > 0.02
 
 
-class TestTheExpectedGradient:
+class TestExpectedGradient:
     @pytest.mark.parametrize(("baseline", "together"), UNBIASED.values(), ids=UNBIASED)
-    def test_is_exact_with_discount_weighting_whatever_the_baseline(self, baseline, together):
+    def test_gradient_with_discount_weighting_is_exact_with_any_baseline(self, baseline, together):
         mdp = make_mdp()
         ours = expected_gradient(mdp, baseline(), together, discount_weighting=True)
         assert equal(ours, exact_gradient(mdp))
         assert biased(ours, undiscounted_visits(mdp))
 
     @pytest.mark.parametrize("name", ["none", "constant", "leave one out"])
-    def test_takes_a_cut_for_an_end_where_no_value_is_learned(self, name):
+    def test_truncation_counts_as_termination_without_a_learned_value(self, name):
         (baseline, together), mdp = UNBIASED[name], make_mdp(horizon=2)
         ours = expected_gradient(mdp, baseline(), together, discount_weighting=True)
         assert equal(ours, exact_gradient(mdp))
         assert biased(ours, exact_gradient(make_mdp()))
 
-    def test_is_biased_by_a_wrong_value_of_what_a_cut_left_out(self):
+    def test_wrong_value_after_truncation_biases_the_gradient(self):
         mdp = make_mdp(horizon=2)
         ours = expected_gradient(mdp, Learned(table(WRONG)), discount_weighting=True)
         assert biased(ours, exact_gradient(mdp))
 
     @pytest.mark.parametrize(("baseline", "together"), UNBIASED.values(), ids=UNBIASED)
-    def test_counts_each_step_as_if_the_episode_began_there_without(self, baseline, together):
+    def test_gradient_without_discount_weighting_counts_each_step_as_an_initial_one(self, baseline, together):
         mdp = make_mdp()
         ours = expected_gradient(mdp, baseline(), together)
         assert equal(ours, undiscounted_visits(mdp))
         assert biased(ours, exact_gradient(mdp))
 
-    def test_is_both_where_nothing_is_discounted(self):
+    def test_both_gradients_are_equal_without_discounting(self):
         mdp = replace(make_mdp(), gamma=1.0)
         assert equal(expected_gradient(mdp, None), exact_gradient(mdp))
         assert equal(undiscounted_visits(mdp), exact_gradient(mdp))
 
-    def test_is_biased_by_trust_in_a_wrong_value_alone(self):
+    def test_gae_lambda_below_1_biases_the_gradient_only_with_a_wrong_value(self):
         mdp, options = make_mdp(), {"gae_lambda": 0.5, "discount_weighting": True}
         assert biased(expected_gradient(mdp, Learned(table(WRONG)), **options), exact_gradient(mdp))
         assert equal(expected_gradient(mdp, Learned(exact_values(mdp)), **options), exact_gradient(mdp))
 
-    def test_does_not_hang_on_the_trace_decay_where_no_value_is_learned(self):
+    def test_gae_lambda_is_ignored_without_a_learned_value(self):
         gradients = [expected_gradient(make_mdp(), Baseline(), gae_lambda=decay) for decay in (0.3, 1.0)]
         assert equal(*gradients)
 
-    def test_would_be_biased_if_something_followed_a_termination(self):
+    def test_bootstrapping_after_termination_biases_the_gradient(self):
         def forget(rollout):
             return rollout._replace(terminated=torch.zeros_like(rollout.terminated))
 
@@ -196,7 +196,7 @@ class TestTheExpectedGradient:
         ours = expected_gradient(mdp, Learned(table(WRONG)), change=forget, **options)
         assert biased(ours, exact_gradient(mdp))
 
-    def test_would_be_biased_by_a_mean_over_the_own_trajectory(self):
+    def test_mean_over_the_own_trajectory_as_baseline_biases_the_gradient(self):
         class OverTime(Baseline):
             def predict(self, signal, context, mask):
                 return signal.sum(0) / mask.sum(0)
@@ -204,11 +204,11 @@ class TestTheExpectedGradient:
         ours = expected_gradient(make_mdp(), OverTime(), discount_weighting=True)
         assert biased(ours, exact_gradient(make_mdp()))
 
-    def test_is_biased_by_normalised_advantages(self):
+    def test_normalized_advantages_bias_the_gradient(self):
         ours = expected_gradient(make_mdp(), None, 2, normalize_advantage=True, discount_weighting=True)
         assert biased(ours, exact_gradient(make_mdp()))
 
-    def test_of_episodes_that_were_played_is_exact_within_chance(self):
+    def test_gradient_of_sampled_episodes_is_exact_within_chance(self):
         """40 rollouts of 300 episodes; Student's t of each logit, one false alarm in a million."""
         mdp, policy = make_mdp(), make_policy()
         envs = VectorEnvAdapter(MDPVectorEnv(mdp, num_envs=300))
@@ -235,34 +235,34 @@ def objective_of(rollout, baseline=None, **options):
     return policy_gradient_objective(make_policy(), rollout, Reinforce(baseline, maximize=True), GAMMA, **options)
 
 
-class TestTheEnd:
-    def test_by_a_cut_is_worth_the_value_of_what_would_have_followed(self):
+class TestEndOfEpisode:
+    def test_truncated_step_bootstraps_from_the_learned_value(self):
         rollout = rollout_of((STEP, CUT), (STEP, END))
         returns = objective_of(rollout, Learned(table(WRONG))).returns
         torch.testing.assert_close(returns[1], torch.tensor([5 + GAMMA * 3.0, 5]).double())
 
-    def test_of_a_rollout_amid_an_episode_is_worth_the_value_too(self):
+    def test_last_step_of_a_rollout_bootstraps_from_the_learned_value(self):
         returns = objective_of(rollout_of((STEP,)), Learned(table(WRONG))).returns
         assert returns.item() == pytest.approx(2 + GAMMA * -1)
 
-    def test_is_worth_nothing_without_a_learned_value(self):
+    def test_truncated_step_does_not_bootstrap_without_a_learned_value(self):
         returns = objective_of(rollout_of((STEP, CUT), (STEP, END)), Constant(7.0)).returns
         assert returns[1].tolist() == [5, 5]
 
-    def test_is_worth_what_the_whole_baseline_expects_where_the_network_gives_a_part_of_it(self):
+    def test_bootstrap_is_the_sum_of_running_mean_and_network(self):
         """Of rewards 5 before, the running mean is 5; the network adds 3 in state 2."""
         average = MovingAverage()
         average(torch.tensor([5.0]))
         returns = objective_of(rollout_of((STEP, CUT)), Sum(average, Learned(table(WRONG)))).returns
         assert returns[1].item() == pytest.approx(5 + GAMMA * (5 + 3))
 
-    def test_by_both_at_once_is_a_termination(self):
+    def test_step_that_is_terminated_and_truncated_does_not_bootstrap(self):
         """As ``VectorEnvAdapter`` reports it: terminated, and done."""
         assert objective_of(rollout_of((END,)), Learned(table(WRONG))).returns.item() == 5
 
 
-class TestTheParts:
-    def test_are_summed_over_time_and_averaged_over_environments(self):
+class TestLossTerms:
+    def test_terms_are_summed_over_time_and_averaged_over_environments(self):
         """With a divisor that no sample changes: ten times the same episode give the gradient of one."""
         one, ten = (objective_of(rollout_of(*[(STEP, END)] * count)) for count in (1, 10))
         for name in ("policy_loss", "entropy", "value_loss"):
@@ -270,7 +270,7 @@ class TestTheParts:
         longer = objective_of(rollout_of((STEP, STEP, END)))
         assert longer.entropy > one.entropy
 
-    def test_know_nothing_of_steps_that_are_not_valid(self):
+    def test_masked_steps_do_not_contribute(self):
         rollout = rollout_of((STEP, END), (END,))
         nonsense = rollout._replace(
             reward=torch.where(rollout.mask, rollout.reward, 1e9), action=torch.where(rollout.mask, rollout.action, 1)
@@ -283,13 +283,13 @@ class TestTheParts:
         each = -(probs * probs.log()).sum(-1)
         torch.testing.assert_close(objective_of(rollout_of((STEP, END), (END,))).entropy, each[0] / 2 + each[1])
 
-    def test_a_better_return_makes_its_actions_likelier(self):
+    def test_higher_return_increases_the_probability_of_its_actions(self):
         policy = make_policy()
         rollout = rollout_of((STEP, END))
         policy_gradient_objective(policy, rollout, Reinforce(maximize=True), GAMMA).policy_loss.backward()
         assert policy.net.rows.grad[0, 1] < 0 < policy.net.rows.grad[0, 0]
 
-    def test_the_value_is_fitted_to_the_returns_and_reaches_no_policy(self):
+    def test_value_loss_fits_the_returns_without_a_gradient_to_the_policy(self):
         policy, value = make_policy(), table(WRONG)
         reinforce = Reinforce(Learned(value), maximize=True)
         objective = policy_gradient_objective(policy, rollout_of((STEP, END)), reinforce, GAMMA)
@@ -300,7 +300,7 @@ class TestTheParts:
         assert policy.net.rows.grad is None
 
 
-class TestTheLearnedValue:
+class TestValueFunction:
     STATES = torch.arange(3)
 
     @pytest.mark.parametrize(
@@ -311,17 +311,17 @@ class TestTheLearnedValue:
             (lambda net: Sum(Learned(net), LeaveOneOut(1)), 0),
         ],
     )
-    def test_is_what_the_baseline_knows_of_a_state_and_not_of_the_other_samples(self, baseline, offset):
+    def test_value_function_excludes_baselines_of_other_samples(self, baseline, offset):
         value = value_function(Reinforce(baseline(table(WRONG))))
         assert value(self.STATES).tolist() == [number + offset for number in WRONG]
 
     @pytest.mark.parametrize("baseline", [None, Constant(1.0), MovingAverage(), LeaveOneOut(1)], ids=str)
-    def test_is_none_where_nothing_looks_at_the_state(self, baseline):
+    def test_value_function_is_none_without_a_learned_baseline(self, baseline):
         assert value_function(Reinforce(baseline)) is None
 
 
-class TestNormalized:
-    def test_is_over_the_whole_batch_and_not_along_an_episode(self):
+class TestNormalize:
+    def test_normalization_is_over_the_batch_and_not_along_an_episode(self):
         advantage, mask = torch.tensor([[0.0, 10.0], [2.0, 12.0]]), torch.ones(2, 2, dtype=torch.bool)
         ours = normalize(advantage, mask)
         assert ours.mean().item() == pytest.approx(0, abs=1e-6)
@@ -331,15 +331,15 @@ class TestNormalized:
 
     @pytest.mark.parametrize("value", [0.0, 500.0])
     @pytest.mark.parametrize("count", [1, 4])
-    def test_makes_no_noise_of_advantages_that_are_all_alike(self, value, count):
+    def test_equal_advantages_are_not_amplified(self, value, count):
         assert (normalize(torch.full((count, 1), value), torch.ones(count, 1, dtype=torch.bool)) == 0).all()
 
-    def test_keeps_the_sign_of_advantages_that_are_all_alike_if_they_are_not_centred(self):
+    def test_equal_advantages_keep_their_sign_without_centering(self):
         assert (
             normalize(torch.full((4, 1), 500.0), torch.ones(4, 1, dtype=torch.bool), center=False).tolist() == [[1]] * 4
         )
 
-    def test_leaves_each_baseline_its_effect_where_no_value_is_learned(self):
+    def test_constant_baselines_differ_without_a_learned_value(self):
         """Taking the mean of the rollout away would make all constants the same."""
 
         def gradient(baseline):
@@ -356,6 +356,6 @@ class TestNormalized:
         assert biased(few, many)
         assert (none * many).sum() < 0  # a return is good without a baseline, and bad beside a high one
 
-    def test_is_nothing_where_nothing_is_valid(self):
+    def test_fully_masked_batch_is_zero(self):
         none = torch.zeros(2, 1, dtype=torch.bool)
         assert (normalize(torch.full((2, 1), float("nan")), none) == 0).all()

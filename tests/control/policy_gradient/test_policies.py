@@ -32,8 +32,8 @@ def gaussian():
     return GaussianPolicy(nn.Linear(3, 4), BOUNDS)
 
 
-class TestCategorical:
-    def test_draws_from_the_softmax(self, categorical):
+class TestCategoricalPolicy:
+    def test_categorical_samples_follow_the_softmax(self, categorical):
         logits = torch.tensor([0.5, -1.0, 2.0])
         noise = categorical.noise(20_000, generator=torch.Generator().manual_seed(1))
         counts = categorical.act(logits.expand(20_000, 3), noise).bincount(minlength=3)
@@ -41,24 +41,24 @@ class TestCategorical:
         off = torch.tensor([0.7, -1.0, 2.0]).double().softmax(0)
         assert stats.chisquare(counts, off * 20_000).pvalue < RARE
 
-    def test_probabilities_sum_to_one(self, categorical):
+    def test_categorical_probabilities_sum_to_one(self, categorical):
         observation = torch.randn(7, 1, 3).expand(7, 3, 3)
         log_prob, _ = categorical.log_prob_and_entropy(observation, torch.arange(3).expand(7, 3))
         torch.testing.assert_close(log_prob.exp().sum(-1), torch.ones(7))
 
-    def test_log_probabilities_and_entropy_are_those_of_the_distribution(self, categorical):
+    def test_categorical_log_prob_and_entropy_equal_those_of_the_distribution(self, categorical):
         observation, action = torch.randn(5, 4, 3), torch.randint(3, (5, 4))
         log_prob, entropy = categorical.log_prob_and_entropy(observation, action)
         expected = Categorical(logits=observation)
         torch.testing.assert_close(log_prob, expected.log_prob(action))
         torch.testing.assert_close(entropy, expected.entropy())
 
-    def test_is_greedy_without_noise(self, categorical):
+    def test_categorical_policy_is_greedy_without_noise(self, categorical):
         assert categorical.act(torch.tensor([[1.0, 5.0, 2.0]]), torch.zeros(1, 3)).tolist() == [1]
 
 
-class TestGaussian:
-    def test_draws_from_the_normal_distribution_it_speaks_of(self, gaussian):
+class TestGaussianPolicy:
+    def test_gaussian_samples_log_prob_and_entropy_agree_with_the_normal_distribution(self, gaussian):
         observation = torch.randn(3)
         noise = gaussian.noise(5_000, generator=torch.Generator().manual_seed(2))
         actions = gaussian.act(observation.expand(5_000, 3), noise)
@@ -73,7 +73,7 @@ class TestGaussian:
         torch.testing.assert_close(log_prob, Normal(mean, std).log_prob(actions).sum(-1))
         torch.testing.assert_close(entropy, Normal(mean, std).entropy().sum().expand(5_000))
 
-    def test_measures_in_units_of_the_bounds(self, gaussian):
+    def test_gaussian_network_output_is_in_units_of_the_bounds(self, gaussian):
         """A network's 0 is the middle, ±1 are the bounds; where there are none, it is the action itself."""
         for parameter in gaussian.net.parameters():
             parameter.data.zero_()
@@ -83,7 +83,7 @@ class TestGaussian:
         gaussian.log_std.data.zero_()
         assert gaussian.act(torch.zeros(1, 3), torch.ones(1, 4)).tolist() == [[4, 15, 2, 2]]
 
-    def test_is_greedy_without_noise(self, gaussian):
+    def test_gaussian_policy_is_greedy_without_noise(self, gaussian):
         observation = torch.randn(2, 3)
         action = gaussian.act(observation, torch.zeros(2, 4))
         torch.testing.assert_close(action, gaussian.mean(gaussian.net(observation)))
@@ -102,18 +102,18 @@ class TestGaussian:
         ],
         ids=str,
     )
-    def test_reaches_bounds_however_far_apart_they_are(self, bounds, bias, scale):
+    def test_gaussian_policy_handles_bounds_of_any_size(self, bounds, bias, scale):
         policy = GaussianPolicy(nn.Linear(3, 1), [bounds])
         assert (policy.action_bias.item(), policy.action_scale.item()) == (bias, scale)
 
 
-class TestSeveralChoices:
+class TestMultiCategoricalPolicy:
     @pytest.fixture
     def several(self):
         torch.manual_seed(0)
         return MultiCategoricalPolicy(nn.Linear(3, 5), nvec=[2, 3])
 
-    def test_probabilities_of_all_combinations_sum_to_one_and_give_the_entropy(self, several):
+    def test_multi_categorical_probabilities_sum_to_one_and_give_the_entropy(self, several):
         observation = torch.randn(3)
         combinations = torch.cartesian_prod(torch.arange(2), torch.arange(3))
         log_prob, entropy = several.log_prob_and_entropy(observation.expand(6, 3), combinations)
@@ -124,7 +124,7 @@ class TestSeveralChoices:
             log_prob, sum(part.log_prob(c) for part, c in zip(parts, combinations.T, strict=True))
         )
 
-    def test_draws_combinations_as_often_as_it_says(self, several):
+    def test_multi_categorical_samples_follow_the_probabilities(self, several):
         """By chi-squared, with a false alarm in a million."""
         observation, n = torch.randn(3).expand(20_000, 3), 20_000
         actions = several.act(observation, several.noise(n, generator=torch.Generator().manual_seed(1)))
@@ -135,14 +135,14 @@ class TestSeveralChoices:
         assert stats.chisquare(counts, expected).pvalue > RARE
         assert stats.chisquare(counts, expected.roll(1)).pvalue < RARE
 
-    def test_is_greedy_without_noise(self, several):
+    def test_multi_categorical_policy_is_greedy_without_noise(self, several):
         observation = torch.randn(4, 3)
         logits = several.net(observation)
         expected = torch.stack([logits[:, :2].argmax(-1), logits[:, 2:].argmax(-1)], -1)
         assert torch.equal(several.act(observation, torch.zeros(4, 5)), expected)
 
 
-class TestMakingOne:
+class TestMakePolicy:
     @pytest.mark.parametrize(
         ("space", "kind", "policy"),
         [
@@ -155,24 +155,24 @@ class TestMakingOne:
         ],
         ids=["choices", "coordinates", "a matrix", "integers", "several choices", "bits"],
     )
-    def test_that_fits_the_actions(self, space, kind, policy):
+    def test_policy_fits_the_action_space(self, space, kind, policy):
         assert action_spec(space) == kind
         assert type(make_policy((4,), action_spec(space), (8,))) is policy
 
     @pytest.mark.parametrize("space", [Dict({"a": Discrete(2)}), Text(3), Box(0, 1, (0,))], ids=str)
-    def test_is_refused_for_actions_that_none_fits(self, space):
+    def test_unsupported_action_space_raises(self, space):
         with pytest.raises(
             ValueError, match=r"no policy supports the action space .*must be Discrete, MultiDiscrete, "
         ):
             action_spec(space)
 
-    def test_begins_near_uniform(self):
+    def test_policy_starts_near_uniform(self):
         torch.manual_seed(0)
         policy = make_policy((4,), 3, (64, 64))
         _, entropy = policy.log_prob_and_entropy(torch.randn(50, 4), torch.zeros(50, dtype=torch.int64))
         assert entropy.min() > 0.999 * torch.tensor(3.0).log()
 
-    def test_acts_in_training_as_in_evaluation(self):
+    def test_policy_acts_alike_in_train_and_eval_mode(self):
         """No dropout and no normalisation over the batch: the policy that is judged is the one that acted."""
         torch.manual_seed(0)
         policy, observation = make_policy((4,), 2, (8, 8)), torch.randn(6, 4)
@@ -184,7 +184,7 @@ class TestMakingOne:
         assert {type(part) for part in policy.net} == {type(policy.net[0]), nn.Linear, nn.Tanh}
 
 
-def test_actions_of_equal_probability_are_equally_frequent_in_half_precision():
+def test_equal_actions_are_equally_frequent_in_half_precision():
     """False alarms: 1e-6, at 4.9 standard errors. Noise of half precision has ties, which the first action wins."""
     draws, actions = 400_000, 8
     policy = CategoricalPolicy(nn.Linear(1, actions), actions).bfloat16()
@@ -194,7 +194,7 @@ def test_actions_of_equal_probability_are_equally_frequent_in_half_precision():
     assert ((share - 1 / actions).abs() < 4.9 * (1 / actions / draws) ** 0.5).all()
 
 
-def test_noise_of_coordinates_is_drawn_in_single_precision_in_half_precision_too():
+def test_gaussian_noise_has_single_precision_in_half_precision():
     policy = GaussianPolicy(nn.Linear(1, 2), [(-1.0, 1.0)] * 2)
     full = policy.noise(50, generator=torch.Generator().manual_seed(0))
     half = policy.bfloat16().noise(50, generator=torch.Generator().manual_seed(0))

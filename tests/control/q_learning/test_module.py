@@ -42,7 +42,7 @@ def textbook(rollouts, states, actions, gamma, step_size):
     return torch.tensor(table)
 
 
-class TestATable:
+class TestTable:
     @pytest.mark.parametrize(
         ("options", "step_size"),
         [
@@ -51,7 +51,7 @@ class TestATable:
         ],
         ids=["fixed", "falling"],
     )
-    def test_learns_what_the_textbook_learns(self, learn, options, step_size):
+    def test_table_learns_as_the_textbook_algorithm(self, learn, options, step_size):
         """With rollouts of one step of one environment nothing is left of batches."""
         torch.manual_seed(0)
         mdp, envs = cliff()
@@ -74,7 +74,7 @@ class TestATable:
         assert (model.policy.q.values - without_discount).abs().max() > 0.1
         assert model.env_steps == sum(batch.rollout.mask.sum() for batch in seen)
 
-    def test_bootstraps_where_an_episode_was_cut_and_not_where_it_terminated(self, learn):
+    def test_table_bootstraps_after_truncation_and_not_after_termination(self, learn):
         model = QLearning(observation=3, num_actions=1, gamma=0.5, lr=1.0, visit_power=0.0)
         model.policy.q.values.data[2] = 8.0
         rollout = made_by_hand(
@@ -83,7 +83,7 @@ class TestATable:
         learn(model, DataLoader([RolloutBatch(rollout, 2, None)], batch_size=None))
         assert model.policy.q.values[:, 0].tolist() == [1, 5, 8]
 
-    def test_does_not_learn_from_the_step_between_two_episodes(self, learn):
+    def test_table_ignores_the_step_between_two_episodes(self, learn):
         model = QLearning(observation=3, num_actions=1, gamma=0.5)
         learn(model, DataLoader([RolloutBatch(made_by_hand(mask=[[False, True]]), 1, None)], batch_size=None))
         assert model.policy.q.values[:, 0].tolist() == [0, 1, 0]
@@ -100,8 +100,8 @@ def made_by_hand(
     return Rollout(state, zero, torch.ones(state.shape), next_observation, terminated, done, mask, zero)
 
 
-class TestLearning:
-    def test_finds_the_way_along_the_cliff(self, learn):
+class TestConvergence:
+    def test_table_learns_the_optimal_path_along_the_cliff(self, learn):
         pl.seed_everything(0, verbose=False)
         mdp = FiniteMDP.from_gymnasium(gymnasium.make("CliffWalking-v1"), gamma=0.99)
         model = QLearning(mdp.num_states, mdp.num_actions, exploration_steps=100_000)
@@ -127,7 +127,7 @@ def cart_pole(model, num_rollouts=8):
     )
 
 
-class TestANetwork:
+class TestNetwork:
     @pytest.mark.parametrize(
         "options",
         [
@@ -140,7 +140,7 @@ class TestANetwork:
         ],
         ids=str,
     )
-    def test_learns_with_every_option(self, learn, options):
+    def test_network_learns_with_every_option(self, learn, options):
         torch.manual_seed(0)
         model = QLearning((4,), 2, **{**NETWORK, **options})
         before = [weight.clone() for weight in model.policy.q.parameters()]
@@ -148,30 +148,30 @@ class TestANetwork:
         assert all((old != new).any() for old, new in zip(before, model.policy.q.parameters(), strict=True))
         assert trainer.global_step == (8 if options.get("buffer_size") == 0 else 24)
 
-    def test_waits_until_it_has_seen_enough(self, learn):
+    def test_network_waits_for_learning_starts(self, learn):
         model = QLearning((4,), 2, **NETWORK, learning_starts=100)
         trainer = learn(model, cart_pole(model))
         assert trainer.global_step == model.num_updates == 3 * sum(32 * (i + 1) - 1 >= 100 for i in range(8))
 
-    def test_waits_for_what_follows_the_first_steps(self, learn):
+    def test_network_waits_until_n_step_returns_are_complete(self, learn):
         """After the first rollout of eight steps none is followed by ten more."""
         model = QLearning((4,), 2, **NETWORK, n_steps=10)
         assert learn(model, cart_pole(model, num_rollouts=3)).global_step == 3 * 2
 
-    def test_learning_rate_falls_to_nothing(self, learn):
+    def test_learning_rate_decays_to_zero(self, learn):
         model = QLearning((4,), 2, **NETWORK, lr_decay_steps=200)
         trainer = learn(model, cart_pole(model))
         assert trainer.optimizers[0].param_groups[0]["lr"] == 0
 
-    def test_actions_are_greedy_to_the_degree_the_schedule_says(self, learn):
+    def test_exploration_follows_its_schedule(self, learn):
         model = QLearning((4,), 2, **NETWORK, exploration_initial=0.8, exploration_final=0.2, exploration_steps=1000)
         learn(model, cart_pole(model, num_rollouts=2))
         assert model.policy.parameter.item() == pytest.approx(0.8 - 0.6 * model.env_steps.item() / 1000)
 
 
-class TestTheTargetNetwork:
+class TestTargetNetwork:
     @pytest.mark.parametrize("double", [False, True])
-    def test_says_what_follows_and_with_double_the_present_one_says_by_which_action(self, double):
+    def test_target_network_evaluates_the_action_that_double_q_learning_selects_online(self, double):
         model = QLearning((4,), 2, **NETWORK, double=double, gamma=0.5)
         for parameter in model.parameters():
             parameter.data.zero_()
@@ -183,7 +183,7 @@ class TestTheTargetNetwork:
         assert model.loss(batch).item() == (target - 2) ** 2 / 2
 
     @pytest.mark.parametrize(("mix", "every"), [(1.0, 5), (0.25, 1)], ids=["hard", "soft"])
-    def test_follows_as_it_is_told_and_is_not_trained(self, learn, mix, every):
+    def test_target_network_is_updated_by_tau_and_not_trained(self, learn, mix, every):
         torch.manual_seed(0)
         model = QLearning((4,), 2, **{**NETWORK, "gradient_steps": 1, "target_update_interval": every, "tau": mix})
         name = "layers.0.weight"
@@ -203,9 +203,7 @@ class TestTheTargetNetwork:
 
 
 @pytest.mark.parametrize("start", ["table", "network"])
-def test_continued_from_a_checkpoint_of_plain_data_it_ends_as_if_it_had_not_been_stopped(
-    start, learn, differences, tmp_path
-):
+def test_training_resumed_from_a_checkpoint_equals_an_uninterrupted_one(start, learn, differences, tmp_path):
     """Two passes of play in one go, or with an end of the process between them."""
 
     def make():
@@ -250,6 +248,6 @@ def test_continued_from_a_checkpoint_of_plain_data_it_ends_as_if_it_had_not_been
         ({"exploration": "optimism"}, "no exploration 'optimism'"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(options, message):
+def test_invalid_options_raise(options, message):
     with pytest.raises(ValueError, match=message):
         QLearning(observation=16, num_actions=4, **options)

@@ -8,7 +8,7 @@ from zoo.control.q_learning.options import CONSTRAINTS, REQUIREMENTS, check_opti
 DEFAULTS = {"learning_starts": 0, "gradient_steps": 1, "n_steps": 1, "visit_power": 0.7, "dueling": False, "tau": 1.0}
 
 
-class TestRanges:
+class TestConstraints:
     @pytest.mark.parametrize(
         ("name", "allowed", "refused"),
         [
@@ -26,7 +26,7 @@ class TestRanges:
             ("max_grad_norm", [None, 1e-3, 10], [0, -1, math.nan]),
         ],
     )
-    def test_hold_what_means_something(self, name, allowed, refused):
+    def test_option_outside_its_range_raises(self, name, allowed, refused):
         everything = {"buffer_size": 1, "target_update_interval": 1}
         for value in allowed:
             check_options({**everything, name: value}, {name: value}, table=False)
@@ -34,7 +34,7 @@ class TestRanges:
             with pytest.raises(ValueError, match=rf"^{name} must be .*, got {value}$"):
                 check_options({**everything, name: value}, {name: value}, table=False)
 
-    def test_of_a_tables_step_size_ends_at_1(self):
+    def test_step_size_of_a_table_is_at_most_1(self):
         check_options({"lr": 3}, DEFAULTS, table=False)
         with pytest.raises(ValueError, match="lr must be above 0 and at most 1 for a table, got 3"):
             check_options({"lr": 3}, DEFAULTS, table=True)
@@ -54,16 +54,16 @@ class TestOptionsWithoutEffect:
             ),
         ],
     )
-    def test_are_refused_and_the_cure_is_named(self, options, table, message):
+    def test_option_without_effect_raises_with_a_cure(self, options, table, message):
         with pytest.raises(ValueError, match=message):
             check_options(options, DEFAULTS, table)
 
-    def test_are_allowed_where_what_they_need_is_there_or_they_ask_for_nothing(self):
+    def test_options_are_accepted_with_their_requirement_or_at_their_default(self):
         check_options({"dueling": True}, DEFAULTS, table=False)
         check_options({"dueling": False, "n_steps": 1}, DEFAULTS, table=True)
         check_options({"n_steps": 3, "buffer_size": 100, "tau": 0.1, "target_update_interval": 5}, DEFAULTS, table=True)
 
 
-def test_every_option_that_is_looked_at_is_one_of_q_learning():
+def test_every_checked_option_is_an_argument_of_q_learning():
     options = set(QLearning(16, 4).hparams)
     assert options >= CONSTRAINTS.keys() | {name for names, _ in REQUIREMENTS.values() for name in names}

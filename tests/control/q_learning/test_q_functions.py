@@ -4,21 +4,21 @@ import torch
 from zoo.control.q_learning.q_functions import Dueling, QNetwork, QTable, make_q_function
 
 
-class TestTable:
-    def test_begins_at_zero_and_gives_what_it_holds(self):
+class TestQTable:
+    def test_table_starts_at_zero_and_returns_its_rows(self):
         table = QTable(num_states=3, num_actions=2)
         assert not table(torch.tensor([0, 2])).any()
         table.values.data[2] = torch.tensor([5.0, 6.0])
         assert table(torch.tensor([[2], [0]])).tolist() == [[[5, 6]], [[0, 0]]]
 
-    def test_an_entry_learns_from_itself_alone(self):
+    def test_gradient_reaches_one_entry_only(self):
         table = QTable(num_states=3, num_actions=2)
         table(torch.tensor([1]))[0, 1].backward()
         assert table.values.grad.tolist() == [[0, 0], [0, 1], [0, 0]]
 
 
 class TestDueling:
-    def test_adds_the_states_value_to_advantages_around_zero(self):
+    def test_dueling_head_adds_the_value_to_centered_advantages(self):
         head = Dueling(in_features=4, num_actions=3)
         features = torch.randn(5, 4)
         values = head(features)
@@ -27,10 +27,10 @@ class TestDueling:
         torch.testing.assert_close(values[:, 0] - values[:, 1], advantage[:, 0] - advantage[:, 1])
 
 
-class TestNetwork:
+class TestQNetwork:
     @pytest.mark.parametrize("dueling", [False, True])
     @pytest.mark.parametrize("shape", [(4,), (3, 10, 10), (5, 5), (30, 2), (4, 4, 16), ()], ids=str)
-    def test_gives_a_value_of_each_action_that_depends_on_all_weights(self, shape, dueling):
+    def test_network_returns_a_value_per_action_that_depends_on_all_weights(self, shape, dueling):
         network = QNetwork(shape, num_actions=5, hidden=[16, 8], dueling=dueling)
         values = network(torch.rand(7, *shape))
         assert values.shape == (7, 5)
@@ -38,17 +38,17 @@ class TestNetwork:
         assert all(weight.grad.any() for weight in network.parameters())
 
     @pytest.mark.parametrize("shape", [(3,), (4, 4, 2)], ids=str)
-    def test_reads_bytes_as_brightness(self, shape):
+    def test_network_scales_bytes(self, shape):
         network = QNetwork(shape, num_actions=2)
         observation = torch.randint(0, 256, (5, *shape), dtype=torch.uint8)
         torch.testing.assert_close(network(observation), network(observation / 255))
 
     @pytest.mark.parametrize("hidden", [[], [0], [8, -1]])
-    def test_without_a_hidden_layer_or_units_in_it_is_refused(self, hidden):
+    def test_network_without_hidden_units_raises(self, hidden):
         with pytest.raises(ValueError, match=r"at least one hidden layer, and at least 1 unit in each; got hidden=\["):
             QNetwork((4,), num_actions=2, hidden=hidden)
 
 
-def test_a_number_of_states_makes_a_table_and_a_shape_a_network():
+def test_make_q_function_returns_a_table_for_states_and_a_network_for_a_shape():
     assert isinstance(make_q_function(16, 4, hidden=[8], dueling=False), QTable)
     assert isinstance(make_q_function((4,), 2, hidden=[8], dueling=True).layers[-1], Dueling)

@@ -42,13 +42,13 @@ def uniform_gap(mdp):
 STILL = {"exploration_initial": 1.0, "exploration_final": 1.0, "exploration_schedule": "linear"}
 
 
-def test_a_policy_that_stays_uniform_pays_its_gap_for_each_episode(lake):
+def test_regret_of_a_uniform_policy_is_its_gap_times_the_episodes(lake):
     regret = learning_regret(lake, "epsilon_greedy", episodes=1000, seed=1, **STILL)
     np.testing.assert_allclose(regret.cumulative, regret.episodes * uniform_gap(lake), rtol=1e-6)
     assert regret.cumulative[-1] > 500
 
 
-def test_the_best_values_cost_nothing_when_they_are_acted_on_greedily(lake):
+def test_optimal_values_have_no_regret_if_the_policy_is_greedy(lake):
     model = QLearning(lake.num_states, lake.num_actions, exploration_initial=0.0)
     model.policy.q.values.data.copy_(value_iteration(lake))
     exploring, greedy = start_value_gaps(model, lake, value_iteration(lake).amax(-1))
@@ -59,7 +59,7 @@ def test_the_best_values_cost_nothing_when_they_are_acted_on_greedily(lake):
     assert exploring > 0.3 > 1e-9 > greedy
 
 
-def test_episodes_are_counted_where_they_begin(lake):
+def test_episodes_are_counted_when_they_start(lake):
     """In a corridor of three steps each fourth step resets, so that a rollout of four is an episode of each."""
     step = torch.eye(4, dtype=torch.float64).roll(1, 1)[:, None]
     step[3] = torch.eye(4, dtype=torch.float64)[3]
@@ -73,7 +73,7 @@ def test_episodes_are_counted_where_they_begin(lake):
 
 
 @pytest.mark.parametrize("exploration", SCHEDULES)
-def test_who_learns_pays_less_and_less(exploration):
+def test_regret_per_episode_decreases_with_learning(exploration):
     ice = FiniteMDP.from_gymnasium(gymnasium.make("FrozenLake-v1", is_slippery=False), gamma=0.99)
     regret = learning_regret(ice, exploration, episodes=6000, seed=1, exploration_steps=20_000)
     price = np.diff(regret.cumulative) / np.diff(regret.episodes).clip(1)
@@ -81,7 +81,7 @@ def test_who_learns_pays_less_and_less(exploration):
     assert regret.greedy_gap[-1] < regret.greedy_gap[0]
 
 
-def test_it_learns_what_a_run_learns(lake, learn):
+def test_training_with_regret_equals_a_run(lake, learn):
     def made():
         torch.manual_seed(0)
         model = QLearning(lake.num_states, lake.num_actions, exploration_steps=2000, exploration_final=0.2)
@@ -98,7 +98,7 @@ def test_it_learns_what_a_run_learns(lake, learn):
     assert model.policy.parameter == other.policy.parameter < 1
 
 
-def test_a_seed_decides_everything_and_the_global_random_state_is_left_alone(lake):
+def test_regret_depends_on_the_seed_alone_and_not_on_the_global_random_state(lake):
     before = torch.get_rng_state()
     one, same, other = (learning_regret(lake, "boltzmann", episodes=600, seed=seed) for seed in (1, 1, 2))
     assert torch.equal(before, torch.get_rng_state())
@@ -106,14 +106,14 @@ def test_a_seed_decides_everything_and_the_global_random_state_is_left_alone(lak
     assert one.env_steps.tolist() != other.env_steps.tolist()
 
 
-def test_bad_wishes_are_refused(lake):
+def test_invalid_arguments_raise(lake):
     with pytest.raises(ValueError, match=r"^there is no exploration 'greedy'; choose one of epsilon_greedy, boltzmann"):
         learning_regret(lake, "greedy", episodes=10, seed=1)
     with pytest.raises(ValueError, match=r"^episodes must be at least 1, got 0"):
         learning_regret(lake, "boltzmann", episodes=0, seed=1)
 
 
-def test_the_table_has_a_line_for_each_rollout(tmp_path):
+def test_csv_has_a_line_per_rollout(tmp_path):
     run = Regret(*(np.arange(3.0) + number for number in range(4)))
     write_csv(tmp_path / "regret.csv", [7, 8], {"boltzmann": [run, run]})
     with (tmp_path / "regret.csv").open(newline="") as file:
@@ -127,7 +127,7 @@ def test_the_table_has_a_line_for_each_rollout(tmp_path):
     ]
 
 
-def test_the_sentence_says_mean_interval_and_gap():
+def test_summary_has_mean_interval_and_gap():
     ones = np.ones(1)
     said = summarize("boltzmann", [Regret(ones, 1000 * ones, value * ones, 0.25 * ones) for value in (100, 200, 300)])
     assert said.startswith("boltzmann: regret 200 after 1,000 episodes (3 seeds, 95 % interval 100 to 300);")

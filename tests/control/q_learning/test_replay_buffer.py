@@ -38,9 +38,9 @@ def all_transitions(replay):
     return list(zip(*(column.tolist() for column in drawn), strict=True))
 
 
-class TestSingleSteps:
+class TestToTransitions:
     @pytest.mark.parametrize("reset", ["next step", "same step"])
-    def test_are_those_of_the_episodes_and_no_step_between_two(self, reset):
+    def test_transitions_exclude_steps_between_episodes(self, reset):
         steps = to_transitions(rollout_of(2, 3, cut=[1], reset=reset), GAMMA)
         assert list(zip(*(column.tolist() for column in steps), strict=True)) == [
             (0, 0, 1.0, False, 1, 0.5),
@@ -53,7 +53,7 @@ class TestSingleSteps:
 
 class TestOneStep:
     @pytest.mark.parametrize("pieces", [1, 2, 9])
-    def test_gives_what_was_added_in_however_many_pieces(self, pieces):
+    def test_transitions_do_not_depend_on_how_rollouts_are_split(self, pieces):
         rollout = rollout_of(2, 3, 2, cut=[1])
         replay = ReplayBuffer(buffer_size=20, n_steps=1, gamma=GAMMA)
         for rows in torch.arange(9).tensor_split(pieces):
@@ -67,13 +67,13 @@ class TestOneStep:
             (20, 0, 1.0, False, 21, 0.5),
         ]
 
-    def test_where_the_next_row_is_another_episodes_learns_only_what_needs_no_next_row(self):
+    def test_step_before_an_unknown_observation_is_used_only_if_it_terminated(self):
         """In the same-step mode the end of a cut episode is not kept; that of a terminated one is not looked at."""
         replay = ReplayBuffer(buffer_size=20, n_steps=1, gamma=GAMMA)
         replay.add(rollout_of(2, 2, 2, cut=[1], reset="same step"))
         assert [(x[0], x[3]) for x in all_transitions(replay)] == [(0, False), (1, True), (10, False), (20, False)]
 
-    def test_a_thread_that_breaks_between_two_rollouts_is_not_followed(self):
+    def test_step_before_a_reset_between_rollouts_is_not_used(self):
         replay = ReplayBuffer(buffer_size=20, n_steps=1, gamma=GAMMA)
         replay.add(rollout_of(5))
         beginning = Rollout(*(column[:3] for column in rollout_of(5)))
@@ -83,8 +83,8 @@ class TestOneStep:
         assert starts == [0, 1, 2, 3, 4, 0, 1, 0, 1]
 
 
-class TestSeveralSteps:
-    def test_add_their_rewards_up_to_the_end_of_the_episode(self):
+class TestNStep:
+    def test_rewards_are_summed_up_to_the_end_of_the_episode(self):
         """By hand: three steps, fewer before an end; γ to their number; terminated or not as the last of them was."""
         replay = ReplayBuffer(buffer_size=30, n_steps=3, gamma=GAMMA)
         replay.add(rollout_of(4, 3, 5, cut=[1]))
@@ -100,15 +100,15 @@ class TestSeveralSteps:
             (21, 1, 2 + 3 / 2 + 4 / 4, False, 24, 0.125),
         ]
 
-    def test_do_not_cross_a_break(self):
+    def test_transitions_do_not_cross_a_reset(self):
         replay = ReplayBuffer(buffer_size=20, n_steps=2, gamma=GAMMA)
         replay.add(Rollout(*(column[:3] for column in rollout_of(9))))
         replay.add(rollout_of(9))
         assert [(x[0], x[4]) for x in all_transitions(replay)][:3] == [(0, 2), (0, 2), (1, 3)]
 
 
-class TestTheRing:
-    def test_forgets_the_oldest_and_keeps_the_seam(self):
+class TestRingBuffer:
+    def test_oldest_steps_are_overwritten(self):
         replay = ReplayBuffer(buffer_size=6, n_steps=1, gamma=GAMMA)
         for start in range(0, 14, 2):
             rollout = Rollout(*(column[start : start + 2] for column in rollout_of(20)))
@@ -116,7 +116,7 @@ class TestTheRing:
         assert replay.rows["action"].shape == (6, 1)
         assert [(x[0], x[4]) for x in all_transitions(replay)] == [(t, t + 1) for t in range(8, 13)]
 
-    def test_keeps_pictures_as_bytes_and_once(self):
+    def test_images_are_stored_once_as_bytes(self):
         replay = ReplayBuffer(buffer_size=20, n_steps=1, gamma=GAMMA)
         replay.add(rollout_of(4, 4, frames=True))
         tensors = [x for x in replay.rows.values() if x.ndim > 2]
@@ -124,7 +124,7 @@ class TestTheRing:
         batch = replay.sample(50)
         torch.testing.assert_close(batch.next_observation[~batch.terminated], batch.observation[~batch.terminated] + 1)
 
-    def test_draws_from_all_environments_and_rows(self):
+    def test_samples_come_from_all_environments_and_rows(self):
         one = rollout_of(30)
         other = one._replace(observation=one.observation + 100, next_observation=one.next_observation + 100)
         both = Rollout(*(torch.cat(columns, 1) for columns in zip(one, other, strict=True)))
@@ -134,7 +134,7 @@ class TestTheRing:
         assert sorted(set(drawn.tolist())) == [*range(29), *range(100, 129)]
 
     @pytest.mark.parametrize("size", [1, 7, 200])
-    def test_fills_every_batch_though_half_of_all_rows_only_reset(self, size):
+    def test_batches_are_full_if_half_of_the_rows_only_reset(self, size):
         replay = ReplayBuffer(buffer_size=100, n_steps=1, gamma=GAMMA)
         replay.add(rollout_of(*[1] * 20))
         assert (~replay.rows["mask"][:39]).sum() == 19
@@ -143,7 +143,7 @@ class TestTheRing:
         assert {len(column) for batch in drawn for column in batch} == {size}
         assert all(batch.terminated.all() for batch in drawn)
 
-    def test_draws_all_that_can_be_used_with_the_same_probability(self):
+    def test_usable_transitions_are_sampled_uniformly(self):
         replay = ReplayBuffer(buffer_size=100, n_steps=1, gamma=GAMMA)
         replay.add(rollout_of(*[1, 3] * 5, 1))
         torch.manual_seed(0)
@@ -151,30 +151,30 @@ class TestTheRing:
         assert len(counts) == 20
         assert stats.chisquare(counts).pvalue > 1e-6
 
-    def test_of_which_nothing_can_be_used_says_so_and_does_not_look_for_ever(self):
+    def test_buffer_without_usable_steps_raises(self):
         replay = ReplayBuffer(buffer_size=100, n_steps=2, gamma=GAMMA)
         replay.add(rollout_of(*[1] * 20, cut=range(20), reset="same step"))
         with pytest.raises(ValueError, match=r"hardly any of the 20 steps .* is followed by 2 .* reduce n_steps"):
             replay.sample(4)
 
     @pytest.mark.parametrize("rows", [0, 2])
-    def test_that_is_all_but_empty_gives_nothing(self, rows):
+    def test_sampling_from_an_almost_empty_buffer_raises(self, rows):
         replay = ReplayBuffer(buffer_size=20, n_steps=2, gamma=GAMMA)
         if rows:
             replay.add(rollout_of(rows))
         with pytest.raises(ValueError, match=f"holds {rows} steps"):
             replay.sample(1)
 
-    def test_that_is_too_small_says_how_large_it_must_be(self):
+    def test_too_small_buffer_raises_with_the_required_size(self):
         with pytest.raises(ValueError, match="must hold at least 6"):
             ReplayBuffer(buffer_size=5, n_steps=1, gamma=GAMMA).add(rollout_of(5))
 
-    def test_of_no_step_is_refused(self):
+    def test_zero_n_steps_raise(self):
         with pytest.raises(ValueError, match="n_steps must be at least 1, got 0"):
             ReplayBuffer(buffer_size=5, n_steps=0, gamma=GAMMA)
 
 
-def test_a_state_that_was_saved_goes_on_in_the_same_way(tmp_path):
+def test_saved_state_continues_identically(tmp_path):
     rollout = rollout_of(40)
     parts = [Rollout(*(column[rows] for column in rollout)) for rows in torch.arange(40).split(4)]
     whole = ReplayBuffer(buffer_size=12, n_steps=2, gamma=GAMMA)
