@@ -1,9 +1,10 @@
-"""Wall time to solve CartPole-v1, beside Stable-Baselines3: ``python benchmarks/against_stable_baselines3.py seeds=5``.
+"""Wall time to solve CartPole-v1, compared with Stable-Baselines3.
 
-All train in one process, on one thread, in turns. Each is measured at two marks: the first evaluation of the frozen
-policy, in 100 episodes, that solves the task, and the first hundred training episodes that did on average. Evaluations
-come every 4,096 steps, in the same environments, and count for all alike; what is imported, and a first short training
-of each, do not.
+    python benchmarks/against_stable_baselines3.py seeds=5
+
+All train in one process, on one thread, in turns. The time is taken at two marks: the first evaluation of the frozen
+policy, of 100 episodes, that solves the task, and the first hundred training episodes that do on average. The time
+includes evaluations, every 4,096 steps in the same environments, and excludes imports and a short warm-up of each.
 """
 
 import importlib.metadata
@@ -34,7 +35,7 @@ from zoo.control.seeding import EVALUATION, derive_seed
 from zoo.training import fit, run_environment, write_json
 
 ENVIRONMENT, SOLVED = "CartPole-v1", 475
-EVALUATE_EVERY, EPISODES = 4096, 100
+EVAL_FREQ, N_EVAL_EPISODES = 4096, 100
 MARKS = {"evaluation": "first solved evaluation", "training": "last 100 training episodes solve it"}
 
 
@@ -47,9 +48,9 @@ class Arguments:
 
 
 class Stopwatch:
-    """Seconds and environment steps at which each mark was first reached; at the end for those that never were.
+    """Records seconds and environment steps at which each mark is first reached, or at the end if it never is.
 
-    The processor's seconds are fewer where other work slowed the training down.
+    CPU seconds exclude the time of other processes.
     """
 
     def __init__(self) -> None:
@@ -57,24 +58,24 @@ class Stopwatch:
         self.marks: dict[str, dict[str, float | bool]] = {}
 
     def note(self, mark: str, steps: int, reached: bool = True) -> None:
-        """Note the present time, unless the mark was noted before."""
+        """Record the current time, unless the mark was reached before."""
         taken = {"seconds": time.perf_counter() - self.start, "cpu_seconds": time.process_time() - self.cpu_start}
         self.marks.setdefault(mark, {**taken, "env_steps": steps, "reached": reached})
 
     @property
     def done(self) -> bool:
-        """Tell whether all marks were noted."""
+        """Whether all marks were reached."""
         return len(self.marks) == len(MARKS)
 
     def stop(self, steps: int) -> dict[str, dict[str, float | bool]]:
-        """Count the whole time for what was not reached."""
+        """Record the total time for marks that were not reached."""
         for mark in MARKS:
             self.note(mark, steps, reached=False)
         return self.marks
 
 
 def train_ours(seed: int, budget: int) -> dict[str, dict[str, float | bool]]:
-    """Train as ``scripts/train.py experiment=policy_gradient_cartpole`` does, checkpoints and metrics included."""
+    """Train as ``scripts/train.py experiment=policy_gradient_cartpole`` does, including checkpoints and metrics."""
     overrides = ["experiment=policy_gradient_cartpole", f"seed={seed}", f"model.total_timesteps={budget}"]
     config = compose_config(overrides)
     watch = Stopwatch()
@@ -88,7 +89,7 @@ def train_ours(seed: int, budget: int) -> dict[str, dict[str, float | bool]]:
 
 
 class OurMarks(pl.Callback):
-    """Note what the model itself found out."""
+    """Records the marks that the module reports."""
 
     def __init__(self, watch: Stopwatch):
         self.watch = watch
@@ -106,28 +107,28 @@ class OurMarks(pl.Callback):
 
 
 def train_theirs(algorithm: type[BaseAlgorithm], seed: int, budget: int, **options: object) -> dict:
-    """Train one of theirs in eight environments."""
-    torch.use_deterministic_algorithms(False)  # ours left them on
+    """Train an algorithm of Stable-Baselines3 in eight environments."""
+    torch.use_deterministic_algorithms(False)  # enabled by our trainer
     watch = Stopwatch()
-    environments = make_vec_env(ENVIRONMENT, n_envs=8, seed=seed)
-    model = algorithm("MlpPolicy", environments, seed=seed, device="cpu", **options)
+    vec_env = make_vec_env(ENVIRONMENT, n_envs=8, seed=seed)
+    model = algorithm("MlpPolicy", vec_env, seed=seed, device="cpu", **options)
     model.learn(budget, callback=TheirMarks(watch, seed))
     return watch.stop(model.num_timesteps)
 
 
 class TheirMarks(BaseCallback):
-    """Evaluate as often as ours, and look at the last hundred training episodes after each rollout."""
+    """Evaluates as often as our trainer, and checks the last hundred training episodes after each rollout."""
 
     def __init__(self, watch: Stopwatch, seed: int):
         super().__init__()
         self.watch, self.seed = watch, seed
-        self.envs = VectorEnvAdapter(make_vector_env(ENVIRONMENT, 2 * EPISODES))
-        self.next_evaluation = EVALUATE_EVERY
+        self.envs = VectorEnvAdapter(make_vector_env(ENVIRONMENT, 2 * N_EVAL_EPISODES))
+        self.next_evaluation = EVAL_FREQ
 
     def _on_rollout_start(self) -> None:
         if self.num_timesteps < self.next_evaluation:
             return
-        self.next_evaluation += EVALUATE_EVERY
+        self.next_evaluation += EVAL_FREQ
         policy = CategoricalPolicy(Logits(self.model.policy), num_actions=2)
         sampled, _ = evaluate_policy(policy, self.envs, derive_seed(self.seed, EVALUATION, self.num_timesteps))
         if sampled.mean >= SOLVED:
@@ -138,12 +139,12 @@ class TheirMarks(BaseCallback):
 
     def _on_rollout_end(self) -> None:
         recent = [episode["r"] for episode in self.model.ep_info_buffer]
-        if len(recent) == EPISODES and statistics.fmean(recent) >= SOLVED:
+        if len(recent) == N_EVAL_EPISODES and statistics.fmean(recent) >= SOLVED:
             self.watch.note("training", self.num_timesteps)
 
 
 class Logits(torch.nn.Module):
-    """Logits of one of their policies, so that it is evaluated as ours are."""
+    """Logits of a policy of Stable-Baselines3, for evaluation by our code."""
 
     def __init__(self, policy: torch.nn.Module):
         super().__init__()
@@ -153,13 +154,13 @@ class Logits(torch.nn.Module):
         return self.policy.action_net(self.policy.mlp_extractor.forward_actor(observation))
 
 
-def falling(start: float) -> Callable[[float], float]:
-    """Schedule that falls to 0 at the end of the budget."""
+def linear_decay(start: float) -> Callable[[float], float]:
+    """Return a schedule that decays linearly to 0."""
     return lambda remaining: start * remaining
 
 
 class Contestant(NamedTuple):
-    """One that trains."""
+    """Training function with its settings."""
 
     name: str
     train: Callable[..., dict[str, dict[str, float | bool]]]
@@ -168,9 +169,9 @@ class Contestant(NamedTuple):
 
 
 def contestants() -> list[Contestant]:
-    """Ours first; theirs with the settings that RL Baselines3 Zoo tuned for CartPole-v1."""
+    """Return ours first, then Stable-Baselines3 with the settings of RL Baselines3 Zoo for CartPole-v1."""
     ppo = {"n_steps": 32, "batch_size": 256, "n_epochs": 20, "gae_lambda": 0.8, "gamma": 0.98, "ent_coef": 0.0}
-    ppo |= {"learning_rate": falling(1e-3), "clip_range": falling(0.2), "algorithm": PPO}
+    ppo |= {"learning_rate": linear_decay(1e-3), "clip_range": linear_decay(0.2), "algorithm": PPO}
     return [
         Contestant("`PolicyGradient`", train_ours, 102_400, {}),
         Contestant("Stable-Baselines3 PPO", train_theirs, 100_000, ppo),
@@ -179,7 +180,7 @@ def contestants() -> list[Contestant]:
 
 
 def table(results: dict[str, list[dict]]) -> str:
-    """Medians over seeds, as Markdown; the first contestant is the unit."""
+    """Return medians over seeds as Markdown, relative to the first contestant."""
     head = "".join(f" {what}, s | steps | × ours |" for what in MARKS.values())
     lines = [f"| |{head}", "| --- |" + " --- |" * 3 * len(MARKS)]
     ours = next(iter(results.values()))
@@ -190,7 +191,7 @@ def table(results: dict[str, list[dict]]) -> str:
 
 
 def cells_of(runs: list[dict], ours: list[dict]) -> tuple[str, str, str]:
-    """Median seconds, median steps, and the ratio of the seconds to ours."""
+    """Return median seconds, median steps, and the ratio of the seconds to ours."""
     seconds, unit = (statistics.median(run["seconds"] for run in group) for group in (runs, ours))
     steps = statistics.median(run["env_steps"] for run in runs)
     missed = sum(not run["reached"] for run in runs)
@@ -199,14 +200,14 @@ def cells_of(runs: list[dict], ours: list[dict]) -> tuple[str, str, str]:
 
 
 def main() -> None:
-    """Run the race, show the table, and keep the record."""
+    """Print the table, and write the record."""
     with user_errors():
         asked = parse_arguments(Arguments, sys.argv[1:])
     torch.set_num_threads(1)
     field = contestants()
     for name, train, _, options in field:
         print(f"warming up: {name}", flush=True)
-        train(seed=0, budget=2 * EVALUATE_EVERY, **options)
+        train(seed=0, budget=2 * EVAL_FREQ, **options)
     results: dict[str, list[dict]] = {contestant.name: [] for contestant in field}
     for seed in range(1, asked.seeds + 1):
         for name, train, budget, options in field:

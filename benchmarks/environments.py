@@ -1,10 +1,10 @@
-"""Trains for a few steps in every environment that Gymnasium, MinAtar, ale-py and packages of others register.
+"""Train for a few steps in every environment that Gymnasium, MinAtar, ale-py and other packages register.
 
     python benchmarks/environments.py                                # writes docs/environments.md
-    python benchmarks/environments.py packages=minigrid,highway_env  # of others, by the module to import
+    python benchmarks/environments.py packages=minigrid,highway_env  # of other packages, by the module to import
 
-An environment either trains, or is refused in one sentence; a traceback is a fault of ours. Packages are tried in
-processes of their own, as some end the process that imports them.
+An environment either trains or is rejected with an error message of one sentence; a traceback is a bug. Packages run in
+separate processes, as some exit the process that imports them.
 """
 
 import importlib.metadata
@@ -21,17 +21,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
-SECONDS = 3600  # for the environments of one part
+TIMEOUT = 3600  # seconds, for the environments of one part
 OPTIONS = [
     *("trainer.max_epochs=1", "model.num_envs=2", "model.n_eval_episodes=2", "model.eval_freq=32"),
     *("model.total_timesteps=2000", "model.hidden=[8]", "model.n_steps=4"),
 ]
-MOST_STEPS = 8  # of an episode
+MAX_STEPS = 8
 FAMILIES = {"ale_py": "Atari", "minatar": "MinAtar", "gymnasium": "Gymnasium"}
 
 
 class Result(NamedTuple):
-    """What became of an environment."""
+    """Outcome of training in an environment."""
 
     name: str
     family: str
@@ -41,20 +41,25 @@ class Result(NamedTuple):
 
 
 def family(name: str, entry_point: object) -> str:
-    """Return the package that an environment is of."""
+    """Return the package of an environment."""
     module = entry_point if isinstance(entry_point, str) else getattr(entry_point, "__module__", "?")
     parts = str(module).replace(":", ".").split(".")
     return ".".join(parts[:3]) if parts[0] == "gymnasium" else parts[0]
 
 
 def try_one(name: str) -> tuple[str, str]:
-    """Train a policy for a few steps in an environment; return what became of it."""
+    """Train a policy for a few steps in an environment; return outcome and error message."""
 
     from zoo.cli.commands import train
     from zoo.cli.composition import compose_config
     from zoo.cli.errors import error_message
 
-    overrides = ["model=policy_gradient", f"env='{name}'", f"++env_kwargs.max_episode_steps={MOST_STEPS}", *OPTIONS]
+    overrides = [
+        "model=policy_gradient",
+        f"env='{name}'",
+        f"++env_kwargs.max_episode_steps={MAX_STEPS}",
+        *OPTIONS,
+    ]
     config = compose_config(overrides)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -68,13 +73,13 @@ def try_one(name: str) -> tuple[str, str]:
 
 
 def try_part(module: str, part: int, parts: int) -> None:
-    """Print a line of JSON for each environment that a module registers, or of a share of them."""
+    """Print one line of JSON for each environment of a part of those that a module registers."""
     import gymnasium
 
     import zoo.control.experiment
     from zoo.control.envs.registration import import_env_module, register_games
 
-    zoo.control.experiment.draw_returns = lambda *arguments: None  # which takes longer than all else
+    zoo.control.experiment.draw_returns = lambda *arguments: None  # takes longer than all else
     if module == "gymnasium":
         known = dict(gymnasium.registry)
     elif module in FAMILIES:
@@ -96,13 +101,13 @@ def try_part(module: str, part: int, parts: int) -> None:
 
 
 def results_of(module: str, parts: int = 1) -> list[Result]:
-    """Try all environments of a module, in a process each for so many parts of them, as many at once as cores."""
+    """Train in all environments of a module, with one process per part and one thread per core."""
 
     def results_of_part(part: int) -> list[Result]:
         command = [sys.executable, __file__, "--part", module, str(part), str(parts)]
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
             try:
-                ended = subprocess.run(command, stdout=out, stderr=errors, timeout=SECONDS, cwd=ROOT, check=False)
+                ended = subprocess.run(command, stdout=out, stderr=errors, timeout=TIMEOUT, cwd=ROOT, check=False)
                 code: int | None = ended.returncode
             except subprocess.TimeoutExpired:
                 code = None
@@ -112,7 +117,7 @@ def results_of(module: str, parts: int = 1) -> list[Result]:
             found = [Result(*json.loads(line)) for line in lines]
             last = errors.read().strip().splitlines()[-1:] or ["nothing was printed"]
         if code != 0:
-            what = f"it took longer than {SECONDS} seconds" if code is None else f"the process ended: {last[0]}"
+            what = f"it took longer than {TIMEOUT} seconds" if code is None else f"the process ended: {last[0]}"
             found.append(Result(f"after {len(lines)} environments", module, "traceback", what))
         return found
 
@@ -121,17 +126,17 @@ def results_of(module: str, parts: int = 1) -> list[Result]:
 
 
 def grouped(sentence: str) -> str:
-    """Leave out of a sentence what differs between the environments of a package, so that alike ones are one line."""
+    """Replace the parts of a message that differ between environments, so that equal ones are one line of the table."""
     sentence = re.sub(r"\b(environment|of|env=)\s*[\w/.-]+-v\d+", r"\1 …", sentence)
     sentence = re.sub(r"^[\w/.-]+-v\d+ ", "… ", sentence)
-    sentence = re.sub(r"the reward .*?, and one number", "the reward [...], and one number", sentence)
+    sentence = re.sub(r"the reward .*?, which must be", "the reward [...], which must be", sentence)
     return sentence if len(sentence) <= 300 else sentence[:297] + "..."
 
 
 def table(results: list[Result], versions: dict[str, str]) -> str:
-    """Write the page."""
+    """Return the tables of the page as Markdown."""
     lines = [
-        "| package | version | environments | train | refused in a sentence | traceback |",
+        "| package | version | environments | train | rejected | traceback |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for kind in dict.fromkeys(result.family for result in results):
@@ -139,7 +144,7 @@ def table(results: list[Result], versions: dict[str, str]) -> str:
         version = versions.get(kind.partition(".")[0], "")
         row = (kind, version, sum(counts.values()), counts["trains"], counts["refused"], counts["traceback"])
         lines.append(f"| {' | '.join(map(str, row))} |")
-    lines += ["", "## Refused", "", "| package | environments | sentence |", "| --- | --- | --- |"]
+    lines += ["", "## Rejected", "", "| package | environments | error message |", "| --- | --- | --- |"]
     reasons: dict[tuple[str, str], list[str]] = {}
     for result in results:
         if result.outcome != "trains":
@@ -147,7 +152,7 @@ def table(results: list[Result], versions: dict[str, str]) -> str:
     for (kind, sentence), names in reasons.items():
         some = ", ".join(f"`{name}`" for name in names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         lines.append(f"| {kind} | {some} | {sentence.replace('|', '/')} |")
-    lines += ["", "## Which train", ""]
+    lines += ["", "## Trained", ""]
     for kind in dict.fromkeys(result.family for result in results):
         names = [f"`{result.name}`" for result in results if result.family == kind and result.outcome == "trains"]
         if names:
@@ -157,22 +162,22 @@ def table(results: list[Result], versions: dict[str, str]) -> str:
 
 INTRODUCTION = """# Environments
 
-What `python scripts/train.py model=policy_gradient env=...` does in every environment that Gymnasium, MinAtar and
-ale-py register, and in those of other packages (`env=module:Name-v0 trust=true`): some rollouts, updates and an
-evaluation each, of episodes cut after {steps} steps. It says that an environment trains, not that its task is learned.
-Made by `python benchmarks/environments.py`.
+Result of `python scripts/train.py model=policy_gradient env=...` in every environment that Gymnasium, MinAtar and
+ale-py register, and in those of other packages (`env=module:Name-v0 trust=true`): a few rollouts, updates and one
+evaluation each, with episodes truncated after {steps} steps. It shows that an environment trains, not that its task is
+learned. Made by `python benchmarks/environments.py`.
 
-Observations may be arrays, numbers, bits, and dictionaries and tuples of these, which are flattened as
-`gymnasium.spaces.utils.flatten` does. Actions may be `Discrete`, `MultiDiscrete`, `MultiBinary`, or a `Box` of floats
-or integers of any shape. Text, graphs and sequences have no fixed number of numbers: wrap the environment so that it
-gives arrays of one shape, register that in a module of your own, and name it by `env=module:Name-v0 trust=true`.
-Several rewards a step are refused: their weighted sum is one number, which a wrapper can give.
+Observations may be arrays, numbers, bits, and dictionaries and tuples of these, which are flattened as by
+`gymnasium.spaces.utils.flatten`. Actions may be `Discrete`, `MultiDiscrete`, `MultiBinary`, or a `Box` of floats or
+integers of any shape. Text, graphs and sequences have no fixed size: wrap the environment to return arrays of a fixed
+shape, register the wrapped one in your own module, and pass `env=module:Name-v0 trust=true`. A reward must be one
+number: wrap an environment with several objectives to return their weighted sum.
 
 """
 
 
 def main() -> None:
-    """Try all that was asked for, and write the page."""
+    """Train in all environments, and write the page."""
     packages = next((a.removeprefix("packages=").split(",") for a in sys.argv[1:] if a.startswith("packages=")), [])
     results = []
     for module, parts in [("gymnasium", 1), ("minatar", 1), ("ale_py", 8), *((package, 4) for package in packages)]:
@@ -181,7 +186,7 @@ def main() -> None:
     names = importlib.metadata.packages_distributions()
     modules = {result.family.partition(".")[0] for result in results}
     versions = {module: importlib.metadata.version(names[module][0]) for module in modules if module in names}
-    page = INTRODUCTION.format(steps=MOST_STEPS) + table(results, versions)
+    page = INTRODUCTION.format(steps=MAX_STEPS) + table(results, versions)
     (ROOT / "docs" / "environments.md").write_text(page.rstrip() + "\n")
     sys.exit(any(result.outcome == "traceback" for result in results))
 

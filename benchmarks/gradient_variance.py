@@ -1,7 +1,7 @@
-"""How much the policy gradient varies, by baseline: ``python benchmarks/gradient_variance.py [record=FILE.json]``.
+"""Variance of the policy gradient by baseline: ``python benchmarks/gradient_variance.py [record=FILE.json]``.
 
-The policy is one that was trained on CartPole-v1 until an evaluation first gave a return of 200, and is fixed from then
-on. Constant, moving average and value function learn from episodes of it that are not judged.
+The policy is trained on CartPole-v1 until an evaluation first has a mean return of 200, and fixed from then on.
+Constant, moving average and value function are fitted to other episodes of it.
 """
 
 import sys
@@ -35,14 +35,14 @@ class Arguments:
     """Arguments of this script."""
 
     seed: int = 1
-    draws: int = 400
+    num_samples: int = 400
     episodes: int = 16
     gamma: float = 0.98
     record: str | None = None
 
 
 class StopEarly(pl.Callback):
-    """Stop at the first evaluation with such a return."""
+    """Stops at the first evaluation with a mean return of at least ``RETURN``."""
 
     def __init__(self, monitor: str):
         self.monitor = monitor
@@ -51,8 +51,8 @@ class StopEarly(pl.Callback):
         trainer.should_stop = trainer.callback_metrics[self.monitor].item() >= RETURN
 
 
-def half_trained(seed: int) -> Policy:
-    """Train a policy until it earns enough."""
+def partly_trained_policy(seed: int) -> Policy:
+    """Train a policy to a mean return of ``RETURN``."""
     overrides = ["experiment=policy_gradient_cartpole", "model.eval_freq=512", f"seed={seed}"]
     config = compose_config(overrides)
     pl.seed_everything(seed, workers=True, verbose=False)
@@ -65,8 +65,8 @@ def half_trained(seed: int) -> Policy:
 
 
 def measured(asked: Arguments) -> tuple[ReturnEstimate, dict[str, GradientVariance]]:
-    """Return of the policy, and the variance of its gradient by each estimator."""
-    policy = half_trained(asked.seed)
+    """Return the mean return of the policy, and the variance of its gradient by each estimator."""
+    policy = partly_trained_policy(asked.seed)
     eval_envs = VectorEnvAdapter(make_vector_env(ENVIRONMENT, 2000))
     envs = VectorEnvAdapter(make_vector_env(ENVIRONMENT, asked.episodes))
     envs.reset(asked.seed)
@@ -75,27 +75,25 @@ def measured(asked: Arguments) -> tuple[ReturnEstimate, dict[str, GradientVarian
     rollouts = list(collect_episodes(policy, envs, 20))
     fit_value(value, rollouts, asked.gamma)
     estimators = default_estimators(rollouts, value, asked.gamma)
-    table = variance_table(policy, envs, estimators, asked.draws, asked.gamma)
+    table = variance_table(policy, envs, estimators, asked.num_samples, asked.gamma)
     return evaluate_policy(policy, eval_envs, asked.seed).stochastic, table
 
 
 def main() -> None:
-    """Measure, show the table, and keep the record."""
+    """Print the table, and write the record."""
     with user_errors():
         asked = parse_arguments(Arguments, sys.argv[1:])
     torch.set_num_threads(1)
     earned, variances = measured(asked)
-    print(f"\nat a policy that earns {earned.mean:.0f} ({earned.low:.0f} to {earned.high:.0f}) an episode:\n")
-    print(
-        "| baseline | total variance of the gradient | that without one is so many times larger |\n| --- | --- | --- |"
-    )
+    print(f"\nat a policy with a mean return of {earned.mean:.0f} ({earned.low:.0f} to {earned.high:.0f}):\n")
+    print("| baseline | total variance of the gradient | variance without baseline / with it |\n| --- | --- | --- |")
     for name, (total, reduction) in variances.items():
         spread = f"{total.value:.3g} ({total.low:.3g} to {total.high:.3g})"
         print(f"| {name} | {spread} | {reduction.value:.1f} ({reduction.low:.1f} to {reduction.high:.1f}) |")
     if asked.record is not None:
-        figures = {name: {key: x._asdict() for key, x in row._asdict().items()} for name, row in variances.items()}
+        results = {name: {key: x._asdict() for key, x in row._asdict().items()} for name, row in variances.items()}
         record = {"command": " ".join(["python", *sys.argv]), **run_environment(), "arguments": asdict(asked)}
-        record |= {"return": earned._asdict(), "results": figures}
+        record |= {"return": earned._asdict(), "results": results}
         write_json(Path(asked.record), record)
 
 

@@ -1,4 +1,4 @@
-"""What acting costs: a policy in the loop, against the same vector environment fed with actions made in advance."""
+"""Cost of acting: a vector environment with a policy, compared with the same one given precomputed actions."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ SHARE = 0.35
 
 @pytest.fixture
 def acting():
-    """Let a policy act, in environments of its own."""
+    """Collect a rollout of a policy."""
     torch.manual_seed(0)
     envs, step_count = VectorEnvAdapter(make_vector_env("CartPole-v1", ENVS)), np.zeros(ENVS, np.int64)
     envs.reset(seed=0)
@@ -23,7 +23,7 @@ def acting():
 
 @pytest.fixture
 def stepping():
-    """Step the environments, and nothing else."""
+    """Step the environments with precomputed actions."""
     vector = make_vector_env("CartPole-v1", ENVS)
     vector.reset(seed=0)
     actions = np.random.default_rng(0).integers(2, size=(STEPS, ENVS))

@@ -17,8 +17,8 @@ from zoo.control.policy_gradient.policies import CategoricalPolicy
 Ending = tuple[int, str]
 
 
-class Diary(gymnasium.Env):
-    """Shows the number of the episode and of the step; its episodes end as was written beforehand.
+class ScriptedEnv(gymnasium.Env):
+    """Environment with scripted ends of episodes, whose observation is the number of episode and step.
 
     The reward is the action, and 10 for each step of the episode so far.
     """
@@ -48,17 +48,19 @@ class Diary(gymnasium.Env):
 
 
 @pytest.fixture
-def diaries() -> Callable[..., VectorEnvAdapter]:
-    """Environments whose episodes are known: ``diaries(mode, [(3, "terminated")], [(2, "truncated"), ...])``."""
+def scripted() -> Callable[..., VectorEnvAdapter]:
+    """Return environments with scripted episodes: ``scripted(mode, [(3, "terminated")], [(2, "truncated"), ...])``."""
 
     def make(mode: AutoresetMode, *plans: list[Ending]) -> VectorEnvAdapter:
-        return VectorEnvAdapter(SyncVectorEnv([lambda plan=plan: Diary(*plan) for plan in plans], autoreset_mode=mode))
+        return VectorEnvAdapter(
+            SyncVectorEnv([lambda plan=plan: ScriptedEnv(*plan) for plan in plans], autoreset_mode=mode)
+        )
 
     return make
 
 
 class Alternating(nn.Module):
-    """Action 1 at even steps of an episode, 0 at odd ones, whatever the noise."""
+    """Network that selects action 1 at even steps of an episode and 0 at odd ones."""
 
     def __init__(self):
         super().__init__()
@@ -113,7 +115,7 @@ gymnasium.register("Corridor-v0", Corridor, max_episode_steps=50)
 
 @pytest.fixture
 def corridor(tmp_path, monkeypatch) -> Iterator[str]:
-    """Name of a user's own environment, in a module of the current folder: seven cells, both choices must say go."""
+    """Id of a custom environment in a module of the current folder: seven cells; two binary actions, both 1 to move."""
     (tmp_path / "corridors.py").write_text(CORRIDOR)
     monkeypatch.chdir(tmp_path)
     yield "corridors:Corridor-v0"

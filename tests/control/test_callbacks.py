@@ -8,7 +8,7 @@ from zoo.control.callbacks import StopOnTotalTimesteps, check_reward_threshold
 
 @pytest.fixture
 def module():
-    """What the rule looks at, after 100 steps of a task that is solved at 475."""
+    """Module after 100 steps of a task with reward threshold 475."""
 
     def make(reward_threshold=475.0, stop=True):
         return SimpleNamespace(

@@ -41,18 +41,18 @@ def envs():
 
 
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
-def test_first_episode_of_each_environment_counts_undiscounted(mode, diaries):
-    """Not the first to end: in the time of the long ones there are many short ones."""
+def test_first_episode_of_each_environment_counts_undiscounted(mode, scripted):
+    """Not the first episodes to end, which would be the short ones."""
     plans = [[(1, "terminated"), (9, "terminated")], [(7, "truncated")], [(3, "both")], [(2, "terminated")]]
     always_left = make_policy((2,), 2, ())
     always_left.net[-1].bias.data[:] = torch.tensor([1e3, 0])
-    returns = episode_returns(always_left, diaries(mode, *plans), seed=0)
+    returns = episode_returns(always_left, scripted(mode, *plans), seed=0)
     assert returns.tolist() == [10, 280, 60, 30]
 
 
 class TestEvaluatePolicy:
     def test_half_of_the_episodes_are_greedy(self, envs, policy):
-        """A policy that would rather go left, but not by much: greedily it falls at once."""
+        """A policy with a small preference for the left: the greedy one falls at once."""
         nn.init.zeros_(policy.net[-1].weight)
         policy.net[-1].bias.data[:] = torch.tensor([0.1, 0])
         measured = evaluate_policy(policy, envs, seed=1)
@@ -84,7 +84,7 @@ class TestEvaluatePolicy:
 
 
 class Breaking(gymnasium.Env):
-    """Gives zeros for three steps, and at one time something else."""
+    """Environment that returns zeros for three steps, with another value at one time."""
 
     observation_space, action_space = Box(0, 1, (4,)), Discrete(2)
 
@@ -146,13 +146,13 @@ class TestNonFiniteValues:
             self.measured(what, time, value)
 
     def test_values_after_the_counted_episode_are_ignored(self):
-        envs = VectorEnvAdapter(SyncVectorEnv([EndsAtOnce, Breaking, Breaking, Breaking]))
+        envs = VectorEnvAdapter(SyncVectorEnv([BrokenAfterFirstEpisode, Breaking, Breaking, Breaking]))
         assert episode_returns(make_policy((4,), 2, ()), envs, seed=0).tolist() == [0] * 4
         assert envs.done.all()
 
 
-class EndsAtOnce(Breaking):
-    """Its first episode is one step; what follows is broken."""
+class BrokenAfterFirstEpisode(Breaking):
+    """Environment whose first episode has one step, and whose later rewards are not finite."""
 
     def __init__(self):
         super().__init__("reward", 1)
@@ -174,14 +174,14 @@ class TestIntervals:
         assert estimate_return(returns) == pytest.approx((5.0, low, high))
 
     def test_interval_has_its_nominal_coverage(self):
-        """Binomial: 1,000 intervals, and at most one in a million such tests fails."""
+        """Binomial test of 1,000 intervals with a false-alarm rate of one in a million."""
         rng = np.random.default_rng(0)
         held = sum(part.low <= 0 <= part.high for part in (estimate_return(rng.normal(size=6)) for _ in range(1000)))
         assert stats.binomtest(held, 1000, 0.95).pvalue > 1e-6
         assert stats.binomtest(held, 1000, 0.90).pvalue < 1e-6
 
     def test_interval_is_clipped_at_a_shared_extreme(self):
-        """As where a time limit cuts most episodes."""
+        """Most episodes reach a time limit."""
         estimated = estimate_return(np.array([500.0] * 97 + [300.0, 450.0, 480.0]))
         assert estimated.low < estimated.mean < estimated.high == 500
         assert estimate_return(-np.array([500.0] * 97 + [300.0, 450.0, 480.0])).low == -500
@@ -234,7 +234,7 @@ class TestEpisodeEvaluator:
         network = QNetwork((4,), 2)
         last = network.layers[-1]
         last.weight.data.zero_()
-        last.bias.data[:] = torch.tensor([1.0, 0.0])  # always to the left: soon over
+        last.bias.data[:] = torch.tensor([1.0, 0.0])  # always left, which ends an episode soon
         policy = ExploringPolicy(network, 2, "epsilon_greedy", parameter=1.0)
         metrics = evaluator.evaluate(policy, seed=1)
         assert metrics["greedy_return_low"] < metrics["greedy_return_mean"] < metrics["greedy_return_high"] < 11

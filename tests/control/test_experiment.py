@@ -35,7 +35,7 @@ class TestLength:
             experiment(total_timesteps=95)
 
     def test_training_on_complete_episodes_is_limited_by_the_step_count(self, experiment):
-        """Of 500 steps each as far as is known, and of one step each if need be."""
+        """Episodes may have 500 steps, or only one."""
         made = experiment(COMPLETE_EPISODES, eval_freq=8000, total_timesteps=16_000)
         assert len(made.loaders.train(0, 1)) == 2
         assert made.loaders.max_epochs == 16_000 // (2 * 8)
@@ -47,7 +47,7 @@ class TestLength:
     def test_pass_contains_a_complete_episode_if_environments_are_reset_at_evaluations(
         self, experiment, name, rollouts
     ):
-        """Acrobot's last 500 steps and cannot tell their state; MinAtar's have no registered end."""
+        """Acrobot has a time limit of 500 steps and cannot save its state; MinAtar has no registered time limit."""
         assert len(experiment(name=name, total_timesteps=4000).loaders.train(0, 1)) == rollouts
 
 
@@ -80,14 +80,14 @@ class TestEnd:
         assert made.exit_reason == "solved: eval_return_mean reached 475 after 96 environment steps"
 
     @pytest.mark.parametrize(
-        ("steps", "solved", "said"),
+        ("steps", "solved", "summary"),
         [(0, -1, ""), (950, -1, ""), (400, 400, ""), (500, -1, "500 steps of"), (2000, -1, "2,000")],
     )
-    def test_summary_reports_a_length_far_from_total_timesteps(self, steps, solved, said, experiment):
+    def test_summary_reports_a_length_far_from_total_timesteps(self, steps, solved, summary, experiment):
         made = experiment(total_timesteps=1000)
         made.module.env_steps.fill_(steps)
         made.module.solved_after.fill_(solved)
-        assert (said in made.describe_length()) if said else made.describe_length() == ""
+        assert (summary in made.describe_length()) if summary else made.describe_length() == ""
 
 
 def test_fraction_done_is_that_of_the_steps_and_at_most_1(experiment):
@@ -103,7 +103,7 @@ def test_mid_epoch_resume_requires_environments_that_can_save_their_state(experi
 
 
 def test_learning_curve_contains_evaluations_only(tmp_path):
-    """Rows without one are of training."""
+    """Rows without evaluation come from training."""
     (tmp_path / "metrics.csv").write_text("\n".join(["loss,env_steps,score", ",10,475", "0.1,12,", ",20,474"]))
     steps, scores = learning_curve(tmp_path / "metrics.csv", "score")
     assert (steps.tolist(), scores.tolist()) == ([10, 20], [475, 474])

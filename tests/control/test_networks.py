@@ -26,26 +26,26 @@ class TestMakeNetwork:
 
 class TestConvEncoder:
     @pytest.mark.parametrize(
-        ("shape", "picture"),
+        ("shape", "image"),
         [((10, 10, 4), True), ((3, 96, 96), True), ((2, 4, 9), False), ((10, 3, 10), False), ((9,), False)],
     )
-    def test_images_are_recognized_by_their_shape(self, shape, picture):
-        assert is_image(shape) is picture
+    def test_images_are_recognized_by_their_shape(self, shape, image):
+        assert is_image(shape) is image
 
     def test_channels_are_found_first_or_last(self):
         last, first = ConvEncoder((10, 9, 4)), ConvEncoder((4, 10, 9))
         first.load_state_dict(last.state_dict())
-        picture = torch.rand(3, 2, 10, 9, 4)
-        torch.testing.assert_close(last(picture), first(picture.movedim(-1, -3)))
-        assert last(picture).shape == (3, 2, 16 * 8 * 7)
-        assert not torch.allclose(last(picture), first(picture.movedim(-1, -3).flip(-1)))
+        image = torch.rand(3, 2, 10, 9, 4)
+        torch.testing.assert_close(last(image), first(image.movedim(-1, -3)))
+        assert last(image).shape == (3, 2, 16 * 8 * 7)
+        assert not torch.allclose(last(image), first(image.movedim(-1, -3).flip(-1)))
 
     def test_bytes_and_booleans_are_scaled(self):
         convolution = ConvEncoder((5, 5, 1))
-        picture = torch.rand(3, 5, 5, 1) > 0.5
-        expected = convolution(picture.float())
-        torch.testing.assert_close(convolution(picture), expected)
-        torch.testing.assert_close(convolution(picture.to(torch.uint8) * 255), expected)
+        image = torch.rand(3, 5, 5, 1) > 0.5
+        expected = convolution(image.float())
+        torch.testing.assert_close(convolution(image), expected)
+        torch.testing.assert_close(convolution(image.to(torch.uint8) * 255), expected)
 
     def test_screens_use_the_convolutions_of_dqn(self):
         """3,136 features of 84 × 84 pixels."""
@@ -54,7 +54,7 @@ class TestConvEncoder:
 
 class TestRunningNorm:
     def test_updated_observations_have_mean_0_and_standard_deviation_1(self):
-        """Over all batches, of whatever sizes."""
+        """Over all batches, of different sizes."""
         x = torch.randn(100, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 20.0, 0.1]) + 5
         standardize = RunningNorm((3,))
         for batch in x.split([10, 60, 30]):
@@ -78,7 +78,7 @@ class TestRunningNorm:
 
     @pytest.mark.parametrize("dtype", [torch.float64, torch.int64])
     def test_large_offset_is_subtracted_before_rounding_to_single_precision(self, dtype):
-        """Seconds since 1970: single precision knows them to two minutes."""
+        """Seconds since 1970: single precision resolves two minutes."""
         steps = torch.randint(0, 100, (1000, 2), generator=torch.Generator().manual_seed(0)).to(dtype)
         standardize, plain = RunningNorm((2,)), RunningNorm((2,))
         for batch in (steps + 1_700_000_000).split(250):

@@ -28,7 +28,7 @@ def policy(observation, action):
 
 
 def batched(space, elements):
-    """As vector environments give them."""
+    """Batch elements as vector environments do."""
     if isinstance(space, Dict):
         return {key: batched(part, [element[key] for element in elements]) for key, part in space.spaces.items()}
     if isinstance(space, Tuple):

@@ -8,7 +8,7 @@ TIME, BATCH = 9, 40
 
 @pytest.fixture
 def episodes():
-    """Rewards, values of what follows, and ends, of several short episodes a column."""
+    """Rewards, next values and ends of several short episodes per column."""
     generator = torch.Generator().manual_seed(0)
     reward, next_value = torch.randn(2, TIME, BATCH, generator=generator, dtype=torch.float64)
     done = torch.rand(TIME, BATCH, generator=generator) < 0.25
@@ -17,7 +17,7 @@ def episodes():
 
 
 def mixture_of_n_step_returns(reward, discount, next_value, done, gae_lambda):
-    """``(1 - λ) Σ_n λ^{n-1} G^(n) + λ^{N-1} G^(N)``, element by element, where ``N`` steps are left."""
+    """Return ``(1 - λ) Σ_n λ^{n-1} G^(n) + λ^{N-1} G^(N)`` elementwise, with ``N`` the number of steps left."""
     result = torch.zeros_like(reward)
     for b in range(reward.shape[1]):
         for t in range(len(reward)):

@@ -23,7 +23,7 @@ PLANS = [
 
 
 def transitions(rollout, env):
-    """The valid steps of an environment, in order."""
+    """Return the valid steps of an environment, in order."""
     rows = rollout._replace(mask=rollout.mask.clone())
     return [tuple(part[t, env].tolist() for part in rows) for t in range(len(rows.reward)) if rows.mask[t, env]]
 
@@ -34,8 +34,8 @@ def play(envs, policy, steps, **options):
 
 
 class TestTransitions:
-    def test_transitions_are_the_same_in_all_autoreset_modes(self, diaries, alternating):
-        rollouts = {mode: play(diaries(mode, *PLANS), alternating, 24) for mode in MODES}
+    def test_transitions_are_the_same_in_all_autoreset_modes(self, scripted, alternating):
+        rollouts = {mode: play(scripted(mode, *PLANS), alternating, 24) for mode in MODES}
         for env in range(len(PLANS)):
             rows = {mode: transitions(rollout, env) for mode, rollout in rollouts.items()}
             fewest = len(rows[AutoresetMode.NEXT_STEP])
@@ -44,9 +44,9 @@ class TestTransitions:
             assert rows[AutoresetMode.SAME_STEP] == rows[AutoresetMode.DISABLED]
 
     @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
-    def test_transitions_by_hand(self, mode, diaries, alternating):
-        """Observation, action, reward, following, terminated, ended, valid and time of the first episodes."""
-        rollout = play(diaries(mode, *PLANS), alternating, 9)
+    def test_transitions_by_hand(self, mode, scripted, alternating):
+        """Observation, action, reward, next observation, terminated, done, mask and step count of the first steps."""
+        rollout = play(scripted(mode, *PLANS), alternating, 9)
         assert transitions(rollout, 0)[:6] == [
             ([0, 0], 1, 11, [0, 1], False, False, True, 0),
             ([0, 1], 0, 20, [0, 2], False, False, True, 1),
@@ -57,37 +57,37 @@ class TestTransitions:
         ]
         assert transitions(rollout, 1)[1] == ([0, 1], 0, 20, [0, 2], True, True, True, 1)
 
-    def test_steps_that_only_reset_are_masked(self, diaries, alternating):
-        rollout = play(diaries(AutoresetMode.NEXT_STEP, *PLANS), alternating, 9)
+    def test_steps_that_only_reset_are_masked(self, scripted, alternating):
+        rollout = play(scripted(AutoresetMode.NEXT_STEP, *PLANS), alternating, 9)
         before = torch.cat([torch.zeros(1, 4, dtype=torch.bool), rollout.done[:-1]])
         assert torch.equal(rollout.mask, ~before)
         assert not rollout.done[~rollout.mask].any()
-        assert all(play(diaries(mode, *PLANS), alternating, 9).mask.all() for mode in MODES[1:])
+        assert all(play(scripted(mode, *PLANS), alternating, 9).mask.all() for mode in MODES[1:])
 
-    def test_next_rollout_continues_the_episodes(self, diaries, alternating):
-        envs, step_count = diaries(AutoresetMode.NEXT_STEP, *PLANS), np.zeros(4, np.int64)
+    def test_next_rollout_continues_the_episodes(self, scripted, alternating):
+        envs, step_count = scripted(AutoresetMode.NEXT_STEP, *PLANS), np.zeros(4, np.int64)
         envs.reset(seed=0)
         parts = [collect_rollout(envs, alternating, steps, step_count) for steps in (4, 7, 13)]
-        whole = play(diaries(AutoresetMode.NEXT_STEP, *PLANS), alternating, 24)
+        whole = play(scripted(AutoresetMode.NEXT_STEP, *PLANS), alternating, 24)
         for part, expected in zip(zip(*parts, strict=True), whole, strict=True):
             assert torch.equal(torch.cat(part), expected)
 
 
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
 class TestCompleteEpisodes:
-    def test_rollout_has_one_episode_of_each_environment(self, mode, diaries, alternating):
-        rollout = play(diaries(mode, *PLANS[:3]), alternating, 40, complete_episodes=True)
+    def test_rollout_has_one_episode_of_each_environment(self, mode, scripted, alternating):
+        rollout = play(scripted(mode, *PLANS[:3]), alternating, 40, complete_episodes=True)
         assert rollout.mask.sum(0).tolist() == [3, 2, 1]
         assert (rollout.done & rollout.mask).sum(0).tolist() == [1, 1, 1]
         assert len(rollout.reward) == 3
 
-    def test_episodes_are_truncated_after_n_steps(self, mode, diaries, alternating):
-        rollout = play(diaries(mode, *PLANS), alternating, 5, complete_episodes=True)
+    def test_episodes_are_truncated_after_n_steps(self, mode, scripted, alternating):
+        rollout = play(scripted(mode, *PLANS), alternating, 5, complete_episodes=True)
         assert rollout.mask.sum(0).tolist() == [3, 2, 1, 5]
 
-    def test_episodes_restart_with_each_rollout(self, mode, diaries, alternating):
+    def test_episodes_restart_with_each_rollout(self, mode, scripted, alternating):
         batches = list(
-            RolloutDataset(diaries(mode, *PLANS), alternating, 5, num_rollouts=3, seed=0, complete_episodes=True)
+            RolloutDataset(scripted(mode, *PLANS), alternating, 5, num_rollouts=3, seed=0, complete_episodes=True)
         )
         for rollout, *_ in batches:
             assert rollout.step_count[0].tolist() == rollout.observation[0, :, 1].tolist() == [0] * 4
@@ -95,7 +95,7 @@ class TestCompleteEpisodes:
 
 
 class Faulty(gymnasium.Env):
-    """Does something wrong at the third step, or in a reset: in the second, after an episode of two steps."""
+    """Environment with a fault at the third step, in each reset, or in the second one after an episode of two steps."""
 
     action_space, observation_space = Discrete(2), Box(-np.inf, np.inf, (2,))
 
@@ -137,7 +137,7 @@ class TestFaults:
             self.played("reset")
 
     def test_observation_of_a_reset_within_the_rollout_that_is_not_finite_raises(self):
-        """Steps 0 and 1 are played, step 2 resets."""
+        """Step 2 resets."""
         with pytest.raises(EnvWorkerError, match=r"observations that are not finite.*environment 1 at step 2"):
             self.played("second reset")
 
@@ -164,7 +164,7 @@ POLICIES = {"categorical": 3, "several": [2, 3], "gaussian": [(-2.0, 2.0), (0.0,
 
 @pytest.fixture
 def learned():
-    """Make a policy whose numbers have all moved away from where they began."""
+    """Return a policy whose parameters and statistics differ from their initial values."""
 
     def make(shape, actions, hidden=(16, 8)):
         policy = make_policy(shape, actions, hidden)

@@ -33,15 +33,15 @@ class TestReturnTracker:
             tracker.update(by_hand([[float(number)]], [[1]], [[1]]))
         assert tracker.mean == np.mean(range(20, STATS_WINDOW + 20))
 
-    def test_returns_of_a_dataset_are_those_of_its_episodes(self, diaries, alternating):
+    def test_returns_of_a_dataset_are_those_of_its_episodes(self, scripted, alternating):
         """Three steps 11 + 20 + 31, two steps 11 + 20, one step 11."""
-        envs = diaries(AutoresetMode.NEXT_STEP, [(3, "terminated"), (2, "truncated"), (1, "terminated")])
+        envs = scripted(AutoresetMode.NEXT_STEP, [(3, "terminated"), (2, "truncated"), (1, "terminated")])
         rollouts = RolloutDataset(envs, alternating, n_steps=4, num_rollouts=5, seed=0)
         list(rollouts)
         assert rollouts.returns.recent_returns[:6] == [62, 31, 11, 62, 31, 11]
 
-    def test_unfinished_complete_episode_does_not_count_towards_the_next(self, diaries, alternating):
-        envs = diaries(AutoresetMode.NEXT_STEP, [(9, "terminated"), (2, "terminated")])
+    def test_unfinished_complete_episode_does_not_count_towards_the_next(self, scripted, alternating):
+        envs = scripted(AutoresetMode.NEXT_STEP, [(9, "terminated"), (2, "terminated")])
         rollouts = RolloutDataset(envs, alternating, n_steps=4, num_rollouts=2, seed=0, complete_episodes=True)
         list(rollouts)
         assert rollouts.returns.recent_returns == [31]
@@ -74,7 +74,7 @@ class TestRolloutDataset:
         assert torch.equal(second[0].rollout.observation[0], first[-1].rollout.next_observation[-1])
 
     def test_rollouts_are_collected_on_demand_by_the_current_policy(self):
-        """Also through a loader: what it took ahead would be of an older policy."""
+        """Also through a DataLoader: a prefetched rollout would come from an older policy."""
         rollouts = cart_pole(num_rollouts=4)
         for number, batch in enumerate(DataLoader(rollouts, batch_size=None)):
             if number:
@@ -105,12 +105,12 @@ class TestRolloutDataset:
         assert len(expected) == len(continued) == 6
         assert all(same(*pair) for pair in zip(expected, continued, strict=True))
 
-    def test_environments_that_cannot_save_their_state_are_reset_before_each_pass(self, diaries, alternating):
-        """The seeds follow from the steps so far alone, so that a run that was stopped meets the same ones."""
+    def test_environments_that_cannot_save_their_state_are_reset_before_each_pass(self, scripted, alternating):
+        """Seeds depend on the steps so far alone, so that a resumed run uses the same ones."""
         plan = [(50, "terminated")]
 
         def fresh():
-            return RolloutDataset(diaries(AutoresetMode.NEXT_STEP, plan), alternating, 4, num_rollouts=2, seed=0)
+            return RolloutDataset(scripted(AutoresetMode.NEXT_STEP, plan), alternating, 4, num_rollouts=2, seed=0)
 
         def seeds(rollouts):
             return rollouts.envs.vector_env.envs[0].unwrapped.seeds
@@ -128,16 +128,16 @@ class TestRolloutDataset:
         assert seeds(other) == seeds(rollouts)[1:]
         assert [batch.env_steps for batch in continued] == [batch.env_steps for batch in second] == [12, 16]
 
-    def test_episodes_that_end_within_a_pass_issue_no_warning(self, diaries, alternating):
+    def test_episodes_that_end_within_a_pass_issue_no_warning(self, scripted, alternating):
         rollouts = RolloutDataset(
-            diaries(AutoresetMode.NEXT_STEP, [(8, "terminated")]), alternating, 4, num_rollouts=2, seed=0
+            scripted(AutoresetMode.NEXT_STEP, [(8, "terminated")]), alternating, 4, num_rollouts=2, seed=0
         )
         assert [batch.rollout.done.any().item() for batch in [*rollouts, *rollouts]] == [False, True] * 2
 
-    def test_rollouts_that_only_reset_are_skipped(self, diaries, alternating):
+    def test_rollouts_that_only_reset_are_skipped(self, scripted, alternating):
         plan = [(2, "terminated")]
         batches = list(
-            RolloutDataset(diaries(AutoresetMode.NEXT_STEP, plan, plan), alternating, 1, num_rollouts=6, seed=0)
+            RolloutDataset(scripted(AutoresetMode.NEXT_STEP, plan, plan), alternating, 1, num_rollouts=6, seed=0)
         )
         assert [batch.rollout.step_count[0, 0].item() for batch in batches] == [0, 1] * 3
         assert [batch.env_steps for batch in batches] == [2, 4, 6, 8, 10, 12]

@@ -3,7 +3,7 @@ from zoo.control.seeding import EVALUATION, REPORT, TRAINING, derive_seed
 
 
 def test_no_two_uses_share_seeds():
-    """Nor do the consecutive seeds that Gymnasium makes of one: runs, purposes, ranks and evaluations lie apart."""
+    """Including the consecutive seeds that Gymnasium derives from one."""
     uses = [
         derive_seed(seed, purpose, *position)
         for seed in range(10)

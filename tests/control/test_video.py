@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("without_type_checks")
 
 
 class Strip(gymnasium.Env):
-    """Walk five cells to the right: each step right earns its number; some wind blows. Drawn without any package."""
+    """Strip of five cells; each step right has its number as reward. Rendering needs no package and is random."""
 
     metadata: ClassVar = {"render_modes": ["rgb_array"], "render_fps": 5}
     action_space = Discrete(2)
@@ -43,15 +43,15 @@ class Strip(gymnasium.Env):
     def render(self):
         if self.missing is not None:
             raise self.missing
-        picture = np.zeros((4, 6, 3), np.uint8)
-        picture[:, self.cell] = 255
-        picture[0, :, 0] = self.np_random.integers(256, size=6)  # the wind
-        return picture
+        image = np.zeros((4, 6, 3), np.uint8)
+        image[:, self.cell] = 255
+        image[0, :, 0] = self.np_random.integers(256, size=6)  # random pixels
+        return image
 
 
 @pytest.fixture(autouse=True)
 def strips():
-    """Register the strip in several kinds, for as long as a test lasts."""
+    """Register variants of the strip during a test."""
     kinds = {
         "Strip-v0": {},
         "StripOfStates-v0": {"states": 6},
@@ -66,7 +66,7 @@ def strips():
 
 
 def walker(right):
-    """Prefers one direction everywhere, though not by much."""
+    """Return a policy with a small preference for one direction."""
     net = nn.Linear(1, 2)
     net.weight.data.zero_()
     net.bias.data[:] = torch.tensor([0.0, 0.1 if right else -0.1])

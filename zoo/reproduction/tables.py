@@ -155,7 +155,7 @@ PAPERS = {
     ),
     "cartpole": Paper(
         title="Williams, “Simple statistical gradient-following algorithms for connectionist reinforcement learning”, "
-        "1992: policy gradient on CartPole-v1 and Acrobot-v1; steps as median; largest of all seeds",
+        "1992: policy gradient on CartPole-v1 and Acrobot-v1; steps as median and maximum over seeds",
         rows=(
             Row("cartpole", "CartPole-v1, 100,000 steps", "policy_gradient_cartpole", "CartPole-v1"),
             Row(
@@ -169,7 +169,7 @@ PAPERS = {
         ),
         metrics=(
             MetricColumn("steps to the first evaluation that solves it", "env_steps_to_solved", median_and_max),
-            MetricColumn("until training itself does", "env_steps_to_training_solved", median_and_max),
+            MetricColumn("until training episodes do", "env_steps_to_training_solved", median_and_max),
             MetricColumn("last 10 evaluations that do, %", "solved_of_last_10", percent),
             MetricColumn("final return", "eval_return_mean", mean_and_interval),
         ),
@@ -177,8 +177,8 @@ PAPERS = {
         curve="eval_return_mean",
     ),
     "tabular": Paper(
-        title="Watkins, “Learning from delayed rewards”, 1989: tabular Q-learning, measured exactly at γ = 0.99; "
-        "the largest of all seeds",
+        title="Watkins, “Learning from delayed rewards”, 1989: tabular Q-learning, evaluated exactly at γ = 0.99; "
+        "maximum over seeds",
         rows=(
             Row("4x4", "FrozenLake-v1, 4 × 4", "q_learning_frozen_lake_4x4", "FrozenLake-v1"),
             Row("8x8", "FrozenLake8x8-v1", "q_learning_frozen_lake_8x8", "FrozenLake8x8-v1"),
@@ -197,7 +197,7 @@ PAPERS = {
         rows=(Row("cartpole", "CartPole-v1", "dqn_cartpole", "CartPole-v1"),),
         metrics=(
             MetricColumn("final return", "greedy_return_mean", mean_and_interval),
-            MetricColumn("lowest of all seeds", "greedy_return_mean", minimum),
+            MetricColumn("minimum over seeds", "greedy_return_mean", minimum),
         ),
         seeds=tuple(range(1, 11)),
         curve="greedy_return_mean",
@@ -219,7 +219,7 @@ PAPERS = {
             ),
         ),
         metrics=(
-            MetricColumn("ours, sampled", "eval_return_mean", mean_and_interval),
+            MetricColumn("ours, stochastic", "eval_return_mean", mean_and_interval),
             MetricColumn("ours, greedy", "greedy_return_mean", mean_and_interval),
         ),
         seeds=(1,),

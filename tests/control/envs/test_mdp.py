@@ -16,7 +16,7 @@ def lake():
 
 
 class Exposing(gymnasium.Env):
-    """An environment of two states and one action that exposes the dynamics it is given."""
+    """Environment of two states and one action with the given dynamics."""
 
     def __init__(self, outcomes):
         self.P = {0: {0: outcomes}, 1: {0: [(1.0, 1, 0.0, True)]}}
@@ -49,7 +49,9 @@ class TestFromGymnasium:
 
     def test_initial_distribution_is_that_of_the_environment_or_the_argument(self):
         taxi = gymnasium.make("Taxi-v4")
-        assert (FiniteMDP.from_gymnasium(taxi, gamma=1.0).initial > 0).sum() == 300  # 25 places, 4 × 3 errands
+        assert (
+            FiniteMDP.from_gymnasium(taxi, gamma=1.0).initial > 0
+        ).sum() == 300  # 25 positions, 4 × 3 passenger tasks
         anywhere = torch.full((500,), 1 / 500, dtype=torch.float64)
         assert torch.equal(FiniteMDP.from_gymnasium(taxi, gamma=1.0, initial=anywhere).initial, anywhere)
 
@@ -81,7 +83,9 @@ class TestInvalidMDP:
             replace(lake, **{name: spoil(getattr(lake, name))})
 
     def test_mismatched_shapes_raise(self, lake, monkeypatch):
-        monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # which the tests check before
+        monkeypatch.setattr(
+            jaxtyping.config, "jaxtyping_disable", True
+        )  # the check of shapes in tests would fail first
         with pytest.raises(ValueError, match="must have shape"):
             replace(lake, reward=lake.reward[:, :3])
 
@@ -95,7 +99,7 @@ class TestInvalidMDP:
 
 
 def test_termination_depends_on_the_transition_not_on_the_next_state():
-    """The taxi's last state can be driven through, but nothing follows the step that delivers."""
+    """The taxi may drive through its final state, but the step that delivers the passenger terminates."""
     taxi = FiniteMDP.from_gymnasium(gymnasium.make("Taxi-v4"), gamma=1.0)
     state, action, next_state = taxi.terminated.nonzero()[0].tolist()
     assert not taxi.terminated[next_state].all()

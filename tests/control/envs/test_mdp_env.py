@@ -10,7 +10,7 @@ from zoo.control.envs.mdp import FiniteMDP
 from zoo.control.envs.mdp_env import MDPVectorEnv
 from zoo.control.envs.vector_env import VectorEnvAdapter
 
-RARE = 1e-6  # how often a statistical test may fail though all is right
+ALPHA = 1e-6  # false-alarm rate of a statistical test
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def cliff():
 
 @pytest.mark.parametrize("success_rate", [1 / 3, 0.8])
 def test_next_states_follow_the_transition_probabilities(success_rate):
-    """Chi-squared over all next states, from one place and by one action, of 30,000 environments."""
+    """Chi-squared test of the next states of one state and action, in 30,000 environments."""
     lake = FiniteMDP.from_gymnasium(gymnasium.make("FrozenLake-v1", success_rate=success_rate), gamma=0.99)
     envs = MDPVectorEnv(lake, num_envs=30_000)
     envs.reset(seed=1)
@@ -37,9 +37,9 @@ def test_next_states_follow_the_transition_probabilities(success_rate):
         counts = after[place].bincount(minlength=16).numpy()
         likely = lake.transition[state, 2].numpy()
         assert counts[likely == 0].sum() == 0
-        assert stats.chisquare(counts[likely > 0], likely[likely > 0] * place.sum().item()).pvalue > RARE
+        assert stats.chisquare(counts[likely > 0], likely[likely > 0] * place.sum().item()).pvalue > ALPHA
         shifted = likely[likely > 0] + np.array([0.05, 0, -0.05])
-        assert stats.chisquare(counts[likely > 0], shifted * place.sum().item()).pvalue < RARE
+        assert stats.chisquare(counts[likely > 0], shifted * place.sum().item()).pvalue < ALPHA
 
 
 def test_initial_states_follow_the_initial_distribution():
@@ -47,7 +47,7 @@ def test_initial_states_follow_the_initial_distribution():
     states = torch.from_numpy(MDPVectorEnv(taxi, num_envs=30_000).reset(seed=2)[0])
     counts = states.bincount(minlength=500)
     assert (counts[taxi.initial == 0] == 0).all()
-    assert stats.chisquare(counts[taxi.initial > 0].numpy()).pvalue > RARE
+    assert stats.chisquare(counts[taxi.initial > 0].numpy()).pvalue > ALPHA
 
 
 def test_deterministic_mdp_steps_like_the_gymnasium_environment(cliff):
@@ -70,7 +70,7 @@ class TestEndOfEpisode:
         rows = [envs.step(np.array([action])) for action in along]
         assert [row[2].item() for row in rows] == [False] * 12 + [True]
         assert rows[-1][0].item() == 47
-        state, reward, terminated, truncated, _ = envs.step(np.array([1]))  # off the cliff, were it not ignored
+        state, reward, terminated, truncated, _ = envs.step(np.array([1]))  # ignored; otherwise off the cliff
         assert (state.item(), reward.item(), terminated.item(), truncated.item()) == (36, 0, False, False)
         assert envs.step(np.array([0]))[0].item() == 24
 

@@ -18,7 +18,7 @@ from zoo.control.envs.planning import (
 
 GAMMAS = (0.9, 0.95, 0.99, 0.999, 1.0)
 STILL = {"is_slippery": False}
-# Value of the first state under the best policy of endless episodes, for each discount.
+# Optimal value of the initial state in infinite episodes, for each gamma.
 OPTIMAL = [
     ("FrozenLake-v1", {}, (0.068891, 0.180472, 0.542026, 0.785533, 0.823529)),
     ("FrozenLake8x8-v1", {}, (0.006411, 0.048250, 0.414640, 0.892635, 1.0)),
@@ -33,7 +33,7 @@ OPTIMAL = [
 
 @pytest.fixture(scope="module")
 def known():
-    """A registered environment as an MDP, read once: ``known("Taxi-v4", gamma=0.9)``."""
+    """Return a registered environment as an MDP, cached: ``known("Taxi-v4", gamma=0.9)``."""
     read = {}
 
     def mdp(name, gamma=0.99, **options):
@@ -47,7 +47,7 @@ def known():
 
 @pytest.fixture
 def corridor():
-    """Left or right between two ends, of which the right one pays 1; the left one pays nothing. No step is certain."""
+    """Corridor of four states with reward 1 at its right end and 0 at its left end; steps may slip."""
     transition = torch.zeros(4, 2, 4, dtype=torch.float64)
     for state in range(4):
         for action, side in enumerate((-1, 1)):
@@ -109,7 +109,7 @@ class TestTies:
         assert greedy_policy(values).tolist() == [[0.5, 0.5, 0.0], [1 / 3] * 3]
 
     def test_taking_the_first_of_tied_actions_loops_forever(self, known):
-        """With γ = 1 every detour on still ice is as good as the way; drawn ties get there, the first does not."""
+        """With γ = 1 all detours are optimal without slipping; random ties reach the goal, first ones do not."""
         lake = known("FrozenLake-v1", gamma=1.0, **STILL)
         optimal = value_iteration(lake)
         assert policy_evaluation(lake, greedy_policy(optimal))[0] == pytest.approx(1)
@@ -154,8 +154,8 @@ def test_reachable_states_exclude_those_after_termination(known):
         12,
         15,
     ]  # holes and goal
-    assert reachable_states(known("CliffWalking-v1")).sum() == 37  # neither the cliff nor the goal
-    assert reachable_states(known("Taxi-v4")).sum() == 400  # a delivered passenger needs no taxi
+    assert reachable_states(known("CliffWalking-v1")).sum() == 37  # without cliff and goal
+    assert reachable_states(known("Taxi-v4")).sum() == 400  # without delivered passengers
 
 
 def test_backup_by_hand(corridor):

@@ -128,7 +128,7 @@ class TestMakeVectorEnv:
             make_vector_env("Acrobot-v1", 2)
 
     def test_autoreset_mode_is_read_from_the_environment_before_shared_metadata(self):
-        """Atari's writes its mode into the metadata of the class of all vector environments (ale-py 0.12.1)."""
+        """ale-py 0.12.1 writes its mode into the metadata of the base class of all vector environments."""
         modes = [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP]
         made = [make_vector_env("ALE/Pong-v5", 1, autoreset_mode=mode) for mode in modes]
         assert [VectorEnvAdapter(vector).autoreset_mode for vector in made] == modes
@@ -154,8 +154,8 @@ def test_adapter_exposes_name_shapes_and_reward_threshold():
 
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
 class TestEndOfEpisode:
-    def play(self, diaries, mode, plan, steps):
-        envs = diaries(mode, plan, [(100, "terminated")])
+    def play(self, scripted, mode, plan, steps):
+        envs = scripted(mode, plan, [(100, "terminated")])
         envs.reset()
         rows = []
         for _ in range(steps):
@@ -168,8 +168,8 @@ class TestEndOfEpisode:
                 )
         return rows
 
-    def test_final_observation_is_followed_by_the_first_of_the_next_episode(self, mode, diaries):
-        rows = self.play(diaries, mode, [(2, "terminated"), (1, "truncated")], steps=5)
+    def test_final_observation_is_followed_by_the_first_of_the_next_episode(self, mode, scripted):
+        rows = self.play(scripted, mode, [(2, "terminated"), (1, "truncated")], steps=5)
         assert (
             rows[:4]
             == [
@@ -180,16 +180,16 @@ class TestEndOfEpisode:
             ][: len(rows)]
         )
 
-    def test_only_next_step_mode_has_a_masked_step(self, mode, diaries):
-        rows = self.play(diaries, mode, [(2, "terminated")], steps=9)
+    def test_only_next_step_mode_has_a_masked_step(self, mode, scripted):
+        rows = self.play(scripted, mode, [(2, "terminated")], steps=9)
         assert len(rows) == (6 if mode is AutoresetMode.NEXT_STEP else 9)
 
-    def test_termination_and_truncation_at_the_same_step_count_as_termination(self, mode, diaries):
-        rows = self.play(diaries, mode, [(1, "both")], steps=1)
+    def test_termination_and_truncation_at_the_same_step_count_as_termination(self, mode, scripted):
+        rows = self.play(scripted, mode, [(1, "both")], steps=1)
         assert rows[0][3:] == (True, True)
 
-    def test_earlier_step_results_are_not_overwritten(self, mode, diaries):
-        envs = diaries(mode, [(1, "terminated")])
+    def test_earlier_step_results_are_not_overwritten(self, mode, scripted):
+        envs = scripted(mode, [(1, "terminated")])
         envs.reset()
         step = envs.step(torch.tensor([0]))
         envs.step(torch.tensor([0]))
@@ -197,7 +197,7 @@ class TestEndOfEpisode:
 
 
 def test_native_cart_poles_move_like_single_ones():
-    """From equal states to the ends of their episodes, which both see at the same step."""
+    """From equal states both reach the ends of their episodes at the same step."""
     together, single = make_vector_env("CartPole-v1", 6), gymnasium.make_vec("CartPole-v1", 6, "sync")
     observation, _ = together.reset(seed=1)
     single.reset(seed=1)
@@ -272,7 +272,7 @@ class TestActions:
 
 
 class Odd(gymnasium.Env):
-    """Gives what it is told to give."""
+    """Environment whose step results are arguments."""
 
     action_space = Discrete(2)
 
@@ -290,7 +290,7 @@ class Odd(gymnasium.Env):
 
 @pytest.fixture
 def odd(monkeypatch):
-    """Make two copies, which may differ: ``odd({"info": None}, {"info": {}})``."""
+    """Return a vector environment of copies that may differ: ``odd({"info": None}, {"info": {}})``."""
     monkeypatch.setattr(gymnasium.envs.registration, "registry", dict(gymnasium.registry))
     monkeypatch.setattr(gymnasium, "registry", gymnasium.envs.registration.registry)
 
@@ -422,7 +422,7 @@ class TestObservations:
 
 class TestEnvWorkerError:
     class Failing(gymnasium.Env):
-        """Its first resets work, as many as it is told."""
+        """Environment that raises an error after a number of resets."""
 
         observation_space, action_space = Box(0, 1, (1,)), Discrete(2)
 
@@ -476,7 +476,7 @@ class TestEnvWorkerError:
 
 
 def test_ale_environments_accept_any_seed():
-    """Their vector environments refuse seeds of 2**31 or more (ale-py 0.12.1)."""
+    """Vector environments of ale-py 0.12.1 raise for seeds of 2**31 or more."""
     envs = VectorEnvAdapter(make_vector_env("ALE/Pong-v5", 2))
     envs.reset(seed=2**63 - 1)
     assert envs.observation.shape[0] == 2
@@ -492,7 +492,7 @@ class TestState:
         return np.stack(rows)
 
     def test_native_environments_continue_bit_for_bit_from_plain_data(self, tmp_path):
-        """Over several ends of episodes, whose random starts are of the state as well."""
+        """Across the ends of several episodes, whose random initial states depend on the saved state, too."""
         envs = VectorEnvAdapter(make_vector_env("CartPole-v1", 4))
         envs.reset(seed=1)
         self.play(envs, 30)

@@ -80,7 +80,7 @@ class TestRollouts:
             tmp_path,
             "command",
         )
-        assert 4000 <= outcome.metrics["env_steps"] < 4000 + 2 * 4 * 500  # two rollouts between measurements
+        assert 4000 <= outcome.metrics["env_steps"] < 4000 + 2 * 4 * 500  # two rollouts between evaluations
 
 
 class TestErrors:
@@ -191,11 +191,11 @@ class TestDescribe:
     }
 
     def test_summary_has_the_mean_return(self):
-        said = experiment().describe(self.METRICS)
-        assert "CartPole-v1 after 20,480 steps: mean return 480.2" in said
-        assert "(95 % interval 470.0 to 490.0), 500.0 of the greedy policy" in said
-        assert "solved" not in said
+        summary = experiment().describe(self.METRICS)
+        assert "CartPole-v1 after 20,480 steps: mean return 480.2" in summary
+        assert "(95 % interval 470.0 to 490.0), 500.0 of the greedy policy" in summary
+        assert "solved" not in summary
 
     def test_summary_has_the_steps_to_the_solution(self):
-        said = experiment().describe({**self.METRICS, "env_steps_to_solved": 16_384.0})
-        assert said.endswith("first solved (475) after 16,384 steps")
+        summary = experiment().describe({**self.METRICS, "env_steps_to_solved": 16_384.0})
+        assert summary.endswith("first solved (475) after 16,384 steps")

@@ -42,11 +42,11 @@ UNBIASED = ("none", "constant", "moving average", "leave-one-out", "V(s)")
 
 @pytest.fixture(autouse=True)
 def fast(without_type_checks):
-    """Without type checks: hundreds of small calls."""
+    """No type checks in hundreds of small calls."""
 
 
 class Table(nn.Module):
-    """A row of numbers for each state."""
+    """Network with one row of parameters per state."""
 
     def __init__(self, rows):
         super().__init__()
@@ -57,7 +57,7 @@ class Table(nn.Module):
 
 
 def play(draw, logits, episodes):
-    """Whole episodes of the process, side by side, from a source of random numbers that may be gone through."""
+    """Complete episodes in parallel, with a source of random numbers that can be enumerated."""
     state, over = draw("s0", Categorical(MDP.initial.expand(episodes, -1))), torch.zeros(episodes, dtype=torch.bool)
     steps = []
     for t in range(STEPS):
@@ -71,13 +71,13 @@ def play(draw, logits, episodes):
 
 
 def negative_return(graph, logits):
-    """What is minimised."""
+    """Cost program: minus the discounted return."""
     rollout = play(graph.sample, logits, episodes=1)
     graph.cost("-J", -(rollout.reward * rollout.mask * GAMMA**rollout.step_count).sum())
 
 
 def check(estimator, episodes=1, change=lambda rollout: rollout):
-    """Compare an estimator's expected gradient with the exact one, over all outcomes."""
+    """Compare the expected gradient of an estimator with the exact one over all outcomes."""
     policy = CategoricalPolicy(Table(LOGITS), num_actions=2)
 
     def estimate(program, logits, *, draw):
@@ -88,7 +88,7 @@ def check(estimator, episodes=1, change=lambda rollout: rollout):
 
 
 def estimators(value):
-    """All of them, learned from other episodes."""
+    """Return the default estimators, fitted to other episodes."""
     envs = VectorEnvAdapter(MDPVectorEnv(MDP, num_envs=50))
     envs.reset(seed=1)
     torch.manual_seed(1)
@@ -130,7 +130,7 @@ class TestExpectedGradient:
 
 @pytest.fixture(scope="module")
 def cart_pole():
-    """A policy that has not learned anything, environments, and a value that was fitted to it."""
+    """Untrained policy, environments, and estimators with a fitted value."""
     torch.manual_seed(0)
     policy, value = make_policy((4,), 2, hidden=[16]), make_network((4,), 1, hidden=[16])
     envs = VectorEnvAdapter(make_vector_env("CartPole-v1", num_envs=8))
@@ -174,7 +174,7 @@ class TestVarianceTable:
 
 class TestJackknife:
     def test_interval_has_its_nominal_coverage(self):
-        """400 samples of 100 numbers; the binomial count of 0.95 stays above 0.9 but once in 10,000 times."""
+        """400 samples of 100 numbers; the coverage falls below 0.9 once in 10,000 times."""
         torch.manual_seed(0)
         variance, without = jackknife_variance(torch.randn(100, 400, 1).double())
         intervals = [log_jackknife_interval(variance[i].log(), without[:, i].log()) for i in range(400)]

@@ -30,7 +30,7 @@ def cart_pole(model, kind=RolloutDataset, num_envs=4, n_steps=16, num_rollouts=5
 
 
 def weights(module):
-    """All that decides what the module does, as one vector."""
+    """Return the state of a module as one vector."""
     return torch.cat([part.flatten() for part in module.state_dict().values()])
 
 
@@ -56,7 +56,7 @@ class TestUpdates:
     def test_updates_reduce_the_error_of_the_value_function(self, learn):
         errors = []
 
-        class Watched(PolicyGradient):
+        class Recorded(PolicyGradient):
             def fit_value(self, value, observation, returns, optimizer):
                 def error():
                     return (value(observation) - returns).square().mean().item()
@@ -65,30 +65,30 @@ class TestUpdates:
                 super().fit_value(value, observation, returns, optimizer)
                 errors.append((before, error()))
 
-        model = Watched([4], 2, hidden=[8], value_updates=30)
+        model = Recorded([4], 2, hidden=[8], value_updates=30)
         learn(model, cart_pole(model))
         assert len(errors) == 5
         assert all(after < before for before, after in errors)
 
     @pytest.mark.parametrize("baseline", ["learned", "learned_moving_average"])
     def test_baseline_approaches_the_mean_return(self, baseline, learn):
-        """A running mean with the whole return learned on top of it would lie twice as high."""
+        """A network fitted to the return instead of the residual of a running mean would double the baseline."""
         seen = []
 
-        class Watched(PolicyGradient):
+        class Recorded(PolicyGradient):
             def log_rollout(self, objective, batch):
                 mask = batch.rollout.mask
                 seen.append(
                     (objective.reinforce_output.baseline[mask].mean().item(), objective.returns[mask].mean().item())
                 )
 
-        model = Watched([4], 2, hidden=[8], value_updates=30, estimator={"baseline": baseline})
+        model = Recorded([4], 2, hidden=[8], value_updates=30, estimator={"baseline": baseline})
         learn(model, cart_pole(model, num_envs=16, num_rollouts=49))
         guessed, returned = seen[-1]
         assert guessed == pytest.approx(returned, rel=0.3)
 
     def test_rollout_used_twice_raises(self):
-        model, batch = make(), RolloutBatch(made_by_hand(), 12, None)
+        model, batch = make(), RolloutBatch(make_rollout(), 12, None)
         model.log_rollout = lambda *_: None
         model.training_step(batch, 0)
         with pytest.raises(
@@ -104,10 +104,10 @@ class TestUpdates:
         assert torch.isfinite(weights(model)).all()
 
     def test_rollout_is_collected_by_the_policy_that_is_updated(self, learn):
-        """What is taken ahead of time, or used again, would be of an older one."""
+        """A prefetched or reused rollout would come from an older policy."""
         acted, updated = [], []
 
-        class Witnessed(RolloutDataset):
+        class Recording(RolloutDataset):
             def __iter__(self):
                 for batch in super().__iter__():
                     acted.append((weights(self.policy), batch.env_steps))
@@ -118,7 +118,7 @@ class TestUpdates:
                 updated.append((weights(module.policy), batch.env_steps))
 
         model = make()
-        learn(model, cart_pole(model, Witnessed), Watch(), epochs=2)
+        learn(model, cart_pole(model, Recording), Watch(), epochs=2)
         assert len(acted) == len(updated) == 10
         assert all(torch.equal(one, other) and n == m for (one, n), (other, m) in zip(acted, updated, strict=True))
         assert len({n for _, n in acted}) == 10
@@ -136,14 +136,14 @@ class TestEnvironmentSteps:
     def test_env_steps_exclude_steps_that_only_reset(self, learn):
         counts = []
 
-        class Witnessed(RolloutDataset):
+        class Recording(RolloutDataset):
             def __iter__(self):
                 for batch in super().__iter__():
                     counts.append(int(batch.rollout.mask.sum()))
                     yield batch
 
         model = make()
-        learn(model, cart_pole(model, Witnessed, n_steps=40))
+        learn(model, cart_pole(model, Recording, n_steps=40))
         assert model.env_steps == sum(counts) < 5 * 40 * 4
 
     @pytest.mark.parametrize(("decay_steps", "reaches_zero"), [(10_000, False), (200, True)])
@@ -159,8 +159,8 @@ class TestEnvironmentSteps:
         assert [group["lr"] for group in learn(model, cart_pole(model)).optimizers[0].param_groups] == [0.02, 0.004]
 
 
-def made_by_hand(steps=6):
-    """Two environments, reward 1."""
+def make_rollout(steps=6):
+    """Return a rollout of two environments with reward 1."""
     generator = torch.Generator().manual_seed(0)
     observation = torch.randn(steps, 2, 4, generator=generator)
     none, time = torch.zeros(steps, 2, dtype=torch.bool), torch.arange(steps)[:, None].expand(steps, 2)
@@ -169,7 +169,7 @@ def made_by_hand(steps=6):
 
 class TestClipping:
     def norms(self, **options):
-        model, rollout = make(**options), made_by_hand(steps=6)
+        model, rollout = make(**options), make_rollout(steps=6)
         for parameter in model.parameters():
             parameter.grad = torch.full_like(parameter, 100.0)
         model.value_targets = ValueTargets(rollout, rollout.reward)
@@ -187,7 +187,7 @@ class TestClipping:
         assert min(self.norms(max_grad_norm=None)) > 500
 
     def test_clipping_by_the_trainer_raises(self):
-        """It would clip nothing."""
+        """Gradient clipping of the trainer would have no effect."""
         model = make()
         quiet = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
         trainer = pl.Trainer(max_epochs=1, gradient_clip_val=1.0, accelerator="cpu", **quiet)
@@ -199,10 +199,10 @@ class TestLoss:
     def loss(self, monkeypatch, rollout=None, **options):
         model = make(**options)
         monkeypatch.setattr(model, "log_rollout", lambda *_: None)
-        return model, model.training_step(RolloutBatch(rollout or made_by_hand(), 12, None), 0).item()
+        return model, model.training_step(RolloutBatch(rollout or make_rollout(), 12, None), 0).item()
 
     def test_loss_decreases_with_entropy(self, monkeypatch):
-        rollout = made_by_hand()
+        rollout = make_rollout()
         model, without = self.loss(monkeypatch, ent_coef=0.0)
         _, entropy = model.policy.log_prob_and_entropy(rollout.observation, rollout.action)
         entropy = entropy.sum(0).mean().item()
@@ -212,7 +212,7 @@ class TestLoss:
         assert after_a_quarter - without == pytest.approx(-0.75 * 0.1 * entropy, rel=1e-4)
 
     def test_loss_that_is_not_finite_raises_with_its_term(self, monkeypatch):
-        rollout = made_by_hand()._replace(reward=torch.full((6, 2), 1e30))
+        rollout = make_rollout()._replace(reward=torch.full((6, 2), 1e30))
         with pytest.raises(NonFiniteError, match=r"not finite at step 0: .*value"):
             self.loss(monkeypatch, rollout)
 
@@ -243,19 +243,19 @@ class TestStopping:
         model = make(reward_threshold=100.0)
         monkeypatch.setattr(model, "log_rollout", lambda *_: None)
         for steps, mean in ((10, None), (20, 99.0), (30, 100.0), (40, 400.0)):
-            model.training_step(RolloutBatch(made_by_hand(), steps, mean), 0)
+            model.training_step(RolloutBatch(make_rollout(), steps, mean), 0)
             assert model.training_solved_after == (30 if steps >= 30 else -1)
         assert model.solved_after == -1
 
     def test_means_over_all_rollouts_of_an_epoch_are_logged(self, learn):
         seen = []
 
-        class Watched(PolicyGradient):
+        class Recorded(PolicyGradient):
             def log_rollout(self, objective, batch):
                 super().log_rollout(objective, batch)
                 seen.append(objective.value_loss.item())
 
-        model = Watched([4], 2, hidden=[8])
+        model = Recorded([4], 2, hidden=[8])
         trainer = learn(model, cart_pole(model))
         assert len(seen) == 5
         assert trainer.callback_metrics["value_loss"].item() == pytest.approx(sum(seen) / 5, rel=1e-5)
@@ -270,7 +270,7 @@ class TestStopping:
 
 
 def test_cart_pole_is_learned(learn):
-    """A tenth of the default budget's first evaluations: far above what chance gives, 22."""
+    """After a fraction of the default steps the return is far above that of a random policy, 22."""
     torch.manual_seed(0)
     model = PolicyGradient([4], 2, hidden=[32, 32])
     learn(model, cart_pole(model, num_envs=16, num_rollouts=40))
@@ -279,13 +279,13 @@ def test_cart_pole_is_learned(learn):
 
 
 def test_training_resumed_from_a_checkpoint_equals_an_uninterrupted_one(learn, differences, tmp_path):
-    """Two passes in one go, or with an end of the process between them."""
+    """Two epochs without interruption, or resumed after the first one."""
     whole = make()
     learn(whole, cart_pole(whole), ExactResume(), epochs=2)
     first = make()
     learn(first, cart_pole(first), ExactResume()).save_checkpoint(tmp_path / "half.ckpt")
     second = make()
-    torch.manual_seed(99)  # whatever the new process draws before
+    torch.manual_seed(99)  # the new process may sample first
     learn(second, cart_pole(second), ExactResume(), ckpt_path=tmp_path / "half.ckpt", epochs=2)
     assert differences(whole.state_dict(), second.state_dict()) == []
     assert differences(whole.state_dict(), first.state_dict()) != []

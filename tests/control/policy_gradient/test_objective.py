@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("without_type_checks")
 
 
 class Table(nn.Module):
-    """A row of numbers for each state."""
+    """Network with one row of parameters per state."""
 
     def __init__(self, rows):
         super().__init__()
@@ -35,7 +35,7 @@ class Table(nn.Module):
 
 
 def make_mdp(horizon=None):
-    """States 0, 1, 2 in this order, some left out by chance; every episode ends within three steps, back at 0."""
+    """States 0, 1, 2 in this order, some skipped at random; every episode terminates within three steps at 0."""
     transition = torch.tensor(
         [[[0, 0.6, 0.4], [0, 0.2, 0.8]], [[0.3, 0, 0.7], [0.9, 0, 0.1]], [[1, 0, 0], [1, 0, 0]]], dtype=torch.float64
     )
@@ -50,7 +50,7 @@ def make_policy():
 
 
 def trajectories(mdp, state=None, time=0):
-    """Every episode with all that the dynamics, not the policy, contribute to its probability."""
+    """Yield every episode with the probability of its transitions, without that of its actions."""
     starts = range(mdp.num_states) if state is None else [state]
     for s, a, next_state in product(starts, range(mdp.num_actions), range(mdp.num_states)):
         probability = (mdp.initial[s] if state is None else 1) * mdp.transition[s, a, next_state]
@@ -64,7 +64,7 @@ def trajectories(mdp, state=None, time=0):
 
 
 def rollout_of(*episodes):
-    """Episodes side by side as one rollout, the shorter ones filled with steps that are not valid."""
+    """Return episodes as one rollout, the shorter ones padded with masked steps."""
     filling = (0, 0, 99.0, 0, False, False)
     longest = max(map(len, episodes))
     columns = [[*episode, *[filling] * (longest - len(episode))] for episode in episodes]
@@ -79,13 +79,13 @@ def rollout_of(*episodes):
 
 
 def probability_of(policy, episode):
-    """Of the actions."""
+    """Return the probability of an episode's actions."""
     probs = policy.net.rows.detach().softmax(-1)
     return torch.stack([probs[step[0], step[1]] for step in episode]).prod()
 
 
 def expected_gradient(mdp, baseline, together=1, change=lambda rollout: rollout, **options):
-    """Mean of the estimate over every outcome of ``together`` independent episodes."""
+    """Return the expected estimate over all outcomes of ``together`` independent episodes."""
     policy = make_policy()
     reinforce = Reinforce(baseline, maximize=True)
     outcomes = [(episode, weight * probability_of(policy, episode)) for episode, weight in trajectories(mdp)]
@@ -100,7 +100,7 @@ def expected_gradient(mdp, baseline, together=1, change=lambda rollout: rollout,
 
 
 def exact_gradient(mdp):
-    """Of the mean discounted return, through the Bellman equations."""
+    """Return the gradient of the expected discounted return by the Bellman equations."""
     rows = torch.tensor(LOGITS, dtype=torch.float64, requires_grad=True)
     policy = rows.softmax(-1)
     values = policy_evaluation(mdp, policy) if mdp.horizon is None else finite_horizon(mdp, policy)[-1]
@@ -108,7 +108,7 @@ def exact_gradient(mdp):
 
 
 def undiscounted_visits(mdp):
-    """``Σ_t Σ_s P(s_t = s) ∇ V^π_t(s)`` through the next action alone: each step as if the episode began there."""
+    """Return ``Σ_t Σ_s P(s_t = s) ∇ V^π_t(s)`` through the next action only: each step counts as an initial one."""
     rows = torch.tensor(LOGITS, dtype=torch.float64, requires_grad=True)
     policy, frozen = rows.softmax(-1), rows.detach().softmax(-1)
     steps = mdp.horizon or 3
@@ -209,7 +209,7 @@ class TestExpectedGradient:
         assert biased(ours, exact_gradient(make_mdp()))
 
     def test_gradient_of_sampled_episodes_is_exact_within_chance(self):
-        """40 rollouts of 300 episodes; Student's t of each logit, one false alarm in a million."""
+        """40 rollouts of 300 episodes; t-test of each logit with a false-alarm rate of one in a million."""
         mdp, policy = make_mdp(), make_policy()
         envs = VectorEnvAdapter(MDPVectorEnv(mdp, num_envs=300))
         envs.reset(seed=1)
@@ -250,20 +250,20 @@ class TestEndOfEpisode:
         assert returns[1].tolist() == [5, 5]
 
     def test_bootstrap_is_the_sum_of_running_mean_and_network(self):
-        """Of rewards 5 before, the running mean is 5; the network adds 3 in state 2."""
+        """The running mean of earlier rewards is 5; the network adds 3 in state 2."""
         average = MovingAverage()
         average(torch.tensor([5.0]))
         returns = objective_of(rollout_of((STEP, CUT)), Sum(average, Learned(table(WRONG)))).returns
         assert returns[1].item() == pytest.approx(5 + GAMMA * (5 + 3))
 
     def test_step_that_is_terminated_and_truncated_does_not_bootstrap(self):
-        """As ``VectorEnvAdapter`` reports it: terminated, and done."""
+        """``VectorEnvAdapter`` reports it as terminated and done."""
         assert objective_of(rollout_of((END,)), Learned(table(WRONG))).returns.item() == 5
 
 
 class TestLossTerms:
     def test_terms_are_summed_over_time_and_averaged_over_environments(self):
-        """With a divisor that no sample changes: ten times the same episode give the gradient of one."""
+        """Ten copies of an episode have the gradient of one."""
         one, ten = (objective_of(rollout_of(*[(STEP, END)] * count)) for count in (1, 10))
         for name in ("policy_loss", "entropy", "value_loss"):
             torch.testing.assert_close(getattr(one, name), getattr(ten, name))
@@ -340,7 +340,7 @@ class TestNormalize:
         )
 
     def test_constant_baselines_differ_without_a_learned_value(self):
-        """Taking the mean of the rollout away would make all constants the same."""
+        """Subtracting the mean of the rollout would make all constants equal."""
 
         def gradient(baseline):
             policy = make_policy()
@@ -354,7 +354,7 @@ class TestNormalize:
         none, few, many = gradient(None), gradient(Constant(3.0)), gradient(Constant(9.0))
         assert biased(none, few)
         assert biased(few, many)
-        assert (none * many).sum() < 0  # a return is good without a baseline, and bad beside a high one
+        assert (none * many).sum() < 0  # a positive advantage becomes negative under a high baseline
 
     def test_fully_masked_batch_is_zero(self):
         none = torch.zeros(2, 1, dtype=torch.bool)

@@ -13,13 +13,13 @@ from zoo.control.policy_gradient.policies import (
     make_policy,
 )
 
-RARE = 1e-6  # how often a statistical test may fail though all is right
+ALPHA = 1e-6  # false-alarm rate of a statistical test
 BOUNDS = [(-2.0, 2.0), (0.0, 10.0), (float("-inf"), float("inf")), (-3e38, 3e38)]
 
 
 @pytest.fixture
 def categorical():
-    """Over three actions, by the logits that are observed."""
+    """Policy over three actions whose logits are the observation."""
     torch.manual_seed(0)
     net = nn.Linear(3, 3, bias=False)
     net.weight.data.copy_(torch.eye(3))
@@ -37,9 +37,9 @@ class TestCategoricalPolicy:
         logits = torch.tensor([0.5, -1.0, 2.0])
         noise = categorical.noise(20_000, generator=torch.Generator().manual_seed(1))
         counts = categorical.act(logits.expand(20_000, 3), noise).bincount(minlength=3)
-        assert stats.chisquare(counts, logits.double().softmax(0) * 20_000).pvalue > RARE
+        assert stats.chisquare(counts, logits.double().softmax(0) * 20_000).pvalue > ALPHA
         off = torch.tensor([0.7, -1.0, 2.0]).double().softmax(0)
-        assert stats.chisquare(counts, off * 20_000).pvalue < RARE
+        assert stats.chisquare(counts, off * 20_000).pvalue < ALPHA
 
     def test_categorical_probabilities_sum_to_one(self, categorical):
         observation = torch.randn(7, 1, 3).expand(7, 3, 3)
@@ -67,14 +67,14 @@ class TestGaussianPolicy:
             gaussian.action_scale * gaussian.log_std.detach().exp(),
         )
         standard = ((actions.detach() - mean) / std).double()
-        assert all(stats.kstest(column, "norm").pvalue > RARE for column in standard.T.numpy())
-        assert stats.kstest(standard[:, 0].numpy() * 1.2, "norm").pvalue < RARE
+        assert all(stats.kstest(column, "norm").pvalue > ALPHA for column in standard.T.numpy())
+        assert stats.kstest(standard[:, 0].numpy() * 1.2, "norm").pvalue < ALPHA
         log_prob, entropy = gaussian.log_prob_and_entropy(observation.expand(5_000, 3), actions)
         torch.testing.assert_close(log_prob, Normal(mean, std).log_prob(actions).sum(-1))
         torch.testing.assert_close(entropy, Normal(mean, std).entropy().sum().expand(5_000))
 
     def test_gaussian_network_output_is_in_units_of_the_bounds(self, gaussian):
-        """A network's 0 is the middle, ±1 are the bounds; where there are none, it is the action itself."""
+        """Output 0 is the center and ±1 are the bounds; without bounds it is the action itself."""
         for parameter in gaussian.net.parameters():
             parameter.data.zero_()
         assert gaussian.mean(gaussian.net(torch.zeros(3))).tolist() == [0, 5, 0, 0]
@@ -125,15 +125,15 @@ class TestMultiCategoricalPolicy:
         )
 
     def test_multi_categorical_samples_follow_the_probabilities(self, several):
-        """By chi-squared, with a false alarm in a million."""
+        """Chi-squared test with a false-alarm rate of one in a million."""
         observation, n = torch.randn(3).expand(20_000, 3), 20_000
         actions = several.act(observation, several.noise(n, generator=torch.Generator().manual_seed(1)))
         combinations = torch.cartesian_prod(torch.arange(2), torch.arange(3))
         log_prob, _ = several.log_prob_and_entropy(observation[:6], combinations)
         counts = (actions @ torch.tensor([3, 1])).bincount(minlength=6)
         expected = log_prob.detach().double().softmax(0) * n
-        assert stats.chisquare(counts, expected).pvalue > RARE
-        assert stats.chisquare(counts, expected.roll(1)).pvalue < RARE
+        assert stats.chisquare(counts, expected).pvalue > ALPHA
+        assert stats.chisquare(counts, expected.roll(1)).pvalue < ALPHA
 
     def test_multi_categorical_policy_is_greedy_without_noise(self, several):
         observation = torch.randn(4, 3)
@@ -173,7 +173,7 @@ class TestMakePolicy:
         assert entropy.min() > 0.999 * torch.tensor(3.0).log()
 
     def test_policy_acts_alike_in_train_and_eval_mode(self):
-        """No dropout and no normalisation over the batch: the policy that is judged is the one that acted."""
+        """No dropout or batch normalization: the policy that is updated is the one that acted."""
         torch.manual_seed(0)
         policy, observation = make_policy((4,), 2, (8, 8)), torch.randn(6, 4)
         noise = policy.noise(6)
@@ -185,7 +185,7 @@ class TestMakePolicy:
 
 
 def test_equal_actions_are_equally_frequent_in_half_precision():
-    """False alarms: 1e-6, at 4.9 standard errors. Noise of half precision has ties, which the first action wins."""
+    """False-alarm rate 1e-6 at 4.9 standard errors. Noise in half precision has ties, which the first action wins."""
     draws, actions = 400_000, 8
     policy = CategoricalPolicy(nn.Linear(1, actions), actions).bfloat16()
     noise = policy.noise(draws, generator=torch.Generator().manual_seed(0))

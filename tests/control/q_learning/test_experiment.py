@@ -42,7 +42,7 @@ class TestTabularExperiment:
 
     @pytest.mark.usefixtures("without_type_checks", "no_pictures")
     def test_custom_environment_is_learned(self, corridor, composed, tmp_path, monkeypatch):
-        """Seven cells, shown as a pair of digits, two choices at a time; the goal is worth 1, a step costs 0.01."""
+        """Seven cells, observed as two digits; two binary actions; the goal has reward 1, and a step costs 0.01."""
         monkeypatch.setattr("zoo.control.q_learning.experiment._N_EVAL_EPISODES", 4)
         options = ["num_envs=16", "eval_freq=800", "total_timesteps=6400", "exploration_steps=3200"]
         config = composed(["model=q_learning", f"env={corridor}", *(f"model.{o}" for o in options)])

@@ -13,7 +13,7 @@ from zoo.control.q_learning.exploration import (
 )
 
 VALUES = torch.tensor([[1.0, 4.0, 2.0], [-1.0, -4.0, -2.0], [0.0, 0.0, 0.0]])
-# The number that makes each of them uniform, and one that makes it all but greedy.
+# Parameters at which each exploration is uniform and nearly greedy.
 EXTREMES = {"epsilon_greedy": (1.0, 0.0), "boltzmann": (1e9, 1e-3), "proportional": (0.0, 1e3)}
 
 

@@ -53,7 +53,7 @@ class TestTDLoss:
 class TestVisitWeights:
     @pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
     def test_weighted_step_equals_the_mean_of_sequential_updates_over_all_orders(self, alpha):
-        """Four visits of one entry and one of another, against the textbook's loop in each order."""
+        """Four visits of one entry and one of another, compared with the textbook's loop in each order."""
         entry = torch.tensor([0, 0, 1, 0, 0])
         target = torch.tensor([5.0, -1.0, 2.0, 4.0, 0.5], dtype=torch.float64)
         start = torch.tensor([1.0, 1.0], dtype=torch.float64)

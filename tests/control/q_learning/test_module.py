@@ -28,7 +28,7 @@ def cliff(horizon=50):
 
 
 def textbook(rollouts, states, actions, gamma, step_size):
-    """Q-learning as it stands in every book, one step after the other."""
+    """Textbook Q-learning, one step after the other."""
     table = [[0.0] * actions for _ in range(states)]
     visits = [[0] * actions for _ in range(states)]
     for batch in rollouts:
@@ -52,7 +52,7 @@ class TestTable:
         ids=["fixed", "falling"],
     )
     def test_table_learns_as_the_textbook_algorithm(self, learn, options, step_size):
-        """With rollouts of one step of one environment nothing is left of batches."""
+        """Rollouts of one step of one environment are batches of one element."""
         torch.manual_seed(0)
         mdp, envs = cliff()
         model = QLearning(
@@ -60,13 +60,13 @@ class TestTable:
         )
         seen = []
 
-        class Witnessed(RolloutDataset):
+        class Recording(RolloutDataset):
             def __iter__(self):
                 for batch in super().__iter__():
                     seen.append(batch)
                     yield batch
 
-        learn(model, Witnessed(envs, model.policy, n_steps=1, num_rollouts=400, seed=1))
+        learn(model, Recording(envs, model.policy, n_steps=1, num_rollouts=400, seed=1))
         expected = textbook(seen, mdp.num_states, mdp.num_actions, 0.9, step_size)
         assert (expected != 0).sum() > 50
         torch.testing.assert_close(model.policy.q.values.data, expected, rtol=1e-4, atol=1e-4)
@@ -77,7 +77,7 @@ class TestTable:
     def test_table_bootstraps_after_truncation_and_not_after_termination(self, learn):
         model = QLearning(observation=3, num_actions=1, gamma=0.5, lr=1.0, visit_power=0.0)
         model.policy.q.values.data[2] = 8.0
-        rollout = made_by_hand(
+        rollout = make_rollout(
             state=[[0, 1]], next_observation=[[2, 2]], terminated=[[True, False]], done=[[True, True]]
         )
         learn(model, DataLoader([RolloutBatch(rollout, 2, None)], batch_size=None))
@@ -85,12 +85,12 @@ class TestTable:
 
     def test_table_ignores_the_step_between_two_episodes(self, learn):
         model = QLearning(observation=3, num_actions=1, gamma=0.5)
-        learn(model, DataLoader([RolloutBatch(made_by_hand(mask=[[False, True]]), 1, None)], batch_size=None))
+        learn(model, DataLoader([RolloutBatch(make_rollout(mask=[[False, True]]), 1, None)], batch_size=None))
         assert model.policy.q.values[:, 0].tolist() == [0, 1, 0]
         assert model.visits.tolist() == [0, 1, 0]
 
 
-def made_by_hand(
+def make_rollout(
     state=((0, 1),), next_observation=((2, 2),), terminated=((False, False),), done=None, mask=((True, True),)
 ):
     """One step of two environments, action 0, reward 1."""
@@ -154,7 +154,7 @@ class TestNetwork:
         assert trainer.global_step == model.num_updates == 3 * sum(32 * (i + 1) - 1 >= 100 for i in range(8))
 
     def test_network_waits_until_n_step_returns_are_complete(self, learn):
-        """After the first rollout of eight steps none is followed by ten more."""
+        """The first rollout has eight steps, fewer than ten."""
         model = QLearning((4,), 2, **NETWORK, n_steps=10)
         assert learn(model, cart_pole(model, num_rollouts=3)).global_step == 3 * 2
 
@@ -204,7 +204,7 @@ class TestTargetNetwork:
 
 @pytest.mark.parametrize("start", ["table", "network"])
 def test_training_resumed_from_a_checkpoint_equals_an_uninterrupted_one(start, learn, differences, tmp_path):
-    """Two passes of play in one go, or with an end of the process between them."""
+    """Two epochs without interruption, or resumed after the first one."""
 
     def make():
         pl.seed_everything(3, verbose=False)
@@ -220,7 +220,7 @@ def test_training_resumed_from_a_checkpoint_equals_an_uninterrupted_one(start, l
     first, play = make()
     learn(first, play, ExactResume()).save_checkpoint(tmp_path / "half.ckpt")
     second, play = make()
-    torch.manual_seed(99)  # whatever the new process draws before
+    torch.manual_seed(99)  # the new process may sample first
     learn(second, play, ExactResume(), ckpt_path=tmp_path / "half.ckpt", epochs=2)
     assert differences(whole.state_dict(), second.state_dict()) == []
     assert differences(whole.state_dict(), first.state_dict()) != []

@@ -60,7 +60,7 @@ def test_optimal_values_have_no_regret_if_the_policy_is_greedy(lake):
 
 
 def test_episodes_are_counted_when_they_start(lake):
-    """In a corridor of three steps each fourth step resets, so that a rollout of four is an episode of each."""
+    """In a corridor of three steps each fourth step resets: a rollout of four steps is one episode."""
     step = torch.eye(4, dtype=torch.float64).roll(1, 1)[:, None]
     step[3] = torch.eye(4, dtype=torch.float64)[3]
     corridor = FiniteMDP(

@@ -31,7 +31,7 @@ def rollout_of(*episodes, cut=(), reset="next step", frames=False):
 
 
 def all_transitions(replay):
-    """Each that can be drawn, once, as tuples."""
+    """Return each transition that can be sampled once, as tuples."""
     rows = torch.arange(replay.num_added - min(replay.num_added, replay.buffer_size), replay.num_added - replay.n_steps)
     drawn = replay.transitions(rows, torch.zeros_like(rows))
     assert isinstance(drawn, Transitions)
@@ -68,7 +68,7 @@ class TestOneStep:
         ]
 
     def test_step_before_an_unknown_observation_is_used_only_if_it_terminated(self):
-        """In the same-step mode the end of a cut episode is not kept; that of a terminated one is not looked at."""
+        """In same-step mode the final observation of an episode is not stored; it is needed only after a truncation."""
         replay = ReplayBuffer(buffer_size=20, n_steps=1, gamma=GAMMA)
         replay.add(rollout_of(2, 2, 2, cut=[1], reset="same step"))
         assert [(x[0], x[3]) for x in all_transitions(replay)] == [(0, False), (1, True), (10, False), (20, False)]
@@ -78,14 +78,14 @@ class TestOneStep:
         replay.add(rollout_of(5))
         beginning = Rollout(*(column[:3] for column in rollout_of(5)))
         for _ in range(2):
-            replay.add(beginning)  # as after a reset: the last of these steps led elsewhere
+            replay.add(beginning)  # as after a reset: the next row does not continue the last step
         starts = [x[0] for x in all_transitions(replay)]
         assert starts == [0, 1, 2, 3, 4, 0, 1, 0, 1]
 
 
 class TestNStep:
     def test_rewards_are_summed_up_to_the_end_of_the_episode(self):
-        """By hand: three steps, fewer before an end; γ to their number; terminated or not as the last of them was."""
+        """Three steps, fewer before an end; discount and ``terminated`` as of the last of them."""
         replay = ReplayBuffer(buffer_size=30, n_steps=3, gamma=GAMMA)
         replay.add(rollout_of(4, 3, 5, cut=[1]))
         assert all_transitions(replay) == [
