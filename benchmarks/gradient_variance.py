@@ -16,7 +16,8 @@ from zoo.cli.arguments import parse_arguments
 from zoo.cli.commands import make_experiment
 from zoo.cli.composition import compose_config
 from zoo.cli.errors import user_errors
-from zoo.control import Policy, ReturnEstimate, VectorEnvAdapter, evaluate_policy, make_vector_env
+from zoo.control import Policy, VectorEnvAdapter, evaluate_policy, make_vector_env
+from zoo.control.evaluation import ReturnEstimate
 from zoo.control.networks import make_network
 from zoo.control.policy_gradient.gradient_variance import (
     GradientVariance,

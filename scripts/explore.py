@@ -21,9 +21,9 @@ class ExploreConfig:
     """Arguments of this script.
 
     Args:
-        env: environment that exposes its dynamics, by its id in Gymnasium's registry.
-        episodes: of each run.
-        seeds: each explores once in each way.
+        env: id of an environment that exposes its dynamics.
+        episodes: number of episodes of each run.
+        seeds: one run of each exploration per seed.
     """
 
     env: str = "FrozenLake-v1"
@@ -32,30 +32,37 @@ class ExploreConfig:
 
 
 def main() -> None:
-    """Learn with each exploration and seed, draw the regret, and say what was found."""
+    """Train with each exploration and seed, plot the regret, and print a summary."""
     with user_errors():
         if wants_help(sys.argv[1:]):
             print(arguments_help(ExploreConfig, str(__doc__)))
             return
-        start, asked = time.monotonic(), parse_arguments(ExploreConfig, sys.argv[1:])
-        check_constraints({"episodes": asked.episodes}, {"episodes": COUNT})
-        if not asked.seeds or min(asked.seeds) < 0:
-            raise ValueError("there must be at least one seed, and none below 0: seeds=[1]")
-        mdp = FiniteMDP.from_gymnasium(gymnasium.make(find_spec(asked.env)), gamma=0.99)
-        runs = {name: [learning_regret(mdp, name, asked.episodes, seed) for seed in asked.seeds] for name in SCHEDULES}
+        start, config = time.monotonic(), parse_arguments(ExploreConfig, sys.argv[1:])
+        check_constraints({"episodes": config.episodes}, {"episodes": COUNT})
+        if not config.seeds or min(config.seeds) < 0:
+            raise ValueError("seeds must contain at least one seed, and none below 0: seeds=[1]")
+        mdp = FiniteMDP.from_gymnasium(gymnasium.make(find_spec(config.env)), gamma=0.99)
+        runs = {
+            name: [learning_regret(mdp, name, config.episodes, seed) for seed in config.seeds] for name in SCHEDULES
+        }
         folder = Path("runs/regret")
         folder.mkdir(parents=True, exist_ok=True)
         curves = {
-            name: [(run.episodes, run.cumulative, run.greedy_gap) for run in seeds] for name, seeds in runs.items()
+            name: [(run.episodes, run.cumulative, run.greedy_gap) for run in group] for name, group in runs.items()
         }
         save_figure(regret_curves(curves), folder / "regret.png")
-        write_csv(folder / "regret.csv", asked.seeds, runs)
-        found = [summarize(name, seeds) for name, seeds in runs.items()]
+        write_csv(folder / "regret.csv", config.seeds, runs)
+        summaries = [summarize(name, group) for name, group in runs.items()]
         seconds = round(time.monotonic() - start, 1)
-        record = {"command": " ".join(["python", *sys.argv]), **asdict(asked), "wall_seconds": seconds, "found": found}
+        record = {
+            "command": " ".join(["python", *sys.argv]),
+            **asdict(config),
+            "wall_seconds": seconds,
+            "summaries": summaries,
+        }
         write_json(folder / "regret.json", record | run_environment())
-        print("\n".join(found))
-        print(f"all is in {folder}/: regret.csv, regret.json, regret.png")
+        print("\n".join(summaries))
+        print(f"written to {folder}/: regret.csv, regret.json, regret.png")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@ import csv
 import json
 
 
-def test_it_compares_the_explorations_and_leaves_picture_and_table(script, tmp_path):
+def test_explore_writes_plot_table_and_record(script, tmp_path):
     answer = script("explore.py", "episodes=300", "seeds=[1,2]")
     assert answer.code == 0
     assert [line.split(":")[0] for line in answer.out.splitlines()[:3]] == [
@@ -13,7 +13,7 @@ def test_it_compares_the_explorations_and_leaves_picture_and_table(script, tmp_p
     assert "2 seeds, 95 % interval" in answer.out
     assert (tmp_path / "runs" / "regret" / "regret.png").is_file()
     record = json.loads((tmp_path / "runs" / "regret" / "regret.json").read_text())
-    assert record["found"] == answer.out.splitlines()[:3]
+    assert record["summaries"] == answer.out.splitlines()[:3]
     assert record["seeds"] == [1, 2]
     with (tmp_path / "runs" / "regret" / "regret.csv").open(newline="") as file:
         assert {(row["exploration"], row["seed"]) for row in csv.DictReader(file)} == {
@@ -21,7 +21,7 @@ def test_it_compares_the_explorations_and_leaves_picture_and_table(script, tmp_p
         }
 
 
-def test_a_mistake_is_a_sentence_and_leaves_nothing(script, tmp_path):
+def test_unknown_argument_of_explore_is_one_sentence_and_leaves_no_file(script, tmp_path):
     answer = script("explore.py", "epsiodes=300")
     assert answer.code == 1
     assert "the arguments are env=..., episodes=..., seeds=..." in answer.err

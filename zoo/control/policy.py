@@ -12,6 +12,12 @@ class Policy(nn.Module):
 
     An action is a function of the observation and of noise that is sampled in advance. A rollout can therefore sample
     its noise in chunks, and zero noise makes every policy greedy: it returns the most likely action.
+
+    Example:
+        >>> from zoo.control.policy_gradient import CategoricalPolicy
+        >>> policy: Policy = CategoricalPolicy(nn.Linear(4, 2), num_actions=2)
+        >>> policy.act(torch.zeros(3, 4), noise=torch.zeros(3, 2)).shape
+        torch.Size([3])
     """
 
     net: nn.Module

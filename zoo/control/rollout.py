@@ -17,7 +17,12 @@ ActFn = Callable[[np.ndarray, Tensor], Tensor]
 
 
 class Rollout(NamedTuple):
-    """Steps of a policy in several environments."""
+    """Steps of a policy in several environments; the first two dimensions of each field are (time, envs).
+
+    Example:
+        >>> Rollout._fields
+        ('observation', 'action', 'reward', 'next_observation', 'terminated', 'done', 'mask', 'step_count')
+    """
 
     observation: Shaped[Tensor, "time envs ..."]
     """``s_t``."""
@@ -56,6 +61,14 @@ def collect_rollout(
 
     Raises:
         EnvWorkerError: an environment raised an error, or returned values that are not finite.
+
+    Example:
+        >>> from zoo.control import make_policy, make_vector_env
+        >>> envs = VectorEnvAdapter(make_vector_env("CartPole-v1", num_envs=2))
+        >>> envs.reset(seed=0)
+        >>> rollout = collect_rollout(envs, make_policy((4,), 2, hidden=(8,)), 5, step_count=np.zeros(2, np.int64))
+        >>> rollout.observation.shape, rollout.reward.shape
+        (torch.Size([5, 2, 4]), torch.Size([5, 2]))
     """
     shape = n_steps, len(envs)
     observation = np.empty((*shape, *envs.observation.shape[1:]), envs.observation.dtype)

@@ -62,8 +62,8 @@ class RolloutDataset(IterableDataset[RolloutBatch]):
 
     ``state_dict`` contains the state of a native vector environment. Other environments cannot save theirs: they are
     reset with a seed derived from (seed, environment steps) before each pass, and so at each checkpoint, whether the
-    run was interrupted or not. Of an episode that outlasts a pass the rest is then never learned from; a warning says
-    so the first time.
+    run was interrupted or not. The rest of an episode that outlasts a pass is then never learned from, and a warning is
+    issued the first time.
 
     Args:
         envs: environments to act in.
@@ -73,6 +73,13 @@ class RolloutDataset(IterableDataset[RolloutBatch]):
         seed: seed of the environments.
         rank: rank of this process.
         complete_episodes: each rollout is one complete episode of each environment.
+
+    Example:
+        >>> from zoo.control import make_policy, make_vector_env
+        >>> envs = VectorEnvAdapter(make_vector_env("CartPole-v1", num_envs=2))
+        >>> dataset = RolloutDataset(envs, make_policy((4,), 2, hidden=(8,)), n_steps=4, num_rollouts=3, seed=0)
+        >>> [batch.env_steps for batch in dataset]
+        [8, 16, 24]
     """
 
     def __init__(

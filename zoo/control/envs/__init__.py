@@ -13,14 +13,13 @@ from zoo.control.envs.planning import (
 )
 from zoo.control.envs.registration import find_spec
 from zoo.control.envs.spaces import UnsupportedSpaceError
-from zoo.control.envs.vector_env import StepResult, VectorEnvAdapter
+from zoo.control.envs.vector_env import VectorEnvAdapter
 from zoo.control.envs.wrappers import EnvWorkerError
 
 __all__ = [
     "EnvWorkerError",
     "FiniteMDP",
     "MDPVectorEnv",
-    "StepResult",
     "UnsupportedSpaceError",
     "VectorEnvAdapter",
     "bellman_residual",

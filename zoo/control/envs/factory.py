@@ -68,7 +68,7 @@ def make_vector_env(env_id: str, num_envs: int, tabular: bool = False, **env_kwa
 def make_eval_vector_env(env_id: str, num_envs: int, tabular: bool = False, **env_kwargs: Any) -> VectorEnv:
     """Make a vector environment for evaluation: as ``make_vector_env``, but Atari's games return unclipped rewards.
 
-    They are registered with rewards clipped to ±1, which suits learning but says little about the score.
+    They are registered with rewards clipped to ±1, which suits learning but hides the score.
 
     Example:
         >>> make_eval_vector_env("CartPole-v1", num_envs=4).num_envs

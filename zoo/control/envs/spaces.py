@@ -13,7 +13,14 @@ _ADVICE = "wrap the environment to return arrays of a fixed shape, and register 
 
 
 class UnsupportedSpaceError(ValueError):
-    """A space that no network, policy or table of the library supports."""
+    """A space that no network, policy or table of the library supports.
+
+    Example:
+        >>> from gymnasium.spaces import Text
+        >>> check_observation_space(Text(5), "Chat-v0")
+        Traceback (most recent call last):
+        zoo.control.envs.spaces.UnsupportedSpaceError: the observation space of Chat-v0 is not supported: ...
+    """
 
 
 def check_observation_space(space: Space, name: str) -> None:

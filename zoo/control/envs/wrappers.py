@@ -13,7 +13,13 @@ _MAX_TABLE_STATES = 2_000_000
 
 
 class EnvWorkerError(RuntimeError):
-    """An environment raised an error, or returned values that are invalid or not finite."""
+    """An environment raised an error, or returned values that are invalid or not finite.
+
+    Example:
+        >>> raise EnvWorkerError.wrapping("Door-v0", KeyError("key"))
+        Traceback (most recent call last):
+        zoo.control.envs.wrappers.EnvWorkerError: Door-v0 raised KeyError: 'key'
+    """
 
     @classmethod
     def wrapping(cls, env_id: str, error: BaseException, when: str = "") -> "EnvWorkerError":

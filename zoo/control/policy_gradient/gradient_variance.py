@@ -91,7 +91,7 @@ def default_estimators(
     """Return REINFORCE with each baseline, and with λ-returns, which alone are biased.
 
     Args:
-        rollouts: rollouts of the same policy, from which the baselines learn; not those that are measured.
+        rollouts: rollouts of the same policy, from which the baselines learn; not those whose variance is computed.
         value: state value; see ``fit_value``.
         gamma: discount factor ``γ``.
         gae_lambda: ``λ`` of the λ-returns.

@@ -41,7 +41,7 @@ class ValueTargets(NamedTuple):
 
 
 class PolicyGradient(ControlModule):
-    """REINFORCE for control: each rollout gives one update of the policy and several of the value function.
+    """REINFORCE for control: one update of the policy per rollout, several of the value function.
 
     ``∇J = E[Σ_t ∇ log π(a_t | s_t) (G_t - b(s_t))]``: Williams, "Simple statistical gradient-following algorithms for
     connectionist reinforcement learning", 1992. The baseline is any of ``zoo.gradients``.

@@ -53,6 +53,14 @@ def policy_gradient_objective(
             mean if a value is learned. (The mean is a baseline, too, and would replace any constant one.) Biased by the
             order of one over their number.
         discount_weighting: weight step ``t`` of an episode by ``γᵗ``.
+
+    Example:
+        >>> from zoo.control import RolloutDataset, VectorEnvAdapter, make_policy, make_vector_env
+        >>> policy, envs = make_policy((4,), 2, hidden=(8,)), VectorEnvAdapter(make_vector_env("CartPole-v1", 2))
+        >>> rollout = next(iter(RolloutDataset(envs, policy, n_steps=4, num_rollouts=1, seed=0))).rollout
+        >>> objective = policy_gradient_objective(policy, rollout, Reinforce(maximize=True), gamma=0.98)
+        >>> objective.policy_loss.shape, objective.returns.shape
+        (torch.Size([]), torch.Size([4, 2]))
     """
     value = value_function(reinforce)
     if value is None:
@@ -76,7 +84,7 @@ def policy_gradient_objective(
 
 
 class ValueFunction(nn.Module):
-    """State value ``V(s)`` of a baseline: the output of its network plus the constants or running means beside it.
+    """State value ``V(s)`` of a baseline: the output of its network plus its constants or running means.
 
     Args:
         learned: baseline with a network of the state.
@@ -121,7 +129,7 @@ def normalize(
 ) -> Float[Tensor, "time envs"]:
     """Return advantages divided by their root mean square, which is their standard deviation if they are centered.
 
-    Statistics are over the whole batch, never along one episode: its mean depends on the actions that it weights.
+    Statistics are over the batch, never along one episode: its mean depends on the actions that it weights.
 
     Args:
         advantage: advantages, in units of reward.

@@ -99,7 +99,7 @@ class TabularQLearningExperiment(QLearningExperiment):
         super().__init__(env, module, envs, evaluator, seed, train_freq, eval_freq, total_timesteps, env_kwargs)
 
     def describe(self, metrics: Mapping[str, float]) -> str:
-        """Return a summary: value of the greedy policy beside the optimum, or its mean return."""
+        """Return a summary: value of the greedy policy and the optimum, or its mean return."""
         if "start_value" not in metrics:
             return super().describe(metrics)
         gamma, optimum = self.module.hparams["gamma"], metrics["start_value"] + metrics["start_value_gap"]
