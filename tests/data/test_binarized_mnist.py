@@ -61,7 +61,7 @@ def as_text(pixels, zero="0", one="1", separator=" ", end="\n"):
 
 class TestText:
     @pytest.mark.parametrize(
-        "look",
+        "style",
         [
             pytest.param({}, id="as published"),
             pytest.param({"end": " \n"}, id="blank at the end of a line"),
@@ -71,10 +71,10 @@ class TestText:
             pytest.param({"zero": f"{0:.18e}", "one": f"{1:.18e}"}, id="as numpy.savetxt writes"),
         ],
     )
-    def test_text_and_matlab_files_have_the_same_digits(self, folder, look):
+    def test_text_and_matlab_files_have_the_same_digits(self, folder, style):
         path = folder / "binarized_mnist_train.amat"
         expected = pixels_of(folder, "train")
-        path.write_text(as_text(expected, **look), newline="")
+        path.write_text(as_text(expected, **style), newline="")
         assert torch.equal(pixels_of(folder, "train"), expected)
 
     @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ LABELS = torch.tensor([0, 1, 2, 3], dtype=torch.uint8).repeat(5)
 
 @pytest.fixture
 def root(tmp_path, write_idx):
-    """Twenty pictures of 3 × 4 to train on and twelve to test."""
+    """Twenty images of 3 × 4 to train on and twelve to test."""
     root = tmp_path / "shapes"
     for (images, labels), size in ((TRAIN_FILES, 20), (TEST_FILES, 12)):
         write_idx(root / images, IMAGES[:size])

@@ -14,16 +14,16 @@ from zoo.data._image_files import read_image, read_images
     [("1", "L"), ("L", "L"), ("LA", "L"), ("P", "RGB"), ("RGB", "RGB"), ("RGBA", "RGB")],
 )
 def test_image_is_gray_or_rgb(tmp_path, mode, expected):
-    Image.new(mode, (5, 4)).save(tmp_path / "picture.png")
-    assert read_image(tmp_path / "picture.png").mode == expected
+    Image.new(mode, (5, 4)).save(tmp_path / "image.png")
+    assert read_image(tmp_path / "image.png").mode == expected
 
 
 def test_colors_and_gray_levels_are_kept(tmp_path):
-    Image.new("RGB", (5, 4), (10, 20, 30)).save(tmp_path / "colour.png")
-    Image.new("L", (5, 4), 77).save(tmp_path / "grey.png")
+    Image.new("RGB", (5, 4), (10, 20, 30)).save(tmp_path / "color.png")
+    Image.new("L", (5, 4), 77).save(tmp_path / "gray.png")
     Image.new("LA", (5, 4), (77, 255)).save(tmp_path / "opaque.png")
-    assert read_image(tmp_path / "colour.png").getpixel((0, 0)) == (10, 20, 30)
-    assert read_image(tmp_path / "grey.png").getpixel((0, 0)) == 77
+    assert read_image(tmp_path / "color.png").getpixel((0, 0)) == (10, 20, 30)
+    assert read_image(tmp_path / "gray.png").getpixel((0, 0)) == 77
     assert read_image(tmp_path / "opaque.png").getpixel((0, 0)) == 77
 
 
@@ -59,14 +59,14 @@ def truncated(path):
 @pytest.mark.parametrize(
     "spoil",
     [
-        pytest.param(lambda path: path.write_text("not a picture"), id="text"),
+        pytest.param(lambda path: path.write_text("not an image"), id="text"),
         pytest.param(lambda path: path.write_bytes(b""), id="empty"),
         pytest.param(lambda path: path.mkdir(), id="folder"),
         pytest.param(truncated, id="cut off"),
     ],
 )
 def test_unreadable_image_is_named_with_a_cure(tmp_path, spoil):
-    path = tmp_path / "picture.png"
+    path = tmp_path / "image.png"
     spoil(path)
     with pytest.raises(ValueError, match=f"{re.escape(str(path))} cannot be read .*move it elsewhere or replace it"):
         read_image(path)
@@ -97,16 +97,16 @@ FORMATS = {
     ("mode", "suffix"), [(mode, suffix) for mode, suffixes in FORMATS.items() for suffix in suffixes]
 )
 def test_every_mode_of_every_format_keeps_its_colors(tmp_path, mode, suffix):
-    picture = Image.new("RGB", (16, 12), RED)
-    picture.paste((255, 255, 255), (8, 0, 16, 12))
-    grey = mode in ("1", "L", "LA", "PA")
-    stored = picture.quantize(2) if mode == "P" else (picture.convert("L") if grey else picture).convert(mode)
+    image = Image.new("RGB", (16, 12), RED)
+    image.paste((255, 255, 255), (8, 0, 16, 12))
+    gray = mode in ("1", "L", "LA", "PA")
+    stored = image.quantize(2) if mode == "P" else (image.convert("L") if gray else image).convert(mode)
     try:
-        stored.save(tmp_path / f"picture.{suffix}")
+        stored.save(tmp_path / f"image.{suffix}")
     except (OSError, ValueError) as error:
         pytest.skip(f"this Pillow writes no such file: {error}")
-    found = np.array(read_image(tmp_path / f"picture.{suffix}").convert("RGB")).astype(int)
-    expected = np.array(picture.convert("L").convert("RGB") if grey else picture)
+    found = np.array(read_image(tmp_path / f"image.{suffix}").convert("RGB")).astype(int)
+    expected = np.array(image.convert("L").convert("RGB") if gray else image)
     tolerance = 12 if suffix in ("jpg", "jp2", "webp") or mode == "CMYK" else 8
     if mode != "1":  # which has two levels alone
         assert abs(found[2:-2, 2:5] - expected[2:-2, 2:5]).max() <= tolerance
@@ -130,7 +130,7 @@ def test_every_orientation_is_applied(tmp_path, orientation):
 
 
 def test_first_of_several_frames_is_read(tmp_path):
-    frames = [Image.new("L", (5, 4), grey) for grey in (10, 200)]
+    frames = [Image.new("L", (5, 4), gray) for gray in (10, 200)]
     frames[0].save(tmp_path / "film.tiff", save_all=True, append_images=frames[1:])
     assert read_image(tmp_path / "film.tiff").getpixel((0, 0)) == 10
 
@@ -149,12 +149,12 @@ def test_sixteen_bit_color_keeps_the_higher_eight_bits(tmp_path):
 
 @pytest.fixture
 def save(tmp_path):
-    """Files of pictures."""
+    """Files of images."""
 
-    def save(*pictures):
-        paths = [tmp_path / f"{i}.png" for i in range(len(pictures))]
-        for picture, path in zip(pictures, paths, strict=True):
-            picture.save(path)
+    def save(*images):
+        paths = [tmp_path / f"{i}.png" for i in range(len(images))]
+        for image, path in zip(images, paths, strict=True):
+            image.save(path)
         return paths
 
     return save
@@ -167,7 +167,7 @@ def test_read_images_keeps_pixels_of_equal_size_and_mode(save):
 
 
 def test_read_images_keeps_the_order(save):
-    paths = save(*(Image.new("L", (3, 2), grey) for grey in (5, 9, 1)))
+    paths = save(*(Image.new("L", (3, 2), gray) for gray in (5, 9, 1)))
     assert read_images(paths, "L", size=(2, 3))[:, 0, 0, 0].tolist() == [5, 9, 1]
 
 

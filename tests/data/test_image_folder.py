@@ -9,18 +9,18 @@ from zoo.data import load_image_folder
 from zoo.data.image_folder import _common_size
 
 
-def paint(folder, number, colour=128, mode="L", size=(8, 6)):
-    """Save `number` images of one colour; the size is width × height, as PIL has it."""
+def paint(folder, number, color=128, mode="L", size=(8, 6)):
+    """Save `number` images of one color; the size is width × height, as PIL has it."""
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(number):
-        Image.new(mode, size, colour).save(folder / f"{i}.png")
+        Image.new(mode, size, color).save(folder / f"{i}.png")
 
 
-def paint_shades(folder, greys):
-    """Save one picture of each grey level, so that every picture can be told from the others."""
+def paint_shades(folder, grays):
+    """Save one image of each gray level, so that every image is unique."""
     folder.mkdir(parents=True)
-    for grey in greys:
-        Image.new("L", (8, 6), grey).save(folder / f"{grey}.png")
+    for gray in grays:
+        Image.new("L", (8, 6), gray).save(folder / f"{gray}.png")
 
 
 @pytest.fixture
@@ -42,8 +42,8 @@ def divided(tmp_path):
     return root
 
 
-def grey_of(part):
-    """Grey level of each class, which tells whether images kept their labels."""
+def gray_of(part):
+    """Gray level of each class, to check that images kept their labels."""
     return {label: part.images[part.labels == label].unique().tolist() for label in part.labels.unique().tolist()}
 
 
@@ -57,14 +57,14 @@ class TestFlat:
     def test_images_keep_their_labels(self, flat):
         data = load_image_folder(flat)
         for part in (data.train, data.validation, data.load_test()):
-            assert grey_of(part) == {0: [20], 1: [200]}
+            assert gray_of(part) == {0: [20], 1: [200]}
 
     def test_splits_are_disjoint(self, tmp_path):
         paint_shades(tmp_path / "a", range(50))
         paint_shades(tmp_path / "b", range(50, 100))
         data = load_image_folder(tmp_path)
         parts = [part.images[:, 0, 0, 0].tolist() for part in (data.train, data.validation, data.load_test())]
-        assert sorted(grey for part in parts for grey in part) == list(range(100))
+        assert sorted(gray for part in parts for gray in part) == list(range(100))
 
     def test_data_and_classes_are_named_after_their_folders(self, flat):
         data = load_image_folder(flat)
@@ -95,7 +95,7 @@ class TestDivided:
         data = load_image_folder(divided)
         assert (len(data.train), len(data.validation), len(data.load_test())) == (36, 4, 6)
         for part in (data.train, data.validation, data.load_test()):
-            assert grey_of(part) == {0: [20], 1: [200]}
+            assert gray_of(part) == {0: [20], 1: [200]}
 
     def test_validation_folder_is_the_validation_set(self, divided):
         paint(divided / "validation" / "dog", 5, 200)
@@ -120,14 +120,14 @@ class TestDivided:
             load_image_folder(divided)
 
     def test_class_without_test_images_is_named_and_labels_are_kept(self, divided, caplog):
-        for picture in (divided / "test" / "cat").iterdir():
-            picture.unlink()
+        for image in (divided / "test" / "cat").iterdir():
+            image.unlink()
         (divided / "test" / "cat").rmdir()
         assert load_image_folder(divided).load_test().labels.tolist() == [1, 1, 1]
         assert "There are no test images of cat" in caplog.text
 
     def test_test_images_are_read_by_load_test_only(self, divided):
-        (divided / "test" / "dog" / "0.png").write_text("not a picture")
+        (divided / "test" / "dog" / "0.png").write_text("not an image")
         data = load_image_folder(divided)
         with pytest.raises(ValueError, match=r"dog/0\.png cannot be read"):
             data.load_test()
@@ -156,7 +156,7 @@ class TestDivided:
         (divided / "test").rename(divided / "val")
         data = load_image_folder(divided)
         assert (len(data.train), len(data.validation), len(data.load_test())) == (36, 4, 6)
-        assert grey_of(data.load_test()) == {0: [20], 1: [200]}
+        assert gray_of(data.load_test()) == {0: [20], 1: [200]}
         (record,) = caplog.records
         assert "val is the test set, and the validation set is held out of train" in record.getMessage()
 
@@ -225,12 +225,12 @@ class TestPictures:
         assert load_image_folder(tmp_path).fill_value == (1.0, 0.2, 0.0)
 
     def test_unreadable_image_is_named(self, flat):
-        (flat / "cat" / "7.png").write_text("not a picture")
+        (flat / "cat" / "7.png").write_text("not an image")
         with pytest.raises(ValueError, match=r"cat/7\.png cannot be read as an image"):
             load_image_folder(flat, validation=0).load_test()
 
     def test_hidden_files_are_skipped(self, flat):
-        (flat / "cat" / ".DS_Store").write_text("not a picture")
+        (flat / "cat" / ".DS_Store").write_text("not an image")
         (flat / ".cache").mkdir()
         assert load_image_folder(flat).classes == ("cat", "dog")
 
@@ -288,7 +288,7 @@ class TestLayout:
             (flat / "cat" / f"{i}.png").rename(flat / "cat" / "2020" / f"{i}.png")
         data = load_image_folder(flat)
         assert data.train.labels.bincount().tolist() == [48, 32]
-        assert grey_of(data.train) == {0: [20], 1: [200]}
+        assert gray_of(data.train) == {0: [20], 1: [200]}
         (record,) = caplog.records
         assert "30 images of class cat are in subfolders such as cat/2020" in record.getMessage()
 

@@ -74,7 +74,7 @@ def test_all_classes_have_the_same_fraction_up_to_rounding(sizes, share, seed):
     count = int(share * len(labels))
     _, held_out = stratified_split(labels, count, seed)
     given_up = labels[held_out].bincount(minlength=len(sizes)).tolist()
-    # g of m pictures is the fraction f, rounded, if f lies between (g - ½) / m and (g + ½) / m.
+    # g of m images is the fraction f, rounded, if f lies between (g - ½) / m and (g + ½) / m.
     lowest = max((2 * g - 1) / (2 * m) for g, m in zip(given_up, sizes, strict=True))
     highest = min((2 * g + 1) / (2 * m) for g, m in zip(given_up, sizes, strict=True))
     assert sum(given_up) == count

@@ -28,7 +28,7 @@ LABELS = torch.arange(10, dtype=torch.uint8).repeat(4)
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch, tmp_path):
-    """No data and no mirror unless a test brings them, and a cache of its own for each test."""
+    """No data, no mirror and an empty cache, unless a test sets them up."""
     monkeypatch.delenv("ZOO_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
@@ -40,7 +40,7 @@ def no_network(monkeypatch, tmp_path):
 
 @pytest.fixture
 def files(tmp_path, write_idx, monkeypatch):
-    """Name and content of four small files, whose checksums stand for those of MNIST."""
+    """Names and contents of four small files, whose checksums replace those of MNIST."""
     contents = {}
     for (images, labels), size in ((TRAIN_FILES, 40), (TEST_FILES, 10)):
         contents[images] = write_idx(tmp_path / "source" / images, IMAGES[:size])
@@ -65,7 +65,7 @@ def cache(tmp_path):
 
 @pytest.fixture
 def mirror(files, monkeypatch):
-    """A network with the four files; gives the list of addresses that were asked for."""
+    """A network with the four files; returns the list of requested URLs."""
     asked = []
 
     def fetch(url, timeout):
@@ -232,7 +232,7 @@ class TestDownload:
 
 
 def interrupt(patch, moment, at_call):
-    """Let the user press Ctrl-C during the given call of a download's step, half way through it."""
+    """Raise KeyboardInterrupt in the middle of the given call of a download step."""
     owner = mnist if moment == "fetch" else Path
     original = getattr(owner, moment)
     calls = []
@@ -269,7 +269,7 @@ class TestLoading:
 
 @pytest.fixture(scope="module")
 def real():
-    """The real digits as they are divided by default, and undivided."""
+    """The real digits with the default split, and without a validation set."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ZOO_DATA", ZOO_DATA)
         return load_mnist(), load_mnist(validation=0)
@@ -307,7 +307,7 @@ class TestRealDigits:
 
 
 class Page(BaseHTTPRequestHandler):
-    """Answers with the page asked for: whole, cut off, or never."""
+    """Serves a page: complete, truncated, or never."""
 
     def do_GET(self):
         if self.path == "/silent":
@@ -330,7 +330,7 @@ class Page(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def site(monkeypatch):
-    """Address of a server on this machine."""
+    """URL of a local server."""
     monkeypatch.setenv("no_proxy", "*")
     with HTTPServer(("127.0.0.1", 0), Page) as server:
         server.leave = threading.Event()

@@ -13,7 +13,7 @@ SQUARE = {"names": ["mu", "tau"], "mean_squared_value": [5.0, 13.0], "mcse_mean"
 
 @pytest.fixture
 def write(tmp_path):
-    """Write a file of the folder, and give the folder."""
+    """Write a file into the folder, and return the folder."""
 
     def to_file(name, content):
         text = content if isinstance(content, str) else json.dumps(content)

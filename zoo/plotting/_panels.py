@@ -47,9 +47,9 @@ def draw_fixations(
     _draw_numbered_markers(axes, centers[:, ::-1], steps)
 
 
-def _square(center: Float[np.ndarray, " 2"], side: int | float, **look: Any) -> Rectangle:
+def _square(center: Float[np.ndarray, " 2"], side: int | float, **style: Any) -> Rectangle:
     row, column = center
-    return Rectangle((column - side / 2, row - side / 2), side, side, fill=False, **look)
+    return Rectangle((column - side / 2, row - side / 2), side, side, fill=False, **style)
 
 
 def _draw_numbered_markers(axes: Axes, places: Float[np.ndarray, "shown 2"], steps: int) -> None:
@@ -58,13 +58,13 @@ def _draw_numbered_markers(axes: Axes, places: Float[np.ndarray, "shown 2"], ste
     for t, ((x, y), color) in enumerate(zip(places, colors, strict=True)):
         fill, edge, width = ("white", color, 1.2) if t == 0 else (color, TEXT_COLOR, 0.7)
         axes.plot(x, y, "o", ms=8.5, mfc=fill, mec=edge, mew=width, clip_on=False)
-        look: dict[str, Any] = {
+        style: dict[str, Any] = {
             "fontsize": 5.8,
             "fontweight": "bold",
             "ha": "center",
             "va": "center_baseline",
         }
-        axes.text(x, y, str(t + 1), **look)
+        axes.text(x, y, str(t + 1), **style)
 
 
 def draw_glimpse_numbers(axes: Axes, shown: int, steps: int) -> None:

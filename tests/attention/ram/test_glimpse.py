@@ -40,7 +40,7 @@ def reference_patch(image, corner, size, block, background):
 
 
 def nearest_pixel(x):
-    assume(abs(x % 1 - 0.5) > 1e-4)  # too near to half a pixel to be told apart in single precision
+    assume(abs(x % 1 - 0.5) > 1e-4)  # ambiguous in single precision
     return math.floor(x + 0.5)
 
 
