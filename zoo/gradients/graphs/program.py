@@ -115,7 +115,7 @@ class Run:
         self._check_gradients(what, known or ())
         seen = {id(tensor) for tensor in known or ()}
         with nullcontext() if known is None else self.provenance.paused():
-            with self.provenance.escapes_set_aside():  # what the sampler looks at steers its value alone
+            with self.provenance.escapes_set_aside:  # what the sampler looks at steers its value alone
                 value, pathwise = self.find(name, distribution)
             check_draw(what, distribution, value, pathwise)
             if known is None:

@@ -195,7 +195,7 @@ class Recorder(Messenger):
 
     def _draw(self, name: str, distribution: Distribution) -> Tensor:
         """Draw a value; what the sampler itself looks at steers that value alone."""
-        with with_gradients(), self._followed_as_one(distribution), self.provenance.escapes_set_aside():
+        with with_gradients(), self._followed_as_one(distribution), self.provenance.escapes_set_aside:
             return draw(name, distribution)
 
     @contextmanager

@@ -23,6 +23,7 @@ ALL_BACKENDS = (
     torch._C.DispatchKey.CompositeExplicitAutogradNonFunctional,
 )
 DEPENDS_ON_VALUES = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
+OF_TORCH = ((), (Tensor,))  # classes of arguments that torch tells a mode, where none is a class of others
 # Arguments that run no code of the program: a number's __float__ or a function would.
 KNOWN = {
     *(*PLAIN, *ATOMS, torch.Size, torch.memory_format, torch.layout, torch.Generator, complex, bytes, range, slice),
@@ -99,7 +100,7 @@ def may_run_python(types: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any])
             return True
     if kwargs and any(map(is_foreign, kwargs.values())):
         return True
-    return torch._C._len_torch_dispatch_stack() > 0 or not all(map(is_of_torch, types))
+    return torch._C._len_torch_dispatch_stack() > 0 or (types not in OF_TORCH and not all(map(is_of_torch, types)))
 
 
 def is_foreign(value: Any) -> bool:

@@ -16,6 +16,7 @@ from zoo.gradients.graphs._provenance.callbacks import (
     COMPILATION,
     DEPENDS_ON_VALUES,
     HOOKS,
+    OF_TORCH,
     OperatorMode,
     below_other_modes,
     may_run_python,
@@ -46,8 +47,19 @@ NO_GRAD: Names = frozenset(["without its gradient"])
 CUT_VIEW: Names = frozenset(["from a view without its gradient"])
 LOST = NO_GRAD | CUT_VIEW
 State = tuple[Place, object]
-OF_TORCH = ((), (Tensor,))  # classes of arguments that torch tells a mode
 unseen_calls = Patches([*SCRIPTS, *CONSTRUCTORS, *THREADS, *HOOKS, *COMPILATION])
+
+
+class _SetAside(threading.local):
+    """Counts how often a thread has entered it."""
+
+    depth = 0
+
+    def __enter__(self) -> None:
+        self.depth += 1
+
+    def __exit__(self, *error: Any) -> None:
+        self.depth -= 1
 
 
 class Provenance(TorchFunctionMode):
@@ -71,7 +83,8 @@ class Provenance(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self._escaped: set[str] = set()  # whose update no other thread can come in between
-        self._own = threading.local()
+        self.escapes_set_aside = _SetAside()
+        """Notes no escapes of the thread that has entered it, but those of others."""
         self.lost_gradients = False
         """Something was computed, while gradients were off, from a tensor that needs one."""
         # A weak reference lets memory go, but keeps its address from being given to another.
@@ -121,18 +134,8 @@ class Provenance(TorchFunctionMode):
 
     def escape(self, names: Names) -> None:
         """Note that values became Python objects."""
-        if not vars(self._own).get("are_set_aside"):
+        if not self.escapes_set_aside.depth:
             self._escaped.update(names)
-
-    @contextmanager
-    def escapes_set_aside(self) -> Iterator[None]:
-        """Note no escapes of this thread for a while, but those of others."""
-        before = vars(self._own).get("are_set_aside", False)
-        self._own.are_set_aside = True
-        try:
-            yield
-        finally:
-            self._own.are_set_aside = before
 
     def mark(self, tensor: Tensor, names: Iterable[str]) -> None:
         """Note that a tensor, and all that shares its memory, was computed from named values and no others."""
