@@ -58,7 +58,7 @@ def dice_surrogate(runs: Sequence[Run], guesses: Mapping[str, Guess]) -> Tensor:
     for run, ledger, baseline in zip(runs, map(in_one_precision, ledgers), signal.baseline.unbind(1), strict=True):
         terms.append(magic_box(along(ledger.payers, ledger.log_prob)) * ledger.cost)
         parents = [run.samples[name].parents if name in run.samples else NOTHING for name in names]
-        before = magic_box(along(influence(run, names, parents), ledger.log_prob))
+        before = magic_box(along(influence(run, names, parents, ledger.log_prob), ledger.log_prob))
         terms.append((1 - magic_box(ledger.log_prob)) * before * baseline)
     return sum_of(terms) / len(runs) + signal.baseline_loss
 
@@ -99,7 +99,7 @@ def collect(runs: Sequence[Run], guesses: Mapping[str, Guess]) -> tuple[list[Led
             value, loss = guess(name, given, runs, cost[names.index(name)])
             baseline[names.index(name)] = value
             losses = losses + loss
-    return ledgers, Signal(cost, baseline, losses - losses.detach())
+    return ledgers, Signal(cost, baseline, losses - losses.detach() if guesses else losses)
 
 
 def ledger_of(run: Run, names: Sequence[str]) -> Ledger:
@@ -108,8 +108,8 @@ def ledger_of(run: Run, names: Sequence[str]) -> Ledger:
     scores = {name: sample.log_prob for name, sample in run.samples.items() if not sample.pathwise}
     log_prob = torch.stack([scores.get(name, blank).to(blank.device) for name in names])
     cost = torch.stack([cost.value.to(blank.device) for cost in run.costs.values()])
-    payers = influence(run, names, [node.parents for node in run.costs.values()])
-    return Ledger(log_prob, cost, payers.to(cost))
+    payers = influence(run, names, [node.parents for node in run.costs.values()], cost)
+    return Ledger(log_prob, cost, payers)
 
 
 def names_in(runs: Sequence[Run]) -> list[str]:
@@ -117,10 +117,17 @@ def names_in(runs: Sequence[Run]) -> list[str]:
     return list(dict.fromkeys(name for run in runs for name in run.samples))
 
 
-def influence(run: Run, names: Sequence[str], parents: Sequence[Names]) -> Tensor:
-    """Tell which variables lead to which nodes, ``(variables, nodes)``, given each node's parents."""
+def influence(run: Run, names: Sequence[str], parents: Sequence[Names], like: Tensor) -> Tensor:
+    """Matrix of 1 where a variable leads to a node, ``(variables, nodes)``, of the type and on the device of ``like``.
+
+    Args:
+        run: in which they occur.
+        names: of the variables.
+        parents: of each node.
+        like: a tensor.
+    """
     lineages = [run.ancestors(names) for names in parents]
-    return torch.tensor([name in lineage for name in names for lineage in lineages]).reshape(-1, len(parents))
+    return like.new_tensor([[float(name in lineage) for lineage in lineages] for name in names])
 
 
 def sum_of(terms: Iterable[Tensor]) -> Tensor:
