@@ -19,9 +19,6 @@ def find_splits(root: Path) -> dict[str, Path]:
 
     A folder named like a split may be a class (``bus``, ``plane``, ``train``), if the other split is missing and it
     contains images instead of classes.
-
-    Raises:
-        ValueError: there are two folders for one split.
     """
     splits: dict[str, Path] = {}
     for name in subfolders(root):
@@ -37,11 +34,7 @@ def find_splits(root: Path) -> dict[str, Path]:
 
 
 def check_no_nested_splits(root: Path, classes: tuple[str, ...]) -> None:
-    """Check that no class is split itself.
-
-    Raises:
-        ValueError: a class contains folders such as ``train`` and ``test``.
-    """
+    """Check that no class is split itself."""
     names = {name for others in SPLITS.values() for name in others}
     for name in classes:
         inner = [folder for folder in subfolders(root / name) if folder.lower() in names]
@@ -72,11 +65,7 @@ def subfolders(folder: Path) -> list[str]:
 
 
 def class_names(folder: Path) -> tuple[str, ...]:
-    """Return the names of the classes in ``folder``.
-
-    Raises:
-        ValueError: there are none.
-    """
+    """Return the names of the classes in ``folder``."""
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}; put images there, in a folder for each class")
     if names := subfolders(folder):

@@ -19,25 +19,10 @@ def is_hidden(path: Path) -> bool:
 
 
 def find_images(folder: Path, root: Path, skipped: Counter[str]) -> list[Path]:
-    """Return the paths of all images in a folder and its subfolders, in order.
+    """Return the paths of all images in a folder and its subfolders, in order, and count other files in ``skipped``.
 
-    A file is an image if its suffix, in any case, is that of an image format, or its content is one.
-
-    Args:
-        folder: folder to search.
-        root: a parent folder; links back to it, or to a folder in between, are not followed.
-        skipped: counter of skipped files by kind: hidden files, other suffixes, pipes.
-
-    Raises:
-        FileNotFoundError: a link is broken.
-
-    Example:
-        >>> from tempfile import TemporaryDirectory
-        >>> with TemporaryDirectory() as name:
-        ...     _ = Path(name, "cat.JPG").write_bytes(b""), Path(name, "Thumbs.db").write_bytes(b"")
-        ...     skipped = Counter()
-        ...     [path.name for path in find_images(Path(name), Path(name), skipped)], dict(skipped)
-        (['cat.JPG'], {'.db': 1})
+    A file is an image if its suffix, in any case, is that of an image format, or its content is one. Links back to
+    ``root``, or to a folder between it and ``folder``, are not followed.
     """
     parents = [path for path in (folder, *folder.parents) if path.is_relative_to(root) and path != folder]
     return list(_walk(folder, frozenset(map(_identity, parents)), skipped))
@@ -69,12 +54,7 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 
 def has_image_suffix(path: Path) -> bool:
-    """Return whether a file has the suffix of an image format.
-
-    Example:
-        >>> has_image_suffix(Path("cat.JPG")), has_image_suffix(Path("cat.txt"))
-        (True, False)
-    """
+    """Return whether a file has the suffix of an image format."""
     return path.suffix.lower() in _suffixes()
 
 
@@ -100,29 +80,12 @@ def _suffixes() -> frozenset[str]:
 
 
 def format_counts(counts: Counter[str]) -> str:
-    """Return counts as text.
-
-    Example:
-        >>> format_counts(Counter({".txt": 12, "hidden": 1}))
-        '12 × .txt, 1 × hidden'
-    """
+    """Return counts as text."""
     return ", ".join(f"{count:,} × {kind}" for kind, count in counts.most_common())
 
 
 def read_image(path: Path) -> Image.Image:
-    """Decode one image: gray ("L") or color ("RGB"), upright, and on white if it is transparent.
-
-    Raises:
-        ValueError: it cannot be read.
-
-    Example:
-        >>> from tempfile import TemporaryDirectory
-        >>> with TemporaryDirectory() as folder:
-        ...     Image.new("RGBA", (8, 6)).save(Path(folder, "transparent.png"))
-        ...     image = read_image(Path(folder, "transparent.png"))
-        >>> image.mode, image.size, image.getpixel((0, 0))
-        ('RGB', (8, 6), (255, 255, 255))
-    """
+    """Decode one image: gray ("L") or color ("RGB"), upright, and on white if it is transparent."""
     try:
         with Image.open(path) as file:
             image = ImageOps.exif_transpose(file)
@@ -139,20 +102,7 @@ def read_image(path: Path) -> Image.Image:
 
 
 def read_images(paths: list[Path], mode: str, size: tuple[int, int]) -> UInt8[Tensor, "n channels height width"]:
-    """Decode images, one at a time, to one mode ("L" or "RGB") and one height and width.
-
-    Raises:
-        ValueError: an image cannot be read.
-
-    Example:
-        >>> from tempfile import TemporaryDirectory
-        >>> with TemporaryDirectory() as folder:
-        ...     paths = [Path(folder, "gray.png"), Path(folder, "color.png")]
-        ...     for path, mode, side in zip(paths, ("L", "RGB"), (8, 3)):
-        ...         Image.new(mode, (side, side)).save(path)
-        ...     read_images(paths, "RGB", size=(5, 4)).shape
-        torch.Size([2, 3, 5, 4])
-    """
+    """Decode images, one at a time, to one mode ("L" or "RGB") and one height and width."""
     height, width = size
     images = torch.empty(len(paths), len(mode), height, width, dtype=torch.uint8)
     for image, path in zip(images, paths, strict=True):

@@ -138,12 +138,7 @@ def _read_labels(path: Path) -> Int64[Tensor, " n"]:
 
 
 def _find(root: Path, name: str) -> Path:
-    """Return the path of an IDX file, plain or compressed, named like MNIST's or as in other sets.
-
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: there are several sets.
-    """
+    """Return the path of an IDX file, plain or compressed, named like MNIST's or as in other sets."""
     split, kind, *_ = name.split("-")
     others = rf"(.*[-_.])?({split}{'|test' if split == 't10k' else ''})[-_.]{kind}[-_.]idx\d[-_.]\w+"
     found = {}

@@ -98,12 +98,7 @@ def _list_splits(
     seed: int,
     skipped: Counter[str],
 ) -> tuple[list[Sample], list[Sample], list[Sample]]:
-    """Return training, validation and test samples of a folder that is already split.
-
-    Raises:
-        ValueError: there is no test folder, a class is empty or unknown, or both a validation folder and a number of
-            validation images are given.
-    """
+    """Return training, validation and test samples of a folder that is already split."""
     held_out, test = splits.get("validation"), splits.get("test")
     if test is None and held_out is not None:
         logger.warning(
@@ -140,11 +135,7 @@ def _split(samples: list[Sample], count: int, seed: int) -> tuple[list[Sample], 
 
 
 def _list_samples(folder: Path, root: Path, classes: tuple[str, ...], skipped: Counter[str]) -> list[Sample]:
-    """Return every image in the class folders of ``folder`` with its label.
-
-    Raises:
-        ValueError: a class is empty, or none of ``classes``.
-    """
+    """Return every image in the class folders of ``folder`` with its label."""
     samples = []
     names = class_names(folder)
     skipped.update(f"hidden folder {path.name}" for path in folder.iterdir() if path.is_dir() and is_hidden(path))

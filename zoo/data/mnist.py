@@ -82,11 +82,7 @@ def find_mnist() -> Path:
 
 
 def _verify(folder: Path) -> None:
-    """Compare the checksums of those files that exist.
-
-    Raises:
-        ValueError: one differs.
-    """
+    """Compare the checksums of those files that exist."""
     for name, checksum in CHECKSUMS.items():
         path = folder / name
         if path.is_file() and _md5(path.read_bytes()) != checksum:
@@ -97,12 +93,7 @@ def _verify(folder: Path) -> None:
 
 
 def _download(folders: list[Path]) -> Path:
-    """Download the missing files into the first writable folder, and return it.
-
-    Raises:
-        DatasetUnavailableError: no mirror has a file, or no folder is writable.
-        ValueError: an existing file has the wrong checksum.
-    """
+    """Download the missing files into the first writable folder, and return it."""
     folder = next(filter(_is_writable, folders), None)
     if folder is None:
         raise DatasetUnavailableError(
@@ -176,11 +167,7 @@ def fetch(url: str, timeout: float) -> bytes:
 
 
 def _save(content: bytes, path: Path) -> None:
-    """Write a file atomically.
-
-    Raises:
-        DatasetUnavailableError: it cannot be written, for instance on a full disk.
-    """
+    """Write a file atomically."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=path.parent, prefix=".download-") as temporary:

@@ -84,12 +84,7 @@ def read_reference(folder: Path) -> ReferenceMoments:
 
 
 def _find(folder: Path, part: str) -> Path:
-    """Return the path of a part of a posterior: ``data``, ``mean`` or ``mean_squared``.
-
-    Raises:
-        FileNotFoundError: it is neither in the posterior's folder nor in a clone of posteriordb.
-        ValueError: the clone's description of the posterior is damaged.
-    """
+    """Return the path of a part of a posterior: ``data``, ``mean`` or ``mean_squared``."""
     own = folder / f"{part}.json"
     paths = list(_in_clone(folder, part))
     for path in (own, *paths):

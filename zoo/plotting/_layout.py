@@ -53,11 +53,7 @@ def check_glimpse_data(
     classes: Sequence[str],
     patches: Array | None = None,
 ) -> GlimpseData:
-    """Return the arguments of ``glimpse_summary`` as ``GlimpseData``.
-
-    Raises:
-        ValueError: an argument has the wrong shape or values outside its range; the message names it.
-    """
+    """Return the arguments of ``glimpse_summary`` as ``GlimpseData``."""
     if not patch_sizes or not all(0 < size < np.inf for size in patch_sizes):
         raise ValueError(f"patch_sizes must be one or more positive numbers of pixels, got {tuple(patch_sizes)}")
     validator = ArrayValidator(S=len(patch_sizes))

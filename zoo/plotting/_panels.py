@@ -27,15 +27,7 @@ def draw_fixations(
     patch_sizes: tuple[float, ...],
     steps: int,
 ) -> None:
-    """Draw the finest square of each glimpse on the dimmed image, connected by lines; of the last one all squares.
-
-    Args:
-        axes: axes that the image fills; finest squares and numbers may extend beyond them.
-        image: RGB image.
-        centers: row and column of the glimpses shown.
-        patch_sizes: sides of the squares around each center, in pixels.
-        steps: total number of glimpses, which determines the colors.
-    """
+    """Draw the finest square of each glimpse on the dimmed image, connected by lines; of the last one all squares."""
     show_image(axes, DIMMED * image)
     colors = glimpse_colors(steps)[: len(centers)]
     for center, color in zip(centers, colors, strict=True):

@@ -104,17 +104,7 @@ def covered_pixels(
 ) -> Bool[np.ndarray, "height width"]:
     """Return a mask of the pixels whose center lies in at least one of the squares.
 
-    Args:
-        size: height and width of the image.
-        centers: row and column of each square's center; pixel centers are integers.
-        side: side of every square in pixels. Of two opposite edges the upper or left one counts as inside, so that a
-            side of ``g`` pixels covers ``g`` rows and columns at any position.
-
-    Example:
-        >>> covered_pixels((3, 4), np.array([[0.5, 2.5]]), side=2).astype(int)
-        array([[0, 0, 1, 1],
-               [0, 0, 1, 1],
-               [0, 0, 0, 0]])
+    Of two opposite edges the upper or left one counts as inside: a side of ``g`` pixels always covers ``g`` rows.
     """
     rows, columns = (
         (center[:, None] - side / 2 <= np.arange(length)) & (np.arange(length) < center[:, None] + side / 2)
