@@ -580,8 +580,8 @@ class TestThePlantedMistakeIsFound:
     def test_in_a_downstream_cost_that_is_dropped(self, programs, theta, bias, monkeypatch, order):
         influence = surrogate.influence
 
-        def forgetful(run, names, parents):
-            found = influence(run, names, parents)
+        def forgetful(run, names, parents, like):
+            found = influence(run, names, parents, like)
             found[0, -1] = False
             return found
 
