@@ -66,7 +66,7 @@ def test_models_are_listed_trained_and_evaluated_in_any_folder(wheel, install, z
     status = json.loads((folder / "status.json").read_text())
     assert (status["state"], status["git_commit"]) == ("finished", None)
     assert status["command"].startswith("zoo train model=bbvi")
-    assert "look closer:  zoo evaluate checkpoint=runs/bbvi/" in trained.stdout
+    assert "evaluate with:  zoo evaluate checkpoint=runs/bbvi/" in trained.stdout
     evaluated = zoo("evaluate", f"checkpoint={folder}/checkpoints/last.ckpt", command=("python", "-m", "zoo"))
     assert evaluated.returncode == 0, evaluated.stderr
     assert (folder / "evaluation.json").is_file()

@@ -67,7 +67,7 @@ def main() -> None:
         }
         write_json(folder / f"{asked.part}.json", record | run_environment())
         print("\n".join(found["found"]))
-        print(f"all is in {folder}/: {FILES[asked.part]}")
+        print(f"results are in {folder}/: {FILES[asked.part]}")
         if asked.budget != "full":
             print("A smoke run, to see that all works. These are no results.")
 

@@ -41,9 +41,9 @@ class TestReadCommandLine:
             ("model", "model is no key=value; write model=NAME"),
             ("seed=1,2", "seed=1,2 names several values; add -m"),
             ("env=A,B", "names several values; add -m"),
-            ("seed=${nope}", "give the value itself"),
-            ("data.root=${oc.env:HOME}", "give the value itself"),
-            ("seed=???", "give the value itself"),
+            ("seed=${nope}", "set the value itself"),
+            ("data.root=${oc.env:HOME}", "set the value itself"),
+            ("seed=???", "set the value itself"),
             ("seed='1", "cannot be read"),
             ("hydra.verbose=true", r"hydra.verbose may not be set; of Hydra's own settings there are hydra\.run\.dir"),
             ("hydra/launcher=joblib", "hydra/launcher may not be set"),
@@ -87,12 +87,12 @@ class TestReadCommandLine:
 
     @pytest.mark.parametrize("argument", ["env_kwargs=5", "env_kwargs=null", "env_kwargs.=5", "env_kwargs.a.b=5"])
     def test_arguments_of_the_environment_without_a_name_are_refused(self, argument):
-        with pytest.raises(ValueError, match=r"give each argument by its name, env_kwargs\.NAME=VALUE"):
+        with pytest.raises(ValueError, match=r"set each argument by name, env_kwargs\.NAME=VALUE"):
             read_command_line([argument])
 
     @pytest.mark.parametrize("key", ["hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"])
     def test_empty_folder_is_refused(self, key):
-        with pytest.raises(ValueError, match=f"{key} must not be empty; leave it away or give a folder"):
+        with pytest.raises(ValueError, match=f"{key} must not be empty; remove it or set a folder"):
             read_command_line([f"{key}="])
 
     def test_folder_of_a_single_run_is_refused_in_a_sweep(self):
@@ -155,5 +155,5 @@ class TestResume:
         for length in ("banana", "1.5", "null", "true"):
             with pytest.raises(ValueError, match=r"trainer\.max_epochs must be a whole number"):
                 read_command_line([f"resume={tmp_path}", f"trainer.max_epochs={length}"])
-        with pytest.raises(ValueError, match=r"give resume=RUN and nothing else, .* got model\.lr"):
+        with pytest.raises(ValueError, match=r"beside resume=RUN set nothing but .* got model\.lr"):
             read_command_line(["model.lr=1", f"resume={tmp_path}"])

@@ -147,7 +147,7 @@ class TestFolder:
             replace(source, target)
 
         do_within(lambda: monkeypatch.setattr(os, "replace", full))
-        with pytest.raises(OSError, match=r"last\.ckpt cannot be written \(No space left .*make room .* resume=RUN"):
+        with pytest.raises(OSError, match=r"last\.ckpt cannot be written \(No space left .*free space .* resume=RUN"):
             train(config, tmp_path, "command")
         monkeypatch.setattr(os, "replace", replace)
         do_within(lambda: None)
@@ -199,7 +199,7 @@ class TestEvaluate:
         checkpoint = read_checkpoint(path)
         checkpoint["config"]["data"] = {"_target_": "os.mkdir", "path": str(run / "sprung")}
         torch.save(checkpoint, path)
-        with pytest.raises(ValueError, match="may not be built"):
+        with pytest.raises(ValueError, match="may not be instantiated"):
             evaluate(path, run)
         assert not (run / "sprung").exists()
 
@@ -207,5 +207,5 @@ class TestEvaluate:
 @pytest.mark.parametrize(("model", "part"), [("dqn", "env"), ("q_learning", "env"), ("bbvi", "program")])
 def test_missing_env_or_program_is_an_error(model, part, tiny, composed):
     config = composed(tiny(model))
-    with pytest.raises(ValueError, match=f"this model cannot do without {part}: leave {part}=null away"):
+    with pytest.raises(ValueError, match=f"this model needs {part}: set {part}=NAME"):
         make_experiment({**config, part: None})

@@ -131,7 +131,7 @@ class TestReplaceUnavailableData:
             assert settle(["model=sbn"], mnist=True) == composed(["model=sbn", "data=mnist"])
         (warning,) = caplog.messages
         assert "no static binarisation" in warning
-        assert "Using mnist instead, binarised dynamically" in warning
+        assert "Using mnist instead, with dynamic binarization" in warning
         assert "not comparable with any on the static binarisation" in warning
 
     def test_without_any_mnist_the_5k_digits_are_binarized(self, settle, composed, caplog):
@@ -164,7 +164,7 @@ class TestCheckEstimatorIsUsed:
         return run
 
     def test_estimator_without_effect_is_an_error(self, check):
-        with pytest.raises(ValueError, match="this model has no use for an estimator: leave estimator=none away"):
+        with pytest.raises(ValueError, match="this model does not use an estimator: remove estimator=none"):
             check("model=q_learning", "estimator=none")
 
     def test_estimator_that_the_model_uses_is_accepted(self, check):

@@ -71,7 +71,7 @@ class TestRunOnce:
     @pytest.mark.parametrize("code", [1, 130, -9])
     def test_run_that_does_not_finish_is_an_error(self, code, leave, script, tmp_path):
         script(code, then=lambda: leave("a", state="failed"))
-        with pytest.raises(ChildProcessError, match="did not finish; the same command goes on from where it stopped"):
+        with pytest.raises(ChildProcessError, match="did not finish; the same command resumes it"):
             run_once(["seed=1"], "wanted", tmp_path / "runs")
 
     def test_run_of_another_configuration_is_an_error(self, leave, script, tmp_path):
@@ -102,5 +102,5 @@ class TestRunOnce:
 
 def test_records_are_published_only_into_a_checkout(monkeypatch, tmp_path):
     monkeypatch.setattr("zoo.reproduction.tables.PUBLISHED", tmp_path / "docs" / "results")
-    with pytest.raises(ValueError, match=r"publish=true writes into a checkout .*: leave publish away"):
+    with pytest.raises(ValueError, match=r"publish=true writes into a checkout .*: remove publish"):
         reproduction.reproduce(ReproduceConfig(paper="tabular", publish=True))

@@ -41,13 +41,15 @@ class TestInstantiate:
         ],
     )
     def test_target_outside_the_table_is_refused(self, name):
-        with pytest.raises(ValueError, match=r"_target_ .* may not be built; choose a model and data from configs/"):
+        with pytest.raises(
+            ValueError, match=r"_target_ .* may not be instantiated; choose a model and data from configs/"
+        ):
             instantiate({"_target_": name, "root": "x"})
 
     def test_target_outside_the_table_is_not_imported(self, tmp_path, monkeypatch):
         (tmp_path / "sprung.py").write_text("raise SystemError('imported')")
         monkeypatch.syspath_prepend(tmp_path)
-        with pytest.raises(ValueError, match="may not be built"):
+        with pytest.raises(ValueError, match="may not be instantiated"):
             instantiate({"_target_": "sprung.anything"})
 
     def test_unknown_option_is_named(self, squares):
@@ -79,7 +81,7 @@ class TestCheckConfig:
             (lambda config: config["model"].update(lrr=1), "there is no option model.lrr"),
             (lambda config: config["model"].update(lr=None), "model.lr must be a number, got null"),
             (lambda config: config["model"].update(lr=-1.0), "model.lr must be above 0, got -1.0"),
-            (lambda config: config["model"].update(_target_="os.system"), "'os.system' may not be built"),
+            (lambda config: config["model"].update(_target_="os.system"), "'os.system' may not be instantiated"),
             (lambda config: config["trainer"].update(max_epochs=True), "max_epochs must be a whole number or null"),
         ],
     )

@@ -78,7 +78,7 @@ def test_training_stopped_within_an_epoch_is_resumed_exactly(number, model, tiny
     stopped = script("train.py", *tiny(model))
     (folder,) = Path("runs", model).iterdir()
     assert stopped.code == 130
-    assert f"stopped after step 6, and saved. Go on with:  python scripts/train.py resume={folder}\n" in stopped.out
+    assert f"stopped after step 6, and saved. Resume with:  python scripts/train.py resume={folder}\n" in stopped.out
     status = read_status(folder / "status.json")
     assert (status["state"], status["exit_reason"]) == ("interrupted", "stopped after step 6, and saved")
     assert read_checkpoint(folder / "checkpoints" / "last.ckpt")["global_step"] == 6

@@ -18,7 +18,7 @@ def test_evaluation_prints_test_error_with_interval_and_controls(script, run):
     assert "95 % interval" in answer.out
     assert "at random locations" in answer.out
     assert "of the same model at the center" in answer.out
-    assert f"all is in {run}/" in answer.out
+    assert f"results are in {run}/" in answer.out
     assert all((run / name).is_file() for name in ("glimpses.png", "glimpses.gif", "misclassified.png"))
 
 
@@ -41,7 +41,7 @@ def test_episode_is_rendered_on_request(script, finished, tmp_path):
 def test_rendering_a_model_without_episodes_is_an_error(script, run):
     answer = script("evaluate.py", f"checkpoint={run}/checkpoints/last.ckpt", "render=gif")
     assert answer.code == 1
-    assert "this model plays no episodes: leave render away" in answer.err
+    assert "this model plays no episodes: remove render" in answer.err
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ def test_failed_run_ends_the_command_in_a_sentence(script, monkeypatch):
     monkeypatch.setattr(reproduction, "train_in_subprocess", lambda arguments: 1)
     answer = script("reproduce.py", "paper=ram", "budget=smoke", "rows=[6]", "seeds=[1]")
     assert answer.code == 1
-    assert "the same command goes on from where it stopped" in answer.err
+    assert "the same command resumes it" in answer.err
     assert "Traceback" not in answer.err
 
 

@@ -57,7 +57,10 @@ class TestMistakes:
             (["model=ram", "trainer.max_epochs=1.5"], ["trainer.max_epochs"]),
             (["model=ram", "data=idx"], ["data.root must be given"]),
             (["model=ram", "data=idx", "data.root=nowhere"], ["there is no folder", "nowhere"]),
-            (["model=ram", "data=mnist_5k", "model._target_=os.system"], ["_target_ 'os.system' may not be built"]),
+            (
+                ["model=ram", "data=mnist_5k", "model._target_=os.system"],
+                ["_target_ 'os.system' may not be instantiated"],
+            ),
             (["data=mnist_5k"], ["choose a model: model=", "ram"]),
             (["resume=runs/ram/none"], ["runs/ram/none holds no run to resume"]),
             (["model=ram", "data=mnist_5k", "logger=csv", "seed=x"], ["seed"]),
@@ -122,7 +125,7 @@ class TestRun:
         (folder,) = Path("runs", "ram").iterdir()
         assert answer.code == 0
         assert "test error on squares: " in answer.out
-        assert f"everything is in {folder}/: " in answer.out
+        assert f"results are in {folder}/: " in answer.out
         assert f"python scripts/evaluate.py checkpoint={folder}/checkpoints/best.ckpt" in answer.out
         status = json.loads((folder / "status.json").read_text())
         assert status["state"] == "finished"
@@ -199,7 +202,7 @@ class TestResume:
         before = (run / "status.json").read_bytes()
         answer = script("train.py", f"resume={run}", "model.lr=0.5")
         assert answer.code == 1
-        assert "give resume=RUN and nothing else" in answer.err
+        assert "beside resume=RUN set nothing but" in answer.err
         assert (run / "status.json").read_bytes() == before
 
     def test_resume_extends_a_run_and_records_it(self, script, run):
@@ -217,7 +220,7 @@ class TestResume:
         answer = script("train.py", f"resume={run}", "trainer.max_epochs=2")
         assert (answer.code, "can only become larger" in answer.err) == (1, True)
         answer = script("train.py", f"resume={run}", "model.total_timesteps=2")
-        assert (answer.code, "give trainer.max_epochs=..." in answer.err) == (1, True)
+        assert (answer.code, "set trainer.max_epochs=..." in answer.err) == (1, True)
 
     def test_resume_works_in_a_folder_with_any_name(self, script, run):
         strange = run.with_name("r=1, (ü) ~'x'")

@@ -94,7 +94,7 @@ class TestMistakes:
             (["model.schedule=up"], "there is no schedule 'up'; choose one of constant, cosine"),
             (["estimator=learned"], "those of beta_bernoulli have none; choose another estimator"),
             (["model.steps_per_epoch=0"], "steps_per_epoch must be a whole number of 1 or more"),
-            (["env=CartPole-v1"], "this model has no use for env: leave env=... away"),
+            (["env=CartPole-v1"], "this model does not use env: remove env=..."),
         ],
     )
     def test_mistake_is_answered_in_one_sentence(self, arguments, named, script, monkeypatch):
@@ -108,7 +108,7 @@ class TestMistakes:
     def test_program_is_refused_for_other_models(self, script, tiny):
         answer = script("train.py", *tiny("q_learning", "program=eight_schools"))
         assert answer.code == 1
-        assert "this model has no use for program: leave program=... away" in answer.err
+        assert "this model does not use program: remove program=..." in answer.err
 
 
 @pytest.mark.usefixtures("own", "no_pictures")

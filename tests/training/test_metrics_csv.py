@@ -91,7 +91,7 @@ class TestReadMetrics:
     )
     def test_damaged_metrics_file_is_an_error_with_the_remedy(self, content, said, tmp_path):
         (tmp_path / "metrics.csv").write_text(content)
-        with pytest.raises(ValueError, match=rf"metrics\.csv is damaged \({said}\); resume=.* writes it anew"):
+        with pytest.raises(ValueError, match=rf"metrics\.csv is damaged \({said}\); resume=.* rewrites it"):
             read_metrics(tmp_path / "metrics.csv", "step", "loss")
 
     @pytest.mark.parametrize("content", [b"\xff\xfe", b"step,loss\n0,1\0\n"])

@@ -24,8 +24,8 @@ class TestWriteErrors:
     @pytest.mark.parametrize(
         ("number", "said"),
         [
-            (errno.ENOSPC, "No space left on device.*: make room on the disk; a run goes on from its last checkpoint"),
-            (errno.EDQUOT, "Disk quota exceeded.*: make room on the disk"),
+            (errno.ENOSPC, "No space left on device.*: free space on the disk; resume=RUN continues a run"),
+            (errno.EDQUOT, "Disk quota exceeded.*: free space on the disk"),
             (errno.EROFS, "Read-only file system.*: choose a folder that can be written to"),
             (errno.EACCES, "Permission denied.*: choose a folder that can be written to"),
         ],

@@ -145,14 +145,14 @@ def _check_resumable(run: str, request: Request) -> None:
     others = [x.key for x in request.settings if x.key not in ("resume", *LENGTHS, *FOLDERS, *LIGHTNING)]
     if others:
         raise ValueError(
-            "a run is resumed as it was configured; give resume=RUN and nothing else, but for "
+            "a run is resumed with its own configuration: beside resume=RUN set nothing but "
             f"{' or '.join(f'{key}=...' for key in LENGTHS)} to train longer, got {', '.join(others)}"
         )
     for setting in request.settings:
         for value in setting.values if setting.key in LENGTHS else []:
             Option(setting.key, int).check(value)
         if setting.key in LENGTHS and setting.swept:
-            raise ValueError(f"a run is resumed once: give one {setting.key}")
+            raise ValueError(f"a run is resumed once: set one {setting.key}")
 
 
 def _read_setting(argument: str, sweep: bool) -> Setting:
@@ -167,13 +167,13 @@ def _read_setting(argument: str, sweep: bool) -> Setting:
         raise ValueError("hydra.run.dir is of a single run; in a sweep set hydra.sweep.dir, the folder of all runs")
     values, override = _read_values(bare, text, sweep)
     if bare in FOLDERS and not text.strip():
-        raise ValueError(f"{bare} must not be empty; leave it away or give a folder")
+        raise ValueError(f"{bare} must not be empty; remove it or set a folder")
     if bare in groups() and equals:
         for value in values:
             check_choice(bare, value)
     root, _, name = bare.partition(".")
     if root in OPEN and equals and not (name.isidentifier() or (bare == root and isinstance(values[0], dict))):
-        raise ValueError(f"{bare}={text}: give each argument by its name, {root}.NAME=VALUE")
+        raise ValueError(f"{bare}={text}: set each argument by name, {root}.NAME=VALUE")
     return Setting(bare, values, _append_prefix(bare, override), sign)
 
 
@@ -212,7 +212,7 @@ def _read_values(key: str, text: str, sweep: bool) -> tuple[list[Any], str]:
             raise ValueError(f"{key}={text} names several values; add -m for a run with each")
         return _sweep_values(key, text, parsed), f"{key}={text}"
     if "${" in text or text == "???":
-        raise ValueError(f"{key}={text}: give the value itself; nothing is filled in here")
+        raise ValueError(f"{key}={text}: set the value itself; interpolations are not resolved")
     quoted = text.startswith(("'", '"'))
     if key in _VERBATIM and value is not None and not (quoted and isinstance(value, str)):
         value = text

@@ -154,8 +154,8 @@ def load_weights(module: pl.LightningModule, path: Path) -> None:
     shapes, wanted = ({name: value.shape for name, value in state.items()} for state in (saved, there))
     if differing := sorted({name for name, _ in shapes.items() ^ wanted.items()}):
         raise ValueError(
-            f"init_from={path} holds a model with other layers, as {', '.join(differing[:3])}; give the options that "
-            "it was trained with"
+            f"init_from={path} holds a model with other layers ({', '.join(differing[:3])}); set the options "
+            "that it was trained with"
         )
     module.load_state_dict(saved, strict=False)
 
@@ -170,14 +170,14 @@ def make_experiment(config: Mapping[str, Any], trust: bool = False, data: Any = 
 
     Raises:
         ValueError: the configuration is invalid, or names data, an environment, a program or an estimator that the
-            model has no use for.
+            model does not use.
     """
     accepted = accepted_parameters(config["model"])
     for name in ("data", "env", "env_kwargs", "program", "estimator"):
         if name not in accepted and config.get(name) not in (None, {}):
-            raise ValueError(f"this model has no use for {name}: leave {name}=... away")
+            raise ValueError(f"this model does not use {name}: remove {name}=...")
         if name in ("env", "program") and name in accepted and config.get(name) is None:
-            raise ValueError(f"this model cannot do without {name}: leave {name}=null away, or give {name}=NAME")
+            raise ValueError(f"this model needs {name}: set {name}=NAME")
     injected = {
         **{name: config.get(name) for name in ("env", "env_kwargs", "program", "estimator", "seed")},
         "trust": trust,

@@ -26,7 +26,7 @@ _MAX_NAME_LENGTH = 80  # of the settings in the name of a run folder
 FALLBACK_DATA = {  # data sets that replace unavailable ones, with the warning
     "binarized_mnist": (
         "mnist",
-        "Using mnist instead, binarised dynamically: its pixels are drawn anew each time a digit is given. "
+        "Using mnist instead, with dynamic binarization: pixels are sampled anew in each batch. "
         "Bounds on it are not comparable with any on the static binarisation.",
     ),
     "mnist": (
@@ -149,7 +149,7 @@ def check_settings(request: Request) -> None:
                 continue
             if setting.key.endswith("._target_"):
                 raise ValueError(
-                    f"_target_ {setting.values[0]!r} may not be built; choose a model and data from configs/"
+                    f"_target_ {setting.values[0]!r} may not be instantiated; choose a model and data from configs/"
                 )
             if setting.key not in known:
                 raise ValueError(_unknown_option(setting.key, known, choices))
@@ -163,7 +163,7 @@ def _check_experiment(choices: Sequence[str]) -> None:
     chosen = dict(choice.split("=", 1) for choice in choices)
     experiment, model = chosen.get("experiment", "null"), chosen.get("model")
     if experiment != "null" and model not in (None, own := model_of(experiment)):
-        raise ValueError(f"experiment={experiment} is one of model={own}: leave model={model} away")
+        raise ValueError(f"experiment={experiment} is one of model={own}: remove model={model}")
 
 
 def _unknown_option(key: str, known: Mapping[str, Option], choices: Sequence[str]) -> str:
@@ -189,7 +189,7 @@ def check_estimator_is_used(config: DictConfig, overrides: list[str]) -> None:
     """
     asked = [override for override in overrides if override.startswith("estimator=")]
     if asked and config.model is not None and config.estimator is None:
-        raise ValueError(f"this model has no use for an estimator: leave {asked[0]} away")
+        raise ValueError(f"this model does not use an estimator: remove {asked[0]}")
 
 
 def replace_unavailable_data(config: DictConfig, choices: Mapping[str, str | None], overrides: list[str]) -> DictConfig:

@@ -124,14 +124,14 @@ def _train(config: DictConfig, overrides: Sequence[str], folder: Path, request: 
         except TrainingInterruptedError as stop:
             again = " trust=true" if request.trust else ""
             resume = shlex.quote(f"resume={relative(folder)}")
-            print(f"\n{stop}. Go on with:  {command_name('train')} {resume}{again}")
+            print(f"\n{stop}. Resume with:  {command_name('train')} {resume}{again}")
             sys.exit(130)
         if outcome.summary:
             print(f"\n{outcome.summary}")
             left = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_file()))
-            print(f"everything is in {relative(folder)}/: {left}")
+            print(f"results are in {relative(folder)}/: {left}")
             checkpoint = shlex.quote(f"checkpoint={relative(outcome.checkpoint)}")
-            print(f"look closer:  {command_name('evaluate')} {checkpoint}")
+            print(f"evaluate with:  {command_name('evaluate')} {checkpoint}")
         return outcome.metrics
 
 

@@ -69,7 +69,7 @@ def _evaluate(given: Sequence[str]) -> None:
     outcome = evaluate(checkpoint, folder, render=asked.render is not None, trust=asked.trust)
     print(outcome.summary)
     left = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_file()))
-    print(f"all is in {relative(folder)}/: {left}")
+    print(f"results are in {relative(folder)}/: {left}")
 
 
 def _reproduce(given: Sequence[str]) -> None:

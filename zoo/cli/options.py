@@ -91,7 +91,7 @@ class Option(NamedTuple):
         if not matches_type(self.annotation, value):
             raise ValueError(f"{self.key} must be {describe_type(self.annotation)}, got {format_value(value)}")
         if self.is_text and value is not None and not value.strip():
-            raise ValueError(f"{self.key} must not be empty; leave it away or give a value")
+            raise ValueError(f"{self.key} must not be empty; remove it or set a value")
         if self.allowed is not None and not is_satisfied(self.allowed, value):
             raise ValueError(f"{self.key} must be {self.allowed.description}, got {format_value(value)}")
 

@@ -31,10 +31,10 @@ def reproduce(asked: ReproduceConfig) -> None:
         raise ValueError(f"there is no budget {asked.budget!r}; choose one of {', '.join(BUDGETS)}")
     smoke = asked.budget == "smoke"
     if asked.publish and smoke:
-        raise ValueError("a smoke run has no results to publish: leave publish or budget away")
+        raise ValueError("a smoke run has no results to publish: remove publish or budget")
     if asked.publish and not tables.PUBLISHED.is_dir():
         raise ValueError(
-            f"publish=true writes into a checkout of the project, and {tables.PUBLISHED} is none: leave publish away"
+            f"publish=true writes into a checkout of the project, and {tables.PUBLISHED} is none: remove publish"
         )
     paper = PAPERS[asked.paper]
     rows = chosen_rows(paper, asked.rows)
@@ -96,7 +96,7 @@ def run_once(overrides: list[str], config_hash: str, runs: Path) -> Path:
     arguments = [f"resume={found[0]}"] if found else overrides
     print(f"\n$ {command_name('train')} {' '.join(arguments)}", flush=True)
     if train_in_subprocess(arguments) != 0:
-        raise ChildProcessError("the run above did not finish; the same command goes on from where it stopped")
+        raise ChildProcessError("the run above did not finish; the same command resumes it")
     done = find_run(runs, config_hash)
     if done is None or done[1]["state"] != "finished":
         raise ChildProcessError(f"the run left no finished record of configuration {config_hash} in {runs}")

@@ -300,7 +300,7 @@ def accepted_parameters(options: Mapping[str, Any]) -> set[str]:
 def _builder(options: Mapping[str, Any]) -> tuple[Callable[..., Any], type]:
     name = options.get("_target_")
     if not isinstance(name, str) or name not in BUILDERS:
-        raise ValueError(f"_target_ {name!r} may not be built; choose a model and data from configs/")
+        raise ValueError(f"_target_ {name!r} may not be instantiated; choose a model and data from configs/")
     return BUILDERS[name]
 
 

@@ -108,7 +108,7 @@ PAPERS = {
     ),
     "nvil": Paper(
         title="Mnih & Gregor, “Neural variational inference and learning in belief networks”, 2014: negative ELBO in "
-        "nats on statically binarised MNIST; theirs on test pictures, in figure 1 on validation pictures",
+        "nats on statically binarized MNIST; theirs on test images, in figure 1 on validation images",
         columns=("table 1", "figure 1, read off"),
         rows=(
             Row("200", "SBN 200", "sbn_200", "binarized_mnist", {"table 1": "113.1"}, best_reproduction="110.3"),

@@ -46,7 +46,7 @@ class Experiment(Protocol):
         Raises:
             ValueError: the model does not act in an environment.
         """
-        raise ValueError("this model plays no episodes: leave render away")
+        raise ValueError("this model plays no episodes: remove render")
 
     @property
     def exit_reason(self) -> str:

@@ -9,10 +9,7 @@ import pytorch_lightning as pl
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 LENGTHS = ("trainer.max_epochs", "model.total_timesteps")
-LENGTH_DEPENDENT = (
-    "decay_steps",
-    "lr_decay_steps",
-)  # hyperparameters that are the length itself where nothing else is asked
+LENGTH_DEPENDENT = ("decay_steps", "lr_decay_steps")  # hyperparameters that default to the length
 
 
 def extend_config(config: Mapping[str, Any], lengths: Mapping[str, int]) -> dict[str, Any]:
@@ -33,7 +30,7 @@ def extend_config(config: Mapping[str, Any], lengths: Mapping[str, int]) -> dict
         before = new[group].get(name)
         if before is None:
             others = [other for other in LENGTHS if other != key]
-            raise ValueError(f"the length of this run is not {key}; give {' or '.join(f'{x}=...' for x in others)}")
+            raise ValueError(f"the length of this run is not {key}; set {' or '.join(f'{x}=...' for x in others)}")
         if length < before:
             raise ValueError(f"{key} is {before} in this run, and can only become larger; got {length}")
         if length > before:

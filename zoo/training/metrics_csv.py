@@ -95,5 +95,5 @@ def read_metrics(path: Path, *columns: str) -> list[list[float]]:
         return [[float(row[column]) for row in rows] for column in columns]
     except (ValueError, csv.Error) as error:
         raise ValueError(
-            f"{path} is damaged ({error}); resume={path.parent} writes it anew from the run's checkpoint"
+            f"{path} is damaged ({error}); resume={path.parent} rewrites it from the run's checkpoint"
         ) from error

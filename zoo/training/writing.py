@@ -8,7 +8,7 @@ from typing import Any
 
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-_FREE_SPACE = "make room on the disk; a run goes on from its last checkpoint with resume=RUN"
+_FREE_SPACE = "free space on the disk; resume=RUN continues a run from its last checkpoint"
 _REMEDIES = {
     errno.ENOSPC: _FREE_SPACE,
     errno.EDQUOT: _FREE_SPACE,
