@@ -81,7 +81,7 @@ def test_sweep_and_training_in_two_processes_run(wheel, install, zoo, tmp_path, 
     assert len(runs(tmp_path, "bbvi")) == 2
     for command in (("zoo",), ("python", "-m", "zoo")):
         two = ["model=ram", "data=idx", f"data.root={squares}", "trainer.accelerator=cpu", "trainer.devices=2"]
-        options = ["trainer.max_epochs=1", "trainer.batch_size=16", "model.glimpse_size=4"]
+        options = ["trainer.max_epochs=1", "trainer.batch_size=16", "model.patch_size=4"]
         done = zoo("train", *two, *options, command=command)
         assert done.returncode == 0, done.stderr
     for folder in runs(tmp_path, "ram"):
