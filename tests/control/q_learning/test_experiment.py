@@ -56,6 +56,10 @@ class TestTabularExperiment:
         with pytest.raises(ValueError, match=r"gamma must be below 1 for a table: .* may never end an episode"):
             tabular("CliffWalking-v1", gamma=1.0)
 
+    def test_negative_train_freq_raises(self):
+        with pytest.raises(ValueError, match="train_freq must be 0 or more, got -3"):
+            tabular(train_freq=-3)
+
     def test_unknown_environment_raises_with_similar_ids(self):
         with pytest.raises(
             ValueError, match=r"no environment 'FrozenLak-v1' is registered in Gymnasium; did you mean FrozenLake-v1"

@@ -3,6 +3,7 @@ from typing import Any
 
 from gymnasium.spaces import Discrete, MultiBinary, MultiDiscrete, Space
 
+from zoo.constraints import NOT_NEGATIVE, check_constraints
 from zoo.control.envs.factory import make_eval_vector_env, make_vector_env
 from zoo.control.envs.mdp import known_dynamics
 from zoo.control.envs.mdp_env import MDPVectorEnv
@@ -78,6 +79,7 @@ class TabularQLearningExperiment(QLearningExperiment):
                 "gamma must be below 1 for a table: the greedy policy may never end an episode while it is learned, "
                 "and with gamma=1 its value is then not determined"
             )
+        check_constraints({"train_freq": train_freq}, {"train_freq": NOT_NEGATIVE})
         check_learning_starts(options.get("learning_starts", 0), eval_freq, total_timesteps)
         evaluator: PolicyEvaluator
         if mdp is not None:
@@ -147,6 +149,7 @@ class DeepQLearningExperiment(QLearningExperiment):
         trust: bool = False,
         **options: Any,
     ):
+        check_constraints({"train_freq": train_freq}, {"train_freq": NOT_NEGATIVE})
         check_learning_starts(options.get("learning_starts", 0), eval_freq, total_timesteps)
         env, env_kwargs = import_env_module(env, trust), env_kwargs or {}
         envs = VectorEnvAdapter(make_vector_env(env, num_envs, **env_kwargs))
