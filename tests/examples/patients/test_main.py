@@ -31,7 +31,7 @@ def test_the_models_are_compared_and_the_record_holds_what_was_said(script, pati
     assert (record["part"], record["seeds"], record["patients"]) == ("models", [1], 62)
     assert "\n".join(record["found"]) in answer.out
     assert answer.out.splitlines()[-2:] == [
-        "all is in runs/patients-smoke/: models.json, models.csv, fits/",
+        "results are in runs/patients-smoke/: models.json, models.csv, fits/",
         "A smoke run, to see that all works. These are no results.",
     ]
     assert len(list((folder / "fits").iterdir())) == 4
