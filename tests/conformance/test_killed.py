@@ -23,8 +23,8 @@ def test_run_killed_at_any_moment_is_resumed_exactly(model, tiny, composed, scri
     overrides = tiny(model, f"trainer.max_epochs={EPOCHS}")
     folder, delay = tmp_path / "killed", random.uniform(0, 0.3)
     last = folder / "checkpoints" / "last.ckpt"
-    script = configs_dir().parent / "scripts" / "train.py"
-    command = [sys.executable, str(script), *overrides, f"hydra.run.dir={folder}"]
+    train_script = configs_dir().parent / "scripts" / "train.py"
+    command = [sys.executable, str(train_script), *overrides, f"hydra.run.dir={folder}"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         while not last.exists() and process.poll() is None:
             time.sleep(0.01)
