@@ -1,4 +1,4 @@
-"""What holds in every family of environments that the README names: classic control, toy text, MinAtar, Atari."""
+"""Properties of every family of environments in the README: classic control, toy text, MinAtar, Atari."""
 
 import runpy
 from pathlib import Path
@@ -33,28 +33,28 @@ def policy_for(envs):
 
 
 def short(name, copies, make=make_vector_env):
-    """Copies whose episodes end soon; of Atari's few, which are slow."""
+    """Return copies with short episodes; few of Atari, which is slow."""
     atari = name.startswith("ALE/")
     return VectorEnvAdapter(make(name, 4 if atari else copies, max_episode_steps=12 if atari else 40))
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 class TestEveryFamily:
-    def test_evaluation_follows_from_the_seed_and_not_from_what_was_played_before(self, name):
+    def test_evaluation_depends_on_the_seed_and_not_on_earlier_episodes(self, name):
         envs = short(name, 16, make_eval_vector_env)
         policy = policy_for(envs)
         first = evaluate_policy(policy, envs, seed=5)
         evaluate_policy(policy, envs, seed=6)
         assert evaluate_policy(policy, envs, seed=5) == first
 
-    def test_rollouts_after_a_resume_are_those_of_the_uninterrupted_run(self, name):
-        """From the end of a pass on, in environments that were made anew."""
+    def test_resumed_rollouts_equal_those_of_the_uninterrupted_run(self, name):
+        """Resumed at the end of an epoch, in new environments."""
         policy = policy_for(short(name, 1))
-        whole = RolloutDataset(short(name, 16), policy, n_steps=10, num_rollouts=3, seed=1)
+        uninterrupted = RolloutDataset(short(name, 16), policy, n_steps=10, num_rollouts=3, seed=1)
         torch.manual_seed(1)
-        list(whole)
-        state, random = whole.state_dict(), torch.get_rng_state()
-        expected = [batch.rollout for batch in whole]
+        list(uninterrupted)
+        state, random = uninterrupted.state_dict(), torch.get_rng_state()
+        expected = [batch.rollout for batch in uninterrupted]
         resumed = RolloutDataset(short(name, 16), policy, n_steps=10, num_rollouts=3, seed=1)
         resumed.load_state_dict(state)
         torch.set_rng_state(random)
@@ -62,8 +62,8 @@ class TestEveryFamily:
             assert all(torch.equal(x, y) for x, y in zip(one, other, strict=True))
 
 
-def test_a_game_of_minatar_that_kept_its_last_action_would_be_noticed(monkeypatch):
-    """Of 64 games some repeat at their first step the action of the episode before."""
+def test_minatar_games_forget_their_last_action_at_a_reset(monkeypatch):
+    """Without ClearLastAction some of 64 games repeat the last action of the previous episode at their first step."""
 
     def first_steps():
         envs = VectorEnvAdapter(make_vector_env("MinAtar/Breakout-v1", 64))
@@ -81,7 +81,7 @@ def test_a_game_of_minatar_that_kept_its_last_action_would_be_noticed(monkeypatc
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("module", "parts"), [("gymnasium", 1), ("minatar", 1), ("ale_py", 8)])
-def test_every_registered_environment_trains_or_is_refused_in_a_sentence(module, parts):
+def test_every_registered_environment_trains_or_is_rejected_in_a_sentence(module, parts):
     driver = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "environments.py"))
     results = driver["results_of"](module, parts)
     assert [result for result in results if result.outcome == "traceback"] == []

@@ -44,7 +44,7 @@ class TestLength:
     @pytest.mark.parametrize(
         ("name", "rollouts"), [("CartPole-v1", 3), ("Acrobot-v1", 125), ("MinAtar/Breakout-v0", 3)]
     )
-    def test_pass_contains_a_complete_episode_if_environments_are_reset_at_evaluations(
+    def test_epoch_contains_a_complete_episode_if_environments_are_reset_at_evaluations(
         self, experiment, name, rollouts
     ):
         """Acrobot has a time limit of 500 steps and cannot save its state; MinAtar has no registered time limit."""

@@ -105,7 +105,7 @@ class TestRolloutDataset:
         assert len(expected) == len(continued) == 6
         assert all(same(*pair) for pair in zip(expected, continued, strict=True))
 
-    def test_environments_that_cannot_save_their_state_are_reset_before_each_pass(self, scripted, alternating):
+    def test_environments_that_cannot_save_their_state_are_reset_before_each_epoch(self, scripted, alternating):
         """Seeds depend on the steps so far alone, so that a resumed run uses the same ones."""
         plan = [(50, "terminated")]
 
@@ -128,7 +128,7 @@ class TestRolloutDataset:
         assert seeds(other) == seeds(rollouts)[1:]
         assert [batch.env_steps for batch in continued] == [batch.env_steps for batch in second] == [12, 16]
 
-    def test_episodes_that_end_within_a_pass_issue_no_warning(self, scripted, alternating):
+    def test_episodes_that_end_within_an_epoch_issue_no_warning(self, scripted, alternating):
         rollouts = RolloutDataset(
             scripted(AutoresetMode.NEXT_STEP, [(8, "terminated")]), alternating, 4, num_rollouts=2, seed=0
         )

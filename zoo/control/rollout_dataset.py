@@ -57,19 +57,19 @@ class ReturnTracker:
 class RolloutDataset(IterableDataset[RolloutBatch]):
     """Dataset of rollouts of a policy while it learns; each is collected on demand and yielded once.
 
-    One pass yields the rollouts between two evaluations. A rollout that is prefetched comes from an older policy: use
+    One epoch yields the rollouts between two evaluations. A rollout that is prefetched comes from an older policy: use
     no worker processes (``DataLoader(..., batch_size=None, num_workers=0)``).
 
     ``state_dict`` contains the state of a native vector environment. Other environments cannot save theirs: they are
-    reset with a seed derived from (seed, environment steps) before each pass, and so at each checkpoint, whether the
-    run was interrupted or not. The rest of an episode that outlasts a pass is then never learned from, and a warning is
-    issued the first time.
+    reset with a seed derived from (seed, environment steps) before each epoch, and so at each checkpoint, whether the
+    run was interrupted or not. The rest of an episode that outlasts an epoch is then never learned from, and a warning
+    is issued the first time.
 
     Args:
         envs: environments to act in.
         policy: policy that is being trained.
         n_steps: steps of each environment per rollout, or the maximum with ``complete_episodes``.
-        num_rollouts: number of rollouts in a pass.
+        num_rollouts: number of rollouts per epoch.
         seed: seed of the environments.
         rank: rank of this process.
         complete_episodes: each rollout is one complete episode of each environment.
@@ -101,7 +101,7 @@ class RolloutDataset(IterableDataset[RolloutBatch]):
         self._start = 0
 
     def __len__(self) -> int:
-        """Return the number of rollouts in a complete pass."""
+        """Return the number of rollouts in a complete epoch."""
         return self.num_rollouts
 
     def __iter__(self) -> Iterator[RolloutBatch]:
