@@ -21,7 +21,7 @@ from examples.patients import Guide, model, simulate
 from examples.patients.labs import Labs
 from zoo.cli.arguments import parse_arguments
 from zoo.cli.errors import user_errors
-from zoo.inference.diagnostics import ALL, VarianceReport, usual_estimators, variance_report
+from zoo.inference.diagnostics import ALL, VarianceReport, default_estimators, variance_report
 from zoo.inference.elbo import BlackBoxELBO
 from zoo.inference.programs import FactorFamily
 from zoo.training import run_environment, write_json
@@ -66,10 +66,10 @@ def reports(asked: Arguments, seed: int) -> Iterator[tuple[int, VarianceReport]]
                 partial(model, FAMILY),
                 guide,
                 (labs,),
-                draws=asked.draws,
-                particles=asked.particles,
-                estimators=usual_estimators(asked.particles, vectorize_particles=True, baselines=()),
-                warm_up=0,
+                num_samples=asked.draws,
+                num_particles=asked.particles,
+                estimators=default_estimators(asked.particles, vectorize_particles=True, baselines=()),
+                num_warmup=0,
             ),
         )
 

@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 PASS = ["model.num_envs=4", "model.eval_freq=64", "model.stop_on_reward_threshold=false"]
 SMALL = {
     "sbn": ["model.layers=[3,2]", "model.hidden=[4]"],
-    "bbvi": ["model.steps_per_epoch=4", "model.evaluation_draws=100"],
+    "bbvi": ["model.steps_per_epoch=4", "model.num_eval_samples=100"],
     "ram": ["model.num_glimpses=3", "model.patch_size=4", "model.location_hidden=8", "model.num_samples=2"],
     "policy_gradient": [*PASS, "model.n_steps=4", "model.n_eval_episodes=2", "model.hidden=[8]"],
     "q_learning": ["env=CliffWalking-v1", "model.train_freq=4", *PASS],
@@ -196,7 +196,7 @@ def no_pictures(monkeypatch) -> None:
         monkeypatch.setattr(f"zoo.attention.ram.experiment.{name}", lambda *args: None)
     monkeypatch.setattr("zoo.control.experiment.draw_returns", lambda *args: None)
     monkeypatch.setattr("zoo.inference.sbn.experiment._save_images", lambda *args: None)
-    for name in ("draw_curve", "draw_posterior"):
+    for name in ("_save_elbo_figure", "_save_posterior_figure"):
         monkeypatch.setattr(f"zoo.inference.experiment.{name}", lambda *args: None)
 
 

@@ -11,7 +11,7 @@ from examples.patients.family import FactorFamily
 from examples.patients.gibbs import Block
 from examples.patients.guide import Factors, Guide, factors_of
 from examples.patients.labs import Labs
-from zoo.inference.mean_field import guide_draws
+from zoo.inference.mean_field import sample_guide
 
 
 def start_of_chain(family: FactorFamily, labs: Labs, seed: int) -> Factors:
@@ -25,7 +25,7 @@ def start_of_chain(family: FactorFamily, labs: Labs, seed: int) -> Factors:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         guide = Guide(family, labs)
-    return Factors(*(part.squeeze(0) for part in factors_of(guide_draws(guide, (labs,), 1, seed))))
+    return Factors(*(part.squeeze(0) for part in factors_of(sample_guide(guide, (labs,), 1, seed))))
 
 
 def blocks(family: FactorFamily, labs: Labs) -> list[Block]:

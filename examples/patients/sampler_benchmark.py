@@ -20,7 +20,7 @@ from examples.patients.guide import Factors, Guide, factors_of
 from examples.patients.labs import Labs, LabSplit
 from examples.patients.nuts import nuts
 from examples.patients.prediction import predictive_log_likelihood
-from zoo.inference.mean_field import guide_draws
+from zoo.inference.mean_field import sample_guide
 
 STEPS = 2700
 DRAWS = 200
@@ -84,7 +84,7 @@ def variational(family: FactorFamily, split: LabSplit, seconds: float, seed: int
         now = perf_counter() - began - looked
         over = now >= seconds
         if not stamps or over or now >= SPACING * stamps[-1]:
-            draws = of_test_patients(split, factors_of(guide_draws(guide, (labs,), DRAWS, seed)))
+            draws = of_test_patients(split, factors_of(sample_guide(guide, (labs,), DRAWS, seed)))
             values.append(predictive_log_likelihood(family, split.held_out, draws).per_lab.item())
             stamps.append(now)
             looked = perf_counter() - began - now

@@ -15,7 +15,7 @@ from examples.patients.fitting import Fitting, fit
 from examples.patients.guide import Guide, factors_of
 from examples.patients.labs import LabSplit
 from examples.patients.prediction import Prediction, predictive_log_likelihood
-from zoo.inference.mean_field import guide_draws
+from zoo.inference.mean_field import sample_guide
 from zoo.training import write_json
 
 FAMILIES = {
@@ -57,7 +57,7 @@ def study(
         bounds = fit(family, guide, split.train, training, seed, watch)
         others = guide.for_patients(split.shown)
         shown_bounds = fit(family, others, split.shown, inference, seed)
-    draws = factors_of(guide_draws(others, (split.shown,), DRAWS, seed))
+    draws = factors_of(sample_guide(others, (split.shown,), DRAWS, seed))
     found = predictive_log_likelihood(family, split.held_out, draws)
     return {
         "log_likelihood": found.log_likelihood.tolist(),

@@ -5,10 +5,10 @@ import pytorch_lightning as pl
 import torch
 from torch.nn.utils import parameters_to_vector
 
-from zoo.inference.callbacks import StopWhenSettled
+from zoo.inference.callbacks import StopOnConvergence
 from zoo.inference.diagnostics import StoppingRule
 from zoo.inference.elbo import BlackBoxELBO
-from zoo.inference.repeated_batch import Steps
+from zoo.inference.repeated_batch import RepeatedBatch
 from zoo.inference.variational import VariationalInference
 from zoo.training import ExactResume
 
@@ -71,7 +71,7 @@ def train(tmp_path):
             num_sanity_val_steps=0,
             callbacks=[*callbacks, ExactResume()],
         )
-        trainer.fit(module, Steps((), STEPS), Steps((), 1), ckpt_path=resume, weights_only=True)
+        trainer.fit(module, RepeatedBatch((), STEPS), RepeatedBatch((), 1), ckpt_path=resume, weights_only=True)
         trainer.save_checkpoint(tmp_path / f"{epochs}.ckpt")
         return trainer
 
@@ -80,18 +80,18 @@ def train(tmp_path):
 
 class TestTheEnd:
     def test_is_where_the_rule_says(self, make, train):
-        module, settling, watch = make(), StopWhenSettled(TOLERANCE, STEPS), Watch()
-        trainer = train(module, [watch, settling])
-        rule = StoppingRule(TOLERANCE, every=STEPS)
+        module, stopping, watch = make(), StopOnConvergence(TOLERANCE, STEPS), Watch()
+        trainer = train(module, [watch, stopping])
+        rule = StoppingRule(TOLERANCE, check_interval=STEPS)
         assert [rule.update(iterate) for iterate in watch.iterates].index(True) == len(watch.iterates) - 1
-        assert trainer.global_step == len(watch.iterates) == settling.verdict.step
+        assert trainer.global_step == len(watch.iterates) == stopping.status.step
         assert 2 * STEPS < trainer.global_step < 50 * STEPS
 
     def test_leaves_the_average_in_place_of_the_last_iterate(self, make, train):
-        module, settling, watch = make(), StopWhenSettled(TOLERANCE, STEPS), Watch()
-        train(module, [watch, settling])
-        assert settling.verdict.start > STEPS
-        window = torch.stack(watch.iterates[settling.verdict.start - 1 :])
+        module, stopping, watch = make(), StopOnConvergence(TOLERANCE, STEPS), Watch()
+        train(module, [watch, stopping])
+        assert stopping.status.start > STEPS
+        window = torch.stack(watch.iterates[stopping.status.start - 1 :])
         left = parameters_to_vector(module.fitted_parameters()).detach()
         torch.testing.assert_close(left, window.double().mean(0).float())
         assert (left - watch.iterates[-1]).abs().max() > TOLERANCE
@@ -99,32 +99,32 @@ class TestTheEnd:
 
     def test_measures_the_average(self, make, train):
         module, watch = make(), Watch()
-        train(module, [watch, StopWhenSettled(TOLERANCE, STEPS)])
+        train(module, [watch, StopOnConvergence(TOLERANCE, STEPS)])
         assert watch.measured[-1].equal(parameters_to_vector(module.fitted_parameters()))
         assert watch.measured[0].equal(watch.iterates[STEPS - 1])
 
     def test_does_not_come_before_so_much_is_known(self, make, train):
-        module, settling, watch = make(), StopWhenSettled(1e-6, STEPS), Watch()
-        trainer = train(module, [watch, settling], epochs=4)
+        module, stopping, watch = make(), StopOnConvergence(1e-6, STEPS), Watch()
+        trainer = train(module, [watch, stopping], epochs=4)
         assert trainer.global_step == 4 * STEPS
-        assert not settling.verdict.stop
+        assert not stopping.status.stop
         assert watch.iterates[-1].equal(parameters_to_vector(module.fitted_parameters()))
 
 
 class TestAResumedTraining:
     def test_ends_as_if_it_had_not_been_stopped(self, make, train, tmp_path):
         whole, late = make(), make()
-        train(whole, [StopWhenSettled(TOLERANCE, STEPS)])
-        train(make(), [StopWhenSettled(TOLERANCE, STEPS)], epochs=2)
-        resumed = StopWhenSettled(TOLERANCE, STEPS)
+        train(whole, [StopOnConvergence(TOLERANCE, STEPS)])
+        train(make(), [StopOnConvergence(TOLERANCE, STEPS)], epochs=2)
+        resumed = StopOnConvergence(TOLERANCE, STEPS)
         train(late, [resumed], resume=tmp_path / "2.ckpt")
-        assert resumed.verdict.step > 2 * STEPS
+        assert resumed.status.step > 2 * STEPS
         assert all(map(torch.equal, whole.fitted_parameters(), late.fitted_parameters()))
 
     def test_that_had_come_to_its_end_goes_no_further(self, make, train, tmp_path):
-        steps = train(make(), [StopWhenSettled(TOLERANCE, STEPS)]).global_step
+        steps = train(make(), [StopOnConvergence(TOLERANCE, STEPS)]).global_step
         again = make()
-        trainer = train(again, [StopWhenSettled(TOLERANCE, STEPS)], epochs=101, resume=tmp_path / "100.ckpt")
+        trainer = train(again, [StopOnConvergence(TOLERANCE, STEPS)], epochs=101, resume=tmp_path / "100.ckpt")
         assert trainer.global_step == steps
         saved = torch.load(tmp_path / "100.ckpt", weights_only=True)["state_dict"]
         assert all(saved[name].equal(value) for name, value in again.state_dict().items())
@@ -132,4 +132,4 @@ class TestAResumedTraining:
 
 def test_a_tolerance_of_nothing_is_refused():
     with pytest.raises(ValueError, match="tolerance must be above 0"):
-        StopWhenSettled(0.0, STEPS)
+        StopOnConvergence(0.0, STEPS)

@@ -4,15 +4,15 @@ import pytest
 import torch
 
 from zoo.inference import experiment as module
-from zoo.inference.experiment import ProgramExperiment, learning_curve
+from zoo.inference.experiment import ProgramExperiment, read_elbo_curve
 
-FIGURES = {
+METRICS = {
     "elbo": -7.0693,
-    "elbo_spread": 0.0003,
-    "draws": 4000.0,
+    "elbo_std_error": 0.0003,
+    "num_samples": 4000.0,
     "k_hat": 0.31,
-    "k_hat_spread": 0.1,
-    "quantities": 1.0,
+    "k_hat_std_error": 0.1,
+    "num_quantities": 1.0,
     "mean_fairness": 0.5,
     "sd_fairness": 0.09,
     "reference_mean_fairness": 0.6,
@@ -21,7 +21,7 @@ FIGURES = {
     "reference_sd_ratio_low": 0.9,
     "reference_sd_ratio_high": 0.9,
 }
-METRICS = "step,train_bound,validation_elbo,validation_elbo_spread\n9,-8,-7.5,0.5\n12,-8,,\n19,-7,-7.25,0.25\n"
+METRICS_CSV = "step,train_bound,validation_elbo,validation_elbo_std_error\n9,-8,-7.5,0.5\n12,-8,,\n19,-7,-7.25,0.25\n"
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def checkpoint(tmp_path):
         inner = experiment.module
         content = {"state_dict": inner.state_dict(), "hyper_parameters": dict(inner.hparams)}
         torch.save({**content, "model": "ProgramInference", "config": {}}, tmp_path / "last.ckpt")
-        (tmp_path / "metrics.csv").write_text(METRICS)
+        (tmp_path / "metrics.csv").write_text(METRICS_CSV)
         return tmp_path / "last.ckpt"
 
     return save
@@ -55,7 +55,7 @@ class TestLoaders:
         assert len(experiment.loaders.validation(0, 1)) == 1
 
     @pytest.mark.parametrize(
-        ("option", "least"), [("steps_per_epoch", "a whole number of 1"), ("evaluation_draws", "at least 2")]
+        ("option", "least"), [("steps_per_epoch", "a whole number of 1"), ("num_eval_samples", "at least 2")]
     )
     def test_numbers_that_make_no_sense_are_named(self, option, least, make):
         with pytest.raises(ValueError, match=f"{option} must be {least}.*, got 0"):
@@ -68,93 +68,96 @@ class TestStopping:
 
     @pytest.mark.parametrize("options", [{}, {"schedule": "cosine"}])
     def test_needs_a_learning_rate_that_does_not_fall(self, make, options):
-        with pytest.raises(ValueError, match=r"set model\.schedule=constant as well, or leave model\.stop_tol"):
-            make(stop_tolerance=0.1, **options)
+        with pytest.raises(ValueError, match=r"set model\.schedule=constant, or remove model\.convergence_tol"):
+            make(convergence_tolerance=0.1, **options)
 
     @pytest.mark.parametrize("tolerance", [0.0, -1.0, math.nan])
     def test_needs_a_positive_tolerance(self, make, tolerance):
-        with pytest.raises(ValueError, match=rf"^stop_tolerance must be above 0, or null, got {tolerance}$"):
-            make(stop_tolerance=tolerance, schedule="constant")
+        with pytest.raises(ValueError, match=rf"^convergence_tolerance must be above 0, or null, got {tolerance}$"):
+            make(convergence_tolerance=tolerance, schedule="constant")
 
     def test_looks_once_an_epoch(self, make):
-        (settling,) = make(stop_tolerance=0.1, schedule="constant", steps_per_epoch=7).callbacks()
-        assert (settling.rule.every, settling.rule.tolerance) == (7, 0.1)
+        (stopping,) = make(convergence_tolerance=0.1, schedule="constant", steps_per_epoch=7).callbacks()
+        assert (stopping.rule.check_interval, stopping.rule.tolerance) == (7, 0.1)
 
 
 class TestReport:
     def test_judges_the_guide_and_draws(self, make, checkpoint, tmp_path):
-        experiment = make(evaluation_draws=2000)
-        figures = experiment.report(checkpoint(experiment), tmp_path)
-        assert figures.keys() == FIGURES.keys()
+        experiment = make(num_eval_samples=2000)
+        metrics = experiment.report(checkpoint(experiment), tmp_path)
+        assert metrics.keys() == METRICS.keys()
         # The guide starts as Beta(15, 15), the posterior is Beta(16, 14).
         beta = torch.distributions.Beta
         gap = torch.distributions.kl_divergence(beta(15.0, 15.0), beta(16.0, 14.0)).item()
         evidence = sum(sign * math.lgamma(x) for sign, x in [(1, 16), (1, 14), (1, 20), (-1, 30), (-2, 10)])
-        assert figures["elbo"] == pytest.approx(evidence - gap, abs=5 * figures["elbo_spread"])
-        assert figures["mean_fairness"] == pytest.approx(0.5, abs=0.01)
-        assert figures["reference_mean_fairness"] == pytest.approx(16 / 30)
+        assert metrics["elbo"] == pytest.approx(evidence - gap, abs=5 * metrics["elbo_std_error"])
+        assert metrics["mean_fairness"] == pytest.approx(0.5, abs=0.01)
+        assert metrics["reference_mean_fairness"] == pytest.approx(16 / 30)
         for name in ("posterior.png", "elbo.png"):
             assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
     def test_is_the_same_each_time(self, make, checkpoint, tmp_path, monkeypatch):
-        for name in ("draw_posterior", "draw_curve"):
+        for name in ("_save_posterior_figure", "_save_elbo_figure"):
             monkeypatch.setattr(module, name, lambda *_: None)
-        experiment = make(evaluation_draws=50)
+        experiment = make(num_eval_samples=50)
         path = checkpoint(experiment)
         assert experiment.report(path, tmp_path) == experiment.report(path, tmp_path)
 
     def test_without_a_reference_tells_of_the_first_elements(self, make, checkpoint, tmp_path, monkeypatch):
-        monkeypatch.setattr(module, "SHOWN", 3)
-        experiment = make("logistic_regression", evaluation_draws=200)
-        figures = experiment.evaluate(checkpoint(experiment), tmp_path)
-        assert {"mean_beta[0]", "sd_beta[2]"} <= figures.keys()
-        assert "mean_beta[3]" not in figures
-        assert figures["quantities"] == 10
+        monkeypatch.setattr(module, "MAX_QUANTITIES", 3)
+        experiment = make("logistic_regression", num_eval_samples=200)
+        metrics = experiment.evaluate(checkpoint(experiment), tmp_path)
+        assert {"mean_beta[0]", "sd_beta[2]"} <= metrics.keys()
+        assert "mean_beta[3]" not in metrics
+        assert metrics["num_quantities"] == 10
         assert not (tmp_path / "posterior.png").exists()
-        assert experiment.describe(figures).endswith("\n  and 7 more")
+        assert experiment.describe(metrics).endswith("\n  and 7 more")
 
     def test_says_how_far_the_guide_is_from_the_optimum_of_its_family(self, make, checkpoint, tmp_path):
-        experiment = make(evaluation_draws=50, compare_with_optimum=True)
-        figures = experiment.evaluate(checkpoint(experiment), tmp_path)
+        experiment = make(num_eval_samples=50, compare_with_optimum=True)
+        metrics = experiment.evaluate(checkpoint(experiment), tmp_path)
         # The guide starts as Beta(15, 15), the optimum is the posterior, Beta(16, 14).
         sd = torch.distributions.Beta(16.0, 14.0).stddev.item()
-        assert figures["optimum_mean_gap"] == pytest.approx((16 / 30 - 0.5) / sd, rel=1e-5)
-        assert figures["optimum_sd_ratio_low"] == figures["optimum_sd_ratio_high"] > 1
-        assert "optimum of the family: its means are missed by at most 0.372 sd" in experiment.describe(figures)
+        assert metrics["optimum_mean_gap"] == pytest.approx((16 / 30 - 0.5) / sd, rel=1e-5)
+        assert metrics["optimum_sd_ratio_low"] == metrics["optimum_sd_ratio_high"] > 1
+        assert "optimum of the family: means differ by at most 0.372 sd" in experiment.describe(metrics)
 
     def test_is_of_a_program_with_bits_refused_before_it_is_trained(self, make, monkeypatch, zoo_data):
         monkeypatch.setenv("ZOO_DATA", str(zoo_data))
-        with pytest.raises(ValueError, match="the optimum of program=gaussian_mixture_assignments cannot be found"):
+        with pytest.raises(ValueError, match="the optimum of program=gaussian_mixture_assignments cannot be computed"):
             make("gaussian_mixture_assignments", compare_with_optimum=True)
 
     def test_says_whether_the_parameters_have_settled(self, make, checkpoint, tmp_path):
-        experiment = make(evaluation_draws=50, stop_tolerance=0.1, schedule="constant")
+        experiment = make(num_eval_samples=50, convergence_tolerance=0.1, schedule="constant")
         path = checkpoint(experiment)
-        (settling,) = experiment.callbacks()
+        (stopping,) = experiment.callbacks()
         for iterates, words in (
-            (torch.randn(100, 2) + torch.linspace(0, 100, 100).unsqueeze(-1), "not settled after 100 steps: a larger"),
-            (0.01 * torch.randn(900, 2), "settled: the average from step "),
+            (
+                torch.randn(100, 2) + torch.linspace(0, 100, 100).unsqueeze(-1),
+                "not converged after 100 steps: increase",
+            ),
+            (0.01 * torch.randn(900, 2), "converged: average of steps "),
         ):
             for iterate in iterates:
-                settling.rule.update(iterate)
+                stopping.rule.update(iterate)
             saved = torch.load(path, weights_only=True)
-            torch.save({**saved, "callbacks": {settling.state_key: settling.state_dict()}}, path)
-            figures = make(evaluation_draws=50, stop_tolerance=0.1, schedule="constant").evaluate(path, tmp_path)
-            assert f"\n  {words}" in experiment.describe(figures)
-        assert figures["settled"] == 1
-        assert figures["half_width"] < 0.1
+            torch.save({**saved, "callbacks": {stopping.state_key: stopping.state_dict()}}, path)
+            metrics = make(num_eval_samples=50, convergence_tolerance=0.1, schedule="constant").evaluate(path, tmp_path)
+            assert f"\n  {words}" in experiment.describe(metrics)
+        assert metrics["converged"] == 1
+        assert metrics["half_width"] < 0.1
 
     def test_reads_the_curve_from_the_rows_that_have_one(self, checkpoint, make, tmp_path):
         checkpoint(make())
-        steps, elbo, error = learning_curve(tmp_path / "metrics.csv")
+        steps, elbo, error = read_elbo_curve(tmp_path / "metrics.csv")
         assert (steps.tolist(), elbo.tolist(), error.tolist()) == ([10, 20], [-7.5, -7.25], [0.5, 0.25])
 
 
 def test_all_is_told_in_words(make):
-    assert make().describe(FIGURES).splitlines() == [
+    assert make().describe(METRICS).splitlines() == [
         "beta_bernoulli: a coin's fairness; Pyro's tutorial SVI part III",
         "  ELBO -7.069 ± 0.0003 nats (standard error over 4,000 fresh draws)",
-        "  k-hat 0.31 ± 0.10 over 4,000 draws: good, the guide is close to the posterior wherever it draws",
+        "  k-hat 0.31 ± 0.10 over 4,000 draws: good, the guide is close to the posterior where it samples",
         "  posterior mean (standard deviation); distance of means in standard deviations of the reference",
         "                 guide  reference  distance",
         "  fairness  0.5 (0.09)  0.6 (0.1)   1.00 sd",
@@ -162,13 +165,13 @@ def test_all_is_told_in_words(make):
 
 
 def test_a_k_hat_that_is_not_there_is_not_told_of(make):
-    figures = {name: x for name, x in FIGURES.items() if not name.startswith("k_hat")}
-    assert "k-hat" not in make().describe(figures)
+    metrics = {name: x for name, x in METRICS.items() if not name.startswith("k_hat")}
+    assert "k-hat" not in make().describe(metrics)
 
 
 def test_a_guide_of_one_point_is_told_to_be_one(make):
-    figures = {name: x for name, x in FIGURES.items() if not name.startswith("k_hat")} | {"points": 1.0}
-    assert "no k-hat: a value of the guide is the same in all draws" in make().describe(figures)
+    metrics = {name: x for name, x in METRICS.items() if not name.startswith("k_hat")} | {"num_constant_elements": 1.0}
+    assert "no k-hat: a value of the guide is the same in all draws" in make().describe(metrics)
 
 
 OWN = """
@@ -197,15 +200,15 @@ def test_categories_have_probabilities_and_sites_of_subsampled_plates_no_moments
     folder.mkdir(parents=True)
     (folder / "own.py").write_text(OWN)
     experiment = ProgramExperiment(
-        f"{folder / 'own.py'}:model:guide", True, {"baseline": "leave_one_out"}, evaluation_draws=20
+        f"{folder / 'own.py'}:model:guide", True, {"baseline": "leave_one_out"}, num_eval_samples=20
     )
-    figures = experiment.report(checkpoint(experiment), tmp_path)
-    assert {name: x for name, x in figures.items() if name.startswith("mean_")} == {
+    metrics = experiment.report(checkpoint(experiment), tmp_path)
+    assert {name: x for name, x in metrics.items() if name.startswith("mean_")} == {
         "mean_kind=0": 1,
         "mean_kind=1": 0,
         "mean_kind=2": 0,
     }
-    assert (figures["quantities"], figures["local_sites"]) == (3, 1)
-    assert "without 1 site in a plate that subsamples" in experiment.describe(figures)
-    assert "20 draws of the guide are made one by one, as each has a subsample of its own" in caplog.text
+    assert (metrics["num_quantities"], metrics["num_local_sites"]) == (3, 1)
+    assert "without 1 site in a subsampled plate" in experiment.describe(metrics)
+    assert "20 draws of the guide are made one by one, because each has its own subsample" in caplog.text
     assert (tmp_path / "elbo.png").exists()

@@ -6,10 +6,10 @@ import torch
 from pyro.nn import PyroModule
 
 from zoo.inference.mean_field import (
-    guide_draws,
     normal_optimum,
     regression_optimum,
     regression_with_noise_optimum,
+    sample_guide,
 )
 from zoo.inference.programs.factors import NormalFactor
 
@@ -88,13 +88,13 @@ class TestRegressionWithNoise:
             assert self.elbo(beta, dist.LogNormal(sigma.loc, sigma.scale * (1 + step))) < best
 
     def test_a_search_cut_short_is_an_error(self):
-        with pytest.raises(ValueError, match="has not converged after 1 rounds"):
-            regression_with_noise_optimum(self.X, self.Y, 2.0, self.NOISE, rounds=1)
+        with pytest.raises(ValueError, match="has not converged after 1 iterations"):
+            regression_with_noise_optimum(self.X, self.Y, 2.0, self.NOISE, max_iterations=1)
 
 
 def test_draws_of_a_guide_follow_the_seed_alone():
     guide = Guide()
-    one, again, other = (guide_draws(guide, (), 5, seed)["x"] for seed in (0, 0, 1))
+    one, again, other = (sample_guide(guide, (), 5, seed)["x"] for seed in (0, 0, 1))
     assert one.shape == (5, 3)
     assert torch.equal(one, again)
     assert not torch.equal(one, other)

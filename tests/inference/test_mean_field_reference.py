@@ -6,12 +6,12 @@ from pyro.nn import PyroModule
 
 from zoo.inference.mean_field import normal_optimum
 from zoo.inference.mean_field_reference import (
-    distance_from,
-    distributions,
+    check_optimum_available,
+    compare_to_optimum,
+    fit_pathwise_guide,
+    guide_distributions,
     mean_field_optimum,
-    pathwise,
-    pathwise_optimum,
-    refuse_without_optimum,
+    pathwise_guide,
 )
 from zoo.inference.programs import PROGRAMS
 from zoo.inference.programs.factors import BernoulliFactor, NormalFactor
@@ -42,7 +42,7 @@ class Guide(PyroModule):
 def test_the_pathwise_run_finds_the_optimum_of_the_family_not_the_posterior():
     guide, state, store = Guide(), torch.get_rng_state(), dict(pyro.get_param_store().items())
     before = guide.x.shift.detach().clone()
-    fitted = pathwise_optimum(model, guide, (), steps=300, particles=32)
+    fitted = fit_pathwise_guide(model, guide, (), num_steps=300, num_particles=32)
     mean, sd = normal_optimum(MEAN, PRECISION)
     found = fitted.x()
     assert found.mean.tolist() == pytest.approx(mean.tolist(), abs=0.05)
@@ -58,30 +58,30 @@ def test_guides_without_pathwise_version_are_refused():
     discrete = Guide()
     discrete.z = BernoulliFactor(torch.zeros(2))
     for guide in (discrete, torch.nn.Linear(1, 1)):
-        with pytest.raises(ValueError, match="only a guide made of continuous factors"):
-            pathwise(guide)
-    with pytest.raises(ValueError, match="steps and particles must be at least 1, got 0 and 4"):
-        pathwise_optimum(model, Guide(), (), steps=0, particles=4)
+        with pytest.raises(ValueError, match="only a guide of continuous factors"):
+            pathwise_guide(guide)
+    with pytest.raises(ValueError, match="num_steps and num_particles must be at least 1, got 0 and 4"):
+        fit_pathwise_guide(model, Guide(), (), num_steps=0, num_particles=4)
 
 
 def test_a_known_optimum_is_taken_and_any_other_is_searched_for(monkeypatch):
     known = {"x": dist.Normal(0.0, 1.0)}
     described = Program("normal", model, Guide, lambda root: ())
     assert mean_field_optimum(described._replace(optimum=lambda: known), ()) == known
-    monkeypatch.setattr("zoo.inference.mean_field_reference.pathwise_optimum", lambda model, guide, data: guide)
+    monkeypatch.setattr("zoo.inference.mean_field_reference.fit_pathwise_guide", lambda model, guide, data: guide)
     found = mean_field_optimum(described, ())
     assert found["x"].mean.tolist() == [0, 0, 0]
 
 
 def test_the_distributions_of_a_guide_are_those_of_its_sites_without_its_plates():
-    found = distributions(Guide(), ())
+    found = guide_distributions(Guide(), ())
     assert list(found) == ["x"]
     assert found["x"].stddev.tolist() == pytest.approx([0.3] * 3)
 
 
 class TestDistance:
     def test_is_nothing_from_the_optimum_itself(self):
-        assert distance_from(BEST, BEST) == {
+        assert compare_to_optimum(BEST, BEST) == {
             "optimum_mean_gap": 0,
             "optimum_sd_ratio_low": 1,
             "optimum_sd_ratio_high": 1,
@@ -89,14 +89,14 @@ class TestDistance:
 
     def test_is_that_of_the_worst_element(self):
         shifted = {**BEST, "x": dist.Normal(torch.tensor([0.0, 1.4]), torch.tensor([1.2, 1.8]))}
-        found = distance_from(BEST, shifted)
+        found = compare_to_optimum(BEST, shifted)
         assert found["optimum_mean_gap"] == pytest.approx(0.2)
         assert found["optimum_sd_ratio_low"] == pytest.approx(0.9)
         assert found["optimum_sd_ratio_high"] == pytest.approx(1.2)
 
     def test_of_other_sites_is_an_error(self):
-        with pytest.raises(ValueError, match=r"^the optimum is of the sites x, s, the guide of x$"):
-            distance_from(BEST, {"x": BEST["x"]})
+        with pytest.raises(ValueError, match=r"^the optimum has the sites x, s, the guide x$"):
+            compare_to_optimum(BEST, {"x": BEST["x"]})
 
 
 def test_the_coin_has_a_known_optimum_and_bits_have_none():
@@ -106,5 +106,5 @@ def test_the_coin_has_a_known_optimum_and_bits_have_none():
     def bits():
         return torch.nn.Sequential(BernoulliFactor(torch.zeros(2)))
 
-    with pytest.raises(ValueError, match="the optimum of program=bits cannot be found: only a guide made of"):
-        refuse_without_optimum("bits", Program("bits", model, bits, lambda root: ()), ())
+    with pytest.raises(ValueError, match="the optimum of program=bits cannot be computed: only a guide of"):
+        check_optimum_available("bits", Program("bits", model, bits, lambda root: ()), ())

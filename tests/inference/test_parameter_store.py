@@ -22,7 +22,7 @@ def scale():
 
 def adopted(program, *owners):
     store = ParameterStore()
-    with store.adopting(*owners):
+    with store.capture(*owners):
         program()
     return store
 
@@ -30,29 +30,29 @@ def adopted(program, *owners):
 class TestAParameterOfAFunction:
     def test_starts_at_its_own_value_not_at_that_of_the_global_store(self):
         store = adopted(scale)
-        with store.opened():
+        with store.activate():
             assert scale().item() == pytest.approx(2)
 
     def test_is_a_parameter_of_the_module_and_learns_unconstrained(self):
         store = adopted(scale)
         (parameter,) = store.parameters()
-        with store.opened():
+        with store.activate():
             scale().backward()
         assert parameter.grad.item() == pytest.approx(2.0, rel=0.2)  # of softplus, or of exp
         parameter.data.fill_(-50.0)
-        with store.opened():
+        with store.activate():
             assert 0 <= scale().item() < 1e-6
 
     def test_leaves_the_global_store_as_it_was(self, users_store):
         store = adopted(scale)
-        with store.opened():
+        with store.activate():
             scale()
         assert list(users_store) == ["scale"]
         assert users_store["scale"].item() == pytest.approx(9)
 
     def test_so_does_a_program_that_fails(self, users_store):
         store = adopted(scale)
-        with pytest.raises(ZeroDivisionError), store.opened():
+        with pytest.raises(ZeroDivisionError), store.activate():
             _ = 1 / 0
         assert users_store["scale"].item() == pytest.approx(9)
 
@@ -64,7 +64,7 @@ class TestAParameterOfAFunction:
         for parameter in one.parameters():
             parameter.data += 3
         other.load_state_dict(one.state_dict())
-        with other.opened():
+        with other.activate():
             assert program().tolist() == [7, 7]
 
     def test_that_comes_late_is_refused(self):
@@ -73,8 +73,8 @@ class TestAParameterOfAFunction:
 
         store = adopted(lambda: late(False))
         with (
-            pytest.raises(ValueError, match="makes the parameter 'late' only now, too late for the optimizer"),
-            store.opened(),
+            pytest.raises(ValueError, match="creates parameter 'late' after its first run, too late for the optimizer"),
+            store.activate(),
         ):
             late(True)
 
@@ -95,7 +95,7 @@ class TestParametersOfAModule:
         net = Net()
         store = adopted(net, net)
         assert list(store.parameters()) == []
-        with store.opened(net):
+        with store.activate(net):
             net().sum().backward()
         assert all(parameter.grad is not None for parameter in net.parameters())
         assert net.scale.item() == pytest.approx(3)
@@ -108,5 +108,5 @@ class TestParametersOfAModule:
     def test_that_are_reached_late_are_no_strangers(self):
         net = Net()
         store = adopted(scale, net)
-        with store.opened(net):
+        with store.activate(net):
             net()

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from zoo.data.posteriordb import ReferenceMoments
-from zoo.inference.posterior_moments import distance, elements_of, moments, moments_table, named_quantities
+from zoo.inference.posterior_moments import _mean_gap, element_quantities, moments, moments_table, named_quantities
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def test_quantities_get_the_names_of_the_reference_in_its_order():
 
 def test_elements_of_sites_are_named_by_their_indices():
     sites = {"tau": torch.arange(2), "beta": torch.arange(12).reshape(2, 3, 2)}
-    found, count = elements_of(sites, most=4)
+    found, count = element_quantities(sites, max_quantities=4)
     assert count == 7
     assert {name: x.tolist() for name, x in found.items()} == {
         "tau": [0, 1],
@@ -37,12 +37,12 @@ def test_elements_of_sites_are_named_by_their_indices():
 
 
 def test_moments_stand_beside_those_of_the_reference(draws, reference):
-    figures = moments(draws, reference)
-    assert (figures["mean_a"], figures["sd_a"], figures["sd_b"]) == (2, 1, 0)
-    assert (figures["reference_mean_b"], figures["reference_sd_b"]) == (10, 3)
-    assert distance(figures, "a") == 0.5
-    assert figures["reference_mean_gap"] == 2
-    assert (figures["reference_sd_ratio_low"], figures["reference_sd_ratio_high"]) == (0, 0.5)
+    metrics = moments(draws, reference)
+    assert (metrics["mean_a"], metrics["sd_a"], metrics["sd_b"]) == (2, 1, 0)
+    assert (metrics["reference_mean_b"], metrics["reference_sd_b"]) == (10, 3)
+    assert _mean_gap(metrics, "a") == 0.5
+    assert metrics["reference_mean_gap"] == 2
+    assert (metrics["reference_sd_ratio_low"], metrics["reference_sd_ratio_high"]) == (0, 0.5)
 
 
 def test_draws_without_a_quantity_do_not_count():
@@ -59,14 +59,14 @@ def test_the_table_has_a_line_for_each_quantity(draws, reference):
 
 class TestCategories:
     def test_have_probabilities_in_place_of_a_mean_of_their_numbers(self):
-        found, count = elements_of({"kind": torch.tensor([[0, 2], [2, 2]])}, 20, {"kind": 3})
+        found, count = element_quantities({"kind": torch.tensor([[0, 2], [2, 2]])}, 20, {"kind": 3})
         assert count == 6
-        figures = moments(found, None)
-        assert [figures[f"mean_kind[0]={k}"] for k in range(3)] == [0.5, 0, 0.5]
-        assert [figures[f"mean_kind[1]={k}"] for k in range(3)] == [0, 0, 1]
-        assert figures["sd_kind[0]=2"] == 0.5
-        assert "mean_kind[0]" not in figures
+        metrics = moments(found, None)
+        assert [metrics[f"mean_kind[0]={k}"] for k in range(3)] == [0.5, 0, 0.5]
+        assert [metrics[f"mean_kind[1]={k}"] for k in range(3)] == [0, 0, 1]
+        assert metrics["sd_kind[0]=2"] == 0.5
+        assert "mean_kind[0]" not in metrics
 
     def test_count_in_those_draws_alone_that_have_the_site(self):
-        found, _ = elements_of({"kind": torch.tensor([1.0, torch.nan, 0.0, torch.nan])}, 20, {"kind": 2})
+        found, _ = element_quantities({"kind": torch.tensor([1.0, torch.nan, 0.0, torch.nan])}, 20, {"kind": 2})
         assert moments(found, None)["mean_kind=1"] == 0.5

@@ -1,14 +1,14 @@
-from zoo.inference.repeated_batch import Steps
+from zoo.inference.repeated_batch import RepeatedBatch
 
 
 def test_each_step_has_all_arguments():
-    steps = Steps((1, "a"), 3)
+    steps = RepeatedBatch((1, "a"), 3)
     assert len(steps) == 3
     assert list(steps) == [(1, "a")] * 3
 
 
 def test_a_pass_goes_on_where_the_state_was_taken_and_the_next_is_whole():
-    steps, other = Steps((1,), 5), Steps((1,), 5)
+    steps, other = RepeatedBatch((1,), 5), RepeatedBatch((1,), 5)
     passed = iter(steps)
     next(passed), next(passed)
     other.load_state_dict(steps.state_dict())
@@ -17,7 +17,7 @@ def test_a_pass_goes_on_where_the_state_was_taken_and_the_next_is_whole():
 
 
 def test_after_the_last_step_a_new_epoch_begins():
-    steps, other = Steps((1,), 5), Steps((1,), 5)
+    steps, other = RepeatedBatch((1,), 5), RepeatedBatch((1,), 5)
     list(steps)
     other.load_state_dict(steps.state_dict())
     assert len(list(other)) == 5

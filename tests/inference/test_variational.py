@@ -13,8 +13,8 @@ from torch.distributions import constraints
 
 from zoo.gradients import Learned
 from zoo.inference.elbo import BlackBoxELBO
-from zoo.inference.repeated_batch import Steps
-from zoo.inference.variational import VariationalInference, arguments_of
+from zoo.inference.repeated_batch import RepeatedBatch
+from zoo.inference.variational import VariationalInference, unpack_batch
 from zoo.training import FiniteGradients, NonFiniteError
 
 X = torch.tensor([0.5, 1.5, 2.5])
@@ -84,7 +84,7 @@ def train(module, steps=200, validation=True, batch=(X,), epochs=1):
         enable_model_summary=False, log_every_n_steps=1, limit_val_batches=int(validation), num_sanity_val_steps=0,
         callbacks=[FiniteGradients()],
     )  # fmt: skip
-    trainer.fit(module, Steps(batch, steps), Steps(batch, 1))
+    trainer.fit(module, RepeatedBatch(batch, steps), RepeatedBatch(batch, 1))
     return trainer
 
 
@@ -94,14 +94,14 @@ class TestFitting:
     def test_finds_the_posterior_with_any_kind_of_guide(self, kind):
         module = make(GUIDES[kind](), lr=0.05)
         train(module)
-        z = module.draw((X,), draws=2000).sites["z"]
+        z = module.sample_posterior((X,), num_samples=2000).sites["z"]
         assert abs(z.mean().item() - MEAN) < 0.1
         assert abs(z.std().item() - SD) < 0.1
 
     def test_works_with_an_elbo_of_pyro(self):
         module = make(elbo=Trace_ELBO(num_particles=8), lr=0.05)
         train(module)
-        assert abs(module.store.kept["mean_unconstrained"].item() - MEAN) < 0.1
+        assert abs(module.store.params["mean_unconstrained"].item() - MEAN) < 0.1
 
     def test_learns_the_parameters_of_the_model_too(self):
         def with_level(x):
@@ -115,12 +115,12 @@ class TestFitting:
 
         module = make(local, with_level, lr=0.1)
         train(module)
-        assert module.store.kept["level_unconstrained"].item() > 2
+        assert module.store.params["level_unconstrained"].item() > 2
 
     def test_logs_the_bound_and_the_elbo_of_fresh_draws_with_its_error(self):
         logged = train(make(), steps=3).callback_metrics
-        assert {"train_bound", "validation_elbo", "validation_elbo_spread"} <= logged.keys()
-        assert logged["validation_elbo_spread"] > 0
+        assert {"train_bound", "validation_elbo", "validation_elbo_std_error"} <= logged.keys()
+        assert logged["validation_elbo_std_error"] > 0
 
     def test_measures_with_the_same_numbers_every_time_and_disturbs_none(self):
         module = make(lr=1e-30)
@@ -143,23 +143,23 @@ class TestParameters:
 
     def test_are_there_before_the_first_step(self):
         assert {name for name, _ in make().named_parameters()} == {
-            "store.kept.mean_unconstrained",
-            "store.kept.sd_unconstrained",
+            "store.params.mean_unconstrained",
+            "store.params.sd_unconstrained",
         }
 
     def test_come_back_from_a_state(self):
         one, other = make(), make()
         train(one, 20)
         other.load_state_dict(one.state_dict())
-        assert torch.equal(other.store.kept["mean_unconstrained"], one.store.kept["mean_unconstrained"])
+        assert torch.equal(other.store.params["mean_unconstrained"], one.store.params["mean_unconstrained"])
 
     def test_of_two_modules_are_apart_though_they_have_the_same_names(self):
         one, other = make(), make()
         train(one, 20)
-        assert other.store.kept["mean_unconstrained"].item() == 0
+        assert other.store.params["mean_unconstrained"].item() == 0
 
     def test_none_at_all_are_nothing_to_learn(self):
-        with pytest.raises(ValueError, match="neither the model nor the guide has a parameter"):
+        with pytest.raises(ValueError, match="neither the model nor the guide has trainable parameters"):
             make(lambda x: pyro.sample("z", dist.Normal(0.0, 1.0)))
 
 
@@ -187,7 +187,7 @@ class TestOptimizer:
         rate_of = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
         names = {name: rate_of[id(p)] for name, p in module.named_parameters()}
         assert sorted(names.values()) == [0.01, 0.01, 0.1]
-        assert names["store.kept.logits_unconstrained"] == 0.1
+        assert names["store.params.logits_unconstrained"] == 0.1
 
     def test_tells_them_from_what_is_fitted(self, learned):
         module = learned()
@@ -215,7 +215,7 @@ class TestOptimizer:
         module = make(optimizer="adagrad", lr=1.0, schedule="constant")
         assert isinstance(configured(module), torch.optim.Adagrad)
         train(module)
-        assert abs(module.store.kept["mean_unconstrained"].item() - MEAN) < 0.2
+        assert abs(module.store.params["mean_unconstrained"].item() - MEAN) < 0.2
 
     @pytest.mark.parametrize("option", ["lr", "baseline_lr"])
     @pytest.mark.parametrize("value", [-1.0, 0.0, math.nan])
@@ -225,7 +225,7 @@ class TestOptimizer:
 
     @pytest.mark.parametrize(("option", "named"), [("optimizer", "adam, adagrad"), ("schedule", "constant, cosine")])
     def test_others_are_not_known(self, option, named):
-        with pytest.raises(ValueError, match=f"there is no {option} 'best'; choose one of {named}"):
+        with pytest.raises(ValueError, match=f"unknown {option} 'best'; choose one of {named}"):
             make(**{option: "best"})
 
 
@@ -234,7 +234,8 @@ class TestFailures:
         module = make(PlainGuide())
         module.guide.log_sd.data.fill_(torch.nan)
         with pytest.raises(
-            NonFiniteError, match=r"at step 0: ELBO \(nan\), because of the values of guide\.log_sd; nothing"
+            NonFiniteError,
+            match=r"at step 0: ELBO \(nan\), because of the values of guide\.log_sd; the step was not applied",
         ):
             train(module)
 
@@ -258,7 +259,7 @@ class TestFailures:
         def model(x):
             pyro.sample("z", dist.Dirichlet(torch.tensor([3.0, 1.0])))
 
-        with pytest.raises(ValueError, match=r"(?s)^step 1 cannot be taken: Expected .* lower the learning rate$"):
+        with pytest.raises(ValueError, match=r"(?s)^step 1 failed: Expected .* lower the learning rate$"):
             train(make(guide=guide, model=model, lr=1e10))
 
     def test_model_and_guide_that_do_not_fit_are_noticed_before_any_step(self):
@@ -271,8 +272,8 @@ class TestFailures:
 
 
 def test_a_batch_holds_the_arguments():
-    assert arguments_of((1, 2)) == arguments_of([1, 2]) == (1, 2)
-    assert arguments_of(torch.Size([3])) == (torch.Size([3]),)
+    assert unpack_batch((1, 2)) == unpack_batch([1, 2]) == (1, 2)
+    assert unpack_batch(torch.Size([3])) == (torch.Size([3]),)
 
 
 class TestAFrozenPart:

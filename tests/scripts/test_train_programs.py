@@ -48,7 +48,7 @@ def aimless():
     with pyro.plate("data", 2):
         pyro.sample("z", dist.Bernoulli(0.5))
 """
-SHORT = ["model.steps_per_epoch=4", "model.evaluation_draws=100", "trainer.max_epochs=2"]
+SHORT = ["model.steps_per_epoch=4", "model.num_eval_samples=100", "trainer.max_epochs=2"]
 
 
 @pytest.fixture
@@ -61,20 +61,20 @@ class TestMistakes:
     @pytest.mark.parametrize(
         ("arguments", "named"),
         [
-            (["program=eight_scools"], "there is no program 'eight_scools'; there are: beta_bernoulli, eight_schools"),
+            (["program=eight_scools"], "unknown program 'eight_scools'; choose one of beta_bernoulli, eight_schools"),
             (
                 ["program=kidiq"],
                 "the data of kidiq-kidscore_momhs are looked for in $ZOO_DATA",
             ),
             (
                 ["program=own.py:model:guide"],
-                "runs the code in own.py, which may do whatever you may; read it, and add",
+                "runs the code in own.py with your permissions; read it, and add",
             ),
             (
                 ["program=own.py:model", "trust=true"],
                 "is given as program=FILE.py:MODEL:GUIDE, got program=own.py:model",
             ),
-            (["program=none.py:model:guide", "trust=true"], "there is no file none.py"),
+            (["program=none.py:model:guide", "trust=true"], "file none.py does not exist"),
             (
                 ["program=own.py:modell:guide", "trust=true"],
                 "own.py has no function or module 'modell'; it has: model, ",

@@ -55,6 +55,8 @@ SYNONYMS: dict[str, tuple[str, ...]] = {  # names of an option elsewhere or form
     "spiral_radius": ("spread",),
     "num_samples": ("rollouts",),
     "num_particles": ("particles",),
+    "convergence_tolerance": ("stop_tolerance",),
+    "num_eval_samples": ("evaluation_draws",),
     "location_policy": ("gaze",),
 }
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from zoo.gradients import MovingAverage, RunningScale
 from zoo.inference.elbo import BlackBoxELBO
 from zoo.inference.programs import PROGRAMS
-from zoo.inference.programs.from_file import FORM, failures_explained, place_of, program_from_file
+from zoo.inference.programs.from_file import FILE_SYNTAX, annotate_errors, load_program, parse_program_file
 from zoo.inference.programs.program import Program
 from zoo.inference.variational import VariationalInference
 
@@ -19,32 +19,32 @@ DECAY = 0.9
 
 
 class ProgramInference(VariationalInference):
-    """Black-box variational inference for a program by its name, or in a user's file.
+    """Black-box variational inference for a built-in program, or a program in a user's file.
 
     Ranganath, Gerrish & Blei, "Black box variational inference", 2014. The gradients are in ``BlackBoxELBO``.
 
     Args:
-        program: one of ``zoo.inference.programs.PROGRAMS``, with data from below ``$ZOO_DATA`` where it needs any; or
-            ``FILE.py:MODEL:GUIDE``, whose functions take no arguments.
-        trust: whether the code of such a file may be run.
-        estimator: ``baseline``, ``decay`` and ``scale``. Beside the names of ``zoo.gradients.BASELINES``, ``optimal``
-            (the paper's control variate) and ``vimco`` (the importance-weighted bound instead of the ELBO). The network
-            of a learned one is given at the site.
-        num_particles: samples of the guide a step.
-        vectorize_particles: draw them in one run; None for programs of the zoo alone.
+        program: name of one of ``zoo.inference.programs.PROGRAMS``, whose data, if any, are in ``$ZOO_DATA``; or
+            ``FILE.py:MODEL:GUIDE``, with functions without arguments.
+        trust: allow running the code of such a file.
+        estimator: ``baseline``, ``decay`` and ``scale``. In addition to the names of ``zoo.gradients.BASELINES``:
+            ``optimal`` (the paper's control variate) and ``vimco`` (importance-weighted bound instead of the ELBO). The
+            network of a learned baseline is specified at the site.
+        num_particles: samples of the guide per step.
+        vectorize_particles: draw all particles in one run; None to do so for built-in programs only.
         optimizer: ``adam``, or the paper's ``adagrad``.
-        lr: learning rate at the start.
-        baseline_lr: that of learned baselines; None for the same.
-        schedule: ``constant``, or ``cosine`` to fall to 0.
+        lr: initial learning rate.
+        baseline_lr: learning rate of learned baselines; None for ``lr``.
+        schedule: ``constant``, or ``cosine`` decay to 0.
 
     Raises:
-        ValueError: an option has no such value, there is no such program, or it cannot be run.
+        ValueError: an option is invalid, or the program is unknown or fails.
         FileNotFoundError: the program or its data are missing.
 
     Example:
         >>> module = ProgramInference("beta_bernoulli")
         >>> flips = find_program("beta_bernoulli").load(None)
-        >>> module.draw(flips, draws=10).sites["fairness"].shape
+        >>> module.sample_posterior(flips, num_samples=10).sites["fairness"].shape
         torch.Size([10])
     """
 
@@ -61,19 +61,19 @@ class ProgramInference(VariationalInference):
         schedule: str = "cosine",
     ):
         found = find_program(program, trust)
-        at_once = program in PROGRAMS if vectorize_particles is None else vectorize_particles
+        vectorize = program in PROGRAMS if vectorize_particles is None else vectorize_particles
         if program in PROGRAMS and "learned" in str((estimator or {}).get("baseline")):
             raise ValueError(
-                "a learned baseline asks the guide for its network, in infer={'baseline': {...}} at a site, and those "
-                f"of {program} have none; choose another estimator, or write a program of your own"
+                "a learned baseline needs a network, specified by infer={'baseline': {...}} at a site, which the guide "
+                f"of {program} does not have; choose another estimator, or write your own program"
             )
-        elbo = make_elbo(num_particles, at_once, **(estimator or {}))
+        elbo = make_elbo(num_particles, vectorize, **(estimator or {}))
         data = found.load(data_root())
         self.program = found
-        with explained(program):
+        with _program_errors(program):
             super().__init__(found.model, found.guide(*data), elbo, data, optimizer, lr, baseline_lr, schedule)
         self.save_hyperparameters()
-        self.hparams["trust"] = False  # whoever loads a checkpoint is asked again
+        self.hparams["trust"] = False  # must be given again to load a checkpoint
 
     @classmethod
     def load(cls, path: str | Path, **overrides: Any) -> "ProgramInference":
@@ -92,17 +92,17 @@ class ProgramInference(VariationalInference):
             return super().load(path, **overrides)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Estimate the negative ELBO, with its gradient."""
-        with explained(self.hparams["program"]):
+        """Return a differentiable estimate of the negative ELBO."""
+        with _program_errors(self.hparams["program"]):
             return super().training_step(batch, batch_idx)
 
 
 def find_program(name: str, trust: bool = False) -> Program:
-    """Look a program up by its name, or run a user's file.
+    """Return a built-in program by name, or load one from a user's file.
 
     Raises:
-        ValueError: there is no such program, or the file is not trusted or fails.
-        FileNotFoundError: there is no such file.
+        ValueError: the program is unknown, or the file is not trusted or fails.
+        FileNotFoundError: the file does not exist.
 
     Example:
         >>> find_program("beta_bernoulli").description
@@ -110,52 +110,53 @@ def find_program(name: str, trust: bool = False) -> Program:
     """
     if name in PROGRAMS:
         return PROGRAMS[name]
-    if place_of(name) is not None:
-        return program_from_file(name, trust)
+    if parse_program_file(name) is not None:
+        return load_program(name, trust)
     near = difflib.get_close_matches(name, PROGRAMS, n=1, cutoff=0.3)
     hint = f" Did you mean {near[0]}?" if near else ""
-    raise ValueError(f"there is no program {name!r}; there are: {', '.join(PROGRAMS)}; or give {FORM}.{hint}")
+    raise ValueError(f"unknown program {name!r}; choose one of {', '.join(PROGRAMS)}, or {FILE_SYNTAX}.{hint}")
 
 
 def data_root() -> Path | None:
-    """Folder that programs look for their data in."""
+    """Return the folder of the programs' data, ``$ZOO_DATA``."""
     root = os.environ.get("ZOO_DATA")
     return Path(root) if root else None
 
 
 def make_elbo(
-    num_particles: int, at_once: bool, baseline: str | None = None, decay: float = DECAY, scale: bool = False
+    num_particles: int,
+    vectorize_particles: bool,
+    baseline: str | None = None,
+    decay: float = DECAY,
+    scale: bool = False,
 ) -> BlackBoxELBO:
-    """Make the estimator that a configuration asks for.
+    """Return the estimator of a configuration.
 
     Raises:
-        ValueError: there is none of that name, or the number of particles or the decay does not go with it.
+        ValueError: the baseline is unknown, or does not support the number of particles or the decay.
 
     Example:
-        >>> make_elbo(4, at_once=True, baseline="leave_one_out").num_particles
+        >>> make_elbo(4, vectorize_particles=True, baseline="leave_one_out").num_particles
         4
     """
     running = RunningScale(decay) if scale else None
     if baseline == "vimco":
-        return BlackBoxELBO(num_particles, at_once, scale=running, bound="iwae")
+        return BlackBoxELBO(num_particles, vectorize_particles, scale=running, bound="iwae")
     if baseline == "moving_average":
-        return BlackBoxELBO(num_particles, at_once, MovingAverage(decay), running)
+        return BlackBoxELBO(num_particles, vectorize_particles, MovingAverage(decay), running)
     if baseline == "learned_moving_average" and decay != DECAY:
         raise ValueError(
-            f"here the moving average of a learned baseline has a decay of {DECAY}: set estimator.decay={DECAY}"
+            f"the moving average of a learned baseline has a fixed decay here: set estimator.decay={DECAY}"
         )
-    return BlackBoxELBO(num_particles, at_once, baseline, running)
+    return BlackBoxELBO(num_particles, vectorize_particles, baseline, running)
 
 
 @contextmanager
-def explained(program: str) -> Iterator[None]:
-    """Say where in a user's file an error comes from; spare others a warning of what the zoo's programs are made to be.
-
-    That is scored without plates, which costs more particles, as the warning says.
-    """
-    place = place_of(program)
+def _program_errors(program: str) -> Iterator[None]:
+    """Add the line of a user's file to errors; ignore the warning on sites outside plates for built-in programs."""
+    place = parse_program_file(program)
     if place is not None:
-        with failures_explained(place.path):
+        with annotate_errors(place.path):
             yield
         return
     with warnings.catch_warnings():

@@ -9,19 +9,19 @@ from pyro.infer import Predictive
 from torch import Tensor
 from torch.distributions import Distribution, LogNormal, Normal
 
-NODES = 40  # of the quadrature over the logarithm of the noise
+NUM_NODES = 40  # quadrature nodes for the logarithm of the noise
 
 
 def normal_optimum(
     mean: Float[Tensor, " d"], precision: Float[Tensor, "d d"]
 ) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:
-    """Means and standard deviations of the factorised normal that is closest to ``N(mean, precision⁻¹)`` in KL(q ‖ p).
+    """Return means and standard deviations of the factorized normal closest to ``N(mean, precision⁻¹)`` in KL(q ‖ p).
 
-    The means are right, and the variances are the conditional ones, ``1 / Λ_ii``: Bishop, "Pattern recognition and
+    The means are exact, and the variances are the conditional ones, ``1 / Λ_ii``: Bishop, "Pattern recognition and
     machine learning", 2006, section 10.1.2.
 
     Raises:
-        ValueError: the matrix is not positive definite.
+        ValueError: the precision matrix is not positive definite.
 
     Example:
         >>> normal_optimum(torch.zeros(2), torch.tensor([[4.0, 1.0], [1.0, 1.0]]))
@@ -35,7 +35,7 @@ def normal_optimum(
 def regression_optimum(
     x: Float[Tensor, "rows d"], y: Float[Tensor, " rows"], noise_sd: float, prior_sd: float
 ) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:
-    """Factorised normal closest to the posterior of ``β ~ N(0, prior_sd)``, ``y ~ N(x β, noise_sd)``, noise known.
+    """Return the factorized normal closest to the posterior of ``β ~ N(0, prior_sd)``, ``y ~ N(x β, noise_sd)``.
 
     Raises:
         ValueError: a standard deviation is not positive.
@@ -53,24 +53,24 @@ def regression_optimum(
 def noise_optimum(
     residual: float, count: int, prior: Distribution, start: Float64[Tensor, "2"]
 ) -> Float64[Tensor, "2"]:
-    """Find ``m`` and ``log s`` of ``q(σ) = LogNormal(m, s)`` that raise the ELBO of a normal's noise furthest.
+    """Return ``m`` and ``log s`` of ``q(σ) = LogNormal(m, s)`` that maximize the ELBO of the noise of a normal.
 
-    It is ``-n m - R/2 E[σ⁻²] + E[log p(σ)] + m + log s``, with ``E[σ⁻²] = exp(2 s² - 2 m)`` and a quadrature for the
-    prior.
+    The ELBO is ``-n m - R/2 E[σ⁻²] + E[log p(σ)] + m + log s``, with ``E[σ⁻²] = exp(2 s² - 2 m)`` and quadrature for
+    the prior.
 
     Args:
-        residual: expected sum of squares, ``R``.
-        count: how many residuals, ``n``.
-        prior: of ``σ``.
-        start: to begin with.
+        residual: expected sum of squared residuals, ``R``.
+        count: number of residuals, ``n``.
+        prior: prior of ``σ``.
+        start: initial ``m`` and ``log s``.
     """
-    nodes, weights = (torch.from_numpy(part) for part in np.polynomial.hermite_e.hermegauss(NODES))
+    nodes, weights = (torch.from_numpy(part) for part in np.polynomial.hermite_e.hermegauss(NUM_NODES))
     weights = weights / weights.sum()
     found = start.clone().requires_grad_()
-    optimiser = torch.optim.LBFGS([found], max_iter=100, tolerance_grad=1e-10, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS([found], max_iter=100, tolerance_grad=1e-10, line_search_fn="strong_wolfe")
 
     def negative_elbo() -> Tensor:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         m, log_s = found
         s = log_s.exp()
         log_prior = weights @ prior.log_prob((m + s * nodes).exp())
@@ -78,7 +78,7 @@ def noise_optimum(
         loss.backward()
         return loss
 
-    optimiser.step(negative_elbo)
+    optimizer.step(negative_elbo)
     return found.detach()
 
 
@@ -87,24 +87,24 @@ def regression_with_noise_optimum(
     y: Float[Tensor, " rows"],
     prior_sd: float,
     noise_prior: Distribution,
-    rounds: int = 100,
+    max_iterations: int = 100,
     tolerance: float = 1e-9,
 ) -> tuple[Normal, LogNormal]:
-    """Mean field closest to the posterior of ``β ~ N(0, prior_sd)``, ``σ ~ noise_prior``, ``y ~ N(x β, σ)``.
+    """Return the mean-field optimum for ``β ~ N(0, prior_sd)``, ``σ ~ noise_prior``, ``y ~ N(x β, σ)``.
 
-    By coordinate ascent: normals for ``β`` given ``E[σ⁻²]`` in closed form, then a log-normal for ``σ`` given the
+    Coordinate ascent: normals for ``β`` given ``E[σ⁻²]`` in closed form, then a log-normal for ``σ`` given the
     expected sum of squares. In float64.
 
     Args:
-        x: columns.
-        y: what they explain.
-        prior_sd: of each coefficient; infinity for a flat prior.
-        noise_prior: of ``σ``, in float64.
-        rounds: of coordinate ascent, at most.
-        tolerance: change of ``m`` and ``log s`` at which to end.
+        x: design matrix.
+        y: responses.
+        prior_sd: prior standard deviation of each coefficient; infinity for a flat prior.
+        noise_prior: prior of ``σ``, in float64.
+        max_iterations: maximum number of coordinate-ascent iterations.
+        tolerance: change of ``m`` and ``log s`` at convergence.
 
     Raises:
-        ValueError: it has not converged.
+        ValueError: coordinate ascent does not converge.
 
     Example:
         >>> x, y = torch.ones(4, 1), torch.tensor([1.0, 2.0, 3.0, 2.0])
@@ -115,18 +115,18 @@ def regression_with_noise_optimum(
     """
     x, y = x.double(), y.double()
     noise = torch.stack([y.std().log(), torch.tensor(-1.0, dtype=torch.float64)])
-    for _ in range(rounds):
+    for _ in range(max_iterations):
         m, s = noise[0], noise[1].exp()
         mean, sd = regression_optimum(x, y, (m - s.square()).exp().item(), prior_sd)
         residual = (y - x @ mean).square().sum() + sd.square() @ x.square().sum(0)
         before, noise = noise, noise_optimum(residual.item(), len(y), noise_prior, noise)
         if (noise - before).abs().max() < tolerance:
             return Normal(mean, sd), LogNormal(noise[0], noise[1].exp())
-    raise ValueError(f"coordinate ascent has not converged after {rounds} rounds")
+    raise ValueError(f"coordinate ascent has not converged after {max_iterations} iterations")
 
 
-def guide_draws(guide: Callable[..., object], data: Sequence[Any], draws: int, seed: int) -> dict[str, Tensor]:
-    """Draw all sites of a guide, each ``(draws, *shape)``; the global random state stays as it is."""
+def sample_guide(guide: Callable[..., object], data: Sequence[Any], num_samples: int, seed: int) -> dict[str, Tensor]:
+    """Return samples of all sites of a guide, ``(num_samples, *shape)``; the global random state is not used."""
     with torch.random.fork_rng(devices=[]), pyro.get_param_store().scope(), torch.no_grad():
         torch.manual_seed(seed)
-        return Predictive(guide, num_samples=draws, parallel=True)(*data)
+        return Predictive(guide, num_samples=num_samples, parallel=True)(*data)

@@ -15,20 +15,20 @@ from zoo.inference.elbo._tracing import record
 from zoo.inference.programs.factors import BernoulliFactor, Factor
 from zoo.inference.programs.program import Program
 
-STEPS, PARTICLES = 3000, 32  # of the pathwise run, and of each step
+NUM_STEPS, NUM_PARTICLES = 3000, 32
 
 
 def mean_field_optimum(program: Program, data: Sequence[Any]) -> dict[str, Distribution]:
-    """Find the distributions of a guide's family that are closest to the posterior in KL(q ‖ p), by site.
+    """Return the distributions of a guide's family that minimize KL(q ‖ p), by site.
 
-    In closed form where the program knows one, else by a long run with reparametrised gradients.
+    In closed form where the program defines it, else by a long run with reparameterized gradients.
 
     Args:
-        program: made of continuous factors.
+        program: a program whose guide consists of continuous factors.
         data: arguments of its model.
 
     Raises:
-        ValueError: the program says no optimum, and its guide has no pathwise version.
+        ValueError: the program defines no optimum, and its guide has no pathwise version.
 
     Example:
         >>> from zoo.inference.programs import PROGRAMS
@@ -38,36 +38,35 @@ def mean_field_optimum(program: Program, data: Sequence[Any]) -> dict[str, Distr
     """
     if program.optimum is not None:
         return dict(program.optimum(*data))
-    fitted = pathwise_optimum(program.model, program.guide(*data), data)
-    return distributions(fitted, data)
+    fitted = fit_pathwise_guide(program.model, program.guide(*data), data)
+    return guide_distributions(fitted, data)
 
 
-def distributions(guide: Callable[..., object], data: Sequence[Any]) -> dict[str, Distribution]:
-    """Distribution of each site of a mean-field guide; the global random state stays as it is."""
+def guide_distributions(guide: Callable[..., object], data: Sequence[Any]) -> dict[str, Distribution]:
+    """Return the distribution of each site of a mean-field guide; the global random state is not used."""
     with torch.random.fork_rng(devices=[]), pyro.get_param_store().scope(), torch.no_grad():
         trace = poutine.trace(guide).get_trace(*data)
         sites = ((name, trace.nodes[name]) for name in trace.stochastic_nodes)
         return {name: cast(Distribution, site["fn"]) for name, site in sites if not site_is_subsample(site)}
 
 
-def distance_from(optimum: Mapping[str, Distribution], found: Mapping[str, Distribution]) -> dict[str, float]:
+def compare_to_optimum(optimum: Mapping[str, Distribution], found: Mapping[str, Distribution]) -> dict[str, float]:
     """Compare the moments of each element of each site.
 
     Returns:
-        ``optimum_mean_gap``, the largest distance of a mean in the optimum's standard deviations, and the smallest and
-        largest ratio of a standard deviation to the optimum's, ``optimum_sd_ratio_low`` and
-        ``optimum_sd_ratio_high``.
+        ``optimum_mean_gap``, the largest difference of a mean in units of the optimum's standard deviation, and the
+        range of the ratios of the standard deviations, ``optimum_sd_ratio_low`` and ``optimum_sd_ratio_high``.
 
     Raises:
-        ValueError: the sites are others.
+        ValueError: the sites differ.
 
     Example:
         >>> one, other = (torch.distributions.Normal(mean, 2.0) for mean in (0.0, 1.0))
-        >>> distance_from({"x": one}, {"x": other})
+        >>> compare_to_optimum({"x": one}, {"x": other})
         {'optimum_mean_gap': 0.5, 'optimum_sd_ratio_low': 1.0, 'optimum_sd_ratio_high': 1.0}
     """
     if optimum.keys() != found.keys():
-        raise ValueError(f"the optimum is of the sites {', '.join(optimum)}, the guide of {', '.join(found)}")
+        raise ValueError(f"the optimum has the sites {', '.join(optimum)}, the guide {', '.join(found)}")
     gaps = [((found[name].mean - best.mean) / best.stddev).abs().max() for name, best in optimum.items()]
     ratios = torch.cat([(found[name].stddev / best.stddev).reshape(-1) for name, best in optimum.items()])
     return {
@@ -77,24 +76,20 @@ def distance_from(optimum: Mapping[str, Distribution], found: Mapping[str, Distr
     }
 
 
-def refuse_without_optimum(name: str, program: Program, data: Sequence[Any]) -> None:
-    """Refuse a program whose mean-field optimum can neither be had in closed form nor by a pathwise run.
-
-    Raises:
-        ValueError: it is such a one.
-    """
+def check_optimum_available(name: str, program: Program, data: Sequence[Any]) -> None:
+    """Raise ``ValueError`` if the mean-field optimum has no closed form and the guide no pathwise version."""
     if program.optimum is not None:
         return
     try:
-        pathwise(program.guide(*data))
+        pathwise_guide(program.guide(*data))
     except ValueError as error:
         raise ValueError(
-            f"the optimum of program={name} cannot be found: {error}; leave compare_with_optimum=true away"
+            f"the optimum of program={name} cannot be computed: {error}; remove compare_with_optimum=true"
         ) from error
 
 
-def pathwise(guide: Callable[..., object]) -> nn.Module:
-    """Copy a guide that is made of factors, with reparametrised samplers in place of scored ones.
+def pathwise_guide(guide: Callable[..., object]) -> nn.Module:
+    """Return a copy of a guide of factors that uses reparameterized samplers.
 
     Raises:
         ValueError: a factor is discrete, or there are none.
@@ -102,53 +97,52 @@ def pathwise(guide: Callable[..., object]) -> nn.Module:
     copied = copy.deepcopy(guide) if isinstance(guide, nn.Module) else nn.Module()
     factors = [part for part in copied.modules() if isinstance(part, Factor)]
     if not factors or any(isinstance(factor, BernoulliFactor) for factor in factors):
-        raise ValueError("only a guide made of continuous factors of zoo.inference.programs has a pathwise version")
+        raise ValueError("only a guide of continuous factors of zoo.inference.programs has a pathwise version")
     for factor in factors:
         factor.pathwise = True
     return copied
 
 
-def pathwise_optimum(
+def fit_pathwise_guide(
     model: Callable[..., object],
     guide: nn.Module,
     data: Sequence[Any],
-    steps: int = STEPS,
-    particles: int = PARTICLES,
+    num_steps: int = NUM_STEPS,
+    num_particles: int = NUM_PARTICLES,
     learning_rate: float = 0.05,
     seed: int = 0,
 ) -> nn.Module:
-    """Fit the same family by reparametrised gradients: the reference where the optimum has no closed form.
+    """Fit the same family with reparameterized gradients: the reference if the optimum has no closed form.
 
-    Adam, with the learning rate falling to 0 along a cosine. The guide that is given stays as it is, and so does the
-    global random state.
+    Adam with cosine decay to 0. Neither the guide nor the global random state is changed.
 
     Args:
         model: Pyro model.
-        guide: made of factors; the copy starts from its parameters.
-        data: arguments of both.
-        steps: of Adam.
-        particles: samples a step, drawn together.
-        learning_rate: at the start.
-        seed: of all draws.
+        guide: a guide of factors; the copy starts from its parameters.
+        data: arguments of model and guide.
+        num_steps: Adam steps.
+        num_particles: vectorized samples per step.
+        learning_rate: initial learning rate.
+        seed: seed of all samples.
 
     Raises:
-        ValueError: the guide has no pathwise version, or ``steps`` or ``particles`` is not positive.
+        ValueError: the guide has no pathwise version, or ``num_steps`` or ``num_particles`` is not positive.
 
     Returns:
-        The fitted guide, still pathwise.
+        The fitted pathwise guide.
     """
-    if min(steps, particles) < 1:
-        raise ValueError(f"steps and particles must be at least 1, got {steps} and {particles}")
-    fitted = pathwise(guide)
-    optimiser = torch.optim.Adam([p for p in fitted.parameters() if p.requires_grad], learning_rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    if min(num_steps, num_particles) < 1:
+        raise ValueError(f"num_steps and num_particles must be at least 1, got {num_steps} and {num_particles}")
+    fitted = pathwise_guide(guide)
+    optimizer = torch.optim.Adam([p for p in fitted.parameters() if p.requires_grad], learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
     with torch.random.fork_rng(devices=[]), pyro.get_param_store().scope():
         torch.manual_seed(seed)
         plates = nesting(record(model, fitted, tuple(data), {}, {}))
-        elbo = Trace_ELBO(num_particles=particles, vectorize_particles=True, max_plate_nesting=plates)
-        for _ in range(steps):
-            optimiser.zero_grad()
+        elbo = Trace_ELBO(num_particles=num_particles, vectorize_particles=True, max_plate_nesting=plates)
+        for _ in range(num_steps):
+            optimizer.zero_grad()
             elbo.differentiable_loss(model, fitted, *data).backward()
-            optimiser.step()
+            optimizer.step()
             schedule.step()
     return fitted

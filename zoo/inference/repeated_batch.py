@@ -2,39 +2,39 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 
-class Steps:
-    """An epoch of so many steps, each with the same arguments.
+class RepeatedBatch:
+    """A loader that yields the same batch, the arguments of model and guide, in each step of an epoch.
 
-    ``state_dict`` says how many of them were given, and the first pass after ``load_state_dict`` gives the rest.
+    After ``load_state_dict``, the first pass yields the remaining steps of the interrupted epoch.
 
     Args:
-        args: of model and guide.
-        count: steps in an epoch.
+        args: arguments of model and guide.
+        num_steps: steps per epoch.
 
     Example:
-        >>> list(Steps((1, 2), 3))
+        >>> list(RepeatedBatch((1, 2), 3))
         [(1, 2), (1, 2), (1, 2)]
     """
 
-    def __init__(self, args: Sequence[Any], count: int):
-        self.args, self.count = tuple(args), count
-        self.given = self.start = 0
+    def __init__(self, args: Sequence[Any], num_steps: int):
+        self.args, self.num_steps = tuple(args), num_steps
+        self.num_yielded = self.start = 0
 
     def __len__(self) -> int:
-        """Count the steps in a whole epoch, wherever the next pass begins."""
-        return self.count
+        """Return the number of steps of a whole epoch."""
+        return self.num_steps
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         start, self.start = self.start, 0
-        for step in range(start, self.count):
-            self.given = step + 1
+        for step in range(start, self.num_steps):
+            self.num_yielded = step + 1
             yield self.args
 
     def state_dict(self) -> dict[str, int]:
-        """Give how many steps of the epoch were given."""
-        return {"given": self.given}
+        """Return the number of steps yielded in this epoch."""
+        return {"num_yielded": self.num_yielded}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Let the next pass go on where the state was taken; after the last step that is a new epoch."""
-        self.given = state["given"]
-        self.start = self.given % self.count
+        """Continue after the steps already yielded; after the last step, with a new epoch."""
+        self.num_yielded = state["num_yielded"]
+        self.start = self.num_yielded % self.num_steps

@@ -232,7 +232,7 @@ BUDGETS = ("full", "smoke")
 _SMOKE = {  # overrides for runs of seconds, by model
     "ram": ("data=mnist_5k", "trainer.max_epochs=1"),
     "sbn": ("data=mnist_5k", "trainer.max_epochs=1"),
-    "bbvi": ("trainer.max_epochs=1", "model.evaluation_draws=500"),
+    "bbvi": ("trainer.max_epochs=1", "model.num_eval_samples=500"),
     "policy_gradient": (
         *("model.num_envs=4", "model.eval_freq=512", "model.n_eval_episodes=4"),
         "model.total_timesteps=2048",
@@ -250,7 +250,7 @@ def settings_of(row: Row, budget: str) -> list[str]:
 
     Example:
         >>> settings_of(PAPERS["bbvi"].rows[0], "smoke")
-        ['experiment=bbvi_eight_schools', 'trainer.max_epochs=1', 'model.evaluation_draws=500']
+        ['experiment=bbvi_eight_schools', 'trainer.max_epochs=1', 'model.num_eval_samples=500']
     """
     (smoke,) = (settings for model, settings in _SMOKE.items() if row.experiment.startswith(f"{model}_"))
     return [f"experiment={row.experiment}", *(smoke if budget == "smoke" else ())]

@@ -8,7 +8,7 @@ from pyro.infer import SVI
 from examples.patients import Factors, Guide, expected_labs, factors_of, model
 from examples.patients.labs import divided
 from zoo.inference.elbo import BlackBoxELBO
-from zoo.inference.mean_field import guide_draws
+from zoo.inference.mean_field import sample_guide
 
 
 def test_factors_are_read_from_the_sites_of_either_kind_of_model(family, factors, sites):
@@ -19,7 +19,7 @@ def test_factors_are_read_from_the_sites_of_either_kind_of_model(family, factors
 
 
 def test_draws_of_the_guide_have_the_shapes_of_the_factors(family, labs):
-    drawn = factors_of(guide_draws(Guide(family, labs), (labs,), 5, seed=0))
+    drawn = factors_of(sample_guide(Guide(family, labs), (labs,), 5, seed=0))
     assert [tuple(part.shape) for part in drawn] == [(5, 2, 3), (5, 3), (5, 3, 4, 2)]
     assert (drawn.states > 0).all()
 
@@ -29,7 +29,7 @@ def test_each_patient_and_visit_has_a_factor_of_its_own(family, labs):
     with torch.no_grad():
         guide.states.raw_shape.fill_(1e6)
         guide.states.raw_mean.copy_(torch.arange(1.0, 25.0).reshape(4, 3, 2, 1))
-    drawn = factors_of(guide_draws(guide, (labs,), 1, seed=0)).states[0]
+    drawn = factors_of(sample_guide(guide, (labs,), 1, seed=0)).states[0]
     expected = torch.nn.functional.softplus(torch.arange(1.0, 25.0).reshape(4, 3, 2)).transpose(0, 1)
     assert torch.allclose(drawn, expected, rtol=0.02)
 
@@ -46,7 +46,7 @@ def test_new_patients_get_new_states_and_the_same_weights_held(family, labs):
         assert torch.equal(other.weights.state_dict()[name], value)
     for name, value in guide.offsets.state_dict().items():
         assert torch.equal(other.offsets.state_dict()[name], value)
-    drawn = factors_of(guide_draws(other, (two,), 1, seed=0))
+    drawn = factors_of(sample_guide(other, (two,), 1, seed=0))
     assert isinstance(drawn, Factors)
     assert drawn.states.shape == (1, 2, 4, 2)
     assert len(list(guide.parameters())) == 6
@@ -65,7 +65,7 @@ def test_only_the_states_of_new_patients_are_trained(family, labs):
 def test_the_guide_starts_at_the_mean_of_each_lab_whatever_its_unit(family, labs):
     def start(labs):
         torch.manual_seed(0)
-        drawn = factors_of(guide_draws(Guide(family, labs), (labs,), 400, seed=0))
+        drawn = factors_of(sample_guide(Guide(family, labs), (labs,), 400, seed=0))
         return expected_labs(
             drawn.states.unsqueeze(-1), drawn.weights[:, None, None], drawn.offsets[:, None, None, None]
         )

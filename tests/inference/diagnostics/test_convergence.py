@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from zoo.inference.diagnostics import StoppingRule, average, settled_average, split_r_hat
+from zoo.inference.diagnostics import StoppingRule, average_window, averaged_iterates, split_r_hat
 
 
 def autoregressive(steps, correlation, parameters=1, mean=0.0):
@@ -34,48 +34,48 @@ class TestRHat:
 
 class TestTheAverage:
     def test_has_the_effective_size_of_an_autoregressive_chain(self):
-        found = average(autoregressive(10_000, 0.9, parameters=2))
-        assert found.effective_size.div(10_000).tolist() == pytest.approx([0.1 / 1.9] * 2, rel=0.25)
+        found = average_window(autoregressive(10_000, 0.9, parameters=2))
+        assert found.effective_sample_size.div(10_000).tolist() == pytest.approx([0.1 / 1.9] * 2, rel=0.25)
 
     def test_is_known_as_well_as_it_says(self):
         """Without half the distance between the halves the errors' mean square would be 1."""
-        found = [average(autoregressive(1000, 0.8, parameters=200, mean=3.0)) for _ in range(2)]
+        found = [average_window(autoregressive(1000, 0.8, parameters=200, mean=3.0)) for _ in range(2)]
         z = torch.cat([(each.mean - 3) / each.standard_error for each in found])
         assert (z.abs() < 1.96).double().mean() > 0.95
         assert z.square().mean() > 0.3
 
     def test_knows_less_where_there_is_a_drift(self):
         chain = torch.randn(1000, 1)
-        still, moving = average(chain), average(chain + torch.linspace(0, 1, 1000).unsqueeze(-1))
+        still, moving = average_window(chain), average_window(chain + torch.linspace(0, 1, 1000).unsqueeze(-1))
         assert moving.standard_error > 4 * still.standard_error
         assert moving.standard_error.item() == pytest.approx(0.25, abs=0.1)  # half of the halves' distance
 
 
 class TestTheWindow:
     def test_is_most_of_a_stationary_chain(self):
-        assert settled_average(torch.randn(2000, 2)).iterates > 1000
+        assert averaged_iterates(torch.randn(2000, 2)).num_iterates > 1000
 
     @pytest.mark.parametrize("distance", [1, 30])
     def test_leaves_out_where_the_iterates_still_came_from_afar(self, distance):
         far = torch.linspace(distance, 0, 400).unsqueeze(-1)
         chain = torch.cat([far, torch.zeros(600, 1)]) + 0.3 * torch.randn(1000, 1)
-        assert 300 < settled_average(chain).iterates <= 700
+        assert 300 < averaged_iterates(chain).num_iterates <= 700
 
     def test_which_r_hat_alone_would_not(self):
         chain = torch.cat([torch.linspace(1, 0, 400).unsqueeze(-1), torch.zeros(600, 1)]) + torch.randn(1000, 1)
         assert split_r_hat(chain) < 1.1
-        assert settled_average(chain).standard_error < average(chain).standard_error / 2
+        assert averaged_iterates(chain).standard_error < average_window(chain).standard_error / 2
 
     def test_is_none_while_one_parameter_moves(self):
         chain = torch.randn(500, 3)
         chain[:, 1] += torch.linspace(0, 100, 500)
-        assert settled_average(chain) is None
+        assert averaged_iterates(chain) is None
 
     def test_is_chosen_in_units(self):
         """One parameter has long settled, the other but lately: which of them counts?"""
         chain = torch.randn(1000, 2)
         chain[:700, 1] += torch.linspace(2, 0, 700)
-        lengths = [settled_average(chain, unit=torch.tensor([1.0, unit])).iterates for unit in (1.0, 1e6)]
+        lengths = [averaged_iterates(chain, unit=torch.tensor([1.0, unit])).num_iterates for unit in (1.0, 1e6)]
         assert lengths[0] < 600 < lengths[1]
 
 
@@ -89,20 +89,22 @@ class TestTheRule:
         chain = torch.cat([torch.linspace(10, 0, 300).unsqueeze(-1).expand(-1, 2), torch.zeros(20_000, 2)])
         rule = StoppingRule(tolerance=0.1)
         step = run(rule, chain + torch.randn_like(chain))
-        verdict = rule.verdict()
+        status = rule.status()
         assert 600 < step < 10_000
-        assert verdict.stop
-        assert verdict.half_width <= 0.1
-        assert verdict.average.mean.abs().max() < 0.1
-        assert verdict.start > 200
-        assert str(verdict).startswith(f"step {step}: stop, averaged from step {verdict.start} on, all 2 parameters")
-        assert str(verdict).endswith("with 95% confidence, if they have settled")
+        assert status.stop
+        assert status.half_width <= 0.1
+        assert status.average.mean.abs().max() < 0.1
+        assert status.start > 200
+        assert str(status).startswith(
+            f"step {step}: stop, the average from step {status.start} on estimates all 2 parameters"
+        )
+        assert str(status).endswith("with 95% confidence, if the iterates are stationary")
 
     def test_goes_on_while_parameters_drift(self):
         drift = torch.linspace(0, 300, 3000).unsqueeze(-1)
         rule = StoppingRule(tolerance=0.1)
         assert run(rule, drift + torch.randn(3000, 1)) is None
-        assert str(rule.verdict()) == "step 3000: go on, the iterates still move"
+        assert str(rule.status()) == "step 3000: continue, the iterates have not converged"
 
     def test_goes_on_through_a_drift_that_r_hat_does_not_see(self):
         drift = torch.linspace(0, 1, 1000).unsqueeze(-1)
@@ -110,15 +112,15 @@ class TestTheRule:
         chain = drift + torch.randn(1000, 1)
         assert split_r_hat(chain) < 1.1
         assert run(rule, chain) is None
-        assert "go on, averaged from" in str(rule.verdict())
+        assert "continue, the average from" in str(rule.status())
 
     def test_is_right_as_often_as_it_says(self):
         """Of 20 chains at least 16; if it were right in 95 % only, it would be fewer once in 390 times."""
         right = 0
         for _ in range(20):
-            rule = StoppingRule(tolerance=0.2, every=300)
+            rule = StoppingRule(tolerance=0.2, check_interval=300)
             assert run(rule, autoregressive(4000, 0.7, parameters=2)) is not None
-            right += bool(rule.verdict().average.mean.abs().max() < 0.2)
+            right += bool(rule.status().average.mean.abs().max() < 0.2)
         assert right >= 16
 
     def test_measures_each_parameter_in_its_unit(self):
@@ -127,39 +129,39 @@ class TestTheRule:
         assert run(StoppingRule(tolerance=0.3, unit=torch.tensor([1.0, 100.0])), chain) is not None
 
     def test_keeps_means_of_as_many_steps_as_fit_into_its_capacity(self):
-        rule = StoppingRule(tolerance=1e-9, capacity=300, every=10**6)
+        rule = StoppingRule(tolerance=1e-9, max_iterates=300, check_interval=10**6)
         run(rule, torch.arange(1002.0).unsqueeze(-1) + 1)
         assert rule.stride == 4
-        assert torch.cat(rule.kept).equal(4 * torch.arange(250.0) + 2.5)
-        assert [x.item() for x in rule.unfinished] == [1001, 1002]
+        assert torch.cat(rule.iterates).equal(4 * torch.arange(250.0) + 2.5)
+        assert [x.item() for x in rule.pending] == [1001, 1002]
 
     def test_averages_all_iterates_of_the_window(self):
-        rule, chain = StoppingRule(tolerance=1e-9, capacity=300), torch.randn(1200, 2)
+        rule, chain = StoppingRule(tolerance=1e-9, max_iterates=300), torch.randn(1200, 2)
         run(rule, chain)
-        verdict = rule.verdict()
-        torch.testing.assert_close(verdict.average.mean, chain[verdict.start - 1 :].mean(0))
+        status = rule.status()
+        torch.testing.assert_close(status.average.mean, chain[status.start - 1 :].mean(0))
 
     def test_continues_from_its_state_bit_for_bit(self, tmp_path):
         chain = autoregressive(4000, 0.5, parameters=3)
-        whole, first, second = (StoppingRule(tolerance=0.12, capacity=400) for _ in range(3))
+        whole, first, second = (StoppingRule(tolerance=0.12, max_iterates=400) for _ in range(3))
         step = run(whole, chain)
         assert run(first, chain[:777]) is None
         torch.save(first.state_dict(), tmp_path / "state.pt")
         second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
         assert 777 + run(second, chain[777:]) == step
-        assert torch.equal(whole.verdict().average.mean, second.verdict().average.mean)
-        assert whole.verdict().half_width == second.verdict().half_width
+        assert torch.equal(whole.status().average.mean, second.status().average.mean)
+        assert whole.status().half_width == second.status().half_width
 
     def test_does_not_without_it(self):
         chain = autoregressive(4000, 0.5, parameters=3)
-        whole, late = (StoppingRule(tolerance=0.12, capacity=400) for _ in range(2))
+        whole, late = (StoppingRule(tolerance=0.12, max_iterates=400) for _ in range(2))
         assert 777 + run(late, chain[777:]) != run(whole, chain)
 
     def test_looks_at_a_copy_of_the_parameters(self):
         rule, parameters = StoppingRule(), torch.zeros(2)
         rule.update(parameters)
         parameters += 1
-        assert rule.kept[0].equal(torch.zeros(2))
+        assert rule.iterates[0].equal(torch.zeros(2))
 
     @pytest.mark.parametrize(
         ("options", "sentence"),
@@ -167,11 +169,14 @@ class TestTheRule:
             ({"tolerance": 0.0}, "^tolerance must be above 0"),
             ({"tolerance": "a"}, "^tolerance must be above 0, got 'a'"),
             ({"confidence": 1.0}, "^confidence must be above 0 and below 1"),
-            ({"largest_r_hat": 1.0}, "^largest_r_hat must be above 1"),
-            ({"every": 0}, "^every must be a whole number of 1 or more"),
-            ({"every": 2.5}, r"^every must be a whole number of 1 or more, got 2\.5"),
-            ({"capacity": 301}, "^capacity must be an even number"),
-            ({"shortest": 500, "capacity": 900}, "^shortest must be at most half of capacity, got 500 and 900$"),
+            ({"max_r_hat": 1.0}, "^max_r_hat must be above 1"),
+            ({"check_interval": 0}, "^check_interval must be a whole number of 1 or more"),
+            ({"check_interval": 2.5}, r"^check_interval must be a whole number of 1 or more, got 2\.5"),
+            ({"max_iterates": 301}, "^max_iterates must be an even number"),
+            (
+                {"min_window": 500, "max_iterates": 900},
+                "^min_window must be at most half of max_iterates, got 500 and 900$",
+            ),
             ({"unit": 0.0}, "^unit must be positive and finite"),
             ({"unit": "a"}, "^unit must be a number or a vector of them, got 'a'"),
             ({"unit": torch.tensor([1.0, torch.nan])}, "^unit must be positive and finite"),
@@ -182,7 +187,7 @@ class TestTheRule:
             StoppingRule(**options)
 
     def test_needs_as_many_units_as_parameters(self):
-        with pytest.raises(ValueError, match=r"^there are 2 parameters, and units for 3$"):
+        with pytest.raises(ValueError, match=r"^got 2 parameters, but units for 3$"):
             StoppingRule(unit=torch.ones(3)).update(torch.zeros(2))
 
     def test_knows_what_never_moves(self):
@@ -190,8 +195,8 @@ class TestTheRule:
         chain[:, 1] = 7
         rule = StoppingRule(tolerance=0.2)
         assert run(rule, chain) is not None
-        assert rule.verdict().average.standard_error[1] == 0
-        assert rule.verdict().average.mean[1] == 7
+        assert rule.status().average.standard_error[1] == 0
+        assert rule.status().average.mean[1] == 7
 
     def test_refuses_what_it_cannot_follow(self):
         rule = StoppingRule()

@@ -1,30 +1,30 @@
 import pytest
 import torch
 
-from zoo.inference.diagnostics import Draws, draw, elbo_estimate
+from zoo.inference.diagnostics import PosteriorSamples, elbo_estimate, sample_posterior
 
 Z = 4.9  # of a false alarm of 1e-6
 
 
 def weighed(log_weights):
     log_p = torch.as_tensor(log_weights)
-    return Draws({}, log_p, torch.zeros_like(log_p), {}, {}, False)
+    return PosteriorSamples({}, log_p, torch.zeros_like(log_p), {}, {}, False)
 
 
 def test_the_elbo_is_the_log_evidence_less_the_divergence(normals):
-    found = elbo_estimate(draw(normals.model, normals.guide, draws=20_000))
+    found = elbo_estimate(sample_posterior(normals.model, normals.guide, num_samples=20_000))
     assert abs(found.value - normals.elbo) < Z * found.standard_error
     assert found.standard_error < 0.02
 
 
 def test_it_is_told_from_that_of_another_guide(normals):
-    found = elbo_estimate(draw(normals.model, normals.guide, draws=20_000))
+    found = elbo_estimate(sample_posterior(normals.model, normals.guide, num_samples=20_000))
     assert abs(found.value - normals.log_evidence) > Z * found.standard_error
     assert abs(found.value - normals._replace(sd=0.7).elbo) > Z * found.standard_error
 
 
 def test_the_standard_error_is_that_of_repeated_estimates(normals):
-    found = [elbo_estimate(draw(normals.model, normals.guide, draws=100)) for _ in range(200)]
+    found = [elbo_estimate(sample_posterior(normals.model, normals.guide, num_samples=100)) for _ in range(200)]
     spread = torch.tensor([each.value for each in found]).std().item()
     told = torch.tensor([each.standard_error for each in found]).mean().item()
     assert spread == pytest.approx(told, rel=0.3)

@@ -8,17 +8,17 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from zoo.inference.diagnostics import draw, elbo_estimate, tail_index, to_inference_data
-from zoo.inference.diagnostics.inference_data import attributes_of, groups_of
+from zoo.inference.diagnostics import elbo_estimate, fit_pareto_k, sample_posterior, to_inference_data
+from zoo.inference.diagnostics.inference_data import _attributes, _make_groups
 
 
 @pytest.fixture
 def draws(normals):
-    return draw(normals.model, normals.guide, draws=500, log_likelihood=True)
+    return sample_posterior(normals.model, normals.guide, num_samples=500, log_likelihood=True)
 
 
 def test_groups_have_one_chain_and_data_none(draws, normals):
-    groups = groups_of(draws)
+    groups = _make_groups(draws)
     assert {name: {each: x.shape for each, x in group.items()} for name, group in groups.items()} == {
         "posterior": {"z": (1, 500)},
         "sample_stats": {"lp": (1, 500), "lq": (1, 500)},
@@ -31,16 +31,16 @@ def test_groups_have_one_chain_and_data_none(draws, normals):
 
 
 def test_a_group_without_content_is_not_there(normals):
-    assert "log_likelihood" not in groups_of(draw(normals.model, normals.guide, draws=5))
+    assert "log_likelihood" not in _make_groups(sample_posterior(normals.model, normals.guide, num_samples=5))
 
 
 def test_attributes_say_what_is_known_of_the_guide(draws):
-    found = attributes_of(draws, "BBVI")
+    found = _attributes(draws, "BBVI")
     estimate = elbo_estimate(draws)
     assert found["method"] == "BBVI"
     assert (found["elbo"], found["elbo_se"]) == (estimate.value, estimate.standard_error)
-    assert found["khat"] == tail_index(draws.log_weights).value
-    assert math.isnan(attributes_of(draws._replace(subsampled=True), "BBVI")["khat"])
+    assert found["khat"] == fit_pareto_k(draws.log_weights).value
+    assert math.isnan(_attributes(draws._replace(subsampled=True), "BBVI")["khat"])
 
 
 class TestWithArviz:
@@ -53,7 +53,7 @@ class TestWithArviz:
         assert data.observed_data["x"].shape == (4,)
         assert data.log_likelihood["x"].shape == (1, 500, 4)
         assert data.posterior.attrs["method"] == data.attrs["method"] == "black-box variational inference"
-        assert data.posterior.attrs["khat"] == pytest.approx(tail_index(draws.log_weights).value)
+        assert data.posterior.attrs["khat"] == pytest.approx(fit_pareto_k(draws.log_weights).value)
         assert arviz.summary(data, kind="stats", round_to="none")["mean"]["z"] == pytest.approx(0.2, abs=0.15)
 
     def test_it_can_be_saved(self, draws, tmp_path):
@@ -69,7 +69,7 @@ class TestWithArviz:
             with pyro.plate("units", 3):
                 pyro.sample("unit", dist.Normal(torch.zeros(3), 1.0))
 
-        assert to_inference_data(draw(model, model, draws=4)).posterior["unit"].shape == (1, 4, 3)
+        assert to_inference_data(sample_posterior(model, model, num_samples=4)).posterior["unit"].shape == (1, 4, 3)
 
 
 class TestDispatchByVersion:

@@ -85,7 +85,7 @@ class TestTheTailIndex:
     def test_is_drawn_with_its_interval_over_what_it_means(self):
         (axes,) = pareto_k_figure({"one": ParetoK(0.3, 0.1, 1000), "other": ParetoK(0.9, 0.2, 1000)}).axes
         assert [label.get_text() for label in axes.get_yticklabels()] == ["one", "other"]
-        assert [text.get_text() for text in axes.texts] == ["good", "usable", "not to be trusted"]
+        assert [text.get_text() for text in axes.texts] == ["good", "usable", "unreliable"]
         bars = [bar.get_segments()[0][:, 0].tolist() for bar in axes.collections]
         np.testing.assert_allclose(bars, [[0.104, 0.496], [0.508, 1.292]])
 

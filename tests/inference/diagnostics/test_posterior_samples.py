@@ -7,7 +7,7 @@ import torch
 from pyro import poutine
 from pyro.infer.autoguide import AutoNormal
 
-from zoo.inference.diagnostics import draw
+from zoo.inference.diagnostics import sample_posterior
 from zoo.inference.elbo._validation import comparison
 
 X = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
@@ -54,7 +54,7 @@ def one_normal():
 
 class TestTheDensities:
     def test_are_those_that_pyro_has_for_each_draw(self):
-        found = draw(layered, layered_guide, draws=5, log_likelihood=True)
+        found = sample_posterior(layered, layered_guide, num_samples=5, log_likelihood=True)
         for k in range(5):
             values = {name: x[k] for name, x in found.sites.items()}
             for program, log_density in ((layered, found.log_p), (layered_guide, found.log_q)):
@@ -63,42 +63,42 @@ class TestTheDensities:
 
     def test_give_the_log_evidence_in_every_draw_if_the_guide_is_the_posterior(self, normals):
         right = normals.with_posterior()
-        found = draw(right.model, right.guide, draws=50).log_weights
+        found = sample_posterior(right.model, right.guide, num_samples=50).log_weights
         torch.testing.assert_close(found, torch.full((50,), normals.log_evidence))
 
     def test_do_not_if_it_is_not(self, normals):
-        assert draw(normals.model, normals.guide, draws=50).log_weights.std() > 0.1
+        assert sample_posterior(normals.model, normals.guide, num_samples=50).log_weights.std() > 0.1
 
     def test_hold_the_log_likelihood_of_each_datum(self):
-        found = draw(layered, layered_guide, draws=7, log_likelihood=True)
+        found = sample_posterior(layered, layered_guide, num_samples=7, log_likelihood=True)
         mean = found.sites["z"] * found.sites["top"].unsqueeze(-1)
         torch.testing.assert_close(found.log_likelihood["x"], dist.Normal(mean, 1.0).log_prob(X))
-        assert draw(layered, layered_guide, draws=7).log_likelihood == {}
+        assert sample_posterior(layered, layered_guide, num_samples=7).log_likelihood == {}
 
     def test_hold_it_unscaled(self):
         with poutine.scale(scale=0.1):
-            found = draw(layered, layered_guide, draws=7, log_likelihood=True)
+            found = sample_posterior(layered, layered_guide, num_samples=7, log_likelihood=True)
         mean = found.sites["z"] * found.sites["top"].unsqueeze(-1)
         torch.testing.assert_close(found.log_likelihood["x"], dist.Normal(mean, 1.0).log_prob(X))
         assert found.scaled
-        assert not draw(layered, layered_guide, draws=7).scaled
+        assert not sample_posterior(layered, layered_guide, num_samples=7).scaled
 
 
 class TestTheDraws:
     def test_have_the_shapes_of_single_draws_behind_their_number(self):
-        found = draw(layered, layered_guide, draws=5, at_once=2)
+        found = sample_posterior(layered, layered_guide, num_samples=5, chunk_size=2)
         assert {name: tuple(x.shape) for name, x in found.sites.items()} == {"top": (5,), "vector": (5, 2), "z": (5, 3)}
         assert found.log_p.shape == found.log_q.shape == (5,)
         assert found.observed["x"].equal(X)
 
     def test_are_distributed_as_the_guide_says(self):
-        found = draw(layered, layered_guide, draws=4000).sites
+        found = sample_posterior(layered, layered_guide, num_samples=4000).sites
         error = (found["z"].mean(0) - torch.tensor([0.2, 0.5, 0.8])).abs()
         assert error.max() < 4.9 * 0.5 / math.sqrt(4000)
         assert len(found["top"].unique()) == 4000
 
     def test_are_made_one_by_one_where_values_steer_the_program(self):
-        found = draw(branching, branching_guide, draws=40)
+        found = sample_posterior(branching, branching_guide, num_samples=40)
         heads = found.sites["coin"] == 1
         assert 0 < heads.sum() < 40
         assert torch.equal(found.sites["mean"].isnan(), ~heads)
@@ -106,13 +106,13 @@ class TestTheDraws:
         torch.testing.assert_close(found.log_weights[~heads], expected.expand(int((~heads).sum())))
 
     def test_are_made_one_by_one_where_a_program_mixes_them(self):
-        found = draw(mixing, one_normal, draws=30)
+        found = sample_posterior(mixing, one_normal, num_samples=30)
         expected = dist.Normal(0.0, 1.0).log_prob(torch.tensor(1.0))
         torch.testing.assert_close(found.log_weights, expected.expand(30))
 
     def test_would_be_wrong_there_without_the_check(self, monkeypatch):
         monkeypatch.setattr(comparison, "TOLERANCE", math.inf)
-        assert draw(mixing, one_normal, draws=30).log_weights.std() > 0.1
+        assert sample_posterior(mixing, one_normal, num_samples=30).log_weights.std() > 0.1
 
     def test_leave_no_gradient_and_no_trace(self):
         weight = pyro.param("weight", torch.tensor(0.2))
@@ -120,13 +120,13 @@ class TestTheDraws:
         def guide():
             pyro.sample("z", dist.Normal(pyro.param("weight"), 1.0))
 
-        found = draw(one_normal, guide, draws=3)
+        found = sample_posterior(one_normal, guide, num_samples=3)
         assert not found.log_q.requires_grad
         assert weight.grad is None
 
     def test_can_be_of_an_automatic_guide(self, normals):
         guide = AutoNormal(normals.model)
-        found = draw(normals.model, guide, draws=6)
+        found = sample_posterior(normals.model, guide, num_samples=6)
         assert list(found.sites) == ["z"]
         assert found.sites["z"].shape == (6,)
 
@@ -139,14 +139,14 @@ class TestSubsamples:
             pyro.sample("x", dist.Normal(z, 1.0), obs=X[i])
 
     def test_are_drawn_anew_for_each_draw(self):
-        found = draw(self.model, one_normal, draws=2000)
+        found = sample_posterior(self.model, one_normal, num_samples=2000)
         assert found.subsampled
         residual = found.log_p - dist.Normal(found.sites["z"].unsqueeze(-1), 1.0).log_prob(X).sum(-1) - found.log_q
         assert residual.mean().abs() < 4.9 * residual.std() / math.sqrt(2000)
         assert residual.std() > 1
 
     def test_leave_no_data_to_speak_of(self):
-        found = draw(self.model, one_normal, draws=5, log_likelihood=True)
+        found = sample_posterior(self.model, one_normal, num_samples=5, log_likelihood=True)
         assert found.observed == {}
         assert found.log_likelihood == {}
 
@@ -162,7 +162,7 @@ class TestSubsamples:
             with pyro.plate("data", 3, subsample_size=1) as i, pyro.plate("repeats", 2):
                 pyro.sample("z", dist.Normal(100 * torch.arange(3.0)[i], 1.0))
 
-        found = draw(model, guide, draws=20)
+        found = sample_posterior(model, guide, num_samples=20)
         assert set(found.sites) == {"top"}
         assert found.local == {"z"}
         assert found.subsampled
@@ -172,7 +172,7 @@ class TestSubsamples:
             for i in pyro.plate("data", 3, subsample_size=1):
                 pyro.sample(f"z_{i}", dist.Normal(torch.tensor(100.0 * i), 1.0))
 
-        found = draw(program, program, draws=60)
+        found = sample_posterior(program, program, num_samples=60)
         assert found.local == frozenset()
         assert set(found.sites) == {"z_0", "z_1", "z_2"}
         for i in range(3):
@@ -184,12 +184,12 @@ class TestSubsamples:
             with pyro.plate("data", 3, subsample_size=3):
                 pyro.sample("z", dist.Normal(torch.zeros(3), 1.0))
 
-        found = draw(program, program, draws=5)
+        found = sample_posterior(program, program, num_samples=5)
         assert found.sites["z"].shape == (5, 3)
         assert found.local == frozenset()
 
     def test_of_all_data_are_none(self, normals):
-        assert not draw(normals.model, normals.guide, draws=5).subsampled
+        assert not sample_posterior(normals.model, normals.guide, num_samples=5).subsampled
 
 
 @pytest.mark.parametrize("program", ["vectorized", "one by one"])
@@ -202,41 +202,41 @@ def test_numbers_of_categories_are_known_of_categorical_sites_alone(program):
         pyro.sample("pair", dist.Categorical(logits=torch.zeros(2, 5)).to_event(1))
         pyro.sample("count", dist.Poisson(torch.tensor(2.0)))
 
-    assert draw(model, model, draws=3).num_categories == {"kind": 3, "pair": 5}
+    assert sample_posterior(model, model, num_samples=3).num_categories == {"kind": 3, "pair": 5}
 
 
 class TestProgress:
     def test_says_why_draws_are_made_one_by_one(self, caplog):
-        draw(branching, branching_guide, draws=3, progress=True)
+        sample_posterior(branching, branching_guide, num_samples=3, progress=True)
         (record,) = caplog.records
         assert record.getMessage() == (
-            "3 draws of the guide are made one by one, as values of 'coin' steer the program."
+            "3 draws of the guide are made one by one, because the control flow depends on values of 'coin'."
         )
 
     def test_has_nothing_to_say_of_draws_made_at_once_or_unless_asked(self, caplog, normals, capsys):
-        draw(normals.model, normals.guide, draws=3, progress=True)
-        draw(branching, branching_guide, draws=3)
+        sample_posterior(normals.model, normals.guide, num_samples=3, progress=True)
+        sample_posterior(branching, branching_guide, num_samples=3)
         assert not caplog.records
         assert capsys.readouterr() == ("", "")
 
     def test_is_shown_on_a_terminal(self, monkeypatch, capsys):
         monkeypatch.setenv("FORCE_COLOR", "1")  # which rich takes for a terminal
-        draw(branching, branching_guide, draws=3, progress=True)
+        sample_posterior(branching, branching_guide, num_samples=3, progress=True)
         assert "draws of the guide" in capsys.readouterr().err
 
 
 def test_a_guide_without_a_site_of_the_model_is_refused(normals):
     with pytest.raises(ValueError, match=r"^the model samples 'z', which the guide does not"):
-        draw(normals.model, lambda: None, draws=5)
+        sample_posterior(normals.model, lambda: None, num_samples=5)
 
 
-@pytest.mark.parametrize("options", [{"draws": 0}, {"at_once": 0}, {"draws": 2.5}])
+@pytest.mark.parametrize("options", [{"num_samples": 0}, {"chunk_size": 0}, {"num_samples": 2.5}])
 def test_numbers_must_make_sense(normals, options):
-    with pytest.raises(ValueError, match=r"^(draws|at_once) must be a whole number of 1 or more"):
-        draw(normals.model, normals.guide, **options)
+    with pytest.raises(ValueError, match=r"^(num_samples|chunk_size) must be a whole number of 1 or more"):
+        sample_posterior(normals.model, normals.guide, **options)
 
 
 @pytest.mark.parametrize("args", [X, None, {"x": X}])
 def test_arguments_come_in_a_tuple(normals, args):
-    with pytest.raises(ValueError, match=r"^args must be a tuple, \(x,\) for one argument, got "):
-        draw(normals.model, normals.guide, args)
+    with pytest.raises(ValueError, match=r"^args must be a tuple, such as \(x,\) for one argument, got "):
+        sample_posterior(normals.model, normals.guide, args)

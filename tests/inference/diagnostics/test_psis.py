@@ -9,11 +9,11 @@ import torch
 from pyro import poutine
 from pyro.infer.importance import psis_diagnostic
 
-from zoo.inference.diagnostics import Draws, ParetoK, draw, pareto_k, tail_index
+from zoo.inference.diagnostics import ParetoK, PosteriorSamples, fit_pareto_k, pareto_k, sample_posterior
 
 
 def weighed(log_weights):
-    return Draws({}, log_weights, torch.zeros_like(log_weights), {}, {}, False)
+    return PosteriorSamples({}, log_weights, torch.zeros_like(log_weights), {}, {}, False)
 
 
 def pareto(k, draws=40_000):
@@ -24,16 +24,16 @@ def pareto(k, draws=40_000):
 class TestTheTailIndex:
     @pytest.mark.parametrize("k", [0.2, 0.5, 0.9, 1.5])
     def test_is_that_of_a_pareto_distribution(self, k):
-        found = tail_index(pareto(k))
+        found = fit_pareto_k(pareto(k))
         assert abs(found.value - k) < 4.9 * found.standard_error
         assert found.standard_error < 0.11
 
     def test_is_told_from_another(self):
-        found = tail_index(pareto(0.3))
+        found = fit_pareto_k(pareto(0.3))
         assert abs(found.value - 0.9) > 4.9 * found.standard_error
 
     def test_has_the_standard_error_of_repeated_fits(self):
-        found = [tail_index(pareto(0.5, 4000)) for _ in range(200)]
+        found = [fit_pareto_k(pareto(0.5, 4000)) for _ in range(200)]
         spread = torch.tensor([each.value for each in found]).std().item()
         assert spread == pytest.approx(found[0].standard_error, rel=0.35)
 
@@ -41,43 +41,43 @@ class TestTheTailIndex:
         weights = pareto(0.6, 1000)
         given = lambda *args, **kwargs: (weights.clone(), None, None)  # noqa: E731
         monkeypatch.setattr(pyro.infer.importance, "vectorized_importance_weights", given)
-        assert tail_index(weights).value == pytest.approx(psis_diagnostic(None, None, num_particles=1000))
+        assert fit_pareto_k(weights).value == pytest.approx(psis_diagnostic(None, None, num_particles=1000))
 
     def test_does_not_depend_on_the_evidence(self):
         weights = pareto(0.6)
-        assert tail_index(weights - 1e4).value == pytest.approx(tail_index(weights).value, abs=1e-6)
+        assert fit_pareto_k(weights - 1e4).value == pytest.approx(fit_pareto_k(weights).value, abs=1e-6)
 
     def test_is_0_where_all_weights_are_equal(self, normals):
         right = normals.with_posterior()
-        assert tail_index(draw(right.model, right.guide, draws=1000).log_weights).value == 0
-        assert tail_index(torch.full((1000,), -3.0)).value == 0
+        assert fit_pareto_k(sample_posterior(right.model, right.guide, num_samples=1000).log_weights).value == 0
+        assert fit_pareto_k(torch.full((1000,), -3.0)).value == 0
 
     def test_is_infinite_where_a_few_weights_are_all_that_counts(self):
         for others in (-1e5, -50.0):
-            assert tail_index(torch.cat([torch.full((999,), others), torch.zeros(1)])).value == math.inf
+            assert fit_pareto_k(torch.cat([torch.full((999,), others), torch.zeros(1)])).value == math.inf
 
     def test_is_none_of_too_few_draws(self):
-        assert math.isnan(tail_index(pareto(0.1, 30)).value)
+        assert math.isnan(fit_pareto_k(pareto(0.1, 30)).value)
 
     @pytest.mark.parametrize("draws", [1000, 4000, 20_000, 100_000])
     def test_is_none_of_a_few_values_again_and_again(self, draws):
         """A fit to these would find anything from -5 to infinity, by how many of them there are."""
         weights = torch.tensor([0.49 / 0.495, 0.02 / 0.01]).log()
-        assert math.isnan(tail_index(weights[torch.bernoulli(torch.full((draws,), 0.01)).long()]).value)
+        assert math.isnan(fit_pareto_k(weights[torch.bernoulli(torch.full((draws,), 0.01)).long()]).value)
 
     def test_is_small_of_a_discrete_guide_of_many_values(self):
         bits, guide = (torch.distributions.Bernoulli(torch.full((200,), p)) for p in (0.5, 0.49))
         z = guide.sample((4000,))
-        assert abs(tail_index((bits.log_prob(z) - guide.log_prob(z)).sum(-1)).value) < 0.4
+        assert abs(fit_pareto_k((bits.log_prob(z) - guide.log_prob(z)).sum(-1)).value) < 0.4
 
 
 class TestTheVerdict:
     def test_of_a_normal_guide_depends_on_how_narrow_it_is(self, normals):
         """The tail index is ``1 - (its variance) / (the posterior's)``."""
         right = normals.with_posterior()
-        for share, verdict in ((0.9, "good"), (0.15, "not to be trusted")):
+        for share, verdict in ((0.9, "good"), (0.15, "unreliable")):
             narrow = right._replace(sd=right.sd * share)
-            assert pareto_k(draw(narrow.model, narrow.guide, draws=20_000)).verdict == verdict
+            assert pareto_k(sample_posterior(narrow.model, narrow.guide, num_samples=20_000)).verdict == verdict
 
     def test_is_not_given_of_a_guide_of_one_point_whose_weights_are_all_equal(self):
         def model():
@@ -90,21 +90,21 @@ class TestTheVerdict:
 
         for points in (3, 1):
             sd = torch.cat([torch.full((points,), 1e-30), torch.ones(3 - points)])
-            collapsed = draw(model, lambda sd=sd: guide(sd), draws=500)
-            assert collapsed.points == points
+            collapsed = sample_posterior(model, lambda sd=sd: guide(sd), num_samples=500)
+            assert collapsed.num_constant_elements == points
             with pytest.raises(ValueError, match=f"^no k-hat: {'a value' if points == 1 else '3 values'} of the guide"):
                 pareto_k(collapsed)
-        assert math.isfinite(pareto_k(draw(model, lambda: guide(torch.ones(3)), draws=5000)).value)
+        assert math.isfinite(pareto_k(sample_posterior(model, lambda: guide(torch.ones(3)), num_samples=5000)).value)
 
     def test_has_its_bounds_at_a_half_and_at_seven_tenths(self):
         verdicts = [ParetoK(k, 0.1, 10_000).verdict for k in (0.49, 0.5, 0.69, 0.7, math.inf, math.nan)]
-        assert verdicts == ["good", "usable", "usable", "not to be trusted", "not to be trusted", "cannot be told"]
+        assert verdicts == ["good", "usable", "usable", "unreliable", "unreliable", "unknown"]
 
     def test_reads_as_a_sentence(self):
-        assert "not to be trusted, the guide misses" in str(ParetoK(0.93, 0.1, 10_000))
+        assert "unreliable, the guide misses" in str(ParetoK(0.93, 0.1, 10_000))
         assert str(ParetoK(0.1, 0.1, 50)).endswith("take more draws to be sure")
         assert "take more" not in str(ParetoK(0.1, 0.1, 5000))
-        assert "cannot be told, the largest weights are too few, or too much alike" in str(tail_index(torch.zeros(20)))
+        assert "unknown, the largest weights are too few or too similar" in str(fit_pareto_k(torch.zeros(20)))
 
     def test_warns_of_too_few_draws(self):
         with pytest.warns(UserWarning, match=r"60 draws are too few"):
@@ -118,7 +118,7 @@ class TestTheVerdict:
             pareto_k(weighed(pareto(0.2)))
 
     def test_is_refused_of_subsamples(self):
-        with pytest.raises(ValueError, match=r"^no k-hat: the draws saw subsamples"):
+        with pytest.raises(ValueError, match=r"^no k-hat: the draws use subsamples"):
             pareto_k(weighed(pareto(0.2))._replace(subsampled=True))
 
     def test_is_refused_of_terms_that_are_scaled(self):
@@ -127,7 +127,7 @@ class TestTheVerdict:
             pyro.sample("z", dist.Normal(torch.tensor(0.0), 1.0))
 
         with pytest.raises(ValueError, match=r"^no k-hat: terms are scaled"):
-            pareto_k(draw(program, program, draws=200))
+            pareto_k(sample_posterior(program, program, num_samples=200))
 
     def test_is_refused_of_what_is_not_finite(self):
         with pytest.raises(FloatingPointError, match=r"^1 of 3 draws"):

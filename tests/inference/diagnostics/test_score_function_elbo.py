@@ -5,7 +5,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from zoo.inference.diagnostics.score_function_elbo import WholeELBO
+from zoo.inference.diagnostics.candidates import ScoreFunctionELBO
 from zoo.inference.elbo import BlackBoxELBO
 from zoo.inference.elbo import _tracing as recording
 
@@ -66,7 +66,7 @@ class TestTheGradient:
             z = torch.stack(pair)
             score = z - LOGITS.sigmoid()
             expected = -(score * terms(z).sum(-1, keepdim=True)).mean(0)
-            torch.testing.assert_close(gradient(WholeELBO, z, vectorize, monkeypatch), expected)
+            torch.testing.assert_close(gradient(ScoreFunctionELBO, z, vectorize, monkeypatch), expected)
 
     def test_has_not_without_it(self, vectorize, monkeypatch):
         z = BITS[[1, 6]]
@@ -80,7 +80,7 @@ class TestTheGradient:
             gradients = [gradient(kind, torch.stack([z, z]), vectorize, monkeypatch) for z in BITS]
             return weight @ torch.stack(gradients)
 
-        torch.testing.assert_close(expectation(WholeELBO), expectation(BlackBoxELBO))
+        torch.testing.assert_close(expectation(ScoreFunctionELBO), expectation(BlackBoxELBO))
 
 
 def test_pathwise_sites_have_the_same_gradient():
@@ -91,7 +91,7 @@ def test_pathwise_sites_have_the_same_gradient():
         pyro.sample("x", dist.Normal(pyro.sample("z", dist.Normal(torch.tensor(0.0), 1.0)), 1.0), obs=X[0])
 
     found = []
-    for kind in (WholeELBO, BlackBoxELBO):
+    for kind in (ScoreFunctionELBO, BlackBoxELBO):
         torch.manual_seed(1)
         loss = kind(baseline="none").differentiable_loss(normal_model, normal_guide)
         found.append(torch.autograd.grad(loss, pyro.param("mean").unconstrained())[0])

@@ -18,7 +18,7 @@ from zoo.inference.diagnostics import (
     BASIC,
     CONTROL_VARIATE,
     RAO_BLACKWELL,
-    usual_estimators,
+    default_estimators,
     variance_report,
 )
 from zoo.inference.diagnostics import variance as module
@@ -26,7 +26,7 @@ from zoo.inference.diagnostics import variance as module
 pytestmark = pytest.mark.filterwarnings("ignore:site .* stands outside every plate")
 
 P_ALARM = 1e-6
-WIDER = stats.t.ppf(1 - P_ALARM / 2, module.BATCHES - 1) / stats.t.ppf(0.975, module.BATCHES - 1)
+WIDER = stats.t.ppf(1 - P_ALARM / 2, module.NUM_BATCHES - 1) / stats.t.ppf(0.975, module.NUM_BATCHES - 1)
 START = torch.tensor([0.4, -0.8], dtype=torch.float64)
 
 
@@ -42,9 +42,9 @@ def guide():
         pyro.sample(name, dist.Bernoulli(logits=pyro.param(f"logit {name}", start.clone())))
 
 
-def exact(kind, particles=2):
+def exact(kind, num_particles=2):
     """Mean and variance of the gradient for both parameters, over all that can be drawn."""
-    z = torch.tensor(list(itertools.product([0.0, 1.0], repeat=2 * particles))).reshape(-1, particles, 2)
+    z = torch.tensor(list(itertools.product([0.0, 1.0], repeat=2 * num_particles))).reshape(-1, num_particles, 2)
     log_q = dist.Bernoulli(logits=START).log_prob(z)
     log_p = dist.Bernoulli(torch.tensor([0.3, 0.6])).log_prob(z)
     log_p = log_p + dist.Normal(torch.tensor([2.0, 3.0]) * z, 1.0).log_prob(torch.tensor([0.7, 1.9]))
@@ -52,7 +52,7 @@ def exact(kind, particles=2):
     if kind == BASIC:
         signal = signal.sum(-1, keepdim=True).expand_as(signal)
     if kind == "leave_one_out":
-        signal = signal - (signal.sum(1, keepdim=True) - signal) / (particles - 1)
+        signal = signal - (signal.sum(1, keepdim=True) - signal) / (num_particles - 1)
     gradient = (-(z - START.sigmoid()) * signal).mean(1)
     weight = log_q.sum((1, 2)).exp()
     mean = weight @ gradient
@@ -61,7 +61,7 @@ def exact(kind, particles=2):
 
 @cache
 def made():
-    return variance_report(model, guide, draws=200, particles=2, vectorize_particles=True)
+    return variance_report(model, guide, num_samples=200, num_particles=2, vectorize_particles=True)
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ class TestAgainstEnumeration:
         mean, variance = exact(kind)
         row = report.row(kind)
         assert row.signal_to_noise == pytest.approx((mean.norm() / variance.sum().sqrt()).item(), rel=0.15)
-        assert row.particles == math.ceil(2 / row.signal_to_noise**2)
+        assert row.num_particles == math.ceil(2 / row.signal_to_noise**2)
 
 
 class TestTheReport:
@@ -106,7 +106,7 @@ class TestTheReport:
 
     def test_is_a_table(self, report):
         lines = str(report).splitlines()
-        assert lines[0].startswith("variance of the ELBO's gradient at 2 particles, 200 estimates each")
+        assert lines[0].startswith("variance of the ELBO's gradient with 2 particles, 200 estimates each")
         assert len(lines) == 2 + 3 * 5
         assert lines[2].split()[:3] == ["logit", "a", "basic"]
 
@@ -122,17 +122,21 @@ class TestTheReport:
         def one_logit():
             pyro.sample("z", dist.Bernoulli(logits=pyro.param("logit", torch.tensor(0.4))))
 
-        found = variance_report(unlikely, one_logit, draws=20, particles=8, vectorize_particles=True)
+        found = variance_report(unlikely, one_logit, num_samples=20, num_particles=8, vectorize_particles=True)
         assert found.row(CONTROL_VARIATE).variance.high < found.row(RAO_BLACKWELL).variance.low
 
 
 class TestASuggestedNumberOfParticles:
     def test_reaches_the_target(self):
-        estimators = {RAO_BLACKWELL: usual_estimators(2, True)[RAO_BLACKWELL]}
-        few = variance_report(model, guide, draws=100, particles=2, estimators=estimators, target=2.0, warm_up=0)
-        needed = few.row(RAO_BLACKWELL).particles
-        estimators = {RAO_BLACKWELL: usual_estimators(needed, True)[RAO_BLACKWELL]}
-        reached = variance_report(model, guide, draws=100, particles=needed, estimators=estimators, warm_up=0)
+        estimators = {RAO_BLACKWELL: default_estimators(2, True)[RAO_BLACKWELL]}
+        few = variance_report(
+            model, guide, num_samples=100, num_particles=2, estimators=estimators, target_snr=2.0, num_warmup=0
+        )
+        needed = few.row(RAO_BLACKWELL).num_particles
+        estimators = {RAO_BLACKWELL: default_estimators(needed, True)[RAO_BLACKWELL]}
+        reached = variance_report(
+            model, guide, num_samples=100, num_particles=needed, estimators=estimators, num_warmup=0
+        )
         assert reached.row(RAO_BLACKWELL).signal_to_noise == pytest.approx(2, rel=0.25)
 
     def test_is_none_at_an_optimum(self):
@@ -140,8 +144,10 @@ class TestASuggestedNumberOfParticles:
             p = torch.sigmoid(pyro.param("logit", torch.tensor(math.log(0.3 / 0.7))))
             pyro.sample("z", dist.Bernoulli(p))
 
-        found = variance_report(lambda: pyro.sample("z", dist.Bernoulli(torch.tensor(0.3))), optimal_guide, draws=20)
-        assert all(row.particles is None for row in found.rows if row.variance.value > 1e-20)
+        found = variance_report(
+            lambda: pyro.sample("z", dist.Bernoulli(torch.tensor(0.3))), optimal_guide, num_samples=20
+        )
+        assert all(row.num_particles is None for row in found.rows if row.variance.value > 1e-20)
 
 
 class TestTheParameters:
@@ -161,7 +167,7 @@ class TestTheParameters:
 
         pyro.param("mean", torch.tensor(3.0))  # another one's
         own = Guide()
-        found = variance_report(normal, own, draws=20, particles=2)
+        found = variance_report(normal, own, num_samples=20, num_particles=2)
         assert {row.parameter for row in found.rows} == {"mean", "sd_unconstrained", "factor", ALL}
         assert found.row(RAO_BLACKWELL, "mean").variance.value > 0
         assert own.mean.grad is None
@@ -171,13 +177,13 @@ class TestTheParameters:
             guide()
             pyro.param("idle", torch.zeros(2))
 
-        found = variance_report(model, idle, draws=20, particles=2)
+        found = variance_report(model, idle, num_samples=20, num_particles=2)
         assert math.isnan(found.row(RAO_BLACKWELL, "idle").reduction.value)
         assert "nan" not in str(found)
 
     def test_must_be_there(self):
         with pytest.raises(ValueError, match=r"^the guide has no parameters"):
-            variance_report(one_bit, one_bit, draws=20)
+            variance_report(one_bit, one_bit, num_samples=20)
 
 
 def one_bit():
@@ -187,21 +193,23 @@ def one_bit():
 class TestTheEstimators:
     def test_see_the_same_particles(self):
         pair = {"one": Trace_ELBO(2), "same": Trace_ELBO(2)}
-        found = variance_report(model, guide, draws=20, particles=2, estimators=pair)
+        found = variance_report(model, guide, num_samples=20, num_particles=2, estimators=pair)
         assert found.row("same").reduction == (1, 1, 1)
 
     def test_leave_the_random_state_to_others(self):
         torch.manual_seed(3)
-        one = variance_report(model, guide, draws=20, particles=2)
+        one = variance_report(model, guide, num_samples=20, num_particles=2)
         after = torch.rand(())
         torch.manual_seed(3)
         torch.randint(2**62, (40,))
         assert torch.rand(()) == after
         torch.manual_seed(3)
-        assert variance_report(model, guide, draws=20, particles=2).rows == one.rows
+        assert variance_report(model, guide, num_samples=20, num_particles=2).rows == one.rows
 
     @pytest.mark.parametrize(
-        "options", [{"draws": 19}, {"draws": 20.5}, {"warm_up": -1}, {"target": 0.0}, {"particles": 0}], ids=str
+        "options",
+        [{"num_samples": 19}, {"num_samples": 20.5}, {"num_warmup": -1}, {"target_snr": 0.0}, {"num_particles": 0}],
+        ids=str,
     )
     def test_need_numbers_that_make_sense(self, options):
         (name,) = options

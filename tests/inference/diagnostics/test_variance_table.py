@@ -14,7 +14,9 @@ SECOND = VarianceRow("loc", "basic", Estimate(0.5, 0.4, 0.6), ONE, math.nan, Non
 
 @pytest.fixture
 def table():
-    return VarianceReport((FIRST, SECOND), particles=4, draws=100, target=1.0, left_out={"optimal": "it is too few"})
+    return VarianceReport(
+        (FIRST, SECOND), num_particles=4, num_samples=100, target_snr=1.0, skipped={"optimal": "it is too few"}
+    )
 
 
 def test_a_row_is_found_by_estimator_and_parameter(table):
@@ -30,10 +32,10 @@ def test_a_row_that_is_not_there_is_named(table, asked):
 
 def test_it_is_written_with_columns_that_stand_below_each_other(table):
     title, heads, first, second, remark = str(table).splitlines()
-    assert title.startswith("variance of the ELBO's gradient at 4 particles, 100 estimates each")
+    assert title.startswith("variance of the ELBO's gradient with 4 particles, 100 estimates each")
     assert {line.index(cell) for line, cell in zip((heads, first, second), ("SNR", "0.05", "–"), strict=True)} == {
         heads.index("SNR")
     }
     assert first.endswith("1,600")
     assert second.endswith("no signal")
-    assert remark == "left out: optimal: it is too few"
+    assert remark == "skipped: optimal: it is too few"

@@ -33,7 +33,7 @@ def test_summing_over_all_assignments_gives_the_mixture(joint, zoo_data, noise, 
     mu, sigma, theta, _ = mixture_values(noise)
     values = tensors(mu=mu, sigma=sigma, theta=theta)
     joints = [
-        joint(gaussian_mixture.assigning_model, (y,), {**values, "second": torch.tensor(second)})
+        joint(gaussian_mixture.model_with_assignments, (y,), {**values, "second": torch.tensor(second)})
         for second in product([0.0, 1.0], repeat=len(y))
     ]
     assert logsumexp(joints) == pytest.approx(joint(gaussian_mixture.model, (y,), values), rel=1e-12)

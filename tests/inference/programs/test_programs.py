@@ -11,8 +11,8 @@ from pyro.infer import SVI, Trace_ELBO
 
 from examples.patients import PATIENT_PROGRAMS
 from zoo.inference.elbo import BlackBoxELBO
-from zoo.inference.mean_field import guide_draws
-from zoo.inference.mean_field_reference import pathwise
+from zoo.inference.mean_field import sample_guide
+from zoo.inference.mean_field_reference import pathwise_guide
 from zoo.inference.programs import PROGRAMS, Program
 
 PARTICLES = -9
@@ -66,7 +66,7 @@ def test_every_factor_is_scored_and_none_depends_on_a_draw_of_another(program, d
 def test_the_guide_starts_narrow(program, data):
     """Compared with the values or, as these may be near 0, with the quartiles of the prior if there are any."""
     priors = hidden(replayed(program, data)[1])
-    sites = guide_draws(program.guide(*data), data, 200, seed=0)
+    sites = sample_guide(program.guide(*data), data, 200, seed=0)
     for name, site in priors.items():
         if site["fn"].support.is_discrete:
             continue
@@ -89,7 +89,7 @@ def test_a_gradient_reaches_every_parameter_with_and_without_particles_drawn_tog
 
 
 def test_many_draws_together_have_the_densities_that_they_have_one_by_one(program, data, joint):
-    draws = guide_draws(program.guide(*data), data, 3, seed=0)
+    draws = sample_guide(program.guide(*data), data, 3, seed=0)
     one_by_one = [joint(program.model, data, {name: value[i] for name, value in draws.items()}) for i in range(3)]
 
     def together():
@@ -111,7 +111,7 @@ def test_quantities_are_those_that_the_reference_names(program, data, zoo_data):
         assert program.quantities is None
         return
     names = program.reference(zoo_data).names
-    assert program.quantities(guide_draws(program.guide(*data), data, 4, seed=0)).shape == (4, len(names))
+    assert program.quantities(sample_guide(program.guide(*data), data, 4, seed=0)).shape == (4, len(names))
 
 
 @pytest.mark.usefixtures("without_type_checks")
@@ -131,12 +131,12 @@ def test_the_guide_trains_under_svi_and_keeps_its_parameters(program, data, toge
 def test_the_pathwise_copy_is_the_same_family(program, data):
     guide = program.guide(*data)
     if "second" in hidden(poutine.trace(guide).get_trace(*data)):
-        with pytest.raises(ValueError, match="only a guide made of continuous factors"):
-            pathwise(guide)
+        with pytest.raises(ValueError, match="only a guide of continuous factors"):
+            pathwise_guide(guide)
         return
     with pyro.get_param_store().scope():
         scored = hidden(poutine.trace(guide).get_trace(*data))
-    copy = pathwise(guide)
+    copy = pathwise_guide(guide)
     with pyro.get_param_store().scope():
         sampled = hidden(poutine.trace(copy).get_trace(*data))
     for name, site in sampled.items():

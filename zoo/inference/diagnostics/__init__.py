@@ -1,19 +1,19 @@
-"""What to make of a fitted guide: how good its bound is, whether to trust it, when to stop, and what made it noisy."""
+"""Diagnostics of variational inference: ELBO, Pareto k-hat, convergence and gradient variance."""
 
-from zoo.inference.diagnostics.candidates import BASIC, CONTROL_VARIATE, RAO_BLACKWELL, usual_estimators
+from zoo.inference.diagnostics.candidates import BASIC, CONTROL_VARIATE, RAO_BLACKWELL, default_estimators
 from zoo.inference.diagnostics.convergence import (
+    ConvergenceStatus,
     IterateAverage,
     StoppingRule,
-    Verdict,
-    average,
-    settled_average,
+    average_window,
+    averaged_iterates,
     split_r_hat,
 )
 from zoo.inference.diagnostics.elbo_estimate import ElboEstimate, elbo_estimate
 from zoo.inference.diagnostics.inference_data import to_inference_data
 from zoo.inference.diagnostics.plots import elbo_figure, pareto_k_figure, posterior_figure
-from zoo.inference.diagnostics.posterior_samples import Draws, draw
-from zoo.inference.diagnostics.psis import ParetoK, no_k_hat, of_points, pareto_k, tail_index
+from zoo.inference.diagnostics.posterior_samples import PosteriorSamples, sample_posterior
+from zoo.inference.diagnostics.psis import ParetoK, fit_pareto_k, k_hat_unavailable_reason, pareto_k, point_mass_reason
 from zoo.inference.diagnostics.variance import variance_report
 from zoo.inference.diagnostics.variance_table import ALL, VarianceReport, VarianceRow
 
@@ -22,27 +22,27 @@ __all__ = [
     "BASIC",
     "CONTROL_VARIATE",
     "RAO_BLACKWELL",
-    "Draws",
+    "ConvergenceStatus",
     "ElboEstimate",
     "IterateAverage",
     "ParetoK",
+    "PosteriorSamples",
     "StoppingRule",
     "VarianceReport",
     "VarianceRow",
-    "Verdict",
-    "average",
-    "draw",
+    "average_window",
+    "averaged_iterates",
+    "default_estimators",
     "elbo_estimate",
     "elbo_figure",
-    "no_k_hat",
-    "of_points",
+    "fit_pareto_k",
+    "k_hat_unavailable_reason",
     "pareto_k",
     "pareto_k_figure",
+    "point_mass_reason",
     "posterior_figure",
-    "settled_average",
+    "sample_posterior",
     "split_r_hat",
-    "tail_index",
     "to_inference_data",
-    "usual_estimators",
     "variance_report",
 ]

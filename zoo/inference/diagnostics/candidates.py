@@ -1,4 +1,4 @@
-"""Estimators of the ELBO's gradient that are compared."""
+"""Gradient estimators that a variance report compares."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,87 +9,113 @@ from pyro.infer import ELBO
 from torch import Tensor
 
 from zoo.gradients.spread import gradients_of
-from zoo.inference.diagnostics.score_function_elbo import WholeELBO
 from zoo.inference.elbo import BlackBoxELBO
+from zoo.inference.elbo._dependencies import Plates, Reach
+from zoo.inference.elbo._sites import PARTICLES, Run, Site
 
 BASIC, RAO_BLACKWELL, CONTROL_VARIATE = "basic", "Rao-Blackwell", "Rao-Blackwell, control variate"
 BASELINES = ("moving_average", "leave_one_out")
-COMPARING = ("optimal", "leave_one_out")  # need more than one particle
+_MULTI_SAMPLE = ("optimal", "leave_one_out")  # need at least 2 particles
 
 Program = Callable[..., Any]
 Call = tuple[tuple[Any, ...], dict[str, Any]]
-"""Arguments of an estimator: model, guide, and theirs."""
+"""Positional and keyword arguments of ``differentiable_loss``: model, guide, and their arguments."""
 
 
-def usual_estimators(
-    particles: int, vectorize_particles: bool = False, baselines: Sequence[str] = BASELINES
-) -> dict[str, BlackBoxELBO]:
-    """Make the three estimators of the paper, and Rao-Blackwell with each of several baselines.
+class ScoreFunctionELBO(BlackBoxELBO):
+    """Score-function estimator without Rao-Blackwellization: each score is multiplied by the whole ELBO.
 
-    The control variate is ``"optimal"``, whose scaling is estimated by leaving one particle out, so that none draws
-    more particles than the others. With 1 particle there is none, and no leave-one-out baseline.
+    Equation 2 of Ranganath, Gerrish & Blei, "Black box variational inference", 2014 ("Basic" in their figure 2). The
+    gradient has the same expectation, and a variance that grows with the size of the model. Intended for comparisons.
+
+    Args and Raises: as ``BlackBoxELBO``.
 
     Example:
-        >>> list(usual_estimators(particles=1))
+        >>> ScoreFunctionELBO(num_particles=4, baseline="none").num_particles
+        4
+    """
+
+    def _runs(
+        self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any], particles: int
+    ) -> list[Run]:
+        return [_FullDependencyRun(*run) for run in super()._runs(model, guide, args, kwargs, particles)]
+
+
+class _FullDependencyRun(Run):
+    """A run in which every site depends on all sites of the guide, except for those of other particles."""
+
+    def reaches(self) -> tuple[tuple[Reach, ...], tuple[Reach, ...]]:
+        def reach(site: Site) -> Mapping[str, Plates]:
+            return dict.fromkeys(self.guide, frozenset(plate for plate in site.plates if plate.name == PARTICLES))
+
+        return tuple(map(reach, self.guide.values())), tuple(map(reach, self.model.values()))
+
+
+def default_estimators(
+    num_particles: int, vectorize_particles: bool = False, baselines: Sequence[str] = BASELINES
+) -> dict[str, BlackBoxELBO]:
+    """Return the three estimators of the BBVI paper, and Rao-Blackwellization with each of several baselines.
+
+    The control variate is ``"optimal"``, whose scaling is estimated leave-one-out, so that all estimators use the same
+    number of particles. With a single particle, it and the leave-one-out baseline are omitted.
+
+    Example:
+        >>> list(default_estimators(num_particles=1))
         ['basic', 'Rao-Blackwell', 'moving_average']
     """
     choices = {RAO_BLACKWELL: "none", CONTROL_VARIATE: "optimal", **{name: name for name in baselines}}
-    if particles == 1:
-        choices = {name: baseline for name, baseline in choices.items() if baseline not in COMPARING}
-    return {BASIC: WholeELBO(particles, vectorize_particles, "none")} | {
-        name: BlackBoxELBO(particles, vectorize_particles, baseline) for name, baseline in choices.items()
+    if num_particles == 1:
+        choices = {name: baseline for name, baseline in choices.items() if baseline not in _MULTI_SAMPLE}
+    return {BASIC: ScoreFunctionELBO(num_particles, vectorize_particles, "none")} | {
+        name: BlackBoxELBO(num_particles, vectorize_particles, baseline) for name, baseline in choices.items()
     }
 
 
-def has_networks(guide: Program, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-    """Tell whether sites of a guide name networks for their baselines."""
+def has_baseline_networks(guide: Program, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Return whether a site of the guide specifies a network for its baseline."""
     with torch.no_grad():
         nodes = poutine.trace(guide).get_trace(*args, **kwargs).nodes.values()
-    asked: list[Mapping[str, Any]] = [node["infer"] or {} for node in nodes if node["type"] == "sample"]
-    return any("nn_baseline" in (infer.get("baseline") or {}) for infer in asked)
+    infers: list[Mapping[str, Any]] = [node["infer"] or {} for node in nodes if node["type"] == "sample"]
+    return any("nn_baseline" in (infer.get("baseline") or {}) for infer in infers)
 
 
-def check_particles(estimators: Mapping[str, ELBO], particles: int) -> None:
-    """Raise an error if estimators would not see the same particles."""
+def check_num_particles(estimators: Mapping[str, ELBO], num_particles: int) -> None:
+    """Raise ``ValueError`` if an estimator has another number of particles."""
     for name, elbo in estimators.items():
-        if elbo.num_particles != particles:
+        if elbo.num_particles != num_particles:
             raise ValueError(
-                f"the estimator {name!r} has {elbo.num_particles} particles, and the others of this report have "
-                f"{particles}; set particles={elbo.num_particles}, or compare it in another report"
+                f"estimator {name!r} has {elbo.num_particles} particles, but the report uses {num_particles}; set "
+                f"num_particles={elbo.num_particles}, or compare it in another report"
             )
 
 
-def usable(
+def applicable_estimators(
     estimators: Mapping[str, ELBO], call: Call, parameters: Sequence[Tensor], seed: int
 ) -> tuple[dict[str, ELBO], dict[str, str]]:
-    """Try each estimator once; leave out those that do not go with the program, and say why.
+    """Run each estimator once; return those that support the program, and the error messages of the others.
 
     Raises:
-        ValueError: there is none, or the first one fails: the program itself is to blame.
+        ValueError: there are no estimators, or the first one fails, which indicates an error in the program.
     """
     if not estimators:
-        raise ValueError("there is no estimator to compare")
-    found: dict[str, ELBO] = {}
-    left_out: dict[str, str] = {}
+        raise ValueError("there are no estimators to compare")
+    applicable: dict[str, ELBO] = {}
+    skipped: dict[str, str] = {}
     for name, elbo in estimators.items():
         try:
             gradient(elbo, call, parameters, seed)
-            found[name] = elbo
+            applicable[name] = elbo
         except ValueError as error:
-            if not found:
+            if not applicable:
                 raise
-            left_out[name] = str(error)
-    return found, left_out
+            skipped[name] = str(error)
+    return applicable, skipped
 
 
 def gradient(elbo: ELBO, call: Call, parameters: Sequence[Tensor], seed: int) -> Tensor:
-    """Estimate the gradient of the negative ELBO once, ``(1, size)``.
-
-    Raises:
-        ValueError: the estimator gives it to the parameters alone.
-    """
+    """Return one estimate of the gradient of the negative ELBO, ``(1, size)``."""
     if not hasattr(elbo, "differentiable_loss"):
-        raise ValueError(f"{type(elbo).__name__} has no differentiable_loss to take a gradient of")
+        raise ValueError(f"{type(elbo).__name__} has no differentiable_loss, so its gradient cannot be measured")
     torch.manual_seed(seed)
     args, kwargs = call
     loss: Tensor = elbo.differentiable_loss(*args, **kwargs)

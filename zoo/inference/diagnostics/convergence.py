@@ -9,60 +9,60 @@ from torch import Tensor
 
 from zoo.constraints import COUNT, POSITIVE, Constraint, check_constraints, is_integer
 
-FEWEST_INDEPENDENT = 50.0  # iterates' worth, below which their standard error is not to be believed
-SHRINK = 0.8  # from one window to the next shorter one
+MIN_EFFECTIVE_SIZE = 50.0  # effective sample size below which standard errors are unreliable
+WINDOW_RATIO = 0.8  # length of a window relative to the next longer one
 CONSTRAINTS = {
     "tolerance": POSITIVE,
     "confidence": Constraint("above 0 and below 1", lambda x: 0 < x < 1),
-    "largest_r_hat": Constraint("above 1", lambda x: 1 < x < math.inf),
-    "every": COUNT,
-    "shortest": Constraint("a whole number of 4 or more", lambda x: is_integer(x) and x >= 4),
-    "capacity": Constraint("an even number", lambda x: is_integer(x) and x > 0 and x % 2 == 0),
+    "max_r_hat": Constraint("above 1", lambda x: 1 < x < math.inf),
+    "check_interval": COUNT,
+    "min_window": Constraint("a whole number of 4 or more", lambda x: is_integer(x) and x >= 4),
+    "max_iterates": Constraint("an even number", lambda x: is_integer(x) and x > 0 and x % 2 == 0),
 }
 
 
 class IterateAverage(NamedTuple):
-    """Average of a window of iterates, and how well it is known."""
+    """Average of a window of iterates, with its standard error."""
 
     mean: Float64[Tensor, " parameters"]
     standard_error: Float64[Tensor, " parameters"]
-    """Of the mean; see ``average``."""
-    effective_size: Float64[Tensor, " parameters"]
-    """So many independent iterates would tell as much."""
+    """Standard error of the mean; see ``average_window``."""
+    effective_sample_size: Float64[Tensor, " parameters"]
+    """Number of independent iterates with the same precision."""
     r_hat: Float64[Tensor, " parameters"]
-    iterates: int
-    """In the window, or means of several."""
+    num_iterates: int
+    """Number of iterates in the window, or of means of consecutive iterates."""
 
 
-class Verdict(NamedTuple):
-    """What a look at the iterates has found."""
+class ConvergenceStatus(NamedTuple):
+    """Result of a convergence check."""
 
     stop: bool
     step: int
-    """When it was taken."""
+    """Step of the check."""
     average: IterateAverage | None
-    """Of the last iterates, if they have settled."""
+    """Average of the last iterates, if they have converged."""
     start: int
-    """First step of the window that is averaged; ``step`` without one."""
+    """First step of the averaged window; ``step`` if there is none."""
     half_width: float
-    """Of the widest interval, in the units of its parameter; infinite without an average."""
+    """Half-width of the widest interval, in units of its parameter; infinite without an average."""
     tolerance: float
     confidence: float
 
     def __str__(self) -> str:
         if self.average is None:
-            return f"step {self.step}: go on, the iterates still move"
-        known = (
-            f"averaged from step {self.start} on, all {len(self.average.mean)} parameters are known to ± "
-            f"{self.half_width:.2g} with {self.confidence:.0%} confidence, if they have settled"
+            return f"step {self.step}: continue, the iterates have not converged"
+        precision = (
+            f"the average from step {self.start} on estimates all {len(self.average.mean)} parameters within ± "
+            f"{self.half_width:.2g} with {self.confidence:.0%} confidence, if the iterates are stationary"
         )
         if self.stop:
-            return f"step {self.step}: stop, {known}"
-        return f"step {self.step}: go on, {known}, and ± {self.tolerance:g} is wanted"
+            return f"step {self.step}: stop, {precision}"
+        return f"step {self.step}: continue, {precision}; the tolerance is ± {self.tolerance:g}"
 
 
 def split_r_hat(iterates: Float[Tensor, "iterates parameters"]) -> Float64[Tensor, " parameters"]:
-    """R-hat of the two halves of a chain: near 1 where they cannot be told apart; 1 where nothing moves.
+    """Return the split R-hat of a chain: near 1 if its halves agree; exactly 1 for a constant parameter.
 
     Gelman & Rubin, "Inference from iterative simulation using multiple sequences", 1992, as split in Gelman et al.,
     "Bayesian data analysis", 2013.
@@ -76,23 +76,22 @@ def split_r_hat(iterates: Float[Tensor, "iterates parameters"]) -> Float64[Tenso
     return torch.where((iterates == iterates[0]).all(0), 1.0, r_hat)
 
 
-def average(iterates: Float[Tensor, "iterates parameters"]) -> IterateAverage:
-    """Average iterates of stochastic optimisation, and tell how well their stationary mean is known.
+def average_window(iterates: Float[Tensor, "iterates parameters"]) -> IterateAverage:
+    """Return the average of the iterates of stochastic optimization, with its standard error.
 
-    Polyak & Juditsky, "Acceleration of stochastic approximation by averaging", 1992. Of the standard error there are
-    two parts, added as squares: ``sd / sqrt(effective size)``, and half the distance between the means of the halves.
-    The second is as large as the first if the iterates are stationary, and larger if they still drift. What never moves
-    is known exactly.
+    Polyak & Juditsky, "Acceleration of stochastic approximation by averaging", 1992. The standard error combines
+    ``sd / sqrt(effective sample size)`` and half the difference between the means of the two halves, in quadrature.
+    The second term is as large as the first for stationary iterates, and larger under drift. It is 0 for constants.
 
     Example:
-        >>> found = average(torch.randn(1000, 1) + 3)
+        >>> found = average_window(torch.randn(1000, 1) + 3)
         >>> abs(found.mean.item() - 3) < 5 * found.standard_error.item()
         True
     """
     iterates = iterates.double()
     moves = (iterates != iterates[0]).any(0)
     size = iterates.new_full(moves.shape, len(iterates))
-    if bool(moves.any()):  # what does not would spoil the others' too
+    if bool(moves.any()):  # constants would make the others NaN
         size[moves] = effective_sample_size(iterates[:, moves].unsqueeze(0)).clamp(1, len(iterates))
     half = len(iterates) // 2
     drift = (iterates[:half].mean(0) - iterates[-half:].mean(0)) / 2
@@ -100,65 +99,63 @@ def average(iterates: Float[Tensor, "iterates parameters"]) -> IterateAverage:
     return IterateAverage(iterates.mean(0), error, size, split_r_hat(iterates), len(iterates))
 
 
-def settled_average(
+def averaged_iterates(
     iterates: Float[Tensor, "iterates parameters"],
-    shortest: int = 100,
-    largest_r_hat: float = 1.1,
+    min_window: int = 100,
+    max_r_hat: float = 1.1,
     unit: float | Float[Tensor, "*parameters"] = 1.0,
 ) -> IterateAverage | None:
-    """Average the window of last iterates whose mean is known best; by R-hat, all parameters have settled in it.
+    """Return the average of the trailing window with the smallest standard error, among those that pass R-hat.
 
     Dhaka, Catalina, Andersen, Magnusson, Huggins & Vehtari, "Robust, accurate stochastic optimization for variational
     inference", 2020; Welandawe, Andersen, Vehtari & Huggins, "Robust, automated, and accurate black-box variational
-    inference", 2022, who take the window in which R-hat is smallest. The longest one would still hold some of the way
-    from the start, which R-hat overlooks where the iterates vary much; the standard error does not.
+    inference", 2022, who use the window with the smallest R-hat. The longest window may still contain a part of the
+    transient that R-hat does not detect among noisy iterates; the standard error does.
 
     Returns:
-        The average; None if no window has settled.
+        The average; None if no window has converged.
 
     Example:
         >>> falling, settled = torch.linspace(10, 0, 300), torch.randn(600)
-        >>> settled_average(torch.cat([falling, settled]).unsqueeze(-1)).iterates < 650
+        >>> averaged_iterates(torch.cat([falling, settled]).unsqueeze(-1)).num_iterates < 650
         True
     """
-    last = (iterates[-length:] for length in windows(len(iterates), shortest))
-    found = [average(window) for window in last if split_r_hat(window).max() <= largest_r_hat]
+    windows = (iterates[-length:] for length in _window_lengths(len(iterates), min_window))
+    found = [average_window(window) for window in windows if split_r_hat(window).max() <= max_r_hat]
     return min(found, key=lambda each: (each.standard_error / unit).max().item(), default=None)
 
 
-def windows(longest: int, shortest: int) -> Iterator[int]:
-    """Lengths to try, from the longest to the shortest."""
+def _window_lengths(longest: int, min_window: int) -> Iterator[int]:
     length = longest
-    while length >= shortest:
+    while length >= min_window:
         yield length
-        length = int(SHRINK * length)
+        length = int(WINDOW_RATIO * length)
 
 
 class StoppingRule:
-    """Stops stochastic optimisation when the average of its iterates is known well enough, and says how well that is.
+    """Stops stochastic optimization when the average of its iterates is precise enough.
 
-    Every ``every`` steps it looks for a window of last iterates in which all parameters have settled; see
-    ``settled_average``. Their average is the answer; optimisation stops when the interval of each parameter is within
-    ``± tolerance``. The intervals hold for all parameters together (Bonferroni). As in any rule of fixed width (Glynn &
-    Whitt, "The asymptotic validity of sequential stopping rules for stochastic simulations", 1992) their confidence is
-    exact in the limit of a small tolerance only. And it is about where iterates with this learning rate settle: not
-    about how good an optimum that is, nor about where they would go with a smaller one. The learning rate is to be
-    constant. A drift so slow that the noise of the whole run hides it, as with a learning rate that is far too small,
-    looks settled; nothing in the iterates tells otherwise.
+    Every ``check_interval`` steps it searches for a trailing window in which all parameters have converged; see
+    ``averaged_iterates``. Optimization stops when the confidence interval of the average is within ``± tolerance`` for
+    each parameter, simultaneously for all of them (Bonferroni). As with any fixed-width rule (Glynn & Whitt, "The
+    asymptotic validity of sequential stopping rules for stochastic simulations", 1992), the confidence is exact only in
+    the limit of a small tolerance. It refers to the stationary mean at this (constant) learning rate, not to the
+    quality of the optimum. A drift that is hidden by the noise of the whole run, as with a learning rate that is far
+    too small, cannot be detected.
 
-    It keeps iterates, or means of as many steps each as makes them fit into ``capacity``. Its state is plain data.
+    It keeps up to ``max_iterates`` iterates, or means of consecutive ones in longer runs.
 
     Args:
-        tolerance: half-width of the intervals, in ``unit``.
-        unit: of each parameter, such as the guide's standard deviation for a location; 1 suits logarithms.
-        confidence: of all intervals together.
-        largest_r_hat: what counts as settled.
-        every: steps between two looks.
-        shortest: fewest kept means in a window.
-        capacity: most means that are kept, an even number.
+        tolerance: half-width of the intervals, in units of ``unit``.
+        unit: scale of each parameter, such as the guide's standard deviation for a location; 1 suits logarithms.
+        confidence: simultaneous confidence level of all intervals.
+        max_r_hat: largest R-hat of a converged window.
+        check_interval: steps between two checks.
+        min_window: minimum number of stored means in a window.
+        max_iterates: maximum number of stored means, an even number.
 
     Raises:
-        ValueError: an option makes no sense.
+        ValueError: an option is invalid.
 
     Example:
         >>> rule = StoppingRule(tolerance=0.1)
@@ -174,16 +171,16 @@ class StoppingRule:
         tolerance: float = 0.05,
         unit: float | Float[Tensor, " parameters"] = 1.0,
         confidence: float = 0.95,
-        largest_r_hat: float = 1.1,
-        every: int = 100,
-        shortest: int = 100,
-        capacity: int = 2000,
+        max_r_hat: float = 1.1,
+        check_interval: int = 100,
+        min_window: int = 100,
+        max_iterates: int = 2000,
     ):
-        options = {"tolerance": tolerance, "confidence": confidence, "largest_r_hat": largest_r_hat}
-        options |= {"every": every, "shortest": shortest, "capacity": capacity}
+        options = {"tolerance": tolerance, "confidence": confidence, "max_r_hat": max_r_hat}
+        options |= {"check_interval": check_interval, "min_window": min_window, "max_iterates": max_iterates}
         check_constraints(options, CONSTRAINTS)
-        if shortest > capacity / 2:
-            raise ValueError(f"shortest must be at most half of capacity, got {shortest} and {capacity}")
+        if min_window > max_iterates / 2:
+            raise ValueError(f"min_window must be at most half of max_iterates, got {min_window} and {max_iterates}")
         try:
             self.unit = torch.as_tensor(unit, dtype=torch.float64)
         except TypeError as error:
@@ -192,62 +189,63 @@ class StoppingRule:
             raise ValueError(f"unit must be positive and finite, got {unit}")
         self.tolerance = tolerance
         self.confidence = confidence
-        self.largest_r_hat = largest_r_hat
-        self.every = every
-        self.shortest = shortest
-        self.capacity = capacity
+        self.max_r_hat = max_r_hat
+        self.check_interval = check_interval
+        self.min_window = min_window
+        self.max_iterates = max_iterates
         self.step = 0
         self.stride = 1
-        self.kept: list[Tensor] = []
-        self.unfinished: list[Tensor] = []
+        self.iterates: list[Tensor] = []
+        self.pending: list[Tensor] = []
 
     def update(self, iterate: Float[Tensor, " parameters"]) -> bool:
-        """Take in the parameters after a step; tell whether to stop.
+        """Add the parameters after a step, and return whether to stop.
 
         Raises:
-            ValueError: there are more or fewer parameters than before, or than units, or one is not finite.
+            ValueError: the number of parameters has changed or differs from the number of units, or a parameter is not
+                finite.
         """
         iterate = iterate.detach().to("cpu", torch.float64, copy=True)
-        known = [*self.kept[:1], *self.unfinished[:1]]
+        known = [*self.iterates[:1], *self.pending[:1]]
         if iterate.ndim != 1 or (known and iterate.shape != known[0].shape):
             wanted = f"of shape {tuple(known[0].shape)}, as before" if known else "in one vector"
             raise ValueError(f"parameters must come {wanted}, got shape {tuple(iterate.shape)}")
         if self.unit.ndim and self.unit.shape != iterate.shape:
-            raise ValueError(f"there are {len(iterate)} parameters, and units for {self.unit.numel()}")
+            raise ValueError(f"got {len(iterate)} parameters, but units for {self.unit.numel()}")
         if not bool(iterate.isfinite().all()):
             raise ValueError(f"a parameter is not finite after step {self.step + 1}")
         self.step += 1
-        self.unfinished.append(iterate)
-        if len(self.unfinished) == self.stride:
-            self.kept.append(torch.stack(self.unfinished).mean(0))
-            self.unfinished = []
-        if len(self.kept) == self.capacity:
-            self.kept = list(torch.stack(self.kept).unflatten(0, (-1, 2)).mean(1))
+        self.pending.append(iterate)
+        if len(self.pending) == self.stride:
+            self.iterates.append(torch.stack(self.pending).mean(0))
+            self.pending = []
+        if len(self.iterates) == self.max_iterates:
+            self.iterates = list(torch.stack(self.iterates).unflatten(0, (-1, 2)).mean(1))
             self.stride *= 2
-        return self.step % self.every == 0 and self.verdict().stop
+        return self.step % self.check_interval == 0 and self.status().stop
 
-    def verdict(self) -> Verdict:
-        """Look at the iterates so far."""
-        blank = Verdict(False, self.step, None, self.step, math.inf, self.tolerance, self.confidence)
-        if len(self.kept) < self.shortest:
+    def status(self) -> ConvergenceStatus:
+        """Check the iterates so far."""
+        blank = ConvergenceStatus(False, self.step, None, self.step, math.inf, self.tolerance, self.confidence)
+        if len(self.iterates) < self.min_window:
             return blank
-        found = settled_average(torch.stack(self.kept), self.shortest, self.largest_r_hat, self.unit)
+        found = averaged_iterates(torch.stack(self.iterates), self.min_window, self.max_r_hat, self.unit)
         if found is None:
             return blank
         tail = (1 - self.confidence) / 2 / len(found.mean)
         z = -torch.special.ndtri(torch.tensor(tail, dtype=torch.float64))
         half_width = (z * found.standard_error / self.unit).max().item()
-        stop = half_width <= self.tolerance and found.effective_size.min().item() >= FEWEST_INDEPENDENT
-        start = self.stride * (len(self.kept) - found.iterates) + 1
+        stop = half_width <= self.tolerance and found.effective_sample_size.min().item() >= MIN_EFFECTIVE_SIZE
+        start = self.stride * (len(self.iterates) - found.num_iterates) + 1
         return blank._replace(stop=stop, average=found, start=start, half_width=half_width)
 
     def state_dict(self) -> dict[str, Any]:
-        """Give all that it remembers, as plain data."""
-        rows = {"kept": self.kept, "unfinished": self.unfinished}
+        """Return the state as plain data."""
+        rows = {"iterates": self.iterates, "pending": self.pending}
         stacked = {name: torch.stack(each) if each else torch.zeros(0) for name, each in rows.items()}
         return {"step": self.step, "stride": self.stride, **stacked}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where a rule was that gave this state; its options are not part of it."""
+        """Restore a state; it does not contain the options."""
         self.step, self.stride = state["step"], state["stride"]
-        self.kept, self.unfinished = (list(state[name].clone()) for name in ("kept", "unfinished"))
+        self.iterates, self.pending = (list(state[name].clone()) for name in ("iterates", "pending"))

@@ -7,44 +7,39 @@ import numpy as np
 from torch import Tensor
 
 from zoo.inference.diagnostics.elbo_estimate import elbo_estimate
-from zoo.inference.diagnostics.posterior_samples import Draws
-from zoo.inference.diagnostics.psis import no_k_hat, tail_index
+from zoo.inference.diagnostics.posterior_samples import PosteriorSamples
+from zoo.inference.diagnostics.psis import fit_pareto_k, k_hat_unavailable_reason
 
 METHOD = "black-box variational inference"
 
 Groups = dict[str, dict[str, np.ndarray]]
 
 
-def to_inference_data(draws: Draws, method: str = METHOD) -> Any:
-    """Hand draws of a guide to ArviZ, as one chain.
+def to_inference_data(samples: PosteriorSamples, method: str = METHOD) -> Any:
+    """Convert samples of a guide to ArviZ, as one chain.
 
-    Groups are ``posterior`` (draws of the guide), ``sample_stats`` (``lp`` is ``log p(x, z)``, ``lq`` is ``log q(z)``),
-    ``observed_data``, and ``log_likelihood`` if the draws have it. The posterior's attributes are ``method``, ``elbo``,
-    ``elbo_se`` and ``khat``; NaN for k-hat where there is none.
+    Groups are ``posterior`` (samples of the guide), ``sample_stats`` (``lp``: ``log p(x, z)``, ``lq``: ``log q(z)``),
+    ``observed_data``, and ``log_likelihood`` if it was kept. The posterior's attributes are ``method``, ``elbo``,
+    ``elbo_se`` and ``khat``; NaN if k-hat is unavailable.
 
     Args:
-        draws: at least 2; see ``draw``.
-        method: what the guide was found by.
+        samples: at least 2 samples; see ``sample_posterior``.
+        method: name of the inference method.
 
     Returns:
-        ``arviz.InferenceData`` up to ArviZ 0, ``xarray.DataTree`` from ArviZ 1 on.
+        ``arviz.InferenceData`` up to ArviZ 0, ``xarray.DataTree`` from ArviZ 1.
 
     Raises:
         ImportError: ArviZ is not installed.
-        FloatingPointError: the weight of a draw is not finite.
+        FloatingPointError: the weight of a sample is not finite.
     """
-    arviz, groups, attributes = import_arviz(), groups_of(draws), attributes_of(draws, method)
+    arviz, groups, attributes = _import_arviz(), _make_groups(samples), _attributes(samples, method)
     if _major_version(arviz) < 1:
         return arviz.from_dict(**groups, attrs=attributes, posterior_attrs=attributes)
     return arviz.from_dict(groups, attrs={"/": attributes, "posterior": attributes})
 
 
-def import_arviz() -> ModuleType:
-    """Import ArviZ.
-
-    Raises:
-        ImportError: it is not installed.
-    """
+def _import_arviz() -> ModuleType:
     try:
         return import_module("arviz")
     except ModuleNotFoundError as error:
@@ -52,47 +47,25 @@ def import_arviz() -> ModuleType:
 
 
 def _major_version(package: ModuleType) -> int:
-    """First number of a package's version.
-
-    ArviZ 1 still answers to names of ArviZ 0, such as ``InferenceData``, to say what took their place: what it has does
-    not tell which it is.
-    """
+    # ArviZ 1 still has names of ArviZ 0, such as InferenceData, for its error messages, so hasattr cannot be used.
     return int(package.__version__.partition(".")[0])
 
 
-def groups_of(draws: Draws) -> Groups:
-    """Arrange draws by ArviZ's groups: one chain first, then the draws; data as they are.
-
-    Example:
-        >>> import torch
-        >>> log_p = torch.zeros(5, dtype=torch.float64)
-        >>> groups = groups_of(Draws({"z": torch.zeros(5, 3)}, log_p, log_p, {"x": torch.zeros(7)}, {}, False))
-        >>> groups["posterior"]["z"].shape, groups["sample_stats"]["lp"].shape, groups["observed_data"]["x"].shape
-        ((1, 5, 3), (1, 5), (7,))
-    """
+def _make_groups(samples: PosteriorSamples) -> Groups:
     groups = {
-        "posterior": chained(draws.sites),
-        "sample_stats": chained({"lp": draws.log_p, "lq": draws.log_q}),
-        "log_likelihood": chained(draws.log_likelihood),
-        "observed_data": {name: x.detach().cpu().numpy() for name, x in draws.observed.items()},
+        "posterior": _as_chain(samples.sites),
+        "sample_stats": _as_chain({"lp": samples.log_p, "lq": samples.log_q}),
+        "log_likelihood": _as_chain(samples.log_likelihood),
+        "observed_data": {name: x.detach().cpu().numpy() for name, x in samples.observed.items()},
     }
     return {name: group for name, group in groups.items() if group}
 
 
-def chained(values: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    """Make one chain of draws."""
+def _as_chain(values: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
     return {name: x.detach().cpu().numpy()[None] for name, x in values.items()}
 
 
-def attributes_of(draws: Draws, method: str) -> dict[str, str | float]:
-    """Give what is known of the guide as a whole.
-
-    Example:
-        >>> import torch
-        >>> log_p = torch.zeros(100, dtype=torch.float64)
-        >>> attributes_of(Draws({}, log_p, log_p, {}, {}, False), "NUTS")
-        {'method': 'NUTS', 'elbo': 0.0, 'elbo_se': 0.0, 'khat': 0.0}
-    """
-    found = elbo_estimate(draws)
-    k = float("nan") if no_k_hat(draws) else tail_index(draws.log_weights).value
+def _attributes(samples: PosteriorSamples, method: str) -> dict[str, str | float]:
+    found = elbo_estimate(samples)
+    k = float("nan") if k_hat_unavailable_reason(samples) else fit_pareto_k(samples.log_weights).value
     return {"method": method, "elbo": found.value, "elbo_se": found.standard_error, "khat": k}

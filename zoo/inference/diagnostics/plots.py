@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-from zoo.inference.diagnostics.psis import GOOD, USABLE, ParetoK
+from zoo.inference.diagnostics.psis import GOOD_K, USABLE_K, ParetoK
 from zoo.plotting.bands import Band
 from zoo.plotting.curves import COLORS
 from zoo.plotting.returns import GAP, Label, draw_bands, draw_labels, label_width
@@ -36,7 +36,7 @@ GUIDE_KEY, REFERENCE_KEY = "filled: guide", "line: reference, as draws, or mean 
 INTERVAL = 1.96  # standard errors or deviations in half a 95 % interval
 
 Reference = Array | tuple[float, float]
-"""Draws ``(R,)``, or mean and standard deviation."""
+"""PosteriorSamples ``(R,)``, or mean and standard deviation."""
 
 
 def elbo_figure(curves: Mapping[str, tuple[Array, Array, Array]], evidence: float | None = None) -> Figure:
@@ -185,9 +185,9 @@ def pareto_k_figure(found: Mapping[str, ParetoK]) -> Figure:
         page.title("Pareto k-hat: how far the guide can be trusted", left=EDGE)
         axes = page.axes("k-hat", left=left, top=TOP, width=PAGE_WIDTH - left - EDGE, height=ROW * len(found))
         for start, end, colour, verdict in (
-            (low, GOOD, COLORS[2], "good"),
-            (GOOD, USABLE, "#e69f00", "usable"),
-            (USABLE, high, ERROR_COLOR, "not to be trusted"),
+            (low, GOOD_K, COLORS[2], "good"),
+            (GOOD_K, USABLE_K, "#e69f00", "usable"),
+            (USABLE_K, high, ERROR_COLOR, "unreliable"),
         ):
             axes.axvspan(start, end, color=colour, alpha=0.12, linewidth=0)
             axes.annotate(

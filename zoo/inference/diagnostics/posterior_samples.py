@@ -25,72 +25,70 @@ logger = logging.getLogger(__name__)
 Program = Callable[..., Any]
 
 
-class Draws(NamedTuple):
-    """Fresh draws of a guide, and what guide and model say of each."""
+class PosteriorSamples(NamedTuple):
+    """Samples of a guide, with the log-densities of guide and model."""
 
     sites: Mapping[str, Tensor]
-    """Latent variables of the model, ``(draws, *shape)``. NaN where a draw has none; those whose shape changes from
-    draw to draw are left out, and so are those in ``local``."""
+    """Latent variables of the model, ``(num_samples, *shape)``; NaN for samples without the site. Sites whose shape
+    differs between samples, and those in ``local``, are omitted."""
     log_p: Float64[Tensor, " draws"]
     """``log p(x, z)``, in nats."""
     log_q: Float64[Tensor, " draws"]
     """``log q(z)``, in nats."""
     observed: Mapping[str, Tensor]
-    """Data of the model."""
+    """Observed data of the model."""
     log_likelihood: Mapping[str, Tensor]
-    """Of each datum, ``(draws, *batch)``, in nats and unscaled, if it was asked for; 0 of what is masked."""
+    """Unscaled log-likelihood of each datum, ``(num_samples, *batch)``, in nats, if requested; 0 where masked."""
     subsampled: bool
-    """Each draw saw another part of the data: ``log_p`` is an unbiased estimate, and no data are kept."""
+    """Each sample used another subsample of the data: ``log_p`` is an unbiased estimate, and no data are kept."""
     continuous: frozenset[str] = frozenset()
-    """Sites whose values have a density."""
+    """Sites with a density."""
     scaled: bool = False
-    """Terms of ``log_p`` and ``log_q`` count more or less than once."""
+    """Terms of ``log_p`` or ``log_q`` are scaled, as by ``poutine.scale``."""
     local: frozenset[str] = frozenset()
-    """Latent variables in a plate that subsamples: they belong to other data in each draw, so that no average over the
-    draws has a meaning."""
+    """Latent variables in a subsampled plate, which belong to other data in each sample and cannot be averaged."""
     num_categories: Mapping[str, int] = MappingProxyType({})
-    """Of categorical sites, whose values are numbers of categories."""
+    """Number of categories of each categorical site."""
 
     @property
-    def points(self) -> int:
-        """How many elements of continuous sites are the same in all draws: the weights cannot tell what these miss."""
+    def num_constant_elements(self) -> int:
+        """Number of elements of continuous sites that are equal in all samples; weights cannot assess these."""
         constant = [(x == x[:1]).all(0) for name, x in self.sites.items() if name in self.continuous]
-        return sum(int(alike.sum()) for alike in constant) if len(self.log_p) > 1 else 0
+        return sum(int(equal.sum()) for equal in constant) if len(self.log_p) > 1 else 0
 
     @property
     def log_weights(self) -> Float64[Tensor, " draws"]:
-        """``log p(x, z) - log q(z)``: the ELBO is its mean."""
+        """``log p(x, z) - log q(z)``, whose mean is the ELBO."""
         return self.log_p - self.log_q
 
 
-def draw(
+def sample_posterior(
     model: Program,
     guide: Program,
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
-    draws: int = 1000,
-    at_once: int = 1000,
+    num_samples: int = 1000,
+    chunk_size: int = 1000,
     log_likelihood: bool = False,
     progress: bool = False,
-) -> Draws:
-    """Draw from a guide, and take the log-densities of what was drawn, without gradients.
+) -> PosteriorSamples:
+    """Sample from a guide, and return the samples with their log-densities, without gradients.
 
-    Many draws are made in one run, in a plate around model and guide, if nothing speaks against it: values that steer
-    the program, subsamples (each draw gets its own), or a program that says something else of a draw among others than
-    of the same draw alone. Then they are made one by one.
+    Samples are vectorized in an outer plate where possible. Programs with data-dependent control flow or subsampling
+    (each sample gets its own subsample), and programs that are not independent across the plate, run once per sample.
 
     Args:
         model: Pyro model.
-        guide: of it.
-        args: of both.
-        kwargs: of both.
-        draws: how many.
-        at_once: most draws in one run.
+        guide: Pyro guide.
+        args: positional arguments of model and guide.
+        kwargs: keyword arguments of model and guide.
+        num_samples: number of samples.
+        chunk_size: maximum number of samples in one run.
         log_likelihood: keep the log-likelihood of each datum.
-        progress: where draws are made one by one, which takes long, say why, and show on a terminal how far it is.
+        progress: if samples are drawn one by one, log the reason and show a progress bar on a terminal.
 
     Raises:
-        ValueError: the numbers make no sense, or guide and model do not fit each other.
+        ValueError: a number is invalid, or guide and model do not match.
 
     Example:
         >>> import pyro
@@ -99,54 +97,56 @@ def draw(
         ...     pyro.sample("x", dist.Normal(pyro.sample("z", dist.Bernoulli(0.5)), 1.0), obs=torch.tensor(0.5))
         >>> def guide():
         ...     pyro.sample("z", dist.Bernoulli(0.5))
-        >>> found = draw(model, guide, draws=100)
+        >>> found = sample_posterior(model, guide, num_samples=100)
         >>> found.sites["z"].shape, found.log_weights.std().item() < 1e-5  # the guide is the posterior
         (torch.Size([100]), True)
     """
-    check_constraints({"draws": draws, "at_once": at_once}, {"draws": COUNT, "at_once": COUNT})
-    both, subsamples = (model, guide, arguments(args), dict(kwargs or {})), Subsamples()
+    check_constraints(
+        {"num_samples": num_samples, "chunk_size": chunk_size}, {"num_samples": COUNT, "chunk_size": COUNT}
+    )
+    both, subsamples = (model, guide, as_args(args), dict(kwargs or {})), Subsamples()
     with torch.no_grad():
         alone = record(*both, subsamples)
         check_match(alone)
         if alone.steered_by:
-            reason = f"values of {listed(alone.steered_by)} steer the program"
+            reason = f"the control flow depends on values of {listed(alone.steered_by)}"
         elif is_subsampled(subsamples):
-            reason = "each has a subsample of its own"
-        elif draws > 1:
-            sizes = [at_once] * (draws // at_once) + [draws % at_once] * (draws % at_once > 0)
+            reason = "each has its own subsample"
+        elif num_samples > 1:
+            full, rest = divmod(num_samples, chunk_size)
+            sizes = [chunk_size] * full + [rest] * (rest > 0)
             try:
-                return joined([drawn_at_once(*both, alone, size, log_likelihood) for size in sizes])
+                return _concatenate([_sample_vectorized(*both, alone, size, log_likelihood) for size in sizes])
             except (ValueError, RuntimeError, IndexError) as error:
-                reason = f"many cannot be made at once: {error}"
+                reason = f"they cannot be vectorized: {error}"
         else:
-            reason = "there is one"
+            reason = "there is only one"
         if progress:
-            logger.warning("%s draws of the guide are made one by one, as %s.", f"{draws:,}", reason)
-        return _drawn_one_by_one(*both, draws, log_likelihood, progress)
+            logger.warning("%s draws of the guide are made one by one, because %s.", f"{num_samples:,}", reason)
+        return _sample_sequentially(*both, num_samples, log_likelihood, progress)
 
 
-def _drawn_one_by_one(
+def _sample_sequentially(
     model: Program,
     guide: Program,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-    draws: int,
+    num_samples: int,
     keep: bool,
     progress: bool,
-) -> Draws:
-    """Make each draw in a run of its own, with subsamples of its own."""
+) -> PosteriorSamples:
     console = Console(stderr=True)
     shown = progress and console.is_terminal
     parts, local, subsampled = [], set(), False
-    for _ in track(range(draws), "draws of the guide", console=console, disable=not shown, transient=True):
+    for _ in track(range(num_samples), "draws of the guide", console=console, disable=not shown, transient=True):
         subsamples = Subsamples()
         run = record(model, guide, args, kwargs, subsamples)
         check_match(run)
-        parts.append(draws_of(run, run, 1, keep))
+        parts.append(_make_samples(run, run, 1, keep))
         if is_subsampled(subsamples):
             subsampled = True
             local |= _local_sites(run, subsamples)
-    found = joined(parts)
+    found = _concatenate(parts)
     if not subsampled:
         return found
     sites = {name: value for name, value in found.sites.items() if name not in local}
@@ -154,44 +154,35 @@ def _drawn_one_by_one(
 
 
 def _local_sites(run: Run, subsamples: Subsamples) -> set[str]:
-    """Names of the latent variables in plates that use fewer elements than they have."""
     plates = {name for name, indices in subsamples.items() if is_subsampled({name: indices})}
     return {
         name for name, site in run.model.items() if not site.observed and {plate.name for plate in site.plates} & plates
     }
 
 
-def arguments(args: Sequence[Any]) -> tuple[Any, ...]:
-    """Give the arguments of a program, if that is what they are.
-
-    Raises:
-        ValueError: it is one argument alone.
-    """
+def as_args(args: Sequence[Any]) -> tuple[Any, ...]:
+    """Return positional arguments as a tuple; raise ``ValueError`` if they are not a tuple or list."""
     if not isinstance(args, tuple | list):
-        raise ValueError(f"args must be a tuple, (x,) for one argument, got {type(args).__name__}")
+        raise ValueError(f"args must be a tuple, such as (x,) for one argument, got {type(args).__name__}")
     return tuple(args)
 
 
-def drawn_at_once(
+def _sample_vectorized(
     model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any], alone: Run, count: int, keep: bool
-) -> Draws:
-    """Make many draws in one run.
-
-    Raises:
-        ValueError: guide or model say something else of the first or last draw when it is alone.
-    """
+) -> PosteriorSamples:
+    """Draw many samples in one run; raise ``ValueError`` if they are not independent of each other."""
     both = model, guide, args, kwargs
     run = record_at_once(count, nesting(alone) + 1, *both, {})
     if (wrong := mixed(run, alone, count, both, {})) is not None:
         raise ValueError(str(wrong))
-    return draws_of(run, alone, count, keep)
+    return _make_samples(run, alone, count, keep)
 
 
-def draws_of(run: Run, alone: Run, count: int, keep: bool) -> Draws:
-    """Arrange what a run has of so many draws; values get the shapes that they have in a run of one draw."""
+def _make_samples(run: Run, alone: Run, count: int, keep: bool) -> PosteriorSamples:
+    """Return the samples of a run; values get the shapes of a run with a single sample."""
     latent = {name: site for name, site in run.model.items() if not site.observed}
     seen = {name: site for name, site in run.model.items() if site.observed}
-    return Draws(
+    return PosteriorSamples(
         sites={name: site.value.reshape(count, *alone.model[name].value.shape) for name, site in latent.items()},
         log_p=log_density(run.model, count),
         log_q=log_density(run.guide, count),
@@ -202,8 +193,8 @@ def draws_of(run: Run, alone: Run, count: int, keep: bool) -> Draws:
             if keep
         },
         subsampled=False,
-        continuous=frozenset(name for name, site in latent.items() if is_continuous(site.distribution)),
-        scaled=any(is_scaled(site) for _, site in sites_of([run])),
+        continuous=frozenset(name for name, site in latent.items() if _is_continuous(site.distribution)),
+        scaled=any(_is_scaled(site) for _, site in sites_of([run])),
         num_categories={
             name: one.param_shape[-1]
             for name, site in latent.items()
@@ -212,26 +203,24 @@ def draws_of(run: Run, alone: Run, count: int, keep: bool) -> Draws:
     )
 
 
-def is_scaled(site: Site) -> bool:
-    """Tell whether the log-probability of a site counts more or less than once."""
+def _is_scaled(site: Site) -> bool:
     return bool((torch.as_tensor(site.scale) != 1).any())
 
 
-def is_continuous(distribution: Distribution) -> bool:
-    """Tell whether values have a density; a distribution that does not say has none."""
+def _is_continuous(distribution: Distribution) -> bool:
+    """Return whether a distribution has a density; False if its support is unknown."""
     support = support_of(distribution)
     return support is not None and not support.is_discrete
 
 
-def joined(parts: Sequence[Draws]) -> Draws:
-    """Put draws behind one another."""
+def _concatenate(parts: Sequence[PosteriorSamples]) -> PosteriorSamples:
     first = parts[0]
-    return Draws(
-        sites=joined_values([part.sites for part in parts]),
+    return PosteriorSamples(
+        sites=_concatenate_sites([part.sites for part in parts]),
         log_p=torch.cat([part.log_p for part in parts]),
         log_q=torch.cat([part.log_q for part in parts]),
         observed={name: x for name, x in first.observed.items() if all(name in part.observed for part in parts)},
-        log_likelihood=joined_values([part.log_likelihood for part in parts]),
+        log_likelihood=_concatenate_sites([part.log_likelihood for part in parts]),
         subsampled=False,
         continuous=frozenset.union(*(part.continuous for part in parts)),
         scaled=any(part.scaled for part in parts),
@@ -239,20 +228,18 @@ def joined(parts: Sequence[Draws]) -> Draws:
     )
 
 
-def joined_values(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Put values behind one another, with NaN where there is none; leave out those of changing shape."""
+def _concatenate_sites(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Concatenate the values of each site, with NaN where it is absent; omit sites whose shape varies."""
     names = dict.fromkeys(name for part in parts for name in part)
     each = {name: [part.get(name) for part in parts] for name in names}
-    return {name: with_gaps(values) for name, values in each.items() if len(shapes_of(values)) == 1}
+    return {name: _concatenate_with_nan(values) for name, values in each.items() if len(_sample_shapes(values)) == 1}
 
 
-def shapes_of(values: Sequence[Tensor | None]) -> set[torch.Size]:
-    """Shapes that single draws have."""
+def _sample_shapes(values: Sequence[Tensor | None]) -> set[torch.Size]:
     return {value.shape[1:] for value in values if value is not None}
 
 
-def with_gaps(values: Sequence[Tensor | None]) -> Tensor:
-    """Put values behind one another, with NaN where there is none."""
+def _concatenate_with_nan(values: Sequence[Tensor | None]) -> Tensor:
     present = [value for value in values if value is not None]
     if len(present) == len(values):
         return torch.cat(present)

@@ -8,136 +8,136 @@ from pyro.ops.stats import fit_generalized_pareto
 from torch import Tensor
 
 from zoo.inference.diagnostics.elbo_estimate import finite_log_weights
-from zoo.inference.diagnostics.posterior_samples import Draws
+from zoo.inference.diagnostics.posterior_samples import PosteriorSamples
 
-GOOD, USABLE = 0.5, 0.7
-FEWEST, FEWEST_IN_TAIL = 100, 10
-FLAT = 1e-4  # nats; weights that differ by less are equal up to the rounding of single precision
-ALIKE = 0.01  # nats; weights none of which differ by more are as good as equal
+GOOD_K, USABLE_K = 0.5, 0.7
+MIN_SAMPLES, MIN_TAIL_SIZE = 100, 10
+TAIL_RESOLUTION = 1e-4  # nats; smaller differences are rounding errors of single precision
+EQUAL_WEIGHTS_TOLERANCE = 0.01  # nats
 
 
 class ParetoK(NamedTuple):
-    """Tail index of a guide's importance weights, and what it says of the guide.
+    """Pareto k-hat of a guide's importance weights: the shape of their tail, a diagnostic of the guide.
 
     Example:
-        >>> print(ParetoK(value=0.31, standard_error=0.13, draws=1000))
-        k-hat 0.31 ± 0.13 over 1,000 draws: good, the guide is close to the posterior wherever it draws
+        >>> print(ParetoK(value=0.31, standard_error=0.13, num_samples=1000))
+        k-hat 0.31 ± 0.13 over 1,000 draws: good, the guide is close to the posterior where it samples
     """
 
     value: float
-    """``k̂``; moments of the weights above ``1 / k`` do not exist. 0 where all weights are equal, NaN where the largest
-    are too few or too much alike to tell."""
+    """``k̂``; moments of the weights of order ``1 / k`` and above do not exist. 0 if all weights are equal, NaN if the
+    largest are too few or too similar for a fit."""
     standard_error: float
-    """Of a maximum-likelihood fit to as large a tail, ``(1 + k̂) / sqrt(tail)``."""
-    draws: int
+    """That of a maximum-likelihood fit to a tail of this size, ``(1 + k̂) / sqrt(tail)``."""
+    num_samples: int
 
     @property
     def verdict(self) -> str:
-        """``"good"`` below 0.5, ``"usable"`` below 0.7, else ``"not to be trusted"``; or ``"cannot be told"``."""
+        """``"good"`` below 0.5, ``"usable"`` below 0.7, else ``"unreliable"``; ``"unknown"`` if k-hat is NaN."""
         if math.isnan(self.value):
-            return "cannot be told"
-        return "good" if self.value < GOOD else "usable" if self.value < USABLE else "not to be trusted"
+            return "unknown"
+        return "good" if self.value < GOOD_K else "usable" if self.value < USABLE_K else "unreliable"
 
     @property
-    def draws_needed(self) -> float:
-        """So many draws are needed to tell so large a ``k̂``, ``10^(1 / (1 - k̂))``; as good as infinite near 1."""
+    def num_samples_needed(self) -> float:
+        """Samples needed for a reliable estimate, ``10^(1 / (1 - k̂))``; infinite from 0.99 on."""
         return 10 ** (1 / (1 - max(self.value, 0))) if self.value < 0.99 else math.inf
 
     @property
-    def too_few(self) -> bool:
-        """Whether a verdict from so few draws says little."""
-        return self.draws < FEWEST or (self.value < USABLE and self.draws < self.draws_needed)
+    def too_few_samples(self) -> bool:
+        """Whether there are too few samples for a reliable verdict."""
+        return self.num_samples < MIN_SAMPLES or (self.value < USABLE_K and self.num_samples < self.num_samples_needed)
 
     def __str__(self) -> str:
         meaning = {
-            "good": "the guide is close to the posterior wherever it draws",
-            "usable": "the guide is coarse, but importance sampling can mend it",
-            "not to be trusted": "the guide misses a part of the posterior that matters",
-            "cannot be told": "the largest weights are too few, or too much alike, to tell",
+            "good": "the guide is close to the posterior where it samples",
+            "usable": "the guide is a rough approximation, which importance sampling can correct",
+            "unreliable": "the guide misses a relevant part of the posterior",
+            "unknown": "the largest weights are too few or too similar",
         }
-        found = f"k-hat {self.value:.2f} ± {self.standard_error:.2f} over {self.draws:,} draws"
-        few = "; take more draws to be sure" if self.too_few else ""
+        found = f"k-hat {self.value:.2f} ± {self.standard_error:.2f} over {self.num_samples:,} draws"
+        few = "; take more draws to be sure" if self.too_few_samples else ""
         return f"{found}: {self.verdict}, {meaning[self.verdict]}{few}"
 
 
-def pareto_k(draws: Draws) -> ParetoK:
-    """Judge a guide by the tail of its importance weights ``p(x, z) / q(z)``.
+def pareto_k(samples: PosteriorSamples) -> ParetoK:
+    """Return the Pareto k-hat of the importance weights ``p(x, z) / q(z)``; warn if there are too few samples.
 
-    Yao, Vehtari, Simpson & Gelman, "Yes, but did it work? Evaluating variational inference", 2018. Of few draws it says
-    little, and warns.
-
-    It knows only of what the guide draws: of a part of the posterior that no draw came near it says nothing.
+    Yao, Vehtari, Simpson & Gelman, "Yes, but did it work? Evaluating variational inference", 2018. It does not detect
+    parts of the posterior far from all samples.
 
     Raises:
-        ValueError: the weights are not those of the posterior, or do not tell; see ``no_k_hat``.
-        FloatingPointError: the weight of a draw is not finite.
+        ValueError: k-hat is not defined for these samples; see ``k_hat_unavailable_reason``.
+        FloatingPointError: the weight of a sample is not finite.
 
     Example:
         >>> log_p = torch.randn(4000, dtype=torch.float64) / 10
-        >>> pareto_k(Draws({}, log_p, 0 * log_p, {}, {}, False)).verdict
+        >>> pareto_k(PosteriorSamples({}, log_p, 0 * log_p, {}, {}, False)).verdict
         'good'
     """
-    if (reason := no_k_hat(draws)) is not None:
+    if (reason := k_hat_unavailable_reason(samples)) is not None:
         raise ValueError(reason)
-    found = tail_index(finite_log_weights(draws))
-    if found.too_few and not math.isnan(found.value):
-        needed = (
-            "more" if math.isinf(found.draws_needed) else f"at least {max(FEWEST, math.ceil(found.draws_needed)):,}"
+    found = fit_pareto_k(finite_log_weights(samples))
+    if found.too_few_samples and not math.isnan(found.value):
+        needed = found.num_samples_needed
+        advice = "more" if math.isinf(needed) else f"at least {max(MIN_SAMPLES, math.ceil(needed)):,}"
+        warnings.warn(
+            f"{found.num_samples} draws are too few for a k-hat of {found.value:.2f}: take {advice}", stacklevel=2
         )
-        warnings.warn(f"{found.draws} draws are too few for a k-hat of {found.value:.2f}: take {needed}", stacklevel=2)
     return found
 
 
-def no_k_hat(draws: Draws) -> str | None:
-    """Say why draws have no k-hat; None if they have one.
+def k_hat_unavailable_reason(samples: PosteriorSamples) -> str | None:
+    """Return why k-hat is not defined for samples; None if it is.
 
     Example:
         >>> log_p = torch.zeros(5, dtype=torch.float64)
-        >>> no_k_hat(Draws({}, log_p, log_p, {}, {}, subsampled=True))
-        'no k-hat: the draws saw subsamples of the data, and it needs weights of the whole'
+        >>> k_hat_unavailable_reason(PosteriorSamples({}, log_p, log_p, {}, {}, subsampled=True))
+        'no k-hat: the draws use subsamples of the data, and k-hat needs the weights of all data'
     """
-    if draws.subsampled:
-        return "no k-hat: the draws saw subsamples of the data, and it needs weights of the whole"
-    if draws.scaled:
-        return "no k-hat: terms are scaled (poutine.scale), and weights are not those of the posterior"
-    return of_points(draws.points) if draws.points else None
+    if samples.subsampled:
+        return "no k-hat: the draws use subsamples of the data, and k-hat needs the weights of all data"
+    if samples.scaled:
+        return "no k-hat: terms are scaled (poutine.scale), so the weights are not those of the posterior"
+    return point_mass_reason(samples.num_constant_elements) if samples.num_constant_elements else None
 
 
-def of_points(points: int) -> str:
-    """Say that a guide which does not spread cannot be judged.
+def point_mass_reason(num_constant_elements: int) -> str:
+    """Return why a guide with point masses has no k-hat.
 
     Example:
-        >>> print(of_points(2))
-        no k-hat: 2 values of the guide are the same in all draws, and weights do not tell what such a guide misses
+        >>> print(point_mass_reason(2))
+        no k-hat: 2 values of the guide are the same in all draws, and weights cannot detect what such a guide misses
     """
-    values = "a value of the guide is" if points == 1 else f"{points:,} values of the guide are"
-    return f"no k-hat: {values} the same in all draws, and weights do not tell what such a guide misses"
+    one = num_constant_elements == 1
+    values = "a value of the guide is" if one else f"{num_constant_elements:,} values of the guide are"
+    return f"no k-hat: {values} the same in all draws, and weights cannot detect what such a guide misses"
 
 
-def tail_index(log_weights: Float[Tensor, " draws"]) -> ParetoK:
-    """Fit a generalised Pareto distribution to the largest weights: the ``min(n / 5, 3 sqrt(n))`` largest of ``n``.
+def fit_pareto_k(log_weights: Float[Tensor, " draws"]) -> ParetoK:
+    """Fit a generalized Pareto distribution to the ``min(n / 5, 3 sqrt(n))`` largest of ``n`` weights.
 
     Vehtari, Simpson, Gelman, Yao & Gabry, "Pareto smoothed importance sampling", 2024. NaN if there are fewer than 10
-    of them, or fewer different ones, as a guide of few outcomes has them; infinite if so few have most of the weight.
+    of them, or fewer different ones, as with a guide of few outcomes; infinite if these few have most of the weight.
 
     Example:
         >>> uniform = torch.rand(10_000, dtype=torch.float64)
-        >>> abs(tail_index(-0.6 * uniform.log()).value - 0.6) < 0.4
+        >>> abs(fit_pareto_k(-0.6 * uniform.log()).value - 0.6) < 0.4
         True
     """
     count = len(log_weights)
     size = math.ceil(min(0.2 * count, 3 * math.sqrt(count)))
-    if size < FEWEST_IN_TAIL:
+    if size < MIN_TAIL_SIZE:
         return ParetoK(math.nan, math.nan, count)
     ordered = (log_weights.double() - log_weights.max()).sort().values
-    if -ordered[0] < ALIKE:
+    if -ordered[0] < EQUAL_WEIGHTS_TOLERANCE:
         return ParetoK(0.0, 0.0, count)
     vanishing = math.log(torch.finfo(torch.float64).tiny)
     threshold, tail = ordered[-size - 1], ordered[-size:]
     tail = tail[tail > max(threshold.item(), vanishing)]
-    if len(tail) < FEWEST_IN_TAIL and tail.exp().sum() > ordered.exp().sum() / 2:  # a few weights are all that counts
+    if len(tail) < MIN_TAIL_SIZE and tail.exp().sum() > ordered.exp().sum() / 2:  # a few weights dominate
         return ParetoK(math.inf, math.inf, count)
-    if len((tail / FLAT).round().unique()) < FEWEST_IN_TAIL:
+    if len((tail / TAIL_RESOLUTION).round().unique()) < MIN_TAIL_SIZE:
         return ParetoK(math.nan, math.nan, count)
     k, _ = fit_generalized_pareto(tail.exp() - threshold.exp())
     return ParetoK(float(k), (1 + max(float(k), 0)) / math.sqrt(len(tail)), count)

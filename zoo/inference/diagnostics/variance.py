@@ -14,24 +14,26 @@ from zoo.gradients.spread import Spread
 from zoo.inference.diagnostics.candidates import (
     BASELINES,
     Call,
-    check_particles,
+    applicable_estimators,
+    check_num_particles,
+    default_estimators,
     gradient,
-    has_networks,
-    usable,
-    usual_estimators,
+    has_baseline_networks,
 )
-from zoo.inference.diagnostics.posterior_samples import arguments
+from zoo.inference.diagnostics.posterior_samples import as_args
 from zoo.inference.diagnostics.variance_table import ALL, VarianceReport, VarianceRow
 from zoo.stats import jackknife_interval
 
 Program = Callable[..., Any]
-BATCHES = 10  # of draws, for the intervals
-CLEAR = 2.0  # standard errors: a mean gradient nearer to 0 is taken for noise
+NUM_BATCHES = 10  # of gradient estimates, for the jackknife
+MIN_Z = 2.0  # standard errors from 0, below which a mean gradient is considered noise
 CONSTRAINTS = {
-    "draws": Constraint(f"a whole number of {2 * BATCHES} or more", lambda x: is_integer(x) and x >= 2 * BATCHES),
-    "warm_up": Constraint("a whole number of 0 or more", lambda x: is_integer(x) and x >= 0),
-    "target": POSITIVE,
-    "particles": COUNT,
+    "num_samples": Constraint(
+        f"a whole number of {2 * NUM_BATCHES} or more", lambda x: is_integer(x) and x >= 2 * NUM_BATCHES
+    ),
+    "num_warmup": Constraint("a whole number of 0 or more", lambda x: is_integer(x) and x >= 0),
+    "target_snr": POSITIVE,
+    "num_particles": COUNT,
 }
 
 
@@ -40,38 +42,39 @@ def variance_report(
     guide: Program,
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
-    draws: int = 200,
-    particles: int = 4,
+    num_samples: int = 200,
+    num_particles: int = 4,
     estimators: Mapping[str, ELBO] | None = None,
     vectorize_particles: bool = False,
-    target: float = 1.0,
-    warm_up: int = 20,
+    target_snr: float = 1.0,
+    num_warmup: int = 20,
 ) -> VarianceReport:
-    """Compare estimators of the ELBO's gradient: how much it varies, by each, for every parameter of the guide.
+    """Compare the variance of several estimators of the ELBO's gradient, for every parameter of the guide.
 
-    All estimators see the same particles, so that their ratios are known better than the variances. Intervals are from
-    batches of estimates. All estimators must be unbiased: the least noisy one tells where the gradient's mean lies. At
-    an optimum that is 0, and no number of particles makes it stand out.
+    All estimators use the same particles, so ratios are more precise than variances. Intervals are computed from
+    batches of estimates. All estimators must be unbiased: the mean gradient is taken from the one with the least
+    variance. At an optimum the mean is 0, and no number of particles reaches a signal-to-noise ratio.
 
-    Variance falls as one over the number of particles, and that is how the number is suggested; leave-one-out baselines
-    gain a little more.
+    The suggested number of particles assumes that the variance is proportional to one over the number of particles;
+    leave-one-out baselines gain slightly more.
 
     Args:
         model: Pyro model.
-        guide: of it, at the parameters to be judged. No ``.grad`` is touched.
-        args: of both.
-        kwargs: of both.
-        draws: estimates by each estimator.
-        particles: of each estimate, by the usual estimators.
-        estimators: by name, all with ``particles`` particles; None for ``usual_estimators``, with the networks of the
-            guide's sites if they name some. What they average is learned meanwhile; networks are judged as they are.
-        vectorize_particles: by the usual estimators.
-        target: signal-to-noise ratio to suggest a number of particles for.
-        warm_up: estimates before, from which baselines learn, and which do not count.
+        guide: Pyro guide, at the parameters to be examined. ``.grad`` is not changed.
+        args: positional arguments of model and guide.
+        kwargs: keyword arguments of model and guide.
+        num_samples: gradient estimates per estimator.
+        num_particles: particles per estimate.
+        estimators: estimators by name, all with ``num_particles`` particles; None for ``default_estimators``, with
+            learned baselines if sites of the guide specify networks. Running averages are updated during the report,
+            networks are not trained.
+        vectorize_particles: for the default estimators.
+        target_snr: signal-to-noise ratio for which a number of particles is suggested.
+        num_warmup: estimates at the start that only update baselines.
 
     Raises:
-        ValueError: the numbers make no sense, an estimator has another number of particles, the guide has no
-            parameters, or the first estimator cannot be used.
+        ValueError: a number is invalid, an estimator has another number of particles, the guide has no parameters, or
+            the first estimator fails.
 
     Example:
         >>> import pyro
@@ -83,123 +86,124 @@ def variance_report(
         ...     logits = pyro.param("logits", torch.zeros(3))
         ...     with pyro.plate("data", 3):
         ...         pyro.sample("z", dist.Bernoulli(logits=logits))
-        >>> report = variance_report(model, guide, draws=20, particles=2, warm_up=5)
+        >>> report = variance_report(model, guide, num_samples=20, num_particles=2, num_warmup=5)
         >>> report.row("Rao-Blackwell", "logits").reduction.low > 1
         True
     """
-    check_constraints({"draws": draws, "warm_up": warm_up, "target": target, "particles": particles}, CONSTRAINTS)
-    call = (model, guide, *arguments(args)), dict(kwargs or {})
-    seeds = torch.randint(2**62, (warm_up + draws,)).tolist()
+    sizes = {"num_samples": num_samples, "num_warmup": num_warmup, "num_particles": num_particles}
+    check_constraints({**sizes, "target_snr": target_snr}, CONSTRAINTS)
+    call = (model, guide, *as_args(args)), dict(kwargs or {})
+    seeds = torch.randint(2**62, (num_warmup + num_samples,)).tolist()
     with torch.random.fork_rng(devices=[]):
-        parameters = guide_parameters(guide, args, kwargs or {})
+        parameters = _guide_parameters(guide, args, kwargs or {})
+        tensors = list(parameters.values())
         if estimators is None:
-            baselines = (*BASELINES, "learned") if has_networks(guide, args, kwargs or {}) else BASELINES
-            estimators = usual_estimators(particles, vectorize_particles, baselines)
-        check_particles(estimators, particles)
-        rivals, left_out = usable(estimators, call, list(parameters.values()), seeds[0])
-        for seed in seeds[:warm_up]:
-            for elbo in rivals.values():
-                gradient(elbo, call, list(parameters.values()), seed)
-        edges = [warm_up + draws * batch // BATCHES for batch in range(BATCHES + 1)]
+            with_networks = has_baseline_networks(guide, args, kwargs or {})
+            baselines = (*BASELINES, "learned") if with_networks else BASELINES
+            estimators = default_estimators(num_particles, vectorize_particles, baselines)
+        check_num_particles(estimators, num_particles)
+        applicable, skipped = applicable_estimators(estimators, call, tensors, seeds[0])
+        for seed in seeds[:num_warmup]:
+            for elbo in applicable.values():
+                gradient(elbo, call, tensors, seed)
+        edges = [num_warmup + num_samples * batch // NUM_BATCHES for batch in range(NUM_BATCHES + 1)]
         batches = [
-            {name: spread(elbo, call, list(parameters.values()), seeds[start:end]) for name, elbo in rivals.items()}
+            {name: _moments(elbo, call, tensors, seeds[start:end]) for name, elbo in applicable.items()}
             for start, end in pairwise(edges)
         ]
-    return VarianceReport(rows_of(batches, parameters, draws, particles, target), particles, draws, target, left_out)
+    rows = _make_rows(batches, parameters, num_samples, num_particles, target_snr)
+    return VarianceReport(rows, num_particles, num_samples, target_snr, skipped)
 
 
-def guide_parameters(guide: Program, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Find the unconstrained parameters of a guide, by name: a module's own, and those of Pyro's store that it uses.
-
-    Raises:
-        ValueError: there are none that need a gradient.
-    """
+def _guide_parameters(guide: Program, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the unconstrained parameters of a guide by name: its own, and those it uses from Pyro's store."""
     with torch.no_grad(), poutine.block(), poutine.trace(param_only=True) as captured:
         guide(*args, **kwargs)
     values: dict[str, Any] = {name: node["value"] for name, node in captured.trace.nodes.items()}
     own = dict(guide.named_parameters()) if isinstance(guide, nn.Module) else {}
-    # The store may hold another module's parameters by the same names.
-    stored = {name: x.unconstrained() for name, x in values.items() if not {*names_in_module(name)} & set(own)}
+    # The store may hold another module's parameters under the same names.
+    stored = {name: x.unconstrained() for name, x in values.items() if not {*_module_names(name)} & set(own)}
     found = {name: x for name, x in (own | stored).items() if x.requires_grad}
     if not found:
-        raise ValueError("the guide has no parameters that need a gradient, so there is no gradient to judge")
+        raise ValueError("the guide has no parameters that require a gradient")
     return found
 
 
-def names_in_module(name: str) -> tuple[str, str]:
-    """Names that a module may have for a parameter of Pyro's store.
+def _module_names(name: str) -> tuple[str, str]:
+    """Return the names that a module may have for a parameter of Pyro's store.
 
     Example:
-        >>> names_in_module("factor$$$scale")
+        >>> _module_names("factor$$$scale")
         ('factor.scale', 'factor.scale_unconstrained')
     """
     name = name.replace("$$$", ".")
     return name, f"{name}_unconstrained"
 
 
-def spread(elbo: ELBO, call: Call, parameters: Sequence[Tensor], seeds: Sequence[int]) -> Spread:
-    """Take in one estimate of the gradient for each seed."""
-    found = Spread()
+def _moments(elbo: ELBO, call: Call, parameters: Sequence[Tensor], seeds: Sequence[int]) -> Spread:
+    """Return the moments of one gradient estimate per seed."""
+    moments = Spread()
     for seed in seeds:
         estimate = gradient(elbo, call, parameters, seed)
-        found.add(estimate, estimate.new_ones(1))
-    return found
+        moments.add(estimate, estimate.new_ones(1))
+    return moments
 
 
-def rows_of(
-    batches: Sequence[Mapping[str, Spread]], parameters: Mapping[str, Tensor], draws: int, particles: int, target: float
+def _make_rows(
+    batches: Sequence[Mapping[str, Spread]],
+    parameters: Mapping[str, Tensor],
+    num_samples: int,
+    num_particles: int,
+    target_snr: float,
 ) -> tuple[VarianceRow, ...]:
-    """Sum up the batches, for each parameter and for all, by each estimator."""
+    """Return a row per parameter, and for all of them together, and per estimator."""
     sizes = [parameter.numel() for parameter in parameters.values()]
-    variance = {name: torch.stack([variances(batch[name], sizes) for batch in batches]) for name in batches[0]}
-    averages = {name: average_gradient([batch[name] for batch in batches]) for name in variance}
+    variance = {name: torch.stack([_variances(batch[name], sizes) for batch in batches]) for name in batches[0]}
+    means = {name: _mean_gradient([batch[name] for batch in batches]) for name in variance}
     first = next(iter(variance.values()))
-    found = []
+    rows = []
     for i, parameter in enumerate((*parameters, ALL)):
         least = min(variance, key=lambda name: variance[name][:, i].mean().item())
-        signal = signal_of(per_parameter(averages[least].square(), sizes)[i], variance[least][:, i].mean() / draws)
-        found += [
-            row(parameter, name, each[:, i], first[:, i], signal, particles, target) for name, each in variance.items()
+        squared_mean = _sum_per_parameter(means[least].square(), sizes)[i]
+        signal = _signal_norm(squared_mean, variance[least][:, i].mean() / num_samples)
+        rows += [
+            _make_row(parameter, name, each[:, i], first[:, i], signal, num_particles, target_snr)
+            for name, each in variance.items()
         ]
-    return tuple(found)
+    return tuple(rows)
 
 
-def average_gradient(batches: Sequence[Spread]) -> Float64[Tensor, " size"]:
-    """Mean over all estimates."""
-    draws = sum(batch.weight for batch in batches)
-    return torch.stack([batch.mean * (batch.weight / draws) for batch in batches]).sum(0)
+def _mean_gradient(batches: Sequence[Spread]) -> Float64[Tensor, " size"]:
+    count = sum(batch.weight for batch in batches)
+    return torch.stack([batch.mean * (batch.weight / count) for batch in batches]).sum(0)
 
 
-def signal_of(square: Float64[Tensor, ""], error: Float64[Tensor, ""]) -> float:
-    """Norm of the gradient's mean, given the squares of its estimate and of that one's standard error.
-
-    What the error adds to the square is taken off. NaN if the estimate may be but error.
-    """
-    return (square - error).sqrt().item() if square > CLEAR**2 * error else math.nan
+def _signal_norm(squared_mean: Float64[Tensor, ""], squared_error: Float64[Tensor, ""]) -> float:
+    """Return the norm of the mean gradient, corrected for its estimation error; NaN if not significant."""
+    significant = squared_mean > MIN_Z**2 * squared_error
+    return (squared_mean - squared_error).sqrt().item() if significant else math.nan
 
 
-def row(
+def _make_row(
     parameter: str,
     estimator: str,
     variance: Float64[Tensor, " batches"],
     first: Float64[Tensor, " batches"],
     signal: float,
-    particles: int,
-    target: float,
+    num_particles: int,
+    target_snr: float,
 ) -> VarianceRow:
-    """Judge one estimator of one parameter's gradient."""
     found = jackknife_interval(variance)
-    ratio = signal / math.sqrt(found.value) if found.value > 0 else signal * math.inf
-    needed = None if math.isnan(signal) else max(1, math.ceil(particles * (target / ratio) ** 2))
-    return VarianceRow(parameter, estimator, found, jackknife_interval(first, variance), ratio, needed)
+    snr = signal / math.sqrt(found.value) if found.value > 0 else signal * math.inf
+    needed = None if math.isnan(signal) else max(1, math.ceil(num_particles * (target_snr / snr) ** 2))
+    return VarianceRow(parameter, estimator, found, jackknife_interval(first, variance), snr, needed)
 
 
-def variances(found: Spread, sizes: Sequence[int]) -> Float64[Tensor, " parameters"]:
-    """Variance of each parameter's gradient, and of all."""
-    return per_parameter(found.squares / (found.weight - 1), sizes)
+def _variances(moments: Spread, sizes: Sequence[int]) -> Float64[Tensor, " parameters"]:
+    return _sum_per_parameter(moments.squares / (moments.weight - 1), sizes)
 
 
-def per_parameter(x: Float64[Tensor, " size"], sizes: Sequence[int]) -> Float64[Tensor, " parameters"]:
-    """Sum over the elements of each parameter, and over all."""
+def _sum_per_parameter(x: Float64[Tensor, " size"], sizes: Sequence[int]) -> Float64[Tensor, " parameters"]:
+    """Return the sum over the elements of each parameter, followed by the total."""
     sums = torch.stack([part.sum() for part in x.split(list(sizes))])
     return torch.cat([sums, sums.sum(0, keepdim=True)])

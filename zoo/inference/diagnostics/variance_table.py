@@ -9,43 +9,43 @@ ALL = "all parameters"
 
 
 class VarianceRow(NamedTuple):
-    """How much the gradient of one parameter varies by one estimator."""
+    """Gradient variance of one parameter with one estimator."""
 
     parameter: str
-    """Its name, or ``ALL``."""
+    """Name of the parameter, or ``ALL``."""
     estimator: str
     variance: Estimate
     """``Σ Var[g_i]`` over its elements."""
     reduction: Estimate
-    """The first estimator's variance, in units of this."""
+    """Variance of the first estimator divided by this one."""
     signal_to_noise: float
-    """``‖E[g]‖ / sqrt(Σ Var[g_i])``, with the mean as the least noisy estimator sees it; NaN if that is but noise."""
-    particles: int | None
-    """At so many the signal-to-noise ratio reaches the target; None if there is no signal."""
+    """``‖E[g]‖ / sqrt(Σ Var[g_i])``, with the mean of the estimator with the least variance; NaN if not significant."""
+    num_particles: int | None
+    """Particles needed for the target signal-to-noise ratio; None if there is no signal."""
 
 
 @dataclass(frozen=True)
 class VarianceReport:
-    """Variance of the ELBO's gradient by several estimators, at one setting of the guide's parameters.
+    """Variance of several estimators of the ELBO's gradient, at one value of the guide's parameters.
 
-    Print it for a table; its ``rows`` hold the same as numbers.
+    ``print(report)`` prints a table; ``rows`` holds its numbers.
     """
 
     rows: tuple[VarianceRow, ...]
-    particles: int
-    """Of each estimate."""
-    draws: int
-    """Estimates by each estimator."""
-    target: float
-    """Signal-to-noise ratio that a number of particles is suggested for."""
-    left_out: Mapping[str, str] = field(default_factory=dict)
-    """Estimators that do not go with the program, and why."""
+    num_particles: int
+    """Particles per estimate."""
+    num_samples: int
+    """Estimates per estimator."""
+    target_snr: float
+    """Signal-to-noise ratio for which a number of particles is suggested."""
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    """Estimators that do not support the program, with the reason."""
 
     def row(self, estimator: str, parameter: str = ALL) -> VarianceRow:
-        """Find a row.
+        """Return the row of an estimator and a parameter.
 
         Raises:
-            KeyError: there is none.
+            KeyError: there is no such row.
         """
         for row in self.rows:
             if (row.estimator, row.parameter) == (estimator, parameter):
@@ -54,20 +54,19 @@ class VarianceReport:
 
     def __str__(self) -> str:
         title = (
-            f"variance of the ELBO's gradient at {self.particles} particles, {self.draws} estimates each [95 % "
-            f"interval]; SNR: |mean| / sd; needed: particles for an SNR of {self.target:g}"
+            f"variance of the ELBO's gradient with {self.num_particles} particles, {self.num_samples} estimates each "
+            f"[95 % interval]; SNR: |mean| / sd; needed: particles for an SNR of {self.target_snr:g}"
         )
-        heads = ("parameter", "estimator", "variance", "less than the first by", "SNR", "needed")
-        cells = [heads, *(written(row) for row in self.rows)]
+        header = ("parameter", "estimator", "variance", "reduction", "SNR", "needed")
+        cells = [header, *(_format_row(row) for row in self.rows)]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
-        remarks = [f"left out: {name}: {why}" for name, why in self.left_out.items()]
-        return "\n".join([title, *lines, *remarks])
+        notes = [f"skipped: {name}: {reason}" for name, reason in self.skipped.items()]
+        return "\n".join([title, *lines, *notes])
 
 
-def written(row: VarianceRow) -> tuple[str, ...]:
-    """Write a row of the table."""
-    ratio = "–" if math.isnan(row.signal_to_noise) else f"{row.signal_to_noise:.2g}"
-    needed = "no signal" if row.particles is None else f"{row.particles:,}"
+def _format_row(row: VarianceRow) -> tuple[str, ...]:
+    snr = "–" if math.isnan(row.signal_to_noise) else f"{row.signal_to_noise:.2g}"
+    needed = "no signal" if row.num_particles is None else f"{row.num_particles:,}"
     reduction = "–" if math.isnan(row.reduction.value) else f"× {row.reduction}"
-    return row.parameter, row.estimator, str(row.variance), reduction, ratio, needed
+    return row.parameter, row.estimator, str(row.variance), reduction, snr, needed

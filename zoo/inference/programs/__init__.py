@@ -11,7 +11,7 @@ from zoo.inference.programs.factors import (
     LogNormalFactor,
     NormalFactor,
 )
-from zoo.inference.programs.gaussian_mixture import ASSIGNING_MIXTURE, GAUSSIAN_MIXTURE
+from zoo.inference.programs.gaussian_mixture import GAUSSIAN_MIXTURE, MIXTURE_WITH_ASSIGNMENTS
 from zoo.inference.programs.hmm import HMM
 from zoo.inference.programs.kidiq import KIDIQ
 from zoo.inference.programs.logistic_regression import LOGISTIC_REGRESSION
@@ -22,7 +22,7 @@ PROGRAMS: dict[str, Program] = {
     "beta_bernoulli": BETA_BERNOULLI,
     "eight_schools": EIGHT_SCHOOLS,
     "gaussian_mixture": GAUSSIAN_MIXTURE,
-    "gaussian_mixture_assignments": ASSIGNING_MIXTURE,
+    "gaussian_mixture_assignments": MIXTURE_WITH_ASSIGNMENTS,
     "hmm_example": HMM,
     "kidiq": KIDIQ,
     "logistic_regression": LOGISTIC_REGRESSION,

@@ -11,106 +11,92 @@ from typing import Any, NamedTuple
 from zoo.data.paths import expand_user
 from zoo.inference.programs.program import Program
 
-FORM = "program=FILE.py:MODEL:GUIDE"
+FILE_SYNTAX = "program=FILE.py:MODEL:GUIDE"
 
 
-class Place(NamedTuple):
-    """Where a program of one's own is to be found."""
+class ProgramFile(NamedTuple):
+    """Location of a user's program."""
 
     path: Path
     model: str
     guide: str
 
 
-def place_of(text: str) -> Place | None:
-    """Read ``FILE.py:MODEL:GUIDE``; None where a text has nothing of a file's.
+def parse_program_file(text: str) -> ProgramFile | None:
+    """Parse ``FILE.py:MODEL:GUIDE``; return None if the text does not name a file.
 
     Raises:
-        ValueError: it names a file, but not in this form.
+        ValueError: the text names a file, but not in this form.
 
     Example:
-        >>> place_of("coin.py:model:guide")
-        Place(path=PosixPath('coin.py'), model='model', guide='guide')
-        >>> place_of("eight_schools") is None
+        >>> parse_program_file("coin.py:model:guide")
+        ProgramFile(path=PosixPath('coin.py'), model='model', guide='guide')
+        >>> parse_program_file("eight_schools") is None
         True
     """
     path, *names = text.rsplit(":", 2)
     if ".py" not in text and not names:
         return None
     if len(names) != 2 or not all(name.isidentifier() for name in names):
-        raise ValueError(f"a program of your own is given as {FORM}, got program={text}")
-    return Place(expand_user(path), *names)
+        raise ValueError(f"a program in a file must be given as {FILE_SYNTAX}, got program={text}")
+    return ProgramFile(expand_user(path), *names)
 
 
-def program_from_file(text: str, trust: bool) -> Program:
-    """Program of a user's file, whose model and guide are called without arguments.
+def load_program(text: str, trust: bool) -> Program:
+    """Load a program from a user's file, with model and guide without arguments.
 
-    The guide may be a function or a module; of a class an object is made.
+    The guide may be a function, a module, or a class, which is instantiated.
 
     Args:
         text: ``FILE.py:MODEL:GUIDE``.
-        trust: whether the code of the file may be run.
+        trust: allow running the code of the file.
 
     Raises:
-        ValueError: it is not trusted, it fails, it has no such names, or the text is not of this form.
-        FileNotFoundError: there is no such file.
+        ValueError: the file is not trusted, fails, or lacks these names, or the text does not have this form.
+        FileNotFoundError: the file does not exist.
     """
-    place = place_of(text)
+    place = parse_program_file(text)
     if place is None:
-        raise ValueError(f"a program of your own is given as {FORM}, got program={text}")
+        raise ValueError(f"a program in a file must be given as {FILE_SYNTAX}, got program={text}")
     if not place.path.is_file():
-        raise FileNotFoundError(f"there is no file {place.path}; give the program as {FORM}")
+        raise FileNotFoundError(f"file {place.path} does not exist; give the program as {FILE_SYNTAX}")
     if not trust:
         raise ValueError(
-            f"program={text} runs the code in {place.path}, which may do whatever you may; read it, and add trust=true "
-            "if you trust it"
+            f"program={text} runs the code in {place.path} with your permissions; read it, and add trust=true if you "
+            "trust it"
         )
-    module = module_of(place.path)
-    model, guide = (named(module, name, place.path) for name in (place.model, place.guide))
+    module = _load_module(place.path)
+    model, guide = (_get_callable(module, name, place.path) for name in (place.model, place.guide))
     description = f"{place.model} and {place.guide} of {place.path}"
     return Program(description, model, lambda: guide, lambda root: ())  # type: ignore[arg-type,return-value]
 
 
-def module_of(path: Path) -> ModuleType:
-    """Run a file as a module.
-
-    Raises:
-        ValueError: its code fails.
-    """
+def _load_module(path: Path) -> ModuleType:
     name = f"program of {path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ValueError(f"{path} is no Python file; its name must end in .py")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # where dataclasses look for their module
-    with failures_explained(path):
+    sys.modules[name] = module  # required by dataclasses
+    with annotate_errors(path):
         spec.loader.exec_module(module)
     return module
 
 
-def named(module: ModuleType, name: str, path: Path) -> Callable[..., Any]:
-    """Look up a function or module by name; of a class make an object.
-
-    Raises:
-        ValueError: there is none.
-    """
+def _get_callable(module: ModuleType, name: str, path: Path) -> Callable[..., Any]:
     found = getattr(module, name, None)
     if not callable(found):
         known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         near = difflib.get_close_matches(name, known, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
         raise ValueError(f"{path} has no function or module {name!r}; it has: {', '.join(known) or 'none'}.{hint}")
-    with failures_explained(path):
+    with annotate_errors(path):
         return found() if isinstance(found, type) else found
 
 
 @contextmanager
-def failures_explained(path: Path) -> Iterator[None]:
-    """Turn what a user's code raises into a sentence with the line that it comes from.
-
-    Raises:
-        ValueError: the code failed.
-    """
+def annotate_errors(path: Path) -> Iterator[None]:
+    """Re-raise errors of a user's code as ``ValueError`` with file and line."""
     try:
         yield
     except SyntaxError as error:
@@ -118,13 +104,12 @@ def failures_explained(path: Path) -> Iterator[None]:
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)
         lines = [frame for frame in frames if Path(frame.filename).absolute() == path.absolute()]
-        if not lines and not isinstance(error, TypeError):  # which a call with other arguments than wanted raises
+        if not lines and not isinstance(error, TypeError):  # raised by a call with wrong arguments
             raise
         where = f"{path}, line {lines[-1].lineno}" if lines else path
-        raise ValueError(f"{where}: {sentence(error)}") from error
+        raise ValueError(f"{where}: {_error_message(error)}") from error
 
 
-def sentence(error: Exception) -> str:
-    """Say what an error says; its kind too, unless it is of those that speak for themselves."""
-    speaks = isinstance(error, ValueError | FloatingPointError)
-    return str(error) if speaks else f"{type(error).__name__}: {error}"
+def _error_message(error: Exception) -> str:
+    self_explanatory = isinstance(error, ValueError | FloatingPointError)
+    return str(error) if self_explanatory else f"{type(error).__name__}: {error}"

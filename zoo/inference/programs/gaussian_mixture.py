@@ -41,7 +41,7 @@ def model(y: Float[Tensor, " points"]) -> None:
         pyro.sample("y", dist.MixtureSameFamily(weights, normals), obs=y)
 
 
-def assigning_model(y: Float[Tensor, " points"]) -> None:
+def model_with_assignments(y: Float[Tensor, " points"]) -> None:
     """Draw the same mixture with a binary variable for each point: 1 where it is of the second component."""
     mu, sigma, theta = components(y)
     with pyro.plate("points", len(y)):
@@ -75,7 +75,7 @@ class Guide(PyroModule):
         pyro.sample("theta", self.theta())
 
 
-class AssigningGuide(Guide):
+class GuideWithAssignments(Guide):
     """The same, with a Bernoulli for each point, even at the start."""
 
     def __init__(self, y: Float[Tensor, " points"]):
@@ -107,8 +107,8 @@ def reference(root: Path | None) -> ReferenceMoments:
 GAUSSIAN_MIXTURE = Program(
     "mixture of two normals, components summed out; posteriordb", model, Guide, load, quantities, reference
 )
-ASSIGNING_MIXTURE = GAUSSIAN_MIXTURE._replace(
+MIXTURE_WITH_ASSIGNMENTS = GAUSSIAN_MIXTURE._replace(
     description="mixture of two normals, a binary variable for each point; posteriordb",
-    model=assigning_model,
-    guide=AssigningGuide,
+    model=model_with_assignments,
+    guide=GuideWithAssignments,
 )
