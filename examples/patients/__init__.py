@@ -1,6 +1,6 @@
 """Factor models of longitudinal labs: the four of the paper on black-box variational inference."""
 
-from examples.patients.chains import blocks, constrained, potential, start_of_chain, unconstrained
+from examples.patients.chains import constrained, gibbs_blocks, initial_state, potential, unconstrained
 from examples.patients.density import lab_log_density, local_log_density, log_joint
 from examples.patients.family import FactorFamily, gamma_e
 from examples.patients.fitting import Fitting, fit
@@ -17,12 +17,13 @@ __all__ = [
     "Fitting",
     "Guide",
     "Prediction",
-    "blocks",
     "constrained",
     "expected_labs",
     "factors_of",
     "fit",
     "gamma_e",
+    "gibbs_blocks",
+    "initial_state",
     "lab_log_density",
     "local_log_density",
     "log_joint",
@@ -31,6 +32,5 @@ __all__ = [
     "predictive_log_likelihood",
     "program_of",
     "simulate",
-    "start_of_chain",
     "unconstrained",
 ]

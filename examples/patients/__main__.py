@@ -11,7 +11,7 @@ import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from examples.patients.experiment import BUDGETS, compare_models, race
+from examples.patients.experiment import BUDGETS, compare_models, run_sampler_benchmark
 from examples.patients.labs import PBC_LABS, LabSplit, load_pbc, read_labs, split_labs
 from zoo.cli.arguments import arguments_help, parse_arguments, path_field, wants_help
 from zoo.cli.errors import user_errors
@@ -29,7 +29,7 @@ class PatientsConfig:
     """Arguments of this script.
 
     Args:
-        part: ``models`` to compare factor models, or ``curve`` to race against samplers.
+        part: ``models`` to compare factor models, or ``curve`` to benchmark against samplers.
         labs: CSV file of other patients' labs; null for those of the PBC study.
         columns: names of the labs in the file.
         seeds: of the fits; the curve takes the first.
@@ -51,13 +51,13 @@ def main() -> None:
         if wants_help(sys.argv[1:]):
             print(arguments_help(PatientsConfig, str(__doc__)))
             return
-        start, asked = time.monotonic(), checked(parse_arguments(PatientsConfig, sys.argv[1:]))
+        start, asked = time.monotonic(), check_arguments(parse_arguments(PatientsConfig, sys.argv[1:]))
         split = read_split(asked)
         folder = folder_of(asked)
         if asked.part == "models":
             found = compare_models(split, asked.seeds, BUDGETS[asked.budget], folder)
         else:
-            found = race(split, asked.seeds[0], asked.minutes, folder)
+            found = run_sampler_benchmark(split, asked.seeds[0], asked.minutes, folder)
         seconds = round(time.monotonic() - start, 1)
         record = {
             "command": " ".join(["python -m examples.patients", *sys.argv[1:]]),
@@ -96,7 +96,7 @@ def folder_of(asked: PatientsConfig) -> Path:
     return Path("runs") / f"patients{labs}{'' if asked.budget == 'full' else '-smoke'}"
 
 
-def checked(asked: PatientsConfig) -> PatientsConfig:
+def check_arguments(asked: PatientsConfig) -> PatientsConfig:
     """Return arguments that make sense; the curve takes one seed, and its smoke run is short.
 
     Raises:

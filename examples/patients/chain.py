@@ -10,7 +10,7 @@ State = Mapping[str, Tensor]
 
 
 class Chain(NamedTuple):
-    """States of a Markov chain that were kept, and when each was reached."""
+    """Stored states of a Markov chain, with their times."""
 
     draws: dict[str, Tensor]
     """Each ``(draws, *shape)``."""
@@ -18,17 +18,17 @@ class Chain(NamedTuple):
     """Wall clock since the chain began."""
 
 
-def keep(states: Iterator[State], sweeps: int, thin: int = 1, seconds: float = float("inf")) -> Chain:
-    """Run a chain and keep every ``thin``-th state, until so many sweeps are made or so much time is over.
+def run_chain(states: Iterator[State], sweeps: int, thin: int = 1, seconds: float = float("inf")) -> Chain:
+    """Run a chain and store every ``thin``-th state, up to a number of sweeps or a time limit.
 
-    The first state is kept in any case.
+    At least one state is stored.
 
     Raises:
         ValueError: ``thin`` is not positive, or larger than ``sweeps``.
 
     Example:
         >>> counting = ({"n": torch.tensor(n)} for n in range(1, 100))
-        >>> keep(counting, sweeps=6, thin=2).draws["n"]
+        >>> run_chain(counting, sweeps=6, thin=2).draws["n"]
         tensor([2, 4, 6])
     """
     if not 1 <= thin <= sweeps:
@@ -43,10 +43,10 @@ def keep(states: Iterator[State], sweeps: int, thin: int = 1, seconds: float = f
             stamps.append(now)
         if now >= seconds:
             break
-    return stacked(kept, stamps)
+    return stack_states(kept, stamps)
 
 
-def stacked(states: list[dict[str, Tensor]], seconds: list[float]) -> Chain:
-    """Put states behind one another."""
+def stack_states(states: list[dict[str, Tensor]], seconds: list[float]) -> Chain:
+    """Stack states along a new first dimension."""
     draws = {name: torch.stack([state[name] for state in states]) for name in states[0]}
     return Chain(draws, torch.tensor(seconds, dtype=torch.float64))

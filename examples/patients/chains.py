@@ -14,12 +14,12 @@ from examples.patients.labs import Labs
 from zoo.inference.mean_field import sample_guide
 
 
-def start_of_chain(family: FactorFamily, labs: Labs, seed: int) -> Factors:
-    """Draw from the guide that variational inference starts with, so that all begin alike.
+def initial_state(family: FactorFamily, labs: Labs, seed: int) -> Factors:
+    """Sample the initial state from the initial guide, so that all methods start alike.
 
     Example:
         >>> labs = Labs(torch.ones(2, 3, 1), torch.ones(2, 3, 1, dtype=torch.bool), torch.ones(2, 3, dtype=torch.bool))
-        >>> start_of_chain(FactorFamily(series=True, positive=True), labs, seed=0).states.shape
+        >>> initial_state(FactorFamily(series=True, positive=True), labs, seed=0).states.shape
         torch.Size([2, 3, 5])
     """
     with torch.random.fork_rng(devices=[]):
@@ -28,15 +28,15 @@ def start_of_chain(family: FactorFamily, labs: Labs, seed: int) -> Factors:
     return Factors(*(part.squeeze(0) for part in factors_of(sample_guide(guide, (labs,), 1, seed))))
 
 
-def blocks(family: FactorFamily, labs: Labs) -> list[Block]:
-    """Blocks of one sweep: states of one factor, in a series at every other visit; weights of one factor; offsets.
+def gibbs_blocks(family: FactorFamily, labs: Labs) -> list[Block]:
+    """Return the blocks of one sweep: states of one factor (every other visit in a series), its weights, and offsets.
 
-    Given all else, states of different patients are independent, and so are those of a patient at visits that do not
-    follow one another, and the weights and offsets of different labs.
+    Given everything else, states of different patients are independent, as are states of non-adjacent visits, and
+    weights and offsets of different labs.
 
     Example:
         >>> labs = Labs(torch.ones(2, 3, 1), torch.ones(2, 3, 1, dtype=torch.bool), torch.ones(2, 3, dtype=torch.bool))
-        >>> [block.variable for block in blocks(FactorFamily(series=True, positive=True, factors=1), labs)]
+        >>> [block.variable for block in gibbs_blocks(FactorFamily(series=True, positive=True, factors=1), labs)]
         ['states', 'states', 'weights', 'offsets']
     """
     everywhere = torch.ones_like(labs.observed[0, 0])
@@ -49,14 +49,18 @@ def blocks(family: FactorFamily, labs: Labs) -> list[Block]:
         return Block(variable, chosen, positive, partial(density, variable))
 
     return [
-        *(block("states", visits[..., None] & row, True) for visits in apart(family, labs) for row in factors),
+        *(
+            block("states", visits[..., None] & row, True)
+            for visits in independent_visits(family, labs)
+            for row in factors
+        ),
         *(block("weights", row[:, None] & everywhere, family.positive) for row in factors),
         block("offsets", everywhere, family.positive),
     ]
 
 
-def apart(family: FactorFamily, labs: Labs) -> list[Bool[Tensor, "patients visits"]]:
-    """Split the attended visits into sets whose states are independent given all others."""
+def independent_visits(family: FactorFamily, labs: Labs) -> list[Bool[Tensor, "patients visits"]]:
+    """Split the attended visits into sets with conditionally independent states."""
     if not family.series:
         return [labs.attended]
     odd = torch.arange(labs.attended.shape[1], device=labs.attended.device) % 2 == 1
@@ -70,7 +74,7 @@ def potential(family: FactorFamily, labs: Labs) -> Callable[[State], Tensor]:
     """
 
     def negative_log_density(state: State) -> Tensor:
-        jacobian = sum(state[name].sum() for name in logarithms(family))
+        jacobian = sum(state[name].sum() for name in log_transformed(family))
         return -(log_joint(family, labs, constrained(family, labs, state)) + jacobian)
 
     return negative_log_density
@@ -79,17 +83,19 @@ def potential(family: FactorFamily, labs: Labs) -> Callable[[State], Tensor]:
 def unconstrained(family: FactorFamily, labs: Labs, factors: Factors) -> dict[str, Tensor]:
     """Variables on the whole real line; the states are those at attended visits, ``(attended, factors)``."""
     state = factors._replace(states=factors.states[labs.attended])._asdict()
-    return {name: value.log() if name in logarithms(family) else value for name, value in state.items()}
+    return {name: value.log() if name in log_transformed(family) else value for name, value in state.items()}
 
 
 def constrained(family: FactorFamily, labs: Labs, state: State) -> Factors:
     """Undo ``unconstrained``, also for many draws; the states in the padding are 1."""
-    found = Factors(**{name: value.exp() if name in logarithms(family) else value for name, value in state.items()})
+    found = Factors(
+        **{name: value.exp() if name in log_transformed(family) else value for name, value in state.items()}
+    )
     states = found.states.new_ones(*found.states.shape[:-2], *labs.attended.shape, family.factors)
     states[..., labs.attended, :] = found.states
     return found._replace(states=states)
 
 
-def logarithms(family: FactorFamily) -> tuple[str, ...]:
-    """Names of the variables that are positive."""
+def log_transformed(family: FactorFamily) -> tuple[str, ...]:
+    """Return the names of the positive variables."""
     return ("weights", "offsets", "states") if family.positive else ("states",)

@@ -34,9 +34,9 @@ class Interval(NamedTuple):
 
 
 def per_lab(prediction: Prediction) -> Interval:
-    """Predictive log-likelihood per held-out lab, in nats; the interval is over patients.
+    """Return the predictive log-likelihood per held-out lab, in nats, with its interval over patients.
 
-    The percentile bootstrap draws whole patients, since the labs of one are alike.
+    The percentile bootstrap resamples whole patients, since labs of one patient are correlated.
 
     Example:
         >>> print(per_lab(Prediction(torch.full((9,), -4.0), torch.full((9,), 2))))
@@ -54,9 +54,9 @@ def ratio(values: Float[np.ndarray, "*resamples patients 2"]) -> Float[np.ndarra
 
 
 def paired_difference(one: Prediction, other: Prediction) -> Interval:
-    """How much better one model predicts the same labs of the same patients, in nats per held-out lab.
+    """Return the difference of the predictive log-likelihoods per held-out lab, paired over patients, in nats.
 
-    Patients whose labs are hard to predict are so for both models: in the differences that cancels.
+    Pairing removes the variance between patients that both models share.
 
     Raises:
         ValueError: the predictions are not of the same patients.
@@ -71,26 +71,27 @@ def paired_difference(one: Prediction, other: Prediction) -> Interval:
     return per_lab(Prediction(one.log_likelihood - other.log_likelihood, one.labs))
 
 
-def better_for(one: Prediction, other: Prediction) -> int:
-    """Count the patients whose labs the first predicts better: a few of whom it knows nothing do not sway that.
+def num_patients_better(one: Prediction, other: Prediction) -> int:
+    """Return the number of patients whose labs the first model predicts better, which is robust to outliers.
 
     Example:
         >>> labs = torch.ones(3)
-        >>> better_for(Prediction(torch.tensor([-1.0, -1.0, -99.0]), labs), Prediction(torch.full((3,), -2.0), labs))
+        >>> one = Prediction(torch.tensor([-1.0, -1.0, -99.0]), labs)
+        >>> num_patients_better(one, Prediction(torch.full((3,), -2.0), labs))
         2
     """
     return int((one.log_likelihood > other.log_likelihood).sum())
 
 
 def mean_over_seeds(predictions: Sequence[Prediction]) -> Prediction:
-    """Average what fits with different seeds say of each patient."""
+    """Return the log-likelihood of each patient averaged over seeds."""
     return predictions[0]._replace(log_likelihood=torch.stack([each.log_likelihood for each in predictions]).mean(0))
 
 
 def reference(train: Labs, held_out: Labs, logarithms: bool) -> Prediction:
-    """Predict each lab by a normal with its mean and standard deviation in training, or by a log-normal.
+    """Return the predictions of a normal (or log-normal) fitted to each lab of the training patients.
 
-    What one knows without the patient's other labs.
+    The baseline that ignores the other labs of a patient.
 
     Raises:
         ValueError: a lab was observed less than twice in training.
@@ -114,13 +115,13 @@ def reference(train: Labs, held_out: Labs, logarithms: bool) -> Prediction:
 
 
 def differences(predictions: Mapping[str, Prediction]) -> dict[tuple[str, str], Interval]:
-    """Pair all models in the paper's order: a positive difference is what it says."""
+    """Return the differences of all pairs of models in the paper's order, which predicts positive ones."""
     pairs = combinations([name for name in PAPER_ORDER if name in predictions], 2)
     return {pair: paired_difference(*(predictions[name] for name in pair)) for pair in pairs}
 
 
 def conclusion(found: Mapping[tuple[str, str], Interval]) -> str:
-    """Say whether the paper's ordering holds: all pairs must agree with it, one against it refutes it.
+    """Return whether all pairs confirm the paper's ordering, or one refutes it.
 
     Example:
         >>> conclusion({("gamma_normal_ts", "gamma_normal"): Interval(0.1, -0.1, 0.3)})

@@ -35,7 +35,7 @@ def prior_log_density(variable: str, family: FactorFamily, labs: Labs, factors: 
     return prior(labs.values).log_prob(getattr(factors, variable))
 
 
-def joint_of(priors: Mapping[str, Tensor], per_lab: Float[Tensor, "*draws patients visits labs"]) -> Tensor:
+def sum_log_joint(priors: Mapping[str, Tensor], per_lab: Float[Tensor, "*draws patients visits labs"]) -> Tensor:
     """Add up the log priors of all variables and the log densities of the labs: ``(*draws)``, in nats."""
     variables = priors["states"].sum((-3, -2, -1)) + priors["weights"].sum((-2, -1)) + priors["offsets"].sum(-1)
     return variables + per_lab.sum((-3, -2, -1))
@@ -44,7 +44,7 @@ def joint_of(priors: Mapping[str, Tensor], per_lab: Float[Tensor, "*draws patien
 def log_joint(family: FactorFamily, labs: Labs, factors: Factors) -> Float[Tensor, "*draws"]:
     """Log of the joint density of all that is observed and all that is not, in nats."""
     priors = {variable: prior_log_density(variable, family, labs, factors) for variable in Factors._fields}
-    return joint_of(priors, lab_log_density(family, labs, factors))
+    return sum_log_joint(priors, lab_log_density(family, labs, factors))
 
 
 def local_terms(

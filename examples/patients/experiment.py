@@ -13,22 +13,22 @@ import numpy as np
 
 from examples.patients.comparison import (
     Interval,
-    better_for,
     conclusion,
     differences,
     mean_over_seeds,
+    num_patients_better,
     per_lab,
     reference,
 )
-from examples.patients.fitting import usual
+from examples.patients.fitting import default_settings
 from examples.patients.labs import LabSplit
 from examples.patients.plots import Progress, prediction_curves
 from examples.patients.prediction import Prediction
-from examples.patients.sampler_benchmark import METHODS, SAMPLING, STEPS, Curve, Method
-from examples.patients.study import DRAWS, FAMILIES, identity, once, prediction_of, study
+from examples.patients.sampler_benchmark import METHODS, SAMPLER_SETTINGS, STEPS, Curve, Method
+from examples.patients.study import DRAWS, FAMILIES, cached, load_prediction, run_key, study
 from zoo.plotting import save_figure
 
-RACER = FAMILIES["gamma_normal_ts"]
+BENCHMARK_FAMILY = FAMILIES["gamma_normal_ts"]
 
 
 class Budget(NamedTuple):
@@ -52,12 +52,12 @@ def compare_models(split: LabSplit, seeds: Sequence[int], budget: Budget, folder
     fits: dict[str, list[dict[str, Any]]] = {name: [] for name in FAMILIES}
     for seed in seeds:
         for name, family in FAMILIES.items():
-            training, inference = (usual(family, steps) for steps in budget)
-            wanted = identity(split, family, training, inference, draws=DRAWS, seed=seed)
-            say = told(f"{name}, seed {seed}", budget.training)
+            training, inference = (default_settings(family, steps) for steps in budget)
+            wanted = run_key(split, family, training, inference, draws=DRAWS, seed=seed)
+            say = progress_printer(f"{name}, seed {seed}", budget.training)
             make = partial(study, family, split, training, inference, seed, say)
-            fits[name].append(once(folder / "fits" / f"{name}-seed{seed}.json", wanted, make))
-    predictions = {name: mean_over_seeds([prediction_of(each) for each in kept]) for name, kept in fits.items()}
+            fits[name].append(cached(folder / "fits" / f"{name}-seed{seed}.json", wanted, make))
+    predictions = {name: mean_over_seeds([load_prediction(each) for each in kept]) for name, kept in fits.items()}
     references = {
         name: reference(split.train, split.held_out, logarithms)
         for name, logarithms in (("normal", False), ("log_normal", True))
@@ -65,10 +65,10 @@ def compare_models(split: LabSplit, seeds: Sequence[int], budget: Budget, folder
     write_patients(folder / "models.csv", predictions | references)
     models = {name: per_lab(prediction) for name, prediction in (predictions | references).items()}
     pairs = differences(predictions)
-    better = {(one, other): better_for(predictions[one], predictions[other]) for one, other in pairs}
+    better = {(one, other): num_patients_better(predictions[one], predictions[other]) for one, other in pairs}
     return {
         "steps": budget._asdict(),
-        "settings": {name: asdict(usual(family, budget.training)) for name, family in FAMILIES.items()},
+        "settings": {name: asdict(default_settings(family, budget.training)) for name, family in FAMILIES.items()},
         "patients": len(split.held_out.values),
         "held_out_labs": int(split.held_out.observed.sum()),
         "per_lab": {name: interval._asdict() for name, interval in models.items()},
@@ -79,12 +79,12 @@ def compare_models(split: LabSplit, seeds: Sequence[int], budget: Budget, folder
         },
         "bounds": {name: [each["bounds"][-3:] for each in kept] for name, kept in fits.items()},
         "fit_seconds": {name: [each["seconds"] for each in kept] for name, kept in fits.items()},
-        "found": [*sentences(models, fits, pairs, better), f"{conclusion(pairs)}."],
+        "found": [*summary_lines(models, fits, pairs, better), f"{conclusion(pairs)}."],
     }
 
 
-def told(what: str, steps: int) -> Callable[[int, float], bool]:
-    """Print the mean ELBO of each tenth of a fit."""
+def progress_printer(what: str, steps: int) -> Callable[[int, float], bool]:
+    """Return a callback that prints the mean ELBO of each tenth of a fit."""
     part: list[float] = []
 
     def watch(step: int, bound: float) -> bool:
@@ -97,13 +97,13 @@ def told(what: str, steps: int) -> Callable[[int, float], bool]:
     return watch
 
 
-def sentences(
+def summary_lines(
     models: Mapping[str, Interval],
     fits: Mapping[str, Sequence[Mapping[str, Any]]],
     pairs: Mapping[tuple[str, str], Interval],
     better: Mapping[tuple[str, str], int],
 ) -> Iterable[str]:
-    """Say what each model reached, and how each pair differs."""
+    """Return one line per model and per pair of models."""
     for name, interval in models.items():
         seeds = ", ".join(f"{each['per_lab']:.3f}" for each in fits.get(name, ()))
         yield f"{name}: {interval} nats per held-out lab" + (f"; by seed {seeds}" if seeds else "")
@@ -131,8 +131,8 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
         table.writerows(rows)
 
 
-def race(split: LabSplit, seed: int, minutes: float, folder: Path) -> dict[str, Any]:
-    """Run each method for so many minutes, unless the folder holds its curve, and draw the curves.
+def run_sampler_benchmark(split: LabSplit, seed: int, minutes: float, folder: Path) -> dict[str, Any]:
+    """Run each method for a number of minutes, unless its curve is cached in the folder, and plot the curves.
 
     Writes ``curve.csv`` and ``curve.png``.
 
@@ -146,9 +146,17 @@ def race(split: LabSplit, seed: int, minutes: float, folder: Path) -> dict[str, 
         raise ValueError(f"minutes must be a positive number, got {minutes}")
     curves: dict[str, Curve] = {}
     for name, method in METHODS.items():
-        wanted = identity(split, RACER, usual(RACER, STEPS), SAMPLING, method=name, minutes=minutes, seed=seed)
-        make = partial(timed, name, method, split, minutes, seed)
-        kept = once(folder / "curves" / f"{name.replace(' ', '_')}-seed{seed}.json", wanted, make)
+        wanted = run_key(
+            split,
+            BENCHMARK_FAMILY,
+            default_settings(BENCHMARK_FAMILY, STEPS),
+            SAMPLER_SETTINGS,
+            method=name,
+            minutes=minutes,
+            seed=seed,
+        )
+        make = partial(run_timed, name, method, split, minutes, seed)
+        kept = cached(folder / "curves" / f"{name.replace(' ', '_')}-seed{seed}.json", wanted, make)
         curves[name] = Curve(*(kept[field] for field in Curve._fields))
     drawn = {
         name: Progress(np.array(curve.seconds), np.array(curve.per_lab), curve.warm_up)
@@ -158,24 +166,24 @@ def race(split: LabSplit, seed: int, minutes: float, folder: Path) -> dict[str, 
     rows = [(name, *point) for name, curve in curves.items() for point in zip(*curve[:2], strict=True)]
     write_csv(folder / "curve.csv", ["method", "seconds", "per_lab"], rows)
     return {
-        "model": RACER.name,
-        "settings": asdict(usual(RACER, STEPS)) | asdict(SAMPLING),
+        "model": BENCHMARK_FAMILY.name,
+        "settings": asdict(default_settings(BENCHMARK_FAMILY, STEPS)) | asdict(SAMPLER_SETTINGS),
         "curves": {name: curve._asdict() for name, curve in curves.items()},
-        "found": [reached(name, curve) for name, curve in curves.items()],
+        "found": [describe_curve(name, curve) for name, curve in curves.items()],
     }
 
 
-def timed(name: str, method: Method, split: LabSplit, minutes: float, seed: int) -> dict[str, Any]:
-    """Run a method, and say so before, as it takes so long."""
+def run_timed(name: str, method: Method, split: LabSplit, minutes: float, seed: int) -> dict[str, Any]:
+    """Print the name of a method and run it."""
     print(f"{name} for {minutes:g} minutes", flush=True)
-    return method(RACER, split, 60 * minutes, seed)._asdict()
+    return method(BENCHMARK_FAMILY, split, 60 * minutes, seed)._asdict()
 
 
-def reached(name: str, curve: Curve) -> str:
-    """Say where a method ended, and where it was best.
+def describe_curve(name: str, curve: Curve) -> str:
+    """Return the final and the best value of a method.
 
     Example:
-        >>> reached("NUTS", Curve([1.0, 60.0], [-9.0, -2.0], 30.0, 200))
+        >>> describe_curve("NUTS", Curve([1.0, 60.0], [-9.0, -2.0], 30.0, 200))
         'NUTS: -2.000 nats per held-out lab after 60 s and 200 steps; best -2.000 after 60 s; warm-up until 30 s'
     """
     best = max(range(len(curve.per_lab)), key=curve.per_lab.__getitem__)

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution
 
-from examples.patients.density import joint_of, lab_log_density, local_terms, prior_log_density
+from examples.patients.density import lab_log_density, local_terms, prior_log_density, sum_log_joint
 from examples.patients.family import FactorFamily
 from examples.patients.guide import Factors, Guide, factors_of
 from examples.patients.labs import Labs
@@ -46,17 +46,17 @@ class Fitting:
         return self.learning_rate * (LAST_RATE + (1 - LAST_RATE) * fallen)
 
 
-def usual(family: FactorFamily, steps: int) -> Fitting:
-    """Give settings chosen on a part of the PBC study's training patients, mainly by the ELBO they reached.
+def default_settings(family: FactorFamily, steps: int) -> Fitting:
+    """Return settings that were selected by the ELBO on a part of the PBC training patients.
 
     Example:
-        >>> usual(FactorFamily(series=True, positive=True), steps=100).learning_rate
+        >>> default_settings(FactorFamily(series=True, positive=True), steps=100).learning_rate
         0.2
     """
     return Fitting(steps, learning_rate=0.2 if family.positive else 0.1)
 
 
-class Estimate(NamedTuple):
+class ElboAndLoss(NamedTuple):
     """The ELBO from a few draws, and a loss whose gradient estimates that of the negative ELBO."""
 
     bound: Float[Tensor, ""]
@@ -65,7 +65,7 @@ class Estimate(NamedTuple):
     """Only its gradient has a meaning."""
 
 
-def estimate(family: FactorFamily, guide: Guide, labs: Labs, particles: int) -> Estimate:
+def estimate_elbo(family: FactorFamily, guide: Guide, labs: Labs, particles: int) -> ElboAndLoss:
     """REINFORCE for each variable on its own: equation 6 of Ranganath, Gerrish & Blei, 2014, with leave-one-out.
 
     The score of a variable is multiplied with those terms of ``log p - log q`` alone that it is in. On the same draws
@@ -80,30 +80,26 @@ def estimate(family: FactorFamily, guide: Guide, labs: Labs, particles: int) -> 
     """
     factors_q = {"weights": guide.weights(), "offsets": guide.offsets(), "states": guide.states()}
     many = {name: factor.expand((particles, *factor.batch_shape)) for name, factor in factors_q.items()}
-    sites = draw(many)
+    sites = sample_factors(many)
     log_q = factors_of({name: factor.log_prob(sites[name]) for name, factor in many.items()})
     log_q = log_q._replace(states=log_q.states.where(labs.attended[..., None], 0.0))
     with torch.no_grad():
         drawn = factors_of(sites)
         per_lab = lab_log_density(family, labs, drawn)
         priors = {name: prior_log_density(name, family, labs, drawn) for name in Factors._fields}
-        bound = joint_of(priors, per_lab) - joint_of(log_q._asdict(), torch.zeros_like(per_lab))
+        bound = sum_log_joint(priors, per_lab) - sum_log_joint(log_q._asdict(), torch.zeros_like(per_lab))
     reinforce = Reinforce(LeaveOneOut(dim=0), maximize=True)
     losses = [
         reinforce(score, local_terms(name, family, priors[name], per_lab) - score.detach()).loss.sum()
         for name, score in log_q._asdict().items()
     ]
-    return Estimate(bound.mean(), torch.stack(losses).sum() / particles)
+    return ElboAndLoss(bound.mean(), torch.stack(losses).sum() / particles)
 
 
-def finite_estimate(family: FactorFamily, guide: Guide, labs: Labs, particles: int, step: int) -> Estimate:
-    """See to it that the ELBO is a number.
-
-    Raises:
-        ValueError: it is not, or a parameter is none.
-    """
+def finite_estimate(family: FactorFamily, guide: Guide, labs: Labs, particles: int, step: int) -> ElboAndLoss:
+    """Return the estimate; raise ``ValueError`` if it is not finite."""
     try:
-        found = estimate(family, guide, labs, particles)
+        found = estimate_elbo(family, guide, labs, particles)
         if found.bound.isfinite():
             return found
     except ValueError as error:  # of torch, which prints all that there is
@@ -113,8 +109,8 @@ def finite_estimate(family: FactorFamily, guide: Guide, labs: Labs, particles: i
     raise ValueError(f"the ELBO of {family.name} is not finite at step {step}; lower the learning rate") from cause
 
 
-def draw(factors_q: Mapping[str, Distribution]) -> dict[str, Tensor]:
-    """Draw all variables. All that is random enters here."""
+def sample_factors(factors_q: Mapping[str, Distribution]) -> dict[str, Tensor]:
+    """Sample all variables: the only source of randomness."""
     with torch.no_grad():
         return {name: factor.sample() for name, factor in factors_q.items()}
 
@@ -128,7 +124,7 @@ def fit(
     watch: Callable[[int, float], bool] = lambda step, bound: False,
     forever: bool = False,
 ) -> list[float]:
-    """Raise the ELBO; the guide is changed, and the global random state stays as it is.
+    """Maximize the ELBO over the guide's parameters; the global random state is not used.
 
     Args:
         family: the model.
@@ -145,17 +141,17 @@ def fit(
     Returns:
         The estimate of the ELBO of each step, in nats.
     """
-    optimiser = torch.optim.Adam([parameter for parameter in guide.parameters() if parameter.requires_grad])
+    optimizer = torch.optim.Adam([parameter for parameter in guide.parameters() if parameter.requires_grad])
     bounds: list[float] = []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         while forever or len(bounds) < settings.steps:
-            optimiser.param_groups[0]["lr"] = settings.rate(len(bounds))
-            optimiser.zero_grad()
+            optimizer.param_groups[0]["lr"] = settings.rate(len(bounds))
+            optimizer.zero_grad()
             bound, loss = finite_estimate(family, guide, labs, settings.particles, len(bounds) + 1)
             bounds.append(bound.item())
             loss.backward()
-            optimiser.step()
+            optimizer.step()
             if watch(len(bounds), bounds[-1]):
                 break
     return bounds

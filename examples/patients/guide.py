@@ -10,7 +10,7 @@ from torch import Tensor
 
 from examples.patients.family import FactorFamily
 from examples.patients.labs import Labs
-from examples.patients.plates import only, plates
+from examples.patients.plates import mask_elements, plates
 from zoo.inference.programs.factors import Factor, GammaFactor, NormalFactor
 
 START_SD = 0.05
@@ -45,7 +45,7 @@ class Guide(PyroModule):
     def __init__(self, family: FactorFamily, labs: Labs):
         super().__init__()
         self.family = family
-        usual = usual_labs(labs)
+        usual = mean_labs(labs)
         self.weights = start_weights(family, usual)
         self.offsets = start_offsets(family, usual)
         self.states = start_states(family, labs)
@@ -53,7 +53,7 @@ class Guide(PyroModule):
     def for_patients(self, labs: Labs) -> "Guide":
         """Make a guide with these weights and offsets, held, and new states: for patients not seen in training."""
         other = Guide(self.family, labs)
-        other.weights, other.offsets = held(self.weights), held(self.offsets)
+        other.weights, other.offsets = freeze(self.weights), freeze(self.offsets)
         return other
 
     def forward(self, labs: Labs, batch: int | None = None) -> None:
@@ -66,16 +66,16 @@ class Guide(PyroModule):
         with plate.patients as chosen, plate.factors:
             attended = labs.attended[chosen].mT[..., None, None]
             if not self.family.series:
-                with plate.visits, only(attended):
+                with plate.visits, mask_elements(attended):
                     pyro.sample("states", self.states((slice(None), chosen)))
                 return
             for visit, some in enumerate(attended):
-                with only(some):
+                with mask_elements(some):
                     pyro.sample(f"states_{visit}", self.states((visit, chosen)))
 
 
-def held(factor: Factor) -> Factor:
-    """Copy a factor whose parameters are buffers: nothing trains them, and Pyro does not ask why."""
+def freeze(factor: Factor) -> Factor:
+    """Return a copy whose parameters are buffers, so that they are not trained."""
     copied = copy.deepcopy(factor)
     for name, parameter in list(copied.named_parameters()):
         delattr(copied, name)
@@ -83,12 +83,12 @@ def held(factor: Factor) -> Factor:
     return copied
 
 
-def usual_labs(labs: Labs) -> Float[Tensor, " labs"]:
-    """Mean of what was observed of each lab; 1 of a lab that nobody was given.
+def mean_labs(labs: Labs) -> Float[Tensor, " labs"]:
+    """Return the mean of each lab over the observed values; 1 if a lab was never observed.
 
     Example:
         >>> observed = torch.tensor([[[True, False], [True, False]]])
-        >>> usual_labs(Labs(torch.tensor([[[3.0, 1.0], [5.0, 1.0]]]), observed, observed.any(2)))
+        >>> mean_labs(Labs(torch.tensor([[[3.0, 1.0], [5.0, 1.0]]]), observed, observed.any(2)))
         tensor([4., 1.])
     """
     count = labs.observed.sum((0, 1))

@@ -33,11 +33,11 @@ class Labs(NamedTuple):
     names: tuple[str, ...] = ()
 
     def of_patients(self, index: Int64[Tensor, " chosen"]) -> "Labs":
-        """Choose patients; the padding stays."""
+        """Return the labs of some patients, with the same padding."""
         return self._replace(values=self.values[index], observed=self.observed[index], attended=self.attended[index])
 
-    def followed_by(self, other: "Labs") -> "Labs":
-        """Put patients behind these, who were padded alike."""
+    def concatenate(self, other: "Labs") -> "Labs":
+        """Append patients with the same padding."""
         return Labs(
             torch.cat([self.values, other.values]),
             torch.cat([self.observed, other.observed]),
@@ -45,8 +45,8 @@ class Labs(NamedTuple):
             self.names,
         )
 
-    def showing(self, observed: Bool[Tensor, "patients visits labs"]) -> "Labs":
-        """Tell of these labs only: all others count as not observed."""
+    def restrict_observed(self, observed: Bool[Tensor, "patients visits labs"]) -> "Labs":
+        """Mark all other labs as not observed."""
         return self._replace(values=self.values.where(observed, 1.0), observed=observed)
 
 
@@ -117,16 +117,16 @@ def read_labs(path: Path, names: Sequence[str] = PBC_LABS, patient: str = "id", 
             if not row[patient]:
                 raise ValueError(f"{where} must say in the column {patient} whose visit it is")
             sequence = visits.setdefault(row[patient], {})
-            when = number(row[time], f"{where}: {time}")
+            when = parse_number(row[time], f"{where}: {time}")
             if when in sequence:
                 raise ValueError(f"{where}: patient {row[patient]} has two visits at {time} {row[time]}; join them")
-            sequence[when] = [lab_value(row[name], f"{where}: {name}") for name in names]
+            sequence[when] = [parse_lab(row[name], f"{where}: {name}") for name in names]
     if not visits:
         raise ValueError(f"{path} holds no visits")
-    return padded([[sequence[when] for when in sorted(sequence)] for sequence in visits.values()], tuple(names))
+    return pad_visits([[sequence[when] for when in sorted(sequence)] for sequence in visits.values()], tuple(names))
 
 
-def number(text: str, where: str) -> float:
+def parse_number(text: str, where: str) -> float:
     """Read a finite number.
 
     Raises:
@@ -141,7 +141,7 @@ def number(text: str, where: str) -> float:
     return value
 
 
-def lab_value(text: str, where: str) -> float:
+def parse_lab(text: str, where: str) -> float:
     """Read a positive number, or NaN where the lab was not taken.
 
     Raises:
@@ -149,16 +149,16 @@ def lab_value(text: str, where: str) -> float:
     """
     if text.strip() in MISSING:
         return math.nan
-    if (value := number(text, where)) <= 0:
+    if (value := parse_number(text, where)) <= 0:
         raise ValueError(f"{where} must be positive, got {text}")
     return value
 
 
-def padded(sequences: Sequence[Sequence[Sequence[float]]], names: tuple[str, ...]) -> Labs:
-    """Lay sequences of visits side by side; NaN stands for a lab that was not taken.
+def pad_visits(sequences: Sequence[Sequence[Sequence[float]]], names: tuple[str, ...]) -> Labs:
+    """Pad sequences of visits; NaN marks a lab that was not taken.
 
     Example:
-        >>> padded([[[2.0], [math.nan]], [[4.0]]], ("bili",)).values.squeeze(-1)
+        >>> pad_visits([[[2.0], [math.nan]], [[4.0]]], ("bili",)).values.squeeze(-1)
         tensor([[2., 1.],
                 [4., 1.]])
     """
@@ -180,7 +180,7 @@ def split_labs(labs: Labs, test_patients: int, seed: int) -> LabSplit:
     train, test = split_patients(labs, test_patients, seed)
     shown, held_out = hold_out_labs(test, HELD_OUT, seed)
     means = lab_means(train)
-    return LabSplit(*(divided(part, means) for part in (train, shown, held_out)))
+    return LabSplit(*(rescale(part, means) for part in (train, shown, held_out)))
 
 
 def split_patients(labs: Labs, test_patients: int, seed: int) -> tuple[Labs, Labs]:
@@ -204,7 +204,7 @@ def hold_out_labs(labs: Labs, fraction: float, seed: int) -> tuple[Labs, Labs]:
         ValueError: ``fraction`` lies outside [0, 1].
 
     Example:
-        >>> labs = padded([[[1.0, 2.0], [3.0, 4.0]]], ("bili", "chol"))
+        >>> labs = pad_visits([[[1.0, 2.0], [3.0, 4.0]]], ("bili", "chol"))
         >>> shown, held_out = hold_out_labs(labs, 0.25, seed=0)
         >>> shown.observed.sum().item(), held_out.observed.sum().item()
         (3, 1)
@@ -216,7 +216,7 @@ def hold_out_labs(labs: Labs, fraction: float, seed: int) -> tuple[Labs, Labs]:
     rank = keys.argsort(1).argsort(1)
     count = (fraction * observed.sum(1, keepdim=True)).round()
     held_out = (observed & (rank < count)).reshape(labs.observed.shape)
-    return labs.showing(labs.observed & ~held_out), labs.showing(held_out)
+    return labs.restrict_observed(labs.observed & ~held_out), labs.restrict_observed(held_out)
 
 
 def lab_means(labs: Labs) -> Float[Tensor, " labs"]:
@@ -232,6 +232,6 @@ def lab_means(labs: Labs) -> Float[Tensor, " labs"]:
     return (labs.values * labs.observed).sum((0, 1)) / count
 
 
-def divided(labs: Labs, unit: Float[Tensor, " labs"]) -> Labs:
-    """Measure each lab in a unit of its own."""
+def rescale(labs: Labs, unit: Float[Tensor, " labs"]) -> Labs:
+    """Divide each lab by its unit."""
     return labs._replace(values=(labs.values / unit).where(labs.observed, 1.0))

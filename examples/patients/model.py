@@ -3,7 +3,7 @@ from torch import Tensor
 
 from examples.patients.family import FactorFamily
 from examples.patients.labs import Labs
-from examples.patients.plates import only, plates
+from examples.patients.plates import mask_elements, plates
 
 
 def model(family: FactorFamily, labs: Labs, batch: int | None = None) -> None:
@@ -31,16 +31,16 @@ def model(family: FactorFamily, labs: Labs, batch: int | None = None) -> None:
         attended = some.attended.mT[..., None, None]
         if not family.series:
             with plate.visits:
-                with plate.factors, only(attended):
+                with plate.factors, mask_elements(attended):
                     states = pyro.sample("states", family.first_state(values))
-                with plate.labs, only(observed):
+                with plate.labs, mask_elements(observed):
                     pyro.sample("values", family.lab(expected_labs(states, weights, offsets)), obs=values)
             return
         prior = family.first_state(values)
         for visit in range(len(values)):
-            with plate.factors, only(attended[visit]):
+            with plate.factors, mask_elements(attended[visit]):
                 states = pyro.sample(f"states_{visit}", prior)
-            with plate.labs, only(observed[visit]):
+            with plate.labs, mask_elements(observed[visit]):
                 pyro.sample(f"values_{visit}", family.lab(expected_labs(states, weights, offsets)), obs=values[visit])
             prior = family.next_state(states)
 

@@ -7,11 +7,11 @@ import torch
 from pyro.infer import MCMC, NUTS
 from torch import Tensor
 
-from examples.patients.chain import Chain, State, stacked
+from examples.patients.chain import Chain, State, stack_states
 
 
 class TimeBudgetError(Exception):
-    """Ends a run of NUTS from within."""
+    """Raised by the hook to stop NUTS."""
 
 
 def nuts(
@@ -59,4 +59,4 @@ def nuts(
         torch.manual_seed(seed)
         with suppress(TimeBudgetError):
             chain.run()
-    return stacked(kept, stamps)
+    return stack_states(kept, stamps)

@@ -35,6 +35,6 @@ def plates(family: FactorFamily, labs: Labs, batch: int | None) -> Plates:
     )
 
 
-def only(where: Bool[Tensor, "..."]) -> MaskMessenger:
-    """Let only these elements count."""
+def mask_elements(where: Bool[Tensor, "..."]) -> MaskMessenger:
+    """Mask all other elements."""
     return poutine.mask(mask=where)  # type: ignore[call-overload]  # which knows of BoolTensor only

@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from examples.patients.chain import State, keep
-from examples.patients.chains import blocks, constrained, potential, start_of_chain, unconstrained
+from examples.patients.chain import State, run_chain
+from examples.patients.chains import constrained, gibbs_blocks, initial_state, potential, unconstrained
 from examples.patients.density import lab_log_density
 from examples.patients.family import FactorFamily
-from examples.patients.fitting import fit, usual
+from examples.patients.fitting import default_settings, fit
 from examples.patients.gibbs import metropolis_within_gibbs
 from examples.patients.guide import Factors, Guide, factors_of
 from examples.patients.labs import Labs, LabSplit
@@ -24,13 +24,13 @@ from zoo.inference.mean_field import sample_guide
 
 STEPS = 2700
 DRAWS = 200
-SPACING = 1.2  # one look at the guide or the chain is so many times later than the one before
-ENDLESS = 10**9
+SPACING = 1.2  # ratio of the times of two evaluations
+NO_LIMIT = 10**9
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """How the chains run."""
+class SamplerSettings:
+    """Settings of the chains."""
 
     gibbs_warm_up: int = 1000
     """Sweeps."""
@@ -40,14 +40,14 @@ class Sampling:
     nuts_depth: int = 7
 
 
-SAMPLING = Sampling()
+SAMPLER_SETTINGS = SamplerSettings()
 
 
 class Curve(NamedTuple):
-    """How well held-out labs were predicted as time went by."""
+    """Predictive log-likelihood of held-out labs against time."""
 
     seconds: list[float]
-    """Wall clock, without the time it took to look."""
+    """Wall-clock time, without that of the evaluations."""
     per_lab: list[float]
     """Predictive log-likelihood per held-out lab, in nats."""
     warm_up: float
@@ -56,22 +56,22 @@ class Curve(NamedTuple):
     """Of the optimiser, or states of the chain: sweeps, or trajectories."""
 
 
-def everybody(split: LabSplit) -> Labs:
-    """Training patients with all their labs, and behind them the test patients with those shown."""
-    return split.train.followed_by(split.shown)
+def all_patients(split: LabSplit) -> Labs:
+    """Return the training patients with all labs, followed by the test patients with their shown labs."""
+    return split.train.concatenate(split.shown)
 
 
-def of_test_patients(split: LabSplit, factors: Factors) -> Factors:
-    """Keep the states of the test patients."""
+def select_test_patients(split: LabSplit, factors: Factors) -> Factors:
+    """Return the states of the test patients."""
     return factors.of_patients(slice(len(split.train.values), None))
 
 
-def variational(family: FactorFamily, split: LabSplit, seconds: float, seed: int) -> Curve:
-    """Fit a guide for all patients at once, and predict by 200 of its draws now and then.
+def run_vi(family: FactorFamily, split: LabSplit, seconds: float, seed: int) -> Curve:
+    """Fit a guide for all patients, and evaluate predictions of 200 samples at increasing intervals.
 
-    After its last step the fit goes on with the last learning rate.
+    After the last step the fit continues with the last learning rate.
     """
-    labs = everybody(split)
+    labs = all_patients(split)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         guide = Guide(family, labs)
@@ -84,48 +84,56 @@ def variational(family: FactorFamily, split: LabSplit, seconds: float, seed: int
         now = perf_counter() - began - looked
         over = now >= seconds
         if not stamps or over or now >= SPACING * stamps[-1]:
-            draws = of_test_patients(split, factors_of(sample_guide(guide, (labs,), DRAWS, seed)))
+            draws = select_test_patients(split, factors_of(sample_guide(guide, (labs,), DRAWS, seed)))
             values.append(predictive_log_likelihood(family, split.held_out, draws).per_lab.item())
             stamps.append(now)
             looked = perf_counter() - began - now
         return over
 
-    steps = fit(family, guide, labs, usual(family, STEPS), seed, watch, forever=True)
+    steps = fit(family, guide, labs, default_settings(family, STEPS), seed, watch, forever=True)
     return Curve(stamps, values, 0.0, len(steps))
 
 
-def gibbs(family: FactorFamily, split: LabSplit, seconds: float, seed: int) -> Curve:
+def run_gibbs(family: FactorFamily, split: LabSplit, seconds: float, seed: int) -> Curve:
     """Run Metropolis within Gibbs, and predict by the later half of its states so far, every tenth of them."""
-    labs = everybody(split)
-    start = start_of_chain(family, labs, seed)
-    chain = metropolis_within_gibbs(start._asdict(), blocks(family, labs), SAMPLING.gibbs_warm_up, seed)
-    kept = keep(predictive_part(split, chain), ENDLESS, SAMPLING.gibbs_thin, seconds)
+    labs = all_patients(split)
+    start = initial_state(family, labs, seed)
+    chain = metropolis_within_gibbs(start._asdict(), gibbs_blocks(family, labs), SAMPLER_SETTINGS.gibbs_warm_up, seed)
+    kept = run_chain(predictive_part(split, chain), NO_LIMIT, SAMPLER_SETTINGS.gibbs_thin, seconds)
     states = (Factors(*state) for state in zip(*Factors(**kept.draws), strict=True))
-    warm_up = SAMPLING.gibbs_warm_up // SAMPLING.gibbs_thin
-    return curve_of(kept.seconds.tolist(), states, family, split, warm_up, SAMPLING.gibbs_thin)
+    warm_up = SAMPLER_SETTINGS.gibbs_warm_up // SAMPLER_SETTINGS.gibbs_thin
+    return make_curve(kept.seconds.tolist(), states, family, split, warm_up, SAMPLER_SETTINGS.gibbs_thin)
 
 
 def predictive_part(split: LabSplit, chain: Iterable[State]) -> Iterator[State]:
-    """Copy what predictions need of each state, so that the rest is freed."""
+    """Yield copies of the parts of each state that predictions need, so that the rest is freed."""
     for state in chain:
-        part = of_test_patients(split, Factors(**state))
+        part = select_test_patients(split, Factors(**state))
         yield {name: value.clone() for name, value in part._asdict().items()}
 
 
-def hamiltonian(family: FactorFamily, split: LabSplit, seconds: float, seed: int) -> Curve:
+def run_nuts(family: FactorFamily, split: LabSplit, seconds: float, seed: int) -> Curve:
     """Run NUTS, and predict by the later half of its states so far."""
-    labs = everybody(split)
-    start = unconstrained(family, labs, start_of_chain(family, labs, seed))
-    chain = nuts(potential(family, labs), start, SAMPLING.nuts_warm_up, ENDLESS, seed, seconds, SAMPLING.nuts_depth)
+    labs = all_patients(split)
+    start = unconstrained(family, labs, initial_state(family, labs, seed))
+    chain = nuts(
+        potential(family, labs),
+        start,
+        SAMPLER_SETTINGS.nuts_warm_up,
+        NO_LIMIT,
+        seed,
+        seconds,
+        SAMPLER_SETTINGS.nuts_depth,
+    )
     draws = ({name: value[i] for name, value in chain.draws.items()} for i in range(len(chain.seconds)))
-    states = (of_test_patients(split, constrained(family, labs, draw)) for draw in draws)
-    return curve_of(chain.seconds.tolist(), states, family, split, SAMPLING.nuts_warm_up, 1)
+    states = (select_test_patients(split, constrained(family, labs, draw)) for draw in draws)
+    return make_curve(chain.seconds.tolist(), states, family, split, SAMPLER_SETTINGS.nuts_warm_up, 1)
 
 
-def curve_of(
+def make_curve(
     times: list[float], states: Iterable[Factors], family: FactorFamily, split: LabSplit, warm_up: int, thin: int
 ) -> Curve:
-    """Look at a chain now and then.
+    """Return the curve of a chain, evaluated at increasing intervals.
 
     Args:
         times: when each state was reached, in seconds.
@@ -137,17 +145,17 @@ def curve_of(
     """
     held_out = split.held_out
     density = torch.stack([lab_log_density(family, held_out, state)[held_out.observed] for state in states])
-    looks = spaced(times)
+    looks = spaced_indices(times)
     adapted = times[min(warm_up, len(times)) - 1] if warm_up else 0.0
-    values = [later_half(density[: look + 1]).item() for look in looks]
+    values = [second_half_log_density(density[: look + 1]).item() for look in looks]
     return Curve([times[look] for look in looks], values, adapted, thin * len(times))
 
 
-def spaced(times: list[float]) -> list[int]:
-    """Choose the first, the last, and between them each that is a fifth later than the one before.
+def spaced_indices(times: list[float]) -> list[int]:
+    """Return the indices of the first and last time, and of those in between that are a fifth later than the previous.
 
     Example:
-        >>> spaced([1.0, 1.1, 1.3, 1.5, 2.0])
+        >>> spaced_indices([1.0, 1.1, 1.3, 1.5, 2.0])
         [0, 2, 4]
     """
     chosen = [0]
@@ -157,11 +165,11 @@ def spaced(times: list[float]) -> list[int]:
     return chosen
 
 
-def later_half(density: Float[Tensor, "draws labs"]) -> Float[Tensor, ""]:
+def second_half_log_density(density: Float[Tensor, "draws labs"]) -> Float[Tensor, ""]:
     """Log of the mean density over the later half of the draws, averaged over the labs.
 
     Example:
-        >>> later_half(torch.tensor([[-90.0], [-2.0], [-2.0]]))
+        >>> second_half_log_density(torch.tensor([[-90.0], [-2.0], [-2.0]]))
         tensor(-2.)
     """
     later = density[len(density) // 2 :]
@@ -171,7 +179,7 @@ def later_half(density: Float[Tensor, "draws labs"]) -> Float[Tensor, ""]:
 Method = Callable[[FactorFamily, LabSplit, float, int], Curve]
 
 METHODS: dict[str, Method] = {
-    "black-box variational inference": variational,
-    "Metropolis within Gibbs": gibbs,
-    "NUTS": hamiltonian,
+    "black-box variational inference": run_vi,
+    "Metropolis within Gibbs": run_gibbs,
+    "NUTS": run_nuts,
 }

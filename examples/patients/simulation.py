@@ -47,8 +47,8 @@ def simulate(
     values = draw_gamma_e(expected, family.lab_sd, noise) if family.positive else noise.normal(expected, family.lab_sd)
     observed = attended[..., None] & (noise.random(values.shape) < share)
     names = tuple(f"lab_{kind}" for kind in range(kinds))
-    labs = Labs(real(np.where(observed, values, 1)), torch.tensor(observed), torch.tensor(attended), names)
-    return labs, Factors(real(weights), real(offsets), real(states))
+    labs = Labs(to_default_dtype(np.where(observed, values, 1)), torch.tensor(observed), torch.tensor(attended), names)
+    return labs, Factors(to_default_dtype(weights), to_default_dtype(offsets), to_default_dtype(states))
 
 
 def draw_globals(family: FactorFamily, kinds: int, noise: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -79,6 +79,6 @@ def draw_gamma_e(mean: np.ndarray, sd: float, noise: np.random.Generator) -> np.
     return np.maximum(noise.gamma((mean / sd) ** 2, sd**2 / mean), TINY)
 
 
-def real(array: np.ndarray) -> Tensor:
+def to_default_dtype(array: np.ndarray) -> Tensor:
     """Take over in torch's default floating type."""
     return torch.tensor(array, dtype=torch.get_default_dtype())

@@ -22,7 +22,7 @@ FAMILIES = {
     (family := FactorFamily(series, positive)).name: family for positive in (False, True) for series in (True, False)
 }
 DRAWS = 500
-LAST = 20  # so many parts of a fit are told apart in its record
+NUM_PARTS = 20  # averages of the ELBO in a record
 
 
 def study(
@@ -63,38 +63,38 @@ def study(
         "log_likelihood": found.log_likelihood.tolist(),
         "labs": found.labs.tolist(),
         "per_lab": found.per_lab.item(),
-        "bounds": in_parts(bounds),
-        "shown_bounds": in_parts(shown_bounds),
+        "bounds": average_in_parts(bounds),
+        "shown_bounds": average_in_parts(shown_bounds),
         "seconds": round(perf_counter() - began, 1),
     }
 
 
-def in_parts(values: list[float]) -> list[float]:
-    """Average over up to 20 parts of equal length, the last of which may be longer.
+def average_in_parts(values: list[float]) -> list[float]:
+    """Return the averages over up to 20 consecutive parts of equal length.
 
     Example:
-        >>> in_parts([float(x) for x in range(40)])[-1]
+        >>> average_in_parts([float(x) for x in range(40)])[-1]
         38.5
     """
-    size = max(len(values) // LAST, 1)
-    starts = range(0, size * min(LAST, len(values)), size)
+    size = max(len(values) // NUM_PARTS, 1)
+    starts = range(0, size * min(NUM_PARTS, len(values)), size)
     parts = [values[start : start + size] for start in starts]
     return [round(sum(part) / len(part), 2) for part in parts]
 
 
-def prediction_of(kept: Mapping[str, Any]) -> Prediction:
-    """Read the prediction out of what ``study`` gave."""
+def load_prediction(kept: Mapping[str, Any]) -> Prediction:
+    """Return the prediction stored by ``study``."""
     return Prediction(torch.tensor(kept["log_likelihood"], dtype=torch.float64), torch.tensor(kept["labs"]))
 
 
-def identity(split: LabSplit, *settings: Any, **others: Any) -> dict[str, Any]:
-    """Tell runs apart: by the labs, the settings (dataclasses), and what else is given."""
+def run_key(split: LabSplit, *settings: Any, **others: Any) -> dict[str, Any]:
+    """Return a key of a run: checksum of the labs, settings (dataclasses), and other values."""
     content = b"".join(part.numpy().tobytes() for labs in split for part in labs[:3])
     return {"labs": zlib.crc32(content), "settings": [asdict(each) for each in settings], **others}
 
 
-def once(path: Path, wanted: Mapping[str, Any], make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
-    """Read what a file holds if it was made from what is wanted; else make it and keep it there.
+def cached(path: Path, wanted: Mapping[str, Any], make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the contents of a file if it was made with the same key; else compute and store them.
 
     Raises:
         ValueError: the file is damaged.
@@ -103,7 +103,7 @@ def once(path: Path, wanted: Mapping[str, Any], make: Callable[[], Mapping[str, 
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = Path(folder) / "fit.json"
-        ...     [once(path, {"seed": seed}, lambda: {"found": seed})["found"] for seed in (1, 1, 2)]
+        ...     [cached(path, {"seed": seed}, lambda: {"found": seed})["found"] for seed in (1, 1, 2)]
         [1, 1, 2]
     """
     if path.is_file():

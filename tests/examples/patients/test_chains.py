@@ -2,12 +2,12 @@ import pytest
 import torch
 
 from examples.patients import (
-    blocks,
     constrained,
+    gibbs_blocks,
+    initial_state,
     local_log_density,
     log_joint,
     potential,
-    start_of_chain,
     unconstrained,
 )
 from examples.patients.gibbs import metropolis_within_gibbs
@@ -15,13 +15,13 @@ from examples.patients.gibbs import metropolis_within_gibbs
 
 def test_a_sweep_proposes_each_attended_variable_once(family, labs, factors):
     for variable, value in factors._asdict().items():
-        proposed = sum(block.chosen.long() for block in blocks(family, labs) if block.variable == variable)
+        proposed = sum(block.chosen.long() for block in gibbs_blocks(family, labs) if block.variable == variable)
         once = labs.attended[..., None].expand_as(value) if variable == "states" else torch.ones_like(value)
         assert torch.equal(proposed, once.long())
 
 
 def test_what_is_proposed_together_does_not_touch_the_densities_of_one_another(family, labs, factors):
-    for block in blocks(family, labs):
+    for block in gibbs_blocks(family, labs):
         before = local_log_density(block.variable, family, labs, factors)
         for place in block.chosen.nonzero().tolist():
             changed = getattr(factors, block.variable).clone()
@@ -46,8 +46,8 @@ def test_neighbouring_visits_of_a_series_do_touch_one_another(family, labs, fact
 
 
 def test_a_chain_moves_all_that_is_attended_and_nothing_else(family, labs):
-    start = start_of_chain(family, labs, seed=0)
-    chain = metropolis_within_gibbs(start._asdict(), blocks(family, labs), warm_up=20, seed=0)
+    start = initial_state(family, labs, seed=0)
+    chain = metropolis_within_gibbs(start._asdict(), gibbs_blocks(family, labs), warm_up=20, seed=0)
     for _ in range(30):
         state = next(chain)
     assert (state["weights"] != start.weights).all()
@@ -57,7 +57,7 @@ def test_a_chain_moves_all_that_is_attended_and_nothing_else(family, labs):
 
 def test_the_start_is_drawn_from_the_guides_start_without_the_global_state(family, labs):
     before = torch.get_rng_state()
-    one, again, other = (start_of_chain(family, labs, seed) for seed in (0, 0, 1))
+    one, again, other = (initial_state(family, labs, seed) for seed in (0, 0, 1))
     assert torch.equal(one.states, again.states)
     assert not torch.equal(one.states, other.states)
     assert torch.equal(torch.get_rng_state(), before)

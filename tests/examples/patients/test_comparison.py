@@ -83,7 +83,7 @@ def test_the_reference_knows_each_labs_mean_and_spread_alone(split, logarithms):
 
 
 def test_one_sight_of_a_lab_has_no_spread(split):
-    once = split.train.showing(
+    once = split.train.restrict_observed(
         split.train.observed & (split.train.observed.flatten().cumsum(0) == 1).view_as(split.train.observed)
     )
     with pytest.raises(ValueError, match="observed twice in training"):

@@ -4,7 +4,7 @@ import pytest
 
 from examples.patients import experiment
 from examples.patients.comparison import PAPER_ORDER
-from examples.patients.experiment import Budget, compare_models, race
+from examples.patients.experiment import Budget, compare_models, run_sampler_benchmark
 from examples.patients.sampler_benchmark import Curve
 
 BUDGET = Budget(training=2, inference=1)
@@ -46,17 +46,17 @@ def test_the_curves_are_kept_and_drawn(split, tmp_path, monkeypatch):
         return Curve([1.0, 9.0], [-5.0, -2.0], 0.0, 7)
 
     monkeypatch.setattr(experiment, "METHODS", {"one": method, "another": method})
-    found = race(split, 3, 0.5, tmp_path)
+    found = run_sampler_benchmark(split, 3, 0.5, tmp_path)
     assert found["found"][0] == "one: -2.000 nats per held-out lab after 9 s and 7 steps; best -2.000 after 9 s"
     assert (tmp_path / "curve.png").is_file()
     assert len((tmp_path / "curve.csv").read_text().splitlines()) == 5
-    assert race(split, 3, 0.5, tmp_path) == found
+    assert run_sampler_benchmark(split, 3, 0.5, tmp_path) == found
     assert runs == [("gamma_normal_ts", 30.0, 3)] * 2
-    race(split, 3, 1.0, tmp_path)
+    run_sampler_benchmark(split, 3, 1.0, tmp_path)
     assert len(runs) == 4
 
 
 @pytest.mark.parametrize("minutes", [0.0, -1.0, float("nan"), float("inf")])
 def test_minutes_are_a_positive_number(split, tmp_path, minutes):
     with pytest.raises(ValueError, match="minutes must be a positive number"):
-        race(split, 1, minutes, tmp_path)
+        run_sampler_benchmark(split, 1, minutes, tmp_path)

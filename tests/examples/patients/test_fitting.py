@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from examples.patients import FactorFamily, Guide, fitting, model
-from examples.patients.fitting import Fitting, estimate, fit
+from examples.patients.fitting import Fitting, estimate_elbo, fit
 from zoo.inference.elbo import BlackBoxELBO
 from zoo.inference.elbo import _tracing as recording
 
@@ -12,7 +12,7 @@ SERIES = FactorFamily(series=True, positive=False, factors=2)
 
 @pytest.fixture
 def gradients(monkeypatch):
-    """Bound and gradients of ``estimate`` and of ``BlackBoxELBO`` for a guide, on the same draws."""
+    """Bound and gradients of ``estimate_elbo`` and of ``BlackBoxELBO`` for a guide, on the same draws."""
     elsewhere = recording.draw
 
     def both(family, guide, labs):
@@ -30,10 +30,10 @@ def gradients(monkeypatch):
                 return elsewhere(name, distribution)
             return given.clone()
 
-        monkeypatch.setattr(fitting, "draw", lambda factors_q: drawn)
+        monkeypatch.setattr(fitting, "sample_factors", lambda factors_q: drawn)
         monkeypatch.setattr(recording, "draw", again)
         guide.zero_grad()
-        bound, loss = estimate(family, guide, labs, PARTICLES)
+        bound, loss = estimate_elbo(family, guide, labs, PARTICLES)
         loss.backward()
         ours = {name: parameter.grad.clone() for name, parameter in guide.named_parameters()}
         guide.zero_grad()

@@ -6,7 +6,7 @@ import torch
 from pyro.infer import SVI
 
 from examples.patients import Factors, Guide, expected_labs, factors_of, model
-from examples.patients.labs import divided
+from examples.patients.labs import rescale
 from zoo.inference.elbo import BlackBoxELBO
 from zoo.inference.mean_field import sample_guide
 
@@ -75,12 +75,12 @@ def test_the_guide_starts_at_the_mean_of_each_lab_whatever_its_unit(family, labs
     tolerance = 0.5 * means if family.positive else torch.full((3,), 0.5)  # the weights are drawn at random
     assert ((found - means).abs() < tolerance).all()
     if family.positive:
-        hundredfold = start(divided(labs, torch.full((3,), 0.01)))
+        hundredfold = start(rescale(labs, torch.full((3,), 0.01)))
         assert torch.allclose(hundredfold.mean((0, 1, 2, 3)), 100 * found, rtol=0.01)
 
 
 def test_a_lab_that_nobody_was_given_starts_at_one(family, labs):
-    never = labs.showing(labs.observed & torch.tensor([True, True, False]))
+    never = labs.restrict_observed(labs.observed & torch.tensor([True, True, False]))
     assert Guide(family, never).offsets().mean[2].item() == pytest.approx(0.5 if family.positive else 1.0)
 
 

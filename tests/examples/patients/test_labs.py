@@ -7,12 +7,12 @@ import torch
 
 from examples.patients.labs import (
     Labs,
-    divided,
     hold_out_labs,
     lab_means,
     load_pbc,
-    padded,
+    pad_visits,
     read_labs,
+    rescale,
     split_labs,
     split_patients,
 )
@@ -42,7 +42,7 @@ def many() -> Labs:
     for patient in range(30):
         seen = torch.rand(1 + patient % 6, generator=noise) < 0.5
         sequences.append([[float(patient + 1), 7.0 if s else math.nan] for s in seen.tolist()])
-    return padded(sequences, NAMES)
+    return pad_visits(sequences, NAMES)
 
 
 def test_visits_are_sorted_by_time_and_padded_and_patients_keep_their_order(write):
@@ -147,10 +147,10 @@ def test_a_lab_that_nobody_was_given_has_no_unit(many):
 
 def test_patients_can_be_put_behind_others(many):
     train, test = split_patients(many, 8, seed=0)
-    both = train.followed_by(test)
+    both = train.concatenate(test)
     assert torch.equal(both.values[22:], test.values)
     assert torch.equal(both.attended[:22], train.attended)
-    assert torch.equal(divided(both, torch.ones(2)).values, both.values)
+    assert torch.equal(rescale(both, torch.ones(2)).values, both.values)
 
 
 @pytest.mark.skipif(not Path(ZOO_DATA, "pbc", "pbcseq.csv").is_file(), reason="needs the real file: set ZOO_DATA")

@@ -3,7 +3,7 @@ import pyro.distributions as dist
 import torch
 from pyro import poutine
 
-from examples.patients.plates import only, plates
+from examples.patients.plates import mask_elements, plates
 
 
 def test_every_plate_has_its_size_and_a_dimension_of_its_own(family, labs):
@@ -23,7 +23,7 @@ def test_a_batch_is_one_of_patients_alone(family, labs):
 
 def test_what_is_left_out_does_not_count():
     def model():
-        with pyro.plate("two", 2), only(torch.tensor([True, False])):
+        with pyro.plate("two", 2), mask_elements(torch.tensor([True, False])):
             pyro.sample("x", dist.Normal(0.0, 1.0), obs=torch.tensor([0.5, 9.0]))
 
     assert poutine.trace(model).get_trace().log_prob_sum() == dist.Normal(0.0, 1.0).log_prob(torch.tensor(0.5))

@@ -6,7 +6,7 @@ from scipy import stats
 from scipy.special import logsumexp
 
 from examples.patients import FactorFamily, Factors, predictive_log_likelihood
-from examples.patients.labs import divided, hold_out_labs
+from examples.patients.labs import hold_out_labs, rescale
 
 NORMAL = FactorFamily(series=True, positive=False, factors=2, lab_sd=0.3)
 
@@ -39,7 +39,7 @@ def test_a_lab_is_predicted_by_the_mean_of_its_density_over_the_draws(held_out, 
 
 def test_a_labs_unit_adds_its_logarithm(held_out, draws):
     """With all else in the same unit, labs ten times smaller have a density ten times larger."""
-    small = divided(held_out, torch.full((3,), 10.0))
+    small = rescale(held_out, torch.full((3,), 10.0))
     tenth = draws._replace(weights=draws.weights / 10, offsets=draws.offsets / 10)
     family = FactorFamily(series=True, positive=False, factors=2, lab_sd=0.03)
     found = predictive_log_likelihood(family, small, tenth).per_lab
@@ -48,6 +48,6 @@ def test_a_labs_unit_adds_its_logarithm(held_out, draws):
 
 
 def test_there_must_be_something_to_predict(labs, draws):
-    nothing = labs.showing(torch.zeros_like(labs.observed))
+    nothing = labs.restrict_observed(torch.zeros_like(labs.observed))
     with pytest.raises(ValueError, match="no lab is held out"):
         predictive_log_likelihood(NORMAL, nothing, draws)

@@ -5,9 +5,15 @@ import time
 import pytest
 import torch
 
-from examples.patients import FactorFamily, chain, nuts
-from examples.patients import sampler_benchmark as race
-from examples.patients.sampler_benchmark import METHODS, Sampling, everybody, later_half, of_test_patients, spaced
+from examples.patients import FactorFamily, chain, nuts, sampler_benchmark
+from examples.patients.sampler_benchmark import (
+    METHODS,
+    SamplerSettings,
+    all_patients,
+    second_half_log_density,
+    select_test_patients,
+    spaced_indices,
+)
 
 SMALL = FactorFamily(series=True, positive=False, factors=2, lab_sd=0.3)
 
@@ -16,9 +22,9 @@ SMALL = FactorFamily(series=True, positive=False, factors=2, lab_sd=0.3)
 def test_each_method_predicts_better_as_time_goes_by(split, method, step, without_type_checks, monkeypatch):
     """By a clock that goes on by so much whenever it is read, which is once a step."""
     clock = itertools.count()
-    for module in (race, chain, nuts):
+    for module in (sampler_benchmark, chain, nuts):
         monkeypatch.setattr(module, "perf_counter", lambda: step * next(clock))
-    monkeypatch.setattr(race, "SAMPLING", Sampling(gibbs_thin=1))
+    monkeypatch.setattr(sampler_benchmark, "SAMPLER_SETTINGS", SamplerSettings(gibbs_thin=1))
     curve = METHODS[method](SMALL, split, 1.0, 1)
     assert curve.per_lab[-1] > curve.per_lab[0]
     assert len(curve.seconds) == len(curve.per_lab) > 2
@@ -28,7 +34,7 @@ def test_each_method_predicts_better_as_time_goes_by(split, method, step, withou
 
 
 def test_all_methods_are_given_the_same_labs(split):
-    labs = everybody(split)
+    labs = all_patients(split)
     assert labs.values.shape[0] == 30
     assert torch.equal(labs.observed[20:], split.shown.observed)
     assert not (labs.observed[20:] & split.held_out.observed).any()
@@ -36,33 +42,33 @@ def test_all_methods_are_given_the_same_labs(split):
 
 def test_the_states_that_predict_are_those_of_the_test_patients(split):
     states = torch.arange(30.0)[:, None, None]
-    assert of_test_patients(split, race.Factors(states, states, states)).states.flatten().tolist() == list(
-        range(20, 30)
-    )
+    assert select_test_patients(
+        split, sampler_benchmark.Factors(states, states, states)
+    ).states.flatten().tolist() == list(range(20, 30))
 
 
 def test_the_time_it_takes_to_look_is_not_counted(split, without_type_checks, monkeypatch):
-    looks, predict = [], race.predictive_log_likelihood
+    looks, predict = [], sampler_benchmark.predictive_log_likelihood
 
     def slow(*args):
         looks.append(time.sleep(0.1))
         return predict(*args)
 
-    monkeypatch.setattr(race, "predictive_log_likelihood", slow)
+    monkeypatch.setattr(sampler_benchmark, "predictive_log_likelihood", slow)
     began = time.perf_counter()
-    curve = race.variational(SMALL, split, 0.2, 1)
+    curve = sampler_benchmark.run_vi(SMALL, split, 0.2, 1)
     assert len(looks) == len(curve.seconds) >= 3
     assert time.perf_counter() - began > curve.seconds[-1] + 0.1 * len(looks) - 0.01
 
 
 def test_early_draws_are_forgotten_but_density_is_averaged_before_the_logarithm():
     draws = torch.tensor([[-500.0], [-500.0], [math.log(0.2)], [math.log(0.6)]])
-    assert later_half(draws).item() == pytest.approx(math.log(0.4))
-    assert later_half(draws[:1]).item() == -500.0
+    assert second_half_log_density(draws).item() == pytest.approx(math.log(0.4))
+    assert second_half_log_density(draws[:1]).item() == -500.0
 
 
 def test_looks_are_spaced_evenly_on_a_logarithmic_axis_and_include_the_last():
-    chosen = spaced([float(second) for second in range(1, 1001)])
+    chosen = spaced_indices([float(second) for second in range(1, 1001)])
     assert chosen[0] == 0
     assert chosen[-1] == 999
     assert 25 < len(chosen) < 45

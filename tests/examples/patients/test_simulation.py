@@ -3,8 +3,8 @@ import pytest
 import torch
 from scipy import stats
 
-from examples.patients import FactorFamily, Factors, blocks, simulate, start_of_chain
-from examples.patients.chain import keep
+from examples.patients import FactorFamily, Factors, gibbs_blocks, initial_state, simulate
+from examples.patients.chain import run_chain
 from examples.patients.gibbs import metropolis_within_gibbs
 
 SURE = 1e-6
@@ -68,8 +68,8 @@ def test_what_was_simulated_is_recovered_with_the_right_number_of_factors(series
     """
     family = FactorFamily(series, True, factors=1, start_sd=1.5, step_sd=0.5, lab_sd=0.3)
     labs, truth = simulate(family, patients=12, kinds=6, seed=3, visits=3.0, share=0.7)
-    start = start_of_chain(family, labs, seed=0)._asdict()
-    chain = keep(metropolis_within_gibbs(start, blocks(family, labs), warm_up=100, seed=0), 400, thin=2)
+    start = initial_state(family, labs, seed=0)._asdict()
+    chain = run_chain(metropolis_within_gibbs(start, gibbs_blocks(family, labs), warm_up=100, seed=0), 400, thin=2)
     found = expected_labs(Factors(**{name: draws[75:] for name, draws in chain.draws.items()}))
     error = (found.mean(0) - expected_labs(truth))[labs.observed]
     rms = error.square().mean().sqrt()

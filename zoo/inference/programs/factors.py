@@ -18,16 +18,16 @@ SHAPE_FLOOR = 0.3
 
 
 class NonreparameterizedLogNormal(dist.LogNormal):
-    """LogNormal without a reparametrised sampler, as ``pyro.distributions.testing.fakes`` has them for others."""
+    """LogNormal without a reparameterized sampler, like those of ``pyro.distributions.testing.fakes``."""
 
     has_rsample = False
 
 
 class Factor(nn.Module):
-    """A factor of a mean-field guide: called with rows, it gives the distributions of these.
+    """A factor of a mean-field guide; calling it with an index returns the distributions of these elements.
 
-    With ``pathwise`` False its draws carry no gradient, so that an ELBO differentiates it by the score function. The
-    family is the same either way.
+    With ``pathwise=False`` its samples carry no gradient, so that an ELBO uses the score function; the family is the
+    same in both cases.
 
     Example:
         >>> factor = NormalFactor(torch.zeros(3), 0.1)
@@ -37,24 +37,24 @@ class Factor(nn.Module):
 
     pathwise = False
     families: tuple[Callable[..., TorchDistributionMixin], Callable[..., TorchDistributionMixin]]
-    """The family without and with a reparametrised sampler."""
+    """The family without and with a reparameterized sampler."""
 
     def forward(self, rows: Rows = ...) -> TorchDistributionMixin:
-        """Distributions of these rows."""
-        return self.families[self.pathwise](*(parameter[rows] for parameter in self.natural()))
+        """Return the distributions of these elements."""
+        return self.families[self.pathwise](*(parameter[rows] for parameter in self.distribution_args()))
 
-    def natural(self) -> tuple[Tensor, ...]:
-        """Arguments of the family."""
+    def distribution_args(self) -> tuple[Tensor, ...]:
+        """Return the arguments of the distribution."""
         raise NotImplementedError
 
 
 class NormalFactor(Factor):
-    """Independent normals; the parameters count from where they start and in units of one's own.
+    """Independent normals, parameterized relative to their initial means and in units of a given scale.
 
     Args:
-        mean: where the means start.
-        sd: where the standard deviations start, in units.
-        unit: about the standard deviation that is expected in the end, so that steps of one size suit all parameters.
+        mean: initial means.
+        sd: initial standard deviations, in units.
+        unit: approximate final standard deviation, so that one step size suits all parameters.
     """
 
     families = (NonreparameterizedNormal, dist.Normal)
@@ -68,8 +68,8 @@ class NormalFactor(Factor):
         self.shift = nn.Parameter(torch.zeros_like(mean))
         self.raw_sd = nn.Parameter(inverse_softplus(torch.full_like(mean, sd - SD_FLOOR)))
 
-    def natural(self) -> tuple[Tensor, ...]:
-        """Means and standard deviations."""
+    def distribution_args(self) -> tuple[Tensor, ...]:
+        """Return means and standard deviations."""
         return self.start + self.unit * self.shift, self.unit * (SD_FLOOR + softplus(self.raw_sd))
 
 
@@ -80,13 +80,13 @@ class LogNormalFactor(NormalFactor):
 
 
 class GammaFactor(Factor):
-    """Independent gammas by mean and shape; both have floors, so that draws do not underflow to 0.
+    """Independent gammas, parameterized by mean and shape; both have a floor, so that samples do not underflow to 0.
 
     Mean and shape are orthogonal in the Fisher information, mean and rate are not.
 
     Args:
-        mean: where the means start.
-        shape: where the shapes start: the squared ratio of mean and standard deviation.
+        mean: initial means.
+        shape: initial shapes, the squared ratio of mean and standard deviation.
     """
 
     families = (NonreparameterizedGamma, dist.Gamma)
@@ -96,14 +96,14 @@ class GammaFactor(Factor):
         self.raw_mean = nn.Parameter(inverse_softplus(mean - MEAN_FLOOR))
         self.raw_shape = nn.Parameter(inverse_softplus(torch.full_like(mean, shape - SHAPE_FLOOR)))
 
-    def natural(self) -> tuple[Tensor, ...]:
-        """Shapes and rates."""
+    def distribution_args(self) -> tuple[Tensor, ...]:
+        """Return shapes and rates."""
         shape = SHAPE_FLOOR + softplus(self.raw_shape)
         return shape, shape / (MEAN_FLOOR + softplus(self.raw_mean))
 
 
 class BetaFactor(Factor):
-    """Independent betas, by the logarithms of the two counts."""
+    """Independent betas, parameterized by the logarithms of the two concentrations."""
 
     families = (NonreparameterizedBeta, dist.Beta)
 
@@ -112,20 +112,20 @@ class BetaFactor(Factor):
         self.log_alpha = nn.Parameter(alpha.log())
         self.log_beta = nn.Parameter(beta.log())
 
-    def natural(self) -> tuple[Tensor, ...]:
-        """Both counts."""
+    def distribution_args(self) -> tuple[Tensor, ...]:
+        """Return both concentrations."""
         return self.log_alpha.exp(), self.log_beta.exp()
 
 
 class BetaMeanFactor(Factor):
-    """Independent betas, by the logit of the mean and the logarithm of the sum of both counts.
+    """Independent betas, parameterized by the logit of the mean and the log of the total concentration.
 
-    Mean and sum are nearly orthogonal in the Fisher information. By the counts themselves a beta that is to become
-    narrow does so slowly, as each of them moves the mean as well.
+    Mean and total are nearly orthogonal in the Fisher information. With the two concentrations as parameters, a beta
+    becomes narrow only slowly, since each of them also moves the mean.
 
     Args:
-        mean: where the means start.
-        total: where the sums start.
+        mean: initial means.
+        total: initial total concentrations.
     """
 
     families = (NonreparameterizedBeta, dist.Beta)
@@ -135,26 +135,26 @@ class BetaMeanFactor(Factor):
         self.logit = nn.Parameter(mean.logit())
         self.log_total = nn.Parameter(torch.full_like(mean, total).log())
 
-    def natural(self) -> tuple[Tensor, ...]:
-        """Both counts."""
+    def distribution_args(self) -> tuple[Tensor, ...]:
+        """Return both concentrations."""
         mean, total = self.logit.sigmoid(), self.log_total.exp()
         return mean * total, (1 - mean) * total
 
 
 class BernoulliFactor(Factor):
-    """Independent binary variables, by their logits; there is no reparametrised sampler."""
+    """Independent binary variables, parameterized by their logits; there is no reparameterized sampler."""
 
     def __init__(self, logits: Float[Tensor, "*shape"]):
         super().__init__()
         self.logits = nn.Parameter(logits.clone())
 
     def forward(self, rows: Rows = ...) -> TorchDistributionMixin:
-        """Distributions of these rows."""
+        """Return the distributions of these elements."""
         return dist.Bernoulli(logits=self.logits[rows])
 
 
 def inverse_softplus(value: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Undo ``softplus``.
+    """Return the inverse of ``softplus``.
 
     Example:
         >>> inverse_softplus(softplus(torch.tensor(2.0)))
