@@ -16,7 +16,8 @@ import torch
 import yaml
 
 from zoo.cli.composition import load_run_config
-from zoo.training import RunRecord, read_checkpoint, read_metrics
+from zoo.training import read_checkpoint, read_metrics
+from zoo.training.record import RunRecord
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 

@@ -13,7 +13,8 @@ from omegaconf import OmegaConf
 from zoo.attention.ram.experiment import RecurrentAttentionExperiment
 from zoo.cli import commands as runs
 from zoo.cli.commands import evaluate, make_experiment, train
-from zoo.training import TrainingInterruptedError, folder_lock, read_checkpoint, read_status
+from zoo.training import TrainingInterruptedError, read_checkpoint, read_status
+from zoo.training.folder_lock import folder_lock
 
 
 @pytest.fixture

@@ -3,7 +3,8 @@ import os
 import pytest
 import torch
 
-from zoo.training import CheckpointedMetrics, TrainingInterruptedError
+from zoo.training import TrainingInterruptedError
+from zoo.training.checkpointed_metrics import CheckpointedMetrics
 
 
 class Killed(BaseException):

@@ -4,7 +4,8 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from zoo.training import FiniteGradients, NonFiniteError, read_checkpoint, sum_losses
+from zoo.training import NonFiniteError, read_checkpoint, sum_losses
+from zoo.training.finite import FiniteGradients
 
 NAN, INF = float("nan"), float("inf")
 

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from zoo.training import CSVMetricsLogger, read_metrics
+from zoo.training import read_metrics
+from zoo.training.metrics_csv import CSVMetricsLogger
 
 
 def rows(path):

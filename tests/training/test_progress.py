@@ -5,8 +5,8 @@ import pytest
 import pytorch_lightning as pl
 from rich.console import Console
 
-from zoo.training import NonFiniteError, TrainingProgress
-from zoo.training.progress import format_metric
+from zoo.training import NonFiniteError
+from zoo.training.progress import TrainingProgress, format_metric
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import time
 import pytest
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from zoo.training import RunRecord, config_hash, read_status, record, write_json
+from zoo.training import config_hash, read_status, record, write_json
+from zoo.training.record import RunRecord
 
 CONFIG = {"seed": 3, "model": {"lr": 0.1}, "logger": {"name": "csv"}, "resume": None}
 

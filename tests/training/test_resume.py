@@ -7,8 +7,8 @@ import pytorch_lightning as pl
 import torch
 
 from zoo.data import Batches
-from zoo.training import ExactResume, TrainingInterruptedError, read_checkpoint, resume
-from zoo.training.resume import random_state, set_random_state
+from zoo.training import TrainingInterruptedError, read_checkpoint, resume
+from zoo.training.resume import ExactResume, random_state, set_random_state
 
 DRAWS = {
     "Python": random.random,

@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from zoo.training import write_json, write_text
+from zoo.training import write_json
+from zoo.training.writing import write_text
 
 
 def test_file_is_written_atomically(tmp_path, monkeypatch):

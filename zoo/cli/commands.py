@@ -10,16 +10,10 @@ from omegaconf import OmegaConf
 
 from zoo.cli.schemas import DATA, accepted_parameters, instantiate, target_name
 from zoo.data import ImageData, ImageSet
-from zoo.training import (
-    Experiment,
-    RunRecord,
-    TrainingInterruptedError,
-    fit,
-    folder_lock,
-    read_checkpoint,
-    write_json,
-    write_text,
-)
+from zoo.training import Experiment, TrainingInterruptedError, fit, read_checkpoint, write_json
+from zoo.training.folder_lock import folder_lock
+from zoo.training.record import RunRecord
+from zoo.training.writing import write_text
 
 _DOWNLOADED = [target_name(DATA[name]) for name in ("mnist", "binarized_mnist")]
 

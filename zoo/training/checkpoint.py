@@ -82,6 +82,11 @@ def read_checkpoint(path: str | Path, model: str | None = None, resumable: bool 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, no checkpoint of this project, or of another model.
+
+    Example:
+        >>> read_checkpoint("none.ckpt")
+        Traceback (most recent call last):
+        FileNotFoundError: there is no checkpoint none.ckpt; runs keep theirs as RUN/checkpoints/last.ckpt
     """
     path = Path(path)
     if not path.is_file():
@@ -142,7 +147,21 @@ def _pieces(content: Any) -> Iterator[Any]:
 
 
 class LoadableModule(pl.LightningModule):
-    """LightningModule with a ``load`` that reads checkpoints of this project."""
+    """LightningModule with a ``load`` that reads checkpoints of this project.
+
+    Example:
+        >>> class Scale(LoadableModule):
+        ...     def __init__(self, size: int):
+        ...         super().__init__()
+        ...         self.weight = torch.nn.Parameter(torch.ones(size))
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "last.ckpt"
+        ...     content = {"state_dict": Scale(2).state_dict(), "hyper_parameters": {"size": 2}, "model": "Scale"}
+        ...     torch.save({**content, "config": {}}, path)
+        ...     Scale.load(path).weight.tolist(), read_checkpoint(path)["model"]
+        ([1.0, 1.0], 'Scale')
+    """
 
     @classmethod
     def load(cls: type[Module], path: str | Path, **overrides: Any) -> Module:

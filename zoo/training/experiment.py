@@ -13,6 +13,15 @@ class Experiment(Protocol):
 
     ``zoo train`` and ``zoo evaluate`` know experiments by this protocol alone. An implementation derives from it and
     thereby inherits the defaults.
+
+    Example:
+        >>> class Demo(Experiment):
+        ...     name, monitor, monitor_mode = "demo", None, "min"
+        ...
+        ...     def describe(self, metrics):
+        ...         return f"error {metrics['error']:.0%}"
+        >>> Demo().describe({"error": 0.25}), Demo().callbacks(), Demo().exit_reason
+        ('error 25%', [], 'all epochs done')
     """
 
     name: str

@@ -6,7 +6,12 @@ from torch import Tensor
 
 
 class NonFiniteError(ArithmeticError):
-    """A loss or a gradient is NaN or infinite."""
+    """A loss or a gradient is NaN or infinite.
+
+    Example:
+        >>> print(NonFiniteError("the loss is not finite at step 3: policy (nan)"))
+        the loss is not finite at step 3: policy (nan)
+    """
 
 
 def sum_losses(terms: Mapping[str, Tensor], step: int) -> Tensor:

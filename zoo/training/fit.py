@@ -26,7 +26,14 @@ from zoo.training.resume import ExactResume
 
 
 class Loaders(NamedTuple):
-    """Factories of a run's batches: functions of the rank and the number of ranks."""
+    """Factories of a run's batches: functions of the rank and the number of ranks.
+
+    Example:
+        >>> batches = torch.arange(6.0).split(2)
+        >>> loaders = Loaders(train=lambda rank, ranks: batches[rank::ranks], validation=None)
+        >>> loaders.train(0, 2)
+        (tensor([0., 1.]), tensor([4., 5.]))
+    """
 
     train: Callable[[int, int], Iterable[Any]]
     validation: Callable[[int, int], Iterable[Any]] | None

@@ -7,7 +7,12 @@ import pytorch_lightning as pl
 
 
 class TrainingInterruptedError(Exception):
-    """A training was interrupted; the message says at which step, and what was saved."""
+    """A training was interrupted; the message says at which step, and what was saved.
+
+    Example:
+        >>> print(TrainingInterruptedError("stopped after step 6, and saved"))
+        stopped after step 6, and saved
+    """
 
 
 class GracefulInterrupt(pl.Callback):

@@ -130,6 +130,14 @@ def read_status(path: Path) -> dict[str, Any]:
 
     Raises:
         ValueError: the file is damaged or no run record.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     RunRecord(Path(folder), {"seed": 1}, "zoo train model=ram").begin()  # doctest: +ELLIPSIS
+        ...     read_status(Path(folder) / "status.json")["state"]
+        <...RunRecord object at ...>
+        'running'
     """
     remedy = "delete it and run again"
     try:
@@ -169,7 +177,12 @@ def git_commit() -> str | None:
 
 
 def run_environment() -> dict[str, Any]:
-    """Return what can change a result besides the configuration: commit, versions and hardware."""
+    """Return what can change a result besides the configuration: commit, versions and hardware.
+
+    Example:
+        >>> sorted(run_environment())
+        ['git_commit', 'hardware', 'versions']
+    """
     return {"git_commit": git_commit(), "versions": _versions(), "hardware": _hardware()}
 
 

@@ -58,7 +58,15 @@ def write_error(path: Path, error: OSError) -> OSError:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write plain data to a JSON file atomically; create its folder if needed."""
+    """Write plain data to a JSON file atomically; create its folder if needed.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_json(Path(folder) / "a.json", {"seed": 1})
+        ...     json.loads((Path(folder) / "a.json").read_text())
+        {'seed': 1}
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, as_json(content))
 

@@ -10,7 +10,8 @@ from zoo.control.policy_gradient.module import PolicyGradient, ValueTargets
 from zoo.control.rollout import Rollout
 from zoo.control.rollout_dataset import RolloutBatch, RolloutDataset
 from zoo.gradients import BASELINES
-from zoo.training import ExactResume, NonFiniteError
+from zoo.training import NonFiniteError
+from zoo.training.resume import ExactResume
 
 pytestmark = [
     pytest.mark.usefixtures("without_type_checks"),
