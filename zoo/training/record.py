@@ -19,35 +19,15 @@ from zoo.training.writing import as_json, write_text
 
 _NUMBER = (int, float)
 _NONE = type(None)
-_REQUIRED: Mapping[str, tuple[type, ...]] = {
-    "state": (str,),
-    "config_hash": (str,),
-    "wall_seconds": _NUMBER,
-    "metrics": (dict,),
-}
-_OPTIONAL: Mapping[str, tuple[type, ...]] = {
-    "exit_reason": (str, _NONE),
-    "command": (str,),
-    "seed": (int, _NONE),
-    "data": (str, _NONE),
-    "recipe_hash": (str,),
-    "started": (str,),
-    "git_commit": (str, _NONE),
-    "versions": (dict,),
-    "hardware": (dict,),
-    "host": (str, _NONE),
-    "process": (int, _NONE),
+_REQUIRED = {"state": (str,), "config_hash": (str,), "wall_seconds": _NUMBER, "metrics": (dict,)}
+_OPTIONAL = {
+    **dict.fromkeys(("command", "recipe_hash", "started"), (str,)),
+    **dict.fromkeys(("exit_reason", "data", "git_commit", "host"), (str, _NONE)),
+    **dict.fromkeys(("seed", "process"), (int, _NONE)),
+    **dict.fromkeys(("versions", "hardware"), (dict,)),
 }
 _STATES = ("running", "finished", "interrupted", "failed")
-_PACKAGES = (
-    "reinforce-zoo",
-    "torch",
-    "torchvision",
-    "pytorch-lightning",
-    "hydra-core",
-    "pyro-ppl",
-    "gymnasium",
-)
+_PACKAGES = ("reinforce-zoo", "torch", "torchvision", "pytorch-lightning", "hydra-core", "pyro-ppl", "gymnasium")
 _HASHED_IF_SET = ("env", "env_kwargs", "program", "init_from")
 
 
