@@ -10,22 +10,22 @@ from zoo.inference._func_transforms import is_transformed
 
 
 class BernoulliLogProb(torch.autograd.Function):
-    """``log σ(±logit)`` summed over the units, from one sigmoid that the backward pass uses again.
+    """``log σ(±logit)`` summed over the units, computed from one sigmoid that the backward pass reuses.
 
-    ``log1p``, ``softplus`` and what is made of them are many times slower than the sigmoid on a processor, and would
-    take longer than the matrix product that makes the logits.
+    On a CPU, ``log1p`` and ``softplus`` are many times slower than the sigmoid, and would take longer than the matrix
+    product that computes the logits.
     """
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, units: Tensor) -> Tensor:
-        """Sum the log-probabilities over the last dimension, with few new tensors: their memory is slow."""
+        """Return the log-probability summed over the last dimension; few tensors are allocated, which is slow."""
         probability = logits.sigmoid()
-        # log(1 + exp(-|logit|)) = -log max(σ, 1 - σ), whose argument lies in [1/2, 1] and loses no digits. A product of
-        # 64 of them loses none either, and spares 63 logarithms.
+        # log(1 + exp(-|logit|)) = -log max(σ, 1 - σ), whose argument lies in [1/2, 1] and loses no precision. Neither
+        # does a product of 64 of them, which saves 63 logarithms.
         likelier = 1 - probability
         torch.maximum(likelier, probability, out=likelier)
         logarithm = likelier.unflatten(-1, (math.gcd(likelier.shape[-1], 64), -1)).prod(-2).log_().sum(-1)
-        white = torch.gt(logits, 0, out=likelier)  # which is not needed any more
+        white = torch.gt(logits, 0, out=likelier)  # reuses its memory
         broadcast, _ = torch.broadcast_tensors(units, logits)
         whole = logits.shape == broadcast.shape
         surplus = torch.sub(broadcast, white, out=white if whole else None).mul_(logits)
@@ -35,21 +35,21 @@ class BernoulliLogProb(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        """Return ``units - σ``; the units are samples or data, which no gradient reaches."""
+        """Return ``units - σ``; the units are samples or data, without gradient."""
         error, logits, units = ctx.saved_tensors
-        if torch.is_grad_enabled():  # create_graph=True: the gradient needs one of its own
+        if torch.is_grad_enabled():  # create_graph=True
             error = units - logits.sigmoid()
         return (error * gradient.unsqueeze(-1)).sum_to_size(logits.shape), None
 
 
 def bernoulli_log_prob(logits: Float[Tensor, "... units"], units: Shaped[Tensor, "... units"]) -> Float[Tensor, "..."]:
-    """Log-probability of independent binary units, in nats, summed over the last dimension.
+    """Return the log-probability of independent binary units in nats, summed over the last dimension.
 
-    Differentiable with respect to the logits as often as asked for, and by the transforms of ``torch.func``.
+    Differentiable with respect to the logits any number of times, also by the transforms of ``torch.func``.
 
     Args:
-        logits: of each unit to be 1.
-        units: 0 or 1; leading dimensions broadcast. No gradient reaches them.
+        logits: logits of each unit.
+        units: 0 or 1, without gradient; leading dimensions broadcast.
 
     Example:
         >>> bernoulli_log_prob(torch.zeros(3, 2), torch.ones(2))

@@ -11,35 +11,28 @@ from zoo.data.posteriordb import ReferenceMoments
 
 
 class Program(NamedTuple):
-    """A Pyro model with a mean-field guide, data, and what is known of the posterior.
+    """A Pyro model with a mean-field guide, data, and reference values of the posterior.
 
-    ``model(*data)`` and ``guide(*data)(*data)`` are run with the same data, which ``load`` gives.
+    ``model(*data)`` and ``guide(*data)(*data)`` run with the same data, which ``load`` returns.
     """
 
     description: str
-    """One line: what is inferred, and where it comes from."""
+    """One line: the inferred quantities, and the source."""
     model: Callable[..., object]
     guide: Callable[..., nn.Module]
-    """Makes the guide for data: its factors are scored, unless they are told to be ``pathwise``."""
+    """Returns the guide for data; its factors use the score function unless ``pathwise`` is set."""
     load: Callable[[Path | None], tuple[Any, ...]]
-    """Data, read from below a folder (``$ZOO_DATA``) where they are not part of the program.
-
-    Raises FileNotFoundError or ValueError.
-    """
+    """Returns the data, read from a folder (``$ZOO_DATA``) unless they are part of the program."""
     quantities: Callable[[Mapping[str, Tensor]], Float[Tensor, "draws quantities"]] | None = None
-    """What ``reference`` speaks of, in its order, of draws of the sites: each ``(draws, *shape)``."""
+    """Quantities of ``reference``, in its order, from samples of the sites, ``(num_samples, *shape)``."""
     reference: Callable[[Path | None], ReferenceMoments] | None = None
     """Moments of the posterior."""
     optimum: Callable[..., Mapping[str, Distribution]] | None = None
-    """Of data: the guide's family at its optimum, by site, where that can be had without a fit."""
+    """Returns the optimum of the guide's family for data, by site, if it has a closed form."""
 
 
 def posterior_folder(root: Path | None, name: str) -> Path:
-    """Folder of a posterior of posteriordb.
-
-    Raises:
-        FileNotFoundError: no folder of data is known.
-    """
+    """Return the folder of a posterior of posteriordb; raise ``FileNotFoundError`` without a data folder."""
     if root is None:
         raise FileNotFoundError(f"the data of {name} are looked for in $ZOO_DATA/posteriordb, but ZOO_DATA is not set")
     return expand_user(root) / "posteriordb" / name
