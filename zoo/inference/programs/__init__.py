@@ -1,4 +1,4 @@
-"""Programs: Pyro models, each with a mean-field guide, data, and what is known of its posterior."""
+"""Built-in programs: Pyro models with mean-field guides, data, and reference moments of their posteriors."""
 
 from zoo.inference.programs.beta_bernoulli import BETA_BERNOULLI
 from zoo.inference.programs.eight_schools import EIGHT_SCHOOLS

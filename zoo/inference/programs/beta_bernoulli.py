@@ -32,28 +32,28 @@ class Guide(PyroModule):
         self.fairness = BetaFactor(flips.new_tensor(START), flips.new_tensor(START))
 
     def forward(self, flips: Float[Tensor, " flips"]) -> None:
-        """Draw the fairness."""
+        """Sample the fairness."""
         pyro.sample("fairness", self.fairness())
 
 
 def load(root: Path | None = None) -> tuple[Float[Tensor, " flips"]]:
-    """Six heads, then four tails; nothing is read."""
+    """Return six heads followed by four tails; no file is read."""
     return ((torch.arange(FLIPS) < HEADS).to(torch.get_default_dtype()),)
 
 
 def quantities(sites: Mapping[str, Tensor]) -> Float[Tensor, "draws 1"]:
-    """Give the fairness."""
+    """Return the fairness."""
     return sites["fairness"].reshape(-1, 1)
 
 
 def optimum(flips: Float[Tensor, " flips"]) -> dict[str, dist.Beta]:
-    """Posterior, which is of the guide's family: after six heads and four tails ``Beta(16, 14)``."""
+    """Return the posterior, which is in the guide's family: ``Beta(16, 14)`` after six heads and four tails."""
     heads = flips.double().sum()
     return {"fairness": dist.Beta(PRIOR + heads, PRIOR + len(flips) - heads)}
 
 
 def reference(root: Path | None = None) -> ReferenceMoments:
-    """Exact moments."""
+    """Return the exact moments."""
     exact = optimum(*load())["fairness"].expand((1,))
     zero = torch.zeros(1, dtype=torch.float64)
     return ReferenceMoments(("fairness",), exact.mean, zero, exact.variance + exact.mean.square(), zero)

@@ -18,7 +18,7 @@ START_SD = 0.1
 
 
 def model(y: Float[Tensor, " schools"], sigma: Float[Tensor, " schools"]) -> None:
-    """Effects of coaching in eight schools, not centred: Rubin, "Estimation in parallel randomized experiments", 1981.
+    """Effects of coaching in eight schools, non-centered: Rubin, "Estimation in parallel randomized experiments", 1981.
 
     ``mu ~ N(0, 5)``, ``tau ~ HalfCauchy(5)``, ``theta = mu + tau · theta_trans``, ``y ~ N(theta, sigma)``.
     """
@@ -40,7 +40,7 @@ class Guide(PyroModule):
         self.theta_trans = NormalFactor(torch.zeros_like(y), START_SD)
 
     def forward(self, y: Float[Tensor, " schools"], sigma: Float[Tensor, " schools"]) -> None:
-        """Draw the mean, the spread and each school's own part."""
+        """Sample the mean, the scale and the effect of each school."""
         pyro.sample("mu", self.mu())
         pyro.sample("tau", self.tau())
         with pyro.plate("schools", len(y)):
@@ -48,12 +48,12 @@ class Guide(PyroModule):
 
 
 def load(root: Path | None = None) -> tuple[Tensor, ...]:
-    """Effects and their standard errors, which are part of the program: nothing is read."""
+    """Return effects and their standard errors; no file is read."""
     return torch.tensor(EFFECTS), torch.tensor(STANDARD_ERRORS)
 
 
 def quantities(sites: Mapping[str, Tensor]) -> Float[Tensor, "draws quantities"]:
-    """``theta``, ``mu`` and ``tau``."""
+    """Return ``theta``, ``mu`` and ``tau``."""
     mu, tau = sites["mu"].reshape(-1, 1), sites["tau"].reshape(-1, 1)
     return torch.cat([mu + tau * sites["theta_trans"].flatten(1), mu, tau], 1)
 
@@ -74,7 +74,7 @@ MOMENTS = {
 
 
 def reference(root: Path | None = None) -> ReferenceMoments:
-    """Moments from long chains, as posteriordb has them; nothing is read."""
+    """Return the moments of the reference draws of posteriordb; no file is read."""
     return ReferenceMoments(tuple(MOMENTS), *torch.tensor(list(MOMENTS.values()), dtype=torch.float64).unbind(1))
 
 

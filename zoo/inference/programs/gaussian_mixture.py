@@ -19,9 +19,9 @@ START_SD = 0.1
 
 
 def components(y: Float[Tensor, " points"]) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw ``mu ~ N(0, 2)`` and ``sigma ~ HalfNormal(2)`` of two components, and ``theta ~ Beta(5, 5)`` of the first.
+    """Sample ``mu ~ N(0, 2)`` and ``sigma ~ HalfNormal(2)`` of two components, and ``theta ~ Beta(5, 5)`` of the first.
 
-    posteriordb orders the means. Here the labels may be swapped, and the guide, which starts in order, stays in the one
+    posteriordb orders the means. Here the labels may be swapped; the guide starts with ordered means and stays in the
     mode that the reference describes.
     """
     two, count = y.new_tensor(2.0), y.new_tensor(PRIOR_COUNT)
@@ -32,7 +32,7 @@ def components(y: Float[Tensor, " points"]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def model(y: Float[Tensor, " points"]) -> None:
-    """Mixture of two normals, each point's component summed out; ``low_dim_gauss_mix`` of posteriordb."""
+    """Mixture of two normals, with the components marginalized out; ``low_dim_gauss_mix`` of posteriordb."""
     mu, sigma, theta = components(y)
     with pyro.plate("points", len(y)):
         weights = dist.Categorical(probs=torch.stack([theta, 1 - theta], -1))
@@ -42,7 +42,7 @@ def model(y: Float[Tensor, " points"]) -> None:
 
 
 def model_with_assignments(y: Float[Tensor, " points"]) -> None:
-    """Draw the same mixture with a binary variable for each point: 1 where it is of the second component."""
+    """Sample the same mixture with a binary variable per point, which is 1 for the second component."""
     mu, sigma, theta = components(y)
     with pyro.plate("points", len(y)):
         second = pyro.sample("second", dist.Bernoulli(probs=1 - theta))
@@ -55,9 +55,9 @@ def chosen(pair: Tensor, second: Tensor) -> Tensor:
 
 
 class Guide(PyroModule):
-    """Normals for the means, log-normals for the spreads, a beta for the share of the first component.
+    """Normals for the means, log-normals for the scales, a beta for the weight of the first component.
 
-    The means start in units of a twentieth, one spread of the data below and above the mean of the data.
+    The means start one standard deviation below and above the mean of the data, in units of 0.05.
     """
 
     def __init__(self, y: Float[Tensor, " points"]):
@@ -68,7 +68,7 @@ class Guide(PyroModule):
         self.theta = BetaMeanFactor(y.new_tensor(0.5), START_TOTAL)
 
     def forward(self, y: Float[Tensor, " points"]) -> None:
-        """Draw both components and the share of the first."""
+        """Sample both components and the weight of the first."""
         with pyro.plate("components", 2):
             pyro.sample("mu", self.mu())
             pyro.sample("sigma", self.sigma())
@@ -76,31 +76,31 @@ class Guide(PyroModule):
 
 
 class GuideWithAssignments(Guide):
-    """The same, with a Bernoulli for each point, even at the start."""
+    """The same guide with a Bernoulli per point, initially with probability 1/2."""
 
     def __init__(self, y: Float[Tensor, " points"]):
         super().__init__(y)
         self.second = BernoulliFactor(torch.zeros_like(y))
 
     def forward(self, y: Float[Tensor, " points"]) -> None:
-        """Draw components, share and the component of each point."""
+        """Sample components, weight and the component of each point."""
         super().forward(y)
         with pyro.plate("points", len(y)):
             pyro.sample("second", self.second())
 
 
 def load(root: Path | None) -> tuple[Tensor, ...]:
-    """Read a thousand points."""
+    """Read 1,000 points."""
     return read_data(posterior_folder(root, POSTERIOR), {"y": 1})
 
 
 def quantities(sites: Mapping[str, Tensor]) -> Float[Tensor, "draws 5"]:
-    """Means, spreads and the share of the first component."""
+    """Return means, scales and the weight of the first component."""
     return torch.cat([sites["mu"].flatten(1), sites["sigma"].flatten(1), sites["theta"].reshape(-1, 1)], 1)
 
 
 def reference(root: Path | None) -> ReferenceMoments:
-    """Moments from long chains."""
+    """Read the reference moments."""
     return read_reference(posterior_folder(root, POSTERIOR))
 
 

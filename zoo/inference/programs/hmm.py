@@ -34,12 +34,12 @@ def model(y: Float[Tensor, " steps"]) -> None:
 def log_evidence(
     y: Float[Tensor, " steps"], mu: Float[Tensor, "*particles 2"], transition: Float[Tensor, "*particles 2 2"]
 ) -> Float[Tensor, "*particles 1"]:
-    """Sum over all paths by the forward algorithm, both states with weight 1 at the start.
+    """Return the log-evidence by the forward algorithm, with weight 1 for each initial state.
 
     Args:
-        y: observed, with unit variance.
-        mu: mean in each state.
-        transition: from the state of the row to that of the column.
+        y: observations with unit variance.
+        mu: mean of each state.
+        transition: transition probabilities from row to column.
 
     Example:
         >>> log_evidence(torch.zeros(1), torch.zeros(2), torch.full((2, 2), 0.5)).exp()  # twice 1 / √(2 π)
@@ -62,25 +62,25 @@ class Guide(PyroModule):
         self.first = BetaMeanFactor(y.new_full((2,), 0.5), START_TOTAL)
 
     def forward(self, y: Float[Tensor, " steps"]) -> None:
-        """Draw the means and the transitions."""
+        """Sample the means and the transitions."""
         with pyro.plate("states", 2):
             pyro.sample("mu", self.mu())
             pyro.sample("first", self.first())
 
 
 def load(root: Path | None) -> tuple[Tensor, ...]:
-    """Read a hundred steps."""
+    """Read 100 steps."""
     return read_data(posterior_folder(root, POSTERIOR), {"y": 1})
 
 
 def quantities(sites: Mapping[str, Tensor]) -> Float[Tensor, "draws 6"]:
-    """Both rows of the transition matrix, and the means."""
+    """Return both rows of the transition matrix, and the means."""
     first = sites["first"].reshape(-1, 2, 1)
     return torch.cat([torch.cat([first, 1 - first], 2).flatten(1), sites["mu"].reshape(-1, 2)], 1)
 
 
 def reference(root: Path | None) -> ReferenceMoments:
-    """Moments from long chains."""
+    """Read the reference moments."""
     return read_reference(posterior_folder(root, POSTERIOR))
 
 

@@ -35,7 +35,7 @@ def load(root: Path | None) -> tuple[Tensor, ...]:
 
 
 def reference(root: Path | None) -> ReferenceMoments:
-    """Moments from long chains."""
+    """Read the reference moments."""
     return read_reference(posterior_folder(root, POSTERIOR))
 
 

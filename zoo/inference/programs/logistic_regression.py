@@ -32,16 +32,16 @@ class Guide(PyroModule):
         self.beta = NormalFactor(x.new_zeros(x.shape[1]), START_SD)
 
     def forward(self, x: Float[Tensor, "rows features"], y: Float[Tensor, " rows"]) -> None:
-        """Draw the coefficients."""
+        """Sample the coefficients."""
         with pyro.plate("features", x.shape[1]):
             pyro.sample("beta", self.beta())
 
 
 def simulate(rows: int, features: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw coefficients from their prior, features from standard normals, and what follows.
+    """Simulate coefficients from their prior, standard-normal features, and responses.
 
     Returns:
-        Features ``(rows, features)``, the first of them 1; answers ``(rows,)``, 0 or 1; coefficients ``(features,)``.
+        Features ``(rows, features)``, the first of them 1; responses ``(rows,)``, 0 or 1; coefficients ``(features,)``.
 
     Example:
         >>> x, y, beta = simulate(rows=50, features=3, seed=0)
@@ -57,7 +57,7 @@ def simulate(rows: int, features: int, seed: int) -> tuple[Tensor, Tensor, Tenso
 
 
 def load(root: Path | None = None) -> tuple[Tensor, ...]:
-    """Simulate features and answers; nothing is read."""
+    """Return simulated features and responses; no file is read."""
     return simulate(ROWS, FEATURES, seed=0)[:2]
 
 

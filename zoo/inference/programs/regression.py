@@ -35,7 +35,7 @@ class LeastSquares(NamedTuple):
 
 
 def least_squares(x: Float[Tensor, "rows coefficients"], y: Float[Tensor, " rows"]) -> LeastSquares:
-    """Fit ``y ≈ x β``; the error of a coefficient is the one that it has while the others are held."""
+    """Return the least-squares fit; standard errors are conditional on the other coefficients."""
     beta = torch.linalg.lstsq(x, y[:, None]).solution.squeeze(1)
     sigma = ((y - x @ beta).square().sum() / (len(y) - x.shape[1])).sqrt()
     return LeastSquares(beta, sigma / x.square().sum(0).sqrt(), sigma)
@@ -57,11 +57,11 @@ def observe(x: Tensor, y: Tensor, beta: Tensor, sigma: Tensor) -> None:
 
 
 class Guide(PyroModule):
-    """Normals for the coefficients and a log-normal for ``σ``, standardised by least squares.
+    """Normals for the coefficients and a log-normal for ``σ``, standardized by least squares.
 
-    The coefficients are counted in standard errors, each with the others held, for they may be a thousand times smaller
-    than the data. They start three of these above the estimates, and ``σ`` at twice the estimate, so that there is
-    something to learn.
+    The units of the coefficients are conditional standard errors, which may be a thousand times smaller than the data.
+    They start three standard errors above the estimates, and ``σ`` at twice its estimate, so that there is something to
+    learn.
     """
 
     def __init__(self, x: Float[Tensor, "rows coefficients"], y: Float[Tensor, " rows"]):
@@ -71,27 +71,27 @@ class Guide(PyroModule):
         self.sigma = LogNormalFactor((2 * fit.sigma).log(), START_SD)
 
     def forward(self, x: Float[Tensor, "rows coefficients"], y: Float[Tensor, " rows"]) -> None:
-        """Draw coefficients and noise."""
+        """Sample coefficients and noise."""
         with pyro.plate("coefficients", x.shape[1]):
             pyro.sample("beta", self.beta())
         pyro.sample("sigma", self.sigma())
 
 
 def quantities(sites: Mapping[str, Tensor]) -> Float[Tensor, "draws quantities"]:
-    """Coefficients and noise."""
+    """Return coefficients and noise."""
     return torch.cat([sites["beta"].flatten(1), sites["sigma"].reshape(-1, 1)], 1)
 
 
 def optimum(
     x: Float[Tensor, "rows coefficients"], y: Float[Tensor, " rows"], prior_sd: float, noise_prior: Distribution
 ) -> dict[str, Distribution]:
-    """Mean field closest to the posterior, of coefficients and noise."""
+    """Return the mean-field optimum of coefficients and noise."""
     beta, sigma = regression_with_noise_optimum(x, y, prior_sd, noise_prior)
     return {"beta": beta, "sigma": sigma}
 
 
-def program(posterior: str, description: str) -> Program:
-    """Program for one of the posteriors with data ``X`` and ``y``."""
+def _make_program(posterior: str, description: str) -> Program:
+    """Return the program of a posterior with data ``X`` and ``y``."""
     return Program(
         description,
         model,
@@ -103,5 +103,5 @@ def program(posterior: str, description: str) -> Program:
     )
 
 
-SBLRI = program("sblri-blr", "linear regression, columns uncorrelated; posteriordb")
-SBLRC = program("sblrc-blr", "linear regression, columns correlated; posteriordb")
+SBLRI = _make_program("sblri-blr", "linear regression, columns uncorrelated; posteriordb")
+SBLRC = _make_program("sblrc-blr", "linear regression, columns correlated; posteriordb")
