@@ -17,13 +17,12 @@ import pyro
 import torch
 from pyro.infer import SVI
 
-from examples.patients import Guide, model, simulate
+from examples.patients import FactorFamily, Guide, model, simulate
 from examples.patients.labs import Labs
 from zoo.cli.arguments import parse_arguments
 from zoo.cli.errors import user_errors
 from zoo.inference.diagnostics import ALL, VarianceReport, default_estimators, variance_report
 from zoo.inference.elbo import BlackBoxELBO
-from zoo.inference.programs import FactorFamily
 from zoo.training import run_environment, write_json
 
 FAMILY = FactorFamily(series=True, positive=False)
@@ -39,8 +38,8 @@ class Arguments:
     visits: float = 12.0
     seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
     steps: int = 200
-    particles: int = 20
-    draws: int = 20
+    num_particles: int = 20
+    num_samples: int = 20
     record: str | None = None
 
 
@@ -66,9 +65,9 @@ def reports(asked: Arguments, seed: int) -> Iterator[tuple[int, VarianceReport]]
                 partial(model, FAMILY),
                 guide,
                 (labs,),
-                num_samples=asked.draws,
-                num_particles=asked.particles,
-                estimators=default_estimators(asked.particles, vectorize_particles=True, baselines=()),
+                num_samples=asked.num_samples,
+                num_particles=asked.num_particles,
+                estimators=default_estimators(asked.num_particles, vectorize_particles=True, baselines=()),
                 num_warmup=0,
             ),
         )
