@@ -66,7 +66,7 @@ class TestProgram:
         with pytest.raises(FileNotFoundError, match="but ZOO_DATA is not set"):
             ProgramInference("kidiq")
         monkeypatch.setenv("ZOO_DATA", str(tmp_path))
-        with pytest.raises(FileNotFoundError, match=r"there is no .*data\.json; set ZOO_DATA to the folder"):
+        with pytest.raises(FileNotFoundError, match=r"there is no .*data\.json; set ZOO_DATA to the parent folder"):
             ProgramInference("kidiq")
 
 

@@ -364,7 +364,19 @@ def in_stack_of_plates(x):
     with contextlib.ExitStack() as stack:
         stack.enter_context(pyro.plate("data", 3))
         stack.callback(print, end="")
-        2 * x
+        torch.linalg.cholesky((2 + x) * IDENTITY)
+    return 1.0
+
+
+def in_plate_that_is_a_property(x):
+    class Forecast:
+        @property
+        def time_plate(self):
+            return pyro.plate("time", 3)
+
+    forecast = Forecast()
+    with forecast.time_plate:
+        torch.linalg.cholesky((2 + x) * IDENTITY)
     return 1.0
 
 
@@ -380,7 +392,14 @@ def in_decorated_function(x):
 
 @pytest.mark.parametrize(
     "pay",
-    [in_stack_of_plates, in_field_of_a_tuple, in_what_a_function_makes, in_local_plate, in_decorated_function],
+    [
+        in_stack_of_plates,
+        in_plate_that_is_a_property,
+        in_field_of_a_tuple,
+        in_what_a_function_makes,
+        in_local_plate,
+        in_decorated_function,
+    ],
     ids=lambda pay: pay.__name__,
 )
 def test_context_managers_that_suppress_nothing_steer_nothing(pay, theta):

@@ -80,11 +80,8 @@ class Expression(NamedTuple):
         """
         if self._is_unknown(scopes):
             return True
-        if self.steps[1:]:
-            return any(may_suppress(found, handles) for found in self._entered(scopes)) or self._names_may_suppress(
-                scopes, handles
-            )
-        return self._names_may_suppress(scopes, handles)
+        entered = [found for found in self._entered(scopes) if not _is_stack([found])] if self.steps[1:] else []
+        return any(may_suppress(found, handles) for found in entered) or self._names_may_suppress(scopes, handles)
 
     def _entered(self, scopes: Sequence[Mapping[str, Any]]) -> list[Any]:
         """Return the context managers, or what is called for one."""
@@ -282,6 +279,8 @@ def _follow(found: Any, step: str) -> list[Any]:
         return [getattr(found, step)]
     if isinstance(held, staticmethod | classmethod):
         return [held.__func__]
+    if isinstance(held, property) and held.fget is not None:  # judged as a function that makes one
+        return [UNKNOWN if _returns_unknown(held.fget) else held.fget]
     runs = hasattr(type(held), "__get__") and not isinstance(held, types.FunctionType | type)
     return [UNKNOWN if runs and step not in getattr(found, "__dict__", ()) else held]
 
