@@ -280,7 +280,8 @@ class TestBadPrograms:
             trace(programs["independent"], theta, estimators={"q": Pathwise()})
 
     def test_a_name_that_is_not_drawn_may_be_one_of_another_run(self, programs, theta):
-        trace(programs["random_length"], theta, estimators={"coin9": Pathwise()})
+        graph = trace(programs["random_length"], theta, estimators={"coin9": Pathwise()})
+        assert "coin9" not in graph.samples
 
 
 def test_a_cost_that_is_a_number_of_python_has_the_precision_of_the_program():
