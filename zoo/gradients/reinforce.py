@@ -61,21 +61,13 @@ def score_function_loss(
         >>> score_function_loss(log_prob, torch.tensor([1.0, 3.0]), baseline=2.0)
         tensor([ 0.6931, -0.6931], grad_fn=<MulBackward0>)
     """
-    loss = score_loss(log_prob, signal, baseline, mask)
+    signal = learning_signal(log_prob, signal)
+    baseline = as_tensor(log_prob, "baseline", baseline, torch.float64).to(log_prob.device)
+    advantage = (signal - fit_to(log_prob, "baseline", baseline)).detach()
+    mask = None if mask is None else valid_elements(log_prob, mask)
+    loss = surrogate_loss(log_prob, hide(advantage, mask), mask)
     refuse_a_path(log_prob)
     return loss
-
-
-def score_loss(
-    log_prob: Tensor, signal: Tensor | ArrayLike, baseline: Tensor | ArrayLike, mask: Tensor | ArrayLike | None = None
-) -> Tensor:
-    """Elementwise surrogate of a log-probability that is known to be that of a value without a path."""
-    signal = learning_signal(log_prob, signal)
-    baseline = fit_to(
-        log_prob, "baseline", as_tensor(log_prob, "baseline", baseline, torch.float64).to(log_prob.device)
-    )
-    mask = None if mask is None else valid_elements(log_prob, mask)
-    return surrogate_loss(log_prob, hide((signal - baseline).detach(), mask), mask)
 
 
 class ReinforceOutput(NamedTuple):

@@ -317,7 +317,7 @@ class TestProbabilityOf0Or1:
 
 
 def test_unrefused_probability_of_0_would_have_no_gradient(monkeypatch):
-    monkeypatch.setattr("zoo.gradients.graphs._distributions.loses_gradient_at_bounds", lambda distribution: False)
+    monkeypatch.setattr("zoo.gradients.graphs._distributions.clamps_a_probability", lambda distribution: False)
     p = number(0.0).requires_grad_()
     (gradient,) = torch.autograd.grad(expected_cost(of_one(Bernoulli, lambda x, _: 3 * x), p), p)
     assert gradient != 3

@@ -1,4 +1,5 @@
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -70,20 +71,24 @@ def check_draw(what: str, distribution: Distribution, value: Tensor, pathwise: b
             f"the support of {what} ({type(distribution).__name__}) moves with its parameters, and that the "
             "score function cannot see; a pathwise gradient can"
         )
-    if not pathwise and loses_gradient_at_bounds(distribution):
+    parts = list(parts_of(distribution))
+    if not pathwise and any(map(clamps_a_probability, parts)):
         raise ValueError(
             f"a probability of {what} ({type(distribution).__name__}) is 0 or 1, and there torch's log-probability has "
             "no gradient; pass logits, or keep the probabilities apart from 0 and 1"
         )
-    if (wrong := wrong_draws(distribution)) is not None:
+    if (wrong := wrong_draws(parts)) is not None:
         raise ValueError(f"{what} ({type(distribution).__name__}) {wrong}")
     shape = distribution.batch_shape + distribution.event_shape
     if value.shape != shape:
         raise ValueError(f"{what} was drawn with shape {tuple(value.shape)}; its distribution has {tuple(shape)}")
 
 
-def wrong_draws(distribution: Distribution) -> str | None:
-    """Say that a distribution's draws do not follow its log-probability; None if nothing is known against them.
+def wrong_draws(parts: Iterable[Distribution]) -> str | None:
+    """Say that the draws of a distribution do not follow its log-probability; None if nothing is known against them.
+
+    Args:
+        parts: of the distribution, see ``parts_of``.
 
     In torch 2.14 at least, the squared length of row ``k`` of a draw of LKJCholesky (before the diagonal,
     counted from 0) follows ``Beta(k - 1/2, ·)`` where its density has ``Beta(k/2, ·)``: equal for two rows only. The
@@ -92,7 +97,7 @@ def wrong_draws(distribution: Distribution) -> str | None:
     Functions of uniform numbers in half precision have an atom where these are 0, and no tails: the mean of
     ``Geometric(0.9)`` is 0.19 in bfloat16, for 0.11.
     """
-    for part in parts_of(distribution):
+    for part in parts:
         if isinstance(part, LKJCholesky) and part.dim > 2:
             return (
                 "is not drawn from the distribution that its log_prob tells of if it has more than 2 rows, a fault of "
@@ -154,8 +159,7 @@ def is_point_mass(distribution: Distribution) -> bool:
     """Tell whether a distribution, none of torch's own or made of one, has a single value, as Pyro's ``Delta``."""
     while isinstance(distribution, Independent):
         distribution = distribution.base_dist
-    kinds = [kind for kind in type(distribution).__mro__ if kind is not Distribution]
-    if any(kind.__module__.startswith(OWN) for kind in kinds) or distribution.has_enumerate_support:
+    if comes_from_torch(type(distribution).__mro__) or distribution.has_enumerate_support:
         return False  # told before the variance, which may be a large tensor
     try:
         variance = distribution.variance
@@ -164,16 +168,17 @@ def is_point_mass(distribution: Distribution) -> bool:
     return bool((variance == 0).all()) and variance.numel() > 0
 
 
-def loses_gradient_at_bounds(distribution: Distribution) -> bool:
-    """Return whether torch clamps a probability that needs a gradient, and so cuts this off.
-
-    Where the probability hardly changes with its parameters, as that of a saturated sigmoid, nothing is lost.
-    """
-    return any(map(clamps_a_probability, parts_of(distribution)))
+@functools.cache
+def comes_from_torch(classes: tuple[type, ...]) -> bool:
+    """Return whether one of the classes that a distribution inherits from is a distribution of torch's own."""
+    return any(kind.__module__.startswith(OWN) for kind in classes if kind is not Distribution)
 
 
 def clamps_a_probability(distribution: Distribution) -> bool:
-    """Return whether a distribution itself, not one that it is made of, clamps a probability that needs a gradient."""
+    """Return whether torch clamps a probability that needs a gradient, and so cuts this off; not those of its parts.
+
+    Where the probability hardly changes with its parameters, as that of a saturated sigmoid, nothing is lost.
+    """
     probs: Any = getattr(distribution, "_param", None)
     if probs is None or not probs.requires_grad or id(vars(distribution).get("probs")) != id(probs):
         return False

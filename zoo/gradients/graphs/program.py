@@ -195,7 +195,7 @@ class Run:
             raise
 
     def _check_gradients(self, what: str, tensors: Iterable[Tensor]) -> None:
-        if any(map(self.provenance.has_lost_gradient, tensors)):
+        if self.provenance.lost_gradients and any(map(self.provenance.has_lost_gradient, tensors)):
             raise ValueError(
                 f"the distribution of {what} was computed under torch.no_grad() from what needs a gradient, which is "
                 "lost; make the distribution outside, where no_grad() may stay around the sample statement alone, or, "

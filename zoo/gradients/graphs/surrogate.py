@@ -7,7 +7,7 @@ from torch import Tensor
 from zoo.gradients.graphs._provenance.provenance import NOTHING, Names
 from zoo.gradients.graphs.baselines import Guess, check_guesses, guess
 from zoo.gradients.graphs.program import Run
-from zoo.gradients.reinforce import score_loss
+from zoo.gradients.reinforce import surrogate_loss
 
 
 class Ledger(NamedTuple):
@@ -40,7 +40,7 @@ def score_surrogate(runs: Sequence[Run], guesses: Mapping[str, Guess]) -> Tensor
     """
     ledgers, signal = collect(runs, guesses)
     log_prob = torch.stack([ledger.log_prob for ledger in ledgers], dim=1)
-    score = score_loss(log_prob - log_prob.detach(), signal.cost, signal.baseline)
+    score = surrogate_loss(log_prob - log_prob.detach(), signal.cost - signal.baseline, mask=None)
     return (sum_of(ledger.cost for ledger in ledgers) + score.sum()) / len(runs) + signal.baseline_loss
 
 
@@ -104,12 +104,17 @@ def collect(runs: Sequence[Run], guesses: Mapping[str, Guess]) -> tuple[list[Led
 
 def ledger_of(run: Run, names: Sequence[str]) -> Ledger:
     """Arrange a run as arrays, its variables in the order of the names."""
-    blank = torch.zeros_like(next(iter(run.samples.values())).log_prob)
+    like = next(iter(run.samples.values())).log_prob
     scores = {name: sample.log_prob for name, sample in run.samples.items() if not sample.pathwise}
-    log_prob = torch.stack([scores.get(name, blank).to(blank.device) for name in names])
-    cost = torch.stack([cost.value.to(blank.device) for cost in run.costs.values()])
+    log_prob = stack_on(like.device, [scores[name] if name in scores else torch.zeros_like(like) for name in names])
+    cost = stack_on(like.device, [cost.value for cost in run.costs.values()])
     payers = influence(run, names, [node.parents for node in run.costs.values()], cost)
     return Ledger(log_prob, cost, payers)
+
+
+def stack_on(device: torch.device, tensors: Sequence[Tensor]) -> Tensor:
+    """Stack tensors of any devices on one."""
+    return torch.stack([tensor if tensor.device == device else tensor.to(device) for tensor in tensors])
 
 
 def names_in(runs: Sequence[Run]) -> list[str]:

@@ -113,8 +113,6 @@ class Provenance(TorchFunctionMode):
         What is computed outside from such a tensor and from others has the gradient of these. What is computed outside
         from a view that was made there says that it has a gradient, and has lost it; until it is detached on purpose.
         """
-        if not self.lost_gradients:
-            return False
         with untracked():
             return self._is_cut(tensor) or (not tensor.requires_grad and self._of_tensors([tensor]) >= NO_GRAD)
 

@@ -2,7 +2,7 @@ import torch
 from pyro.distributions import Delta, Unit
 from torch.distributions import Distribution
 
-from zoo.gradients.graphs._distributions import loses_gradient_at_bounds, moves, wrong_draws
+from zoo.gradients.graphs._distributions import clamps_a_probability, moves, parts_of, wrong_draws
 from zoo.gradients.graphs._provenance.provenance import listed
 from zoo.inference.elbo._messages import innermost, site_of, what_is_wrong
 from zoo.inference.elbo._sites import Run, Site
@@ -93,14 +93,15 @@ def check_support(site: Site) -> None:
     """
     if site.density.score is None:
         return
-    if (wrong := wrong_draws(site.distribution)) is not None:
+    parts = list(parts_of(site.distribution))
+    if (wrong := wrong_draws(parts)) is not None:
         raise ValueError(f"{site_of(site.name, site.distribution)} in the guide {wrong}")
     if moves(site.distribution) or is_learned_point(site.distribution):
         raise ValueError(
             f"the support of {site_of(site.name, site.distribution)} in the guide moves with its parameters, and that "
             "the score function cannot see; use it with its rsample, not under torch.no_grad(), or another distribution"
         )
-    if loses_gradient_at_bounds(site.distribution):
+    if any(map(clamps_a_probability, parts)):
         raise ValueError(
             f"a probability of {site_of(site.name, site.distribution)} in the guide is 0 or 1, and there torch's "
             "log-probability has no gradient; pass logits, or keep the probabilities apart from 0 and 1"
