@@ -30,8 +30,8 @@ from zoo.cli.commands import make_experiment
 from zoo.cli.composition import compose_config
 from zoo.cli.errors import user_errors
 from zoo.control import VectorEnvAdapter, evaluate_policy, make_vector_env
+from zoo.control._seeding import EVALUATION, derive_seed
 from zoo.control.policy_gradient import CategoricalPolicy
-from zoo.control.seeding import EVALUATION, derive_seed
 from zoo.training import fit, run_environment, write_json
 
 ENVIRONMENT, SOLVED = "CartPole-v1", 475

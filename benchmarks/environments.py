@@ -76,10 +76,10 @@ def try_part(module: str, part: int, parts: int) -> None:
     """Print one line of JSON for each environment of a part of those that a module registers."""
     import gymnasium
 
-    import zoo.control.experiment
-    from zoo.control.envs.registration import import_env_module, register_games
+    import zoo.control._experiment
+    from zoo.control.envs._registration import import_env_module, register_games
 
-    zoo.control.experiment.draw_returns = lambda *arguments: None  # takes longer than all else
+    zoo.control._experiment.draw_returns = lambda *arguments: None  # takes longer than all else
     if module == "gymnasium":
         known = dict(gymnasium.registry)
     elif module in FAMILIES:

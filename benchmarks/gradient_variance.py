@@ -17,8 +17,8 @@ from zoo.cli.commands import make_experiment
 from zoo.cli.composition import compose_config
 from zoo.cli.errors import user_errors
 from zoo.control import Policy, VectorEnvAdapter, evaluate_policy, make_vector_env
+from zoo.control._networks import make_network
 from zoo.control.evaluation import ReturnEstimate
-from zoo.control.networks import make_network
 from zoo.control.policy_gradient.gradient_variance import (
     GradientVariance,
     collect_episodes,

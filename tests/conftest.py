@@ -194,7 +194,7 @@ def no_pictures(monkeypatch) -> None:
     """Runs draw nothing, which takes them longer than all else and has tests of its own."""
     for name in ("draw_glimpses", "draw_misclassified"):
         monkeypatch.setattr(f"zoo.attention.ram.experiment.{name}", lambda *args: None)
-    monkeypatch.setattr("zoo.control.experiment.draw_returns", lambda *args: None)
+    monkeypatch.setattr("zoo.control._experiment.draw_returns", lambda *args: None)
     monkeypatch.setattr("zoo.inference.sbn.experiment._save_images", lambda *args: None)
     for name in ("_save_elbo_figure", "_save_posterior_figure"):
         monkeypatch.setattr(f"zoo.inference.experiment.{name}", lambda *args: None)

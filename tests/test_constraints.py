@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from zoo.constraints import COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, check_constraints, optional
+from zoo._constraints import COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, check_constraints, optional
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from zoo.stats import Estimate, bootstrap_interval, interquartile_mean, jackknife_interval, mean
+from zoo._stats import Estimate, bootstrap_interval, interquartile_mean, jackknife_interval, mean
 
 
 def variances(sd, batches=10, size=20):

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from examples.patients.labs import Labs
 from examples.patients.prediction import Prediction
-from zoo.stats import bootstrap_interval
+from zoo._stats import bootstrap_interval
 
 RESAMPLES = 10_000
 PAPER_ORDER = ("gamma_normal_ts", "gamma_normal", "gamma_gamma_ts", "gamma_gamma")

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from zoo.data.paths import expand_user
+from zoo.data._paths import expand_user
 
 PBC_LABS = ("bili", "chol", "albumin", "alk.phos", "ast", "platelet", "protime")
 PBC_TEST_PATIENTS = 62

@@ -6,9 +6,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, ScalarFormatter, StrMethodFormatter, SymmetricalLogLocator
 
+from zoo.plotting._style import PAGE_WIDTH, TITLE_HEIGHT, Page, figure_style
+from zoo.plotting._validation import Array
 from zoo.plotting.curves import COLORS, LINE_STYLES, check_curve
-from zoo.plotting.style import PAGE_WIDTH, TITLE_HEIGHT, Page, figure_style
-from zoo.plotting.validation import Array
 
 HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 3.5, 0.65, TITLE_HEIGHT, 0.15, 0.5  # inches: figure; margins around the axes
 

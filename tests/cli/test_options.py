@@ -2,8 +2,8 @@ import math
 
 import pytest
 
+from zoo._constraints import POSITIVE
 from zoo.cli.options import Option, matches_type, nearest_key
-from zoo.constraints import POSITIVE
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from zoo.control.callbacks import StopOnTotalTimesteps, check_reward_threshold
+from zoo.control._callbacks import StopOnTotalTimesteps, check_reward_threshold
 
 
 @pytest.fixture

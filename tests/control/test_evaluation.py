@@ -9,11 +9,11 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from scipy import stats
 from torch import nn
 
+from zoo.control.envs._wrappers import EnvWorkerError
 from zoo.control.envs.factory import make_vector_env
 from zoo.control.envs.mdp import FiniteMDP
 from zoo.control.envs.planning import value_iteration
 from zoo.control.envs.vector_env import VectorEnvAdapter
-from zoo.control.envs.wrappers import EnvWorkerError
 from zoo.control.evaluation import (
     TOLERANCE,
     EpisodeEvaluator,

@@ -1,4 +1,4 @@
-from zoo.control.module import EpochMeans
+from zoo.control._module import EpochMeans
 
 
 def test_interrupted_epoch_has_the_same_means_as_an_uninterrupted_one():

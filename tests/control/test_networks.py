@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.control.networks import ConvEncoder, RunningNorm, is_image, make_network
+from zoo.control._networks import ConvEncoder, RunningNorm, is_image, make_network
 
 
 class TestMakeNetwork:

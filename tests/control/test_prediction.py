@@ -5,9 +5,9 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, OneOf, Tuple
 from gymnasium.spaces.utils import flatten_space
 
 from zoo.control import PolicyGradient, QLearning
-from zoo.control.envs.spaces import element_index, num_elements, space_from_dict, space_to_dict
+from zoo.control._prediction import spaces_to_dict
+from zoo.control.envs._spaces import element_index, num_elements, space_from_dict, space_to_dict
 from zoo.control.policy_gradient.policies import action_spec
-from zoo.control.prediction import spaces_to_dict
 
 SEVERAL = Dict(speed=Box(-1, 1, (2,)), gear=Discrete(5, start=1))
 SPACES = [

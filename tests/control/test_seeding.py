@@ -1,5 +1,5 @@
+from zoo.control._seeding import EVALUATION, REPORT, TRAINING, derive_seed
 from zoo.control.envs.factory import make_vector_env
-from zoo.control.seeding import EVALUATION, REPORT, TRAINING, derive_seed
 
 
 def test_no_two_uses_share_seeds():

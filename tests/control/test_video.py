@@ -9,10 +9,10 @@ from gymnasium.spaces import Box, Discrete
 from PIL import Image
 from torch import nn
 
+from zoo.control._video import record_episode
 from zoo.control.policy_gradient.policies import CategoricalPolicy
 from zoo.control.q_learning.exploration import ExploringPolicy
 from zoo.control.q_learning.q_functions import QTable
-from zoo.control.video import record_episode
 
 pytestmark = pytest.mark.usefixtures("without_type_checks")
 

@@ -4,7 +4,7 @@ import pytest
 
 from examples.patients.labs import load_pbc
 from zoo.data import load_idx, load_image_folder
-from zoo.data.paths import expand_user
+from zoo.data._paths import expand_user
 
 
 def test_tilde_is_expanded(monkeypatch, tmp_path):

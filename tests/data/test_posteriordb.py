@@ -5,7 +5,7 @@ import zipfile
 import pytest
 import torch
 
-from zoo.data.posteriordb import read_data, read_reference
+from zoo.data._posteriordb import read_data, read_reference
 
 MEAN = {"names": ["mu", "tau"], "mean_value": [1.0, 2.0], "mcse_mean": [0.1, 0.2]}
 SQUARE = {"names": ["mu", "tau"], "mean_squared_value": [5.0, 13.0], "mcse_mean": [0.3, 0.4]}

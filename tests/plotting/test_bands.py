@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from zoo.plotting.bands import make_band
+from zoo.plotting._bands import make_band
 
 STEPS = np.array([0.0, 10.0, 20.0])
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import zoo.plotting.gif
-from zoo.plotting.gif import LAST_FRAME_MS, MAX_FRAMES, GifWriter, _resize_frame, _share_palette
+import zoo.plotting._gif
+from zoo.plotting._gif import LAST_FRAME_MS, MAX_FRAMES, GifWriter, _resize_frame, _share_palette
 
 
 def images(count, size=8):
@@ -55,7 +55,7 @@ def test_large_file_is_thinned_to_max_bytes(tmp_path, monkeypatch):
     writer = record(fps=10, count=60)
     writer.save(tmp_path / "all.gif")
     whole = (tmp_path / "all.gif").stat().st_size
-    monkeypatch.setattr(zoo.plotting.gif, "MAX_BYTES", whole // 2)
+    monkeypatch.setattr(zoo.plotting._gif, "MAX_BYTES", whole // 2)
     thinned = list(saved(writer, tmp_path))
     assert (tmp_path / "video.gif").stat().st_size <= whole // 2
     assert 10 < len(thinned) < 60

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from zoo.plotting._layout import check_glimpse_data, make_layout
-from zoo.plotting.style import PAGE_WIDTH
+from zoo.plotting._style import PAGE_WIDTH
 
 
 def make_data(

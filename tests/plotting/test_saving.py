@@ -5,7 +5,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from zoo.plotting.saving import save_figure, write_atomically
+from zoo.plotting._saving import save_figure, write_atomically
 
 
 def curve() -> Figure:

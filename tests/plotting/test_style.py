@@ -1,7 +1,7 @@
 import matplotlib
 import pytest
 
-from zoo.plotting.style import PAGE_WIDTH, Page, figure_style
+from zoo.plotting._style import PAGE_WIDTH, Page, figure_style
 
 
 def test_figure_style_overrides_and_restores_the_users_style():

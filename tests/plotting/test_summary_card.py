@@ -3,8 +3,8 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from zoo.plotting._layout import check_glimpse_data
+from zoo.plotting._style import Page, figure_style
 from zoo.plotting._summary_card import covered_pixels, draw_legend, draw_summary_cards, prediction_heading
-from zoo.plotting.style import Page, figure_style
 
 
 @pytest.fixture

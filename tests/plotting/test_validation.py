@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from zoo.plotting.validation import ArrayValidator
+from zoo.plotting._validation import ArrayValidator
 
 
 def test_letter_is_one_size_in_all_arrays():

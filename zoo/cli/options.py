@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from omegaconf import MISSING
 
-from zoo.constraints import Constraint, is_satisfied
+from zoo._constraints import Constraint, is_satisfied
 
 _INT_LIMIT = 2**63  # torch and numpy have integers of 64 bits
 _TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}

@@ -7,7 +7,7 @@ from pathlib import Path
 from zoo.cli.arguments import ReproduceConfig
 from zoo.cli.composition import compose_config
 from zoo.cli.invocation import command_name, subprocess_command
-from zoo.control.experiment import draw_returns, learning_curve
+from zoo.control._experiment import draw_returns, learning_curve
 from zoo.data import find_binarized_mnist, find_mnist
 from zoo.inference.bbvi import data_root
 from zoo.inference.programs import PROGRAMS

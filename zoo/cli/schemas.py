@@ -10,16 +10,16 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from zoo._constraints import COUNT, NOT_NEGATIVE, POSITIVE, Constraint, optional
 from zoo.attention import RecurrentAttention
 from zoo.attention.ram import module as recurrent_attention
 from zoo.attention.ram.experiment import RecurrentAttentionExperiment
 from zoo.cli.command_line import LENGTHS
 from zoo.cli.options import Option, argument_docs, dataclass_options, format_value, matches_type
-from zoo.constraints import COUNT, NOT_NEGATIVE, POSITIVE, Constraint, optional
 from zoo.control.policy_gradient import module as policy_gradient
 from zoo.control.policy_gradient.experiment import PolicyGradientExperiment
 from zoo.control.policy_gradient.module import PolicyGradient
-from zoo.control.q_learning import options as q_learning_options
+from zoo.control.q_learning import _options as q_learning_options
 from zoo.control.q_learning.experiment import DeepQLearningExperiment, TabularQLearningExperiment
 from zoo.control.q_learning.module import QLearning
 from zoo.data import load_binarized_mnist, load_idx, load_image_folder, load_mnist, load_mnist_5k

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Shaped
 
+from zoo._stats import student_t_half_width
+from zoo.control.envs._wrappers import EnvWorkerError
 from zoo.control.envs.mdp import FiniteMDP
 from zoo.control.envs.planning import (
     greedy_policy,
@@ -19,10 +21,8 @@ from zoo.control.envs.planning import (
     value_iteration,
 )
 from zoo.control.envs.vector_env import VectorEnvAdapter
-from zoo.control.envs.wrappers import EnvWorkerError
 from zoo.control.policy import Policy
 from zoo.control.rollout import NOISE_CHUNK_SIZE, make_act_fn
-from zoo.stats import student_t_half_width
 
 TOLERANCE = 1e-3  # in units of reward: how far below the optimum a policy's value still solves the task
 _TIME_BUDGET = 3600.0  # seconds after which an evaluation is aborted

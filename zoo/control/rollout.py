@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
+from zoo.control._networks import CLIP_OBS, RunningNorm
+from zoo.control.envs._wrappers import EnvWorkerError
 from zoo.control.envs.vector_env import VectorEnvAdapter
-from zoo.control.envs.wrappers import EnvWorkerError
-from zoo.control.networks import CLIP_OBS, RunningNorm
 from zoo.control.policy import Policy
 
 NOISE_CHUNK_SIZE = 64  # steps whose noise is sampled together

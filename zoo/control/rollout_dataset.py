@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch.utils.data import IterableDataset
 
+from zoo.control._seeding import TRAINING, derive_seed
 from zoo.control.envs.vector_env import VectorEnvAdapter
 from zoo.control.policy import Policy
 from zoo.control.rollout import Rollout, collect_rollout
-from zoo.control.seeding import TRAINING, derive_seed
 
 STATS_WINDOW = 100  # episodes in the running mean of returns
 

@@ -8,8 +8,8 @@ from jaxtyping import UInt8
 from scipy.io import loadmat
 from torch import Tensor
 
+from zoo.data._paths import expand_user
 from zoo.data.images import DatasetUnavailableError, ImageData, ImageSet
-from zoo.data.paths import expand_user
 
 SIZES = {"train": 50_000, "valid": 10_000, "test": 10_000}
 NUM_PIXELS = 28 * 28

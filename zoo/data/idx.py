@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Int64, Integer, UInt8
 from torch import Tensor
 
+from zoo.data._paths import resolve_folder
 from zoo.data.images import ImageData, ImageSet, border_median, split_validation
-from zoo.data.paths import resolve_folder
 
 TRAIN_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
 TEST_FILES = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")

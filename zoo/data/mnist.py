@@ -12,9 +12,9 @@ from tempfile import TemporaryDirectory
 from threading import Thread
 from urllib.error import HTTPError
 
+from zoo.data._paths import expand_user
 from zoo.data.idx import TEST_FILES, TRAIN_FILES, read_labeled_images
 from zoo.data.images import DatasetUnavailableError, ImageData, ImageSet, split_validation
-from zoo.data.paths import expand_user
 
 logger = logging.getLogger("zoo.data")
 

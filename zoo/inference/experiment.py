@@ -7,8 +7,8 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
-from zoo.constraints import COUNT, POSITIVE, Constraint, check_constraints, optional
-from zoo.data.posteriordb import ReferenceMoments
+from zoo._constraints import COUNT, POSITIVE, Constraint, check_constraints, optional
+from zoo.data._posteriordb import ReferenceMoments
 from zoo.inference.bbvi import ProgramInference, data_root
 from zoo.inference.callbacks import StopOnConvergence
 from zoo.inference.diagnostics import (

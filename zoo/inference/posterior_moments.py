@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float64
 from torch import Tensor
 
-from zoo.data.posteriordb import ReferenceMoments
+from zoo.data._posteriordb import ReferenceMoments
 
 Quantities = dict[str, Float64[Tensor, " draws"]]
 

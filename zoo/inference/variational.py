@@ -6,7 +6,7 @@ from pyro.infer import ELBO
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from zoo.constraints import POSITIVE, check_constraints, optional
+from zoo._constraints import POSITIVE, check_constraints, optional
 from zoo.inference.diagnostics import ElboEstimate, PosteriorSamples, elbo_estimate, sample_posterior
 from zoo.inference.parameter_store import ParameterStore
 from zoo.training import LoadableModule, NonFiniteError, sum_losses

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from zoo.plotting.style import CHAR_WIDTH, PAGE_WIDTH
-from zoo.plotting.validation import Array, ArrayValidator
+from zoo.plotting._style import CHAR_WIDTH, PAGE_WIDTH
+from zoo.plotting._validation import Array, ArrayValidator
 
 # All lengths are in inches, unless noted otherwise.
 EDGE, CARD_GAP, GAP = 0.08, 0.3, 0.14  # beside the cards, between two cards, between two panels

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb
 from matplotlib.patches import Rectangle
 
-from zoo.plotting.style import LINE_COLOR, SMALL_SIZE, TEXT_COLOR
+from zoo.plotting._style import LINE_COLOR, SMALL_SIZE, TEXT_COLOR
 
 PROBABILITY_CMAP = LinearSegmentedColormap.from_list("probabilities", ["#eff2f5", "#9ec5e8", "#2f7fc1", "#0b3d75"])
 DIMMED = 0.62  # brightness of an image under its fixations

@@ -17,7 +17,7 @@ from zoo.plotting._panels import (
     draw_revealed,
     glimpse_colors,
 )
-from zoo.plotting.style import (
+from zoo.plotting._style import (
     CORRECT_COLOR,
     ERROR_COLOR,
     MUTED_COLOR,

@@ -6,8 +6,8 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
-from zoo.plotting.style import PAGE_WIDTH, Page, figure_style
-from zoo.plotting.validation import Array, ArrayValidator
+from zoo.plotting._style import PAGE_WIDTH, Page, figure_style
+from zoo.plotting._validation import Array, ArrayValidator
 
 HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 3.4, 0.65, 0.32, 0.15, 0.5  # inches: figure; margins around the axes
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9")  # Okabe and Ito, 2008

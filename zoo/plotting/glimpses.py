@@ -6,12 +6,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from zoo.plotting._gif import encode_gif
 from zoo.plotting._layout import check_glimpse_data
+from zoo.plotting._saving import check_path, write_atomically
+from zoo.plotting._style import figure_style
 from zoo.plotting._summary_card import draw_summary_cards
-from zoo.plotting.gif import encode_gif
-from zoo.plotting.saving import check_path, write_atomically
-from zoo.plotting.style import figure_style
-from zoo.plotting.validation import Array
+from zoo.plotting._validation import Array
 
 GIF_DPI = 120  # lower than that of a PNG, for a small file
 LAST_FRAME_FACTOR = 4  # duration of the last frame, in units of the others'

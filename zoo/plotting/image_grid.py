@@ -3,8 +3,8 @@ from collections.abc import Mapping
 from matplotlib.figure import Figure
 
 from zoo.plotting._panels import show_image
-from zoo.plotting.style import PAGE_WIDTH, TITLE_SIZE, Page, figure_style
-from zoo.plotting.validation import Array, ArrayValidator
+from zoo.plotting._style import PAGE_WIDTH, TITLE_SIZE, Page, figure_style
+from zoo.plotting._validation import Array, ArrayValidator
 
 EDGE, GAP, HEADING = 0.06, 0.05, 0.32  # inches: beside the images, between two of them, above a group
 COLUMNS = 16

@@ -5,8 +5,8 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from zoo.plotting._panels import show_image
-from zoo.plotting.style import CHAR_WIDTH, PAGE_WIDTH, TEXT_SIZE, TITLE_HEIGHT, Page, figure_style, format_percent
-from zoo.plotting.validation import Array, ArrayValidator
+from zoo.plotting._style import CHAR_WIDTH, PAGE_WIDTH, TEXT_SIZE, TITLE_HEIGHT, Page, figure_style, format_percent
+from zoo.plotting._validation import Array, ArrayValidator
 
 # All in inches.
 EDGE, GAP = 0.06, 0.12  # beside the images, between two of them

@@ -7,9 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
-from zoo.plotting.bands import Band, Run, make_band
-from zoo.plotting.curves import COLORS, LINE_STYLES
-from zoo.plotting.style import (
+from zoo._stats import Statistic, interquartile_mean, mean
+from zoo.plotting._bands import Band, Run, make_band
+from zoo.plotting._style import (
     CHAR_WIDTH,
     DPI,
     MAX_LABEL_LENGTH,
@@ -21,8 +21,8 @@ from zoo.plotting.style import (
     figure_style,
     shorten,
 )
-from zoo.plotting.validation import Array
-from zoo.stats import Statistic, interquartile_mean, mean
+from zoo.plotting._validation import Array
+from zoo.plotting.curves import COLORS, LINE_STYLES
 
 HEIGHT, LEFT, TOP, BOTTOM, BETWEEN = 3.3, 0.65, TITLE_HEIGHT, 0.5, 0.7  # inches: figure; around and between the axes
 GAP, LABEL_HEIGHT = 0.08, 0.31  # inches: between axes and label; distance of labels

@@ -4,7 +4,7 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from zoo.stats import student_t_half_width
+from zoo._stats import student_t_half_width
 
 
 def mean_and_interval(values: Sequence[float]) -> str:

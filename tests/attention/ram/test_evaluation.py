@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from zoo.attention import Prediction, RecurrentAttention
-from zoo.attention.ram import evaluation
-from zoo.attention.ram.evaluation import class_probabilities, mean_policy_error
+from zoo.attention.ram import _evaluation as evaluation
+from zoo.attention.ram._evaluation import class_probabilities, mean_policy_error
 
 # Probability of the first of two classes, for four images, in each of three samples.
 PROBABILITIES = torch.tensor([[0.9, 0.4, 0.2, 0.3], [0.9, 0.3, 0.95, 0.3], [0.001, 0.3, 0.1, 0.6]])

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from zoo.attention.ram.callbacks import LocationPolicyMonitor
+from zoo.attention.ram._callbacks import LocationPolicyMonitor
 from zoo.attention.ram.experiment import RecurrentAttentionExperiment
 from zoo.data import ImageData, ImageSet
 

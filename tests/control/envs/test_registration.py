@@ -1,6 +1,6 @@
 import pytest
 
-from zoo.control.envs.registration import find_spec, import_env_module
+from zoo.control.envs._registration import find_spec, import_env_module
 from zoo.control.policy_gradient.experiment import PolicyGradientExperiment
 
 

@@ -9,10 +9,10 @@ from gymnasium.error import DependencyNotInstalled
 from gymnasium.spaces import Box, Dict, Discrete, Graph, MultiBinary, MultiDiscrete, Sequence, Text, Tuple
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
+from zoo.control.envs._time_limits import MAX_EPISODE_STEPS
+from zoo.control.envs._wrappers import EnvWorkerError
 from zoo.control.envs.factory import check_env_kwargs, make_eval_vector_env, make_vector_env
-from zoo.control.envs.time_limits import MAX_EPISODE_STEPS
 from zoo.control.envs.vector_env import VectorEnvAdapter
-from zoo.control.envs.wrappers import EnvWorkerError
 
 MODES = list(AutoresetMode)
 

@@ -6,12 +6,13 @@ import torch
 from torch import nn
 from torch.distributions import Categorical
 
+from zoo._stats import log_jackknife_interval
+from zoo.control._networks import make_network
 from zoo.control.envs.factory import make_vector_env
 from zoo.control.envs.mdp import FiniteMDP
 from zoo.control.envs.mdp_env import MDPVectorEnv
 from zoo.control.envs.planning import finite_horizon, start_value
 from zoo.control.envs.vector_env import VectorEnvAdapter
-from zoo.control.networks import make_network
 from zoo.control.policy_gradient.gradient_variance import (
     Estimator,
     collect_episodes,
@@ -25,7 +26,6 @@ from zoo.control.policy_gradient.policies import CategoricalPolicy, make_policy
 from zoo.control.rollout import Rollout
 from zoo.gradients import Constant, Reinforce, expected_cost
 from zoo.gradients.testing import check_unbiased
-from zoo.stats import log_jackknife_interval
 
 GAMMA, STEPS = 0.7, 2
 MDP = FiniteMDP(

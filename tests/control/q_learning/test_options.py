@@ -2,8 +2,8 @@ import math
 
 import pytest
 
+from zoo.control.q_learning._options import CONSTRAINTS, REQUIREMENTS, check_options
 from zoo.control.q_learning.module import QLearning
-from zoo.control.q_learning.options import CONSTRAINTS, REQUIREMENTS, check_options
 
 DEFAULTS = {"learning_starts": 0, "gradient_steps": 1, "n_steps": 1, "visit_power": 0.7, "dueling": False, "tau": 1.0}
 

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
+from zoo._stats import Estimate
 from zoo.inference.diagnostics.variance_table import ALL, VarianceReport, VarianceRow
-from zoo.stats import Estimate
 
 ONE = Estimate(1.0, 1.0, 1.0)
 FIRST = VarianceRow(ALL, "basic", Estimate(2000.0, 1500.0, 2500.0), ONE, 0.05, 1600)

@@ -6,8 +6,8 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from zoo.attention.ram.callbacks import LocationPolicyMonitor
-from zoo.attention.ram.evaluation import class_probabilities, mean_policy_error
+from zoo.attention.ram._callbacks import LocationPolicyMonitor
+from zoo.attention.ram._evaluation import class_probabilities, mean_policy_error
 from zoo.attention.ram.module import RecurrentAttention
 from zoo.data import Batches, ImageData, ImageSet
 from zoo.plotting import glimpse_summary, misclassified, save_figure, save_glimpse_gif

@@ -6,10 +6,10 @@ from jaxtyping import Float, Int, Shaped
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
+from zoo._constraints import COUNT, NOT_NEGATIVE, POSITIVE, Constraint, check_constraints, optional
 from zoo.attention.ram.glimpse import GlimpseSensor, default_num_scales, default_patch_size
 from zoo.attention.ram.network import HIDDEN_SIZE, RecurrentAttentionNetwork, Trajectory, to_unit_range
 from zoo.attention.ram.objective import hybrid_objective, training_metrics
-from zoo.constraints import COUNT, NOT_NEGATIVE, POSITIVE, Constraint, check_constraints, optional
 from zoo.gradients import Reinforce, RunningScale, named_baseline
 from zoo.gradients.running import at_least_single
 from zoo.training import LoadableModule, sum_losses

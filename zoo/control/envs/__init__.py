@@ -1,5 +1,8 @@
 """Environments: Gymnasium's vector environments, and finite MDPs with exact solutions."""
 
+from zoo.control.envs._registration import find_spec
+from zoo.control.envs._spaces import UnsupportedSpaceError
+from zoo.control.envs._wrappers import EnvWorkerError
 from zoo.control.envs.factory import make_eval_vector_env, make_vector_env
 from zoo.control.envs.mdp import FiniteMDP, known_dynamics
 from zoo.control.envs.mdp_env import MDPVectorEnv
@@ -11,10 +14,7 @@ from zoo.control.envs.planning import (
     start_value,
     value_iteration,
 )
-from zoo.control.envs.registration import find_spec
-from zoo.control.envs.spaces import UnsupportedSpaceError
 from zoo.control.envs.vector_env import VectorEnvAdapter
-from zoo.control.envs.wrappers import EnvWorkerError
 
 __all__ = [
     "EnvWorkerError",

@@ -9,11 +9,11 @@ from gymnasium.spaces import Box
 from gymnasium.vector import VectorEnv
 from gymnasium.wrappers import FlattenObservation
 
-from zoo.constraints import COUNT, check_constraints
-from zoo.control.envs.registration import find_spec
-from zoo.control.envs.spaces import UnsupportedSpaceError, check_observation_space
-from zoo.control.envs.time_limits import with_time_limit
-from zoo.control.envs.wrappers import ClearLastAction, EnvWorkerError, IndexObservation, ValidateStep
+from zoo._constraints import COUNT, check_constraints
+from zoo.control.envs._registration import find_spec
+from zoo.control.envs._spaces import UnsupportedSpaceError, check_observation_space
+from zoo.control.envs._time_limits import with_time_limit
+from zoo.control.envs._wrappers import ClearLastAction, EnvWorkerError, IndexObservation, ValidateStep
 
 _RESERVED_KWARGS = ("id", "num_envs", "vectorization_mode", "vector_kwargs", "wrappers", "disable_env_checker")
 

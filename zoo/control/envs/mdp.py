@@ -8,7 +8,7 @@ from gymnasium.wrappers import FlattenObservation, OrderEnforcing, PassiveEnvChe
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from zoo.control.envs.wrappers import IndexObservation, ValidateStep
+from zoo.control.envs._wrappers import IndexObservation, ValidateStep
 
 # Wrappers that change neither rewards nor transitions.
 _TRANSPARENT_WRAPPERS = (

@@ -8,9 +8,9 @@ from gymnasium.wrappers import FlattenObservation
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
-from zoo.control.envs.spaces import to_env_actions
-from zoo.control.envs.time_limits import longest_episode, time_limit
-from zoo.control.envs.wrappers import EnvWorkerError, IndexObservation
+from zoo.control.envs._spaces import to_env_actions
+from zoo.control.envs._time_limits import longest_episode, time_limit
+from zoo.control.envs._wrappers import EnvWorkerError, IndexObservation
 
 _MAX_ALE_SEED = 2**31 - 2**16  # of its vector environments, which add the index of each copy to a 32-bit seed
 

@@ -2,16 +2,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from zoo.constraints import COUNT, check_constraints
+from zoo._constraints import COUNT, check_constraints
+from zoo.control._experiment import COMPLETE_EPISODES, ControlExperiment
+from zoo.control._prediction import spaces_to_dict
+from zoo.control.envs._registration import import_env_module
 from zoo.control.envs.factory import make_eval_vector_env, make_vector_env
-from zoo.control.envs.registration import import_env_module
 from zoo.control.envs.vector_env import VectorEnvAdapter
 from zoo.control.evaluation import EpisodeEvaluator
-from zoo.control.experiment import COMPLETE_EPISODES, ControlExperiment
 from zoo.control.policy_gradient.module import PolicyGradient
 from zoo.control.policy_gradient.objective import value_function
 from zoo.control.policy_gradient.policies import action_spec
-from zoo.control.prediction import spaces_to_dict
 from zoo.gradients import LeaveOneOut
 
 _DEFAULT_N_STEPS = 16  # with a value function that bootstraps truncated rollouts

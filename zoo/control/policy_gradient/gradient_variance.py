@@ -6,16 +6,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from zoo.control.envs.time_limits import MAX_EPISODE_STEPS
+from zoo._stats import Estimate, log_jackknife_interval
+from zoo.control._networks import RunningNorm
+from zoo.control.envs._time_limits import MAX_EPISODE_STEPS
 from zoo.control.envs.vector_env import VectorEnvAdapter
-from zoo.control.networks import RunningNorm
 from zoo.control.policy import Policy
 from zoo.control.policy_gradient.objective import policy_gradient_objective
 from zoo.control.returns import lambda_returns
 from zoo.control.rollout import Rollout, collect_rollout
 from zoo.gradients import Baseline, Constant, Learned, LeaveOneOut, MovingAverage, Reinforce
 from zoo.gradients.spread import gradients_of
-from zoo.stats import Estimate, log_jackknife_interval
 
 
 class Estimator(NamedTuple):

@@ -5,9 +5,9 @@ import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from zoo.constraints import COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, check_constraints, optional
-from zoo.control.module import ControlModule
-from zoo.control.networks import RunningNorm, make_network
+from zoo._constraints import COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, check_constraints, optional
+from zoo.control._module import ControlModule
+from zoo.control._networks import RunningNorm, make_network
 from zoo.control.policy_gradient.objective import (
     PolicyGradientObjective,
     ValueFunction,

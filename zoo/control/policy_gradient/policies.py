@@ -7,8 +7,8 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from zoo.control.envs.spaces import UnsupportedSpaceError, factor_sizes
-from zoo.control.networks import make_network
+from zoo.control._networks import make_network
+from zoo.control.envs._spaces import UnsupportedSpaceError, factor_sizes
 from zoo.control.policy import Policy, gumbel_noise
 from zoo.gradients.running import at_least_single
 

@@ -3,17 +3,17 @@ from typing import Any
 
 from gymnasium.spaces import Discrete, MultiBinary, MultiDiscrete, Space
 
-from zoo.constraints import NOT_NEGATIVE, check_constraints
+from zoo._constraints import NOT_NEGATIVE, check_constraints
+from zoo.control._experiment import ControlExperiment
+from zoo.control._prediction import spaces_to_dict
+from zoo.control.envs._registration import import_env_module
+from zoo.control.envs._spaces import UnsupportedSpaceError, num_elements
+from zoo.control.envs._wrappers import shorten_space
 from zoo.control.envs.factory import make_eval_vector_env, make_vector_env
 from zoo.control.envs.mdp import known_dynamics
 from zoo.control.envs.mdp_env import MDPVectorEnv
-from zoo.control.envs.registration import import_env_module
-from zoo.control.envs.spaces import UnsupportedSpaceError, num_elements
 from zoo.control.envs.vector_env import VectorEnvAdapter
-from zoo.control.envs.wrappers import shorten_space
 from zoo.control.evaluation import EpisodeEvaluator, ExactEvaluator, PolicyEvaluator
-from zoo.control.experiment import ControlExperiment
-from zoo.control.prediction import spaces_to_dict
 from zoo.control.q_learning.module import QLearning
 
 _N_EVAL_EPISODES = 100  # of a table whose environment does not expose its dynamics

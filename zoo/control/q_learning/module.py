@@ -7,10 +7,10 @@ import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from zoo.control.module import ControlModule
+from zoo.control._module import ControlModule
+from zoo.control.q_learning._options import check_options
 from zoo.control.q_learning.exploration import ExploringPolicy, check_exploration
 from zoo.control.q_learning.loss import LOSSES, q_learning_target, td_loss, visit_weights
-from zoo.control.q_learning.options import check_options
 from zoo.control.q_learning.q_functions import make_q_function
 from zoo.control.q_learning.replay_buffer import ReplayBuffer, Transitions, to_transitions
 from zoo.control.rollout import Rollout

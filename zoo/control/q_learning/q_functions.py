@@ -5,7 +5,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
-from zoo.control.networks import ConvEncoder, flatten_observation, is_image, mlp_layers
+from zoo.control._networks import ConvEncoder, flatten_observation, is_image, mlp_layers
 
 
 class QTable(nn.Module):

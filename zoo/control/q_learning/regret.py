@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from zoo._stats import bootstrap_interval, mean
 from zoo.control.envs.mdp import FiniteMDP
 from zoo.control.envs.mdp_env import MDPVectorEnv
 from zoo.control.envs.planning import greedy_policy, policy_evaluation, start_value, value_iteration
 from zoo.control.envs.vector_env import VectorEnvAdapter
 from zoo.control.q_learning.module import QLearning
 from zoo.control.rollout_dataset import RolloutDataset
-from zoo.stats import bootstrap_interval, mean
 
 _UNLIMITED = 10**9  # rollouts: episodes are counted
 

@@ -7,7 +7,7 @@ from jaxtyping import Float, Float64
 from pyro.ops.stats import effective_sample_size, split_gelman_rubin
 from torch import Tensor
 
-from zoo.constraints import COUNT, POSITIVE, Constraint, check_constraints, is_integer
+from zoo._constraints import COUNT, POSITIVE, Constraint, check_constraints, is_integer
 
 MIN_EFFECTIVE_SIZE = 50.0  # effective sample size below which standard errors are unreliable
 WINDOW_RATIO = 0.8  # length of a window relative to the next longer one

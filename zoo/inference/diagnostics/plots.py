@@ -8,10 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from zoo.inference.diagnostics.psis import GOOD_K, USABLE_K, ParetoK
-from zoo.plotting.bands import Band
-from zoo.plotting.curves import COLORS
-from zoo.plotting.returns import GAP, Label, draw_bands, draw_labels, label_width
-from zoo.plotting.style import (
+from zoo.plotting._bands import Band
+from zoo.plotting._style import (
     CHAR_WIDTH,
     CORRECT_COLOR,
     ERROR_COLOR,
@@ -26,7 +24,9 @@ from zoo.plotting.style import (
     figure_style,
     shorten,
 )
-from zoo.plotting.validation import Array, ArrayValidator
+from zoo.plotting._validation import Array, ArrayValidator
+from zoo.plotting.curves import COLORS
+from zoo.plotting.returns import GAP, Label, draw_bands, draw_labels, label_width
 
 HEIGHT, LEFT, TOP, BOTTOM, EDGE = 3.3, 0.75, TITLE_HEIGHT, 0.5, 0.15  # inches: a figure, and what lies around its axes
 COLUMNS, PANEL, HEADING, BETWEEN = 4, 1.1, 0.3, 0.25  # panels in a row; inches: their height, and around them

@@ -10,7 +10,7 @@ from rich.progress import track
 from torch import Tensor
 from torch.distributions import Categorical, Distribution
 
-from zoo.constraints import COUNT, check_constraints
+from zoo._constraints import COUNT, check_constraints
 from zoo.gradients.graphs._distributions import support_of
 from zoo.gradients.graphs._provenance.provenance import listed
 from zoo.inference.elbo._messages import innermost

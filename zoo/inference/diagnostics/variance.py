@@ -9,7 +9,8 @@ from pyro import poutine
 from pyro.infer import ELBO
 from torch import Tensor, nn
 
-from zoo.constraints import COUNT, POSITIVE, Constraint, check_constraints, is_integer
+from zoo._constraints import COUNT, POSITIVE, Constraint, check_constraints, is_integer
+from zoo._stats import jackknife_interval
 from zoo.gradients.spread import Spread
 from zoo.inference.diagnostics.candidates import (
     BASELINES,
@@ -22,7 +23,6 @@ from zoo.inference.diagnostics.candidates import (
 )
 from zoo.inference.diagnostics.posterior_samples import as_args
 from zoo.inference.diagnostics.variance_table import ALL, VarianceReport, VarianceRow
-from zoo.stats import jackknife_interval
 
 Program = Callable[..., Any]
 NUM_BATCHES = 10  # of gradient estimates, for the jackknife

@@ -3,7 +3,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from zoo.stats import Estimate
+from zoo._stats import Estimate
 
 ALL = "all parameters"
 

@@ -10,7 +10,7 @@ from pyro.infer.enum import get_importance_trace
 from pyro.poutine import Trace
 from torch import Tensor, nn
 
-from zoo.constraints import COUNT, Constraint, check_constraints
+from zoo._constraints import COUNT, Constraint, check_constraints
 from zoo.gradients import Reinforce, RunningScale
 from zoo.gradients._steps import end_step, in_backward
 from zoo.gradients.estimators import LeaveOneOutBound

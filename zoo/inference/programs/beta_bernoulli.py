@@ -8,7 +8,7 @@ from jaxtyping import Float
 from pyro.nn import PyroModule
 from torch import Tensor
 
-from zoo.data.posteriordb import ReferenceMoments
+from zoo.data._posteriordb import ReferenceMoments
 from zoo.inference.programs.factors import BetaFactor
 from zoo.inference.programs.program import Program
 

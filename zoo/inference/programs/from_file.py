@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from zoo.data.paths import expand_user
+from zoo.data._paths import expand_user
 from zoo.inference.programs.program import Program
 
 FILE_SYNTAX = "program=FILE.py:MODEL:GUIDE"

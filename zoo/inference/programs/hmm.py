@@ -8,7 +8,7 @@ from jaxtyping import Float
 from pyro.nn import PyroModule
 from torch import Tensor
 
-from zoo.data.posteriordb import ReferenceMoments, read_data, read_reference
+from zoo.data._posteriordb import ReferenceMoments, read_data, read_reference
 from zoo.inference.programs.factors import BetaMeanFactor, NormalFactor
 from zoo.inference.programs.program import Program, posterior_folder
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import constraints
 
-from zoo.data.posteriordb import ReferenceMoments, read_data, read_reference
+from zoo.data._posteriordb import ReferenceMoments, read_data, read_reference
 from zoo.inference.programs.program import Program, posterior_folder
 from zoo.inference.programs.regression import Guide, observe, optimum, quantities
 

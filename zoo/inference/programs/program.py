@@ -6,8 +6,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from zoo.data.paths import expand_user
-from zoo.data.posteriordb import ReferenceMoments
+from zoo.data._paths import expand_user
+from zoo.data._posteriordb import ReferenceMoments
 
 
 class Program(NamedTuple):

@@ -10,7 +10,7 @@ from pyro.nn import PyroModule
 from torch import Tensor
 from torch.distributions import Distribution
 
-from zoo.data.posteriordb import read_data, read_reference
+from zoo.data._posteriordb import read_data, read_reference
 from zoo.inference.mean_field import regression_with_noise_optimum
 from zoo.inference.programs.factors import LogNormalFactor, NormalFactor
 from zoo.inference.programs.program import Program, posterior_folder

@@ -7,7 +7,7 @@ from jaxtyping import Float, Shaped
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from zoo.constraints import COUNT, NOT_NEGATIVE, POSITIVE, check_constraints, optional
+from zoo._constraints import COUNT, NOT_NEGATIVE, POSITIVE, check_constraints, optional
 from zoo.gradients import Reinforce, RunningScale, named_baseline
 from zoo.gradients.estimators import LeaveOneOutBound
 from zoo.inference.sbn.bounds import negative_elbo

@@ -12,7 +12,7 @@ from zoo.control.envs.factory import make_vector_env
 from zoo.control.envs.vector_env import VectorEnvAdapter
 from zoo.control.policy import Policy
 from zoo.plotting import GifWriter
-from zoo.plotting.saving import check_path
+from zoo.plotting._saving import check_path
 
 _DEFAULT_FPS = 10
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from gymnasium.spaces import Box, Dict, OneOf, Space, Tuple
 
-from zoo.control.envs.spaces import element_index, space_from_dict, space_to_dict, to_array, to_env_actions
+from zoo.control.envs._spaces import element_index, space_from_dict, space_to_dict, to_array, to_env_actions
 
 
 def spaces_to_dict(observation: Space, action: Space) -> dict[str, Any]:

@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from zoo._stats import wilson_interval
 from zoo.attention.ram.module import RecurrentAttention
-from zoo.stats import wilson_interval
 
 BATCH_SIZE = 1000
 

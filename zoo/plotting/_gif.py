@@ -7,7 +7,7 @@ from jaxtyping import Int, Shaped
 from PIL import Image
 from scipy.spatial import KDTree
 
-from zoo.plotting.saving import check_path, write_atomically
+from zoo.plotting._saving import check_path, write_atomically
 
 NUM_COLORS = 254  # half for the most frequent colors, which are kept exactly (areas); half for the rest (edges, photos)
 MAX_FPS = 30  # more makes the file larger, not the motion smoother

@@ -7,7 +7,7 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Discrete, Space
 
-from zoo.control.envs.spaces import UnsupportedSpaceError, element_index, num_elements
+from zoo.control.envs._spaces import UnsupportedSpaceError, element_index, num_elements
 
 _MAX_TABLE_STATES = 2_000_000
 
@@ -18,7 +18,7 @@ class EnvWorkerError(RuntimeError):
     Example:
         >>> raise EnvWorkerError.wrapping("Door-v0", KeyError("key"))
         Traceback (most recent call last):
-        zoo.control.envs.wrappers.EnvWorkerError: Door-v0 raised KeyError: 'key'
+        zoo.control.envs._wrappers.EnvWorkerError: Door-v0 raised KeyError: 'key'
     """
 
     @classmethod

@@ -4,10 +4,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.control.callbacks import check_reward_threshold
+from zoo.control._callbacks import check_reward_threshold
+from zoo.control._prediction import PredictMixin
+from zoo.control._seeding import EVALUATION, derive_seed
 from zoo.control.evaluation import PolicyEvaluator
-from zoo.control.prediction import PredictMixin
-from zoo.control.seeding import EVALUATION, derive_seed
 from zoo.training import LoadableModule
 
 

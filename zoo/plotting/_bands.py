@@ -4,8 +4,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from zoo.plotting.validation import Array, ArrayValidator
-from zoo.stats import Statistic, bootstrap_interval, interquartile_mean
+from zoo._stats import Statistic, bootstrap_interval, interquartile_mean
+from zoo.plotting._validation import Array, ArrayValidator
 
 NUM_POINTS = 200
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from zoo.plotting.style import DPI, figure_style
+from zoo.plotting._style import DPI, figure_style
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:

@@ -19,7 +19,7 @@ class UnsupportedSpaceError(ValueError):
         >>> from gymnasium.spaces import Text
         >>> check_observation_space(Text(5), "Chat-v0")
         Traceback (most recent call last):
-        zoo.control.envs.spaces.UnsupportedSpaceError: the observation space of Chat-v0 is not supported: ...
+        zoo.control.envs._spaces.UnsupportedSpaceError: the observation space of Chat-v0 is not supported: ...
     """
 
 

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 
-from zoo.constraints import COUNT, NOT_NEGATIVE, check_constraints
-from zoo.control.callbacks import StopOnTotalTimesteps
+from zoo._constraints import COUNT, NOT_NEGATIVE, check_constraints
+from zoo.control._callbacks import StopOnTotalTimesteps
+from zoo.control._module import ControlModule
+from zoo.control._seeding import REPORT, derive_seed
+from zoo.control._video import record_episode
 from zoo.control.envs.vector_env import VectorEnvAdapter
 from zoo.control.evaluation import PolicyEvaluator
-from zoo.control.module import ControlModule
 from zoo.control.rollout_dataset import RolloutDataset
-from zoo.control.seeding import REPORT, derive_seed
-from zoo.control.video import record_episode
 from zoo.plotting import return_curves, save_figure
 from zoo.training import Experiment, Loaders, read_metrics
 

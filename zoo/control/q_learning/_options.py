@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from zoo.constraints import COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, Constraint, check_constraints, optional
+from zoo._constraints import COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, Constraint, check_constraints, optional
 
 CONSTRAINTS = {
     "gamma": FRACTION,
