@@ -25,10 +25,9 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from torch import Tensor
 
-from zoo.cli.arguments import parse_arguments
-from zoo.cli.commands import make_experiment
-from zoo.cli.composition import compose_config
-from zoo.cli.errors import user_errors
+from zoo.cli import parse_arguments, user_errors
+from zoo.cli._commands import make_experiment
+from zoo.cli._composition import compose_config
 from zoo.control import VectorEnvAdapter, evaluate_policy, make_vector_env
 from zoo.control._seeding import EVALUATION, derive_seed
 from zoo.control.policy_gradient import CategoricalPolicy

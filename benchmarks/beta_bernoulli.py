@@ -19,8 +19,7 @@ from pyro.distributions.testing.fakes import NonreparameterizedBeta
 from pyro.infer import ELBO, SVI, TraceGraph_ELBO
 from torch.distributions import constraints
 
-from zoo.cli.arguments import parse_arguments
-from zoo.cli.errors import user_errors
+from zoo.cli import parse_arguments, user_errors
 from zoo.inference.elbo import BlackBoxELBO
 from zoo.training import run_environment, write_json
 

@@ -50,9 +50,9 @@ def family(name: str, entry_point: object) -> str:
 def try_one(name: str) -> tuple[str, str]:
     """Train a policy for a few steps in an environment; return outcome and error message."""
 
-    from zoo.cli.commands import train
-    from zoo.cli.composition import compose_config
-    from zoo.cli.errors import error_message
+    from zoo.cli._commands import train
+    from zoo.cli._composition import compose_config
+    from zoo.cli._errors import error_message
 
     overrides = [
         "model=policy_gradient",

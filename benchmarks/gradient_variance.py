@@ -12,10 +12,9 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 
-from zoo.cli.arguments import parse_arguments
-from zoo.cli.commands import make_experiment
-from zoo.cli.composition import compose_config
-from zoo.cli.errors import user_errors
+from zoo.cli import parse_arguments, user_errors
+from zoo.cli._commands import make_experiment
+from zoo.cli._composition import compose_config
 from zoo.control import Policy, VectorEnvAdapter, evaluate_policy, make_vector_env
 from zoo.control._networks import make_network
 from zoo.control.evaluation import ReturnEstimate

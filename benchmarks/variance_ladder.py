@@ -19,8 +19,7 @@ from pyro.infer import SVI
 
 from examples.patients import FactorFamily, Guide, model, simulate
 from examples.patients.labs import Labs
-from zoo.cli.arguments import parse_arguments
-from zoo.cli.errors import user_errors
+from zoo.cli import parse_arguments, user_errors
 from zoo.inference.diagnostics import ALL, VarianceReport, default_estimators, variance_report
 from zoo.inference.elbo import BlackBoxELBO
 from zoo.training import run_environment, write_json

@@ -2,7 +2,7 @@
 
 import sys
 
-from zoo.cli.main import main
+from zoo.cli import main
 
 if __name__ == "__main__":
     main(["evaluate", *sys.argv[1:]])

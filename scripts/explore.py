@@ -8,8 +8,7 @@ from pathlib import Path
 import gymnasium
 
 from zoo._constraints import COUNT, check_constraints
-from zoo.cli.arguments import arguments_help, parse_arguments, wants_help
-from zoo.cli.errors import user_errors
+from zoo.cli import arguments_help, parse_arguments, user_errors, wants_help
 from zoo.control.envs import FiniteMDP, find_spec
 from zoo.control.q_learning.regret import SCHEDULES, learning_regret, summarize, write_csv
 from zoo.plotting import regret_curves, save_figure

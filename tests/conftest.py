@@ -109,7 +109,9 @@ def squares(tmp_path_factory, write_idx) -> Path:
 @pytest.fixture(scope="session")
 def zoo_data(tmp_path_factory) -> Path:
     """A folder of data as ``$ZOO_DATA`` is, with a few rows for each program."""
-    from zoo.inference.programs import gaussian_mixture, hmm, kidiq
+    from zoo.inference.programs import _gaussian_mixture as gaussian_mixture
+    from zoo.inference.programs import _hmm as hmm
+    from zoo.inference.programs import _kidiq as kidiq
 
     folder, noise = tmp_path_factory.mktemp("zoo_data"), np.random.default_rng(0)
     x = noise.normal(size=(12, 2))
@@ -159,7 +161,7 @@ def tiny(squares) -> Callable[..., list[str]]:
 @pytest.fixture(scope="session")
 def composed() -> Callable[[list[str]], dict[str, Any]]:
     """Compose a run's configuration as ``scripts/train.py`` does, resolved to plain data."""
-    from zoo.cli.composition import compose_config  # late: the tests of the lower floors do without Hydra
+    from zoo.cli._composition import compose_config  # late: the tests of the lower floors do without Hydra
 
     done: dict[tuple[str | None, ...], dict[str, Any]] = {}
 
@@ -178,7 +180,7 @@ def finished(tiny, composed, tmp_path_factory) -> Callable[[str], Path]:
     folders: dict[str, Path] = {}
 
     def run(model: str) -> Path:
-        from zoo.cli.commands import train
+        from zoo.cli._commands import train
 
         if model not in folders:
             folder = tmp_path_factory.mktemp("finished") / model

@@ -16,12 +16,12 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from zoo.cli.command_line import PATHS, parse_value, read_command_line
-from zoo.cli.commands import check_logger, train
-from zoo.cli.composition import check_estimator_is_used, check_settings, compose_options, register
-from zoo.cli.config_groups import configs_dir, groups, options
-from zoo.cli.errors import error_message
-from zoo.cli.schemas import MODELS, get_nested
+from zoo.cli._command_line import PATHS, parse_value, read_command_line
+from zoo.cli._commands import check_logger, train
+from zoo.cli._composition import check_estimator_is_used, check_settings, compose_options, register
+from zoo.cli._config_groups import configs_dir, groups, options
+from zoo.cli._errors import error_message
+from zoo.cli._schemas import MODELS, get_nested
 
 SAMPLE = 40
 SECONDS = 60  # that a command may take

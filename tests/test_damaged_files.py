@@ -15,9 +15,9 @@ import pytest
 import torch
 import yaml
 
-from zoo.cli.composition import load_run_config
+from zoo.cli._composition import load_run_config
 from zoo.training import read_checkpoint, read_metrics
-from zoo.training.record import RunRecord
+from zoo.training._record import RunRecord
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 

@@ -1,6 +1,6 @@
 """Entry point of ``python -m zoo``; see ``zoo.cli.main``."""
 
-from zoo.cli.main import main
+from zoo.cli import main
 
 if __name__ == "__main__":
     main()

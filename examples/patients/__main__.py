@@ -14,8 +14,7 @@ from pathlib import Path
 from examples.patients.experiment import BUDGETS, compare_models, run_sampler_benchmark
 from examples.patients.labs import PBC_LABS, LabSplit, load_pbc, read_labs, split_labs
 from zoo._constraints import POSITIVE, check_constraints
-from zoo.cli.arguments import arguments_help, parse_arguments, path_field, wants_help
-from zoo.cli.errors import user_errors
+from zoo.cli import arguments_help, parse_arguments, path_field, user_errors, wants_help
 from zoo.data._paths import expand_user
 from zoo.inference.bbvi import data_root
 from zoo.training import run_environment, write_json

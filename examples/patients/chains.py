@@ -11,7 +11,7 @@ from examples.patients.family import FactorFamily
 from examples.patients.gibbs import Block
 from examples.patients.guide import Factors, Guide, factors_of
 from examples.patients.labs import Labs
-from zoo.inference.mean_field import sample_guide
+from zoo.inference._mean_field import sample_guide
 
 
 def initial_state(family: FactorFamily, labs: Labs, seed: int) -> Factors:

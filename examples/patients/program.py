@@ -6,7 +6,7 @@ from examples.patients.guide import Guide
 from examples.patients.labs import Labs, load_pbc
 from examples.patients.model import model
 from examples.patients.simulation import simulate
-from zoo.inference.programs.program import Program
+from zoo.inference.programs._program import Program
 
 SIMULATED_PATIENTS, SIMULATED_LABS = 200, 7
 

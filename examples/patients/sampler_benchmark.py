@@ -20,7 +20,7 @@ from examples.patients.guide import Factors, Guide, factors_of
 from examples.patients.labs import Labs, LabSplit
 from examples.patients.nuts import nuts
 from examples.patients.prediction import predictive_log_likelihood
-from zoo.inference.mean_field import sample_guide
+from zoo.inference._mean_field import sample_guide
 
 STEPS = 2700
 DRAWS = 200

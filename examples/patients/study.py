@@ -15,7 +15,7 @@ from examples.patients.fitting import Fitting, fit
 from examples.patients.guide import Guide, factors_of
 from examples.patients.labs import LabSplit
 from examples.patients.prediction import Prediction, predictive_log_likelihood
-from zoo.inference.mean_field import sample_guide
+from zoo.inference._mean_field import sample_guide
 from zoo.training import write_json
 
 FAMILIES = {

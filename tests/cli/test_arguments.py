@@ -3,7 +3,7 @@ from dataclasses import dataclass, field
 import pytest
 from omegaconf import MISSING
 
-from zoo.cli.arguments import EvaluateConfig, ReproduceConfig, arguments_help, parse_arguments, path_field
+from zoo.cli._arguments import EvaluateConfig, ReproduceConfig, arguments_help, parse_arguments, path_field
 
 
 @dataclass

@@ -1,7 +1,7 @@
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from zoo.cli.command_line import read_command_line
+from zoo.cli._command_line import read_command_line
 
 STRANGE = [
     "a=b",

@@ -11,10 +11,10 @@ import torch
 from omegaconf import OmegaConf
 
 from zoo.attention.ram.experiment import RecurrentAttentionExperiment
-from zoo.cli import commands as runs
-from zoo.cli.commands import evaluate, make_experiment, train
+from zoo.cli import _commands as runs
+from zoo.cli._commands import evaluate, make_experiment, train
 from zoo.training import TrainingInterruptedError, read_checkpoint, read_status
-from zoo.training.folder_lock import folder_lock
+from zoo.training._folder_lock import folder_lock
 
 
 @pytest.fixture

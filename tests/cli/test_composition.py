@@ -4,10 +4,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException, MissingConfigException
 
-from zoo.cli import composition
-from zoo.cli.composition import check_estimator_is_used, register, replace_unavailable_data, resolve, run_folder
-from zoo.cli.config_groups import configs_dir
-from zoo.cli.schemas import instantiate
+from zoo.cli import _composition as composition
+from zoo.cli._composition import check_estimator_is_used, register, replace_unavailable_data, resolve, run_folder
+from zoo.cli._config_groups import configs_dir
+from zoo.cli._schemas import instantiate
 from zoo.data import DatasetUnavailableError
 
 

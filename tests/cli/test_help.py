@@ -1,9 +1,9 @@
 import pytest
 
-from zoo.cli.composition import compose_options, register
-from zoo.cli.config_groups import options, summary
-from zoo.cli.help import help_text, options_help
-from zoo.cli.schemas import MODELS
+from zoo.cli._composition import compose_options, register
+from zoo.cli._config_groups import options, summary
+from zoo.cli._help import help_text, options_help
+from zoo.cli._schemas import MODELS
 
 
 class TestHelp:

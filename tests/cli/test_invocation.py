@@ -2,7 +2,7 @@ import sys
 
 import pytest
 
-from zoo.cli.invocation import command_name, subprocess_command
+from zoo.cli._invocation import command_name, subprocess_command
 
 
 @pytest.mark.parametrize(

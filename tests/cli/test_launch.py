@@ -4,10 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from zoo.cli import launch
-from zoo.cli.command_line import read_command_line
-from zoo.cli.composition import check_settings, compose_config, register
-from zoo.cli.launch import SweepRun, run_or_report, table
+from zoo.cli import _launch as launch
+from zoo.cli._command_line import read_command_line
+from zoo.cli._composition import check_settings, compose_config, register
+from zoo.cli._launch import SweepRun, run_or_report, table
 
 
 class TestCheckSettings:

@@ -5,8 +5,8 @@ import time
 import pytest
 
 import zoo
-from zoo.cli.config_groups import configs_dir, options
-from zoo.cli.main import main
+from zoo.cli import main
+from zoo.cli._config_groups import configs_dir, options
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_help_names_the_command_as_it_was_typed(command, capsys, monkeypatch):
 @pytest.mark.parametrize("typed", [["--help"], ["train", "--help"], ["list"]])
 def test_help_is_printed_without_imports_of_torch_or_lightning(typed):
     program = (
-        f"import sys; from zoo.cli.main import main; main({typed!r}); "
+        f"import sys; from zoo.cli import main; main({typed!r}); "
         "assert not {'torch', 'pytorch_lightning', 'pyro', 'gymnasium'} & sys.modules.keys()"
     )
     start = time.monotonic()

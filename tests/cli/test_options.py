@@ -3,7 +3,7 @@ import math
 import pytest
 
 from zoo._constraints import POSITIVE
-from zoo.cli.options import Option, matches_type, nearest_key
+from zoo.cli._options import Option, matches_type, nearest_key
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from zoo.cli import reproduce as reproduction
-from zoo.cli.arguments import ReproduceConfig
-from zoo.cli.reproduce import run_once
+from zoo.cli import _reproduce as reproduction
+from zoo.cli._arguments import ReproduceConfig
+from zoo.cli._reproduce import run_once
 
 
 def record(error=0.01, seconds=60.0, data="mnist", state="finished", config_hash="wanted", recipe_hash="recipe"):
@@ -101,6 +101,6 @@ class TestRunOnce:
 
 
 def test_records_are_published_only_into_a_checkout(monkeypatch, tmp_path):
-    monkeypatch.setattr("zoo.reproduction.tables.PUBLISHED", tmp_path / "docs" / "results")
+    monkeypatch.setattr("zoo.reproduction._tables.PUBLISHED", tmp_path / "docs" / "results")
     with pytest.raises(ValueError, match=r"publish=true writes into a checkout .*: remove publish"):
         reproduction.reproduce(ReproduceConfig(paper="tabular", publish=True))

@@ -1,8 +1,8 @@
 import pytest
 from omegaconf import OmegaConf
 
-from zoo.cli import schemas as config
-from zoo.cli.schemas import DATA, MODELS, check_config, instantiate, known_options, schema, target_name
+from zoo.cli import _schemas as config
+from zoo.cli._schemas import DATA, MODELS, check_config, instantiate, known_options, schema, target_name
 
 
 class TestSchema:
@@ -34,7 +34,7 @@ class TestInstantiate:
             "os.system",
             "builtins.eval",
             "zoo.data.load_idx",
-            "zoo.cli.schemas.instantiate",
+            "zoo.cli._schemas.instantiate",
             "",
             None,
             "zoo.data.idx.read_idx",

@@ -1,4 +1,4 @@
-"""What every model of the zoo must do; a new one is held to it by standing in ``zoo.cli.schemas.MODELS``."""
+"""What every model of the zoo must do; a new one is held to it by standing in ``zoo.cli._schemas.MODELS``."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 
-from zoo.cli.schemas import MODELS
+from zoo.cli._schemas import MODELS
 from zoo.training import read_checkpoint
 
 

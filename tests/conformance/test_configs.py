@@ -2,9 +2,9 @@ import inspect
 
 import pytest
 
-from zoo.cli.commands import make_experiment, train
-from zoo.cli.composition import options
-from zoo.cli.schemas import MODELS
+from zoo.cli._commands import make_experiment, train
+from zoo.cli._composition import options
+from zoo.cli._schemas import MODELS
 from zoo.training import config_hash
 
 ESTIMATING = [name for name, (builder, _) in MODELS.items() if "estimator" in inspect.signature(builder).parameters]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from zoo.cli.commands import train
-from zoo.cli.config_groups import configs_dir
-from zoo.cli.schemas import MODELS
+from zoo.cli._commands import train
+from zoo.cli._config_groups import configs_dir
+from zoo.cli._schemas import MODELS
 from zoo.training import read_checkpoint, read_status
 
 EPOCHS = 30  # of four steps: long enough to be hit, short enough to be repeated

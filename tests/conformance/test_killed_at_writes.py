@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from zoo.cli.commands import train
+from zoo.cli._commands import train
 from zoo.training import read_status
 
 pytestmark = [

@@ -8,9 +8,9 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import OmegaConf
 
-from zoo.cli.commands import make_experiment, train
-from zoo.cli.composition import resolve
-from zoo.cli.schemas import MODELS
+from zoo.cli._commands import make_experiment, train
+from zoo.cli._composition import resolve
+from zoo.cli._schemas import MODELS
 from zoo.training import NonFiniteError, config_hash, read_checkpoint, read_status
 
 pytestmark = pytest.mark.usefixtures("no_pictures")

@@ -9,8 +9,8 @@ import signal
 import pytorch_lightning as pl
 import torch
 
-from zoo.cli.config_groups import configs_dir
-from zoo.cli.schemas import MODELS
+from zoo.cli._config_groups import configs_dir
+from zoo.cli._schemas import MODELS
 
 
 class Witness(pl.Callback):

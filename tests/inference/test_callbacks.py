@@ -10,7 +10,7 @@ from zoo.inference.diagnostics import StoppingRule
 from zoo.inference.elbo import BlackBoxELBO
 from zoo.inference.repeated_batch import RepeatedBatch
 from zoo.inference.variational import VariationalInference
-from zoo.training.resume import ExactResume
+from zoo.training._resume import ExactResume
 
 pytestmark = pytest.mark.usefixtures("without_type_checks")
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from pyro.nn import PyroModule
 
-from zoo.inference.mean_field import (
+from zoo.inference._mean_field import (
     normal_optimum,
     regression_optimum,
     regression_with_noise_optimum,

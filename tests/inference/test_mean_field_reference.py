@@ -4,8 +4,8 @@ import pytest
 import torch
 from pyro.nn import PyroModule
 
-from zoo.inference.mean_field import normal_optimum
-from zoo.inference.mean_field_reference import (
+from zoo.inference._mean_field import normal_optimum
+from zoo.inference._mean_field_reference import (
     check_optimum_available,
     compare_to_optimum,
     fit_pathwise_guide,
@@ -14,8 +14,8 @@ from zoo.inference.mean_field_reference import (
     pathwise_guide,
 )
 from zoo.inference.programs import PROGRAMS
+from zoo.inference.programs._program import Program
 from zoo.inference.programs.factors import BernoulliFactor, NormalFactor
-from zoo.inference.programs.program import Program
 
 PRECISION = torch.tensor([[4.0, 1.2, 0.0], [1.2, 1.0, -0.3], [0.0, -0.3, 2.0]], dtype=torch.float64)
 BEST = {"x": dist.Normal(torch.tensor([0.0, 1.0]), torch.tensor([1.0, 2.0])), "s": dist.LogNormal(0.0, 0.5)}
@@ -68,7 +68,7 @@ def test_a_known_optimum_is_taken_and_any_other_is_searched_for(monkeypatch):
     known = {"x": dist.Normal(0.0, 1.0)}
     described = Program("normal", model, Guide, lambda root: ())
     assert mean_field_optimum(described._replace(optimum=lambda: known), ()) == known
-    monkeypatch.setattr("zoo.inference.mean_field_reference.fit_pathwise_guide", lambda model, guide, data: guide)
+    monkeypatch.setattr("zoo.inference._mean_field_reference.fit_pathwise_guide", lambda model, guide, data: guide)
     found = mean_field_optimum(described, ())
     assert found["x"].mean.tolist() == [0, 0, 0]
 

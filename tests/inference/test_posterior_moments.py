@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from zoo.data._posteriordb import ReferenceMoments
-from zoo.inference.posterior_moments import _mean_gap, element_quantities, moments, moments_table, named_quantities
+from zoo.inference._posterior_moments import _mean_gap, element_quantities, moments, moments_table, named_quantities
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from zoo.inference.elbo import BlackBoxELBO
 from zoo.inference.repeated_batch import RepeatedBatch
 from zoo.inference.variational import VariationalInference, unpack_batch
 from zoo.training import NonFiniteError
-from zoo.training.finite import FiniteGradients
+from zoo.training._finite import FiniteGradients
 
 X = torch.tensor([0.5, 1.5, 2.5])
 MEAN, SD = X.sum().item() / 4, 0.5  # of the posterior

@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from zoo.reproduction.report import find_run, keep_record, kept_records, table
-from zoo.reproduction.summaries import median_and_max, percent
-from zoo.reproduction.tables import MetricColumn, Paper, Row, chosen_rows
+from zoo.reproduction._report import find_run, keep_record, kept_records, table
+from zoo.reproduction._summaries import median_and_max, percent
+from zoo.reproduction._tables import MetricColumn, Paper, Row, chosen_rows
 
 PAPER = Paper(
     title="A paper",

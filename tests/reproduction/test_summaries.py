@@ -3,7 +3,7 @@ import statistics
 
 import pytest
 
-from zoo.reproduction.summaries import max_ratio, mean_and_interval, min_ratio
+from zoo.reproduction._summaries import max_ratio, mean_and_interval, min_ratio
 
 
 class TestInterval:

@@ -1,8 +1,8 @@
 import pytest
 
-from zoo.cli.command_line import read_command_line
-from zoo.cli.composition import check_settings, options, register
-from zoo.reproduction.tables import PAPERS, settings_of
+from zoo.cli._command_line import read_command_line
+from zoo.cli._composition import check_settings, options, register
+from zoo.reproduction._tables import PAPERS, settings_of
 
 
 @pytest.mark.parametrize("name", PAPERS)

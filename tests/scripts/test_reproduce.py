@@ -3,16 +3,16 @@ from pathlib import Path
 
 import pytest
 
-from zoo.cli import reproduce as reproduction
+from zoo.cli import _reproduce as reproduction
 from zoo.data import DatasetUnavailableError
-from zoo.reproduction.tables import PAPERS
+from zoo.reproduction._tables import PAPERS
 from zoo.training import config_hash
 
 
 @pytest.fixture
 def mnist(monkeypatch):
     """MNIST is at hand, or so it seems."""
-    monkeypatch.setattr("zoo.cli.reproduce.find_mnist", lambda: Path("mnist"))
+    monkeypatch.setattr("zoo.cli._reproduce.find_mnist", lambda: Path("mnist"))
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_smoke_run_uses_one_seed_and_counts_runs(script, trained):
 @pytest.mark.usefixtures("mnist")
 def test_full_table_is_written_next_to_the_runs_unless_published(script, trained, monkeypatch):
     (published := Path("docs", "results")).mkdir(parents=True)
-    monkeypatch.setattr("zoo.reproduction.tables.PUBLISHED", published)
+    monkeypatch.setattr("zoo.reproduction._tables.PUBLISHED", published)
     small = ["paper=ram", "rows=[6]", "seeds=[1]"]
     answer = script("reproduce.py", *small)
     assert answer.code == 0, answer.err
@@ -128,7 +128,7 @@ def test_nothing_is_run_without_mnist(script, trained, monkeypatch):
     def find():
         raise DatasetUnavailableError("no files, no network")
 
-    monkeypatch.setattr("zoo.cli.reproduce.find_mnist", find)
+    monkeypatch.setattr("zoo.cli._reproduce.find_mnist", find)
     answer = script("reproduce.py", "paper=ram")
     assert (answer.code, trained) == (1, [])
     assert "Error: no files, no network" in answer.err

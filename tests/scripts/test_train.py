@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from zoo.cli.schemas import MODELS
+from zoo.cli._schemas import MODELS
 from zoo.data import DatasetUnavailableError
 from zoo.training import config_hash, read_checkpoint
 
@@ -106,7 +106,7 @@ class TestBeforeDownload:
     @pytest.mark.parametrize(("model", "wrong"), [("ram", "model.location_policy=up"), ("sbn", "model.optimizer=best")])
     def test_options_are_checked_before_a_download(self, model, wrong, script, monkeypatch):
         for name in ("find_mnist", "find_binarized_mnist"):
-            monkeypatch.setattr(f"zoo.cli.composition.{name}", lambda: pytest.fail("looked for data"))
+            monkeypatch.setattr(f"zoo.cli._composition.{name}", lambda: pytest.fail("looked for data"))
         answer = script("train.py", f"model={model}", wrong)
         assert answer.code == 1
         assert wrong.partition("=")[2] in answer.err
@@ -259,7 +259,7 @@ class TestWithoutMNIST:
         def find():
             raise DatasetUnavailableError("no files, no network")
 
-        monkeypatch.setattr("zoo.cli.composition.find_mnist", find)
+        monkeypatch.setattr("zoo.cli._composition.find_mnist", find)
         monkeypatch.setattr("zoo.data.mnist.find_mnist", find)
 
     @pytest.mark.usefixtures("no_pictures")

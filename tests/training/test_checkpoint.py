@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from zoo.training import LoadableModule, read_checkpoint
-from zoo.training.checkpoint import AtomicCheckpointIO
+from zoo.training._checkpoint import AtomicCheckpointIO
 
 GOOD = {"state_dict": {"weight": torch.arange(3.0)}, "hyper_parameters": {}, "model": "Noisy", "config": {}}
 NEXT = {**GOOD, "model": "Other"}

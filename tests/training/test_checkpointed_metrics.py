@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from zoo.training import TrainingInterruptedError
-from zoo.training.checkpointed_metrics import CheckpointedMetrics
+from zoo.training._checkpointed_metrics import CheckpointedMetrics
 
 
 class Killed(BaseException):

@@ -3,9 +3,9 @@ import math
 import pytest
 import torch
 
-from zoo.cli.commands import train
+from zoo.cli._commands import train
 from zoo.training import config_hash, extend_config, read_checkpoint
-from zoo.training.extension import configs_before_extension
+from zoo.training._extension import configs_before_extension
 
 
 class TestExtendConfig:

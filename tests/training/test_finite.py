@@ -5,7 +5,7 @@ import pytorch_lightning as pl
 import torch
 
 from zoo.training import NonFiniteError, read_checkpoint, sum_losses
-from zoo.training.finite import FiniteGradients
+from zoo.training._finite import FiniteGradients
 
 NAN, INF = float("nan"), float("inf")
 

@@ -5,7 +5,7 @@ import pytest
 from pytorch_lightning.loggers.logger import DummyLogger
 
 from zoo.training import Loaders, TrainingInterruptedError, read_checkpoint
-from zoo.training.fit import RunDataModule, extra_loggers
+from zoo.training._fit import RunDataModule, extra_loggers
 
 
 def step_of(path):
@@ -130,7 +130,7 @@ class TestLoggers:
             raise ModuleNotFoundError
 
         for kind in ("TensorBoardLogger", "WandbLogger", "MLFlowLogger"):
-            monkeypatch.setattr(sys.modules["zoo.training.fit"], kind, missing)
+            monkeypatch.setattr(sys.modules["zoo.training._fit"], kind, missing)
         with pytest.raises(ValueError, match=f"logger={name} needs its package: pip install {name}"):
             extra_loggers({"name": name, "project": "tests"}, tmp_path)
 
@@ -157,7 +157,7 @@ def test_mlflow_writes_to_a_database_in_the_run_folder(monkeypatch, tmp_path):
     given = {}
     made = DummyLogger()
     monkeypatch.setattr(
-        sys.modules["zoo.training.fit"], "MLFlowLogger", lambda project, **more: given.update(more) or made
+        sys.modules["zoo.training._fit"], "MLFlowLogger", lambda project, **more: given.update(more) or made
     )
     assert extra_loggers({"name": "mlflow", "project": "mine"}, tmp_path) == [made]
     assert given["tracking_uri"] == f"sqlite:///{tmp_path}/mlflow.db"  # MLflow refuses the folder that is the default

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from zoo.training.folder_lock import folder_lock
+from zoo.training._folder_lock import folder_lock
 
 
 def hold(folder, connection):

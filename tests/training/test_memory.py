@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from zoo.training import memory
+from zoo.training import _memory as memory
 
 PROGRAM = """
 import runpy, sys

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from zoo.training import read_metrics
-from zoo.training.metrics_csv import CSVMetricsLogger
+from zoo.training._metrics_csv import CSVMetricsLogger
 
 
 def rows(path):

@@ -6,7 +6,7 @@ import pytorch_lightning as pl
 from rich.console import Console
 
 from zoo.training import NonFiniteError
-from zoo.training.progress import TrainingProgress, format_metric
+from zoo.training._progress import TrainingProgress, format_metric
 
 
 @pytest.mark.parametrize(

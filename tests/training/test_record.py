@@ -6,8 +6,9 @@ import time
 import pytest
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from zoo.training import config_hash, read_status, record, write_json
-from zoo.training.record import RunRecord
+from zoo.training import _record as record
+from zoo.training import config_hash, read_status, write_json
+from zoo.training._record import RunRecord
 
 CONFIG = {"seed": 3, "model": {"lr": 0.1}, "logger": {"name": "csv"}, "resume": None}
 

@@ -7,8 +7,9 @@ import pytorch_lightning as pl
 import torch
 
 from zoo.data import Batches
-from zoo.training import TrainingInterruptedError, read_checkpoint, resume
-from zoo.training.resume import ExactResume, random_state, set_random_state
+from zoo.training import TrainingInterruptedError, read_checkpoint
+from zoo.training import _resume as resume
+from zoo.training._resume import ExactResume, random_state, set_random_state
 
 DRAWS = {
     "Python": random.random,

@@ -11,8 +11,8 @@ from torch import Tensor
 from zoo.gradients import MovingAverage, RunningScale
 from zoo.inference.elbo import BlackBoxELBO
 from zoo.inference.programs import PROGRAMS
-from zoo.inference.programs.from_file import FILE_SYNTAX, annotate_errors, load_program, parse_program_file
-from zoo.inference.programs.program import Program
+from zoo.inference.programs._from_file import FILE_SYNTAX, annotate_errors, load_program, parse_program_file
+from zoo.inference.programs._program import Program
 from zoo.inference.variational import VariationalInference
 
 DECAY = 0.9

@@ -9,6 +9,13 @@ import torch
 
 from zoo._constraints import COUNT, POSITIVE, Constraint, check_constraints, optional
 from zoo.data._posteriordb import ReferenceMoments
+from zoo.inference._mean_field_reference import (
+    check_optimum_available,
+    compare_to_optimum,
+    guide_distributions,
+    mean_field_optimum,
+)
+from zoo.inference._posterior_moments import Quantities, element_quantities, moments, moments_table, named_quantities
 from zoo.inference.bbvi import ProgramInference, data_root
 from zoo.inference.callbacks import StopOnConvergence
 from zoo.inference.diagnostics import (
@@ -22,13 +29,6 @@ from zoo.inference.diagnostics import (
     point_mass_reason,
     posterior_figure,
 )
-from zoo.inference.mean_field_reference import (
-    check_optimum_available,
-    compare_to_optimum,
-    guide_distributions,
-    mean_field_optimum,
-)
-from zoo.inference.posterior_moments import Quantities, element_quantities, moments, moments_table, named_quantities
 from zoo.inference.repeated_batch import RepeatedBatch
 from zoo.inference.variational import finite_estimate
 from zoo.plotting import save_figure

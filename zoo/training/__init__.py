@@ -1,16 +1,16 @@
 """What every training run shares: the Experiment protocol, exact resume, run records, guards, progress."""
 
-from zoo.training.checkpoint import LoadableModule, read_checkpoint
+from zoo.training._checkpoint import LoadableModule, read_checkpoint
+from zoo.training._extension import extend_config
+from zoo.training._finite import NonFiniteError, sum_losses
+from zoo.training._fit import Loaders, fit
+from zoo.training._interrupt import TrainingInterruptedError
+from zoo.training._memory import tune_malloc
+from zoo.training._metrics_csv import read_metrics
+from zoo.training._record import config_hash, read_status, run_environment
+from zoo.training._writing import write_json
 from zoo.training.experiment import Experiment
-from zoo.training.extension import extend_config
-from zoo.training.finite import NonFiniteError, sum_losses
-from zoo.training.fit import Loaders, fit
-from zoo.training.interrupt import TrainingInterruptedError
-from zoo.training.memory import tune_malloc
-from zoo.training.metrics_csv import read_metrics
-from zoo.training.record import config_hash, read_status, run_environment
 from zoo.training.variance_monitor import GradientVarianceMonitor
-from zoo.training.writing import write_json
 
 __all__ = [
     "Experiment",

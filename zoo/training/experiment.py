@@ -4,7 +4,7 @@ from typing import Protocol, runtime_checkable
 
 import pytorch_lightning as pl
 
-from zoo.training.fit import Loaders
+from zoo.training._fit import Loaders
 
 
 @runtime_checkable

@@ -7,7 +7,7 @@ from pytorch_lightning.utilities.compile import to_uncompiled
 from torch import Tensor
 
 from zoo.gradients import gradient_moments
-from zoo.training.resume import random_state, set_random_state
+from zoo.training._resume import random_state, set_random_state
 
 
 class GradientVarianceMonitor(pl.Callback):

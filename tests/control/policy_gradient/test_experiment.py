@@ -5,7 +5,7 @@ import torch
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from gymnasium.spaces import Box, Dict, MultiBinary
 
-from zoo.cli.commands import evaluate, train
+from zoo.cli._commands import evaluate, train
 from zoo.control.envs._wrappers import EnvWorkerError
 from zoo.control.policy_gradient.experiment import PolicyGradientExperiment
 from zoo.control.policy_gradient.module import PolicyGradient

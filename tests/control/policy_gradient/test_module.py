@@ -11,7 +11,7 @@ from zoo.control.rollout import Rollout
 from zoo.control.rollout_dataset import RolloutBatch, RolloutDataset
 from zoo.gradients import BASELINES
 from zoo.training import NonFiniteError
-from zoo.training.resume import ExactResume
+from zoo.training._resume import ExactResume
 
 pytestmark = [
     pytest.mark.usefixtures("without_type_checks"),

@@ -2,7 +2,7 @@ import gymnasium
 import pytest
 import torch
 
-from zoo.cli.commands import evaluate, train
+from zoo.cli._commands import evaluate, train
 from zoo.control.envs.mdp import known_dynamics
 from zoo.control.evaluation import EpisodeEvaluator, ExactEvaluator
 from zoo.control.q_learning.experiment import DeepQLearningExperiment, TabularQLearningExperiment

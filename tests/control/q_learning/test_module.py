@@ -13,7 +13,7 @@ from zoo.control.q_learning.module import QLearning
 from zoo.control.q_learning.replay_buffer import Transitions
 from zoo.control.rollout import Rollout
 from zoo.control.rollout_dataset import RolloutBatch, RolloutDataset
-from zoo.training.resume import ExactResume
+from zoo.training._resume import ExactResume
 
 pytestmark = [
     pytest.mark.usefixtures("without_type_checks"),

@@ -7,8 +7,8 @@ from pyro.infer import SVI
 
 from examples.patients import Factors, Guide, expected_labs, factors_of, model
 from examples.patients.labs import rescale
+from zoo.inference._mean_field import sample_guide
 from zoo.inference.elbo import BlackBoxELBO
-from zoo.inference.mean_field import sample_guide
 
 
 def test_factors_are_read_from_the_sites_of_either_kind_of_model(family, factors, sites):

@@ -1,7 +1,7 @@
 import pytest
 from scipy import stats
 
-from zoo.inference.programs import beta_bernoulli
+from zoo.inference.programs import _beta_bernoulli as beta_bernoulli
 
 pytestmark = pytest.mark.usefixtures("double")
 

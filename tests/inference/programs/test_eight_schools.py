@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from zoo.inference.programs import eight_schools
+from zoo.inference.programs import _eight_schools as eight_schools
 
 pytestmark = pytest.mark.usefixtures("double")
 

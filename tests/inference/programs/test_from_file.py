@@ -1,6 +1,6 @@
 import pytest
 
-from zoo.inference.programs.from_file import ProgramFile, annotate_errors, load_program, parse_program_file
+from zoo.inference.programs._from_file import ProgramFile, annotate_errors, load_program, parse_program_file
 
 CODE = """
 import pyro

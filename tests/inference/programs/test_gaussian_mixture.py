@@ -6,7 +6,7 @@ import torch
 from scipy import stats
 from scipy.special import logsumexp
 
-from zoo.inference.programs import gaussian_mixture
+from zoo.inference.programs import _gaussian_mixture as gaussian_mixture
 
 pytestmark = pytest.mark.usefixtures("double")
 

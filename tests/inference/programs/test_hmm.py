@@ -6,7 +6,7 @@ import torch
 from scipy import stats
 from scipy.special import logsumexp
 
-from zoo.inference.programs import hmm
+from zoo.inference.programs import _hmm as hmm
 
 pytestmark = pytest.mark.usefixtures("double")
 

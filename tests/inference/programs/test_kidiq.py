@@ -1,7 +1,7 @@
 import pytest
 from scipy import stats
 
-from zoo.inference.programs import kidiq
+from zoo.inference.programs import _kidiq as kidiq
 
 pytestmark = pytest.mark.usefixtures("double")
 

@@ -2,7 +2,7 @@ import pytest
 from scipy import stats
 from scipy.special import expit
 
-from zoo.inference.programs import logistic_regression
+from zoo.inference.programs import _logistic_regression as logistic_regression
 
 pytestmark = pytest.mark.usefixtures("double")
 

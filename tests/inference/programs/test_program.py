@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from zoo.inference.programs.program import posterior_folder
+from zoo.inference.programs._program import posterior_folder
 
 
 def test_a_posterior_has_a_folder_of_its_own_below_the_data():

@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy import stats
 
-from zoo.inference.programs import regression
+from zoo.inference.programs import _regression as regression
 
 pytestmark = pytest.mark.usefixtures("double")
 

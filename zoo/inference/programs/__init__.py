@@ -1,7 +1,13 @@
 """Built-in programs: Pyro models with mean-field guides, data, and reference moments of their posteriors."""
 
-from zoo.inference.programs.beta_bernoulli import BETA_BERNOULLI
-from zoo.inference.programs.eight_schools import EIGHT_SCHOOLS
+from zoo.inference.programs._beta_bernoulli import BETA_BERNOULLI
+from zoo.inference.programs._eight_schools import EIGHT_SCHOOLS
+from zoo.inference.programs._gaussian_mixture import GAUSSIAN_MIXTURE, MIXTURE_WITH_ASSIGNMENTS
+from zoo.inference.programs._hmm import HMM
+from zoo.inference.programs._kidiq import KIDIQ
+from zoo.inference.programs._logistic_regression import LOGISTIC_REGRESSION
+from zoo.inference.programs._program import Program
+from zoo.inference.programs._regression import SBLRC, SBLRI
 from zoo.inference.programs.factors import (
     BernoulliFactor,
     BetaFactor,
@@ -11,12 +17,6 @@ from zoo.inference.programs.factors import (
     LogNormalFactor,
     NormalFactor,
 )
-from zoo.inference.programs.gaussian_mixture import GAUSSIAN_MIXTURE, MIXTURE_WITH_ASSIGNMENTS
-from zoo.inference.programs.hmm import HMM
-from zoo.inference.programs.kidiq import KIDIQ
-from zoo.inference.programs.logistic_regression import LOGISTIC_REGRESSION
-from zoo.inference.programs.program import Program
-from zoo.inference.programs.regression import SBLRC, SBLRI
 
 PROGRAMS: dict[str, Program] = {
     "beta_bernoulli": BETA_BERNOULLI,

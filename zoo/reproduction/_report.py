@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo.reproduction.tables import PAPERS, MetricColumn, Paper, Row
+from zoo.reproduction._tables import PAPERS, MetricColumn, Paper, Row
 from zoo.training import read_status
 
 Record = dict[str, Any]

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from zoo.cli.config_groups import options, summary
-from zoo.cli.invocation import command_name
-from zoo.cli.options import option_lines
+from zoo.cli._config_groups import options, summary
+from zoo.cli._invocation import command_name
+from zoo.cli._options import option_lines
 
 
 def list_choices(group: str, prefix: str) -> str:
@@ -16,7 +16,7 @@ def list_choices(group: str, prefix: str) -> str:
 
 def options_help(choices: Sequence[str]) -> str:
     """Return the help text for all options of a run, given choices such as ``model=ram``."""
-    from zoo.cli.composition import compose_options, register  # takes long
+    from zoo.cli._composition import compose_options, register  # takes long
 
     register()
     known = compose_options(tuple(choices))

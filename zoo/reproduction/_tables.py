@@ -2,7 +2,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from zoo.reproduction.summaries import (
+from zoo.reproduction._summaries import (
     max_abs,
     max_ratio,
     mean_and_interval,
@@ -40,7 +40,7 @@ class MetricColumn(NamedTuple):
     metric: str
     """Key in the ``metrics`` of a run record."""
     summary: Callable[[Sequence[float]], str]
-    """Summary of the values of all seeds as text; see ``zoo.reproduction.summaries``."""
+    """Summary of the values of all seeds as text; see ``zoo.reproduction._summaries``."""
 
 
 class Paper(NamedTuple):

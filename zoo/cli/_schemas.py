@@ -14,8 +14,8 @@ from zoo._constraints import COUNT, NOT_NEGATIVE, POSITIVE, Constraint, optional
 from zoo.attention import RecurrentAttention
 from zoo.attention.ram import module as recurrent_attention
 from zoo.attention.ram.experiment import RecurrentAttentionExperiment
-from zoo.cli.command_line import LENGTHS
-from zoo.cli.options import Option, argument_docs, dataclass_options, format_value, matches_type
+from zoo.cli._command_line import LENGTHS
+from zoo.cli._options import Option, argument_docs, dataclass_options, format_value, matches_type
 from zoo.control.policy_gradient import module as policy_gradient
 from zoo.control.policy_gradient.experiment import PolicyGradientExperiment
 from zoo.control.policy_gradient.module import PolicyGradient

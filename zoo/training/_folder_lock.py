@@ -6,7 +6,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from zoo.training.writing import write_error
+from zoo.training._writing import write_error
 
 NAME = ".lock"
 

@@ -11,9 +11,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override, Quote, QuotedString
 from hydra.errors import HydraException
 
-from zoo.cli.config_groups import check_choice, groups, options, suggest_nearest
-from zoo.cli.invocation import command_name
-from zoo.cli.options import Option
+from zoo.cli._config_groups import check_choice, groups, options, suggest_nearest
+from zoo.cli._invocation import command_name
+from zoo.cli._options import Option
 
 LIGHTNING = ("hydra.job.name", "hydra.output_subdir")  # set by Lightning in the processes that it starts
 LENGTHS = ("trainer.max_epochs", "model.total_timesteps")

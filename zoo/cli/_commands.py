@@ -8,12 +8,12 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import OmegaConf
 
-from zoo.cli.schemas import DATA, accepted_parameters, instantiate, target_name
+from zoo.cli._schemas import DATA, accepted_parameters, instantiate, target_name
 from zoo.data import ImageData, ImageSet
 from zoo.training import Experiment, TrainingInterruptedError, fit, read_checkpoint, write_json
-from zoo.training.folder_lock import folder_lock
-from zoo.training.record import RunRecord
-from zoo.training.writing import write_text
+from zoo.training._folder_lock import folder_lock
+from zoo.training._record import RunRecord
+from zoo.training._writing import write_text
 
 _DOWNLOADED = [target_name(DATA[name]) for name in ("mnist", "binarized_mnist")]
 

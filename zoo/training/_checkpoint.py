@@ -10,8 +10,8 @@ import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from zoo.training.fields import check_fields
-from zoo.training.writing import write_atomically
+from zoo.training._fields import check_fields
+from zoo.training._writing import write_atomically
 
 PARTS: Mapping[str, tuple[type, ...]] = {
     "state_dict": (Mapping,),

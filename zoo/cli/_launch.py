@@ -11,9 +11,9 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from zoo.cli.command_line import LENGTHS, Request, to_hydra
-from zoo.cli.commands import check_logger, check_model_options, train
-from zoo.cli.composition import (
+from zoo.cli._command_line import LENGTHS, Request, to_hydra
+from zoo.cli._commands import check_logger, check_model_options, train
+from zoo.cli._composition import (
     check_estimator_is_used,
     check_settings,
     load_run_config,
@@ -21,9 +21,9 @@ from zoo.cli.composition import (
     replace_unavailable_data,
     resolve,
 )
-from zoo.cli.config_groups import configs_dir
-from zoo.cli.errors import error_message, relative, remove_if_empty
-from zoo.cli.invocation import command_name
+from zoo.cli._config_groups import configs_dir
+from zoo.cli._errors import error_message, relative, remove_if_empty
+from zoo.cli._invocation import command_name
 from zoo.training import TrainingInterruptedError, extend_config
 
 _NUM_METRICS = 4  # columns of a sweep's table

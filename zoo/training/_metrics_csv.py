@@ -7,7 +7,7 @@ from typing import Any
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from zoo.training.writing import write_text
+from zoo.training._writing import write_text
 
 Row = dict[str, Any]
 

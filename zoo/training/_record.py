@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from zoo.training.extension import configs_before_extension
-from zoo.training.fields import check_fields
-from zoo.training.writing import as_json, write_text
+from zoo.training._extension import configs_before_extension
+from zoo.training._fields import check_fields
+from zoo.training._writing import as_json, write_text
 
 _NUMBER = (int, float)
 _NONE = type(None)

@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from zoo.data._paths import expand_user
-from zoo.inference.programs.program import Program
+from zoo.inference.programs._program import Program
 
 FILE_SYNTAX = "program=FILE.py:MODEL:GUIDE"
 

@@ -4,16 +4,16 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from zoo.cli.arguments import ReproduceConfig
-from zoo.cli.composition import compose_config
-from zoo.cli.invocation import command_name, subprocess_command
+from zoo.cli._arguments import ReproduceConfig
+from zoo.cli._composition import compose_config
+from zoo.cli._invocation import command_name, subprocess_command
 from zoo.control._experiment import draw_returns, learning_curve
 from zoo.data import find_binarized_mnist, find_mnist
 from zoo.inference.bbvi import data_root
 from zoo.inference.programs import PROGRAMS
-from zoo.reproduction import tables
-from zoo.reproduction.report import find_run, keep_record, kept_records, table, write_page
-from zoo.reproduction.tables import BUDGETS, PAPERS, Row, chosen_rows, settings_of
+from zoo.reproduction import _tables as tables
+from zoo.reproduction._report import find_run, keep_record, kept_records, table, write_page
+from zoo.reproduction._tables import BUDGETS, PAPERS, Row, chosen_rows, settings_of
 from zoo.training import config_hash
 
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from zoo.data._posteriordb import ReferenceMoments, read_data, read_reference
-from zoo.inference.programs.program import Program, posterior_folder
-from zoo.inference.programs.regression import Guide, observe, optimum, quantities
+from zoo.inference.programs._program import Program, posterior_folder
+from zoo.inference.programs._regression import Guide, observe, optimum, quantities
 
 NOISE_SCALE = 2.5
 POSTERIOR = "kidiq-kidscore_momhs"

@@ -12,17 +12,17 @@ from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
-from zoo.training.checkpoint import AtomicCheckpointIO, CheckpointMetadata, read_checkpoint
-from zoo.training.checkpointed_metrics import CheckpointedMetrics
-from zoo.training.extension import LENGTH_DEPENDENT, ExtendLRSchedules
-from zoo.training.fields import check_fields
-from zoo.training.finite import FiniteGradients
-from zoo.training.interrupt import GracefulInterrupt, TrainingInterruptedError
-from zoo.training.memory import tune_malloc
-from zoo.training.metrics_csv import CSVMetricsLogger, Row
-from zoo.training.mixed_precision import allow_clipping
-from zoo.training.progress import TrainingProgress
-from zoo.training.resume import ExactResume
+from zoo.training._checkpoint import AtomicCheckpointIO, CheckpointMetadata, read_checkpoint
+from zoo.training._checkpointed_metrics import CheckpointedMetrics
+from zoo.training._extension import LENGTH_DEPENDENT, ExtendLRSchedules
+from zoo.training._fields import check_fields
+from zoo.training._finite import FiniteGradients
+from zoo.training._interrupt import GracefulInterrupt, TrainingInterruptedError
+from zoo.training._memory import tune_malloc
+from zoo.training._metrics_csv import CSVMetricsLogger, Row
+from zoo.training._mixed_precision import allow_clipping
+from zoo.training._progress import TrainingProgress
+from zoo.training._resume import ExactResume
 
 
 class Loaders(NamedTuple):

@@ -13,11 +13,11 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from zoo.cli.command_line import FOLDERS, LIGHTNING, OPEN, Request
-from zoo.cli.config_groups import configs_dir, groups, model_of, options
-from zoo.cli.invocation import command_name
-from zoo.cli.options import Option, find_same_name, nearest_key
-from zoo.cli.schemas import DATA, MODELS, TrainConfig, check_config, known_options, option_names, schema, target_name
+from zoo.cli._command_line import FOLDERS, LIGHTNING, OPEN, Request
+from zoo.cli._config_groups import configs_dir, groups, model_of, options
+from zoo.cli._invocation import command_name
+from zoo.cli._options import Option, find_same_name, nearest_key
+from zoo.cli._schemas import DATA, MODELS, TrainConfig, check_config, known_options, option_names, schema, target_name
 from zoo.data import DatasetUnavailableError, find_binarized_mnist, find_mnist
 
 logger = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 from omegaconf import MISSING
 
-from zoo.cli.command_line import parse_value
-from zoo.cli.options import Option, dataclass_options, nearest_key, option_lines
+from zoo.cli._command_line import parse_value
+from zoo.cli._options import Option, dataclass_options, nearest_key, option_lines
 
 Arguments = TypeVar("Arguments")
 

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from zoo.data._posteriordb import read_data, read_reference
-from zoo.inference.mean_field import regression_with_noise_optimum
+from zoo.inference._mean_field import regression_with_noise_optimum
+from zoo.inference.programs._program import Program, posterior_folder
 from zoo.inference.programs.factors import LogNormalFactor, NormalFactor
-from zoo.inference.programs.program import Program, posterior_folder
 
 PRIOR_SD = 10.0
 START_ERRORS = 3.0

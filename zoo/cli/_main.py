@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import zoo
-from zoo.cli.arguments import EvaluateConfig, ReproduceConfig, arguments_help, parse_arguments, wants_help
-from zoo.cli.command_line import read_command_line
-from zoo.cli.config_groups import suggest_nearest
-from zoo.cli.errors import relative, user_errors
-from zoo.cli.help import help_text, list_choices, options_help
-from zoo.cli.invocation import command_name
+from zoo.cli._arguments import EvaluateConfig, ReproduceConfig, arguments_help, parse_arguments, wants_help
+from zoo.cli._command_line import read_command_line
+from zoo.cli._config_groups import suggest_nearest
+from zoo.cli._errors import relative, user_errors
+from zoo.cli._help import help_text, list_choices, options_help
+from zoo.cli._invocation import command_name
 
 
 def main(typed: Sequence[str] | None = None) -> None:
@@ -48,7 +48,7 @@ def _train(given: Sequence[str]) -> None:
     elif request.help:
         print(options_help(next(request.choices())))
     else:
-        from zoo.cli.launch import launch
+        from zoo.cli._launch import launch
 
         launch(request)
 
@@ -61,7 +61,7 @@ def _evaluate(given: Sequence[str]) -> None:
     asked = parse_arguments(EvaluateConfig, given)
     if asked.render not in (None, "gif"):
         raise ValueError(f"an episode can be rendered as gif, not as {asked.render}: render=gif")
-    from zoo.cli.commands import evaluate
+    from zoo.cli._commands import evaluate
 
     checkpoint = Path(asked.checkpoint).absolute()
     in_run = checkpoint.parent.name == "checkpoints"
@@ -77,7 +77,7 @@ def _reproduce(given: Sequence[str]) -> None:
         usage = f"{command_name('reproduce')} paper=ram [budget=smoke] [rows=[6,random]] [seeds=[1,2]]"
         print(arguments_help(ReproduceConfig, f"Reproduce a table of results: {usage}"))
         return
-    from zoo.cli.reproduce import reproduce
+    from zoo.cli._reproduce import reproduce
 
     reproduce(parse_arguments(ReproduceConfig, given))
 

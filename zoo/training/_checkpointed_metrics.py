@@ -3,7 +3,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from zoo.training.metrics_csv import CSVMetricsLogger, Row
+from zoo.training._metrics_csv import CSVMetricsLogger, Row
 
 Mean = dict[str, Any]
 
