@@ -6,9 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, ScalarFormatter, StrMethodFormatter, SymmetricalLogLocator
 
-from zoo.plotting._style import PAGE_WIDTH, TITLE_HEIGHT, Page, figure_style
-from zoo.plotting._validation import Array
-from zoo.plotting.curves import COLORS, LINE_STYLES, check_curve
+from zoo.plotting._style import COLORS, LINE_STYLES, PAGE_WIDTH, TITLE_HEIGHT, Page, figure_style
+from zoo.plotting._validation import Array, check_points
 
 HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 3.5, 0.65, TITLE_HEIGHT, 0.15, 0.5  # inches: figure; margins around the axes
 
@@ -72,7 +71,7 @@ def prediction_curves(methods: Mapping[str, Progress]) -> Figure:
 
 
 def _check(name: str, progress: Progress) -> tuple[np.ndarray, np.ndarray, float]:
-    x, y = check_curve(name, progress.seconds, progress.per_lab, log=False)
+    x, y = check_points(repr(name), progress.seconds, progress.per_lab)
     if x.min() <= 0:
         raise ValueError(f"the seconds of {name!r} must be positive on a logarithmic axis, but start at {x.min():g}")
     return x, y, progress.warm_up

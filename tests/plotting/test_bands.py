@@ -22,11 +22,6 @@ def test_grid_is_the_common_interval():
     assert line.num_runs == 3
 
 
-def test_logarithmic_grid_has_equal_ratios():
-    x = make_band([constant(1, np.array([1.0, 100.0]))], spacing=np.geomspace).x
-    np.testing.assert_allclose(x[1:] / x[:-1], x[1] / x[0])
-
-
 def test_single_run_is_its_center_and_has_no_interval():
     line = make_band([(STEPS, STEPS**2)])
     assert line.center[-1] == 400

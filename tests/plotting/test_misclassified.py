@@ -62,7 +62,7 @@ def test_title_of_one_mistake_is_singular(answers):
 
 def test_figure_without_mistakes_has_a_title_only(answers, tmp_path):
     figure = misclassified(**answers | {"predicted": answers["labels"]})
-    assert texts(figure) == ["No mistakes in 5", "every picture was given its true class"]
+    assert texts(figure) == ["No mistakes in 5", "every image was assigned to its true class"]
     assert figure.axes == []
     save_figure(figure, tmp_path / "none.png")
 

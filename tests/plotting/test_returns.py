@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from zoo.plotting import save_figure
-from zoo.plotting.returns import _separate, regret_curves, return_curves
+from zoo.plotting import regret_curves, return_curves, save_figure
+from zoo.plotting._bands import separate
 
 STEPS = np.array([0.0, 50_000.0, 100_000.0])
 
@@ -91,7 +91,7 @@ def test_long_name_stays_on_the_page():
     ],
 )
 def test_labels_keep_a_minimum_distance_and_their_order(heights, expected):
-    assert _separate(heights, distance=0.5, top=5.0) == expected
+    assert separate(heights, distance=0.5, top=5.0) == expected
 
 
 def test_invalid_runs_are_named():

@@ -1,13 +1,18 @@
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from itertools import cycle, pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.ticker import StrMethodFormatter
 
 from zoo._stats import Statistic, bootstrap_interval, interquartile_mean
-from zoo.plotting._validation import Array, ArrayValidator
+from zoo.plotting._style import CHAR_WIDTH, COLORS, DPI, LINE_STYLES, MAX_LABEL_LENGTH, TEXT_SIZE, shorten
+from zoo.plotting._validation import Array, check_points
 
 NUM_POINTS = 200
+GAP, LABEL_HEIGHT = 0.08, 0.31  # inches: between axes and label; distance of labels
 
 Run = tuple[Array, Array]
 """x and y, both ``(P,)``; x increases."""
@@ -23,44 +28,90 @@ class Band(NamedTuple):
     num_runs: int
 
 
-def make_band(
-    runs: Sequence[Run], statistic: Statistic = interquartile_mean, spacing: Callable[..., np.ndarray] = np.linspace
-) -> Band:
-    """Return a statistic of the runs at each point of a common grid, with its confidence interval.
+class Label(NamedTuple):
+    """Text to the right of the axes, at a height in data coordinates."""
 
-    The grid covers the interval of x that all runs have in common. Runs are interpolated linearly.
+    text: str
+    y: int | float
+    color: str
 
-    Args:
-        runs: x and y of each run.
-        statistic: function of the values of all runs, such as ``mean``.
-        spacing: ``np.linspace``, or ``np.geomspace`` for a logarithmic grid.
 
-    Raises:
-        ValueError: there is no run, x and y of one differ in length, its x does not increase, or the runs have no x in
-            common.
+def make_bands(runs: Mapping[str, Sequence[Run]], statistic: Statistic = interquartile_mean) -> dict[str, Band]:
+    """Return the band of each name; see ``make_band``."""
+    if not runs:
+        raise ValueError("runs is empty: there are no curves to draw")
+    bands = {}
+    for name, seeds in runs.items():
+        try:
+            bands[name] = make_band(seeds, statistic)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+    return bands
 
-    Example:
-        >>> steps = np.array([0.0, 100.0])
-        >>> learned = make_band([(steps, np.array([0.0, 8.0])), (steps, np.array([0.0, 10.0]))])
-        >>> [float(values[-1]) for values in (learned.x, learned.center, *learned.interval)]
-        [100.0, 9.0, 8.0, 10.0]
-    """
-    checked = [_check_run(number, *run) for number, run in enumerate(runs, start=1)]
+
+def make_band(runs: Sequence[Run], statistic: Statistic = interquartile_mean) -> Band:
+    """Return a statistic of linearly interpolated runs on a grid over the interval of x that they have in common."""
+    checked = [check_points(f"run {number}", *run) for number, run in enumerate(runs, start=1)]
     if not checked:
         raise ValueError("there are no runs to draw")
+    for number, (x, _) in enumerate(checked, start=1):
+        if (np.diff(x) <= 0).any():
+            raise ValueError(f"x of run {number} must increase")
     start, end = max(x[0] for x, _ in checked), min(x[-1] for x, _ in checked)
     if start > end:
         raise ValueError(f"the runs have no x in common: one starts at {start:g}, another ends at {end:g}")
-    grid = np.unique(spacing(start, end, NUM_POINTS))
+    grid = np.unique(np.linspace(start, end, NUM_POINTS))
     values = np.stack([np.interp(grid, x, y) for x, y in checked])
     interval = None if len(values) == 1 else bootstrap_interval(values, statistic)
     return Band(grid, statistic(values), interval, len(values))
 
 
-def _check_run(number: int, x: Array, y: Array) -> tuple[Float[np.ndarray, " p"], Float[np.ndarray, " p"]]:
-    """Return x and y of a run as float64 arrays."""
-    validator = ArrayValidator()
-    xs, ys = validator.real(f"x of run {number}", x, "P"), validator.real(f"y of run {number}", y, "P")
-    if (np.diff(xs) <= 0).any():
-        raise ValueError(f"x of run {number} must increase")
-    return xs, ys
+def _label_text(name: str, band: Band) -> str:
+    return f"{shorten(name, MAX_LABEL_LENGTH)}\n{f'{band.num_runs} seeds' if band.num_runs > 1 else '1 seed: no band'}"
+
+
+def label_width(bands: Mapping[str, Band], others: Sequence[str] = ()) -> float:
+    """Return the approximate width in inches that the labels of bands and other lines of text need."""
+    lines = [line for name, band in bands.items() for line in _label_text(name, band).split("\n")]
+    return GAP + CHAR_WIDTH * max(map(len, [*lines, *others]))
+
+
+def draw_bands(axes: Axes, bands: Mapping[str, Band]) -> list[Label]:
+    """Draw bands, and return a label for the end of each."""
+    labels = []
+    for (name, band), color, line_style in zip(bands.items(), cycle(COLORS), cycle(LINE_STYLES), strict=False):
+        if len(band.x) == 1:  # a line or a band through a single point would be invisible
+            bars = None if band.interval is None else np.abs(np.stack(band.interval) - band.center)
+            axes.errorbar(band.x, band.center, yerr=bars, fmt="o", color=color, markersize=4)
+        else:
+            axes.plot(band.x, band.center, line_style, color=color, linewidth=1.6)
+            if band.interval is not None:
+                axes.fill_between(band.x, *band.interval, color=color, alpha=0.18, linewidth=0)
+        labels.append(Label(_label_text(name, band), float(band.center[-1]), color))
+    axes.grid(axis="y")
+    longest, points = max(band.x[-1] for band in bands.values()), max(len(band.x) for band in bands.values())
+    axes.set_xlim(0, longest if points > 1 else 2 * max(longest, 1))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    return labels
+
+
+def draw_labels(axes: Axes, labels: Sequence[Label]) -> None:
+    """Write each label at the height of its y, or as close to it as the others allow."""
+    low, high = axes.get_ylim()
+    inches = axes.get_window_extent().height / DPI
+    heights = separate([inches * (label.y - low) / (high - low) for label in labels], LABEL_HEIGHT, inches)
+    style: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "center"}
+    for label, height in zip(labels, heights, strict=True):
+        axes.annotate(label.text, (1, height / inches), (72 * GAP, 0), color=label.color, fontsize=TEXT_SIZE, **style)
+
+
+def separate(heights: Sequence[float], distance: float, top: float) -> list[float]:
+    """Return heights moved apart to a minimum distance: upwards, and downwards below ``top``."""
+    order = sorted(range(len(heights)), key=lambda i: (heights[i], -i))  # of equal ones the first lies on top
+    separated = list(heights)
+    for below, above in pairwise(order):
+        separated[above] = max(separated[above], separated[below] + distance)
+    separated[order[-1]] = min(separated[order[-1]], top)
+    for above, below in pairwise(reversed(order)):
+        separated[below] = min(separated[below], separated[above] - distance)
+    return separated

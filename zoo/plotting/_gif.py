@@ -31,8 +31,8 @@ class GifWriter:
 
     Example:
         >>> writer = GifWriter(fps=4)
-        >>> for brightness in (0, 128, 255):
-        ...     writer.add(np.full((8, 8, 3), brightness, dtype=np.uint8))
+        >>> for brightness in (0.0, 0.5, 1.0):
+        ...     writer.add(np.full((8, 8, 3), brightness))
         >>> len(writer.frames)
         3
     """
@@ -56,12 +56,7 @@ class GifWriter:
             self.frames, self._keep_every = self.frames[::2], 2 * self._keep_every
 
     def save(self, path: str | Path) -> None:
-        """Write the GIF atomically; an existing file is replaced.
-
-        Raises:
-            ValueError: the path does not end in ``.gif``, or there are no frames.
-            FileNotFoundError: its folder does not exist.
-        """
+        """Write the GIF atomically; raise a ``ValueError`` if there are no frames."""
         target = check_path(path, ".gif")
         if self._last is None:
             raise ValueError("there are no frames to save: call add first")
@@ -75,12 +70,7 @@ class GifWriter:
 
 
 def encode_gif(frames: Sequence[Image.Image], durations: Sequence[int]) -> bytes:
-    """Return frames of one size encoded as an endlessly looping GIF.
-
-    Args:
-        frames: RGB images.
-        durations: duration of each frame in milliseconds; a GIF stores hundredths of a second.
-    """
+    """Return RGB frames of one size as an endlessly looping GIF; durations in milliseconds are rounded to tens."""
     first, *others = _share_palette(frames)
     buffer = BytesIO()
     first.save(buffer, "GIF", save_all=True, append_images=others, duration=list(durations), loop=0)

@@ -104,18 +104,15 @@ def _layout_with_columns(data: GlimpseData, columns: int) -> Layout:
     pixel = min(share * available / (2 * width + 2 * data.margin), MAX_IMAGE_HEIGHT / height)
     w, h, m = pixel * width, pixel * height, pixel * data.margin
 
-    top = HEADING + m
+    top, right = HEADING + m, 2 * w + 2 * m + GAP
     panels = {"fixations": (m, top, w, h), "revealed": (w + 2 * m + GAP, top, w, h)}
-    right = 2 * w + 2 * m + GAP
     if data.patches is not None:
         side = min((available - 2 * w - 2 * m - GAP) / steps, h / len(data.patch_sizes))
         panels["patches"] = (right + GAP, top, side * steps, side * len(data.patch_sizes))
         right += GAP + side * steps
     tall = max(h, CLASS_HEIGHT * len(data.classes))
     panels["class_probabilities"] = (right + names, top, probabilities, tall)
-    for name in ("patches", "class_probabilities"):
-        if name in panels:
-            x, y, across, down = panels[name]
-            panels[f"{name} numbers"] = (x, y + down, across, NUMBERS)
+    for name, (x, y, across, down) in list(panels.items())[2:]:
+        panels[f"{name} numbers"] = (x, y + down, across, NUMBERS)
     bottom = max(top + h + m, top + tall + NUMBERS)
     return Layout(columns, (right + names + probabilities + POINTER, bottom + SPACE), panels)

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb
 from matplotlib.patches import Rectangle
 
-from zoo.plotting._style import LINE_COLOR, SMALL_SIZE, TEXT_COLOR
+from zoo.plotting._style import LINE_COLOR, SMALL_SIZE, TEXT_COLOR, show_image
 
 PROBABILITY_CMAP = LinearSegmentedColormap.from_list("probabilities", ["#eff2f5", "#9ec5e8", "#2f7fc1", "#0b3d75"])
 DIMMED = 0.62  # brightness of an image under its fixations
@@ -50,13 +50,7 @@ def _draw_numbered_markers(axes: Axes, places: Float[np.ndarray, "shown 2"], ste
     for t, ((x, y), color) in enumerate(zip(places, colors, strict=True)):
         fill, edge, width = ("white", color, 1.2) if t == 0 else (color, TEXT_COLOR, 0.7)
         axes.plot(x, y, "o", ms=8.5, mfc=fill, mec=edge, mew=width, clip_on=False)
-        style: dict[str, Any] = {
-            "fontsize": 5.8,
-            "fontweight": "bold",
-            "ha": "center",
-            "va": "center_baseline",
-        }
-        axes.text(x, y, str(t + 1), **style)
+        axes.text(x, y, str(t + 1), fontsize=5.8, fontweight="bold", ha="center", va="center_baseline")
 
 
 def draw_glimpse_numbers(axes: Axes, shown: int, steps: int) -> None:
@@ -74,13 +68,6 @@ def draw_revealed(
     show_image(axes, np.where(mask[..., None], image, hidden))
 
 
-def show_image(axes: Axes, image: Float[np.ndarray, "height width 3"]) -> None:
-    """Draw an image that fills the axes, with pixel centers at integers."""
-    axes.imshow(image, interpolation="nearest", aspect="auto")
-    axes.set_axis_off()
-    axes.autoscale(False)
-
-
 def draw_patches(axes: Axes, patches: Float[np.ndarray, "shown scales size size 3"], steps: int) -> None:
     """Draw the output of the glimpse sensor: a column per glimpse, a row per scale."""
     for t, (column, color) in enumerate(zip(patches, glimpse_colors(steps), strict=False)):
@@ -93,27 +80,14 @@ def draw_patches(axes: Axes, patches: Float[np.ndarray, "shown scales size size 
 
 
 def draw_class_probabilities(
-    axes: Axes,
-    probabilities: Float[np.ndarray, "shown classes"],
-    steps: int,
-    label: int,
-    classes: tuple[str, ...],
+    axes: Axes, probabilities: Float[np.ndarray, "shown classes"], steps: int, label: int, classes: tuple[str, ...]
 ) -> None:
-    """Draw class probabilities: a row per class, a column per glimpse, a dot at the most probable class.
-
-    The true class is bold and marked by a pointer at its right.
-    """
+    """Draw a row per class, a column per glimpse, a dot at the most probable class and a pointer at the true one."""
     shown, n_classes = probabilities.shape
     axes.pcolormesh(probabilities.T, cmap=PROBABILITY_CMAP, vmin=0, vmax=1, edgecolor="white", linewidth=0.8)
     axes.plot(np.arange(shown) + 0.5, probabilities.argmax(axis=1) + 0.5, "o", color="white", markersize=2.2)
-    axes.annotate(
-        "◂",
-        xy=(1, label + 0.5),
-        xycoords=axes.get_yaxis_transform(),
-        xytext=(1, 0),
-        textcoords="offset points",
-        va="center",
-    )
+    right: dict[str, Any] = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
+    axes.annotate("◂", xy=(1, label + 0.5), xytext=(1, 0), va="center", **right)
     axes.set(xlim=(0, steps), ylim=(n_classes, 0), xticks=[])
     axes.set_yticks(np.arange(n_classes) + 0.5, classes, fontsize=SMALL_SIZE)
     axes.get_yticklabels()[label].set(color=TEXT_COLOR, fontweight="bold")

@@ -33,12 +33,7 @@ def save_figure(figure: Figure, path: str | Path) -> None:
 
 
 def check_path(path: str | Path, suffix: str) -> Path:
-    """Return the path if a file with this suffix can be saved there.
-
-    Raises:
-        ValueError: the path does not end in the suffix.
-        FileNotFoundError: its folder does not exist.
-    """
+    """Return the path if it ends in the suffix and its folder exists; raise an error otherwise."""
     path = Path(path)
     if path.suffix.lower() != suffix:
         raise ValueError(f"path must end in {suffix}, got {path}")

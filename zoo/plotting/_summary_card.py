@@ -33,10 +33,7 @@ TITLES_HEIGHT, LEGEND_HEIGHT = 0.24, 0.26  # inches
 
 
 def draw_summary_cards(data: GlimpseData, shown: int) -> Figure:
-    """Return a figure with a card for each image, with its first ``shown`` glimpses.
-
-    The figure's size and all positions are the same for each ``shown``.
-    """
+    """Return a figure with a card for each image and its first ``shown`` glimpses; the layout is the same for each."""
     layout = make_layout(data)
     _, last_top = layout.corner(len(data.images) - 1)
     with figure_style():
@@ -102,10 +99,8 @@ def prediction_heading(data: GlimpseData, i: int, shown: int) -> tuple[str, str]
 def covered_pixels(
     size: tuple[int, int], centers: Float[np.ndarray, "time 2"], side: int | float
 ) -> Bool[np.ndarray, "height width"]:
-    """Return a mask of the pixels whose center lies in at least one of the squares.
-
-    Of two opposite edges the upper or left one counts as inside: a side of ``g`` pixels always covers ``g`` rows.
-    """
+    """Return a mask of the pixels whose center lies in at least one of the squares."""
+    # Of two opposite edges the upper or left one counts as inside: a side of g pixels always covers g rows.
     rows, columns = (
         (center[:, None] - side / 2 <= np.arange(length)) & (np.arange(length) < center[:, None] + side / 2)
         for center, length in zip(centers.T, size, strict=True)
@@ -128,19 +123,10 @@ def draw_legend(figure: Figure, patch_sizes: tuple[float, ...]) -> None:
         "true class": _marker("<", 4, TEXT_COLOR),
     }
     side_by_side = HandlerTuple(ndivide=None, pad=0)
-    figure.legend(
-        entries.values(),
-        entries.keys(),
-        loc="lower center",
-        ncols=len(entries),
-        fontsize=TEXT_SIZE,
-        handler_map={markers: side_by_side, ramp: side_by_side},
-        handlelength=1.9,
-        handletextpad=0.5,
-        columnspacing=1.2,
-        borderaxespad=0.3,
-        borderpad=0,
-    )
+    style: dict[str, Any] = {"loc": "lower center", "ncols": len(entries), "fontsize": TEXT_SIZE}
+    style |= {"handlelength": 1.9, "handletextpad": 0.5, "columnspacing": 1.2, "borderaxespad": 0.3, "borderpad": 0}
+    handlers = {markers: side_by_side, ramp: side_by_side}
+    figure.legend(entries.values(), entries.keys(), handler_map=handlers, **style)
 
 
 def _marker(shape: str, size: int | float, fill: ColorType, edge: ColorType = "none") -> Line2D:

@@ -13,29 +13,15 @@ TOLERANCE = 1e-4  # tolerance around [0, 1], for resized images and float32 soft
 class ArrayValidator:
     """Validates and converts arrays of shapes such as ``"N T K"``, in which a letter stands for the same size in all.
 
-    The sizes of all letters so far are stored, so that a later array with another size is reported by its name.
-
-    Args:
-        sizes: sizes of letters that are known beforehand.
-
-    Example:
-        >>> validator = ArrayValidator()
-        >>> validator.real("centers", np.zeros((8, 6, 2)), "N T 2").shape
-        (8, 6, 2)
-        >>> validator.unit("probabilities", np.zeros((7, 6, 10)), "N T K")
-        Traceback (most recent call last):
-        ValueError: probabilities must have the shape (N=8, T=6, K), got (7, 6, 10)
+    Sizes that are known beforehand are keyword arguments. Those of each array are stored, so that a later array with
+    another size is reported by its name. All methods raise a ``ValueError``.
     """
 
     def __init__(self, **sizes: int) -> None:
         self.sizes = sizes
 
     def real(self, name: str, value: Array, shape: str) -> Float[np.ndarray, "..."]:
-        """Return the array as finite float64 values of the given shape.
-
-        Raises:
-            ValueError: the shape differs, a size is 0, or a value is not a real number, NaN or infinite.
-        """
+        """Return an array of real numbers as finite float64 values."""
         array = self._shaped(name, value, shape)
         if array.dtype.kind not in "biuf":
             raise ValueError(f"{name} must contain real numbers, got {array.dtype}")
@@ -45,33 +31,21 @@ class ArrayValidator:
         return array
 
     def unit(self, name: str, value: Array, shape: str) -> Float[np.ndarray, "..."]:
-        """Return the array as values between 0 and 1, with rounding errors clipped.
-
-        Raises:
-            ValueError: the shape differs, a size is 0, or a value lies outside [0, 1].
-        """
+        """Return an array of values between 0 and 1, with rounding errors clipped."""
         array = self.real(name, value, shape)
         if array.min() < -TOLERANCE or array.max() > 1 + TOLERANCE:
             raise ValueError(f"{name} must lie in [0, 1], but spans {array.min():g} to {array.max():g}")
         return array.clip(0, 1)
 
     def images(self, name: str, value: Array, shape: str) -> Float[np.ndarray, "*batch height width 3"]:
-        """Return images ``(…, C, H, W)`` between 0 and 1 as RGB pixels ``(…, H, W, 3)``.
-
-        Raises:
-            ValueError: as for ``unit``, or the images do not have 1 or 3 channels.
-        """
+        """Return gray or RGB images ``(…, C, H, W)`` between 0 and 1 as RGB pixels ``(…, H, W, 3)``."""
         images = np.moveaxis(self.unit(name, value, shape), -3, -1)
         if images.shape[-1] not in (1, 3):
             raise ValueError(f"{name} must have 1 channel (gray) or 3 (RGB), got {images.shape[-1]}")
         return np.broadcast_to(images, (*images.shape[:-1], 3))
 
     def class_indices(self, name: str, value: Array, shape: str) -> Int[np.ndarray, "..."]:
-        """Return the array as integers from 0 to K - 1.
-
-        Raises:
-            ValueError: the shape differs, or a value is not a class index.
-        """
+        """Return an array of integers from 0 to K - 1."""
         array = self._shaped(name, value, shape)
         if array.dtype.kind not in "iu":
             raise ValueError(f"{name} must be integers, got {array.dtype}")
@@ -80,11 +54,7 @@ class ArrayValidator:
         return array.astype(np.int64)
 
     def class_names(self, name: str, value: Sequence[str]) -> tuple[str, ...]:
-        """Return the names of the K classes as a tuple.
-
-        Raises:
-            ValueError: there are not K names.
-        """
+        """Return the names of the K classes as a tuple."""
         if len(value) != self.sizes["K"]:
             raise ValueError(f"{name} must name all {self.sizes['K']} classes, got {len(value)} names")
         return tuple(str(each) for each in value)
@@ -105,3 +75,9 @@ class ArrayValidator:
             raise ValueError(f"{name} is empty: its shape is {array.shape}")
         self.sizes = {letter: size for letter, size in sizes.items() if not letter.isdigit()}
         return array
+
+
+def check_points(of: str, x: Array, y: Array) -> tuple[Float[np.ndarray, " p"], Float[np.ndarray, " p"]]:
+    """Return x and y of a line as float64 arrays of the same length."""
+    validator = ArrayValidator()
+    return validator.real(f"x of {of}", x, "P"), validator.real(f"y of {of}", y, "P")

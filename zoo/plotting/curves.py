@@ -1,17 +1,13 @@
 from collections.abc import Mapping
 from itertools import cycle
 
-import numpy as np
-from jaxtyping import Float
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
-from zoo.plotting._style import PAGE_WIDTH, Page, figure_style
-from zoo.plotting._validation import Array, ArrayValidator
+from zoo.plotting._style import COLORS, LINE_STYLES, PAGE_WIDTH, Page, figure_style
+from zoo.plotting._validation import Array, check_points
 
 HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 3.4, 0.65, 0.32, 0.15, 0.5  # inches: figure; margins around the axes
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9")  # Okabe and Ito, 2008
-LINE_STYLES = ("-", "--", "-.", ":")  # so that lines do not differ by color only
 
 
 def learning_curves(series: Mapping[str, tuple[Array, Array]], xlabel: str, ylabel: str, log: bool = False) -> Figure:
@@ -27,14 +23,18 @@ def learning_curves(series: Mapping[str, tuple[Array, Array]], xlabel: str, ylab
         ValueError: there is no series, or x and y of one differ in length or are not finite; the message names it.
 
     Example:
-        >>> epochs, error = np.arange(1, 4), np.array([0.2, 0.1, 0.05])
-        >>> figure = learning_curves({"run 1": (epochs, error)}, "epoch", "validation error", log=True)
+        >>> import numpy as np
+        >>> series = {"run 1": (np.arange(1, 4), np.array([0.2, 0.1, 0.05]))}
+        >>> figure = learning_curves(series, "epoch", "validation error", log=True)
         >>> figure.axes[0].get_yscale()
         'log'
     """
     if not series:
         raise ValueError("series is empty: there are no curves to draw")
-    curves = {name: check_curve(name, x, y, log) for name, (x, y) in series.items()}
+    curves = {name: check_points(repr(name), x, y) for name, (x, y) in series.items()}
+    for name, (_, y) in curves.items():
+        if log and y.min() <= 0:
+            raise ValueError(f"y of {name!r} must be positive on a logarithmic axis, but reaches {y.min():g}")
     with figure_style():
         page = Page(HEIGHT)
         size = {"width": PAGE_WIDTH - LEFT - RIGHT, "height": HEIGHT - TOP - BOTTOM}
@@ -53,16 +53,3 @@ def learning_curves(series: Mapping[str, tuple[Array, Array]], xlabel: str, ylab
             axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
             axes.yaxis.set_minor_locator(NullLocator())
     return page.figure
-
-
-def check_curve(name: str, x: Array, y: Array, log: bool) -> tuple[Float[np.ndarray, " p"], Float[np.ndarray, " p"]]:
-    """Return the points of one line as float64 arrays.
-
-    Raises:
-        ValueError: x and y differ in length, are empty or not finite, or y is not positive on a logarithmic axis.
-    """
-    validator = ArrayValidator()
-    xs, ys = validator.real(f"x of {name!r}", x, "P"), validator.real(f"y of {name!r}", y, "P")
-    if log and ys.min() <= 0:
-        raise ValueError(f"y of {name!r} must be positive on a logarithmic axis, but reaches {ys.min():g}")
-    return xs, ys

@@ -1,5 +1,6 @@
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -28,9 +29,9 @@ def glimpse_summary(
 ) -> Figure:
     """Return a figure of the glimpses of a hard-attention model: fixations, revealed pixels and class probabilities.
 
-    The model is that of Mnih et al., "Recurrent Models of Visual Attention", 2014: its first location is random, the
-    others are chosen. A patch of ``g`` pixels centered at ``(r, c)`` is drawn from ``r - g/2`` to ``r + g/2`` and from
-    ``c - g/2`` to ``c + g/2``. Six to ten images with up to ten glimpses and twenty classes remain readable.
+    The model is that of Mnih et al., "Recurrent models of visual attention", 2014, whose first location is random. A
+    patch of ``g`` pixels centered at row ``r`` is drawn from ``r - g/2`` to ``r + g/2``, and columns likewise. Six to
+    ten images with up to ten glimpses and twenty classes remain readable.
 
     Args:
         images: (N, C, H, W) between 0 and 1; C is 1 (gray) or 3 (RGB).
@@ -57,47 +58,29 @@ def glimpse_summary(
     return draw_summary_cards(data, data.num_glimpses)
 
 
-def save_glimpse_gif(
-    path: str | Path,
-    images: Array,
-    centers: Array,
-    patch_sizes: Sequence[int | float],
-    probabilities: Array,
-    labels: Array,
-    classes: Sequence[str],
-    frame_ms: int = 700,
-) -> None:
+def save_glimpse_gif(path: str | Path, frame_ms: int = 700, **arguments: Any) -> None:
     """Write the figure of ``glimpse_summary`` as an endlessly looping GIF with one more glimpse in each frame.
 
     Args:
         path: path that ends in ``.gif``; an existing file is replaced atomically.
-        images: as for ``glimpse_summary``.
-        centers: as for ``glimpse_summary``.
-        patch_sizes: as for ``glimpse_summary``.
-        probabilities: as for ``glimpse_summary``.
-        labels: as for ``glimpse_summary``.
-        classes: as for ``glimpse_summary``.
         frame_ms: duration of a frame in milliseconds; the last one is shown four times as long.
+        arguments: arguments of ``glimpse_summary``, by name.
 
     Raises:
-        ValueError: an argument has the wrong shape or values outside its range; the message names it.
+        ValueError: as for ``glimpse_summary``; or the path does not end in ``.gif``, or ``frame_ms`` is below 20.
         FileNotFoundError: the folder of ``path`` does not exist.
 
     Example:
         >>> import tempfile, torch
-        >>> images, centers = torch.rand(1, 1, 28, 28), torch.tensor([[[13.5, 9.0], [6.0, 20.0]]])
-        >>> probabilities, labels = torch.full((1, 2, 10), 0.1), torch.tensor([4])
+        >>> glimpses = {"images": torch.rand(1, 1, 28, 28), "centers": torch.tensor([[[13.5, 9.0], [6.0, 20.0]]])}
+        >>> classified = {"probabilities": torch.full((1, 2, 10), 0.1), "labels": torch.tensor([4])}
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     file = Path(folder) / "glimpses.gif"
-        ...     save_glimpse_gif(file, images, centers, (8,), probabilities, labels, "0123456789")
-        ...     with Image.open(file) as gif:
-        ...         gif.n_frames
-        2
+        ...     save_glimpse_gif(f"{folder}/a.gif", **glimpses, patch_sizes=(8,), **classified, classes="0123456789")
     """
     target = check_path(path, ".gif")
     if frame_ms < 20:
         raise ValueError(f"frame_ms must be at least 20, the shortest duration that viewers support, got {frame_ms}")
-    data = check_glimpse_data(images, centers, patch_sizes, probabilities, labels, classes)
+    data = check_glimpse_data(**arguments)
     frames = [_rasterize(draw_summary_cards(data, shown)) for shown in range(1, data.num_glimpses + 1)]
     durations = [frame_ms] * (len(frames) - 1) + [LAST_FRAME_FACTOR * frame_ms]
     write_atomically(target, encode_gif(frames, durations))

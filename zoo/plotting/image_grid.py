@@ -2,8 +2,7 @@ from collections.abc import Mapping
 
 from matplotlib.figure import Figure
 
-from zoo.plotting._panels import show_image
-from zoo.plotting._style import PAGE_WIDTH, TITLE_SIZE, Page, figure_style
+from zoo.plotting._style import PAGE_WIDTH, TITLE_SIZE, Page, figure_style, show_image
 from zoo.plotting._validation import Array, ArrayValidator
 
 EDGE, GAP, HEADING = 0.06, 0.05, 0.32  # inches: beside the images, between two of them, above a group
@@ -14,7 +13,7 @@ def image_grid(groups: Mapping[str, Array]) -> Figure:
     """Return a figure of groups of images, each group in rows below its heading.
 
     Args:
-        groups: (N, C, H, W) between 0 and 1 for each heading; C is 1 (gray) or 3 (RGB). All images have the same size.
+        groups: (N, C, H, W) between 0 and 1 for each heading, all of the same size; C is 1 (gray) or 3 (RGB).
 
     Raises:
         ValueError: an array has the wrong shape or values outside its range; the message names it.

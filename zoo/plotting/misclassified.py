@@ -4,8 +4,16 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from zoo.plotting._panels import show_image
-from zoo.plotting._style import CHAR_WIDTH, PAGE_WIDTH, TEXT_SIZE, TITLE_HEIGHT, Page, figure_style, format_percent
+from zoo.plotting._style import (
+    CHAR_WIDTH,
+    PAGE_WIDTH,
+    TEXT_SIZE,
+    TITLE_HEIGHT,
+    Page,
+    figure_style,
+    format_percent,
+    show_image,
+)
 from zoo.plotting._validation import Array, ArrayValidator
 
 # All in inches.
@@ -32,8 +40,7 @@ def misclassified(
         probabilities: (N, K), class probabilities; that of the predicted class is the confidence.
         classes: names of the K classes.
         max_images: number of images to show at most; the title counts all mistakes.
-        total: number of classified images, if the arrays contain only some of them. They must contain all mistakes, and
-            may be empty. Default: N.
+        total: number of classified images, if the arrays contain only some of them, but all mistakes. Default: N.
 
     Raises:
         ValueError: an argument has the wrong shape or values outside its range; the message names it.
@@ -71,17 +78,14 @@ def misclassified(
 def _heading(shown: int, count: int, total: int) -> tuple[str, str]:
     """Return title and subtitle."""
     if count == 0:
-        return f"No mistakes in {total:,}", "every picture was given its true class"
+        return f"No mistakes in {total:,}", "every image was assigned to its true class"
     title = f"{count:,} mistake{'s' if count > 1 else ''} in {total:,}"
     order = "most confident first" if shown == count else f"the {shown:,} most confident"
     return title, f"true class → predicted class (its probability), {order}"
 
 
 def _captioned_images(
-    images: Sequence[Float[np.ndarray, "height width 3"]],
-    captions: Sequence[str],
-    title: str,
-    subtitle: str,
+    images: Sequence[Float[np.ndarray, "height width 3"]], captions: Sequence[str], title: str, subtitle: str
 ) -> Figure:
     """Return a grid of images with captions, in as many columns as remain readable."""
     if _text_width(captions) > MIN_COLUMN_WIDTH:

@@ -8,9 +8,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from zoo.inference.diagnostics.psis import GOOD_K, USABLE_K, ParetoK
-from zoo.plotting._bands import Band
+from zoo.plotting._bands import GAP, Band, Label, draw_bands, draw_labels, label_width
 from zoo.plotting._style import (
     CHAR_WIDTH,
+    COLORS,
     CORRECT_COLOR,
     ERROR_COLOR,
     LINE_COLOR,
@@ -25,8 +26,6 @@ from zoo.plotting._style import (
     shorten,
 )
 from zoo.plotting._validation import Array, ArrayValidator
-from zoo.plotting.curves import COLORS
-from zoo.plotting.returns import GAP, Label, draw_bands, draw_labels, label_width
 
 HEIGHT, LEFT, TOP, BOTTOM, EDGE = 3.3, 0.75, TITLE_HEIGHT, 0.5, 0.15  # inches: a figure, and what lies around its axes
 COLUMNS, PANEL, HEADING, BETWEEN = 4, 1.1, 0.3, 0.25  # panels in a row; inches: their height, and around them
