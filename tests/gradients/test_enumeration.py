@@ -5,7 +5,7 @@ import torch
 from torch.distributions import Bernoulli, Categorical, Independent, OneHotCategorical, Uniform
 
 from zoo.gradients._enumeration import jointly, moments_of_replays
-from zoo.gradients.graphs.quadrature import Quadrature
+from zoo.gradients.graphs._quadrature import Quadrature
 
 DOUBLE = torch.float64
 
@@ -15,8 +15,8 @@ def theta():
     return torch.tensor(0.0, dtype=DOUBLE, requires_grad=True)
 
 
-def moments(estimate, theta, rules=None, limit=1000):
-    total = moments_of_replays(estimate, rules or Quadrature(), [theta], limit).total
+def moments(estimate, theta, rules=None, max_outcomes=1000):
+    total = moments_of_replays(estimate, rules or Quadrature(), [theta], max_outcomes).total
     return total.mean.item(), total.variance.item()
 
 
@@ -65,5 +65,5 @@ def test_nothing_is_put_on_a_device_of_its_own(dtype):
 
 
 def test_too_many_at_once_are_refused_before_they_are_listed(theta):
-    with pytest.raises(ValueError, match=r"'x' alone has 10\^301 outcomes, and the limit is 1000; .* by sampling"):
+    with pytest.raises(ValueError, match=r"'x' alone has 10\^301 outcomes, more than 1000; .* by sampling"):
         moments(lambda draw: theta * draw("x", Bernoulli(torch.full((1000,), 0.5))).sum(), theta)

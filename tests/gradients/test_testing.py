@@ -249,11 +249,11 @@ def arm(program, theta, *, draw):
 
 @pytest.mark.usefixtures("without_type_checks")
 class TestContinuousNoise:
-    def test_is_integrated_piece_by_piece_between_kinks(self, eta):
+    def test_is_integrated_piece_by_piece_between_breakpoints(self, eta):
         p = eta.sigmoid().item()
-        check = check_unbiased(arm, coin, eta, quadrature={"u": 2}, kinks={"u": [p, 1 - p]})
+        check = check_unbiased(arm, coin, eta, quadrature={"u": 2}, breakpoints={"u": [p, 1 - p]})
         check.raise_if_biased()
-        variance = check.moments.total.variance  # between the kinks the estimate is ±0.1 (u - 1/2), elsewhere 0
+        variance = check.moments.total.variance  # between the breakpoints the estimate is ±0.1 (u - 1/2), elsewhere 0
         outside = 2 * (0.5**3 - (p - 0.5) ** 3) / 3
         assert variance.item() == pytest.approx(0.01 * outside - check.moments.total.mean.item() ** 2, abs=1e-12)
 
@@ -266,9 +266,9 @@ class TestContinuousNoise:
         def twice(*args, draw):
             return 2 * arm(*args, draw=draw)
 
-        assert not check_unbiased(twice, coin, eta, quadrature={"u": 2}, kinks={"u": [p, 1 - p]}).unbiased
+        assert not check_unbiased(twice, coin, eta, quadrature={"u": 2}, breakpoints={"u": [p, 1 - p]}).unbiased
 
-    def test_may_have_several_elements_each_with_its_kinks(self, theta):
+    def test_may_have_several_elements_each_with_its_breakpoints(self, theta):
         def inverted(program, theta, *, draw):
             u = draw("u", Independent(Uniform(torch.zeros(2, dtype=torch.float64), 1.0), 1))
             return trace(program, theta, draw=lambda *_: (u < theta[:2].sigmoid()).double()).surrogate()
@@ -277,8 +277,8 @@ class TestContinuousNoise:
             x = graph.sample("x", Bernoulli(logits=theta[:2]))
             graph.cost("f", x.prod() - x[0])
 
-        kinks = {"u": theta[:2].sigmoid().tolist()}
-        assert check_unbiased(inverted, two_bits, theta, quadrature={"u": 1}, kinks=kinks).unbiased
+        breakpoints = {"u": theta[:2].sigmoid().tolist()}
+        assert check_unbiased(inverted, two_bits, theta, quadrature={"u": 1}, breakpoints=breakpoints).unbiased
         assert not check_unbiased(inverted, two_bits, theta, quadrature={"u": 1}).unbiased
 
     def test_may_have_any_quantile_function(self, eta):
@@ -289,7 +289,7 @@ class TestContinuousNoise:
             probability = 0.5 + 0.5 * math.erf(1 / math.sqrt(2))
             graph.cost("f", theta * graph.sample("x", Bernoulli(probs=theta.new_tensor(probability))))
 
-        assert check_unbiased(step, often, eta, quadrature={"e": 1}, kinks={"e": [-1.0]}).unbiased
+        assert check_unbiased(step, often, eta, quadrature={"e": 1}, breakpoints={"e": [-1.0]}).unbiased
         assert not check_unbiased(step, often, eta, quadrature={"e": 8}).unbiased
 
     @pytest.mark.parametrize("factor", [1.0, 1.1])
@@ -301,14 +301,14 @@ class TestContinuousNoise:
         assert check.unbiased == (factor == 1)
 
     @pytest.mark.parametrize("factor", [1.0, 1.1])
-    def test_of_a_program_with_a_kink_is_split_there_on_both_sides(self, eta, factor):
+    def test_of_a_program_with_a_breakpoint_is_split_there_on_both_sides(self, eta, factor):
         def step(graph, theta):
             graph.cost("f", (graph.sample("x", Normal(theta, 1.0)) > 0.1).double())
 
         def estimator(*args, draw):
             return factor * traced(num_samples=2, baselines={"x": LeaveOneOut(0)})(*args, draw=draw)
 
-        check = check_unbiased(estimator, step, eta, quadrature={"x": 16}, kinks={"x": [0.1]})
+        check = check_unbiased(estimator, step, eta, quadrature={"x": 16}, breakpoints={"x": [0.1]})
         assert check.unbiased == (factor == 1)
         truth = Normal(0.0, 1.0).log_prob(eta - 0.1).exp().item()
         assert check.moments.total.mean.item() == pytest.approx(factor * truth, abs=1e-9)
@@ -581,7 +581,7 @@ class TestWhatCannotBeChecked:
         [
             (traced(), {"false_alarm": 0.0}, "false_alarm must lie between 0 and 1, got 0"),
             (traced(), {"draws": 10}, "a z-test needs at least 1000 draws, got 10"),
-            (traced(), {"kinks": {"u": [0.5]}}, "kinks of 'u' need a number of nodes too"),
+            (traced(), {"breakpoints": {"u": [0.5]}}, "breakpoints of 'u' need a number of nodes too"),
             (lambda *args, draw: torch.ones(3), {}, "the estimator must give a scalar, got shape .3,."),
             (lambda *args, draw: torch.ones(3), {"draws": 1000}, "the estimator must give a scalar, got shape .3,."),
             (lambda *args, draw: torch.ones(()), {}, "no loss has a gradient"),
@@ -593,22 +593,26 @@ class TestWhatCannotBeChecked:
             (traced(), {"quadrature": {"typo": 3}}, "there is no sample 'typo' to integrate; there are 'x'"),
             (
                 traced(),
-                {"quadrature": {"typo": 3}, "kinks": {"typo": [0.0]}, "draws": 1000},
+                {"quadrature": {"typo": 3}, "breakpoints": {"typo": [0.0]}, "draws": 1000},
                 "there is no sample 'typo' to integrate; there are 'x'",
             ),
-            (traced(), {"limit": 7}, "'x' alone has 8 outcomes, and the limit is 7; a higher one can be given: limit="),
-            (traced(num_samples=2), {"limit": 63}, "there are more than 63 outcomes: .* 8 .x. · 8 .x.; give a higher"),
+            (traced(), {"max_outcomes": 7}, "'x' alone has 8 outcomes, more than 7; increase"),
+            (
+                traced(num_samples=2),
+                {"max_outcomes": 63},
+                "there are more than 63 outcomes: .* 8 .x. · 8 .x.; increase",
+            ),
             (
                 lambda *args, draw: draw("u", Bernoulli(torch.full((20,), 0.5))).sum(),
                 {},
-                "'u' alone has 1048576 outcomes, and the limit is 100000; give a higher one, limit=..., or test the",
+                "'u' alone has 1048576 outcomes, more than 100000; increase max_outcomes, or test the",
             ),
             (lambda *args, draw: 1.0, {}, "what the estimator gives must be a tensor, got float"),
             (lambda *args, draw: {"loss": 1.0}, {"draws": 1000}, "what the estimator gives must be a tensor, got dict"),
-            (by_hand(warm(LearnsAtEachCall())), {}, "does not repeat itself .* it keeps a state"),
-            (sometimes_more, {}, "does not repeat itself .* it keeps a state"),
-            (own_bit, {}, "does not repeat itself .* its random numbers do not come from draw"),
-            (seldom_another, {}, "does not repeat itself .* its random numbers do not come from draw"),
+            (by_hand(warm(LearnsAtEachCall())), {}, "is not deterministic .* it keeps a state"),
+            (sometimes_more, {}, "is not deterministic .* it keeps a state"),
+            (own_bit, {}, "is not deterministic .* its random numbers do not come from draw"),
+            (seldom_another, {}, "is not deterministic .* its random numbers do not come from draw"),
         ],
     )
     def test_is_an_error_in_one_sentence(self, estimator, options, sentence, theta):
@@ -624,7 +628,7 @@ class TestWhatCannotBeChecked:
         with pytest.raises(ValueError, match="none of the program's arguments needs a gradient"):
             check_unbiased(traced(), bits, theta.detach())
 
-    @pytest.mark.parametrize("kinks", [[0.5, 2.0], [0.0], [-1.0]])
-    def test_so_is_a_kink_outside_the_support(self, kinks, eta):
-        with pytest.raises(ValueError, match="the kinks of 'u' must lie within its support"):
-            check_unbiased(arm, coin, eta, quadrature={"u": 2}, kinks={"u": kinks})
+    @pytest.mark.parametrize("breakpoints", [[0.5, 2.0], [0.0], [-1.0]])
+    def test_so_is_a_breakpoint_outside_the_support(self, breakpoints, eta):
+        with pytest.raises(ValueError, match="the breakpoints of 'u' must lie within its support"):
+            check_unbiased(arm, coin, eta, quadrature={"u": 2}, breakpoints={"u": breakpoints})

@@ -10,8 +10,8 @@ from zoo.gradients.baselines import (
     Sum,
 )
 from zoo.gradients.graphs import (
+    BaselineWithContext,
     Graph,
-    Informed,
     Pathwise,
     StochasticGraph,
     expected_cost,
@@ -26,10 +26,10 @@ __all__ = [
     "BASELINES",
     "Baseline",
     "BaselineOutput",
+    "BaselineWithContext",
     "Constant",
     "GradientMoments",
     "Graph",
-    "Informed",
     "Learned",
     "LeaveOneOut",
     "Moments",

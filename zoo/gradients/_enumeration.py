@@ -4,24 +4,23 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from zoo.gradients.graphs._paths import Path, Wording, along_every_path
-from zoo.gradients.graphs.enumeration import elementwise, listed_values
-from zoo.gradients.graphs.quadrature import Quadrature
+from zoo.gradients.graphs._paths import Path, enumerate_paths
+from zoo.gradients.graphs._quadrature import Quadrature
+from zoo.gradients.graphs.enumeration import base_distribution, enumerate_values
 from zoo.gradients.spread import gradients_of
 from zoo.gradients.variance import GradientMoments, exact_moments
 
 Draw = Callable[[str, Distribution], Tensor]
 
 SAMPLE = "test the estimator by sampling: draws=10_000"
-WORDING = Wording(
-    "the estimator does not repeat itself when it is given the same values: it keeps a state (name its modules: "
-    f"modules=[...]), or its random numbers do not come from draw ({SAMPLE})",
-    f"give a higher one, limit=..., or {SAMPLE}",
+NOT_REPEATABLE = (
+    "the estimator is not deterministic given the values that it draws: it keeps a state (name its modules: "
+    f"modules=[...]), or its random numbers do not come from draw ({SAMPLE})"
 )
 
 
 def moments_of_replays(
-    estimate: Callable[[Draw], Tensor], rules: Quadrature, parameters: Sequence[Tensor], limit: int
+    estimate: Callable[[Draw], Tensor], rules: Quadrature, parameters: Sequence[Tensor], max_outcomes: int
 ) -> GradientMoments:
     """Exact moments of an estimated gradient: of all that an estimator may draw.
 
@@ -29,11 +28,11 @@ def moments_of_replays(
         estimate: gives a scalar whose gradient is the estimate, with all that is random in it from a ``draw``.
         rules: of the continuous variables that it draws.
         parameters: what to differentiate with respect to.
-        limit: most outcomes.
+        max_outcomes: maximum number of outcomes.
 
     Raises:
         ValueError: the estimator draws, or learns, besides; it draws what can neither be enumerated nor integrated; or
-            there are more outcomes than the limit.
+            there are more outcomes than ``max_outcomes``.
 
     Example:
         >>> theta = torch.tensor(0.0, requires_grad=True)
@@ -41,7 +40,7 @@ def moments_of_replays(
         ...     policy = torch.distributions.Bernoulli(logits=theta)
         ...     x = draw("x", policy)
         ...     return policy.log_prob(x) * 4 * x
-        >>> moments_of_replays(estimate, Quadrature(), [theta], limit=10).total
+        >>> moments_of_replays(estimate, Quadrature(), [theta], max_outcomes=10).total
         Moments(mean=tensor(1.), variance=tensor(1.), standard_error=tensor(0.))
     """
 
@@ -51,7 +50,7 @@ def moments_of_replays(
             surrogate = estimate(replay)
             return replay.probability, surrogate
 
-        return along_every_path(outcome, limit, WORDING)
+        return enumerate_paths(outcome, max_outcomes, NOT_REPEATABLE, f"increase max_outcomes, or {SAMPLE}")
 
     def first() -> Tensor:
         _, surrogate = next(outcomes())
@@ -60,7 +59,7 @@ def moments_of_replays(
     gradient = first()
     moments = exact_moments(outcomes(), parameters)
     if not torch.allclose(gradient, first(), rtol=0, atol=0, equal_nan=True):
-        raise ValueError(WORDING.unrepeatable)
+        raise ValueError(NOT_REPEATABLE)
     return moments
 
 
@@ -80,7 +79,7 @@ class Replay:
 
     def __call__(self, name: str, distribution: Distribution) -> Tensor:
         """Draw."""
-        base = elementwise(distribution)
+        base = base_distribution(distribution)
         values, weights = self.values_and_weights(name, base)
         self.path.check_size(name, len(values) ** base.batch_shape.numel())  # before all are written down
         values, weights = jointly(values, weights)
@@ -93,7 +92,7 @@ class Replay:
         if (rule := self.rules.rule(name, base)) is not None:
             return rule.values, rule.log_weights.exp()
         try:
-            values = listed_values(name, base)
+            values = enumerate_values(name, base)
         except ValueError as error:
             raise ValueError(f"of what the estimator draws, {error}; or {SAMPLE}") from None
         return values, base.log_prob(values).exp().detach()

@@ -10,9 +10,9 @@ from torch.distributions import Distribution
 from zoo.gradients._compilation import uncompilable
 from zoo.gradients._enumeration import Draw, moments_of_replays
 from zoo.gradients.graphs._provenance.provenance import tensors_in
-from zoo.gradients.graphs.enumeration import LIMIT, expectation, outcomes_by
+from zoo.gradients.graphs._quadrature import Quadrature
+from zoo.gradients.graphs.enumeration import MAX_OUTCOMES, enumerate_outcomes, expectation
 from zoo.gradients.graphs.program import Program
-from zoo.gradients.graphs.quadrature import Quadrature
 from zoo.gradients.spread import check_tensor, gradients_of
 from zoo.gradients.variance import GradientMoments, keep_buffers, sampled_moments, spread_of_draws
 
@@ -85,12 +85,12 @@ def check_unbiased(
     *args: Any,
     batch_dims: int = 0,
     quadrature: Mapping[str, int] | None = None,
-    kinks: Mapping[str, Sequence[float]] | None = None,
+    breakpoints: Mapping[str, Sequence[float]] | None = None,
     draws: int | None = None,
     false_alarm: float = 1e-6,
     tolerance: float | None = None,
     modules: Iterable[nn.Module] = (),
-    limit: int = LIMIT,
+    max_outcomes: int = MAX_OUTCOMES,
 ) -> BiasCheck:
     """Tell whether an estimator's expected gradient is the exact gradient of a program's expected cost.
 
@@ -111,7 +111,7 @@ def check_unbiased(
             differentiated with respect to. Double precision is best.
         batch_dims: as in ``expected_cost``.
         quadrature: as in ``expected_cost``, for variables of the program and of the estimator's own noise.
-        kinks: values of such variables at which the program or the estimator is not smooth. See ``expected_cost``.
+        breakpoints: values of such variables at which the program or estimator is not smooth. See ``expected_cost``.
         draws: number of gradients to draw for a z-test; None for the exact check. Each takes a run of the estimator,
             milliseconds if it traces: to average many samples in each is faster than many draws.
         false_alarm: how often the z-test may call an unbiased estimator biased.
@@ -119,7 +119,7 @@ def check_unbiased(
             1e-5 in single.
         modules: whose buffers are to be the same at each run, and afterwards: of baselines that learn while they
             are used.
-        limit: most outcomes of the program, and of the estimator.
+        max_outcomes: maximum number of outcomes of the program, and of the estimator.
 
     Raises:
         ValueError: nothing can be differentiated; the estimator gives no scalar, or does not repeat itself; options
@@ -142,8 +142,9 @@ def check_unbiased(
         raise ValueError(f"false_alarm must lie between 0 and 1, got {false_alarm}")
     if draws is not None and draws < FEWEST_DRAWS:
         raise ValueError(f"a z-test needs at least {FEWEST_DRAWS} draws, got {draws}")
-    parameters, rules = parameters_in(args), Quadrature(quadrature, kinks)
-    (truth,) = gradients_of(expectation(outcomes_by(rules, program, args, batch_dims, limit))[None], parameters)
+    parameters, rules = parameters_in(args), Quadrature(quadrature, breakpoints)
+    outcomes = enumerate_outcomes(rules, program, args, batch_dims, max_outcomes)
+    (truth,) = gradients_of(expectation(outcomes)[None], parameters)
     stateful = [*modules, *(x for x in (estimator, *args) if isinstance(x, nn.Module))]
 
     def estimate(draw: Draw) -> Tensor:
@@ -159,7 +160,7 @@ def check_unbiased(
         return distribution.sample()
 
     if draws is None:
-        moments, skewness = moments_of_replays(estimate, rules, parameters, limit), None
+        moments, skewness = moments_of_replays(estimate, rules, parameters, max_outcomes), None
     else:
         spread = spread_of_draws(lambda: estimate(sample), parameters, draws)
         moments, skewness = sampled_moments(spread, parameters), spread.skewness

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.distributions import Bernoulli
 
-from zoo.gradients import Informed, Learned
+from zoo.gradients import BaselineWithContext, Learned
 from zoo.gradients.graphs import trace
 
 pytestmark = pytest.mark.usefixtures("without_type_checks")
@@ -43,7 +43,7 @@ KNOWING = {
     "surrogate": lambda graph, left: lambda values: graph.surrogate().detach(),
     "left_by_the_program": lambda graph, left: lambda values: left["cost"],
     "left_by_the_program_itself": lambda graph, left: left["cost"],
-    "context": lambda graph, left: Informed(
+    "context": lambda graph, left: BaselineWithContext(
         Learned(torch.nn.Linear(1, 1).double()), lambda values: graph.costs["f"].detach().reshape(1)
     ),
 }

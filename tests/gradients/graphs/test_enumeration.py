@@ -317,7 +317,7 @@ class TestProbabilityOf0Or1:
 
 
 def test_unrefused_probability_of_0_would_have_no_gradient(monkeypatch):
-    monkeypatch.setattr("zoo.gradients.graphs._distributions.clamps_a_probability", lambda distribution: False)
+    monkeypatch.setattr("zoo.gradients.graphs._distributions.clamps_probability", lambda distribution: False)
     p = number(0.0).requires_grad_()
     (gradient,) = torch.autograd.grad(expected_cost(of_one(Bernoulli, lambda x, _: 3 * x), p), p)
     assert gradient != 3
@@ -382,7 +382,7 @@ class TestPlacement:
             w = graph.sample("w", Normal(theta[0] * x, one))
             graph.cost("f", (x + y.sum() + z.abs() + (w > 0)) * theta[0])
 
-        total = expected_cost(program, theta, quadrature={"y": 2, "z": 2, "w": 4}, kinks={"z": [0.0], "w": [0.0]})
+        total = expected_cost(program, theta, quadrature={"y": 2, "z": 2, "w": 4}, breakpoints={"z": [0.0], "w": [0.0]})
         (gradient,) = torch.autograd.grad(total, theta)
         assert total.isfinite()
         for found in (total, gradient):
@@ -457,11 +457,11 @@ class TestQuadrature:
         assert not outcome.cost.requires_grad
         assert outcome.log_prob.requires_grad
 
-    def test_of_a_normal_is_split_at_kinks(self, theta):
-        """P(x > 0.1) = Φ(t - 0.1); across the kink the error is in the second digit."""
+    def test_of_a_normal_is_split_at_breakpoints(self, theta):
+        """P(x > 0.1) = Φ(t - 0.1); across the breakpoint the error is in the second digit."""
         program = of_one(lambda t: Normal(t[0], 1.0), lambda x, t: (x > 0.1).double())
         closed_form = Normal(number(0.0), 1.0).cdf(theta[0] - 0.1)
-        assert_same(expected_cost(program, theta, quadrature={"x": 32}, kinks={"x": [0.1]}), closed_form, theta)
+        assert_same(expected_cost(program, theta, quadrature={"x": 32}, breakpoints={"x": [0.1]}), closed_form, theta)
         across = expected_cost(program, theta, quadrature={"x": 32})
         assert (derivatives(across, theta, 1) - derivatives(closed_form, theta, 1)).abs().max() > 1e-2
 
@@ -474,13 +474,13 @@ class TestQuadrature:
             x = graph.sample("x", Independent(Uniform(-width, 2 * width), 1))
             graph.cost("f", scale * x.abs().sum(-1))
 
-        total = expected_cost(program, scale, batch_dims=1, quadrature={"x": 1}, kinks={"x": [0.0]})
+        total = expected_cost(program, scale, batch_dims=1, quadrature={"x": 1}, breakpoints={"x": [0.0]})
         assert_same(total, (scale * (5 / 6 * width).sum(-1)).sum(), scale, order=1)
 
     def test_goes_by_a_law_that_does_not_know_its_mean(self, theta):
         logistic = TransformedDistribution(Uniform(number(0.0), number(1.0)), [SigmoidTransform().inv])
         program = of_one(lambda t: logistic, lambda x, t: (x > 1.0).double() * t[0])
-        total = expected_cost(program, theta, quadrature={"x": 1}, kinks={"x": [1.0]})
+        total = expected_cost(program, theta, quadrature={"x": 1}, breakpoints={"x": [1.0]})
         assert_same(total, theta[0] * torch.sigmoid(number(-1.0)), theta, order=1)
 
     def test_of_a_support_that_moves_is_refused(self, theta):
@@ -527,8 +527,11 @@ class TestRefusal:
         ("options", "sentence"),
         [
             ({"quadrature": {"typo": 3}}, "there is no sample 'typo' to integrate; there are 'first', 'second'"),
-            ({"quadrature": {"typo": 3}, "kinks": {"typo": [0.0]}}, "there is no sample 'typo' to integrate"),
-            ({"kinks": {"typo": [0.0]}}, "kinks of 'typo' need a number of nodes too: quadrature={'typo': 16}"),
+            ({"quadrature": {"typo": 3}, "breakpoints": {"typo": [0.0]}}, "there is no sample 'typo' to integrate"),
+            (
+                {"breakpoints": {"typo": [0.0]}},
+                "breakpoints of 'typo' need a number of nodes too: quadrature={'typo': 16}",
+            ),
         ],
     )
     def test_of_an_unknown_name_tells_the_known_ones(self, theta, options, sentence):
@@ -545,10 +548,10 @@ class TestRefusal:
         with pytest.raises(
             ValueError,
             match=r"there are more than 63 outcomes: if all runs are as long as this one there are 64, "
-            r"4 \(h1\) · 4 \(h2\) · 4 \(h3\); a higher one can be given: limit=",
+            r"4 \(h1\) · 4 \(h2\) · 4 \(h3\); increase max_outcomes",
         ):
-            expected_cost(programs["nvil_chain"], theta, limit=63)
-        expected_cost(programs["nvil_chain"], theta, limit=64)
+            expected_cost(programs["nvil_chain"], theta, max_outcomes=63)
+        expected_cost(programs["nvil_chain"], theta, max_outcomes=64)
 
     def test_comes_at_once_for_a_variable_that_has_too_many_alone(self, theta):
         began = []
@@ -558,7 +561,7 @@ class TestRefusal:
             x = graph.sample("x", Bernoulli(logits=theta[0].expand(20_000)))
             graph.cost("f", x.sum())
 
-        with pytest.raises(ValueError, match=r"'x' alone has 10\^6021 outcomes, and the limit is 100000; a higher"):
+        with pytest.raises(ValueError, match=r"'x' alone has 10\^6021 outcomes, more than 100000; increase"):
             expected_cost(program, theta)
         assert len(began) == 1
 
@@ -572,7 +575,7 @@ class TestRefusal:
         with pytest.raises(
             ValueError,
             match=r"there may be more than 100000 outcomes: if all runs are as long as this one there are 1073741824, "
-            r"2 \(x00\) · 2 \(x01\) · 2 \(x02\) · 2 \(x03\) · 2 \(x04\) · …; a higher one can be given",
+            r"2 \(x00\) · 2 \(x01\) · 2 \(x02\) · 2 \(x03\) · 2 \(x04\) · …; increase max_outcomes",
         ):
             expected_cost(program, theta)
         assert len(began) < 300
@@ -599,15 +602,15 @@ class TestRefusal:
                 graph.sample("y", Bernoulli(logits=theta))
             graph.cost("f", theta[1])
 
-        assert len(list(outcomes(program, theta, limit=9))) == 1 + 8
+        assert len(list(outcomes(program, theta, max_outcomes=9))) == 1 + 8
         with pytest.raises(ValueError, match=r"there are more than 8 outcomes: .* there are 16, 2 \(x\) · 8 \(y\)"):
-            expected_cost(program, theta, limit=8)
+            expected_cost(program, theta, max_outcomes=8)
 
 
 class TestProgramThatDoesNotRepeatItself:
     """It has no exact expectation, and one sentence tells what to do."""
 
-    SENTENCE = "the program does not repeat itself .* must be drawn with graph.sample, or before the program is called"
+    SENTENCE = "the program is not deterministic .* must be drawn with graph.sample, or before the program is called"
 
     def refused(self, program, theta):
         with pytest.raises(ValueError, match=self.SENTENCE) as error:

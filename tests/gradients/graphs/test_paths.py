@@ -7,9 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zoo.gradients.graphs._paths import PATIENCE, DeadEndError, Wording, along_every_path
+from zoo.gradients.graphs._paths import MAX_STALLED, DeadEndError, enumerate_paths
 
-WORDING = Wording("it changed its mind", "ask for less")
+MESSAGES = ("it changed its mind", "ask for less")
 TREES = st.recursive(st.just(None), lambda tree: st.lists(tree, min_size=1, max_size=3), max_leaves=20)
 
 
@@ -45,30 +45,30 @@ def dead_beyond(*ways):
 
 @given(TREES)
 def test_lead_to_every_end_of_any_tree_once_depth_first(tree):
-    assert list(along_every_path(follow(tree), 20, WORDING)) == leaves(tree)
+    assert list(enumerate_paths(follow(tree), 20, *MESSAGES)) == leaves(tree)
 
 
 def test_leave_out_what_lies_beyond_a_dead_end():
-    found = list(along_every_path(dead_beyond((0,), (1, 1, 0)), 10, WORDING))
+    found = list(enumerate_paths(dead_beyond((0,), (1, 1, 0)), 10, *MESSAGES))
     assert found == [(1, 0, 0), (1, 0, 1), (1, 1, 1)]
-    assert list(along_every_path(dead_beyond((0,), (1,)), 10, WORDING)) == []
+    assert list(enumerate_paths(dead_beyond((0,), (1,)), 10, *MESSAGES)) == []
 
 
 def test_end_at_the_limit_which_dead_ends_count_for():
-    assert len(list(along_every_path(dead_beyond((0,)), 5, WORDING))) == 4
+    assert len(list(enumerate_paths(dead_beyond((0,)), 5, *MESSAGES))) == 4
     with pytest.raises(ValueError, match=r"there are more than 4 outcomes: .* 8, 2 \(bit\).*; ask for less"):
-        list(along_every_path(dead_beyond((0,)), 4, WORDING))
+        list(enumerate_paths(dead_beyond((0,)), 4, *MESSAGES))
 
 
 def test_are_given_up_early_only_if_they_are_long_and_many_were_gone():
     def bits(path):
         return [path.choose(f"x{k}", 2) for k in range(12)]
 
-    found = along_every_path(bits, 4000, WORDING)
-    assert len(list(itertools.islice(found, PATIENCE - 1))) == PATIENCE - 1
+    found = enumerate_paths(bits, 4000, *MESSAGES)
+    assert len(list(itertools.islice(found, MAX_STALLED - 1))) == MAX_STALLED - 1
     with pytest.raises(ValueError, match=r"may be more than 4000 outcomes: .* there are 4096, 2 \(x0\) · .* · …;"):
         next(found)
-    assert len(list(along_every_path(bits, 4096, WORDING))) == 4096
+    assert len(list(enumerate_paths(bits, 4096, *MESSAGES))) == 4096
 
 
 @pytest.mark.parametrize("change", ["size", "name", "length", "randomness"])
@@ -86,7 +86,7 @@ def test_must_be_the_same_whenever_the_same_is_chosen(change):
             torch.rand(())
 
     with pytest.raises(ValueError, match="it changed its mind"):
-        list(along_every_path(run, 10, WORDING))
+        list(enumerate_paths(run, 10, *MESSAGES))
     assert calls == 2
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.distributions import Exponential, Laplace, Normal, Uniform
 
-from zoo.gradients.graphs.quadrature import Quadrature
+from zoo.gradients.graphs._quadrature import Quadrature
 
 DOUBLE = torch.float64
 
@@ -28,13 +28,13 @@ def test_a_rule_of_n_nodes_is_exact_up_to_degree_2n_minus_1(nodes):
 
 
 @pytest.mark.parametrize("law", [Normal, Laplace], ids=lambda law: law.__name__)
-def test_steps_are_exact_between_kinks_whatever_their_order(law):
+def test_steps_are_exact_between_breakpoints_whatever_their_order(law):
     base = law(torch.tensor([0.3, -1.0], dtype=DOUBLE), 2.0)
     rule = Quadrature({"x": 1}, {"x": [1.5, -0.5, 1.5]}).rule("x", base)
     assert rule.values.shape == rule.log_weights.shape == (3, 2)
-    for kink in (-0.5, 1.5):
-        expected = base.cdf(torch.full((2,), kink, dtype=DOUBLE))
-        torch.testing.assert_close(integral(lambda x, k=kink: 1.0 * (x < k), rule), expected, rtol=0, atol=1e-12)
+    for breakpoint_ in (-0.5, 1.5):
+        expected = base.cdf(torch.full((2,), breakpoint_, dtype=DOUBLE))
+        torch.testing.assert_close(integral(lambda x, k=breakpoint_: 1.0 * (x < k), rule), expected, rtol=0, atol=1e-12)
     assert not torch.allclose(integral(lambda x: 1.0 * (x < 0.0), rule), base.cdf(torch.zeros(2, dtype=DOUBLE)))
 
 
@@ -59,8 +59,8 @@ def test_a_name_that_is_never_met_is_an_error():
     rules.check_met()
 
 
-def test_kinks_need_nodes_and_must_lie_inside():
-    with pytest.raises(ValueError, match="kinks of 'y' need a number of nodes too"):
+def test_breakpoints_need_nodes_and_must_lie_inside():
+    with pytest.raises(ValueError, match="breakpoints of 'y' need a number of nodes too"):
         Quadrature({"x": 4}, {"y": [0.0]})
-    with pytest.raises(ValueError, match=r"the kinks of 'x' must lie within its support, got \[-1.0, 0.5\]"):
+    with pytest.raises(ValueError, match=r"the breakpoints of 'x' must lie within its support, got \[-1.0, 0.5\]"):
         Quadrature({"x": 4}, {"x": [0.5, -1.0]}).rule("x", Uniform(torch.zeros(()), 1.0))

@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from zoo.gradients.graphs.rendering import LETTER, draw_graph
+from zoo.gradients.graphs._rendering import LETTER, render_graph
 
 SVG = "{http://www.w3.org/2000/svg}"
 SKIP = {"a": (), "b": ("a",), "c": ("a", "b")}
@@ -23,7 +23,7 @@ GRAPHS = [{}, SKIP, LONG, *map(random_graph, range(20))]
 
 def drawn(graph):
     parents = {name: frozenset(above) for name, above in graph.items()}
-    return ElementTree.fromstring(draw_graph(parents, stochastic=frozenset(list(graph)[::2])))
+    return ElementTree.fromstring(render_graph(parents, stochastic=frozenset(list(graph)[::2])))
 
 
 def boxes(svg):

@@ -14,7 +14,7 @@ from zoo.gradients.graphs._repeatability import GeneratorStates
 from zoo.gradients.testing import check_unbiased
 
 pytestmark = pytest.mark.usefixtures("without_type_checks")
-SENTENCE = "does not repeat itself when it is given the same values"
+SENTENCE = "is not deterministic given the values of its samples"
 DATA = torch.arange(4.0, dtype=torch.float64)
 
 

@@ -6,7 +6,7 @@ from torch import nn
 from torch.distributions import Bernoulli, Categorical, Normal
 
 from zoo.gradients import Baseline, Learned, LeaveOneOut, MovingAverage, Sum
-from zoo.gradients.graphs import Informed, Pathwise, expected_cost, outcomes, surrogate, trace
+from zoo.gradients.graphs import BaselineWithContext, Pathwise, _surrogate, expected_cost, outcomes, trace
 from zoo.gradients.graphs._provenance import provenance
 
 pytestmark = pytest.mark.usefixtures("without_type_checks")  # for speed: these tests make some thousand calls
@@ -240,7 +240,9 @@ def learned(*context):
     """A network that looks at some variables."""
     torch.manual_seed(1)
     net = Learned(nn.Linear(len(context) + 1, 1)).double()
-    return Informed(net, lambda v: torch.stack([torch.ones(()).double(), *(v[name].double() for name in context)]))
+    return BaselineWithContext(
+        net, lambda v: torch.stack([torch.ones(()).double(), *(v[name].double() for name in context)])
+    )
 
 
 # For each program, baselines by name that may stand there, each made anew for each estimate.
@@ -425,10 +427,10 @@ class TestInvalidBaseline:
             (
                 spy,
                 "x",
-                Informed(MovingAverage(), lambda v: v["y"]),
+                BaselineWithContext(MovingAverage(), lambda v: v["y"]),
                 "the baseline of 'x' uses 'y', which 'x' influences",
             ),
-            (spy, "y", Informed(MovingAverage(), lambda v: v["y"]), "the baseline of 'y' uses 'y' itself"),
+            (spy, "y", BaselineWithContext(MovingAverage(), lambda v: v["y"]), "the baseline of 'y' uses 'y' itself"),
             ("random_length", "coin0", lambda v: len(v), "the baseline of 'coin0' uses 'coin0' itself"),
             ("random_length", "coin0", lambda v: "coin2" in v, "the baseline of 'coin0' uses 'coin0' itself"),
             ("random_length", "coin0", lambda v: "coin1" in v, "the baseline of 'coin0' uses 'coin0' itself"),
@@ -500,7 +502,7 @@ class TestInvalidBaseline:
     def test_is_one_that_learns_for_one_variable_what_it_uses_for_another(self, programs, theta):
         graph = trace(programs["independent"], theta, num_samples=2)
         average = MovingAverage()
-        informed = Informed(average, lambda v: v["a"])
+        informed = BaselineWithContext(average, lambda v: v["a"])
         for other in (average, Sum(LeaveOneOut(0), average), informed):
             given = {"a": average, "b": other}
             with pytest.raises(ValueError, match="'a' and 'b' have the same MovingAverage as a baseline"):
@@ -574,19 +576,19 @@ class TestThePlantedMistakeIsFound:
             average = MovingAverage().double()
             return graph.surrogate({"x1": average, "x2": average})
 
-        monkeypatch.setattr(surrogate, "check_guesses", lambda *_: None)
+        monkeypatch.setattr(_surrogate, "check_guesses", lambda *_: None)
         assert bias(programs["two_costs"], theta, estimate) > 1e-2
 
     @pytest.mark.parametrize("order", [1, 2])
     def test_in_a_downstream_cost_that_is_dropped(self, programs, theta, bias, monkeypatch, order):
-        influence = surrogate.influence
+        influence = _surrogate.influence
 
         def forgetful(run, names, parents, like):
             found = influence(run, names, parents, like)
             found[0, -1] = False
             return found
 
-        monkeypatch.setattr(surrogate, "influence", forgetful)
+        monkeypatch.setattr(_surrogate, "influence", forgetful)
         assert bias(programs["two_costs"], theta, of_order(order)) > 1e-2
 
     @pytest.mark.parametrize("name", ["branch", "index"])

@@ -179,7 +179,7 @@ def test_of_antithetic_estimators_is_the_published_one(target, eta, gradient, of
         disarm: (delta**2 * p**2 * q / 2, of_disarm),
     }
     for estimator, (square, printed) in squares.items():
-        check = check_unbiased(estimator(cost), program, eta, quadrature={"u": 2}, kinks={"u": [q, p]})
+        check = check_unbiased(estimator(cost), program, eta, quadrature={"u": 2}, breakpoints={"u": [q, p]})
         check.raise_if_biased()
         total = check.moments.total
         assert_printed(total.mean.item(), gradient)

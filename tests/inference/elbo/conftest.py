@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.distributions import Categorical
 
 from zoo.gradients._enumeration import moments_of_replays
-from zoo.gradients.graphs._paths import Path, Wording, along_every_path
-from zoo.gradients.graphs.quadrature import Quadrature
+from zoo.gradients.graphs._paths import Path, enumerate_paths
+from zoo.gradients.graphs._quadrature import Quadrature
 from zoo.gradients.variance import GradientMoments, keep_buffers
 from zoo.inference.elbo import _tracing as recording
 from zoo.inference.elbo import black_box_elbo as elbo_module
@@ -431,7 +431,7 @@ def all_outcomes(program: Program, theta: Tensor) -> list[tuple[Tensor, Tensor]]
         model = poutine.trace(poutine.replay(program.model, guide)).get_trace(theta)
         return takes.log_prob.exp(), model.log_prob_sum() - guide.log_prob_sum()
 
-    return list(along_every_path(outcome, 5000, Wording("changed its mind", "")))
+    return list(enumerate_paths(outcome, 5000, "changed its mind"))
 
 
 def exact_elbo(program: Program, theta: Tensor) -> Tensor:
@@ -531,7 +531,7 @@ def moments() -> Callable[[ELBO, Program, Tensor], GradientMoments]:
             with drawn_by(draw), keep_buffers(modules):
                 return elbo.differentiable_loss(program.model, program.guide, theta)
 
-        return moments_of_replays(estimate, Quadrature(), [theta], limit=20_000)
+        return moments_of_replays(estimate, Quadrature(), [theta], max_outcomes=20_000)
 
     return exact
 

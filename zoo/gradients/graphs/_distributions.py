@@ -62,29 +62,29 @@ def is_constant(part: object) -> bool:
     return all(isinstance(held, TELLS_NOTHING) for name, held in vars(part).items() if name != "_inv")
 
 
-def check_draw(what: str, distribution: Distribution, value: Tensor, pathwise: bool) -> None:
+def check_sample(what: str, distribution: Distribution, value: Tensor, pathwise: bool) -> None:
     """Raise an error if a value is not one draw of a distribution, or its density has not the whole gradient."""
     if not isinstance(value, Tensor):
         raise ValueError(f"{what} must be drawn as a tensor, got {type(value).__name__}")
-    if not pathwise and moves(distribution):
+    if not pathwise and support_depends_on_parameters(distribution):
         raise ValueError(
             f"the support of {what} ({type(distribution).__name__}) moves with its parameters, and that the "
             "score function cannot see; a pathwise gradient can"
         )
-    parts = list(parts_of(distribution))
-    if not pathwise and any(map(clamps_a_probability, parts)):
+    parts = list(nested_distributions(distribution))
+    if not pathwise and any(map(clamps_probability, parts)):
         raise ValueError(
             f"a probability of {what} ({type(distribution).__name__}) is 0 or 1, and there torch's log-probability has "
             "no gradient; pass logits, or keep the probabilities apart from 0 and 1"
         )
-    if (wrong := wrong_draws(parts)) is not None:
+    if (wrong := sampling_defect(parts)) is not None:
         raise ValueError(f"{what} ({type(distribution).__name__}) {wrong}")
     shape = distribution.batch_shape + distribution.event_shape
     if value.shape != shape:
         raise ValueError(f"{what} was drawn with shape {tuple(value.shape)}; its distribution has {tuple(shape)}")
 
 
-def wrong_draws(parts: Iterable[Distribution]) -> str | None:
+def sampling_defect(parts: Iterable[Distribution]) -> str | None:
     """Say that the draws of a distribution do not follow its log-probability; None if nothing is known against them.
 
     Args:
@@ -112,12 +112,12 @@ def wrong_draws(parts: Iterable[Distribution]) -> str | None:
     return None
 
 
-def parts_of(distribution: Distribution) -> Iterator[Distribution]:
+def nested_distributions(distribution: Distribution) -> Iterator[Distribution]:
     """Go through a distribution and those that it is made of: a base, the components of a mixture."""
     yield distribution
     for part in vars(distribution).values():
         if isinstance(part, Distribution):
-            yield from parts_of(part)
+            yield from nested_distributions(part)
 
 
 def is_half(part: object) -> bool:
@@ -133,26 +133,28 @@ def support_of(distribution: Distribution) -> Constraint | None:
         return None
 
 
-def supported(distribution: Distribution, value: Tensor) -> bool:
+def in_support(distribution: Distribution, value: Tensor) -> bool:
     """Tell whether a distribution may take a value; where it does not know, it may."""
     support = support_of(distribution)
     return support is None or is_dependent(support) or bool(support.check(value).all())
 
 
-def moves(distribution: Distribution) -> bool:
+def support_depends_on_parameters(distribution: Distribution) -> bool:
     """Tell whether the values that a distribution may take depend on what needs a gradient."""
     if is_point_mass(distribution) and distribution.mean.requires_grad:
         return True
-    if not isinstance(distribution, TransformedDistribution) or tells_its_support(distribution):
+    if not isinstance(distribution, TransformedDistribution) or has_support(distribution):
         base = vars(distribution).get("base_dist")  # of Independent, and of others that repeat, mask or wrap
-        return has_moving_bounds(support_of(distribution)) or (isinstance(base, Distribution) and moves(base))
+        return has_moving_bounds(support_of(distribution)) or (
+            isinstance(base, Distribution) and support_depends_on_parameters(base)
+        )
     support = support_of(distribution.base_dist)
     for transform in distribution.transforms:
         parameters = [part for part in vars(transform).values() if isinstance(part, Tensor)]
         if any(parameter.requires_grad for parameter in parameters) and not is_unbounded(support):
             return True
         support = transform.codomain
-    return moves(distribution.base_dist)
+    return support_depends_on_parameters(distribution.base_dist)
 
 
 def is_point_mass(distribution: Distribution) -> bool:
@@ -174,7 +176,7 @@ def comes_from_torch(classes: tuple[type, ...]) -> bool:
     return any(kind.__module__.startswith(OWN) for kind in classes if kind is not Distribution)
 
 
-def clamps_a_probability(distribution: Distribution) -> bool:
+def clamps_probability(distribution: Distribution) -> bool:
     """Return whether torch clamps a probability that needs a gradient, and so cuts this off; not those of its parts.
 
     Where the probability hardly changes with its parameters, as that of a saturated sigmoid, nothing is lost.
@@ -209,7 +211,7 @@ def leaves_of(tensor: Tensor) -> list[Tensor]:
     return leaves
 
 
-def tells_its_support(distribution: TransformedDistribution) -> bool:
+def has_support(distribution: TransformedDistribution) -> bool:
     """Tell whether a support was written down, not found from the transforms."""
     return type(distribution).support is not TransformedDistribution.support
 

@@ -7,162 +7,132 @@ from zoo.gradients.graphs._repeatability import GeneratorStates, loader_seeds_un
 
 Result = TypeVar("Result")
 
-PATIENCE = 256
-"""Paths to go along before one that is long is taken for one of too many."""
-FACTORS = 5
-"""Most sizes that an error lists."""
+MAX_STALLED = 256
+"""Paths to enumerate before the size of the tree is estimated from the current path."""
+_MAX_FACTORS = 5  # of the product in an error message
 
 
 class DeadEndError(BaseException):
-    """What was chosen is impossible: what would follow counts for nothing.
+    """The current path has probability 0 and is abandoned.
 
-    Not an ``Exception``, for it passes through code of the user's, whose ``except Exception`` is not meant for it.
+    Not an ``Exception``, so that ``except Exception`` in the user's code does not catch it.
     """
 
 
-class Wording(NamedTuple):
-    """What errors say of whoever makes the choices."""
-
-    unrepeatable: str
-    """The choices are not the same when the same ones were taken before."""
-    remedy: str
-    """What helps if there are too many."""
-
-
-class Choice(NamedTuple):
-    """One of several branches of a path."""
-
+class _Choice(NamedTuple):
     name: str
     size: int
-    """How many branches there are."""
     taken: int
 
 
 class Path:
-    """A way through a tree of choices that shows no more of itself than where one goes; leads along all, depth first.
+    """One path through a tree of choices, from the root to a leaf; ``next`` advances it in depth-first order.
 
-    It keeps the choices of the present way, and how many ways were gone.
+    The tree itself is never built: it is discovered by running the program, which calls ``choose`` at each node.
 
     Args:
-        limit: most ways to go, and most branches of one choice.
-        wording: of the errors.
+        max_outcomes: maximum number of paths, and of branches of one choice.
+        not_repeatable: message of the error if the choices change when the same branches are taken.
+        remedy: end of the message of the error if there are too many paths.
     """
 
-    def __init__(self, limit: int, wording: Wording):
-        self.limit = limit
-        self.wording = wording
-        self.choices: list[Choice] = []
+    def __init__(self, max_outcomes: int, not_repeatable: str, remedy: str):
+        self.max_outcomes = max_outcomes
+        self.not_repeatable = not_repeatable
+        self.remedy = remedy
+        self.choices: list[_Choice] = []
         self.depth = 0
-        self.gone = 0
+        self.num_finished = 0
 
     def choose(self, name: str, size: int) -> int:
-        """Tell which of so many branches to take.
-
-        Raises:
-            ValueError: there are more than the limit, or another choice was met here before.
-        """
+        """Return the index of the branch to take, out of ``size``."""
         self.check_size(name, size)
         if self.depth == len(self.choices):
-            self.choices.append(Choice(name, size, 0))
+            self.choices.append(_Choice(name, size, 0))
         choice = self.choices[self.depth]
         if (choice.name, choice.size) != (name, size):
-            raise ValueError(self.wording.unrepeatable)
+            raise ValueError(self.not_repeatable)
         self.depth += 1
         return choice.taken
 
     def check_size(self, name: str, size: int) -> None:
-        """Raise an error if a single choice has more branches than the limit."""
-        if size > self.limit:
-            raise ValueError(
-                f"{name!r} alone has {readable(size)} outcomes, and the limit is {self.limit}; {self.wording.remedy}"
-            )
+        """Raise an error if a single choice has more than ``max_outcomes`` branches."""
+        if size > self.max_outcomes:
+            too_many = f"{_readable(size)} outcomes, more than {self.max_outcomes}"
+            raise ValueError(f"{name!r} alone has {too_many}; {self.remedy}")
 
-    def end(self) -> None:
-        """Note that the way has come to its end.
-
-        Raises:
-            ValueError: it is shorter than before, or there are more ways than the limit.
-        """
+    def finish(self) -> None:
+        """Count the finished path; raise an error if it is shorter than before, or there are too many."""
         if self.depth < len(self.choices):
-            raise ValueError(self.wording.unrepeatable)
-        self.gone += 1
-        alike = math.prod(choice.size for choice in self.choices)
-        if self.gone > self.limit or (self.gone >= PATIENCE and alike > self.limit):
-            raise ValueError(self.too_many(alike))
+            raise ValueError(self.not_repeatable)
+        self.num_finished += 1
+        exceeded = self.num_finished > self.max_outcomes
+        estimate = math.prod(choice.size for choice in self.choices)  # if all paths are as long as this one
+        if exceeded or (self.num_finished >= MAX_STALLED and estimate > self.max_outcomes):
+            message = f"there {'are' if exceeded else 'may be'} more than {self.max_outcomes} outcomes"
+            if estimate > self.max_outcomes:
+                factors = [f"{_readable(choice.size)} ({choice.name})" for choice in self.choices if choice.size > 1]
+                product = " · ".join(factors[:_MAX_FACTORS] + ["…"] * (len(factors) > _MAX_FACTORS))
+                message += f": if all runs are as long as this one there are {_readable(estimate)}, {product}"
+            raise ValueError(f"{message}; {self.remedy}")
 
-    def too_many(self, alike: int) -> str:
-        """Sentence for a path after which there are, or may be, more than the limit."""
-        sentence = f"there {'are' if self.gone > self.limit else 'may be'} more than {self.limit} outcomes"
-        if alike > self.limit:
-            factors = [f"{readable(choice.size)} ({choice.name})" for choice in self.choices if choice.size > 1]
-            listed = " · ".join(factors[:FACTORS] + ["…"] * (len(factors) > FACTORS))
-            sentence += f": if all runs are as long as this one there are {readable(alike)}, {listed}"
-        return f"{sentence}; {self.wording.remedy}"
-
-    def advance(self) -> bool:
-        """Go back to the last choice that has a branch left, and take it; tell whether there is one."""
+    def next(self) -> bool:
+        """Backtrack to the last choice with an untaken branch and take it; return False if there is none."""
         self.depth = 0
         while self.choices and self.choices[-1].taken + 1 == self.choices[-1].size:
             self.choices.pop()
         if not self.choices:
             return False
-        last = self.choices[-1]
-        self.choices[-1] = last._replace(taken=last.taken + 1)
+        self.choices[-1] = self.choices[-1]._replace(taken=self.choices[-1].taken + 1)
         return True
 
 
-def along_every_path(
+def enumerate_paths(
     run: Callable[[Path], Result],
-    limit: int,
-    wording: Wording,
+    max_outcomes: int,
+    not_repeatable: str,
+    remedy: str = "increase max_outcomes",
     same: Callable[[Result, Result], bool] | None = None,
 ) -> Iterator[Result]:
-    """Give what comes of each path, but for dead ends.
+    """Yield the result of each path that is no dead end; see ``Path``.
 
-    Args:
-        run: asks the path for each of its choices; all else in it must be the same at each call.
-        limit: most paths.
-        wording: of the errors.
-        same: compares two results of one path; if given, the first and the last path are gone a second time.
-
-    Raises:
-        ValueError: there are more paths than the limit, or they are not always the same; or random numbers were drawn.
+    Everything but the choices must be the same at each run. If ``same`` is given, it compares the results of the first
+    and of the last path with those of a second run.
 
     Example:
         >>> def run(path):
         ...     stop = path.choose("first", 2)
         ...     return "stopped" if stop else path.choose("second", 3)
-        >>> list(along_every_path(run, limit=10, wording=Wording("it changed its mind", "ask for less")))
+        >>> list(enumerate_paths(run, max_outcomes=10, not_repeatable="the program is random"))
         [0, 1, 2, 'stopped']
     """
-    path, going = Path(limit, wording), True
-    gone: list[tuple[list[Choice], Result]] = []
-    while going:
-        results = go(run, path)
-        path.end()
+    path, unfinished = Path(max_outcomes, not_repeatable, remedy), True
+    repeated: list[tuple[list[_Choice], Result]] = []
+    while unfinished:
+        results = _run_path(run, path)
+        path.finish()
         if results and same is not None:
-            gone[1:] = [(list(path.choices), results[0])]
+            repeated[1:] = [(list(path.choices), results[0])]
         yield from results
-        going = path.advance()
-    for choices, result in gone:
-        path = Path(limit, wording)
+        unfinished = path.next()
+    for choices, result in repeated:
+        path = Path(max_outcomes, not_repeatable, remedy)
         path.choices = choices
-        again = go(run, path)
+        again = _run_path(run, path)
         if not again or path.depth < len(choices) or (same is not None and not same(result, again[0])):
-            raise ValueError(wording.unrepeatable)
+            raise ValueError(not_repeatable)
 
 
-def go(run: Callable[[Path], Result], path: Path) -> list[Result]:
-    """Go one way; return what comes of it, if it is no dead end."""
+def _run_path(run: Callable[[Path], Result], path: Path) -> list[Result]:
+    """Return the result of a path in a list, which is empty for a dead end."""
     results: list[Result] = []
     before = GeneratorStates()
     with suppress(DeadEndError), loader_seeds_undrawn():
         results.append(run(path))
     if before.have_moved():
-        raise ValueError(path.wording.unrepeatable)
+        raise ValueError(path.not_repeatable)
     return results
 
 
-def readable(count: int) -> str:
-    """Write a number that may have more digits than anyone reads."""
+def _readable(count: int) -> str:
     return str(count) if count < 10**12 else f"10^{math.log10(count):.0f}"

@@ -7,17 +7,16 @@ from torch.distributions import Distribution, Independent, TransformedDistributi
 
 from zoo.gradients._compilation import uncompilable
 from zoo.gradients.graphs._distributions import is_point_mass, support_of
-from zoo.gradients.graphs._paths import DeadEndError, Path, Wording, along_every_path
+from zoo.gradients.graphs._paths import DeadEndError, Path, enumerate_paths
+from zoo.gradients.graphs._quadrature import Quadrature
 from zoo.gradients.graphs.program import Program, Run, sum_to, values_of
-from zoo.gradients.graphs.quadrature import Quadrature
 from zoo.gradients.running import at_least_single
 
-LIMIT = 100_000
-WORDING = Wording(
-    "the program does not repeat itself when it is given the same values: what is random in it must be drawn with "
+MAX_OUTCOMES = 100_000
+NOT_REPEATABLE = (
+    "the program is not deterministic given the values of its samples: what is random in it must be drawn with "
     "graph.sample, or before the program is called, and it must keep no state, nor may other threads draw from the "
-    "global generators meanwhile",
-    "a higher one can be given: limit=...",
+    "global generators meanwhile"
 )
 
 
@@ -38,8 +37,8 @@ def expected_cost(
     *args: Any,
     batch_dims: int = 0,
     quadrature: Mapping[str, int] | None = None,
-    kinks: Mapping[str, Sequence[float]] | None = None,
-    limit: int = LIMIT,
+    breakpoints: Mapping[str, Sequence[float]] | None = None,
+    max_outcomes: int = MAX_OUTCOMES,
 ) -> Tensor:
     """Exact expectation of a program's costs, differentiable to any order: every outcome is enumerated.
 
@@ -52,19 +51,19 @@ def expected_cost(
         batch_dims: leading dimensions that are independent; their sum is given.
         quadrature: number of nodes for each continuous variable that may be integrated numerically: Gauss–Hermite for
             a Normal, Gauss–Legendre over the quantiles for others. Its density is differentiated, not the nodes.
-        kinks: values of such variables at which the costs, or what else is made of them, are not smooth. Their
+        breakpoints: values of such variables at which the costs, or what else is made of them, are not smooth. Their
             quadrature, Gauss–Legendre for a Normal too, is split there; each piece has that number of nodes.
-        limit: most outcomes to go through, those of probability 0 included.
+        max_outcomes: most outcomes to go through, those of probability 0 included.
 
     Returns:
         A scalar.
 
     Raises:
-        ValueError: a variable is continuous and has no rule, or has infinitely many values; there are more outcomes
-            than the limit, or so it looks after some hundred; the program does not repeat itself, as far as two runs
+        ValueError: a variable is continuous and has no rule, or has infinitely many values; there are more than
+            ``max_outcomes``, or so it looks after some hundred; the program does not repeat itself, as far as two runs
             of the first and of the last outcome and the global generators of torch, NumPy and Python tell (which all
             threads share, so that none may draw from them meanwhile); the probabilities do not sum to 1; there is no
-            variable of a name in ``quadrature``, or a kink outside the support; or as ``trace``.
+            variable of a name in ``quadrature``, or a breakpoint outside the support; or as ``trace``.
 
     Example:
         >>> def program(graph, theta):
@@ -73,7 +72,16 @@ def expected_cost(
         >>> expected_cost(program, torch.tensor(0.0))
         tensor(0.2525)
     """
-    return expectation(outcomes(program, *args, batch_dims=batch_dims, quadrature=quadrature, kinks=kinks, limit=limit))
+    return expectation(
+        outcomes(
+            program,
+            *args,
+            batch_dims=batch_dims,
+            quadrature=quadrature,
+            breakpoints=breakpoints,
+            max_outcomes=max_outcomes,
+        )
+    )
 
 
 def outcomes(
@@ -81,8 +89,8 @@ def outcomes(
     *args: Any,
     batch_dims: int = 0,
     quadrature: Mapping[str, int] | None = None,
-    kinks: Mapping[str, Sequence[float]] | None = None,
-    limit: int = LIMIT,
+    breakpoints: Mapping[str, Sequence[float]] | None = None,
+    max_outcomes: int = MAX_OUTCOMES,
 ) -> Iterator[Outcome]:
     """Go through every possible outcome of a program, by running it again for each.
 
@@ -92,8 +100,8 @@ def outcomes(
         batch_dims: as in ``expected_cost``; all elements of a batch take the same outcome at once.
         quadrature: as in ``expected_cost``; the outcomes of an integrated variable are the rule's nodes, and its
             log-probability has the value of the rule's log-weight and the gradient of the log-density.
-        kinks: as in ``expected_cost``.
-        limit: as in ``expected_cost``.
+        breakpoints: as in ``expected_cost``.
+        max_outcomes: as in ``expected_cost``.
 
     Raises:
         ValueError: as ``expected_cost``, once the outcome is reached.
@@ -105,13 +113,13 @@ def outcomes(
         >>> [(one.values["x"].item(), one.log_prob.exp().item(), one.cost.item()) for one in outcomes(program)]
         [(0.0, 0.25, 0.0), (1.0, 0.75, 4.0)]
     """
-    rules = Quadrature(quadrature, kinks)
-    yield from outcomes_by(rules, program, args, batch_dims, limit)
+    rules = Quadrature(quadrature, breakpoints)
+    yield from enumerate_outcomes(rules, program, args, batch_dims, max_outcomes)
     rules.check_met()
 
 
-def outcomes_by(
-    rules: Quadrature, program: Program, args: tuple[Any, ...], batch_dims: int, limit: int
+def enumerate_outcomes(
+    rules: Quadrature, program: Program, args: tuple[Any, ...], batch_dims: int, max_outcomes: int
 ) -> Iterator[Outcome]:
     """Go through every possible outcome, when it is known how to integrate."""
 
@@ -124,7 +132,7 @@ def outcomes_by(
         return Outcome(values_of(run), torch.stack(log_probs).sum(0), torch.stack(costs).sum(0))
 
     total, eps = None, 0.0
-    for one in along_every_path(outcome, limit, WORDING, same_outcome):
+    for one in enumerate_paths(outcome, max_outcomes, NOT_REPEATABLE, same=same_outcome):
         log_prob = one.log_prob.detach()
         eps = torch.finfo(log_prob.dtype).eps
         here = probability(log_prob.to(at_least_single(log_prob.dtype, log_prob.device)))
@@ -187,12 +195,12 @@ class Replay(Run):
 
     def find(self, name: str, distribution: Distribution) -> tuple[Tensor, bool]:
         """Take the outcome that the path tells."""
-        base = elementwise(distribution)
+        base = base_distribution(distribution)
         rule = self.rules.rule(name, base)
         if rule is None and is_point_mass(base):
             self.path.choose(name, 1)
             return base.mean, True  # which is all of the expectation, parameters included
-        values = listed_values(name, base) if rule is None else rule.values
+        values = enumerate_values(name, base) if rule is None else rule.values
         each, shape = len(values), base.batch_shape[self.batch_dims :]
         taken = self.path.choose(name, each ** shape.numel())
         digits = taken // each ** torch.arange(shape.numel(), device=values.device) % each
@@ -215,14 +223,14 @@ class Replay(Run):
         return not bool((log_prob.isnan() | log_prob.isposinf()).any())
 
 
-def elementwise(distribution: Distribution) -> Distribution:
+def base_distribution(distribution: Distribution) -> Distribution:
     """Distribution of the elements, where they are independent of each other."""
     while isinstance(distribution, Independent):
         distribution = distribution.base_dist
     return distribution
 
 
-def listed_values(name: str, base: Distribution) -> Tensor:
+def enumerate_values(name: str, base: Distribution) -> Tensor:
     """All values of each element of a discrete variable, ``(values, *batch, *event)``."""
     try:
         return base.enumerate_support()
@@ -239,7 +247,7 @@ def listed_values(name: str, base: Distribution) -> Tensor:
 def is_discrete(distribution: Distribution) -> bool:
     """Tell whether a distribution has single values; where it does not know, it has none."""
     while isinstance(distribution, TransformedDistribution):  # its support tells of the transform alone
-        distribution = elementwise(distribution.base_dist)
+        distribution = base_distribution(distribution.base_dist)
     support = support_of(distribution)
     return support is not None and support.is_discrete
 

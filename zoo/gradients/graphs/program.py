@@ -8,8 +8,9 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from zoo.gradients._compilation import uncompilable, uncompiled
-from zoo.gradients.graphs._distributions import check_draw, tensors_of
-from zoo.gradients.graphs._provenance.provenance import Names, Provenance, listed, untracked
+from zoo.gradients.graphs._distributions import check_sample, tensors_of
+from zoo.gradients.graphs._provenance.names import Names, quote_names
+from zoo.gradients.graphs._provenance.provenance import Provenance, untracked
 from zoo.gradients.running import at_least_single
 
 Program = Callable[..., Any]
@@ -115,9 +116,9 @@ class Run:
         self._check_gradients(what, known or ())
         seen = {id(tensor) for tensor in known or ()}
         with nullcontext() if known is None else self.provenance.paused():
-            with self.provenance.escapes_set_aside:  # what the sampler looks at steers its value alone
+            with self.provenance.escapes_suppressed:  # what the sampler looks at steers its value alone
                 value, pathwise = self.find(name, distribution)
-            check_draw(what, distribution, value, pathwise)
+            check_sample(what, distribution, value, pathwise)
             if known is None:
                 value = value.clone()  # memory of its own, so that a mark on it is on nothing else
             log_prob = distribution.log_prob(value)
@@ -231,7 +232,7 @@ def check_known(names: Iterable[str], runs: Iterable[Run]) -> None:
         return
     known = {name for run in runs for name in run.samples}
     if unknown := set(names) - known:
-        raise ValueError(f"there is no sample {listed(unknown)}; there are {listed(known)}")
+        raise ValueError(f"there is no sample {quote_names(unknown)}; there are {quote_names(known)}")
 
 
 def sum_to(batch_dims: int, value: Tensor) -> Tensor:

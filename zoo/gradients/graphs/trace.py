@@ -7,12 +7,13 @@ from torch.distributions import Distribution
 
 from zoo.gradients._compilation import uncompilable
 from zoo.gradients.baselines import Baseline
-from zoo.gradients.graphs._distributions import supported
-from zoo.gradients.graphs._provenance.provenance import Names, listed, untracked
-from zoo.gradients.graphs.baselines import Guess, learning_parts
+from zoo.gradients.graphs._baselines import Guess, learning_parts
+from zoo.gradients.graphs._distributions import in_support
+from zoo.gradients.graphs._provenance.names import Names, quote_names
+from zoo.gradients.graphs._provenance.provenance import untracked
+from zoo.gradients.graphs._rendering import render_graph
+from zoo.gradients.graphs._surrogate import dice_surrogate, score_surrogate
 from zoo.gradients.graphs.program import Program, Run, check_known
-from zoo.gradients.graphs.rendering import draw_graph
-from zoo.gradients.graphs.surrogate import dice_surrogate, score_surrogate
 
 Draw = Callable[[str, Distribution], Tensor]
 
@@ -52,7 +53,7 @@ class StochasticGraph:
             ValueError: there is no such variable.
         """
         if name not in self.samples:
-            raise ValueError(f"there is no sample {name!r}; there are {listed(self.samples)}")
+            raise ValueError(f"there is no sample {name!r}; there are {quote_names(self.samples)}")
         return frozenset(
             other for run in self.runs for other, parents in run.parents().items() if name in run.ancestors(parents)
         )
@@ -67,8 +68,8 @@ class StochasticGraph:
         Args:
             baselines: for variables by name: a number, or a tensor that was not computed from this graph; a
                 ``Baseline`` (its first dimension is that of the runs, so that ``LeaveOneOut(dim=0)`` compares these;
-                the batch dimensions follow); a learned one with its context as ``Informed``; or a function of the
-                values of variables. What was made of the graph's values outside of such a function, after the trace,
+                the batch dimensions follow); ``BaselineWithContext`` for a learned one; or a function of the values of
+                variables. What was made of the graph's values outside of such a function, after the trace,
                 cannot be told from a constant.
             order: of the derivatives to be taken; the second needs ``order=2``.
 
@@ -107,7 +108,7 @@ class StochasticGraph:
         """Draw the graph as SVG; of the last run. Notebooks show it by themselves."""
         run = self.runs[-1]
         stochastic = frozenset(name for name, sample in run.samples.items() if not sample.pathwise)
-        return draw_graph(run.parents(), stochastic)
+        return render_graph(run.parents(), stochastic)
 
     def _repr_svg_(self) -> str:
         return self.draw()
@@ -143,7 +144,7 @@ class TracedRun(Run):
             raise ValueError(f"draw must give a tensor for sample {name!r}, got {type(drawn).__name__}")
         value = torch.as_tensor(drawn).detach().clone()
         with untracked():
-            if not supported(distribution, value):
+            if not in_support(distribution, value):
                 raise ValueError(f"sample {name!r} lies outside the support of {distribution}: {value.tolist()}")
         return value, False
 

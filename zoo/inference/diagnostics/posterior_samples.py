@@ -12,7 +12,7 @@ from torch.distributions import Categorical, Distribution
 
 from zoo._constraints import COUNT, check_constraints
 from zoo.gradients.graphs._distributions import support_of
-from zoo.gradients.graphs._provenance.provenance import listed
+from zoo.gradients.graphs._provenance.names import quote_names
 from zoo.inference.elbo._messages import innermost
 from zoo.inference.elbo._sites import Run, Site, nesting, sites_of
 from zoo.inference.elbo._subsampling import Subsamples, is_subsampled
@@ -109,7 +109,7 @@ def sample_posterior(
         alone = record(*both, subsamples)
         check_match(alone)
         if alone.steered_by:
-            reason = f"the control flow depends on values of {listed(alone.steered_by)}"
+            reason = f"the control flow depends on values of {quote_names(alone.steered_by)}"
         elif is_subsampled(subsamples):
             reason = "each has its own subsample"
         elif num_samples > 1:

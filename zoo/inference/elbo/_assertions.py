@@ -7,8 +7,9 @@ import sys
 from functools import lru_cache
 from types import CodeType, FrameType, TracebackType
 
-from zoo.gradients.graphs._provenance.control_flow import caller, module_of
-from zoo.gradients.graphs._provenance.provenance import Names, Provenance
+from zoo.gradients.graphs._provenance.control_flow import caller, module_name
+from zoo.gradients.graphs._provenance.names import Names
+from zoo.gradients.graphs._provenance.provenance import Provenance
 
 Place = tuple[int, int]
 """Line and column."""
@@ -29,7 +30,7 @@ class AssertAwareProvenance(Provenance):
         """Note that values became Python objects."""
         super().escape(names)
         frame: FrameType | None = caller(sys._getframe(1))
-        while frame is not None and module_of(frame).startswith("torch."):
+        while frame is not None and module_name(frame).startswith("torch."):
             frame = frame.f_back
         where = None if frame is None else assert_at(frame.f_code, frame.f_lasti)
         if where is None:
@@ -46,7 +47,7 @@ def assert_that_raised(traceback: TracebackType | None) -> str | None:
     """Return the place of the assert statement in which an error was raised; None if it was none."""
     found = None
     while traceback is not None:
-        if not module_of(traceback.tb_frame).startswith(("torch.", "zoo.")):
+        if not module_name(traceback.tb_frame).startswith(("torch.", "zoo.")):
             found = assert_at(traceback.tb_frame.f_code, traceback.tb_lasti)
         traceback = traceback.tb_next
     return found

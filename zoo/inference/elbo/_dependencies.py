@@ -2,7 +2,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
-from zoo.gradients.graphs._provenance.provenance import Names
+from zoo.gradients.graphs._provenance.names import Names
 
 
 class Plate(NamedTuple):

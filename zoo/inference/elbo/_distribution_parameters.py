@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Categorical, Distribution
 
-from zoo.gradients.graphs._distributions import parts_of
+from zoo.gradients.graphs._distributions import nested_distributions
 from zoo.inference.elbo._densities import guide_density, tensors_shown
 from zoo.inference.elbo._messages import site_of
 from zoo.inference.elbo._sites import Site
@@ -57,7 +57,7 @@ def parameters_of(site: Site) -> Parameters:
         raise ValueError(hidden_parameters(site)) from error
     if distribution.has_rsample != site.distribution.has_rsample:
         distribution.has_rsample = site.distribution.has_rsample  # which expanding forgets
-    for part in parts_of(distribution):
+    for part in nested_distributions(distribution):
         drop_computed(part)
     # Where part of the gradient is pathwise, the score depends on how the value was drawn, not on the value alone.
     owners = owners_of_parameters(distribution) if site.density.entropy is None else {}
@@ -104,7 +104,7 @@ def owners_of_parameters(distribution: Distribution) -> Mapping[Tensor, Distribu
     owners: dict[Tensor, Distribution] = {}
     if tensors_shown(distribution) is None:
         return owners
-    for part in parts_of(distribution):
+    for part in nested_distributions(distribution):
         held = {name: x for name, x in vars(part).items() if isinstance(x, Tensor) and x.requires_grad}
         own = {x: part for name, x in held.items() if is_argument(name, part)}
         if set(held.values()) - set(own):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from zoo.gradients import Baseline, Learned, Reinforce, ReinforceOutput
 from zoo.gradients.control_variates import OptimalScaling
-from zoo.gradients.graphs._provenance.provenance import listed
+from zoo.gradients.graphs._provenance.names import quote_names
 from zoo.inference.elbo._control_variate import optimal_output
 from zoo.inference.elbo._downstream_costs import Score, first, stack
 from zoo.inference.elbo._site_baseline import SiteBaseline, prediction_of
@@ -91,8 +91,8 @@ class Estimators(nn.Module):
         """
         if self.by_site and (unknown := set(self.given) - set(known)):
             raise ValueError(
-                f"there is a baseline for {listed(unknown)}, but no site of the guide of that name that needs one; "
-                f"those that do are {listed(known)}"
+                f"there is a baseline for {quote_names(unknown)}, but no site of the guide of that name that needs "
+                f"one; those that do are {quote_names(known)}"
             )
 
     @contextmanager

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from zoo.gradients.graphs._distributions import supported
+from zoo.gradients.graphs._distributions import in_support
 
 WRAPPERS = ("Independent", "MaskedDistribution", "ExpandedDistribution", "NonReparameterized")
 
@@ -54,7 +54,7 @@ def no_log_probability(name: str, distribution: Distribution, error: Exception, 
 def fits(distribution: Distribution, value: Tensor) -> bool:
     """Tell whether a value lies in the support of a distribution; of a shape that does not fit that is not said."""
     try:
-        return supported(distribution, value)
+        return in_support(distribution, value)
     except (RuntimeError, ValueError):
         return True
 

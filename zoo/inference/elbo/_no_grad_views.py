@@ -10,12 +10,12 @@ from copy import copy
 from torch import Tensor
 from torch.distributions import Distribution
 
-from zoo.gradients.graphs._provenance.views import is_cut_view
+from zoo.gradients.graphs._provenance.views import is_no_grad_view
 
 
 def swallows_gradients(x: object) -> bool:
     """Return whether something is a view of a tensor with a gradient, and passes none on to it."""
-    return isinstance(x, Tensor) and is_cut_view(x)
+    return isinstance(x, Tensor) and is_no_grad_view(x)
 
 
 def with_gradients_restored(distribution: Distribution, views: dict[int, Tensor] | None = None) -> Distribution:
@@ -57,7 +57,7 @@ def with_gradients_restored(distribution: Distribution, views: dict[int, Tensor]
 def ends_nowhere(x: Tensor) -> bool:
     """Return whether a tensor was computed from nothing but such a view at some point.
 
-    Where it was computed from others, too, the graph does not show it: see ``Provenance.use_cut_view``.
+    Where it was computed from others, too, the graph does not show it: see ``Provenance.uses_no_grad_view``.
     """
     nodes, seen = [x.grad_fn], set()
     while nodes:

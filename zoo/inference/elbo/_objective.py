@@ -4,7 +4,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from zoo.gradients.graphs.surrogate import sum_of
+from zoo.gradients.graphs._surrogate import sum_all
 from zoo.inference.elbo._downstream_costs import scores
 from zoo.inference.elbo._estimators import Estimators
 from zoo.inference.elbo._first_order import first_order
@@ -67,4 +67,4 @@ def sums(runs: Sequence[Run], first: int | None) -> tuple[Tensor, Tensor, Tensor
 def total(terms: Iterable[Tensor], first: int | None = None) -> Tensor:
     """Add up tensors of any shape to a scalar; of their first dimension only so many elements."""
     parts = [term if first is None else term[:first] for term in terms]
-    return sum_of(parts) if parts else torch.zeros(())
+    return sum_all(parts) if parts else torch.zeros(())

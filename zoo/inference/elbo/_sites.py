@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 from torch.distributions import Distribution
 
-from zoo.gradients.graphs._provenance.provenance import Names
+from zoo.gradients.graphs._provenance.names import Names
 from zoo.inference.elbo._densities import Density
 from zoo.inference.elbo._dependencies import Node, Plates, Reach, reaches
 
@@ -32,7 +32,7 @@ class Site(NamedTuple):
     grad_enabled: bool
     """Whether gradients were on at the sample statement."""
     uses_cut_view: bool
-    """Whether its distribution was computed from a view that lost its gradient: see ``Provenance.use_cut_view``."""
+    """Whether its distribution was computed from a view without a gradient, see ``Provenance.uses_no_grad_view``."""
 
     @property
     def node(self) -> Node:

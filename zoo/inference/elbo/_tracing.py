@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from zoo.gradients._compilation import uncompiled
-from zoo.gradients.graphs._provenance.provenance import NOTHING, Names, Provenance, listed
+from zoo.gradients.graphs._provenance.names import NO_NAMES, Names, quote_names
+from zoo.gradients.graphs._provenance.provenance import Provenance
 from zoo.inference.elbo._assertions import AssertAwareProvenance, assert_that_raised
 from zoo.inference.elbo._densities import Density, draw_value, guide_density, log_density, tensors_shown
 from zoo.inference.elbo._dependencies import Plate
@@ -126,7 +127,7 @@ def check_not_steered(run: Run) -> None:
     """
     if run.steered_by:
         where = next(iter(run.asserted.values())) if run.asserted.keys() >= run.steered_by else None
-        raise ValueError(steered_together(f"the values of {listed(run.steered_by)}", where))
+        raise ValueError(steered_together(f"the values of {quote_names(run.steered_by)}", where))
 
 
 class Recorder(Messenger):
@@ -195,7 +196,7 @@ class Recorder(Messenger):
 
     def _draw(self, name: str, distribution: Distribution) -> Tensor:
         """Draw a value; what the sampler itself looks at steers that value alone."""
-        with with_gradients(), self._followed_as_one(distribution), self.provenance.escapes_set_aside:
+        with with_gradients(), self._followed_as_one(distribution), self.provenance.escapes_suppressed:
             return draw(name, distribution)
 
     @contextmanager
@@ -203,7 +204,7 @@ class Recorder(Messenger):
         """Pause the provenance if it is known what a distribution is computed from; give the names of that."""
         shown = tensors_shown(distribution)
         if shown is None:
-            yield NOTHING
+            yield NO_NAMES
             return
         names, seen = self.provenance.of(shown), {id(tensor) for tensor in shown}
         with self.provenance.paused():
@@ -228,7 +229,7 @@ class Recorder(Messenger):
             parents |= {name}
         plates = frozenset(Plate(f.name, f.dim, int(f.size)) for f in message["cond_indep_stack"] if f.vectorized)
         infer = message["infer"]
-        cut = self.provenance.lost_gradients and self.provenance.use_cut_view(
+        cut = self.provenance.lost_gradients and self.provenance.uses_no_grad_view(
             tensors_shown(distribution) or [density.log_prob]
         )
         of_program = (observed, scale, infer, grad_enabled, cut)

@@ -14,7 +14,7 @@ from zoo._constraints import COUNT, Constraint, check_constraints
 from zoo.gradients import Reinforce, RunningScale
 from zoo.gradients._steps import end_step, in_backward
 from zoo.gradients.estimators import LeaveOneOutBound
-from zoo.gradients.graphs._provenance.provenance import listed
+from zoo.gradients.graphs._provenance.names import quote_names
 from zoo.inference.elbo._bounds import importance_bound, importance_objective
 from zoo.inference.elbo._estimators import Estimators
 from zoo.inference.elbo._objective import Objective, elbo_objective, sums
@@ -218,8 +218,8 @@ class BlackBoxELBO(ELBO, nn.Module):
                 self.newcomers.greet(run)
         if torch.jit.is_tracing() and (names := frozenset().union(*(run.steered_by for run in runs))):
             raise ValueError(
-                f"the values of {listed(names)} steer the program (if, item(), an index), and torch.jit.trace would "
-                "keep the way of its one run for all others; call the ELBO without it"
+                f"the values of {quote_names(names)} steer the program (if, item(), an index), and torch.jit.trace "
+                "would keep the way of its one run for all others; call the ELBO without it"
             )
         return runs
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 from torch.distributions.constraints import Constraint
 
-from zoo.gradients.graphs._distributions import parts_of
+from zoo.gradients.graphs._distributions import nested_distributions
 from zoo.gradients.graphs._provenance.patches import Function, Patch, Patches
 
 ADVICE = "use NonReparameterized(distribution) of zoo.inference.elbo instead, which is never lost"
@@ -135,7 +135,7 @@ def check_flags(noted: Sequence[Distribution], sampled: Mapping[str, Distributio
     Raises:
         FlagLostError: none of them was sampled, but a pathwise one of the same kind was.
     """
-    parts = [(name, part) for name, distribution in sampled.items() for part in parts_of(distribution)]
+    parts = [(name, part) for name, distribution in sampled.items() for part in nested_distributions(distribution)]
     for flagged in noted:
         if any(part is flagged for _, part in parts):
             continue

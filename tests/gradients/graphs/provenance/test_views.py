@@ -184,7 +184,7 @@ def test_gradient_of_func_grad_of_a_lookup_is_exact(theta):
 
 def test_functionalize_is_refused(theta):
     program = program_with(lambda w: torch.func.functionalize(lambda a: a**3)(w), VALUES["view"])
-    with pytest.raises(ValueError, match="functionalize cannot be followed, and was given what depends on 'k'"):
+    with pytest.raises(ValueError, match="functionalize cannot be tracked, and its input depends on 'k'"):
         trace(program, theta)
 
 

@@ -13,8 +13,8 @@ from torch.utils._pytree import arg_tree_leaves
 
 from zoo.gradients._compilation import uncompiled
 from zoo.gradients.graphs._provenance.control_flow import ATOMS, COLLECTIONS, PLAIN
+from zoo.gradients.graphs._provenance.names import NO_NAMES, Names
 from zoo.gradients.graphs._provenance.patches import Function, Patch, Patches
-from zoo.gradients.graphs._provenance.views import NOTHING, Names
 
 UNDER_PYTHON = torch._C._dispatch_keyset_full_after(torch._C.DispatchKey.Python)
 NO_KEYS = torch._C.DispatchKeySet(torch._C.DispatchKey.Undefined)
@@ -43,7 +43,7 @@ class OperatorMode(dispatch.TorchDispatchMode):
     def __init__(self, follower: Any):
         super().__init__()
         self.follower = follower
-        self.met: Names = NOTHING
+        self.met: Names = NO_NAMES
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None

@@ -61,14 +61,14 @@ def within_a_check(frame: FrameType) -> bool:
     """Tell whether a frame, of torch's constraints, is part of one that a distribution checks."""
     while frame.f_back and frame.f_globals is CONSTRAINTS:
         frame = frame.f_back
-    return module_of(frame).startswith("torch.distributions")
+    return module_name(frame).startswith("torch.distributions")
 
 
 def called_by_a_distribution() -> bool:
     """Tell whether the torch function that is running was called within torch.distributions, to check an argument."""
     frame = caller(sys._getframe(1))
-    while frame.f_back and module_of(frame).startswith("torch."):
-        if module_of(frame).startswith("torch.distributions"):
+    while frame.f_back and module_name(frame).startswith("torch."):
+        if module_name(frame).startswith("torch.distributions"):
             return True
         frame = frame.f_back
     return False
@@ -76,12 +76,12 @@ def called_by_a_distribution() -> bool:
 
 def caller(frame: FrameType) -> FrameType:
     """Find who called a torch function, from inside of this package."""
-    while frame.f_back and module_of(frame).startswith(OURS):
+    while frame.f_back and module_name(frame).startswith(OURS):
         frame = frame.f_back
     return frame
 
 
-def module_of(frame: FrameType) -> str:
+def module_name(frame: FrameType) -> str:
     """Name of the module whose code runs in a frame."""
     return str(frame.f_globals.get("__name__"))
 

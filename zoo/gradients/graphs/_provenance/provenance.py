@@ -25,6 +25,7 @@ from zoo.gradients.graphs._provenance.callbacks import (
 from zoo.gradients.graphs._provenance.constructors import CONSTRUCTORS, FUNCTIONAL
 from zoo.gradients.graphs._provenance.control_flow import CONSTRAINTS, tensors_in, told, within_a_check
 from zoo.gradients.graphs._provenance.error_handlers import error_is_handled
+from zoo.gradients.graphs._provenance.names import NO_NAMES, Names, quote_names
 from zoo.gradients.graphs._provenance.op_semantics import WRITE_STATISTICS, Kind, kind_of
 from zoo.gradients.graphs._provenance.patches import Patches
 from zoo.gradients.graphs._provenance.threads import THREADS
@@ -36,7 +37,7 @@ from zoo.gradients.graphs._provenance.torchscript import (
     state_of,
     tells,
 )
-from zoo.gradients.graphs._provenance.views import NOTHING, Names, Place, ViewNames, is_cut_view, is_wrapped, unwrap
+from zoo.gradients.graphs._provenance.views import Place, ViewNames, is_no_grad_view, is_wrapped, unwrap
 
 # In C, as these are asked of every tensor that passes.
 storage_address = torch._C._storage_address  # type: ignore[attr-defined]
@@ -83,7 +84,7 @@ class Provenance(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self._escaped: set[str] = set()  # whose update no other thread can come in between
-        self.escapes_set_aside = _SetAside()
+        self.escapes_suppressed = _SetAside()
         """Notes no escapes of the thread that has entered it, but those of others."""
         self.lost_gradients = False
         """Something was computed, while gradients were off, from a tensor that needs one."""
@@ -116,7 +117,7 @@ class Provenance(TorchFunctionMode):
         with untracked():
             return self._is_cut(tensor) or (not tensor.requires_grad and self._of_tensors([tensor]) >= NO_GRAD)
 
-    def use_cut_view(self, tensors: Iterable[Tensor]) -> bool:
+    def uses_no_grad_view(self, tensors: Iterable[Tensor]) -> bool:
         """Return whether one of some tensors says that it requires a gradient, but lost it in a view made there."""
         with untracked():
             return self.lost_gradients and any(map(self._is_cut, tensors))
@@ -132,7 +133,7 @@ class Provenance(TorchFunctionMode):
 
     def escape(self, names: Names) -> None:
         """Note that values became Python objects."""
-        if not self.escapes_set_aside.depth:
+        if not self.escapes_suppressed.depth:
             self._escaped.update(names)
 
     def mark(self, tensor: Tensor, names: Iterable[str]) -> None:
@@ -263,13 +264,13 @@ class Provenance(TorchFunctionMode):
         with untracked():
             if call.__name__ == FUNCTIONAL and (names := self.of(args)):
                 raise ValueError(
-                    f"torch.func.functionalize cannot be followed, and was given what depends on {listed(names)}; call "
+                    f"torch.func.functionalize cannot be tracked, and its input depends on {quote_names(names)}; call "
                     "the function itself"
                 )
             return self.__torch_function__(call, (), args, kwargs)
 
     def _is_cut(self, tensor: Tensor) -> bool:
-        return tensor.requires_grad and (is_cut_view(tensor) or self._of_tensors([tensor]) >= CUT_VIEW)
+        return tensor.requires_grad and (is_no_grad_view(tensor) or self._of_tensors([tensor]) >= CUT_VIEW)
 
     def _escape(self, names: Names) -> None:
         if names := names - LOST:
@@ -279,7 +280,7 @@ class Provenance(TorchFunctionMode):
         return self._of(tensors, [(address(tensor), 0) for tensor in tensors])
 
     def _of(self, tensors: list[Tensor], states: list[State]) -> Names:
-        found, views = NOTHING, self._views.by_storage
+        found, views = NO_NAMES, self._views.by_storage
         for tensor, (place, _) in zip(tensors, states, strict=True):
             if place in self._storages:
                 _, names = self._storages[place]
@@ -306,7 +307,7 @@ class Provenance(TorchFunctionMode):
             self._escape(names)
 
     def _mark_view(self, tensor: Tensor, place: Place, names: Names, shown: list[Tensor]) -> None:
-        _, known = self._storages.get(place, (None, NOTHING))
+        _, known = self._storages.get(place, (None, NO_NAMES))
         if names <= known:
             if place in self._views.by_storage:
                 self._views.keep_apart(tensor)
@@ -348,7 +349,7 @@ class Provenance(TorchFunctionMode):
                 shown = [t for t, there in zip(given, places, strict=True) if there == place]
                 if kind.one_by_one:
                     added = self._of_tensors(shown) | added & LOST
-                if added >= NO_GRAD and (is_cut_view(tensor) or any(tensor is other for other in shown)):
+                if added >= NO_GRAD and (is_no_grad_view(tensor) or any(tensor is other for other in shown)):
                     added = added - NO_GRAD  # it shows that itself, or was returned as it is, with its gradient
                 self._mark_view(tensor, place, added, shown)
 
@@ -402,7 +403,7 @@ def pointer(tensor: Tensor) -> int:
         return pointer(unwrap(tensor))
 
 
-def storage_of(tensor: Tensor, names: Names = NOTHING) -> torch.UntypedStorage:
+def storage_of(tensor: Tensor, names: Names = NO_NAMES) -> torch.UntypedStorage:
     """Find the memory of a tensor that was computed from named values."""
     try:
         if not torch._C._len_torch_function_stack():
@@ -413,8 +414,8 @@ def storage_of(tensor: Tensor, names: Names = NOTHING) -> torch.UntypedStorage:
         if is_wrapped(tensor):
             return storage_of(unwrap(tensor), names)
         raise ValueError(
-            f"a tensor of {listed(names)} has no memory of its own, as sparse ones have not, and cannot be followed; "
-            "use dense ones"
+            f"a tensor of {quote_names(names)} has no storage (as sparse tensors) and cannot be tracked; use dense "
+            "tensors"
         ) from None
 
 
@@ -422,15 +423,10 @@ def refuse_the_unseen(name: str, names: Names) -> None:
     """Raise an error if a torch function takes values to where they cannot be followed."""
     if name != "backward":
         raise ValueError(
-            f"{name} hands the memory of {listed(names)} to where it cannot be followed; copy the values with "
+            f"{name} hands the memory of {quote_names(names)} to where it cannot be followed; copy the values with "
             "tolist() or numpy() instead"
         )
     raise ValueError(
-        f"backward leaves gradients that depend on {listed(names)} where they cannot be followed; take them from "
+        f"backward leaves gradients that depend on {quote_names(names)} where they cannot be followed; take them from "
         "torch.autograd.grad instead"
     )
-
-
-def listed(names: Iterable[str]) -> str:
-    """Write names for a message."""
-    return ", ".join(repr(name) for name in sorted(names))

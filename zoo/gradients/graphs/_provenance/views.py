@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, UntypedStorage
 from torch.multiprocessing.reductions import StorageWeakRef
 
-Names = frozenset[str]
-NOTHING: Names = frozenset()
+from zoo.gradients.graphs._provenance.names import NO_NAMES, Names
+
 Place = int | None
 is_wrapped: Callable[[Tensor], bool] = torch._C._functorch.is_functorch_wrapped_tensor
 """Tells whether torch.func (vmap, grad, …) stands between a tensor and its memory."""
@@ -33,7 +33,7 @@ class ViewNames:
         """Return the names of a tensor whose storage, at ``place``, has marked views."""
         tensor = unwrap(tensor)
         names = self._of_object(tensor)
-        return self.by_storage[place][1].get(geometry(tensor), NOTHING) if names is None else names
+        return self.by_storage[place][1].get(geometry(tensor), NO_NAMES) if names is None else names
 
     def mark(self, tensor: Tensor, place: Place, names: Names, storage: Callable[[Tensor], UntypedStorage]) -> None:
         """Add names to a view that a seen function returned; its storage is asked for where it is not known yet."""
@@ -41,7 +41,7 @@ class ViewNames:
             self.by_storage[place] = StorageWeakRef(storage(tensor)), {}
         tensor, parts = unwrap(tensor), self.by_storage[place][1]
         part = geometry(tensor)
-        if not names <= (known := parts.get(part, NOTHING)):
+        if not names <= (known := parts.get(part, NO_NAMES)):
             parts[part] = known | names
         own = self._of_object(tensor)
         self._note(tensor, own | names if own else names)
@@ -49,12 +49,12 @@ class ViewNames:
     def keep(self, tensor: Tensor, place: Place) -> None:
         """Note that an object has the names it has now and no others, whatever part of its storage is marked."""
         if self._of_object(tensor := unwrap(tensor)) is None:
-            self._note(tensor, self.of(tensor, place) if place in self.by_storage else NOTHING)
+            self._note(tensor, self.of(tensor, place) if place in self.by_storage else NO_NAMES)
 
     def keep_apart(self, tensor: Tensor) -> None:
         """Note that an object has no names, unless it has some already."""
         if self._of_object(tensor := unwrap(tensor)) is None:
-            self._note(tensor, NOTHING)
+            self._note(tensor, NO_NAMES)
 
     def forget_the_dead(self) -> None:
         """Drop storages and objects that are gone."""
@@ -84,7 +84,7 @@ def unwrap(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def is_cut_view(tensor: Tensor) -> bool:
+def is_no_grad_view(tensor: Tensor) -> bool:
     """Return whether a tensor is a view, made where gradients were off, of one that needs a gradient.
 
     It says ``requires_grad=True``, but is a leaf, and what flows back ends there.

@@ -2,8 +2,13 @@ import torch
 from pyro.distributions import Delta, Unit
 from torch.distributions import Distribution
 
-from zoo.gradients.graphs._distributions import clamps_a_probability, moves, parts_of, wrong_draws
-from zoo.gradients.graphs._provenance.provenance import listed
+from zoo.gradients.graphs._distributions import (
+    clamps_probability,
+    nested_distributions,
+    sampling_defect,
+    support_depends_on_parameters,
+)
+from zoo.gradients.graphs._provenance.names import quote_names
 from zoo.inference.elbo._messages import innermost, site_of, what_is_wrong
 from zoo.inference.elbo._sites import Run, Site
 
@@ -38,8 +43,8 @@ def check_match(run: Run) -> None:
     if missing:
         marked = any(run.model[name].infer.get("enumerate") for name in missing)
         raise ValueError(
-            f"the model samples {listed(missing)}, which the guide does not; sample it in the guide, or observe it in "
-            "the model"
+            f"the model samples {quote_names(missing)}, which the guide does not; sample it in the guide, or observe "
+            "it in the model"
             + (" (a site marked for enumeration is summed out by pyro.infer.TraceEnum_ELBO alone)" if marked else "")
         )
 
@@ -93,15 +98,15 @@ def check_support(site: Site) -> None:
     """
     if site.density.score is None:
         return
-    parts = list(parts_of(site.distribution))
-    if (wrong := wrong_draws(parts)) is not None:
+    parts = list(nested_distributions(site.distribution))
+    if (wrong := sampling_defect(parts)) is not None:
         raise ValueError(f"{site_of(site.name, site.distribution)} in the guide {wrong}")
-    if moves(site.distribution) or is_learned_point(site.distribution):
+    if support_depends_on_parameters(site.distribution) or is_learned_point(site.distribution):
         raise ValueError(
             f"the support of {site_of(site.name, site.distribution)} in the guide moves with its parameters, and that "
             "the score function cannot see; use it with its rsample, not under torch.no_grad(), or another distribution"
         )
-    if any(map(clamps_a_probability, parts)):
+    if any(map(clamps_probability, parts)):
         raise ValueError(
             f"a probability of {site_of(site.name, site.distribution)} in the guide is 0 or 1, and there torch's "
             "log-probability has no gradient; pass logits, or keep the probabilities apart from 0 and 1"

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from zoo.gradients.graphs._provenance.provenance import listed
+from zoo.gradients.graphs._provenance.names import quote_names
 from zoo.inference.elbo._messages import site_of, what_is_wrong, wrong_parameters
 from zoo.inference.elbo._sites import Run, sites_of
 
@@ -47,7 +47,7 @@ def check_gradients(parameters: Mapping[str, Tensor], again: Callable[[], Sequen
     spoilt = {name: x for name, x in suspects.items() if not bool(x.grad.isfinite().all())}  # type: ignore[union-attr]
     if spoilt:
         raise FloatingPointError(
-            f"the gradient of {listed(spoilt)} is not finite at step {step}, though the ELBO is"
+            f"the gradient of {quote_names(spoilt)} is not finite at step {step}, though the ELBO is"
             + blame(list(spoilt.values()), again())
         )
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 from torch.overrides import TorchFunctionMode
 
-from zoo.gradients.graphs._distributions import parts_of
+from zoo.gradients.graphs._distributions import nested_distributions
 from zoo.inference.elbo._messages import site_of
 from zoo.inference.elbo._no_grad_views import ends_nowhere, swallows_gradients
 from zoo.inference.elbo._sites import Run, Site, sites_of
@@ -80,5 +80,5 @@ def has_fewer_gradients(distribution: Distribution, other: Distribution) -> bool
 def tensors_of(distribution: Distribution) -> dict[tuple[int, str], Tensor]:
     """Find the tensors that a distribution keeps, by the place and the name of the attribute."""
     bare = distribution.base_dist if isinstance(distribution, NonReparameterized) else distribution
-    held = ((i, part) for i, part in enumerate(parts_of(bare)))
+    held = ((i, part) for i, part in enumerate(nested_distributions(bare)))
     return {(i, name): x for i, part in held for name, x in vars(part).items() if isinstance(x, Tensor)}

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch.distributions import Distribution
 
-from zoo.gradients.graphs._provenance.provenance import listed
+from zoo.gradients.graphs._provenance.names import quote_names
 from zoo.inference.elbo._messages import innermost, site_of
 from zoo.inference.elbo._sites import PARTICLES, Run, Site
 from zoo.inference.elbo._validation.checks import check_data, check_shapes, check_support
@@ -148,7 +148,7 @@ def warn_of_straight_through(site: Site) -> None:
 def warn_of_plates(names: Iterable[str]) -> None:
     """Warn of plates that the model does not have: their elements are independent in the guide alone."""
     warnings.warn(
-        f"the guide has plates that the model does not have: {listed(names)}; give both the same plates, by name",
+        f"the guide has plates that the model does not have: {quote_names(names)}; give both the same plates, by name",
         stacklevel=2,
     )
 
@@ -156,8 +156,8 @@ def warn_of_plates(names: Iterable[str]) -> None:
 def warn_of_jumps(names: set[str]) -> None:
     """Warn of a pathwise gradient where a value decides what the program does."""
     warnings.warn(
-        f"values of {listed(names)}, which have a pathwise gradient, steer the program (if, item(), an index): that "
-        "gradient does not see what jumps where another way is taken; wrap such a distribution of the guide in "
+        f"values of {quote_names(names)}, which have a pathwise gradient, steer the program (if, item(), an index): "
+        "that gradient does not see what jumps where another way is taken; wrap such a distribution of the guide in "
         "NonReparameterized of zoo.inference.elbo",
         stacklevel=2,
     )

@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution, Normal, TransformedDistribution
 
-from zoo.gradients.graphs._distributions import supported
-from zoo.gradients.graphs._provenance.provenance import listed
+from zoo.gradients.graphs._distributions import in_support
+from zoo.gradients.graphs._provenance.names import quote_names
 
 TAIL = 9.0
 """How many standard deviations of a normal law are not cut off; beyond are 2e-19 of it."""
@@ -26,16 +26,16 @@ class Rule(NamedTuple):
 class Quadrature:
     """How continuous variables are integrated: Gauss–Hermite for a Normal, Gauss–Legendre over quantiles for others.
 
-    Where there are kinks it is Gauss–Legendre for all, on each piece between them; for a Normal over the values, with
-    the density in the weights. Keeps the names that it was asked for, so that one which belongs to no variable can be
+    With breakpoints it is Gauss–Legendre for all, on each piece between them; for a Normal over the values, with the
+    density in the weights. Keeps the names that it was asked for, so that one which belongs to no variable can be
     told.
 
     Args:
-        nodes: how many for each variable, by name; for each piece, if it has kinks.
-        kinks: values of these variables at which what is integrated is not smooth.
+        nodes: how many for each variable, by name; for each piece, if it has breakpoints.
+        breakpoints: values of these variables at which what is integrated is not smooth.
 
     Raises:
-        ValueError: a variable has kinks, but no number of nodes.
+        ValueError: a variable has breakpoints, but no number of nodes.
 
     Example:
         >>> law = torch.distributions.Uniform(torch.tensor(-1.0), 1.0)
@@ -44,12 +44,16 @@ class Quadrature:
         tensor(0.5000)
     """
 
-    def __init__(self, nodes: Mapping[str, int] | None = None, kinks: Mapping[str, Sequence[float]] | None = None):
+    def __init__(
+        self, nodes: Mapping[str, int] | None = None, breakpoints: Mapping[str, Sequence[float]] | None = None
+    ):
         self.nodes = nodes or {}
-        self.kinks = kinks or {}
+        self.breakpoints = breakpoints or {}
         self.met: set[str] = set()
-        if unruled := sorted(self.kinks.keys() - self.nodes.keys()):
-            raise ValueError(f"kinks of {unruled[0]!r} need a number of nodes too: quadrature={{{unruled[0]!r}: 16}}")
+        if unruled := sorted(self.breakpoints.keys() - self.nodes.keys()):
+            raise ValueError(
+                f"breakpoints of {unruled[0]!r} need a number of nodes too: quadrature={{{unruled[0]!r}: 16}}"
+            )
 
     def rule(self, name: str, base: Distribution) -> Rule | None:
         """Nodes and weights for each element of a variable, without gradients; None if it is not to be integrated."""
@@ -62,7 +66,7 @@ class Quadrature:
         if base.event_shape:
             raise ValueError(f"the elements of {what} depend on each other: there is no quadrature for them")
         try:
-            values, weights = nodes_and_weights(name, base, self.nodes[name], self.kinks.get(name, ()))
+            values, weights = nodes_and_weights(name, base, self.nodes[name], self.breakpoints.get(name, ()))
         except NotImplementedError:
             raise ValueError(f"{what} has no quantile function in torch, and so no quadrature") from None
         return Rule(values.detach(), weights.log().detach())
@@ -70,20 +74,22 @@ class Quadrature:
     def check_met(self) -> None:
         """Raise an error if a name belongs to no variable that was met."""
         if unknown := self.nodes.keys() - self.met:
-            raise ValueError(f"there is no sample {listed(unknown)} to integrate; there are {listed(self.met)}")
+            raise ValueError(
+                f"there is no sample {quote_names(unknown)} to integrate; there are {quote_names(self.met)}"
+            )
 
 
-def nodes_and_weights(name: str, base: Distribution, nodes: int, kinks: Sequence[float]) -> tuple[Tensor, Tensor]:
+def nodes_and_weights(name: str, base: Distribution, nodes: int, breakpoints: Sequence[float]) -> tuple[Tensor, Tensor]:
     """Choose the rule; nodes and weights are ``(nodes, *batch)``."""
-    if isinstance(base, Normal) and not kinks:
+    if isinstance(base, Normal) and not breakpoints:
         points, weights = gauss_hermite(nodes)
         values = base.loc + base.scale * over(points, base.loc)
         return values, over(weights, values[0]).expand_as(values)
     points, weights = gauss_legendre(nodes)
-    kinks = sorted(set(kinks))
-    quantiles = quantile_edges(name, base, kinks)
+    breakpoints = sorted(set(breakpoints))
+    quantiles = quantile_edges(name, base, breakpoints)
     if isinstance(base, Normal):  # its quantiles are too steep in the tails
-        values = between(normal_edges(base, kinks), points)
+        values = between(normal_edges(base, breakpoints), points)
         density = over(weights, quantiles) * base.log_prob(values).exp()
         shares = density / density.sum(0) * quantiles.diff(dim=0)
         return values.flatten(0, 1), shares.flatten(0, 1)
@@ -96,26 +102,26 @@ def between(edges: Tensor, points: Float[Tensor, " nodes"]) -> Tensor:
     return edges[:-1] + over((points + 1) / 2, edges) * edges.diff(dim=0)
 
 
-def normal_edges(base: Normal, kinks: Sequence[float]) -> Tensor:
-    """Kinks, ``(2 + kinks, *batch)``, and at both ends values beyond which there is no probability to speak of."""
-    inner = [torch.full_like(base.loc, kink) for kink in kinks]
+def normal_edges(base: Normal, breakpoints: Sequence[float]) -> Tensor:
+    """Edges, ``(2 + breakpoints, *batch)``: breakpoints, and at both ends values with negligible mass beyond."""
+    inner = [torch.full_like(base.loc, breakpoint_) for breakpoint_ in breakpoints]
     reach = TAIL * base.scale
     return torch.stack([torch.minimum(base.loc, inner[0]) - reach, *inner, torch.maximum(base.loc, inner[-1]) + reach])
 
 
-def quantile_edges(name: str, base: Distribution, kinks: Sequence[float]) -> Tensor:
-    """Cumulative probabilities at both ends of the support and at the kinks, ``(2 + kinks, *batch)``."""
+def quantile_edges(name: str, base: Distribution, breakpoints: Sequence[float]) -> Tensor:
+    """Cumulative probabilities at both ends of the support and at the breakpoints, ``(2 + breakpoints, *batch)``."""
     innermost = base
     while isinstance(innermost, TransformedDistribution):  # one with any transform need not know its own mean
         innermost = innermost.base_dist
     like = innermost.mean.expand(base.batch_shape)
     ends = over(torch.tensor([0.0, 1.0], device="cpu"), like).expand(-1, *like.shape)
-    if not kinks:
+    if not breakpoints:
         return ends
-    values = over(torch.tensor(kinks, dtype=torch.float64, device="cpu"), like).expand(-1, *like.shape)
-    inner = base.cdf(values) if supported(base, values) else torch.zeros_like(values)
+    values = over(torch.tensor(breakpoints, dtype=torch.float64, device="cpu"), like).expand(-1, *like.shape)
+    inner = base.cdf(values) if in_support(base, values) else torch.zeros_like(values)
     if not bool(((inner > 0) & (inner < 1)).all()):
-        raise ValueError(f"the kinks of {name!r} must lie within its support, got {list(kinks)}")
+        raise ValueError(f"the breakpoints of {name!r} must lie within its support, got {list(breakpoints)}")
     return torch.cat([ends[:1], inner, ends[1:]])
 
 

@@ -5,13 +5,13 @@ import torch
 from torch import Tensor, nn
 
 from zoo.gradients.baselines import Baseline, LeaveOneOut
-from zoo.gradients.graphs._provenance.provenance import NOTHING, listed
+from zoo.gradients.graphs._provenance.names import NO_NAMES, quote_names
 from zoo.gradients.graphs.program import Run, check_known
 
 Values = Mapping[str, Tensor]
 
 
-class Informed(NamedTuple):
+class BaselineWithContext(NamedTuple):
     """A learned baseline together with what it may look at."""
 
     baseline: Baseline
@@ -19,7 +19,7 @@ class Informed(NamedTuple):
     """Of the values of a run's variables; ``(*batch, features)``."""
 
 
-Guess = float | Tensor | Baseline | Informed | Callable[[Values], Tensor | float]
+Guess = float | Tensor | Baseline | BaselineWithContext | Callable[[Values], Tensor | float]
 """A baseline of one variable: a number, a ``Baseline`` over runs, or a function of variables it does not influence."""
 
 
@@ -64,7 +64,7 @@ def check_guesses(guesses: Mapping[str, Guess], runs: Sequence[Run]) -> None:
         if isinstance(given, nn.Module) and not isinstance(given, Baseline):
             raise ValueError(
                 f"the baseline of {name!r} must be a Baseline, got {type(given).__name__}; a network goes into "
-                "Informed(Learned(network), context)"
+                "BaselineWithContext(Learned(network), context)"
             )
         if name in pathwise:
             raise ValueError(f"sample {name!r} has a pathwise gradient, and so no score function for a baseline")
@@ -79,7 +79,7 @@ def check_guesses(guesses: Mapping[str, Guess], runs: Sequence[Run]) -> None:
 
 def learning_parts(given: Guess) -> list[Baseline]:
     """Find what a baseline changes when it is used."""
-    baseline = given.baseline if isinstance(given, Informed) else given
+    baseline = given.baseline if isinstance(given, BaselineWithContext) else given
     parts = baseline.modules() if isinstance(baseline, Baseline) else ()
     return [part for part in parts if isinstance(part, Baseline) and type(part).update is not Baseline.update]
 
@@ -91,7 +91,7 @@ def guess(name: str, given: Guess, runs: Sequence[Run], cost: Tensor) -> tuple[T
         ValueError: it uses what its variable influences, carries a gradient, is not finite, or has a shape that does
             not fit.
     """
-    if not isinstance(given, Baseline | Informed):
+    if not isinstance(given, Baseline | BaselineWithContext):
         function = given if callable(given) else lambda _: given
         value = answers(name, function, runs)
         if value.requires_grad:
@@ -121,14 +121,14 @@ def answers(name: str, function: Callable[[Values], Any], runs: Sequence[Run]) -
     try:
         return torch.stack([blank if answer is None else answer for answer in found])
     except RuntimeError:
-        shapes = listed({str(tuple(answer.shape)) for answer in found if answer is not None})
+        shapes = quote_names({str(tuple(answer.shape)) for answer in found if answer is not None})
         raise ValueError(f"the baseline of {name!r} has not one shape in all runs, but {shapes}") from None
 
 
 def ask(name: str, function: Callable[[Values], Any], run: Run) -> Tensor:
     """Compute from a run's values what a baseline is made of, and see that it is allowed to use them."""
     tracker, visible = run.provenance, Visible(run)
-    kept, tracker.escaped = tracker.escaped, NOTHING
+    kept, tracker.escaped = tracker.escaped, NO_NAMES
     run.mark_record()
     try:
         with tracker:
@@ -144,6 +144,6 @@ def ask(name: str, function: Callable[[Values], Any], run: Run) -> Tensor:
     if name in forbidden:
         raise ValueError(f"the baseline of {name!r} uses {name!r} itself: the gradient would be biased")
     if forbidden:
-        others = f"{listed(forbidden)}, which {name!r} influences"
+        others = f"{quote_names(forbidden)}, which {name!r} influences"
         raise ValueError(f"the baseline of {name!r} uses {others}: the gradient would be biased")
     return torch.as_tensor(answer)

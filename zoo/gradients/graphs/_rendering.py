@@ -2,7 +2,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from unicodedata import east_asian_width
 
-from zoo.gradients.graphs._provenance.provenance import Names
+from zoo.gradients.graphs._provenance.names import Names
 
 ROW, RADIUS, MARGIN = 100, 24, 30  # pixels: from row to row, half the height of a node, and around all
 GAP, LANE = 24, 16  # pixels: between the nodes of a row, and the width of an edge that passes between them
@@ -11,7 +11,7 @@ SWEEPS = 4  # down and up, each putting nodes nearer to their neighbours
 STYLE = "font-family:sans-serif;font-size:13px;text-anchor:middle;dominant-baseline:central"
 
 
-def draw_graph(parents: Mapping[str, Names], stochastic: Names) -> str:
+def render_graph(parents: Mapping[str, Names], stochastic: Names) -> str:
     """Draw a graph as SVG: circles for stochastic nodes, squares for deterministic ones, arrows for influence.
 
     As in Schulman, Heess, Weber & Abbeel, "Gradient estimation using stochastic computation graphs", 2015. A node

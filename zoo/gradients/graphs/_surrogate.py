@@ -4,8 +4,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from zoo.gradients.graphs._provenance.provenance import NOTHING, Names
-from zoo.gradients.graphs.baselines import Guess, check_guesses, guess
+from zoo.gradients.graphs._baselines import Guess, check_guesses, guess
+from zoo.gradients.graphs._provenance.names import NO_NAMES, Names
 from zoo.gradients.graphs.program import Run
 from zoo.gradients.reinforce import surrogate_loss
 
@@ -41,7 +41,7 @@ def score_surrogate(runs: Sequence[Run], guesses: Mapping[str, Guess]) -> Tensor
     ledgers, signal = collect(runs, guesses)
     log_prob = torch.stack([ledger.log_prob for ledger in ledgers], dim=1)
     score = surrogate_loss(log_prob - log_prob.detach(), signal.cost - signal.baseline, mask=None)
-    return (sum_of(ledger.cost for ledger in ledgers) + score.sum()) / len(runs) + signal.baseline_loss
+    return (sum_all(ledger.cost for ledger in ledgers) + score.sum()) / len(runs) + signal.baseline_loss
 
 
 def dice_surrogate(runs: Sequence[Run], guesses: Mapping[str, Guess]) -> Tensor:
@@ -57,10 +57,10 @@ def dice_surrogate(runs: Sequence[Run], guesses: Mapping[str, Guess]) -> Tensor:
     terms = []
     for run, ledger, baseline in zip(runs, map(in_one_precision, ledgers), signal.baseline.unbind(1), strict=True):
         terms.append(magic_box(along(ledger.payers, ledger.log_prob)) * ledger.cost)
-        parents = [run.samples[name].parents if name in run.samples else NOTHING for name in names]
+        parents = [run.samples[name].parents if name in run.samples else NO_NAMES for name in names]
         before = magic_box(along(influence(run, names, parents, ledger.log_prob), ledger.log_prob))
         terms.append((1 - magic_box(ledger.log_prob)) * before * baseline)
-    return sum_of(terms) / len(runs) + signal.baseline_loss
+    return sum_all(terms) / len(runs) + signal.baseline_loss
 
 
 def in_one_precision(ledger: Ledger) -> Ledger:
@@ -135,7 +135,7 @@ def influence(run: Run, names: Sequence[str], parents: Sequence[Names], like: Te
     return like.new_tensor([[float(name in lineage) for lineage in lineages] for name in names])
 
 
-def sum_of(terms: Iterable[Tensor]) -> Tensor:
+def sum_all(terms: Iterable[Tensor]) -> Tensor:
     """Add up tensors of any shape to a scalar."""
     sums = [term.sum() for term in terms]
     return sums[0] if len(sums) == 1 else torch.stack(sums).sum()
