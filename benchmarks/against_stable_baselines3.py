@@ -81,9 +81,7 @@ def train_ours(seed: int, budget: int) -> dict[str, dict[str, float | bool]]:
     pl.seed_everything(seed, workers=True, verbose=False)
     experiment = make_experiment(config)
     with tempfile.TemporaryDirectory() as folder:
-        callbacks = [*experiment.callbacks(), OurMarks(watch)]
-        settings = (config, experiment.monitor, callbacks, experiment.monitor_mode)
-        fit(experiment.module, experiment.loaders, Path(folder), *settings)
+        fit(experiment, Path(folder), config, [OurMarks(watch)])
     return watch.stop(int(experiment.module.env_steps))
 
 

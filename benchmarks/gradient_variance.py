@@ -58,9 +58,7 @@ def partly_trained_policy(seed: int) -> Policy:
     pl.seed_everything(seed, workers=True, verbose=False)
     experiment = make_experiment(config)
     with tempfile.TemporaryDirectory() as folder:
-        callbacks = [*experiment.callbacks(), StopEarly(experiment.monitor)]
-        settings = (config, experiment.monitor, callbacks, experiment.monitor_mode)
-        fit(experiment.module, experiment.loaders, Path(folder), *settings)
+        fit(experiment, Path(folder), config, [StopEarly(experiment.monitor)])
     return experiment.module.policy
 
 

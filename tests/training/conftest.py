@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from zoo.data import Batches, ImageSet
-from zoo.training import Loaders, fit, sum_losses
+from zoo.training import Experiment, Loaders, fit, sum_losses
 
 
 class Noisy(pl.LightningModule):
@@ -41,6 +41,13 @@ class Noisy(pl.LightningModule):
         steps = self.trainer.estimated_stepping_batches
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=int(steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class NoisyExperiment(Experiment):
+    name = "noisy"
+
+    def __init__(self, module, loaders, monitor, monitor_mode):
+        self.module, self.loaders, self.monitor, self.monitor_mode = module, loaders, monitor, monitor_mode
 
 
 @pytest.fixture
@@ -95,6 +102,6 @@ def train() -> Callable[..., Path]:
         )
         pl.seed_everything(SETTINGS["seed"], workers=True, verbose=False)
         settings = {**SETTINGS, "trainer": {**SETTINGS["trainer"], "max_epochs": max_epochs}}
-        return fit(module or Noisy(), loaders, folder, settings, monitor, list(callbacks), monitor_mode)
+        return fit(NoisyExperiment(module or Noisy(), loaders, monitor, monitor_mode), folder, settings, callbacks)
 
     return run

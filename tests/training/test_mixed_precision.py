@@ -3,7 +3,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.demos.boring_classes import BoringModel
 
-from zoo.training._mixed_precision import allow_clipping
+from zoo.training._fit import allow_clipping
 
 
 class Fused(BoringModel):

@@ -11,9 +11,9 @@ from omegaconf import OmegaConf
 from zoo.cli._schemas import DATA, accepted_parameters, instantiate, target_name
 from zoo.data import ImageData, ImageSet
 from zoo.training import Experiment, TrainingInterruptedError, fit, read_checkpoint, write_json
+from zoo.training._files import write_text
 from zoo.training._folder_lock import folder_lock
 from zoo.training._record import RunRecord
-from zoo.training._writing import write_text
 
 _DOWNLOADED = [target_name(DATA[name]) for name in ("mnist", "binarized_mnist")]
 
@@ -59,15 +59,7 @@ def train(config: Mapping[str, Any], folder: Path, command: str, trust: bool = F
         write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
         record.begin()
         try:
-            checkpoint = fit(
-                experiment.module,
-                experiment.loaders,
-                folder,
-                config,
-                experiment.monitor,
-                experiment.callbacks(),
-                experiment.monitor_mode,
-            )
+            checkpoint = fit(experiment, folder, config)
             if experiment.module.global_rank != 0:
                 return RunResult({}, "", checkpoint)
             metrics = experiment.report(checkpoint, folder)

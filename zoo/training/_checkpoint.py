@@ -10,8 +10,7 @@ import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from zoo.training._fields import check_fields
-from zoo.training._writing import write_atomically
+from zoo.training._files import check_fields, write_atomically
 
 PARTS: Mapping[str, tuple[type, ...]] = {
     "state_dict": (Mapping,),
@@ -40,12 +39,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Save a checkpoint of plain data together with its digest.
-
-        Raises:
-            OSError: the file cannot be written.
-        """
-        path = Path(path)
 
         def write(unfinished: Path) -> None:
             # No parents: whoever removed the run folder wanted the run to end.
@@ -55,7 +48,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 file.flush()
                 os.fsync(file.fileno())
 
-        write_atomically(path, write)
+        write_atomically(Path(path), write)
 
 
 class CheckpointMetadata(pl.Callback):
@@ -64,11 +57,8 @@ class CheckpointMetadata(pl.Callback):
     def __init__(self, config: Mapping[str, Any]):
         self.config = dict(config)
 
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Save class name and configuration."""
-        checkpoint |= {"model": type(pl_module).__name__, "config": self.config}
+    def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint |= {"model": type(module).__name__, "config": self.config}
 
 
 def read_checkpoint(path: str | Path, model: str | None = None, resumable: bool = False) -> dict[str, Any]:
@@ -76,8 +66,8 @@ def read_checkpoint(path: str | Path, model: str | None = None, resumable: bool 
 
     Args:
         path: checkpoint file.
-        model: class name of the model that is expected; None for any.
-        resumable: whether to check for what resuming a training needs.
+        model: class name of the expected model; None for any.
+        resumable: whether to check what resuming a training needs.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -116,12 +106,7 @@ def read_checkpoint(path: str | Path, model: str | None = None, resumable: bool 
 
 
 def _digest(content: Any) -> str:
-    """Return the SHA-256 of every tensor, number and name in plain data.
-
-    Example:
-        >>> _digest({"weight": torch.zeros(2)}) == _digest({"weight": torch.zeros(2, dtype=torch.float64)})
-        False
-    """
+    """Return the SHA-256 of every tensor, number and name in plain data."""
     total = hashlib.sha256()
     for piece in _pieces(content):
         total.update(piece)
@@ -165,11 +150,7 @@ class LoadableModule(pl.LightningModule):
 
     @classmethod
     def load(cls: type[Module], path: str | Path, **overrides: Any) -> Module:
-        """Load a trained module from a checkpoint, in evaluation mode.
-
-        Args:
-            path: checkpoint file.
-            overrides: options that replace those of the checkpoint.
+        """Load a trained module from a checkpoint, in evaluation mode; ``overrides`` replace options of the checkpoint.
 
         Raises:
             FileNotFoundError: there is no such file.

@@ -41,12 +41,7 @@ def extend_config(config: Mapping[str, Any], lengths: Mapping[str, int]) -> dict
 
 
 def configs_before_extension(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the previous configurations of an extended run, the latest first.
-
-    Example:
-        >>> list(configs_before_extension({"trainer": {"max_epochs": 4}, "extended": {"trainer.max_epochs": [2]}}))
-        [{'trainer': {'max_epochs': 2}}]
-    """
+    """Yield the previous configurations of an extended run, the latest first."""
     shorter: dict[str, Any] = copy.deepcopy(dict(config))
     while lengths := shorter.get("extended"):
         key = next(reversed(lengths))
@@ -67,7 +62,6 @@ class ExtendLRSchedules(pl.Callback):
     """
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Set the new end and the current learning rate."""
         for schedule in (config.scheduler for config in trainer.lr_scheduler_configs):
             if isinstance(schedule, CosineAnnealingLR):
                 schedule.T_max = int(trainer.estimated_stepping_batches)

@@ -44,11 +44,6 @@ class FiniteGradients(pl.Callback):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        """Check all gradients at once, and each one only for the message.
-
-        Raises:
-            NonFiniteError: a gradient is NaN or infinite.
-        """
         gradients = {name: p.grad for name, p in pl_module.named_parameters() if p.grad is not None}
         if gradients and not torch.isfinite(torch.nn.utils.get_total_norm(list(gradients.values()))):
             culprits = [name for name, gradient in gradients.items() if not torch.isfinite(gradient).all()]

@@ -2,49 +2,46 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.plugins.precision import MixedPrecision
 
 from zoo.training._checkpoint import AtomicCheckpointIO, CheckpointMetadata, read_checkpoint
 from zoo.training._checkpointed_metrics import CheckpointedMetrics
 from zoo.training._extension import LENGTH_DEPENDENT, ExtendLRSchedules
-from zoo.training._fields import check_fields
+from zoo.training._files import check_fields
 from zoo.training._finite import FiniteGradients
 from zoo.training._interrupt import GracefulInterrupt, TrainingInterruptedError
 from zoo.training._memory import tune_malloc
 from zoo.training._metrics_csv import CSVMetricsLogger, Row
-from zoo.training._mixed_precision import allow_clipping
 from zoo.training._progress import TrainingProgress
 from zoo.training._resume import ExactResume
+from zoo.training.experiment import Experiment, Loaders
 
 
-class Loaders(NamedTuple):
-    """Factories of a run's batches: functions of the rank and the number of ranks.
+class UnscaledMixedPrecision(MixedPrecision):
+    """Mixed precision in bfloat16 that clips gradients of fused optimizers.
 
-    Example:
-        >>> batches = torch.arange(6.0).split(2)
-        >>> loaders = Loaders(train=lambda rank, ranks: batches[rank::ranks], validation=None)
-        >>> loaders.train(0, 2)
-        (tensor([0., 1.]), tensor([4., 5.]))
+    Lightning raises for every mixed precision, since a fused optimizer unscales float16 gradients within its step;
+    bfloat16 needs no scaling.
     """
 
-    train: Callable[[int, int], Iterable[Any]]
-    validation: Callable[[int, int], Iterable[Any]] | None
-    max_epochs: int | None = None
-    """Number of epochs if the configuration leaves ``max_epochs`` open."""
-    fraction_done: Callable[[], float] | None = None
-    """Returns the fraction of the training that is done, where the number of batches is unknown."""
-    supports_mid_epoch_resume: bool = True
-    """Whether a training can be resumed within an epoch, or only between epochs."""
-    single_process: bool = False
-    """Whether batches depend on the policy, so that several processes would train different models."""
+    def clip_gradients(self, *args: Any, **kwargs: Any) -> None:
+        super(MixedPrecision, self).clip_gradients(*args, **kwargs)
+
+
+def allow_clipping(trainer: pl.Trainer) -> None:
+    """Allow a trainer in bfloat16 to clip gradients of fused optimizers."""
+    plugin = trainer.precision_plugin
+    if isinstance(plugin, MixedPrecision) and plugin.scaler is None:
+        trainer.strategy.precision_plugin = UnscaledMixedPrecision("bf16-mixed", plugin.device)
 
 
 class RunDataModule(pl.LightningDataModule):
@@ -55,14 +52,10 @@ class RunDataModule(pl.LightningDataModule):
         self.loaders = loaders
 
     def train_dataloader(self) -> Any:
-        """Return this rank's training batches."""
         return self.loaders.train(*self._rank())
 
     def val_dataloader(self) -> Any:
-        """Return this rank's validation batches, or none."""
-        if self.loaders.validation is None:
-            return []
-        return self.loaders.validation(*self._rank())
+        return [] if self.loaders.validation is None else self.loaders.validation(*self._rank())
 
     def _rank(self) -> tuple[int, int]:
         if self.trainer is None:
@@ -91,27 +84,16 @@ class EpochCheckpoint(ModelCheckpoint):
         super().load_state_dict({**state_dict, "dirpath": self.dirpath})
 
 
-def fit(
-    module: pl.LightningModule,
-    loaders: Loaders,
-    folder: Path,
-    config: Mapping[str, Any],
-    monitor: str | None,
-    callbacks: list[pl.Callback] | None = None,
-    monitor_mode: str = "min",
-) -> Path:
-    """Train a module, or resume the training from ``checkpoints/last.ckpt`` in the folder.
+def fit(experiment: Experiment, folder: Path, config: Mapping[str, Any], callbacks: Sequence[pl.Callback] = ()) -> Path:
+    """Train the module of an experiment, or resume the training from ``checkpoints/last.ckpt`` in the folder.
 
     Writes ``metrics.csv``, ``checkpoints/last.ckpt`` and, with a validation metric, ``checkpoints/best.ckpt``.
 
     Args:
-        module: module to train.
-        loaders: factories of its batches.
+        experiment: module, batches, and validation metric.
         folder: run folder.
         config: the run's configuration, of which ``trainer`` and ``logger`` are used here.
-        monitor: validation metric that selects the best checkpoint; None for no selection.
-        callbacks: additional callbacks.
-        monitor_mode: ``min`` or ``max``.
+        callbacks: callbacks in addition to the experiment's.
 
     Returns:
         The best checkpoint by the validation metric if there is one, else the last.
@@ -121,15 +103,28 @@ def fit(
         NonFiniteError: a loss or a gradient is NaN or infinite.
         ValueError: there is no epoch to train, devices or precision make no sense, or the checkpoint to resume from is
             damaged or of a module with other options.
+
+    Example:
+        >>> import tempfile
+        >>> from pytorch_lightning.demos.boring_classes import BoringModel
+        >>> class Demo(Experiment):
+        ...     name, module, monitor, monitor_mode = "demo", BoringModel(), None, "min"
+        ...     loaders = Loaders(train=lambda rank, ranks: torch.ones(4, 1, 32), validation=None)
+        >>> trainer = {"max_epochs": 1, "accelerator": "cpu", "devices": "1", "precision": "32", "gradient_clip": None}
+        >>> config = {"trainer": trainer, "logger": {"name": "csv", "project": "demo"}}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     fit(Demo(), Path(folder), config).name  # doctest: +NORMALIZE_WHITESPACE
+        epoch 1/1
+        'last.ckpt'
     """
-    settings = config["trainer"]
+    module, loaders, settings = experiment.module, experiment.loaders, config["trainer"]
     epochs = settings["max_epochs"] if settings["max_epochs"] is not None else loaders.max_epochs
     if epochs is None or epochs < 1:
         raise ValueError(f"max_epochs must be at least 1, got {epochs}")
     folder.mkdir(parents=True, exist_ok=True)
     checkpoints = folder / "checkpoints"
     last, best = checkpoints / "last.ckpt", checkpoints / "best.ckpt"
-    chooses = monitor is not None and loaders.validation is not None
+    chooses = experiment.monitor is not None and loaders.validation is not None
     if str(settings["precision"]).startswith("16"):
         raise ValueError("precision 16 scales the loss and skips steps by design; use bf16-mixed or 32-true")
     longer = bool(config.get("extended"))
@@ -139,7 +134,7 @@ def fit(
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
     # Deterministic kernels suffice; filling uninitialized memory only costs time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    chosen = EpochCheckpoint(best, monitor, monitor_mode)
+    chosen = EpochCheckpoint(best, experiment.monitor, experiment.monitor_mode)
     tune_malloc()
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     trainer = _make_trainer(
@@ -165,7 +160,8 @@ def fit(
             ExactResume(),
             CheckpointMetadata(config),
             *([ExtendLRSchedules()] if longer else []),
-            *(callbacks or []),
+            *experiment.callbacks(),
+            *callbacks,
             GracefulInterrupt(last, loaders.supports_mid_epoch_resume),
             *([chosen] if chooses else []),
             EpochCheckpoint(last, None),  # after the best checkpoint, whose state it saves
@@ -214,8 +210,10 @@ def _saved_rows(last: Path, module: pl.LightningModule, may_differ: Sequence[str
 
 
 def _make_trainer(devices: str, **options: Any) -> pl.Trainer:
+    if not re.fullmatch(r"auto|-1|\d+(,\d*)*", devices):
+        raise ValueError(f"devices must be auto, a number of them, or indices such as 0,1; got {devices!r}")
     try:
-        return pl.Trainer(devices=_check_devices(devices), **options)
+        return pl.Trainer(devices=devices, **options)
     except TypeError as error:  # some choices are wrong on some accelerators only
         raise ValueError(f"devices={devices} is no choice here: {error}") from error
     except ModuleNotFoundError as error:
@@ -225,18 +223,8 @@ def _make_trainer(devices: str, **options: Any) -> pl.Trainer:
         ) from error
 
 
-def _check_devices(devices: str) -> str:
-    if not re.fullmatch(r"auto|-1|\d+(,\d*)*", devices):
-        raise ValueError(f"devices must be auto, a number of them, or indices such as 0,1; got {devices!r}")
-    return devices
-
-
 def extra_loggers(settings: Mapping[str, Any], folder: Path) -> list[Logger]:
-    """Return the loggers in addition to ``metrics.csv``.
-
-    Raises:
-        ValueError: there is no such logger, or its package is not installed.
-    """
+    """Return the loggers in addition to ``metrics.csv``."""
     kinds: dict[str, Any] = {
         "tensorboard": lambda: TensorBoardLogger(folder, name="tensorboard", version=""),
         "wandb": lambda: WandbLogger(project=settings["project"], save_dir=folder),

@@ -6,32 +6,19 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from zoo.training._writing import write_error
+from zoo.training._files import write_error
 
 NAME = ".lock"
 
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Create a run folder, and lock it against other processes.
+    """Create a run folder, and lock it against other processes; raise ``ValueError`` if it is locked.
 
     The lock is one of the operating system (``flock``) on an open file. It ends with the process that holds it, so that
     the ``.lock`` of a killed run locks nothing. In distributed training rank 0 holds it for all ranks. Between machines
     it works on network file systems that support such locks, such as NFS 4; on others, two machines must not use the
     same folder.
-
-    Args:
-        folder: run folder.
-
-    Raises:
-        ValueError: another process is at work in the folder.
-        OSError: the folder cannot be created or written to.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as parent, folder_lock(Path(parent) / "run"):
-        ...     [path.name for path in Path(parent).rglob("*")]
-        ['run', '.lock']
     """
     if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
         yield

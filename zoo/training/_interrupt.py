@@ -18,15 +18,9 @@ class TrainingInterruptedError(Exception):
 class GracefulInterrupt(pl.Callback):
     """Finishes the step on SIGINT or SIGTERM, saves a checkpoint and stops; a second Ctrl-C stops at once.
 
-    Stopping inside a step would save half an update. After the last step of an epoch the training stops at the start of
-    the next one, since Lightning resumes after the validation between them.
-
-    Args:
-        path: checkpoint file.
-        mid_epoch: whether a training can be resumed within an epoch; otherwise it stops at the end of the epoch.
-
-    Raises:
-        TrainingInterruptedError: by the trainer's ``fit``, after saving.
+    Stopping inside a step would save half an update. After the last step of an epoch, or anywhere in it unless
+    ``mid_epoch``, the training stops at the start of the next one, since Lightning resumes after the validation between
+    them. The trainer's ``fit`` then raises ``TrainingInterruptedError``.
     """
 
     def __init__(self, path: Path, mid_epoch: bool = True):
@@ -39,10 +33,7 @@ class GracefulInterrupt(pl.Callback):
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._handle_signal)
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Save and stop if interrupted."""
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
         if self.mid_epoch and not trainer.is_last_batch and self._is_interrupted(trainer):
             trainer.save_checkpoint(self.path)
             raise TrainingInterruptedError(f"stopped after step {trainer.global_step}, and saved")

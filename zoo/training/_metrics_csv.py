@@ -7,7 +7,7 @@ from typing import Any
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from zoo.training._writing import write_text
+from zoo.training._files import write_text
 
 Row = dict[str, Any]
 
@@ -18,10 +18,6 @@ class CSVMetricsLogger(Logger):
     Checkpoints contain the rows (``CheckpointedMetrics``), and a resumed run rewrites the file from there: a kill
     between writing a checkpoint and the file neither loses nor duplicates a row. Lightning's CSVLogger deletes the
     file.
-
-    Args:
-        path: path of the file.
-        rows: rows by step from the checkpoint of a resumed run.
     """
 
     def __init__(self, path: Path, rows: Mapping[int, Row] | None = None):
@@ -33,20 +29,17 @@ class CSVMetricsLogger(Logger):
 
     @property
     def name(self) -> str:
-        """Name of the logger."""
         return "csv"
 
     @property
     def version(self) -> str:
-        """Empty, since each run has its own folder."""
-        return ""
+        return ""  # each run has its own folder
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """Do nothing; hyperparameters are in ``config.yaml``."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Add metrics to the row of a step, and write the file atomically."""
         step = step or 0
         self.rows.setdefault(step, {"step": step}).update(metrics)
         self._write()
@@ -67,7 +60,7 @@ class CSVMetricsLogger(Logger):
 
 
 def read_metrics(path: Path, *columns: str) -> list[list[float]]:
-    """Return columns of a run's ``metrics.csv``, restricted to the rows with a value in the last of them.
+    r"""Return columns of a run's ``metrics.csv``, restricted to the rows with a value in the last of them.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -76,10 +69,9 @@ def read_metrics(path: Path, *columns: str) -> list[list[float]]:
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     log = CSVMetricsLogger(Path(folder) / "metrics.csv")
-        ...     log.log_metrics({"loss": 0.5}, step=3)
-        ...     log.log_metrics({"error": 0.1}, step=7)
-        ...     read_metrics(log.path, "step", "loss")
+        ...     path = Path(folder) / "metrics.csv"
+        ...     _ = path.write_text("step,loss,error\n3,0.5,\n7,,0.1\n")
+        ...     read_metrics(path, "step", "loss")
         [[3.0], [0.5]]
     """
     try:

@@ -19,10 +19,7 @@ class TrainingProgress(pl.Callback):
     """Progress bar for the whole run with the remaining time, and a line with the metrics of each epoch.
 
     Shows the metrics that the module logs with ``prog_bar=True``; metrics whose name ends in ``error`` are shown in
-    percent. If the output is not a terminal, only the lines are printed.
-
-    Args:
-        fraction_done: returns the fraction of the training that is done; by default batches are counted.
+    percent. If the output is not a terminal, only the lines are printed. Batches are counted without ``fraction_done``.
     """
 
     def __init__(self, fraction_done: Callable[[], float] | None = None):
@@ -33,7 +30,6 @@ class TrainingProgress(pl.Callback):
         self.task: TaskID | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Show the bar."""
         if not trainer.is_global_zero:
             return
         self.steps = float(trainer.estimated_stepping_batches)
@@ -52,15 +48,11 @@ class TrainingProgress(pl.Callback):
         self.progress.update(self.task, completed=self._done(trainer))
         self.progress.start()
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Update the bar."""
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
         if self.progress is not None and self.task is not None:
             self.progress.update(self.task, completed=self._done(trainer))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Print the metrics of the epoch."""
         if self.progress is not None:
             metrics = {**trainer.progress_bar_metrics}
             shown = "  ".join(f"{name.replace('_', ' ')} {format_metric(name, x)}" for name, x in metrics.items())
@@ -68,13 +60,11 @@ class TrainingProgress(pl.Callback):
             of_all = f"/{trainer.max_epochs}" if self.fraction_done is None else ""
             self.progress.console.print(f"epoch {trainer.current_epoch + 1:>{width}}{of_all}  {shown}")
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Remove the bar."""
+    def on_train_end(self, *args: Any) -> None:
         self._stop()
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Remove the bar, and restore the cursor of the terminal."""
-        self._stop()
+    def on_exception(self, *args: Any) -> None:
+        self._stop()  # restores the cursor of the terminal
 
     def _done(self, trainer: pl.Trainer) -> float:
         if self.fraction_done is not None:
@@ -89,10 +79,5 @@ class TrainingProgress(pl.Callback):
 
 
 def format_metric(name: str, value: float) -> str:
-    """Return a metric as text.
-
-    Example:
-        >>> format_metric("validation_error", 0.0123), format_metric("loss", 0.5)
-        ('1.23 %', '0.5')
-    """
+    """Return a metric as text: errors in percent."""
     return f"{100 * value:.2f} %" if name.endswith("error") else f"{value:.4g}"

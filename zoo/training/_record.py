@@ -14,8 +14,7 @@ from typing import Any
 import torch
 
 from zoo.training._extension import configs_before_extension
-from zoo.training._fields import check_fields
-from zoo.training._writing import as_json, write_text
+from zoo.training._files import check_fields, write_text
 
 _NUMBER = (int, float)
 _NONE = type(None)
@@ -50,16 +49,7 @@ class RunRecord:
     """``status.json`` of a run: configuration hash, state, environment and final metrics.
 
     The file is written atomically at each change, by the process that holds the ``folder_lock``. Wall time adds up over
-    resumes.
-
-    Args:
-        folder: run folder.
-        config: resolved configuration.
-        command: command that repeats the run.
-        data: name of the data for tables; ``mnist-5k`` is not ``mnist``.
-
-    Raises:
-        ValueError: the folder holds a run with another configuration, or the record is damaged.
+    resumes. Raises ``ValueError`` if the folder holds a run with another configuration, or a damaged record.
     """
 
     def __init__(self, folder: Path, config: Mapping[str, Any], command: str, data: str | None = None):
@@ -102,7 +92,7 @@ class RunRecord:
 
     def _write(self) -> None:
         self.status["wall_seconds"] = round(self.spent + time.monotonic() - self.start, 1)
-        write_text(self.path, as_json(self.status))
+        write_text(self.path, json.dumps(self.status, indent=2) + "\n")
 
 
 def read_status(path: Path) -> dict[str, Any]:
@@ -114,9 +104,8 @@ def read_status(path: Path) -> dict[str, Any]:
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     RunRecord(Path(folder), {"seed": 1}, "zoo train model=ram").begin()  # doctest: +ELLIPSIS
+        ...     _ = RunRecord(Path(folder), {"seed": 1}, "zoo train model=ram").begin()
         ...     read_status(Path(folder) / "status.json")["state"]
-        <...RunRecord object at ...>
         'running'
     """
     remedy = "delete it and run again"
@@ -140,17 +129,15 @@ def git_commit() -> str | None:
 
     None for an installed package, which may lie within some other repository, one that does not track this file.
     """
-    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        tracked = ["git", "-C", str(here), "ls-files", "--error-unmatch", Path(__file__).name]
-        subprocess.run(tracked, capture_output=True, check=True)
-        commit = subprocess.run(
-            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        changes = subprocess.run(
-            ["git", "-C", str(here), "status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)docs"],
-            capture_output=True, text=True, check=True,
-        ).stdout.strip()  # fmt: skip
+        git("ls-files", "--error-unmatch", Path(__file__).name)
+        commit = git("rev-parse", "HEAD")
+        changes = git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)docs")
     except (OSError, subprocess.CalledProcessError):
         return None
     return commit + ("+changes" if changes else "")
@@ -163,18 +150,8 @@ def run_environment() -> dict[str, Any]:
         >>> sorted(run_environment())
         ['git_commit', 'hardware', 'versions']
     """
-    return {"git_commit": git_commit(), "versions": _versions(), "hardware": _hardware()}
-
-
-def _versions() -> dict[str, str]:
-    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in _PACKAGES}}
-
-
-def _hardware() -> dict[str, Any]:
+    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {
-        "machine": platform.machine(),
-        "cpus": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "gpus": gpus,
-    }
+    hardware = {"machine": platform.machine(), "cpus": os.cpu_count(), "threads": torch.get_num_threads(), "gpus": gpus}
+    python = {"python": platform.python_version()}
+    return {"git_commit": git_commit(), "versions": python | versions, "hardware": hardware}

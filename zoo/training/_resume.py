@@ -12,28 +12,20 @@ class ExactResume(pl.Callback):
     A run that is killed anywhere and resumed from its last checkpoint thereby ends with the same weights as an
     uninterrupted run, bit for bit, on the same machine. Weights, buffers, optimizer, schedule, the counters of the
     loops and the position in the shuffled data are in the checkpoint anyway; but Lightning does not restore the
-    position if the module has asked for the number of steps.
-
-    Under ``torch.distributed`` the checkpoint holds the generators of all ranks.
+    position if the module has asked for the number of steps. The checkpoint holds the generators of all ranks.
     """
 
     def __init__(self) -> None:
         self._states: list[dict[str, Any]] | None = None
         self._positions: list[dict[str, Any]] = []
 
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Save the generators' states as plain data."""
+    def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         states = [random_state()] * trainer.world_size
         if trainer.world_size > 1:
             torch.distributed.all_gather_object(states, random_state())
         checkpoint["random_states"] = states
 
-    def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Keep the states until the training starts."""
+    def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         self._states = checkpoint["random_states"]
         self._positions = checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader", [])
 
@@ -54,15 +46,10 @@ def random_state() -> dict[str, Any]:
     """Return the states of the generators of Python, numpy and torch as plain data."""
     version, internal, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state()
+    words = torch.from_numpy(np.asarray(keys, dtype=np.int64))
     return {
         "python": [version, list(internal), gauss],
-        "numpy": [
-            name,
-            torch.from_numpy(np.asarray(keys, dtype=np.int64)),
-            int(position),
-            int(has_gauss),
-            float(cached),
-        ],
+        "numpy": [name, words, int(position), int(has_gauss), float(cached)],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         "mps": [torch.mps.get_rng_state()] if torch.backends.mps.is_available() else [],

@@ -1,10 +1,31 @@
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import pytorch_lightning as pl
 
-from zoo.training._fit import Loaders
+
+class Loaders(NamedTuple):
+    """Factories of a run's batches: functions of the rank and the number of ranks.
+
+    Example:
+        >>> import torch
+        >>> batches = torch.arange(6.0).split(2)
+        >>> loaders = Loaders(train=lambda rank, ranks: batches[rank::ranks], validation=None)
+        >>> loaders.train(0, 2)
+        (tensor([0., 1.]), tensor([4., 5.]))
+    """
+
+    train: Callable[[int, int], Iterable[Any]]
+    validation: Callable[[int, int], Iterable[Any]] | None
+    max_epochs: int | None = None
+    """Number of epochs if the configuration leaves ``max_epochs`` open."""
+    fraction_done: Callable[[], float] | None = None
+    """Returns the fraction of the training that is done, where the number of batches is unknown."""
+    supports_mid_epoch_resume: bool = True
+    """Whether a training can be resumed within an epoch, or only between epochs."""
+    single_process: bool = False
+    """Whether batches depend on the policy, so that several processes would train different models."""
 
 
 @runtime_checkable

@@ -22,19 +22,7 @@ _CHOOSE_OTHER = "choose a folder that can be written to"
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Write a temporary file next to the target, then rename it: a kill at any moment leaves the old file intact.
 
-    Args:
-        path: target; its folder must exist.
-        write: function that writes the content to a path.
-
-    Raises:
-        OSError: the file cannot be written; the message contains reason and remedy.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_atomically(Path(folder) / "a.txt", lambda path: path.write_text("whole"))
-        ...     [file.name for file in Path(folder).iterdir()]
-        ['a.txt']
+    The folder must exist. An ``OSError`` contains reason and remedy.
     """
     unfinished = path.with_name(path.name + ".unfinished")
     try:
@@ -47,14 +35,15 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_error(path: Path, error: OSError) -> OSError:
-    """Return the error of a path that cannot be written, with reason and remedy.
-
-    Example:
-        >>> print(write_error(Path("runs/a/status.json"), OSError(errno.EROFS, "Read-only file system")))
-        runs/a/status.json cannot be written (Read-only file system): choose a folder that can be written to
-    """
+    """Return the error of a path that cannot be written, with reason and remedy."""
     reason = error.strerror or str(error)
     return OSError(f"{path} cannot be written ({reason}): {_REMEDIES.get(error.errno or 0, _CHOOSE_OTHER)}")
+
+
+@rank_zero_only
+def write_text(path: Path, content: str) -> None:
+    """Write a text file atomically; in distributed training on rank 0 only."""
+    write_atomically(path, lambda unfinished: unfinished.write_text(content, encoding="utf-8"))
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -68,20 +57,22 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
         {'seed': 1}
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, as_json(content))
+    write_text(path, json.dumps(content, indent=2) + "\n")
 
 
-def as_json(content: Mapping[str, Any]) -> str:
-    r"""Return plain data as indented JSON.
-
-    Example:
-        >>> as_json({"state": "running"})
-        '{\n  "state": "running"\n}\n'
-    """
-    return json.dumps(content, indent=2) + "\n"
-
-
-@rank_zero_only
-def write_text(path: Path, content: str) -> None:
-    """Write a text file atomically; in distributed training on rank 0 only."""
-    write_atomically(path, lambda unfinished: unfinished.write_text(content, encoding="utf-8"))
+def check_fields(
+    content: Any, types: Mapping[str, tuple[type, ...]], problem: str, remedy: str, optional: bool = False
+) -> None:
+    """Raise ``ValueError`` if a field of a file's content is missing, unless ``optional``, or has a wrong type."""
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{problem} ({type(content).__name__} instead of named fields); {remedy}")
+    for name, kind in types.items():
+        if name not in content:
+            if optional:
+                continue
+            raise ValueError(f"{problem} (it lacks {name}); {remedy}")
+        value = content[name]
+        # bool is a subclass of int, but no valid count.
+        if not isinstance(value, kind) or (isinstance(value, bool) and bool not in kind):
+            shown = repr(value)
+            raise ValueError(f"{problem} ({name} is {shown if len(shown) < 60 else type(value).__name__}); {remedy}")

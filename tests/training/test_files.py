@@ -5,7 +5,7 @@ import os
 import pytest
 
 from zoo.training import write_json
-from zoo.training._writing import write_text
+from zoo.training._files import write_text
 
 
 def test_file_is_written_atomically(tmp_path, monkeypatch):
