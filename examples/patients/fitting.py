@@ -14,7 +14,7 @@ from examples.patients.density import lab_log_density, local_terms, prior_log_de
 from examples.patients.family import FactorFamily
 from examples.patients.guide import Factors, Guide, factors_of
 from examples.patients.labs import Labs
-from zoo.gradients import LeaveOneOut, Reinforce
+from zoo.gradients import LeaveOneOutBaseline, Reinforce
 
 LAST_RATE = 0.01
 
@@ -88,7 +88,7 @@ def estimate_elbo(family: FactorFamily, guide: Guide, labs: Labs, particles: int
         per_lab = lab_log_density(family, labs, drawn)
         priors = {name: prior_log_density(name, family, labs, drawn) for name in Factors._fields}
         bound = sum_log_joint(priors, per_lab) - sum_log_joint(log_q._asdict(), torch.zeros_like(per_lab))
-    reinforce = Reinforce(LeaveOneOut(dim=0), maximize=True)
+    reinforce = Reinforce(LeaveOneOutBaseline(dim=0), maximize=True)
     losses = [
         reinforce(score, local_terms(name, family, priors[name], per_lab) - score.detach()).loss.sum()
         for name, score in log_q._asdict().items()

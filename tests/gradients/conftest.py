@@ -13,7 +13,14 @@ import torch
 from hypothesis import settings
 from torch import Tensor, nn
 
-from zoo.gradients import Baseline, Constant, Learned, LeaveOneOut, MovingAverage, Sum
+from zoo.gradients import (
+    Baseline,
+    ConstantBaseline,
+    LearnedBaseline,
+    LeaveOneOutBaseline,
+    MovingAverageBaseline,
+    SumBaseline,
+)
 
 settings.register_profile("gradients", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("gradients")
@@ -150,15 +157,21 @@ def two_steps() -> Callable[..., Enumeration]:
 
 BASELINES: dict[str, Callable[[], Baseline]] = {
     "none": Baseline,
-    "constant": lambda: Constant(-0.75),
-    "moving average": MovingAverage,
-    "leave-one-out": lambda: LeaveOneOut(SAMPLE_DIM),
-    "learned": lambda: Learned(nn.Linear(FEATURES, 1)),
-    "learned + leave-one-out": lambda: Sum(Learned(nn.Linear(FEATURES, 1)), LeaveOneOut(SAMPLE_DIM)),
-    "leave-one-out + learned": lambda: Sum(LeaveOneOut(SAMPLE_DIM), Learned(nn.Linear(FEATURES, 1))),
-    "moving average + learned": lambda: Sum(MovingAverage(), Learned(nn.Linear(FEATURES, 1))),
-    "nested": lambda: Sum(
-        MovingAverage(), Sum(Learned(nn.Linear(FEATURES, 1)), LeaveOneOut(SAMPLE_DIM - 3)), Constant(0.25)
+    "constant": lambda: ConstantBaseline(-0.75),
+    "moving average": MovingAverageBaseline,
+    "leave-one-out": lambda: LeaveOneOutBaseline(SAMPLE_DIM),
+    "learned": lambda: LearnedBaseline(nn.Linear(FEATURES, 1)),
+    "learned + leave-one-out": lambda: SumBaseline(
+        LearnedBaseline(nn.Linear(FEATURES, 1)), LeaveOneOutBaseline(SAMPLE_DIM)
+    ),
+    "leave-one-out + learned": lambda: SumBaseline(
+        LeaveOneOutBaseline(SAMPLE_DIM), LearnedBaseline(nn.Linear(FEATURES, 1))
+    ),
+    "moving average + learned": lambda: SumBaseline(MovingAverageBaseline(), LearnedBaseline(nn.Linear(FEATURES, 1))),
+    "nested": lambda: SumBaseline(
+        MovingAverageBaseline(),
+        SumBaseline(LearnedBaseline(nn.Linear(FEATURES, 1)), LeaveOneOutBaseline(SAMPLE_DIM - 3)),
+        ConstantBaseline(0.25),
     ),
 }
 

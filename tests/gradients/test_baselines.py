@@ -6,9 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from zoo.gradients import Baseline, Constant, Learned, LeaveOneOut, MovingAverage, Reinforce, Sum
-from zoo.gradients.control_variates import OptimalScaling
-from zoo.gradients.estimators import LeaveOneOutBound
+from zoo.gradients import (
+    Baseline,
+    ConstantBaseline,
+    LearnedBaseline,
+    LeaveOneOutBaseline,
+    MovingAverageBaseline,
+    Reinforce,
+    SumBaseline,
+)
+from zoo.gradients.control_variates import ControlVariate
+from zoo.gradients.estimators import VIMCOBaseline
 
 SIGNAL = torch.tensor([1.0, 2.0, 6.0])
 
@@ -156,44 +164,44 @@ class TestNewBaseline:
 
 class TestConstant:
     def test_is_the_same_number_everywhere(self):
-        assert Constant(-2.5)(SIGNAL).value.tolist() == [-2.5, -2.5, -2.5]
+        assert ConstantBaseline(-2.5)(SIGNAL).value.tolist() == [-2.5, -2.5, -2.5]
 
     @pytest.mark.usefixtures("without_type_checks")
     @pytest.mark.parametrize("start", [0.0, 0])
     def test_is_kept_in_the_state(self, start):
-        baseline = Constant(start)
-        baseline.load_state_dict(Constant(3.5).state_dict())
+        baseline = ConstantBaseline(start)
+        baseline.load_state_dict(ConstantBaseline(3.5).state_dict())
         assert baseline(SIGNAL).value.tolist() == [3.5, 3.5, 3.5]
 
     def test_must_be_finite(self):
         with pytest.raises(ValueError, match="must be finite, got nan"):
-            Constant(torch.nan)
+            ConstantBaseline(torch.nan)
 
 
 class TestMovingAverage:
     def test_is_zero_before_the_first_batch_and_then_free_of_that_zero(self):
-        baseline = MovingAverage(decay=0.5)
+        baseline = MovingAverageBaseline(decay=0.5)
         values = [baseline(torch.full((2,), x)).value[0].item() for x in (4.0, 8.0, 0.0, 0.0)]
         # the means of [4], [4, 8] and [4, 8, 0], each older batch counting half as much as the next
         assert values == pytest.approx([0, 4, (4 + 2 * 8) / 3, (4 + 2 * 8 + 4 * 0) / 7])
 
     def test_takes_the_mean_of_a_batch_over_all_its_elements(self):
-        baseline = MovingAverage()
+        baseline = MovingAverageBaseline()
         baseline(torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 9.0]]))
         assert baseline(torch.zeros(5)).value.tolist() == [4, 4, 4, 4, 4]
 
     def test_takes_the_mean_over_valid_elements(self):
-        baseline = MovingAverage()
+        baseline = MovingAverageBaseline()
         baseline(SIGNAL, mask=torch.tensor([True, False, True]))
         assert baseline(SIGNAL).value[0] == 3.5
 
     def test_keeps_nine_tenths_of_the_past_unless_told(self):
-        baseline = MovingAverage()
+        baseline = MovingAverageBaseline()
         values = [baseline(torch.full((2,), x)).value[0].item() for x in (10.0, 0.0, 0.0)]
         assert values == pytest.approx([0, 10, 10 * 0.9 / 1.9])
 
     def test_forgets_all_but_the_last_batch_without_decay(self):
-        baseline = MovingAverage(decay=0.0)
+        baseline = MovingAverageBaseline(decay=0.0)
         for x in (4.0, 8.0, 5.0):
             baseline(torch.full((2,), x))
         assert baseline(SIGNAL).value.tolist() == [5, 5, 5]
@@ -201,7 +209,7 @@ class TestMovingAverage:
     @pytest.mark.parametrize("decay", [-0.1, 1.0, 1.5])
     def test_refuses_a_decay_that_is_no_weight(self, decay):
         with pytest.raises(ValueError, match=rf"decay must lie in \[0, 1\), got {decay}"):
-            MovingAverage(decay)
+            MovingAverageBaseline(decay)
 
 
 @st.composite
@@ -216,7 +224,7 @@ def signals_and_dim(draw):
 
 class TestLeaveOneOut:
     def test_is_the_mean_of_the_others(self):
-        assert LeaveOneOut(0)(SIGNAL).value.tolist() == [4, 3.5, 1.5]
+        assert LeaveOneOutBaseline(0)(SIGNAL).value.tolist() == [4, 3.5, 1.5]
 
     @given(signals_and_dim())
     def test_is_the_mean_of_the_valid_others_along_its_dimension(self, case):
@@ -228,14 +236,14 @@ class TestLeaveOneOut:
             for k in range(len(row)):
                 others = [row[j].item() for j in range(len(row)) if j != k and valid[j]]
                 expected[i, k] = sum(others) / len(others) if others else 0
-        value = LeaveOneOut(dim)(signal, mask=mask).value
+        value = LeaveOneOutBaseline(dim)(signal, mask=mask).value
         assert torch.equal(value.movedim(dim, -1).reshape(rows[0].shape), expected)
 
     @given(signals_and_dim())
     def test_leaves_advantages_that_are_deviations_from_the_mean_enlarged_by_k_over_k_minus_1(self, case):
         signal, _, dim = case
         samples = signal.shape[dim]
-        advantage = signal - LeaveOneOut(dim)(signal).value
+        advantage = signal - LeaveOneOutBaseline(dim)(signal).value
         deviation = signal - signal.mean(dim, keepdim=True)
         torch.testing.assert_close(advantage, deviation * samples / (samples - 1))
         torch.testing.assert_close(advantage.sum(dim), torch.zeros_like(advantage.sum(dim)))
@@ -244,24 +252,26 @@ class TestLeaveOneOut:
     def test_follows_a_shift_of_all_signals_wherever_it_has_an_other(self, case):
         signal, mask, dim = case
         lonely = mask.sum(dim, keepdim=True) - mask.int() == 0
-        shifted = LeaveOneOut(dim)(signal + 5, mask=mask).value
-        expected = LeaveOneOut(dim)(signal, mask=mask).value + torch.where(lonely, 0, 5)
+        shifted = LeaveOneOutBaseline(dim)(signal + 5, mask=mask).value
+        expected = LeaveOneOutBaseline(dim)(signal, mask=mask).value + torch.where(lonely, 0, 5)
         torch.testing.assert_close(shifted, expected)
 
     @pytest.mark.parametrize("dim", [3, -4])
     def test_refuses_a_dimension_that_is_not_there(self, dim):
-        with pytest.raises(ValueError, match=rf"LeaveOneOut\(dim={dim}\) needs that dimension.*\(2, 3, 1\)"):
-            LeaveOneOut(dim)(torch.zeros(2, 3, 1))
+        with pytest.raises(ValueError, match=rf"LeaveOneOutBaseline\(dim={dim}\) needs that dimension.*\(2, 3, 1\)"):
+            LeaveOneOutBaseline(dim)(torch.zeros(2, 3, 1))
 
     @pytest.mark.parametrize("dim", [2, -1])
     def test_refuses_a_single_sample(self, dim):
-        with pytest.raises(ValueError, match=rf"LeaveOneOut\(dim={dim}\) needs at least 2 samples.*\(2, 3, 1\)"):
-            LeaveOneOut(dim)(torch.zeros(2, 3, 1))
+        with pytest.raises(
+            ValueError, match=rf"LeaveOneOutBaseline\(dim={dim}\) needs at least 2 samples.*\(2, 3, 1\)"
+        ):
+            LeaveOneOutBaseline(dim)(torch.zeros(2, 3, 1))
 
     def test_counts_its_dimension_in_the_shape_of_log_prob(self):
         # one signal for all time steps; dimension 0 of log_prob is time, of the signal it is the sample
         signal = torch.tensor([[1.0], [2.0], [6.0]])
-        out = Reinforce(LeaveOneOut(dim=1))(torch.zeros(2, 3, 1), signal)
+        out = Reinforce(LeaveOneOutBaseline(dim=1))(torch.zeros(2, 3, 1), signal)
         assert out.baseline[..., 0].tolist() == [[4, 3.5, 1.5], [4, 3.5, 1.5]]
 
 
@@ -283,7 +293,7 @@ class TestLearned:
 
     @pytest.mark.parametrize("keepdim", [False, True])
     def test_is_the_networks_guess_fitted_by_its_mean_squared_error(self, keepdim):
-        baseline = Learned(LastFeature(keepdim))
+        baseline = LearnedBaseline(LastFeature(keepdim))
         out = baseline(SIGNAL, self.context)
         assert out.value.tolist() == [2, 0, 4]
         assert out.loss.item() == pytest.approx((1 + 4 + 4) / 3)
@@ -291,101 +301,117 @@ class TestLearned:
         assert baseline.net.weight.grad.item() == pytest.approx(2 * (1 * 1 + 0 - 2 * 2) / 3)
 
     def test_fits_the_mean_over_valid_elements(self):
-        out = Learned(LastFeature())(SIGNAL, self.context, torch.tensor([True, True, False]))
+        out = LearnedBaseline(LastFeature())(SIGNAL, self.context, torch.tensor([True, True, False]))
         assert out.loss.item() == pytest.approx((1 + 4) / 2)
 
     @pytest.mark.parametrize("shape", [(), (3, 1), (1, 1), (2, 1, 3)])
     def test_keeps_dimensions_of_size_one(self, shape):
-        out = Learned(nn.Linear(4, 1))(torch.zeros(shape), torch.zeros(*shape, 4))
+        out = LearnedBaseline(nn.Linear(4, 1))(torch.zeros(shape), torch.zeros(*shape, 4))
         assert out.value.shape == shape
 
     def test_follows_its_network_as_it_trains(self):
-        baseline = Learned(LastFeature())
+        baseline = LearnedBaseline(LastFeature())
         baseline(SIGNAL, self.context).loss.backward()
         torch.optim.SGD(baseline.parameters(), lr=0.75).step()  # along -2 from 2
         assert baseline(SIGNAL, self.context).value.tolist() == [3.5, 0, 7]
 
     def test_needs_a_context(self):
-        with pytest.raises(ValueError, match="a Learned baseline needs context="):
-            Learned(LastFeature())(SIGNAL)
+        with pytest.raises(ValueError, match="LearnedBaseline needs context="):
+            LearnedBaseline(LastFeature())(SIGNAL)
 
     @pytest.mark.parametrize("outputs", [2, 3])
     def test_refuses_a_network_that_gives_another_shape(self, outputs):
-        with pytest.raises(ValueError, match=rf"must give shape \(3,\) or \(3, 1\), got \(3, {outputs}\)"):
-            Learned(nn.Linear(2, outputs))(SIGNAL, self.context)
+        with pytest.raises(ValueError, match=rf"must return shape \(3,\) or \(3, 1\), got \(3, {outputs}\)"):
+            LearnedBaseline(nn.Linear(2, outputs))(SIGNAL, self.context)
 
     @pytest.mark.parametrize("mask", [None, SIGNAL > 1], ids=["all valid", "masked"])
     def test_refuses_a_context_of_another_batch(self, mask):
-        with pytest.raises(ValueError, match=r"must give shape \(3,\) or \(3, 1\), got \(2, 1\)"):
-            Learned(nn.Linear(2, 1))(SIGNAL, self.context[:2], mask)
+        with pytest.raises(ValueError, match=r"must return shape \(3,\) or \(3, 1\), got \(2, 1\)"):
+            LearnedBaseline(nn.Linear(2, 1))(SIGNAL, self.context[:2], mask)
 
 
 class TestSum:
     def test_lets_each_member_fit_the_residual_of_those_before_it(self):
-        baseline = Sum(Constant(1.0), Learned(LastFeature()), Learned(LastFeature()), LeaveOneOut(0))
+        baseline = SumBaseline(
+            ConstantBaseline(1.0),
+            LearnedBaseline(LastFeature()),
+            LearnedBaseline(LastFeature()),
+            LeaveOneOutBaseline(0),
+        )
         out = baseline(SIGNAL, TestLearned.context)
         # guesses of 2, 0, 4 twice; the residuals are 0, 1, 5, then -2, 1, 1, then -4, 1, -3
         assert out.value.tolist() == [1 + 4 - 1, 1 + 0 - 3.5, 1 + 8 - 1.5]
         assert out.loss.item() == pytest.approx((4 + 1 + 1) / 3 + (16 + 1 + 9) / 3)
 
     def test_lets_a_moving_average_learn_what_is_left_to_it(self):
-        baseline = Sum(Constant(1.0), MovingAverage())
+        baseline = SumBaseline(ConstantBaseline(1.0), MovingAverageBaseline())
         baseline(SIGNAL)
         assert baseline.members[1].mean.value == 2
         assert baseline(SIGNAL).value.tolist() == [3, 3, 3]
 
     def test_is_the_same_however_it_is_nested(self):
         def members():
-            return Constant(1.0), Learned(LastFeature()), MovingAverage(), LeaveOneOut(0)
+            return (
+                ConstantBaseline(1.0),
+                LearnedBaseline(LastFeature()),
+                MovingAverageBaseline(),
+                LeaveOneOutBaseline(0),
+            )
 
         a, b, c, d = members()
-        flat, nested = Sum(*members()), Sum(Sum(a, b), Sum(c, Sum(d)))
+        flat, nested = SumBaseline(*members()), SumBaseline(SumBaseline(a, b), SumBaseline(c, SumBaseline(d)))
         for _ in range(3):
             expected, out = flat(SIGNAL, TestLearned.context), nested(SIGNAL, TestLearned.context)
             assert torch.equal(out.value, expected.value)
             assert torch.equal(out.loss, expected.loss)
 
     def test_of_one_member_is_that_member(self):
-        assert Sum(LeaveOneOut(0))(SIGNAL).value.tolist() == [4, 3.5, 1.5]
+        assert SumBaseline(LeaveOneOutBaseline(0))(SIGNAL).value.tolist() == [4, 3.5, 1.5]
 
     def test_refuses_to_be_empty(self):
         with pytest.raises(ValueError, match="at least one baseline"):
-            Sum()
+            SumBaseline()
 
     @pytest.mark.parametrize(
         "members",
         [
-            lambda: [LeaveOneOut(0), LeaveOneOut(0)],
-            lambda: [LeaveOneOut(0), LeaveOneOut(1)],
-            lambda: [LeaveOneOut(0), Constant(1.0), Sum(MovingAverage(), LeaveOneOut(0))],
+            lambda: [LeaveOneOutBaseline(0), LeaveOneOutBaseline(0)],
+            lambda: [LeaveOneOutBaseline(0), LeaveOneOutBaseline(1)],
+            lambda: [
+                LeaveOneOutBaseline(0),
+                ConstantBaseline(1.0),
+                SumBaseline(MovingAverageBaseline(), LeaveOneOutBaseline(0)),
+            ],
         ],
         ids=["the same dimension", "two dimensions", "nested"],
     )
     def test_refuses_a_second_leave_one_out(self, members):
-        with pytest.raises(ValueError, match="one LeaveOneOut at most"):
-            Sum(*members())
+        with pytest.raises(ValueError, match="one LeaveOneOutBaseline at most"):
+            SumBaseline(*members())
 
-    @pytest.mark.parametrize("other", [OptimalScaling(), OptimalScaling(estimate=3), LeaveOneOutBound(0)])
+    @pytest.mark.parametrize("other", [ControlVariate(), ControlVariate(estimate=3), VIMCOBaseline(0)])
     def test_refuses_leave_one_out_beside_another_that_compares_samples_in_either_order(self, other):
-        for members in ([LeaveOneOut(0), other], [other, Constant(1.0), LeaveOneOut(0)]):
+        for members in ([LeaveOneOutBaseline(0), other], [other, ConstantBaseline(1.0), LeaveOneOutBaseline(0)]):
             with pytest.raises(ValueError, match="no other baseline that compares samples, got"):
-                Sum(*members)
+                SumBaseline(*members)
 
-    @pytest.mark.parametrize("other", [OptimalScaling(), LeaveOneOutBound(0)])
+    @pytest.mark.parametrize("other", [ControlVariate(), VIMCOBaseline(0)])
     def test_refuses_a_network_that_would_look_at_what_is_made_from_the_sample(self, other):
-        for members in ([Learned(LastFeature()), other], [other, Sum(Learned(LastFeature()))]):
-            with pytest.raises(ValueError, match="cannot hold a Learned baseline beside"):
-                Sum(*members)
-        Sum(Constant(1.0), other)
+        for members in ([LearnedBaseline(LastFeature()), other], [other, SumBaseline(LearnedBaseline(LastFeature()))]):
+            with pytest.raises(ValueError, match="cannot hold a LearnedBaseline beside"):
+                SumBaseline(*members)
+        SumBaseline(ConstantBaseline(1.0), other)
 
-    @pytest.mark.parametrize("member", [LeaveOneOut(0), MovingAverage()], ids=["leave-one-out", "moving average"])
+    @pytest.mark.parametrize(
+        "member", [LeaveOneOutBaseline(0), MovingAverageBaseline()], ids=["leave-one-out", "moving average"]
+    )
     def test_refuses_the_same_baseline_in_two_places(self, member):
         with pytest.raises(ValueError, match="the same baseline twice"):
-            Sum(member, member)
+            SumBaseline(member, member)
         with pytest.raises(ValueError, match="the same baseline twice"):
-            Sum(member, Sum(Constant(1.0), member))
+            SumBaseline(member, SumBaseline(ConstantBaseline(1.0), member))
 
     def test_allows_members_to_share_a_network(self):
         net = LastFeature()
-        out = Sum(Learned(net), Learned(net))(SIGNAL, TestLearned.context)
+        out = SumBaseline(LearnedBaseline(net), LearnedBaseline(net))(SIGNAL, TestLearned.context)
         assert out.value.tolist() == [4, 0, 8]

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from zoo.gradients import Reinforce, exact_moments, optimal_baseline
-from zoo.gradients.control_variates import OptimalScaling, optimal_scaling
+from zoo.gradients.control_variates import ControlVariate, optimal_scaling
 
 SCORE = torch.tensor([[0.5, -2.0], [-1.0, 0.3], [0.25, 1.5], [2.0, -0.4]], dtype=torch.float64)
 SIGNAL = torch.tensor([3.0, -1.0, 4.0, 0.5], dtype=torch.float64)
@@ -39,13 +39,13 @@ class TestTheScaling:
 class TestTheBaseline:
     @pytest.mark.parametrize("estimate", ["leave_one_out", "same_samples"])
     def test_is_the_scaling(self, estimate):
-        value = OptimalScaling(estimate=estimate)(EACH, context=SCORE).value
+        value = ControlVariate(estimate=estimate)(EACH, context=SCORE).value
         expected = optimal_scaling(SCORE, EACH, leave_one_out=estimate == "leave_one_out")
         torch.testing.assert_close(value, expected.expand_as(EACH))
 
     def test_takes_what_separate_samples_have_said(self):
-        baseline = OptimalScaling(estimate=100)
-        assert baseline.separate_samples == 100
+        baseline = ControlVariate(estimate=100)
+        assert baseline.num_extra_samples == 100
         torch.testing.assert_close(baseline(SIGNAL, context=SIGNAL + 1).value, SIGNAL + 1)
 
     def test_takes_variance_away(self):
@@ -59,10 +59,10 @@ class TestTheBaseline:
             losses = [reinforce(*parts).loss.mean() for parts in zip(log_prob, signal, score, strict=True)]
             return exact_moments([(log_prob.sum(1).exp(), torch.stack(losses))], [theta]).total
 
-        plain, scaled = moments(Reinforce()), moments(Reinforce(OptimalScaling()))
+        plain, scaled = moments(Reinforce()), moments(Reinforce(ControlVariate()))
         torch.testing.assert_close(scaled.mean, plain.mean)
         assert scaled.variance < plain.variance / 10
-        biased = moments(Reinforce(OptimalScaling(estimate="same_samples")))
+        biased = moments(Reinforce(ControlVariate(estimate="same_samples")))
         assert (biased.mean - plain.mean).abs() > 1e-3
 
     @pytest.mark.parametrize(
@@ -75,10 +75,10 @@ class TestTheBaseline:
     )
     def test_knows_its_options(self, options, sentence, without_type_checks):
         with pytest.raises(ValueError, match=sentence):
-            OptimalScaling(**options)
+            ControlVariate(**options)
 
     def test_needs_the_scores_and_two_samples(self):
         with pytest.raises(ValueError, match="needs context="):
-            OptimalScaling()(SIGNAL)
+            ControlVariate()(SIGNAL)
         with pytest.raises(ValueError, match="at least 2 along dimension 0, got 1"):
-            OptimalScaling()(SIGNAL[:1], context=SIGNAL[:1])
+            ControlVariate()(SIGNAL[:1], context=SIGNAL[:1])

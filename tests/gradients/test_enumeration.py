@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.distributions import Bernoulli, Categorical, Independent, OneHotCategorical, Uniform
 
-from zoo.gradients._enumeration import jointly, moments_of_replays
+from zoo.gradients._enumeration import jointly, moments_by_enumeration
 from zoo.gradients.graphs._quadrature import Quadrature
 
 DOUBLE = torch.float64
@@ -16,7 +16,7 @@ def theta():
 
 
 def moments(estimate, theta, rules=None, max_outcomes=1000):
-    total = moments_of_replays(estimate, rules or Quadrature(), [theta], max_outcomes).total
+    total = moments_by_enumeration(estimate, rules or Quadrature(), [theta], max_outcomes).total
     return total.mean.item(), total.variance.item()
 
 

@@ -5,12 +5,12 @@ import copy
 import pytest
 import torch
 
-from zoo.gradients import Reinforce, RunningScale
+from zoo.gradients import Reinforce, RunningStd
 
 SHAPE = (2, 3, 4)  # time, sample, input
 
 
-@pytest.fixture(params=[None, RunningScale], ids=["unscaled", "scaled"])
+@pytest.fixture(params=[None, RunningStd], ids=["unscaled", "scaled"])
 def estimator(request, baseline):
     return Reinforce(baseline, scale=request.param and request.param()).double()
 

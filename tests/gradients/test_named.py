@@ -5,13 +5,13 @@ from torch import nn
 from zoo.gradients import (
     BASELINES,
     Baseline,
-    Constant,
-    Learned,
-    LeaveOneOut,
-    MovingAverage,
+    ConstantBaseline,
+    LearnedBaseline,
+    LeaveOneOutBaseline,
+    MovingAverageBaseline,
     Reinforce,
-    Sum,
-    named_baseline,
+    SumBaseline,
+    make_baseline,
 )
 
 
@@ -23,45 +23,45 @@ def linear():
     ("name", "kind"),
     [
         ("none", Baseline),
-        ("0.5", Constant),
-        ("moving_average", MovingAverage),
-        ("leave_one_out", LeaveOneOut),
-        ("learned", Learned),
-        ("learned_leave_one_out", Sum),
-        ("learned_moving_average", Sum),
+        ("0.5", ConstantBaseline),
+        ("moving_average", MovingAverageBaseline),
+        ("leave_one_out", LeaveOneOutBaseline),
+        ("learned", LearnedBaseline),
+        ("learned_leave_one_out", SumBaseline),
+        ("learned_moving_average", SumBaseline),
     ],
 )
 def test_a_name_stands_for_a_baseline(name, kind):
-    assert type(named_baseline(name, net=linear, sample_dim=1)) is kind
+    assert type(make_baseline(name, net=linear, sample_dim=1)) is kind
 
 
 def test_the_learned_part_comes_before_leave_one_out():
-    baseline = named_baseline("learned_leave_one_out", net=linear, sample_dim=1)
-    assert [type(member) for member in baseline.members] == [Learned, LeaveOneOut]
+    baseline = make_baseline("learned_leave_one_out", net=linear, sample_dim=1)
+    assert [type(member) for member in baseline.members] == [LearnedBaseline, LeaveOneOutBaseline]
 
 
 def test_the_learned_part_comes_after_a_moving_average():
-    baseline = named_baseline("learned_moving_average", net=linear, sample_dim=1, decay=0.5)
-    assert [type(member) for member in baseline.members] == [MovingAverage, Learned]
+    baseline = make_baseline("learned_moving_average", net=linear, sample_dim=1, decay=0.5)
+    assert [type(member) for member in baseline.members] == [MovingAverageBaseline, LearnedBaseline]
     assert baseline.members[0].mean.decay == 0.5
 
 
 @pytest.mark.parametrize("name", BASELINES)
 def test_every_name_makes_a_baseline_that_works(name):
-    estimator = Reinforce(named_baseline(name, net=linear, sample_dim=1))
+    estimator = Reinforce(make_baseline(name, net=linear, sample_dim=1))
     log_prob = torch.zeros(2, 3, 5, requires_grad=True)
     out = estimator(log_prob, torch.ones(3, 5), context=torch.ones(2, 3, 5, 4))
     assert out.loss.shape == (2, 3, 5)
 
 
 def test_the_arguments_arrive():
-    assert named_baseline("leave_one_out", net=linear, sample_dim=2).dim == 2
-    assert named_baseline("moving_average", net=linear, sample_dim=2, decay=0.5).mean.decay == 0.5
-    assert named_baseline("0.5", net=linear, sample_dim=2).value == 0.5
+    assert make_baseline("leave_one_out", net=linear, sample_dim=2).dim == 2
+    assert make_baseline("moving_average", net=linear, sample_dim=2, decay=0.5).mean.decay == 0.5
+    assert make_baseline("0.5", net=linear, sample_dim=2).value == 0.5
     net = linear()
-    assert named_baseline("learned", net=lambda: net, sample_dim=2).net is net
+    assert make_baseline("learned", net=lambda: net, sample_dim=2).net is net
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones():
     with pytest.raises(ValueError, match=r"no baseline 'rloo'; choose one of none, moving_average, leave_one_out"):
-        named_baseline("rloo", net=linear, sample_dim=1)
+        make_baseline("rloo", net=linear, sample_dim=1)

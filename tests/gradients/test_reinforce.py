@@ -10,13 +10,13 @@ from torch import nn
 
 from zoo.gradients import (
     Baseline,
-    Constant,
-    Learned,
-    LeaveOneOut,
-    MovingAverage,
+    ConstantBaseline,
+    LearnedBaseline,
+    LeaveOneOutBaseline,
+    MovingAverageBaseline,
     Reinforce,
-    RunningScale,
-    Sum,
+    RunningStd,
+    SumBaseline,
     score_function_loss,
 )
 
@@ -104,7 +104,7 @@ class TestScoreFunctionLoss:
 
 class TestReinforce:
     def test_gives_each_element_its_loss_and_what_it_was_made_of(self):
-        out = Reinforce(Constant(2.0))(LOG_PROB, SIGNAL)
+        out = Reinforce(ConstantBaseline(2.0))(LOG_PROB, SIGNAL)
         assert out.loss.tolist() == [[-1.0, 2.0, 0.0], [1.0, -0.75, 12.0]]
         assert out.advantage.tolist() == [[1.0, -1.0, 0.0], [-2.0, 3.0, -3.0]]
         assert out.baseline.tolist() == [[2.0, 2.0, 2.0], [2.0, 2.0, 2.0]]
@@ -126,7 +126,7 @@ class TestReinforce:
             assert torch.equal(getattr(reward, name), getattr(cost, name))
 
     def test_divides_by_the_scale_known_before_the_batch(self):
-        estimator = Reinforce(Constant(1.0), RunningScale(floor=0.5))
+        estimator = Reinforce(ConstantBaseline(1.0), RunningStd(floor=0.5))
         advantage = SIGNAL - 1
         for scale in (0.5, advantage.std(correction=0), advantage.std(correction=0)):
             out = estimator(LOG_PROB, SIGNAL)
@@ -136,14 +136,14 @@ class TestReinforce:
             estimator.end_step()
 
     def test_does_not_scale_what_the_baseline_learns_from(self):
-        estimator = Reinforce(MovingAverage(), RunningScale(floor=100.0))
+        estimator = Reinforce(MovingAverageBaseline(), RunningStd(floor=100.0))
         estimator(LOG_PROB, SIGNAL)
         estimator.end_step()
         assert estimator(LOG_PROB, SIGNAL).baseline[0, 0] == pytest.approx(SIGNAL.mean().item())
 
     def test_divides_a_learned_baselines_loss_by_the_scale(self):
         net = nn.Linear(1, 1)
-        plain, scaled = Reinforce(Learned(net)), Reinforce(Learned(net), RunningScale(floor=4.0))
+        plain, scaled = Reinforce(LearnedBaseline(net)), Reinforce(LearnedBaseline(net), RunningStd(floor=4.0))
         context = torch.ones(2, 3, 1)
         expected, found = (each(LOG_PROB, SIGNAL, context).baseline_loss for each in (plain, scaled))
         assert found > 0
@@ -151,7 +151,7 @@ class TestReinforce:
 
     @pytest.mark.parametrize("part", ["all", "scale"])
     def test_in_eval_mode_keeps_the_scale(self, part):
-        estimator = Reinforce(scale=RunningScale(floor=0.1))
+        estimator = Reinforce(scale=RunningStd(floor=0.1))
         (estimator if part == "all" else estimator.scale).eval()
 
         def advantage():
@@ -168,7 +168,7 @@ class TestReinforce:
         log_prob = torch.zeros(2, 3, 1, dtype=torch.float64, requires_grad=True)
         signal = torch.ones(2, 3, 1, dtype=torch.float64, requires_grad=True)
         context = torch.ones(2, 3, 1, 3, dtype=torch.float64, requires_grad=True)
-        out = Reinforce(baseline, RunningScale())(log_prob, signal, context)
+        out = Reinforce(baseline, RunningStd())(log_prob, signal, context)
         assert out.loss.requires_grad
         assert not out.advantage.requires_grad
         assert not out.baseline.requires_grad
@@ -207,7 +207,9 @@ class TestReinforce:
             (torch.float32, [1e9, 1e9 + 1]),
         ],
     )
-    @pytest.mark.parametrize("make", [LeaveOneOut, lambda dim: Sum(Constant(2.0), LeaveOneOut(dim))])
+    @pytest.mark.parametrize(
+        "make", [LeaveOneOutBaseline, lambda dim: SumBaseline(ConstantBaseline(2.0), LeaveOneOutBaseline(dim))]
+    )
     def test_subtracts_a_baseline_in_the_signals_own_precision(self, make, dtype, signal):
         out = Reinforce(make(0))(torch.zeros(2, dtype=dtype, requires_grad=True), signal)
         assert out.advantage.dtype == dtype
@@ -220,7 +222,7 @@ class TestReinforce:
         assert log_prob.grad.tolist() == [-1, 1]
 
     def test_compares_a_moving_average_in_single_precision_where_log_prob_has_half(self):
-        estimator = Reinforce(MovingAverage()).bfloat16()
+        estimator = Reinforce(MovingAverageBaseline()).bfloat16()
         log_prob = torch.zeros(2, dtype=torch.bfloat16)
         for _ in range(100):
             estimator(log_prob, torch.tensor([1000.0, 1002.0]))
@@ -232,7 +234,9 @@ class TestReinforce:
         net = nn.Linear(1, 1).bfloat16()
         nn.init.zeros_(net.weight), nn.init.constant_(net.bias, 300.0)
         context = torch.zeros(2, 1, dtype=torch.bfloat16)
-        out = Reinforce(Learned(net))(torch.zeros(2), torch.tensor([300.5, 300.5], dtype=torch.float64), context)
+        out = Reinforce(LearnedBaseline(net))(
+            torch.zeros(2), torch.tensor([300.5, 300.5], dtype=torch.float64), context
+        )
         assert out.baseline_loss.item() == 0.25
 
     @pytest.mark.parametrize(
@@ -281,7 +285,12 @@ class TestReinforce:
 
     @pytest.mark.parametrize(
         ("given", "kind"),
-        [("none", Baseline), ("moving_average", MovingAverage), ("leave_one_out", LeaveOneOut), ("2.5", Constant)],
+        [
+            ("none", Baseline),
+            ("moving_average", MovingAverageBaseline),
+            ("leave_one_out", LeaveOneOutBaseline),
+            ("2.5", ConstantBaseline),
+        ],
     )
     def test_takes_a_baseline_by_its_name(self, given, kind):
         assert type(Reinforce(given).baseline) is kind
@@ -295,9 +304,9 @@ class TestReinforce:
         [
             ({"baseline": "learned"}, "the baseline 'learned' needs a network: give Learned"),
             ({"baseline": "leave_two_out"}, "there is no baseline 'leave_two_out'; choose one of"),
-            ({"baseline": LeaveOneOut}, "baseline must be a Baseline, the name of one, a number or None"),
+            ({"baseline": LeaveOneOutBaseline}, "baseline must be a Baseline, the name of one, a number or None"),
             ({"baseline": nn.Linear(1, 1)}, "baseline must be a Baseline, the name of one, a number or None"),
-            ({"scale": True}, "scale must be a RunningScale or None, got True"),
+            ({"scale": True}, "scale must be a RunningStd or None, got True"),
         ],
     )
     def test_refuses_what_is_no_baseline_or_scale(self, options, sentence):
@@ -305,20 +314,20 @@ class TestReinforce:
             Reinforce(**options)
 
     def test_stays_in_half_precision(self):
-        estimator = Reinforce(LeaveOneOut(1), RunningScale())
+        estimator = Reinforce(LeaveOneOutBaseline(1), RunningStd())
         for x in estimator(LOG_PROB.bfloat16(), SIGNAL):
             assert x.dtype == torch.bfloat16
 
     def test_stays_in_half_precision_for_a_single_sample(self):
-        for x in Reinforce(Constant(1.0), RunningScale())(LOG_PROB[0, 0].bfloat16(), SIGNAL[0, 0]):
+        for x in Reinforce(ConstantBaseline(1.0), RunningStd())(LOG_PROB[0, 0].bfloat16(), SIGNAL[0, 0]):
             assert x.dtype == torch.bfloat16
 
     @given(shape_and_smaller_shape())
     def test_broadcasts_a_signal(self, shapes):
         shape, smaller = shapes
         log_prob, signal = torch.randn(shape), torch.randn(smaller)
-        out = Reinforce(Constant(1.5))(log_prob, signal)
-        expected = Reinforce(Constant(1.5))(log_prob, signal.expand(shape).clone())
+        out = Reinforce(ConstantBaseline(1.5))(log_prob, signal)
+        expected = Reinforce(ConstantBaseline(1.5))(log_prob, signal.expand(shape).clone())
         for x, y in zip(out, expected, strict=True):
             assert torch.equal(x, y)
         assert out.advantage.shape == out.baseline.shape == log_prob.shape
@@ -332,11 +341,11 @@ class TestReinforce:
     def test_changes_none_of_its_inputs(self, baseline):
         inputs = LOG_PROB[..., None], SIGNAL[..., None], torch.ones(2, 3, 1, 3), SIGNAL[..., None] > 0
         before = [x.clone() for x in inputs]
-        Reinforce(baseline.float(), RunningScale(), maximize=True)(*inputs)
+        Reinforce(baseline.float(), RunningStd(), maximize=True)(*inputs)
         assert all(torch.equal(x, y) for x, y in zip(inputs, before, strict=True))
 
     def test_may_be_called_again_before_the_gradient_is_taken(self, baseline):
-        estimator = Reinforce(baseline, RunningScale()).double()
+        estimator = Reinforce(baseline, RunningStd()).double()
         signal, context = SIGNAL.double()[..., None], torch.randn(2, 3, 1, 3, dtype=torch.float64)
         alone = copy.deepcopy(estimator)
         gradients = []
@@ -348,10 +357,10 @@ class TestReinforce:
         assert torch.equal(*gradients)
 
     def test_continues_from_its_state_as_if_never_interrupted(self):
-        estimator = Reinforce(MovingAverage(), RunningScale())
+        estimator = Reinforce(MovingAverageBaseline(), RunningStd())
         estimator(LOG_PROB, SIGNAL)
         estimator.end_step()
-        resumed = Reinforce(MovingAverage(), RunningScale())
+        resumed = Reinforce(MovingAverageBaseline(), RunningStd())
         resumed.load_state_dict(copy.deepcopy(estimator.state_dict()))
         for factor in (3, -1):
             for x, y in zip(resumed(LOG_PROB, factor * SIGNAL), estimator(LOG_PROB, factor * SIGNAL), strict=True):
@@ -361,7 +370,7 @@ class TestReinforce:
     @pytest.mark.usefixtures("without_type_checks")
     @pytest.mark.parametrize("masked", [False, True])
     def test_equals_a_loop_under_vmap_unless_it_learns_from_call_to_call(self, baseline, masked):
-        stateful = any(isinstance(part, MovingAverage) for part in baseline.modules())
+        stateful = any(isinstance(part, MovingAverageBaseline) for part in baseline.modules())
         estimator = Reinforce(baseline).train(not stateful)
         inputs = [torch.randn(5, 2, 3, 4, *features, dtype=torch.float64) for features in ((), (), (3,))]
         inputs += [inputs[1] > 0] if masked else []
@@ -375,7 +384,7 @@ class TestReinforce:
 @pytest.mark.parametrize("masked", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize("baseline", ["moving average", "learned", "nested"], indirect=True)
 def test_compiles_into_one_graph_that_gives_the_same_numbers(baseline, masked):
-    eager = Reinforce(baseline, RunningScale(), maximize=True).double()
+    eager = Reinforce(baseline, RunningStd(), maximize=True).double()
     compiled = copy.deepcopy(eager)
     torch.compiler.reset()
     graph = torch.compile(compiled, backend="aot_eager", fullgraph=True)
@@ -424,9 +433,12 @@ def test_arguments_that_are_no_tensors_of_real_numbers_are_refused(arguments, se
 @pytest.mark.usefixtures("without_type_checks")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_context_may_be_a_list_or_an_array(dtype):
-    estimator, log_prob = Reinforce(Learned(nn.Linear(1, 1).to(dtype))), torch.zeros(2, dtype=dtype, requires_grad=True)
+    estimator, log_prob = (
+        Reinforce(LearnedBaseline(nn.Linear(1, 1).to(dtype))),
+        torch.zeros(2, dtype=dtype, requires_grad=True),
+    )
     expected = estimator(log_prob, 1.0, torch.tensor([[1.0], [2.0]], dtype=dtype))
     for context in ([[1.0], [2.0]], np.array([[1.0], [2.0]])):
         assert torch.equal(estimator(log_prob, 1.0, context).baseline, expected.baseline)
-    words = Reinforce(Learned(nn.Embedding(3, 1).to(dtype)))
+    words = Reinforce(LearnedBaseline(nn.Embedding(3, 1).to(dtype)))
     assert words(log_prob, 1.0, [0, 2]).baseline.shape == (2,)

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 from torch.distributions.transforms import TanhTransform
 
-from zoo.gradients import LeaveOneOut, Reinforce, score_function_loss
+from zoo.gradients import LeaveOneOutBaseline, Reinforce, score_function_loss
 from zoo.gradients._rsample import carries_its_path
-from zoo.gradients.estimators import LeaveOneOutBound, multi_sample_bound
+from zoo.gradients.estimators import VIMCOBaseline, iwae_bound
 
 
 def leaf(*shape):
@@ -51,7 +51,7 @@ def test_a_value_of_rsample_is_told_from_one_of_sample(make):
 
 @pytest.mark.parametrize(
     "call",
-    [score_function_loss, Reinforce(), Reinforce(LeaveOneOut(0), maximize=True), Reinforce("moving_average")],
+    [score_function_loss, Reinforce(), Reinforce(LeaveOneOutBaseline(0), maximize=True), Reinforce("moving_average")],
 )
 def test_estimators_refuse_it_and_say_what_to_do(call):
     law = dist.Normal(leaf(3), leaf(3))
@@ -66,7 +66,7 @@ def test_the_multi_sample_bound_refuses_it():
     value = law.rsample((4,))
     log_weights = -value.square() - law.log_prob(value)
     with pytest.raises(ValueError, match=r"use sample\(\)"):
-        Reinforce(LeaveOneOutBound(0))(law.log_prob(value), multi_sample_bound(log_weights), log_weights)
+        Reinforce(VIMCOBaseline(0))(law.log_prob(value), iwae_bound(log_weights), log_weights)
 
 
 def test_networks_with_skips_and_noisy_inputs_are_no_values_of_rsample():

@@ -8,8 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zoo.gradients import MovingAverage, RunningScale
-from zoo.gradients.running import RunningMean, masked_mean
+from zoo.gradients import MovingAverageBaseline, RunningStd
+from zoo.gradients._tensors import masked_mean
+from zoo.gradients.running import RunningMean
 
 BATCHES = st.lists(st.lists(st.integers(-50, 50), min_size=1, max_size=5), min_size=1, max_size=6)
 
@@ -61,7 +62,7 @@ class TestRunningMean:
         assert mean.value == 1.5
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-    @pytest.mark.parametrize("kind", [RunningMean, RunningScale])
+    @pytest.mark.parametrize("kind", [RunningMean, RunningStd])
     def test_keeps_its_state_in_single_precision_where_a_module_is_cast_to_half(self, kind, dtype):
         cast, plain = kind(0.9), kind(0.9)
         for x in torch.randn(20, 5, generator=torch.Generator().manual_seed(0)) + 300:
@@ -99,7 +100,7 @@ class TestRunningMean:
 class TestRunningScale:
     @given(BATCHES, st.sampled_from([0.0, 0.5, 0.9]), st.sampled_from([1e-6, 1.0, 30.0]))
     def test_is_the_standard_deviation_over_all_batches_but_no_less_than_the_floor(self, batches, decay, floor):
-        scale = RunningScale(decay, floor).double()
+        scale = RunningStd(decay, floor).double()
         for batch in batches:
             scale.update(torch.tensor(batch, dtype=torch.float64))
         mean = weighted(batches, decay, float)
@@ -108,37 +109,37 @@ class TestRunningScale:
 
     @pytest.mark.parametrize("floor", [1e-30, 0.1, 0.29, 1.0, 7.0])
     def test_is_the_floor_itself_before_the_first_batch_and_for_a_constant(self, floor):
-        scale = RunningScale(floor=floor)
+        scale = RunningStd(floor=floor)
         assert scale.value == torch.tensor(floor)
         scale.update(torch.zeros(4))
         assert scale.value == torch.tensor(floor)
 
     def test_is_the_floor_where_rounding_makes_the_variance_negative(self):
         for advantage in torch.linspace(1, 2, 50):
-            scale = RunningScale()
+            scale = RunningStd()
             scale.update(advantage)
             assert scale.value == 1
 
     def test_keeps_nine_tenths_of_the_past_unless_told(self):
-        scale = RunningScale()
+        scale = RunningStd()
         for x in (10.0, 0.0):
             scale.update(torch.tensor([-x, x]))
         assert scale.value.item() == pytest.approx((100 * 0.9 / 1.9) ** 0.5)
 
     def test_leaves_out_what_is_masked(self):
-        scale = RunningScale()
+        scale = RunningStd()
         scale.update(torch.tensor([-4.0, torch.nan, 4.0]), torch.tensor([True, False, True]))
         assert scale.value == 4
 
     def test_squares_half_precision_in_its_own_precision(self):
-        scale = RunningScale()
+        scale = RunningStd()
         scale.update(torch.tensor([-1000.0, 1000.0], dtype=torch.float16))
         assert scale.value == 1000
 
     @pytest.mark.parametrize("floor", [0.0, -1.0])
     def test_refuses_a_floor_that_is_not_positive(self, floor):
         with pytest.raises(ValueError, match=f"floor must be positive, got {floor}"):
-            RunningScale(floor=floor)
+            RunningStd(floor=floor)
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +155,7 @@ def ranks(tmp_path_factory):
 @pytest.fixture(scope="module")
 def whole(ranks):
     """What one process learns from the whole batches."""
-    average, scale = MovingAverage().double(), RunningScale().double()
+    average, scale = MovingAverageBaseline().double(), RunningStd().double()
     for parts in zip(*(rank["batches"] for rank in ranks), strict=True):
         signal, mask = (torch.cat([part[name] for part in parts]) for name in ("signal", "mask"))
         average(signal, mask=mask)

@@ -10,7 +10,15 @@ from torch import nn
 from torch.distributions import Bernoulli, Categorical
 from torch.utils.checkpoint import checkpoint
 
-from zoo.gradients import Baseline, Constant, MovingAverage, Reinforce, RunningScale, Sum, gradient_moments
+from zoo.gradients import (
+    Baseline,
+    ConstantBaseline,
+    MovingAverageBaseline,
+    Reinforce,
+    RunningStd,
+    SumBaseline,
+    gradient_moments,
+)
 
 pytestmark = pytest.mark.usefixtures("without_type_checks")  # for speed
 STEPS = 2
@@ -33,18 +41,18 @@ class LastMean(Baseline):
 
 
 ESTIMATORS = {
-    "moving average": lambda: Reinforce(MovingAverage()),
-    "sum": lambda: Reinforce(Sum(Constant(0.5), MovingAverage(0.0))),
-    "scale": lambda: Reinforce(scale=RunningScale(floor=1e-3)),
+    "moving average": lambda: Reinforce(MovingAverageBaseline()),
+    "sum": lambda: Reinforce(SumBaseline(ConstantBaseline(0.5), MovingAverageBaseline(0.0))),
+    "scale": lambda: Reinforce(scale=RunningStd(floor=1e-3)),
     "a baseline of one's own": lambda: Reinforce(LastMean()),
     "set later": lambda: set_later(Reinforce()),
-    "copy": lambda: copy.deepcopy(Reinforce(MovingAverage())),
-    "unpickled": lambda: pickle.loads(pickle.dumps(Reinforce(MovingAverage()))),
+    "copy": lambda: copy.deepcopy(Reinforce(MovingAverageBaseline())),
+    "unpickled": lambda: pickle.loads(pickle.dumps(Reinforce(MovingAverageBaseline()))),
 }
 
 
 def set_later(estimator):
-    estimator.baseline = MovingAverage()
+    estimator.baseline = MovingAverageBaseline()
     return estimator
 
 
@@ -175,7 +183,7 @@ def test_the_mistake_of_learning_at_each_call_would_be_found(theta):
     (exact,) = torch.autograd.grad(sum(p * cost(x) for x, p in outcomes(theta)), theta)
     found = torch.zeros_like(theta)
     for x, probability in outcomes(theta):
-        estimator = Reinforce(MovingAverage()).double()
+        estimator = Reinforce(MovingAverageBaseline()).double()
         losses = []
         for t in range(STEPS):
             losses.append(loss_at(t, theta, x, estimator))
@@ -214,7 +222,7 @@ def replace(theta):
 
 @pytest.mark.parametrize("move", [move_by_sgd, move_data, move_in_place, replace])
 def test_steps_of_several_calls_leave_what_one_call_with_all_their_samples_does(move):
-    several, one = (Reinforce(MovingAverage(), RunningScale(floor=0.1)) for _ in range(2))
+    several, one = (Reinforce(MovingAverageBaseline(), RunningStd(floor=0.1)) for _ in range(2))
     parts, whole = (torch.zeros(3, requires_grad=True) for _ in range(2))
     generator = torch.Generator().manual_seed(0)
     for _ in range(4):
@@ -237,10 +245,10 @@ def test_the_state_is_what_has_been_learned_so_that_a_resumed_run_goes_on_exactl
         torch.optim.SGD([theta], lr=0.0).step()
         return out.baseline
 
-    run = Reinforce(MovingAverage(), RunningScale())
+    run = Reinforce(MovingAverageBaseline(), RunningStd())
     for signal in (2.0, 7.0):
         step(run, signal)
-    resumed = Reinforce(MovingAverage(), RunningScale())
+    resumed = Reinforce(MovingAverageBaseline(), RunningStd())
     resumed(theta * 1, torch.tensor([50.0, 60.0]))  # in the midst of a step
     resumed.load_state_dict(copy.deepcopy(run.state_dict()))
     for signal in (-3.0, 4.0):
@@ -248,16 +256,17 @@ def test_the_state_is_what_has_been_learned_so_that_a_resumed_run_goes_on_exactl
 
 
 def test_measuring_a_gradient_leaves_the_step_as_it_was(theta):
-    estimator = Reinforce(MovingAverage(0.0))
+    estimator = Reinforce(MovingAverageBaseline(0.0))
     estimator(theta * 1, 5.0)
-    gradient_moments(lambda: estimator(theta * 1, torch.randn(2)).loss.sum(), [theta], draws=4, modules=[estimator])
+    loss = lambda: estimator(theta * 1, torch.randn(2)).loss.sum()  # noqa: E731
+    gradient_moments(loss, [theta], num_samples=4, modules=[estimator])
     assert estimator(theta * 1, 7.0).baseline.tolist() == [0, 0]
     estimator.end_step()
     assert estimator(theta * 1, 0.0).baseline.tolist() == [6, 6]
 
 
 def test_calls_without_a_score_belong_to_a_step_that_end_step_ends():
-    estimator, baselines = Reinforce(MovingAverage(0.0)), []
+    estimator, baselines = Reinforce(MovingAverageBaseline(0.0)), []
     for x in (1.0, 2.0, 3.0):
         baselines += [estimator(torch.zeros(1), x).baseline.item() for _ in range(2)]
         estimator.end_step()
@@ -265,7 +274,7 @@ def test_calls_without_a_score_belong_to_a_step_that_end_step_ends():
 
 
 def test_the_optimizer_that_holds_one_of_two_policies_ends_the_step(theta):
-    estimator, unused = Reinforce(MovingAverage(0.0)), torch.zeros(1, requires_grad=True)
+    estimator, unused = Reinforce(MovingAverageBaseline(0.0)), torch.zeros(1, requires_grad=True)
     critic, actor = (torch.optim.SGD([x], lr=0.1) for x in (unused, theta))
     baselines = []
     for x in (1.0, 2.0, 3.0):
@@ -278,7 +287,7 @@ def test_the_optimizer_that_holds_one_of_two_policies_ends_the_step(theta):
 
 
 def test_sparse_parameters_end_the_step():
-    embedding, estimator = nn.Embedding(3, 2, sparse=True), Reinforce(MovingAverage(0.0))
+    embedding, estimator = nn.Embedding(3, 2, sparse=True), Reinforce(MovingAverageBaseline(0.0))
     optimizer, baselines = torch.optim.SparseAdam(embedding.parameters()), []
     for x in (1.0, 2.0, 3.0):
         out = estimator(Categorical(logits=embedding(torch.tensor(1))).log_prob(torch.tensor(0)), x)
@@ -290,7 +299,7 @@ def test_sparse_parameters_end_the_step():
 
 
 def test_an_estimator_in_mid_step_is_pickled_and_goes_on_with_the_step(theta):
-    estimator = Reinforce(MovingAverage(0.0))
+    estimator = Reinforce(MovingAverageBaseline(0.0))
     estimator(theta * 1, 3.0)
     again = pickle.loads(pickle.dumps(estimator))
     assert again(theta * 1, 3.0).baseline.tolist() == [0, 0]
@@ -299,7 +308,7 @@ def test_an_estimator_in_mid_step_is_pickled_and_goes_on_with_the_step(theta):
 
 
 def test_copies_of_policies_and_estimators_have_steps_of_their_own(theta):
-    agent = nn.ModuleDict({"policy": nn.Linear(1, 1), "estimator": Reinforce(MovingAverage(0.0))})
+    agent = nn.ModuleDict({"policy": nn.Linear(1, 1), "estimator": Reinforce(MovingAverageBaseline(0.0))})
 
     def call(agent, x):
         return agent["estimator"](agent["policy"](torch.ones(1)), x).baseline.item()
@@ -314,11 +323,11 @@ def test_copies_of_policies_and_estimators_have_steps_of_their_own(theta):
 
 
 def test_a_state_from_elsewhere_ends_the_step_and_its_own_does_not(theta):
-    estimator = Reinforce(MovingAverage(0.0), RunningScale())
+    estimator = Reinforce(MovingAverageBaseline(0.0), RunningStd())
     estimator(theta * 1, 3.0)
     estimator.load_state_dict(estimator.state_dict())
     assert estimator(theta * 1, 3.0).baseline.tolist() == [0, 0]
-    other = Reinforce(MovingAverage(0.0), RunningScale())
+    other = Reinforce(MovingAverageBaseline(0.0), RunningStd())
     other(theta * 1, 7.0)
     estimator.load_state_dict(other.state_dict())
     assert estimator(theta * 1, 3.0).baseline.tolist() == [7, 7]
@@ -326,7 +335,7 @@ def test_a_state_from_elsewhere_ends_the_step_and_its_own_does_not(theta):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_a_cast_in_mid_step_casts_what_the_step_began_with(theta, dtype):
-    estimator = Reinforce(LastMean() if dtype == torch.float64 else MovingAverage(0.0))
+    estimator = Reinforce(LastMean() if dtype == torch.float64 else MovingAverageBaseline(0.0))
     estimator(theta * 1, 3.0)
     estimator.end_step()
     estimator(theta * 1, 5.0)
@@ -338,13 +347,13 @@ def test_a_cast_in_mid_step_casts_what_the_step_began_with(theta, dtype):
 
 
 def test_baselines_called_by_themselves_advance_at_each_call():
-    baseline = MovingAverage(0.0)
+    baseline = MovingAverageBaseline(0.0)
     assert [baseline(torch.tensor([x])).value.item() for x in (1.0, 2.0, 3.0)] == [0, 1, 2]
 
 
 def test_an_optimizer_of_anything_ends_the_step_of_compiled_estimators_too(theta):
     torch.compiler.reset()
-    estimator = Reinforce(MovingAverage(0.0)).double()
+    estimator = Reinforce(MovingAverageBaseline(0.0)).double()
     compiled = torch.compile(estimator, backend="eager", fullgraph=True)
     seen = []
     for step in range(3):
@@ -360,12 +369,12 @@ def test_estimators_that_nobody_needs_are_forgotten():
     from zoo.gradients._steps import _learners
 
     before = len(_learners)
-    estimator = Reinforce(MovingAverage(), RunningScale())
+    estimator = Reinforce(MovingAverageBaseline(), RunningStd())
     assert len(_learners) == before + 4  # the average, its mean, and the two of the scale
     del estimator
     assert len(_learners) == before
 
 
 def test_stateless_baselines_have_no_steps():
-    assert not Reinforce(Sum(Constant(1.0), Baseline()))._learns
+    assert not Reinforce(SumBaseline(ConstantBaseline(1.0), Baseline()))._learns
     assert Reinforce(LastMean())._learns

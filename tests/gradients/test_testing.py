@@ -8,10 +8,16 @@ import torch
 from torch import nn
 from torch.distributions import Bernoulli, Binomial, Categorical, Independent, Normal, OneHotCategorical, Uniform
 
-from zoo.gradients import Baseline, Constant, LeaveOneOut, MovingAverage, Reinforce
+from zoo.gradients import (
+    Baseline,
+    ConstantBaseline,
+    LeaveOneOutBaseline,
+    MovingAverageBaseline,
+    Reinforce,
+    RunningMoments,
+)
 from zoo.gradients.graphs import Pathwise, expected_cost, trace
-from zoo.gradients.spread import Spread
-from zoo.gradients.testing import check_unbiased, judge
+from zoo.gradients.testing import bias_test, check_unbiased
 from zoo.gradients.variance import sampled_moments
 
 
@@ -72,14 +78,14 @@ class SelfInclusiveMean(Baseline):
         return signal.mean()
 
 
-class UpdateBeforeUse(MovingAverage):
+class UpdateBeforeUse(MovingAverageBaseline):
     def forward(self, signal, context=None, mask=None):
         self.update(signal, mask)
         self.mean.end_step()  # else the value stays what it was when the step began
         return super().forward(signal, context, mask)
 
 
-class LearnsAtEachCall(MovingAverage):
+class LearnsAtEachCall(MovingAverageBaseline):
     def forward(self, signal, context=None, mask=None):
         output = super().forward(signal, context, mask)
         self.mean.end_step()
@@ -143,16 +149,16 @@ class TestWhatIsRightPasses:
         "estimator",
         [
             pytest.param(traced(baselines={"x": 0.7}), id="constant"),
-            pytest.param(traced(baselines={"x": LeaveOneOut(0)}, num_samples=2), id="leave-one-out"),
-            pytest.param(by_hand(LeaveOneOut(0)), id="leave-one-out by hand"),
-            pytest.param(by_hand(Constant(-2.0), samples=2), id="constant by hand"),
+            pytest.param(traced(baselines={"x": LeaveOneOutBaseline(0)}, num_samples=2), id="leave-one-out"),
+            pytest.param(by_hand(LeaveOneOutBaseline(0)), id="leave-one-out by hand"),
+            pytest.param(by_hand(ConstantBaseline(-2.0), samples=2), id="constant by hand"),
         ],
     )
     def test_with_a_baseline(self, estimator, theta):
         check_unbiased(estimator, bits, theta).raise_if_biased()
 
     def test_with_a_baseline_that_learns_once_it_is_used(self, theta):
-        baseline = warm(MovingAverage())
+        baseline = warm(MovingAverageBaseline())
         before = baseline.mean.value.clone()
         check_unbiased(by_hand(baseline), bits, theta, modules=[baseline]).raise_if_biased()
         assert baseline.mean.value == before
@@ -306,7 +312,7 @@ class TestContinuousNoise:
             graph.cost("f", (graph.sample("x", Normal(theta, 1.0)) > 0.1).double())
 
         def estimator(*args, draw):
-            return factor * traced(num_samples=2, baselines={"x": LeaveOneOut(0)})(*args, draw=draw)
+            return factor * traced(num_samples=2, baselines={"x": LeaveOneOutBaseline(0)})(*args, draw=draw)
 
         check = check_unbiased(estimator, step, eta, quadrature={"x": 16}, breakpoints={"x": [0.1]})
         assert check.unbiased == (factor == 1)
@@ -314,7 +320,7 @@ class TestContinuousNoise:
         assert check.moments.total.mean.item() == pytest.approx(factor * truth, abs=1e-9)
 
     def test_is_integrated_for_each_sample(self, eta):
-        leave_one_out = traced(num_samples=2, baselines={"x": LeaveOneOut(0)})
+        leave_one_out = traced(num_samples=2, baselines={"x": LeaveOneOutBaseline(0)})
         check_unbiased(leave_one_out, gaussian, eta, quadrature={"x": 8}).raise_if_biased()
 
 
@@ -334,7 +340,7 @@ class TestParameters:
         class Estimator(nn.Module):
             def __init__(self):
                 super().__init__()
-                self.baseline = warm(MovingAverage())
+                self.baseline = warm(MovingAverageBaseline())
 
             def forward(self, program, theta, *, draw):
                 return by_hand(self.baseline, samples=1)(program, theta, draw=draw)
@@ -365,7 +371,7 @@ class TestMoments:
             graph.cost("f", cost(graph.sample("x", Bernoulli(logits=eta.expand(3)))))
 
         eta = torch.tensor(eta, dtype=torch.float64, requires_grad=True)
-        for baseline, variance in ((Baseline(), plain), (LeaveOneOut(0), leave_one_out)):
+        for baseline, variance in ((Baseline(), plain), (LeaveOneOutBaseline(0), leave_one_out)):
             check = check_unbiased(by_hand(baseline, samples, cost), tied, eta)
             assert check.unbiased
             assert check.moments.total.mean.item() == pytest.approx(abs(gradient), rel=1e-4)
@@ -403,30 +409,31 @@ class TestMoments:
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
 
 
-def judged(spread, truth, false_alarm=0.1):
-    """Judge gradients of parameters that were drawn."""
-    moments = sampled_moments(spread, [torch.zeros_like(truth)])
-    return judge(moments, spread.skewness, truth, false_alarm, None)
+def judged(running, truth, alpha=0.1):
+    """Return the bias test of sampled gradients."""
+    moments = sampled_moments(running, [torch.zeros_like(truth)])
+    return bias_test(moments, running.skewness, truth, alpha, None)
 
 
 def gaussian_toy(repeats, draws, bias):
     """Estimates of three parameters with Gaussian noise, whose exact gradient is 0, many times over."""
     scale = torch.tensor([1.0, 10.0, 0.1], dtype=torch.float64)
     for _ in range(repeats):
-        spread = Spread()
-        spread.add((torch.randn(draws, 3, dtype=torch.float64) + bias) * scale, torch.ones(draws, dtype=torch.float64))
-        yield judged(spread, torch.zeros(3, dtype=torch.float64))
+        moments = RunningMoments()
+        gradients = (torch.randn(draws, 3, dtype=torch.float64) + bias) * scale
+        moments.update(gradients, torch.ones(draws, dtype=torch.float64))
+        yield judged(moments, torch.zeros(3, dtype=torch.float64))
 
 
 class RareGradients:
-    """Spread of gradients that are 1e4 in 1, 2, …, all but one of the draws, else 0; an element for each number."""
+    """Moments of gradients that are 1e4 in 1, 2, …, all but one of the draws, else 0; one element per number."""
 
     def __init__(self, draws):
         self.weight = draws
         self.counts = torch.arange(1, draws, dtype=torch.float64)
         p = self.counts / draws
         self.mean = 1e4 * p
-        self.squares = 1e8 * draws * p * (1 - p)
+        self.m2 = 1e8 * draws * p * (1 - p)
         self.skewness = (1 - 2 * p) / (draws * p * (1 - p)).sqrt()
 
 
@@ -453,22 +460,22 @@ class TestSampling:
         assert found / 4000 == pytest.approx(0.95, abs=4.9 * math.sqrt(0.95 * 0.05 / 4000))
 
     @pytest.mark.parametrize("expected_count", [0.1, 1, 3, 10, 30, 100, 300, 500])
-    @pytest.mark.parametrize("false_alarm", [1e-2, 1e-6])
-    def test_keeps_the_false_alarm_rate_for_gradients_that_are_rare(self, expected_count, false_alarm):
+    @pytest.mark.parametrize("alpha", [1e-2, 1e-6])
+    def test_keeps_the_false_alarm_rate_for_gradients_that_are_rare(self, expected_count, alpha):
         """Exactly, by the binomial law of how often there is one; with no skewness taken in, it would not."""
         draws = 1000
         p = torch.tensor(expected_count / draws, dtype=torch.float64)
         rare = RareGradients(draws)
         probability = Binomial(draws, probs=p).log_prob(rare.counts).exp()
         truth = (1e4 * p).expand(draws - 1)
-        check = judged(rare, truth, false_alarm * (draws - 1))  # which Bonferroni takes back
+        check = judged(rare, truth, alpha * (draws - 1))  # which Bonferroni takes back
         called_biased = check.bias.abs() > check.threshold
-        assert probability[called_biased].sum() < 1.1 * false_alarm
+        assert probability[called_biased].sum() < 1.1 * alpha
         assert called_biased.any()
-        if (expected_count, false_alarm) == (30, 1e-6):
+        if (expected_count, alpha) == (30, 1e-6):
             rare.skewness = torch.zeros_like(rare.skewness)
-            check = judged(rare, truth, false_alarm * (draws - 1))
-            assert probability[check.bias.abs() > check.threshold].sum() > 10 * false_alarm
+            check = judged(rare, truth, alpha * (draws - 1))
+            assert probability[check.bias.abs() > check.threshold].sum() > 10 * alpha
 
     def test_of_rare_gradients_finds_a_bias_if_it_is_gross(self):
         def rare(graph, theta):
@@ -478,8 +485,8 @@ class TestSampling:
             return -traced()(*args, draw=draw)
 
         theta = torch.zeros((), dtype=torch.float64, requires_grad=True)
-        assert check_unbiased(traced(), rare, theta, draws=1500)
-        assert not check_unbiased(of_the_wrong_sign, rare, theta, draws=1500)
+        assert check_unbiased(traced(), rare, theta, num_samples=1500)
+        assert not check_unbiased(of_the_wrong_sign, rare, theta, num_samples=1500)
 
     def test_of_gradients_too_rare_to_be_drawn_says_that_it_knows_nothing(self):
         def rare(graph, theta):
@@ -489,16 +496,16 @@ class TestSampling:
         with pytest.raises(
             ValueError, match=r"in element 0 no draw of the gradient varied, .* or the exact check"
         ) as e:
-            check_unbiased(traced(), rare, theta, draws=1000)
+            check_unbiased(traced(), rare, theta, num_samples=1000)
         assert "\n" not in str(e.value)
-        assert check_unbiased(traced(), rare, theta, draws=1000, tolerance=1.0)
+        assert check_unbiased(traced(), rare, theta, num_samples=1000, tolerance=1.0)
         assert check_unbiased(traced(), rare, theta)
 
     @pytest.mark.parametrize(
         "estimator", [traced(), traced(estimators={"x": Pathwise()})], ids=["score function", "pathwise"]
     )
     def test_passes_an_estimator_whatever_it_draws_from(self, estimator, eta):
-        check = check_unbiased(estimator, gaussian, eta, quadrature={"x": 8}, draws=1000)
+        check = check_unbiased(estimator, gaussian, eta, quadrature={"x": 8}, num_samples=1000)
         assert check.unbiased
         assert not check.exact
         assert 1e-6 < check.p_value <= 1
@@ -510,7 +517,7 @@ class TestSampling:
             return 2 * traced(estimators={"x": Pathwise()})(*args, draw=draw)
 
         eta = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
-        check = check_unbiased(twice, gaussian, eta, quadrature={"x": 8}, draws=1000)
+        check = check_unbiased(twice, gaussian, eta, quadrature={"x": 8}, num_samples=1000)
         assert not check.unbiased
         assert check.p_value < 1e-6
         assert check.bias.abs() > 1.5 * check.detectable_bias
@@ -518,14 +525,14 @@ class TestSampling:
 
     def test_takes_rounding_for_no_bias_where_there_is_no_noise(self, theta):
         (truth,) = torch.autograd.grad(expected_cost(bits, theta), theta)
-        check = check_unbiased(lambda program, theta, draw: (truth + 1e-12) @ theta, bits, theta, draws=1000)
+        check = check_unbiased(lambda program, theta, draw: (truth + 1e-12) @ theta, bits, theta, num_samples=1000)
         assert check.unbiased
         assert check.p_value == 1
 
     def test_leaves_baselines_as_they_were(self, theta):
-        baseline = warm(MovingAverage())
+        baseline = warm(MovingAverageBaseline())
         before = baseline.mean.value.clone()
-        assert check_unbiased(by_hand(baseline), bits, theta, draws=1000, modules=[baseline]).unbiased
+        assert check_unbiased(by_hand(baseline), bits, theta, num_samples=1000, modules=[baseline]).unbiased
         assert baseline.mean.value == before
 
 
@@ -536,7 +543,7 @@ class TestResult:
         assert str(check).startswith("no bias was found: the expected gradient is off by ")
         assert (bool(check), check.p_value) == (True, 1)
         assert torch.equal(check.detectable_bias, check.threshold)
-        sampled = str(check_unbiased(traced(), bits, theta, draws=1000))
+        sampled = str(check_unbiased(traced(), bits, theta, num_samples=1000))
         assert ", p = " in sampled
         assert sampled.endswith(" there is found with 95% probability")
 
@@ -579,11 +586,11 @@ class TestWhatCannotBeChecked:
     @pytest.mark.parametrize(
         ("estimator", "options", "sentence"),
         [
-            (traced(), {"false_alarm": 0.0}, "false_alarm must lie between 0 and 1, got 0"),
-            (traced(), {"draws": 10}, "a z-test needs at least 1000 draws, got 10"),
+            (traced(), {"alpha": 0.0}, "alpha must lie between 0 and 1, got 0"),
+            (traced(), {"num_samples": 10}, "a z-test needs at least 1000 samples, got 10"),
             (traced(), {"breakpoints": {"u": [0.5]}}, "breakpoints of 'u' need a number of nodes too"),
             (lambda *args, draw: torch.ones(3), {}, "the estimator must give a scalar, got shape .3,."),
-            (lambda *args, draw: torch.ones(3), {"draws": 1000}, "the estimator must give a scalar, got shape .3,."),
+            (lambda *args, draw: torch.ones(3), {"num_samples": 1000}, "must give a scalar, got shape .3,."),
             (lambda *args, draw: torch.ones(()), {}, "no loss has a gradient"),
             (
                 lambda *args, draw: draw("e", Normal(0.0, 1.0)),
@@ -593,7 +600,7 @@ class TestWhatCannotBeChecked:
             (traced(), {"quadrature": {"typo": 3}}, "there is no sample 'typo' to integrate; there are 'x'"),
             (
                 traced(),
-                {"quadrature": {"typo": 3}, "breakpoints": {"typo": [0.0]}, "draws": 1000},
+                {"quadrature": {"typo": 3}, "breakpoints": {"typo": [0.0]}, "num_samples": 1000},
                 "there is no sample 'typo' to integrate; there are 'x'",
             ),
             (traced(), {"max_outcomes": 7}, "'x' alone has 8 outcomes, more than 7; increase"),
@@ -608,7 +615,11 @@ class TestWhatCannotBeChecked:
                 "'u' alone has 1048576 outcomes, more than 100000; increase max_outcomes, or test the",
             ),
             (lambda *args, draw: 1.0, {}, "what the estimator gives must be a tensor, got float"),
-            (lambda *args, draw: {"loss": 1.0}, {"draws": 1000}, "what the estimator gives must be a tensor, got dict"),
+            (
+                lambda *args, draw: {"loss": 1.0},
+                {"num_samples": 1000},
+                "what the estimator gives must be a tensor, got dict",
+            ),
             (by_hand(warm(LearnsAtEachCall())), {}, "is not deterministic .* it keeps a state"),
             (sometimes_more, {}, "is not deterministic .* it keeps a state"),
             (own_bit, {}, "is not deterministic .* its random numbers do not come from draw"),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.gradients import Baseline, Learned, LeaveOneOut, MovingAverage, Reinforce, RunningScale
+from zoo.gradients import Baseline, LearnedBaseline, LeaveOneOutBaseline, MovingAverageBaseline, Reinforce, RunningStd
 
 MASK = torch.tensor([[[True, False], [True, True], [False, False]]])  # the second input has no other sample
 
@@ -28,7 +28,7 @@ def bias(problem, loss):
 
 
 def used_scale():
-    scale = RunningScale()
+    scale = RunningStd()
     scale.update(torch.tensor([-7.0, 1.0, 5.0]))
     assert scale.value > 2
     return scale
@@ -79,7 +79,7 @@ class TestUnbiased:
         assert bias(problem, lambda draw: draw.signal.mean() + score(draw)) < 1e-9
 
 
-class LearnsFirst(MovingAverage):
+class LearnsFirst(MovingAverageBaseline):
     def forward(self, signal, context=None, mask=None):
         self.update(signal, mask)
         self.mean.end_step()  # else the value stays what it was when the step began
@@ -93,8 +93,8 @@ class MeanOfAllSamples(Baseline):
 
 class LeavesOneOutTwice(Baseline):
     def predict(self, signal, context, mask):
-        once = LeaveOneOut(1).predict(signal, context, mask)
-        return once + LeaveOneOut(1).predict(signal - once, context, mask)
+        once = LeaveOneOutBaseline(1).predict(signal, context, mask)
+        return once + LeaveOneOutBaseline(1).predict(signal - once, context, mask)
 
 
 def divided_by_the_number_of_costly_samples(draw):
@@ -106,7 +106,7 @@ def normalised_by_its_own_batch(draw):
 
 
 def with_a_baseline_that_sees_the_sample(draw):
-    return Reinforce(Learned(nn.Identity()))(draw.log_prob, draw.signal, context=draw.signal / 2).loss.mean()
+    return Reinforce(LearnedBaseline(nn.Identity()))(draw.log_prob, draw.signal, context=draw.signal / 2).loss.mean()
 
 
 def with_a_baseline_that_is_not_detached(draw):
@@ -139,7 +139,7 @@ class TestThePlantedMistakeIsFound:
 
     @pytest.mark.parametrize("credit", ["total", "to go"])
     def test_in_leave_one_out_over_time(self, two_steps, credit):
-        assert bias(two_steps(credit), surrogate(Reinforce(LeaveOneOut(dim=0)))) > 1e-2
+        assert bias(two_steps(credit), surrogate(Reinforce(LeaveOneOutBaseline(dim=0)))) > 1e-2
 
     def test_in_costs_of_the_past_only(self, two_steps):
         first_cost_only = two_steps("to go")
@@ -177,7 +177,9 @@ class TestVariance:
         one, two = (self.tied_bits(enumerate_samples, 1, [0.499], eta, samples) for samples in (1, 2))
         assert one.true_gradient().item() == pytest.approx(gradient, rel=1e-4)
         assert one.variance(surrogate(Reinforce())).item() == pytest.approx(plain, rel=1e-3)
-        assert two.variance(surrogate(Reinforce(LeaveOneOut(1)))).item() == pytest.approx(leave_one_out, rel=1e-3)
+        assert two.variance(surrogate(Reinforce(LeaveOneOutBaseline(1)))).item() == pytest.approx(
+            leave_one_out, rel=1e-3
+        )
 
     @pytest.mark.parametrize(
         ("eta", "samples", "gradient", "plain", "leave_one_out"),
@@ -191,4 +193,6 @@ class TestVariance:
         problem = self.tied_bits(enumerate_samples, 3, [0.6, 0.51, 0.48], eta, samples)
         assert problem.true_gradient().item() == pytest.approx(gradient, rel=1e-4)
         assert problem.variance(surrogate(Reinforce())).item() == pytest.approx(plain, rel=5e-3)
-        assert problem.variance(surrogate(Reinforce(LeaveOneOut(1)))).item() == pytest.approx(leave_one_out, rel=5e-3)
+        assert problem.variance(surrogate(Reinforce(LeaveOneOutBaseline(1)))).item() == pytest.approx(
+            leave_one_out, rel=5e-3
+        )

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.distributions import Categorical
 
-from zoo.gradients import MovingAverage, Reinforce, exact_moments, gradient_moments, optimal_baseline
-from zoo.gradients.variance import keep_buffers
+from zoo.gradients import MovingAverageBaseline, Reinforce, exact_moments, gradient_moments, optimal_baseline
+from zoo.gradients._steps import preserve_buffers
 
 NOISE = torch.randn(12, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
@@ -25,9 +25,9 @@ def linear(parameters, coefficients):
     return coefficients @ torch.cat([p.flatten() for p in parameters])
 
 
-def one_by_one(parameters, at_once=1):
+def one_by_one(parameters, chunk_size=1):
     """A loss whose gradients are the rows of NOISE."""
-    rows = iter(NOISE if at_once == 1 else NOISE.split(at_once))
+    rows = iter(NOISE if chunk_size == 1 else NOISE.split(chunk_size))
     return lambda: linear(parameters, next(rows))
 
 
@@ -41,7 +41,7 @@ def same(one, other):
 
 class TestMomentsOfDraws:
     def test_of_each_parameter_are_those_of_the_gradients_that_were_drawn(self, parameters):
-        moments = gradient_moments(one_by_one(parameters), parameters, draws=12)
+        moments = gradient_moments(one_by_one(parameters), parameters, num_samples=12)
         assert [m.mean.shape for m in moments.parameters] == [p.shape for p in parameters]
         same(flat(moments, "mean"), NOISE.mean(0))
         same(flat(moments, "variance"), NOISE.var(0))
@@ -49,65 +49,69 @@ class TestMomentsOfDraws:
         same(flat(moments, "signal_to_noise"), NOISE.mean(0).abs() / NOISE.std(0))
 
     def test_in_total_are_those_of_the_whole_vector(self, parameters):
-        total = gradient_moments(one_by_one(parameters), parameters, draws=12).total
+        total = gradient_moments(one_by_one(parameters), parameters, num_samples=12).total
         same(total.mean, NOISE.mean(0).norm())
         same(total.variance, NOISE.var(0).sum())
         same(total.standard_error, (NOISE.var(0).sum() / 12).sqrt())
         same(total.signal_to_noise, NOISE.mean(0).norm() / NOISE.var(0).sum().sqrt())
 
-    @pytest.mark.parametrize("at_once", [3, 4, 12])
-    def test_are_the_same_in_one_vectorised_pass(self, parameters, at_once):
-        moments = gradient_moments(one_by_one(parameters, at_once), parameters, draws=12, at_once=at_once)
+    @pytest.mark.parametrize("chunk_size", [3, 4, 12])
+    def test_are_the_same_in_one_vectorised_pass(self, parameters, chunk_size):
+        loss = one_by_one(parameters, chunk_size)
+        moments = gradient_moments(loss, parameters, num_samples=12, chunk_size=chunk_size)
         same(flat(moments, "mean"), NOISE.mean(0))
         same(flat(moments, "variance"), NOISE.var(0))
 
     def test_keep_their_digits_far_from_zero(self, parameters):
         rows = iter(NOISE + 1e8)
-        moments = gradient_moments(lambda: linear(parameters, next(rows)), parameters, draws=12)
+        moments = gradient_moments(lambda: linear(parameters, next(rows)), parameters, num_samples=12)
         torch.testing.assert_close(flat(moments, "variance"), NOISE.var(0), rtol=1e-6, atol=0)
 
     def test_of_half_precision_are_in_single(self):
         theta = torch.zeros((), dtype=torch.bfloat16, requires_grad=True)
         values = iter([256.0, 260.0, 264.0])
-        moments = gradient_moments(lambda: theta * next(values), [theta], draws=3)
+        moments = gradient_moments(lambda: theta * next(values), [theta], num_samples=3)
         assert moments.total == (torch.tensor(260.0), torch.tensor(16.0), torch.tensor(16 / 3).sqrt())
 
     def test_without_noise_the_ratio_is_infinite_and_without_a_gradient_it_is_zero(self, parameters):
         steady, unused = parameters
-        moments = gradient_moments(lambda: steady.sum(), [steady, unused], draws=3)
+        moments = gradient_moments(lambda: steady.sum(), [steady, unused], num_samples=3)
         assert moments.parameters[0].signal_to_noise.eq(math.inf).all()
         assert moments.parameters[1].mean == moments.parameters[1].variance == 0
         assert moments.parameters[1].signal_to_noise == 0
 
     def test_a_draw_without_a_gradient_counts_as_one_of_zero(self, parameters):
         losses = iter([linear(parameters, NOISE[0]), torch.tensor(7.0, dtype=torch.float64)])
-        same(flat(gradient_moments(lambda: next(losses), parameters, draws=2), "mean"), NOISE[0] / 2)
+        same(flat(gradient_moments(lambda: next(losses), parameters, num_samples=2), "mean"), NOISE[0] / 2)
 
     def test_leave_the_parameters_own_gradients_alone(self, parameters):
         parameters[0].grad = torch.ones(2, 2, dtype=torch.float64)
-        gradient_moments(one_by_one(parameters), parameters, draws=12)
+        gradient_moments(one_by_one(parameters), parameters, num_samples=12)
         assert parameters[0].grad.eq(1).all()
         assert parameters[1].grad is None
 
     @pytest.mark.parametrize(
         ("options", "sentence"),
         [
-            ({"draws": 1}, "draws must be at least 2, and a multiple of at_once=1, got 1"),
-            ({"draws": 10, "at_once": 3}, "a multiple of at_once=3, got 10"),
-            ({"draws": 4, "at_once": 0}, "at_once=0"),
-            ({"draws": 4, "at_once": 4}, r"with at_once=4 the loss must have shape \(4,\), got \(\)"),
-            ({"draws": 4, "parameters": []}, "there must be parameters"),
-            ({"draws": 4, "parameters": [torch.zeros(1)]}, "all with requires_grad=True"),
-            ({"draws": 4, "loss": lambda: torch.zeros(())}, "no loss has a gradient"),
-            ({"draws": 4, "loss": lambda: torch.zeros(3)}, r"must have shape \(\), got \(3,\)"),
-            ({"draws": 4, "loss": lambda: 1.0}, "the loss must be a tensor, got float"),
-            ({"draws": 4, "loss": lambda: {"loss": torch.zeros(())}}, "the loss must be a tensor, got dict"),
-            ({"draws": 4, "parameters": nn.Linear(1, 1).named_parameters()}, "a parameter must be a tensor, got tuple"),
+            ({"num_samples": 1}, "num_samples must be at least 2, and a multiple of chunk_size=1, got 1"),
+            ({"num_samples": 10, "chunk_size": 3}, "a multiple of chunk_size=3, got 10"),
+            ({"num_samples": 4, "chunk_size": 0}, "chunk_size=0"),
+            ({"num_samples": 4, "chunk_size": 4}, r"with chunk_size=4 the loss must have shape \(4,\), got \(\)"),
+            ({"num_samples": 4, "parameters": []}, "there must be parameters"),
+            ({"num_samples": 4, "parameters": [torch.zeros(1)]}, "all with requires_grad=True"),
+            ({"num_samples": 4, "loss": lambda: torch.zeros(())}, "no loss has a gradient"),
+            ({"num_samples": 4, "loss": lambda: torch.zeros(3)}, r"must have shape \(\), got \(3,\)"),
+            ({"num_samples": 4, "loss": lambda: 1.0}, "the loss must be a tensor, got float"),
+            ({"num_samples": 4, "loss": lambda: {"loss": torch.zeros(())}}, "the loss must be a tensor, got dict"),
             (
-                {"draws": 4, "parameters": torch.ones(3, requires_grad=True)},
+                {"num_samples": 4, "parameters": nn.Linear(1, 1).named_parameters()},
+                "a parameter must be a tensor, got tuple",
+            ),
+            (
+                {"num_samples": 4, "parameters": torch.ones(3, requires_grad=True)},
                 "must be a list of tensors, got one Tensor",
             ),
-            ({"draws": 4, "parameters": nn.Linear(1, 1)}, "must be a list of tensors, got one Linear"),
+            ({"num_samples": 4, "parameters": nn.Linear(1, 1)}, "must be a list of tensors, got one Linear"),
         ],
     )
     @pytest.mark.usefixtures("without_type_checks")
@@ -121,7 +125,7 @@ class TestMomentsOfDraws:
 class TestModulesThatLearn:
     @pytest.fixture
     def reinforce(self):
-        reinforce = Reinforce(MovingAverage(decay=0.5)).double()
+        reinforce = Reinforce(MovingAverageBaseline(decay=0.5)).double()
         reinforce(torch.zeros(2, dtype=torch.float64), torch.tensor([3.0, 5.0]))  # it guesses 4
         return reinforce
 
@@ -134,7 +138,7 @@ class TestModulesThatLearn:
             reinforce.end_step()  # as an optimizer would
             return reinforce(theta.expand(1), next(signals)).loss.sum()
 
-        return gradient_moments(loss, [theta], draws=3, modules=modules).total
+        return gradient_moments(loss, [theta], num_samples=3, modules=modules).total
 
     def test_are_in_the_same_state_at_each_draw_and_afterwards(self, reinforce):
         before = copy.deepcopy(reinforce.state_dict())
@@ -154,7 +158,7 @@ class TestModulesThatLearn:
         own = {name: (buffer, buffer.clone(), buffer._version) for name, buffer in module.named_buffers()}
 
         def work():
-            with keep_buffers([module, module]):
+            with preserve_buffers([module, module]):
                 module.running_mean.add_(1)
                 assert module.twin is module.running_mean
                 module.running_var = torch.zeros(2)

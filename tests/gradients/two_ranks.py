@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from zoo.gradients import MovingAverage, RunningScale
+from zoo.gradients import MovingAverageBaseline, RunningStd
 
 
 def part_of_batches(rank: int) -> list[dict[str, torch.Tensor]]:
@@ -24,8 +24,8 @@ def part_of_batches(rank: int) -> list[dict[str, torch.Tensor]]:
     return parts
 
 
-def learn(batches: list[dict[str, torch.Tensor]]) -> tuple[MovingAverage, RunningScale]:
-    average, scale = MovingAverage().double(), RunningScale().double()
+def learn(batches: list[dict[str, torch.Tensor]]) -> tuple[MovingAverageBaseline, RunningStd]:
+    average, scale = MovingAverageBaseline().double(), RunningStd().double()
     for batch in batches:
         average(**batch)
         scale.update(batch["signal"], batch["mask"])

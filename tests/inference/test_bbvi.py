@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from zoo.gradients import LeaveOneOut, MovingAverage
+from zoo.gradients import LeaveOneOutBaseline, MovingAverageBaseline
 from zoo.inference.bbvi import ProgramInference, find_program, make_elbo
 from zoo.inference.programs import PROGRAMS
 
@@ -74,9 +74,9 @@ class TestEstimator:
     def test_is_made_from_its_options(self):
         elbo = make_elbo(3, True, "moving_average", decay=0.5, scale=True)
         reinforce = elbo.estimators.of("z")
-        assert isinstance(reinforce.baseline, MovingAverage)
+        assert isinstance(reinforce.baseline, MovingAverageBaseline)
         assert reinforce.baseline.mean.decay == elbo.scale.mean.decay == 0.5
-        assert isinstance(make_elbo(3, True, "leave_one_out").estimators.of("z").baseline, LeaveOneOut)
+        assert isinstance(make_elbo(3, True, "leave_one_out").estimators.of("z").baseline, LeaveOneOutBaseline)
         assert make_elbo(3, True, "leave_one_out").scale is None
 
     def test_vimco_is_the_importance_weighted_bound(self):

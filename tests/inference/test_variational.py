@@ -11,7 +11,7 @@ from pyro.nn import PyroModule, PyroParam
 from torch import nn
 from torch.distributions import constraints
 
-from zoo.gradients import Learned
+from zoo.gradients import LearnedBaseline
 from zoo.inference.elbo import BlackBoxELBO
 from zoo.inference.repeated_batch import RepeatedBatch
 from zoo.inference.variational import VariationalInference, unpack_batch
@@ -177,7 +177,7 @@ class TestOptimizer:
     @pytest.fixture
     def learned(self):
         def make_learned(**options):
-            elbo = BlackBoxELBO(num_particles=2, baseline={"z": Learned(nn.Linear(1, 1))})
+            elbo = BlackBoxELBO(num_particles=2, baseline={"z": LearnedBaseline(nn.Linear(1, 1))})
             return make(bits_guide, bits, elbo, **options)
 
         return make_learned

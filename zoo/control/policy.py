@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from zoo.gradients.running import at_least_single
+from zoo.gradients._tensors import at_least_single
 
 
 class Policy(nn.Module):

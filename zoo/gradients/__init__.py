@@ -1,13 +1,15 @@
 """REINFORCE with a baseline, for anything that can be sampled."""
 
 from zoo.gradients.baselines import (
+    BASELINES,
     Baseline,
     BaselineOutput,
-    Constant,
-    Learned,
-    LeaveOneOut,
-    MovingAverage,
-    Sum,
+    ConstantBaseline,
+    LearnedBaseline,
+    LeaveOneOutBaseline,
+    MovingAverageBaseline,
+    SumBaseline,
+    make_baseline,
 )
 from zoo.gradients.graphs import (
     BaselineWithContext,
@@ -17,9 +19,8 @@ from zoo.gradients.graphs import (
     expected_cost,
     trace,
 )
-from zoo.gradients.named import BASELINES, named_baseline
 from zoo.gradients.reinforce import Reinforce, ReinforceOutput, score_function_loss
-from zoo.gradients.running import RunningScale
+from zoo.gradients.running import RunningMean, RunningMoments, RunningStd
 from zoo.gradients.variance import GradientMoments, Moments, exact_moments, gradient_moments, optimal_baseline
 
 __all__ = [
@@ -27,23 +28,25 @@ __all__ = [
     "Baseline",
     "BaselineOutput",
     "BaselineWithContext",
-    "Constant",
+    "ConstantBaseline",
     "GradientMoments",
     "Graph",
-    "Learned",
-    "LeaveOneOut",
+    "LearnedBaseline",
+    "LeaveOneOutBaseline",
     "Moments",
-    "MovingAverage",
+    "MovingAverageBaseline",
     "Pathwise",
     "Reinforce",
     "ReinforceOutput",
-    "RunningScale",
+    "RunningMean",
+    "RunningMoments",
+    "RunningStd",
     "StochasticGraph",
-    "Sum",
+    "SumBaseline",
     "exact_moments",
     "expected_cost",
     "gradient_moments",
-    "named_baseline",
+    "make_baseline",
     "optimal_baseline",
     "score_function_loss",
     "trace",

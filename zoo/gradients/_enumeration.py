@@ -4,22 +4,22 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from zoo.gradients._per_sample import per_sample_gradients
 from zoo.gradients.graphs._paths import Path, enumerate_paths
 from zoo.gradients.graphs._quadrature import Quadrature
 from zoo.gradients.graphs.enumeration import base_distribution, enumerate_values
-from zoo.gradients.spread import gradients_of
 from zoo.gradients.variance import GradientMoments, exact_moments
 
 Draw = Callable[[str, Distribution], Tensor]
 
-SAMPLE = "test the estimator by sampling: draws=10_000"
+SAMPLE = "test the estimator by sampling: num_samples=10_000"
 NOT_REPEATABLE = (
     "the estimator is not deterministic given the values that it draws: it keeps a state (name its modules: "
     f"modules=[...]), or its random numbers do not come from draw ({SAMPLE})"
 )
 
 
-def moments_of_replays(
+def moments_by_enumeration(
     estimate: Callable[[Draw], Tensor], rules: Quadrature, parameters: Sequence[Tensor], max_outcomes: int
 ) -> GradientMoments:
     """Exact moments of an estimated gradient: of all that an estimator may draw.
@@ -40,7 +40,7 @@ def moments_of_replays(
         ...     policy = torch.distributions.Bernoulli(logits=theta)
         ...     x = draw("x", policy)
         ...     return policy.log_prob(x) * 4 * x
-        >>> moments_of_replays(estimate, Quadrature(), [theta], max_outcomes=10).total
+        >>> moments_by_enumeration(estimate, Quadrature(), [theta], max_outcomes=10).total
         Moments(mean=tensor(1.), variance=tensor(1.), standard_error=tensor(0.))
     """
 
@@ -54,7 +54,7 @@ def moments_of_replays(
 
     def first() -> Tensor:
         _, surrogate = next(outcomes())
-        return gradients_of(surrogate[None], parameters)
+        return per_sample_gradients(surrogate[None], parameters)
 
     gradient = first()
     moments = exact_moments(outcomes(), parameters)

@@ -1,5 +1,6 @@
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from enum import Enum
 from typing import Any
 from weakref import WeakSet, ref
@@ -178,3 +179,21 @@ def parameter_of(x: Tensor) -> Parameter | None:
             return Parameter(leaf)
         node = following[0] if following else None
     return None
+
+
+@contextmanager
+def preserve_buffers(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Let modules work on copies of their buffers, and give them their own back, untouched."""
+    owners = [owner for module in modules for owner in module.modules()]
+    steps = [(owner, owner._step, owner._parameter) for owner in owners if isinstance(owner, Learner)]
+    own = [dict(owner._buffers) for owner in owners]
+    for owner, copies in zip(owners, copy.deepcopy(own), strict=True):  # at once: what is shared stays shared
+        owner._buffers.update(copies)
+    try:
+        yield
+    finally:
+        for owner, buffers in zip(owners, own, strict=True):
+            owner._buffers.clear()
+            owner._buffers.update(buffers)
+        for learner, step, parameter in steps:
+            learner._step, learner._parameter = step, parameter

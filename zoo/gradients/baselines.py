@@ -1,4 +1,5 @@
 import math
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -6,7 +7,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.gradients._steps import Learner
-from zoo.gradients.running import RunningMean, at_least_single, masked_mean
+from zoo.gradients._tensors import at_least_single, masked_mean, zero_masked
+from zoo.gradients.running import RunningMean
 
 
 class BaselineOutput(NamedTuple):
@@ -57,8 +59,8 @@ class Baseline(Learner):
             context: what a learned baseline may look at, ``(*dims, ...)``. Detached here.
             mask: false where the signal is to be ignored.
         """
-        context, dtype = None if context is None else hide(context.detach(), mask), signal.dtype
-        signal = hide(signal.detach(), mask).to(at_least_single(dtype, signal.device))
+        context, dtype = None if context is None else zero_masked(context.detach(), mask), signal.dtype
+        signal = zero_masked(signal.detach(), mask).to(at_least_single(dtype, signal.device))
         prediction = self._predict_as_at_the_start(signal, context, mask)
         loss = self.fit(prediction, signal, context, mask)
         value = prediction.detach().expand_as(signal)
@@ -91,14 +93,7 @@ class Baseline(Learner):
         """Change the baseline's buffers, after its value was used."""
 
 
-def hide(x: Tensor, mask: Tensor | None) -> Tensor:
-    """Put 0 wherever the mask is false; the mask counts in the leading dimensions of ``x``."""
-    if mask is None or x.shape[: mask.ndim] != mask.shape:
-        return x
-    return torch.where(mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim)), x, 0)
-
-
-class Constant(Baseline):
+class ConstantBaseline(Baseline):
     """The same number for every sample.
 
     Args:
@@ -108,7 +103,7 @@ class Constant(Baseline):
         ValueError: it is not finite.
 
     Example:
-        >>> Constant(0.5)(torch.tensor([0.0, 1.0])).value
+        >>> ConstantBaseline(0.5)(torch.tensor([0.0, 1.0])).value
         tensor([0.5000, 0.5000])
     """
 
@@ -125,7 +120,7 @@ class Constant(Baseline):
         return self.value.to(signal.dtype)
 
 
-class MovingAverage(Baseline):
+class MovingAverageBaseline(Baseline):
     """Running mean of the signals of earlier batches; 0 before the first.
 
     ``b_n = E_{i<n}[f_i]``, exponentially weighted and free of the bias of its start. Never includes the batch it
@@ -139,7 +134,7 @@ class MovingAverage(Baseline):
         ValueError: ``decay`` lies outside [0, 1).
 
     Example:
-        >>> baseline = MovingAverage()
+        >>> baseline = MovingAverageBaseline()
         >>> baseline(torch.tensor([2.0, 4.0])).value
         tensor([0., 0.])
         >>> baseline(torch.tensor([9.0, 9.0])).value
@@ -159,7 +154,7 @@ class MovingAverage(Baseline):
         self.mean.update(signal, mask)
 
 
-class LeaveOneOut(Baseline):
+class LeaveOneOutBaseline(Baseline):
     """Mean signal of the other samples of the same input.
 
     ``b_k = 1/(K-1) Σ_{j≠k} f_j``: Kool, van Hoof & Welling, "Buy 4 REINFORCE samples, get a baseline for free!",
@@ -174,7 +169,7 @@ class LeaveOneOut(Baseline):
         ValueError: the signals have no dimension ``dim``, or fewer than 2 samples along it.
 
     Example:
-        >>> LeaveOneOut(dim=0)(torch.tensor([1.0, 2.0, 6.0])).value
+        >>> LeaveOneOutBaseline(dim=0)(torch.tensor([1.0, 2.0, 6.0])).value
         tensor([4.0000, 3.5000, 1.5000])
     """
 
@@ -188,11 +183,12 @@ class LeaveOneOut(Baseline):
         """Give the mean of the others."""
         if not -signal.ndim <= self.dim < signal.ndim:
             raise ValueError(
-                f"LeaveOneOut(dim={self.dim}) needs that dimension, but log_prob has shape {tuple(signal.shape)}"
+                f"LeaveOneOutBaseline(dim={self.dim}) needs that dimension, "
+                f"but log_prob has shape {tuple(signal.shape)}"
             )
         if signal.shape[self.dim] < 2:
             raise ValueError(
-                f"LeaveOneOut(dim={self.dim}) needs at least 2 samples along that dimension, "
+                f"LeaveOneOutBaseline(dim={self.dim}) needs at least 2 samples along that dimension, "
                 f"but log_prob has shape {tuple(signal.shape)}; draw more samples or use another baseline"
             )
         valid = torch.ones_like(signal) if mask is None else mask.to(signal.dtype)
@@ -200,7 +196,7 @@ class LeaveOneOut(Baseline):
         return (signal.sum(self.dim, keepdim=True) - signal) / others.clamp(min=1)
 
 
-class Learned(Baseline):
+class LearnedBaseline(Baseline):
     """A network's guess of the signal from what was known before the sample was drawn.
 
     ``b(c)`` fitted by ``mean (b(c) - f)²`` over the valid elements: the state value of actor-critic methods, the
@@ -215,7 +211,7 @@ class Learned(Baseline):
         ValueError: there is no context, or ``net`` gives another shape.
 
     Example:
-        >>> out = Learned(nn.Linear(3, 1))(torch.ones(5), context=torch.zeros(5, 3))
+        >>> out = LearnedBaseline(nn.Linear(3, 1))(torch.ones(5), context=torch.zeros(5, 3))
         >>> out.value.shape
         torch.Size([5])
     """
@@ -227,13 +223,13 @@ class Learned(Baseline):
     def predict(self, signal: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
         """Give the network's guess."""
         if context is None:
-            raise ValueError("a Learned baseline needs context=, the input of its network")
+            raise ValueError("LearnedBaseline needs context=, the input of its network")
         prediction: Tensor = self.net(context)
         if prediction.shape == (*signal.shape, 1):
             prediction = prediction.squeeze(-1)
         if prediction.shape != signal.shape:
             raise ValueError(
-                f"the network of a Learned baseline must give shape {tuple(signal.shape)} "
+                f"the network of LearnedBaseline must return shape {tuple(signal.shape)} "
                 f"or {(*signal.shape, 1)}, got {tuple(prediction.shape)}"
             )
         return prediction.to(at_least_single(prediction.dtype, prediction.device))
@@ -243,7 +239,7 @@ class Learned(Baseline):
         return masked_mean((prediction - signal.to(prediction.dtype)) ** 2, mask)
 
 
-class Sum(Baseline):
+class SumBaseline(Baseline):
     """Several baselines added up; each fits what those before it left over.
 
     ``b = Σ_i b_i``, with ``b_i`` fed ``f - Σ_{j<i} b_j``; as in Mnih & Gregor, "Neural variational inference and
@@ -254,12 +250,12 @@ class Sum(Baseline):
 
     Raises:
         ValueError: there is no member, or one occurs twice and would learn from the batch before its second use,
-            or more than one compares samples, as ``LeaveOneOut`` does: what the first leaves over already holds the
-            sample that the second must leave out; or one is ``Learned`` where the context is made from the sample, as
-            that of an ``OptimalScaling``. Each would bias the gradient.
+            or more than one compares samples, as ``LeaveOneOutBaseline`` does: what the first leaves over
+            already holds the sample that the second must leave out; or one is a ``LearnedBaseline`` where the context
+            is made from the sample, as that of a ``ControlVariate``. Each would bias the gradient.
 
     Example:
-        >>> baseline = Sum(Constant(1.0), LeaveOneOut(dim=0))
+        >>> baseline = SumBaseline(ConstantBaseline(1.0), LeaveOneOutBaseline(dim=0))
         >>> baseline(torch.tensor([1.0, 2.0, 6.0])).value
         tensor([4.0000, 3.5000, 1.5000])
     """
@@ -267,21 +263,23 @@ class Sum(Baseline):
     def __init__(self, *members: Baseline):
         super().__init__()
         if not members:
-            raise ValueError("Sum needs at least one baseline")
+            raise ValueError("SumBaseline needs at least one baseline")
         self.members = nn.ModuleList(members)
         parts = [part for _, part in self.named_modules(remove_duplicate=False) if isinstance(part, Baseline)]
         if len(set(parts)) < len(parts):
-            raise ValueError("Sum was given the same baseline twice; make a separate one for each place")
+            raise ValueError("SumBaseline was given the same baseline twice; make a separate one for each place")
         comparing = [type(part).__name__ for part in parts if part.compares_samples]
         if len(comparing) > 1:
             raise ValueError(
-                f"Sum can hold one {comparing[0]} at most, and no other baseline that compares samples, got "
+                f"SumBaseline can hold one {comparing[0]} at most, and no other baseline that compares samples, got "
                 f"{comparing[1]}: a second one would bias the gradient"
             )
-        if any(part.context_holds_sample for part in parts) and any(isinstance(part, Learned) for part in parts):
+        if any(part.context_holds_sample for part in parts) and any(
+            isinstance(part, LearnedBaseline) for part in parts
+        ):
             raise ValueError(
-                f"Sum cannot hold a Learned baseline beside {comparing[0]}, whose context is made from the sample that "
-                "the network must not see"
+                f"SumBaseline cannot hold a LearnedBaseline beside {comparing[0]}, whose context is made from the "
+                "sample that the network must not see"
             )
 
     def forward(
@@ -298,3 +296,61 @@ class Sum(Baseline):
             residual = residual - output.value
             value, loss = value + output.value, loss + output.loss
         return BaselineOutput(value.to(signal.dtype), loss.to(signal.dtype))
+
+
+BASELINES = (
+    "none",
+    "moving_average",
+    "leave_one_out",
+    "learned",
+    "learned_leave_one_out",
+    "learned_moving_average",
+)
+
+
+def make_baseline(
+    name: str,
+    *,
+    net: Callable[[], nn.Module] | None = None,
+    sample_dim: int = 0,
+    decay: float = 0.9,
+    extra: Sequence[str] = (),
+) -> Baseline:
+    """Make a baseline from its name, as configurations give it.
+
+    Args:
+        name: one of ``none``, ``moving_average``, ``leave_one_out``, ``learned`` (a network's guess from the
+            context), ``learned_leave_one_out`` (the former, and what it leaves over by leave-one-out),
+            ``learned_moving_average`` (a moving average, and what it leaves over learned); or a number, for a constant.
+        net: makes the network; see ``Learned``. Only those that learn need one.
+        sample_dim: dimension of ``log_prob`` that holds independent samples of the same input.
+        decay: weight of the past in a moving average.
+        extra: other names, which the caller knows what to do with; an error tells of them.
+
+    Raises:
+        ValueError: no baseline has that name, or it needs a network and there is none.
+
+    Example:
+        >>> make_baseline("leave_one_out", sample_dim=1)
+        LeaveOneOutBaseline()
+    """
+    if net is None and name.startswith("learned") and name in BASELINES:
+        raise ValueError(f"the baseline {name!r} needs a network: give LearnedBaseline(net) in the place of its name")
+    match name:
+        case "none":
+            return Baseline()
+        case "moving_average":
+            return MovingAverageBaseline(decay)
+        case "leave_one_out":
+            return LeaveOneOutBaseline(sample_dim)
+        case "learned":
+            return LearnedBaseline(net())  # type: ignore[misc]
+        case "learned_leave_one_out":
+            return SumBaseline(LearnedBaseline(net()), LeaveOneOutBaseline(sample_dim))  # type: ignore[misc]
+        case "learned_moving_average":
+            return SumBaseline(MovingAverageBaseline(decay), LearnedBaseline(net()))  # type: ignore[misc]
+    try:
+        return ConstantBaseline(float(name))
+    except ValueError:
+        known = ", ".join([*BASELINES, *extra])
+        raise ValueError(f"there is no baseline {name!r}; choose one of {known}, or a number") from None

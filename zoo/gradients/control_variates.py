@@ -37,7 +37,7 @@ def optimal_scaling(
     square = score.square()
     if square.ndim > signal.ndim:
         square = square.flatten(signal.ndim).sum(-1)
-    total = sum_of_others if leave_one_out else sum_of_all
+    total = leave_one_out_sum if leave_one_out else sum_of_all
     information = total(square, dim)
     return total(signal * square, dim) / torch.where(information > 0, information, 1)
 
@@ -47,7 +47,7 @@ def sum_of_all(x: Tensor, dim: int) -> Tensor:
     return x.sum(dim, keepdim=True)
 
 
-def sum_of_others(x: Tensor, dim: int) -> Tensor:
+def leave_one_out_sum(x: Tensor, dim: int) -> Tensor:
     """Sum over all other elements of a dimension: those before and those after, so that no large one cancels."""
     zero = torch.zeros_like(x.narrow(dim, 0, 1))
     before = torch.cat([zero, x.cumsum(dim)], dim).narrow(dim, 0, x.shape[dim])
@@ -55,7 +55,7 @@ def sum_of_others(x: Tensor, dim: int) -> Tensor:
     return before + after
 
 
-class OptimalScaling(Baseline):
+class ControlVariate(Baseline):
     """The control variate of black-box variational inference: ``f s - a* s``, as a baseline ``a*`` for each parameter.
 
     Ranganath, Gerrish & Blei, "Black box variational inference", 2014. The context is the score of each sample.
@@ -75,7 +75,7 @@ class OptimalScaling(Baseline):
             out.
 
     Example:
-        >>> scaling = OptimalScaling()
+        >>> scaling = ControlVariate()
         >>> scaling(torch.tensor([1.0, 3.0, 8.0]), context=torch.tensor([-1.0, 1.0, 2.0])).value
         tensor([7.0000, 6.6000, 2.0000])
     """
@@ -96,15 +96,15 @@ class OptimalScaling(Baseline):
         self.dim = dim
 
     @property
-    def separate_samples(self) -> int:
+    def num_extra_samples(self) -> int:
         """How many samples are drawn for the estimate alone."""
         return self.estimate if isinstance(self.estimate, int) else 0
 
     def predict(self, signal: Tensor, context: Tensor | None, mask: Bool[Tensor, "..."] | None) -> Tensor:
         """Give the scaling."""
         if context is None:
-            raise ValueError("OptimalScaling needs context=, the score of each sample")
-        if self.separate_samples:
+            raise ValueError("ControlVariate needs context=, the score of each sample")
+        if self.num_extra_samples:
             return context
         leave_one_out = self.estimate == "leave_one_out"
         if leave_one_out and signal.shape[self.dim] < 2:

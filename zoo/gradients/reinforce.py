@@ -1,5 +1,4 @@
-from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Shaped
@@ -7,20 +6,16 @@ from torch import Tensor, nn
 
 from zoo.gradients._rsample import carries_its_path
 from zoo.gradients._steps import Learner, begin_or_continue_step, end_step, once_a_step
-from zoo.gradients.baselines import Baseline, hide
-from zoo.gradients.named import named_baseline
-from zoo.gradients.running import RunningScale, at_least_single
-
-
-@runtime_checkable
-class SupportsArray(Protocol):
-    """NumPy arrays, and what can be made one."""
-
-    def __array__(self) -> Any:
-        """Return the NumPy array."""
-
-
-ArrayLike = float | int | Sequence[Any] | SupportsArray
+from zoo.gradients._tensors import (
+    ArrayLike,
+    as_tensor,
+    at_least_single,
+    broadcast_mask,
+    broadcast_to_log_prob,
+    zero_masked,
+)
+from zoo.gradients.baselines import Baseline, make_baseline
+from zoo.gradients.running import RunningStd
 
 
 def score_function_loss(
@@ -63,9 +58,9 @@ def score_function_loss(
     """
     signal = learning_signal(log_prob, signal)
     baseline = as_tensor(log_prob, "baseline", baseline, torch.float64).to(log_prob.device)
-    advantage = (signal - fit_to(log_prob, "baseline", baseline)).detach()
-    mask = None if mask is None else valid_elements(log_prob, mask)
-    loss = surrogate_loss(log_prob, hide(advantage, mask), mask)
+    advantage = (signal - broadcast_to_log_prob(log_prob, "baseline", baseline)).detach()
+    mask = None if mask is None else broadcast_mask(log_prob, mask)
+    loss = surrogate_loss(log_prob, zero_masked(advantage, mask), mask)
     refuse_a_path(log_prob)
     return loss
 
@@ -97,37 +92,37 @@ class Reinforce(nn.Module):
     trains looks for NaN.
 
     Args:
-        baseline: how to guess the signal; None for no baseline. Or its name, see ``named_baseline``, with independent
+        baseline: how to guess the signal; None for no baseline. Or its name, see ``make_baseline``, with independent
             samples in the first dimension; or a number, for a constant.
         scale: divide the advantage and the baseline's loss by the advantage's running standard deviation, as Mnih &
             Gregor, "Neural variational inference and learning in belief networks", 2014, do; None for neither.
         maximize: the signal is a reward to maximise, not a cost to minimise; as in ``torch.optim``.
 
     Raises:
-        ValueError: there is no such baseline, or ``scale`` is no ``RunningScale``.
+        ValueError: there is no such baseline, or ``scale`` is no ``RunningStd``.
 
     Example:
-        >>> from zoo.gradients import LeaveOneOut, Reinforce
+        >>> from zoo.gradients import LeaveOneOutBaseline, Reinforce
         >>> logits = torch.zeros(3, requires_grad=True)
         >>> policy = torch.distributions.Categorical(logits=logits)
         >>> action = policy.sample((64,))
-        >>> out = Reinforce(LeaveOneOut(dim=0), maximize=True)(policy.log_prob(action), action == 2)
+        >>> out = Reinforce(LeaveOneOutBaseline(dim=0), maximize=True)(policy.log_prob(action), action == 2)
         >>> out.loss.mean().backward()
         >>> bool(logits.grad.argmin() == 2)  # descending this loss raises the rewarded action's logit
         True
     """
 
     def __init__(
-        self, baseline: Baseline | str | float | None = None, scale: RunningScale | None = None, maximize: bool = False
+        self, baseline: Baseline | str | float | None = None, scale: RunningStd | None = None, maximize: bool = False
     ):
         super().__init__()
         if not isinstance(baseline, Baseline | str | float | int | None):
             raise ValueError(f"baseline must be a Baseline, the name of one, a number or None, got {baseline!r}")
-        if not isinstance(scale, RunningScale | None):
-            raise ValueError(f"scale must be a RunningScale or None, got {scale!r}")
+        if not isinstance(scale, RunningStd | None):
+            raise ValueError(f"scale must be a RunningStd or None, got {scale!r}")
         if baseline is None:
             baseline = Baseline()
-        self.baseline = baseline if isinstance(baseline, Baseline) else named_baseline(str(baseline))
+        self.baseline = baseline if isinstance(baseline, Baseline) else make_baseline(str(baseline))
         self.scale = scale
         self.maximize = maximize
 
@@ -189,12 +184,12 @@ class Reinforce(nn.Module):
         if self._learns:
             begin_or_continue_step(self._learners, log_prob)
         if mask is not None:
-            mask = valid_elements(log_prob, mask)
+            mask = broadcast_mask(log_prob, mask)
         if context is not None and not isinstance(context, Tensor):
             context = as_tensor(log_prob, "context", context)
             context = context.to(log_prob.dtype) if context.is_floating_point() else context
         baseline, baseline_loss = self.baseline(signal, context, mask)
-        advantage = hide(signal - baseline, mask)
+        advantage = zero_masked(signal - baseline, mask)
         if self.scale is not None:
             unscaled, scale = advantage, self.scale.value.to(advantage.dtype)
             baseline_loss, advantage = baseline_loss / scale, unscaled / scale
@@ -207,7 +202,7 @@ class Reinforce(nn.Module):
 
 def surrogate_loss(log_prob: Tensor, advantage: Tensor, mask: Tensor | None) -> Tensor:
     """Product of log-probability and advantage, which is 0 already at false elements of the mask."""
-    return hide(log_prob, mask) * advantage.to(log_prob.dtype)
+    return zero_masked(log_prob, mask) * advantage.to(log_prob.dtype)
 
 
 def learning_signal(log_prob: Tensor, signal: Tensor | ArrayLike) -> Tensor:
@@ -223,7 +218,7 @@ def learning_signal(log_prob: Tensor, signal: Tensor | ArrayLike) -> Tensor:
             "log_prob has no gradient, but signal has one: log_prob comes first, as in reinforce(log_prob, signal), "
             "and is computed with gradients on; where the distribution is not to be trained, detach the signal"
         )
-    signal = fit_to(log_prob, "signal", signal)
+    signal = broadcast_to_log_prob(log_prob, "signal", signal)
     dtype = at_least_single(signal.dtype, signal.device)
     return signal.to(dtype if dtype == log_prob.dtype else torch.promote_types(log_prob.dtype, dtype))
 
@@ -235,44 +230,3 @@ def refuse_a_path(log_prob: Tensor) -> None:
             "log_prob is that of a value from rsample(), which carries its own path to the parameters, so that the "
             "score is 0 or wrong; use sample(), or detach the value"
         )
-
-
-def as_tensor(log_prob: Tensor, name: str, x: Tensor | ArrayLike, dtype: torch.dtype | None = None) -> Tensor:
-    """Tensor on the device of ``log_prob``, made from what is none yet, or say why that cannot be.
-
-    Args:
-        log_prob: has the device.
-        name: of the argument.
-        x: what is to be a tensor.
-        dtype: of what is made from numbers, and then cast to single precision at least; their own if it is None.
-    """
-    if not isinstance(x, Tensor):
-        try:
-            made = torch.tensor(x, dtype=None if isinstance(x, SupportsArray) else dtype)
-        except (TypeError, ValueError, RuntimeError, OverflowError):
-            raise ValueError(
-                f"{name} must be a tensor, an array, a number or a list of numbers, got {type(x).__name__}; tensors in "
-                "a list are joined by torch.stack, and numbers must fit into double precision"
-            ) from None
-        x = made.to(log_prob.device, made.dtype if dtype is None else at_least_single(made.dtype, log_prob.device))
-    if x.is_complex() or (x.is_floating_point() and x.dtype.itemsize < 2):
-        raise ValueError(f"{name} must be of real numbers of 16 bits or more, got {x.dtype}; convert it by .float()")
-    return x
-
-
-def fit_to(log_prob: Tensor, name: str, x: Tensor) -> Tensor:
-    """Broadcast ``x`` to the shape of ``log_prob``, or say why that cannot be."""
-    try:
-        return x.expand(log_prob.shape)
-    except RuntimeError:
-        raise ValueError(
-            f"{name} of shape {tuple(x.shape)} does not broadcast to log_prob of shape {tuple(log_prob.shape)}"
-        ) from None
-
-
-def valid_elements(log_prob: Tensor, mask: Tensor | ArrayLike) -> Tensor:
-    """Broadcast a mask to the shape of ``log_prob``, or say why that cannot be."""
-    mask = as_tensor(log_prob, "mask", mask)
-    if mask.dtype != torch.bool:
-        raise ValueError(f"mask must be boolean, true where an element counts, got {mask.dtype}")
-    return fit_to(log_prob, "mask", mask)

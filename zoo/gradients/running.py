@@ -8,36 +8,6 @@ from torch import Tensor, nn
 
 from zoo.gradients._steps import Learner
 
-LONG = (torch.int32, torch.int64, torch.uint32, torch.uint64)
-"""Integers that single precision cannot hold."""
-
-
-def at_least_single(dtype: torch.dtype, device: torch.device) -> torch.dtype:
-    """Precision in which numbers of a type are added and subtracted: theirs, but float32 at least.
-
-    Half precision cannot hold the sum or the count of a large batch, nor the difference of large signals. Apple's GPUs
-    have no float64.
-
-    Example:
-        >>> at_least_single(torch.bfloat16, torch.device("cpu")), at_least_single(torch.int64, torch.device("cpu"))
-        (torch.float32, torch.float64)
-    """
-    if dtype == torch.float32 or device.type == "mps":
-        return torch.float32
-    return torch.float64 if dtype in LONG else torch.promote_types(dtype, torch.float32)
-
-
-def masked_mean(x: Float[Tensor, "*dims"], mask: Bool[Tensor, "*dims"] | None) -> Float[Tensor, ""]:
-    """Mean of the valid elements of ``x``; 0 where there are none. What lies behind the mask may be NaN.
-
-    Example:
-        >>> masked_mean(torch.tensor([1.0, 3.0, torch.nan]), torch.tensor([True, True, False]))
-        tensor(2.)
-    """
-    if mask is None:
-        return x.sum() / max(x.numel(), 1)
-    return torch.where(mask, x, 0).sum() / mask.sum().clamp(min=1)
-
 
 class Step(NamedTuple):
     """What a running mean was when a step began, and what it has seen since."""
@@ -123,7 +93,7 @@ class RunningMean(Learner):
             vars(self)["_step"] = step
 
 
-class RunningScale(nn.Module):
+class RunningStd(nn.Module):
     """Standard deviation of the advantage over past calls, never below a floor.
 
     ``c = max(floor, sqrt(E[A²] - E[A]²))``, with running means: dividing the learning signal by it keeps the
@@ -141,7 +111,7 @@ class RunningScale(nn.Module):
         ValueError: ``decay`` lies outside [0, 1) or ``floor`` is not positive.
 
     Example:
-        >>> scale = RunningScale(decay=0.5)
+        >>> scale = RunningStd(decay=0.5)
         >>> scale.value
         tensor(1.)
         >>> scale.update(torch.tensor([-4.0, 4.0]))
@@ -167,3 +137,33 @@ class RunningScale(nn.Module):
         """Learn from the valid elements of an unscaled advantage."""
         self.mean.update(advantage, mask)
         self.mean_square.update(advantage.to(self.mean_square.total.dtype) ** 2, mask)
+
+
+class RunningMoments:
+    """Weighted mean of vectors, and weighted sums of powers of their deviations from it, as they arrive in groups.
+
+    Chan, Golub & LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979.
+    """
+
+    def __init__(self) -> None:
+        self.weight = 0.0
+        self.mean = self.m2 = self.m3 = torch.zeros((), device="cpu")  # a scalar there goes with any device
+
+    @property
+    def skewness(self) -> Tensor:
+        """Of the mean, where the weights count draws: ``Σ d³ / (Σ d²)^(3/2)``; 0 without a spread."""
+        return torch.where(self.m2 == 0, 0, self.m3 / self.m2**1.5)
+
+    def update(self, vectors: Float[Tensor, "group size"], weights: Float[Tensor, " group"]) -> None:
+        """Take in a group."""
+        weight = weights.sum().item()
+        mean = weights @ vectors / weight
+        deviation = vectors - mean
+        m2, m3 = weights @ deviation**2, weights @ deviation**3
+        step, share = mean - self.mean, weight / (self.weight + weight)
+        between = self.weight * share * step  # what the distance between the two means adds, bit by bit
+        crossed = 3 * step * ((1 - share) * m2 - share * self.m2)
+        self.m3 = self.m3 + m3 + crossed + between * step**2 * (1 - 2 * share)
+        self.m2 = self.m2 + m2 + between * step
+        self.mean = self.mean + share * step
+        self.weight += weight

@@ -8,20 +8,21 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from zoo.gradients._compilation import uncompilable
-from zoo.gradients._enumeration import Draw, moments_of_replays
+from zoo.gradients._enumeration import Draw, moments_by_enumeration
+from zoo.gradients._per_sample import check_tensor, per_sample_gradients
+from zoo.gradients._steps import preserve_buffers
 from zoo.gradients.graphs._provenance.provenance import tensors_in
 from zoo.gradients.graphs._quadrature import Quadrature
 from zoo.gradients.graphs.enumeration import MAX_OUTCOMES, enumerate_outcomes, expectation
 from zoo.gradients.graphs.program import Program
-from zoo.gradients.spread import check_tensor, gradients_of
-from zoo.gradients.variance import GradientMoments, keep_buffers, sampled_moments, spread_of_draws
+from zoo.gradients.variance import GradientMoments, sample_gradients, sampled_moments
 
 Estimator = Callable[..., Tensor]
 """``estimator(program, *args, draw=draw)`` gives a scalar whose gradient is the estimate. All that is random it asks
 from ``draw(name, distribution)``."""
 
 POWER = 0.95
-FEWEST_DRAWS = 1000
+MIN_SAMPLES = 1000
 
 
 class BiasCheck(NamedTuple):
@@ -86,8 +87,8 @@ def check_unbiased(
     batch_dims: int = 0,
     quadrature: Mapping[str, int] | None = None,
     breakpoints: Mapping[str, Sequence[float]] | None = None,
-    draws: int | None = None,
-    false_alarm: float = 1e-6,
+    num_samples: int | None = None,
+    alpha: float = 1e-6,
     tolerance: float | None = None,
     modules: Iterable[nn.Module] = (),
     max_outcomes: int = MAX_OUTCOMES,
@@ -95,8 +96,8 @@ def check_unbiased(
     """Tell whether an estimator's expected gradient is the exact gradient of a program's expected cost.
 
     Exact, ``|Σ_u p(u) g(u) - ∇ E[f]| ≤ tolerance``, by running the estimator on every outcome ``u`` of all that it
-    draws. Or, with ``draws``, a z-test, ``|ḡ - ∇ E[f]| ≤ z · sqrt(Var[g] / n)``, with Bonferroni's ``z`` for the number
-    of parameters. It takes the mean for normal.
+    draws. Or, with ``num_samples``, a z-test, ``|ḡ - ∇ E[f]| ≤ z · sqrt(Var[g] / n)``, with Bonferroni's ``z`` for the
+    number of parameters. It takes the mean for normal.
 
     Where few large values make up a gradient, its variance is seen too small whenever its mean is. The threshold is
     therefore widened by the skewness ``s`` of the mean, to ``z (z s / 2 + sqrt(1 + (z s / 2)²))`` standard errors,
@@ -112,9 +113,9 @@ def check_unbiased(
         batch_dims: as in ``expected_cost``.
         quadrature: as in ``expected_cost``, for variables of the program and of the estimator's own noise.
         breakpoints: values of such variables at which the program or estimator is not smooth. See ``expected_cost``.
-        draws: number of gradients to draw for a z-test; None for the exact check. Each takes a run of the estimator,
-            milliseconds if it traces: to average many samples in each is faster than many draws.
-        false_alarm: how often the z-test may call an unbiased estimator biased.
+        num_samples: number of gradients to draw for a z-test; None for the exact check. Each takes a run of the
+            estimator, milliseconds if it traces: to average many samples in each is faster than many draws.
+        alpha: how often the z-test may call an unbiased estimator biased.
         tolerance: for rounding, a fraction of 1 + the gradients' root mean square; None for 1e-9 in double precision,
             1e-5 in single.
         modules: whose buffers are to be the same at each run, and afterwards: of baselines that learn while they
@@ -138,17 +139,17 @@ def check_unbiased(
         >>> print(check_unbiased(lambda *args, draw: estimator(*args, draw=draw) / 2, program, theta))
         the estimator is biased: the expected gradient is off by -0.0125 in element 0; 1.06e-09 is tolerated
     """
-    if not 0 < false_alarm < 1:
-        raise ValueError(f"false_alarm must lie between 0 and 1, got {false_alarm}")
-    if draws is not None and draws < FEWEST_DRAWS:
-        raise ValueError(f"a z-test needs at least {FEWEST_DRAWS} draws, got {draws}")
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha must lie between 0 and 1, got {alpha}")
+    if num_samples is not None and num_samples < MIN_SAMPLES:
+        raise ValueError(f"a z-test needs at least {MIN_SAMPLES} samples, got {num_samples}")
     parameters, rules = parameters_in(args), Quadrature(quadrature, breakpoints)
     outcomes = enumerate_outcomes(rules, program, args, batch_dims, max_outcomes)
-    (truth,) = gradients_of(expectation(outcomes)[None], parameters)
+    (truth,) = per_sample_gradients(expectation(outcomes)[None], parameters)
     stateful = [*modules, *(x for x in (estimator, *args) if isinstance(x, nn.Module))]
 
     def estimate(draw: Draw) -> Tensor:
-        with keep_buffers(stateful):
+        with preserve_buffers(stateful):
             surrogate = estimator(program, *args, draw=draw)
         check_tensor("what the estimator gives", surrogate)
         if surrogate.ndim:
@@ -159,17 +160,17 @@ def check_unbiased(
         rules.met.add(name)
         return distribution.sample()
 
-    if draws is None:
-        moments, skewness = moments_of_replays(estimate, rules, parameters, max_outcomes), None
+    if num_samples is None:
+        moments, skewness = moments_by_enumeration(estimate, rules, parameters, max_outcomes), None
     else:
-        spread = spread_of_draws(lambda: estimate(sample), parameters, draws)
+        spread = sample_gradients(lambda: estimate(sample), parameters, num_samples)
         moments, skewness = sampled_moments(spread, parameters), spread.skewness
     rules.check_met()
-    return judge(moments, skewness, truth, false_alarm, tolerance)
+    return bias_test(moments, skewness, truth, alpha, tolerance)
 
 
-def judge(
-    moments: GradientMoments, skewness: Tensor | None, truth: Tensor, false_alarm: float, tolerance: float | None
+def bias_test(
+    moments: GradientMoments, skewness: Tensor | None, truth: Tensor, alpha: float, tolerance: float | None
 ) -> BiasCheck:
     """Compare an estimated gradient's moments, and its mean's skewness if it was drawn, with the exact gradient."""
     columns = zip(*((m.mean, m.variance, m.standard_error) for m in moments.parameters), strict=True)
@@ -183,12 +184,12 @@ def judge(
         element = int(silent.int().argmax())
         raise ValueError(
             f"in element {element} no draw of the gradient varied, and all are off by {bias[element]:.3g}: that may be "
-            "a bias, or a value too rare to be drawn; take more draws, or the exact check (draws=None)"
+            "a bias, or a value too rare to be drawn; take more samples, or the exact check (num_samples=None)"
         )
-    lean = torch.zeros_like(error) if skewness is None else skewness.double().abs()
-    z, found = (-torch.special.ndtri(error.new_tensor(p)) for p in (false_alarm / 2 / len(bias), 1 - POWER))
-    threshold = slack + z * error * (z * lean / 2 + (1 + (z * lean / 2) ** 2).sqrt())
-    deviation = torch.where(excess == 0, 0, excess / (error**2 + excess * error * lean).sqrt())
+    asymmetry = torch.zeros_like(error) if skewness is None else skewness.double().abs()
+    z, found = (-torch.special.ndtri(error.new_tensor(p)) for p in (alpha / 2 / len(bias), 1 - POWER))
+    threshold = slack + z * error * (z * asymmetry / 2 + (1 + (z * asymmetry / 2) ** 2).sqrt())
+    deviation = torch.where(excess == 0, 0, excess / (error**2 + excess * error * asymmetry).sqrt())
     p_value = min(torch.special.erfc(deviation / math.sqrt(2)).min().item() * len(bias), 1.0)
     return BiasCheck(bias, threshold, threshold + found * error, p_value, skewness is None, moments)
 

@@ -1,14 +1,13 @@
-import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from zoo.gradients._steps import Learner
-from zoo.gradients.spread import Spread, check_tensor, differentiable, spread_of_gradients
+from zoo.gradients._per_sample import check_parameters, check_tensor, gradient_moments_from_samples
+from zoo.gradients._steps import preserve_buffers
+from zoo.gradients.running import RunningMoments
 
 
 class Moments(NamedTuple):
@@ -40,8 +39,8 @@ class GradientMoments(NamedTuple):
 def gradient_moments(
     loss: Callable[[], Tensor],
     parameters: Iterable[Tensor],
-    draws: int,
-    at_once: int = 1,
+    num_samples: int,
+    chunk_size: int = 1,
     modules: Iterable[nn.Module] = (),
 ) -> GradientMoments:
     """Mean, variance, standard error and signal-to-noise ratio of a random loss's gradient, from repeated calls.
@@ -53,54 +52,56 @@ def gradient_moments(
     Args:
         loss: makes new draws each time it is called, and gives a scalar.
         parameters: what to differentiate with respect to.
-        draws: number of gradients, ``n``.
-        at_once: how many independent draws a call makes. If there are several it gives their losses, ``(at_once,)``,
-            and their gradients are taken in one vectorised pass.
+        num_samples: number of gradients, ``n``.
+        chunk_size: how many independent draws a call makes. If there are several it gives their losses,
+            ``(chunk_size,)``, and their gradients are taken in one vectorised pass.
         modules: whose buffers are the same at each call and afterwards: of baselines that learn while they are used.
 
     Raises:
-        ValueError: there are fewer than 2 draws, or they are no multiple of ``at_once``; the loss is no tensor, or has
-            another shape, or no gradient; there are no parameters, or one that needs no gradient or is no tensor.
+        ValueError: there are fewer than 2 draws, or they are no multiple of ``chunk_size``; the loss is no tensor, or
+            has another shape, or no gradient; there are no parameters, or one that needs no gradient or is no tensor.
 
     Example:
         >>> theta = torch.tensor(0.0, requires_grad=True)
-        >>> moments = gradient_moments(lambda: theta * torch.randn(100), [theta], draws=10_000, at_once=100)
+        >>> moments = gradient_moments(lambda: theta * torch.randn(100), [theta], num_samples=10_000, chunk_size=100)
         >>> 0.8 < moments.total.variance.item() < 1.2
         True
     """
-    parameters = differentiable(parameters)
-    return sampled_moments(spread_of_draws(loss, parameters, draws, at_once, modules), parameters)
+    parameters = check_parameters(parameters)
+    return sampled_moments(sample_gradients(loss, parameters, num_samples, chunk_size, modules), parameters)
 
 
-def spread_of_draws(
+def sample_gradients(
     loss: Callable[[], Tensor],
     parameters: Sequence[Tensor],
-    draws: int,
-    at_once: int = 1,
+    num_samples: int,
+    chunk_size: int = 1,
     modules: Iterable[nn.Module] = (),
-) -> Spread:
-    """Spread of a random loss's gradient over so many draws. See ``gradient_moments``."""
-    if at_once < 1 or draws < 2 or draws % at_once:
-        raise ValueError(f"draws must be at least 2, and a multiple of at_once={at_once}, got {draws}")
-    modules, expected = list(modules), () if at_once == 1 else (at_once,)
+) -> RunningMoments:
+    """RunningMoments of a random loss's gradient over so many draws. See ``gradient_moments``."""
+    if chunk_size < 1 or num_samples < 2 or num_samples % chunk_size:
+        raise ValueError(
+            f"num_samples must be at least 2, and a multiple of chunk_size={chunk_size}, got {num_samples}"
+        )
+    modules, expected = list(modules), () if chunk_size == 1 else (chunk_size,)
 
     def weighed() -> Iterator[tuple[Tensor, Tensor]]:
-        for _ in range(draws // at_once):
-            with keep_buffers(modules):
+        for _ in range(num_samples // chunk_size):
+            with preserve_buffers(modules):
                 losses = loss()
             check_tensor("the loss", losses)
             if losses.shape != expected:
                 raise ValueError(
-                    f"with at_once={at_once} the loss must have shape {expected}, got {tuple(losses.shape)}"
+                    f"with chunk_size={chunk_size} the loss must have shape {expected}, got {tuple(losses.shape)}"
                 )
             yield torch.ones_like(losses), losses
 
-    return spread_of_gradients(weighed(), parameters)
+    return gradient_moments_from_samples(weighed(), parameters)
 
 
-def sampled_moments(spread: Spread, parameters: Sequence[Tensor]) -> GradientMoments:
+def sampled_moments(spread: RunningMoments, parameters: Sequence[Tensor]) -> GradientMoments:
     """Moments of what was drawn, with as many draws as there is weight."""
-    variance = spread.squares / (spread.weight - 1)
+    variance = spread.m2 / (spread.weight - 1)
     return by_parameter(spread.mean, variance, (variance / spread.weight).sqrt(), parameters)
 
 
@@ -126,13 +127,13 @@ def exact_moments(outcomes: Iterable[tuple[Tensor, Tensor]], parameters: Iterabl
         >>> exact_moments([(log_prob.exp(), log_prob * 4 * x)], [theta]).total
         Moments(mean=tensor(1.), variance=tensor(1.), standard_error=tensor(0.))
     """
-    parameters = differentiable(parameters)
-    spread = spread_of_gradients(outcomes, parameters)
+    parameters = check_parameters(parameters)
+    spread = gradient_moments_from_samples(outcomes, parameters)
     if not abs(spread.weight - 1) < 1e-4:
         raise ValueError(
             f"the probabilities sum to {spread.weight:.6g}, not to 1: an outcome is missing or was counted twice"
         )
-    return by_parameter(spread.mean, spread.squares / spread.weight, torch.zeros_like(spread.mean), parameters)
+    return by_parameter(spread.mean, spread.m2 / spread.weight, torch.zeros_like(spread.mean), parameters)
 
 
 def optimal_baseline(
@@ -182,21 +183,3 @@ def by_parameter(mean: Tensor, variance: Tensor, error: Tensor, parameters: Sequ
     cuts = zip(*(vector.split(sizes) for vector in (mean, variance, error)), parameters, strict=True)
     each = tuple(Moments(*(part.reshape(parameter.shape) for part in parts)) for *parts, parameter in cuts)
     return GradientMoments(each, Moments(mean.norm(), variance.sum(), error.norm()))
-
-
-@contextmanager
-def keep_buffers(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Let modules work on copies of their buffers, and give them their own back, untouched."""
-    owners = [owner for module in modules for owner in module.modules()]
-    steps = [(owner, owner._step, owner._parameter) for owner in owners if isinstance(owner, Learner)]
-    own = [dict(owner._buffers) for owner in owners]
-    for owner, copies in zip(owners, copy.deepcopy(own), strict=True):  # at once: what is shared stays shared
-        owner._buffers.update(copies)
-    try:
-        yield
-    finally:
-        for owner, buffers in zip(owners, own, strict=True):
-            owner._buffers.clear()
-            owner._buffers.update(buffers)
-        for learner, step, parameter in steps:
-            learner._step, learner._parameter = step, parameter

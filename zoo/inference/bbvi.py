@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from zoo.gradients import MovingAverage, RunningScale
+from zoo.gradients import MovingAverageBaseline, RunningStd
 from zoo.inference.elbo import BlackBoxELBO
 from zoo.inference.programs import PROGRAMS
 from zoo.inference.programs._from_file import FILE_SYNTAX, annotate_errors, load_program, parse_program_file
@@ -139,11 +139,11 @@ def make_elbo(
         >>> make_elbo(4, vectorize_particles=True, baseline="leave_one_out").num_particles
         4
     """
-    running = RunningScale(decay) if scale else None
+    running = RunningStd(decay) if scale else None
     if baseline == "vimco":
         return BlackBoxELBO(num_particles, vectorize_particles, scale=running, bound="iwae")
     if baseline == "moving_average":
-        return BlackBoxELBO(num_particles, vectorize_particles, MovingAverage(decay), running)
+        return BlackBoxELBO(num_particles, vectorize_particles, MovingAverageBaseline(decay), running)
     if baseline == "learned_moving_average" and decay != DECAY:
         raise ValueError(
             f"the moving average of a learned baseline has a fixed decay here: set estimator.decay={DECAY}"

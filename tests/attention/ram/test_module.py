@@ -197,13 +197,13 @@ class TestOptions:
     def test_default_estimator_is_the_papers(self):
         for estimator in (None, {}, {"scale": True}):
             model = RecurrentAttention((1, 9, 7), ("a", "b"), patch_size=3, estimator=estimator)
-            assert type(model.reinforce.baseline).__name__ == "Learned"
+            assert type(model.reinforce.baseline).__name__ == "LearnedBaseline"
             assert (model.reinforce.scale is not None) is bool(estimator)
             assert model.reinforce.maximize
 
     def test_estimator_is_built_from_its_options(self, make_model):
         model = make_model(baseline="moving_average", scale=True)
-        assert type(model.reinforce.baseline).__name__ == "MovingAverage"
+        assert type(model.reinforce.baseline).__name__ == "MovingAverageBaseline"
         assert model.reinforce.scale is not None
 
 

@@ -5,7 +5,15 @@ from torch import nn
 
 from zoo.attention import GlimpseSensor, HybridObjective, RecurrentAttentionNetwork, Trajectory, hybrid_objective
 from zoo.attention.ram.objective import location_log_prob, training_metrics
-from zoo.gradients import Constant, Learned, LeaveOneOut, MovingAverage, Reinforce, ReinforceOutput, Sum
+from zoo.gradients import (
+    ConstantBaseline,
+    LearnedBaseline,
+    LeaveOneOutBaseline,
+    MovingAverageBaseline,
+    Reinforce,
+    ReinforceOutput,
+    SumBaseline,
+)
 
 STD = 0.3
 
@@ -57,19 +65,19 @@ class TestTerms:
         assert objective.reward.unique().tolist() == [0, 1]
 
     def test_policy_loss_is_summed_over_steps_and_averaged_over_trajectories(self, evaluate):
-        trajectory, _, objective = evaluate(Reinforce(Constant(0.25), maximize=True))
+        trajectory, _, objective = evaluate(Reinforce(ConstantBaseline(0.25), maximize=True))
         weighted = log_density(trajectory, STD) * (objective.reward - 0.25)
         torch.testing.assert_close(objective.policy_loss, -weighted.sum() / (2 * 8), rtol=1e-5, atol=1e-5)
 
     def test_baseline_loss_is_averaged_over_steps_and_trajectories(self, evaluate):
         net = nn.Linear(256, 1)
-        trajectory, _, objective = evaluate(Reinforce(Learned(net), maximize=True))
+        trajectory, _, objective = evaluate(Reinforce(LearnedBaseline(net), maximize=True))
         prediction = net(trajectory.states[:-1]).squeeze(-1)
         torch.testing.assert_close(objective.reinforce.baseline, prediction.detach())
         torch.testing.assert_close(objective.baseline_loss, (prediction - objective.reward).square().mean())
 
     def test_leave_one_out_compares_trajectories_of_the_same_image(self, evaluate):
-        *_, objective = evaluate(Reinforce(LeaveOneOut(1), maximize=True))
+        *_, objective = evaluate(Reinforce(LeaveOneOutBaseline(1), maximize=True))
         difference = objective.reward[0] - objective.reward[1]
         expected = torch.stack([difference, -difference]).expand(2, 2, 8)
         assert difference.any()
@@ -80,7 +88,7 @@ class TestTerms:
         assert len(objective.reinforce.loss) == len(trajectory.states) - 1 == 3
 
     def test_without_steps_policy_and_baseline_loss_are_zero(self, evaluate):
-        *_, objective = evaluate(Reinforce(Learned(nn.Linear(256, 1)), maximize=True), steps=0)
+        *_, objective = evaluate(Reinforce(LearnedBaseline(nn.Linear(256, 1)), maximize=True), steps=0)
         assert objective.policy_loss == objective.baseline_loss == 0
         assert objective.cross_entropy > 0
 
@@ -125,7 +133,7 @@ class TestGradientOfEachTerm:
         def trained_by(term, reinforce_core):
             """Modules with a parameter to which the term's gradient is not exactly zero."""
             network = make_network(reinforce_core=reinforce_core)
-            reinforce = Reinforce(Learned(nn.Linear(256, 1)), maximize=True)
+            reinforce = Reinforce(LearnedBaseline(nn.Linear(256, 1)), maximize=True)
             *_, objective = evaluate(reinforce, network=network)
             getattr(objective, term).backward()
             parts = {**dict(network.named_children()), "baseline": reinforce}
@@ -208,9 +216,9 @@ class TestExpectation:
         torch.manual_seed(0)
         baseline = {
             "none": lambda: None,
-            "constant": lambda: Constant(0.7),
-            "moving average": MovingAverage,
-            "learned": lambda: Learned(nn.Linear(1, 1)),
+            "constant": lambda: ConstantBaseline(0.7),
+            "moving average": MovingAverageBaseline,
+            "learned": lambda: LearnedBaseline(nn.Linear(1, 1)),
         }[name]()
         reinforce = Reinforce(baseline, maximize=True)
         for _ in range(2):  # the second time a moving average knows rewards
@@ -218,7 +226,11 @@ class TestExpectation:
 
     @pytest.mark.parametrize("name", ["leave-one-out", "learned + leave-one-out"])
     def test_gradient_is_exact_with_two_trajectories_per_image(self, parameters, name):
-        baseline = LeaveOneOut(1) if name == "leave-one-out" else Sum(Learned(nn.Linear(1, 1)), LeaveOneOut(1))
+        baseline = (
+            LeaveOneOutBaseline(1)
+            if name == "leave-one-out"
+            else SumBaseline(LearnedBaseline(nn.Linear(1, 1)), LeaveOneOutBaseline(1))
+        )
         assert self.error(parameters, Reinforce(baseline, maximize=True), steps=1, num_samples=2) < 1e-4
 
     def test_log_prob_of_clipped_locations_is_biased(self, parameters):
@@ -265,17 +277,17 @@ class TestLearning:
 
     @pytest.mark.parametrize("seed", [0, 1])
     def test_policy_learns_where_the_classes_differ(self, seed):
-        mean, error = self.train(Reinforce(LeaveOneOut(1), maximize=True), seed)
+        mean, error = self.train(Reinforce(LeaveOneOutBaseline(1), maximize=True), seed)
         assert mean < -2.5
         assert error == 0
 
     @pytest.mark.parametrize("seed", [0, 1])
     def test_policy_learns_nothing_from_permuted_rewards(self, seed):
-        mean, _ = self.train(ShuffledReinforce(LeaveOneOut(1), maximize=True), seed)
+        mean, _ = self.train(ShuffledReinforce(LeaveOneOutBaseline(1), maximize=True), seed)
         assert abs(mean) < 2.5
 
     def test_policy_moves_away_with_costs_in_place_of_rewards(self):
-        mean, error = self.train(Reinforce(LeaveOneOut(1), maximize=False), seed=0)
+        mean, error = self.train(Reinforce(LeaveOneOutBaseline(1), maximize=False), seed=0)
         assert mean > 0
         assert error == 0.5
 

@@ -24,7 +24,7 @@ from zoo.control.policy_gradient.gradient_variance import (
 )
 from zoo.control.policy_gradient.policies import CategoricalPolicy, make_policy
 from zoo.control.rollout import Rollout
-from zoo.gradients import Constant, Reinforce, expected_cost
+from zoo.gradients import ConstantBaseline, Reinforce, expected_cost
 from zoo.gradients.testing import check_unbiased
 
 GAMMA, STEPS = 0.7, 2
@@ -154,7 +154,7 @@ class TestVarianceTable:
     def test_bad_constant_increases_variance(self, cart_pole):
         policy, envs, _ = cart_pole
         estimators = {
-            name: Estimator(Reinforce(Constant(b), maximize=True)) for name, b in (("none", 0), ("bad", 1000))
+            name: Estimator(Reinforce(ConstantBaseline(b), maximize=True)) for name, b in (("none", 0), ("bad", 1000))
         }
         table = variance_table(policy, envs, estimators, num_samples=20, gamma=0.98)
         assert table["bad"].reduction.high < 0.1

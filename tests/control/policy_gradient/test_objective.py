@@ -14,7 +14,15 @@ from zoo.control.envs.vector_env import VectorEnvAdapter
 from zoo.control.policy_gradient.objective import normalize, policy_gradient_objective, value_function
 from zoo.control.policy_gradient.policies import CategoricalPolicy
 from zoo.control.rollout import Rollout, collect_rollout
-from zoo.gradients import Baseline, Constant, Learned, LeaveOneOut, MovingAverage, Reinforce, Sum
+from zoo.gradients import (
+    Baseline,
+    ConstantBaseline,
+    LearnedBaseline,
+    LeaveOneOutBaseline,
+    MovingAverageBaseline,
+    Reinforce,
+    SumBaseline,
+)
 
 GAMMA = 0.7
 LOGITS = [[0.3, -0.2], [-0.5, 0.4], [0.1, 0.8]]
@@ -132,10 +140,10 @@ def exact_values(mdp):
 WRONG = (2.0, -1.0, 3.0)
 UNBIASED = {
     "none": (lambda: None, 1),
-    "constant": (lambda: Constant(1.7), 1),
-    "learned": (lambda: Learned(table(WRONG)), 1),
-    "leave one out": (lambda: LeaveOneOut(1), 2),
-    "learned and leave one out": (lambda: Sum(Learned(table(WRONG)), LeaveOneOut(1)), 2),
+    "constant": (lambda: ConstantBaseline(1.7), 1),
+    "learned": (lambda: LearnedBaseline(table(WRONG)), 1),
+    "leave one out": (lambda: LeaveOneOutBaseline(1), 2),
+    "learned and leave one out": (lambda: SumBaseline(LearnedBaseline(table(WRONG)), LeaveOneOutBaseline(1)), 2),
 }
 
 
@@ -164,7 +172,7 @@ class TestExpectedGradient:
 
     def test_wrong_value_after_truncation_biases_the_gradient(self):
         mdp = make_mdp(horizon=2)
-        ours = expected_gradient(mdp, Learned(table(WRONG)), discount_weighting=True)
+        ours = expected_gradient(mdp, LearnedBaseline(table(WRONG)), discount_weighting=True)
         assert biased(ours, exact_gradient(mdp))
 
     @pytest.mark.parametrize(("baseline", "together"), UNBIASED.values(), ids=UNBIASED)
@@ -181,8 +189,8 @@ class TestExpectedGradient:
 
     def test_gae_lambda_below_1_biases_the_gradient_only_with_a_wrong_value(self):
         mdp, options = make_mdp(), {"gae_lambda": 0.5, "discount_weighting": True}
-        assert biased(expected_gradient(mdp, Learned(table(WRONG)), **options), exact_gradient(mdp))
-        assert equal(expected_gradient(mdp, Learned(exact_values(mdp)), **options), exact_gradient(mdp))
+        assert biased(expected_gradient(mdp, LearnedBaseline(table(WRONG)), **options), exact_gradient(mdp))
+        assert equal(expected_gradient(mdp, LearnedBaseline(exact_values(mdp)), **options), exact_gradient(mdp))
 
     def test_gae_lambda_is_ignored_without_a_learned_value(self):
         gradients = [expected_gradient(make_mdp(), Baseline(), gae_lambda=decay) for decay in (0.3, 1.0)]
@@ -193,7 +201,7 @@ class TestExpectedGradient:
             return rollout._replace(terminated=torch.zeros_like(rollout.terminated))
 
         mdp, options = make_mdp(), {"discount_weighting": True}
-        ours = expected_gradient(mdp, Learned(table(WRONG)), change=forget, **options)
+        ours = expected_gradient(mdp, LearnedBaseline(table(WRONG)), change=forget, **options)
         assert biased(ours, exact_gradient(mdp))
 
     def test_mean_over_the_own_trajectory_as_baseline_biases_the_gradient(self):
@@ -218,7 +226,7 @@ class TestExpectedGradient:
         for _ in range(40):
             envs.reset()
             rollout = collect_rollout(envs, policy, 10, np.zeros(300, np.int64), complete_episodes=True)
-            reinforce = Reinforce(LeaveOneOut(1), maximize=True)
+            reinforce = Reinforce(LeaveOneOutBaseline(1), maximize=True)
             loss = policy_gradient_objective(policy, rollout, reinforce, GAMMA, discount_weighting=True).policy_loss
             found.append(-torch.autograd.grad(loss, policy.net.rows)[0][:, 0])
         found = torch.stack(found).numpy()
@@ -238,27 +246,27 @@ def objective_of(rollout, baseline=None, **options):
 class TestEndOfEpisode:
     def test_truncated_step_bootstraps_from_the_learned_value(self):
         rollout = rollout_of((STEP, CUT), (STEP, END))
-        returns = objective_of(rollout, Learned(table(WRONG))).returns
+        returns = objective_of(rollout, LearnedBaseline(table(WRONG))).returns
         torch.testing.assert_close(returns[1], torch.tensor([5 + GAMMA * 3.0, 5]).double())
 
     def test_last_step_of_a_rollout_bootstraps_from_the_learned_value(self):
-        returns = objective_of(rollout_of((STEP,)), Learned(table(WRONG))).returns
+        returns = objective_of(rollout_of((STEP,)), LearnedBaseline(table(WRONG))).returns
         assert returns.item() == pytest.approx(2 + GAMMA * -1)
 
     def test_truncated_step_does_not_bootstrap_without_a_learned_value(self):
-        returns = objective_of(rollout_of((STEP, CUT), (STEP, END)), Constant(7.0)).returns
+        returns = objective_of(rollout_of((STEP, CUT), (STEP, END)), ConstantBaseline(7.0)).returns
         assert returns[1].tolist() == [5, 5]
 
     def test_bootstrap_is_the_sum_of_running_mean_and_network(self):
         """The running mean of earlier rewards is 5; the network adds 3 in state 2."""
-        average = MovingAverage()
+        average = MovingAverageBaseline()
         average(torch.tensor([5.0]))
-        returns = objective_of(rollout_of((STEP, CUT)), Sum(average, Learned(table(WRONG)))).returns
+        returns = objective_of(rollout_of((STEP, CUT)), SumBaseline(average, LearnedBaseline(table(WRONG)))).returns
         assert returns[1].item() == pytest.approx(5 + GAMMA * (5 + 3))
 
     def test_step_that_is_terminated_and_truncated_does_not_bootstrap(self):
         """``VectorEnvAdapter`` reports it as terminated and done."""
-        assert objective_of(rollout_of((END,)), Learned(table(WRONG))).returns.item() == 5
+        assert objective_of(rollout_of((END,)), LearnedBaseline(table(WRONG))).returns.item() == 5
 
 
 class TestLossTerms:
@@ -275,7 +283,7 @@ class TestLossTerms:
         nonsense = rollout._replace(
             reward=torch.where(rollout.mask, rollout.reward, 1e9), action=torch.where(rollout.mask, rollout.action, 1)
         )
-        one, other = (objective_of(x, Learned(table(WRONG))) for x in (rollout, nonsense))
+        one, other = (objective_of(x, LearnedBaseline(table(WRONG))) for x in (rollout, nonsense))
         assert (one.policy_loss, one.entropy, one.value_loss) == (other.policy_loss, other.entropy, other.value_loss)
 
     def test_entropy_is_that_of_the_policy_at_valid_steps(self):
@@ -291,7 +299,7 @@ class TestLossTerms:
 
     def test_value_loss_fits_the_returns_without_a_gradient_to_the_policy(self):
         policy, value = make_policy(), table(WRONG)
-        reinforce = Reinforce(Learned(value), maximize=True)
+        reinforce = Reinforce(LearnedBaseline(value), maximize=True)
         objective = policy_gradient_objective(policy, rollout_of((STEP, END)), reinforce, GAMMA)
         errors = torch.tensor([2.0 - (2 + GAMMA * 5), -1.0 - 5]).double()
         torch.testing.assert_close(objective.value_loss, errors.square().mean())
@@ -306,16 +314,18 @@ class TestValueFunction:
     @pytest.mark.parametrize(
         ("baseline", "offset"),
         [
-            (lambda net: Learned(net), 0),
-            (lambda net: Sum(Constant(7.0), Learned(net)), 7),
-            (lambda net: Sum(Learned(net), LeaveOneOut(1)), 0),
+            (lambda net: LearnedBaseline(net), 0),
+            (lambda net: SumBaseline(ConstantBaseline(7.0), LearnedBaseline(net)), 7),
+            (lambda net: SumBaseline(LearnedBaseline(net), LeaveOneOutBaseline(1)), 0),
         ],
     )
     def test_value_function_excludes_baselines_of_other_samples(self, baseline, offset):
         value = value_function(Reinforce(baseline(table(WRONG))))
         assert value(self.STATES).tolist() == [number + offset for number in WRONG]
 
-    @pytest.mark.parametrize("baseline", [None, Constant(1.0), MovingAverage(), LeaveOneOut(1)], ids=str)
+    @pytest.mark.parametrize(
+        "baseline", [None, ConstantBaseline(1.0), MovingAverageBaseline(), LeaveOneOutBaseline(1)], ids=str
+    )
     def test_value_function_is_none_without_a_learned_baseline(self, baseline):
         assert value_function(Reinforce(baseline)) is None
 
@@ -351,7 +361,7 @@ class TestNormalize:
             ).policy_loss.backward()
             return policy.net.rows.grad
 
-        none, few, many = gradient(None), gradient(Constant(3.0)), gradient(Constant(9.0))
+        none, few, many = gradient(None), gradient(ConstantBaseline(3.0)), gradient(ConstantBaseline(9.0))
         assert biased(none, few)
         assert biased(few, many)
         assert (none * many).sum() < 0  # a positive advantage becomes negative under a high baseline

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from zoo.gradients import Reinforce
-from zoo.gradients.estimators import LeaveOneOutBound, leave_one_out_bounds, multi_sample_bound
+from zoo.gradients.estimators import VIMCOBaseline, iwae_bound, leave_one_out_bounds
 
 
 @pytest.fixture
@@ -15,12 +15,12 @@ def log_weights():
 
 class TestBound:
     def test_it_is_the_logarithm_of_the_mean_weight(self, log_weights):
-        torch.testing.assert_close(multi_sample_bound(log_weights), log_weights.exp().mean(0).log())
-        torch.testing.assert_close(multi_sample_bound(log_weights, dim=1), log_weights.exp().mean(1).log())
+        torch.testing.assert_close(iwae_bound(log_weights), log_weights.exp().mean(0).log())
+        torch.testing.assert_close(iwae_bound(log_weights, dim=1), log_weights.exp().mean(1).log())
 
     def test_weights_beyond_the_range_of_numbers_do_no_harm(self):
-        assert multi_sample_bound(torch.tensor([-5000.0, -5000.0])).item() == -5000
-        assert multi_sample_bound(torch.tensor([5000.0, -5000.0])).item() == pytest.approx(5000 - math.log(2))
+        assert iwae_bound(torch.tensor([-5000.0, -5000.0])).item() == -5000
+        assert iwae_bound(torch.tensor([5000.0, -5000.0])).item() == pytest.approx(5000 - math.log(2))
 
 
 class TestLeavingOneOut:
@@ -65,15 +65,15 @@ class TestGradient:
         for outcome in product(range(4), repeat=self.SAMPLES):
             log_q = logits.log_softmax(0)[list(outcome)]
             probability, log_weights = log_q.sum().exp(), log_p[list(outcome)] - log_q
-            total = total + probability * multi_sample_bound(log_weights)
+            total = total + probability * iwae_bound(log_weights)
             (estimate,) = torch.autograd.grad(loss(log_q, log_weights), logits, retain_graph=True)
             mean = mean + probability.detach() * estimate
         return torch.autograd.grad(total, logits)[0], mean
 
     def test_of_vimco_is_exact_on_average(self, logits, log_p):
         def loss(log_q, log_weights):
-            bound = multi_sample_bound(log_weights)
-            out = Reinforce(LeaveOneOutBound(dim=0), maximize=True)(log_q, bound, context=log_weights)
+            bound = iwae_bound(log_weights)
+            out = Reinforce(VIMCOBaseline(dim=0), maximize=True)(log_q, bound, context=log_weights)
             return bound - out.loss.sum()
 
         exact, mean = self.mean_gradient(logits, log_p, loss)
@@ -82,7 +82,7 @@ class TestGradient:
 
     def test_it_would_be_noticed_if_a_sample_saw_its_own_weight(self, logits, log_p):
         def loss(log_q, log_weights):
-            bound = multi_sample_bound(log_weights)
+            bound = iwae_bound(log_weights)
             return bound + (log_q * (bound - leave_one_out_bounds(log_weights).roll(1, 0)).detach()).sum()
 
         exact, mean = self.mean_gradient(logits, log_p, loss)
@@ -92,4 +92,4 @@ class TestGradient:
 @pytest.mark.parametrize("context", [None, torch.zeros(3)])
 def test_the_baseline_asks_for_the_weight_of_each_sample(context):
     with pytest.raises(ValueError, match="needs context=, the log-weight of each sample"):
-        LeaveOneOutBound(dim=0)(torch.zeros(2), context=context)
+        VIMCOBaseline(dim=0)(torch.zeros(2), context=context)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.distributions import Bernoulli
 
-from zoo.gradients import BaselineWithContext, Learned
+from zoo.gradients import BaselineWithContext, LearnedBaseline
 from zoo.gradients.graphs import trace
 
 pytestmark = pytest.mark.usefixtures("without_type_checks")
@@ -44,7 +44,7 @@ KNOWING = {
     "left_by_the_program": lambda graph, left: lambda values: left["cost"],
     "left_by_the_program_itself": lambda graph, left: left["cost"],
     "context": lambda graph, left: BaselineWithContext(
-        Learned(torch.nn.Linear(1, 1).double()), lambda values: graph.costs["f"].detach().reshape(1)
+        LearnedBaseline(torch.nn.Linear(1, 1).double()), lambda values: graph.costs["f"].detach().reshape(1)
     ),
 }
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.distributions import Bernoulli
 
-from zoo.gradients.baselines import LeaveOneOut
+from zoo.gradients.baselines import LeaveOneOutBaseline
 from zoo.gradients.graphs import expected_cost, outcomes, trace
 from zoo.gradients.testing import check_unbiased
 
@@ -27,7 +27,7 @@ def traced(theta):
 
 
 def with_baseline(theta):
-    return trace(program, theta, num_samples=3).surrogate({"x": LeaveOneOut(0)}, order=2)
+    return trace(program, theta, num_samples=3).surrogate({"x": LeaveOneOutBaseline(0)}, order=2)
 
 
 def enumerated(theta):

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.distributions import Bernoulli, Categorical, Normal
 
-from zoo.gradients import Baseline, Learned, LeaveOneOut, MovingAverage, Sum
+from zoo.gradients import Baseline, LearnedBaseline, LeaveOneOutBaseline, MovingAverageBaseline, SumBaseline
 from zoo.gradients.graphs import BaselineWithContext, Pathwise, _surrogate, expected_cost, outcomes, trace
 from zoo.gradients.graphs._provenance import provenance
 
@@ -239,7 +239,7 @@ def warm(baseline):
 def learned(*context):
     """A network that looks at some variables."""
     torch.manual_seed(1)
-    net = Learned(nn.Linear(len(context) + 1, 1)).double()
+    net = LearnedBaseline(nn.Linear(len(context) + 1, 1)).double()
     return BaselineWithContext(
         net, lambda v: torch.stack([torch.ones(()).double(), *(v[name].double() for name in context)])
     )
@@ -250,10 +250,10 @@ EVERYWHERE = {
     "a number": lambda: -0.75,
     "a tensor": lambda: torch.tensor(1.5),
     "nothing": Baseline,
-    "moving average": lambda: warm(MovingAverage()),
-    "leave-one-out": lambda: LeaveOneOut(0),
+    "moving average": lambda: warm(MovingAverageBaseline()),
+    "leave-one-out": lambda: LeaveOneOutBaseline(0),
     "learned": learned,
-    "leave-one-out and moving average": lambda: warm(Sum(LeaveOneOut(0), MovingAverage())),
+    "leave-one-out and moving average": lambda: warm(SumBaseline(LeaveOneOutBaseline(0), MovingAverageBaseline())),
 }
 INFORMED = {
     "two_costs": {"x2": lambda v: 3 * v["x1"] + 1},
@@ -324,7 +324,7 @@ class TestBaseline:
 
         values = {"coin": iter([1.0, 0.0, 1.0]), "y": iter([1.0, 0.0])}
         graph = trace(program, theta, num_samples=3, draw=lambda name, _: torch.tensor(next(values[name])).double())
-        loss = graph.surrogate({"y": LeaveOneOut(0)})
+        loss = graph.surrogate({"y": LeaveOneOutBaseline(0)})
         costs = torch.tensor([6.0, 0.0, 2.0]).double()  # that y influences
         others = torch.tensor([(0.0 + 2.0) / 2, torch.nan, (6.0 + 0.0) / 2]).double()
         score = torch.tensor([1.0, torch.nan, 0.0]).double() - torch.sigmoid(theta[1])
@@ -349,7 +349,7 @@ class TestBaseline:
             num_samples=3,
             draw=lambda name, _: torch.tensor(next(values[name])).double(),
         )
-        average = MovingAverage().double()
+        average = MovingAverageBaseline().double()
         graph.surrogate({"coin1": average})
         cost = (theta[1] - theta[2]) ** 2  # after one head
         torch.testing.assert_close(average.mean.value, cost.detach())
@@ -364,7 +364,7 @@ class TestBaseline:
         theta = torch.tensor([-1.0, 0.5, 2.0]).double()
         values = {"coin": iter([[1.0, 1.0, 1.0], [0.0, 1.0, 1.0]]), "y": iter([[1.0, 0.0, 1.0]])}
         source = lambda name, _: torch.tensor(next(values[name])).double()  # noqa: E731
-        average = MovingAverage().double()
+        average = MovingAverageBaseline().double()
         trace(program, theta, batch_dims=1, num_samples=2, draw=source).surrogate({"y": average})
         assert average.mean.value.item() == pytest.approx((4 + 0 + 4 + theta.sum().item()) / 3)
 
@@ -427,10 +427,15 @@ class TestInvalidBaseline:
             (
                 spy,
                 "x",
-                BaselineWithContext(MovingAverage(), lambda v: v["y"]),
+                BaselineWithContext(MovingAverageBaseline(), lambda v: v["y"]),
                 "the baseline of 'x' uses 'y', which 'x' influences",
             ),
-            (spy, "y", BaselineWithContext(MovingAverage(), lambda v: v["y"]), "the baseline of 'y' uses 'y' itself"),
+            (
+                spy,
+                "y",
+                BaselineWithContext(MovingAverageBaseline(), lambda v: v["y"]),
+                "the baseline of 'y' uses 'y' itself",
+            ),
             ("random_length", "coin0", lambda v: len(v), "the baseline of 'coin0' uses 'coin0' itself"),
             ("random_length", "coin0", lambda v: "coin2" in v, "the baseline of 'coin0' uses 'coin0' itself"),
             ("random_length", "coin0", lambda v: "coin1" in v, "the baseline of 'coin0' uses 'coin0' itself"),
@@ -440,8 +445,13 @@ class TestInvalidBaseline:
             ("branch", "z", lambda v: None, "the baseline of 'z' must be a tensor or a number, got NoneType"),
             ("branch", "z", lambda v: torch.zeros(3), r"the baseline of 'z' has shape \(3,\), which does not fit \(\)"),
             ("branch", "z", float("nan"), "the baseline of 'z' is not finite"),
-            ("branch", "z", LeaveOneOut(0), "the baseline of 'z': LeaveOneOut.dim=0. needs at least 2 samples"),
-            ("branch", "z", Learned(nn.Linear(1, 1)), "the baseline of 'z': a Learned baseline needs context"),
+            (
+                "branch",
+                "z",
+                LeaveOneOutBaseline(0),
+                "the baseline of 'z': LeaveOneOutBaseline.dim=0. needs at least 2 samples",
+            ),
+            ("branch", "z", LearnedBaseline(nn.Linear(1, 1)), "the baseline of 'z': a Learned baseline needs context"),
             ("branch", "z", nn.Linear(1, 1), "the baseline of 'z' must be a Baseline, got Linear; a network goes into"),
             ("branch", "z", lambda v: v["nope"], "the baseline of 'z' looks for 'nope', which is not there in every"),
             ("independent", "c", 1.0, "there is no sample 'c'; there are 'a', 'b'"),
@@ -501,29 +511,31 @@ class TestInvalidBaseline:
 
     def test_is_one_that_learns_for_one_variable_what_it_uses_for_another(self, programs, theta):
         graph = trace(programs["independent"], theta, num_samples=2)
-        average = MovingAverage()
+        average = MovingAverageBaseline()
         informed = BaselineWithContext(average, lambda v: v["a"])
-        for other in (average, Sum(LeaveOneOut(0), average), informed):
+        for other in (average, SumBaseline(LeaveOneOutBaseline(0), average), informed):
             given = {"a": average, "b": other}
-            with pytest.raises(ValueError, match="'a' and 'b' have the same MovingAverage as a baseline"):
+            with pytest.raises(ValueError, match="'a' and 'b' have the same MovingAverageBaseline as a baseline"):
                 graph.surrogate(given)
-        others, net = LeaveOneOut(0), learned()
+        others, net = LeaveOneOutBaseline(0), learned()
         graph.surrogate({"a": others, "b": others})
         graph.surrogate({"a": net, "b": net})
 
     @pytest.mark.parametrize("order", [1, 2])
     def test_is_one_that_has_learned_from_the_graph_already(self, programs, theta, order):
         graph = trace(programs["independent"], theta, num_samples=2)
-        average = MovingAverage()
+        average = MovingAverageBaseline()
         graph.surrogate({"a": average})
-        with pytest.raises(ValueError, match="MovingAverage has learned from this graph already, and would bias"):
+        with pytest.raises(
+            ValueError, match="MovingAverageBaseline has learned from this graph already, and would bias"
+        ):
             graph.surrogate({"b": average}, order=order)
         trace(programs["independent"], theta).surrogate({"b": average})
         graph.surrogate({"b": average.eval()})  # learns no more
 
     def test_is_one_for_no_variable(self, programs, theta):
         with pytest.raises(ValueError, match="baselines must be given by the names of variables"):
-            trace(programs["independent"], theta).surrogate(LeaveOneOut(0))
+            trace(programs["independent"], theta).surrogate(LeaveOneOutBaseline(0))
 
     def test_is_not_one_that_asks_what_variables_there_are_where_nothing_decides_that(self, programs, theta):
         graph = trace(programs["independent"], theta)
@@ -547,7 +559,7 @@ class MeanOfAllRuns(Baseline):
         return signal.mean(0, keepdim=True)
 
 
-class LearnsFirst(MovingAverage):
+class LearnsFirst(MovingAverageBaseline):
     def forward(self, signal, context=None, mask=None):
         self.update(signal, mask)
         return super().forward(signal, context, mask)
@@ -573,7 +585,7 @@ class TestThePlantedMistakeIsFound:
 
     def test_in_an_average_that_two_variables_share(self, programs, theta, bias, monkeypatch):
         def estimate(graph):
-            average = MovingAverage().double()
+            average = MovingAverageBaseline().double()
             return graph.surrogate({"x1": average, "x2": average})
 
         monkeypatch.setattr(_surrogate, "check_guesses", lambda *_: None)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.distributions import Bernoulli, Independent, Normal, Uniform
 
-from zoo.gradients import LeaveOneOut
+from zoo.gradients import LeaveOneOutBaseline
 from zoo.gradients.graphs import expected_cost, trace
 from zoo.gradients.testing import check_unbiased
 
@@ -120,7 +120,7 @@ THREE_BITS = tied_bits([0.6, 0.51, 0.48])
     ],
 )
 def test_is_the_published_one(model, eta, runs, gradient, plain, leave_one_out):
-    for baseline, printed in ((None, plain), (LeaveOneOut(0), leave_one_out)):
+    for baseline, printed in ((None, plain), (LeaveOneOutBaseline(0), leave_one_out)):
         if printed is not None:
             mean, variance = mean_and_variance(model, eta, runs, baseline)
             assert_printed(mean, gradient)
@@ -192,7 +192,7 @@ def test_of_antithetic_estimators_is_the_published_one(target, eta, gradient, of
 
 def test_of_leave_one_out_over_four_runs_is_a_fifth_of_that_of_the_plain_mean_or_less():
     _, plain = mean_and_variance(two_state_model(), 0.3, 4, None)
-    _, leave_one_out = mean_and_variance(two_state_model(), 0.3, 4, LeaveOneOut(0))
+    _, leave_one_out = mean_and_variance(two_state_model(), 0.3, 4, LeaveOneOutBaseline(0))
     assert plain / leave_one_out > 5
     assert plain / leave_one_out == pytest.approx(18.9, abs=0.1)
 

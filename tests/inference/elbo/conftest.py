@@ -17,10 +17,11 @@ from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor, nn
 from torch.distributions import Categorical
 
-from zoo.gradients._enumeration import moments_of_replays
+from zoo.gradients import GradientMoments
+from zoo.gradients._enumeration import moments_by_enumeration
+from zoo.gradients._steps import preserve_buffers
 from zoo.gradients.graphs._paths import Path, enumerate_paths
 from zoo.gradients.graphs._quadrature import Quadrature
-from zoo.gradients.variance import GradientMoments, keep_buffers
 from zoo.inference.elbo import _tracing as recording
 from zoo.inference.elbo import black_box_elbo as elbo_module
 
@@ -528,10 +529,10 @@ def moments() -> Callable[[ELBO, Program, Tensor], GradientMoments]:
         modules = [elbo] if isinstance(elbo, nn.Module) else []
 
         def estimate(draw) -> Tensor:
-            with drawn_by(draw), keep_buffers(modules):
+            with drawn_by(draw), preserve_buffers(modules):
                 return elbo.differentiable_loss(program.model, program.guide, theta)
 
-        return moments_of_replays(estimate, Quadrature(), [theta], max_outcomes=20_000)
+        return moments_by_enumeration(estimate, Quadrature(), [theta], max_outcomes=20_000)
 
     return exact
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.gradients import Constant, LeaveOneOut, MovingAverage, Sum
-from zoo.gradients.control_variates import OptimalScaling
+from zoo.gradients import ConstantBaseline, LeaveOneOutBaseline, MovingAverageBaseline, SumBaseline
+from zoo.gradients.control_variates import ControlVariate
 from zoo.inference.elbo._site_baseline import SiteBaseline
-from zoo.inference.elbo.baselines import make_baseline
+from zoo.inference.elbo.baselines import make_site_baseline
 
 NET = nn.Linear(1, 1)
 
@@ -15,49 +15,49 @@ NET = nn.Linear(1, 1)
 @pytest.mark.parametrize(
     ("given", "particles", "kind"),
     [
-        (None, 1, MovingAverage),
-        (None, 2, LeaveOneOut),
-        ("moving_average", 4, MovingAverage),
-        ("leave_one_out", 4, LeaveOneOut),
-        ("optimal", 2, OptimalScaling),
-        (1.5, 1, Constant),
-        (OptimalScaling(estimate=10), 1, OptimalScaling),
+        (None, 1, MovingAverageBaseline),
+        (None, 2, LeaveOneOutBaseline),
+        ("moving_average", 4, MovingAverageBaseline),
+        ("leave_one_out", 4, LeaveOneOutBaseline),
+        ("optimal", 2, ControlVariate),
+        (1.5, 1, ConstantBaseline),
+        (ControlVariate(estimate=10), 1, ControlVariate),
     ],
 )
 def test_a_name_a_number_or_none_gives_a_baseline(given, particles, kind):
-    assert type(make_baseline(given, particles)) is kind
+    assert type(make_site_baseline(given, particles)) is kind
 
 
 @pytest.mark.parametrize(
     ("options", "kind"),
     [
-        ({"use_decaying_avg_baseline": True}, MovingAverage),
-        ({"use_decaying_avg_baseline": False}, LeaveOneOut),
-        ({"use_decaying_avg_baseline": False, "baseline_beta": 0.5}, LeaveOneOut),
-        ({"nn_baseline": None, "nn_baseline_input": torch.ones(1)}, LeaveOneOut),
-        ({"baseline_value": None}, LeaveOneOut),
+        ({"use_decaying_avg_baseline": True}, MovingAverageBaseline),
+        ({"use_decaying_avg_baseline": False}, LeaveOneOutBaseline),
+        ({"use_decaying_avg_baseline": False, "baseline_beta": 0.5}, LeaveOneOutBaseline),
+        ({"nn_baseline": None, "nn_baseline_input": torch.ones(1)}, LeaveOneOutBaseline),
+        ({"baseline_value": None}, LeaveOneOutBaseline),
         ({"nn_baseline": NET}, SiteBaseline),
         ({"nn_baseline": torch.sum}, SiteBaseline),
         ({"baseline_value": torch.ones(1)}, SiteBaseline),
         ({"baseline_value": torch.ones(1), "nn_baseline": None}, SiteBaseline),
-        ({"nn_baseline": NET, "use_decaying_avg_baseline": True}, Sum),
+        ({"nn_baseline": NET, "use_decaying_avg_baseline": True}, SumBaseline),
     ],
 )
 def test_without_one_the_site_says_what_it_wants(options, kind):
-    assert type(make_baseline(None, 2, options)) is kind
+    assert type(make_site_baseline(None, 2, options)) is kind
 
 
 def test_the_decay_that_a_site_names_is_kept():
-    baseline = make_baseline(None, 1, {"use_decaying_avg_baseline": True, "baseline_beta": 0.5})
+    baseline = make_site_baseline(None, 1, {"use_decaying_avg_baseline": True, "baseline_beta": 0.5})
     assert baseline.mean.decay == 0.5
 
 
 @pytest.mark.parametrize(
     ("given", "options", "sentence"),
     [
-        (LeaveOneOut(1), {}, r"the first dimension: take LeaveOneOut\(dim=0\), got dim=1"),
-        (OptimalScaling(dim=-1), {}, r"take OptimalScaling\(dim=0\)"),
-        (Sum(MovingAverage(), OptimalScaling()), {}, "cannot be added to other baselines"),
+        (LeaveOneOutBaseline(1), {}, r"the first dimension: take LeaveOneOutBaseline\(dim=0\), got dim=1"),
+        (ControlVariate(dim=-1), {}, r"take ControlVariate\(dim=0\)"),
+        (SumBaseline(MovingAverageBaseline(), ControlVariate()), {}, "cannot be added to other baselines"),
         (float("nan"), {}, "there is no baseline 'nan'"),
         (None, {"baseline_beta": 0.5}, "'baseline_beta', which does nothing without 'use_decaying_avg_baseline'"),
         (None, {"nn_baseline_input": 1.0}, "'nn_baseline_input', which does nothing without 'nn_baseline'"),
@@ -72,4 +72,4 @@ def test_the_decay_that_a_site_names_is_kept():
 )
 def test_what_makes_no_sense_is_refused(given, options, sentence):
     with pytest.raises(ValueError, match=sentence):
-        make_baseline(given, 1, options)
+        make_site_baseline(given, 1, options)

@@ -8,8 +8,8 @@ from pyro.infer.autoguide import AutoDiagonalNormal, AutoNormal, AutoNormalMesse
 from torch import nn
 from torch.distributions import constraints
 
-from zoo.gradients import Learned, RunningScale
-from zoo.gradients.control_variates import OptimalScaling
+from zoo.gradients import LearnedBaseline, RunningStd
+from zoo.gradients.control_variates import ControlVariate
 from zoo.inference.elbo import BlackBoxELBO
 
 quiet = pytest.mark.filterwarnings("ignore:site .* stands outside every plate")
@@ -59,7 +59,7 @@ class TestSVI:
             {"num_particles": 4},
             {"num_particles": 4, "vectorize_particles": True},
             {"num_particles": 4, "vectorize_particles": True, "baseline": "optimal"},
-            {"num_particles": 4, "baseline": OptimalScaling("factor", estimate=4)},
+            {"num_particles": 4, "baseline": ControlVariate("factor", estimate=4)},
         ],
         ids=str,
     )
@@ -108,7 +108,7 @@ class TestSVI:
 class TestTheModule:
     def test_has_the_networks_of_baselines_among_its_parameters(self):
         net = nn.Linear(1, 1)
-        elbo = BlackBoxELBO(2, baseline={"z": Learned(net)})(bits, informed_guide(net))
+        elbo = BlackBoxELBO(2, baseline={"z": LearnedBaseline(net)})(bits, informed_guide(net))
         elbo(X).backward()
         assert {id(p) for p in net.parameters()} <= {id(p) for p in elbo.elbo.parameters()}
         assert net.weight.grad.abs().sum() > 0
@@ -151,7 +151,7 @@ class TestOptions:
             ({"num_particles": 2.5}, r"a whole number of 1 or more, got 2\.5"),
             ({"num_particles": "3"}, "num_particles must be .*, got '3'"),
             ({"vectorize_particles": "yes"}, "vectorize_particles must be True or False, got 'yes'"),
-            ({"scale": True}, "scale must be a RunningScale or None, got True"),
+            ({"scale": True}, "scale must be a RunningStd or None, got True"),
             ({"max_plate_nesting": -1}, r"max_plate_nesting must be a whole number of 0 or more, .* got -1"),
             ({"max_plate_nesting": "a"}, r"max_plate_nesting must be a whole number of 0 or more, .* got 'a'"),
             ({"baseline": {1: "none"}}, "must have names of sites for its keys, got 1"),
@@ -172,7 +172,7 @@ class TestOptions:
 
 class TestTheScale:
     def test_is_a_copy_that_learns_in_train_mode_from_all_sites(self):
-        scale = RunningScale()
+        scale = RunningStd()
         elbo = BlackBoxELBO(2, baseline="none", scale=scale)
         elbo.eval().loss_and_grads(two_bits, two_bits)
         assert elbo.scale.mean.weight == 0
@@ -183,7 +183,7 @@ class TestTheScale:
 
     @pytest.mark.parametrize("bound", ["elbo", "iwae"])
     def test_leaves_the_bound_as_it_is(self, bound):
-        elbo = BlackBoxELBO(2, bound=bound, scale=RunningScale())
+        elbo = BlackBoxELBO(2, bound=bound, scale=RunningStd())
         for _ in range(3):
             elbo.loss_and_grads(two_bits, two_bits)
         assert elbo.loss_and_grads(two_bits, two_bits) == pytest.approx(0, abs=1e-6)

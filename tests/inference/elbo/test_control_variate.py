@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from zoo.gradients import Reinforce
-from zoo.gradients.control_variates import OptimalScaling, optimal_scaling
+from zoo.gradients.control_variates import ControlVariate, optimal_scaling
 from zoo.inference.elbo._control_variate import by_factor, like_parameters, optimal_output
 from zoo.inference.elbo._distribution_parameters import parameters_of_all
 from zoo.inference.elbo._downstream_costs import Score, scores
@@ -29,7 +29,7 @@ class TestTheEstimate:
         """``-mean of (f - a*) s``, with the scaling from the others."""
         logits, score = self.found(recorded, (True,) * 4)
         signal = torch.randn(4, 2)
-        baseline = OptimalScaling(scaling)
+        baseline = ControlVariate(scaling)
         output = optimal_output(Reinforce(baseline, maximize=True), baseline, score._replace(signal=signal), 4)
         (found,) = torch.autograd.grad(output.loss.sum(), logits)
         gradient = parameters_of_all(score.sites).score.squeeze(-1)
@@ -39,7 +39,7 @@ class TestTheEstimate:
     def test_needs_separate_samples_for_the_scaling_alone(self, recorded):
         logits, score = self.found(recorded, (True,) * 5)
         signal = torch.randn(5, 2)
-        baseline = OptimalScaling(estimate=3)
+        baseline = ControlVariate(estimate=3)
         output = optimal_output(Reinforce(baseline, maximize=True), baseline, score._replace(signal=signal), 2)
         (found,) = torch.autograd.grad(output.loss.sum(), logits)
         gradient = parameters_of_all(score.sites).score.squeeze(-1)

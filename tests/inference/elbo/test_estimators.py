@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.gradients import Constant, Learned, LeaveOneOut, MovingAverage, Sum
-from zoo.gradients.control_variates import OptimalScaling
+from zoo.gradients import ConstantBaseline, LearnedBaseline, LeaveOneOutBaseline, MovingAverageBaseline, SumBaseline
+from zoo.gradients.control_variates import ControlVariate
 from zoo.inference.elbo import BlackBoxELBO
 from zoo.inference.elbo._estimators import Estimators, key_of
 
@@ -37,26 +37,26 @@ class TestTheEstimatorOfASite:
 
     def test_is_the_one_named_for_the_site_or_the_usual_one(self):
         estimators = Estimators({"z": "moving_average"}, 2)
-        assert type(estimators.of("z").baseline) is MovingAverage
-        assert type(estimators.of("y").baseline) is LeaveOneOut
+        assert type(estimators.of("z").baseline) is MovingAverageBaseline
+        assert type(estimators.of("y").baseline) is LeaveOneOutBaseline
 
     def test_follows_what_the_site_asks_for(self):
         options = {"nn_baseline": nn.Linear(1, 1), "use_decaying_avg_baseline": True}
-        assert type(Estimators(None, 2).of("z", options).baseline) is Sum
+        assert type(Estimators(None, 2).of("z", options).baseline) is SumBaseline
 
     @pytest.mark.parametrize("training", [True, False])
     def test_is_in_the_mode_of_all_others(self, training):
         assert Estimators(None, 2).train(training).of("z").training is training
 
     def test_has_a_copy_of_a_baseline(self):
-        baseline = MovingAverage()
+        baseline = MovingAverageBaseline()
         elbo = BlackBoxELBO(baseline=baseline)
         elbo.loss_and_grads(bits, guide_of(), X)
         assert elbo.estimators.of("z").baseline.mean.weight > 0
         assert baseline.mean.weight == 0
 
     def test_of_a_single_site_is_the_given_object_itself(self):
-        baseline = MovingAverage()
+        baseline = MovingAverageBaseline()
         assert Estimators({"z": baseline}, 1).of("z").baseline is baseline
 
     def test_is_made_before_the_site_is_met_to_load_what_it_has_learned(self):
@@ -77,11 +77,11 @@ class TestTheEstimatorOfASite:
 
 @pytest.mark.parametrize(
     ("baseline", "count"),
-    [("optimal", 0), (OptimalScaling(estimate=7), 7), ({"z": OptimalScaling(estimate=7), "y": "none"}, 7), (None, 0)],
+    [("optimal", 0), (ControlVariate(estimate=7), 7), ({"z": ControlVariate(estimate=7), "y": "none"}, 7), (None, 0)],
     ids=str,
 )
 def test_separate_samples_are_drawn_if_a_baseline_wants_them(baseline, count):
-    assert Estimators(baseline, 2).separate_samples == count
+    assert Estimators(baseline, 2).num_extra_samples == count
 
 
 class TestANetworksInput:
@@ -100,16 +100,16 @@ class TestANetworksInput:
 
     def test_is_asked_for(self):
         with pytest.raises(ValueError, match="site 'z' needs an input for its network"):
-            BlackBoxELBO(baseline=Learned(nn.Linear(1, 1))).loss_and_grads(bits, guide_of(), X)
+            BlackBoxELBO(baseline=LearnedBaseline(nn.Linear(1, 1))).loss_and_grads(bits, guide_of(), X)
 
 
 class TestBadInput:
     @pytest.mark.parametrize(
-        "wrap", [lambda part: part, lambda part: Sum(Constant(1.0), part)], ids=["alone", "in sums"]
+        "wrap", [lambda part: part, lambda part: SumBaseline(ConstantBaseline(1.0), part)], ids=["alone", "in sums"]
     )
     def test_one_baseline_for_two_sites(self, wrap):
-        shared = MovingAverage()
-        with pytest.raises(ValueError, match="sites 'z' and 'y' were given the same MovingAverage baseline"):
+        shared = MovingAverageBaseline()
+        with pytest.raises(ValueError, match="sites 'z' and 'y' were given the same MovingAverageBaseline baseline"):
             BlackBoxELBO(baseline={"z": wrap(shared), "y": wrap(shared)})
 
     def test_a_network_that_does_not_take_its_input(self):

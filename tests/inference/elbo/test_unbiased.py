@@ -3,8 +3,8 @@
 import pytest
 from torch import nn
 
-from zoo.gradients import Baseline, LeaveOneOut, MovingAverage, RunningScale, Sum
-from zoo.gradients.control_variates import OptimalScaling
+from zoo.gradients import Baseline, LeaveOneOutBaseline, MovingAverageBaseline, RunningStd, SumBaseline
+from zoo.gradients.control_variates import ControlVariate
 from zoo.inference.elbo import BlackBoxELBO
 from zoo.inference.elbo import _dependencies as influence
 from zoo.inference.elbo import _distribution_parameters as parameters
@@ -18,9 +18,9 @@ BASELINES = {
     "moving average": "moving_average",
     "leave-one-out": "leave_one_out",
     "optimal": "optimal",
-    "optimal, by factor": OptimalScaling("factor"),
-    "optimal, from separate samples": OptimalScaling(estimate=1),
-    "moving average and leave-one-out": Sum(MovingAverage(), LeaveOneOut(0)),
+    "optimal, by factor": ControlVariate("factor"),
+    "optimal, from separate samples": ControlVariate(estimate=1),
+    "moving average and leave-one-out": SumBaseline(MovingAverageBaseline(), LeaveOneOutBaseline(0)),
 }
 
 
@@ -42,10 +42,10 @@ class TestTheExpectedGradient:
             *((name, "optimal") for name in ("way_out", "categories", "hidden")),
             pytest.param("scales", "optimal", marks=pytest.mark.slow),
             pytest.param("plates", "optimal", marks=pytest.mark.slow),
-            pytest.param("beside_a_path", OptimalScaling(estimate=2), marks=pytest.mark.slow),
-            ("beside_a_path", OptimalScaling("factor")),
-            ("undeclared", OptimalScaling("factor")),
-            pytest.param("undeclared_beside", OptimalScaling("factor"), marks=pytest.mark.slow),
+            pytest.param("beside_a_path", ControlVariate(estimate=2), marks=pytest.mark.slow),
+            ("beside_a_path", ControlVariate("factor")),
+            ("undeclared", ControlVariate("factor")),
+            pytest.param("undeclared_beside", ControlVariate("factor"), marks=pytest.mark.slow),
         ],
     )
     def test_is_that_of_the_elbo_with_a_scaling_at_once(self, name, baseline, programs, bias):
@@ -58,7 +58,7 @@ class TestTheExpectedGradient:
         elbo = BlackBoxELBO(num_particles=2, vectorize_particles=vectorized)
         assert bias(elbo, programs["informed"](net)) < 1e-9
         assert net.weight.grad is None
-        assert isinstance(elbo.estimators.sites["site z"].baseline, Sum)
+        assert isinstance(elbo.estimators.sites["site z"].baseline, SumBaseline)
 
     def test_is_that_of_all_data_where_some_are_seen(self, programs, bias):
         assert bias(BlackBoxELBO(), programs["subsample"](), of=programs["subsample"](None)) < 1e-9
@@ -70,7 +70,7 @@ class TestTheExpectedGradient:
         """So that no optimum moves: these programs have paths beside scores, and sites that share parameters."""
         program = programs[name]()
         theta = parameters(program)
-        elbo, plain = (BlackBoxELBO(2, bound=bound, scale=scale) for scale in (RunningScale(floor=0.01), None))
+        elbo, plain = (BlackBoxELBO(2, bound=bound, scale=scale) for scale in (RunningStd(floor=0.01), None))
         for _ in range(3):
             elbo.differentiable_loss(program.model, program.guide, theta)
         scale = elbo.scale.value
@@ -104,7 +104,7 @@ class TestThePlantedMistakeIsFound:
         assert bias(BlackBoxELBO(num_particles=2, baseline=SeesItsOwnSample()), programs["chain"]()) > 1e-3
 
     def test_a_scaling_from_the_very_samples(self, programs, bias):
-        elbo = BlackBoxELBO(num_particles=2, baseline=OptimalScaling(estimate="same_samples"))
+        elbo = BlackBoxELBO(num_particles=2, baseline=ControlVariate(estimate="same_samples"))
         assert bias(elbo, programs["chain"]()) > 1e-3
 
     def test_a_score_of_parameters_that_are_normalised(self, programs, bias, monkeypatch):

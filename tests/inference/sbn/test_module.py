@@ -5,8 +5,15 @@ import pytorch_lightning as pl
 import torch
 
 from zoo.data import Batches, ImageSet
-from zoo.gradients import Constant, Learned, LeaveOneOut, MovingAverage, Reinforce, Sum
-from zoo.gradients.estimators import LeaveOneOutBound
+from zoo.gradients import (
+    ConstantBaseline,
+    LearnedBaseline,
+    LeaveOneOutBaseline,
+    MovingAverageBaseline,
+    Reinforce,
+    SumBaseline,
+)
+from zoo.gradients.estimators import VIMCOBaseline
 from zoo.inference.sbn import BoundObjective, SigmoidBeliefNetwork, exact_elbo
 from zoo.inference.sbn.module import _diagnostics
 
@@ -53,24 +60,24 @@ class TestEstimator:
         assert len(model.reinforce) == 2
         for estimator, inputs in zip(model.reinforce, (16, 4), strict=True):
             average, learned = estimator.baseline.members
-            assert (type(average), type(learned)) == (MovingAverage, Learned)
+            assert (type(average), type(learned)) == (MovingAverageBaseline, LearnedBaseline)
             assert [layer.weight.shape for layer in (learned.net[0], learned.net[2])] == [(100, inputs), (1, 100)]
             assert average.mean.decay == estimator.scale.mean.decay == 0.8
             assert estimator.maximize
 
     def test_nvil_parts_can_be_disabled(self, make_model):
         assert make_model("learned_moving_average").reinforce[0].scale is None
-        assert type(make_model("moving_average", scale=True).reinforce[0].baseline) is MovingAverage
-        assert type(make_model("learned").reinforce[0].baseline) is Learned
+        assert type(make_model("moving_average", scale=True).reinforce[0].baseline) is MovingAverageBaseline
+        assert type(make_model("learned").reinforce[0].baseline) is LearnedBaseline
 
     def test_leave_one_out_is_over_particles(self, make_model):
-        assert isinstance(make_model().reinforce[0].baseline, LeaveOneOut)
+        assert isinstance(make_model().reinforce[0].baseline, LeaveOneOutBaseline)
         assert make_model().reinforce[0].baseline.dim == 0
-        assert isinstance(make_model("learned_leave_one_out").reinforce[0].baseline, Sum)
+        assert isinstance(make_model("learned_leave_one_out").reinforce[0].baseline, SumBaseline)
 
     def test_vimco_has_one_estimator_for_all_layers(self, make_model):
         (estimator,) = make_model("vimco").reinforce
-        assert isinstance(estimator.baseline, LeaveOneOutBound)
+        assert isinstance(estimator.baseline, VIMCOBaseline)
 
     @pytest.mark.parametrize("name", ["leave_one_out", "learned_leave_one_out", "vimco"])
     def test_multi_sample_estimators_need_two_particles(self, name, make_model):
@@ -213,7 +220,7 @@ ZERO = torch.tensor(0.0)
 
 def test_diagnostics_hold_bound_and_variance_and_baseline_per_layer():
     signals = (torch.tensor([[1.0, 5.0]]), torch.tensor([[-2.0, 4.0]]))
-    layers = Reinforce(maximize=True), Reinforce(Constant(0.5), maximize=True)
+    layers = Reinforce(maximize=True), Reinforce(ConstantBaseline(0.5), maximize=True)
     outs = [layer(torch.zeros(1, 2), signal) for layer, signal in zip(layers, signals, strict=True)]
     metrics = _diagnostics(BoundObjective(ZERO, ZERO, ZERO, torch.tensor([-90.0, -110.0]), outs))
     assert {name: value.item() for name, value in metrics.items()} == pytest.approx(

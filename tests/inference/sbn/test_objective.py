@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.gradients import BASELINES, Baseline, Reinforce, RunningScale, named_baseline
-from zoo.gradients.estimators import LeaveOneOutBound
+from zoo.gradients import BASELINES, Baseline, Reinforce, RunningStd, make_baseline
+from zoo.gradients.estimators import VIMCOBaseline
 from zoo.inference.sbn import (
     elbo_objective,
     exact_elbo,
@@ -52,7 +52,7 @@ def mean_gradient(x, every_posterior, gradient):
 def used(baseline, inputs=4):
     """A baseline by name that has already learned something."""
     torch.manual_seed(1)
-    made = named_baseline(baseline, net=lambda: nn.Linear(inputs, 1).double(), sample_dim=0, decay=0.8).double()
+    made = make_baseline(baseline, net=lambda: nn.Linear(inputs, 1).double(), sample_dim=0, decay=0.8).double()
     made.update(torch.tensor([[-3.0], [-4.0]], dtype=torch.double), None)
     return made
 
@@ -96,7 +96,7 @@ class TestElbo:
         assert deviation(mean, elbo_gradient) < 1e-12
 
     def test_running_scale_divides_inference_gradient_by_known_factor(self, network, mean_gradient, elbo_gradient):
-        scale = RunningScale(0.8)
+        scale = RunningStd(0.8)
         scale.update(torch.tensor([-7.0, 1.0, 5.0]))
         estimators = each_layer(network, "learned_moving_average")
         for estimator in estimators:
@@ -116,7 +116,7 @@ class TestMultiSampleBound:
         return gradient(-exact_iwae_bound(network, x, PARTICLES).sum(), network)
 
     def test_vimco_is_unbiased(self, network, mean_gradient, exact):
-        estimators = [Reinforce(LeaveOneOutBound(dim=0), maximize=True)]
+        estimators = [Reinforce(VIMCOBaseline(dim=0), maximize=True)]
         assert deviation(mean_gradient(network, estimators, multi_sample_loss), exact) < 1e-12
 
     def test_iwae_objective_without_baseline_is_unbiased(self, network, mean_gradient, exact):

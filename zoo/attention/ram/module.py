@@ -10,8 +10,8 @@ from zoo._constraints import COUNT, NOT_NEGATIVE, POSITIVE, Constraint, check_co
 from zoo.attention.ram.glimpse import GlimpseSensor, default_num_scales, default_patch_size
 from zoo.attention.ram.network import HIDDEN_SIZE, RecurrentAttentionNetwork, Trajectory, to_unit_range
 from zoo.attention.ram.objective import hybrid_objective, training_metrics
-from zoo.gradients import Reinforce, RunningScale, named_baseline
-from zoo.gradients.running import at_least_single
+from zoo.gradients import Reinforce, RunningStd, make_baseline
+from zoo.gradients._tensors import at_least_single
 from zoo.training import LoadableModule, sum_losses
 
 LOCATION_POLICIES = ("learned", "spiral", "random", "center")
@@ -137,13 +137,13 @@ class RecurrentAttention(LoadableModule):
         sensor = GlimpseSensor(image_shape, patch_size, num_scales, location_range, fill_value)
         self.network = RecurrentAttentionNetwork(sensor, len(classes), location_hidden, reinforce_core, spiral_radius)
         self.reinforce = Reinforce(
-            named_baseline(
+            make_baseline(
                 estimator["baseline"],
                 net=lambda: nn.Linear(HIDDEN_SIZE, 1),
                 sample_dim=1,
                 decay=estimator.get("decay", 0.9),
             ),
-            scale=RunningScale() if estimator.get("scale", False) else None,
+            scale=RunningStd() if estimator.get("scale", False) else None,
             maximize=True,
         )
         # Distributed training waits for a gradient of every parameter that requires one.

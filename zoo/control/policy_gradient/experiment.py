@@ -12,7 +12,7 @@ from zoo.control.evaluation import EpisodeEvaluator
 from zoo.control.policy_gradient.module import PolicyGradient
 from zoo.control.policy_gradient.objective import value_function
 from zoo.control.policy_gradient.policies import action_spec
-from zoo.gradients import LeaveOneOut
+from zoo.gradients import LeaveOneOutBaseline
 
 _DEFAULT_N_STEPS = 16  # with a value function that bootstraps truncated rollouts
 
@@ -73,7 +73,7 @@ class PolicyGradientExperiment(ControlExperiment):
             spaces=spaces_to_dict(envs.raw_observation_space, envs.action_space),
             **options,
         )
-        if num_envs < 2 and any(isinstance(part, LeaveOneOut) for part in module.reinforce.modules()):
+        if num_envs < 2 and any(isinstance(part, LeaveOneOutBaseline) for part in module.reinforce.modules()):
             raise ValueError(
                 f"{estimator['baseline']} compares parallel environments, and there is only one: set model.num_envs to "
                 "2 or more, or choose another estimator"

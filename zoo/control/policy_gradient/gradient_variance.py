@@ -14,8 +14,15 @@ from zoo.control.policy import Policy
 from zoo.control.policy_gradient.objective import policy_gradient_objective
 from zoo.control.returns import lambda_returns
 from zoo.control.rollout import Rollout, collect_rollout
-from zoo.gradients import Baseline, Constant, Learned, LeaveOneOut, MovingAverage, Reinforce
-from zoo.gradients.spread import gradients_of
+from zoo.gradients import (
+    Baseline,
+    ConstantBaseline,
+    LearnedBaseline,
+    LeaveOneOutBaseline,
+    MovingAverageBaseline,
+    Reinforce,
+)
+from zoo.gradients._per_sample import per_sample_gradients
 
 
 class Estimator(NamedTuple):
@@ -59,7 +66,7 @@ def variance_table(
         >>> envs = VectorEnvAdapter(make_vector_env("CartPole-v1", num_envs=16))
         >>> envs.reset(seed=0)
         >>> _ = torch.manual_seed(0)
-        >>> estimators = {"none": Estimator(Reinforce()), "loo": Estimator(Reinforce(LeaveOneOut(1)))}
+        >>> estimators = {"none": Estimator(Reinforce()), "loo": Estimator(Reinforce(LeaveOneOutBaseline(1)))}
         >>> table = variance_table(make_policy((4,), 2, hidden=[8]), envs, estimators, num_samples=10, gamma=0.98)
         >>> table["loo"].reduction.value > 1
         True
@@ -69,7 +76,7 @@ def variance_table(
     parameters = list(policy.parameters())
     gradients = torch.stack(
         [
-            gradients_of(estimator_losses(policy, rollout, estimators.values(), gamma), parameters)
+            per_sample_gradients(estimator_losses(policy, rollout, estimators.values(), gamma), parameters)
             for rollout in collect_episodes(policy, envs, num_samples)
         ]
     )
@@ -97,17 +104,19 @@ def default_estimators(
         gae_lambda: ``λ`` of the λ-returns.
     """
     _, returns = _states_and_returns(rollouts, gamma)
-    average = MovingAverage()
+    average = MovingAverageBaseline()
     average(returns)
     baselines = {
         "none": Baseline(),
-        "constant": Constant(returns.mean().item()),
+        "constant": ConstantBaseline(returns.mean().item()),
         "moving average": average,
-        "leave-one-out": LeaveOneOut(dim=1),
-        "V(s)": Learned(value),
+        "leave-one-out": LeaveOneOutBaseline(dim=1),
+        "V(s)": LearnedBaseline(value),
     }
     estimators = {name: Estimator(Reinforce(baseline, maximize=True)) for name, baseline in baselines.items()}
-    return estimators | {f"V(s), λ = {gae_lambda:g}": Estimator(Reinforce(Learned(value), maximize=True), gae_lambda)}
+    return estimators | {
+        f"V(s), λ = {gae_lambda:g}": Estimator(Reinforce(LearnedBaseline(value), maximize=True), gae_lambda)
+    }
 
 
 def fit_value(

@@ -17,7 +17,7 @@ from zoo.control.policy_gradient.objective import (
 from zoo.control.policy_gradient.policies import Bounds, make_policy
 from zoo.control.rollout import Rollout
 from zoo.control.rollout_dataset import RolloutBatch
-from zoo.gradients import Reinforce, RunningScale, named_baseline
+from zoo.gradients import Reinforce, RunningStd, make_baseline
 from zoo.training import sum_losses
 
 CONSTRAINTS = {
@@ -69,7 +69,7 @@ class PolicyGradient(ControlModule):
             decay.
         max_grad_norm: maximum norm of the gradient, per time step for the policy; None for no clipping.
         stop_on_reward_threshold: stop training at the first evaluation that solves the task.
-        estimator: ``baseline`` (see ``named_baseline``), ``decay`` of a moving average, and ``scale``, whether signals
+        estimator: ``baseline`` (see ``make_baseline``), ``decay`` of a moving average, and ``scale``, whether signals
             are divided by a running standard deviation. ``scale`` requires ``normalize_advantage=False``, which would
             undo it, and ``ent_coef=0``, as it scales the policy loss but not the entropy.
         spaces: spaces of the environment, for ``predict``; see ``spaces_to_dict``. None if observations and actions are
@@ -118,13 +118,13 @@ class PolicyGradient(ControlModule):
                 "set model.normalize_advantage=false model.ent_coef=0"
             )
         self.policy = make_policy(observation_shape, actions, hidden)
-        baseline = named_baseline(
+        baseline = make_baseline(
             estimator["baseline"],
             net=lambda: make_network(observation_shape, 1, hidden),
             sample_dim=1,
             decay=estimator.get("decay", 0.9),
         )
-        self.reinforce = Reinforce(baseline, RunningScale() if estimator.get("scale") else None, maximize=True)
+        self.reinforce = Reinforce(baseline, RunningStd() if estimator.get("scale") else None, maximize=True)
         self.register_buffer("training_solved_after", torch.tensor(-1))
         # From training_step to optimizer_step, between which Lightning passes nothing but the loss.
         self.value_targets: ValueTargets | None = None

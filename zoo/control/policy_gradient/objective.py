@@ -8,7 +8,15 @@ from torch import Tensor, nn
 from zoo.control.policy import Policy
 from zoo.control.returns import lambda_returns
 from zoo.control.rollout import Rollout
-from zoo.gradients import Baseline, Constant, Learned, MovingAverage, Reinforce, ReinforceOutput, score_function_loss
+from zoo.gradients import (
+    Baseline,
+    ConstantBaseline,
+    LearnedBaseline,
+    MovingAverageBaseline,
+    Reinforce,
+    ReinforceOutput,
+    score_function_loss,
+)
 
 
 class PolicyGradientObjective(NamedTuple):
@@ -91,12 +99,12 @@ class ValueFunction(nn.Module):
         offsets: baselines that are the same for all states; the network is fitted to what they leave over.
 
     Example:
-        >>> value = ValueFunction(Learned(nn.Linear(3, 1)), [Constant(2.0)])
+        >>> value = ValueFunction(LearnedBaseline(nn.Linear(3, 1)), [ConstantBaseline(2.0)])
         >>> value(torch.zeros(5, 3)).shape
         torch.Size([5])
     """
 
-    def __init__(self, learned: Learned, offsets: Sequence[Baseline] = ()):
+    def __init__(self, learned: LearnedBaseline, offsets: Sequence[Baseline] = ()):
         super().__init__()
         self.net, self.offsets = learned.net, offsets
 
@@ -111,10 +119,12 @@ class ValueFunction(nn.Module):
 def value_function(reinforce: Reinforce) -> ValueFunction | None:
     """Return the state value that an estimator's baseline learns; None if it learns none."""
     parts = list(reinforce.modules())
-    learned = next((part for part in parts if isinstance(part, Learned)), None)
+    learned = next((part for part in parts if isinstance(part, LearnedBaseline)), None)
     if learned is None:
         return None
-    return ValueFunction(learned, [part for part in parts if isinstance(part, Constant | MovingAverage)])
+    return ValueFunction(
+        learned, [part for part in parts if isinstance(part, ConstantBaseline | MovingAverageBaseline)]
+    )
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from torch.distributions import Normal
 from zoo.control._networks import make_network
 from zoo.control.envs._spaces import UnsupportedSpaceError, factor_sizes
 from zoo.control.policy import Policy, gumbel_noise
-from zoo.gradients.running import at_least_single
+from zoo.gradients._tensors import at_least_single
 
 Bounds = Sequence[tuple[float, float]]
 _UNBOUNDED = 1e18  # squares of larger numbers overflow in single precision

@@ -1,5 +1,5 @@
 """The wider family of estimators."""
 
-from zoo.gradients.estimators.vimco import LeaveOneOutBound, leave_one_out_bounds, multi_sample_bound
+from zoo.gradients.estimators.vimco import VIMCOBaseline, iwae_bound, leave_one_out_bounds
 
-__all__ = ["LeaveOneOutBound", "leave_one_out_bounds", "multi_sample_bound"]
+__all__ = ["VIMCOBaseline", "iwae_bound", "leave_one_out_bounds"]

@@ -7,7 +7,7 @@ from torch import Tensor
 from zoo.gradients.baselines import Baseline
 
 
-def multi_sample_bound(log_weights: Float[Tensor, "..."], dim: int = 0) -> Float[Tensor, "..."]:
+def iwae_bound(log_weights: Float[Tensor, "..."], dim: int = 0) -> Float[Tensor, "..."]:
     """Importance-weighted bound of the log-evidence: ``log 1/K Σ_k w_k``, in nats.
 
     ``w_k = p(x, h_k) / q(h_k | x)``. With one sample its expectation is the ELBO, with more of them it is tighter.
@@ -18,7 +18,7 @@ def multi_sample_bound(log_weights: Float[Tensor, "..."], dim: int = 0) -> Float
         dim: dimension of the samples.
 
     Example:
-        >>> multi_sample_bound(torch.log(torch.tensor([1.0, 3.0])))
+        >>> iwae_bound(torch.log(torch.tensor([1.0, 3.0])))
         tensor(0.6931)
     """
     return log_weights.logsumexp(dim) - math.log(log_weights.shape[dim])
@@ -49,10 +49,10 @@ def leave_one_out_bounds(log_weights: Float[Tensor, "*dims"], dim: int = 0) -> F
     own = torch.eye(samples, dtype=torch.bool, device=log_weights.device)
     own = own.reshape(samples, samples, *[1] * (log_weights.ndim - 1))
     replaced = torch.where(own, held_out.unsqueeze(1), log_weights.unsqueeze(0))
-    return multi_sample_bound(replaced, dim=1).movedim(0, dim)
+    return iwae_bound(replaced, dim=1).movedim(0, dim)
 
 
-class LeaveOneOutBound(Baseline):
+class VIMCOBaseline(Baseline):
     """VIMCO's baseline of the multi-sample bound: for each sample, the bound without what it contributes.
 
     Mnih & Rezende, "Variational inference for Monte Carlo objectives", 2016. The signal is the bound, the same for all
@@ -66,8 +66,8 @@ class LeaveOneOutBound(Baseline):
 
     Example:
         >>> log_weights = torch.tensor([0.0, 5.0])
-        >>> bound = multi_sample_bound(log_weights)
-        >>> LeaveOneOutBound(dim=0)(bound.expand(2), context=log_weights).value
+        >>> bound = iwae_bound(log_weights)
+        >>> VIMCOBaseline(dim=0)(bound.expand(2), context=log_weights).value
         tensor([5., 0.])
     """
 
@@ -83,5 +83,5 @@ class LeaveOneOutBound(Baseline):
     ) -> Tensor:
         """Give the bounds without each sample."""
         if context is None or context.shape != signal.shape:
-            raise ValueError("LeaveOneOutBound needs context=, the log-weight of each sample")
+            raise ValueError("VIMCOBaseline needs context=, the log-weight of each sample")
         return leave_one_out_bounds(context, self.dim)

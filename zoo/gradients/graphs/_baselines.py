@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from zoo.gradients.baselines import Baseline, LeaveOneOut
+from zoo.gradients.baselines import Baseline, LeaveOneOutBaseline
 from zoo.gradients.graphs._provenance.names import NO_NAMES, quote_names
 from zoo.gradients.graphs.program import Run, check_known
 
@@ -64,7 +64,7 @@ def check_guesses(guesses: Mapping[str, Guess], runs: Sequence[Run]) -> None:
         if isinstance(given, nn.Module) and not isinstance(given, Baseline):
             raise ValueError(
                 f"the baseline of {name!r} must be a Baseline, got {type(given).__name__}; a network goes into "
-                "BaselineWithContext(Learned(network), context)"
+                "BaselineWithContext(LearnedBaseline(network), context)"
             )
         if name in pathwise:
             raise ValueError(f"sample {name!r} has a pathwise gradient, and so no score function for a baseline")
@@ -105,7 +105,11 @@ def guess(name: str, given: Guess, runs: Sequence[Run], cost: Tensor) -> tuple[T
     baseline, context = (given, None) if isinstance(given, Baseline) else given
     present = torch.tensor([name in run.samples for run in runs], device=cost.device)
     # For leave-one-out a run without the variable is one that cost nothing; others learn from the rest alone.
-    mask = None if isinstance(baseline, LeaveOneOut) else present.reshape(-1, *(1,) * (cost.ndim - 1)).expand_as(cost)
+    mask = (
+        None
+        if isinstance(baseline, LeaveOneOutBaseline)
+        else present.reshape(-1, *(1,) * (cost.ndim - 1)).expand_as(cost)
+    )
     seen = None if context is None else answers(name, context, runs)
     try:
         value, loss = baseline(cost, seen, mask)

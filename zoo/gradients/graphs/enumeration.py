@@ -6,11 +6,11 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, TransformedDistribution
 
 from zoo.gradients._compilation import uncompilable
+from zoo.gradients._tensors import at_least_single
 from zoo.gradients.graphs._distributions import is_point_mass, support_of
 from zoo.gradients.graphs._paths import DeadEndError, Path, enumerate_paths
 from zoo.gradients.graphs._quadrature import Quadrature
 from zoo.gradients.graphs.program import Program, Run, sum_to, values_of
-from zoo.gradients.running import at_least_single
 
 MAX_OUTCOMES = 100_000
 NOT_REPEATABLE = (

@@ -8,10 +8,10 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from zoo.gradients._compilation import uncompilable, uncompiled
+from zoo.gradients._tensors import at_least_single
 from zoo.gradients.graphs._distributions import check_sample, tensors_of
 from zoo.gradients.graphs._provenance.names import Names, quote_names
 from zoo.gradients.graphs._provenance.provenance import Provenance, untracked
-from zoo.gradients.running import at_least_single
 
 Program = Callable[..., Any]
 """A function of a ``Graph`` and any other arguments, which samples and names its costs."""

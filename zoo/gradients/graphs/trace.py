@@ -67,7 +67,8 @@ class StochasticGraph:
 
         Args:
             baselines: for variables by name: a number, or a tensor that was not computed from this graph; a
-                ``Baseline`` (its first dimension is that of the runs, so that ``LeaveOneOut(dim=0)`` compares these;
+                ``Baseline`` (its first dimension is that of the runs, so that
+                ``LeaveOneOutBaseline(dim=0)`` compares these;
                 the batch dimensions follow); ``BaselineWithContext`` for a learned one; or a function of the values of
                 variables. What was made of the graph's values outside of such a function, after the trace,
                 cannot be told from a constant.
@@ -79,11 +80,11 @@ class StochasticGraph:
 
         Example:
             >>> import torch
-            >>> from zoo.gradients import LeaveOneOut, trace
+            >>> from zoo.gradients import LeaveOneOutBaseline, trace
             >>> def program(graph, theta):
             ...     graph.cost("f", graph.sample("x", torch.distributions.Bernoulli(logits=theta)))
             >>> theta = torch.tensor(0.7, requires_grad=True)
-            >>> trace(program, theta, num_samples=8).surrogate({"x": LeaveOneOut(dim=0)}).backward()
+            >>> trace(program, theta, num_samples=8).surrogate({"x": LeaveOneOutBaseline(dim=0)}).backward()
         """
         if not isinstance(order, int) or order < 1:
             raise ValueError(f"order must be 1, 2, …, got {order}")

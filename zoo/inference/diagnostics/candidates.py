@@ -8,7 +8,7 @@ from pyro import poutine
 from pyro.infer import ELBO
 from torch import Tensor
 
-from zoo.gradients.spread import gradients_of
+from zoo.gradients._per_sample import per_sample_gradients
 from zoo.inference.elbo import BlackBoxELBO
 from zoo.inference.elbo._dependencies import Plates, Reach
 from zoo.inference.elbo._sites import PARTICLES, Run, Site
@@ -119,4 +119,4 @@ def gradient(elbo: ELBO, call: Call, parameters: Sequence[Tensor], seed: int) ->
     torch.manual_seed(seed)
     args, kwargs = call
     loss: Tensor = elbo.differentiable_loss(*args, **kwargs)
-    return gradients_of(loss.reshape(1), parameters).double()
+    return per_sample_gradients(loss.reshape(1), parameters).double()

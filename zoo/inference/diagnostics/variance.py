@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from zoo._constraints import COUNT, POSITIVE, Constraint, check_constraints, is_integer
 from zoo._stats import jackknife_interval
-from zoo.gradients.spread import Spread
+from zoo.gradients import RunningMoments
 from zoo.inference.diagnostics.candidates import (
     BASELINES,
     Call,
@@ -140,17 +140,17 @@ def _module_names(name: str) -> tuple[str, str]:
     return name, f"{name}_unconstrained"
 
 
-def _moments(elbo: ELBO, call: Call, parameters: Sequence[Tensor], seeds: Sequence[int]) -> Spread:
+def _moments(elbo: ELBO, call: Call, parameters: Sequence[Tensor], seeds: Sequence[int]) -> RunningMoments:
     """Return the moments of one gradient estimate per seed."""
-    moments = Spread()
+    moments = RunningMoments()
     for seed in seeds:
         estimate = gradient(elbo, call, parameters, seed)
-        moments.add(estimate, estimate.new_ones(1))
+        moments.update(estimate, estimate.new_ones(1))
     return moments
 
 
 def _make_rows(
-    batches: Sequence[Mapping[str, Spread]],
+    batches: Sequence[Mapping[str, RunningMoments]],
     parameters: Mapping[str, Tensor],
     num_samples: int,
     num_particles: int,
@@ -173,7 +173,7 @@ def _make_rows(
     return tuple(rows)
 
 
-def _mean_gradient(batches: Sequence[Spread]) -> Float64[Tensor, " size"]:
+def _mean_gradient(batches: Sequence[RunningMoments]) -> Float64[Tensor, " size"]:
     count = sum(batch.weight for batch in batches)
     return torch.stack([batch.mean * (batch.weight / count) for batch in batches]).sum(0)
 
@@ -199,8 +199,8 @@ def _make_row(
     return VarianceRow(parameter, estimator, found, jackknife_interval(first, variance), snr, needed)
 
 
-def _variances(moments: Spread, sizes: Sequence[int]) -> Float64[Tensor, " parameters"]:
-    return _sum_per_parameter(moments.squares / (moments.weight - 1), sizes)
+def _variances(moments: RunningMoments, sizes: Sequence[int]) -> Float64[Tensor, " parameters"]:
+    return _sum_per_parameter(moments.m2 / (moments.weight - 1), sizes)
 
 
 def _sum_per_parameter(x: Float64[Tensor, " size"], sizes: Sequence[int]) -> Float64[Tensor, " parameters"]:

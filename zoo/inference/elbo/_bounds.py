@@ -3,7 +3,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from zoo.gradients.estimators import multi_sample_bound
+from zoo.gradients.estimators import iwae_bound
 from zoo.inference.elbo._dependencies import NO_PLATES, Plates
 from zoo.inference.elbo._downstream_costs import sum_outside
 from zoo.inference.elbo._first_order import first_order
@@ -23,7 +23,7 @@ def importance_objective(runs: Sequence[Run], reinforce: nn.Module, at_once: boo
 
     Args:
         runs: of each particle, or one that holds them in its first dimension.
-        reinforce: has a ``LeaveOneOutBound`` as its baseline, and maximises.
+        reinforce: has a ``VIMCOBaseline`` as its baseline, and maximises.
         at_once: one run holds all particles.
 
     Raises:
@@ -32,7 +32,7 @@ def importance_objective(runs: Sequence[Run], reinforce: nn.Module, at_once: boo
     plates, scale = common_plates(runs), common_scale(runs)
     log_weights = arranged([log_weights_of(run, plates) / scale for run in runs], at_once)
     log_scores = arranged([log_scores_of(run, plates) for run in runs], at_once)
-    bound = multi_sample_bound(log_weights, dim=0)
+    bound = iwae_bound(log_weights, dim=0)
     output = reinforce(log_scores, bound.detach().expand(log_weights.shape), context=log_weights)
     loss = -(scale * bound).sum() + scale * first_order(output.loss.sum()) + output.baseline_loss
     return Objective((scale * bound).sum().detach(), loss, [output.advantage.flatten()])
@@ -41,7 +41,7 @@ def importance_objective(runs: Sequence[Run], reinforce: nn.Module, at_once: boo
 def importance_bound(runs: Sequence[Run], at_once: bool) -> Tensor:
     """Importance-weighted bound of each element of the plates that all sites share, in nats."""
     plates, scale = common_plates(runs), common_scale(runs)
-    return scale * multi_sample_bound(arranged([log_weights_of(run, plates) / scale for run in runs], at_once), dim=0)
+    return scale * iwae_bound(arranged([log_weights_of(run, plates) / scale for run in runs], at_once), dim=0)
 
 
 def arranged(parts: Sequence[Tensor], at_once: bool) -> Tensor:

@@ -2,12 +2,12 @@ import torch
 from torch import Tensor
 
 from zoo.gradients import Reinforce, ReinforceOutput
-from zoo.gradients.control_variates import OptimalScaling, optimal_scaling
+from zoo.gradients.control_variates import ControlVariate, optimal_scaling
 from zoo.inference.elbo._distribution_parameters import parameters_of_all
 from zoo.inference.elbo._downstream_costs import Score
 
 
-def optimal_output(reinforce: Reinforce, baseline: OptimalScaling, score: Score, particles: int) -> ReinforceOutput:
+def optimal_output(reinforce: Reinforce, baseline: ControlVariate, score: Score, particles: int) -> ReinforceOutput:
     """Estimate a site's part of the gradient with the control variate of black-box variational inference.
 
     The scaling is found for each parameter ``λ`` of the site's distribution, of each element of its batch. For it the
@@ -26,8 +26,8 @@ def optimal_output(reinforce: Reinforce, baseline: OptimalScaling, score: Score,
         mask = None if mask is None else like_parameters(mask, value)
     else:
         gradient = by_factor(gradient, signal.shape)
-    if baseline.separate_samples:
-        separate = slice(particles, particles + baseline.separate_samples)
+    if baseline.num_extra_samples:
+        separate = slice(particles, particles + baseline.num_extra_samples)
         context = optimal_scaling(gradient[separate], signal[separate]).expand(particles, *signal.shape[1:])
     else:
         context = gradient[:particles]

@@ -7,8 +7,8 @@ from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 from torch.distributions import Distribution
 
+from zoo.gradients._tensors import at_least_single
 from zoo.gradients.graphs._distributions import tensors_of
-from zoo.gradients.running import at_least_single
 from zoo.inference._bernoulli import bernoulli_log_prob
 from zoo.inference.elbo.nonreparameterized import NonReparameterized
 

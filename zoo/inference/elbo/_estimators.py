@@ -11,13 +11,13 @@ from pyro.params import param_with_module_name
 from pyro.poutine.runtime import effectful
 from torch import Tensor, nn
 
-from zoo.gradients import Baseline, Learned, Reinforce, ReinforceOutput
-from zoo.gradients.control_variates import OptimalScaling
+from zoo.gradients import Baseline, LearnedBaseline, Reinforce, ReinforceOutput
+from zoo.gradients.control_variates import ControlVariate
 from zoo.gradients.graphs._provenance.names import quote_names
 from zoo.inference.elbo._control_variate import optimal_output
 from zoo.inference.elbo._downstream_costs import Score, first, stack
 from zoo.inference.elbo._site_baseline import SiteBaseline, prediction_of
-from zoo.inference.elbo.baselines import BaselineLike, has_part, make_baseline
+from zoo.inference.elbo.baselines import BaselineLike, has_part, make_site_baseline
 
 PREFIX = "site "
 
@@ -27,7 +27,7 @@ class Estimators(nn.Module):
 
     Args:
         baseline: of all sites, each of which gets a copy of an object; or of single sites by name. See
-            ``make_baseline``.
+            ``make_site_baseline``.
         particles: how many there are.
 
     Raises:
@@ -46,16 +46,16 @@ class Estimators(nn.Module):
         self.register_load_state_dict_pre_hook(make_sites_of)
         placeholder = {"nn_baseline": nn.Identity()}
         for given in self.given.values():
-            make_baseline(given, particles, placeholder)
+            make_site_baseline(given, particles, placeholder)
         check_separate(self.given)
         if names := [name for name in self.given if not isinstance(name, str)]:
             raise ValueError(f"baseline= must have names of sites for its keys, got {names[0]!r}")
 
     @property
-    def separate_samples(self) -> int:
+    def num_extra_samples(self) -> int:
         """How many particles are drawn beside the others, for estimates of the scaling alone."""
         baselines = [*self.given.values(), *self.modules()]
-        return max((one.separate_samples for one in baselines if isinstance(one, OptimalScaling)), default=0)
+        return max((one.num_extra_samples for one in baselines if isinstance(one, ControlVariate)), default=0)
 
     def of(self, name: str, options: Mapping[str, Any] | None = None, device: torch.device | None = None) -> Reinforce:
         """Give the estimator of a site.
@@ -71,7 +71,7 @@ class Estimators(nn.Module):
         if (key := key_of(name)) not in self.sites:
             given = self.given.get(name if self.by_site else "")
             try:
-                baseline = make_baseline(given, self.particles, options)
+                baseline = make_site_baseline(given, self.particles, options)
             except ValueError as error:
                 raise ValueError(f"site {name!r}: {error}") from None
             copied = isinstance(given, Baseline) and not self.by_site
@@ -125,12 +125,12 @@ class Estimators(nn.Module):
         """
         site = score.site
         reinforce = self.of(site.name, site.infer.get("baseline"), score.signal.device)
-        if isinstance(reinforce.baseline, OptimalScaling):
+        if isinstance(reinforce.baseline, ControlVariate):
             return optimal_output(reinforce, reinforce.baseline, score, particles)
         of_site = has_part(reinforce.baseline, SiteBaseline)
         context = prediction_of(score, site.name)[:particles] if of_site else None
         score = first(particles, score)
-        if has_part(reinforce.baseline, Learned):
+        if has_part(reinforce.baseline, LearnedBaseline):
             context = context_of(score, site.name)
         try:
             output: ReinforceOutput = reinforce(score.log_prob, score.signal, context, score.present)

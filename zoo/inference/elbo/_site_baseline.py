@@ -8,7 +8,7 @@ from pyro.distributions.util import detach
 from torch import Tensor, nn
 
 from zoo.gradients import Baseline, BaselineOutput
-from zoo.gradients.baselines import hide
+from zoo.gradients._tensors import zero_masked
 from zoo.inference.elbo._downstream_costs import Score
 
 
@@ -39,7 +39,7 @@ class SiteBaseline(Baseline):
         """
         if context is None:
             raise ValueError("a SiteBaseline needs context=, its prediction")
-        loss = hide((context - signal.detach()) ** 2, mask).sum() / len(signal)
+        loss = zero_masked((context - signal.detach()) ** 2, mask).sum() / len(signal)
         return BaselineOutput(context.detach().to(signal.dtype), loss if self.training else loss.detach())
 
 

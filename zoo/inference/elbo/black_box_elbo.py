@@ -11,9 +11,9 @@ from pyro.poutine import Trace
 from torch import Tensor, nn
 
 from zoo._constraints import COUNT, Constraint, check_constraints
-from zoo.gradients import Reinforce, RunningScale
+from zoo.gradients import Reinforce, RunningStd
 from zoo.gradients._steps import end_step, in_backward
-from zoo.gradients.estimators import LeaveOneOutBound
+from zoo.gradients.estimators import VIMCOBaseline
 from zoo.gradients.graphs._provenance.names import quote_names
 from zoo.inference.elbo._bounds import importance_bound, importance_objective
 from zoo.inference.elbo._estimators import Estimators
@@ -56,7 +56,7 @@ class BlackBoxELBO(ELBO, nn.Module):
         vectorize_particles: draw all of them in one run, in a plate around model and guide. Faster, for programs that
             do not take different ways for different values, and keep particles apart, which is tried.
         baseline: ``"none"``, ``"moving_average"``, ``"leave_one_out"`` (of the particles), ``"learned"``, sums of these
-            (see ``zoo.gradients.BASELINES``), ``"optimal"`` (the paper's control variate: ``OptimalScaling`` has its
+            (see ``zoo.gradients.BASELINES``), ``"optimal"`` (the paper's control variate: ``ControlVariate`` has its
             choices), a number, or a ``Baseline``, of which each site gets a copy. Or a dictionary of these by the names
             of sites. None for what a site of the guide says in ``infer={"baseline": {...}}``, with the options
             ``use_decaying_avg_baseline``, ``baseline_beta``, ``nn_baseline``, ``nn_baseline_input`` and
@@ -95,7 +95,7 @@ class BlackBoxELBO(ELBO, nn.Module):
         num_particles: int = 1,
         vectorize_particles: bool = False,
         baseline: BaselineLike | Mapping[str, BaselineLike] | None = None,
-        scale: RunningScale | None = None,
+        scale: RunningStd | None = None,
         bound: Literal["elbo", "iwae"] = "elbo",
         max_plate_nesting: float = math.inf,
         retain_graph: bool | None = None,
@@ -106,7 +106,7 @@ class BlackBoxELBO(ELBO, nn.Module):
         self.vectorize_particles = vectorize_particles  # late, as Pyro would count the particles' plate as nested
         self.estimators = Estimators(baseline, num_particles)
         self.scale = deepcopy(scale)
-        self.multi_sample = Reinforce(LeaveOneOutBound(dim=0), maximize=True) if bound == "iwae" else None
+        self.multi_sample = Reinforce(VIMCOBaseline(dim=0), maximize=True) if bound == "iwae" else None
         self.newcomers = Newcomers()
         self.steps = 0
         self.kept_apart = Programs()
@@ -162,7 +162,7 @@ class BlackBoxELBO(ELBO, nn.Module):
         self.steps += 1
         if not in_backward():
             end_step(self)  # each call draws its own particles, which no other call's signals know
-        particles = self.num_particles + self.estimators.separate_samples
+        particles = self.num_particles + self.estimators.num_extra_samples
         runs, at_once = self._runs(model, guide, args, kwargs, particles), self._at_once(particles)
         if self.multi_sample is None:
             objective = elbo_objective(runs, self.estimators, self.num_particles, at_once)
@@ -257,7 +257,7 @@ def check_options(
     particles: int,
     vectorize: bool,
     baseline: BaselineLike | Mapping[str, BaselineLike] | None,
-    scale: RunningScale | None,
+    scale: RunningStd | None,
     bound: Literal["elbo", "iwae"],
     nesting: float,
 ) -> None:
@@ -265,8 +265,8 @@ def check_options(
     check_constraints({"num_particles": particles}, {"num_particles": COUNT})
     if not isinstance(vectorize, bool):
         raise ValueError(f"vectorize_particles must be True or False, got {vectorize!r}")
-    if not isinstance(scale, RunningScale | None):
-        raise ValueError(f"scale must be a RunningScale or None, got {scale!r}")
+    if not isinstance(scale, RunningStd | None):
+        raise ValueError(f"scale must be a RunningStd or None, got {scale!r}")
     check_constraints({"max_plate_nesting": nesting}, {"max_plate_nesting": NESTING})
     if bound not in ("elbo", "iwae"):
         raise ValueError(f"bound must be 'elbo' or 'iwae', got {bound!r}")

@@ -5,7 +5,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from zoo.gradients.estimators import multi_sample_bound
+from zoo.gradients.estimators import iwae_bound
 from zoo.inference.sbn.network import BeliefNetwork, bernoulli_sampler
 from zoo.inference.sbn.objective import sum_terms
 
@@ -69,7 +69,7 @@ def negative_iwae_bound(
         True
     """
     chunks = _log_weights(network, x, num_samples, seed)
-    return _summarize(torch.cat([multi_sample_bound(weights, dim=0) for weights in chunks]))
+    return _summarize(torch.cat([iwae_bound(weights, dim=0) for weights in chunks]))
 
 
 @torch.no_grad()

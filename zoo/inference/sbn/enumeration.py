@@ -5,7 +5,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from zoo.gradients.estimators import multi_sample_bound
+from zoo.gradients.estimators import iwae_bound
 from zoo.inference.sbn.network import BeliefNetwork
 
 MAX_UNITS = 12
@@ -74,7 +74,7 @@ def exact_iwae_bound(
         )
     log_p, log_q = _enumerated_log_probs(network, x)
     joint = torch.tensor(list(product(range(len(log_q)), repeat=num_particles)), device=x.device).T
-    return (log_q[joint].sum(0).exp() * multi_sample_bound((log_p - log_q)[joint], dim=0)).sum(0)
+    return (log_q[joint].sum(0).exp() * iwae_bound((log_p - log_q)[joint], dim=0)).sum(0)
 
 
 def log_evidence(network: BeliefNetwork, x: Float[Tensor, "batch pixels"]) -> Float[Tensor, " batch"]:

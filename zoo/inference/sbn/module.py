@@ -8,8 +8,8 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from zoo._constraints import COUNT, NOT_NEGATIVE, POSITIVE, check_constraints, optional
-from zoo.gradients import Reinforce, RunningScale, named_baseline
-from zoo.gradients.estimators import LeaveOneOutBound
+from zoo.gradients import Reinforce, RunningStd, make_baseline
+from zoo.gradients.estimators import VIMCOBaseline
 from zoo.inference.sbn.bounds import negative_elbo
 from zoo.inference.sbn.enumeration import MAX_UNITS, exact_elbo
 from zoo.inference.sbn.network import BeliefNetwork, bernoulli_sampler, binary_pixels
@@ -190,19 +190,19 @@ def _layer_estimators(inputs: list[int], baseline: str, decay: float = 0.9, scal
     if baseline == "enumeration":
         return []
     if baseline == "vimco":
-        return [Reinforce(LeaveOneOutBound(dim=0), maximize=True)]
+        return [Reinforce(VIMCOBaseline(dim=0), maximize=True)]
     return [
         Reinforce(
-            named_baseline(
+            make_baseline(
                 baseline,
                 net=lambda units=units: nn.Sequential(  # type: ignore[misc]
                     nn.Linear(units, BASELINE_HIDDEN), nn.Tanh(), nn.Linear(BASELINE_HIDDEN, 1)
                 ),
                 sample_dim=0,
                 decay=decay,
-                also=WHOLE_BOUND_ESTIMATORS,
+                extra=WHOLE_BOUND_ESTIMATORS,
             ),
-            RunningScale(decay) if scale else None,
+            RunningStd(decay) if scale else None,
             maximize=True,
         )
         for units in inputs

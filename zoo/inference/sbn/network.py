@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from zoo.gradients.running import at_least_single
+from zoo.gradients._tensors import at_least_single
 from zoo.inference._bernoulli import bernoulli_log_prob
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"tanh": nn.Tanh, "leaky_relu": lambda: nn.LeakyReLU(0.3)}

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from zoo.gradients import ReinforceOutput
-from zoo.gradients.estimators import multi_sample_bound
+from zoo.gradients.estimators import iwae_bound
 from zoo.inference.sbn.network import Posterior
 
 Terms = Sequence[Float[Tensor, "particles batch"]]
@@ -87,7 +87,7 @@ def iwae_objective(posterior: Posterior, log_joint: Terms, reinforce: nn.Module)
     """
     log_q = sum_terms(posterior.log_q)
     log_weights = sum_terms(log_joint) - log_q
-    bound = multi_sample_bound(log_weights, dim=0)
+    bound = iwae_bound(log_weights, dim=0)
     out = reinforce(log_q, bound.detach(), context=log_weights)
     return BoundObjective(
         pathwise=-bound.mean(),

@@ -505,9 +505,9 @@ class TestRefusal:
             *("to sparse", "sparse", "capsule", "earlier capsule"),
         ],
     )
-    def test_of_what_cannot_be_followed_is_one_sentence(self, hide, sentence):
+    def test_of_what_cannot_be_followed_is_one_sentence(self, zero_masked, sentence):
         with pytest.raises(ValueError, match=sentence) as error:
-            influenced(lambda x, t: hide(x))
+            influenced(lambda x, t: zero_masked(x))
         assert "\n" not in str(error.value)
 
     def test_does_not_meet_what_is_not_marked(self):

@@ -11,7 +11,7 @@ import torch
 from pyro.util import get_rng_state, set_rng_state
 from torch import nn
 
-from zoo.gradients.variance import keep_buffers
+from zoo.gradients._steps import preserve_buffers
 from zoo.inference.elbo._sites import Run, nesting
 from zoo.inference.elbo._subsampling import Subsamples
 from zoo.inference.elbo._tracing import Program, check_not_steered, record, record_at_once
@@ -87,7 +87,7 @@ def without_trace(both: Both) -> Iterator[None]:
     state = get_rng_state()
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
     try:
-        with torch.random.fork_rng(devices=devices), keep_buffers(modules_of(*both[:2])):
+        with torch.random.fork_rng(devices=devices), preserve_buffers(modules_of(*both[:2])):
             yield
     finally:
         set_rng_state(state)

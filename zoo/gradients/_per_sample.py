@@ -5,44 +5,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-
-class Spread:
-    """Weighted mean of vectors, and weighted sums of powers of their deviations from it, as they arrive in groups.
-
-    Chan, Golub & LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979.
-    """
-
-    def __init__(self) -> None:
-        self.weight = 0.0
-        self.mean = self.squares = self.cubes = torch.zeros((), device="cpu")  # a scalar there goes with any device
-
-    @property
-    def skewness(self) -> Tensor:
-        """Of the mean, where the weights count draws: ``Σ d³ / (Σ d²)^(3/2)``; 0 without a spread."""
-        return torch.where(self.squares == 0, 0, self.cubes / self.squares**1.5)
-
-    def add(self, vectors: Float[Tensor, "group size"], weights: Float[Tensor, " group"]) -> None:
-        """Take in a group."""
-        weight = weights.sum().item()
-        mean = weights @ vectors / weight
-        deviation = vectors - mean
-        squares, cubes = weights @ deviation**2, weights @ deviation**3
-        step, share = mean - self.mean, weight / (self.weight + weight)
-        between = self.weight * share * step  # what the distance between the two means adds, bit by bit
-        crossed = 3 * step * ((1 - share) * squares - share * self.squares)
-        self.cubes = self.cubes + cubes + crossed + between * step**2 * (1 - 2 * share)
-        self.squares = self.squares + squares + between * step
-        self.mean = self.mean + share * step
-        self.weight += weight
+from zoo.gradients.running import RunningMoments
 
 
-def spread_of_gradients(weighed: Iterable[tuple[Tensor, Tensor]], parameters: Sequence[Tensor]) -> Spread:
+def gradient_moments_from_samples(
+    weighed: Iterable[tuple[Tensor, Tensor]], parameters: Sequence[Tensor]
+) -> RunningMoments:
     """Take in the gradients of weighed losses.
 
     Raises:
         ValueError: the losses have another shape than the weights, or no gradient.
     """
-    spread, reached = Spread(), False
+    moments, reached = RunningMoments(), False
     for weights, losses in weighed:
         check_tensor("the loss", losses)
         if losses.shape != weights.shape or losses.ndim > 1:
@@ -52,14 +26,14 @@ def spread_of_gradients(weighed: Iterable[tuple[Tensor, Tensor]], parameters: Se
         reached = reached or losses.requires_grad
         possible = weights.detach() > 0  # the gradient of what is impossible need not be a number
         if possible.any():
-            gradients = gradients_of(losses[possible].flatten(), parameters)
-            spread.add(gradients, weights.detach()[possible].flatten().to(gradients))
+            gradients = per_sample_gradients(losses[possible].flatten(), parameters)
+            moments.update(gradients, weights.detach()[possible].flatten().to(gradients))
     if not reached:
         raise ValueError("no loss has a gradient: it was detached, or computed without the parameters")
-    return spread
+    return moments
 
 
-def gradients_of(losses: Float[Tensor, " group"], parameters: Sequence[Tensor]) -> Float[Tensor, "group size"]:
+def per_sample_gradients(losses: Float[Tensor, " group"], parameters: Sequence[Tensor]) -> Float[Tensor, "group size"]:
     """Gradient of each loss, over all parameters; 0 where none reaches one."""
     found: Sequence[Tensor | None] = [None] * len(parameters)
     if losses.requires_grad:
@@ -78,7 +52,7 @@ def gradients_of(losses: Float[Tensor, " group"], parameters: Sequence[Tensor]) 
     return gradients.to(torch.promote_types(gradients.dtype, torch.float32))  # half precision cannot hold the squares
 
 
-def differentiable(parameters: Iterable[Tensor]) -> list[Tensor]:
+def check_parameters(parameters: Iterable[Tensor]) -> list[Tensor]:
     """List what is differentiated with respect to, or say what is wrong with it."""
     if isinstance(parameters, Tensor | nn.Module):  # a tensor's rows would be others than those that the loss knows
         raise ValueError(f"the parameters must be a list of tensors, got one {type(parameters).__name__}")
