@@ -194,7 +194,7 @@ def finished(tiny, composed, tmp_path_factory) -> Callable[[str], Path]:
 @pytest.fixture
 def no_pictures(monkeypatch) -> None:
     """Runs draw nothing, which takes them longer than all else and has tests of its own."""
-    for name in ("draw_glimpses", "draw_misclassified"):
+    for name in ("_draw_glimpses", "_draw_misclassified"):
         monkeypatch.setattr(f"zoo.attention.ram.experiment.{name}", lambda *args: None)
     monkeypatch.setattr("zoo.control._experiment.draw_returns", lambda *args: None)
     monkeypatch.setattr("zoo.inference.sbn.experiment._save_images", lambda *args: None)

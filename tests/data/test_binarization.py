@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from zoo.data import Batches, BinarizedBatches, ImageSet, binarize_set, is_binary
-from zoo.data.binarization import binarize
+from zoo.data.binarization import _binarize as binarize
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zoo.data import ImageData, ImageSet
-from zoo.data.images import border_median, split_validation, stratified_split
+from zoo.data._splits import border_median, split_validation, stratified_split
 
 EVEN = torch.arange(10).repeat_interleave(20)
 IMAGES = torch.arange(3 * 2 * 4 * 5, dtype=torch.uint8).reshape(3, 2, 4, 5)

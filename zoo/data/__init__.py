@@ -1,9 +1,11 @@
-"""Labeled images: data sets, loaders of batches, and binarization."""
+"""Labeled images: data sets, loaders of batches, and binarization. Reference posteriors of posteriordb."""
 
+from zoo.data._idx_format import read_idx
+from zoo.data._posteriordb import ReferenceMoments
 from zoo.data.batches import Batches
 from zoo.data.binarization import BinarizedBatches, binarize_set, is_binary
 from zoo.data.binarized_mnist import find_binarized_mnist, load_binarized_mnist
-from zoo.data.idx import load_idx, read_idx
+from zoo.data.idx import load_idx
 from zoo.data.image_folder import load_image_folder
 from zoo.data.images import DatasetUnavailableError, ImageData, ImageSet
 from zoo.data.mnist import find_mnist, load_mnist
@@ -15,6 +17,7 @@ __all__ = [
     "DatasetUnavailableError",
     "ImageData",
     "ImageSet",
+    "ReferenceMoments",
     "binarize_set",
     "find_binarized_mnist",
     "find_mnist",

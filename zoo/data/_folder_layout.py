@@ -15,17 +15,14 @@ SPLITS = {  # names of the folders of a set that is already split, in any case
 
 
 def find_splits(root: Path) -> dict[str, Path]:
-    """Return the folders of the splits; none if ``root`` contains classes.
-
-    A folder named like a split may be a class (``bus``, ``plane``, ``train``), if the other split is missing and it
-    contains images instead of classes.
-    """
+    """Return the folders of the splits; none if ``root`` contains classes."""
     splits: dict[str, Path] = {}
     for name in subfolders(root):
         for split in (split for split, names in SPLITS.items() if name.lower() in names):
             if split in splits:
                 raise ValueError(f"{root} contains both {splits[split].name} and {name}; merge the two, or rename one")
             splits[split] = root / name
+    # A folder named like a split may be a class (bus, plane, train) if the other one is missing and it contains images.
     others = len(subfolders(root)) - len(splits)
     decisive = [split for split in ("train", "test") if split in splits]
     if not decisive or (len(splits) == 1 and others and not subfolders(splits[decisive[0]])):

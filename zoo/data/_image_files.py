@@ -19,11 +19,8 @@ def is_hidden(path: Path) -> bool:
 
 
 def find_images(folder: Path, root: Path, skipped: Counter[str]) -> list[Path]:
-    """Return the paths of all images in a folder and its subfolders, in order, and count other files in ``skipped``.
-
-    A file is an image if its suffix, in any case, is that of an image format, or its content is one. Links back to
-    ``root``, or to a folder between it and ``folder``, are not followed.
-    """
+    """Return the paths of all images in a folder and its subfolders, in order, and count other files in ``skipped``."""
+    # Links back to root, or to a folder between it and this one, are not followed.
     parents = [path for path in (folder, *folder.parents) if path.is_relative_to(root) and path != folder]
     return list(_walk(folder, frozenset(map(_identity, parents)), skipped))
 

@@ -3,15 +3,7 @@ from pathlib import Path
 
 
 def expand_user(path: str | Path) -> Path:
-    """Return a path with ``~`` or ``~name`` at its start replaced by that user's home folder.
-
-    Raises:
-        FileNotFoundError: there is no such user, or the home folder is unknown.
-
-    Example:
-        >>> expand_user("~/images") == Path.home() / "images"
-        True
-    """
+    """Return a path with ``~`` or ``~name`` expanded; raise ``FileNotFoundError`` if that home folder is unknown."""
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
@@ -19,15 +11,7 @@ def expand_user(path: str | Path) -> Path:
 
 
 def resolve_folder(root: str | Path) -> Path:
-    """Return a folder as an absolute path without symbolic links.
-
-    Raises:
-        FileNotFoundError: there is no such folder.
-
-    Example:
-        >>> resolve_folder(".") == Path.cwd()
-        True
-    """
+    """Return a folder as an absolute path without symbolic links; raise ``FileNotFoundError`` if it does not exist."""
     path = Path(os.path.realpath(expand_user(root)))  # on a loop of links Path.resolve raises another error
     if path.is_dir():
         return path

@@ -36,15 +36,7 @@ def read_data(folder: Path, dimensions: Mapping[str, int]) -> tuple[Tensor, ...]
 
     Magnusson et al., "posteriordb: Testing, benchmarking and developing Bayesian inference algorithms", 2024. They are
     in ``data.json`` in a folder named after the posterior, or zipped in a clone of posteriordb in its parent folder.
-
-    Args:
-        folder: folder named after the posterior.
-        dimensions: number of dimensions of each array, by name. The first dimension is the rows, of which all arrays
-            must have the same number.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, lacks a name, or contains values that are not finite or have another shape.
+    ``dimensions`` are the expected numbers of dimensions by name; all arrays have the same number of rows.
     """
     path = _find(folder, "data")
     content = _read_json(path)
@@ -60,18 +52,7 @@ def read_data(folder: Path, dimensions: Mapping[str, int]) -> tuple[Tensor, ...]
 
 
 def read_reference(folder: Path) -> ReferenceMoments:
-    """Read the reference moments of a posterior of posteriordb, in float64.
-
-    The means are in ``mean.json``, those of the squares in ``mean_squared.json``, or in the summary statistics of a
-    clone of posteriordb.
-
-    Args:
-        folder: folder named after the posterior, as for ``read_data``.
-
-    Raises:
-        FileNotFoundError: a file is missing.
-        ValueError: a file is damaged, or the two name different quantities.
-    """
+    """Read float64 reference moments from ``mean.json`` and ``mean_squared.json``, or from a clone of posteriordb."""
     mean, square = _find(folder, "mean"), _find(folder, "mean_squared")
     names, *mean_moments = _read_moments(mean, "mean_value")
     square_names, *square_moments = _read_moments(square, "mean_squared_value")

@@ -12,14 +12,12 @@ from zoo.data.images import ImageSet, LabeledImages
 class Batches:
     """Data loader for a set in memory: it selects batches by index, without worker processes, and resumes exactly.
 
-    Without a seed the images are in order. The ranks' shares are disjoint and cover the set, so that sums over ranks
-    are exact, and differ by one image at most. With a seed the order depends on seed and epoch only, and the first
-    images are repeated until all shares have the same length, so that all ranks make the same number of steps. The last
-    batch may be smaller in both cases.
+    Without a seed the images are in order, and the ranks' shares are disjoint and cover the set, so that sums over
+    ranks are exact. With a seed the order depends on seed and epoch only, and the first images are repeated until all
+    shares have the same length, so that all ranks make the same number of steps. The last batch may be smaller.
 
-    Every pass uses the epoch of the last ``set_epoch``. ``state_dict`` contains the number of batches yielded in the
-    epoch, and the first pass after ``load_state_dict`` continues after them. If there are several iterators, the one
-    that yielded last counts.
+    Every pass uses the epoch of the last ``set_epoch``. The first pass after ``load_state_dict`` continues after the
+    batches that had been yielded; of several iterators the one that yielded last counts.
 
     Args:
         data: images and labels.
@@ -49,14 +47,9 @@ class Batches:
             raise ValueError(f"seed must be 0 or more, got {seed}")
         if not 0 <= rank < world_size:
             raise ValueError(f"rank must lie between 0 and world_size - 1, got {rank} of {world_size}")
-        self.data = data
-        self.batch_size = batch_size
-        self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
-        self.epoch = 0
-        self.num_yielded = 0
-        self._start = 0
+        self.data, self.batch_size, self.seed = data, batch_size, seed
+        self.rank, self.world_size = rank, world_size
+        self.epoch = self.num_yielded = self._start = 0
 
     @property
     def sampler(self) -> "Batches":
@@ -86,11 +79,7 @@ class Batches:
         return {"epoch": self.epoch, "num_yielded": self.num_yielded}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continue at a saved state in the next pass.
-
-        Raises:
-            ValueError: the state belongs to an epoch with more batches.
-        """
+        """Continue at a saved state in the next pass."""
         if not 0 <= state["num_yielded"] <= len(self):
             raise ValueError(
                 f"the state has {state['num_yielded']} batches of an epoch, but an epoch has {len(self)}; "
@@ -99,7 +88,7 @@ class Batches:
         self.epoch, self.num_yielded, self._start = state["epoch"], state["num_yielded"], state["num_yielded"]
 
     def _padded_size(self) -> int:
-        """Return the size of all shares together, including repeated images."""
+        """Return the size of all shares, including repeated images."""
         if self.seed is None:
             return len(self.data)
         return math.ceil(len(self.data) / self.world_size) * self.world_size

@@ -21,19 +21,11 @@ def is_binary(images: Images) -> bool:
     return not ((images != 0) & (images != 255)).any()
 
 
-def binarize(images: Images, seed: int, *key: int) -> Images:
+def _binarize(images: Images, seed: int, *key: int) -> Images:
     """Return images of 0 and 255, in which each pixel is sampled with its gray level as the probability of 255.
 
     Burda, Grosse & Salakhutdinov, "Importance weighted autoencoders", 2016. Binary images are returned unchanged.
-
-    Args:
-        images: gray levels, 0 to 255.
-        seed: seed of the samples; the global random state is neither used nor changed.
-        key: further integers that distinguish samples with one seed.
-
-    Example:
-        >>> binarize(torch.tensor([0, 255], dtype=torch.uint8).reshape(1, 1, 1, 2), seed=0).flatten()
-        tensor([  0, 255], dtype=torch.uint8)
+    The samples depend on ``seed`` and ``key`` only.
     """
     mixed = SeedSequence(seed, spawn_key=key).generate_state(1, "uint64").item()
     noise = torch.empty(images.shape).uniform_(0, 255, generator=torch.Generator().manual_seed(mixed))
@@ -48,7 +40,7 @@ def binarize_set(data: ImageSet, seed: int = 0) -> ImageSet:
         >>> torch.equal(binarize_set(data).images, binarize_set(data).images)
         True
     """
-    return ImageSet(binarize(data.images, seed), data.labels)
+    return ImageSet(_binarize(data.images, seed), data.labels)
 
 
 class BinarizedBatches(Batches):
@@ -64,4 +56,4 @@ class BinarizedBatches(Batches):
 
     def __iter__(self) -> Iterator[LabeledImages]:
         for images, labels in super().__iter__():
-            yield binarize(images, self.seed or 0, self.epoch, self.rank, self.num_yielded), labels
+            yield _binarize(images, self.seed or 0, self.epoch, self.rank, self.num_yielded), labels

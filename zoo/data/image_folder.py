@@ -9,7 +9,8 @@ import torch
 from zoo.data._folder_layout import check_no_nested_splits, class_names, find_splits, subfolders, warn_of_unread
 from zoo.data._image_files import find_images, format_counts, is_hidden, read_image, read_images
 from zoo.data._paths import resolve_folder
-from zoo.data.images import ImageData, ImageSet, border_median, stratified_split
+from zoo.data._splits import border_median, stratified_split
+from zoo.data.images import ImageData, ImageSet
 
 logger = logging.getLogger("zoo.data")
 

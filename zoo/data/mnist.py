@@ -12,9 +12,11 @@ from tempfile import TemporaryDirectory
 from threading import Thread
 from urllib.error import HTTPError
 
+from zoo.data._idx_format import read_labeled_images
 from zoo.data._paths import expand_user
-from zoo.data.idx import TEST_FILES, TRAIN_FILES, read_labeled_images
-from zoo.data.images import DatasetUnavailableError, ImageData, ImageSet, split_validation
+from zoo.data._splits import split_validation
+from zoo.data.idx import TEST_FILES, TRAIN_FILES
+from zoo.data.images import DatasetUnavailableError, ImageData, ImageSet
 
 logger = logging.getLogger("zoo.data")
 
@@ -116,7 +118,7 @@ def _download_file(name: str) -> bytes:
     for mirror in MNIST.mirrors:
         url = f"{mirror}{name}.gz"
         try:
-            content = gzip.decompress(fetch(url, TIMEOUT / len(MNIST.mirrors)))
+            content = gzip.decompress(_fetch(url, TIMEOUT / len(MNIST.mirrors)))
         except (OSError, EOFError, zlib.error) as error:
             tried.append(f"{url} ({error})")
             continue
@@ -129,20 +131,8 @@ def _download_file(name: str) -> bytes:
     )
 
 
-def fetch(url: str, timeout: float) -> bytes:
-    """Return the content of a URL.
-
-    Args:
-        url: http or https address.
-        timeout: seconds to wait for a response, and again for each further part of it.
-
-    Raises:
-        OSError: no network, no such page, an interrupted transfer, or a timeout.
-
-    Example:
-        >>> fetch("data:,hello", timeout=1.0)
-        b'hello'
-    """
+def _fetch(url: str, timeout: float) -> bytes:
+    """Return the content of a URL, or raise an ``OSError`` if there is no answer within ``timeout`` seconds."""
     answer: Future[HTTPResponse] = Future()
 
     def request() -> None:

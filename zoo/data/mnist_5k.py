@@ -5,7 +5,8 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from zoo.data.images import ImageData, ImageSet, split_validation
+from zoo.data._splits import split_validation
+from zoo.data.images import ImageData, ImageSet
 
 NUM_PER_CLASS = 500
 NUM_TRAIN_PER_CLASS = 400

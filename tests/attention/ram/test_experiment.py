@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from zoo.attention.ram._callbacks import LocationPolicyMonitor
 from zoo.attention.ram.experiment import RecurrentAttentionExperiment
+from zoo.attention.ram.experiment import _LocationPolicyMonitor as LocationPolicyMonitor
 from zoo.data import ImageData, ImageSet
 
 METRICS = {
@@ -94,7 +94,7 @@ class TestReport:
             assert (tmp_path / name).read_bytes().startswith(start)
 
     def test_test_set_is_read_once_by_the_report(self, make_experiment, checkpoint, tmp_path, monkeypatch):
-        monkeypatch.setattr("zoo.attention.ram.experiment.draw_glimpses", lambda *_: None)
+        monkeypatch.setattr("zoo.attention.ram.experiment._draw_glimpses", lambda *_: None)
         experiment, reads = make_experiment()
         path = checkpoint(experiment)
         assert len(reads) == 0
@@ -102,7 +102,7 @@ class TestReport:
         assert len(reads) == 1
 
     def test_evaluation_adds_controls_and_mistakes(self, make_experiment, checkpoint, tmp_path, monkeypatch):
-        monkeypatch.setattr("zoo.attention.ram.experiment.draw_glimpses", lambda *_: None)
+        monkeypatch.setattr("zoo.attention.ram.experiment._draw_glimpses", lambda *_: None)
         experiment, _ = make_experiment()
         metrics = experiment.evaluate(checkpoint(experiment), tmp_path)
         assert metrics.keys() == {

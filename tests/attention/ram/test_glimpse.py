@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from zoo.attention import GlimpseSensor
-from zoo.data.images import border_median
+from zoo.data._splits import border_median
 
 exact = {"rtol": 0, "atol": 0}
 

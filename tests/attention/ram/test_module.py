@@ -10,7 +10,8 @@ from scipy import stats
 from zoo.attention import RecurrentAttention
 from zoo.attention.ram import module as ram_module
 from zoo.attention.ram.module import LOCATION_POLICIES
-from zoo.attention.ram.objective import training_metrics
+from zoo.attention.ram.module import _to_unit_range as to_unit_range
+from zoo.attention.ram.objective import HybridObjective
 from zoo.data import Batches, ImageSet
 from zoo.gradients import BASELINES
 from zoo.training import NonFiniteError
@@ -303,8 +304,8 @@ class TestTrainingStep:
             model.training_step((images, labels), batch_idx=1)
 
     def test_metrics_are_computed_every_tenth_step(self, make_model, images, labels, monkeypatch):
-        model, watched = make_model(), Mock(wraps=training_metrics)
-        monkeypatch.setattr("zoo.attention.ram.module.training_metrics", watched)
+        model, watched = make_model(), Mock(side_effect=lambda _: {"train_error": 0.5})
+        monkeypatch.setattr(HybridObjective, "metrics", watched)
         with patch.object(model, "log"), patch.object(model, "log_dict"):
             for batch_idx in range(21):
                 model.training_step((images, labels), batch_idx)
@@ -434,3 +435,42 @@ def test_random_numbers_are_drawn_in_single_precision_in_half_precision_training
     assert torch.equal(half.locations[0], full.locations[0].to(half_precision))
     noise, expected = (run.locations[1:].float() - run.means.float() for run in (half, full))
     torch.testing.assert_close(noise, expected, rtol=0, atol=0.05)
+
+
+class TestToUnitRange:
+    def test_bytes_are_divided_by_255(self):
+        images = torch.tensor([0, 51, 255], dtype=torch.uint8).reshape(1, 1, 1, 3)
+        assert to_unit_range(images).flatten().tolist() == pytest.approx([0, 0.2, 1])
+
+    def test_floats_are_returned_unchanged(self):
+        images = torch.tensor([0.0, 0.2, 1.0]).reshape(1, 1, 1, 3)
+        assert to_unit_range(images) is images
+
+    @pytest.mark.parametrize("shape", [(28, 28), (1, 28, 28), (0, 1, 28, 28), (1, 1, 2, 3, 4)])
+    @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+    def test_empty_batch_or_other_shape_raises(self, shape, dtype):
+        with pytest.raises(
+            ValueError, match=r"^images must have shape \(images, channels, height, width\) and not be empty"
+        ):
+            to_unit_range(torch.zeros(shape, dtype=dtype))
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+    def test_nonfinite_value_raises(self, value):
+        images = torch.zeros(2, 1, 4, 4)
+        images[1, 0, 2, 3] = value
+        with pytest.raises(ValueError, match="contain NaN or infinity"):
+            to_unit_range(images)
+
+    @pytest.mark.parametrize(
+        ("value", "range_"), [(-0.5, "from -0.5 to 0"), (1.5, "from 0 to 1.5"), (255.0, "from 0 to 255")]
+    )
+    def test_float_outside_the_unit_range_raises(self, value, range_):
+        images = torch.zeros(2, 1, 4, 4)
+        images[1, 0, 2, 3] = value
+        with pytest.raises(ValueError, match=rf"must lie in \[0, 1\], got values {range_}"):
+            to_unit_range(images)
+
+    @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
+    def test_other_dtype_raises(self, dtype):
+        with pytest.raises(ValueError, match="must be uint8 or floats"):
+            to_unit_range(torch.zeros(1, 1, 4, 4, dtype=dtype))

@@ -1,11 +1,9 @@
-import math
-
 import pytest
 import torch
 from torch import nn
 
 from zoo.attention import GlimpseSensor, RecurrentAttentionNetwork
-from zoo.attention.ram.network import spiral, to_unit_range
+from zoo.attention.ram.network import _spiral as spiral
 
 STD = 0.4
 close = {"rtol": 0, "atol": 1e-6}
@@ -212,42 +210,3 @@ class TestLayers:
         state = torch.rand(8, 256)
         expected = relu(network.glimpse_to_hidden(glimpse) + network.hidden_to_hidden(state))
         torch.testing.assert_close(network.step(state, patches, location), expected, **close)
-
-
-class TestToUnitRange:
-    def test_bytes_are_divided_by_255(self):
-        images = torch.tensor([0, 51, 255], dtype=torch.uint8).reshape(1, 1, 1, 3)
-        assert to_unit_range(images).flatten().tolist() == pytest.approx([0, 0.2, 1])
-
-    def test_floats_are_returned_unchanged(self):
-        images = torch.tensor([0.0, 0.2, 1.0]).reshape(1, 1, 1, 3)
-        assert to_unit_range(images) is images
-
-    @pytest.mark.parametrize("shape", [(28, 28), (1, 28, 28), (0, 1, 28, 28), (1, 1, 2, 3, 4)])
-    @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
-    def test_empty_batch_or_other_shape_raises(self, shape, dtype):
-        with pytest.raises(
-            ValueError, match=r"^images must have shape \(images, channels, height, width\) and not be empty"
-        ):
-            to_unit_range(torch.zeros(shape, dtype=dtype))
-
-    @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-    def test_nonfinite_value_raises(self, value):
-        images = torch.zeros(2, 1, 4, 4)
-        images[1, 0, 2, 3] = value
-        with pytest.raises(ValueError, match="contain NaN or infinity"):
-            to_unit_range(images)
-
-    @pytest.mark.parametrize(
-        ("value", "range_"), [(-0.5, "from -0.5 to 0"), (1.5, "from 0 to 1.5"), (255.0, "from 0 to 255")]
-    )
-    def test_float_outside_the_unit_range_raises(self, value, range_):
-        images = torch.zeros(2, 1, 4, 4)
-        images[1, 0, 2, 3] = value
-        with pytest.raises(ValueError, match=rf"must lie in \[0, 1\], got values {range_}"):
-            to_unit_range(images)
-
-    @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
-    def test_other_dtype_raises(self, dtype):
-        with pytest.raises(ValueError, match="must be uint8 or floats"):
-            to_unit_range(torch.zeros(1, 1, 4, 4, dtype=dtype))

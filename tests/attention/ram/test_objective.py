@@ -4,7 +4,7 @@ from scipy import stats
 from torch import nn
 
 from zoo.attention import GlimpseSensor, HybridObjective, RecurrentAttentionNetwork, Trajectory, hybrid_objective
-from zoo.attention.ram.objective import location_log_prob, training_metrics
+from zoo.attention.ram.objective import _location_log_prob
 from zoo.gradients import (
     ConstantBaseline,
     LearnedBaseline,
@@ -106,7 +106,7 @@ class TestDensity:
     def test_log_prob_is_that_of_the_normal_distribution(self):
         means, locations = torch.randn(4, 3, 2), torch.randn(4, 3, 2)
         expected = stats.norm(means, 0.7).logpdf(locations).sum(-1)
-        torch.testing.assert_close(location_log_prob(means, locations, 0.7), torch.from_numpy(expected).float())
+        torch.testing.assert_close(_location_log_prob(means, locations, 0.7), torch.from_numpy(expected).float())
 
     def test_log_prob_is_that_of_the_raw_sample_if_the_sensor_clips(self, evaluate):
         trajectory, _, objective = evaluate(Reinforce(maximize=True), std=2.0)
@@ -306,7 +306,7 @@ class TestTrainingMetrics:
             objective = HybridObjective(scalar(0.7), scalar(-0.2), scalar(0.1), scalar(2.0), reward, out)
             locations = torch.zeros(steps + 1, 1, 4, 2) if locations is None else locations
             trajectory = Trajectory(torch.zeros(steps + 1, 1, 4, 3), locations, locations[1:])
-            return {name: value.item() for name, value in training_metrics(objective, trajectory).items()}
+            return {name: value.item() for name, value in objective.metrics(trajectory).items()}
 
         return metrics
 

@@ -1,5 +1,6 @@
 """Recurrent models of visual attention (RAM), Mnih, Heess, Graves & Kavukcuoglu, 2014."""
 
+from zoo.attention.ram.experiment import RecurrentAttentionExperiment
 from zoo.attention.ram.glimpse import GlimpseSensor
 from zoo.attention.ram.module import Prediction, RecurrentAttention
 from zoo.attention.ram.network import RecurrentAttentionNetwork, Trajectory
@@ -10,6 +11,7 @@ __all__ = [
     "HybridObjective",
     "Prediction",
     "RecurrentAttention",
+    "RecurrentAttentionExperiment",
     "RecurrentAttentionNetwork",
     "Trajectory",
     "hybrid_objective",

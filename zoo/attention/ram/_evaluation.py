@@ -32,15 +32,7 @@ def mean_policy_error(
     num_samples: int = 10,
     location_policy: str | None = None,
 ) -> ErrorEstimate:
-    """Estimate the error rate of the mean policy over samples of the random first location.
-
-    Args:
-        model: in any mode and on any device; it is not changed.
-        images: held-out images.
-        labels: their classes.
-        num_samples: number of trajectories for each image.
-        location_policy: one of ``LOCATION_POLICIES``; None for the one the model was trained with.
-    """
+    """Estimate the error rate of the mean policy over ``num_samples`` random first locations of each image."""
     probabilities = torch.stack(
         [class_probabilities(model, images, seed, location_policy) for seed in range(num_samples)]
     )

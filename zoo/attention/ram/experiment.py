@@ -6,7 +6,6 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from zoo.attention.ram._callbacks import LocationPolicyMonitor
 from zoo.attention.ram._evaluation import class_probabilities, mean_policy_error
 from zoo.attention.ram.module import RecurrentAttention
 from zoo.data import Batches, ImageData, ImageSet
@@ -16,6 +15,7 @@ from zoo.training import Experiment, Loaders
 logger = logging.getLogger(__name__)
 
 VALIDATION_BATCH_SIZE = 1000
+MAX_CLIPPED_LOCATIONS = 0.9  # fraction above which the policy counts as stuck at the border
 MIN_COVERAGE = 0.05  # fraction of an image below which the glimpses are reported to cover too little of it
 CONTROLS = {  # location policies with which trained weights are evaluated too
     "spiral": "at the fixed locations of the spiral",
@@ -34,6 +34,11 @@ class RecurrentAttentionExperiment(Experiment):
         batch_size: training images a step, on each device.
         seed: seed of the order of the training images.
         options: options of ``RecurrentAttention``.
+
+    Example:
+        >>> from zoo.data import load_mnist_5k
+        >>> RecurrentAttentionExperiment(load_mnist_5k(), {"baseline": "learned"}, batch_size=100, seed=1).name
+        'mnist-5k'
     """
 
     monitor, monitor_mode = "validation_error", "min"
@@ -58,14 +63,10 @@ class RecurrentAttentionExperiment(Experiment):
 
     def callbacks(self) -> list[pl.Callback]:
         """Return the callbacks that only this model needs."""
-        return [LocationPolicyMonitor()]
+        return [_LocationPolicyMonitor()]
 
     def report(self, checkpoint: Path, folder: Path) -> dict[str, float]:
-        """Return the test metrics of a checkpoint, and save images of its glimpses.
-
-        Returns:
-            Metrics by name; error rates are fractions.
-        """
+        """Return the test metrics of a checkpoint, with error rates as fractions, and save images of its glimpses."""
         return self._report(RecurrentAttention.load(checkpoint), self.data.load_test(), folder)
 
     def evaluate(self, checkpoint: Path, folder: Path) -> dict[str, float]:
@@ -76,12 +77,12 @@ class RecurrentAttentionExperiment(Experiment):
             metrics[f"test_error_{policy}_locations"] = mean_policy_error(
                 model, test.images, test.labels, location_policy=policy
             ).mean
-        draw_misclassified(model, test, self.data.classes, folder)
+        _draw_misclassified(model, test, self.data.classes, folder)
         return metrics
 
     def _report(self, model: RecurrentAttention, test: ImageSet, folder: Path) -> dict[str, float]:
         error = mean_policy_error(model, test.images, test.labels)
-        draw_glimpses(model, test, self.data.classes, folder)
+        _draw_glimpses(model, test, self.data.classes, folder)
         return {
             "test_error": error.mean,
             "test_error_std": error.std,
@@ -118,7 +119,7 @@ def _warn_if_coverage_is_small(model: RecurrentAttention) -> None:
         )
 
 
-def draw_glimpses(model: RecurrentAttention, test: ImageSet, classes: tuple[str, ...], folder: Path) -> None:
+def _draw_glimpses(model: RecurrentAttention, test: ImageSet, classes: tuple[str, ...], folder: Path) -> None:
     """Save the glimpses at one image of each of the first classes, as ``glimpses.png`` and ``glimpses.gif``."""
     first_of_each = [int((test.labels == label).nonzero()[0]) for label in test.labels.unique()]
     images, labels = test[torch.tensor(first_of_each[:NUM_IMAGES_SHOWN])]
@@ -135,17 +136,40 @@ def draw_glimpses(model: RecurrentAttention, test: ImageSet, classes: tuple[str,
     save_glimpse_gif(folder / "glimpses.gif", **arrays)
 
 
-def draw_misclassified(model: RecurrentAttention, test: ImageSet, classes: tuple[str, ...], folder: Path) -> None:
+def _draw_misclassified(model: RecurrentAttention, test: ImageSet, classes: tuple[str, ...], folder: Path) -> None:
     """Save the test images that one trajectory misclassified, as ``misclassified.png``."""
     probabilities = class_probabilities(model, test.images, seed=0)
     predicted = probabilities.argmax(-1)
     wrong = (predicted != test.labels).nonzero().squeeze(1)
-    figure = misclassified(
-        test.images[wrong] / 255,
-        test.labels[wrong],
-        predicted[wrong],
-        probabilities[wrong],
-        classes,
-        total=len(test),
-    )
+    images, labels = test[wrong]
+    figure = misclassified(images / 255, labels, predicted[wrong], probabilities[wrong], classes, total=len(test))
     save_figure(figure, folder / "misclassified.png")
+
+
+class _LocationPolicyMonitor(pl.Callback):
+    """Warns if the location policy is not learning, once for each reason."""
+
+    def __init__(self) -> None:
+        self._reported: set[str] = set()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Check the epoch's mean training metrics."""
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        if metrics.get("reward_variance") == 0 and metrics["train_error"] > 0:
+            self._warn_once(
+                "no reward",
+                "No prediction of an epoch was correct, so the location policy received no gradient. Check that the "
+                "labels match the images, or lower model.lr.",
+            )
+        if metrics.get("clipped_locations", 0.0) > MAX_CLIPPED_LOCATIONS:
+            self._warn_once(
+                "clipped",
+                f"{metrics['clipped_locations']:.0%} of the sampled locations lie outside [-1, 1] and are clipped: the "
+                "location policy is stuck at the border. Lower model.policy_weight or model.location_std, or raise "
+                "model.location_range.",
+            )
+
+    def _warn_once(self, reason: str, warning: str) -> None:
+        if reason not in self._reported:
+            self._reported.add(reason)
+            logger.warning(warning)

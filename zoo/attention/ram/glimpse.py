@@ -11,13 +11,11 @@ class GlimpseSensor(nn.Module):
     """Glimpse sensor ``ρ(x, l)`` of RAM: square patches around a location, each twice as wide as the one before.
 
     Mnih, Heess, Graves & Kavukcuoglu, "Recurrent models of visual attention", 2014. The patch of scale ``k`` covers
-    ``patch_size · 2^k`` pixels a side and is average-pooled to ``patch_size``. Pixels outside the image have the value
-    ``fill_value``.
+    ``patch_size · 2^k`` pixels a side and is average-pooled to ``patch_size``.
 
     A location is ``l = (vertical, horizontal)``: (0, 0) is the center of the image, (-1, -1) lies ``location_range``
     pixels above and to the left of it. Locations beyond ±1 are clipped here; their density is that of the raw sample.
-    The paper does not specify the range, but training depends on it: if it is too wide, the first, random glimpses
-    show little but the padding.
+    The paper does not specify the range: if it is too wide, the first, random glimpses show little but the padding.
 
     Args:
         image_shape: ``(channels, height, width)``.
@@ -95,15 +93,8 @@ class GlimpseSensor(nn.Module):
     def patches(self, images: Float[Tensor, "images channels height width"]) -> list[Tensor]:
         """Return all patches of the images as views, computed once for any number of glimpses.
 
-        Args:
-            images: pixel values, usually in [0, 1].
-
-        Returns:
-            For each scale a view ``(images, channels, rows, columns, patch_size, patch_size)``: all patches, indexed by
-            the row and column of the padded image at which they start.
-
-        Raises:
-            ValueError: the images have another shape than ``image_shape``.
+        Those of each scale, ``(images, channels, rows, columns, patch_size, patch_size)``, are indexed by the row and
+        column of the padded image at which they start.
         """
         if tuple(images.shape[1:]) != self.image_shape:
             raise ValueError(
@@ -122,12 +113,7 @@ class GlimpseSensor(nn.Module):
     def forward(
         self, patches: list[Tensor], locations: Float[Tensor, "*samples images 2"]
     ) -> Float[Tensor, "*samples images scales channels size size"]:
-        """Return the glimpse of each image at each location.
-
-        Args:
-            patches: return value of ``patches(images)``.
-            locations: one or, with leading dimensions, several for each image.
-        """
+        """Return the glimpse of each image at each location; ``patches`` are those of ``patches(images)``."""
         image = torch.arange(locations.shape[-2], device=locations.device)
         centers = self.pixel_coordinates(locations) + self._padding
         glimpses = []
@@ -137,29 +123,6 @@ class GlimpseSensor(nn.Module):
             row, column = (centers - side / 2 + 1).nan_to_num().long().unbind(-1)
             glimpses.append(level[image, :, row, column])
         return torch.stack(glimpses, dim=-4)
-
-
-def default_patch_size(height: int, width: int) -> int:
-    """Return the paper's patch size for an image: 8 pixels on 28×28, 12 on larger canvases.
-
-    Example:
-        >>> default_patch_size(28, 28), default_patch_size(100, 100)
-        (8, 12)
-    """
-    return 8 if min(height, width) <= 32 else 12
-
-
-def default_num_scales(height: int, width: int, patch_size: int) -> int:
-    """Return the number of scales with which the widest patch covers three quarters of the longer side of an image.
-
-    It equals the paper's on canvases of 28, 60 and 100 pixels.
-
-    Example:
-        >>> default_num_scales(28, 28, 8), default_num_scales(60, 60, 12), default_num_scales(100, 100, 12)
-        (1, 3, 4)
-    """
-    side = max(height, width)
-    return 1 if side <= 32 else 1 + max(0, math.ceil(math.log2(0.75 * side / patch_size)))
 
 
 def _unfold(

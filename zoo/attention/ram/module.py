@@ -1,3 +1,4 @@
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -7,9 +8,9 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from zoo._constraints import COUNT, NOT_NEGATIVE, POSITIVE, Constraint, check_constraints, optional
-from zoo.attention.ram.glimpse import GlimpseSensor, default_num_scales, default_patch_size
-from zoo.attention.ram.network import HIDDEN_SIZE, RecurrentAttentionNetwork, Trajectory, to_unit_range
-from zoo.attention.ram.objective import hybrid_objective, training_metrics
+from zoo.attention.ram.glimpse import GlimpseSensor
+from zoo.attention.ram.network import HIDDEN_SIZE, RecurrentAttentionNetwork, Trajectory
+from zoo.attention.ram.objective import hybrid_objective
 from zoo.gradients import Reinforce, RunningStd, make_baseline
 from zoo.gradients._tensors import at_least_single
 from zoo.training import LoadableModule, sum_losses
@@ -125,27 +126,23 @@ class RecurrentAttention(LoadableModule):
                 f"estimator={estimator['baseline']} compares trajectories of the same image: num_samples must be at "
                 f"least 2, got {num_samples}"
             )
-        if reinforce_core and estimator.get("scale", False):
+        if reinforce_core and estimator.get("scale"):
             raise ValueError(
                 "estimator.scale divides only the policy loss, but with model.reinforce_core the core learns from the "
                 "cross-entropy too: the running scale would change their balance in every step. Disable one of them, "
                 "and set model.policy_weight"
             )
         _, height, width = image_shape
-        patch_size = default_patch_size(height, width) if patch_size is None else patch_size
-        num_scales = default_num_scales(height, width, patch_size) if num_scales is None else num_scales
+        if patch_size is None:
+            patch_size = 8 if min(height, width) <= 32 else 12
+        if num_scales is None:
+            side = max(height, width)
+            num_scales = 1 if side <= 32 else 1 + max(0, math.ceil(math.log2(0.75 * side / patch_size)))
         sensor = GlimpseSensor(image_shape, patch_size, num_scales, location_range, fill_value)
         self.network = RecurrentAttentionNetwork(sensor, len(classes), location_hidden, reinforce_core, spiral_radius)
-        self.reinforce = Reinforce(
-            make_baseline(
-                estimator["baseline"],
-                net=lambda: nn.Linear(HIDDEN_SIZE, 1),
-                sample_dim=1,
-                decay=estimator.get("decay", 0.9),
-            ),
-            scale=RunningStd() if estimator.get("scale", False) else None,
-            maximize=True,
-        )
+        net, decay = lambda: nn.Linear(HIDDEN_SIZE, 1), estimator.get("decay", 0.9)
+        baseline = make_baseline(estimator["baseline"], net=net, sample_dim=1, decay=decay)
+        self.reinforce = Reinforce(baseline, RunningStd() if estimator.get("scale") else None, maximize=True)
         # Distributed training waits for a gradient of every parameter that requires one.
         if location_policy != "learned" or num_glimpses == 1:
             self.network.location_net.requires_grad_(False)
@@ -157,12 +154,9 @@ class RecurrentAttention(LoadableModule):
     def forward(
         self, images: Shaped[Tensor, "images channels height width"], seed: int = 0, location_policy: str | None = None
     ) -> Prediction:
-        """Classify images with the mean policy, from a random first location.
+        """Classify images, uint8 or floats in [0, 1], with the mean policy, from a random first location.
 
-        Args:
-            images: uint8, or floats in [0, 1].
-            seed: seed of the first locations, and of all locations if the policy is random.
-            location_policy: one of ``LOCATION_POLICIES``; None for the one this model was trained with.
+        ``seed`` is that of all random locations; ``location_policy`` defaults to the one the model was trained with.
 
         Raises:
             ValueError: the images have another shape, are empty, or contain values that are not finite or outside
@@ -170,7 +164,7 @@ class RecurrentAttention(LoadableModule):
         """
         with torch.no_grad():
             generator = torch.Generator(images.device).manual_seed(seed)  # the global random state is not used
-            images = to_unit_range(images)
+            images = _to_unit_range(images)
             trajectory = self.sample_trajectory(images, 1, generator=generator, location_policy=location_policy)
             probabilities = self.network.logits(trajectory.states).softmax(-1).squeeze(1)
         fixations = self.network.sensor.pixel_coordinates(trajectory.locations).squeeze(1)
@@ -217,25 +211,19 @@ class RecurrentAttention(LoadableModule):
         logits = self.network.logits(trajectory.states)
         objective = hybrid_objective(logits, labels, trajectory, std, self.reinforce)
         if batch_idx % LOG_EVERY_N_STEPS == 0:
-            metrics = training_metrics(objective, trajectory)
+            metrics = objective.metrics(trajectory)
             error = metrics.pop("train_error")
-            per_epoch: dict[str, Any] = {
-                "on_step": False,
-                "on_epoch": True,
-                "batch_size": len(labels),
-                "sync_dist": True,
-            }
+            per_epoch: dict[str, Any] = {"on_step": False, "on_epoch": True, "sync_dist": True}
+            per_epoch["batch_size"] = len(labels)
             self.log("train_error", error, prog_bar=True, **per_epoch)
             self.log_dict(metrics, **per_epoch)
-        return sum_losses(
-            {
-                "cross-entropy": objective.cross_entropy,
-                "policy": self.hparams["policy_weight"] * objective.policy_loss,
-                "baseline": objective.baseline_loss,
-                "probe": objective.probe_loss,
-            },
-            step=self.global_step,
-        )
+        terms = {
+            "cross-entropy": objective.cross_entropy,
+            "policy": self.hparams["policy_weight"] * objective.policy_loss,
+            "baseline": objective.baseline_loss,
+            "probe": objective.probe_loss,
+        }
+        return sum_losses(terms, step=self.global_step)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Log the gradient norm of the location network, before clipping."""
@@ -245,10 +233,7 @@ class RecurrentAttention(LoadableModule):
             self.log("location_grad_norm", norm, on_step=False, on_epoch=True, sync_dist=True)
 
     def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: int | float | None = None,
-        gradient_clip_algorithm: str | None = None,
+        self, optimizer: Any, gradient_clip_val: int | float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
         """Clip the gradient norm; that of the probe separately, so that it does not affect the other parameters."""
         if gradient_clip_val is not None:
@@ -264,12 +249,10 @@ class RecurrentAttention(LoadableModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return AdamW with a learning rate annealed to 0 by a cosine over the whole run."""
-        optimizer = torch.optim.AdamW(
-            self.parameters(), lr=self.hparams["lr"], weight_decay=self.hparams["weight_decay"], fused=True
-        )
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
-            optimizer, T_max=int(self.trainer.estimated_stepping_batches)
-        )
+        lr, weight_decay = self.hparams["lr"], self.hparams["weight_decay"]
+        optimizer = torch.optim.AdamW(self.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
@@ -282,3 +265,22 @@ def _uniform(shape: Sequence[int], images: Tensor, generator: torch.Generator | 
     """Return locations drawn uniformly from [-1, 1] in single precision at least, in the images' dtype."""
     dtype = at_least_single(torch.get_default_dtype(), images.device)
     return (torch.rand(*shape, dtype=dtype, device=images.device, generator=generator) * 2 - 1).to(images.dtype)
+
+
+def _to_unit_range(images: Tensor) -> Tensor:
+    """Return images, uint8 or floats in [0, 1], as floats."""
+    if images.ndim != 4 or not images.numel():
+        raise ValueError(
+            "images must have shape (images, channels, height, width) and not be empty, "
+            f"got shape {tuple(images.shape)}"
+        )
+    if images.dtype == torch.uint8:
+        return images / 255
+    if not images.is_floating_point():
+        raise ValueError(f"images must be uint8 or floats in [0, 1], got {images.dtype}")
+    if not torch.isfinite(images).all():
+        raise ValueError("images contain NaN or infinity; replace these values first")
+    low, high = images.min().item(), images.max().item()
+    if low < 0 or high > 1:
+        raise ValueError(f"floating-point images must lie in [0, 1], got values from {low:g} to {high:g}")
+    return images.float()

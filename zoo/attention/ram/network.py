@@ -37,8 +37,8 @@ class RecurrentAttentionNetwork(nn.Module):
     ReLUs.
 
     The location network predicts an offset from a fixed location, ``μ(h_t) = spiral_t + f_l(h_t)``, so that the
-    glimpses of an untrained policy are spread over the image instead of all near its center. The paper has no fixed
-    locations (``spiral_radius=0``). See ``spiral``.
+    glimpses of an untrained policy are spread over the image instead of all near its center. The fixed locations are
+    those of Vogel, "A better way to construct the sunflower head", 1979; the paper has none (``spiral_radius=0``).
 
     No random numbers are drawn here: the first location and the noise of the others are arguments.
 
@@ -46,9 +46,8 @@ class RecurrentAttentionNetwork(nn.Module):
         sensor: glimpse sensor.
         num_classes: number of classes.
         location_hidden: units of a hidden ReLU layer in the location network; 0 for the paper's linear one.
-        reinforce_core: whether the gradient of the locations' log-probabilities reaches the core and the glimpse
-            network. The paper's formula for the policy does, its hybrid objective does not specify it; the best
-            reimplementations on MNIST do, others detach the state.
+        reinforce_core: whether the gradient of the locations' log-probabilities reaches core and glimpse network. In
+            the paper's formula for the policy it does; its hybrid objective does not specify it.
         spiral_radius: radius of the fixed locations, in units of the location.
 
     Example:
@@ -96,14 +95,10 @@ class RecurrentAttentionNetwork(nn.Module):
         noise: Float[Tensor, "steps samples images 2"],
         std: float,
     ) -> Trajectory:
-        """Return a trajectory whose locations are sampled from the location network's policy.
+        """Return a trajectory whose locations after the first are sampled from the location network's policy.
 
-        Args:
-            images: pixel values in [0, 1].
-            first: the first locations, ``l_1``.
-            noise: standard normal; 0 for the mean policy. ``len(noise) + 1`` glimpses are taken: every sampled location
-                is used for a glimpse, so that none gets credit without an effect.
-            std: ``σ``, in units of the location.
+        ``noise`` is standard normal, or 0 for the mean policy; ``std`` is ``σ``, in units of the location. There are
+        ``len(noise) + 1`` glimpses: every sampled location is used for one, so that none gets credit without an effect.
         """
         patches = self.sensor.patches(images)
         location, state = first, None
@@ -117,11 +112,8 @@ class RecurrentAttentionNetwork(nn.Module):
             means.append(mean)
             locations.append(location)
         states.append(self.step(state, patches, location))
-        return Trajectory(
-            torch.stack(states),
-            torch.stack(locations),
-            torch.stack(means) if means else noise.new_zeros(noise.shape),
-        )
+        stacked_means = torch.stack(means) if means else noise.new_zeros(noise.shape)
+        return Trajectory(torch.stack(states), torch.stack(locations), stacked_means)
 
     def trajectory_at(
         self,
@@ -142,17 +134,12 @@ class RecurrentAttentionNetwork(nn.Module):
         The classifier is trained on the last state only. The probe is a linear read-out of the earlier ones: Alain &
         Bengio, "Understanding intermediate layers using linear classifier probes", 2016. Its gradient stops at the
         states.
-
-        Example:
-            >>> network = RecurrentAttentionNetwork(GlimpseSensor((1, 28, 28)), num_classes=10)
-            >>> network.logits(torch.rand(6, 1, 5, 256)).shape
-            torch.Size([6, 1, 5, 10])
         """
         return torch.cat([self.probe(states[:-1].detach()), self.classifier(states[-1:])])
 
     def fixed_locations(self, steps: int) -> Float[Tensor, "steps 2"]:
         """Return the locations to which the location network's outputs are added, one for each step."""
-        return spiral(steps, self.spiral_radius).to(self.location_encoder.weight)
+        return _spiral(steps, self.spiral_radius).to(self.location_encoder.weight)
 
     def step(self, state: Tensor | None, patches: list[Tensor], location: Tensor) -> Tensor:
         """Return ``h_t``, the state after a glimpse at ``location``; ``h_0``, written as None, is 0."""
@@ -164,44 +151,12 @@ class RecurrentAttentionNetwork(nn.Module):
         return F.relu(core_input if state is None else core_input + self.hidden_to_hidden(state))
 
 
-def spiral(num_points: int, radius: float) -> Float[Tensor, "num_points 2"]:
+def _spiral(num_points: int, radius: float) -> Float[Tensor, "num_points 2"]:
     """Return points spread evenly over a disc: radius ``r √((k + ½) / n)`` at angle ``k π (3 - √5)``, centered.
 
     Vogel, "A better way to construct the sunflower head", 1979. A single point lies at the center.
-
-    Example:
-        >>> spiral(2, radius=0.6)
-        tensor([[ 0.3416, -0.1755],
-                [-0.3416,  0.1755]])
     """
     k = torch.arange(num_points)
     r, angle = radius * ((k + 0.5) / num_points).sqrt(), k * math.pi * (3 - math.sqrt(5))
     points = torch.stack([r * angle.cos(), r * angle.sin()], dim=-1)
     return points - points.mean(0)
-
-
-def to_unit_range(images: Tensor) -> Tensor:
-    """Return images as floats in [0, 1].
-
-    Raises:
-        ValueError: the batch is empty or has another shape, or the pixels are neither uint8 nor floats in [0, 1].
-
-    Example:
-        >>> to_unit_range(torch.full((1, 1, 1, 1), 51, dtype=torch.uint8))
-        tensor([[[[0.2000]]]])
-    """
-    if images.ndim != 4 or not images.numel():
-        raise ValueError(
-            "images must have shape (images, channels, height, width) and not be empty, "
-            f"got shape {tuple(images.shape)}"
-        )
-    if images.dtype == torch.uint8:
-        return images / 255
-    if not images.is_floating_point():
-        raise ValueError(f"images must be uint8 or floats in [0, 1], got {images.dtype}")
-    if not torch.isfinite(images).all():
-        raise ValueError("images contain NaN or infinity; replace these values first")
-    low, high = images.min().item(), images.max().item()
-    if low < 0 or high > 1:
-        raise ValueError(f"floating-point images must lie in [0, 1], got values from {low:g} to {high:g}")
-    return images.float()

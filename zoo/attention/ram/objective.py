@@ -30,6 +30,28 @@ class HybridObjective(NamedTuple):
     """1 where the predicted class is correct, else 0."""
     reinforce: ReinforceOutput
 
+    def metrics(self, trajectory: Trajectory) -> dict[str, Tensor]:
+        """Return the metrics logged during training; those of the policy are missing where no location was sampled."""
+        advantage, baseline = self.reinforce.advantage, self.reinforce.baseline
+        reward = self.reward.expand_as(baseline)
+        metrics = {"train_error": 1 - self.reward.mean(), "cross_entropy": self.cross_entropy}
+        if not baseline.numel():
+            return metrics
+        variance = reward.var(correction=0)
+        explained = 1 - (reward - baseline).var(correction=0) / variance
+        return (
+            metrics
+            | {
+                "policy_loss": self.policy_loss,
+                "baseline_loss": self.baseline_loss,
+                "reward_variance": self.reward.var(correction=0),
+                "advantage_mean": advantage.mean(),
+                "advantage_variance": advantage.var(correction=0),
+                "baseline_r2": torch.where(variance > 0, explained, 0.0),  # 0 if all rewards are equal
+                "clipped_locations": (trajectory.locations[1:].abs() > 1).any(-1).float().mean(),
+            }
+        )
+
 
 def hybrid_objective(
     logits: Float[Tensor, "glimpses samples images classes"],
@@ -50,10 +72,10 @@ def hybrid_objective(
     Args:
         logits: return value of ``RecurrentAttentionNetwork.logits``.
         labels: true classes.
-        trajectory: the trajectory from which ``logits`` were computed.
+        trajectory: trajectory from which ``logits`` were computed.
         std: ``σ``, with which its locations were sampled.
-        reinforce: an estimator that maximizes. Its signals have the dimensions (step, sample, image), its context is
-            the state ``h_t`` in which a location is sampled.
+        reinforce: estimator that maximizes. Its signals have the dimensions (step, sample, image), its context is the
+            state ``h_t`` in which a location is sampled.
 
     Example:
         >>> states, locations = torch.zeros(3, 1, 4, 8), torch.zeros(3, 1, 4, 2)
@@ -66,7 +88,7 @@ def hybrid_objective(
     last, last_truth = logits[-1].flatten(0, -2), truth[-1].flatten()
     reward = (logits[-1].argmax(-1) == truth[-1]).to(logits.dtype)
     steps = len(trajectory.means)
-    log_prob = location_log_prob(trajectory.means, trajectory.locations[len(trajectory.locations) - steps :], std)
+    log_prob = _location_log_prob(trajectory.means, trajectory.locations[len(trajectory.locations) - steps :], std)
     out = reinforce(log_prob, reward, context=trajectory.states[:steps])
     return HybridObjective(
         cross_entropy=F.cross_entropy(last, last_truth),
@@ -79,36 +101,8 @@ def hybrid_objective(
     )
 
 
-def location_log_prob(
+def _location_log_prob(
     means: Float[Tensor, "*dims 2"], locations: Float[Tensor, "*dims 2"], std: float
 ) -> Float[Tensor, "*dims"]:
-    """Return the log-density of raw locations: ``log N(l; μ, σ² I)``, in nats.
-
-    Example:
-        >>> location_log_prob(torch.zeros(1, 2), torch.tensor([[0.0, 3.0]]), std=1.0)
-        tensor([-6.3379])
-    """
+    """Return the log-density of raw locations: ``log N(l; μ, σ² I)``, in nats."""
     return Normal(means, std, validate_args=False).log_prob(locations).sum(-1)
-
-
-def training_metrics(objective: HybridObjective, trajectory: Trajectory) -> dict[str, Tensor]:
-    """Return the metrics logged during training; those of the policy are missing where no location was sampled."""
-    advantage, baseline = objective.reinforce.advantage, objective.reinforce.baseline
-    reward = objective.reward.expand_as(baseline)
-    metrics = {"train_error": 1 - objective.reward.mean(), "cross_entropy": objective.cross_entropy}
-    if not baseline.numel():
-        return metrics
-    return metrics | {
-        "policy_loss": objective.policy_loss,
-        "baseline_loss": objective.baseline_loss,
-        "reward_variance": objective.reward.var(correction=0),
-        "advantage_mean": advantage.mean(),
-        "advantage_variance": advantage.var(correction=0),
-        # 0 where all rewards are equal: there is no variance to explain.
-        "baseline_r2": torch.where(
-            reward.var(correction=0) > 0,
-            1 - (reward - baseline).var(correction=0) / reward.var(correction=0),
-            0.0,
-        ),
-        "clipped_locations": (trajectory.locations[1:].abs() > 1).any(-1).float().mean(),
-    }

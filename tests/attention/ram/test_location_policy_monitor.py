@@ -5,7 +5,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from zoo.attention.ram._callbacks import LocationPolicyMonitor
+from zoo.attention.ram.experiment import _LocationPolicyMonitor as LocationPolicyMonitor
 
 HEALTHY = {"train_error": 0.5, "reward_variance": 0.2, "clipped_locations": 0.3}
 
