@@ -24,7 +24,7 @@ def render_graph(parents: Mapping[str, Names], stochastic: Names) -> str:
         stochastic: names of the stochastic nodes.
 
     Example:
-        >>> svg = draw_graph({"x": frozenset(), "f": frozenset({"x"})}, stochastic=frozenset({"x"}))
+        >>> svg = render_graph({"x": frozenset(), "f": frozenset({"x"})}, stochastic=frozenset({"x"}))
         >>> svg.count("<circle"), svg.count("<rect"), svg.count("<line")
         (1, 1, 1)
     """
