@@ -13,11 +13,14 @@ from scipy import stats
 from torch import nn
 from torch.distributions import constraints
 
+from zoo._stats import Estimate
 from zoo.inference.diagnostics import (
     ALL,
     BASIC,
     CONTROL_VARIATE,
     RAO_BLACKWELL,
+    VarianceReport,
+    VarianceRow,
     default_estimators,
     variance_report,
 )
@@ -215,3 +218,37 @@ class TestTheEstimators:
         (name,) = options
         with pytest.raises(ValueError, match=rf"^{name} must be (a whole number of|above 0)"):
             variance_report(model, guide, **options)
+
+
+ONE = Estimate(1.0, 1.0, 1.0)
+FIRST = VarianceRow(ALL, "basic", Estimate(2000.0, 1500.0, 2500.0), ONE, 0.05, 1600)
+SECOND = VarianceRow("loc", "basic", Estimate(0.5, 0.4, 0.6), ONE, math.nan, None)
+
+
+@pytest.fixture
+def table():
+    return VarianceReport(
+        (FIRST, SECOND), num_particles=4, num_samples=100, target_snr=1.0, skipped={"optimal": "it is too few"}
+    )
+
+
+def test_row_is_found_by_estimator_and_parameter(table):
+    assert table.row("basic") is FIRST
+    assert table.row("basic", "loc") is SECOND
+
+
+@pytest.mark.parametrize("asked", [("none",), ("basic", "scale")])
+def test_missing_row_raises_key_error_that_names_it(table, asked):
+    with pytest.raises(KeyError, match=rf"no row for the estimator '{asked[0]}'"):
+        table.row(*asked)
+
+
+def test_report_is_printed_as_aligned_table(table):
+    title, heads, first, second, remark = str(table).splitlines()
+    assert title.startswith("variance of the ELBO's gradient with 4 particles, 100 estimates each")
+    assert {line.index(cell) for line, cell in zip((heads, first, second), ("SNR", "0.05", "–"), strict=True)} == {
+        heads.index("SNR")
+    }
+    assert first.endswith("1,600")
+    assert second.endswith("no signal")
+    assert remark == "skipped: optimal: it is too few"

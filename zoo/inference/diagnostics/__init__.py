@@ -1,6 +1,12 @@
 """Diagnostics of variational inference: ELBO, Pareto k-hat, convergence and gradient variance."""
 
-from zoo.inference.diagnostics.candidates import BASIC, CONTROL_VARIATE, RAO_BLACKWELL, default_estimators
+from zoo.inference.diagnostics.candidates import (
+    BASIC,
+    CONTROL_VARIATE,
+    RAO_BLACKWELL,
+    ScoreFunctionELBO,
+    default_estimators,
+)
 from zoo.inference.diagnostics.convergence import (
     ConvergenceStatus,
     IterateAverage,
@@ -14,8 +20,7 @@ from zoo.inference.diagnostics.inference_data import to_inference_data
 from zoo.inference.diagnostics.plots import elbo_figure, pareto_k_figure, posterior_figure
 from zoo.inference.diagnostics.posterior_samples import PosteriorSamples, sample_posterior
 from zoo.inference.diagnostics.psis import ParetoK, fit_pareto_k, k_hat_unavailable_reason, pareto_k, point_mass_reason
-from zoo.inference.diagnostics.variance import variance_report
-from zoo.inference.diagnostics.variance_table import ALL, VarianceReport, VarianceRow
+from zoo.inference.diagnostics.variance import ALL, VarianceReport, VarianceRow, variance_report
 
 __all__ = [
     "ALL",
@@ -27,6 +32,7 @@ __all__ = [
     "IterateAverage",
     "ParetoK",
     "PosteriorSamples",
+    "ScoreFunctionELBO",
     "StoppingRule",
     "VarianceReport",
     "VarianceRow",

@@ -3,12 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
-from pyro import poutine
-from pyro.infer import ELBO
-from torch import Tensor
-
-from zoo.gradients._per_sample import per_sample_gradients
 from zoo.inference.elbo import BlackBoxELBO
 from zoo.inference.elbo._dependencies import Plates, Reach
 from zoo.inference.elbo._sites import PARTICLES, Run, Site
@@ -18,8 +12,6 @@ BASELINES = ("moving_average", "leave_one_out")
 _MULTI_SAMPLE = ("optimal", "leave_one_out")  # need at least 2 particles
 
 Program = Callable[..., Any]
-Call = tuple[tuple[Any, ...], dict[str, Any]]
-"""Positional and keyword arguments of ``differentiable_loss``: model, guide, and their arguments."""
 
 
 class ScoreFunctionELBO(BlackBoxELBO):
@@ -69,54 +61,3 @@ def default_estimators(
     return {BASIC: ScoreFunctionELBO(num_particles, vectorize_particles, "none")} | {
         name: BlackBoxELBO(num_particles, vectorize_particles, baseline) for name, baseline in choices.items()
     }
-
-
-def has_baseline_networks(guide: Program, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-    """Return whether a site of the guide specifies a network for its baseline."""
-    with torch.no_grad():
-        nodes = poutine.trace(guide).get_trace(*args, **kwargs).nodes.values()
-    infers: list[Mapping[str, Any]] = [node["infer"] or {} for node in nodes if node["type"] == "sample"]
-    return any("nn_baseline" in (infer.get("baseline") or {}) for infer in infers)
-
-
-def check_num_particles(estimators: Mapping[str, ELBO], num_particles: int) -> None:
-    """Raise ``ValueError`` if an estimator has another number of particles."""
-    for name, elbo in estimators.items():
-        if elbo.num_particles != num_particles:
-            raise ValueError(
-                f"estimator {name!r} has {elbo.num_particles} particles, but the report uses {num_particles}; set "
-                f"num_particles={elbo.num_particles}, or compare it in another report"
-            )
-
-
-def applicable_estimators(
-    estimators: Mapping[str, ELBO], call: Call, parameters: Sequence[Tensor], seed: int
-) -> tuple[dict[str, ELBO], dict[str, str]]:
-    """Run each estimator once; return those that support the program, and the error messages of the others.
-
-    Raises:
-        ValueError: there are no estimators, or the first one fails, which indicates an error in the program.
-    """
-    if not estimators:
-        raise ValueError("there are no estimators to compare")
-    applicable: dict[str, ELBO] = {}
-    skipped: dict[str, str] = {}
-    for name, elbo in estimators.items():
-        try:
-            gradient(elbo, call, parameters, seed)
-            applicable[name] = elbo
-        except ValueError as error:
-            if not applicable:
-                raise
-            skipped[name] = str(error)
-    return applicable, skipped
-
-
-def gradient(elbo: ELBO, call: Call, parameters: Sequence[Tensor], seed: int) -> Tensor:
-    """Return one estimate of the gradient of the negative ELBO, ``(1, size)``."""
-    if not hasattr(elbo, "differentiable_loss"):
-        raise ValueError(f"{type(elbo).__name__} has no differentiable_loss, so its gradient cannot be measured")
-    torch.manual_seed(seed)
-    args, kwargs = call
-    loss: Tensor = elbo.differentiable_loss(*args, **kwargs)
-    return per_sample_gradients(loss.reshape(1), parameters).double()

@@ -1,8 +1,5 @@
 from typing import NamedTuple
 
-from jaxtyping import Float64
-from torch import Tensor
-
 from zoo.inference.diagnostics.posterior_samples import PosteriorSamples
 
 
@@ -38,21 +35,8 @@ def elbo_estimate(samples: PosteriorSamples) -> ElboEstimate:
         >>> elbo_estimate(PosteriorSamples({}, log_p, 0 * log_p, {}, {}, False))
         ElboEstimate(value=-2.0, standard_error=1.0, num_samples=2)
     """
-    log_weights = finite_log_weights(samples)
+    log_weights = samples.finite_log_weights()
     count = len(log_weights)
     if count < 2:
         raise ValueError(f"a standard error needs at least 2 draws, got {count}")
     return ElboEstimate(log_weights.mean().item(), log_weights.std().item() / count**0.5, count)
-
-
-def finite_log_weights(samples: PosteriorSamples) -> Float64[Tensor, " draws"]:
-    """Return ``log p(x, z) - log q(z)`` of each sample; raise ``FloatingPointError`` if one is not finite."""
-    log_weights = samples.log_weights
-    wrong = (~log_weights.isfinite()).nonzero().flatten().tolist()
-    if wrong:
-        log_p, log_q = samples.log_p[wrong[0]], samples.log_q[wrong[0]]
-        raise FloatingPointError(
-            f"{len(wrong)} of {len(log_weights)} draws have a weight that is not finite; in draw {wrong[0]} log p is "
-            f"{log_p:.6g} and log q is {log_q:.6g}: check for values outside the model's support, and the parameters"
-        )
-    return log_weights

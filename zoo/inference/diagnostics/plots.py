@@ -56,7 +56,7 @@ def elbo_figure(curves: Mapping[str, tuple[Array, Array, Array]], evidence: floa
     """
     if not curves:
         raise ValueError("curves is empty: there is no ELBO to draw")
-    bands = {name: checked_curve(name, *parts) for name, parts in curves.items()}
+    bands = {name: _make_band(name, *parts) for name, parts in curves.items()}
     lines = [] if evidence is None else [Label(f"– – log-evidence\n{evidence:.5g}", evidence, MUTED_COLOR)]
     names = [
         *(shorten(name, MAX_LABEL_LENGTH) for name in bands),
@@ -77,12 +77,8 @@ def elbo_figure(curves: Mapping[str, tuple[Array, Array, Array]], evidence: floa
     return page.figure
 
 
-def checked_curve(name: str, steps: Array, elbo: Array, standard_error: Array) -> Band:
-    """Return one curve as a band.
-
-    Raises:
-        ValueError: its parts differ in length, are empty or not finite, or the steps do not grow.
-    """
+def _make_band(name: str, steps: Array, elbo: Array, standard_error: Array) -> Band:
+    """Return one curve as a band."""
     validator = ArrayValidator()
     x, y, error = (
         validator.real(f"{what} of {name!r}", part, "P")
@@ -126,11 +122,11 @@ def posterior_figure(guide: Mapping[str, Array], reference: Mapping[str, Referen
             left, top = EDGE + (i % columns) * (width + BETWEEN), TOP + (i // columns) * tall
             axes = page.axes(name, left=left, top=top + HEADING, width=width, height=PANEL)
             page.text(shorten(name, int(width / CHAR_WIDTH)), left=left, top=top + HEADING - 0.08)
-            draw_panel(axes, ArrayValidator().real(f"guide's {name!r}", draws, "D"), name, reference[name])
+            _draw_panel(axes, ArrayValidator().real(f"guide's {name!r}", draws, "D"), name, reference[name])
     return page.figure
 
 
-def draw_panel(axes: Axes, draws: Float[np.ndarray, " draws"], name: str, reference: Reference) -> None:
+def _draw_panel(axes: Axes, draws: Float[np.ndarray, " draws"], name: str, reference: Reference) -> None:
     """Draw one quantity."""
     if isinstance(reference, tuple):
         mean, sd = reference

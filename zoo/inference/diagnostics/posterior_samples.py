@@ -13,6 +13,7 @@ from torch.distributions import Categorical, Distribution
 from zoo._constraints import COUNT, check_constraints
 from zoo.gradients.graphs._distributions import support_of
 from zoo.gradients.graphs._provenance.names import quote_names
+from zoo.inference.diagnostics._args import as_args
 from zoo.inference.elbo._messages import innermost
 from zoo.inference.elbo._sites import Run, Site, nesting, sites_of
 from zoo.inference.elbo._subsampling import Subsamples, is_subsampled
@@ -60,6 +61,16 @@ class PosteriorSamples(NamedTuple):
     def log_weights(self) -> Float64[Tensor, " draws"]:
         """``log p(x, z) - log q(z)``, whose mean is the ELBO."""
         return self.log_p - self.log_q
+
+    def finite_log_weights(self) -> Float64[Tensor, " draws"]:
+        """Return ``log_weights``; raise ``FloatingPointError`` if one is not finite."""
+        if wrong := (~self.log_weights.isfinite()).nonzero().flatten().tolist():
+            first = f"in draw {wrong[0]} log p is {self.log_p[wrong[0]]:.6g} and log q is {self.log_q[wrong[0]]:.6g}"
+            raise FloatingPointError(
+                f"{len(wrong)} of {len(self.log_weights)} draws have a weight that is not finite; {first}: check for "
+                "values outside the model's support, and the parameters"
+            )
+        return self.log_weights
 
 
 def sample_posterior(
@@ -158,13 +169,6 @@ def _local_sites(run: Run, subsamples: Subsamples) -> set[str]:
     return {
         name for name, site in run.model.items() if not site.observed and {plate.name for plate in site.plates} & plates
     }
-
-
-def as_args(args: Sequence[Any]) -> tuple[Any, ...]:
-    """Return positional arguments as a tuple; raise ``ValueError`` if they are not a tuple or list."""
-    if not isinstance(args, tuple | list):
-        raise ValueError(f"args must be a tuple, such as (x,) for one argument, got {type(args).__name__}")
-    return tuple(args)
 
 
 def _sample_vectorized(

@@ -7,7 +7,6 @@ from jaxtyping import Float
 from pyro.ops.stats import fit_generalized_pareto
 from torch import Tensor
 
-from zoo.inference.diagnostics.elbo_estimate import finite_log_weights
 from zoo.inference.diagnostics.posterior_samples import PosteriorSamples
 
 GOOD_K, USABLE_K = 0.5, 0.7
@@ -77,7 +76,7 @@ def pareto_k(samples: PosteriorSamples) -> ParetoK:
     """
     if (reason := k_hat_unavailable_reason(samples)) is not None:
         raise ValueError(reason)
-    found = fit_pareto_k(finite_log_weights(samples))
+    found = fit_pareto_k(samples.finite_log_weights())
     if found.too_few_samples and not math.isnan(found.value):
         needed = found.num_samples_needed
         advice = "more" if math.isinf(needed) else f"at least {max(MIN_SAMPLES, math.ceil(needed)):,}"

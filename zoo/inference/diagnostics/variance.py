@@ -1,7 +1,8 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float64
@@ -10,21 +11,17 @@ from pyro.infer import ELBO
 from torch import Tensor, nn
 
 from zoo._constraints import COUNT, POSITIVE, Constraint, check_constraints, is_integer
-from zoo._stats import jackknife_interval
+from zoo._stats import Estimate, jackknife_interval
 from zoo.gradients import RunningMoments
-from zoo.inference.diagnostics.candidates import (
-    BASELINES,
-    Call,
-    applicable_estimators,
-    check_num_particles,
-    default_estimators,
-    gradient,
-    has_baseline_networks,
-)
-from zoo.inference.diagnostics.posterior_samples import as_args
-from zoo.inference.diagnostics.variance_table import ALL, VarianceReport, VarianceRow
+from zoo.gradients._per_sample import per_sample_gradients
+from zoo.inference.diagnostics._args import as_args
+from zoo.inference.diagnostics.candidates import BASELINES, default_estimators
 
 Program = Callable[..., Any]
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+"""Positional and keyword arguments of ``differentiable_loss``: model, guide, and their arguments."""
+
+ALL = "all parameters"
 NUM_BATCHES = 10  # of gradient estimates, for the jackknife
 MIN_Z = 2.0  # standard errors from 0, below which a mean gradient is considered noise
 CONSTRAINTS = {
@@ -35,6 +32,63 @@ CONSTRAINTS = {
     "target_snr": POSITIVE,
     "num_particles": COUNT,
 }
+
+
+class VarianceRow(NamedTuple):
+    """Gradient variance of one parameter with one estimator; see ``variance_report``."""
+
+    parameter: str
+    """Name of the parameter, or ``ALL``."""
+    estimator: str
+    variance: Estimate
+    """``Σ Var[g_i]`` over its elements."""
+    reduction: Estimate
+    """Variance of the first estimator divided by this one."""
+    signal_to_noise: float
+    """``‖E[g]‖ / sqrt(Σ Var[g_i])``, with the mean of the estimator with the least variance; NaN if not significant."""
+    num_particles: int | None
+    """Particles needed for the target signal-to-noise ratio; None if there is no signal."""
+
+
+@dataclass(frozen=True)
+class VarianceReport:
+    """Variance of several estimators of the ELBO's gradient, at one value of the guide's parameters.
+
+    ``print(report)`` prints a table; ``rows`` holds its numbers.
+    """
+
+    rows: tuple[VarianceRow, ...]
+    num_particles: int
+    """Particles per estimate."""
+    num_samples: int
+    """Estimates per estimator."""
+    target_snr: float
+    """Signal-to-noise ratio for which a number of particles is suggested."""
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    """Estimators that do not support the program, with the reason."""
+
+    def row(self, estimator: str, parameter: str = ALL) -> VarianceRow:
+        """Return the row of an estimator and a parameter.
+
+        Raises:
+            KeyError: there is no such row.
+        """
+        for row in self.rows:
+            if (row.estimator, row.parameter) == (estimator, parameter):
+                return row
+        raise KeyError(f"there is no row for the estimator {estimator!r} and the parameter {parameter!r}")
+
+    def __str__(self) -> str:
+        title = (
+            f"variance of the ELBO's gradient with {self.num_particles} particles, {self.num_samples} estimates each "
+            f"[95 % interval]; SNR: |mean| / sd; needed: particles for an SNR of {self.target_snr:g}"
+        )
+        header = ("parameter", "estimator", "variance", "reduction", "SNR", "needed")
+        cells = [header, *(_format_row(row) for row in self.rows)]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
+        notes = [f"skipped: {name}: {reason}" for name, reason in self.skipped.items()]
+        return "\n".join([title, *lines, *notes])
 
 
 def variance_report(
@@ -98,14 +152,19 @@ def variance_report(
         parameters = _guide_parameters(guide, args, kwargs or {})
         tensors = list(parameters.values())
         if estimators is None:
-            with_networks = has_baseline_networks(guide, args, kwargs or {})
+            with_networks = _has_baseline_networks(guide, args, kwargs or {})
             baselines = (*BASELINES, "learned") if with_networks else BASELINES
             estimators = default_estimators(num_particles, vectorize_particles, baselines)
-        check_num_particles(estimators, num_particles)
-        applicable, skipped = applicable_estimators(estimators, call, tensors, seeds[0])
+        for name, elbo in estimators.items():
+            if elbo.num_particles != num_particles:
+                raise ValueError(
+                    f"estimator {name!r} has {elbo.num_particles} particles, but the report uses {num_particles}; set "
+                    f"num_particles={elbo.num_particles}, or compare it in another report"
+                )
+        applicable, skipped = _applicable_estimators(estimators, call, tensors, seeds[0])
         for seed in seeds[:num_warmup]:
             for elbo in applicable.values():
-                gradient(elbo, call, tensors, seed)
+                _gradient(elbo, call, tensors, seed)
         edges = [num_warmup + num_samples * batch // NUM_BATCHES for batch in range(NUM_BATCHES + 1)]
         batches = [
             {name: _moments(elbo, call, tensors, seeds[start:end]) for name, elbo in applicable.items()}
@@ -113,6 +172,43 @@ def variance_report(
         ]
     rows = _make_rows(batches, parameters, num_samples, num_particles, target_snr)
     return VarianceReport(rows, num_particles, num_samples, target_snr, skipped)
+
+
+def _has_baseline_networks(guide: Program, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Return whether a site of the guide specifies a network for its baseline."""
+    with torch.no_grad():
+        nodes = poutine.trace(guide).get_trace(*args, **kwargs).nodes.values()
+    infers: list[Mapping[str, Any]] = [node["infer"] or {} for node in nodes if node["type"] == "sample"]
+    return any("nn_baseline" in (infer.get("baseline") or {}) for infer in infers)
+
+
+def _applicable_estimators(
+    estimators: Mapping[str, ELBO], call: Call, parameters: Sequence[Tensor], seed: int
+) -> tuple[dict[str, ELBO], dict[str, str]]:
+    """Run each estimator once; return those that support the program, and the error messages of the others."""
+    if not estimators:
+        raise ValueError("there are no estimators to compare")
+    applicable: dict[str, ELBO] = {}
+    skipped: dict[str, str] = {}
+    for name, elbo in estimators.items():
+        try:
+            _gradient(elbo, call, parameters, seed)
+            applicable[name] = elbo
+        except ValueError as error:
+            if not applicable:  # an error in the program
+                raise
+            skipped[name] = str(error)
+    return applicable, skipped
+
+
+def _gradient(elbo: ELBO, call: Call, parameters: Sequence[Tensor], seed: int) -> Tensor:
+    """Return one estimate of the gradient of the negative ELBO, ``(1, size)``."""
+    if not hasattr(elbo, "differentiable_loss"):
+        raise ValueError(f"{type(elbo).__name__} has no differentiable_loss, so its gradient cannot be measured")
+    torch.manual_seed(seed)
+    args, kwargs = call
+    loss: Tensor = elbo.differentiable_loss(*args, **kwargs)
+    return per_sample_gradients(loss.reshape(1), parameters).double()
 
 
 def _guide_parameters(guide: Program, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -130,12 +226,7 @@ def _guide_parameters(guide: Program, args: Sequence[Any], kwargs: Mapping[str, 
 
 
 def _module_names(name: str) -> tuple[str, str]:
-    """Return the names that a module may have for a parameter of Pyro's store.
-
-    Example:
-        >>> _module_names("factor$$$scale")
-        ('factor.scale', 'factor.scale_unconstrained')
-    """
+    """Return the names that a module may have for a parameter of Pyro's store."""
     name = name.replace("$$$", ".")
     return name, f"{name}_unconstrained"
 
@@ -144,7 +235,7 @@ def _moments(elbo: ELBO, call: Call, parameters: Sequence[Tensor], seeds: Sequen
     """Return the moments of one gradient estimate per seed."""
     moments = RunningMoments()
     for seed in seeds:
-        estimate = gradient(elbo, call, parameters, seed)
+        estimate = _gradient(elbo, call, parameters, seed)
         moments.update(estimate, estimate.new_ones(1))
     return moments
 
@@ -207,3 +298,10 @@ def _sum_per_parameter(x: Float64[Tensor, " size"], sizes: Sequence[int]) -> Flo
     """Return the sum over the elements of each parameter, followed by the total."""
     sums = torch.stack([part.sum() for part in x.split(list(sizes))])
     return torch.cat([sums, sums.sum(0, keepdim=True)])
+
+
+def _format_row(row: VarianceRow) -> tuple[str, ...]:
+    snr = "–" if math.isnan(row.signal_to_noise) else f"{row.signal_to_noise:.2g}"
+    needed = "no signal" if row.num_particles is None else f"{row.num_particles:,}"
+    reduction = "–" if math.isnan(row.reduction.value) else f"× {row.reduction}"
+    return row.parameter, row.estimator, str(row.variance), reduction, snr, needed
