@@ -16,7 +16,7 @@ from examples.patients.labs import PBC_LABS, LabSplit, load_pbc, read_labs, spli
 from zoo._constraints import POSITIVE, check_constraints
 from zoo.cli import arguments_help, parse_arguments, path_field, user_errors, wants_help
 from zoo.data._paths import expand_user
-from zoo.inference.bbvi import data_root
+from zoo.inference.programs._program import data_root
 from zoo.training import run_environment, write_json
 
 SMOKE_MINUTES = 0.1

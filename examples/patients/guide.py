@@ -11,7 +11,7 @@ from torch import Tensor
 from examples.patients.family import FactorFamily
 from examples.patients.labs import Labs
 from examples.patients.plates import mask_elements, plates
-from zoo.inference.programs.factors import Factor, GammaFactor, NormalFactor
+from zoo.inference.programs._factors import Factor, GammaFactor, NormalFactor
 
 START_SD = 0.05
 START_SHAPE = 100.0

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from zoo.inference import experiment as module
-from zoo.inference.experiment import ProgramExperiment, read_elbo_curve
+from zoo.inference.experiment import ProgramExperiment
 
 METRICS = {
     "elbo": -7.0693,
@@ -149,7 +149,7 @@ class TestReport:
 
     def test_reads_the_curve_from_the_rows_that_have_one(self, checkpoint, make, tmp_path):
         checkpoint(make())
-        steps, elbo, error = read_elbo_curve(tmp_path / "metrics.csv")
+        steps, elbo, error = module._read_elbo_curve(tmp_path / "metrics.csv")
         assert (steps.tolist(), elbo.tolist(), error.tolist()) == ([10, 20], [-7.5, -7.25], [0.5, 0.25])
 
 

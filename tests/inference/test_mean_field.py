@@ -11,7 +11,7 @@ from zoo.inference._mean_field import (
     regression_with_noise_optimum,
     sample_guide,
 )
-from zoo.inference.programs.factors import NormalFactor
+from zoo.inference.programs._factors import NormalFactor
 
 PRECISION = torch.tensor([[4.0, 1.2, 0.0], [1.2, 1.0, -0.3], [0.0, -0.3, 2.0]], dtype=torch.float64)
 MEAN = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)

@@ -14,8 +14,8 @@ from zoo.inference._mean_field_reference import (
     pathwise_guide,
 )
 from zoo.inference.programs import PROGRAMS
+from zoo.inference.programs._factors import BernoulliFactor, NormalFactor
 from zoo.inference.programs._program import Program
-from zoo.inference.programs.factors import BernoulliFactor, NormalFactor
 
 PRECISION = torch.tensor([[4.0, 1.2, 0.0], [1.2, 1.0, -0.3], [0.0, -0.3, 2.0]], dtype=torch.float64)
 BEST = {"x": dist.Normal(torch.tensor([0.0, 1.0]), torch.tensor([1.0, 2.0])), "s": dist.LogNormal(0.0, 0.5)}

@@ -12,9 +12,9 @@ from torch import nn
 from torch.distributions import constraints
 
 from zoo.gradients import LearnedBaseline
+from zoo.inference._batch import RepeatedBatch, unpack_batch
 from zoo.inference.elbo import BlackBoxELBO
-from zoo.inference.repeated_batch import RepeatedBatch
-from zoo.inference.variational import VariationalInference, unpack_batch
+from zoo.inference.variational import VariationalInference
 from zoo.training import NonFiniteError
 from zoo.training._finite import FiniteGradients
 

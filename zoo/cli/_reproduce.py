@@ -9,8 +9,8 @@ from zoo.cli._composition import compose_config
 from zoo.cli._invocation import command_name, subprocess_command
 from zoo.control._experiment import draw_returns, learning_curve
 from zoo.data import find_binarized_mnist, find_mnist
-from zoo.inference.bbvi import data_root
 from zoo.inference.programs import PROGRAMS
+from zoo.inference.programs._program import data_root
 from zoo.reproduction import _tables as tables
 from zoo.reproduction._report import find_run, keep_record, kept_records, table, write_page
 from zoo.reproduction._tables import BUDGETS, PAPERS, Row, chosen_rows, settings_of

@@ -7,12 +7,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from zoo.inference._batch import RepeatedBatch
     from zoo.inference.bbvi import ProgramInference
     from zoo.inference.callbacks import StopOnConvergence
     from zoo.inference.diagnostics import StoppingRule, elbo_estimate, pareto_k, sample_posterior, variance_report
     from zoo.inference.elbo import BlackBoxELBO, NonReparameterized
+    from zoo.inference.experiment import ProgramExperiment
     from zoo.inference.parameter_store import ParameterStore
-    from zoo.inference.repeated_batch import RepeatedBatch
     from zoo.inference.sbn import SigmoidBeliefNetwork
     from zoo.inference.variational import VariationalInference
 
@@ -20,8 +21,9 @@ _MODULES = {
     "BlackBoxELBO": "elbo",
     "NonReparameterized": "elbo",
     "ParameterStore": "parameter_store",
+    "ProgramExperiment": "experiment",
     "ProgramInference": "bbvi",
-    "RepeatedBatch": "repeated_batch",
+    "RepeatedBatch": "_batch",
     "SigmoidBeliefNetwork": "sbn",
     "StopOnConvergence": "callbacks",
     "StoppingRule": "diagnostics",
@@ -36,6 +38,7 @@ __all__ = [
     "BlackBoxELBO",
     "NonReparameterized",
     "ParameterStore",
+    "ProgramExperiment",
     "ProgramInference",
     "RepeatedBatch",
     "SigmoidBeliefNetwork",

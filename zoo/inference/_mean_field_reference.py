@@ -12,8 +12,8 @@ from torch.distributions import Distribution
 
 from zoo.inference.elbo._sites import nesting
 from zoo.inference.elbo._tracing import record
+from zoo.inference.programs._factors import BernoulliFactor, Factor
 from zoo.inference.programs._program import Program
-from zoo.inference.programs.factors import BernoulliFactor, Factor
 
 NUM_STEPS, NUM_PARTICLES = 3000, 32
 

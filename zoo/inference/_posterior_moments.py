@@ -7,8 +7,18 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from zoo.data._posteriordb import ReferenceMoments
+from zoo.inference.diagnostics import ElboEstimate, PosteriorSamples, elbo_estimate
+from zoo.training import NonFiniteError
 
 Quantities = dict[str, Float64[Tensor, " draws"]]
+
+
+def finite_estimate(samples: PosteriorSamples) -> ElboEstimate:
+    """Return the ELBO; raise ``NonFiniteError`` if the weight of a sample is not finite."""
+    try:
+        return elbo_estimate(samples)
+    except FloatingPointError as error:
+        raise NonFiniteError(f"the ELBO is not finite: {error}") from error
 
 
 def named_quantities(

@@ -1,5 +1,3 @@
-import difflib
-import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,9 +8,9 @@ from torch import Tensor
 
 from zoo.gradients import MovingAverageBaseline, RunningStd
 from zoo.inference.elbo import BlackBoxELBO
-from zoo.inference.programs import PROGRAMS
-from zoo.inference.programs._from_file import FILE_SYNTAX, annotate_errors, load_program, parse_program_file
-from zoo.inference.programs._program import Program
+from zoo.inference.programs import PROGRAMS, find_program
+from zoo.inference.programs._from_file import annotate_errors, parse_program_file
+from zoo.inference.programs._program import data_root
 from zoo.inference.variational import VariationalInference
 
 DECAY = 0.9
@@ -43,8 +41,8 @@ class ProgramInference(VariationalInference):
 
     Example:
         >>> module = ProgramInference("beta_bernoulli")
-        >>> flips = find_program("beta_bernoulli").load(None)
-        >>> module.sample_posterior(flips, num_samples=10).sites["fairness"].shape
+        >>> data = PROGRAMS["beta_bernoulli"].load(None)
+        >>> module.sample_posterior(data, num_samples=10).sites["fairness"].shape
         torch.Size([10])
     """
 
@@ -67,7 +65,7 @@ class ProgramInference(VariationalInference):
                 "a learned baseline needs a network, specified by infer={'baseline': {...}} at a site, which the guide "
                 f"of {program} does not have; choose another estimator, or write your own program"
             )
-        elbo = make_elbo(num_particles, vectorize, **(estimator or {}))
+        elbo = _make_elbo(num_particles, vectorize, **(estimator or {}))
         data = found.load(data_root())
         self.program = found
         with _program_errors(program):
@@ -97,48 +95,14 @@ class ProgramInference(VariationalInference):
             return super().training_step(batch, batch_idx)
 
 
-def find_program(name: str, trust: bool = False) -> Program:
-    """Return a built-in program by name, or load one from a user's file.
-
-    Raises:
-        ValueError: the program is unknown, or the file is not trusted or fails.
-        FileNotFoundError: the file does not exist.
-
-    Example:
-        >>> find_program("beta_bernoulli").description
-        "a coin's fairness; Pyro's tutorial SVI part III"
-    """
-    if name in PROGRAMS:
-        return PROGRAMS[name]
-    if parse_program_file(name) is not None:
-        return load_program(name, trust)
-    near = difflib.get_close_matches(name, PROGRAMS, n=1, cutoff=0.3)
-    hint = f" Did you mean {near[0]}?" if near else ""
-    raise ValueError(f"unknown program {name!r}; choose one of {', '.join(PROGRAMS)}, or {FILE_SYNTAX}.{hint}")
-
-
-def data_root() -> Path | None:
-    """Return the folder of the programs' data, ``$ZOO_DATA``."""
-    root = os.environ.get("ZOO_DATA")
-    return Path(root) if root else None
-
-
-def make_elbo(
+def _make_elbo(
     num_particles: int,
     vectorize_particles: bool,
     baseline: str | None = None,
     decay: float = DECAY,
     scale: bool = False,
 ) -> BlackBoxELBO:
-    """Return the estimator of a configuration.
-
-    Raises:
-        ValueError: the baseline is unknown, or does not support the number of particles or the decay.
-
-    Example:
-        >>> make_elbo(4, vectorize_particles=True, baseline="leave_one_out").num_particles
-        4
-    """
+    """Return the estimator of a configuration."""
     running = RunningStd(decay) if scale else None
     if baseline == "vimco":
         return BlackBoxELBO(num_particles, vectorize_particles, scale=running, bound="iwae")

@@ -9,14 +9,22 @@ import torch
 
 from zoo._constraints import COUNT, POSITIVE, Constraint, check_constraints, optional
 from zoo.data._posteriordb import ReferenceMoments
+from zoo.inference._batch import RepeatedBatch
 from zoo.inference._mean_field_reference import (
     check_optimum_available,
     compare_to_optimum,
     guide_distributions,
     mean_field_optimum,
 )
-from zoo.inference._posterior_moments import Quantities, element_quantities, moments, moments_table, named_quantities
-from zoo.inference.bbvi import ProgramInference, data_root
+from zoo.inference._posterior_moments import (
+    Quantities,
+    element_quantities,
+    finite_estimate,
+    moments,
+    moments_table,
+    named_quantities,
+)
+from zoo.inference.bbvi import ProgramInference
 from zoo.inference.callbacks import StopOnConvergence
 from zoo.inference.diagnostics import (
     ConvergenceStatus,
@@ -29,8 +37,7 @@ from zoo.inference.diagnostics import (
     point_mass_reason,
     posterior_figure,
 )
-from zoo.inference.repeated_batch import RepeatedBatch
-from zoo.inference.variational import finite_estimate
+from zoo.inference.programs._program import data_root
 from zoo.plotting import save_figure
 from zoo.training import Experiment, Loaders, read_checkpoint, read_metrics
 
@@ -222,10 +229,10 @@ def _describe_optimum_gap(metrics: Mapping[str, float]) -> str:
 
 def _save_elbo_figure(name: str, folder: Path) -> None:
     """Save the ELBO during training as ``elbo.png``."""
-    save_figure(elbo_figure({name: read_elbo_curve(folder / "metrics.csv")}), folder / "elbo.png")
+    save_figure(elbo_figure({name: _read_elbo_curve(folder / "metrics.csv")}), folder / "elbo.png")
 
 
-def read_elbo_curve(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _read_elbo_curve(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return steps, ELBO and its standard error from a run's ``metrics.csv``."""
     columns = ("step", "validation_elbo_std_error", "validation_elbo")
     steps, error, elbo = (np.array(column) for column in read_metrics(path, *columns))

@@ -42,7 +42,7 @@ class ParameterStore(nn.Module):
         with pyro.get_param_store().scope() as state:
             yield
         self.seen = set(state["params"])
-        for name in unowned(state["params"], *owners):
+        for name in _unowned(state["params"], *owners):
             parameter = state["params"][name]
             is_parameter = isinstance(parameter, nn.Parameter)
             self.params[_parameter_key(name)] = parameter if is_parameter else nn.Parameter(parameter.detach())
@@ -59,7 +59,7 @@ class ParameterStore(nn.Module):
         with pyro.get_param_store().scope({"params": params, "constraints": dict(self.constraints)}) as state:
             yield
         new = {name: parameter for name, parameter in state["params"].items() if name not in self.seen}
-        if late := unowned(new, *owners):
+        if late := _unowned(new, *owners):
             raise ValueError(
                 f"the program creates parameter {late[0]!r} after its first run, too late for the optimizer; create "
                 "all parameters in every run, before any control flow"
@@ -67,7 +67,7 @@ class ParameterStore(nn.Module):
         self.seen |= new.keys()
 
 
-def unowned(params: dict[str, Tensor], *owners: nn.Module) -> list[str]:
+def _unowned(params: dict[str, Tensor], *owners: nn.Module) -> list[str]:
     """Return the names of the parameters that belong to none of these modules."""
     owned = {id(parameter) for owner in owners for parameter in owner.parameters()}
     return [name for name, parameter in params.items() if id(parameter) not in owned]

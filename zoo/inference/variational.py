@@ -7,7 +7,9 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from zoo._constraints import POSITIVE, check_constraints, optional
-from zoo.inference.diagnostics import ElboEstimate, PosteriorSamples, elbo_estimate, sample_posterior
+from zoo.inference._batch import unpack_batch
+from zoo.inference._posterior_moments import finite_estimate
+from zoo.inference.diagnostics import PosteriorSamples, sample_posterior
 from zoo.inference.parameter_store import ParameterStore
 from zoo.training import LoadableModule, NonFiniteError, sum_losses
 
@@ -45,8 +47,7 @@ class VariationalInference(LoadableModule):
         >>> import pyro
         >>> import pyro.distributions as dist
         >>> import pytorch_lightning as pl
-        >>> from zoo.inference.elbo import BlackBoxELBO
-        >>> from zoo.inference.repeated_batch import RepeatedBatch
+        >>> from zoo.inference import BlackBoxELBO, RepeatedBatch
         >>> def model(x):
         ...     with pyro.plate("data", len(x)):
         ...         pyro.sample("x", dist.Normal(pyro.sample("z", dist.Bernoulli(0.5)), 1.0), obs=x)
@@ -165,21 +166,3 @@ class VariationalInference(LoadableModule):
 
     def _baseline_parameters(self) -> list[nn.Parameter]:
         return list(self.elbo.parameters()) if isinstance(self.elbo, nn.Module) else []
-
-
-def finite_estimate(samples: PosteriorSamples) -> ElboEstimate:
-    """Return the ELBO; raise ``NonFiniteError`` if the weight of a sample is not finite."""
-    try:
-        return elbo_estimate(samples)
-    except FloatingPointError as error:
-        raise NonFiniteError(f"the ELBO is not finite: {error}") from error
-
-
-def unpack_batch(batch: Any) -> tuple[Any, ...]:
-    """Return the arguments in a batch: the elements of a tuple or list; any other object is a single argument.
-
-    Example:
-        >>> unpack_batch([1, 2]), unpack_batch(1)
-        ((1, 2), (1,))
-    """
-    return tuple(batch) if type(batch) in (tuple, list) else (batch,)

@@ -9,7 +9,7 @@ from pyro.distributions.testing.rejection_gamma import ShapeAugmentedGamma
 from torch.distributions.transforms import AffineTransform
 
 from zoo.inference.elbo._distribution_parameters import parameters_of, parameters_of_all
-from zoo.inference.programs.factors import NonreparameterizedLogNormal
+from zoo.inference.programs._factors import NonreparameterizedLogNormal
 
 
 def leaf(*values):

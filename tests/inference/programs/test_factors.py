@@ -3,7 +3,7 @@ import torch
 from scipy import stats
 from torch.nn.functional import softplus
 
-from zoo.inference.programs.factors import (
+from zoo.inference.programs._factors import (
     BernoulliFactor,
     BetaFactor,
     BetaMeanFactor,

@@ -9,8 +9,8 @@ from pyro.nn import PyroModule
 from torch import Tensor
 
 from zoo.data._posteriordb import ReferenceMoments
+from zoo.inference.programs._factors import BetaFactor
 from zoo.inference.programs._program import Program
-from zoo.inference.programs.factors import BetaFactor
 
 HEADS, FLIPS = 6, 10
 PRIOR = 10.0

@@ -9,8 +9,8 @@ from pyro.nn import PyroModule
 from torch import Tensor
 
 from zoo.data._posteriordb import ReferenceMoments
+from zoo.inference.programs._factors import LogNormalFactor, NormalFactor
 from zoo.inference.programs._program import Program
-from zoo.inference.programs.factors import LogNormalFactor, NormalFactor
 
 EFFECTS = (28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0)
 STANDARD_ERRORS = (15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0)

@@ -9,8 +9,8 @@ from pyro.nn import PyroModule
 from torch import Tensor
 
 from zoo.data._posteriordb import ReferenceMoments, read_data, read_reference
+from zoo.inference.programs._factors import BernoulliFactor, BetaMeanFactor, LogNormalFactor, NormalFactor
 from zoo.inference.programs._program import Program, posterior_folder
-from zoo.inference.programs.factors import BernoulliFactor, BetaMeanFactor, LogNormalFactor, NormalFactor
 
 POSTERIOR = "low_dim_gauss_mix-low_dim_gauss_mix"
 PRIOR_COUNT = 5.0

@@ -9,8 +9,8 @@ from pyro.nn import PyroModule
 from torch import Tensor
 
 from zoo.data._posteriordb import ReferenceMoments, read_data, read_reference
+from zoo.inference.programs._factors import BetaMeanFactor, NormalFactor
 from zoo.inference.programs._program import Program, posterior_folder
-from zoo.inference.programs.factors import BetaMeanFactor, NormalFactor
 
 POSTERIOR = "hmm_example-hmm_example"
 PRIOR_MEANS = (3.0, 10.0)

@@ -8,8 +8,8 @@ from jaxtyping import Float
 from pyro.nn import PyroModule
 from torch import Tensor
 
+from zoo.inference.programs._factors import NormalFactor
 from zoo.inference.programs._program import Program
-from zoo.inference.programs.factors import NormalFactor
 
 ROWS, FEATURES = 200, 10
 START_SD = 0.1

@@ -1,3 +1,4 @@
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +30,12 @@ class Program(NamedTuple):
     """Moments of the posterior."""
     optimum: Callable[..., Mapping[str, Distribution]] | None = None
     """Returns the optimum of the guide's family for data, by site, if it has a closed form."""
+
+
+def data_root() -> Path | None:
+    """Return the folder of the programs' data, ``$ZOO_DATA``."""
+    root = os.environ.get("ZOO_DATA")
+    return Path(root) if root else None
 
 
 def posterior_folder(root: Path | None, name: str) -> Path:

@@ -12,8 +12,8 @@ from torch.distributions import Distribution
 
 from zoo.data._posteriordb import read_data, read_reference
 from zoo.inference._mean_field import regression_with_noise_optimum
+from zoo.inference.programs._factors import LogNormalFactor, NormalFactor
 from zoo.inference.programs._program import Program, posterior_folder
-from zoo.inference.programs.factors import LogNormalFactor, NormalFactor
 
 PRIOR_SD = 10.0
 START_ERRORS = 3.0

@@ -38,3 +38,8 @@ class RepeatedBatch:
         """Continue after the steps already yielded; after the last step, with a new epoch."""
         self.num_yielded = state["num_yielded"]
         self.start = self.num_yielded % self.num_steps
+
+
+def unpack_batch(batch: Any) -> tuple[Any, ...]:
+    """Return the elements of a tuple or list; any other object is a single argument."""
+    return tuple(batch) if type(batch) in (tuple, list) else (batch,)

@@ -1,4 +1,4 @@
-from zoo.inference.repeated_batch import RepeatedBatch
+from zoo.inference._batch import RepeatedBatch
 
 
 def test_each_step_has_all_arguments():
