@@ -5,9 +5,10 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from zoo.gradients._per_sample import per_sample_gradients
+from zoo.gradients.graphs._distributions import base_distribution
 from zoo.gradients.graphs._paths import Path, enumerate_paths
 from zoo.gradients.graphs._quadrature import Quadrature
-from zoo.gradients.graphs.enumeration import base_distribution, enumerate_values
+from zoo.gradients.graphs._replay import enumerate_values
 from zoo.gradients.variance import GradientMoments, exact_moments
 
 Draw = Callable[[str, Distribution], Tensor]

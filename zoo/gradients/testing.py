@@ -13,7 +13,7 @@ from zoo.gradients._per_sample import check_tensor, per_sample_gradients
 from zoo.gradients._steps import preserve_buffers
 from zoo.gradients.graphs._provenance.provenance import tensors_in
 from zoo.gradients.graphs._quadrature import Quadrature
-from zoo.gradients.graphs.enumeration import MAX_OUTCOMES, enumerate_outcomes, expectation
+from zoo.gradients.graphs._replay import MAX_OUTCOMES, enumerate_outcomes, expectation
 from zoo.gradients.graphs.program import Program
 from zoo.gradients.variance import GradientMoments, sample_gradients, sampled_moments
 
@@ -157,7 +157,7 @@ def check_unbiased(
         return surrogate
 
     def sample(name: str, distribution: Distribution) -> Tensor:
-        rules.met.add(name)
+        rules.seen.add(name)
         return distribution.sample()
 
     if num_samples is None:
@@ -165,7 +165,7 @@ def check_unbiased(
     else:
         spread = sample_gradients(lambda: estimate(sample), parameters, num_samples)
         moments, skewness = sampled_moments(spread, parameters), spread.skewness
-    rules.check_met()
+    rules.check_seen()
     return bias_test(moments, skewness, truth, alpha, tolerance)
 
 

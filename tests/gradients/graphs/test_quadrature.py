@@ -54,9 +54,9 @@ def test_a_name_that_is_never_met_is_an_error():
     rules.rule("x", Normal(0.0, 1.0))
     rules.rule("z", Normal(0.0, 1.0))
     with pytest.raises(ValueError, match="there is no sample 'y' to integrate; there are 'x', 'z'"):
-        rules.check_met()
+        rules.check_seen()
     rules.rule("y", Normal(0.0, 1.0))
-    rules.check_met()
+    rules.check_seen()
 
 
 def test_breakpoints_need_nodes_and_must_lie_inside():

@@ -6,94 +6,98 @@ from torch import Tensor, nn
 
 from zoo.gradients.baselines import Baseline, LeaveOneOutBaseline
 from zoo.gradients.graphs._provenance.names import NO_NAMES, quote_names
-from zoo.gradients.graphs.program import Run, check_known
+from zoo.gradients.graphs._run import Run, check_sample_names
 
 Values = Mapping[str, Tensor]
 
 
 class BaselineWithContext(NamedTuple):
-    """A learned baseline together with what it may look at."""
+    """A ``LearnedBaseline`` with the function that computes its context from the values of a run.
+
+    Mnih & Gregor, "Neural variational inference and learning in belief networks", 2014.
+
+    Example:
+        >>> from zoo.gradients import LearnedBaseline, trace
+        >>> def program(graph, theta):
+        ...     x = graph.sample("x", torch.distributions.Bernoulli(logits=theta))
+        ...     y = graph.sample("y", torch.distributions.Bernoulli(logits=theta - x))
+        ...     graph.cost("f", (x + y - 0.5) ** 2)
+        >>> net = LearnedBaseline(nn.Linear(1, 1))
+        >>> baseline = BaselineWithContext(net, context=lambda values: values["x"].reshape(1))
+        >>> graph = trace(program, torch.tensor(0.7, requires_grad=True))
+        >>> graph.surrogate({"y": baseline}).backward()
+    """
 
     baseline: Baseline
     context: Callable[[Values], Tensor]
-    """Of the values of a run's variables; ``(*batch, features)``."""
+    """Returns ``(*batch, features)``."""
 
 
-Guess = float | Tensor | Baseline | BaselineWithContext | Callable[[Values], Tensor | float]
-"""A baseline of one variable: a number, a ``Baseline`` over runs, or a function of variables it does not influence."""
+BaselineLike = float | Tensor | Baseline | BaselineWithContext | Callable[[Values], Tensor | float]
+"""A baseline of one sample: a number, a ``Baseline`` over runs, or a function of samples that it does not influence."""
 
 
-class Visible(Mapping[str, Tensor]):
-    """Values of a run's variables; which of them there are is told by all values that steered the run.
+class _ConditioningSet(Values):
+    """The values of a run, as seen by a baseline.
 
-    Args:
-        run: whose values are looked at while its provenance is entered.
+    Which samples exist depends on all values that the control flow of the run depends on; these escape once a baseline
+    asks for it.
     """
 
     def __init__(self, run: Run):
-        self.run = run
-        self.steered_by = run.provenance.escaped
+        self._run = run
+        self._control_dependencies = run.provenance.escaped
 
     def __getitem__(self, name: str) -> Tensor:
-        if name not in self.run.samples:
-            self._tell_which()
-        return self.run.samples[name].value
+        return (self._run.samples if name in self._run.samples else self._all_samples())[name].value
 
     def __iter__(self) -> Iterator[str]:
-        self._tell_which()
-        return iter(self.run.samples)
+        return iter(self._all_samples())
 
     def __len__(self) -> int:
-        self._tell_which()
-        return len(self.run.samples)
+        return len(self._all_samples())
 
     def __contains__(self, name: object) -> bool:
-        self._tell_which()
-        return name in self.run.samples
+        return name in self._all_samples()
 
-    def _tell_which(self) -> None:
-        self.run.provenance.escape(self.steered_by)
+    def _all_samples(self) -> Mapping[str, Any]:
+        self._run.provenance.escape(self._control_dependencies)
+        return self._run.samples
 
 
-def check_guesses(guesses: Mapping[str, Guess], runs: Sequence[Run]) -> None:
-    """Raise an error if a baseline has no variable, or learns for one what it then knows of another."""
-    check_known(guesses, runs)
+def check_baselines(baselines: Mapping[str, BaselineLike], runs: Sequence[Run]) -> None:
+    """Raise an error if a baseline has no sample, or two samples share one that learns."""
+    check_sample_names(baselines, runs)
     pathwise = {name for run in runs for name, sample in run.samples.items() if sample.pathwise}
     users: dict[Baseline, str] = {}
-    for name, given in guesses.items():
-        if isinstance(given, nn.Module) and not isinstance(given, Baseline):
+    for name, baseline in baselines.items():
+        if isinstance(baseline, nn.Module) and not isinstance(baseline, Baseline):
             raise ValueError(
-                f"the baseline of {name!r} must be a Baseline, got {type(given).__name__}; a network goes into "
+                f"the baseline of {name!r} must be a Baseline, got {type(baseline).__name__}; wrap a network as "
                 "BaselineWithContext(LearnedBaseline(network), context)"
             )
         if name in pathwise:
             raise ValueError(f"sample {name!r} has a pathwise gradient, and so no score function for a baseline")
-        for part in learning_parts(given):
+        for part in learning_modules(baseline):
             if part in users:
                 raise ValueError(
                     f"{users[part]!r} and {name!r} have the same {type(part).__name__} as a baseline, which learns "
-                    "from one before it is used on the other, and biases the gradient; make a separate one for each"
+                    "from one before it is used on the other, and biases the gradient; use one instance for each"
                 )
             users[part] = name
 
 
-def learning_parts(given: Guess) -> list[Baseline]:
-    """Find what a baseline changes when it is used."""
-    baseline = given.baseline if isinstance(given, BaselineWithContext) else given
-    parts = baseline.modules() if isinstance(baseline, Baseline) else ()
+def learning_modules(baseline: BaselineLike) -> list[Baseline]:
+    """Return the modules of a baseline that change when it is used."""
+    module = baseline.baseline if isinstance(baseline, BaselineWithContext) else baseline
+    parts = module.modules() if isinstance(module, Baseline) else ()
     return [part for part in parts if isinstance(part, Baseline) and type(part).update is not Baseline.update]
 
 
-def guess(name: str, given: Guess, runs: Sequence[Run], cost: Tensor) -> tuple[Tensor, Tensor]:
-    """Find the value of a baseline for each run, ``(runs, *batch)``, and the loss of its own parameters.
-
-    Raises:
-        ValueError: it uses what its variable influences, carries a gradient, is not finite, or has a shape that does
-            not fit.
-    """
-    if not isinstance(given, Baseline | BaselineWithContext):
-        function = given if callable(given) else lambda _: given
-        value = answers(name, function, runs)
+def evaluate_baseline(name: str, baseline: BaselineLike, runs: Sequence[Run], cost: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the value of a baseline for each run, ``(runs, *batch)``, and the loss of its own parameters."""
+    if not isinstance(baseline, Baseline | BaselineWithContext):
+        value = _predictions(name, baseline if callable(baseline) else lambda _: baseline, runs)
         if value.requires_grad:
             raise ValueError(f"the baseline of {name!r} carries a gradient, which would reach the policy; detach it")
         if not bool(value.isfinite().all()):
@@ -102,52 +106,48 @@ def guess(name: str, given: Guess, runs: Sequence[Run], cost: Tensor) -> tuple[T
             shapes = f"{tuple(value.shape[1:])}, which does not fit {tuple(cost.shape[1:])}"
             raise ValueError(f"the baseline of {name!r} has shape {shapes}")
         return value.reshape(-1, *value.shape[1:] or (1,) * (cost.ndim - 1)), cost.new_zeros(())
-    baseline, context = (given, None) if isinstance(given, Baseline) else given
+    module, function = (baseline, None) if isinstance(baseline, Baseline) else baseline
     present = torch.tensor([name in run.samples for run in runs], device=cost.device)
-    # For leave-one-out a run without the variable is one that cost nothing; others learn from the rest alone.
-    mask = (
-        None
-        if isinstance(baseline, LeaveOneOutBaseline)
-        else present.reshape(-1, *(1,) * (cost.ndim - 1)).expand_as(cost)
-    )
-    seen = None if context is None else answers(name, context, runs)
+    # For leave-one-out, a run without the sample counts as one of cost 0; other baselines skip it.
+    skips = not isinstance(module, LeaveOneOutBaseline)
+    mask = present.reshape(-1, *(1,) * (cost.ndim - 1)).expand_as(cost) if skips else None
+    context = None if function is None else _predictions(name, function, runs)
     try:
-        value, loss = baseline(cost, seen, mask)
+        value, loss = module(cost, context, mask)
     except ValueError as error:
         raise ValueError(f"the baseline of {name!r}: {error}") from None
     return value, loss
 
 
-def answers(name: str, function: Callable[[Values], Any], runs: Sequence[Run]) -> Tensor:
-    """Compute from each run's values what a baseline is made of, ``(runs, ...)``; 0 where it has no variable."""
-    found = [ask(name, function, run) if name in run.samples else None for run in runs]
-    blank = torch.zeros_like(next(answer for answer in found if answer is not None))
+def _predictions(name: str, function: Callable[[Values], Any], runs: Sequence[Run]) -> Tensor:
+    """Evaluate a function of values for each run, ``(runs, ...)``; 0 where a run lacks the sample."""
+    outputs = [_predict(name, function, run) if name in run.samples else None for run in runs]
+    blank = torch.zeros_like(next(output for output in outputs if output is not None))
     try:
-        return torch.stack([blank if answer is None else answer for answer in found])
+        return torch.stack([blank if output is None else output for output in outputs])
     except RuntimeError:
-        shapes = quote_names({str(tuple(answer.shape)) for answer in found if answer is not None})
-        raise ValueError(f"the baseline of {name!r} has not one shape in all runs, but {shapes}") from None
+        shapes = quote_names({str(tuple(output.shape)) for output in outputs if output is not None})
+        raise ValueError(f"the baseline of {name!r} has different shapes in the runs: {shapes}") from None
 
 
-def ask(name: str, function: Callable[[Values], Any], run: Run) -> Tensor:
-    """Compute from a run's values what a baseline is made of, and see that it is allowed to use them."""
-    tracker, visible = run.provenance, Visible(run)
-    kept, tracker.escaped = tracker.escaped, NO_NAMES
-    run.mark_record()
+def _predict(name: str, function: Callable[[Values], Any], run: Run) -> Tensor:
+    """Evaluate a function of a run's values; raise an error if it uses descendants of the sample."""
+    tracker, values = run.provenance, _ConditioningSet(run)
+    escaped, tracker.escaped = tracker.escaped, NO_NAMES
+    run.mark_recorded_tensors()
     try:
         with tracker:
-            answer = function(visible)
-            used = tracker.of(answer) | tracker.escaped
+            output = function(values)
+            used = tracker.of(output) | tracker.escaped
     except KeyError as error:
-        raise ValueError(f"the baseline of {name!r} looks for {error}, which is not there in every run") from error
+        raise ValueError(f"the baseline of {name!r} uses {error}, which does not exist in every run") from error
     finally:
-        tracker.escaped = kept
-    if not isinstance(answer, Tensor | float | int):
-        raise ValueError(f"the baseline of {name!r} must be a tensor or a number, got {type(answer).__name__}")
-    forbidden = {other for other in used if name in run.ancestors(frozenset({other}))}
-    if name in forbidden:
-        raise ValueError(f"the baseline of {name!r} uses {name!r} itself: the gradient would be biased")
-    if forbidden:
-        others = f"{quote_names(forbidden)}, which {name!r} influences"
-        raise ValueError(f"the baseline of {name!r} uses {others}: the gradient would be biased")
-    return torch.as_tensor(answer)
+        tracker.escaped = escaped
+    if not isinstance(output, Tensor | float | int):
+        raise ValueError(f"the baseline of {name!r} must be a tensor or a number, got {type(output).__name__}")
+    descendants = {other for other in used if name in run.ancestors(frozenset({other}))}
+    if descendants:
+        others = f"{quote_names(descendants)}, which {name!r} influences"
+        forbidden = f"{name!r} itself" if name in descendants else others
+        raise ValueError(f"the baseline of {name!r} uses {forbidden}: the gradient would be biased")
+    return torch.as_tensor(output)

@@ -22,23 +22,20 @@ from torch.distributions.relaxed_bernoulli import LogitRelaxedBernoulli
 from torch.distributions.relaxed_categorical import ExpRelaxedCategorical
 from torch.distributions.transforms import Transform
 
-OWN = ("torch.distributions.",)
-# Of what a distribution keeps: sizes, flags. A tuple, since isinstance is slow with unions.
-TELLS_NOTHING = (int, float, str, tuple, type(None))
-
-MADE_OF_UNIFORM = (
+TORCH_DISTRIBUTIONS = ("torch.distributions.",)
+# Attribute types that carry no parameters: sizes and flags. A tuple, since isinstance is slow with unions.
+_METADATA_TYPES = (int, float, str, tuple, type(None))
+# Sampled as a function of uniform numbers; others, such as Gumbel, are transformed from these.
+_SAMPLED_FROM_UNIFORM = (
     *(Uniform, Geometric, Laplace, GeneralizedPareto, ContinuousBernoulli),
     *(LogitRelaxedBernoulli, ExpRelaxedCategorical),
 )
-"""Distributions that compute a draw from uniform numbers; others, as Gumbel, are transformed from these."""
 
 
-def tensors_of(distribution: Distribution, packages: tuple[str, ...] = OWN) -> list[Tensor] | None:
-    """Find all that a distribution is computed from; None if it may use what it does not show.
+def tensors_of(distribution: Distribution, packages: tuple[str, ...] = TORCH_DISTRIBUTIONS) -> list[Tensor] | None:
+    """Return all tensors that a distribution is computed from; None if it may use others.
 
-    Args:
-        distribution: whose class keeps all that it uses as attributes, if it comes from one of the packages.
-        packages: with a dot at the end.
+    Classes of ``packages`` (with a dot at the end) are known to keep all that they use as attributes.
     """
     if not type(distribution).__module__.startswith(packages):
         return None
@@ -50,83 +47,79 @@ def tensors_of(distribution: Distribution, packages: tuple[str, ...] = OWN) -> l
             if (inner := tensors_of(part, packages)) is None:
                 return None
             tensors += inner
-        elif not (isinstance(part, TELLS_NOTHING) or (isinstance(part, list) and all(map(is_constant, part)))):
+        elif not (isinstance(part, _METADATA_TYPES) or (isinstance(part, list) and all(map(_is_constant, part)))):
             return None
     return tensors
 
 
-def is_constant(part: object) -> bool:
-    """Tell whether something is a transform that has no parameters and remembers nothing."""
-    if not (isinstance(part, Transform) and type(part).__module__.startswith(OWN)) or part._cache_size:
+def _is_constant(part: object) -> bool:
+    """Return whether an object is a transform without parameters and without cache."""
+    if not (isinstance(part, Transform) and type(part).__module__.startswith(TORCH_DISTRIBUTIONS)) or part._cache_size:
         return False
-    return all(isinstance(held, TELLS_NOTHING) for name, held in vars(part).items() if name != "_inv")
+    return all(isinstance(held, _METADATA_TYPES) for name, held in vars(part).items() if name != "_inv")
 
 
 def check_sample(what: str, distribution: Distribution, value: Tensor, pathwise: bool) -> None:
-    """Raise an error if a value is not one draw of a distribution, or its density has not the whole gradient."""
+    """Raise an error if a value is no sample of a distribution, or its log-probability has the wrong gradient."""
+    what_of = f"{what} ({type(distribution).__name__})"
     if not isinstance(value, Tensor):
         raise ValueError(f"{what} must be drawn as a tensor, got {type(value).__name__}")
     if not pathwise and support_depends_on_parameters(distribution):
         raise ValueError(
-            f"the support of {what} ({type(distribution).__name__}) moves with its parameters, and that the "
-            "score function cannot see; a pathwise gradient can"
+            f"the support of {what_of} depends on its parameters, which the score function ignores; use a pathwise "
+            "gradient"
         )
     parts = list(nested_distributions(distribution))
     if not pathwise and any(map(clamps_probability, parts)):
         raise ValueError(
-            f"a probability of {what} ({type(distribution).__name__}) is 0 or 1, and there torch's log-probability has "
-            "no gradient; pass logits, or keep the probabilities apart from 0 and 1"
+            f"a probability of {what_of} is 0 or 1, where torch clamps it and its log-probability has no gradient; "
+            "pass logits, or keep the probabilities away from 0 and 1"
         )
-    if (wrong := sampling_defect(parts)) is not None:
-        raise ValueError(f"{what} ({type(distribution).__name__}) {wrong}")
+    if (defect := sampling_defect(parts)) is not None:
+        raise ValueError(f"{what_of} {defect}")
     shape = distribution.batch_shape + distribution.event_shape
     if value.shape != shape:
         raise ValueError(f"{what} was drawn with shape {tuple(value.shape)}; its distribution has {tuple(shape)}")
 
 
 def sampling_defect(parts: Iterable[Distribution]) -> str | None:
-    """Say that the draws of a distribution do not follow its log-probability; None if nothing is known against them.
+    """Return why samples of a distribution do not follow its log-probability; None if no defect is known.
 
-    Args:
-        parts: of the distribution, see ``parts_of``.
-
-    In torch 2.14 at least, the squared length of row ``k`` of a draw of LKJCholesky (before the diagonal,
-    counted from 0) follows ``Beta(k - 1/2, ·)`` where its density has ``Beta(k/2, ·)``: equal for two rows only. The
-    score has another expectation than 0 then, -0.22 for three rows and a concentration of 1.5.
+    In torch 2.14 at least, the squared norm of row ``k`` of a sample of LKJCholesky (before the diagonal, counted from
+    0) follows ``Beta(k - 1/2, ·)`` where its density has ``Beta(k/2, ·)``: equal for two rows only. The expected score
+    is then not 0, but -0.22 for three rows and a concentration of 1.5.
 
     Functions of uniform numbers in half precision have an atom where these are 0, and no tails: the mean of
-    ``Geometric(0.9)`` is 0.19 in bfloat16, for 0.11.
+    ``Geometric(0.9)`` is 0.19 in bfloat16 instead of 0.11.
     """
     for part in parts:
         if isinstance(part, LKJCholesky) and part.dim > 2:
             return (
-                "is not drawn from the distribution that its log_prob tells of if it has more than 2 rows, a fault of "
-                "torch's LKJCholesky; use "
+                "does not follow its log_prob if it has more than 2 rows, a bug of torch's LKJCholesky; use "
                 "TransformedDistribution(Normal(loc, scale).to_event(1), CorrCholeskyTransform())"
             )
-        if isinstance(part, MADE_OF_UNIFORM) and any(map(is_half, vars(part).values())):
+        if isinstance(part, _SAMPLED_FROM_UNIFORM) and any(map(_is_half, vars(part).values())):
             return (
-                "is made of uniform numbers that torch draws in half precision, of which bfloat16 has 256, and does "
-                "not follow its log_prob; give it parameters in float32"
+                "is sampled from uniform numbers that torch draws in half precision, of which bfloat16 has 256, and "
+                "does not follow its log_prob; use parameters in float32"
             )
     return None
 
 
 def nested_distributions(distribution: Distribution) -> Iterator[Distribution]:
-    """Go through a distribution and those that it is made of: a base, the components of a mixture."""
+    """Yield a distribution and those in it: its base, the components of a mixture."""
     yield distribution
     for part in vars(distribution).values():
         if isinstance(part, Distribution):
             yield from nested_distributions(part)
 
 
-def is_half(part: object) -> bool:
-    """Return whether something is a tensor of half precision."""
+def _is_half(part: object) -> bool:
     return isinstance(part, Tensor) and part.dtype in (torch.float16, torch.bfloat16)
 
 
 def support_of(distribution: Distribution) -> Constraint | None:
-    """Find the support of a distribution; None where it tells none."""
+    """Return the support of a distribution; None if it declares none."""
     try:
         return distribution.support
     except NotImplementedError:
@@ -134,35 +127,36 @@ def support_of(distribution: Distribution) -> Constraint | None:
 
 
 def in_support(distribution: Distribution, value: Tensor) -> bool:
-    """Tell whether a distribution may take a value; where it does not know, it may."""
+    """Return whether a value lies in the support of a distribution; True if this is unknown."""
     support = support_of(distribution)
     return support is None or is_dependent(support) or bool(support.check(value).all())
 
 
 def support_depends_on_parameters(distribution: Distribution) -> bool:
-    """Tell whether the values that a distribution may take depend on what needs a gradient."""
+    """Return whether the support of a distribution depends on tensors that require gradients."""
     if is_point_mass(distribution) and distribution.mean.requires_grad:
         return True
-    if not isinstance(distribution, TransformedDistribution) or has_support(distribution):
+    if (
+        not isinstance(distribution, TransformedDistribution)
+        or type(distribution).support is not TransformedDistribution.support  # declared, not derived from transforms
+    ):
         base = vars(distribution).get("base_dist")  # of Independent, and of others that repeat, mask or wrap
-        return has_moving_bounds(support_of(distribution)) or (
-            isinstance(base, Distribution) and support_depends_on_parameters(base)
-        )
+        in_base = isinstance(base, Distribution) and support_depends_on_parameters(base)
+        return _has_learned_bounds(support_of(distribution)) or in_base
     support = support_of(distribution.base_dist)
     for transform in distribution.transforms:
         parameters = [part for part in vars(transform).values() if isinstance(part, Tensor)]
-        if any(parameter.requires_grad for parameter in parameters) and not is_unbounded(support):
+        if any(parameter.requires_grad for parameter in parameters) and not _is_unbounded(support):
             return True
         support = transform.codomain
     return support_depends_on_parameters(distribution.base_dist)
 
 
 def is_point_mass(distribution: Distribution) -> bool:
-    """Tell whether a distribution, none of torch's own or made of one, has a single value, as Pyro's ``Delta``."""
-    while isinstance(distribution, Independent):
-        distribution = distribution.base_dist
-    if comes_from_torch(type(distribution).__mro__) or distribution.has_enumerate_support:
-        return False  # told before the variance, which may be a large tensor
+    """Return whether a distribution that is not based on one of torch's has a single value, as Pyro's ``Delta``."""
+    distribution = base_distribution(distribution)
+    if _derives_from_torch(type(distribution).__mro__) or distribution.has_enumerate_support:
+        return False  # before the variance, which may be a large tensor
     try:
         variance = distribution.variance
     except NotImplementedError:
@@ -170,16 +164,23 @@ def is_point_mass(distribution: Distribution) -> bool:
     return bool((variance == 0).all()) and variance.numel() > 0
 
 
+def base_distribution(distribution: Distribution) -> Distribution:
+    """Return the distribution of the elements of an ``Independent``."""
+    while isinstance(distribution, Independent):
+        distribution = distribution.base_dist
+    return distribution
+
+
 @functools.cache
-def comes_from_torch(classes: tuple[type, ...]) -> bool:
-    """Return whether one of the classes that a distribution inherits from is a distribution of torch's own."""
-    return any(kind.__module__.startswith(OWN) for kind in classes if kind is not Distribution)
+def _derives_from_torch(classes: tuple[type, ...]) -> bool:
+    return any(cls.__module__.startswith(TORCH_DISTRIBUTIONS) for cls in classes if cls is not Distribution)
 
 
 def clamps_probability(distribution: Distribution) -> bool:
-    """Return whether torch clamps a probability that needs a gradient, and so cuts this off; not those of its parts.
+    """Return whether torch clamps a probability that requires a gradient, which it thereby cuts off.
 
-    Where the probability hardly changes with its parameters, as that of a saturated sigmoid, nothing is lost.
+    Where the probability hardly changes with its parameters, as that of a saturated sigmoid, nothing is lost. Nested
+    distributions are not looked at.
     """
     probs: Any = getattr(distribution, "_param", None)
     if probs is None or not probs.requires_grad or id(vars(distribution).get("probs")) != id(probs):
@@ -190,13 +191,14 @@ def clamps_probability(distribution: Distribution) -> bool:
         clamped = low if isinstance(distribution, Categorical) else low | (probs > 1 - eps)
         if not bool(clamped.any()):
             return False
+    # Distinct weights, so that gradients of different elements do not cancel.
     weight = clamped * torch.arange(1, 1 + probs.numel(), dtype=probs.dtype, device=probs.device).reshape(probs.shape)
-    slopes = torch.autograd.grad((weight * probs).sum(), leaves_of(probs), retain_graph=True, allow_unused=True)
+    slopes = torch.autograd.grad((weight * probs).sum(), _leaves_of(probs), retain_graph=True, allow_unused=True)
     return any(bool((slope.abs() > eps**0.5).any()) for slope in slopes if slope is not None)
 
 
-def leaves_of(tensor: Tensor) -> list[Tensor]:
-    """Return the leaves that a tensor's gradient reaches."""
+def _leaves_of(tensor: Tensor) -> list[Tensor]:
+    """Return the leaves of a tensor's autograd graph."""
     if tensor.grad_fn is None:
         return [tensor]
     leaves, seen, waiting = [], set(), [tensor.grad_fn]
@@ -207,26 +209,20 @@ def leaves_of(tensor: Tensor) -> list[Tensor]:
         seen.add(node)
         if hasattr(node, "variable"):
             leaves.append(node.variable)
-        waiting += [following for following, _ in node.next_functions if following is not None]
+        waiting += [parent for parent, _ in node.next_functions if parent is not None]
     return leaves
 
 
-def has_support(distribution: TransformedDistribution) -> bool:
-    """Tell whether a support was written down, not found from the transforms."""
-    return type(distribution).support is not TransformedDistribution.support
+def _has_learned_bounds(support: Constraint | None) -> bool:
+    for bound in [] if support is None else vars(support).values():
+        if isinstance(bound, Tensor) and bound.requires_grad:
+            return True
+        if isinstance(bound, Constraint) and _has_learned_bounds(bound):
+            return True
+    return False
 
 
-def has_moving_bounds(support: Constraint | None) -> bool:
-    """Tell whether a bound of a support needs a gradient."""
-    bounds = [] if support is None else vars(support).values()
-    return any(
-        bound.requires_grad if isinstance(bound, Tensor) else isinstance(bound, Constraint) and has_moving_bounds(bound)
-        for bound in bounds
-    )
-
-
-def is_unbounded(support: Constraint | None) -> bool:
-    """Tell whether a support has no bounds."""
+def _is_unbounded(support: Constraint | None) -> bool:
     while isinstance(support, constraints.independent):
         support = support.base_constraint
     return support is None or support is constraints.real or support is constraints.real_vector

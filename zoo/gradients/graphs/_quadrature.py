@@ -10,143 +10,137 @@ from torch.distributions import Distribution, Normal, TransformedDistribution
 from zoo.gradients.graphs._distributions import in_support
 from zoo.gradients.graphs._provenance.names import quote_names
 
-TAIL = 9.0
-"""How many standard deviations of a normal law are not cut off; beyond are 2e-19 of it."""
+_TAIL = 9.0  # standard deviations of a Normal to integrate over; 2e-19 of its mass lies beyond
 
 
 class Rule(NamedTuple):
-    """A weighted sum that stands for the expectation over a continuous variable, element by element."""
+    """Nodes and weights whose weighted sum is the expectation over a continuous sample, elementwise."""
 
     values: Tensor
     """``(nodes, *batch)``."""
     log_weights: Tensor
-    """``(nodes, *batch)``, of sum 1 before the logarithm; the density is in them."""
+    """``(nodes, *batch)``; the weights include the density and sum to 1."""
 
 
 class Quadrature:
-    """How continuous variables are integrated: Gauss–Hermite for a Normal, Gauss–Legendre over quantiles for others.
+    """Quadrature rules by name of the sample: Gauss–Hermite for a Normal, Gauss–Legendre over quantiles for others.
 
-    With breakpoints it is Gauss–Legendre for all, on each piece between them; for a Normal over the values, with the
-    density in the weights. Keeps the names that it was asked for, so that one which belongs to no variable can be
-    told.
-
-    Args:
-        nodes: how many for each variable, by name; for each piece, if it has breakpoints.
-        breakpoints: values of these variables at which what is integrated is not smooth.
-
-    Raises:
-        ValueError: a variable has breakpoints, but no number of nodes.
+    With breakpoints it is Gauss–Legendre on each piece between them; for a Normal over the values, with the density in
+    the weights. The names that were looked up are kept in ``seen``, so that unknown ones are reported.
 
     Example:
-        >>> law = torch.distributions.Uniform(torch.tensor(-1.0), 1.0)
-        >>> rule = Quadrature({"x": 2}, {"x": [0.0]}).rule("x", law)
+        >>> distribution = torch.distributions.Uniform(torch.tensor(-1.0), 1.0)
+        >>> rule = Quadrature({"x": 2}, {"x": [0.0]}).rule("x", distribution)
         >>> (rule.values * rule.log_weights.exp()).abs().sum()  # 0.5, the mean of |x|
         tensor(0.5000)
     """
 
     def __init__(
-        self, nodes: Mapping[str, int] | None = None, breakpoints: Mapping[str, Sequence[float]] | None = None
+        self,
+        num_nodes: Mapping[str, int] | None = None,
+        breakpoints: Mapping[str, Sequence[float]] | None = None,
     ):
-        self.nodes = nodes or {}
+        self.num_nodes = num_nodes or {}
         self.breakpoints = breakpoints or {}
-        self.met: set[str] = set()
-        if unruled := sorted(self.breakpoints.keys() - self.nodes.keys()):
-            raise ValueError(
-                f"breakpoints of {unruled[0]!r} need a number of nodes too: quadrature={{{unruled[0]!r}: 16}}"
-            )
+        self.seen: set[str] = set()
+        if missing := sorted(self.breakpoints.keys() - self.num_nodes.keys()):
+            name = repr(missing[0])
+            raise ValueError(f"breakpoints of {name} need a number of nodes too: quadrature={{{name}: 16}}")
 
     def rule(self, name: str, base: Distribution) -> Rule | None:
-        """Nodes and weights for each element of a variable, without gradients; None if it is not to be integrated."""
-        self.met.add(name)
-        if name not in self.nodes:
+        """Return the detached rule of a sample, elementwise; None if it is not to be integrated."""
+        self.seen.add(name)
+        if name not in self.num_nodes:
             return None
         what = f"sample {name!r} ({type(base).__name__})"
-        if self.nodes[name] < 1:
-            raise ValueError(f"quadrature needs at least one node for {name!r}, got {self.nodes[name]}")
+        if self.num_nodes[name] < 1:
+            raise ValueError(f"quadrature needs at least one node for {name!r}, got {self.num_nodes[name]}")
         if base.event_shape:
             raise ValueError(f"the elements of {what} depend on each other: there is no quadrature for them")
         try:
-            values, weights = nodes_and_weights(name, base, self.nodes[name], self.breakpoints.get(name, ()))
+            values, weights = _nodes_and_weights(name, base, self.num_nodes[name], self.breakpoints.get(name, ()))
         except NotImplementedError:
             raise ValueError(f"{what} has no quantile function in torch, and so no quadrature") from None
         return Rule(values.detach(), weights.log().detach())
 
-    def check_met(self) -> None:
-        """Raise an error if a name belongs to no variable that was met."""
-        if unknown := self.nodes.keys() - self.met:
-            raise ValueError(
-                f"there is no sample {quote_names(unknown)} to integrate; there are {quote_names(self.met)}"
-            )
+    def check_seen(self) -> None:
+        """Raise an error if a name is not that of a sample."""
+        if unknown := self.num_nodes.keys() - self.seen:
+            known = quote_names(self.seen)
+            raise ValueError(f"there is no sample {quote_names(unknown)} to integrate; there are {known}")
 
 
-def nodes_and_weights(name: str, base: Distribution, nodes: int, breakpoints: Sequence[float]) -> tuple[Tensor, Tensor]:
-    """Choose the rule; nodes and weights are ``(nodes, *batch)``."""
+def _nodes_and_weights(
+    name: str, base: Distribution, num_nodes: int, breakpoints: Sequence[float]
+) -> tuple[Tensor, Tensor]:
+    """Return nodes and weights, ``(nodes, *batch)``."""
     if isinstance(base, Normal) and not breakpoints:
-        points, weights = gauss_hermite(nodes)
-        values = base.loc + base.scale * over(points, base.loc)
-        return values, over(weights, values[0]).expand_as(values)
-    points, weights = gauss_legendre(nodes)
+        points, weights = _gauss_hermite(num_nodes)
+        values = base.loc + base.scale * _expand_dims(points, base.loc)
+        return values, _expand_dims(weights, values[0]).expand_as(values)
+    points, weights = _gauss_legendre(num_nodes)
     breakpoints = sorted(set(breakpoints))
-    quantiles = quantile_edges(name, base, breakpoints)
-    if isinstance(base, Normal):  # its quantiles are too steep in the tails
-        values = between(normal_edges(base, breakpoints), points)
-        density = over(weights, quantiles) * base.log_prob(values).exp()
-        shares = density / density.sum(0) * quantiles.diff(dim=0)
-        return values.flatten(0, 1), shares.flatten(0, 1)
-    shares = over(weights, quantiles) * quantiles.diff(dim=0)
-    return base.icdf(between(quantiles, points).flatten(0, 1)), shares.flatten(0, 1)
+    quantiles = _quantile_edges(name, base, breakpoints)
+    if isinstance(base, Normal):  # over values, since its quantile function is too steep in the tails
+        values = _map_to_intervals(_normal_edges(base, breakpoints), points)
+        density = _expand_dims(weights, quantiles) * base.log_prob(values).exp()
+        weights = density / density.sum(0) * quantiles.diff(dim=0)
+        return values.flatten(0, 1), weights.flatten(0, 1)
+    weights = _expand_dims(weights, quantiles) * quantiles.diff(dim=0)
+    return base.icdf(_map_to_intervals(quantiles, points).flatten(0, 1)), weights.flatten(0, 1)
 
 
-def between(edges: Tensor, points: Float[Tensor, " nodes"]) -> Tensor:
-    """Lay points of [-1, 1] into each piece between two edges: ``(nodes, pieces, *batch)``."""
-    return edges[:-1] + over((points + 1) / 2, edges) * edges.diff(dim=0)
+def _map_to_intervals(edges: Tensor, points: Float[Tensor, " nodes"]) -> Tensor:
+    """Map points of [-1, 1] into each interval between two edges: ``(nodes, intervals, *batch)``."""
+    return edges[:-1] + _expand_dims((points + 1) / 2, edges) * edges.diff(dim=0)
 
 
-def normal_edges(base: Normal, breakpoints: Sequence[float]) -> Tensor:
-    """Edges, ``(2 + breakpoints, *batch)``: breakpoints, and at both ends values with negligible mass beyond."""
-    inner = [torch.full_like(base.loc, breakpoint_) for breakpoint_ in breakpoints]
-    reach = TAIL * base.scale
-    return torch.stack([torch.minimum(base.loc, inner[0]) - reach, *inner, torch.maximum(base.loc, inner[-1]) + reach])
+def _normal_edges(base: Normal, breakpoints: Sequence[float]) -> Tensor:
+    """Return the breakpoints between two values with negligible mass beyond, ``(2 + breakpoints, *batch)``."""
+    inner = [torch.full_like(base.loc, value) for value in breakpoints]
+    tail = _TAIL * base.scale
+    return torch.stack([torch.minimum(base.loc, inner[0]) - tail, *inner, torch.maximum(base.loc, inner[-1]) + tail])
 
 
-def quantile_edges(name: str, base: Distribution, breakpoints: Sequence[float]) -> Tensor:
-    """Cumulative probabilities at both ends of the support and at the breakpoints, ``(2 + breakpoints, *batch)``."""
+def _quantile_edges(name: str, base: Distribution, breakpoints: Sequence[float]) -> Tensor:
+    """Return the cumulative probabilities of support and breakpoints, ``(2 + breakpoints, *batch)``."""
     innermost = base
-    while isinstance(innermost, TransformedDistribution):  # one with any transform need not know its own mean
+    while isinstance(innermost, TransformedDistribution):  # which need not know its own mean
         innermost = innermost.base_dist
     like = innermost.mean.expand(base.batch_shape)
-    ends = over(torch.tensor([0.0, 1.0], device="cpu"), like).expand(-1, *like.shape)
+    ends = _expand_dims(torch.tensor([0.0, 1.0], device="cpu"), like).expand(-1, *like.shape)
     if not breakpoints:
         return ends
-    values = over(torch.tensor(breakpoints, dtype=torch.float64, device="cpu"), like).expand(-1, *like.shape)
+    values = _expand_dims(torch.tensor(breakpoints, dtype=torch.float64, device="cpu"), like).expand(-1, *like.shape)
     inner = base.cdf(values) if in_support(base, values) else torch.zeros_like(values)
     if not bool(((inner > 0) & (inner < 1)).all()):
         raise ValueError(f"the breakpoints of {name!r} must lie within its support, got {list(breakpoints)}")
     return torch.cat([ends[:1], inner, ends[1:]])
 
 
-@functools.lru_cache(maxsize=16)  # every outcome asks anew, and large rules take time
-def gauss_hermite(nodes: int) -> tuple[Tensor, Tensor]:
-    """Nodes and weights for the standard normal law."""
-    return gauss_rule(torch.arange(1, nodes, dtype=torch.float64, device="cpu").sqrt())
+@functools.lru_cache(maxsize=16)  # looked up for every outcome, and slow for many nodes
+def _gauss_hermite(num_nodes: int) -> tuple[Tensor, Tensor]:
+    """Return nodes and weights for the standard normal distribution."""
+    return _gauss_rule(torch.arange(1, num_nodes, dtype=torch.float64, device="cpu").sqrt())
 
 
 @functools.lru_cache(maxsize=16)
-def gauss_legendre(nodes: int) -> tuple[Tensor, Tensor]:
-    """Nodes and weights for the uniform law between -1 and 1."""
-    k = torch.arange(1, nodes, dtype=torch.float64, device="cpu")
-    return gauss_rule(k / (4 * k**2 - 1).sqrt())
+def _gauss_legendre(num_nodes: int) -> tuple[Tensor, Tensor]:
+    """Return nodes and weights for the uniform distribution on [-1, 1]."""
+    k = torch.arange(1, num_nodes, dtype=torch.float64, device="cpu")
+    return _gauss_rule(k / (4 * k**2 - 1).sqrt())
 
 
-def gauss_rule(off_diagonal: Float[Tensor, " nodes_minus_1"]) -> tuple[Tensor, Tensor]:
-    """Nodes and weights (of sum 1) of a symmetric Gauss rule from its Jacobi matrix.
+def _gauss_rule(off_diagonal: Float[Tensor, " nodes_minus_1"]) -> tuple[Tensor, Tensor]:
+    """Return nodes and weights (of sum 1) of a symmetric Gauss rule from its Jacobi matrix.
 
-    Golub & Welsch, "Calculation of Gauss quadrature rules", 1969.
+    Golub & Welsch, "Calculation of Gauss quadrature rules", 1969. NumPy's rules are not used, as ``zoo.gradients``
+    depends on torch alone.
     """
     nodes, vectors = torch.linalg.eigh(torch.diag(off_diagonal, 1) + torch.diag(off_diagonal, -1))
     return nodes, vectors[0] ** 2
 
 
-def over(points: Float[Tensor, " points"], like: Tensor) -> Tensor:
-    """Lay points along a new first dimension of a tensor, with its dtype and device."""
+def _expand_dims(points: Float[Tensor, " points"], like: Tensor) -> Tensor:
+    """Reshape points to broadcast along a new first dimension of ``like``, with its dtype and device."""
     return points.to(like).reshape(-1, *(1,) * like.ndim)

@@ -1,6 +1,7 @@
 import ctypes
 import random
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,40 +11,42 @@ from torch.utils.data import DataLoader
 
 from zoo.gradients.graphs._provenance.patches import Function, Patch, Patches
 
-MERSENNE_TWISTER = 625 * 4
-"""Bytes of its state: 624 words, and a position among them."""
+_MT19937_STATE_BYTES = 625 * 4  # 624 words and a position
+_lock = threading.RLock()  # no other thread sees the state between the draw of a loader's seed and its restoration
 
 
 class GeneratorStates:
-    """States of the global random number generators of torch, Python and, if it is in use, NumPy, at one moment."""
+    """Snapshot of the global random number generators of torch, Python and, if it is loaded, NumPy."""
 
     def __init__(self) -> None:
-        devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-        self.of_torch = [torch.get_rng_state(), *devices]
-        # Functions that beartype checks draw from Python's, too.
-        self.others = (None if "beartype" in sys.modules else random.getstate(), numpy_state(sys.modules.get("numpy")))
+        with _lock:
+            devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+            self.torch_states = [torch.get_rng_state(), *devices]
+        # Functions checked by beartype draw from Python's generator, too.
+        python = None if "beartype" in sys.modules else random.getstate()
+        self.other_states = (python, _numpy_state(sys.modules.get("numpy")))
 
     def have_moved(self) -> bool:
-        """Tell whether one of them was drawn from since."""
+        """Return whether any generator has been drawn from since."""
         now = GeneratorStates()
-        return self.others != now.others or not all(map(torch.equal, self.of_torch, now.of_torch))
+        return self.other_states != now.other_states or not all(map(torch.equal, self.torch_states, now.torch_states))
 
 
-def numpy_state(numpy: Any) -> Any:
-    """Return the state of NumPy's global generator: of the usual kind by a look into its memory, which is quick."""
+def _numpy_state(numpy: Any) -> Any:
+    """Return the state of NumPy's global generator; read from memory for the default kind, which is fast."""
     if numpy is None:
         return None
     generator = numpy.random.get_bit_generator()
     if type(generator) is numpy.random.MT19937:
-        return ctypes.string_at(generator.ctypes.state_address, MERSENNE_TWISTER)
+        return ctypes.string_at(generator.ctypes.state_address, _MT19937_STATE_BYTES)
     return repr(generator.state)
 
 
 @contextmanager
 def loader_seeds_undrawn() -> Iterator[None]:
-    """Undo what a ``DataLoader`` without workers draws when it is iterated over: a seed that it does not use.
+    """Restore the generator after a ``DataLoader`` without workers has drawn a seed that it does not use.
 
-    What its sampler draws comes later, and stays. Loaders of other threads are left alone.
+    What its sampler draws comes later and is kept. Loaders of other threads are left alone.
     """
     _iterations.enter(None)
     try:
@@ -54,9 +57,11 @@ def loader_seeds_undrawn() -> Iterator[None]:
 
 def _iterate(_: object, iterate: Function, args: tuple[DataLoader[Any]], kwargs: dict[str, Any]) -> Any:
     (loader,) = args
-    before = torch.get_rng_state()
-    iterator = iterate(loader)
-    if loader.num_workers == 0 and loader.generator is None:
+    if loader.num_workers or loader.generator is not None:
+        return iterate(loader)
+    with _lock:
+        before = torch.get_rng_state()
+        iterator = iterate(loader)
         after = torch.get_rng_state()
         torch.set_rng_state(before)
         torch.empty((), dtype=torch.int64, device="cpu").random_()

@@ -1,0 +1,164 @@
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, TransformedDistribution
+
+from zoo.gradients._tensors import at_least_single
+from zoo.gradients.graphs._distributions import base_distribution, is_point_mass, support_of
+from zoo.gradients.graphs._paths import DeadEndError, Path, enumerate_paths
+from zoo.gradients.graphs._quadrature import Quadrature
+from zoo.gradients.graphs._run import Run, sum_event_dims
+from zoo.gradients.graphs.program import Program
+
+MAX_OUTCOMES = 100_000
+_NOT_REPEATABLE = (
+    "the program is not deterministic given the values of its samples: what is random in it must be drawn with "
+    "graph.sample, or before the program is called, and it must keep no state, nor may other threads draw from the "
+    "global generators meanwhile"
+)
+
+
+class Outcome(NamedTuple):
+    """One possible outcome of a program, from ``outcomes``.
+
+    Example:
+        >>> from zoo.gradients.graphs import outcomes
+        >>> def program(graph):
+        ...     graph.cost("f", 4 * graph.sample("x", torch.distributions.Bernoulli(torch.tensor(0.75))))
+        >>> outcome, _ = outcomes(program)
+        >>> outcome.values, outcome.log_prob.exp(), outcome.cost
+        ({'x': tensor(0.)}, tensor(0.2500), tensor(0.))
+    """
+
+    values: Mapping[str, Tensor]
+    """Samples by name."""
+    log_prob: Tensor
+    """Joint log-probability, ``(*batch)``, with its gradient."""
+    cost: Tensor
+    """Sum of all costs, ``(*batch)``, with its gradient."""
+
+
+def enumerate_outcomes(
+    rules: Quadrature, program: Program, args: tuple[Any, ...], batch_dims: int, max_outcomes: int
+) -> Iterator[Outcome]:
+    """Yield every possible outcome of a program; raise an error if their probabilities do not sum to 1."""
+
+    def outcome(path: Path) -> Outcome:
+        run = _ReplayedRun(path, batch_dims, rules)
+        run.execute(program, args)
+        log_prob, *others = (sample.log_prob for sample in run.samples.values())
+        costs = [cost.value.to(log_prob.device) for cost in run.costs.values()]
+        log_probs = [log_prob, *(other.to(log_prob.device) for other in others)]
+        return Outcome(run.values(), torch.stack(log_probs).sum(0), torch.stack(costs).sum(0))
+
+    total, eps = None, 0.0
+    for one in enumerate_paths(outcome, max_outcomes, _NOT_REPEATABLE, same=_same_outcome):
+        log_prob = one.log_prob.detach()
+        eps = torch.finfo(log_prob.dtype).eps
+        probability = _probability(log_prob.to(at_least_single(log_prob.dtype, log_prob.device)))
+        total = probability if total is None else total + probability.to(total.device)
+        yield one
+    if total is not None:  # if no outcome is possible, another error is raised
+        _check_total(total, eps)
+
+
+def expectation(outcomes: Iterable[Outcome]) -> Tensor:
+    """Return the sum of the costs, weighted by their probabilities, over outcomes and batch.
+
+    If log-probabilities are less precise than the costs, one cost is subtracted from all: gradients would otherwise be
+    rounded before what large costs have in common cancels.
+    """
+    outcomes = list(outcomes)
+    if not any(_as_precise(outcome.log_prob, outcome.cost) is not outcome.log_prob for outcome in outcomes):
+        return torch.stack([(_probability(outcome.log_prob) * outcome.cost).sum() for outcome in outcomes]).sum()
+    shift = outcomes[0].cost.detach()
+    terms = [(_probability(_as_precise(one.log_prob, one.cost)) * (one.cost - shift)).sum() for one in outcomes]
+    return torch.stack(terms).sum() + shift.sum()
+
+
+class _ReplayedRun(Run):
+    """Run of a program along a path of outcomes, which all elements of the batch share."""
+
+    def __init__(self, path: Path, batch_dims: int, rules: Quadrature):
+        super().__init__(batch_dims)
+        self.path = path
+        self.rules = rules
+        self.log_weights: dict[str, Tensor] = {}
+
+    def draw_value(self, name: str, distribution: Distribution) -> tuple[Tensor, bool]:
+        base = base_distribution(distribution)
+        rule = self.rules.rule(name, base)
+        if rule is None and is_point_mass(base):
+            self.path.choose(name, 1)
+            return base.mean, True  # which is the whole expectation, parameters included
+        values = enumerate_values(name, base) if rule is None else rule.values
+        size, shape = len(values), base.batch_shape[self.batch_dims :]
+        taken = self.path.choose(name, size ** shape.numel())
+        digits = taken // size ** torch.arange(shape.numel(), device=values.device) % size
+        index = digits.reshape(shape).expand(1, *base.batch_shape)
+        if rule is not None:
+            self.log_weights[name] = sum_event_dims(self.batch_dims, rule.log_weights.gather(0, index).squeeze(0))
+        index = index[(..., *[None] * len(base.event_shape))].expand(1, *values.shape[1:])
+        return values.gather(0, index).squeeze(0).detach(), False
+
+    def log_weight(self, name: str, log_prob: Tensor) -> Tensor:
+        """Return the log-probability; for an integrated sample the rule's log-weight, with its gradient."""
+        if name not in self.log_weights:
+            return log_prob
+        return log_prob - log_prob.detach() + self.log_weights[name]
+
+    def log_weight_is_finite(self, log_weight: Tensor) -> bool:
+        """Return whether a log-weight is finite or -∞; abandon the path if it is -∞ in the whole batch."""
+        if log_weight.numel() and bool(log_weight.isneginf().all()):
+            raise DeadEndError
+        return not bool((log_weight.isnan() | log_weight.isposinf()).any())
+
+
+def enumerate_values(name: str, base: Distribution) -> Tensor:
+    """Return all values of each element of a discrete sample, ``(values, *batch, *event)``."""
+    try:
+        return base.enumerate_support()
+    except NotImplementedError as error:
+        if is_point_mass(base):
+            return base.mean[None].detach()
+        what = f"sample {name!r} ({type(base).__name__})"
+        if _is_discrete(base):
+            raise ValueError(f"the values of {what} cannot be enumerated: {str(error) or 'torch lists none'}") from None
+        rule = f"quadrature={{{name!r}: 32}}"
+        raise ValueError(f"{what} is continuous and cannot be enumerated; integrate it with {rule}") from None
+
+
+def _is_discrete(distribution: Distribution) -> bool:
+    while isinstance(distribution, TransformedDistribution):  # whose support is that of the transform
+        distribution = base_distribution(distribution.base_dist)
+    support = support_of(distribution)
+    return support is not None and support.is_discrete
+
+
+def _same_outcome(one: Outcome, other: Outcome) -> bool:
+    pairs = [(one.log_prob, other.log_prob), (one.cost, other.cost)]
+    return all(torch.allclose(first.detach(), again.detach(), equal_nan=True) for first, again in pairs)
+
+
+def _check_total(total: Tensor, eps: float) -> None:
+    """Raise an error if probabilities of precision ``eps`` do not sum to 1 in each element of the batch."""
+    tolerance = max(1e-4, 10 * eps)
+    if not bool(((total - 1).abs() < tolerance).all()):
+        worst = total.flatten()[(total - 1).abs().argmax()]
+        raise ValueError(
+            f"the probabilities of all outcomes sum to {worst:.6g}, not to 1: a distribution's log_prob does not match "
+            "its enumerate_support, for example because it is masked or values are missing"
+        )
+
+
+def _as_precise(one: Tensor, other: Tensor) -> Tensor:
+    """Convert a tensor to the precision of another; returns the same tensor if it has that already."""
+    return one.to(torch.promote_types(one.dtype, other.dtype))
+
+
+def _probability(log_prob: Tensor) -> Tensor:
+    """``exp``, with gradient 0 instead of NaN where the probability is 0."""
+    impossible = log_prob.isneginf()
+    return torch.where(impossible, 0.0, torch.where(impossible, 0.0, log_prob).exp())

@@ -1,0 +1,219 @@
+import math
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from zoo.gradients._compilation import uncompilable, uncompiled
+from zoo.gradients._tensors import at_least_single
+from zoo.gradients.graphs._distributions import check_sample, tensors_of
+from zoo.gradients.graphs._provenance.names import Names, quote_names
+from zoo.gradients.graphs._provenance.provenance import Provenance, untracked
+from zoo.gradients.graphs.program import Program
+
+
+class Sample(NamedTuple):
+    """A stochastic node of one run."""
+
+    value: Tensor
+    log_prob: Tensor
+    """Summed over all but the batch dimensions."""
+    parents: Names
+    pathwise: bool
+    """The gradient flows through the value, not through the density."""
+
+
+class Cost(NamedTuple):
+    """A cost node of one run."""
+
+    value: Tensor
+    """``(*batch)``, with its gradient; at least float32, and float64 for long integers and Python numbers."""
+    parents: Names
+
+
+class Run:
+    """One run of a program: its samples, its costs, and the samples that each was computed from.
+
+    Base class of the two interpreters, which sample and enumerate; they differ in ``draw_value``.
+    """
+
+    def __init__(self, batch_dims: int = 0):
+        if batch_dims < 0:
+            raise ValueError(f"batch_dims counts the leading dimensions that are independent, got {batch_dims}")
+        self.batch_dims = batch_dims
+        self.batch_shape: torch.Size | None = None
+        self.samples: dict[str, Sample] = {}
+        self.costs: dict[str, Cost] = {}
+        self.provenance = Provenance()
+        self._error: BaseException | None = None
+        self._ancestors: dict[str, Names] = {}
+
+    def draw_value(self, name: str, distribution: Distribution) -> tuple[Tensor, bool]:
+        """Return the value of a random variable, and whether its gradient is pathwise."""
+        raise NotImplementedError
+
+    def log_weight(self, name: str, log_prob: Tensor) -> Tensor:
+        """Return the log-weight ``(*batch)`` to record for a sample."""
+        return log_prob
+
+    def log_weight_is_finite(self, log_weight: Tensor) -> bool:
+        return _all_finite(log_weight)
+
+    @uncompilable
+    def execute(self, program: Program, args: tuple[Any, ...]) -> None:
+        # Tensors count no in-place writes in inference mode.
+        with torch.inference_mode(False), uncompiled, self.provenance:
+            program(self, *args)
+        if self._error is not None:  # the program caught an error that is meant for its caller
+            raise self._error
+        if not self.samples:
+            raise ValueError("the program sampled nothing: there is no expectation to differentiate")
+        if not self.costs:
+            raise ValueError("the program named no cost: there is nothing to differentiate")
+
+    def sample(self, name: str, distribution: Distribution) -> Tensor:
+        value: Tensor = self._statement(self._sample, name, distribution)
+        return value
+
+    def cost(self, name: str, value: Tensor | float) -> None:
+        self._statement(self._cost, name, value)
+
+    def _statement(self, statement: Callable[..., Any], *args: Any) -> Any:
+        """Run a statement with gradients enabled; keep its error, to raise it again if the program catches it."""
+        if self._error is not None:
+            raise self._error
+        try:
+            if torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
+                return statement(*args)
+            with torch.inference_mode(False):
+                return statement(*args)
+        except BaseException as error:
+            self._error = error
+            raise
+
+    def _sample(self, name: str, distribution: Distribution) -> Tensor:
+        self._check_name(name)
+        what = f"sample {name!r}"
+        if not isinstance(distribution, Distribution):
+            raise ValueError(f"{what} must have a distribution of torch.distributions, got {distribution!r}")
+        self._check_batch(what, distribution.batch_shape)
+        known = tensors_of(distribution)
+        self._check_gradients(what, known or ())
+        seen = {id(tensor) for tensor in known or ()}
+        # The tensors of torch's own distributions are known, so that nothing within needs to be tracked.
+        with nullcontext() if known is None else self.provenance.paused():
+            with self.provenance.escapes_suppressed:  # a sampler's control flow influences its own value alone
+                value, pathwise = self.draw_value(name, distribution)
+            check_sample(what, distribution, value, pathwise)
+            if known is None:
+                value = value.clone()  # own storage, so that its mark reaches no other tensor
+            log_prob = distribution.log_prob(value)
+            log_weight = self.log_weight(name, sum_event_dims(self.batch_dims, log_prob))
+            returned = value.clone()  # the program may write to it
+        self._check_gradients(what, [log_prob] if known is None else ())
+        parents = self.provenance.of([value, log_prob] if known is None else known) | self.provenance.escaped
+        with untracked():
+            if not self.log_weight_is_finite(log_weight):
+                raise ValueError(f"the log-probability of {what} is not finite")
+        for tensor in tensors_of(distribution) or ():
+            if id(tensor) not in seen:  # computed for the density and cached by the distribution
+                self.provenance.mark(tensor, parents)
+        self.provenance.mark(value, {name})
+        self.provenance.mark(returned, {name})
+        self._ancestors[name] = self.ancestors(parents)
+        self.samples[name] = Sample(value, log_weight, parents, pathwise)
+        return returned
+
+    def _cost(self, name: str, value: Tensor | float) -> None:
+        self._check_name(name)
+        what = f"cost {name!r}"
+        parents = self.provenance.of(value) | self.provenance.escaped
+        with self.provenance.paused():
+            if not isinstance(value, Tensor):
+                value = self._as_tensor(what, value)
+            if value.is_complex():
+                raise ValueError(f"{what} must be a real number, got {value.dtype}")
+            # A copy, since the program may add to it in place; differences of large costs need its full precision.
+            copied = value.to(at_least_single(value.dtype, value.device), copy=True)
+        with untracked():
+            if copied.ndim != self.batch_dims:
+                each = f" for each element of {self.batch_dims} batch dimensions" if self.batch_dims else ""
+                raise ValueError(f"{what} must be one number{each}, got shape {tuple(copied.shape)}")
+            self._check_batch(what, copied.shape)
+            if not _all_finite(copied):
+                raise ValueError(f"{what} is not finite")
+        self.costs[name] = Cost(copied, parents)
+
+    def mark_recorded_tensors(self) -> None:
+        """Mark the recorded log-probabilities and costs, since a baseline may be computed from them."""
+        for name, sample in self.samples.items():
+            self.provenance.mark(sample.log_prob, {name})
+        for cost in self.costs.values():
+            self.provenance.mark(cost.value, cost.parents)
+
+    def values(self) -> dict[str, Tensor]:
+        return {name: sample.value for name, sample in self.samples.items()}
+
+    def parents(self) -> dict[str, Names]:
+        """Return the parents of each sample and cost, in topological order."""
+        nodes: dict[str, Sample | Cost] = {**self.samples, **self.costs}
+        return {name: node.parents for name, node in nodes.items()}
+
+    def ancestors(self, parents: Names) -> Names:
+        """Return the ancestors of a node with these parents."""
+        return parents.union(*(self._ancestors[name] for name in parents))
+
+    def _check_gradients(self, what: str, tensors: Iterable[Tensor]) -> None:
+        if self.provenance.lost_gradients and any(map(self.provenance.has_lost_gradient, tensors)):
+            raise ValueError(
+                f"the distribution of {what} was computed under torch.no_grad() from tensors that require gradients, "
+                "which are lost; construct it outside no_grad(), which may enclose the sample statement alone, or "
+                "detach() its parameters if it is meant to be constant"
+            )
+
+    def _as_tensor(self, what: str, value: Any) -> Tensor:
+        """Return a number as the cost of each batch element, on the device of the latest log-probability."""
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            raise ValueError(f"{what} must be a number, got {type(value).__name__}") from None
+        latest = next(reversed(self.samples.values()), None)
+        device = torch.get_default_device() if latest is None else latest.log_prob.device
+        dtype = at_least_single(torch.float64, device)
+        return torch.tensor(number, dtype=dtype, device=device).expand(self.batch_shape or ())
+
+    def _check_name(self, name: str) -> None:
+        if not isinstance(name, str):
+            raise ValueError(f"the name of a sample or a cost must be a string, got {name!r}")
+        if name in self.samples or name in self.costs:
+            raise ValueError(f"the name {name!r} is used twice; names of samples and costs must be unique")
+
+    def _check_batch(self, what: str, shape: torch.Size) -> None:
+        if self.batch_shape is None and len(shape) >= self.batch_dims:
+            self.batch_shape = shape[: self.batch_dims]
+        if shape[: self.batch_dims] != self.batch_shape:
+            raise ValueError(
+                f"{what} has shape {tuple(shape)}, which does not begin with the {self.batch_dims} batch dimensions "
+                f"{tuple(self.batch_shape or ())}"
+            )
+
+
+def check_sample_names(names: Iterable[str], runs: Iterable[Run]) -> None:
+    """Raise an error if no run has a sample of a name, unless control flow depends on values: other runs may."""
+    if any(run.provenance.escaped for run in runs):
+        return
+    known = {name for run in runs for name in run.samples}
+    if unknown := set(names) - known:
+        raise ValueError(f"there is no sample {quote_names(unknown)}; there are {quote_names(known)}")
+
+
+def sum_event_dims(batch_dims: int, value: Tensor) -> Tensor:
+    """Sum over all but the batch dimensions."""
+    return value.sum(list(range(batch_dims, value.ndim))) if value.ndim > batch_dims else value
+
+
+def _all_finite(value: Tensor) -> bool:
+    return math.isfinite(value.item()) if value.ndim == 0 else bool(value.isfinite().all())
