@@ -106,13 +106,7 @@ def _flag_parser() -> argparse.ArgumentParser:
 
 
 def read_command_line(arguments: Sequence[str]) -> Request:
-    """Parse and check a command line, without imports that take long.
-
-    Raises:
-        ValueError: an unknown flag, an argument that is not ``key=value``, or an unknown choice of a group; the message
-            names the nearest known one.
-        FileNotFoundError: there is no run to resume.
-    """
+    """Parse and check a command line, without imports that take long."""
     flags, rest = _flag_parser().parse_known_args(list(arguments))
     hydra_flags = [argument for argument in arguments if argument not in rest]
     if len(rest) > 1 and rest[0].startswith("--") and "=" not in "".join(rest[:2]):
@@ -224,12 +218,7 @@ def _read_values(key: str, text: str, sweep: bool) -> tuple[list[Any], str]:
 
 
 def parse_value(text: str) -> Any:
-    """Parse a value in Hydra's grammar; other text is returned unchanged.
-
-    Example:
-        >>> parse_value("[1,2]"), parse_value("1e-3"), parse_value("null"), parse_value("a=b")
-        ([1, 2], 0.001, None, 'a=b')
-    """
+    """Parse a value in Hydra's grammar; other text is returned unchanged."""
     try:
         return OverridesParser.create().parse_override(f"key={text}").value()
     except HydraException:
@@ -255,12 +244,7 @@ def _sweep_values(key: str, text: str, parsed: Any) -> list[Any]:
 
 
 def to_hydra(value: Any) -> str:
-    """Return a value in Hydra's grammar; text is quoted where it would be parsed as something else.
-
-    Example:
-        >>> to_hydra("ram"), to_hydra("a=b"), to_hydra("1"), to_hydra(None)
-        ('ram', "'a=b'", "'1'", 'null')
-    """
+    """Return a value in Hydra's grammar; text is quoted where it would be parsed as something else."""
     if not isinstance(value, str):
         return "null" if value is None else str(value)
     try:

@@ -33,19 +33,6 @@ def train(config: Mapping[str, Any], folder: Path, command: str, trust: bool = F
     """Train a model, evaluate it once on the test set, and write all results to the run folder.
 
     A run in the folder with the same configuration is resumed.
-
-    Args:
-        config: resolved configuration.
-        folder: run folder.
-        command: command that repeats the run, for the record.
-        trust: whether code of the user, such as a program, may be run; never stored.
-
-    Raises:
-        TrainingInterruptedError: the run was interrupted.
-        NonFiniteError: a loss or a gradient is NaN or infinite.
-        OSError: the folder is not writable.
-        ValueError: the configuration or its data are invalid, the folder holds a run with another configuration, or
-            another process uses the folder.
     """
     if not 0 <= config["seed"] < 2**32:
         raise ValueError(f"seed must be between 0 and {2**32 - 1}, got {config['seed']}")
@@ -78,18 +65,7 @@ def train(config: Mapping[str, Any], folder: Path, command: str, trust: bool = F
 
 
 def evaluate(checkpoint: Path, folder: Path, render: bool = False, trust: bool = False) -> RunResult:
-    """Evaluate a checkpoint on the test set or in the environment of its run.
-
-    Args:
-        checkpoint: checkpoint of a run.
-        folder: folder for ``evaluation.json`` and figures.
-        render: whether to render an episode as ``episode.gif``.
-        trust: whether code of the user, such as a program, may be run.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is damaged or no checkpoint of this project, or the model plays no episodes.
-    """
+    """Evaluate a checkpoint on the test set or in the environment of its run."""
     experiment = make_experiment(read_checkpoint(checkpoint)["config"], trust)
     if render:
         experiment.render(checkpoint, folder / "episode.gif")
@@ -99,11 +75,7 @@ def evaluate(checkpoint: Path, folder: Path, render: bool = False, trust: bool =
 
 
 def check_model_options(config: Mapping[str, Any], trust: bool = False) -> None:
-    """Check the options of a model before its data set is downloaded, by building it for a single digit.
-
-    Raises:
-        ValueError: an option is invalid.
-    """
+    """Check the options of a model before its data set is downloaded, by building it for a single digit."""
     source = config["data"]
     if source is None or source["_target_"] not in _DOWNLOADED or "data" not in accepted_parameters(config["model"]):
         return
@@ -113,11 +85,7 @@ def check_model_options(config: Mapping[str, Any], trust: bool = False) -> None:
 
 
 def check_logger(name: str) -> None:
-    """Check that the package of a logger is installed.
-
-    Raises:
-        ValueError: it is not installed.
-    """
+    """Check that the package of a logger is installed."""
     if name != "csv" and importlib.util.find_spec(name) is None:
         raise ValueError(f"logger={name} needs its package: pip install {name}")
 
@@ -126,10 +94,6 @@ def load_weights(module: pl.LightningModule, path: Path) -> None:
     """Initialize a module with the weights and running statistics of a checkpoint.
 
     The module's own buffers, such as its count of environment steps, belong to the other training and are not loaded.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, or of another model or other layers.
     """
     own = {name for name, _ in module.named_buffers(recurse=False)}
     checkpoint = read_checkpoint(path, type(module).__name__)
@@ -147,17 +111,7 @@ def load_weights(module: pl.LightningModule, path: Path) -> None:
 
 
 def make_experiment(config: Mapping[str, Any], trust: bool = False, data: Any = None) -> Experiment:
-    """Instantiate the experiment of a configuration.
-
-    Args:
-        config: resolved configuration.
-        trust: whether code of the user may be run.
-        data: replaces the data of the configuration.
-
-    Raises:
-        ValueError: the configuration is invalid, or names data, an environment, a program or an estimator that the
-            model does not use.
-    """
+    """Instantiate the experiment of a configuration."""
     accepted = accepted_parameters(config["model"])
     for name in ("data", "env", "env_kwargs", "program", "estimator"):
         if name not in accepted and config.get(name) not in (None, {}):

@@ -50,12 +50,7 @@ def register() -> None:
 
 
 def run_folder(resume: str | None, model: str | None, overrides: str) -> str:
-    """Return a run's folder: the one to resume, else ``runs/<model>/<time>-<hash of the overrides>``.
-
-    Example:
-        >>> run_folder("runs/ram/2026-01-01_00-00-00-abcdef", "ram", "")
-        'runs/ram/2026-01-01_00-00-00-abcdef'
-    """
+    """Return a run's folder: the one to resume, else ``runs/<model>/<time>-<hash of the overrides>``."""
     if resume:
         return resume
     asked = hashlib.sha256(overrides.encode()).hexdigest()[:6]
@@ -63,12 +58,7 @@ def run_folder(resume: str | None, model: str | None, overrides: str) -> str:
 
 
 def sweep_folder(resume: str | None, model: str | None, differs: str) -> str:
-    """Return the folder of a run in a sweep, named after the settings that differ between the runs.
-
-    Example:
-        >>> sweep_folder(None, "ram", "model.lr=0.1,seed=2")[-14:]
-        '-lr-0.1-seed-2'
-    """
+    """Return the folder of a run in a sweep, named after the settings that differ between the runs."""
     if resume:
         return resume
     short = re.sub(r"(^|,)[+]*(?:\w+\.)*(\w+)=", r"-\2-", differs).strip("-")
@@ -79,11 +69,7 @@ def sweep_folder(resume: str | None, model: str | None, differs: str) -> str:
 
 
 def resolve(config: DictConfig) -> dict[str, Any]:
-    """Return a configuration as dicts, lists and numbers.
-
-    Raises:
-        ValueError: no model was chosen, or an option without default is missing.
-    """
+    """Return a configuration as dicts, lists and numbers."""
     if config.model is None:
         raise ValueError(f"choose a model: model={'|'.join(options('model'))}")
     missing = sorted(OmegaConf.missing_keys(config))
@@ -94,11 +80,7 @@ def resolve(config: DictConfig) -> dict[str, Any]:
 
 
 def load_run_config(folder: Path) -> dict[str, Any]:
-    """Load the ``config.yaml`` of a run folder without resolving interpolations or running any code.
-
-    Raises:
-        ValueError: the file is damaged.
-    """
+    """Load the ``config.yaml`` of a run folder without resolving interpolations or running any code."""
     path = folder / "config.yaml"
     try:
         config = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
@@ -130,11 +112,7 @@ def compose_options(choices: tuple[str, ...]) -> dict[str, Option]:
 
 
 def check_settings(request: Request) -> None:
-    """Check the settings of a command line that resumes nothing against the options of each of its runs.
-
-    Raises:
-        ValueError: an option is unknown, in which case the nearest one is named, or a value is invalid.
-    """
+    """Check the settings of a command line that resumes nothing against the options of each of its runs."""
     for choices in request.choices():
         _check_experiment(choices)
         known = compose_options(choices)
@@ -182,11 +160,7 @@ def _unknown_option(key: str, known: Mapping[str, Option], choices: Sequence[str
 
 
 def check_estimator_is_used(config: DictConfig, overrides: list[str]) -> None:
-    """Check that no estimator was chosen for a model without one, whose choice would have no effect.
-
-    Raises:
-        ValueError: an estimator was chosen.
-    """
+    """Check that no estimator was chosen for a model without one, whose choice would have no effect."""
     asked = [override for override in overrides if override.startswith("estimator=")]
     if asked and config.model is not None and config.estimator is None:
         raise ValueError(f"this model does not use an estimator: remove {asked[0]}")

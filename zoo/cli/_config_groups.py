@@ -11,11 +11,7 @@ import zoo
 
 @functools.cache
 def configs_dir() -> Path:
-    """Return the folder of the configuration files: ``zoo/configs`` of an installed wheel, ``configs`` of a checkout.
-
-    Raises:
-        FileNotFoundError: neither exists.
-    """
+    """Return the folder of the configuration files: ``zoo/configs`` of an installed wheel, ``configs`` of a checkout."""
     package = Path(zoo.__file__).parent
     places = [package / "configs", package.parent / "configs"]
     for place in places:
@@ -44,27 +40,13 @@ def summary(group: str, name: str) -> str:
 
 
 def model_of(experiment: str) -> str:
-    """Return the model of an experiment.
-
-    Example:
-        >>> model_of("sbn_200_nvil")
-        'sbn'
-    """
+    """Return the model of an experiment."""
     found = re.search(r"override /model: (\w+)", (configs_dir() / "experiment" / f"{experiment}.yaml").read_text())
     return found[1] if found else ""
 
 
 def check_choice(group: str, name: object) -> None:
-    """Check that a choice exists in a group; ``experiment=null`` chooses none.
-
-    Raises:
-        ValueError: there is no such choice; the message lists all and the most similar.
-
-    Example:
-        >>> check_choice("logger", "cvs")
-        Traceback (most recent call last):
-        ValueError: there is no logger 'cvs'; there are: csv, mlflow, tensorboard, wandb. Did you mean csv?
-    """
+    """Check that a choice exists in a group; ``experiment=null`` chooses none."""
     known = options(group)
     if name in known or (group == "experiment" and name is None):
         return

@@ -11,12 +11,7 @@ def _script(command: str) -> Path | None:
 
 
 def command_name(command: str) -> str:
-    """Return a command in the form in which the user started the running one, for messages and run records.
-
-    Example:
-        >>> command_name("train")
-        'zoo train'
-    """
+    """Return a command in the form in which the user started the running one, for messages and run records."""
     if _script(command) is not None:
         return f"python scripts/{command}.py"
     entry = Path(sys.argv[0])
@@ -24,11 +19,6 @@ def command_name(command: str) -> str:
 
 
 def subprocess_command(command: str) -> list[str]:
-    """Return the arguments that start a command in a new process of this interpreter.
-
-    Example:
-        >>> subprocess_command("train")[1:]
-        ['-m', 'zoo', 'train']
-    """
+    """Return the arguments that start a command in a new process of this interpreter."""
     script = _script(command)
     return [sys.executable, *(["-m", "zoo", command] if script is None else [str(script)])]

@@ -40,12 +40,7 @@ class SweepRun(NamedTuple):
 
 
 def launch(request: Request) -> None:
-    """Train the runs of a command line.
-
-    Raises:
-        ValueError: a setting is invalid; in a sweep before any run starts.
-        ChildProcessError: some runs of a sweep failed.
-    """
+    """Train the runs of a command line."""
     register()
     if not request.completion and request.value("resume") is None:
         check_settings(request)
@@ -81,13 +76,7 @@ def _sweep(request: Request) -> None:
 
 
 def _run(request: Request, arguments: Sequence[str], typed: Sequence[str]) -> tuple[Path, dict[str, float]]:
-    """Train a single run, and return its folder and metrics.
-
-    Args:
-        request: the run.
-        arguments: its arguments for Hydra.
-        typed: ``sys.argv`` for the processes of a distributed training, which Lightning starts with it.
-    """
+    """Train a single run, and return its folder and metrics."""
     done: list[tuple[Path, dict[str, float]]] = []
     typed = list(typed)
     raised: list[Exception] = []
@@ -149,13 +138,7 @@ def run_or_report(run: Callable[[], tuple[Path, dict[str, float]]]) -> tuple[Pat
 
 
 def table(runs: Sequence[SweepRun]) -> str:
-    """Return a table of a sweep's runs: differing settings, metrics and folders.
-
-    Example:
-        >>> print(table([SweepRun({"seed": "1"}, Path("runs/a"), {"test_error": 0.25}, None)]))
-        seed  test_error  folder
-        1     0.25        runs/a
-    """
+    """Return a table of a sweep's runs: differing settings, metrics and folders."""
     keys = list(dict.fromkeys(key for run in runs for key in run.settings))
     metrics = list(dict.fromkeys(name for run in runs for name in list(run.metrics)[:_NUM_METRICS]))[:_NUM_METRICS]
     rows = [[*keys, *metrics, "folder"]]

@@ -80,16 +80,7 @@ class Option(NamedTuple):
         return self.annotation in (str, str | None)
 
     def check(self, value: Any) -> None:
-        """Check a value's type and constraint, and that text is not empty.
-
-        Raises:
-            ValueError: the value is invalid.
-
-        Example:
-            >>> Option("model.lr", float).check("fast")
-            Traceback (most recent call last):
-            ValueError: model.lr must be a number, got 'fast'
-        """
+        """Check a value's type and constraint, and that text is not empty."""
         if not matches_type(self.annotation, value):
             raise ValueError(f"{self.key} must be {describe_type(self.annotation)}, got {format_value(value)}")
         if self.is_text and value is not None and not value.strip():
@@ -99,12 +90,7 @@ class Option(NamedTuple):
 
 
 def matches_type(annotation: Any, value: Any) -> bool:
-    """Whether a value has a type without conversion; numbers must be finite and fit into 64 bits.
-
-    Example:
-        >>> matches_type(int | None, 3), matches_type(int, True), matches_type(list[int], [1, 2])
-        (True, False, True)
-    """
+    """Whether a value has a type without conversion; numbers must be finite and fit into 64 bits."""
     origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation is Any:
         return True
@@ -129,12 +115,7 @@ def matches_type(annotation: Any, value: Any) -> bool:
 
 
 def describe_type(annotation: Any) -> str:
-    """Return a type in words for messages.
-
-    Example:
-        >>> describe_type(int | None), describe_type(list[int])
-        ('a whole number or null', 'a list of whole numbers such as [64,64]')
-    """
+    """Return a type in words for messages."""
     origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (types.UnionType, typing.Union):
         return " or ".join(dict.fromkeys(describe_type(part) for part in parts))
@@ -148,12 +129,7 @@ def describe_type(annotation: Any) -> str:
 
 
 def format_value(value: Any) -> str:
-    """Return a value as on a command line, text in quotes.
-
-    Example:
-        >>> format_value(True), format_value(None), format_value("a"), format_value([1, None])
-        ('true', 'null', "'a'", '[1,null]')
-    """
+    """Return a value as on a command line, text in quotes."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list | tuple):
@@ -162,12 +138,7 @@ def format_value(value: Any) -> str:
 
 
 def find_same_name(key: str, known: Iterable[str]) -> str | None:
-    """Return a known key of another group with the same name as a key or with a synonym of it, or None.
-
-    Example:
-        >>> [find_same_name(key, ["seed", "model.lr", "model.total_timesteps"]) for key in ("total_timesteps", "lrr")]
-        ['model.total_timesteps', None]
-    """
+    """Return a known key of another group with the same name as a key or with a synonym of it, or None."""
     keys, name = list(known), key.rpartition(".")[2]
     for wanted in (name, *(option for option, others in SYNONYMS.items() if name in others)):
         for found in keys:
@@ -177,12 +148,7 @@ def find_same_name(key: str, known: Iterable[str]) -> str | None:
 
 
 def nearest_key(key: str, known: Iterable[str]) -> str | None:
-    """Return the most similar known key: same name in another group, synonym, or similar spelling; or None.
-
-    Example:
-        >>> [nearest_key(key, ["seed", "model.lr", "trainer.devices"]) for key in ("lr", "model.lrr", "x")]
-        ['model.lr', 'model.lr', None]
-    """
+    """Return the most similar known key: same name in another group, synonym, or similar spelling; or None."""
     keys, (group, _, name) = list(known), key.rpartition(".")
     if (same := find_same_name(key, keys)) is not None:
         return same
@@ -192,32 +158,14 @@ def nearest_key(key: str, known: Iterable[str]) -> str | None:
 
 
 def argument_docs(documented: Callable[..., Any]) -> dict[str, str]:
-    """Return the description of each argument from the ``Args`` section of a docstring.
-
-    Example:
-        >>> def f(x):
-        ...     '''Do something.
-        ...
-        ...     Args:
-        ...         x: a number,
-        ...             or none.
-        ...     '''
-        >>> argument_docs(f)
-        {'x': 'a number, or none.'}
-    """
+    """Return the description of each argument from the ``Args`` section of a docstring."""
     section = re.search(r"^Args:\n((?:    .*\n?|\n)*)", inspect.getdoc(documented) or "", re.MULTILINE)
     entries = re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", section[1] if section else "", re.MULTILINE)
     return {name: " ".join(text.split()) for name, text in entries}
 
 
 def dataclass_options(kind: type, prefix: str = "", docs: Mapping[str, str] | None = None) -> dict[str, Option]:
-    """Return the fields of a dataclass as options by key.
-
-    Args:
-        kind: dataclass.
-        prefix: prefix of the keys, such as ``model.``.
-        docs: descriptions of the options; those of the dataclass's ``Args`` section by default.
-    """
+    """Return the fields of a dataclass as options by key."""
     descriptions = argument_docs(kind) if docs is None else docs
     return {
         prefix + part.name: Option(

@@ -18,13 +18,7 @@ from zoo.training import config_hash
 
 
 def reproduce(asked: ReproduceConfig) -> None:
-    """Run the rows of a paper's table with each seed, print and write the table, and draw the curves.
-
-    Raises:
-        ValueError: there is no such paper, budget or row, or the records cannot be published.
-        FileNotFoundError: data of a row are missing.
-        ChildProcessError: a run failed; it has printed why.
-    """
+    """Run the rows of a paper's table with each seed, print and write the table, and draw the curves."""
     if asked.paper not in PAPERS:
         raise ValueError(f"there is no paper {asked.paper!r}; there are: {', '.join(PAPERS)}")
     if asked.budget not in BUDGETS:
@@ -65,16 +59,7 @@ def reproduce(asked: ReproduceConfig) -> None:
 
 
 def check_data(rows: Sequence[Row], digits: bool) -> None:
-    """Check that the data of all rows can be loaded before the first run; results on other data would not compare.
-
-    Args:
-        rows: rows of a table.
-        digits: whether MNIST is needed too.
-
-    Raises:
-        FileNotFoundError: data are missing.
-        DatasetUnavailableError: likewise.
-    """
+    """Check that the data of all rows can be loaded before the first run; results on other data would not compare."""
     if digits and any(row.data == "mnist" for row in rows):
         find_mnist()
     if digits and any(row.data == "binarized_mnist" for row in rows):
@@ -85,11 +70,7 @@ def check_data(rows: Sequence[Row], digits: bool) -> None:
 
 
 def run_once(overrides: list[str], config_hash: str, runs: Path) -> Path:
-    """Run a configuration unless a finished run exists, resume it if it was stopped, and return its folder.
-
-    Raises:
-        ChildProcessError: the run failed; it has printed why.
-    """
+    """Run a configuration unless a finished run exists, resume it if it was stopped, and return its folder."""
     found = find_run(runs, config_hash)
     if found and found[1]["state"] == "finished":
         return found[0]

@@ -206,11 +206,7 @@ _SINGLE_PRECISION = Constraint(
 
 
 def known_options(config: Mapping[str, Any]) -> dict[str, Option]:
-    """Return the options of a run by key, with the values of its configuration as defaults.
-
-    Raises:
-        ValueError: a ``_target_`` may not be instantiated.
-    """
+    """Return the options of a run by key, with the values of its configuration as defaults."""
     found = {key: option for key, option in dataclass_options(TrainConfig).items() if key not in GROUPS}
     for group, kind in (("estimator", EstimatorConfig), ("trainer", TrainerConfig), ("logger", LoggerConfig)):
         if config.get(group) is not None:
@@ -227,12 +223,7 @@ def known_options(config: Mapping[str, Any]) -> dict[str, Option]:
 
 
 def option_names(group: str, name: str) -> list[str]:
-    """Return the keys of the options of a choice of ``model`` or ``data``.
-
-    Example:
-        >>> option_names("data", "mnist")
-        ['data.validation', 'data.split_seed']
-    """
+    """Return the keys of the options of a choice of ``model`` or ``data``."""
     builder = MODELS[name][0] if group == "model" else DATA[name]
     _, options = BUILDERS[target_name(builder)]
     return [f"{group}.{option.name}" for option in fields(options) if option.name != "_target_"]
@@ -257,11 +248,7 @@ def _constraint(key: str, config: Mapping[str, Any]) -> Constraint | None:
 
 
 def check_config(config: Mapping[str, Any]) -> None:
-    """Check a resolved configuration as strictly as a command line.
-
-    Raises:
-        ValueError: a group is missing, an option is unknown, or a value has a wrong type or violates its constraint.
-    """
+    """Check a resolved configuration as strictly as a command line."""
     if missing := sorted(_REQUIRED - config.keys()):
         raise ValueError(f"{', '.join(missing)} must be there")
     for group in GROUPS:
@@ -289,11 +276,7 @@ def _flatten(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def accepted_parameters(options: Mapping[str, Any]) -> set[str]:
-    """Return the names of the parameters of the builder that ``_target_`` names.
-
-    Raises:
-        ValueError: ``_target_`` may not be instantiated.
-    """
+    """Return the names of the parameters of the builder that ``_target_`` names."""
     return set(inspect.signature(_builder(options)[0]).parameters)
 
 
@@ -305,11 +288,7 @@ def _builder(options: Mapping[str, Any]) -> tuple[Callable[..., Any], type]:
 
 
 def instantiate(options: Mapping[str, Any], **injected: Any) -> Any:
-    """Call the builder that ``_target_`` names with the other options.
-
-    Raises:
-        ValueError: ``_target_`` may not be instantiated, or has no such option.
-    """
+    """Call the builder that ``_target_`` names with the other options."""
     builder, known = _builder(options)
     chosen = {key: value for key, value in options.items() if key != "_target_"}
     if unknown := sorted(chosen.keys() - {option.name for option in fields(known)}):

@@ -46,14 +46,6 @@ def bernoulli_log_prob(logits: Float[Tensor, "... units"], units: Shaped[Tensor,
     """Return the log-probability of independent binary units in nats, summed over the last dimension.
 
     Differentiable with respect to the logits any number of times, also by the transforms of ``torch.func``.
-
-    Args:
-        logits: logits of each unit.
-        units: 0 or 1, without gradient; leading dimensions broadcast.
-
-    Example:
-        >>> bernoulli_log_prob(torch.zeros(3, 2), torch.ones(2))
-        tensor([-1.3863, -1.3863, -1.3863])
     """
     if logits.dtype in (torch.bfloat16, torch.float16):
         logits = logits.float()  # half precision cannot hold the sum

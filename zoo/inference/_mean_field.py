@@ -19,13 +19,6 @@ def normal_optimum(
 
     The means are exact, and the variances are the conditional ones, ``1 / Λ_ii``: Bishop, "Pattern recognition and
     machine learning", 2006, section 10.1.2.
-
-    Raises:
-        ValueError: the precision matrix is not positive definite.
-
-    Example:
-        >>> normal_optimum(torch.zeros(2), torch.tensor([[4.0, 1.0], [1.0, 1.0]]))
-        (tensor([0., 0.]), tensor([0.5000, 1.0000]))
     """
     if torch.linalg.cholesky_ex(precision).info:
         raise ValueError("the precision matrix of a normal must be symmetric and positive definite")
@@ -35,15 +28,7 @@ def normal_optimum(
 def regression_optimum(
     x: Float[Tensor, "rows d"], y: Float[Tensor, " rows"], noise_sd: float, prior_sd: float
 ) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:
-    """Return the factorized normal closest to the posterior of ``β ~ N(0, prior_sd)``, ``y ~ N(x β, noise_sd)``.
-
-    Raises:
-        ValueError: a standard deviation is not positive.
-
-    Example:
-        >>> regression_optimum(torch.ones(3, 1), torch.ones(3), noise_sd=1.0, prior_sd=1.0)
-        (tensor([0.7500]), tensor([0.5000]))
-    """
+    """Return the factorized normal closest to the posterior of ``β ~ N(0, prior_sd)``, ``y ~ N(x β, noise_sd)``."""
     if min(noise_sd, prior_sd) <= 0:
         raise ValueError(f"standard deviations must be positive, got {noise_sd} and {prior_sd}")
     precision = x.mT @ x / noise_sd**2 + torch.eye(x.shape[1], dtype=x.dtype, device=x.device) / prior_sd**2
@@ -57,12 +42,6 @@ def noise_optimum(
 
     The ELBO is ``-n m - R/2 E[σ⁻²] + E[log p(σ)] + m + log s``, with ``E[σ⁻²] = exp(2 s² - 2 m)`` and quadrature for
     the prior.
-
-    Args:
-        residual: expected sum of squared residuals, ``R``.
-        count: number of residuals, ``n``.
-        prior: prior of ``σ``.
-        start: initial ``m`` and ``log s``.
     """
     nodes, weights = (torch.from_numpy(part) for part in np.polynomial.hermite_e.hermegauss(NUM_NODES))
     weights = weights / weights.sum()
@@ -94,24 +73,6 @@ def regression_with_noise_optimum(
 
     Coordinate ascent: normals for ``β`` given ``E[σ⁻²]`` in closed form, then a log-normal for ``σ`` given the
     expected sum of squares. In float64.
-
-    Args:
-        x: design matrix.
-        y: responses.
-        prior_sd: prior standard deviation of each coefficient; infinity for a flat prior.
-        noise_prior: prior of ``σ``, in float64.
-        max_iterations: maximum number of coordinate-ascent iterations.
-        tolerance: change of ``m`` and ``log s`` at convergence.
-
-    Raises:
-        ValueError: coordinate ascent does not converge.
-
-    Example:
-        >>> x, y = torch.ones(4, 1), torch.tensor([1.0, 2.0, 3.0, 2.0])
-        >>> prior = torch.distributions.HalfNormal(torch.tensor(10.0, dtype=torch.float64))
-        >>> beta, sigma = regression_with_noise_optimum(x, y, torch.inf, prior)
-        >>> beta.mean
-        tensor([2.], dtype=torch.float64)
     """
     x, y = x.double(), y.double()
     noise = torch.stack([y.std().log(), torch.tensor(-1.0, dtype=torch.float64)])

@@ -22,19 +22,6 @@ def mean_field_optimum(program: Program, data: Sequence[Any]) -> dict[str, Distr
     """Return the distributions of a guide's family that minimize KL(q ‖ p), by site.
 
     In closed form where the program defines it, else by a long run with reparameterized gradients.
-
-    Args:
-        program: a program whose guide consists of continuous factors.
-        data: arguments of its model.
-
-    Raises:
-        ValueError: the program defines no optimum, and its guide has no pathwise version.
-
-    Example:
-        >>> from zoo.inference.programs import PROGRAMS
-        >>> coin = PROGRAMS["beta_bernoulli"]
-        >>> mean_field_optimum(coin, coin.load(None))["fairness"].mean
-        tensor(0.5333, dtype=torch.float64)
     """
     if program.optimum is not None:
         return dict(program.optimum(*data))
@@ -51,20 +38,7 @@ def guide_distributions(guide: Callable[..., object], data: Sequence[Any]) -> di
 
 
 def compare_to_optimum(optimum: Mapping[str, Distribution], found: Mapping[str, Distribution]) -> dict[str, float]:
-    """Compare the moments of each element of each site.
-
-    Returns:
-        ``optimum_mean_gap``, the largest difference of a mean in units of the optimum's standard deviation, and the
-        range of the ratios of the standard deviations, ``optimum_sd_ratio_low`` and ``optimum_sd_ratio_high``.
-
-    Raises:
-        ValueError: the sites differ.
-
-    Example:
-        >>> one, other = (torch.distributions.Normal(mean, 2.0) for mean in (0.0, 1.0))
-        >>> compare_to_optimum({"x": one}, {"x": other})
-        {'optimum_mean_gap': 0.5, 'optimum_sd_ratio_low': 1.0, 'optimum_sd_ratio_high': 1.0}
-    """
+    """Compare the moments of each element of each site."""
     if optimum.keys() != found.keys():
         raise ValueError(f"the optimum has the sites {', '.join(optimum)}, the guide {', '.join(found)}")
     gaps = [((found[name].mean - best.mean) / best.stddev).abs().max() for name, best in optimum.items()]
@@ -89,11 +63,7 @@ def check_optimum_available(name: str, program: Program, data: Sequence[Any]) ->
 
 
 def pathwise_guide(guide: Callable[..., object]) -> nn.Module:
-    """Return a copy of a guide of factors that uses reparameterized samplers.
-
-    Raises:
-        ValueError: a factor is discrete, or there are none.
-    """
+    """Return a copy of a guide of factors that uses reparameterized samplers."""
     copied = copy.deepcopy(guide) if isinstance(guide, nn.Module) else nn.Module()
     factors = [part for part in copied.modules() if isinstance(part, Factor)]
     if not factors or any(isinstance(factor, BernoulliFactor) for factor in factors):
@@ -115,21 +85,6 @@ def fit_pathwise_guide(
     """Fit the same family with reparameterized gradients: the reference if the optimum has no closed form.
 
     Adam with cosine decay to 0. Neither the guide nor the global random state is changed.
-
-    Args:
-        model: Pyro model.
-        guide: a guide of factors; the copy starts from its parameters.
-        data: arguments of model and guide.
-        num_steps: Adam steps.
-        num_particles: vectorized samples per step.
-        learning_rate: initial learning rate.
-        seed: seed of all samples.
-
-    Raises:
-        ValueError: the guide has no pathwise version, or ``num_steps`` or ``num_particles`` is not positive.
-
-    Returns:
-        The fitted pathwise guide.
     """
     if min(num_steps, num_particles) < 1:
         raise ValueError(f"num_steps and num_particles must be at least 1, got {num_steps} and {num_particles}")

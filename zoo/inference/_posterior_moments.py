@@ -35,23 +35,6 @@ def element_quantities(
     """Return the first elements of the sites, named with indices from 0.
 
     An element of a categorical site gives one indicator per category, whose mean is the probability of the category.
-
-    Args:
-        sites: samples of each site, ``(num_samples, *shape)``.
-        max_quantities: maximum number of returned quantities.
-        num_categories: number of categories of each categorical site.
-
-    Returns:
-        The quantities, and their total number.
-
-    Example:
-        >>> import torch
-        >>> found, count = element_quantities({"a": torch.ones(9), "b": torch.ones(9, 2, 2)}, max_quantities=3)
-        >>> list(found), count
-        (['a', 'b[0,0]', 'b[0,1]'], 5)
-        >>> found, count = element_quantities({"c": torch.tensor([0, 2, 2, 2])}, 20, num_categories={"c": 3})
-        >>> {name: indicator.mean().item() for name, indicator in found.items()}, count
-        ({'c=0': 0.25, 'c=1': 0.0, 'c=2': 0.75}, 3)
     """
     found = dict(islice(_quantities(sites, num_categories), max_quantities))
     return found, sum(value[0].numel() * num_categories.get(site, 1) for site, value in sites.items())
@@ -70,12 +53,7 @@ def _quantities(
 
 
 def element_name(site: str, index: tuple[int, ...]) -> str:
-    """Return the name of an element of a site.
-
-    Example:
-        >>> element_name("beta", (0, 2)), element_name("tau", ())
-        ('beta[0,2]', 'tau')
-    """
+    """Return the name of an element of a site."""
     return f"{site}[{','.join(map(str, index))}]" if index else site
 
 
@@ -85,16 +63,6 @@ def moments(found: Quantities, reference: ReferenceMoments | None) -> dict[str, 
     With a reference also ``reference_mean_gap``, the largest difference of a mean in units of the reference's standard
     deviation, and the range of the ratios of the standard deviations, ``reference_sd_ratio_low`` and
     ``reference_sd_ratio_high``. NaN samples are ignored.
-
-    Example:
-        >>> import torch
-        >>> one = torch.ones(1, dtype=torch.float64)
-        >>> reference = ReferenceMoments(("mu",), 3 * one, one, 13 * one, one)
-        >>> metrics = moments({"mu": torch.tensor([0.0, 2.0]).double()}, reference)
-        >>> {name: metrics[name] for name in ("mean_mu", "sd_mu", "reference_mean_mu", "reference_sd_mu")}
-        {'mean_mu': 1.0, 'sd_mu': 1.0, 'reference_mean_mu': 3.0, 'reference_sd_mu': 2.0}
-        >>> metrics["reference_mean_gap"], metrics["reference_sd_ratio_low"], metrics["reference_sd_ratio_high"]
-        (1.0, 0.5, 0.5)
     """
     metrics: dict[str, float] = {}
     for name, draws in found.items():
@@ -118,12 +86,7 @@ def _mean_gap(metrics: Mapping[str, float], name: str) -> float:
 
 
 def moments_table(metrics: Mapping[str, float]) -> list[str]:
-    """Return the metrics of ``moments`` as lines of a table.
-
-    Example:
-        >>> moments_table({"mean_mu": 1.0, "sd_mu": 0.5})
-        ['        guide', '  mu  1 (0.5)']
-    """
+    """Return the metrics of ``moments`` as lines of a table."""
     names = [key.removeprefix("mean_") for key in metrics if key.startswith("mean_")]
     compared = "reference_mean_gap" in metrics
     rows = [["", "guide", *(("reference", "distance") if compared else ())]]

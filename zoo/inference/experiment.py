@@ -182,12 +182,7 @@ class ProgramExperiment(Experiment):
 
 
 def _describe_local_sites(local_sites: int) -> str:
-    """Return a note on the sites without moments.
-
-    Example:
-        >>> _describe_local_sites(1)
-        'without 1 site in a subsampled plate, which belongs to other data in each sample'
-    """
+    """Return a note on the sites without moments."""
     several = local_sites > 1
     return (
         f"without {local_sites} site{'s' * several} in a subsampled plate, which belong{'s' * (not several)} to other "
@@ -203,12 +198,7 @@ def _convergence_metrics(status: ConvergenceStatus) -> dict[str, float]:
 
 
 def _describe_convergence(metrics: Mapping[str, float]) -> str:
-    """Return whether the parameters have converged.
-
-    Example:
-        >>> _describe_convergence({"converged": 1.0, "steps": 900.0, "average_start": 401.0, "half_width": 0.0412})
-        'converged: average of steps 401 to 900, known to ± 0.041 with 95 % confidence'
-    """
+    """Return whether the parameters have converged."""
     if not metrics["converged"]:
         return f"not converged after {metrics['steps']:,.0f} steps: increase trainer.max_epochs"
     window = f"{metrics['average_start']:,.0f} to {metrics['steps']:,.0f}"
@@ -216,13 +206,7 @@ def _describe_convergence(metrics: Mapping[str, float]) -> str:
 
 
 def _describe_optimum_gap(metrics: Mapping[str, float]) -> str:
-    """Return the distance of a guide from the optimum of its family.
-
-    Example:
-        >>> optimum = {"optimum_mean_gap": 0.04, "optimum_sd_ratio_low": 0.98, "optimum_sd_ratio_high": 1.01}
-        >>> _describe_optimum_gap(optimum)
-        'optimum of the family: means differ by at most 0.040 sd, sd ratios are 0.980 to 1.010'
-    """
+    """Return the distance of a guide from the optimum of its family."""
     gap, low, high = (metrics[f"optimum_{name}"] for name in ("mean_gap", "sd_ratio_low", "sd_ratio_high"))
     return f"optimum of the family: means differ by at most {gap:.3f} sd, sd ratios are {low:.3f} to {high:.3f}"
 

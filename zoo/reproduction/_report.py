@@ -27,16 +27,7 @@ def keep_record(folder: Path, results: Path, name: str) -> None:
 
 
 def kept_records(results: Path, row: Row, on_any_data: bool = False) -> list[Record]:
-    """Return the kept records of a row, one for each seed.
-
-    Args:
-        results: folder of results.
-        row: row of a table.
-        on_any_data: whether records of runs on other data are allowed, as in a smoke run.
-
-    Raises:
-        ValueError: a record is damaged or of a run on other data, or records differ in more than the seed.
-    """
+    """Return the kept records of a row, one for each seed."""
     records = []
     for path in sorted(results.glob(f"{row.experiment}-seed*.json")):
         records.append(read_status(path))
@@ -51,12 +42,7 @@ def kept_records(results: Path, row: Row, on_any_data: bool = False) -> list[Rec
 
 
 def table(paper: Paper, records: Mapping[str, Sequence[Record]]) -> str:
-    """Return a Markdown table of published values, the best public reproduction and our results.
-
-    Args:
-        paper: paper with its rows.
-        records: run records by name of the row; rows without records are omitted.
-    """
+    """Return a Markdown table of published values, the best public reproduction and our results."""
     shown = [row for row in paper.rows if records.get(row.name)]
     best = ["best public"] if any(row.best_reproduction for row in paper.rows) else []
     head = ["", *paper.columns, *best, *(column.label for column in paper.metrics), "seeds", "minutes a seed"]

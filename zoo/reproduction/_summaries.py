@@ -8,12 +8,7 @@ from zoo._stats import student_t_half_width
 
 
 def mean_and_interval(values: Sequence[float]) -> str:
-    """Return the mean with its 95 % interval (Student's t) if there are several seeds; ``?`` if a value is missing.
-
-    Example:
-        >>> mean_and_interval([0.7, 0.8, 0.9]), mean_and_interval([0.7]), mean_and_interval([0.7, math.inf])
-        ('0.80 ± 0.25', '0.70', '?')
-    """
+    """Return the mean with its 95 % interval (Student's t) if there are several seeds; ``?`` if a value is missing."""
     if not all(map(math.isfinite, values)):
         return "?"
     mean = statistics.mean(values)
@@ -24,62 +19,32 @@ def mean_and_interval(values: Sequence[float]) -> str:
 
 
 def percent(values: Sequence[float]) -> str:
-    """Return ``mean_and_interval`` of fractions in percent.
-
-    Example:
-        >>> percent([0.007, 0.008, 0.009])
-        '0.80 ± 0.25'
-    """
+    """Return ``mean_and_interval`` of fractions in percent."""
     return mean_and_interval([100 * value for value in values])
 
 
 def median_and_max(values: Sequence[float]) -> str:
-    """Return median and maximum.
-
-    Example:
-        >>> median_and_max([30_000.0, 10_000.0, 20_000.0]), median_and_max([8000.0, math.inf])
-        ('20,000; 30,000', 'never; never')
-    """
+    """Return median and maximum."""
     median, largest = (f"{x:,.0f}" if math.isfinite(x) else "never" for x in (statistics.median(values), max(values)))
     return f"{median}; {largest}"
 
 
 def max_abs(values: Sequence[float]) -> str:
-    """Return the maximal absolute value; values below the precision of float64 are 0.
-
-    Example:
-        >>> max_abs([0.5e-4, -2.5e-4]), max_abs([1e-15])
-        ('0.00025', '0')
-    """
+    """Return the maximal absolute value; values below the precision of float64 are 0."""
     value = max(map(abs, values))
     return f"{value:.2g}" if value > 1e-9 else "0"
 
 
 def minimum(values: Sequence[float]) -> str:
-    """Return the minimum.
-
-    Example:
-        >>> minimum([500.0, 486.31])
-        '486.3'
-    """
+    """Return the minimum."""
     return f"{min(values):.1f}"
 
 
 def min_ratio(values: Sequence[float]) -> str:
-    """Return the minimum of ratios.
-
-    Example:
-        >>> min_ratio([0.984, 1.01])
-        '0.98'
-    """
+    """Return the minimum of ratios."""
     return f"{min(values):.2f}"
 
 
 def max_ratio(values: Sequence[float]) -> str:
-    """Return the maximum of ratios.
-
-    Example:
-        >>> max_ratio([0.984, 1.01])
-        '1.01'
-    """
+    """Return the maximum of ratios."""
     return f"{max(values):.2f}"

@@ -246,22 +246,13 @@ _SMOKE = {  # overrides for runs of seconds, by model
 
 
 def settings_of(row: Row, budget: str) -> list[str]:
-    """Return the overrides of a row's runs, except the seed.
-
-    Example:
-        >>> settings_of(PAPERS["bbvi"].rows[0], "smoke")
-        ['experiment=bbvi_eight_schools', 'trainer.max_epochs=1', 'model.num_eval_samples=500']
-    """
+    """Return the overrides of a row's runs, except the seed."""
     (smoke,) = (settings for model, settings in _SMOKE.items() if row.experiment.startswith(f"{model}_"))
     return [f"experiment={row.experiment}", *(smoke if budget == "smoke" else ())]
 
 
 def chosen_rows(paper: Paper, names: Sequence[str] | None) -> list[Row]:
-    """Return rows by name; all for None.
-
-    Raises:
-        ValueError: a row is unknown.
-    """
+    """Return rows by name; all for None."""
     known = {row.name: row for row in paper.rows}
     for name in names or []:
         if name not in known:

@@ -23,17 +23,7 @@ class ProgramFile(NamedTuple):
 
 
 def parse_program_file(text: str) -> ProgramFile | None:
-    """Parse ``FILE.py:MODEL:GUIDE``; return None if the text does not name a file.
-
-    Raises:
-        ValueError: the text names a file, but not in this form.
-
-    Example:
-        >>> parse_program_file("coin.py:model:guide")
-        ProgramFile(path=PosixPath('coin.py'), model='model', guide='guide')
-        >>> parse_program_file("eight_schools") is None
-        True
-    """
+    """Parse ``FILE.py:MODEL:GUIDE``; return None if the text does not name a file."""
     path, *names = text.rsplit(":", 2)
     if ".py" not in text and not names:
         return None
@@ -46,14 +36,6 @@ def load_program(text: str, trust: bool) -> Program:
     """Load a program from a user's file, with model and guide without arguments.
 
     The guide may be a function, a module, or a class, which is instantiated.
-
-    Args:
-        text: ``FILE.py:MODEL:GUIDE``.
-        trust: allow running the code of the file.
-
-    Raises:
-        ValueError: the file is not trusted, fails, or lacks these names, or the text does not have this form.
-        FileNotFoundError: the file does not exist.
     """
     place = parse_program_file(text)
     if place is None:

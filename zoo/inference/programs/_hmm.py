@@ -34,17 +34,7 @@ def model(y: Float[Tensor, " steps"]) -> None:
 def log_evidence(
     y: Float[Tensor, " steps"], mu: Float[Tensor, "*particles 2"], transition: Float[Tensor, "*particles 2 2"]
 ) -> Float[Tensor, "*particles 1"]:
-    """Return the log-evidence by the forward algorithm, with weight 1 for each initial state.
-
-    Args:
-        y: observations with unit variance.
-        mu: mean of each state.
-        transition: transition probabilities from row to column.
-
-    Example:
-        >>> log_evidence(torch.zeros(1), torch.zeros(2), torch.full((2, 2), 0.5)).exp()  # twice 1 / √(2 π)
-        tensor([0.7979])
-    """
+    """Return the log-evidence by the forward algorithm, with weight 1 for each initial state."""
     emission = dist.Normal(mu.unsqueeze(-2), y.new_tensor(1.0)).log_prob(y.unsqueeze(-1))
     forward, *others = emission.unbind(-2)
     log_transition = transition.log()

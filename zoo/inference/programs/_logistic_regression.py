@@ -38,16 +38,7 @@ class Guide(PyroModule):
 
 
 def simulate(rows: int, features: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Simulate coefficients from their prior, standard-normal features, and responses.
-
-    Returns:
-        Features ``(rows, features)``, the first of them 1; responses ``(rows,)``, 0 or 1; coefficients ``(features,)``.
-
-    Example:
-        >>> x, y, beta = simulate(rows=50, features=3, seed=0)
-        >>> x.shape, y.shape, beta.shape
-        (torch.Size([50, 3]), torch.Size([50]), torch.Size([3]))
-    """
+    """Simulate coefficients from their prior, standard-normal features, and responses."""
     noise = np.random.default_rng(seed)
     x, beta = noise.standard_normal((rows, features)), noise.standard_normal(features)
     x[:, 0] = 1

@@ -21,13 +21,7 @@ START_SD = 0.1
 
 
 class LeastSquares(NamedTuple):
-    """Estimated coefficients, their standard errors, and the standard deviation of the residuals.
-
-    Example:
-        >>> fit = least_squares(torch.tensor([[1.0], [1.0]]), torch.tensor([1.0, 3.0]))
-        >>> [round(part.item(), 3) for part in fit]
-        [2.0, 1.0, 1.414]
-    """
+    """Estimated coefficients, their standard errors, and the standard deviation of the residuals."""
 
     beta: Float[Tensor, " coefficients"]
     error: Float[Tensor, " coefficients"]
