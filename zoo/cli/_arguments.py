@@ -14,7 +14,12 @@ Arguments = TypeVar("Arguments")
 
 
 def path_field(default: Any = MISSING) -> Any:
-    """Return a dataclass field for a path, in which ``~`` is expanded."""
+    """Return a dataclass field for a path, in which ``~`` is expanded.
+
+    Example:
+        >>> path_field("data").default
+        'data'
+    """
     return field(default=default, metadata={"path": True})
 
 
@@ -95,10 +100,20 @@ def _read_value(option: Option, text: str, listed: str) -> Any:
 
 
 def arguments_help(schema: type, description: str) -> str:
-    """Return a help text for a command and its arguments."""
+    """Return a help text for a command and its arguments, from a dataclass and its ``Args`` section.
+
+    Example:
+        >>> print(arguments_help(EvaluateConfig, "Evaluate a checkpoint.").splitlines()[3])
+        checkpoint=needed  (text)
+    """
     return f"{description.strip()}\n\nArguments\n{option_lines(dataclass_options(schema).values())}\n"
 
 
 def wants_help(arguments: Sequence[str]) -> bool:
-    """Whether the arguments ask for help."""
+    """Return whether the arguments ask for help.
+
+    Example:
+        >>> wants_help(["seed=1", "--help"])
+        True
+    """
     return bool({"-h", "--help"} & set(arguments))

@@ -11,7 +11,7 @@ import zoo
 
 @functools.cache
 def configs_dir() -> Path:
-    """Return the folder of the configuration files: ``zoo/configs`` of an installed wheel, ``configs`` of a checkout."""
+    """Return the folder of configurations: ``zoo/configs`` of an installed wheel, ``configs`` of a checkout."""
     package = Path(zoo.__file__).parent
     places = [package / "configs", package.parent / "configs"]
     for place in places:

@@ -33,6 +33,12 @@ def user_errors() -> Iterator[None]:
     """Print an error that the user can fix as one sentence, and exit with status 1.
 
     With ``python -X dev`` every error keeps its traceback.
+
+    Example:
+        >>> with user_errors():  # prints "Error: there is no such run"
+        ...     raise ValueError("there is no such run")
+        Traceback (most recent call last):
+        SystemExit: 1
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     try:

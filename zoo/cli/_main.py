@@ -19,6 +19,10 @@ def main(typed: Sequence[str] | None = None) -> None:
 
     Args:
         typed: command and arguments, such as ``["train", "model=ram"]``; those of the process by default.
+
+    Example:
+        >>> main(["--version"])
+        0.1.0
     """
     command, *rest = (sys.argv[1:] if typed is None else typed) or ["--help"]
     with user_errors():

@@ -20,6 +20,10 @@ class StopOnConvergence(pl.Callback):
 
     Raises:
         ValueError: the tolerance is not positive.
+
+    Example:
+        >>> StopOnConvergence(tolerance=0.05, steps_per_epoch=100).status.stop
+        False
     """
 
     def __init__(self, tolerance: float, steps_per_epoch: int):

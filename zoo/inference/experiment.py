@@ -67,6 +67,11 @@ class ProgramExperiment(Experiment):
     Raises:
         ValueError: an option is invalid, or the optimum cannot be computed.
         FileNotFoundError: the program or its data are missing.
+
+    Example:
+        >>> experiment = ProgramExperiment("beta_bernoulli", trust=False, estimator=None)
+        >>> experiment.name, experiment.module.elbo.num_particles
+        ('beta_bernoulli', 10)
     """
 
     # The last checkpoint is used: selection by the ELBO of 500 samples near the optimum would overfit to these samples.

@@ -8,6 +8,7 @@ from zoo.inference.elbo._dependencies import Plates, Reach
 from zoo.inference.elbo._sites import PARTICLES, Run, Site
 
 BASIC, RAO_BLACKWELL, CONTROL_VARIATE = "basic", "Rao-Blackwell", "Rao-Blackwell, control variate"
+"""Names of the estimators of the BBVI paper in ``default_estimators``."""
 BASELINES = ("moving_average", "leave_one_out")
 _MULTI_SAMPLE = ("optimal", "leave_one_out")  # need at least 2 particles
 

@@ -22,7 +22,12 @@ CONSTRAINTS = {
 
 
 class IterateAverage(NamedTuple):
-    """Average of a window of iterates, with its standard error."""
+    """Average of a window of iterates, with its standard error.
+
+    Example:
+        >>> average_window(torch.randn(200, 3)).num_iterates
+        200
+    """
 
     mean: Float64[Tensor, " parameters"]
     standard_error: Float64[Tensor, " parameters"]
@@ -35,7 +40,12 @@ class IterateAverage(NamedTuple):
 
 
 class ConvergenceStatus(NamedTuple):
-    """Result of a convergence check."""
+    """Result of a convergence check.
+
+    Example:
+        >>> print(StoppingRule(tolerance=0.1).status())
+        step 0: continue, the iterates have not converged
+    """
 
     stop: bool
     step: int

@@ -32,6 +32,15 @@ def to_inference_data(samples: PosteriorSamples, method: str = METHOD) -> Any:
     Raises:
         ImportError: ArviZ is not installed.
         FloatingPointError: the weight of a sample is not finite.
+
+    Example:
+        >>> import warnings
+        >>> import torch
+        >>> zeros = torch.zeros(2)
+        >>> with warnings.catch_warnings(action="ignore"):  # ArviZ announces its next version
+        ...     data = to_inference_data(PosteriorSamples({"z": zeros}, zeros.double(), zeros.double(), {}, {}, False))
+        >>> data.posterior.attrs["method"]
+        'black-box variational inference'
     """
     arviz, groups, attributes = _import_arviz(), _make_groups(samples), _attributes(samples, method)
     if _major_version(arviz) < 1:

@@ -27,7 +27,13 @@ Program = Callable[..., Any]
 
 
 class PosteriorSamples(NamedTuple):
-    """Samples of a guide, with the log-densities of guide and model."""
+    """Samples of a guide, with the log-densities of guide and model.
+
+    Example:
+        >>> log_p, log_q = torch.tensor([-1.0, -3.0]).double(), torch.tensor([-1.0, -2.0]).double()
+        >>> PosteriorSamples({}, log_p, log_q, {}, {}, subsampled=False).log_weights
+        tensor([ 0., -1.], dtype=torch.float64)
+    """
 
     sites: Mapping[str, Tensor]
     """Latent variables of the model, ``(num_samples, *shape)``; NaN for samples without the site. Sites whose shape

@@ -22,6 +22,7 @@ Call = tuple[tuple[Any, ...], dict[str, Any]]
 """Positional and keyword arguments of ``differentiable_loss``: model, guide, and their arguments."""
 
 ALL = "all parameters"
+"""Name of the rows of a variance report for all parameters together."""
 NUM_BATCHES = 10  # of gradient estimates, for the jackknife
 MIN_Z = 2.0  # standard errors from 0, below which a mean gradient is considered noise
 CONSTRAINTS = {
@@ -35,7 +36,13 @@ CONSTRAINTS = {
 
 
 class VarianceRow(NamedTuple):
-    """Gradient variance of one parameter with one estimator; see ``variance_report``."""
+    """Gradient variance of one parameter with one estimator; see ``variance_report``.
+
+    Example:
+        >>> one = Estimate(1.0, 0.5, 2.0)
+        >>> VarianceRow(ALL, "basic", variance=one, reduction=one, signal_to_noise=0.5, num_particles=16).estimator
+        'basic'
+    """
 
     parameter: str
     """Name of the parameter, or ``ALL``."""
@@ -55,6 +62,11 @@ class VarianceReport:
     """Variance of several estimators of the ELBO's gradient, at one value of the guide's parameters.
 
     ``print(report)`` prints a table; ``rows`` holds its numbers.
+
+    Example:
+        >>> row = VarianceRow(ALL, "basic", Estimate(1.0, 0.5, 2.0), Estimate(1.0, 1.0, 1.0), 0.5, 16)
+        >>> VarianceReport((row,), num_particles=4, num_samples=100, target_snr=1.0).row("basic").num_particles
+        16
     """
 
     rows: tuple[VarianceRow, ...]

@@ -55,6 +55,10 @@ class NormalFactor(Factor):
         mean: initial means.
         sd: initial standard deviations, in units.
         unit: approximate final standard deviation, so that one step size suits all parameters.
+
+    Example:
+        >>> NormalFactor(torch.tensor([2.0]), sd=0.1)().mean.tolist()
+        [2.0]
     """
 
     families = (NonreparameterizedNormal, dist.Normal)
@@ -74,7 +78,12 @@ class NormalFactor(Factor):
 
 
 class LogNormalFactor(NormalFactor):
-    """Independent positive variables whose logarithms are normal with the given means and standard deviations."""
+    """Independent positive variables whose logarithms are normal with the given means and standard deviations.
+
+    Example:
+        >>> LogNormalFactor(torch.tensor([2.0]), sd=0.1)().loc.tolist()
+        [2.0]
+    """
 
     families = (NonreparameterizedLogNormal, dist.LogNormal)
 
@@ -87,6 +96,10 @@ class GammaFactor(Factor):
     Args:
         mean: initial means.
         shape: initial shapes, the squared ratio of mean and standard deviation.
+
+    Example:
+        >>> round(GammaFactor(torch.tensor(2.0), shape=9.0)().mean.item(), 4)
+        2.0
     """
 
     families = (NonreparameterizedGamma, dist.Gamma)
@@ -103,7 +116,12 @@ class GammaFactor(Factor):
 
 
 class BetaFactor(Factor):
-    """Independent betas, parameterized by the logarithms of the two concentrations."""
+    """Independent betas, parameterized by the logarithms of the two concentrations.
+
+    Example:
+        >>> BetaFactor(torch.tensor(1.0), torch.tensor(1.0))().mean.item()
+        0.5
+    """
 
     families = (NonreparameterizedBeta, dist.Beta)
 
@@ -126,6 +144,10 @@ class BetaMeanFactor(Factor):
     Args:
         mean: initial means.
         total: initial total concentrations.
+
+    Example:
+        >>> BetaMeanFactor(torch.tensor(0.5), total=20.0)().mean.item()
+        0.5
     """
 
     families = (NonreparameterizedBeta, dist.Beta)
@@ -142,7 +164,12 @@ class BetaMeanFactor(Factor):
 
 
 class BernoulliFactor(Factor):
-    """Independent binary variables, parameterized by their logits; there is no reparameterized sampler."""
+    """Independent binary variables, parameterized by their logits; there is no reparameterized sampler.
+
+    Example:
+        >>> BernoulliFactor(torch.zeros(2))().mean.tolist()
+        [0.5, 0.5]
+    """
 
     def __init__(self, logits: Float[Tensor, "*shape"]):
         super().__init__()

@@ -15,6 +15,12 @@ class Program(NamedTuple):
     """A Pyro model with a mean-field guide, data, and reference values of the posterior.
 
     ``model(*data)`` and ``guide(*data)(*data)`` run with the same data, which ``load`` returns.
+
+    Example:
+        >>> from zoo.inference.programs import PROGRAMS
+        >>> (flips,) = PROGRAMS["beta_bernoulli"].load(None)
+        >>> len(flips)
+        10
     """
 
     description: str
