@@ -16,8 +16,8 @@ PAGE = Path(__file__).with_name("api.md")
 ROOT = PAGE.parents[1]
 HEAD = """# API
 
-Every public name, in the outermost package that exports it; other names are internal. Written by `docs/make_api.py` from
-the docstrings, which contain equations, shapes, errors and an example of each.
+Every public name, in the outermost package that exports it; other names are internal. Written by
+`docs/make_api.py` from the docstrings, which contain equations, shapes, errors and an example of each.
 """
 
 
