@@ -9,9 +9,9 @@ from gymnasium.error import DependencyNotInstalled
 from gymnasium.spaces import Box, Dict, Discrete, Graph, MultiBinary, MultiDiscrete, Sequence, Text, Tuple
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
-from zoo.control.envs._time_limits import MAX_EPISODE_STEPS
+from zoo.control.envs._registration import MAX_EPISODE_STEPS
 from zoo.control.envs._wrappers import EnvWorkerError
-from zoo.control.envs.factory import check_env_kwargs, make_eval_vector_env, make_vector_env
+from zoo.control.envs.factory import _check_env_kwargs, make_eval_vector_env, make_vector_env
 from zoo.control.envs.vector_env import VectorEnvAdapter
 
 MODES = list(AutoresetMode)
@@ -103,7 +103,7 @@ class TestMakeVectorEnv:
     )
     def test_reserved_or_invalid_env_kwargs_raise(self, options, message):
         with pytest.raises(ValueError, match=message):
-            check_env_kwargs(gymnasium.spec("CartPole-v1"), options)
+            _check_env_kwargs(gymnasium.spec("CartPole-v1"), options)
 
     def test_unknown_keyword_argument_of_an_environment_is_named(self):
         with pytest.raises(EnvWorkerError, match=r"FrozenLake-v1 raised TypeError while it was made.*is_slipery"):

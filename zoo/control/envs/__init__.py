@@ -10,16 +10,19 @@ from zoo.control.envs.planning import (
     bellman_residual,
     finite_horizon,
     greedy_policy,
+    optimal_mean_return,
     policy_evaluation,
+    reachable_states,
     start_value,
     value_iteration,
 )
-from zoo.control.envs.vector_env import VectorEnvAdapter
+from zoo.control.envs.vector_env import StepResult, VectorEnvAdapter
 
 __all__ = [
     "EnvWorkerError",
     "FiniteMDP",
     "MDPVectorEnv",
+    "StepResult",
     "UnsupportedSpaceError",
     "VectorEnvAdapter",
     "bellman_residual",
@@ -29,7 +32,9 @@ __all__ = [
     "known_dynamics",
     "make_eval_vector_env",
     "make_vector_env",
+    "optimal_mean_return",
     "policy_evaluation",
+    "reachable_states",
     "start_value",
     "value_iteration",
 ]

@@ -24,14 +24,7 @@ class UnsupportedSpaceError(ValueError):
 
 
 def check_observation_space(space: Space, name: str) -> None:
-    """Check that observations can be flattened to arrays of a fixed size.
-
-    Raises:
-        UnsupportedSpaceError: a part of the space has no fixed size (graphs, sequences, text), or the space is empty.
-
-    Example:
-        >>> check_observation_space(Dict(speed=Box(0, 1), gear=Discrete(5)), "Car-v0")
-    """
+    """Check that observations can be flattened to arrays of a fixed size."""
     if (found := _unsupported(space, "observation")) is not None:
         where, kind = found
         raise UnsupportedSpaceError(
@@ -53,12 +46,7 @@ def _unsupported(space: Space, where: str) -> tuple[str, str] | None:
 
 
 def factor_sizes(space: Space) -> list[int] | None:
-    """Return the number of values of each factor of a finite space; None if the space is not finite.
-
-    Example:
-        >>> factor_sizes(Tuple([Discrete(32), Discrete(11), Discrete(2)])), factor_sizes(Box(0, 1, (2,)))
-        ([32, 11, 2], None)
-    """
+    """Return the number of values of each factor of a finite space; None if the space is not finite."""
     if isinstance(space, Discrete):
         return [int(space.n)]
     if isinstance(space, MultiBinary):
@@ -79,23 +67,13 @@ def _parts(space: Dict | Tuple) -> Sequence[Space]:
 
 
 def num_elements(space: Space) -> int | None:
-    """Return the number of elements of a finite space; None if the space is not finite.
-
-    Example:
-        >>> num_elements(Tuple([Discrete(32), Discrete(11), Discrete(2)])), num_elements(Box(0, 1, (2,)))
-        (704, None)
-    """
+    """Return the number of elements of a finite space; None if the space is not finite."""
     found = factor_sizes(space)
     return None if found is None else math.prod(found)
 
 
 def element_index(space: Space, element: Any) -> int:
-    """Return the index of an element among all elements of a finite space, counted from 0.
-
-    Example:
-        >>> element_index(Tuple([Discrete(32), Discrete(11), Discrete(2)]), (4, 10, 1))
-        109
-    """
+    """Return the index of an element among all elements of a finite space, counted from 0."""
     found = factor_sizes(space)
     digits = _digits(space, element)
     if len(digits) == 1 and found is not None and 0 <= digits[0] < found[0]:
@@ -117,17 +95,7 @@ def _digits(space: Space, element: Any) -> list[int]:
 def to_env_actions(space: Space, actions: np.ndarray) -> np.ndarray:
     """Convert a batch of a policy's actions to elements of the action space, in its shape and type.
 
-    Indices are shifted by the space's ``start``. Coordinates are clipped to the bounds, and rounded if the space holds
-    integers.
-
-    Args:
-        space: action space of one environment.
-        actions: one index per environment, or one row of indices or coordinates. A single index for a space of several
-            factors counts all their combinations.
-
-    Example:
-        >>> to_env_actions(Box(-1, 1, (2, 1), np.int64), np.array([[0.6, -7.0]])).tolist()
-        [[[1], [-1]]]
+    Each is one index, a row of indices or a row of coordinates; one index for several factors counts all combinations.
     """
     shape = (len(actions), *(space.shape or ()))
     if isinstance(space, Box):
@@ -141,12 +109,7 @@ def to_env_actions(space: Space, actions: np.ndarray) -> np.ndarray:
 
 
 def space_to_dict(space: Space) -> dict[str, Any]:
-    """Return a supported space as plain data, for a checkpoint.
-
-    Example:
-        >>> space_to_dict(Discrete(3))
-        {'kind': 'Discrete', 'n': 3, 'start': 0}
-    """
+    """Return a supported space as plain data, for a checkpoint."""
     kind = {"kind": type(space).__name__}
     if isinstance(space, Dict):
         return {"kind": "Dict", "spaces": [[key, space_to_dict(part)] for key, part in space.spaces.items()]}
@@ -171,12 +134,7 @@ def _bound(values: np.ndarray) -> Any:
 
 
 def space_from_dict(plain: Mapping[str, Any]) -> Space:
-    """Return the space of which ``space_to_dict`` returned the description.
-
-    Example:
-        >>> space_from_dict(space_to_dict(Dict(speed=Box(0, 1, (2,)), gear=Discrete(5, start=1))))
-        Dict('gear': Discrete(5, start=1), 'speed': Box(0.0, 1.0, (2,), float32))
-    """
+    """Return the space that ``space_to_dict`` described."""
     options = {key: value for key, value in plain.items() if key != "kind"}
     if plain["kind"] == "Dict":
         return Dict({key: space_from_dict(part) for key, part in options["spaces"]})
@@ -193,10 +151,5 @@ def space_from_dict(plain: Mapping[str, Any]) -> Space:
 
 
 def to_array(space: Space, element: Any) -> np.ndarray:
-    """Return an observation as an array: unchanged for a ``Box``, otherwise flattened.
-
-    Example:
-        >>> to_array(Discrete(3), 1).tolist()
-        [0, 1, 0]
-    """
+    """Return an observation as an array: unchanged for a ``Box``, otherwise flattened."""
     return np.asarray(element) if isinstance(space, Box) else np.asarray(flatten(space, element))

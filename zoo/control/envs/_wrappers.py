@@ -23,10 +23,8 @@ class EnvWorkerError(RuntimeError):
 
     @classmethod
     def wrapping(cls, env_id: str, error: BaseException, when: str = "") -> "EnvWorkerError":
-        """Return an error whose message names the environment and the error it raised.
-
-        A signal, which Lightning raises as a subclass of ``SystemExit``, is not the environment's, and raised again.
-        """
+        """Return an error whose message names the environment and the error it raised."""
+        # A signal, which Lightning raises as a subclass of SystemExit, is not the environment's.
         if isinstance(error, SystemExit) and type(error) is not SystemExit:
             raise error
         return cls(f"{env_id} raised {type(error).__name__}{when}: {error}")
@@ -45,11 +43,7 @@ class ValidateStep(gymnasium.Wrapper):
         return observation, {}
 
     def step(self, action: Any) -> tuple[Any, float | int, bool, bool, dict[str, Any]]:
-        """Take a step.
-
-        Raises:
-            EnvWorkerError: the reward is not one number, or ``terminated`` or ``truncated`` is not a boolean.
-        """
+        """Take a step."""
         observation, reward, terminated, truncated, _ = self.env.step(action)
         if not isinstance(reward, float | int):
             reward = self._to_float(reward)
@@ -92,14 +86,7 @@ class ClearLastAction(gymnasium.Wrapper):
 
 
 class IndexObservation(gymnasium.ObservationWrapper):
-    """Replaces an observation by its index among all observations, the row of a table.
-
-    Args:
-        env: environment with a finite observation space.
-
-    Raises:
-        UnsupportedSpaceError: the space is not finite, or too large for a table.
-    """
+    """Replaces an observation of a finite space by its index among all observations, the row of a table."""
 
     def __init__(self, env: gymnasium.Env):
         super().__init__(env)

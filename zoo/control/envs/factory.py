@@ -10,9 +10,8 @@ from gymnasium.vector import VectorEnv
 from gymnasium.wrappers import FlattenObservation
 
 from zoo._constraints import COUNT, check_constraints
-from zoo.control.envs._registration import find_spec
+from zoo.control.envs._registration import find_spec, with_time_limit
 from zoo.control.envs._spaces import UnsupportedSpaceError, check_observation_space
-from zoo.control.envs._time_limits import with_time_limit
 from zoo.control.envs._wrappers import ClearLastAction, EnvWorkerError, IndexObservation, ValidateStep
 
 _RESERVED_KWARGS = ("id", "num_envs", "vectorization_mode", "vector_kwargs", "wrappers", "disable_env_checker")
@@ -43,18 +42,16 @@ def make_vector_env(env_id: str, num_envs: int, tabular: bool = False, **env_kwa
     if num_envs < 1:
         raise ValueError(f"num_envs must be at least 1, got {num_envs}")
     spec = find_spec(env_id)
-    options = check_env_kwargs(spec, env_kwargs)
+    options = _check_env_kwargs(spec, env_kwargs)
     with warnings.catch_warnings():
         # MinAtar's v1 is not newer than its v0: one has the actions that a game needs, the other those of all games.
         # Older versions of other environments are the user's choice.
         warnings.filterwarnings("ignore", ".* is out of date")
         try:
-            native = (
-                None if tabular or spec.vector_entry_point is None else gymnasium.make_vec(env_id, num_envs, **options)
-            )
-            if native is not None and isinstance(native.single_observation_space, Box):
-                return native
-            if native is not None:
+            if not tabular and spec.vector_entry_point is not None:
+                native = gymnasium.make_vec(env_id, num_envs, **options)
+                if isinstance(native.single_observation_space, Box):
+                    return native
                 native.close()
             return _make_sync_vector_env(env_id, num_envs, tabular, options)
         except UnsupportedSpaceError:
@@ -78,12 +75,8 @@ def make_eval_vector_env(env_id: str, num_envs: int, tabular: bool = False, **en
     return make_vector_env(env_id, num_envs, tabular, **{**unclipped, **env_kwargs})
 
 
-def check_env_kwargs(spec: EnvSpec, env_kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Check keyword arguments of an environment and add a time limit if none is registered.
-
-    Raises:
-        ValueError: an argument is reserved, or ``max_episode_steps`` is not a positive integer.
-    """
+def _check_env_kwargs(spec: EnvSpec, env_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Check keyword arguments of an environment and add a time limit if none is registered."""
     if reserved := sorted(set(env_kwargs) & set(_RESERVED_KWARGS)):
         raise ValueError(f"env_kwargs.{reserved[0]} is not an option of an environment: remove it")
     if env_kwargs.get("max_episode_steps") is not None:
@@ -92,13 +85,11 @@ def check_env_kwargs(spec: EnvSpec, env_kwargs: Mapping[str, Any]) -> dict[str, 
 
 
 def _make_sync_vector_env(env_id: str, num_envs: int, tabular: bool, options: Mapping[str, Any]) -> VectorEnv:
-    wrappers: list[Any] = [ValidateStep, *([ClearLastAction] if env_id.startswith("MinAtar/") else [])]
-
     def to_array_observation(env: gymnasium.Env) -> gymnasium.Env:
         if tabular:
             return IndexObservation(env)
         check_observation_space(env.observation_space, env_id)
         return env if isinstance(env.observation_space, Box) else FlattenObservation(env)
 
-    wrappers.append(to_array_observation)
+    wrappers = [ValidateStep, *([ClearLastAction] if env_id.startswith("MinAtar/") else []), to_array_observation]
     return gymnasium.make_vec(env_id, num_envs, "sync", wrappers=wrappers, disable_env_checker=True, **options)

@@ -29,8 +29,7 @@ class FiniteMDP:
     Args:
         transition: ``P(s' | s, a)``.
         reward: ``r(s, a, s')``, in the environment's units.
-        terminated: true if the step from ``s`` to ``s'`` by ``a`` ends the episode. Nothing follows such a step, even
-            if ``s'`` has actions.
+        terminated: whether the step from ``s`` to ``s'`` by ``a`` ends the episode.
         initial: ``P(s_0)``.
         gamma: discount factor ``γ``, between 0 and 1.
         horizon: number of steps after which an episode is truncated (not terminated); None if there is no limit.
@@ -93,15 +92,10 @@ class FiniteMDP:
     def from_gymnasium(
         cls, env: gymnasium.Env[Any, Any], gamma: float, initial: Float[Tensor, " states"] | None = None
     ) -> "FiniteMDP":
-        """Return the MDP that an environment exposes as ``P``, with its registered time limit as horizon.
+        """Return the MDP of an environment whose ``unwrapped.P[s][a]`` lists its dynamics, with its time limit as horizon.
 
-        Wrappers that change rewards or states are ignored, as is all that ``P`` does not contain (such as the fickle
-        passenger of Taxi); see ``known_dynamics``.
-
-        Args:
-            env: environment whose ``unwrapped.P[s][a]`` lists ``(probability, next state, reward, terminated)``.
-            gamma: discount factor, between 0 and 1.
-            initial: ``P(s_0)``; None for the environment's ``initial_state_distrib``.
+        Wrappers that change rewards or states are ignored, as is all that ``P`` does not contain; see
+        ``known_dynamics``. ``initial`` defaults to the environment's ``initial_state_distrib``.
 
         Raises:
             ValueError: the environment exposes no ``P`` or no initial distribution, or the same transition is listed
@@ -157,9 +151,8 @@ def known_dynamics(env: gymnasium.Env, gamma: float) -> FiniteMDP | None:
     """
     inner: Any = env.unwrapped
     space = inner.observation_space
-    if getattr(inner, "P", None) is None or not hasattr(inner, "initial_state_distrib"):
-        return None
-    if getattr(inner, "fickle_passenger", False):
+    exposed = getattr(inner, "P", None) is not None and hasattr(inner, "initial_state_distrib")
+    if not exposed or getattr(inner, "fickle_passenger", False):
         return None
     if not isinstance(space, Discrete) or not isinstance(inner.action_space, Discrete) or space.start:
         return None

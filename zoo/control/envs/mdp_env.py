@@ -94,11 +94,7 @@ class MDPVectorEnv(VectorEnv[_Array, _Array, _Array]):
         }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Restore a state returned by ``state_dict``.
-
-        Raises:
-            ValueError: the state belongs to another number of sub-environments.
-        """
+        """Restore a state returned by ``state_dict``."""
         if len(state["state"]) != self.num_envs:
             raise ValueError(f"the saved state has {len(state['state'])} sub-environments, expected {self.num_envs}")
         self.state, self.step_count, self.done = state["state"], state["step_count"], state["done"]

@@ -8,19 +8,19 @@ from torch import Tensor
 from zoo.control.envs.mdp import FiniteMDP, known_dynamics
 
 
-def expected_reward(mdp: FiniteMDP) -> Float[Tensor, "states actions"]:
+def _expected_reward(mdp: FiniteMDP) -> Float[Tensor, "states actions"]:
     """Return the expected reward of a step: ``r(s, a) = Σ_s' P(s' | s, a) r(s, a, s')``."""
     return (mdp.transition * mdp.reward).sum(-1)
 
 
-def discount_t(mdp: FiniteMDP) -> Float[Tensor, "states actions next_states"]:
+def _discount_t(mdp: FiniteMDP) -> Float[Tensor, "states actions next_states"]:
     """Return the discounted transition probabilities ``γ P(s' | s, a)``, 0 where the step terminates."""
     return mdp.gamma * mdp.transition * ~mdp.terminated
 
 
-def backup(mdp: FiniteMDP, values: Float[Tensor, " states"]) -> Float[Tensor, "states actions"]:
+def _backup(mdp: FiniteMDP, values: Float[Tensor, " states"]) -> Float[Tensor, "states actions"]:
     """Return the Bellman backup ``Q(s, a) = Σ_s' P(s' | s, a) (r + γ V(s'))``, without ``V(s')`` after termination."""
-    return expected_reward(mdp) + discount_t(mdp) @ values
+    return _expected_reward(mdp) + _discount_t(mdp) @ values
 
 
 def bellman_residual(mdp: FiniteMDP, action_values: Float[Tensor, "states actions"]) -> float:
@@ -33,7 +33,7 @@ def bellman_residual(mdp: FiniteMDP, action_values: Float[Tensor, "states action
         >>> bellman_residual(lake, value_iteration(lake)) < 1e-9
         True
     """
-    return float((backup(mdp, action_values.amax(-1)) - action_values).abs().max())
+    return float((_backup(mdp, action_values.amax(-1)) - action_values).abs().max())
 
 
 def value_iteration(
@@ -47,17 +47,14 @@ def value_iteration(
     Args:
         mdp: process to solve.
         tolerance: largest change of a value in the last sweep, relative to the largest value (or to 1).
-        max_sweeps: maximum number of sweeps.
-
-    Raises:
-        ValueError: the values did not converge.
+        max_sweeps: number of sweeps after which a ``ValueError`` is raised.
 
     Example:
         >>> lake = FiniteMDP.from_gymnasium(gymnasium.make("FrozenLake-v1"), gamma=0.99)
         >>> round(value_iteration(lake)[0].max().item(), 6)
         0.542026
     """
-    reward, discount = expected_reward(mdp), discount_t(mdp)
+    reward, discount = _expected_reward(mdp), _discount_t(mdp)
     action_values = torch.zeros_like(reward)
     for _ in range(max_sweeps):
         previous, action_values = action_values, reward + discount @ action_values.amax(-1)
@@ -71,12 +68,8 @@ def greedy_policy(
 ) -> Float[Tensor, "*states actions"]:
     """Return the policy that is uniform over the best actions.
 
-    Ties share the probability: with ``γ = 1`` several actions may have the same value, and always taking the first one
-    may loop forever.
-
-    Args:
-        action_values: ``Q(s, a)``.
-        tolerance: actions whose values differ by at most this much are tied.
+    Actions whose values differ by at most ``tolerance`` share the probability: with ``γ = 1`` always taking the first of
+    several may loop forever.
 
     Example:
         >>> greedy_policy(torch.tensor([[1.0, 3.0, 3.0]]))
@@ -89,9 +82,7 @@ def greedy_policy(
 def policy_evaluation(mdp: FiniteMDP, policy: Float[Tensor, "states actions"]) -> Float[Tensor, " states"]:
     """Return the exact value of each state under a policy in infinite episodes: solves ``V = r_π + γ P_π V``.
 
-    Args:
-        mdp: process; its horizon is ignored.
-        policy: ``π(a | s)``.
+    The horizon is ignored.
 
     Raises:
         ValueError: ``γ = 1`` and the policy never ends the episode from some state, which leaves the values
@@ -103,8 +94,8 @@ def policy_evaluation(mdp: FiniteMDP, policy: Float[Tensor, "states actions"]) -
         >>> round(policy_evaluation(lake, uniform)[0].item(), 4)
         0.0124
     """
-    reward = (policy * expected_reward(mdp)).sum(-1)
-    discount = torch.einsum("sa, sat -> st", policy, discount_t(mdp))
+    reward = (policy * _expected_reward(mdp)).sum(-1)
+    discount = torch.einsum("sa, sat -> st", policy, _discount_t(mdp))
     ends = discount.sum(-1) < 1 - 1e-9
     if not _transitive_closure(ends, discount.T > 0).all():
         raise ValueError(
@@ -123,10 +114,6 @@ def finite_horizon(
     With ``γ = 1`` these are expected returns under a time limit: of the best policy that observes the time, or of one
     that does not.
 
-    Args:
-        mdp: process with a horizon.
-        policy: ``π(a | s)``; None for the best action at each time.
-
     Raises:
         ValueError: the process has no horizon.
 
@@ -137,7 +124,7 @@ def finite_horizon(
     """
     if mdp.horizon is None:
         raise ValueError("the process has no horizon, which finite_horizon needs")
-    reward, discount = expected_reward(mdp), discount_t(mdp)
+    reward, discount = _expected_reward(mdp), _discount_t(mdp)
     values = [torch.zeros_like(mdp.initial)]
     for _ in range(mdp.horizon):
         action_values = reward + discount @ values[-1]
@@ -146,7 +133,13 @@ def finite_horizon(
 
 
 def reachable_states(mdp: FiniteMDP) -> Bool[Tensor, " states"]:
-    """Return a mask of the states that an episode can reach without having terminated."""
+    """Return a mask of the states that an episode can reach without having terminated.
+
+    Example:
+        >>> cliff = FiniteMDP.from_gymnasium(gymnasium.make("CliffWalking-v1"), gamma=1.0)
+        >>> int(reachable_states(cliff).sum())  # all but the cliff and the goal
+        37
+    """
     return _transitive_closure(mdp.initial > 0, (mdp.transition * ~mdp.terminated).sum(1) > 0)
 
 

@@ -8,15 +8,20 @@ from gymnasium.wrappers import FlattenObservation
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
+from zoo.control.envs._registration import longest_episode, time_limit
 from zoo.control.envs._spaces import to_env_actions
-from zoo.control.envs._time_limits import longest_episode, time_limit
 from zoo.control.envs._wrappers import EnvWorkerError, IndexObservation
 
 _MAX_ALE_SEED = 2**31 - 2**16  # of its vector environments, which add the index of each copy to a 32-bit seed
 
 
 class StepResult(NamedTuple):
-    """Result of one action in each sub-environment."""
+    """Result of one action in each sub-environment.
+
+    Example:
+        >>> StepResult._fields
+        ('next_observation', 'reward', 'terminated', 'done', 'mask')
+    """
 
     next_observation: Shaped[np.ndarray, " envs *observation"]
     """Observation after the action, before any reset."""
@@ -110,11 +115,7 @@ class VectorEnvAdapter:
         return self.vector_env.num_envs
 
     def reset(self, seed: int | None = None) -> None:
-        """Reset all sub-environments; a seed also resets their random number generators.
-
-        Raises:
-            EnvWorkerError: the environment raised an error.
-        """
+        """Reset all sub-environments; a seed also resets their random number generators."""
         if seed is not None and type(self.vector_env.unwrapped).__module__.startswith("ale_py."):
             seed %= _MAX_ALE_SEED
         self.observation = self._reset(seed=seed)
@@ -196,10 +197,7 @@ def _autoreset_mode(vector_env: VectorEnv) -> Any:
 
 
 def _get_state(vector_env: VectorEnv) -> dict[str, Any] | None:
-    """Return arrays, numbers and random state of a vector environment as plain data.
-
-    None if it holds anything else that may change, such as sub-environments.
-    """
+    """Return arrays, numbers and random state as plain data; None if there is other state, such as sub-environments."""
     if hasattr(vector_env, "state_dict"):
         return dict(vector_env.state_dict())
     state: dict[str, Any] = {}

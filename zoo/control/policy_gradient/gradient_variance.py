@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from zoo._stats import Estimate, log_jackknife_interval
 from zoo.control._networks import RunningNorm
-from zoo.control.envs._time_limits import MAX_EPISODE_STEPS
+from zoo.control.envs._registration import MAX_EPISODE_STEPS
 from zoo.control.envs.vector_env import VectorEnvAdapter
 from zoo.control.policy import Policy
 from zoo.control.policy_gradient.objective import policy_gradient_objective
