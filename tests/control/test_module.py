@@ -1,4 +1,9 @@
-from zoo.control._module import EpochMeans
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from zoo.control._module import ControlModule, EpochMeans, StopOnTotalTimesteps
 
 
 def test_interrupted_epoch_has_the_same_means_as_an_uninterrupted_one():
@@ -22,3 +27,78 @@ def test_saved_state_of_epoch_means_does_not_change_with_later_updates():
     state = means.state_dict()
     means.update({"loss": 3.0}, {})
     assert state == {"sums": {"loss": [1.0, 1]}, "latest": {}}
+
+
+@pytest.fixture
+def module():
+    """Module after 100 steps of a task with reward threshold 475."""
+
+    def make(reward_threshold=475.0, stop=True):
+        return SimpleNamespace(
+            hparams={"reward_threshold": reward_threshold, "stop_on_reward_threshold": stop},
+            env_steps=torch.tensor(100),
+            solved_after=torch.tensor(-1),
+            trainer=SimpleNamespace(should_stop=False),
+        )
+
+    return make
+
+
+@pytest.mark.parametrize(("score", "solved"), [(474.9, False), (475.0, True), (500.0, True), (float("nan"), False)])
+def test_task_is_solved_at_or_above_its_reward_threshold(score, solved, module):
+    rule = module()
+    ControlModule.check_reward_threshold(rule, score)
+    assert rule.trainer.should_stop is solved
+    assert rule.solved_after == (100 if solved else -1)
+
+
+def test_task_without_a_reward_threshold_is_never_solved(module):
+    rule = module(reward_threshold=None)
+    ControlModule.check_reward_threshold(rule, 1e9)
+    assert not rule.trainer.should_stop
+    assert rule.solved_after == -1
+
+
+def test_first_solution_is_recorded_if_training_continues(module):
+    rule = module(stop=False)
+    ControlModule.check_reward_threshold(rule, 480.0)
+    rule.env_steps.fill_(200)
+    ControlModule.check_reward_threshold(rule, 490.0)
+    assert not rule.trainer.should_stop
+    assert rule.solved_after == 100
+
+
+@pytest.mark.usefixtures("without_type_checks")
+@pytest.mark.parametrize(("limit", "stops"), [(99, True), (100, True), (101, False)])
+def test_training_stops_once_total_timesteps_are_reached(limit, stops, module):
+    played = module()
+    StopOnTotalTimesteps(limit).on_validation_end(played.trainer, played)
+    assert played.trainer.should_stop is stops
+
+
+@pytest.mark.usefixtures("without_type_checks")
+@pytest.mark.parametrize(
+    ("steps", "solved_after", "stop", "finished"),
+    [(100, -1, True, True), (999, 50, True, True), (999, 50, False, False), (999, -1, True, False)],
+    ids=["spent", "solved", "solved, to go on", "neither"],
+)
+def test_finished_training_does_not_continue_when_resumed(steps, solved_after, stop, finished, module):
+    played, again = module(stop=stop), module(stop=stop)
+    played.solved_after.fill_(solved_after)
+    rule, resumed = StopOnTotalTimesteps(steps), StopOnTotalTimesteps(steps)
+    rule.on_validation_end(played.trainer, played)
+    resumed.load_state_dict(rule.state_dict())
+    resumed.on_train_start(again.trainer, again)
+    assert again.trainer.should_stop is finished
+
+
+@pytest.mark.usefixtures("without_type_checks")
+def test_finished_training_continues_when_resumed_with_more_timesteps(module):
+    played = module()
+    rule, longer = StopOnTotalTimesteps(100), StopOnTotalTimesteps(200)
+    rule.on_validation_end(played.trainer, played)
+    again = module()
+    longer.load_state_dict(rule.state_dict())
+    longer.on_train_start(again.trainer, again)
+    assert played.trainer.should_stop
+    assert not again.trainer.should_stop

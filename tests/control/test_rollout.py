@@ -6,11 +6,12 @@ from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from torch import nn
 
+from zoo.control._acting import make_act_fn, numpy_forward
 from zoo.control._networks import RunningNorm, make_network
 from zoo.control.envs._wrappers import EnvWorkerError
 from zoo.control.envs.vector_env import VectorEnvAdapter
 from zoo.control.policy_gradient.policies import CategoricalPolicy, make_policy
-from zoo.control.rollout import collect_rollout, make_act_fn, numpy_forward
+from zoo.control.rollout import collect_rollout
 from zoo.control.rollout_dataset import RolloutDataset
 
 MODES = list(AutoresetMode)

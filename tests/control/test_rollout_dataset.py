@@ -8,7 +8,8 @@ from zoo.control.envs.factory import make_vector_env
 from zoo.control.envs.vector_env import VectorEnvAdapter
 from zoo.control.policy_gradient.policies import make_policy
 from zoo.control.rollout import Rollout
-from zoo.control.rollout_dataset import STATS_WINDOW, ReturnTracker, RolloutDataset
+from zoo.control.rollout_dataset import STATS_WINDOW, RolloutDataset
+from zoo.control.rollout_dataset import _ReturnTracker as ReturnTracker
 
 
 def by_hand(reward, done, mask):

@@ -1,22 +1,25 @@
 """Reinforcement learning: policy gradient, Q-learning, and finite MDPs with exact solutions."""
 
 from zoo.control.envs import EnvWorkerError, FiniteMDP, VectorEnvAdapter, make_vector_env
-from zoo.control.evaluation import evaluate_policy
+from zoo.control.evaluation import Evaluation, ReturnEstimate, evaluate_policy
 from zoo.control.policy import Policy
 from zoo.control.policy_gradient import PolicyGradient, make_policy
 from zoo.control.q_learning import QLearning
 from zoo.control.returns import lambda_returns, reward_to_go
 from zoo.control.rollout import Rollout, collect_rollout
-from zoo.control.rollout_dataset import RolloutDataset
+from zoo.control.rollout_dataset import RolloutBatch, RolloutDataset
 from zoo.control.schedules import Schedule
 
 __all__ = [
     "EnvWorkerError",
+    "Evaluation",
     "FiniteMDP",
     "Policy",
     "PolicyGradient",
     "QLearning",
+    "ReturnEstimate",
     "Rollout",
+    "RolloutBatch",
     "RolloutDataset",
     "Schedule",
     "VectorEnvAdapter",

@@ -1,5 +1,4 @@
 import math
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,12 +7,11 @@ import numpy as np
 import pytorch_lightning as pl
 
 from zoo._constraints import COUNT, NOT_NEGATIVE, check_constraints
-from zoo.control._callbacks import StopOnTotalTimesteps
-from zoo.control._module import ControlModule
+from zoo.control._evaluators import PolicyEvaluator
+from zoo.control._module import ControlModule, StopOnTotalTimesteps
 from zoo.control._seeding import REPORT, derive_seed
 from zoo.control._video import record_episode
 from zoo.control.envs.vector_env import VectorEnvAdapter
-from zoo.control.evaluation import PolicyEvaluator
 from zoo.control.rollout_dataset import RolloutDataset
 from zoo.plotting import return_curves, save_figure
 from zoo.training import Experiment, Loaders, read_metrics
@@ -24,22 +22,10 @@ COMPLETE_EPISODES = 0  # value of n_steps
 class ControlExperiment(Experiment):
     """Base class for experiments that train a policy in an environment.
 
-    Args:
-        name: id of the environment.
-        module: module to train.
-        envs: training environments.
-        evaluator: evaluates the policy.
-        seed: seed of environments and evaluations.
-        n_steps: steps of each environment between two updates of the policy; ``COMPLETE_EPISODES`` for one episode of
-            each.
-        eval_freq: environment steps between two evaluations, rounded to complete rollouts of the longest episodes. It
-            is raised to the length of an episode for environments that are reset at each evaluation.
-        total_timesteps: environment steps after which training ends: at the next evaluation if rollouts are complete
-            episodes, otherwise at the last one before.
-        env_kwargs: keyword arguments of the environment, for recordings.
-
-    Raises:
-        ValueError: a number of steps is invalid, or training would end before the first evaluation.
+    The policy is updated every ``n_steps`` steps of each environment, or after one episode of each if it is
+    ``COMPLETE_EPISODES``. ``eval_freq`` is rounded to complete rollouts of the longest episodes, and raised to the
+    length of an episode for environments that are reset at each evaluation. Training ends at the evaluation before
+    ``total_timesteps``, or after them if rollouts are complete episodes.
     """
 
     monitor_mode = "max"
@@ -62,7 +48,7 @@ class ControlExperiment(Experiment):
         complete = n_steps == COMPLETE_EPISODES
         n_steps = envs.max_episode_steps if complete else n_steps
         rollout_size = len(envs) * n_steps
-        num_rollouts = max(1, round(eval_freq / rollout_size), min_rollouts(envs, n_steps))
+        num_rollouts = max(1, round(eval_freq / rollout_size), _min_rollouts(envs, n_steps))
         if total_timesteps < num_rollouts * rollout_size:
             raise ValueError(
                 f"total_timesteps must be at least {num_rollouts * rollout_size}, where the first evaluation is; "
@@ -79,7 +65,7 @@ class ControlExperiment(Experiment):
         )
 
     def callbacks(self) -> list[pl.Callback]:
-        """Return the callbacks of this kind of model."""
+        """Return the callback that ends training."""
         return [StopOnTotalTimesteps(self.total_timesteps)]
 
     def report(self, checkpoint: Path, folder: Path) -> dict[str, float]:
@@ -113,10 +99,6 @@ class ControlExperiment(Experiment):
         """Record an episode of a checkpoint's greedy policy as a GIF."""
         record_episode(self.load(checkpoint).policy, self.name, derive_seed(self.seed, REPORT), path, **self.env_kwargs)
 
-    @abstractmethod
-    def describe(self, metrics: Mapping[str, float]) -> str:
-        """Return a summary of the metrics as text."""
-
     def describe_solution(self, metrics: Mapping[str, float]) -> str:
         """Return a line on when the task was first solved, and whether by luck; empty if it was not."""
         if "env_steps_to_solved" not in metrics:
@@ -140,10 +122,7 @@ class ControlExperiment(Experiment):
         return bool(self.module.solved_after >= 0 and self.module.hparams["stop_on_reward_threshold"])
 
     def describe_length(self) -> str:
-        """Return a line on the number of steps if it differs much from ``total_timesteps``; otherwise empty.
-
-        Training ends at an evaluation, and these lie farther apart if rollouts are complete episodes.
-        """
+        """Return a line on the number of steps if it differs much from ``total_timesteps``; otherwise empty."""
         steps = int(self.module.env_steps)
         if self.stopped_on_reward_threshold or steps == 0 or abs(steps / self.total_timesteps - 1) < 0.1:
             return ""
@@ -153,18 +132,10 @@ class ControlExperiment(Experiment):
         )
 
 
-def min_rollouts(envs: VectorEnvAdapter, n_steps: int) -> int:
-    """Return the number of rollouts between two evaluations that contain a complete episode.
-
-    Environments that can save their state are not reset at evaluations and need one only, as do those without a known
-    time limit, whose episodes are assumed to be short.
-
-    Example:
-        >>> from zoo.control.envs import make_vector_env
-        >>> names = "CartPole-v1", "Acrobot-v1"
-        >>> [min_rollouts(VectorEnvAdapter(make_vector_env(name, 2)), n_steps=16) for name in names]
-        [1, 32]
-    """
+def _min_rollouts(envs: VectorEnvAdapter, n_steps: int) -> int:
+    """Return the number of rollouts between two evaluations that contain a complete episode."""
+    # Environments that can save their state are not reset at evaluations and need one rollout only, as do those without
+    # a known time limit, whose episodes are assumed to be short.
     if envs.can_save_state or envs.time_limit is None:
         return 1
     return math.ceil(envs.time_limit / n_steps)

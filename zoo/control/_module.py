@@ -1,13 +1,14 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from zoo.control._callbacks import check_reward_threshold
-from zoo.control._prediction import PredictMixin
+from zoo.control._evaluators import PolicyEvaluator
 from zoo.control._seeding import EVALUATION, derive_seed
-from zoo.control.evaluation import PolicyEvaluator
+from zoo.control.envs._spaces import space_from_dict, to_batch, to_env_actions
 from zoo.training import LoadableModule
 
 
@@ -15,13 +16,6 @@ class EpochMeans:
     """Means of metrics over the rollouts of an epoch, and the latest values of others.
 
     The state belongs into checkpoints, so that an interrupted epoch ends with the same means.
-
-    Example:
-        >>> means = EpochMeans()
-        >>> means.update({"loss": 1.0}, latest={"return": 5.0})
-        >>> means.update({"loss": 3.0}, latest={"return": 7.0})
-        >>> means.compute_and_reset(), means.compute_and_reset()
-        ({'loss': 2.0, 'return': 7.0}, {})
     """
 
     def __init__(self) -> None:
@@ -51,20 +45,67 @@ class EpochMeans:
         self._latest = dict(state["latest"])
 
 
-class ControlModule(PredictMixin, LoadableModule):
+class ControlModule(LoadableModule):
     """Base class for LightningModules with a ``policy`` that learns from rollouts and is validated by an evaluator.
 
-    Hyperparameters include ``seed``, ``reward_threshold`` and ``stop_on_reward_threshold``.
+    Hyperparameters include ``seed``, ``reward_threshold``, ``stop_on_reward_threshold`` and ``spaces``, the
+    environment's spaces as ``VectorEnvAdapter.spaces``; None if observations and actions are those of the policy.
     """
 
+    policy: Any
     env_steps: Tensor
     solved_after: Tensor
+    """Environment step at which the task was first solved; -1 until then."""
 
     def __init__(self) -> None:
         super().__init__()
         self.epoch_means = EpochMeans()
         self.register_buffer("env_steps", torch.zeros((), dtype=torch.int64))
         self.register_buffer("solved_after", torch.tensor(-1))
+
+    @torch.no_grad()
+    def predict(
+        self,
+        observation: Any,
+        state: None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray | np.generic, None]:
+        """Return the action for an observation, or one for each of a batch, as Stable-Baselines3's ``predict``.
+
+        Args:
+            observation: observation of the environment, or a batch: arrays with an additional leading dimension.
+            state: not used; policies here are not recurrent.
+            episode_start: not used.
+            deterministic: return the most likely action, or the one of the highest value, instead of a sample.
+
+        Returns:
+            The action or batch of actions in the environment's action space, and None in place of a state. A single
+            discrete action is a NumPy scalar: some environments cannot index with a zero-dimensional array.
+
+        Raises:
+            ValueError: the observation does not have the environment's shape, or is not finite.
+
+        Example:
+            >>> from zoo.control import PolicyGradient
+            >>> action, _ = PolicyGradient([4], 2).predict(np.zeros(4), deterministic=True)
+            >>> action.shape
+            ()
+        """
+        hparams, tabular = self.hparams, self.policy.tabular
+        spaces = {name: space_from_dict(plain) for name, plain in (hparams["spaces"] or {}).items()}
+        shape = () if tabular else hparams.get("observation_shape", hparams.get("observation"))
+        batch, single = to_batch(spaces.get("observation"), shape, observation, tabular)
+        if batch.dtype.kind == "f" and not np.isfinite(batch).all():
+            raise ValueError("the observation is not finite")
+        noise = self.policy.noise(len(batch))
+        if deterministic:
+            noise = torch.zeros_like(noise)
+        device = next(self.policy.parameters()).device
+        actions = self.policy.act(torch.from_numpy(batch).to(device), noise).cpu().numpy()
+        if "action" in spaces:
+            actions = to_env_actions(spaces["action"], actions)
+        return (actions[0] if single else actions), None
 
     def on_train_epoch_end(self) -> None:
         """Log the means of the epoch."""
@@ -77,7 +118,17 @@ class ControlModule(PredictMixin, LoadableModule):
         monitored = metrics.pop(evaluator.monitor)
         self.log_dict({"env_steps": float(steps), evaluator.monitor: monitored}, prog_bar=True, batch_size=1)
         self.log_dict(metrics, batch_size=1)
-        check_reward_threshold(self, monitored)
+        self.check_reward_threshold(monitored)
+
+    def check_reward_threshold(self, value: float) -> None:
+        """Record in ``solved_after`` when the monitored metric first solves the task, and stop training there."""
+        threshold = self.hparams["reward_threshold"]
+        if threshold is None or not value >= threshold:  # NaN does not solve a task
+            return
+        if self.solved_after < 0:
+            self.solved_after.copy_(self.env_steps)
+        if self.hparams["stop_on_reward_threshold"]:
+            self.trainer.should_stop = True
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the means of the current epoch."""
@@ -86,3 +137,34 @@ class ControlModule(PredictMixin, LoadableModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the means of the current epoch."""
         self.epoch_means.load_state_dict(checkpoint["epoch_means"])
+
+
+class StopOnTotalTimesteps(pl.Callback):
+    """Stops training at the first evaluation after a number of environment steps.
+
+    Training that was finished, for whatever reason, does not continue when resumed, unless ``total_timesteps`` is now
+    larger.
+    """
+
+    def __init__(self, total_timesteps: int):
+        self.total_timesteps = total_timesteps
+        self.finished = False
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop if the resumed training was finished."""
+        trainer.should_stop |= self.finished
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Stop if the steps are used up."""
+        exhausted = int(pl_module.env_steps) >= self.total_timesteps
+        trainer.should_stop |= exhausted
+        solved = int(pl_module.solved_after) >= 0
+        self.finished = exhausted or (solved and pl_module.hparams["stop_on_reward_threshold"])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return whether training was finished, and its number of steps."""
+        return {"finished": self.finished, "total_timesteps": self.total_timesteps}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore a state returned by ``state_dict``."""
+        self.finished = state_dict["finished"] and state_dict["total_timesteps"] >= self.total_timesteps

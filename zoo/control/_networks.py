@@ -15,15 +15,7 @@ def make_network(
 ) -> nn.Sequential:
     """Return an MLP: tanh layers after ``RunningNorm``, or ReLU layers after ``ConvEncoder`` for images.
 
-    Args:
-        observation_shape: shape of one observation.
-        out_features: number of outputs of the last layer, which is linear.
-        hidden: sizes of the hidden layers.
-        last_scale: factor applied to the last layer's initial weights; a small one makes a policy start near uniform.
-
-    Example:
-        >>> make_network((4,), 2, hidden=(64,))(torch.zeros(5, 3, 4)).shape
-        torch.Size([5, 3, 2])
+    A small ``last_scale``, factor of the last layer's initial weights, makes a policy start near uniform.
     """
     image = is_image(observation_shape)
     front = ConvEncoder(observation_shape) if image else RunningNorm(observation_shape)
@@ -52,15 +44,7 @@ def _orthogonal_init_(net: nn.Sequential) -> None:
 
 
 def mlp_layers(in_features: int, hidden: Sequence[int], activation: type[nn.Module]) -> list[nn.Module]:
-    """Return linear layers, each followed by an activation.
-
-    Raises:
-        ValueError: a layer has no units.
-
-    Example:
-        >>> mlp_layers(4, [64], nn.Tanh)
-        [Linear(in_features=4, out_features=64, bias=True), Tanh()]
-    """
+    """Return linear layers, each followed by an activation."""
     if any(units < 1 for units in hidden):
         raise ValueError(f"hidden layers must have at least 1 unit each, got hidden={list(hidden)}")
     layers: list[nn.Module] = []
@@ -71,12 +55,7 @@ def mlp_layers(in_features: int, hidden: Sequence[int], activation: type[nn.Modu
 
 
 def is_image(shape: Sequence[int]) -> bool:
-    """Return whether observations of a shape are images large enough for a convolution.
-
-    Example:
-        >>> is_image((10, 10, 4)), is_image((4, 4, 16)), is_image((10, 3, 10)), is_image((4,))
-        (True, False, False, False)
-    """
+    """Return whether observations of a shape are images large enough for a convolution."""
     return len(shape) == 3 and min(_size_and_channels(shape)[0]) >= 5
 
 
@@ -91,14 +70,6 @@ class ConvEncoder(nn.Module):
     Small images: 16 filters of 3 × 3, as in Young & Tian, "MinAtar: an Atari-inspired testbed", 2019. Screens: the
     convolutions of Mnih et al., "Human-level control through deep reinforcement learning", 2015. Bytes are scaled to
     [0, 1].
-
-    Args:
-        shape: shape of one image.
-
-    Example:
-        >>> encoder = ConvEncoder((10, 10, 4))
-        >>> encoder(torch.zeros(5, 10, 10, 4, dtype=torch.bool)).shape == (5, encoder.features)
-        True
     """
 
     def __init__(self, shape: Sequence[int]):
@@ -133,15 +104,6 @@ class RunningNorm(nn.Module):
 
     Values that single precision cannot represent, such as seconds since 1970, are first shifted by an origin near the
     first of them.
-
-    Args:
-        observation_shape: shape of one observation.
-
-    Example:
-        >>> norm = RunningNorm((1,))
-        >>> norm.update(torch.tensor([[10.0], [30.0]]))
-        >>> norm(torch.tensor([20.0, 40.0]).unsqueeze(-1)).squeeze(-1)
-        tensor([0., 2.])
     """
 
     count: Tensor
@@ -154,9 +116,8 @@ class RunningNorm(nn.Module):
         super().__init__()
         self.dims, self.features = len(observation_shape), math.prod(observation_shape)
         self.register_buffer("count", torch.zeros(()))
-        self.register_buffer("origin", torch.zeros(self.features))
-        self.register_buffer("mean", torch.zeros(self.features))
-        self.register_buffer("variance", torch.zeros(self.features))
+        for name in ("origin", "mean", "variance"):
+            self.register_buffer(name, torch.zeros(self.features))
         self.register_buffer("std", torch.ones(self.features))
 
     def forward(self, observation: Shaped[Tensor, "..."]) -> Float[Tensor, "*batch features"]:
@@ -189,12 +150,7 @@ def needs_float64(x: Tensor) -> bool:
 
 
 def flatten_observation(observation: Shaped[Tensor, "..."], dims: int) -> Shaped[Tensor, "*batch features"]:
-    """Flatten the last ``dims`` dimensions, those of one observation, into one.
-
-    Example:
-        >>> flatten_observation(torch.zeros(7, 3, 2), dims=2).shape, flatten_observation(torch.zeros(7), dims=0).shape
-        (torch.Size([7, 6]), torch.Size([7, 1]))
-    """
+    """Flatten the last ``dims`` dimensions, those of one observation, into one."""
     if dims == 0:
         return observation.unsqueeze(-1)
     return observation if dims == 1 else observation.flatten(-dims)

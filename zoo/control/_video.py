@@ -18,24 +18,7 @@ _DEFAULT_FPS = 10
 
 
 def record_episode(policy: Policy, env_id: str, seed: int, path: str | Path, **env_kwargs: Any) -> float:
-    """Record one episode of the greedy policy as a GIF, without a display.
-
-    Args:
-        policy: trained policy.
-        env_id: id of the environment it was trained in.
-        seed: seed of the environment; the same seed reproduces the GIF.
-        path: file name that ends in ``.gif``; an existing file is replaced.
-        env_kwargs: keyword arguments of the environment.
-
-    Returns:
-        The undiscounted return of the episode.
-
-    Raises:
-        ValueError: the environment is unknown, cannot be rendered, or needs a package that is missing; or the path does
-            not end in ``.gif``.
-        FileNotFoundError: the folder of ``path`` does not exist.
-        EnvWorkerError: the environment raised an error.
-    """
+    """Record one episode of the greedy policy as a GIF, without a display, and return its undiscounted return."""
     check_path(path, ".gif")
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # of pygame, which then opens no window
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")

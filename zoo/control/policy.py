@@ -45,8 +45,8 @@ class Policy(nn.Module):
         """Return ``log π(a | s)`` of the given actions, and the entropy of ``π(· | s)`` in nats."""
         raise NotImplementedError
 
-
-def gumbel_noise(like: Tensor, shape: Sequence[int], generator: torch.Generator | None = None) -> Tensor:
-    """Sample Gumbel noise in the dtype of a tensor, but at least in single precision: half precision has ties."""
-    noise = like.new_empty(shape, dtype=at_least_single(like.dtype, like.device))
-    return noise.exponential_(generator=generator).log_().neg_()
+    def _gumbel_noise(self, shape: Sequence[int], generator: torch.Generator | None) -> Tensor:
+        """Sample Gumbel noise in the parameters' dtype, but at least in single precision: half precision has ties."""
+        like = next(self.parameters())
+        noise = like.new_empty(shape, dtype=at_least_single(like.dtype, like.device))
+        return noise.exponential_(generator=generator).log_().neg_()

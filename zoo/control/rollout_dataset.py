@@ -14,7 +14,12 @@ STATS_WINDOW = 100  # episodes in the running mean of returns
 
 
 class RolloutBatch(NamedTuple):
-    """A rollout and the progress of training."""
+    """A rollout and the progress of training.
+
+    Example:
+        >>> RolloutBatch._fields
+        ('rollout', 'env_steps', 'episode_return')
+    """
 
     rollout: Rollout
     env_steps: int
@@ -23,13 +28,10 @@ class RolloutBatch(NamedTuple):
     """Mean return of the last 100 training episodes; None before there are as many."""
 
 
-class ReturnTracker:
+class _ReturnTracker:
     """Tracks the mean return of the last 100 training episodes.
 
     Of episodes that start together the short ones end first: early on, the mean is too low where long ones are good.
-
-    Args:
-        num_envs: number of environments.
     """
 
     def __init__(self, num_envs: int):
@@ -60,10 +62,9 @@ class RolloutDataset(IterableDataset[RolloutBatch]):
     One epoch yields the rollouts between two evaluations. A rollout that is prefetched comes from an older policy: use
     no worker processes (``DataLoader(..., batch_size=None, num_workers=0)``).
 
-    ``state_dict`` contains the state of a native vector environment. Other environments cannot save theirs: they are
-    reset with a seed derived from (seed, environment steps) before each epoch, and so at each checkpoint, whether the
-    run was interrupted or not. The rest of an episode that outlasts an epoch is then never learned from, and a warning
-    is issued the first time.
+    ``state_dict`` contains the state of a native vector environment. Others cannot save theirs: they are reset with a
+    seed derived from (seed, environment steps) before each epoch, whether the run was interrupted or not. What follows
+    in an episode that outlasts an epoch is then never learned from, and a warning is issued.
 
     Args:
         envs: environments to act in.
@@ -97,7 +98,7 @@ class RolloutDataset(IterableDataset[RolloutBatch]):
         self.seed, self.rank = seed, rank
         self.num_yielded = self.env_steps = 0
         self.step_count = np.zeros(len(envs), np.int64)
-        self.returns = ReturnTracker(len(envs))
+        self.returns = _ReturnTracker(len(envs))
         self._start = 0
 
     def __len__(self) -> int:

@@ -10,6 +10,7 @@ from gymnasium.spaces import Box, Dict, Discrete, Graph, MultiBinary, MultiDiscr
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from zoo.control.envs._registration import MAX_EPISODE_STEPS
+from zoo.control.envs._spaces import space_to_dict
 from zoo.control.envs._wrappers import EnvWorkerError
 from zoo.control.envs.factory import _check_env_kwargs, make_eval_vector_env, make_vector_env
 from zoo.control.envs.vector_env import VectorEnvAdapter
@@ -389,7 +390,7 @@ class TestObservations:
         envs = odd({"space": space})
         envs.reset(seed=0)
         assert envs.observation_shape == envs.observation.shape[1:] == (size,)
-        assert envs.raw_observation_space == space
+        assert envs.spaces["observation"] == space_to_dict(space)
         assert envs.step(torch.tensor([0])).next_observation.shape == (1, size)
 
     @pytest.mark.parametrize(

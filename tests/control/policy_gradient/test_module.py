@@ -3,10 +3,11 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
+from zoo.control._evaluators import EpisodeEvaluator
 from zoo.control.envs.factory import make_vector_env
 from zoo.control.envs.vector_env import VectorEnvAdapter
-from zoo.control.evaluation import EpisodeEvaluator, evaluate_policy
-from zoo.control.policy_gradient.module import PolicyGradient, ValueTargets
+from zoo.control.evaluation import evaluate_policy
+from zoo.control.policy_gradient.module import PolicyGradient
 from zoo.control.rollout import Rollout
 from zoo.control.rollout_dataset import RolloutBatch, RolloutDataset
 from zoo.gradients import BASELINES
@@ -91,12 +92,12 @@ class TestUpdates:
     def test_rollout_used_twice_raises(self):
         model, batch = make(), RolloutBatch(make_rollout(), 12, None)
         model.log_rollout = lambda *_: None
-        model.training_step(batch, 0)
+        model.loss(batch)
         with pytest.raises(
             ValueError, match=r"ends at environment step 12 was collected before the last update, at 12"
         ):
-            model.training_step(batch, 1)
-        model.training_step(batch._replace(env_steps=24), 1)
+            model.loss(batch)
+        model.loss(batch._replace(env_steps=24))
 
     def test_rollouts_in_which_the_only_environment_resets_are_handled(self, learn):
         model = make()
@@ -170,12 +171,10 @@ def make_rollout(steps=6):
 
 class TestClipping:
     def norms(self, **options):
-        model, rollout = make(**options), make_rollout(steps=6)
+        model = make(**options)
         for parameter in model.parameters():
             parameter.grad = torch.full_like(parameter, 100.0)
-        model.value_targets = ValueTargets(rollout, rollout.reward)
-        optimizer = model.configure_optimizers()["optimizer"]
-        model.configure_gradient_clipping(optimizer, gradient_clip_val=None, gradient_clip_algorithm=None)
+        model._clip_gradients(model.configure_optimizers()["optimizer"], num_steps=6)
         return [
             nn.utils.get_total_norm([parameter.grad for parameter in part.parameters()]).item()
             for part in (model.policy, model.reinforce)
@@ -200,7 +199,7 @@ class TestLoss:
     def loss(self, monkeypatch, rollout=None, **options):
         model = make(**options)
         monkeypatch.setattr(model, "log_rollout", lambda *_: None)
-        return model, model.training_step(RolloutBatch(rollout or make_rollout(), 12, None), 0).item()
+        return model, model.loss(RolloutBatch(rollout or make_rollout(), 12, None))[0].item()
 
     def test_loss_decreases_with_entropy(self, monkeypatch):
         rollout = make_rollout()
@@ -244,7 +243,7 @@ class TestStopping:
         model = make(reward_threshold=100.0)
         monkeypatch.setattr(model, "log_rollout", lambda *_: None)
         for steps, mean in ((10, None), (20, 99.0), (30, 100.0), (40, 400.0)):
-            model.training_step(RolloutBatch(make_rollout(), steps, mean), 0)
+            model.loss(RolloutBatch(make_rollout(), steps, mean))
             assert model.training_solved_after == (30 if steps >= 30 else -1)
         assert model.solved_after == -1
 

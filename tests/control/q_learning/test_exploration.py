@@ -7,7 +7,6 @@ from zoo.control.q_learning.exploration import (
     EXPLORATIONS,
     ExploringPolicy,
     boltzmann,
-    check_exploration,
     epsilon_greedy,
     proportional,
 )
@@ -61,7 +60,7 @@ class TestCheckExploration:
         ],
     )
     def test_parameter_outside_its_range_raises(self, name, parameter, allowed):
-        for use in (check_exploration, lambda *given: ExploringPolicy(nn.Linear(1, 3), 3, *given)):
+        for use in (ExploringPolicy.check_parameter, lambda *given: ExploringPolicy(nn.Linear(1, 3), 3, *given)):
             with pytest.raises(ValueError, match=f"of exploration={name} must be {allowed}"):
                 use(name, parameter)
 
@@ -69,7 +68,7 @@ class TestCheckExploration:
         ("name", "parameter"), [("epsilon_greedy", 1.0), ("boltzmann", 1e9), ("proportional", 1e9), ("boltzmann", 0.0)]
     )
     def test_ends_of_the_range_are_valid(self, name, parameter):
-        check_exploration(name, parameter)
+        ExploringPolicy.check_parameter(name, parameter)
 
 
 def test_proportional_by_hand_and_independent_of_units():

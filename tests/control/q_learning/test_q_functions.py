@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from zoo.control.q_learning.q_functions import Dueling, QNetwork, QTable, make_q_function
+from zoo.control.q_learning.module import QLearning
+from zoo.control.q_learning.q_functions import Dueling, QNetwork, QTable
 
 
 class TestQTable:
@@ -49,6 +50,7 @@ class TestQNetwork:
             QNetwork((4,), num_actions=2, hidden=hidden)
 
 
-def test_make_q_function_returns_a_table_for_states_and_a_network_for_a_shape():
-    assert isinstance(make_q_function(16, 4, hidden=[8], dueling=False), QTable)
-    assert isinstance(make_q_function((4,), 2, hidden=[8], dueling=True).layers[-1], Dueling)
+def test_q_learning_uses_a_table_for_states_and_a_network_for_a_shape():
+    assert isinstance(QLearning(16, 4).policy.q, QTable)
+    network = QLearning((4,), 2, lr=0.001, hidden=[8], dueling=True, visit_power=0.7).policy.q
+    assert isinstance(network.layers[-1], Dueling)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from scipy import stats
 
-from zoo.control.q_learning.replay_buffer import ReplayBuffer, Transitions, to_transitions
+from zoo.control.q_learning.replay_buffer import ReplayBuffer, Transitions
 from zoo.control.rollout import Rollout
 
 GAMMA = 0.5
@@ -41,7 +41,7 @@ def all_transitions(replay):
 class TestToTransitions:
     @pytest.mark.parametrize("reset", ["next step", "same step"])
     def test_transitions_exclude_steps_between_episodes(self, reset):
-        steps = to_transitions(rollout_of(2, 3, cut=[1], reset=reset), GAMMA)
+        steps = Transitions.from_rollout(rollout_of(2, 3, cut=[1], reset=reset), GAMMA)
         assert list(zip(*(column.tolist() for column in steps), strict=True)) == [
             (0, 0, 1.0, False, 1, 0.5),
             (1, 1, 2.0, True, 2, 0.5),

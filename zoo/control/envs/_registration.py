@@ -42,7 +42,7 @@ def find_spec(env_id: str) -> EnvSpec:
 
 
 def register_games(namespace: str) -> None:
-    """Register the games of a namespace, ``MinAtar`` or ``ALE``, whose package must be installed; others are ignored."""
+    """Register the games of a namespace, ``MinAtar`` or ``ALE``, whose package must be installed; ignore others."""
     if namespace not in _GAME_PACKAGES or any(name.startswith(f"{namespace}/") for name in gymnasium.registry):
         return
     try:

@@ -153,3 +153,51 @@ def space_from_dict(plain: Mapping[str, Any]) -> Space:
 def to_array(space: Space, element: Any) -> np.ndarray:
     """Return an observation as an array: unchanged for a ``Box``, otherwise flattened."""
     return np.asarray(element) if isinstance(space, Box) else np.asarray(flatten(space, element))
+
+
+def to_batch(space: Space | None, shape: Sequence[int], observation: Any, tabular: bool) -> tuple[np.ndarray, bool]:
+    """Return one or several observations as a batch of arrays, or of indices for a table, and whether there was one.
+
+    Without a space they are arrays of the given shape that a policy reads as they are.
+    """
+    convert = element_index if tabular else to_array
+    if isinstance(space, Dict | OneOf | Tuple):
+        single = not _is_batch(space, observation)
+        elements = [observation] if single else _unbatch(space, observation)
+        return np.stack([convert(space, element) for element in elements]), single
+    shape = tuple(shape if space is None else space.shape or ())
+    array = np.asarray(observation)
+    single = array.shape == shape
+    if not single and array.shape[1:] != shape:
+        raise ValueError(
+            f"an observation of shape {array.shape} has neither the environment's shape {shape}, nor that of a "
+            "batch of such"
+        )
+    batch = array[None] if single else array
+    if space is not None and tabular:
+        batch = np.array([element_index(space, element) for element in batch], np.int64)
+    elif space is not None and not isinstance(space, Box):
+        batch = np.stack([to_array(space, element) for element in batch]) if len(batch) else batch
+    return np.array(batch), single
+
+
+def _is_batch(space: Space, observation: Any) -> bool:
+    """Return whether the first array of a composite observation has an additional leading dimension."""
+    while isinstance(space, Dict | OneOf | Tuple):
+        if isinstance(space, OneOf):  # an observation is the index of a space and an element of it
+            return not isinstance(observation[0], int | np.integer)
+        key: Any = next(iter(space.spaces)) if isinstance(space, Dict) else 0
+        space, observation = space.spaces[key], observation[key]
+    return np.ndim(observation) > len(space.shape or ())
+
+
+def _unbatch(space: Space, observation: Any) -> list[Any]:
+    if isinstance(space, Dict):
+        parts = {key: _unbatch(part, observation[key]) for key, part in space.spaces.items()}
+        return [dict(zip(parts, element, strict=True)) for element in zip(*parts.values(), strict=True)]
+    if isinstance(space, Tuple):
+        pairs = zip(space.spaces, observation, strict=True)
+        return list(zip(*(_unbatch(part, value) for part, value in pairs), strict=True))
+    if isinstance(space, OneOf):
+        return list(observation)
+    return list(np.asarray(observation))

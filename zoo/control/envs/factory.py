@@ -91,5 +91,9 @@ def _make_sync_vector_env(env_id: str, num_envs: int, tabular: bool, options: Ma
         check_observation_space(env.observation_space, env_id)
         return env if isinstance(env.observation_space, Box) else FlattenObservation(env)
 
-    wrappers = [ValidateStep, *([ClearLastAction] if env_id.startswith("MinAtar/") else []), to_array_observation]
+    wrappers: list[Any] = [
+        ValidateStep,
+        *([ClearLastAction] if env_id.startswith("MinAtar/") else []),
+        to_array_observation,
+    ]
     return gymnasium.make_vec(env_id, num_envs, "sync", wrappers=wrappers, disable_env_checker=True, **options)

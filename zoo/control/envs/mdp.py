@@ -92,7 +92,7 @@ class FiniteMDP:
     def from_gymnasium(
         cls, env: gymnasium.Env[Any, Any], gamma: float, initial: Float[Tensor, " states"] | None = None
     ) -> "FiniteMDP":
-        """Return the MDP of an environment whose ``unwrapped.P[s][a]`` lists its dynamics, with its time limit as horizon.
+        """Return the MDP of an environment that lists its dynamics in ``unwrapped.P[s][a]``, with its time limit.
 
         Wrappers that change rewards or states are ignored, as is all that ``P`` does not contain; see
         ``known_dynamics``. ``initial`` defaults to the environment's ``initial_state_distrib``.

@@ -68,8 +68,8 @@ def greedy_policy(
 ) -> Float[Tensor, "*states actions"]:
     """Return the policy that is uniform over the best actions.
 
-    Actions whose values differ by at most ``tolerance`` share the probability: with ``γ = 1`` always taking the first of
-    several may loop forever.
+    Actions whose values differ by at most ``tolerance`` share the probability: with ``γ = 1`` taking always the first
+    of several may loop forever.
 
     Example:
         >>> greedy_policy(torch.tensor([[1.0, 3.0, 3.0]]))

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from zoo.control.envs._registration import longest_episode, time_limit
-from zoo.control.envs._spaces import to_env_actions
+from zoo.control.envs._spaces import space_to_dict, to_env_actions
 from zoo.control.envs._wrappers import EnvWorkerError, IndexObservation
 
 _MAX_ALE_SEED = 2**31 - 2**16  # of its vector environments, which add the index of each copy to a 32-bit seed
@@ -84,15 +84,16 @@ class VectorEnvAdapter:
         return self.vector_env.single_action_space
 
     @property
-    def raw_observation_space(self) -> Space:
-        """Observation space of one sub-environment before observations are flattened or indexed."""
+    def spaces(self) -> dict[str, Any]:
+        """Spaces of a sub-environment as plain data for ``predict``; observations are not yet flattened or indexed."""
         copies = getattr(self.vector_env, "envs", [])
-        if not copies:
-            return self.vector_env.single_observation_space
-        env = copies[0]
-        while isinstance(env, FlattenObservation | IndexObservation):
-            env = env.env
-        return env.observation_space
+        space = self.vector_env.single_observation_space
+        if copies:
+            env = copies[0]
+            while isinstance(env, FlattenObservation | IndexObservation):
+                env = env.env
+            space = env.observation_space
+        return {"observation": space_to_dict(space), "action": space_to_dict(self.action_space)}
 
     @property
     def reward_threshold(self) -> float | None:

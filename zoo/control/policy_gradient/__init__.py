@@ -1,8 +1,9 @@
 """Policy gradient: REINFORCE with any baseline of ``zoo.gradients``."""
 
 from zoo.control.policy import Policy
+from zoo.control.policy_gradient.experiment import PolicyGradientExperiment
 from zoo.control.policy_gradient.module import PolicyGradient
-from zoo.control.policy_gradient.objective import policy_gradient_objective
+from zoo.control.policy_gradient.objective import PolicyGradientObjective, policy_gradient_objective
 from zoo.control.policy_gradient.policies import (
     CategoricalPolicy,
     GaussianPolicy,
@@ -17,6 +18,8 @@ __all__ = [
     "MultiCategoricalPolicy",
     "Policy",
     "PolicyGradient",
+    "PolicyGradientExperiment",
+    "PolicyGradientObjective",
     "action_spec",
     "make_policy",
     "policy_gradient_objective",

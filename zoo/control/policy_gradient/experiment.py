@@ -3,14 +3,13 @@ from pathlib import Path
 from typing import Any
 
 from zoo._constraints import COUNT, check_constraints
+from zoo.control._evaluators import EpisodeEvaluator
 from zoo.control._experiment import COMPLETE_EPISODES, ControlExperiment
-from zoo.control._prediction import spaces_to_dict
 from zoo.control.envs._registration import import_env_module
 from zoo.control.envs.factory import make_eval_vector_env, make_vector_env
 from zoo.control.envs.vector_env import VectorEnvAdapter
-from zoo.control.evaluation import EpisodeEvaluator
+from zoo.control.policy_gradient._value_function import value_function
 from zoo.control.policy_gradient.module import PolicyGradient
-from zoo.control.policy_gradient.objective import value_function
 from zoo.control.policy_gradient.policies import action_spec
 from zoo.gradients import LeaveOneOutBaseline
 
@@ -40,6 +39,10 @@ class PolicyGradientExperiment(ControlExperiment):
         ValueError: the environment is unknown, its action space is not supported, a number is invalid, leave-one-out
             has only one environment, ``n_steps`` truncates episodes without a value function, or training would end
             before the first evaluation.
+
+    Example:
+        >>> PolicyGradientExperiment("CartPole-v1", {"baseline": "learned"}, seed=1, n_eval_episodes=2).monitor
+        'eval_return_mean'
     """
 
     def __init__(
@@ -70,7 +73,7 @@ class PolicyGradientExperiment(ControlExperiment):
             seed=seed,
             estimator=estimator,
             decay_steps=total_timesteps if decay_steps is None else decay_steps,
-            spaces=spaces_to_dict(envs.raw_observation_space, envs.action_space),
+            spaces=envs.spaces,
             **options,
         )
         if num_envs < 2 and any(isinstance(part, LeaveOneOutBaseline) for part in module.reinforce.modules()):

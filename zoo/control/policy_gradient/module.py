@@ -1,5 +1,5 @@
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
@@ -8,12 +8,8 @@ from torch import Tensor, nn
 from zoo._constraints import COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, check_constraints, optional
 from zoo.control._module import ControlModule
 from zoo.control._networks import RunningNorm, make_network
-from zoo.control.policy_gradient.objective import (
-    PolicyGradientObjective,
-    ValueFunction,
-    policy_gradient_objective,
-    value_function,
-)
+from zoo.control.policy_gradient._value_function import ValueFunction, value_function
+from zoo.control.policy_gradient.objective import PolicyGradientObjective, policy_gradient_objective
 from zoo.control.policy_gradient.policies import Bounds, make_policy
 from zoo.control.rollout import Rollout
 from zoo.control.rollout_dataset import RolloutBatch
@@ -30,14 +26,6 @@ CONSTRAINTS = {
     "decay_steps": optional(COUNT),
     "max_grad_norm": optional(POSITIVE),
 }
-
-
-class ValueTargets(NamedTuple):
-    """Regression targets of the value function from one rollout."""
-
-    rollout: Rollout
-    returns: Tensor
-    """``(time, envs)``."""
 
 
 class PolicyGradient(ControlModule):
@@ -72,8 +60,7 @@ class PolicyGradient(ControlModule):
         estimator: ``baseline`` (see ``make_baseline``), ``decay`` of a moving average, and ``scale``, whether signals
             are divided by a running standard deviation. ``scale`` requires ``normalize_advantage=False``, which would
             undo it, and ``ent_coef=0``, as it scales the policy loss but not the entropy.
-        spaces: spaces of the environment, for ``predict``; see ``spaces_to_dict``. None if observations and actions are
-            those of the policy itself.
+        spaces: ``VectorEnvAdapter.spaces``, for ``predict``; None if observations and actions are those of the policy.
 
     Raises:
         ValueError: an option has an invalid value.
@@ -108,6 +95,7 @@ class PolicyGradient(ControlModule):
         spaces: Mapping[str, Any] | None = None,
     ):
         super().__init__()
+        self.automatic_optimization = False
         estimator = {"baseline": "learned", **(estimator or {})}
         self.save_hyperparameters()
         check_constraints(self.hparams, CONSTRAINTS)
@@ -126,11 +114,9 @@ class PolicyGradient(ControlModule):
         )
         self.reinforce = Reinforce(baseline, RunningStd() if estimator.get("scale") else None, maximize=True)
         self.register_buffer("training_solved_after", torch.tensor(-1))
-        # From training_step to optimizer_step, between which Lightning passes nothing but the loss.
-        self.value_targets: ValueTargets | None = None
 
-    def on_fit_start(self) -> None:
-        """Refuse gradient clipping by the trainer, which would have no effect.
+    def configure_callbacks(self) -> Any:
+        """Refuse gradient clipping by the trainer, which would have no effect, before Lightning does.
 
         Raises:
             ValueError: the trainer clips gradients.
@@ -140,9 +126,16 @@ class PolicyGradient(ControlModule):
                 f"gradient_clip={self.trainer.gradient_clip_val} has no effect on a policy gradient, which clips "
                 "policy and value function separately: remove it, and set model.max_grad_norm"
             )
+        return super().configure_callbacks()
 
-    def training_step(self, batch: RolloutBatch, batch_idx: int) -> Tensor:
-        """Return the loss of a rollout, which serves for one update of the policy.
+    def training_step(self, batch: RolloutBatch, batch_idx: int) -> None:
+        """Update the policy once, the value function several times, and the observation statistics last."""
+        loss, returns = self.loss(batch)
+        with torch.autocast(self.device.type, enabled=False):  # which is meant for the forward pass
+            self._update(loss, batch.rollout, returns)
+
+    def loss(self, batch: RolloutBatch) -> tuple[Tensor, Tensor]:
+        """Return the loss of a rollout, which serves for one update of the policy, and the value function's targets.
 
         Raises:
             ValueError: the rollout is not newer than the last update.
@@ -153,22 +146,16 @@ class PolicyGradient(ControlModule):
                 f"{int(self.env_steps)}: its actions come from an older policy, and each rollout serves for one update"
             )
         self.env_steps.fill_(batch.env_steps)
+        options = ("gamma", "gae_lambda", "normalize_advantage", "discount_weighting")
         objective = policy_gradient_objective(
-            self.policy,
-            batch.rollout,
-            self.reinforce,
-            self.hparams["gamma"],
-            self.hparams["gae_lambda"],
-            self.hparams["normalize_advantage"],
-            self.hparams["discount_weighting"],
+            self.policy, batch.rollout, self.reinforce, **{name: self.hparams[name] for name in options}
         )
-        self.value_targets = ValueTargets(batch.rollout, objective.returns)
         self._check_episode_return(batch)
         self.log_rollout(objective, batch)
         terms = {"policy": objective.policy_loss, "value": objective.value_loss}
         if self.hparams["ent_coef"]:
             terms["entropy"] = -self.hparams["ent_coef"] * self._decay() * objective.entropy
-        return sum_losses(terms, step=self.global_step)
+        return sum_losses(terms, step=self.global_step), objective.returns
 
     def _decay(self) -> float:
         """Return the factor by which learning rates and entropy coefficient have decayed."""
@@ -198,33 +185,30 @@ class PolicyGradient(ControlModule):
         latest = {} if batch.episode_return is None else {"episode_return": batch.episode_return}
         self.epoch_means.update(metrics, latest)
 
-    def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
-        """Clip the gradients of policy and value function separately.
-
-        The policy loss is a sum over time, and its maximum norm is scaled accordingly.
-        """
-        if (norm := self.hparams["max_grad_norm"]) is not None and self.value_targets is not None:
-            max_norms = (norm * len(self.value_targets.returns), norm)
-            for group, max_norm in zip(optimizer.param_groups, max_norms, strict=False):  # one without value function
-                nn.utils.clip_grad_norm_(group["params"], max_norm)
-
-    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
-        """Update policy and value function, then the value function alone, and the observation statistics last."""
-        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        if self.value_targets is None:
-            return
-        rollout, returns = self.value_targets
+    def _update(self, loss: Tensor, rollout: Rollout, returns: Tensor) -> None:
+        optimizer: Any = self.optimizers()
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        self._clip_gradients(optimizer, num_steps=len(returns))
+        optimizer.step()
         observation, returns = rollout.observation[rollout.mask], returns[rollout.mask]
         if (value := value_function(self.reinforce)) is not None:
-            self.fit_value(value, observation, returns, self.optimizers(use_pl_optimizer=False))
+            self.fit_value(value, observation, returns, optimizer.optimizer)
         for part in self.modules():
             if isinstance(part, RunningNorm):
                 part.update(observation)
-        self.value_targets = None
+        schedule: Any = self.lr_schedulers()
+        schedule.step()
+
+    def _clip_gradients(self, optimizer: Any, num_steps: int) -> None:
+        """Clip the gradients of policy and value function separately; the policy loss is a sum over time."""
+        if (norm := self.hparams["max_grad_norm"]) is not None:
+            for group, max_norm in zip(optimizer.param_groups, (norm * num_steps, norm), strict=False):
+                nn.utils.clip_grad_norm_(group["params"], max_norm)
 
     def fit_value(self, value: ValueFunction, observation: Tensor, returns: Tensor, optimizer: Any) -> None:
         """Make the remaining updates of the value function, by least squares against the same returns."""
-        parameters, max_norm, step = list(value.parameters()), self.hparams["max_grad_norm"], self.global_step
+        parameters, max_norm, step = list(value.parameters()), self.hparams["max_grad_norm"], self.global_step - 1
         for _ in range(self.hparams["value_updates"] - 1):
             optimizer.zero_grad()  # of the policy too, which is then not updated
             sum_losses({"value": nn.functional.mse_loss(value(observation), returns)}, step).backward()
@@ -240,4 +224,4 @@ class PolicyGradient(ControlModule):
             groups.append({"params": learned, "lr": self.hparams["value_lr"]})
         optimizer = torch.optim.Adam(groups, eps=1e-5, fused=True)  # gradients of rare rewards may be far smaller
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: self._decay())
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}

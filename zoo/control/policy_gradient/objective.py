@@ -1,18 +1,14 @@
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Shaped
-from torch import Tensor, nn
+from jaxtyping import Bool, Float
+from torch import Tensor
 
 from zoo.control.policy import Policy
+from zoo.control.policy_gradient._value_function import ValueFunction, value_function
 from zoo.control.returns import lambda_returns
 from zoo.control.rollout import Rollout
 from zoo.gradients import (
-    Baseline,
-    ConstantBaseline,
-    LearnedBaseline,
-    MovingAverageBaseline,
     Reinforce,
     ReinforceOutput,
     score_function_loss,
@@ -20,7 +16,12 @@ from zoo.gradients import (
 
 
 class PolicyGradientObjective(NamedTuple):
-    """Loss terms of one rollout, and intermediate results."""
+    """Loss terms of one rollout, and intermediate results; see ``policy_gradient_objective`` for an example.
+
+    Example:
+        >>> PolicyGradientObjective._fields[:3]
+        ('policy_loss', 'entropy', 'value_loss')
+    """
 
     policy_loss: Float[Tensor, ""]
     """Summed over time, mean over environments; its gradient is minus the policy gradient."""
@@ -78,7 +79,7 @@ def policy_gradient_objective(
     output = reinforce(log_prob, returns, context=rollout.observation, mask=rollout.mask)
     loss = output.loss
     if normalize_advantage:
-        advantage = normalize(output.advantage, rollout.mask, center=value is not None)
+        advantage = _normalize(output.advantage, rollout.mask, center=value is not None)
         loss = -score_function_loss(log_prob, advantage, mask=rollout.mask)
     if discount_weighting:
         loss = loss * loss.new_tensor(gamma) ** rollout.step_count
@@ -91,42 +92,6 @@ def policy_gradient_objective(
     )
 
 
-class ValueFunction(nn.Module):
-    """State value ``V(s)`` of a baseline: the output of its network plus its constants or running means.
-
-    Args:
-        learned: baseline with a network of the state.
-        offsets: baselines that are the same for all states; the network is fitted to what they leave over.
-
-    Example:
-        >>> value = ValueFunction(LearnedBaseline(nn.Linear(3, 1)), [ConstantBaseline(2.0)])
-        >>> value(torch.zeros(5, 3)).shape
-        torch.Size([5])
-    """
-
-    def __init__(self, learned: LearnedBaseline, offsets: Sequence[Baseline] = ()):
-        super().__init__()
-        self.net, self.offsets = learned.net, offsets
-
-    def forward(self, observation: Shaped[Tensor, "..."]) -> Float[Tensor, "*batch"]:
-        """Return the expected return of each state."""
-        value: Tensor = self.net(observation).squeeze(-1)
-        for offset in self.offsets:
-            value = value + offset.predict(value, None, None)
-        return value
-
-
-def value_function(reinforce: Reinforce) -> ValueFunction | None:
-    """Return the state value that an estimator's baseline learns; None if it learns none."""
-    parts = list(reinforce.modules())
-    learned = next((part for part in parts if isinstance(part, LearnedBaseline)), None)
-    if learned is None:
-        return None
-    return ValueFunction(
-        learned, [part for part in parts if isinstance(part, ConstantBaseline | MovingAverageBaseline)]
-    )
-
-
 @torch.no_grad()
 def _next_value(value: ValueFunction | None, rollout: Rollout) -> Float[Tensor, "time envs"]:
     if value is None:
@@ -134,21 +99,13 @@ def _next_value(value: ValueFunction | None, rollout: Rollout) -> Float[Tensor, 
     return torch.where(rollout.terminated, 0, value(rollout.next_observation))
 
 
-def normalize(
+def _normalize(
     advantage: Float[Tensor, "time envs"], mask: Bool[Tensor, "time envs"], center: bool = True
 ) -> Float[Tensor, "time envs"]:
     """Return advantages divided by their root mean square, which is their standard deviation if they are centered.
 
     Statistics are over the batch, never along one episode: its mean depends on the actions that it weights.
-
-    Args:
-        advantage: advantages, in units of reward.
-        mask: true for valid elements; the result is 0 elsewhere.
-        center: subtract the mean first; equal advantages become 0.
-
-    Example:
-        >>> normalize(torch.tensor([[1.0, 3.0, 9.0]]), torch.tensor([[True, True, False]]))
-        tensor([[-1.,  1.,  0.]])
+    Equal advantages become 0 if they are centered; the result is 0 where the mask is false.
     """
     count = mask.sum().clamp(min=1)
     advantage = torch.where(mask, advantage, 0)

@@ -9,7 +9,7 @@ from torch.distributions import Normal
 
 from zoo.control._networks import make_network
 from zoo.control.envs._spaces import UnsupportedSpaceError, factor_sizes
-from zoo.control.policy import Policy, gumbel_noise
+from zoo.control.policy import Policy
 from zoo.gradients._tensors import at_least_single
 
 Bounds = Sequence[tuple[float, float]]
@@ -36,7 +36,7 @@ class CategoricalPolicy(Policy):
 
     def noise(self, *shape: int, generator: torch.Generator | None = None) -> Float[Tensor, "*shape action"]:
         """Sample Gumbel noise: the argmax of ``f_a + noise_a`` is a sample of the softmax."""
-        return gumbel_noise(next(self.parameters()), (*shape, self.num_actions), generator)
+        return self._gumbel_noise((*shape, self.num_actions), generator)
 
     def sample_from_noise(
         self, output: Float[Tensor, "*batch out"], noise: Float[Tensor, "*batch action"]
@@ -73,7 +73,7 @@ class MultiCategoricalPolicy(Policy):
 
     def noise(self, *shape: int, generator: torch.Generator | None = None) -> Float[Tensor, "*shape action"]:
         """Sample Gumbel noise: the argmax of ``f_{i,a} + noise_{i,a}`` is a sample of factor ``i``."""
-        return gumbel_noise(next(self.parameters()), (*shape, sum(self.nvec)), generator)
+        return self._gumbel_noise((*shape, sum(self.nvec)), generator)
 
     def sample_from_noise(
         self, output: Float[Tensor, "*batch out"], noise: Float[Tensor, "*batch action"]
@@ -148,7 +148,7 @@ class GaussianPolicy(Policy):
 def action_spec(space: Space) -> int | list[int] | list[tuple[float, float]]:
     """Return an action space as plain data: the number of actions, that of each factor, or bounds of coordinates.
 
-    Integers count as coordinates, each with the interval from half below to half above it.
+    A ``Box`` of integers extends by half a unit at each end.
 
     Raises:
         UnsupportedSpaceError: no policy supports the space.

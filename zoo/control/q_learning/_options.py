@@ -1,5 +1,3 @@
-"""Constraints on the options of Q-learning."""
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,21 +31,7 @@ REQUIREMENTS = {  # what options need to have an effect, and how to provide it
 
 
 def check_options(options: Mapping[str, Any], defaults: Mapping[str, Any], table: bool) -> None:
-    """Check the range of options, and that each has an effect.
-
-    Args:
-        options: keyword arguments passed to ``QLearning``.
-        defaults: default values of ``QLearning``; options equal to their default need no effect.
-        table: whether action values are a table rather than a network.
-
-    Raises:
-        ValueError: an option is out of range or has no effect.
-
-    Example:
-        >>> check_options({"buffer_size": 0, "n_steps": 3}, {"n_steps": 1}, table=False)
-        Traceback (most recent call last):
-        ValueError: n_steps=3 needs a replay buffer: set buffer_size to its capacity in steps, or n_steps=1
-    """
+    """Check the range of options, and that those that differ from their default have an effect."""
     check_constraints(options, TABLE_CONSTRAINTS if table else CONSTRAINTS)
     available = {
         "a network": not table,

@@ -4,8 +4,8 @@ from typing import Any
 from gymnasium.spaces import Discrete, MultiBinary, MultiDiscrete, Space
 
 from zoo._constraints import NOT_NEGATIVE, check_constraints
+from zoo.control._evaluators import EpisodeEvaluator, ExactEvaluator, PolicyEvaluator
 from zoo.control._experiment import ControlExperiment
-from zoo.control._prediction import spaces_to_dict
 from zoo.control.envs._registration import import_env_module
 from zoo.control.envs._spaces import UnsupportedSpaceError, num_elements
 from zoo.control.envs._wrappers import shorten_space
@@ -13,14 +13,13 @@ from zoo.control.envs.factory import make_eval_vector_env, make_vector_env
 from zoo.control.envs.mdp import known_dynamics
 from zoo.control.envs.mdp_env import MDPVectorEnv
 from zoo.control.envs.vector_env import VectorEnvAdapter
-from zoo.control.evaluation import EpisodeEvaluator, ExactEvaluator, PolicyEvaluator
 from zoo.control.q_learning.module import QLearning
 
 _N_EVAL_EPISODES = 100  # of a table whose environment does not expose its dynamics
 _MAX_ACTIONS = 10_000
 
 
-class QLearningExperiment(ControlExperiment):
+class _QLearningExperiment(ControlExperiment):
     """Base class for experiments with Q-learning."""
 
     def describe(self, metrics: Mapping[str, float]) -> str:
@@ -33,7 +32,7 @@ class QLearningExperiment(ControlExperiment):
         )
 
 
-class TabularQLearningExperiment(QLearningExperiment):
+class TabularQLearningExperiment(_QLearningExperiment):
     """Q-learning with a table, in any environment with finitely many observations and actions.
 
     Evaluation is exact if the environment exposes its dynamics, and by episodes of the frozen policy otherwise.
@@ -54,6 +53,10 @@ class TabularQLearningExperiment(QLearningExperiment):
     Raises:
         ValueError: the environment is unknown, its observation or action space is not finite, ``gamma`` is 1 where the
             evaluation is exact, or training would end before anything is learned.
+
+    Example:
+        >>> TabularQLearningExperiment("FrozenLake-v1", seed=1, batch_size=64).monitor
+        'start_value'
     """
 
     def __init__(
@@ -80,7 +83,7 @@ class TabularQLearningExperiment(QLearningExperiment):
                 "and with gamma=1 its value is then not determined"
             )
         check_constraints({"train_freq": train_freq}, {"train_freq": NOT_NEGATIVE})
-        check_learning_starts(options.get("learning_starts", 0), eval_freq, total_timesteps)
+        _check_learning_starts(options.get("learning_starts", 0), eval_freq, total_timesteps)
         evaluator: PolicyEvaluator
         if mdp is not None:
             envs, evaluator = VectorEnvAdapter(MDPVectorEnv(mdp, num_envs)), ExactEvaluator(mdp)
@@ -90,12 +93,12 @@ class TabularQLearningExperiment(QLearningExperiment):
             evaluator = EpisodeEvaluator(VectorEnvAdapter(eval_env), monitor="greedy_return_mean")
         module = QLearning(
             int(vector_env.single_observation_space.n),
-            count_actions(single.action_space, env),
+            _count_actions(single.action_space, env),
             gamma=gamma,
             batch_size=batch_size,
             reward_threshold=evaluator.reward_threshold,
             seed=seed,
-            spaces=spaces_to_dict(single.raw_observation_space, single.action_space),
+            spaces=single.spaces,
             **options,
         )
         super().__init__(env, module, envs, evaluator, seed, train_freq, eval_freq, total_timesteps, env_kwargs)
@@ -112,7 +115,7 @@ class TabularQLearningExperiment(QLearningExperiment):
         )
 
 
-class DeepQLearningExperiment(QLearningExperiment):
+class DeepQLearningExperiment(_QLearningExperiment):
     """Q-learning with a network, evaluated by episodes of the frozen policy in separate environments.
 
     Args:
@@ -132,6 +135,10 @@ class DeepQLearningExperiment(QLearningExperiment):
     Raises:
         ValueError: the environment is unknown, its action space is not finite, or training would end before anything is
             learned.
+
+    Example:
+        >>> DeepQLearningExperiment("CartPole-v1", seed=1, batch_size=64, n_eval_episodes=2).monitor
+        'greedy_return_mean'
     """
 
     def __init__(
@@ -150,10 +157,10 @@ class DeepQLearningExperiment(QLearningExperiment):
         **options: Any,
     ):
         check_constraints({"train_freq": train_freq}, {"train_freq": NOT_NEGATIVE})
-        check_learning_starts(options.get("learning_starts", 0), eval_freq, total_timesteps)
+        _check_learning_starts(options.get("learning_starts", 0), eval_freq, total_timesteps)
         env, env_kwargs = import_env_module(env, trust), env_kwargs or {}
         envs = VectorEnvAdapter(make_vector_env(env, num_envs, **env_kwargs))
-        num_actions = count_actions(envs.action_space, env)
+        num_actions = _count_actions(envs.action_space, env)
         eval_envs = VectorEnvAdapter(make_eval_vector_env(env, 2 * n_eval_episodes, **env_kwargs))
         evaluator = EpisodeEvaluator(eval_envs, monitor="greedy_return_mean")
         module = QLearning(
@@ -163,18 +170,14 @@ class DeepQLearningExperiment(QLearningExperiment):
             lr_decay_steps=total_timesteps if lr_decay_steps is None else lr_decay_steps,
             reward_threshold=evaluator.reward_threshold,
             seed=seed,
-            spaces=spaces_to_dict(envs.raw_observation_space, envs.action_space),
+            spaces=envs.spaces,
             **options,
         )
         super().__init__(env, module, envs, evaluator, seed, train_freq, eval_freq, total_timesteps, env_kwargs)
 
 
-def count_actions(space: Space, env_id: str) -> int:
-    """Return the number of actions, or of combinations of several discrete factors.
-
-    Raises:
-        UnsupportedSpaceError: the space is not discrete, or too large.
-    """
+def _count_actions(space: Space, env_id: str) -> int:
+    """Return the number of actions, or of combinations of several discrete factors."""
     num_actions = num_elements(space) if isinstance(space, Discrete | MultiDiscrete | MultiBinary) else None
     if num_actions is None or num_actions > _MAX_ACTIONS:
         raise UnsupportedSpaceError(
@@ -184,12 +187,8 @@ def count_actions(space: Space, env_id: str) -> int:
     return num_actions
 
 
-def check_learning_starts(learning_starts: int, eval_freq: int, total_timesteps: int) -> None:
-    """Check that training includes an evaluation after learning has started.
-
-    Raises:
-        ValueError: it does not.
-    """
+def _check_learning_starts(learning_starts: int, eval_freq: int, total_timesteps: int) -> None:
+    """Check that training includes an evaluation after learning has started."""
     if learning_starts > 0 and total_timesteps < learning_starts + eval_freq:
         raise ValueError(
             f"total_timesteps must be at least {learning_starts + eval_freq}, as nothing is learned in the first "

@@ -7,7 +7,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from zoo.control.envs.planning import greedy_policy
-from zoo.control.policy import Policy, gumbel_noise
+from zoo.control.policy import Policy
 from zoo.control.q_learning.q_functions import QTable
 
 _PROPORTIONAL_FLOOR = 0.05  # weight of the worst action; that of the best is 1 + the floor
@@ -63,23 +63,6 @@ _PARAMETERS = {  # name and largest value of each one's parameter; the smallest 
 }
 
 
-def check_exploration(exploration: str, parameter: float) -> None:
-    """Check the name of an exploration and the value of its parameter.
-
-    Raises:
-        ValueError: the name is unknown, or the value lies outside its range.
-
-    Example:
-        >>> check_exploration("boltzmann", 2.0)
-    """
-    if exploration not in EXPLORATIONS:
-        raise ValueError(f"there is no exploration {exploration!r}; choose one of {', '.join(EXPLORATIONS)}")
-    name, largest = _PARAMETERS[exploration]
-    if not 0 <= parameter <= largest:
-        allowed = f"between 0 and {largest:g}" if math.isfinite(largest) else "0 or more"
-        raise ValueError(f"the {name} of exploration={exploration} must be {allowed}, got {parameter}")
-
-
 class ExploringPolicy(Policy):
     """Policy that explores according to action values, and takes the best action if the noise is 0.
 
@@ -102,12 +85,22 @@ class ExploringPolicy(Policy):
 
     def __init__(self, q: nn.Module, num_actions: int, exploration: str, parameter: float):
         super().__init__()
-        check_exploration(exploration, parameter)
+        self.check_parameter(exploration, parameter)
         self.q = q
         self.tabular = isinstance(q, QTable)
         self.num_actions = num_actions
         self.exploration = EXPLORATIONS[exploration]
         self.register_buffer("parameter", torch.tensor(parameter))
+
+    @staticmethod
+    def check_parameter(exploration: str, parameter: float) -> None:
+        """Check the name of an exploration and the range of its parameter."""
+        if exploration not in EXPLORATIONS:
+            raise ValueError(f"there is no exploration {exploration!r}; choose one of {', '.join(EXPLORATIONS)}")
+        name, largest = _PARAMETERS[exploration]
+        if not 0 <= parameter <= largest:
+            allowed = f"between 0 and {largest:g}" if math.isfinite(largest) else "0 or more"
+            raise ValueError(f"the {name} of exploration={exploration} must be {allowed}, got {parameter}")
 
     @property
     def net(self) -> nn.Module:  # type: ignore[override]
@@ -120,7 +113,7 @@ class ExploringPolicy(Policy):
 
     def noise(self, *shape: int, generator: torch.Generator | None = None) -> Float[Tensor, "*shape action"]:
         """Sample Gumbel noise: the argmax of ``log π(a | s) + noise_a`` is a sample."""
-        return gumbel_noise(next(self.parameters()), (*shape, self.num_actions), generator)
+        return self._gumbel_noise((*shape, self.num_actions), generator)
 
     def sample_from_noise(
         self, output: Float[Tensor, "*batch out"], noise: Float[Tensor, "*batch action"]

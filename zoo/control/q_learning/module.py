@@ -5,14 +5,14 @@ from typing import Any
 
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 
 from zoo.control._module import ControlModule
 from zoo.control.q_learning._options import check_options
-from zoo.control.q_learning.exploration import ExploringPolicy, check_exploration
+from zoo.control.q_learning.exploration import ExploringPolicy
 from zoo.control.q_learning.loss import LOSSES, q_learning_target, td_loss, visit_weights
-from zoo.control.q_learning.q_functions import make_q_function
-from zoo.control.q_learning.replay_buffer import ReplayBuffer, Transitions, to_transitions
+from zoo.control.q_learning.q_functions import QNetwork, QTable
+from zoo.control.q_learning.replay_buffer import ReplayBuffer, Transitions
 from zoo.control.rollout import Rollout
 from zoo.control.rollout_dataset import RolloutBatch
 from zoo.control.schedules import Schedule
@@ -56,8 +56,7 @@ class QLearning(ControlModule):
         reward_threshold: value of the monitored metric at which the task counts as solved; None if there is none.
         stop_on_reward_threshold: stop training at the first evaluation that solves the task.
         seed: seed of the evaluations.
-        spaces: spaces of the environment, for ``predict``; see ``spaces_to_dict``. None if observations and actions are
-            those of the policy itself.
+        spaces: ``VectorEnvAdapter.spaces``, for ``predict``; None if observations and actions are those of the policy.
 
     Raises:
         ValueError: an option has an invalid value, or no effect without another one.
@@ -105,13 +104,17 @@ class QLearning(ControlModule):
         if loss not in LOSSES:
             raise ValueError(f"there is no loss {loss!r}; choose one of {', '.join(LOSSES)}")
         for parameter in (exploration_initial, exploration_final):
-            check_exploration(exploration, parameter)
+            ExploringPolicy.check_parameter(exploration, parameter)
         self.save_hyperparameters()
         defaults = {name: option.default for name, option in inspect.signature(QLearning).parameters.items()}
         check_options(self.hparams, defaults, table=isinstance(observation, int))
         self.automatic_optimization = False
         self.schedule = Schedule(exploration_initial, exploration_final, exploration_steps, exploration_schedule)
-        q = make_q_function(observation, num_actions, hidden, dueling)
+        q: nn.Module
+        if isinstance(observation, int):
+            q = QTable(observation, num_actions)
+        else:
+            q = QNetwork(observation, num_actions, hidden, dueling)
         self.policy = ExploringPolicy(q, num_actions, exploration, self.schedule(0))
         self.target = copy.deepcopy(self.policy.q).requires_grad_(False) if target_update_interval else None
         self.replay_buffer = ReplayBuffer(buffer_size, n_steps, gamma) if buffer_size else None
@@ -141,7 +144,7 @@ class QLearning(ControlModule):
     def batches(self, rollout: Rollout) -> Iterator[Transitions]:
         """Yield the batch of each gradient step."""
         if self.replay_buffer is None:
-            yield to_transitions(rollout, self.hparams["gamma"])
+            yield Transitions.from_rollout(rollout, self.hparams["gamma"])
             return
         self.replay_buffer.add(rollout)
         if self.env_steps >= self.hparams["learning_starts"] and self.replay_buffer.size > self.hparams["n_steps"]:

@@ -101,17 +101,3 @@ class QNetwork(nn.Module):
             observation = x / 255 if x.dtype == torch.uint8 else x.float()
         values: Tensor = self.layers(observation)
         return values
-
-
-def make_q_function(
-    observation: int | Sequence[int], num_actions: int, hidden: Sequence[int], dueling: bool
-) -> nn.Module:
-    """Return a table for a number of states, or a network for an observation shape.
-
-    Example:
-        >>> make_q_function(16, num_actions=4, hidden=[64], dueling=False)
-        QTable()
-    """
-    if isinstance(observation, int):
-        return QTable(observation, num_actions)
-    return QNetwork(observation, num_actions, hidden, dueling)

@@ -8,7 +8,12 @@ from zoo.control.rollout import Rollout
 
 
 class Transitions(NamedTuple):
-    """Batch of transitions of one or several steps, in no particular order."""
+    """Batch of transitions of one or several steps, in no particular order.
+
+    Example:
+        >>> Transitions._fields
+        ('observation', 'action', 'reward', 'terminated', 'next_observation', 'discount')
+    """
 
     observation: Shaped[Tensor, "batch ..."]
     action: Int[Tensor, " batch"]
@@ -22,19 +27,12 @@ class Transitions(NamedTuple):
     discount: Float[Tensor, " batch"]
     """``γ`` to the power of the number of steps: the weight of the bootstrapped value."""
 
-
-def to_transitions(rollout: Rollout, gamma: float) -> Transitions:
-    """Return the valid steps of a rollout as one-step transitions."""
-    mask = rollout.mask
-    reward = rollout.reward[mask]
-    return Transitions(
-        observation=rollout.observation[mask],
-        action=rollout.action[mask],
-        reward=reward,
-        terminated=rollout.terminated[mask],
-        next_observation=rollout.next_observation[mask],
-        discount=torch.full_like(reward, gamma),
-    )
+    @classmethod
+    def from_rollout(cls, rollout: Rollout, gamma: float) -> "Transitions":
+        """Return the valid steps of a rollout as one-step transitions."""
+        names = ("observation", "action", "reward", "terminated", "next_observation")
+        valid = {name: getattr(rollout, name)[rollout.mask] for name in names}
+        return cls(**valid, discount=torch.full_like(valid["reward"], gamma))
 
 
 _MAX_ATTEMPTS = 1000  # to fill a batch: far more than needed, unless hardly any step can be used
@@ -72,11 +70,7 @@ class ReplayBuffer:
         self._last_observation = torch.empty(0)
 
     def add(self, rollout: Rollout) -> None:
-        """Add the steps of a rollout in place of the oldest ones.
-
-        Raises:
-            ValueError: the buffer is too small for the rollout.
-        """
+        """Add the steps of a rollout in place of the oldest ones; raise a ``ValueError`` if the buffer is too small."""
         steps, envs = rollout.action.shape
         num_rows = self.buffer_size // envs
         if num_rows < steps + self.n_steps:

@@ -5,7 +5,6 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, OneOf, Tuple
 from gymnasium.spaces.utils import flatten_space
 
 from zoo.control import PolicyGradient, QLearning
-from zoo.control._prediction import spaces_to_dict
 from zoo.control.envs._spaces import element_index, num_elements, space_from_dict, space_to_dict
 from zoo.control.policy_gradient.policies import action_spec
 
@@ -19,6 +18,10 @@ SPACES = [
     SEVERAL,
     Tuple([Discrete(3), SEVERAL]),
 ]
+
+
+def spaces_to_dict(observation, action):
+    return {"observation": space_to_dict(observation), "action": space_to_dict(action)}
 
 
 def policy(observation, action):
