@@ -22,6 +22,7 @@ from zoo.cli._composition import check_estimator_is_used, check_settings, compos
 from zoo.cli._config_groups import configs_dir, groups, options
 from zoo.cli._errors import error_message
 from zoo.cli._schemas import MODELS, get_nested
+from zoo.gradients import BASELINES
 
 SAMPLE = 40
 SECONDS = 60  # that a command may take
@@ -57,6 +58,7 @@ BUDGET = "model.total_timesteps=500"
 LINES = [
     *(f"{group}={name}" for group in GROUPS for name in NAMES),
     *(f"{group}=null" for group in GROUPS[:-1]),
+    *(f"estimator={name}" for name in (*BASELINES, "constant", "optimal", "renforce", "nvil,vimco")),
     *("--model ram", "-model=ram", "model:ram", "model==ram", "=", "==", "=ram", "+", "~", "-", "--", "---", "-x"),
     *("--help=1", "hydra.run.foo=1", "hydra.verbose=true", "hydra.job.chdir=true", "hydra/launcher=joblib"),
     *("hydra=x", "+hydra.foo=1", "model@foo=ram", "schema=x", "schema/model=ram", "defaults=[]"),

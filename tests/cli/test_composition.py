@@ -164,10 +164,10 @@ class TestCheckEstimatorIsUsed:
         return run
 
     def test_estimator_without_effect_is_an_error(self, check):
-        with pytest.raises(ValueError, match="this model does not use an estimator: remove estimator=none"):
-            check("model=q_learning", "estimator=none")
+        with pytest.raises(ValueError, match="this model does not use an estimator: remove estimator=reinforce"):
+            check("model=q_learning", "estimator=reinforce")
 
     def test_estimator_that_the_model_uses_is_accepted(self, check):
-        check("model=ram", "estimator=none")
-        check("model=policy_gradient", "estimator=none")
+        check("model=ram", "estimator=reinforce")
+        check("model=policy_gradient", "estimator=nvil")
         check("model=q_learning", "seed=3")

@@ -72,7 +72,7 @@ class TestCheckConfig:
         [
             (lambda config: config.pop("trainer"), "trainer must be there"),
             (lambda config: config.update(trainer=3), "trainer must hold options, got 3"),
-            (lambda config: config.update(estimator="none"), "estimator must hold options, got 'none'"),
+            (lambda config: config.update(estimator="nvil"), "estimator must hold options, got 'nvil'"),
             (lambda config: config.update(sed=1), "there is no option sed"),
             (
                 lambda config: config.update(seed="${oc.env:SEED}"),

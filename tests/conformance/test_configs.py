@@ -5,12 +5,18 @@ import pytest
 from zoo.cli._commands import make_experiment, train
 from zoo.cli._composition import options
 from zoo.cli._schemas import MODELS
+from zoo.gradients import BASELINES
 from zoo.training import config_hash
 
 ESTIMATING = [name for name, (builder, _) in MODELS.items() if "estimator" in inspect.signature(builder).parameters]
-ESTIMATORS = [name for name in options("estimator") if name != "constant"]  # which needs a number
-KNOWN_TO = {"vimco": ("sbn", "bbvi"), "enumeration": ("sbn",), "optimal": ("bbvi",)}  # the others to all
-WITH_NETWORKS = ("learned", "learned_leave_one_out", "nvil")  # which a program has to bring
+SUPPORTED_BY = {"vimco": ("sbn", "bbvi"), "enumeration": ("sbn",)}  # the others by all
+DEFAULT_BASELINE = {
+    "ram": "learned",
+    "sbn": "leave_one_out",
+    "policy_gradient": "learned",
+    "bbvi": "leave_one_out",
+}
+WITH_NETWORKS = ("learned", "learned_leave_one_out", "learned_moving_average")  # which a program must contain
 
 
 @pytest.mark.parametrize("name", options("model"))
@@ -46,31 +52,60 @@ def test_model_trains_without_validation_data(composed, squares, tmp_path):
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]
 
 
+def options_for(model, baseline):
+    """Return the options with which a model trains with a baseline."""
+    length = ["model.n_steps=null"] if model == "policy_gradient" else []  # whole episodes where none may be cut
+    if (model, baseline) == ("policy_gradient", "nvil"):
+        length += ["model.normalize_advantage=false", "model.ent_coef=0"]  # which its running scale replaces
+    return [*length, "trainer.max_epochs=1"]
+
+
 @pytest.mark.usefixtures("no_pictures", "without_type_checks")
 @pytest.mark.parametrize("estimator", options("estimator"))
 @pytest.mark.parametrize("model", ESTIMATING)
-def test_model_trains_with_every_estimator_or_names_those_it_has(model, estimator, tiny, composed, tmp_path):
-    number = ["estimator.baseline=0.5"] if estimator == "constant" else []
-    length = ["model.n_steps=null"] if model == "policy_gradient" else []  # whole episodes where none may be cut
-    if (model, estimator) == ("policy_gradient", "nvil"):
-        length += ["model.normalize_advantage=false", "model.ent_coef=0"]  # which its running scale takes the place of
-    config = composed(tiny(model, f"estimator={estimator}", *number, *length, "trainer.max_epochs=1"))
-    if model not in KNOWN_TO.get(estimator, [model]):
-        with pytest.raises(ValueError, match=f"there is no baseline '{estimator}'; choose one of"):
+def test_model_trains_with_every_estimator_it_supports(model, estimator, tiny, composed, tmp_path):
+    config = composed(tiny(model, f"estimator={estimator}", *options_for(model, estimator)))
+    if model not in SUPPORTED_BY.get(estimator, [model]):
+        with pytest.raises(
+            ValueError, match=f"^model={model} does not support estimator={estimator}, which needs .*; use"
+        ):
             make_experiment(config)
-    elif model == "bbvi" and estimator in WITH_NETWORKS:
+    elif (model, estimator) == ("bbvi", "nvil"):
         with pytest.raises(ValueError, match="a learned baseline"):
             make_experiment(config)
     else:
         assert train(config, tmp_path, "command").metrics
 
 
-def test_estimator_choice_is_named_after_its_baseline_or_a_paper(composed):
-    chosen = {name: composed(["model=sbn", f"estimator={name}"])["estimator"] for name in ESTIMATORS}
-    assert {name: options["baseline"] for name, options in chosen.items()} == {
-        name: "learned_moving_average" if name == "nvil" else name for name in ESTIMATORS
-    }
-    assert (chosen["nvil"]["decay"], chosen["nvil"]["scale"]) == (0.8, True)
+@pytest.mark.usefixtures("no_pictures", "without_type_checks")
+@pytest.mark.parametrize("baseline", [*BASELINES, "0.5", "optimal"])
+@pytest.mark.parametrize("model", ESTIMATING)
+def test_model_trains_with_every_baseline_it_supports(model, baseline, tiny, composed, tmp_path):
+    config = composed(tiny(model, f"estimator.baseline={baseline}", *options_for(model, baseline)))
+    if baseline == "optimal" and model != "bbvi":
+        with pytest.raises(ValueError, match="there is no baseline 'optimal'; choose one of"):
+            make_experiment(config)
+    elif model == "bbvi" and baseline in WITH_NETWORKS:
+        with pytest.raises(ValueError, match="a learned baseline"):
+            make_experiment(config)
+    else:
+        assert train(config, tmp_path, "command").metrics
+
+
+@pytest.mark.parametrize("model", ESTIMATING)
+def test_baseline_is_the_models_the_presets_or_the_explicit_one(model, composed):
+    def baseline(*overrides):
+        return composed([f"model={model}", *overrides])["estimator"]["baseline"]
+
+    assert baseline() == baseline("estimator=reinforce") == DEFAULT_BASELINE[model]
+    assert baseline("estimator=nvil") == "learned_moving_average"
+    assert baseline("estimator=vimco") is None
+    assert baseline("estimator=nvil", "estimator.baseline=none") == baseline("estimator.baseline=none") == "none"
+
+
+def test_nvil_is_a_preset_of_reinforce(composed):
+    expected = {"name": "reinforce", "baseline": "learned_moving_average", "decay": 0.8, "scale": True}
+    assert composed(["model=sbn", "estimator=nvil"])["estimator"] == expected
 
 
 @pytest.mark.parametrize("logger", options("logger"))

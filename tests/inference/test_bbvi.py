@@ -70,7 +70,7 @@ class TestProgram:
             ProgramInference("kidiq")
 
 
-def make_elbo(num_particles, baseline, program="beta_bernoulli", **options):
+def make_elbo(num_particles, baseline=None, program="beta_bernoulli", **options):
     return ProgramInference(program, True, {"baseline": baseline, **options}, num_particles).elbo
 
 
@@ -84,7 +84,7 @@ class TestEstimator:
         assert make_elbo(3, "leave_one_out").scale is None
 
     def test_vimco_is_the_importance_weighted_bound(self):
-        assert make_elbo(3, "vimco").multi_sample is not None
+        assert make_elbo(3, name="vimco").multi_sample is not None
         assert make_elbo(3, "leave_one_out").multi_sample is None
 
     def test_needs_particles_to_compare(self):
@@ -97,7 +97,7 @@ class TestEstimator:
 
     @pytest.mark.parametrize("baseline", ["learned", "learned_moving_average", "learned_leave_one_out"])
     def test_with_a_network_is_not_for_programs_that_name_none(self, baseline):
-        with pytest.raises(ValueError, match="the guide of beta_bernoulli does not have; choose another estimator"):
+        with pytest.raises(ValueError, match="the guide of beta_bernoulli does not have; choose another baseline"):
             ProgramInference("beta_bernoulli", estimator={"baseline": baseline})
 
 

@@ -92,7 +92,7 @@ class TestMistakes:
             (["model.num_particles=0"], "num_particles must be a whole number of 1 or more, got 0"),
             (["model.optimizer=best"], "unknown optimizer 'best'; choose one of adam, adagrad"),
             (["model.schedule=up"], "unknown schedule 'up'; choose one of constant, cosine"),
-            (["estimator=learned"], "of beta_bernoulli does not have; choose another estimator"),
+            (["estimator.baseline=learned"], "of beta_bernoulli does not have; choose another baseline"),
             (["model.steps_per_epoch=0"], "steps_per_epoch must be a whole number of 1 or more"),
             (["env=CartPole-v1"], "this model does not use env: remove env=..."),
         ],

@@ -17,7 +17,17 @@ from zoo.cli._command_line import FOLDERS, LIGHTNING, OPEN, Request
 from zoo.cli._config_groups import configs_dir, groups, model_of, options
 from zoo.cli._invocation import command_name
 from zoo.cli._options import Option, find_same_name, nearest_key
-from zoo.cli._schemas import DATA, MODELS, TrainConfig, check_config, known_options, option_names, schema, target_name
+from zoo.cli._schemas import (
+    DATA,
+    MODELS,
+    TrainConfig,
+    accepted_parameters,
+    check_config,
+    known_options,
+    option_names,
+    schema,
+    target_name,
+)
 from zoo.data import DatasetUnavailableError, find_binarized_mnist, find_mnist
 
 logger = logging.getLogger(__name__)
@@ -162,7 +172,7 @@ def _unknown_option(key: str, known: Mapping[str, Option], choices: Sequence[str
 def check_estimator_is_used(config: DictConfig, overrides: list[str]) -> None:
     """Check that no estimator was chosen for a model without one, whose choice would have no effect."""
     asked = [override for override in overrides if override.startswith("estimator=")]
-    if asked and config.model is not None and config.estimator is None:
+    if asked and config.model is not None and "estimator" not in accepted_parameters(config.model):
         raise ValueError(f"this model does not use an estimator: remove {asked[0]}")
 
 

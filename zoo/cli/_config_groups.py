@@ -50,9 +50,18 @@ def check_choice(group: str, name: object) -> None:
     known = options(group)
     if name in known or (group == "experiment" and name is None):
         return
+    if group == "estimator" and (baseline := _baseline_value(str(name))) is not None:
+        raise ValueError(f"{name} is a baseline: set estimator.baseline={baseline}")
     shown = "null" if name is None else name
     near = suggest_nearest(str(name).lower(), known)
     raise ValueError(f"there is no {group} {shown!r}; there are: {', '.join(known)}.{near}")
+
+
+def _baseline_value(name: str) -> str | None:
+    """Return the value of ``estimator.baseline`` for the name of a baseline."""
+    from zoo.gradients import BASELINES  # takes long
+
+    return {name: name for name in (*BASELINES, "optimal")}.get(name, "NUMBER" if name == "constant" else None)
 
 
 def suggest_nearest(name: str, known: Iterable[str]) -> str:

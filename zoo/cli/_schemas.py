@@ -60,12 +60,14 @@ class EstimatorConfig:
     """Options of ``estimator=``.
 
     Args:
-        baseline: name of a baseline, or a number for one that never changes.
+        name: name of the estimator.
+        baseline: name of a baseline, or a number for one that never changes; null for the model's default.
         decay: decay of a moving average.
         scale: whether the signal is divided by its running standard deviation.
     """
 
-    baseline: str = MISSING
+    name: str = MISSING
+    baseline: str | None = None
     decay: float = 0.9
     scale: bool = False
 
@@ -140,6 +142,7 @@ _REQUIRED = {part.name for part in fields(TrainConfig)} - {
 }
 PRECISIONS = ("32-true", "64-true", "bf16-mixed", "bf16-true", "32", "64")
 GROUPS = ("model", "data", "estimator", "trainer", "logger")
+_NAMES = ("logger.name", "estimator.name")  # set by the choice of the group
 _NO_OPTIONS = (*GROUPS, "trust", "extended")  # further keys that a run's config.yaml may hold
 CONSTRAINTS: dict[str, Mapping[str, Constraint]] = {  # by group
     "": {"seed": Constraint(f"between 0 and {2**32 - 1}", lambda x: 0 <= x < 2**32)},
@@ -218,7 +221,7 @@ def known_options(config: Mapping[str, Any]) -> dict[str, Option]:
     return {
         key: option._replace(default=get_nested(config, key, option.default), allowed=_constraint(key, config))
         for key, option in found.items()
-        if not key.endswith("._target_") and key != "logger.name"
+        if not key.endswith("._target_") and key not in _NAMES
     }
 
 
@@ -263,7 +266,7 @@ def check_config(config: Mapping[str, Any]) -> None:
     for key, value in _flatten(config):
         if key in known:
             known[key].check(value)
-        elif not key.endswith("._target_") and key not in ("logger.name", *_NO_OPTIONS):
+        elif not key.endswith("._target_") and key not in (*_NAMES, *_NO_OPTIONS):
             raise ValueError(f"there is no option {key}")
 
 

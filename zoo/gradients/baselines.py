@@ -1,3 +1,4 @@
+import difflib
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -353,5 +354,9 @@ def make_baseline(
     try:
         return ConstantBaseline(float(name))
     except ValueError:
-        known = ", ".join([*BASELINES, *extra])
-        raise ValueError(f"there is no baseline {name!r}; choose one of {known}, or a number") from None
+        known = [*BASELINES, *extra]
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.3)
+        hint = f". Did you mean {near[0]}?" if near else ""
+        raise ValueError(
+            f"there is no baseline {name!r}; choose one of {', '.join(known)}, or a number{hint}"
+        ) from None

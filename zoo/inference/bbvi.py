@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from zoo.gradients import MovingAverageBaseline, RunningStd
+from zoo.gradients.estimators import ESTIMATORS, complete_options
 from zoo.inference.elbo import BlackBoxELBO
 from zoo.inference.programs import PROGRAMS, find_program
 from zoo.inference.programs._from_file import annotate_errors, parse_program_file
@@ -25,9 +26,9 @@ class ProgramInference(VariationalInference):
         program: name of one of ``zoo.inference.programs.PROGRAMS``, whose data, if any, are in ``$ZOO_DATA``; or
             ``FILE.py:MODEL:GUIDE``, with functions without arguments.
         trust: allow running the code of such a file.
-        estimator: ``baseline``, ``decay`` and ``scale``. In addition to the names of ``zoo.gradients.BASELINES``:
-            ``optimal`` (the paper's control variate) and ``vimco`` (importance-weighted bound instead of the ELBO). The
-            network of a learned baseline is specified at the site.
+        estimator: ``name``, ``reinforce`` or ``vimco`` (importance-weighted bound instead of the ELBO), and
+            ``baseline`` (one of ``zoo.gradients.BASELINES``, or ``optimal``, the paper's control variate), ``decay``
+            and ``scale``. The network of a learned baseline is specified at the site.
         num_particles: samples of the guide per step.
         vectorize_particles: draw all particles in one run; None to do so for built-in programs only.
         optimizer: ``adam``, or the paper's ``adagrad``.
@@ -63,9 +64,9 @@ class ProgramInference(VariationalInference):
         if program in PROGRAMS and "learned" in str((estimator or {}).get("baseline")):
             raise ValueError(
                 "a learned baseline needs a network, specified by infer={'baseline': {...}} at a site, which the guide "
-                f"of {program} does not have; choose another estimator, or write your own program"
+                f"of {program} does not have; choose another baseline, or write your own program"
             )
-        elbo = _make_elbo(num_particles, vectorize, **(estimator or {}))
+        elbo = _make_elbo(num_particles, vectorize, **complete_options(estimator, "bbvi", ["signals", "log_weights"]))
         data = found.load(data_root())
         self.program = found
         with _program_errors(program):
@@ -98,21 +99,19 @@ class ProgramInference(VariationalInference):
 def _make_elbo(
     num_particles: int,
     vectorize_particles: bool,
+    name: str = "reinforce",
     baseline: str | None = None,
     decay: float = DECAY,
     scale: bool = False,
 ) -> BlackBoxELBO:
     """Return the estimator of a configuration."""
-    running = RunningStd(decay) if scale else None
-    if baseline == "vimco":
-        return BlackBoxELBO(num_particles, vectorize_particles, scale=running, bound="iwae")
-    if baseline == "moving_average":
-        return BlackBoxELBO(num_particles, vectorize_particles, MovingAverageBaseline(decay), running)
+    given = MovingAverageBaseline(decay) if baseline == "moving_average" else baseline
     if baseline == "learned_moving_average" and decay != DECAY:
         raise ValueError(
             f"the moving average of a learned baseline has a fixed decay here: set estimator.decay={DECAY}"
         )
-    return BlackBoxELBO(num_particles, vectorize_particles, baseline, running)
+    running = RunningStd(decay) if scale else None
+    return BlackBoxELBO(num_particles, vectorize_particles, given, running, ESTIMATORS[name].bound)
 
 
 @contextmanager

@@ -166,7 +166,15 @@ class TestOptions:
             ({"patch_size": 9}, "covers a whole side"),
             ({"location_range": -1.0}, "location_range must be a positive number"),
             ({"reinforce_core": True, "scale": True}, "the running scale would change their balance"),
-            ({"baseline": "leraned"}, "no baseline 'leraned'; choose one of none, moving_average"),
+            (
+                {"baseline": "leraned"},
+                "no baseline 'leraned'; choose one of none, moving_average.*Did you mean learned?",
+            ),
+            (
+                {"name": "vimco"},
+                "model=ram does not support estimator=vimco, which needs importance weights; use .*=reinforce",
+            ),
+            ({"name": "leave_one_out"}, "leave_one_out is a baseline: set estimator.baseline=leave_one_out"),
         ],
     )
     def test_invalid_option_raises(self, make_model, options, sentence):

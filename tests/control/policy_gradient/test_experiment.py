@@ -76,7 +76,13 @@ class TestRollouts:
     def test_training_on_complete_episodes_ends_after_total_timesteps(self, composed, tmp_path):
         options = ["num_envs=4", "total_timesteps=4000", "n_eval_episodes=2"]
         outcome = train(
-            composed(["model=policy_gradient", "estimator=leave_one_out", *(f"model.{option}" for option in options)]),
+            composed(
+                [
+                    "model=policy_gradient",
+                    "estimator.baseline=leave_one_out",
+                    *(f"model.{option}" for option in options),
+                ]
+            ),
             tmp_path,
             "command",
         )

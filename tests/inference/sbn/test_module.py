@@ -13,8 +13,8 @@ from zoo.gradients import (
     Reinforce,
     SumBaseline,
 )
-from zoo.gradients.estimators import VIMCOBaseline
-from zoo.inference.sbn import BoundObjective, SigmoidBeliefNetwork, exact_elbo
+from zoo.gradients.estimators import GradientEstimate, VIMCOBaseline
+from zoo.inference.sbn import SigmoidBeliefNetwork, exact_elbo
 from zoo.inference.sbn.module import _diagnostics
 
 SHAPE = (1, 4, 4)
@@ -24,7 +24,8 @@ SHAPE = (1, 4, 4)
 def make_model():
     def make(baseline="leave_one_out", decay=0.9, scale=False, **options):
         torch.manual_seed(0)
-        estimator = {"baseline": baseline, "decay": decay, "scale": scale}
+        name = {"name": baseline} if baseline in ("vimco", "enumeration") else {"baseline": baseline}
+        estimator = {**name, "decay": decay, "scale": scale}
         return SigmoidBeliefNetwork(SHAPE, **{"layers": [4, 2], **options}, estimator=estimator)
 
     return make
@@ -57,8 +58,8 @@ def fit(images):
 class TestEstimator:
     def test_nvil_estimator_is_made_for_each_layer(self, make_model):
         model = make_model("learned_moving_average", decay=0.8, scale=True, num_particles=1)
-        assert len(model.reinforce) == 2
-        for estimator, inputs in zip(model.reinforce, (16, 4), strict=True):
+        assert len(model.estimator.layers) == 2
+        for estimator, inputs in zip(model.estimator.layers, (16, 4), strict=True):
             average, learned = estimator.baseline.members
             assert (type(average), type(learned)) == (MovingAverageBaseline, LearnedBaseline)
             assert [layer.weight.shape for layer in (learned.net[0], learned.net[2])] == [(100, inputs), (1, 100)]
@@ -66,22 +67,22 @@ class TestEstimator:
             assert estimator.maximize
 
     def test_nvil_parts_can_be_disabled(self, make_model):
-        assert make_model("learned_moving_average").reinforce[0].scale is None
-        assert type(make_model("moving_average", scale=True).reinforce[0].baseline) is MovingAverageBaseline
-        assert type(make_model("learned").reinforce[0].baseline) is LearnedBaseline
+        assert make_model("learned_moving_average").estimator.layers[0].scale is None
+        assert type(make_model("moving_average", scale=True).estimator.layers[0].baseline) is MovingAverageBaseline
+        assert type(make_model("learned").estimator.layers[0].baseline) is LearnedBaseline
 
     def test_leave_one_out_is_over_particles(self, make_model):
-        assert isinstance(make_model().reinforce[0].baseline, LeaveOneOutBaseline)
-        assert make_model().reinforce[0].baseline.dim == 0
-        assert isinstance(make_model("learned_leave_one_out").reinforce[0].baseline, SumBaseline)
+        assert isinstance(make_model().estimator.layers[0].baseline, LeaveOneOutBaseline)
+        assert make_model().estimator.layers[0].baseline.dim == 0
+        assert isinstance(make_model("learned_leave_one_out").estimator.layers[0].baseline, SumBaseline)
 
     def test_vimco_has_one_estimator_for_all_layers(self, make_model):
-        (estimator,) = make_model("vimco").reinforce
-        assert isinstance(estimator.baseline, VIMCOBaseline)
+        assert isinstance(make_model("vimco").estimator.reinforce.baseline, VIMCOBaseline)
 
     @pytest.mark.parametrize("name", ["leave_one_out", "learned_leave_one_out", "vimco"])
-    def test_multi_sample_estimators_need_two_particles(self, name, make_model):
-        with pytest.raises(ValueError, match=rf"estimator={name} needs model.num_particles >= 2, got 1"):
+    def test_estimators_that_compare_particles_need_two(self, name, make_model):
+        option = "estimator" if name == "vimco" else "estimator.baseline"
+        with pytest.raises(ValueError, match=rf"^{option}={name} needs model.num_particles >= 2, got 1"):
             make_model(name, num_particles=1)
         assert make_model(name, num_particles=2)
 
@@ -98,12 +99,17 @@ class TestEstimator:
         with pytest.raises(ValueError, match="estimator=enumeration is exact and has no signals to scale"):
             make_model("enumeration", scale=True)
 
+    @pytest.mark.parametrize("name", ["vimco", "enumeration"])
+    def test_estimators_without_baseline_reject_one(self, name):
+        with pytest.raises(ValueError, match=rf"estimator={name} .* baseline.*; remove estimator.baseline"):
+            SigmoidBeliefNetwork(SHAPE, estimator={"name": name, "baseline": "none"}, layers=[2])
+
     def test_vimco_rejects_scale(self, make_model):
         with pytest.raises(ValueError, match=r"estimator=vimco cannot be scaled.*would move the optimum"):
             make_model("vimco", scale=True)
 
     def test_there_is_no_other(self, make_model):
-        with pytest.raises(ValueError, match=r"no baseline 'rloo'; .*, vimco, enumeration, or a number"):
+        with pytest.raises(ValueError, match=r"no baseline 'rloo'; choose one of none, .*, or a number"):
             make_model("rloo")
 
 
@@ -161,7 +167,7 @@ class TestOptimizer:
         rate_of = {
             id(weight): group["initial_lr"] for group in configured(model).param_groups for weight in group["params"]
         }
-        parts = (model.network.down, 0.1), (model.network.up, 0.02), (model.reinforce, baseline_lr)
+        parts = (model.network.down, 0.1), (model.network.up, 0.02), (model.estimator, baseline_lr)
         assert all(rate_of[id(weight)] == rate for part, rate in parts for weight in part.parameters())
 
     def test_learning_rates_decay_to_zero(self, make_model, configured):
@@ -222,7 +228,7 @@ def test_diagnostics_hold_bound_and_variance_and_baseline_per_layer():
     signals = (torch.tensor([[1.0, 5.0]]), torch.tensor([[-2.0, 4.0]]))
     layers = Reinforce(maximize=True), Reinforce(ConstantBaseline(0.5), maximize=True)
     outs = [layer(torch.zeros(1, 2), signal) for layer, signal in zip(layers, signals, strict=True)]
-    metrics = _diagnostics(BoundObjective(ZERO, ZERO, ZERO, torch.tensor([-90.0, -110.0]), outs))
+    metrics = _diagnostics(GradientEstimate(ZERO, ZERO, ZERO, torch.tensor([-90.0, -110.0]), outs))
     assert {name: value.item() for name, value in metrics.items()} == pytest.approx(
         {
             "train_negative_bound": 100,

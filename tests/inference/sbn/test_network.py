@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from zoo.inference.sbn import BeliefNetwork, bernoulli_sampler
+from zoo.gradients.estimators import bernoulli_sampler
+from zoo.inference.sbn import BeliefNetwork
 from zoo.inference.sbn.network import binary_pixels
 
 

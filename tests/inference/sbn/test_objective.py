@@ -7,14 +7,14 @@ import torch
 from torch import nn
 
 from zoo.gradients import BASELINES, Baseline, Reinforce, RunningStd, make_baseline
-from zoo.gradients.estimators import VIMCOBaseline
-from zoo.inference.sbn import (
+from zoo.gradients.estimators import (
+    Evaluation,
+    VIMCOBaseline,
     elbo_objective,
-    exact_elbo,
-    exact_iwae_bound,
     iwae_objective,
     local_signals,
 )
+from zoo.inference.sbn import exact_elbo, exact_iwae_bound
 
 PARTICLES = 2
 NETWORKS = {
@@ -62,13 +62,17 @@ def each_layer(network, name):
     return [Reinforce(used(name, units), maximize=True) for units in inputs]
 
 
+def evaluation(posterior, log_joint):
+    return Evaluation(posterior.inputs, posterior.log_q, log_joint)
+
+
 def elbo_loss(posterior, log_joint, estimators, local=True):
-    objective = elbo_objective(posterior, log_joint, estimators, local)
+    objective = elbo_objective(evaluation(posterior, log_joint), estimators, local)
     return objective.pathwise + objective.score
 
 
 def multi_sample_loss(posterior, log_joint, estimators):
-    objective = iwae_objective(posterior, log_joint, estimators[0])
+    objective = iwae_objective(evaluation(posterior, log_joint), estimators[0])
     return objective.pathwise + objective.score
 
 
@@ -128,13 +132,13 @@ class TestMultiSampleBound:
 
 def with_a_term_too_few(posterior, log_joint, estimators):
     """Credits each layer with what lies above it alone, not with how well it explains the layer below."""
-    signals = local_signals([torch.zeros_like(log_joint[0]), *log_joint[1:]], posterior.log_q)
+    signals = local_signals(evaluation(posterior, [torch.zeros_like(log_joint[0]), *log_joint[1:]]))
     pairs = zip(estimators, posterior.log_q, signals, strict=True)
     return -sum(log_joint).mean() + sum(estimator(log_q, signal).loss.mean() for estimator, log_q, signal in pairs)
 
 
 def with_the_signal_of_the_layer_above(posterior, log_joint, estimators):
-    signals = local_signals(log_joint, posterior.log_q)
+    signals = local_signals(evaluation(posterior, log_joint))
     signals = [*signals[1:], signals[-1] * 0]
     pairs = zip(estimators, posterior.log_q, signals, strict=True)
     return -sum(log_joint).mean() + sum(estimator(log_q, signal).loss.mean() for estimator, log_q, signal in pairs)
@@ -206,7 +210,9 @@ class TestVariance:
 def test_objective_returns_bound_per_image(network, x, every_posterior):
     images = x.expand(3, -1)
     posterior = network.infer(images, lambda layer, logits: torch.ones(2, 3, network.layers[layer]).double())
-    objective = elbo_objective(posterior, network.log_joint(images, posterior.units), each_layer(network, "none"))
+    objective = elbo_objective(
+        evaluation(posterior, network.log_joint(images, posterior.units)), each_layer(network, "none")
+    )
     by_hand = sum(network.log_joint(images, posterior.units)) - sum(posterior.log_q)
     torch.testing.assert_close(objective.bound, by_hand.mean(0))
     assert not objective.bound.requires_grad

@@ -13,6 +13,7 @@ from zoo.attention.ram.network import HIDDEN_SIZE, RecurrentAttentionNetwork, Tr
 from zoo.attention.ram.objective import hybrid_objective
 from zoo.gradients import Reinforce, RunningStd, make_baseline
 from zoo.gradients._tensors import at_least_single
+from zoo.gradients.estimators import complete_options
 from zoo.training import LoadableModule, sum_losses
 
 LOCATION_POLICIES = ("learned", "spiral", "random", "center")
@@ -83,7 +84,7 @@ class RecurrentAttention(LoadableModule):
         policy_weight: weight of the policy loss, which is summed over the steps. The paper: 1.
         lr: initial learning rate of AdamW, annealed to 0 by a cosine. The paper: SGD with momentum.
         weight_decay: weight decay of AdamW.
-        estimator: ``baseline`` (a name of ``zoo.gradients.BASELINES``), ``decay`` and ``scale`` of ``Reinforce``. The
+        estimator: ``baseline`` (one of ``zoo.gradients.BASELINES``), ``decay`` and ``scale`` of ``reinforce``. The
             paper: learned.
 
     Raises:
@@ -117,16 +118,16 @@ class RecurrentAttention(LoadableModule):
         estimator: Mapping[str, Any] | None = None,
     ):
         super().__init__()
-        estimator = {"baseline": "learned", **(estimator or {})}
+        estimator = complete_options(estimator, "ram", offers=["signals"], default_baseline="learned")
         self.save_hyperparameters()
         check_constraints(self.hparams, CONSTRAINTS)
         _check_location_policy(location_policy)
         if "leave_one_out" in estimator["baseline"] and location_policy == "learned" and num_samples < 2:
             raise ValueError(
-                f"estimator={estimator['baseline']} compares trajectories of the same image: num_samples must be at "
-                f"least 2, got {num_samples}"
+                f"estimator.baseline={estimator['baseline']} compares trajectories of the same image: num_samples must "
+                f"be at least 2, got {num_samples}"
             )
-        if reinforce_core and estimator.get("scale"):
+        if reinforce_core and estimator["scale"]:
             raise ValueError(
                 "estimator.scale divides only the policy loss, but with model.reinforce_core the core learns from the "
                 "cross-entropy too: the running scale would change their balance in every step. Disable one of them, "
@@ -140,9 +141,9 @@ class RecurrentAttention(LoadableModule):
             num_scales = 1 if side <= 32 else 1 + max(0, math.ceil(math.log2(0.75 * side / patch_size)))
         sensor = GlimpseSensor(image_shape, patch_size, num_scales, location_range, fill_value)
         self.network = RecurrentAttentionNetwork(sensor, len(classes), location_hidden, reinforce_core, spiral_radius)
-        net, decay = lambda: nn.Linear(HIDDEN_SIZE, 1), estimator.get("decay", 0.9)
+        net, decay = lambda: nn.Linear(HIDDEN_SIZE, 1), estimator["decay"]
         baseline = make_baseline(estimator["baseline"], net=net, sample_dim=1, decay=decay)
-        self.reinforce = Reinforce(baseline, RunningStd() if estimator.get("scale") else None, maximize=True)
+        self.reinforce = Reinforce(baseline, RunningStd() if estimator["scale"] else None, maximize=True)
         # Distributed training waits for a gradient of every parameter that requires one.
         if location_policy != "learned" or num_glimpses == 1:
             self.network.location_net.requires_grad_(False)

@@ -77,15 +77,16 @@ class PolicyGradientExperiment(ControlExperiment):
             **options,
         )
         if num_envs < 2 and any(isinstance(part, LeaveOneOutBaseline) for part in module.reinforce.modules()):
+            baseline = module.hparams["estimator"]["baseline"]
             raise ValueError(
-                f"{estimator['baseline']} compares parallel environments, and there is only one: set model.num_envs to "
-                "2 or more, or choose another estimator"
+                f"estimator.baseline={baseline} compares parallel environments, and there is only one: set "
+                "model.num_envs to 2 or more, or choose another baseline"
             )
         if value_function(module.reinforce) is None:
             if n_steps:
                 raise ValueError(
                     f"n_steps={n_steps} truncates episodes, and without a learned baseline nothing bootstraps the "
-                    "rewards that follow: remove n_steps, or set estimator=learned"
+                    "rewards that follow: remove n_steps, or set estimator.baseline=learned"
                 )
             n_steps = COMPLETE_EPISODES
         n_steps = _DEFAULT_N_STEPS if n_steps is None else n_steps

@@ -14,6 +14,7 @@ from zoo.control.policy_gradient.policies import Bounds, make_policy
 from zoo.control.rollout import Rollout
 from zoo.control.rollout_dataset import RolloutBatch
 from zoo.gradients import Reinforce, RunningStd, make_baseline
+from zoo.gradients.estimators import complete_options
 from zoo.training import sum_losses
 
 CONSTRAINTS = {
@@ -96,10 +97,10 @@ class PolicyGradient(ControlModule):
     ):
         super().__init__()
         self.automatic_optimization = False
-        estimator = {"baseline": "learned", **(estimator or {})}
+        estimator = complete_options(estimator, "policy_gradient", offers=["signals"], default_baseline="learned")
         self.save_hyperparameters()
         check_constraints(self.hparams, CONSTRAINTS)
-        if estimator.get("scale") and (normalize_advantage or ent_coef):
+        if estimator["scale"] and (normalize_advantage or ent_coef):
             raise ValueError(
                 "estimator.scale divides the policy loss by a running standard deviation, which "
                 "model.normalize_advantage would undo and model.ent_coef does not follow: remove estimator.scale, or "
@@ -110,9 +111,9 @@ class PolicyGradient(ControlModule):
             estimator["baseline"],
             net=lambda: make_network(observation_shape, 1, hidden),
             sample_dim=1,
-            decay=estimator.get("decay", 0.9),
+            decay=estimator["decay"],
         )
-        self.reinforce = Reinforce(baseline, RunningStd() if estimator.get("scale") else None, maximize=True)
+        self.reinforce = Reinforce(baseline, RunningStd() if estimator["scale"] else None, maximize=True)
         self.register_buffer("training_solved_after", torch.tensor(-1))
 
     def configure_callbacks(self) -> Any:

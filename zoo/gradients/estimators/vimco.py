@@ -1,17 +1,27 @@
 import math
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from zoo.gradients.baselines import Baseline
+from zoo.gradients.estimators.estimator import (
+    Evaluation,
+    GradientEstimate,
+    GradientEstimator,
+    LatentModel,
+    bernoulli_sampler,
+    sum_terms,
+)
+from zoo.gradients.reinforce import Reinforce
 
 
 def iwae_bound(log_weights: Float[Tensor, "..."], dim: int = 0) -> Float[Tensor, "..."]:
-    """Importance-weighted bound of the log-evidence: ``log 1/K Σ_k w_k``, in nats.
+    """Return the importance-weighted bound on the log-evidence, ``log 1/K Σ_k w_k``, in nats.
 
-    ``w_k = p(x, h_k) / q(h_k | x)``. With one sample its expectation is the ELBO, with more of them it is tighter.
-    Burda, Grosse & Salakhutdinov, "Importance weighted autoencoders", 2016.
+    ``w_k = p(x, h_k) / q(h_k | x)``. The expectation is the ELBO for ``K = 1`` and tightens with ``K``. Burda, Grosse &
+    Salakhutdinov, "Importance weighted autoencoders", 2016.
 
     Args:
         log_weights: ``log w_k``, in nats.
@@ -25,14 +35,14 @@ def iwae_bound(log_weights: Float[Tensor, "..."], dim: int = 0) -> Float[Tensor,
 
 
 def leave_one_out_bounds(log_weights: Float[Tensor, "*dims"], dim: int = 0) -> Float[Tensor, "*dims"]:
-    """For each sample, the multi-sample bound if its weight were the geometric mean of the others'.
+    """Return, for each sample, the bound with its weight replaced by the geometric mean of the others.
 
     ``L_{-k} = log 1/K (exp(1/(K-1) Σ_{j≠k} log w_j) + Σ_{j≠k} w_j)``, equation 10 of Mnih & Rezende, "Variational
     inference for Monte Carlo objectives", 2016.
 
     Args:
         log_weights: ``log w_k``, in nats.
-        dim: dimension of the samples, of which at least 2 are needed.
+        dim: dimension of the samples.
 
     Raises:
         ValueError: there are fewer than 2 samples.
@@ -53,16 +63,16 @@ def leave_one_out_bounds(log_weights: Float[Tensor, "*dims"], dim: int = 0) -> F
 
 
 class VIMCOBaseline(Baseline):
-    """VIMCO's baseline of the multi-sample bound: for each sample, the bound without what it contributes.
+    """Baseline of the importance-weighted bound: ``leave_one_out_bounds``.
 
     Mnih & Rezende, "Variational inference for Monte Carlo objectives", 2016. The signal is the bound, the same for all
-    samples of an input; the context is ``log w_k``, of the signal's shape. Only the *other* samples' weights are used.
+    samples of an input; the context is ``log w_k``, in the shape of the signal.
 
     Args:
         dim: dimension of ``log_prob`` that holds the samples.
 
     Raises:
-        ValueError: there are no log-weights, or fewer than 2 samples.
+        ValueError: the context is missing, or there are fewer than 2 samples.
 
     Example:
         >>> log_weights = torch.tensor([0.0, 5.0])
@@ -80,8 +90,76 @@ class VIMCOBaseline(Baseline):
 
     def predict(
         self, signal: Float[Tensor, "*dims"], context: Tensor | None, mask: Bool[Tensor, "*dims"] | None
-    ) -> Tensor:
-        """Give the bounds without each sample."""
+    ) -> Float[Tensor, "*dims"]:
+        """Return the bounds without each sample."""
         if context is None or context.shape != signal.shape:
             raise ValueError("VIMCOBaseline needs context=, the log-weight of each sample")
         return leave_one_out_bounds(context, self.dim)
+
+
+def iwae_objective(sampled: Evaluation, reinforce: nn.Module) -> GradientEstimate:
+    """Return the losses of the negative importance-weighted bound ``-E_q[log 1/K Σ_k p(x, h_k) / q(h_k | x)]``.
+
+    The pathwise term trains model and inference network, since the weights depend on ``q``. The learning signal of each
+    sample is the whole bound. Mnih & Rezende, "Variational inference for Monte Carlo objectives", 2016.
+
+    Args:
+        sampled: log-probabilities of samples of the inference network.
+        reinforce: a ``Reinforce(maximize=True)``; the context is the log-weight of each sample.
+
+    Example:
+        >>> log_q, log_p = torch.full((5, 3), -1.0, requires_grad=True), torch.full((5, 3), -2.0)
+        >>> iwae_objective(Evaluation([], [log_q], [log_p, log_p]), Reinforce(maximize=True)).bound
+        tensor([-3., -3., -3.])
+    """
+    log_q = sum_terms(sampled.log_q)
+    log_weights = sum_terms(sampled.log_joint) - log_q
+    bound = iwae_bound(log_weights, dim=0)
+    out = reinforce(log_q, bound.detach(), context=log_weights)
+    return GradientEstimate(-bound.mean(), out.loss.sum(0).mean(), out.baseline_loss, bound.detach(), [out])
+
+
+class VIMCO(GradientEstimator):
+    """Gradient of the importance-weighted bound by REINFORCE with ``VIMCOBaseline``.
+
+    Mnih & Rezende, "Variational inference for Monte Carlo objectives", 2016.
+
+    Args:
+        units: not used, as ``make_net`` and ``options``.
+        baseline: must be None: VIMCO has its own.
+        scale: must be false.
+
+    Raises:
+        ValueError: ``baseline`` or ``scale`` is set.
+
+    Example:
+        >>> VIMCO().min_particles
+        2
+    """
+
+    needs = "log_weights"
+    bound = "iwae"
+    min_particles = 2
+
+    def __init__(
+        self,
+        units: Sequence[int] = (),
+        make_net: Callable[[int], nn.Module] | None = None,
+        *,
+        baseline: str | None = None,
+        scale: bool = False,
+        **options: object,
+    ):
+        super().__init__()
+        if baseline is not None:
+            raise ValueError("estimator=vimco has a baseline of its own; remove estimator.baseline")
+        if scale:
+            raise ValueError(
+                "estimator=vimco cannot be scaled: the inference network has both a pathwise and a score-function "
+                "gradient, and scaling only one of them would move the optimum; remove estimator.scale"
+            )
+        self.reinforce = Reinforce(VIMCOBaseline(dim=0), maximize=True)
+
+    def forward(self, model: LatentModel, num_particles: int) -> GradientEstimate:
+        """Return the losses of the negative importance-weighted bound."""
+        return iwae_objective(model.evaluate(bernoulli_sampler(model.noise(num_particles))), self.reinforce)

@@ -5,9 +5,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from zoo.gradients.estimators import iwae_bound
-from zoo.inference.sbn.network import BeliefNetwork, bernoulli_sampler
-from zoo.inference.sbn.objective import sum_terms
+from zoo.gradients.estimators import bernoulli_sampler, iwae_bound, sum_terms
+from zoo.inference.sbn.network import BeliefNetwork
 
 _MAX_ROWS = 500  # (sample, image) pairs per chunk, small enough for the CPU cache
 

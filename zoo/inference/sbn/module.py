@@ -8,17 +8,12 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from zoo._constraints import COUNT, NOT_NEGATIVE, POSITIVE, check_constraints, optional
-from zoo.gradients import Reinforce, RunningStd, make_baseline
-from zoo.gradients.estimators import VIMCOBaseline
+from zoo.gradients.estimators import GradientEstimate, bernoulli_sampler, complete_options, make_estimator
 from zoo.inference.sbn.bounds import negative_elbo
-from zoo.inference.sbn.enumeration import MAX_UNITS, exact_elbo
-from zoo.inference.sbn.network import BeliefNetwork, bernoulli_sampler, binary_pixels
-from zoo.inference.sbn.objective import BoundObjective, elbo_objective, iwae_objective
+from zoo.inference.sbn.network import BeliefNetwork, ConditionedNetwork, binary_pixels
 from zoo.training import LoadableModule, sum_losses
 
 OPTIMIZERS = ("adam", "sgd")
-MULTI_SAMPLE_ESTIMATORS = ("leave_one_out", "learned_leave_one_out", "vimco")  # need at least 2 particles
-WHOLE_BOUND_ESTIMATORS = ("vimco", "enumeration")  # have no signals of single layers
 CONSTRAINTS = {
     "num_particles": COUNT,
     "lr": POSITIVE,
@@ -34,7 +29,7 @@ class SigmoidBeliefNetwork(LoadableModule):
     """Sigmoid belief network of black-and-white images, trained by REINFORCE.
 
     Mnih & Gregor, "Neural variational inference and learning in belief networks", 2014. The networks are in
-    ``BeliefNetwork``, the gradients in ``elbo_objective`` and ``iwae_objective``.
+    ``BeliefNetwork``, the gradients in ``zoo.gradients.estimators``.
 
     Args:
         image_shape: ``(channels, height, width)`` of the images.
@@ -50,9 +45,8 @@ class SigmoidBeliefNetwork(LoadableModule):
         baseline_lr: learning rate of the baselines; None for that of the inference network. SGD needs a small one.
         weight_decay: weight decay of the inference network's matrices, decoupled with Adam. Without it, the weights of
             pixels that are rarely white grow, and the bound of a few held-out images becomes very poor.
-        estimator: ``baseline``, ``decay`` and ``scale`` of ``Reinforce``, for each layer. In addition to the names of
-            ``zoo.gradients.BASELINES``: ``vimco`` (importance-weighted bound instead of the ELBO) and ``enumeration``
-            (exact gradient, at most 12 units in total).
+        estimator: ``name`` of one of ``zoo.gradients.estimators.ESTIMATORS`` and its options: ``baseline`` of each
+            layer (one of ``zoo.gradients.BASELINES``, by default ``leave_one_out``), ``decay`` and ``scale``.
 
     Raises:
         ValueError: an option has an invalid value.
@@ -79,28 +73,25 @@ class SigmoidBeliefNetwork(LoadableModule):
         estimator: Mapping[str, Any] | None = None,
     ):
         super().__init__()
-        estimator = {"baseline": "leave_one_out", **(estimator or {})}
+        estimator = complete_options(estimator, "sbn", default_baseline="leave_one_out")
         self.save_hyperparameters()
         check_constraints(self.hparams, CONSTRAINTS)
-        name = estimator["baseline"]
-        if (minimum := 2 if name in MULTI_SAMPLE_ESTIMATORS else 1) > num_particles:
-            raise ValueError(f"estimator={name} needs model.num_particles >= {minimum}, got {num_particles}")
-        if name == "enumeration" and sum(layers) > MAX_UNITS:
-            raise ValueError(f"estimator=enumeration supports at most {MAX_UNITS} units in total, got {sum(layers)}")
-        if name in WHOLE_BOUND_ESTIMATORS and not local_signals:
-            raise ValueError(f"estimator={name} has no learning signals of single layers; remove model.local_signals")
-        if name == "enumeration" and estimator.get("scale", False):
-            raise ValueError("estimator=enumeration is exact and has no signals to scale; remove estimator.scale")
-        if name == "vimco" and estimator.get("scale", False):
-            raise ValueError(
-                "estimator=vimco cannot be scaled: the inference network has both a pathwise and a score-function "
-                "gradient, and scaling only one of them would move the optimum; remove estimator.scale"
-            )
         if optimizer not in OPTIMIZERS:
             raise ValueError(f"unknown optimizer {optimizer!r}; choose one of {', '.join(OPTIMIZERS)}")
         self.network = BeliefNetwork(math.prod(image_shape), layers, hidden, activation)
         inputs = [math.prod(image_shape), *layers[:-1]]
-        self.reinforce = nn.ModuleList(_layer_estimators(inputs, **estimator))
+        self.estimator = make_estimator(
+            units=layers,
+            make_net=lambda layer: _baseline_net(inputs[layer]),
+            local_signals=local_signals,
+            **estimator,
+        )
+        name, baseline = estimator["name"], estimator["baseline"]
+        if (minimum := self.estimator.min_particles) > num_particles:
+            what = f"estimator={name}" if baseline is None else f"estimator.baseline={baseline}"
+            raise ValueError(f"{what} needs model.num_particles >= {minimum}, got {num_particles}")
+        if not (local_signals or self.estimator.has_local_signals):
+            raise ValueError(f"estimator={name} has no learning signals of single layers; remove model.local_signals")
 
     @torch.no_grad()
     def forward(
@@ -128,17 +119,10 @@ class SigmoidBeliefNetwork(LoadableModule):
         lowest = self.network.ancestral_sample([layer[0] for layer in noise])
         return self.network.pixel_probabilities(lowest).unflatten(1, self.hparams["image_shape"])
 
-    def objective(self, x: Float[Tensor, "batch pixels"]) -> BoundObjective:
+    def objective(self, x: Float[Tensor, "batch pixels"]) -> GradientEstimate:
         """Return the losses of a batch."""
-        name = (self.hparams["estimator"] or {}).get("baseline", "leave_one_out")
-        if name == "enumeration":
-            bound, zero = exact_elbo(self.network, x), x.new_zeros(())
-            return BoundObjective(-bound.mean(), zero, zero, bound.detach(), [])
-        posterior = self.network.infer(x, bernoulli_sampler(self.network.noise(self.hparams["num_particles"], x)))
-        log_joint = self.network.log_joint(x, posterior.units)
-        if name == "vimco":
-            return iwae_objective(posterior, log_joint, self.reinforce[0])
-        return elbo_objective(posterior, log_joint, self.reinforce, self.hparams["local_signals"])
+        estimate: GradientEstimate = self.estimator(ConditionedNetwork(self.network, x), self.hparams["num_particles"])
+        return estimate
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return the loss of a batch."""
@@ -172,7 +156,7 @@ class SigmoidBeliefNetwork(LoadableModule):
             {"params": [*self.network.down.parameters(), self.network.prior_logits], "lr": lr, "weight_decay": 0.0},
             {"params": biases, "lr": inference_lr, "weight_decay": 0.0},
             {"params": matrices, "lr": inference_lr, "weight_decay": self.hparams["weight_decay"]},
-            {"params": self.reinforce.parameters(), "lr": baseline_lr, "weight_decay": 0.0},
+            {"params": self.estimator.parameters(), "lr": baseline_lr, "weight_decay": 0.0},
         ]
         optimizer: torch.optim.Optimizer
         if self.hparams["optimizer"] == "sgd":
@@ -185,31 +169,12 @@ class SigmoidBeliefNetwork(LoadableModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def _layer_estimators(inputs: list[int], baseline: str, decay: float = 0.9, scale: bool = False) -> list[Reinforce]:
-    """Return an estimator for each layer, whose inputs have these sizes."""
-    if baseline == "enumeration":
-        return []
-    if baseline == "vimco":
-        return [Reinforce(VIMCOBaseline(dim=0), maximize=True)]
-    return [
-        Reinforce(
-            make_baseline(
-                baseline,
-                net=lambda units=units: nn.Sequential(  # type: ignore[misc]
-                    nn.Linear(units, BASELINE_HIDDEN), nn.Tanh(), nn.Linear(BASELINE_HIDDEN, 1)
-                ),
-                sample_dim=0,
-                decay=decay,
-                extra=WHOLE_BOUND_ESTIMATORS,
-            ),
-            RunningStd(decay) if scale else None,
-            maximize=True,
-        )
-        for units in inputs
-    ]
+def _baseline_net(units: int) -> nn.Sequential:
+    """Return the network of an input-dependent baseline."""
+    return nn.Sequential(nn.Linear(units, BASELINE_HIDDEN), nn.Tanh(), nn.Linear(BASELINE_HIDDEN, 1))
 
 
-def _diagnostics(objective: BoundObjective) -> dict[str, Tensor]:
+def _diagnostics(objective: GradientEstimate) -> dict[str, Tensor]:
     """Return the bound, and the mean baseline and advantage variance of each layer."""
     metrics = {"train_negative_bound": -objective.bound.mean()}
     for layer, out in enumerate(objective.reinforce, 1):

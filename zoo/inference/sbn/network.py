@@ -7,12 +7,10 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from zoo.gradients._tensors import at_least_single
+from zoo.gradients.estimators import Evaluation, Sampler, bernoulli_sampler
 from zoo.inference._bernoulli import bernoulli_log_prob
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"tanh": nn.Tanh, "leaky_relu": lambda: nn.LeakyReLU(0.3)}
-
-Sampler = Callable[[int, Tensor], Tensor]
-"""``sampler(l, logits)`` returns the binary units of stochastic layer ``l``, ``(particles, batch, units)``."""
 
 
 class Posterior(NamedTuple):
@@ -130,16 +128,25 @@ class BeliefNetwork(nn.Module):
         return units
 
 
-def bernoulli_sampler(noise: Sequence[Float[Tensor, "*dims _"]]) -> Sampler:
-    """Return a sampler that sets a unit to 1 where its uniform noise is below its probability.
+class ConditionedNetwork(NamedTuple):
+    """A network and a batch of images: the ``LatentModel`` whose bound estimators differentiate."""
 
-    Example:
-        >>> bernoulli_sampler([torch.tensor([0.2, 0.7])])(0, torch.zeros(2))
-        tensor([1., 0.])
-    """
-    return lambda layer, logits: torch.lt(
-        noise[layer], logits.detach().to(noise[layer].dtype).sigmoid(), out=logits.new_empty(0)
-    )
+    network: BeliefNetwork
+    x: Float[Tensor, "batch pixels"]
+
+    @property
+    def units(self) -> Sequence[int]:
+        """Number of units per layer, lowest first."""
+        return self.network.layers
+
+    def noise(self, num_particles: int) -> list[Float[Tensor, "particles batch _"]]:
+        """Sample uniform noise for each unit."""
+        return self.network.noise(num_particles, self.x)
+
+    def evaluate(self, sampler: Sampler) -> Evaluation:
+        """Return the log-probabilities of the units that ``sampler`` returns for the logits of each layer."""
+        posterior = self.network.infer(self.x, sampler)
+        return Evaluation(posterior.inputs, posterior.log_q, self.network.log_joint(self.x, posterior.units))
 
 
 def to_plus_minus_one(units: Float[Tensor, "*dims units"]) -> Float[Tensor, "*dims units"]:

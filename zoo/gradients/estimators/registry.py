@@ -1,0 +1,82 @@
+import difflib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from zoo.gradients.baselines import BASELINES
+from zoo.gradients.estimators.enumeration import Enumeration
+from zoo.gradients.estimators.estimator import GradientEstimator
+from zoo.gradients.estimators.nvil import LayerwiseReinforce
+from zoo.gradients.estimators.vimco import VIMCO
+
+ESTIMATORS: dict[str, type[GradientEstimator]] = {
+    "reinforce": LayerwiseReinforce,
+    "vimco": VIMCO,
+    "enumeration": Enumeration,
+}
+_NEEDS = {
+    "signals": "learning signals",
+    "log_weights": "importance weights",
+    "evaluations": "to evaluate the model on samples of its choice",
+}
+
+
+def complete_options(
+    options: Mapping[str, Any] | None,
+    model: str,
+    offers: Collection[str] = tuple(_NEEDS),
+    default_baseline: str | None = None,
+) -> dict[str, Any]:
+    """Return the options ``name``, ``baseline``, ``decay`` and ``scale`` of an estimator with a model's defaults.
+
+    Args:
+        options: those that are set; None for none.
+        model: name of the model, for messages.
+        offers: what the model offers; see ``GradientEstimator.needs``.
+        default_baseline: baseline of the model where the estimator takes one.
+
+    Raises:
+        ValueError: there is no such estimator, or the model does not offer what it needs.
+
+    Example:
+        >>> complete_options({"scale": True}, "ram", default_baseline="learned")
+        {'name': 'reinforce', 'baseline': 'learned', 'decay': 0.9, 'scale': True}
+        >>> complete_options({"name": "vimco"}, "ram", offers=["signals"])
+        Traceback (most recent call last):
+        ValueError: model=ram does not support estimator=vimco, which needs importance weights; use estimator=reinforce
+    """
+    complete = {"name": "reinforce", "baseline": None, "decay": 0.9, "scale": False, **(options or {})}
+    name = complete["name"]
+    if name not in ESTIMATORS:
+        if name in BASELINES:
+            raise ValueError(f"{name} is a baseline: set estimator.baseline={name}")
+        near = difflib.get_close_matches(str(name), ESTIMATORS, n=1, cutoff=0.3)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise ValueError(f"there is no estimator {name!r}; there are: {', '.join(ESTIMATORS)}.{hint}")
+    estimator = ESTIMATORS[name]
+    if estimator.needs not in offers:
+        supported = ", ".join(other for other, kind in ESTIMATORS.items() if kind.needs in offers)
+        raise ValueError(
+            f"model={model} does not support estimator={name}, which needs {_NEEDS[estimator.needs]}; "
+            f"use estimator={supported}"
+        )
+    if complete["baseline"] is None and estimator.takes_baseline:
+        complete["baseline"] = default_baseline
+    return complete
+
+
+def make_estimator(
+    name: str, units: Sequence[int], make_net: Callable[[int], nn.Module], **options: Any
+) -> GradientEstimator:
+    """Return an estimator by name, with the arguments of ``GradientEstimator``.
+
+    Raises:
+        KeyError: there is no such estimator.
+        ValueError: it does not support an option.
+
+    Example:
+        >>> make_estimator("reinforce", [200], lambda layer: nn.Linear(784, 1), baseline="learned").min_particles
+        1
+    """
+    return ESTIMATORS[name](units, make_net, **options)
