@@ -279,3 +279,35 @@ def joint() -> Callable[..., float]:
 def tensors() -> Callable[..., dict[str, Tensor]]:
     """Values of sites as tensors of float64."""
     return lambda **values: {name: torch.as_tensor(np.array(value)) for name, value in values.items()}
+
+
+@pytest.fixture
+def make_record() -> Callable[..., dict[str, Any]]:
+    """Return a run record of RAM, as far as tables read it."""
+
+    def make(error=0.01, seconds=60.0, data="mnist", state="finished", config_hash="wanted", recipe_hash="recipe"):
+        return {
+            "state": state,
+            "config_hash": config_hash,
+            "recipe_hash": recipe_hash,
+            "data": data,
+            "wall_seconds": seconds,
+            "metrics": {"test_error": error},
+        }
+
+    return make
+
+
+@pytest.fixture
+def leave_run(tmp_path, make_record) -> Callable[..., Path]:
+    """Write the folder of a run: ``leave_run("a", state="finished")``."""
+
+    def run(name: str, checkpoint: bool = True, **status: Any) -> Path:
+        folder = tmp_path / "runs" / "ram" / name
+        (folder / "checkpoints").mkdir(parents=True)
+        if checkpoint:
+            (folder / "checkpoints" / "last.ckpt").touch()
+        (folder / "status.json").write_text(json.dumps(make_record(**status)))
+        return folder
+
+    return run

@@ -7,32 +7,6 @@ from zoo.cli._arguments import ReproduceConfig
 from zoo.cli._reproduce import run_once
 
 
-def record(error=0.01, seconds=60.0, data="mnist", state="finished", config_hash="wanted", recipe_hash="recipe"):
-    return {
-        "state": state,
-        "config_hash": config_hash,
-        "recipe_hash": recipe_hash,
-        "data": data,
-        "wall_seconds": seconds,
-        "metrics": {"test_error": error},
-    }
-
-
-@pytest.fixture
-def leave(tmp_path):
-    """Leave a run's folder: ``leave("a", state="finished")``."""
-
-    def run(name, checkpoint=True, **status):
-        folder = tmp_path / "runs" / "ram" / name
-        (folder / "checkpoints").mkdir(parents=True)
-        if checkpoint:
-            (folder / "checkpoints" / "last.ckpt").touch()
-        (folder / "status.json").write_text(json.dumps(record(**status)))
-        return folder
-
-    return run
-
-
 class TestRunOnce:
     @pytest.fixture
     def script(self, monkeypatch):
@@ -51,31 +25,31 @@ class TestRunOnce:
 
         return make
 
-    def test_finished_run_is_not_repeated(self, leave, script, tmp_path):
-        folder, calls = leave("a"), script()
+    def test_finished_run_is_not_repeated(self, leave_run, script, tmp_path):
+        folder, calls = leave_run("a"), script()
         assert run_once(["seed=1"], "wanted", tmp_path / "runs") == folder
         assert calls == []
 
-    def test_configuration_without_a_run_is_run(self, leave, script, tmp_path, capsys):
-        calls = script(then=lambda: leave("new"))
+    def test_configuration_without_a_run_is_run(self, leave_run, script, tmp_path, capsys):
+        calls = script(then=lambda: leave_run("new"))
         assert run_once(["experiment=six", "seed=1"], "wanted", tmp_path / "runs").name == "new"
         assert calls == [["experiment=six", "seed=1"]]
         assert "$ zoo train experiment=six seed=1" in capsys.readouterr().out
 
-    def test_stopped_run_is_resumed(self, leave, script, tmp_path):
-        folder = leave("a", state="interrupted")
-        calls = script(then=lambda: (folder / "status.json").write_text(json.dumps(record())))
+    def test_stopped_run_is_resumed(self, leave_run, script, tmp_path, make_record):
+        folder = leave_run("a", state="interrupted")
+        calls = script(then=lambda: (folder / "status.json").write_text(json.dumps(make_record())))
         assert run_once(["seed=1"], "wanted", tmp_path / "runs") == folder
         assert calls == [[f"resume={folder}"]]
 
     @pytest.mark.parametrize("code", [1, 130, -9])
-    def test_run_that_does_not_finish_is_an_error(self, code, leave, script, tmp_path):
-        script(code, then=lambda: leave("a", state="failed"))
+    def test_run_that_does_not_finish_is_an_error(self, code, leave_run, script, tmp_path):
+        script(code, then=lambda: leave_run("a", state="failed"))
         with pytest.raises(ChildProcessError, match="did not finish; the same command resumes it"):
             run_once(["seed=1"], "wanted", tmp_path / "runs")
 
-    def test_run_of_another_configuration_is_an_error(self, leave, script, tmp_path):
-        script(then=lambda: leave("a", config_hash="mnist-5k instead of mnist", data="mnist-5k"))
+    def test_run_of_another_configuration_is_an_error(self, leave_run, script, tmp_path):
+        script(then=lambda: leave_run("a", config_hash="mnist-5k instead of mnist", data="mnist-5k"))
         with pytest.raises(ChildProcessError, match="left no finished record of configuration wanted"):
             run_once(["seed=1"], "wanted", tmp_path / "runs")
 

@@ -28,16 +28,12 @@ class Setting(NamedTuple):
     """One ``key=value`` of the command line."""
 
     key: str
-    values: list[Any]
-    """Parsed values; several in a sweep."""
-    override: str
-    """The same setting in Hydra's grammar."""
-    sign: str = ""
-    """Hydra's prefix ``+``, ``++`` or ``~``, which is refused later with the nearest option."""
+    values: list[Any]  # several in a sweep
+    override: str  # the same setting in Hydra's grammar
+    sign: str = ""  # Hydra's prefix +, ++ or ~, which is refused later with the nearest option
 
     @property
     def swept(self) -> bool:
-        """Whether the setting has several values."""
         return len(self.values) > 1
 
 
@@ -45,25 +41,20 @@ class Request(NamedTuple):
     """A parsed command line of ``zoo train``."""
 
     settings: list[Setting]
-    flags: list[str]
-    """Flags of Hydra, such as ``-m``."""
-    trust: bool
-    """Whether code of the user may be run; never stored."""
+    flags: list[str]  # of Hydra, such as -m
+    trust: bool  # whether code of the user may be run; never stored
     help: bool
 
     @property
     def sweep(self) -> bool:
-        """Whether there is a run for each combination of values."""
         return bool({"-m", "--multirun"} & set(self.flags))
 
     @property
     def completion(self) -> bool:
-        """Whether the command line asks Hydra for shell completion."""
         return bool({"-sc", "--shell-completion"} & set(self.flags))
 
     @property
     def runs(self) -> int:
-        """Number of runs."""
         return math.prod(len(setting.values) for setting in self.settings)
 
     def value(self, key: str) -> Any:
@@ -198,7 +189,7 @@ def _read_values(key: str, text: str, sweep: bool) -> tuple[list[Any], str]:
         parsed = OverridesParser.create().parse_override(f"key={text}")
         value: Any = parsed.value()
     except HydraException:
-        if not _is_literal(key, text):
+        if key not in _VERBATIM and ("(" in text or text[:1] in tuple("[{'\"")):
             raise ValueError(f"{key}={text} cannot be read; put the value into quotes: {key}=\"'...'\"") from None
         parsed, value = None, text
     if parsed is not None and parsed.is_sweep_override() and (sweep or key not in _VERBATIM):
@@ -223,11 +214,6 @@ def parse_value(text: str) -> Any:
         return OverridesParser.create().parse_override(f"key={text}").value()
     except HydraException:
         return text
-
-
-def _is_literal(key: str, text: str) -> bool:
-    """Whether a value that Hydra's grammar does not allow is used as it was typed."""
-    return key in _VERBATIM or ("(" not in text and text[:1] not in tuple("[{'\""))
 
 
 def _sweep_values(key: str, text: str, parsed: Any) -> list[Any]:

@@ -19,14 +19,11 @@ _DOWNLOADED = [target_name(DATA[name]) for name in ("mnist", "binarized_mnist")]
 
 
 class RunResult(NamedTuple):
-    """Result of a training or an evaluation."""
+    """Result of a training or an evaluation: metrics, the same as text, and the checkpoint that was evaluated."""
 
     metrics: dict[str, float]
-    """Metrics by name; rates are fractions."""
     summary: str
-    """The metrics as text."""
     checkpoint: Path
-    """The checkpoint that was evaluated."""
 
 
 def train(config: Mapping[str, Any], folder: Path, command: str, trust: bool = False) -> RunResult:

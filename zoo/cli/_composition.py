@@ -61,21 +61,24 @@ def register() -> None:
 
 def run_folder(resume: str | None, model: str | None, overrides: str) -> str:
     """Return a run's folder: the one to resume, else ``runs/<model>/<time>-<hash of the overrides>``."""
-    if resume:
-        return resume
-    asked = hashlib.sha256(overrides.encode()).hexdigest()[:6]
-    return f"runs/{model}/{time.strftime('%Y-%m-%d_%H-%M-%S')}-{asked}"
+    return resume or _new_folder(model, _short_hash(overrides))
 
 
 def sweep_folder(resume: str | None, model: str | None, differs: str) -> str:
     """Return the folder of a run in a sweep, named after the settings that differ between the runs."""
-    if resume:
-        return resume
     short = re.sub(r"(^|,)[+]*(?:\w+\.)*(\w+)=", r"-\2-", differs).strip("-")
     words = re.sub(r"[^\w.+-]+", "-", short)[:_MAX_NAME_LENGTH].strip("-")
     if words != short or not words:  # otherwise two runs could have the same name
-        words = f"{words}-{hashlib.sha256(differs.encode()).hexdigest()[:6]}".strip("-")
-    return f"runs/{model}/{time.strftime('%Y-%m-%d_%H-%M-%S')}-{words}"
+        words = f"{words}-{_short_hash(differs)}".strip("-")
+    return resume or _new_folder(model, words)
+
+
+def _new_folder(model: str | None, name: str) -> str:
+    return f"runs/{model}/{time.strftime('%Y-%m-%d_%H-%M-%S')}-{name}"
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:6]
 
 
 def resolve(config: DictConfig) -> dict[str, Any]:
@@ -97,11 +100,10 @@ def load_run_config(folder: Path) -> dict[str, Any]:
     except Exception as error:
         raise ValueError(f"{path} is damaged ({type(error).__name__}); the run cannot be resumed") from error
     try:
-        if not isinstance(config, dict):
-            raise ValueError("parts are missing")
         check_config(config)  # type: ignore[arg-type]
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}); the run cannot be resumed") from error
+    assert isinstance(config, dict)
     config.pop("trust", None)  # written by older versions; trust is never stored
     return {str(key): value for key, value in config.items()}
 
@@ -124,7 +126,10 @@ def compose_options(choices: tuple[str, ...]) -> dict[str, Option]:
 def check_settings(request: Request) -> None:
     """Check the settings of a command line that resumes nothing against the options of each of its runs."""
     for choices in request.choices():
-        _check_experiment(choices)
+        chosen = dict(choice.split("=", 1) for choice in choices)
+        experiment, model = chosen.get("experiment", "null"), chosen.get("model")
+        if experiment != "null" and model not in (None, own := model_of(experiment)):
+            raise ValueError(f"experiment={experiment} is one of model={own}: remove model={model}")
         known = compose_options(choices)
         for setting in request.settings:
             if setting.sign and (setting.key in known or setting.key in groups()):
@@ -145,13 +150,6 @@ def check_settings(request: Request) -> None:
             for value in setting.values:
                 is_word = option.is_text and isinstance(value, int | float)  # as in logger.project=2026
                 option.check(str(value) if is_word else value)
-
-
-def _check_experiment(choices: Sequence[str]) -> None:
-    chosen = dict(choice.split("=", 1) for choice in choices)
-    experiment, model = chosen.get("experiment", "null"), chosen.get("model")
-    if experiment != "null" and model not in (None, own := model_of(experiment)):
-        raise ValueError(f"experiment={experiment} is one of model={own}: remove model={model}")
 
 
 def _unknown_option(key: str, known: Mapping[str, Option], choices: Sequence[str]) -> str:

@@ -30,10 +30,9 @@ _NUM_METRICS = 4  # columns of a sweep's table
 
 
 class SweepRun(NamedTuple):
-    """Result of a run in a sweep."""
+    """Result of a run in a sweep, with the settings that differ between the runs."""
 
     settings: Mapping[str, str]
-    """Settings that differ between the runs."""
     folder: Path
     metrics: Mapping[str, float]
     failure: str | None
@@ -78,8 +77,8 @@ def _sweep(request: Request) -> None:
 def _run(request: Request, arguments: Sequence[str], typed: Sequence[str]) -> tuple[Path, dict[str, float]]:
     """Train a single run, and return its folder and metrics."""
     done: list[tuple[Path, dict[str, float]]] = []
-    typed = list(typed)
     raised: list[Exception] = []
+    typed = list(typed)
 
     def job(config: DictConfig) -> None:
         sys.argv[:] = typed

@@ -81,9 +81,13 @@ def _reproduce(given: Sequence[str]) -> None:
         usage = f"{command_name('reproduce')} paper=ram [budget=smoke] [rows=[6,random]] [seeds=[1,2]]"
         print(arguments_help(ReproduceConfig, f"Reproduce a table of results: {usage}"))
         return
+    asked = parse_arguments(ReproduceConfig, given)
+    from zoo.reproduction._tables import check_request
+
+    check_request(asked.paper, asked.budget, asked.rows, asked.publish)
     from zoo.cli._reproduce import reproduce
 
-    reproduce(parse_arguments(ReproduceConfig, given))
+    reproduce(asked)
 
 
 def _list(given: Sequence[str]) -> None:

@@ -64,19 +64,15 @@ SYNONYMS: dict[str, tuple[str, ...]] = {  # names of an option elsewhere or form
 class Option(NamedTuple):
     """An option of a command."""
 
-    key: str
-    """Key on the command line, such as ``model.lr``."""
+    key: str  # such as model.lr
     annotation: Any
     default: Any = None
     description: str = ""
-    allowed: Constraint | None = None
-    """Constraint on the values beside their type."""
-    path: bool = False
-    """Whether the value is a path, in which ``~`` is expanded."""
+    allowed: Constraint | None = None  # beside the type
+    path: bool = False  # ~ is expanded
 
     @property
     def is_text(self) -> bool:
-        """Whether values are text."""
         return self.annotation in (str, str | None)
 
     def check(self, value: Any) -> None:
@@ -99,11 +95,8 @@ def matches_type(annotation: Any, value: Any) -> bool:
     if origin is list or annotation is list:
         return isinstance(value, list | tuple) and all(matches_type(part, x) for x in value for part in parts[:1])
     if origin is tuple:
-        return (
-            isinstance(value, list | tuple)
-            and len(value) == len(parts)
-            and all(matches_type(part, x) for part, x in zip(parts, value, strict=True))
-        )
+        same_length = isinstance(value, list | tuple) and len(value) == len(parts)
+        return same_length and all(map(matches_type, parts, value))
     if origin is dict or origin is Mapping or annotation is dict:
         return isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
     if annotation is int:

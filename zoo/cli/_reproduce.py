@@ -13,25 +13,14 @@ from zoo.inference.programs import PROGRAMS
 from zoo.inference.programs._program import data_root
 from zoo.reproduction import _tables as tables
 from zoo.reproduction._report import find_run, keep_record, kept_records, table, write_page
-from zoo.reproduction._tables import BUDGETS, PAPERS, Row, chosen_rows, settings_of
+from zoo.reproduction._tables import Row, check_request, settings_of
 from zoo.training import config_hash
 
 
 def reproduce(asked: ReproduceConfig) -> None:
     """Run the rows of a paper's table with each seed, print and write the table, and draw the curves."""
-    if asked.paper not in PAPERS:
-        raise ValueError(f"there is no paper {asked.paper!r}; there are: {', '.join(PAPERS)}")
-    if asked.budget not in BUDGETS:
-        raise ValueError(f"there is no budget {asked.budget!r}; choose one of {', '.join(BUDGETS)}")
+    paper, rows = check_request(asked.paper, asked.budget, asked.rows, asked.publish)
     smoke = asked.budget == "smoke"
-    if asked.publish and smoke:
-        raise ValueError("a smoke run has no results to publish: remove publish or budget")
-    if asked.publish and not tables.PUBLISHED.is_dir():
-        raise ValueError(
-            f"publish=true writes into a checkout of the project, and {tables.PUBLISHED} is none: remove publish"
-        )
-    paper = PAPERS[asked.paper]
-    rows = chosen_rows(paper, asked.rows)
     check_data(rows, digits=not smoke)
     records = tables.PUBLISHED if asked.publish else Path("runs") / ("smoke-results" if smoke else "results")
     seeds = asked.seeds or paper.seeds[: 1 if smoke else None]

@@ -134,12 +134,7 @@ class TrainConfig:
     init_from: str | None = None
 
 
-_REQUIRED = {part.name for part in fields(TrainConfig)} - {
-    "env",
-    "env_kwargs",
-    "program",
-    "init_from",
-}
+_REQUIRED = {part.name for part in fields(TrainConfig)} - {"env", "env_kwargs", "program", "init_from"}
 PRECISIONS = ("32-true", "64-true", "bf16-mixed", "bf16-true", "32", "64")
 GROUPS = ("model", "data", "estimator", "trainer", "logger")
 _NAMES = ("logger.name", "estimator.name")  # set by the choice of the group
@@ -252,6 +247,8 @@ def _constraint(key: str, config: Mapping[str, Any]) -> Constraint | None:
 
 def check_config(config: Mapping[str, Any]) -> None:
     """Check a resolved configuration as strictly as a command line."""
+    if not isinstance(config, Mapping):
+        raise ValueError("parts are missing")
     if missing := sorted(_REQUIRED - config.keys()):
         raise ValueError(f"{', '.join(missing)} must be there")
     for group in GROUPS:

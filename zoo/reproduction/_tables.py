@@ -251,6 +251,19 @@ def settings_of(row: Row, budget: str) -> list[str]:
     return [f"experiment={row.experiment}", *(smoke if budget == "smoke" else ())]
 
 
+def check_request(paper: str, budget: str, rows: Sequence[str] | None, publish: bool) -> tuple[Paper, list[Row]]:
+    """Return the paper and rows of a request; raise ``ValueError`` if it cannot be met."""
+    if paper not in PAPERS:
+        raise ValueError(f"there is no paper {paper!r}; there are: {', '.join(PAPERS)}")
+    if budget not in BUDGETS:
+        raise ValueError(f"there is no budget {budget!r}; choose one of {', '.join(BUDGETS)}")
+    if publish and budget == "smoke":
+        raise ValueError("a smoke run has no results to publish: remove publish or budget")
+    if publish and not PUBLISHED.is_dir():
+        raise ValueError(f"publish=true writes into a checkout of the project, and {PUBLISHED} is none: remove publish")
+    return PAPERS[paper], chosen_rows(PAPERS[paper], rows)
+
+
 def chosen_rows(paper: Paper, names: Sequence[str] | None) -> list[Row]:
     """Return rows by name; all for None."""
     known = {row.name: row for row in paper.rows}

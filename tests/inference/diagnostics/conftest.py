@@ -1,6 +1,5 @@
 """Programs whose evidence, posterior and gradients are known exactly."""
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import pyro
@@ -11,14 +10,7 @@ from torch import Tensor
 
 
 @pytest.fixture(autouse=True)
-def apart(without_type_checks) -> Iterator[None]:
-    """Each test has its own parameters, double precision, and calls that go to the code at once."""
-    pyro.clear_param_store()
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-    pyro.clear_param_store()
+def isolated(isolated_pyro) -> None: ...
 
 
 class Normals(NamedTuple):

@@ -29,14 +29,7 @@ DATA = torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64)
 
 
 @pytest.fixture(autouse=True)
-def apart(without_type_checks) -> Iterator[None]:
-    """Each test has its own parameters, double precision, and calls that go to the code at once."""
-    pyro.clear_param_store()
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-    pyro.clear_param_store()
+def isolated(isolated_pyro) -> None: ...
 
 
 class Program(NamedTuple):
