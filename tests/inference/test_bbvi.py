@@ -88,7 +88,7 @@ class TestEstimator:
         assert make_elbo(3, "leave_one_out").multi_sample is None
 
     def test_needs_particles_to_compare(self):
-        with pytest.raises(ValueError, match="needs at least 2: set num_particles=2 or more, got 1"):
+        with pytest.raises(ValueError, match="needs at least 2 particles: set num_particles=2 or more, got 1"):
             make_elbo(1, "leave_one_out")
 
     def test_says_what_decay_cannot_reach(self, own):

@@ -194,7 +194,7 @@ def guide():
 """
 
 
-@pytest.mark.filterwarnings("ignore:site .* stands outside every plate")
+@pytest.mark.filterwarnings("ignore:site .* is outside every plate")
 def test_categories_have_probabilities_and_sites_of_subsampled_plates_no_moments(checkpoint, tmp_path, caplog):
     folder = tmp_path / "of-a-name-that-is-long" / "and-another-folder-in-it" / "and-one-more-for-a-path-of-120-letters"
     folder.mkdir(parents=True)

@@ -241,7 +241,7 @@ class TestFailures:
             train(module)
 
     def test_so_do_data_that_make_no_density_and_the_site_is_named(self):
-        with pytest.raises(ValueError, match=r"the data of site 'x' \(Normal\) contain NaN; leave them out"):
+        with pytest.raises(ValueError, match=r"the data of site 'x' \(Normal\) contain NaN; remove them"):
             train(make(), batch=(X + torch.nan,))
 
     def test_a_term_that_is_infinite_stops_it_with_the_step_of_the_run(self):

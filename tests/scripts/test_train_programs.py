@@ -79,7 +79,10 @@ class TestMistakes:
                 ["program=own.py:modell:guide", "trust=true"],
                 "own.py has no function or module 'modell'; it has: model, ",
             ),
-            (["program=own.py:model:nameless", "trust=true"], "the guide samples site 'zz', which the model has not"),
+            (
+                ["program=own.py:model:nameless", "trust=true"],
+                "guide samples site 'zz', which the model does not have",
+            ),
             (["program=own.py:model:observing", "trust=true"], "the guide observes site 'x'; only the model may"),
             (
                 ["program=own.py:model:unsupported", "trust=true"],

@@ -10,8 +10,8 @@ from pyro.poutine.util import site_is_subsample
 from torch import nn
 from torch.distributions import Distribution
 
-from zoo.inference.elbo._sites import nesting
-from zoo.inference.elbo._tracing import record
+from zoo.inference.elbo._sites import plate_nesting
+from zoo.inference.elbo._tracing import ModelGuideCall, trace_model_and_guide
 from zoo.inference.programs._factors import BernoulliFactor, Factor
 from zoo.inference.programs._program import Program
 
@@ -93,7 +93,7 @@ def fit_pathwise_guide(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
     with torch.random.fork_rng(devices=[]), pyro.get_param_store().scope():
         torch.manual_seed(seed)
-        plates = nesting(record(model, fitted, tuple(data), {}, {}))
+        plates = plate_nesting(trace_model_and_guide(ModelGuideCall(model, fitted, tuple(data)), {}))
         elbo = Trace_ELBO(num_particles=num_particles, vectorize_particles=True, max_plate_nesting=plates)
         for _ in range(num_steps):
             optimizer.zero_grad()

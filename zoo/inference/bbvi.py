@@ -9,6 +9,7 @@ from torch import Tensor
 from zoo.gradients import MovingAverageBaseline, RunningStd
 from zoo.gradients.estimators import ESTIMATORS, complete_options
 from zoo.inference.elbo import BlackBoxELBO
+from zoo.inference.elbo._messages import HighVarianceWarning
 from zoo.inference.programs import PROGRAMS, find_program
 from zoo.inference.programs._from_file import annotate_errors, parse_program_file
 from zoo.inference.programs._program import data_root
@@ -87,7 +88,7 @@ class ProgramInference(VariationalInference):
             ValueError: the file is damaged, of another model or version, or of a program that is not trusted.
         """
         with warnings.catch_warnings():  # of what a gradient costs that is not asked for
-            warnings.filterwarnings("ignore", message=".* stands outside every plate")
+            warnings.simplefilter("ignore", HighVarianceWarning)
             return super().load(path, **overrides)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
@@ -123,5 +124,5 @@ def _program_errors(program: str) -> Iterator[None]:
             yield
         return
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".* stands outside every plate")
+        warnings.simplefilter("ignore", HighVarianceWarning)
         yield

@@ -10,6 +10,7 @@ from zoo._constraints import POSITIVE, check_constraints, optional
 from zoo.inference._batch import unpack_batch
 from zoo.inference._posterior_moments import finite_estimate
 from zoo.inference.diagnostics import PosteriorSamples, sample_posterior
+from zoo.inference.elbo._messages import NonFiniteELBOError
 from zoo.inference.parameter_store import ParameterStore
 from zoo.training import LoadableModule, NonFiniteError, sum_losses
 
@@ -121,7 +122,7 @@ class VariationalInference(LoadableModule):
             ) from error
         reason = f"ELBO (nan), because of the values of {', '.join(nonfinite)}"
         if not nonfinite:  # without the ELBO's own step count, which restarts in a resumed run
-            reason = str(error).partition(": ")[2]
+            reason = error.reason if isinstance(error, NonFiniteELBOError) else str(error)
         raise NonFiniteError(
             f"the loss is not finite at step {self.global_step}: {reason}; the step was not applied"
         ) from error

@@ -13,7 +13,7 @@ from zoo.inference.diagnostics import BASIC, CONTROL_VARIATE, ScoreFunctionELBO,
 from zoo.inference.elbo import BlackBoxELBO
 from zoo.inference.elbo import _tracing as recording
 
-pytestmark = pytest.mark.filterwarnings("ignore:site .* stands outside every plate")
+pytestmark = pytest.mark.filterwarnings("ignore:site .* is outside every plate")
 
 
 def one_bit():
@@ -75,7 +75,7 @@ class TestThoseThatDoNotGoWithTheProgram:
         def another():
             pyro.sample("y", dist.Bernoulli(logits=pyro.param("logit", torch.tensor(0.1))))
 
-        with pytest.raises(ValueError, match=r"^the guide samples site 'y', which the model has not"):
+        with pytest.raises(ValueError, match=r"^the guide samples site 'y', which the model does not have"):
             variance_report(one_bit, another, num_samples=20)
 
     def test_are_refused_if_they_would_see_other_particles(self):

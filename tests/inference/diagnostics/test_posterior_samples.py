@@ -8,7 +8,7 @@ from pyro import poutine
 from pyro.infer.autoguide import AutoNormal
 
 from zoo.inference.diagnostics import sample_posterior
-from zoo.inference.elbo._validation import comparison
+from zoo.inference.elbo._validation import vectorization
 
 X = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
 
@@ -111,7 +111,7 @@ class TestTheDraws:
         torch.testing.assert_close(found.log_weights, expected.expand(30))
 
     def test_would_be_wrong_there_without_the_check(self, monkeypatch):
-        monkeypatch.setattr(comparison, "TOLERANCE", math.inf)
+        monkeypatch.setattr(vectorization, "TOLERANCE", math.inf)
         assert sample_posterior(mixing, one_normal, num_samples=30).log_weights.std() > 0.1
 
     def test_leave_no_gradient_and_no_trace(self):

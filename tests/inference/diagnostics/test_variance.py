@@ -26,7 +26,7 @@ from zoo.inference.diagnostics import (
 )
 from zoo.inference.diagnostics import variance as module
 
-pytestmark = pytest.mark.filterwarnings("ignore:site .* stands outside every plate")
+pytestmark = pytest.mark.filterwarnings("ignore:site .* is outside every plate")
 
 P_ALARM = 1e-6
 WIDER = stats.t.ppf(1 - P_ALARM / 2, module.NUM_BATCHES - 1) / stats.t.ppf(0.975, module.NUM_BATCHES - 1)

@@ -22,8 +22,8 @@ from zoo.gradients._enumeration import moments_by_enumeration
 from zoo.gradients._steps import preserve_buffers
 from zoo.gradients.graphs._paths import Path, enumerate_paths
 from zoo.gradients.graphs._quadrature import Quadrature
-from zoo.inference.elbo import _tracing as recording
-from zoo.inference.elbo import black_box_elbo as elbo_module
+from zoo.inference.elbo import _tracing
+from zoo.inference.elbo._validation import validator
 
 DATA = torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64)
 
@@ -447,8 +447,10 @@ def drawn_by(draw) -> Iterator[None]:
         return distribution.rsample() if distribution.has_rsample else draw(name, unmasked(distribution))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recording, "draw", replaced)
-        patch.setattr(elbo_module, "check_apart", lambda *_: None)  # whose draws are no part of the estimate
+        patch.setattr(_tracing, "draw", replaced)
+        patch.setattr(
+            validator, "check_particles_independent", lambda *_: None
+        )  # whose draws are no part of the estimate
         yield
 
 
@@ -548,11 +550,11 @@ def bias(
     return largest
 
 
-def record_once(model, guide, *args) -> recording.Run:
-    return recording.record(model, guide, args, {}, {})
+def record_once(model, guide, *args) -> _tracing.Run:
+    return _tracing.trace_model_and_guide(_tracing.ModelGuideCall(model, guide, args), {})
 
 
 @pytest.fixture
-def recorded() -> Callable[..., recording.Run]:
+def recorded() -> Callable[..., _tracing.Run]:
     """Run a guide and its model once, and note what they sample."""
     return record_once

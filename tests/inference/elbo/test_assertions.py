@@ -64,20 +64,20 @@ def test_no_jump_is_warned_of_and_the_loss_is_that_of_trace_elbo(look):
 
 @pytest.mark.parametrize("look", [branches, asserts_and_branches])
 def test_a_branch_is_warned_of(look):
-    with pytest.warns(UserWarning, match="values of 'z', which have a pathwise gradient, steer the program"):
+    with pytest.warns(UserWarning, match="values of 'z', which have a pathwise gradient, determine the control flow"):
         BlackBoxELBO().loss_and_grads(model_of(look), guide)
 
 
 @pytest.mark.parametrize("look", ASSERTS)
 def test_vectorized_particles_are_refused_with_the_place_of_the_assert(look):
     place = f"test_assertions.py:{look.__code__.co_firstlineno + 1}"
-    with pytest.raises(ValueError, match=rf"the assert at {place} looks at .*; leave it out, or set"):
+    with pytest.raises(ValueError, match=rf"the assert at {place} uses .*; remove it, or set"):
         BlackBoxELBO(3, vectorize_particles=True).loss(model_of(look), guide)
 
 
 @pytest.mark.parametrize("look", [branches, asserts_and_branches])
 def test_vectorized_particles_are_refused_for_a_branch_as_before(look):
-    with pytest.raises(ValueError, match="values of 'z' steer the program"):
+    with pytest.raises(ValueError, match="values of 'z' determine the control flow"):
         BlackBoxELBO(3, vectorize_particles=True, max_plate_nesting=0).loss(model_of(look), guide)
 
 
@@ -85,5 +85,5 @@ def test_an_assert_that_fails_for_several_particles_alone_is_named():
     def asserts_shape(z):
         assert z.ndim == 0
 
-    with pytest.raises(ValueError, match=r"do not keep many apart: at once they fail \(AssertionError"):
+    with pytest.raises(ValueError, match=r"requires model and guide to be .*the vectorized run fails \(AssertionError"):
         BlackBoxELBO(3, vectorize_particles=True).loss(model_of(asserts_shape), guide)

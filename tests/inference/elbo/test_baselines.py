@@ -6,8 +6,7 @@ from torch import nn
 
 from zoo.gradients import ConstantBaseline, LeaveOneOutBaseline, MovingAverageBaseline, SumBaseline
 from zoo.gradients.control_variates import ControlVariate
-from zoo.inference.elbo._site_baseline import SiteBaseline
-from zoo.inference.elbo.baselines import make_site_baseline
+from zoo.inference.elbo._baselines import SiteBaseline, make_site_baseline
 
 NET = nn.Linear(1, 1)
 
@@ -55,19 +54,19 @@ def test_the_decay_that_a_site_names_is_kept():
 @pytest.mark.parametrize(
     ("given", "options", "sentence"),
     [
-        (LeaveOneOutBaseline(1), {}, r"the first dimension: take LeaveOneOutBaseline\(dim=0\), got dim=1"),
-        (ControlVariate(dim=-1), {}, r"take ControlVariate\(dim=0\)"),
+        (LeaveOneOutBaseline(1), {}, r"the first dimension: use LeaveOneOutBaseline\(dim=0\), got dim=1"),
+        (ControlVariate(dim=-1), {}, r"use ControlVariate\(dim=0\)"),
         (SumBaseline(MovingAverageBaseline(), ControlVariate()), {}, "cannot be added to other baselines"),
         (float("nan"), {}, "there is no baseline 'nan'"),
-        (None, {"baseline_beta": 0.5}, "'baseline_beta', which does nothing without 'use_decaying_avg_baseline'"),
-        (None, {"nn_baseline_input": 1.0}, "'nn_baseline_input', which does nothing without 'nn_baseline'"),
+        (None, {"baseline_beta": 0.5}, "'baseline_beta', which has no effect without 'use_decaying_avg_baseline'"),
+        (None, {"nn_baseline_input": 1.0}, "'nn_baseline_input', which has no effect without 'nn_baseline'"),
         (None, True, r"infer\['baseline'\] must be a dictionary of use_decaying_avg_baseline"),
         (None, {"value": 1.0}, "has no option 'value'; there are use_decaying_avg_baseline"),
         (None, {"baseline_value": 1.0, "nn_baseline": NET}, "both 'nn_baseline' and 'baseline_value'"),
         (None, {"nn_baseline": 3}, "nn_baseline must be a module, or a function of nn_baseline_input, got 3"),
-        ("learned", {"nn_baseline": 3}, "a learned baseline needs its network"),
+        ("learned", {"nn_baseline": 3}, "a learned baseline needs a network"),
         ("best", {}, "there is no baseline 'best'"),
-        ("optimal", {}, "compares particles, and needs at least 2"),
+        ("optimal", {}, "needs at least 2 particles"),
     ],
 )
 def test_what_makes_no_sense_is_refused(given, options, sentence):

@@ -12,7 +12,7 @@ from zoo.gradients import LearnedBaseline, RunningStd
 from zoo.gradients.control_variates import ControlVariate
 from zoo.inference.elbo import BlackBoxELBO
 
-quiet = pytest.mark.filterwarnings("ignore:site .* stands outside every plate")
+quiet = pytest.mark.filterwarnings("ignore:site .* is outside every plate")
 
 
 def coins(flips):
@@ -143,7 +143,7 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("options", "sentence"),
         [
-            ({"baseline": "leave_one_out"}, "needs at least 2: set num_particles=2 or more, got 1"),
+            ({"baseline": "leave_one_out"}, "needs at least 2 particles: set num_particles=2 or more, got 1"),
             ({"baseline": "optimal"}, "needs at least 2"),
             ({"baseline": {"z": "leave_one_out"}}, "needs at least 2"),
             ({"baseline": "best"}, "there is no baseline 'best'; .*, optimal, or a number"),
@@ -154,10 +154,10 @@ class TestOptions:
             ({"scale": True}, "scale must be a RunningStd or None, got True"),
             ({"max_plate_nesting": -1}, r"max_plate_nesting must be a whole number of 0 or more, .* got -1"),
             ({"max_plate_nesting": "a"}, r"max_plate_nesting must be a whole number of 0 or more, .* got 'a'"),
-            ({"baseline": {1: "none"}}, "must have names of sites for its keys, got 1"),
+            ({"baseline": {1: "none"}}, "keys of baseline= must be names of sites, got 1"),
             ({"bound": "tighter"}, "bound must be 'elbo' or 'iwae'"),
             ({"bound": "iwae"}, "num_particles=2 or more"),
-            ({"bound": "iwae", "num_particles": 2, "baseline": "none"}, "a baseline of its own"),
+            ({"bound": "iwae", "num_particles": 2, "baseline": "none"}, "has its own baseline"),
         ],
     )
     def test_that_make_no_sense_are_refused(self, options, sentence):

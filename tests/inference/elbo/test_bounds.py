@@ -9,7 +9,7 @@ import torch
 
 from zoo.inference.elbo import BlackBoxELBO
 
-pytestmark = pytest.mark.filterwarnings("ignore:site .* stands outside every plate")
+pytestmark = pytest.mark.filterwarnings("ignore:site .* is outside every plate")
 
 
 def exact_bound(outcomes):

@@ -7,9 +7,13 @@ import torch
 
 from zoo.gradients import Reinforce
 from zoo.gradients.control_variates import ControlVariate, optimal_scaling
-from zoo.inference.elbo._control_variate import by_factor, like_parameters, optimal_output
-from zoo.inference.elbo._distribution_parameters import parameters_of_all
-from zoo.inference.elbo._downstream_costs import Score, scores
+from zoo.inference.elbo._control_variate import (
+    control_variate_output,
+    expand_to_parameters,
+    group_by_factor,
+    stacked_parameters,
+)
+from zoo.inference.elbo._downstream_costs import Score, make_scores
 
 
 class TestTheEstimate:
@@ -22,7 +26,7 @@ class TestTheEstimate:
                 with pyro.plate("data", 2):
                     pyro.sample("z", dist.Bernoulli(logits=logits))
 
-        return logits, scores([recorded(program, program, draws) for draws in present], at_once=False)["z"]
+        return logits, make_scores([recorded(program, program, draws) for draws in present], vectorized=False)["z"]
 
     @pytest.mark.parametrize("scaling", ["parameter", "factor"])
     def test_is_that_of_the_papers_formula(self, scaling, recorded):
@@ -30,9 +34,9 @@ class TestTheEstimate:
         logits, score = self.found(recorded, (True,) * 4)
         signal = torch.randn(4, 2)
         baseline = ControlVariate(scaling)
-        output = optimal_output(Reinforce(baseline, maximize=True), baseline, score._replace(signal=signal), 4)
+        output = control_variate_output(Reinforce(baseline, maximize=True), baseline, score._replace(signal=signal), 4)
         (found,) = torch.autograd.grad(output.loss.sum(), logits)
-        gradient = parameters_of_all(score.sites).score.squeeze(-1)
+        gradient = stacked_parameters(score.sites).score.squeeze(-1)
         a = optimal_scaling(gradient, signal, leave_one_out=True)
         torch.testing.assert_close(found, -((signal - a) * gradient).sum(0))
 
@@ -40,9 +44,9 @@ class TestTheEstimate:
         logits, score = self.found(recorded, (True,) * 5)
         signal = torch.randn(5, 2)
         baseline = ControlVariate(estimate=3)
-        output = optimal_output(Reinforce(baseline, maximize=True), baseline, score._replace(signal=signal), 2)
+        output = control_variate_output(Reinforce(baseline, maximize=True), baseline, score._replace(signal=signal), 2)
         (found,) = torch.autograd.grad(output.loss.sum(), logits)
-        gradient = parameters_of_all(score.sites).score.squeeze(-1)
+        gradient = stacked_parameters(score.sites).score.squeeze(-1)
         a = optimal_scaling(gradient[2:], signal[2:])
         torch.testing.assert_close(found, -((signal[:2] - a) * gradient[:2]).sum(0))
 
@@ -54,19 +58,19 @@ class TestTheEstimate:
 )
 def test_a_factor_has_the_parameters_of_a_batch_that_no_plate_declares(batch, plates, expected):
     size = torch.Size((2, *batch, 1))
-    found = by_factor(torch.arange(size.numel()).reshape(size), torch.Size((2, *plates)))
+    found = group_by_factor(torch.arange(size.numel()).reshape(size), torch.Size((2, *plates)))
     assert found.tolist() == expected
 
 
 def test_so_it_has_beside_a_plate_on_either_side():
     gradient = torch.arange(12).reshape(1, 2, 3, 2)
-    assert by_factor(gradient, torch.Size((1, 3))).tolist() == [[[0, 1, 6, 7], [2, 3, 8, 9], [4, 5, 10, 11]]]
-    assert by_factor(gradient, torch.Size((1, 2, 1))).tolist() == [[[[0, 1, 2, 3, 4, 5]], [[6, 7, 8, 9, 10, 11]]]]
+    assert group_by_factor(gradient, torch.Size((1, 3))).tolist() == [[[0, 1, 6, 7], [2, 3, 8, 9], [4, 5, 10, 11]]]
+    assert group_by_factor(gradient, torch.Size((1, 2, 1))).tolist() == [[[[0, 1, 2, 3, 4, 5]], [[6, 7, 8, 9, 10, 11]]]]
 
 
 def test_what_stands_for_a_plate_is_repeated_for_each_parameter():
     signal = torch.arange(4.0).reshape(4, 1)
-    repeated = like_parameters(signal, torch.zeros(4, 3, 1, 2))
+    repeated = expand_to_parameters(signal, torch.zeros(4, 3, 1, 2))
     assert repeated.shape == (4, 3, 1, 2)
     assert torch.equal(repeated[:, 2, 0, 1], signal[:, 0])
-    assert Score(signal, signal, []).present is None
+    assert Score(signal, signal, []).mask is None

@@ -8,7 +8,7 @@ from pyro.distributions.testing.fakes import NonreparameterizedGamma, Nonreparam
 from pyro.distributions.testing.rejection_gamma import ShapeAugmentedGamma
 from torch.distributions.transforms import AffineTransform
 
-from zoo.inference.elbo._distribution_parameters import parameters_of, parameters_of_all
+from zoo.inference.elbo._control_variate import site_parameters, stacked_parameters
 from zoo.inference.programs._factors import NonreparameterizedLogNormal
 
 
@@ -64,14 +64,14 @@ class TestTheScore:
     def test_has_expectation_0(self, make, recorded):
         found = site(recorded, make(leaf(*THETA)))
         terms = [
-            parameters_of(found._replace(value=value)).score * probability.reshape(*probability.shape, 1)
+            site_parameters(found._replace(value=value)).score * probability.reshape(*probability.shape, 1)
             for value, probability in outcomes(make(leaf(*THETA)))
         ]
         torch.testing.assert_close(sum(terms), torch.zeros_like(terms[0]))
 
     def test_has_expectation_0_where_kinds_are_mixed(self, recorded):
         found, grid = site(recorded, mixture(leaf(*THETA))), torch.linspace(-25, 25, 5001)
-        scores = torch.stack([parameters_of(found._replace(value=z)).score for z in grid])
+        scores = torch.stack([site_parameters(found._replace(value=z)).score for z in grid])
         density = mixture(torch.tensor(THETA)).log_prob(grid).exp()
         torch.testing.assert_close((density[:, None] * scores).sum(0) * 0.01, torch.zeros(9), rtol=0, atol=1e-6)
 
@@ -79,7 +79,7 @@ class TestTheScore:
     def test_leads_to_the_gradient_of_the_log_density(self, make, recorded):
         theta = leaf(*THETA)
         found = site(recorded, make(theta))
-        value, score = parameters_of(found)
+        value, score = site_parameters(found)
         expected, by_parameters = (
             torch.autograd.grad(x.sum(), theta, retain_graph=True)[0]
             for x in (found.distribution.log_prob(found.value), value * score)
@@ -92,7 +92,7 @@ class TestTheScore:
             return dist.ContinuousBernoulli(**{parametrisation: parameter}).has_rsample_(False)
 
         found, grid = site(recorded, law(leaf(0.2, 0.9))), torch.linspace(0, 1, 20001)[:, None].expand(-1, 2)
-        scores = torch.stack([parameters_of(found._replace(value=z)).score for z in grid[::40]])
+        scores = torch.stack([site_parameters(found._replace(value=z)).score for z in grid[::40]])
         assert scores.shape[1:] == (2, 1)
         density = law(torch.tensor([0.2, 0.9])).log_prob(grid[::40]).exp()
         expectation = torch.trapezoid(density[..., None] * scores, dx=1 / 500, dim=0)
@@ -105,7 +105,7 @@ class TestTheScore:
 
         theta = leaf(0.3, -0.9)
         found = site(recorded, law(theta))
-        value, score = parameters_of(found)
+        value, score = site_parameters(found)
         assert value.isfinite().all()
         assert score[..., -1].item() == 0
         expected, by_parameters = (
@@ -126,14 +126,14 @@ class TestParametersOfASite:
         loc, scale = leaf(0.5, -1.0), leaf(2.0, 0.3)
         found = site(recorded, NonreparameterizedNormal(loc, scale))
         centred = (found.value - loc) / scale
-        value, score = parameters_of(found)
+        value, score = site_parameters(found)
         assert torch.equal(value, torch.stack([loc, scale], -1))
         torch.testing.assert_close(score, torch.stack([centred / scale, (centred**2 - 1) / scale], -1))
 
     def test_of_a_vector_of_bits_belong_to_one_element(self, recorded):
         logits = torch.randn(2, 3).requires_grad_()
         found = site(recorded, dist.Bernoulli(logits=logits).to_event(1))
-        value, score = parameters_of(found)
+        value, score = site_parameters(found)
         assert value.shape == (2, 3)
         torch.testing.assert_close(score, found.value - logits.sigmoid())
 
@@ -146,14 +146,14 @@ class TestParametersOfASite:
         loc, scale = leaf(0.5, -1.0), leaf(2.0, 0.3)
         found = site(recorded, make(loc, scale))
         centred = (found.value.log() - loc) / scale
-        torch.testing.assert_close(parameters_of(found).score[:, 0], centred / scale)
+        torch.testing.assert_close(site_parameters(found).score[:, 0], centred / scale)
 
     def test_that_have_no_gradient_are_left_out(self, recorded):
-        value, _ = parameters_of(site(recorded, NonreparameterizedGamma(leaf(2.0, 3.0), torch.ones(2))))
+        value, _ = site_parameters(site(recorded, NonreparameterizedGamma(leaf(2.0, 3.0), torch.ones(2))))
         assert value.shape == (2, 1)
 
     def test_that_elements_share_are_each_ones_own_when_expanded(self, recorded):
-        assert parameters_of(site(recorded, dist.Bernoulli(logits=leaf(0.3)).expand([1, 4]))).value.shape == (1, 4, 1)
+        assert site_parameters(site(recorded, dist.Bernoulli(logits=leaf(0.3)).expand([1, 4]))).value.shape == (1, 4, 1)
 
     @pytest.mark.parametrize(
         "law",
@@ -166,13 +166,13 @@ class TestParametersOfASite:
         ids=["partly pathwise", "without a gradient", "computed from one another", "in a transform"],
     )
     def test_that_cannot_be_told_apart_are_refused(self, law, recorded):
-        with pytest.raises(ValueError, match=r"site 'z' .* does not show the parameters"):
-            parameters_of(site(recorded, law))
+        with pytest.raises(ValueError, match=r"site 'z' .* does not expose the parameters"):
+            site_parameters(site(recorded, law))
 
 
 def test_a_particle_that_did_not_draw_a_site_has_zeros(recorded):
     drawn = site(recorded, dist.Bernoulli(logits=leaf(0.3, -0.5)))
-    value, score = parameters_of_all([drawn, None, drawn])
+    value, score = stacked_parameters([drawn, None, drawn])
     assert value.shape == score.shape == (3, 2, 1)
     assert (value[1] == 0).all()
     assert (score[1] == 0).all()
@@ -182,5 +182,5 @@ def test_a_particle_that_did_not_draw_a_site_has_zeros(recorded):
 def test_particles_with_other_parameters_are_refused(recorded):
     few = site(recorded, NonreparameterizedNormal(leaf(0.5), 1.0))
     more = site(recorded, NonreparameterizedNormal(leaf(0.5), leaf(1.0)))
-    with pytest.raises(ValueError, match=r"site 'z' .* has other parameters in other particles"):
-        parameters_of_all([few, more])
+    with pytest.raises(ValueError, match=r"parameters of site 'z' .* differ in number between particles"):
+        stacked_parameters([few, more])

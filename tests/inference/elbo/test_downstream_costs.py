@@ -5,9 +5,9 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from zoo.inference.elbo._dependencies import Plate
-from zoo.inference.elbo._downstream_costs import learning_signals, scores, sum_outside
-from zoo.inference.elbo._tracing import record_at_once
+from zoo.inference.elbo._downstream_costs import downstream_costs, make_scores, sum_to_plates
+from zoo.inference.elbo._sites import Plate
+from zoo.inference.elbo._tracing import ModelGuideCall, trace_vectorized
 
 X = torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64)
 ROWS, COLUMNS = Plate("rows", -2, 2), Plate("columns", -1, 3)
@@ -34,7 +34,7 @@ class TestTheSignal:
     def test_is_the_sum_of_the_terms_that_a_site_influences(self, recorded):
         run = recorded(model, guide, X)
         p, q = terms_of(run.model), terms_of(run.guide)
-        signals = learning_signals(run)
+        signals = downstream_costs(run)
         torch.testing.assert_close(signals["top"], p["top"] + p["z"].sum() - q["top"])
         torch.testing.assert_close(signals["z"], p["z"] + p["x"] - q["z"])
 
@@ -46,14 +46,14 @@ class TestTheSignal:
 
         run = recorded(model, learned, X)
         assert run.guide["top"].density.score.requires_grad
-        assert not learning_signals(run)["top"].requires_grad
+        assert not downstream_costs(run)["top"].requires_grad
 
     def test_is_only_of_sites_with_a_score(self, recorded):
         def program():
             pyro.sample("path", dist.Normal(0.0, 1.0))
             pyro.sample("score", dist.Bernoulli(0.5))
 
-        assert set(learning_signals(recorded(program, program))) == {"score"}
+        assert set(downstream_costs(recorded(program, program))) == {"score"}
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ class TestTheSignal:
 )
 def test_what_lies_outside_the_plates_is_summed(plates, expected):
     x = torch.arange(6.0).reshape(2, 3)
-    found = sum_outside(x, frozenset(plates))
+    found = sum_to_plates(x, frozenset(plates))
     assert found.shape == expected(x).shape
     assert torch.equal(found, expected(x))
 
@@ -77,13 +77,13 @@ class TestTheScores:
     @pytest.mark.parametrize("at_once", [False, True])
     def test_of_all_particles_are_arranged_in_the_first_dimension(self, at_once, recorded):
         if at_once:
-            runs = [record_at_once(4, 2, model, guide, (X,), {}, {})]
+            runs = [trace_vectorized(ModelGuideCall(model, guide, (X,)), 4, 1, {})]
         else:
             runs = [recorded(model, guide, X) for _ in range(4)]
-        found = scores(runs, at_once)
+        found = make_scores(runs, at_once)
         assert found["z"].log_prob.shape == found["z"].signal.shape == (4, 3)
         assert len(found["top"].signal) == found["top"].signal.numel() == 4
-        assert found["z"].present is None
+        assert found["z"].mask is None
 
     def test_of_particles_that_did_not_draw_a_site_are_blank(self, recorded):
         def sometimes(draws):
@@ -91,9 +91,9 @@ class TestTheScores:
             if draws:
                 pyro.sample("z", dist.Bernoulli(0.5))
 
-        found = scores([recorded(sometimes, sometimes, draws) for draws in (False, True, False)], at_once=False)
-        assert found["always"].present is None
-        assert found["z"].present.tolist() == [False, True, False]
+        found = make_scores([recorded(sometimes, sometimes, draws) for draws in (False, True, False)], vectorized=False)
+        assert found["always"].mask is None
+        assert found["z"].mask.tolist() == [False, True, False]
         assert found["z"].log_prob[[0, 2]].tolist() == [0, 0]
         assert found["z"].site.name == "z"
 
@@ -103,5 +103,5 @@ class TestTheScores:
                 pyro.sample("z", dist.Bernoulli(torch.full((size,), 0.5)))
 
         runs = [recorded(program, program, size) for size in (2, 3)]
-        with pytest.raises(ValueError, match=r"site 'z' has not the same shape in all particles, .*num_particles=1"):
-            scores(runs, at_once=False)
+        with pytest.raises(ValueError, match=r"shape of site 'z' differs between particles: .*num_particles=1"):
+            make_scores(runs, vectorized=False)

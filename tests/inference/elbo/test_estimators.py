@@ -9,7 +9,7 @@ from torch import nn
 from zoo.gradients import ConstantBaseline, LearnedBaseline, LeaveOneOutBaseline, MovingAverageBaseline, SumBaseline
 from zoo.gradients.control_variates import ControlVariate
 from zoo.inference.elbo import BlackBoxELBO
-from zoo.inference.elbo._estimators import Estimators, key_of
+from zoo.inference.elbo._estimators import Estimators, site_key
 
 X = torch.tensor([1.0, 0.0, 1.0, 1.0], dtype=torch.float64)
 
@@ -72,7 +72,7 @@ class TestTheEstimatorOfASite:
         estimators, again = Estimators("moving_average", 1), Estimators("moving_average", 1)
         estimators.of(name)
         again.load_state_dict(estimators.state_dict())
-        assert list(again.sites) == [key_of(name)]
+        assert list(again.sites) == [site_key(name)]
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ class TestBadInput:
     )
     def test_one_baseline_for_two_sites(self, wrap):
         shared = MovingAverageBaseline()
-        with pytest.raises(ValueError, match="sites 'z' and 'y' were given the same MovingAverageBaseline baseline"):
+        with pytest.raises(ValueError, match="sites 'z' and 'y' have the same MovingAverageBaseline"):
             BlackBoxELBO(baseline={"z": wrap(shared), "y": wrap(shared)})
 
     def test_a_network_that_does_not_take_its_input(self):
@@ -119,9 +119,11 @@ class TestBadInput:
 
     def test_a_baseline_for_a_site_that_there_is_not(self):
         elbo = BlackBoxELBO(baseline={"y": "none"})
-        with pytest.raises(ValueError, match=r"there is a baseline for 'y', but no site .* those that do are 'z'"):
+        with pytest.raises(
+            ValueError, match=r"baseline for 'y', but the guide has no site .* the sites that do are 'z'"
+        ):
             elbo.loss_and_grads(bits, guide_of(), X)
 
     def test_a_learned_baseline_without_a_network(self):
-        with pytest.raises(ValueError, match="site 'z': a learned baseline needs its network"):
+        with pytest.raises(ValueError, match="site 'z': a learned baseline needs a network"):
             BlackBoxELBO(baseline="learned").loss_and_grads(bits, guide_of(), X)

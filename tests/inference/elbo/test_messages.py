@@ -4,7 +4,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from zoo.inference.elbo._messages import site_of, steered_together, what_is_wrong, wrong_parameters
+from zoo.inference.elbo._messages import describe_site, diagnose_parameters, diagnose_value, shared_control_flow_error
 
 NAN = torch.tensor([1.0, torch.nan])
 
@@ -18,7 +18,7 @@ NAN = torch.tensor([1.0, torch.nan])
     ],
 )
 def test_a_site_is_named_with_what_it_is_at_heart(distribution, kind):
-    assert site_of("z", distribution) == f"site 'z' ({kind})"
+    assert describe_site("z", distribution) == f"site 'z' ({kind})"
 
 
 @pytest.mark.parametrize(
@@ -31,23 +31,23 @@ def test_a_site_is_named_with_what_it_is_at_heart(distribution, kind):
     ],
 )
 def test_a_wrong_value_is_told_as_what_it_is(distribution, value, observed, sentence):
-    assert sentence in what_is_wrong("z", distribution, value, observed)
+    assert sentence in diagnose_value("z", distribution, value, observed)
 
 
 @pytest.mark.parametrize("observed", [True, False])
 def test_nothing_is_said_of_a_value_that_fits(observed):
-    assert what_is_wrong("z", dist.Gamma(1.0, 1.0), torch.tensor(2.0), observed) is None
+    assert diagnose_value("z", dist.Gamma(1.0, 1.0), torch.tensor(2.0), observed) is None
 
 
 def test_nothing_is_said_of_a_shape():
-    assert what_is_wrong("z", dist.Dirichlet(torch.ones(3)), torch.ones(2) / 2, observed=True) is None
+    assert diagnose_value("z", dist.Dirichlet(torch.ones(3)), torch.ones(2) / 2, observed=True) is None
 
 
 def test_a_parameter_that_is_not_finite_is_named_however_deep():
     normal = dist.Normal(torch.tensor([0.0, torch.inf]), 1.0, validate_args=False).to_event(1)
-    assert wrong_parameters(normal) == "its loc is not finite"
-    assert wrong_parameters(dist.Normal(torch.zeros(2), 1.0).to_event(1)) is None
+    assert diagnose_parameters(normal) == "its loc is not finite"
+    assert diagnose_parameters(dist.Normal(torch.zeros(2), 1.0).to_event(1)) is None
 
 
 def test_vectorised_control_flow_is_told_with_its_cure():
-    assert "vectorize_particles=False" in steered_together("the values of 'z'")
+    assert "vectorize_particles=False" in shared_control_flow_error("the values of 'z'")

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from zoo.inference.elbo._estimators import Estimators
-from zoo.inference.elbo._objective import elbo_objective, present_advantages, sums, total
-from zoo.inference.elbo._tracing import record_at_once
+from zoo.inference.elbo._objective import elbo_objective, select_particles, sum_terms, total
+from zoo.inference.elbo._tracing import ModelGuideCall, trace_vectorized
 
 X = torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64)
 
@@ -41,7 +41,7 @@ def by_hand(theta, z, w):
 @pytest.mark.parametrize("at_once", [False, True])
 def test_the_gradient_is_scores_times_signals_and_paths(at_once, theta, recorded):
     runs = (
-        [record_at_once(2, 2, model, guide, (theta,), {}, {})]
+        [trace_vectorized(ModelGuideCall(model, guide, (theta,)), 2, 1, {})]
         if at_once
         else [recorded(model, guide, theta) for _ in range(2)]
     )
@@ -58,8 +58,8 @@ def test_the_gradient_is_scores_times_signals_and_paths(at_once, theta, recorded
 
 def test_particles_for_a_scaling_do_not_count(theta, recorded):
     runs = [recorded(model, guide, theta) for _ in range(3)]
-    log_p, log_q, entropy = sums(runs[:2], None)
-    objective = elbo_objective(runs, Estimators("none", 2), 2, at_once=False)
+    log_p, log_q, entropy = sum_terms(runs[:2], None)
+    objective = elbo_objective(runs, Estimators("none", 2), 2, vectorized=False)
     torch.testing.assert_close(objective.bound, (log_p - log_q).detach() / 2)
     assert entropy.requires_grad
     assert not log_q.requires_grad
@@ -69,13 +69,13 @@ def test_a_program_without_latent_variables_has_its_evidence_for_a_bound(recorde
     def observed():
         pyro.sample("x", dist.Normal(0.0, 1.0), obs=torch.tensor(0.0))
 
-    objective = elbo_objective([recorded(observed, lambda: None)], Estimators(None, 1), 1, at_once=False)
+    objective = elbo_objective([recorded(observed, lambda: None)], Estimators(None, 1), 1, vectorized=False)
     assert objective.bound.item() == pytest.approx(-0.9189385)
 
 
 def test_tensors_of_any_shape_are_added_up():
     assert total([torch.ones(2, 3), torch.tensor(0.5)]) == 6.5
-    assert total([torch.ones(2, 3), torch.ones(2)], first=1) == 4
+    assert total([torch.ones(2, 3), torch.ones(2)], length=1) == 4
     assert total([]) == 0
 
 
@@ -83,7 +83,7 @@ def test_tensors_of_any_shape_are_added_up():
 def test_the_scale_learns_from_those_particles_alone_that_drew_a_site(batch):
     advantage = torch.arange(3.0).reshape(3, *(1 for _ in batch)).expand(3, *batch)
     drawn = torch.tensor([True, False, True, True]).reshape(4, *(1 for _ in batch)).expand(4, *batch)
-    found = present_advantages(advantage, drawn)  # the fourth particle is for the scaling alone
+    found = select_particles(advantage, drawn)  # the fourth particle is for the scaling alone
     assert set(found.tolist()) == {0.0, 2.0}
     assert len(found) == 2 * advantage[0].numel()
-    assert len(present_advantages(advantage, None)) == advantage.numel()
+    assert len(select_particles(advantage, None)) == advantage.numel()

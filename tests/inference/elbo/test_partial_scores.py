@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from zoo.inference.elbo import NonReparameterized
-from zoo.inference.elbo._distribution_parameters import parameters_of
-from zoo.inference.elbo._validation.checks import check_support
+from zoo.inference.elbo._control_variate import site_parameters
+from zoo.inference.elbo._validation.sites import check_score
 
 DRAWS = 20_000
 ERRORS = 6.0
@@ -236,8 +236,8 @@ def site(recorded):
 
 
 def checked_parameters(found):
-    check_support(found)
-    return parameters_of(found)
+    check_score(found)
+    return site_parameters(found)
 
 
 def check_mean(site, family, draws):
@@ -274,7 +274,7 @@ def test_each_parameters_score_has_mean_0_over_all_values(name, site):
     family = (FAMILIES | MORE_FAMILIES)[name]
     values = family().enumerate_support()
     found = site(family(len(values)))._replace(value=values)
-    score = parameters_of(found).score.reshape(len(values), -1)
+    score = site_parameters(found).score.reshape(len(values), -1)
     probability = found.distribution.log_prob(values).exp().detach().reshape(-1, 1)
     torch.testing.assert_close((probability * score).sum(0), torch.zeros(score.shape[1]), rtol=0, atol=1e-12)
 
@@ -289,7 +289,7 @@ def test_the_others_are_refused_in_a_sentence(family, site):
 
 def test_a_matrix_of_three_rows_by_torchs_sampler_would_have_a_score_of_another_mean(site):
     found = site(dist.LKJCholesky(3, torch.full((DRAWS,), 1.5).requires_grad_()))
-    score = parameters_of(found).score
+    score = site_parameters(found).score
     assert (score.mean() / (score.std() / DRAWS**0.5)).item() < -4 * ERRORS
 
 

@@ -38,7 +38,7 @@ from zoo.inference.elbo import BlackBoxELBO
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning:pyro"),
     pytest.mark.filterwarnings("ignore::FutureWarning:pyro"),
-    pytest.mark.filterwarnings("ignore:site .* stands outside every plate"),
+    pytest.mark.filterwarnings("ignore:site .* is outside every plate"),
 ]
 
 
@@ -963,7 +963,7 @@ class TestTracing:
             pyro.sample("x", dist.Normal(1.0 if z else 2.0, 1.0), obs=torch.tensor(1.0))
 
         with pytest.raises(
-            ValueError, match=r"'z' steer the program .* torch.jit.trace would keep the way of its one run"
+            ValueError, match=r"'z' determine the control flow .* torch.jit.trace would record the branch of this run"
         ):
             self.traced(model, Guide(), BlackBoxELBO())
 
@@ -978,7 +978,7 @@ def test_variables_that_the_model_alone_enumerates_are_refused_with_the_elbo_tha
 
     guide = AutoNormal(poutine.block(model, expose=["probability"]))
     with pytest.raises(
-        ValueError, match=r"samples 'kind', which the guide does not; .* pyro\.infer\.TraceEnum_ELBO alone"
+        ValueError, match=r"samples 'kind', which the guide does not; .* only by pyro\.infer\.TraceEnum_ELBO\)"
     ):
         BlackBoxELBO().loss(model, guide)
 

@@ -15,10 +15,9 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from zoo.inference.elbo import BlackBoxELBO
-from zoo.inference.elbo import _dependencies as influence
+from zoo.inference.elbo import BlackBoxELBO, _sites
 
-pytestmark = pytest.mark.filterwarnings("ignore:site .* stands outside every plate")
+pytestmark = pytest.mark.filterwarnings("ignore:site .* is outside every plate")
 
 DIMS = {"columns": -1, "rows": -2}
 SIZE, PARAMETERS = 2, 8
@@ -135,26 +134,26 @@ def test_without_and_two(seed, vectorized, bias):
 
 
 def overlook_branches(node, known):
-    return follow(node._replace(parents=node.parents - (node.steered_by - {node.name})), known)
+    return propagate(node._replace(parents=node.parents - (node.control_dependencies - {node.name})), known)
 
 
 def overlook_ways_out(node, known):
     """Of several ways from one site to another, keep the plates of any."""
     found = {}
     for parent in node.parents:
-        along = influence.NO_PLATES if parent in node.steered_by else node.plates
+        along = _sites.NO_PLATES if parent in node.control_dependencies else node.plates
         for source, plates in known.get(parent, {node.name: node.plates}).items():
             found[source] = found.get(source, plates) | (plates & along)
     return found
 
 
-follow = influence.follow
+propagate = _sites.propagate
 
 
 @pytest.mark.parametrize("mistake", [overlook_branches, overlook_ways_out])
 def test_the_planted_mistake_is_found(mistake, bias, monkeypatch):
-    monkeypatch.setattr(influence, "follow", mistake)
-    influence.reaches.cache_clear()
+    monkeypatch.setattr(_sites, "propagate", mistake)
+    _sites.dependencies.cache_clear()
     found = bias(BlackBoxELBO(baseline="moving_average"), made(3, [*WAYS, *BRANCH], bits=5))
-    influence.reaches.cache_clear()
+    _sites.dependencies.cache_clear()
     assert found > 1e-3

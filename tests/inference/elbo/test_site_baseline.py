@@ -221,7 +221,7 @@ class TestParameterStore:
         svi[1].step(X)  # other names
         svi[2].step(X)  # the store's weight
         pyro.get_param_store()["baselines.z$$$net.weight"] = torch.ones(5, 1)
-        with pytest.raises(ValueError, match=r"has 'baselines.z\$\$\$net.weight' of shape \(5, 1\) from before"):
+        with pytest.raises(ValueError, match=r"already has 'baselines.z\$\$\$net.weight' of shape \(5, 1\)"):
             svi[2].step(X)
 
     def test_a_loss_that_torch_optimizes_leaves_the_store_alone(self):

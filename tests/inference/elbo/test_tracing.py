@@ -10,8 +10,8 @@ from pyro.distributions.transforms import Planar
 from torch.distributions.transforms import AffineTransform
 
 from zoo.inference.elbo import BlackBoxELBO
-from zoo.inference.elbo._dependencies import Plate
-from zoo.inference.elbo._tracing import record, record_at_once
+from zoo.inference.elbo._sites import Plate
+from zoo.inference.elbo._tracing import ModelGuideCall, trace_model_and_guide, trace_vectorized
 
 X = torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64)
 
@@ -30,7 +30,7 @@ def guide(x):
 
 
 def at_once(model, guide, *args):
-    return record_at_once(4, 2, model, guide, args, {}, {})
+    return trace_vectorized(ModelGuideCall(model, guide, args), 4, 1, {})
 
 
 class TestARun:
@@ -90,14 +90,14 @@ class TestARun:
         def observing():
             pyro.sample("x", dist.Normal(0.0, 1.0), obs=1.5)
 
-        with pytest.raises(ValueError, match=r"site 'x' \(Normal\) must have a tensor for a value, got 1\.5"):
+        with pytest.raises(ValueError, match=r"site 'x' \(Normal\) must have a tensor as value, got 1\.5"):
             recorded(observing, lambda: None)
 
     def test_sees_what_a_density_looks_at(self, recorded, programs):
         model, guide, *_ = programs["python"]()
         run = recorded(model, guide, torch.zeros(3))
-        assert run.model["x"].steered_by == {"z"}
-        assert run.reaches()[1][1]["z"] == frozenset()
+        assert run.model["x"].control_dependencies == {"z"}
+        assert run.dependencies()[1][1]["z"] == frozenset()
 
     def test_sees_a_branch_from_there_on(self, recorded):
         def branching():
@@ -106,8 +106,8 @@ class TestARun:
             pyro.sample("b", dist.Bernoulli(0.5 if before else 0.25))
 
         run = recorded(branching, branching)
-        assert run.steered_by == {"before"}
-        assert run.guide["a"].steered_by == frozenset()
+        assert run.control_dependencies == {"before"}
+        assert run.guide["a"].control_dependencies == frozenset()
         assert run.guide["b"].parents == {"before", "b"}
 
     def test_follows_a_value_that_a_shared_distribution_has_computed_itself(self, recorded):
@@ -139,13 +139,15 @@ class TestSubsamples:
 
     def test_are_the_same_in_all_particles_of_a_step(self):
         drawn = {}
-        runs = [record(self.draw(), self.draw(), (), {}, drawn) for _ in range(5)]
+        runs = [trace_model_and_guide(ModelGuideCall(self.draw(), self.draw()), drawn) for _ in range(5)]
         assert all(torch.equal(self.indices(run)[0], self.indices(runs[0])[0]) for run in runs)
 
     def test_are_drawn_anew_for_another_size(self):
         drawn = {}
-        before = record(self.draw(size=1000, taken=5), self.draw(size=1000, taken=5), (), {}, drawn)
-        after = record(self.draw(size=10, taken=3), self.draw(size=10, taken=3), (), {}, drawn)
+        before = trace_model_and_guide(
+            ModelGuideCall(self.draw(size=1000, taken=5), self.draw(size=1000, taken=5)), drawn
+        )
+        after = trace_model_and_guide(ModelGuideCall(self.draw(size=10, taken=3), self.draw(size=10, taken=3)), drawn)
         assert [len(self.indices(run)[0]) for run in (before, after)] == [5, 3]
         assert max(self.indices(after)[0]) < 10
 
@@ -183,5 +185,5 @@ class TestBadInput:
             pyro.sample("z", dist.Bernoulli(logits=pyro.param("p", torch.tensor(0.0))))
 
         elbo = BlackBoxELBO(2, vectorize_particles=True, max_plate_nesting=nesting)
-        with pytest.raises(ValueError, match=r"'z' steer the program.*vectorize_particles=False"):
+        with pytest.raises(ValueError, match=r"'z' determine the control flow.*vectorize_particles=False"):
             elbo.loss_and_grads(model, guide)

@@ -5,12 +5,9 @@ from torch import nn
 
 from zoo.gradients import Baseline, LeaveOneOutBaseline, MovingAverageBaseline, RunningStd, SumBaseline
 from zoo.gradients.control_variates import ControlVariate
-from zoo.inference.elbo import BlackBoxELBO
-from zoo.inference.elbo import _dependencies as influence
-from zoo.inference.elbo import _distribution_parameters as parameters
-from zoo.inference.elbo import _downstream_costs as signals
+from zoo.inference.elbo import BlackBoxELBO, _control_variate, _downstream_costs, _sites
 
-pytestmark = pytest.mark.filterwarnings("ignore:site .* stands outside every plate")
+pytestmark = pytest.mark.filterwarnings("ignore:site .* is outside every plate")
 
 BASELINES = {
     "none": "none",
@@ -91,9 +88,9 @@ def without(which):
     """Leave a term of the ELBO out of the signals."""
 
     def changed(run):
-        return learning_signals(run._replace(model={k: v for k, v in run.model.items() if k != which}))
+        return downstream_costs(run._replace(model={k: v for k, v in run.model.items() if k != which}))
 
-    learning_signals = signals.learning_signals
+    downstream_costs = _downstream_costs.downstream_costs
     return changed
 
 
@@ -108,35 +105,35 @@ class TestThePlantedMistakeIsFound:
         assert bias(elbo, programs["chain"]()) > 1e-3
 
     def test_a_score_of_parameters_that_are_normalised(self, programs, bias, monkeypatch):
-        monkeypatch.setattr(parameters, "centred", lambda gradient, *_: gradient)
+        monkeypatch.setattr(_control_variate, "center", lambda gradient, *_: gradient)
         assert bias(BlackBoxELBO(num_particles=2, baseline="optimal"), programs["categories"]()) > 1e-3
 
     def test_a_term_that_is_left_out(self, programs, bias, monkeypatch):
-        monkeypatch.setattr(signals, "learning_signals", without("x"))
+        monkeypatch.setattr(_downstream_costs, "downstream_costs", without("x"))
         assert bias(BlackBoxELBO(), programs["plates"]()) > 1e-3
 
     def test_a_plate_that_is_not_aligned(self, programs, bias, monkeypatch):
-        monkeypatch.setattr(signals, "sum_outside", shift_costs)
+        monkeypatch.setattr(_downstream_costs, "sum_to_plates", shift_costs)
         assert bias(BlackBoxELBO(), programs["subsample"](None)) > 1e-3
 
     def test_a_way_out_of_a_plate_that_is_overlooked(self, programs, bias, monkeypatch):
-        monkeypatch.setattr(influence, "follow", overlook_the_way_out)
-        influence.reaches.cache_clear()
+        monkeypatch.setattr(_sites, "propagate", overlook_the_way_out)
+        _sites.dependencies.cache_clear()
         found = bias(BlackBoxELBO(), programs["way_out_and_in"]())
-        influence.reaches.cache_clear()
+        _sites.dependencies.cache_clear()
         assert found > 1e-3
 
     def test_control_flow_that_is_overlooked(self, programs, bias, monkeypatch):
-        monkeypatch.setattr(influence, "follow", overlook_control_flow)
-        influence.reaches.cache_clear()
+        monkeypatch.setattr(_sites, "propagate", overlook_control_flow)
+        _sites.dependencies.cache_clear()
         found = bias(BlackBoxELBO(), programs["branch"]())
-        influence.reaches.cache_clear()
+        _sites.dependencies.cache_clear()
         assert found > 1e-3
 
 
 def shift_costs(x, plates):
     """Give each element of a plate the costs of the one before."""
-    return sum_outside(x if x.requires_grad else x.roll(1), plates)
+    return sum_to_plates(x if x.requires_grad else x.roll(1), plates)
 
 
 def overlook_the_way_out(node, known):
@@ -147,7 +144,7 @@ def overlook_the_way_out(node, known):
 
 
 def overlook_control_flow(node, known):
-    return follow(node._replace(parents=node.parents - (node.steered_by - {node.name})), known)
+    return propagate(node._replace(parents=node.parents - (node.control_dependencies - {node.name})), known)
 
 
-follow, sum_outside = influence.follow, signals.sum_outside
+propagate, sum_to_plates = _sites.propagate, _downstream_costs.sum_to_plates

@@ -15,7 +15,7 @@ from torch import Tensor
 from zoo.gradients import Baseline
 from zoo.inference.elbo import BlackBoxELBO
 
-pytestmark = pytest.mark.filterwarnings("ignore:site .* stands outside every plate")
+pytestmark = pytest.mark.filterwarnings("ignore:site .* is outside every plate")
 
 # The ratios are 9 to 17, found with 600 repeats. With 200 the logarithm of a ratio has a standard deviation of about
 # 0.14: one of 9 falls below the bar once in 10,000 seeds, one of 2.5 reaches it once in a million; the seed is fixed.

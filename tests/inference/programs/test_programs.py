@@ -115,7 +115,7 @@ def test_quantities_are_those_that_the_reference_names(program, data, zoo_data):
 
 
 @pytest.mark.usefixtures("without_type_checks")
-@pytest.mark.filterwarnings("ignore:.* stands outside every plate")
+@pytest.mark.filterwarnings("ignore:.* is outside every plate")
 @pytest.mark.parametrize("together", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_the_guide_trains_under_svi_and_keeps_its_parameters(program, data, together):
     guide = program.guide(*data)

@@ -1,11 +1,11 @@
 """Gradient estimators that a variance report compares."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from zoo.inference.elbo import BlackBoxELBO
-from zoo.inference.elbo._dependencies import Plates, Reach
-from zoo.inference.elbo._sites import PARTICLES, Run, Site
+from zoo.inference.elbo._sites import PARTICLES, Dependencies, Run, Site
+from zoo.inference.elbo._tracing import ModelGuideCall
 
 BASIC, RAO_BLACKWELL, CONTROL_VARIATE = "basic", "Rao-Blackwell", "Rao-Blackwell, control variate"
 """Names of the estimators of the BBVI paper in ``default_estimators``."""
@@ -28,20 +28,18 @@ class ScoreFunctionELBO(BlackBoxELBO):
         4
     """
 
-    def _runs(
-        self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any], particles: int
-    ) -> list[Run]:
-        return [_FullDependencyRun(*run) for run in super()._runs(model, guide, args, kwargs, particles)]
+    def _trace(self, call: ModelGuideCall, num_particles: int) -> list[Run]:
+        return [_FullDependencyRun(*run) for run in super()._trace(call, num_particles)]
 
 
 class _FullDependencyRun(Run):
     """A run in which every site depends on all sites of the guide, except for those of other particles."""
 
-    def reaches(self) -> tuple[tuple[Reach, ...], tuple[Reach, ...]]:
-        def reach(site: Site) -> Mapping[str, Plates]:
+    def dependencies(self) -> tuple[tuple[Dependencies, ...], tuple[Dependencies, ...]]:
+        def of(site: Site) -> Dependencies:
             return dict.fromkeys(self.guide, frozenset(plate for plate in site.plates if plate.name == PARTICLES))
 
-        return tuple(map(reach, self.guide.values())), tuple(map(reach, self.model.values()))
+        return tuple(map(of, self.guide.values())), tuple(map(of, self.model.values()))
 
 
 def default_estimators(

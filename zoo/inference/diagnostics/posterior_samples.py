@@ -1,5 +1,5 @@
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -15,15 +15,13 @@ from zoo.gradients.graphs._distributions import support_of
 from zoo.gradients.graphs._provenance.names import quote_names
 from zoo.inference.diagnostics._args import as_args
 from zoo.inference.elbo._messages import innermost
-from zoo.inference.elbo._sites import Run, Site, nesting, sites_of
+from zoo.inference.elbo._sites import Run, Site, all_sites, plate_nesting
 from zoo.inference.elbo._subsampling import Subsamples, is_subsampled
-from zoo.inference.elbo._tracing import record, record_at_once
-from zoo.inference.elbo._validation.checks import check_match
-from zoo.inference.elbo._validation.comparison import log_density, mixed
+from zoo.inference.elbo._tracing import ModelGuideCall, Program, trace_model_and_guide, trace_vectorized
+from zoo.inference.elbo._validation.sites import check_match
+from zoo.inference.elbo._validation.vectorization import find_mismatch, sum_log_probs
 
 logger = logging.getLogger(__name__)
-
-Program = Callable[..., Any]
 
 
 class PosteriorSamples(NamedTuple):
@@ -121,43 +119,35 @@ def sample_posterior(
     check_constraints(
         {"num_samples": num_samples, "chunk_size": chunk_size}, {"num_samples": COUNT, "chunk_size": COUNT}
     )
-    both, subsamples = (model, guide, as_args(args), dict(kwargs or {})), Subsamples()
+    call, subsamples = ModelGuideCall(model, guide, as_args(args), dict(kwargs or {})), Subsamples()
     with torch.no_grad():
-        alone = record(*both, subsamples)
-        check_match(alone)
-        if alone.steered_by:
-            reason = f"the control flow depends on values of {quote_names(alone.steered_by)}"
+        single_run = trace_model_and_guide(call, subsamples)
+        check_match(single_run)
+        if single_run.control_dependencies:
+            reason = f"the control flow depends on values of {quote_names(single_run.control_dependencies)}"
         elif is_subsampled(subsamples):
             reason = "each has its own subsample"
         elif num_samples > 1:
             full, rest = divmod(num_samples, chunk_size)
             sizes = [chunk_size] * full + [rest] * (rest > 0)
             try:
-                return _concatenate([_sample_vectorized(*both, alone, size, log_likelihood) for size in sizes])
+                return _concatenate([_sample_vectorized(call, single_run, size, log_likelihood) for size in sizes])
             except (ValueError, RuntimeError, IndexError) as error:
                 reason = f"they cannot be vectorized: {error}"
         else:
             reason = "there is only one"
         if progress:
             logger.warning("%s draws of the guide are made one by one, because %s.", f"{num_samples:,}", reason)
-        return _sample_sequentially(*both, num_samples, log_likelihood, progress)
+        return _sample_sequentially(call, num_samples, log_likelihood, progress)
 
 
-def _sample_sequentially(
-    model: Program,
-    guide: Program,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    num_samples: int,
-    keep: bool,
-    progress: bool,
-) -> PosteriorSamples:
+def _sample_sequentially(call: ModelGuideCall, num_samples: int, keep: bool, progress: bool) -> PosteriorSamples:
     console = Console(stderr=True)
     shown = progress and console.is_terminal
     parts, local, subsampled = [], set(), False
     for _ in track(range(num_samples), "draws of the guide", console=console, disable=not shown, transient=True):
         subsamples = Subsamples()
-        run = record(model, guide, args, kwargs, subsamples)
+        run = trace_model_and_guide(call, subsamples)
         check_match(run)
         parts.append(_make_samples(run, run, 1, keep))
         if is_subsampled(subsamples):
@@ -177,34 +167,31 @@ def _local_sites(run: Run, subsamples: Subsamples) -> set[str]:
     }
 
 
-def _sample_vectorized(
-    model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any], alone: Run, count: int, keep: bool
-) -> PosteriorSamples:
+def _sample_vectorized(call: ModelGuideCall, single_run: Run, count: int, keep: bool) -> PosteriorSamples:
     """Draw many samples in one run; raise ``ValueError`` if they are not independent of each other."""
-    both = model, guide, args, kwargs
-    run = record_at_once(count, nesting(alone) + 1, *both, {})
-    if (wrong := mixed(run, alone, count, both, {})) is not None:
-        raise ValueError(str(wrong))
-    return _make_samples(run, alone, count, keep)
+    run = trace_vectorized(call, count, plate_nesting(single_run), {})
+    if (mismatch := find_mismatch(run, single_run, count, call, {})) is not None:
+        raise ValueError(str(mismatch))
+    return _make_samples(run, single_run, count, keep)
 
 
-def _make_samples(run: Run, alone: Run, count: int, keep: bool) -> PosteriorSamples:
+def _make_samples(run: Run, single_run: Run, count: int, keep: bool) -> PosteriorSamples:
     """Return the samples of a run; values get the shapes of a run with a single sample."""
     latent = {name: site for name, site in run.model.items() if not site.observed}
     seen = {name: site for name, site in run.model.items() if site.observed}
     return PosteriorSamples(
-        sites={name: site.value.reshape(count, *alone.model[name].value.shape) for name, site in latent.items()},
-        log_p=log_density(run.model, count),
-        log_q=log_density(run.guide, count),
-        observed={name: alone.model[name].value for name in seen},
+        sites={name: site.value.reshape(count, *single_run.model[name].value.shape) for name, site in latent.items()},
+        log_p=sum_log_probs(run.model, count),
+        log_q=sum_log_probs(run.guide, count),
+        observed={name: single_run.model[name].value for name in seen},
         log_likelihood={
-            name: (site.density.log_prob / site.scale).reshape(count, *alone.model[name].density.log_prob.shape)
+            name: (site.density.log_prob / site.scale).reshape(count, *single_run.model[name].density.log_prob.shape)
             for name, site in seen.items()
             if keep
         },
         subsampled=False,
         continuous=frozenset(name for name, site in latent.items() if _is_continuous(site.distribution)),
-        scaled=any(_is_scaled(site) for _, site in sites_of([run])),
+        scaled=any(_is_scaled(site) for _, site in all_sites([run])),
         num_categories={
             name: one.param_shape[-1]
             for name, site in latent.items()

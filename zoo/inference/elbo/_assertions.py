@@ -1,24 +1,24 @@
-"""Assert statements that look at values."""
+"""Assert statements that use sampled values."""
 
 import ast
 import linecache
 import os
 import sys
 from functools import lru_cache
-from types import CodeType, FrameType, TracebackType
+from types import CodeType, FrameType
 
 from zoo.gradients.graphs._provenance.control_flow import caller, module_name
 from zoo.gradients.graphs._provenance.names import Names
 from zoo.gradients.graphs._provenance.provenance import Provenance
 
-Place = tuple[int, int]
+Position = tuple[int, int]
 """Line and column."""
 
 
 class AssertAwareProvenance(Provenance):
-    """Provenance that tells values which assert statements look at from those that steer the program otherwise.
+    """Provenance that separates values used by assert statements from those used by other control flow.
 
-    Both count as steering it, as an ``except`` may catch what an assert raises.
+    Both are control dependencies, since an ``except`` may catch the error of an assert.
     """
 
     def __init__(self) -> None:
@@ -27,46 +27,36 @@ class AssertAwareProvenance(Provenance):
         self.asserts: dict[str, str] = {}
 
     def escape(self, names: Names) -> None:
-        """Note that values became Python objects."""
+        """Record that values became Python objects."""
         super().escape(names)
         frame: FrameType | None = caller(sys._getframe(1))
         while frame is not None and module_name(frame).startswith("torch."):
             frame = frame.f_back
-        where = None if frame is None else assert_at(frame.f_code, frame.f_lasti)
-        if where is None:
+        location = None if frame is None else _assert_location(frame.f_code, frame.f_lasti)
+        if location is None:
             self.branched.update(names)
         else:
-            self.asserts |= dict.fromkeys(names, where)
+            self.asserts |= dict.fromkeys(names, location)
 
     def only_asserted(self) -> dict[str, str]:
-        """Return the places of the asserts by the names of the values that nothing else has looked at."""
-        return {name: where for name, where in self.asserts.items() if name not in self.branched}
+        """Return the location of the assert for each value that is used in assert statements only."""
+        return {name: location for name, location in self.asserts.items() if name not in self.branched}
 
 
-def assert_that_raised(traceback: TracebackType | None) -> str | None:
-    """Return the place of the assert statement in which an error was raised; None if it was none."""
-    found = None
-    while traceback is not None:
-        if not module_name(traceback.tb_frame).startswith(("torch.", "zoo.")):
-            found = assert_at(traceback.tb_frame.f_code, traceback.tb_lasti)
-        traceback = traceback.tb_next
-    return found
-
-
-def assert_at(code: CodeType, instruction: int) -> str | None:
-    """Return the file and line of the assert statement that an instruction is part of; None if it is part of none."""
+def _assert_location(code: CodeType, instruction: int) -> str | None:
+    """Return file and line of the assert statement that contains an instruction; None if there is none."""
     line, end_line, column, end_column = list(code.co_positions())[instruction // 2]
     if line is None or end_line is None or column is None or end_column is None:
         return None
-    for start, end in assert_statements(code.co_filename):
+    for start, end in _assert_statements(code.co_filename):
         if start <= (line, column) and (end_line, end_column) <= end:
             return f"{os.path.basename(code.co_filename)}:{start[0]}"
     return None
 
 
 @lru_cache(maxsize=64)
-def assert_statements(filename: str) -> tuple[tuple[Place, Place], ...]:
-    """Find where the assert statements of a file begin and end."""
+def _assert_statements(filename: str) -> tuple[tuple[Position, Position], ...]:
+    """Return the positions at which the assert statements of a file begin and end."""
     try:
         nodes = ast.walk(ast.parse("".join(linecache.getlines(filename))))
     except SyntaxError:

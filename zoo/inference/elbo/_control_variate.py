@@ -1,51 +1,176 @@
+"""The control variate of black-box variational inference, computed from the scores of a site's parameters."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
 import torch
+from jaxtyping import Float
 from torch import Tensor
+from torch.distributions import Categorical, Distribution
 
 from zoo.gradients import Reinforce, ReinforceOutput
 from zoo.gradients.control_variates import ControlVariate, optimal_scaling
-from zoo.inference.elbo._distribution_parameters import parameters_of_all
+from zoo.gradients.graphs._distributions import nested_distributions
+from zoo.inference.elbo._densities import guide_density, visible_tensors
 from zoo.inference.elbo._downstream_costs import Score
+from zoo.inference.elbo._messages import describe_site
+from zoo.inference.elbo._sites import Site
 
 
-def optimal_output(reinforce: Reinforce, baseline: ControlVariate, score: Score, particles: int) -> ReinforceOutput:
+def control_variate_output(
+    reinforce: Reinforce, baseline: ControlVariate, score: Score, num_particles: int
+) -> ReinforceOutput:
     """Estimate a site's part of the gradient with the control variate of black-box variational inference.
 
-    The scaling is found for each parameter ``λ`` of the site's distribution, of each element of its batch. For it the
-    log-probability is replaced by ``λ · ∇_λ log q``, which has the same gradient.
-
-    Args:
-        reinforce: of the site.
-        baseline: what it has for one.
-        score: of the site.
-        particles: how many there are; those that follow are for the estimate of the scaling alone.
+    The scaling is computed for each parameter ``λ`` of each element of the batch, whose log-probability is replaced by
+    ``λ · ∇_λ log q``, which has the same gradient. Particles after the first ``num_particles`` are used for the scaling
+    only.
     """
-    value, gradient = parameters_of_all(score.sites)
-    log_prob, signal, mask = score.log_prob, score.signal, score.present
+    value, gradient = stacked_parameters(score.sites)
+    log_prob, signal, mask = score.log_prob, score.signal, score.mask
     if baseline.scaling == "parameter":
-        log_prob, signal = value * gradient, like_parameters(signal, value)
-        mask = None if mask is None else like_parameters(mask, value)
+        log_prob, signal = value * gradient, expand_to_parameters(signal, value)
+        mask = None if mask is None else expand_to_parameters(mask, value)
     else:
-        gradient = by_factor(gradient, signal.shape)
+        gradient = group_by_factor(gradient, signal.shape)
     if baseline.num_extra_samples:
-        separate = slice(particles, particles + baseline.num_extra_samples)
-        context = optimal_scaling(gradient[separate], signal[separate]).expand(particles, *signal.shape[1:])
+        extra = slice(num_particles, num_particles + baseline.num_extra_samples)
+        context = optimal_scaling(gradient[extra], signal[extra]).expand(num_particles, *signal.shape[1:])
     else:
-        context = gradient[:particles]
-    mask = None if mask is None else mask[:particles]
-    output: ReinforceOutput = reinforce(log_prob[:particles], signal[:particles], context, mask)
+        context = gradient[:num_particles]
+    mask = None if mask is None else mask[:num_particles]
+    output: ReinforceOutput = reinforce(log_prob[:num_particles], signal[:num_particles], context, mask)
     return output
 
 
-def like_parameters(x: Tensor, value: Tensor) -> Tensor:
-    """Repeat what stands for each particle and plate for each parameter."""
-    particles, *plates = x.shape
+def expand_to_parameters(x: Tensor, value: Tensor) -> Tensor:
+    """Expand a tensor of shape ``(particles, *plates)`` to the shape of parameters."""
+    num_particles, *plates = x.shape
     batch = (1,) * (value.ndim - 2 - len(plates))
-    return x.reshape(particles, *batch, *plates, 1).expand_as(value)
+    return x.reshape(num_particles, *batch, *plates, 1).expand_as(value)
 
 
-def by_factor(gradient: Tensor, shape: torch.Size) -> Tensor:
-    """Arrange parameters behind the particles and plates, ``shape``; those of a batch that no plate declares too."""
+def group_by_factor(gradient: Tensor, shape: torch.Size) -> Tensor:
+    """Return the parameters of each element of ``shape``, ``(particles, *plates)``, in the last dimension.
+
+    They include those of batch dimensions that are not plates.
+    """
     plates, batch = shape[1:], gradient.shape[1:-1]
     leading = len(batch) - len(plates)
-    together = [1 + i for i in range(len(batch)) if i < leading or plates[i - leading] == 1]
-    return gradient.movedim(together, list(range(-1 - len(together), -1))).reshape(*shape, -1)
+    grouped = [1 + i for i in range(len(batch)) if i < leading or plates[i - leading] == 1]
+    return gradient.movedim(grouped, list(range(-1 - len(grouped), -1))).reshape(*shape, -1)
+
+
+class Parameters(NamedTuple):
+    """Parameters of a site's distribution, of each element of its batch."""
+
+    value: Float[Tensor, "*batch parameters"]
+    """With gradient."""
+    score: Float[Tensor, "*batch parameters"]
+    """``∇ log q(z)`` with respect to the parameters, whose expectation is 0."""
+
+
+def stacked_parameters(sites: Sequence[Site | None]) -> Parameters:
+    """Return a site's parameters in all particles, ``(particles, *batch, parameters)``; 0 where it was not sampled."""
+    each = [None if site is None else site_parameters(site) for site in sites]
+    if len(each) == 1 and each[0] is not None:  # may be vectorized
+        return each[0]
+    shapes = {one.value.shape for one in each if one is not None}
+    if len(shapes) > 1:
+        site = next(site for site in sites if site is not None)
+        raise ValueError(
+            f"the parameters of {describe_site(site.name, site.distribution)} differ in number between particles, so "
+            "the optimal scaling cannot be estimated; use another baseline for this site"
+        )
+    blank = next(torch.zeros_like(one.value) for one in each if one is not None)
+    return Parameters(
+        torch.stack([blank if one is None else one.value for one in each]),
+        torch.stack([blank if one is None else one.score for one in each]),
+    )
+
+
+def site_parameters(site: Site) -> Parameters:
+    """Return the parameters of a site's distribution and the score of each.
+
+    Raises:
+        ValueError: they are not visible, or are shared by elements of the batch.
+    """
+    batch = site.distribution.batch_shape
+    try:  # a new distribution, since the old one may have both a parameter and what was computed from it
+        distribution = site.distribution.expand(batch)
+    except (NotImplementedError, ValueError) as error:  # no expand(), or one that fails after sampling
+        raise ValueError(_hidden_parameters(site)) from error
+    if distribution.has_rsample != site.distribution.has_rsample:
+        distribution.has_rsample = site.distribution.has_rsample  # not preserved by expand()
+    for part in nested_distributions(distribution):
+        _drop_computed(part)
+    # Where part of the gradient is pathwise, the score depends on how the value was drawn, not on the value alone.
+    owners = _parameter_owners(distribution) if site.density.entropy is None else {}
+    gradients: Sequence[Tensor | None] = ()
+    if owners:
+        log_prob = guide_density(distribution, site.value).score
+        gradients = torch.autograd.grad(log_prob.sum(), list(owners), retain_graph=True, allow_unused=True)  # type: ignore[union-attr]
+    found = [
+        (x, center(gradient, x, owner))
+        for (x, owner), gradient in zip(owners.items(), gradients, strict=False)
+        if gradient is not None
+    ]
+    if not found or any(x.shape[: len(batch)] != batch for x, _ in found):
+        raise ValueError(_hidden_parameters(site))
+    value, score = (torch.cat([x.reshape(*batch, -1) for x in parts], -1) for parts in zip(*found, strict=True))
+    return Parameters(torch.where(value.isfinite(), value, 0), score)  # a logit of -inf has no gradient
+
+
+def _hidden_parameters(site: Site) -> str:
+    return (
+        f"{describe_site(site.name, site.distribution)} does not expose the parameters of each element of its batch, "
+        "so the optimal scaling cannot be estimated; use another baseline for this site"
+    )
+
+
+def _drop_computed(distribution: Distribution) -> None:
+    """Drop cached probabilities beside logits, or the reverse, so that they are computed again.
+
+    Both together, as used by a continuous Bernoulli distribution, are one parameter; the score of one alone has a
+    non-zero expectation.
+    """
+    given = vars(distribution).get("_param")
+    for name in ("probs", "logits"):
+        if given is not None and vars(distribution).get(name, given) is not given:
+            del vars(distribution)[name]
+
+
+def _parameter_owners(distribution: Distribution) -> Mapping[Tensor, Distribution]:
+    """Return the parameters with gradient and the distributions that hold them.
+
+    None if there are other tensors: what is computed from parameters and used beside them would count them twice.
+    """
+    owners: dict[Tensor, Distribution] = {}
+    if visible_tensors(distribution) is None:
+        return owners
+    for part in nested_distributions(distribution):
+        held = {name: x for name, x in vars(part).items() if isinstance(x, Tensor) and x.requires_grad}
+        own = {x: part for name, x in held.items() if _is_argument(name, part)}
+        if set(held.values()) - set(own):
+            return {}
+        owners |= own
+    return owners
+
+
+def _is_argument(name: str, distribution: Distribution) -> bool:
+    """Return whether a distribution, or a class that it inherits from, has an argument of this name."""
+    constraints = (vars(kind).get("arg_constraints") for kind in type(distribution).__mro__)
+    return any(name in named for named in constraints if isinstance(named, Mapping))
+
+
+def center(gradient: Tensor, parameter: Tensor, owner: Distribution) -> Tensor:
+    """Return a gradient whose expectation is 0.
+
+    A categorical distribution keeps its parameters normalized, and is not one if a single parameter is changed. So the
+    score is that of the parameters before normalization.
+    """
+    if not isinstance(owner, Categorical):
+        return gradient
+    if parameter is vars(owner).get("logits"):
+        return gradient - parameter.detach().exp() * gradient.sum(-1, keepdim=True)
+    return gradient - (gradient * parameter.detach()).sum(-1, keepdim=True)

@@ -1,3 +1,4 @@
+from copy import copy
 from typing import NamedTuple
 
 import torch
@@ -9,10 +10,11 @@ from torch.distributions import Distribution
 
 from zoo.gradients._tensors import at_least_single
 from zoo.gradients.graphs._distributions import tensors_of
+from zoo.gradients.graphs._provenance.views import is_no_grad_view
 from zoo.inference._bernoulli import bernoulli_log_prob
 from zoo.inference.elbo.nonreparameterized import NonReparameterized
 
-PACKAGES = ("torch.distributions.", "pyro.distributions.", "zoo.")  # whose distributions show all they use
+PACKAGES = ("torch.distributions.", "pyro.distributions.", "zoo.")  # whose distributions keep all tensors visible
 
 
 class Density(NamedTuple):
@@ -20,47 +22,44 @@ class Density(NamedTuple):
 
     log_prob: Tensor
     score: Tensor | None = None
-    """What the score function is the gradient of; None where all of the gradient flows through the value."""
+    """Log-probability whose gradient is the score; None if the whole gradient is pathwise."""
     entropy: Tensor | None = None
-    """Part of ``log_prob`` whose gradient's expectation is not 0; None where none is."""
+    """Part of ``log_prob`` whose gradient has a non-zero expectation; None if there is none."""
 
 
-def tensors_shown(distribution: Distribution) -> list[Tensor] | None:
-    """Find all that a distribution is computed from; None if it may use what it does not show."""
+def visible_tensors(distribution: Distribution) -> list[Tensor] | None:
+    """Return all tensors that a distribution is computed from; None if it may use others."""
     return tensors_of(distribution, PACKAGES)
 
 
 def draw_value(distribution: Distribution | _Subsample) -> Tensor:
-    """Draw a value, with its gradient if it can have one; vectors of bits several times faster than torch does."""
-    bits = logits_of_bits(distribution)
-    if bits is None:
+    """Sample a value, with gradient if possible; Bernoulli vectors are sampled several times faster than by torch."""
+    bernoulli = _bernoulli_logits(distribution)
+    if bernoulli is None:
         value: Tensor = distribution()  # type: ignore[operator]
         return value
-    logits = bits[0].detach()
+    logits = bernoulli[0].detach()
     probability = logits.to(at_least_single(logits.dtype, logits.device)).sigmoid()
     return torch.lt(torch.rand_like(probability), probability, out=torch.empty_like(logits))
 
 
 def log_density(distribution: Distribution, value: Tensor, drawn: bool = False) -> Tensor:
-    """Log-probability of a value; of vectors of bits by a function that is several times faster than torch's own.
+    """Return the log-probability of a value; for Bernoulli vectors several times faster than torch.
 
-    Args:
-        distribution: of any kind.
-        value: is validated as torch does it.
-        drawn: by the distribution itself, without a gradient, so that bits need no validation.
+    ``drawn``: the distribution itself sampled the value, without gradient, so it need not be validated.
     """
-    bits = logits_of_bits(distribution)
-    if bits is None or value.requires_grad:
-        # A copy, as a transform may remember what it made this value of, without a gradient.
+    bernoulli = _bernoulli_logits(distribution)
+    if bernoulli is None or value.requires_grad:
+        # A copy, because a transform may have cached what it computed this value from, without a gradient.
         return distribution.log_prob(value.clone() if drawn else value)
-    logits, base = bits
+    logits, base = bernoulli
     if base._validate_args and not drawn:
         base._validate_sample(value)
-    return bernoulli_log_prob(logits, value.to(logits.dtype))
+    return bernoulli_log_prob(logits, value if value.dtype is logits.dtype else value.to(logits.dtype))
 
 
-def logits_of_bits(distribution: Distribution | _Subsample) -> tuple[Tensor, Bernoulli] | None:
-    """Find the logits of vectors of independent bits; None of others, and where probabilities were given."""
+def _bernoulli_logits(distribution: Distribution | _Subsample) -> tuple[Tensor, Bernoulli] | None:
+    """Return the logits of a vector of independent Bernoulli variables; None for others, and if given by ``probs``."""
     if type(distribution) is not Independent or distribution.reinterpreted_batch_ndims != 1:
         return None
     base = distribution.base_dist
@@ -69,25 +68,25 @@ def logits_of_bits(distribution: Distribution | _Subsample) -> tuple[Tensor, Ber
 
 
 def guide_density(distribution: Distribution, value: Tensor) -> Density:
-    """Log-probability of what a guide drew: pathwise where the distribution can, the score function elsewhere.
+    """Return the density of a value sampled by a guide: pathwise if possible, otherwise with a score.
 
-    A mask of the distribution's own hides its share of the ELBO, but not the score: the value was drawn all the same.
+    A mask of the distribution hides its part of the ELBO, but not the score: the value was sampled all the same.
     """
     if distribution.has_rsample:
         log_prob, score, entropy = distribution.score_parts(value)  # type: ignore[attr-defined]
-        return Density(log_prob, none_if_zero(score), none_if_zero(entropy))
+        return Density(log_prob, _none_if_zero(score), _none_if_zero(entropy))
     log_prob = log_density(distribution, value, drawn=True)
-    whole = without_masks(distribution)
-    return Density(log_prob, log_prob if whole is distribution else log_density(whole, value, drawn=True))
+    unmasked = _remove_masks(distribution)
+    return Density(log_prob, log_prob if unmasked is distribution else log_density(unmasked, value, drawn=True))
 
 
-def without_masks(distribution: Distribution) -> Distribution:
-    """Take a distribution's own masks off; give the distribution itself if it has none."""
+def _remove_masks(distribution: Distribution) -> Distribution:
+    """Return a distribution without its masks; the same object if it has none."""
     if isinstance(distribution, MaskedDistribution):
-        return without_masks(distribution.base_dist)
+        return _remove_masks(distribution.base_dist)
     if not isinstance(distribution, Independent | NonReparameterized):
         return distribution
-    base = without_masks(distribution.base_dist)
+    base = _remove_masks(distribution.base_dist)
     if base is distribution.base_dist:
         return distribution
     if isinstance(distribution, NonReparameterized):
@@ -95,6 +94,39 @@ def without_masks(distribution: Distribution) -> Distribution:
     return Independent(base, distribution.reinterpreted_batch_ndims)
 
 
-def none_if_zero(part: Tensor | float | int) -> Tensor | None:
-    """Give None for the number 0."""
+def _none_if_zero(part: Tensor | float | int) -> Tensor | None:
     return None if is_identically_zero(part) else torch.as_tensor(part)
+
+
+def restore_gradients(distribution: Distribution, views: dict[int, Tensor] | None = None) -> Distribution:
+    """Return a distribution whose parameters propagate gradients; the same object if they already do.
+
+    A view of a tensor with gradient made under ``torch.no_grad`` by ``expand`` or ``broadcast_tensors``, as
+    distributions and plates do, has ``requires_grad=True``, but is a leaf: gradients end at the view.
+
+    Example:
+        >>> from torch.distributions import Normal
+        >>> loc = torch.tensor(0.0, requires_grad=True)
+        >>> with torch.no_grad():
+        ...     distribution = Normal(loc, 1.0).expand([2])
+        >>> distribution.log_prob(torch.ones(2)).sum().backward()
+        >>> loc.grad is None
+        True
+        >>> restore_gradients(distribution).log_prob(torch.ones(2)).sum().backward()
+        >>> loc.grad
+        tensor(2.)
+    """
+    views = {} if views is None else views  # the new views, so that equal parameters stay equal
+    changed: dict[str, Tensor | Distribution] = {}
+    for name, part in vars(distribution).items():
+        if isinstance(part, Tensor) and is_no_grad_view(part):
+            if id(part) not in views:
+                views[id(part)] = part._base.as_strided(part.shape, part.stride(), part.storage_offset())  # type: ignore[union-attr]
+            changed[name] = views[id(part)]
+        elif isinstance(part, Distribution) and (restored := restore_gradients(part, views)) is not part:
+            changed[name] = restored
+    if not changed:
+        return distribution
+    restored = copy(distribution)
+    vars(restored).update(changed)
+    return restored

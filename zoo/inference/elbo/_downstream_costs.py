@@ -5,67 +5,64 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from zoo.inference.elbo._dependencies import Plates
-from zoo.inference.elbo._sites import Run, Site
+from zoo.inference.elbo._sites import Plates, Run, Site
 
 
 class Score(NamedTuple):
-    """Score of a site with what it is to be multiplied with."""
+    """Log-probability of a site, whose gradient is the score, and the learning signal of the site."""
 
     log_prob: Float[Tensor, " particles *batch"]
-    """Log-probability whose gradient is the score."""
     signal: Float[Tensor, " particles *batch"]
-    """Sum of those terms of the ELBO that the site influences, detached, in nats."""
+    """Sum of the terms of the ELBO that the site influences, detached, in nats."""
     sites: Sequence[Site | None]
-    """Of each run; None where it did not draw the site."""
+    """The site in each run; None in runs that did not sample it."""
 
     @property
     def site(self) -> Site:
-        """Of the first run that drew it."""
+        """Return the site in the first run that sampled it."""
         return next(site for site in self.sites if site is not None)
 
     @property
-    def present(self) -> Bool[Tensor, " particles *batch"] | None:
-        """False for particles in which the site was not drawn; None if all drew it."""
+    def mask(self) -> Bool[Tensor, " particles *batch"] | None:
+        """False for particles that did not sample the site; None if all did."""
         if all(site is not None for site in self.sites):
             return None
-        drawn = torch.tensor([site is not None for site in self.sites], device=self.signal.device)
-        return drawn.reshape(-1, *(1,) * (self.signal.ndim - 1)).expand(self.signal.shape)
+        sampled = torch.tensor([site is not None for site in self.sites], device=self.signal.device)
+        return sampled.reshape(-1, *(1,) * (self.signal.ndim - 1)).expand(self.signal.shape)
+
+    def first(self, num_particles: int) -> "Score":
+        """Return the score in the first particles."""
+        if len(self.signal) == num_particles:
+            return self
+        return Score(self.log_prob[:num_particles], self.signal[:num_particles], self.sites[:num_particles])
 
 
-def first(particles: int, score: Score) -> Score:
-    """Keep so many particles."""
-    if len(score.signal) == particles:
-        return score
-    return Score(score.log_prob[:particles], score.signal[:particles], score.sites[:particles])
+def downstream_costs(run: Run) -> dict[str, Tensor]:
+    """Return, for each site with a score, the sum of the terms of the ELBO that it influences, detached.
 
-
-def learning_signals(run: Run) -> dict[str, Tensor]:
-    """For each site with a score, the sum of those terms of the ELBO that it influences.
-
-    Theorem 1 of Schulman, Heess, Weber & Abbeel, "Gradient estimation using stochastic computation graphs", 2015; where
-    the guide is a mean field it is equation 6 of Ranganath, Gerrish & Blei, "Black box variational inference", 2014.
-
-    Returns:
-        By site, of a shape that broadcasts to its score's, detached.
+    Theorem 1 of Schulman, Heess, Weber & Abbeel, "Gradient estimation using stochastic computation graphs", 2015; for a
+    mean-field guide it is equation 6 of Ranganath, Gerrish & Blei, "Black box variational inference", 2014. The shapes
+    broadcast to those of the scores.
     """
-    of_guide, of_model = run.reaches()
-    signals: dict[str, Tensor] = {}
-    for sites, reaches, sign in ((run.model, of_model, 1), (run.guide, of_guide, -1)):
-        for site, reach in zip(sites.values(), reaches, strict=True):
+    of_guide, of_model = run.dependencies()
+    costs: dict[str, Tensor] = {}
+    for sites, dependencies, sign in ((run.model, of_model, 1), (run.guide, of_guide, -1)):
+        for site, sources in zip(sites.values(), dependencies, strict=True):
             term, summed = site.density.log_prob.detach(), {}
-            for source, plates in reach.items():
+            for source, plates in sources.items():
                 if run.guide[source].density.score is None:
                     continue
                 if plates not in summed:
-                    summed[plates] = sum_outside(term, plates)
-                signal = sign * summed[plates]
-                signals[source] = signals[source] + signal if source in signals else signal
-    return signals
+                    summed[plates] = sum_to_plates(term, plates)
+                cost = summed[plates] if sign == 1 else -summed[plates]
+                costs[source] = costs[source] + cost if source in costs else cost
+    return costs
 
 
-def sum_outside(x: Tensor, plates: Plates) -> Tensor:
-    """Sum over all dimensions but those of the plates; they are left with size 1, and dropped where they lead."""
+def sum_to_plates(x: Tensor, plates: Plates) -> Tensor:
+    """Sum over all dimensions outside the plates; these get size 1, and are removed if they are the first ones."""
+    if not x.ndim:
+        return x
     kept = {plate.dim for plate in plates}
     others = [dim for dim in range(-x.ndim, 0) if dim not in kept and x.shape[dim] > 1]
     if others:
@@ -74,51 +71,41 @@ def sum_outside(x: Tensor, plates: Plates) -> Tensor:
     return x if x.shape == shape else x.reshape(shape)
 
 
-def scores(runs: Sequence[Run], at_once: bool) -> dict[str, Score]:
-    """Arrange the scores and signals of all sites of all particles.
-
-    Args:
-        runs: one for each particle, or one of all.
-        at_once: the particles are the first dimension of the only run.
+def make_scores(runs: Sequence[Run], vectorized: bool) -> dict[str, Score]:
+    """Return the score of each site, over the particles of several runs, or of the first dimension of a single run.
 
     Raises:
-        ValueError: a site has another shape in another particle.
+        ValueError: the shape of a site differs between particles.
     """
-    signals = [learning_signals(run) for run in runs]
-    names = dict.fromkeys(name for signal in signals for name in signal)
-    if at_once:
-        return {name: score_at_once(runs[0].guide[name], signals[0][name]) for name in names}
-    return {name: stacked_score(name, runs, signals) for name in names}
+    costs = [downstream_costs(run) for run in runs]
+    names = dict.fromkeys(name for each in costs for name in each)
+    if not vectorized:
+        return {name: _stack_scores(name, runs, costs) for name in names}
+    log_probs = {name: _log_prob_of(runs[0].guide[name]) for name in names}
+    return {name: Score(x, costs[0][name].expand(x.shape), [runs[0].guide[name]]) for name, x in log_probs.items()}
 
 
-def score_at_once(site: Site, signal: Tensor) -> Score:
-    """Arrange the particles that one run holds."""
-    log_prob = score_of(site)
-    return Score(log_prob, signal.expand(log_prob.shape), [site])
-
-
-def stacked_score(name: str, runs: Sequence[Run], signals: Sequence[Mapping[str, Tensor]]) -> Score:
-    """Arrange the particles of several runs, some of which may not have drawn a site."""
+def _stack_scores(name: str, runs: Sequence[Run], costs: Sequence[Mapping[str, Tensor]]) -> Score:
     sites = [run.guide.get(name) for run in runs]
-    log_probs = [None if site is None else score_of(site) for site in sites]
+    log_probs = [None if site is None else _log_prob_of(site) for site in sites]
     shapes = {log_prob.shape for log_prob in log_probs if log_prob is not None}
     if len(shapes) > 1:
         raise ValueError(
-            f"site {name!r} has not the same shape in all particles, but {sorted(map(tuple, shapes))}; give it a name "
-            "that tells the shape, or use num_particles=1"
+            f"the shape of site {name!r} differs between particles: {sorted(map(tuple, shapes))}; include the shape in "
+            "the name of the site, or use num_particles=1"
         )
-    if len(runs) == 1 and log_probs[0] is not None:  # the same, sooner
+    if len(runs) == 1 and log_probs[0] is not None:  # faster than stacking
         log_prob = log_probs[0].unsqueeze(0)
-        return Score(log_prob, signals[0][name].expand(log_prob.shape), sites)
+        return Score(log_prob, costs[0][name].expand(log_prob.shape), sites)
     blank = next(log_prob.new_zeros(()) for log_prob in log_probs if log_prob is not None).expand(*shapes)
-    return Score(stack(log_probs, blank), stack([signal.get(name) for signal in signals], blank), sites)
+    return Score(stack_parts(log_probs, blank), stack_parts([each.get(name) for each in costs], blank), sites)
 
 
-def stack(parts: Iterable[Tensor | None], blank: Tensor) -> Tensor:
-    """Stack tensors that broadcast to the shape of a blank, which stands where there is none."""
+def stack_parts(parts: Iterable[Tensor | None], blank: Tensor) -> Tensor:
+    """Stack tensors, expanded to the shape of ``blank``, which replaces missing ones."""
     return torch.stack([blank if part is None else part.expand(blank.shape) for part in parts])
 
 
-def score_of(site: Site) -> Tensor:
-    """Log-probability whose gradient is the score of a site that has one, ``(*plates)``."""
-    return sum_outside(site.density.score, site.plates)  # type: ignore[arg-type]
+def _log_prob_of(site: Site) -> Tensor:
+    """Return the log-probability whose gradient is the score of a site, ``(*plates)``."""
+    return sum_to_plates(site.density.score, site.plates)  # type: ignore[arg-type]

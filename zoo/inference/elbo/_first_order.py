@@ -7,10 +7,10 @@ from zoo.inference._func_transforms import is_transformed
 
 
 def first_order(loss: Tensor) -> Tensor:
-    """Return a copy of a loss, of which a second derivative is refused.
+    """Return a copy of a loss whose second derivative raises an error.
 
-    The surrogate of the score function, ``log q(z) · (f - b)`` with ``f`` detached, has the right gradient, but its
-    second derivative lacks every term in which ``f`` or the distribution of ``z`` is differentiated.
+    The surrogate loss ``log q(z) · (f - b)`` with detached ``f`` has the correct gradient, but its second derivative
+    lacks every term in which ``f`` or the distribution of ``z`` is differentiated.
     """
     copied: Tensor = (_TransformedFirstOrder if is_transformed() else _FirstOrder).apply(loss)
     return copied
@@ -19,7 +19,7 @@ def first_order(loss: Tensor) -> Tensor:
 class _FirstOrder(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, loss: Tensor) -> Tensor:
-        ctx.save_for_backward(loss)  # which a second derivative would go through
+        ctx.save_for_backward(loss)  # the second derivative depends on it
         return loss.clone()
 
     @staticmethod
@@ -27,12 +27,12 @@ class _FirstOrder(torch.autograd.Function):
         if not torch.is_grad_enabled():
             return gradient
         (loss,) = ctx.saved_tensors
-        refused: Tensor = _RefuseSecondDerivative.apply(gradient, loss)
-        return refused
+        result: Tensor = _RaiseOnSecondDerivative.apply(gradient, loss)
+        return result
 
 
 class _TransformedFirstOrder(torch.autograd.Function):
-    """The same in the form that transforms ask for, whose call takes some fifteen times as long."""
+    """The same for the transforms of ``torch.func``; a call takes 15 times as long."""
 
     generate_vmap_rule = True
     backward = _FirstOrder.backward
@@ -50,8 +50,8 @@ class _TransformedFirstOrder(torch.autograd.Function):
         return tangent.clone()
 
 
-class _RefuseSecondDerivative(torch.autograd.Function):
-    """First argument unchanged, for a graph in which it depends on the second, and raises if that is differentiated."""
+class _RaiseOnSecondDerivative(torch.autograd.Function):
+    """Returns the first argument; raises an error if it is differentiated with respect to the second."""
 
     generate_vmap_rule = True
 
@@ -65,14 +65,14 @@ class _RefuseSecondDerivative(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        _refuse()
+        _raise_second_order()
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor) -> Any:
-        _refuse()
+        _raise_second_order()
 
 
-def _refuse() -> None:
+def _raise_second_order() -> None:
     raise ValueError(
         "the ELBO has no second derivative where sites of the guide are differentiated by the score function: its loss "
         "is a surrogate whose second derivative lacks terms; use distributions with rsample, or "

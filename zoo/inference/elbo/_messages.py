@@ -1,6 +1,5 @@
-"""What is wrong with a site, in sentences."""
+"""Errors and messages about sites."""
 
-import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -9,80 +8,80 @@ from zoo.gradients.graphs._distributions import in_support
 WRAPPERS = ("Independent", "MaskedDistribution", "ExpandedDistribution", "NonReparameterized")
 
 
-def site_of(name: str, distribution: Distribution) -> str:
-    """Name a site and the kind of its distribution."""
+class NonFiniteELBOError(FloatingPointError):
+    """The bound, its loss or a gradient is not finite at a step of the ELBO, for a reason if it is known."""
+
+    def __init__(self, problem: str, step: int, reason: str, contrast: str = ""):
+        super().__init__(f"{problem} at step {step}{contrast}" + (f": {reason}" if reason else ""))
+        self.step = step
+        self.reason = reason
+
+
+class HighVarianceWarning(UserWarning):
+    """A score is multiplied with the sum of many log-probabilities."""
+
+
+def describe_site(name: str, distribution: Distribution) -> str:
+    """Return the name of a site and the class of its distribution."""
     return f"site {name!r} ({type(innermost(distribution)).__name__})"
 
 
 def innermost(distribution: Distribution) -> Distribution:
-    """Find what was repeated, masked or declared one event."""
+    """Return a distribution without wrappers that expand, mask or reinterpret it."""
     while type(distribution).__name__ in WRAPPERS:
         distribution = distribution.base_dist  # type: ignore[attr-defined]
     return distribution
 
 
-def what_is_wrong(name: str, distribution: Distribution, value: Tensor, observed: bool) -> str | None:
-    """Say what is wrong with a value; None if nothing is."""
-    what = site_of(name, distribution)
+def diagnose_value(name: str, distribution: Distribution, value: Tensor, observed: bool) -> str | None:
+    """Return what is wrong with a value of a site; None if it is in the support."""
+    site = describe_site(name, distribution)
     if value.is_floating_point() and bool(value.isnan().any()):
         if observed:
-            return f"the data of {what} contain NaN; leave them out, or fill them and hide them with obs_mask"
-        return f"the guide drew NaN at {what}; look at its parameters, and at the learning rate"
-    if fits(distribution, value):
+            return f"the data of {site} contain NaN; remove them, or replace them and hide them with obs_mask"
+        return f"the guide drew NaN at {site}; check its parameters and the learning rate"
+    if _may_be_in_support(distribution, value):
         return None
     if observed:
-        return f"the data of {what} lie outside the support of their distribution"
+        return f"the data of {site} lie outside the support of their distribution"
     return (
-        f"the guide draws values that lie outside the support of the model's {what}; give the guide a distribution "
-        "with the same support, or transform its values"
+        f"the guide draws values that lie outside the support of the model's {site}; use a distribution with the same "
+        "support in the guide, or transform its values"
     )
 
 
-def no_log_probability(name: str, distribution: Distribution, error: Exception, drawn: bool) -> str:
-    """Say that a value has none, and why.
-
-    Args:
-        name: of the site.
-        distribution: of it.
-        error: what came of it.
-        drawn: by the guide, for the model.
-    """
-    cure = "; guide and model need the same plates, as large, and the same to_event" if drawn else ""
-    return f"{site_of(name, distribution)} has no log-probability: {error}{cure}"
+def log_prob_error(name: str, distribution: Distribution, error: Exception, drawn: bool) -> str:
+    """Return the message for a log-probability that cannot be computed; ``drawn``: by the guide, for the model."""
+    cure = "; guide and model need plates of the same names and sizes, and the same to_event" if drawn else ""
+    return f"{describe_site(name, distribution)} has no log-probability: {error}{cure}"
 
 
-def fits(distribution: Distribution, value: Tensor) -> bool:
-    """Tell whether a value lies in the support of a distribution; of a shape that does not fit that is not said."""
+def _may_be_in_support(distribution: Distribution, value: Tensor) -> bool:
     try:
         return in_support(distribution, value)
-    except (RuntimeError, ValueError):
+    except (RuntimeError, ValueError):  # the shape is wrong, which is reported elsewhere
         return True
 
 
-def wrong_parameters(distribution: Distribution) -> str | None:
-    """Say which parameter of a distribution is not finite; None if all are."""
+def diagnose_parameters(distribution: Distribution) -> str | None:
+    """Return which parameter of a distribution is not finite; None if all are."""
     for name, part in vars(distribution).items():
-        if isinstance(part, Distribution) and (found := wrong_parameters(part)):
+        if isinstance(part, Distribution) and (found := diagnose_parameters(part)):
             return found
-        if isinstance(part, Tensor) and part.is_floating_point() and not bool(torch.isfinite(part).all()):
+        if isinstance(part, Tensor) and part.is_floating_point() and not bool(part.isfinite().all()):
             return f"its {name.strip('_')} is not finite"
     return None
 
 
-def steered_together(what: str, asserted_at: str | None = None) -> str:
-    """Say that vectorised particles cannot go different ways.
-
-    Args:
-        what: steers the program.
-        asserted_at: place of the assert statement that looks at it, if nothing else does.
-    """
-    if asserted_at is not None:
+def shared_control_flow_error(values: str, assert_location: str | None = None) -> str:
+    """Return the message for control flow that depends on values of vectorized particles."""
+    if assert_location is not None:
         return (
-            f"the assert at {asserted_at} looks at {what}, and vectorised particles could pass it one by one only; "
-            "leave it out, or set vectorize_particles=False"
+            f"the assert at {assert_location} uses {values}, which differ between vectorized particles; remove it, or "
+            "set vectorize_particles=False"
         )
     return (
-        f"{what} steer the program (if, assert, item(), an index), and vectorised particles cannot go different ways; "
-        "set vectorize_particles=False, or write it with torch.where and poutine.mask (and NonReparameterized for a "
-        "distribution of the guide whose values choose: no pathwise gradient sees a step)"
+        f"{values} determine the control flow (if, assert, item(), an index), which vectorized particles share; set "
+        "vectorize_particles=False, or use torch.where and poutine.mask (with NonReparameterized for the distribution "
+        "of the guide: its pathwise gradient is biased, since the program is discontinuous)"
     )

@@ -1,70 +1,149 @@
-from collections.abc import Iterable, Sequence
+"""Bounds on the log-evidence, and the surrogate losses whose gradients estimate theirs."""
+
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from zoo.gradients.estimators import iwae_bound
 from zoo.gradients.graphs._surrogate import sum_all
-from zoo.inference.elbo._downstream_costs import scores
+from zoo.inference.elbo._downstream_costs import make_scores, sum_to_plates
 from zoo.inference.elbo._estimators import Estimators
 from zoo.inference.elbo._first_order import first_order
-from zoo.inference.elbo._sites import Run
+from zoo.inference.elbo._sites import NO_PLATES, Plates, Run, Site, all_sites
 
 
 class Objective(NamedTuple):
-    """A bound of the log-evidence, and the loss whose gradient estimates that of the negative bound."""
+    """A bound on the log-evidence, and a loss whose gradient estimates that of the negative bound."""
 
     bound: Tensor
-    """In nats, detached; a scalar."""
+    """Scalar in nats, detached."""
     loss: Tensor
     """Only its gradient has a meaning."""
-    advantages: list[Tensor]
-    """Of the sites with a score, detached and flat: signals less their baselines, in nats."""
+    advantages: Sequence[tuple[Tensor, Tensor | None]]
+    """For each site with a score, learning signal minus baseline, detached, in nats; with a mask."""
 
 
-def elbo_objective(runs: Sequence[Run], estimators: Estimators, particles: int, at_once: bool) -> Objective:
-    """Split the gradient of ``-ELBO = -E_q[log p(x, z) - log q(z)]`` into what flows through values and densities.
+def elbo_objective(runs: Sequence[Run], estimators: Estimators, num_particles: int, vectorized: bool) -> Objective:
+    """Return the ELBO and its surrogate loss.
 
-    ``Σ ∇ log q - Σ ∇ log p`` of all that has a pathwise gradient, and for each other site ``-(f - b) ∇ log q``, where
-    ``f`` are the terms of the ELBO that it influences. The expectation of that site's own ``∇ log q`` is 0.
+    The gradient of ``-ELBO = -E_q[log p(x, z) - log q(z)]`` is ``Σ ∇ log q - Σ ∇ log p`` for the terms with a pathwise
+    gradient, and ``-(f - b) ∇ log q`` for each other site, where ``f`` is the sum of the terms of the ELBO that the
+    site influences. The expectation of ``∇ log q`` of such a site is 0.
 
     Args:
-        runs: of each particle, or one that holds them in its first dimension.
-        estimators: of the sites with a score.
-        particles: how many there are that count; any others are for estimates of a scaling.
-        at_once: one run holds all particles.
+        runs: one for each particle, or a single vectorized run.
+        estimators: one for each site with a score.
+        num_particles: number of particles in the bound; further ones are used to estimate scaling factors.
+        vectorized: the particles are the first dimension of a single run.
     """
-    first = particles if at_once else None
-    log_p, log_q, entropy = sums(runs[:particles], first)
-    found = scores(runs, at_once)
-    if not any(run.steered_by for run in runs):  # otherwise another run may have other sites
-        estimators.check_names(found)
-    outputs = [estimators(score, particles) for score in found.values()]
-    pairs = zip(outputs, found.values(), strict=True)
-    advantages = [present_advantages(output.advantage, score.present) for output, score in pairs]
+    log_p, log_q, entropy = sum_terms(runs[:num_particles], num_particles if vectorized else None)
+    scores = make_scores(runs, vectorized)
+    if not any(run.control_dependencies for run in runs):  # otherwise another run may have other sites
+        estimators.check_names(scores)
+    outputs = [estimators(score, num_particles) for score in scores.values()]
     score_loss = first_order(total([output.loss for output in outputs]))
-    pathwise_loss, baseline_loss = entropy - log_p, total([output.baseline_loss for output in outputs])
-    loss = (pathwise_loss + score_loss) / particles + baseline_loss
-    return Objective((log_p - log_q).detach() / particles, loss, advantages)
+    baseline_loss = total([output.baseline_loss for output in outputs])
+    loss = (entropy - log_p + score_loss) / num_particles + baseline_loss
+    masks = (score.mask for score in scores.values())
+    advantages = [(output.advantage, mask) for output, mask in zip(outputs, masks, strict=True)]
+    return Objective((log_p.detach() - log_q) / num_particles, loss, advantages)
 
 
-def present_advantages(advantage: Tensor, present: Tensor | None) -> Tensor:
-    """Return the advantages of those particles that drew a site."""
-    if present is not None:
-        advantage = advantage[present[: len(advantage)].reshape(len(advantage), -1)[:, 0]]
+def flatten_advantages(objective: Objective) -> Tensor:
+    """Return the advantages of all sites of the particles that sampled them, flat."""
+    return torch.cat([select_particles(x, mask) for x, mask in objective.advantages])
+
+
+def select_particles(advantage: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the advantages of the particles that sampled a site, flat."""
+    if mask is not None:
+        advantage = advantage[mask[: len(advantage)].reshape(len(advantage), -1)[:, 0]]
     return advantage.flatten()
 
 
-def sums(runs: Sequence[Run], first: int | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Add up ``log p``, ``log q`` and what of the latter has a pathwise gradient, over all sites and particles."""
+def sum_terms(runs: Sequence[Run], num_particles: int | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the sums of ``log p``, of ``log q``, and of the part of ``log q`` with a pathwise gradient."""
     log_p = [site.density.log_prob for run in runs for site in run.model.values()]
     densities = [site.density for run in runs for site in run.guide.values()]
     log_q = [density.log_prob.detach() for density in densities]
     entropy = [density.entropy for density in densities if density.entropy is not None]
-    return total(log_p, first), total(log_q, first), total(entropy, first)
+    return total(log_p, num_particles), total(log_q, num_particles), total(entropy, num_particles)
 
 
-def total(terms: Iterable[Tensor], first: int | None = None) -> Tensor:
-    """Add up tensors of any shape to a scalar; of their first dimension only so many elements."""
-    parts = [term if first is None else term[:first] for term in terms]
+def total(terms: Iterable[Tensor], length: int | None = None) -> Tensor:
+    """Return the sum of all elements of tensors of any shapes, cut to a length in the first dimension."""
+    parts = [term if length is None else term[:length] for term in terms]
     return sum_all(parts) if parts else torch.zeros(())
+
+
+def importance_objective(runs: Sequence[Run], reinforce: nn.Module, vectorized: bool) -> Objective:
+    """Return the importance-weighted bound ``E_q[log 1/K Σ_k p(x, z_k) / q(z_k)]`` and its surrogate loss.
+
+    The pathwise part of the gradient is ``Σ_k w̃_k ∇ log w_k`` with normalized weights; the learning signal of each
+    particle's score is the whole bound. Burda, Grosse & Salakhutdinov, "Importance weighted autoencoders", 2016; Mnih &
+    Rezende, "Variational inference for Monte Carlo objectives", 2016. If all sites are in the same plates, each element
+    has its own bound.
+
+    Args:
+        runs: one for each particle, or a single vectorized run.
+        reinforce: maximizes, with the VIMCO baseline.
+        vectorized: the particles are the first dimension of a single run.
+
+    Raises:
+        ValueError: the scales of the sites differ.
+    """
+    plates, scale = _common_plates(runs), _common_scale(runs)
+    log_weights = _stack_particles(runs, lambda run: _log_weights(run, plates) / scale, vectorized)
+    log_scores = _stack_particles(runs, lambda run: _log_scores(run, plates), vectorized)
+    bound = iwae_bound(log_weights, dim=0)
+    output = reinforce(log_scores, bound.detach().expand(log_weights.shape), context=log_weights)
+    loss = -(scale * bound).sum() + scale * first_order(output.loss.sum()) + output.baseline_loss
+    return Objective((scale * bound).sum().detach(), loss, [(output.advantage, None)])
+
+
+def importance_bound(runs: Sequence[Run], vectorized: bool) -> Tensor:
+    """Return the importance-weighted bound of each element of the plates shared by all sites, in nats."""
+    plates, scale = _common_plates(runs), _common_scale(runs)
+    log_weights = _stack_particles(runs, lambda run: _log_weights(run, plates) / scale, vectorized)
+    return scale * iwae_bound(log_weights, dim=0)
+
+
+def _stack_particles(runs: Sequence[Run], function: Callable[[Run], Tensor], vectorized: bool) -> Tensor:
+    return function(runs[0]) if vectorized else torch.stack([function(run) for run in runs])
+
+
+def _log_weights(run: Run, plates: Plates) -> Tensor:
+    """Return ``log p(x, z) - log q(z)``, ``(*plates)``, scaled."""
+    log_p = [sum_to_plates(site.density.log_prob, plates) for site in run.model.values()]
+    log_q = [sum_to_plates(site.density.log_prob, plates) for site in run.guide.values()]
+    return torch.stack(torch.broadcast_tensors(*log_p, *(-x for x in log_q))).sum(0)
+
+
+def _log_scores(run: Run, plates: Plates) -> Tensor:
+    """Return the log-probability whose gradient is the sum of all scores, ``(*plates)``."""
+    parts = [site.density.score for site in run.guide.values()]
+    scores = [sum_to_plates(score, plates) for score in parts if score is not None]
+    return torch.stack(torch.broadcast_tensors(torch.zeros_like(_log_weights(run, plates)), *scores)).sum(0)
+
+
+def _common_plates(runs: Sequence[Run]) -> Plates:
+    """Return the plates that contain all sites; none if there are control dependencies, which affect all elements."""
+    if not any(run.guide or run.model for run in runs):
+        raise ValueError("neither the model nor the guide samples anything, so there is no bound")
+    if any(run.control_dependencies for run in runs):
+        return NO_PLATES
+    return frozenset.intersection(*(site.plates for _, site in all_sites(runs)))
+
+
+def _common_scale(runs: Sequence[Run]) -> float:
+    """Return the scale of all sites; a weighted mean of importance weights is not a bound."""
+    sites: list[Site] = [site for _, site in all_sites(runs)]
+    scales = {float(x) for site in sites for x in torch.as_tensor(site.scale).flatten()}
+    if len(scales) > 1:
+        raise ValueError(
+            f"bound='iwae' requires all sites to have the same scale, but there are {sorted(scales)}; move all sites "
+            "into the subsampled plate, or use bound='elbo'"
+        )
+    return scales.pop()

@@ -1,4 +1,7 @@
+"""Sample statements of one run, and the dependencies between them."""
+
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -7,10 +10,35 @@ from torch.distributions import Distribution
 
 from zoo.gradients.graphs._provenance.names import Names
 from zoo.inference.elbo._densities import Density
-from zoo.inference.elbo._dependencies import Node, Plates, Reach, reaches
 
 PARTICLES = "num_particles_vectorized"
-"""Name of the plate of the particles, where they are vectorised."""
+"""Name of the plate of vectorized particles."""
+
+
+class Plate(NamedTuple):
+    """A batch dimension whose elements a program declares independent."""
+
+    name: str
+    dim: int
+    """Negative: counted from the right."""
+    size: int
+
+
+Plates = frozenset[Plate]
+NO_PLATES: Plates = frozenset()
+
+Dependencies = Mapping[str, Plates]
+"""Sites that influence a log-probability, each with the plates along which elements influence only each other; over all
+other dimensions of the log-probability they influence the sum."""
+
+
+class Node(NamedTuple):
+    """The part of a sample statement that determines dependencies."""
+
+    name: str
+    plates: Plates
+    parents: Names
+    control_dependencies: Names
 
 
 class Site(NamedTuple):
@@ -20,53 +48,86 @@ class Site(NamedTuple):
     distribution: Distribution
     value: Tensor
     density: Density
-    """Scaled and masked, but for the score."""
+    """Scaled and masked, except for the score."""
     plates: Plates
     parents: Names
-    """Sites of the guide that the log-probability was computed from, or that steered the program here."""
-    steered_by: Names
-    """Those whose values became Python objects before."""
+    """Sites of the guide that the log-probability was computed from, and the control dependencies."""
+    control_dependencies: Names
+    """Sites of the guide whose values were converted to Python objects before this statement."""
     observed: bool
     scale: float | Tensor
     infer: Mapping[str, Any]
     grad_enabled: bool
-    """Whether gradients were on at the sample statement."""
-    uses_cut_view: bool
-    """Whether its distribution was computed from a view without a gradient, see ``Provenance.uses_no_grad_view``."""
+    """Whether gradients were enabled at the sample statement."""
+    uses_no_grad_view: bool
+    """Whether the distribution was computed from a view without gradient: see ``Provenance.uses_no_grad_view``."""
 
     @property
     def node(self) -> Node:
-        """What matters of it for who influences it."""
-        return Node(self.name, self.plates, self.parents, self.steered_by)
+        """Return the node of the dependency graph."""
+        return Node(self.name, self.plates, self.parents, self.control_dependencies)
 
 
 class Run(NamedTuple):
-    """One run of a guide, and of the model on the values that the guide drew."""
+    """One run of a guide, and of the model with the values drawn by the guide."""
 
     guide: Mapping[str, Site]
     model: Mapping[str, Site]
-    steered_by: Names
-    """Sites of the guide whose values steered the program."""
-    plates_of_guide_alone: Names = frozenset()
-    """Names of plates that the guide entered and the model did not."""
+    control_dependencies: Names
+    """Sites of the guide whose values determine the control flow."""
+    guide_only_plates: Names = frozenset()
+    """Names of plates that the model does not have."""
     asserted: Mapping[str, str] = MappingProxyType({})
-    """Places of assert statements, by the sites among ``steered_by`` at whose values nothing else looked."""
+    """Location of the assert statement, for each control dependency that is used in assert statements only."""
 
-    def reaches(self) -> tuple[tuple[Reach, ...], tuple[Reach, ...]]:
-        """Who influences each site of the guide, and each of the model."""
-        return reaches(tuple(s.node for s in self.guide.values()), tuple(s.node for s in self.model.values()))
+    def dependencies(self) -> tuple[tuple[Dependencies, ...], tuple[Dependencies, ...]]:
+        """Return the dependencies of each site of the guide, and of each site of the model."""
+        return dependencies(tuple(s.node for s in self.guide.values()), tuple(s.node for s in self.model.values()))
 
 
-def nesting(run: Run) -> int:
-    """Tell how many dimensions the plates of a run take, and batches that no plate declares."""
+@lru_cache(maxsize=64)
+def dependencies(
+    guide: tuple[Node, ...], model: tuple[Node, ...]
+) -> tuple[tuple[Dependencies, ...], tuple[Dependencies, ...]]:
+    """Return the dependencies of each site of a guide and of a model, given in the order in which they were sampled.
+
+    Elements of a plate are independent, as declared, as long as the path between two sites stays inside the plate.
+    Control dependencies (branches, indices) affect all elements.
+
+    Example:
+        >>> data = frozenset({Plate("data", -1, 100)})
+        >>> def node(name, plates, *parents):
+        ...     return Node(name, plates, frozenset(parents), frozenset())
+        >>> _, (mean, x) = dependencies((node("z", data, "z"),), (node("mean", frozenset(), "z"), node("x", data, "z")))
+        >>> mean["z"], x["z"]
+        (frozenset(), frozenset({Plate(name='data', dim=-1, size=100)}))
+    """
+    known: dict[str, Dependencies] = {}
+    for node in guide:
+        known[node.name] = propagate(node, known)
+    return tuple(known.values()), tuple(propagate(node, known) for node in model)
+
+
+def propagate(node: Node, known: Mapping[str, Dependencies]) -> Dependencies:
+    """Return the dependencies of a node, given those of its parents."""
+    found: dict[str, Plates] = {}
+    for parent in node.parents:
+        shared = NO_PLATES if parent in node.control_dependencies else node.plates
+        for source, plates in known.get(parent, {node.name: node.plates}).items():  # unknown: the node itself
+            found[source] = found.get(source, plates) & plates & shared
+    return found
+
+
+def plate_nesting(run: Run) -> int:
+    """Return the number of dimensions of the plates of a run, and of batches outside plates."""
     sites = [*run.guide.values(), *run.model.values()]
     plates = [-plate.dim for site in sites for plate in site.plates]
     return max(plates + [site.density.log_prob.ndim for site in sites], default=0)
 
 
-def sites_of(runs: Sequence[Run]) -> Iterator[tuple[str, Site]]:
-    """Go through all sites, in the order in which they were sampled."""
+def all_sites(runs: Sequence[Run]) -> Iterator[tuple[str, Site]]:
+    """Yield all sites with the name of their program, in the order in which they were sampled."""
     for run in runs:
-        for where, sites in (("guide", run.guide), ("model", run.model)):
+        for program, sites in (("guide", run.guide), ("model", run.model)):
             for site in sites.values():
-                yield where, site
+                yield program, site

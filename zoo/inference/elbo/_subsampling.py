@@ -10,135 +10,111 @@ from torch import Tensor
 
 Subsamples = dict[str, dict[int, Tensor]]
 """Indices of the elements of each plate, by its name and its full size."""
-NO_SUBSAMPLES: Subsamples = {}
 
 
 def is_subsampled(indices: Subsamples) -> bool:
-    """Return whether a plate uses fewer elements than it has."""
+    """Return whether a plate uses a subset of its elements."""
     return any(len(found) < size for of_plate in indices.values() for size, found in of_plate.items())
 
 
 class SubsampleIndices:
     """Subsample indices of the plates of one run of a guide or a model.
 
-    The guide's indices are used by every plate of the model that has the same name, whether or not the model subsamples
-    it, as in Pyro. Within a program, and between the particles of a step, a plate that draws its indices draws them
-    once.
+    As in Pyro, the guide's indices are used by every plate of the model with the same name, whether or not the model
+    subsamples it. A plate draws its indices once per step, for all particles.
 
     Args:
         drawn: indices used by earlier particles; those used here are added.
         of_guide: indices of the guide's plates if the program is the model.
     """
 
-    def __init__(self, drawn: Subsamples, of_guide: Subsamples = NO_SUBSAMPLES):
+    def __init__(self, drawn: Subsamples, of_guide: Subsamples | None = None):
         self.drawn = drawn
-        self.of_guide = of_guide
+        self.of_guide = of_guide or {}
         self.used: Subsamples = {}
         self.entered: set[str] = set()
-        """Plates in which sites were sampled."""
-        self.unseen: set[str] = set()
+        """Plates that contain sites."""
+        self.hidden: set[str] = set()
         """Subsampled plates whose indices were drawn before the program ran, or were hidden by ``poutine.block``."""
 
     def find(self, name: str, distribution: _Subsample, explicit: Any) -> Any:
-        """Return the indices of a plate, or None if it has to draw them.
-
-        Args:
-            name: name of the plate.
-            distribution: its sizes.
-            explicit: what the program passes as ``subsample=``; None if nothing.
-
-        Raises:
-            ValueError: the plate has other elements here than in the guide, or than earlier in this program.
-        """
+        """Return the indices of a plate, given those passed as ``subsample=``; None if they must be drawn."""
         size = int(distribution.size)
         if name in self.of_guide:
-            indices = self._of_guide(name, size)
-            check_agreement(name, distribution, explicit, indices, "in the guide")
-            return indices
+            known = self.of_guide[name]
+            if size not in known:
+                raise ValueError(
+                    f"plate {name!r} has {next(iter(known))} elements in the guide and {size} in the model; use the "
+                    "same size in both, or another name"
+                )
+            _check_agreement(name, distribution, explicit, known[size], "in the guide")
+            return known[size]
         if size in self.used.get(name, {}):
             indices = self.used[name][size]
-            check_agreement(name, distribution, explicit, indices, "earlier in the same program")
+            _check_agreement(name, distribution, explicit, indices, "earlier in the same program")
             return indices
         if explicit is not None:
             return explicit
-        known = self.drawn.get(name, {}).get(size)
-        return known if known is not None and len(known) == number_of(distribution) else None
+        earlier = self.drawn.get(name, {}).get(size)
+        return earlier if earlier is not None and len(earlier) == _subsample_size(distribution) else None
 
-    def keep(self, name: str, distribution: _Subsample, indices: Any) -> None:
-        """Keep the indices that a plate uses."""
-        for kept in (self.used, self.drawn):
-            kept.setdefault(name, {})[int(distribution.size)] = indices
+    def record(self, name: str, distribution: _Subsample, indices: Any) -> None:
+        """Record the indices used by a plate."""
+        for known in (self.used, self.drawn):
+            known.setdefault(name, {})[int(distribution.size)] = indices
 
-    def notice(self, frames: Iterable[CondIndepStackFrame]) -> None:
-        """Note the plates of a site, and those whose indices were not seen."""
+    def enter(self, frames: Iterable[CondIndepStackFrame]) -> None:
+        """Record the plates of a site, and those with hidden indices."""
         for frame in frames:
             self.entered.add(frame.name)
             if frame.full_size is not None and frame.size < frame.full_size and frame.name not in self.used:
-                self.unseen.add(frame.name)
+                self.hidden.add(frame.name)
 
-    def _of_guide(self, name: str, size: int) -> Tensor:
-        known = self.of_guide[name]
-        if size not in known:
+
+def check_visible(guide: SubsampleIndices, model: SubsampleIndices) -> None:
+    """Raise an error if the indices of a plate are hidden in one of guide and model, and may differ in the other."""
+    for program, indices, other in (("guide", guide, model), ("model", model, guide)):
+        if names := sorted(indices.hidden & other.used.keys()):
             raise ValueError(
-                f"plate {name!r} has {next(iter(known))} elements in the guide and {size} in the model; give it the "
-                "same size in both, or another name"
-            )
-        return known[size]
-
-
-def check_seen(guide: SubsampleIndices, model: SubsampleIndices) -> None:
-    """Raise an error if the indices of a plate are seen in one of guide and model alone, and may differ in the other.
-
-    Raises:
-        ValueError: they are.
-    """
-    for where, unseen, seen in (("guide", guide, model), ("model", model, guide)):
-        if names := sorted(unseen.unseen & seen.used.keys()):
-            raise ValueError(
-                f"the indices of plate {names[0]!r} of the {where} are drawn where they are not seen (the plate was "
-                "made before, or poutine.block hides it), and may not be those of the other program; make the plate "
-                f"within the {where}, or expose it"
+                f"the indices of plate {names[0]!r} of the {program} are drawn outside it (the plate was created "
+                "before) or hidden by poutine.block, and may differ from those of the other program; create the plate "
+                f"in the {program}, or expose it"
             )
 
 
-def plates_of_guide_alone(guide: SubsampleIndices, model: SubsampleIndices) -> frozenset[str]:
-    """Find the plates in which the guide samples and that the model does not have.
+def guide_only_plates(guide: SubsampleIndices, model: SubsampleIndices) -> frozenset[str]:
+    """Return the plates of sites of the guide that the model does not have.
 
     Raises:
-        ValueError: such a plate is subsampled: it would scale the guide's terms of the ELBO and not the model's.
+        ValueError: such a plate is subsampled: it would scale the guide's terms of the ELBO only.
     """
     found = frozenset(guide.entered - model.entered - model.used.keys())
     for name in sorted(found):
-        if name in guide.unseen or is_subsampled({name: guide.used.get(name, {})}):
+        if name in guide.hidden or is_subsampled({name: guide.used.get(name, {})}):
             raise ValueError(
-                f"the guide subsamples plate {name!r}, which the model does not have; open a plate of that name in the "
-                "model too"
+                f"the guide subsamples plate {name!r}, which the model does not have; add a plate of that name to the "
+                "model"
             )
     return found
 
 
-def number_of(distribution: _Subsample) -> int:
-    """Return the number of elements in a plate's subsample."""
+def _subsample_size(distribution: _Subsample) -> int:
     return int(distribution.size if distribution.subsample_size is None else distribution.subsample_size)
 
 
-def check_agreement(name: str, distribution: _Subsample, explicit: Any, indices: Any, where: str) -> None:
-    """Raise an error if a plate asks for other elements than those it has elsewhere.
-
-    Raises:
-        ValueError: ``subsample_size`` is another number, or ``subsample`` holds other indices.
-    """
-    if distribution.subsample_size is not None and number_of(distribution) != len(indices):
+def _check_agreement(name: str, distribution: _Subsample, explicit: Any, indices: Any, where: str) -> None:
+    """Raise an error if a plate specifies another number of elements, or other indices, than are used elsewhere."""
+    if distribution.subsample_size is not None and _subsample_size(distribution) != len(indices):
         raise ValueError(
-            f"plate {name!r} has subsample_size={number_of(distribution)}, but {len(indices)} elements {where}; give "
-            "it the same subsample_size, or none in the model, whose plates take the guide's indices"
+            f"plate {name!r} has subsample_size={_subsample_size(distribution)}, but {len(indices)} elements {where}; "
+            "use the same subsample_size, or none in the model, whose plates use the guide's indices"
         )
     if explicit is None or explicit is indices:
         return
     given, other = (torch.as_tensor(x, device="cpu") for x in (explicit, indices))
     if not torch.equal(given, other):
         raise ValueError(
-            f"plate {name!r} is given other indices by subsample= than it has {where}, so that latent variables and "
-            "data would be of different elements; pass the same indices to guide and model (create_plates= does it "
-            "for an automatic guide), or leave subsample= out of the model and index its data by what the plate yields"
+            f"plate {name!r} has other indices in subsample= than {where}, so latent variables and data would belong "
+            "to different elements; pass the same indices to guide and model (with create_plates= for an automatic "
+            "guide), or omit subsample= in the model and index its data by the indices from the plate"
         )

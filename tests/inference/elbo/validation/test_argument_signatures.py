@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from zoo.inference.elbo import BlackBoxELBO
-from zoo.inference.elbo._validation.argument_signatures import CAPACITY, Passes
+from zoo.inference.elbo._validation.programs import MAX_SIGNATURES, RunCounts
 
-pytestmark = pytest.mark.filterwarnings("ignore:site .* stands outside every plate")
+pytestmark = pytest.mark.filterwarnings("ignore:site .* is outside every plate")
 
 
 class Kind(enum.Enum):
@@ -55,9 +55,14 @@ def model_of_a_vector(option):
 
 
 PROGRAMS = {
-    "mixing": (True, lambda k: model(k, mixes=k), plain_guide, "do not keep many apart"),
-    "no gradients": (False, model, guide_without_gradients, "is made where gradients are off"),
-    "lost flag": (False, model_of_a_vector, guide_with_a_flag, "was lost where a plate or expand"),
+    "mixing": (
+        True,
+        lambda k: model(k, mixes=k),
+        plain_guide,
+        "requires model and guide to be independent",
+    ),
+    "no gradients": (False, model, guide_without_gradients, "is created while gradients are disabled"),
+    "lost flag": (False, model_of_a_vector, guide_with_a_flag, "was lost when a plate or expand"),
 }
 
 
@@ -92,27 +97,27 @@ def test_an_option_that_is_switched_on_later_is_checked_until_it_passes(vectoriz
     ],
 )
 def test_signatures_tell_options_apart(one, other):
-    passed = Passes()
-    passed.add(passed.signature_of(one))
-    assert (passed[passed.signature_of(one)], passed[passed.signature_of(other)]) == (1, 0)
-    assert copy.deepcopy(passed)[passed.signature_of(one)] == 0
+    passed = RunCounts()
+    passed.add(passed.signature(one))
+    assert (passed[passed.signature(one)], passed[passed.signature(other)]) == (1, 0)
+    assert copy.deepcopy(passed)[passed.signature(one)] == 0
 
 
 def test_signatures_do_not_tell_data_apart():
-    passed, endless = Passes(), []
+    passed, endless = RunCounts(), []
     endless.append(endless)
     for x in (torch.ones(2), 3, 2.5, [1.0] * 100, np.ones(2), endless, lambda y=[0]: y):
-        passed.add(passed.signature_of(x, "mode"))
-        assert passed[passed.signature_of(copy.copy(x), "mode")] == 1
-    assert passed.signature_of(3) == passed.signature_of(4)
+        passed.add(passed.signature(x, "mode"))
+        assert passed[passed.signature(copy.copy(x), "mode")] == 1
+    assert passed.signature(3) == passed.signature(4)
 
 
 def test_there_is_room_for_options_beside_any_number_of_strings():
-    passed = Passes()
-    for i in range(5 * CAPACITY):
-        passed.add(passed.signature_of(f"name {i}", False))
-    assert passed[passed.signature_of("another", False)] > 0
-    assert passed[passed.signature_of("another", True)] == 0
-    for i in range(5 * CAPACITY):
-        passed.add(passed.signature_of([None] * (i % 30), [True] * (i // 30)))
-    assert len(passed._counts) <= 2 * CAPACITY + 1
+    passed = RunCounts()
+    for i in range(5 * MAX_SIGNATURES):
+        passed.add(passed.signature(f"name {i}", False))
+    assert passed[passed.signature("another", False)] > 0
+    assert passed[passed.signature("another", True)] == 0
+    for i in range(5 * MAX_SIGNATURES):
+        passed.add(passed.signature([None] * (i % 30), [True] * (i // 30)))
+    assert len(passed._counts) <= 2 * MAX_SIGNATURES + 1

@@ -14,7 +14,7 @@ from pyro.infer import Trace_ELBO
 from torch.distributions.transforms import AffineTransform
 
 from zoo.inference.elbo import BlackBoxELBO
-from zoo.inference.elbo._validation.checks import check_match, without_leading_ones
+from zoo.inference.elbo._validation.sites import check_match, strip_leading_ones
 
 
 def normal_guide(name="z", kind=NonreparameterizedNormal, **more):
@@ -38,7 +38,7 @@ class TestWhatDoesNotFit:
     @pytest.mark.parametrize(
         ("model", "guide", "sentence"),
         [
-            (normal_model(), normal_guide("y"), "the guide samples site 'y', which the model has not"),
+            (normal_model(), normal_guide("y"), "the guide samples site 'y', which the model does not have"),
             (normal_model(), lambda: None, "the model samples 'z', which the guide does not"),
             (normal_model(), normal_guide("x"), "the guide samples site 'x', which the model observes"),
             (normal_model(), normal_guide(obs=torch.zeros(2)), "the guide observes site 'z'"),
@@ -80,7 +80,7 @@ class TestAMatch:
             normal_guide()()
             pyro.sample("helper", dist.Bernoulli(0.5))
 
-        with pytest.raises(ValueError, match=r"site 'helper', which the model has not.*'is_auxiliary': True"):
+        with pytest.raises(ValueError, match=r"site 'helper', which the model does not have.*'is_auxiliary': True"):
             check_match(recorded(normal_model(), guide))
 
     @pytest.mark.parametrize(
@@ -117,12 +117,12 @@ class TestAMatch:
             return guide
 
         BlackBoxELBO().loss_and_grads(normal_model(), guide_of(pathwise))
-        with pytest.raises(ValueError, match=r"the support of site 'z' .* moves with its parameters"):
+        with pytest.raises(ValueError, match=r"the support of site 'z' .* depends on its parameters"):
             BlackBoxELBO().loss_and_grads(normal_model(), guide_of(scored))
 
     @pytest.mark.parametrize(("shape", "kept"), [((1, 1, 3, 1), (3, 1)), ((2, 1), (2, 1)), ((1,), ()), ((), ())])
     def test_sees_no_difference_in_leading_ones(self, shape, kept):
-        assert without_leading_ones(torch.Size(shape)) == kept
+        assert strip_leading_ones(torch.Size(shape)) == kept
 
 
 def test_a_guide_that_observes_what_it_cannot_draw_is_refused_and_a_factor_has_the_right_gradient():
@@ -134,7 +134,7 @@ def test_a_guide_that_observes_what_it_cannot_draw_is_refused_and_a_factor_has_t
     def guide():
         pyro.sample("t", law(), obs=torch.tensor(1.0), infer={"is_auxiliary": True})
 
-    with pytest.raises(ValueError, match=r"the guide observes site 't' \(Bernoulli\), .* by pyro.factor"):
+    with pytest.raises(ValueError, match=r"the guide observes site 't' \(Bernoulli\), .* with pyro.factor"):
         BlackBoxELBO().loss_and_grads(lambda: None, guide)
 
     def factor():

@@ -1,4 +1,4 @@
-"""One particle, among others and alone."""
+"""Log-probabilities of one particle in a vectorized and in a single run."""
 
 import math
 
@@ -7,8 +7,14 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from zoo.inference.elbo._tracing import record, record_at_once
-from zoo.inference.elbo._validation.comparison import close, differences, is_determined, log_density, mixed
+from zoo.inference.elbo._tracing import ModelGuideCall, trace_model_and_guide, trace_vectorized
+from zoo.inference.elbo._validation.vectorization import (
+    find_mismatch,
+    is_close,
+    is_deterministic,
+    mismatches,
+    sum_log_probs,
+)
 
 
 def guide():
@@ -29,14 +35,14 @@ kept, summed = model_of(lambda z: z.sum(-1, keepdim=True)), model_of(lambda z: 9
 
 
 def compared(model):
-    both = (model, guide, (), {})
-    return mixed(record_at_once(5, 2, *both, {}), record(*both, {}), 5, both, {})
+    call = ModelGuideCall(model, guide)
+    return find_mismatch(trace_vectorized(call, 5, 1, {}), trace_model_and_guide(call, {}), 5, call, {})
 
 
 def test_log_densities_are_summed_for_each_particle():
-    run = record_at_once(5, 2, kept, guide, (), {}, {})
+    run = trace_vectorized(ModelGuideCall(kept, guide), 5, 1, {})
     expected = dist.Bernoulli(torch.tensor([0.2, 0.5, 0.9])).log_prob(run.guide["z"].value).sum(-1)
-    torch.testing.assert_close(log_density(run.guide, 5), expected)
+    torch.testing.assert_close(sum_log_probs(run.guide, 5), expected)
 
 
 def test_a_program_that_keeps_particles_apart_says_the_same():
@@ -46,14 +52,14 @@ def test_a_program_that_keeps_particles_apart_says_the_same():
 def test_of_one_that_does_not_the_site_is_named():
     torch.manual_seed(0)
     found = compared(summed)
-    assert found.what == "log p of site 'x'"
-    assert found.share > 0.01
-    assert str(found).startswith("log p of site 'x' of a particle is -")
+    assert found.term == "log p of site 'x'"
+    assert found.relative_error > 0.01
+    assert str(found).startswith("log p of site 'x' is -")
 
 
 @pytest.mark.parametrize(("size", "same"), [(1e6, True), (10.0, False)])
 def test_rounding_grows_with_the_terms(size, same):
-    assert close(3.0, 3.05, size) is same
+    assert is_close(3.0, 3.05, size) is same
 
 
 @pytest.mark.parametrize(
@@ -61,16 +67,16 @@ def test_rounding_grows_with_the_terms(size, same):
     [(-math.inf, -math.inf, True), (math.nan, math.nan, True), (-math.inf, 0.0, False), (math.nan, 0.0, False)],
 )
 def test_what_is_not_finite_is_only_like_itself(x, y, same):
-    assert close(x, y, math.inf) is same
+    assert is_close(x, y, math.inf) is same
 
 
 def test_a_program_with_noise_of_its_own_is_not_determined():
     noisy = model_of(lambda z: torch.randn(1))
     for program, determined in ((kept, True), (noisy, False)):
-        both = (program, guide, (), {})
-        assert is_determined(record(*both, {}), both, {}) is determined
+        call = ModelGuideCall(program, guide)
+        assert is_deterministic(trace_model_and_guide(call, {}), call, {}) is determined
 
 
 def test_a_run_does_not_differ_from_itself():
-    run = record(kept, guide, (), {}, {})
-    assert list(differences(run, run)) == []
+    run = trace_model_and_guide(ModelGuideCall(kept, guide), {})
+    assert list(mismatches(run, run)) == []

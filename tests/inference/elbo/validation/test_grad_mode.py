@@ -5,16 +5,14 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from zoo.inference.elbo import BlackBoxELBO
-from zoo.inference.elbo import _no_grad_views as no_grad_views
-from zoo.inference.elbo import _tracing as recording
-from zoo.inference.elbo import black_box_elbo as elbo
+from zoo.inference.elbo import BlackBoxELBO, _densities, _tracing
+from zoo.inference.elbo._validation import validator
 
 DATA = torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64)
 OFF = {"no_grad": torch.no_grad, "inference_mode": torch.inference_mode}
 PLACES = ("the sample statement", "the distribution too", "the whole guide")
 
-pytestmark = pytest.mark.filterwarnings("ignore:site .* stands outside every plate")
+pytestmark = pytest.mark.filterwarnings("ignore:site .* is outside every plate")
 
 
 def bits(theta):
@@ -95,7 +93,7 @@ def test_what_is_done_with_a_value_under_no_grad_is_seen_by_the_score():
 @pytest.mark.parametrize("vectorized", [False, True])
 def test_a_distribution_whose_parameters_are_computed_there_is_refused(off, vectorized):
     guide = guide_of(lambda theta: dist.Bernoulli(logits=2 * theta), off, "the distribution too")
-    with pytest.raises(ValueError, match=r"distribution of site 'w' .* in the guide is made where gradients are off"):
+    with pytest.raises(ValueError, match=r"site 'w' .* in the guide is created while gradients are disabled"):
         gradient(model, guide, vectorize_particles=vectorized)
 
 
@@ -107,7 +105,7 @@ def test_a_distribution_of_the_model_whose_parameters_are_computed_there_is_refu
             with torch.no_grad():
                 pyro.sample("x", dist.Normal(w + shift, 1.0), obs=DATA)
 
-    with pytest.raises(ValueError, match=r"site 'x' .* in the model is made where gradients are off"):
+    with pytest.raises(ValueError, match=r"site 'x' .* in the model is created while gradients are disabled"):
         gradient(learned, guide_of(bits, torch.enable_grad, PLACES[0]))
 
 
@@ -153,7 +151,7 @@ def test_a_view_that_swallows_gradients_is_refused_where_it_is_sampled_elsewhere
         with pyro.plate("data", 3):
             pyro.sample("w", distribution)
 
-    with pytest.raises(ValueError, match=r"site 'w' .* is made where gradients are off"):
+    with pytest.raises(ValueError, match=r"site 'w' .* is created while gradients are disabled"):
         gradient(model, guide)
 
 
@@ -182,7 +180,7 @@ def test_a_distribution_computed_elsewhere_from_a_view_made_there_is_refused(use
             w = w + logits()
         pyro.sample("x", dist.Normal(w, 1.0), obs=DATA[0])
 
-    with pytest.raises(ValueError, match=f"in the {where} is made where gradients are off"):
+    with pytest.raises(ValueError, match=f"in the {where} is created while gradients are disabled"):
         gradient(of_one, guide)
 
 
@@ -202,7 +200,7 @@ def test_a_parameter_that_is_a_view_of_constants_is_learned():
 
 
 def test_a_point_mass_sampled_there_is_refused():
-    with pytest.raises(ValueError, match=r"support of site 'w' .* moves .* not under torch\.no_grad"):
+    with pytest.raises(ValueError, match=r"support of site 'w' .* depends on .* not under torch\.no_grad"):
         gradient(normal_model, guide_of(dist.Delta, torch.no_grad, PLACES[0]))
 
 
@@ -210,7 +208,7 @@ def test_a_point_mass_sampled_there_is_refused():
 def test_a_step_where_gradients_are_off_is_refused_and_a_bound_is_given(off):
     guide, elbo = guide_of(bits, torch.enable_grad, PLACES[0]), BlackBoxELBO()
     with off():
-        with pytest.raises(ValueError, match=r"loss_and_grads is called where gradients are off.*loss\(\) to evaluate"):
+        with pytest.raises(ValueError, match=r"is called while gradients are disabled.*loss\(\) to evaluate"):
             elbo.loss_and_grads(model, guide)
         assert elbo.loss(model, guide) > 0
         assert elbo.differentiable_loss(model, guide) > 0
@@ -218,8 +216,8 @@ def test_a_step_where_gradients_are_off_is_refused_and_a_bound_is_given(off):
 
 class TestThePlantedMistakeIsFound:
     def test_a_view_that_is_not_restored(self, monkeypatch):
-        monkeypatch.setattr(recording, "with_gradients_restored", lambda distribution: distribution)
-        monkeypatch.setattr(elbo, "check_grad_mode", lambda *_, **__: None)
+        monkeypatch.setattr(_tracing, "restore_gradients", lambda distribution: distribution)
+        monkeypatch.setattr(validator, "check_grad_mode", lambda *_, **__: None)
         pyro.clear_param_store()
         BlackBoxELBO(4).loss_and_grads(model, guide_of(bits, torch.no_grad, PLACES[0]))
         assert pyro.param("theta").grad is None
@@ -232,7 +230,7 @@ def test_a_restored_view_passes_on_what_the_view_swallows(view, leaf):
     base = x if leaf else 2 * x
     with torch.no_grad():
         made = dist.Bernoulli(logits=view(base)).to_event(1)
-    restored = no_grad_views.with_gradients_restored(made)
+    restored = _densities.restore_gradients(made)
     assert torch.equal(restored.base_dist.logits, made.base_dist.logits)
     assert restored.base_dist.logits is restored.base_dist._param  # which tells what was given
     (found,) = torch.autograd.grad(restored.base_dist.logits.sum(), x, retain_graph=True)
@@ -242,4 +240,4 @@ def test_a_restored_view_passes_on_what_the_view_swallows(view, leaf):
 
 def test_a_distribution_that_swallows_nothing_is_left_as_it_is():
     distribution = dist.Normal(torch.zeros(3, requires_grad=True), 1.0).to_event(1)
-    assert no_grad_views.with_gradients_restored(distribution) is distribution
+    assert _densities.restore_gradients(distribution) is distribution

@@ -10,11 +10,11 @@ from torch import nn
 from torch.distributions.transforms import AffineTransform
 
 from zoo.inference.elbo import BlackBoxELBO
-from zoo.inference.elbo import black_box_elbo as elbo_module
-from zoo.inference.elbo._validation import comparison
-from zoo.inference.elbo._validation.vectorization import check_apart, unlike_any_size
+from zoo.inference.elbo._tracing import ModelGuideCall
+from zoo.inference.elbo._validation import validator, vectorization
+from zoo.inference.elbo._validation.vectorization import check_particles_independent, unambiguous_num_particles
 
-pytestmark = pytest.mark.filterwarnings("ignore:site .* stands outside every plate")
+pytestmark = pytest.mark.filterwarnings("ignore:site .* is outside every plate")
 
 
 def guide(*args):
@@ -52,7 +52,7 @@ def counted_from_the_left(z):
 def test_a_program_that_mixes_particles_is_refused(particles, bound):
     """Again and again: what was refused once is not taken for known."""
     elbo = BlackBoxELBO(particles, vectorize_particles=True, bound=bound)
-    sentence = r"do not keep many apart: log p of site 'x' of a particle is .* alone.*sum\(-1, keepdim=True\)"
+    sentence = r"to be independent across particles, but log p of site 'x' is .* with one.*sum\(-1, keepdim=True\)"
     for _ in range(2):
         with pytest.raises(ValueError, match=sentence):
             elbo.loss_and_grads(model_of(summed), guide)
@@ -69,18 +69,18 @@ def test_is_found_once_it_shows():
     elbo = BlackBoxELBO(4, vectorize_particles=True)
     for _ in range(9):
         elbo.loss_and_grads(model, guide, 0.0)
-    with pytest.raises(ValueError, match="do not keep many apart"):  # noqa: PT012, the step is not told
+    with pytest.raises(ValueError, match="requires model and guide to be independent across particles"):  # noqa: PT012, the step is not told
         for _ in range(8):
             elbo.loss_and_grads(model, guide, 0.5)
 
 
 def test_would_be_taken_without_the_check(monkeypatch):
-    monkeypatch.setattr(comparison, "TOLERANCE", torch.inf)
+    monkeypatch.setattr(vectorization, "TOLERANCE", torch.inf)
     assert BlackBoxELBO(2, vectorize_particles=True).loss_and_grads(model_of(summed), guide) > 0
 
 
 def test_so_is_one_that_counts_dimensions_from_the_left():
-    with pytest.raises(ValueError, match="do not keep many apart"):
+    with pytest.raises(ValueError, match="requires model and guide to be independent across particles"):
         BlackBoxELBO(4, vectorize_particles=True).loss_and_grads(model_of(counted_from_the_left), guide)
 
 
@@ -99,7 +99,7 @@ def test_a_distribution_that_cannot_be_expanded_is_told_of():
 
 def test_a_plate_that_stands_where_the_particles_would_is_told_of():
     elbo = BlackBoxELBO(3, vectorize_particles=True, max_plate_nesting=0)
-    with pytest.raises(ValueError, match=r"take 1 dimensions, and max_plate_nesting=0 .* leaves no room.*set it to 1"):
+    with pytest.raises(ValueError, match=r"have 1 dimensions, and max_plate_nesting=0 .* no dimension.*set it to 1"):
         elbo.loss_and_grads(model_of(kept), guide)
 
 
@@ -114,7 +114,7 @@ def test_so_is_a_batch_that_comes_later():
 
     elbo = BlackBoxELBO(4, vectorize_particles=True)
     elbo.loss_and_grads(model, one_bit, torch.tensor(1.0))
-    with pytest.raises(ValueError, match=r"take 1 dimensions, and max_plate_nesting=0"):
+    with pytest.raises(ValueError, match=r"have 1 dimensions, and max_plate_nesting=0"):
         elbo.loss_and_grads(model, one_bit, torch.ones(4))
 
 
@@ -123,13 +123,13 @@ def test_another_program_is_tried_though_it_looks_the_same():
     right, wrong = model_of(kept), model_of(lambda z: observe("x", z.sum().expand(1), torch.ones(1)))
     for _ in range(5):
         elbo.loss_and_grads(right, guide)
-    with pytest.raises(ValueError, match="do not keep many apart"):
+    with pytest.raises(ValueError, match="requires model and guide to be independent across particles"):
         elbo.loss_and_grads(wrong, guide)
 
 
 def test_a_program_that_is_made_anew_in_each_step_is_tried_at_powers_of_two(monkeypatch):
     tried = []
-    monkeypatch.setattr(elbo_module, "check_apart", lambda *_: tried.append(0))
+    monkeypatch.setattr(validator, "check_particles_independent", lambda *_: tried.append(0))
     elbo = BlackBoxELBO(4, vectorize_particles=True)
     for _ in range(100):
         elbo.loss_and_grads(model_of(kept), guide)
@@ -138,7 +138,7 @@ def test_a_program_that_is_made_anew_in_each_step_is_tried_at_powers_of_two(monk
 
 def test_every_program_that_differs_is_tried_however_many_there_are(monkeypatch):
     tried = []
-    monkeypatch.setattr(elbo_module, "check_apart", lambda *_: tried.append(0))
+    monkeypatch.setattr(validator, "check_particles_independent", lambda *_: tried.append(0))
     elbo = BlackBoxELBO(4, vectorize_particles=True)
     for number in range(100):
         elbo.loss_and_grads(model_of(lambda z, number=number: kept(z)), guide)
@@ -195,7 +195,10 @@ def test_a_small_difference_is_warned_of():
     def nearly(z):
         observe("x", z.sum(-1, keepdim=True) + 1e-3 * z.sum(), torch.ones(1))
 
-    with pytest.warns(UserWarning, match=r"changes a little if there are others: they mix particles, .* or rounding"):
+    with pytest.warns(
+        UserWarning,
+        match=r"differ slightly .*: the particles are not independent, .* or the rounding",
+    ):
         BlackBoxELBO(4, vectorize_particles=True).loss_and_grads(model_of(nearly), guide)
 
 
@@ -218,7 +221,7 @@ def test_the_check_uses_up_no_random_numbers():
         random.random()
 
     before, python = torch.get_rng_state(), random.getstate()
-    check_apart(1, (model_of(coins), guide, (), {}), {}, 4)
+    check_particles_independent(1, ModelGuideCall(model_of(coins), guide), {}, 4)
     assert torch.equal(torch.get_rng_state(), before)
     assert random.getstate() == python
 
@@ -249,7 +252,7 @@ def test_batch_normalisation_mixes_and_is_warned_of():
                 "x", norm(z.reshape(-1, 1) + 0.1 * torch.arange(3.0).repeat(z.numel() // 3)[:, None]).view_as(z), 1.0
             )
 
-    with pytest.warns(UserWarning, match="as batch normalisation does in train mode"):
+    with pytest.warns(UserWarning, match="because of batch normalization in train mode"):
         BlackBoxELBO(4, vectorize_particles=True).loss_and_grads(normalised, guide)
 
 
@@ -257,8 +260,8 @@ def test_the_check_leaves_buffers_as_they_were():
     module = Normalised()
     module()
     before = {name: x.clone() for name, x in module.state_dict().items()}
-    check_apart(1, (module.model, module, (), {}), {}, 4)
-    check_apart(1, (lambda: module.model(), lambda: module(), (), {}), {}, 4)
+    check_particles_independent(1, ModelGuideCall(module.model, module), {}, 4)
+    check_particles_independent(1, ModelGuideCall(lambda: module.model(), lambda: module()), {}, 4)
     assert all(torch.equal(x, before[name]) for name, x in module.state_dict().items())
     assert before["norm.num_batches_tracked"] == 1
 
@@ -268,7 +271,7 @@ def test_it_is_made_with_a_number_that_is_no_size(recorded):
         with pyro.plate("data", 8):
             pyro.sample("z", dist.Bernoulli(torch.full((9, 8), 0.5)))
 
-    assert unlike_any_size(recorded(nine, nine)) == 10
+    assert unambiguous_num_particles(recorded(nine, nine)) == 10
 
 
 FLAGGED = {

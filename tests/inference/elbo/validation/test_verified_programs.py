@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.inference.elbo._validation.verified_programs import CAPACITY, Programs, key_of
+from zoo.inference.elbo._validation.programs import MAX_VERIFIED_PROGRAMS, VerifiedPrograms, program_key
 
 
 class Network(nn.Module):
@@ -43,8 +43,8 @@ NETWORK = Network()
     ],
 )
 def test_a_program_that_is_made_anew_is_the_same(make):
-    assert key_of(make()) == key_of(make())
-    assert hash(key_of(make())) == hash(key_of(make()))
+    assert program_key(make()) == program_key(make())
+    assert hash(program_key(make())) == hash(program_key(make()))
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_a_program_that_is_made_anew_is_the_same(make):
     ],
 )
 def test_a_program_that_refers_to_something_else_is_another(one, other):
-    assert key_of(one) != key_of(other)
+    assert program_key(one) != program_key(other)
 
 
 class Program:
@@ -73,7 +73,7 @@ class Program:
 
 def test_a_freed_program_is_not_taken_for_one_at_its_address():
     """Python gives a freed address away at once, so that some of so many have an old one."""
-    programs, addresses, reused = Programs(), set(), 0
+    programs, addresses, reused = VerifiedPrograms(), set(), 0
     for _ in range(200):
         program = Program()
         reused += id(program) in addresses
@@ -85,7 +85,7 @@ def test_a_freed_program_is_not_taken_for_one_at_its_address():
 
 
 def test_no_program_is_kept_alive():
-    programs, program = Programs(), Program()
+    programs, program = VerifiedPrograms(), Program()
     programs.add(program.__call__, closure(program))
     gone = weakref.ref(program)
     del program
@@ -93,14 +93,14 @@ def test_no_program_is_kept_alive():
 
 
 def test_the_oldest_are_forgotten_and_the_latest_are_kept():
-    programs = Programs()
-    for i in range(CAPACITY + 1):
+    programs = VerifiedPrograms()
+    for i in range(MAX_VERIFIED_PROGRAMS + 1):
         programs.add(closure(i), NETWORK)
     assert (closure(0), NETWORK) not in programs
-    assert (closure(CAPACITY), NETWORK) in programs
+    assert (closure(MAX_VERIFIED_PROGRAMS), NETWORK) in programs
 
 
 def test_a_pickled_copy_is_empty():
-    programs = Programs()
+    programs = VerifiedPrograms()
     programs.add(NETWORK, NETWORK)
     assert (NETWORK, NETWORK) not in pickle.loads(pickle.dumps(programs))

@@ -1,4 +1,4 @@
-"""Sites that are sampled while gradients are off: what of their gradient can be had, and what is lost."""
+"""Checks of distributions created while gradients are disabled."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,76 +9,85 @@ from torch.distributions import Distribution
 from torch.overrides import TorchFunctionMode
 
 from zoo.gradients.graphs._distributions import nested_distributions
-from zoo.inference.elbo._messages import site_of
-from zoo.inference.elbo._no_grad_views import ends_nowhere, swallows_gradients
-from zoo.inference.elbo._sites import Run, Site, sites_of
+from zoo.gradients.graphs._provenance.views import is_no_grad_view
+from zoo.inference.elbo._messages import describe_site
+from zoo.inference.elbo._sites import Run, Site, all_sites
 from zoo.inference.elbo._subsampling import Subsamples
-from zoo.inference.elbo._tracing import record
-from zoo.inference.elbo._validation.comparison import Both
-from zoo.inference.elbo._validation.vectorization import without_trace
+from zoo.inference.elbo._tracing import ModelGuideCall, trace_model_and_guide
+from zoo.inference.elbo._validation.vectorization import preserve_rng_and_buffers
 from zoo.inference.elbo.nonreparameterized import NonReparameterized
 
 
-class GradModeIgnored(TorchFunctionMode):
-    """Gradients stay on while it is entered, whatever ``torch.no_grad`` or ``set_grad_enabled`` say."""
+class _IgnoreGradMode(TorchFunctionMode):
+    """Keeps gradients enabled in spite of ``torch.no_grad`` and ``set_grad_enabled``."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Call a torch function, unless it turns gradients on or off."""
+        """Call a torch function, except the one that sets the grad mode."""
         return None if func is torch._C._set_grad_enabled else func(*args, **(kwargs or {}))
 
 
-def check_grad_mode(run: Run, both: Both, drawn: Subsamples, at_once: bool) -> None:
-    """Raise an error if a site's distribution lost its gradient, as it was made where gradients were off.
+def check_grad_mode(run: Run, call: ModelGuideCall, subsamples: Subsamples, vectorized: bool) -> None:
+    """Raise an error if the distribution of a site lost its gradient because it was created without gradients.
 
-    A distribution that is only sampled there is no harm: its density is computed with gradients all the same. What was
-    computed there and is sampled elsewhere is taken for a constant, as anywhere in torch, but for views: they say that
-    they have a gradient.
-
-    Args:
-        run: of the programs.
-        both: programs.
-        drawn: subsamples that the run saw.
-        at_once: the run holds all particles.
-
-    Raises:
-        ValueError: there is such a site.
+    Sampling without gradients is harmless, since densities are computed with gradients all the same. What was computed
+    without gradients and is sampled elsewhere is a constant, as everywhere in torch; but views made there have
+    ``requires_grad=True``.
     """
-    for where, site in sites_of([run]):
-        swallowed = any(map(swallows_gradients, tensors_of(site.distribution).values()))
-        if swallowed or site.uses_cut_view or ends_nowhere(site.density.log_prob):
-            raise ValueError(made_without_gradients(where, site))
-    off = [(where, site) for where, site in sites_of([run]) if not site.grad_enabled]
-    if not off:
+    disabled = []
+    for program, site in all_sites([run]):
+        is_cut = any(map(is_no_grad_view, _tensors_of(site.distribution).values()))
+        if is_cut or site.uses_no_grad_view or ends_in_no_grad_view(site.density.log_prob):
+            raise ValueError(_no_gradient_error(program, site))
+        if not site.grad_enabled:
+            disabled.append((program, site))
+    if not disabled:
         return
-    values = {} if at_once else {name: site.value for name, site in run.guide.items()}
-    with without_trace(both):
-        again = record(*both, drawn, values, around=GradModeIgnored)
-    for where, site in off:
-        other = (again.guide if where == "guide" else again.model).get(site.name)
-        inference = any(part.is_inference() for part in tensors_of(site.distribution).values())
-        if inference or (other is not None and has_fewer_gradients(site.distribution, other.distribution)):
-            raise ValueError(made_without_gradients(where, site))
+    values = {} if vectorized else {name: site.value for name, site in run.guide.items()}
+    with preserve_rng_and_buffers(call):
+        other_run = trace_model_and_guide(call, subsamples, values, around=_IgnoreGradMode)
+    for program, site in disabled:
+        other = (other_run.guide if program == "guide" else other_run.model).get(site.name)
+        is_inference = any(part.is_inference() for part in _tensors_of(site.distribution).values())
+        if is_inference or (other is not None and _has_fewer_gradients(site.distribution, other.distribution)):
+            raise ValueError(_no_gradient_error(program, site))
 
 
-def made_without_gradients(where: str, site: Site) -> str:
-    """Say that a distribution has no gradient, and what to do."""
+def ends_in_no_grad_view(x: Tensor) -> bool:
+    """Return whether an operand of a tensor is computed from nothing but a view made without gradients.
+
+    If it was computed from others, too, the graph does not show it: see ``Provenance.uses_no_grad_view``.
+    """
+    nodes, seen = [x.grad_fn], set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        inputs = [each for each, _ in node.next_functions if each is not None]
+        if not inputs and not hasattr(node, "variable"):  # not the node of a leaf
+            return True
+        nodes += inputs
+    return False
+
+
+def _no_gradient_error(program: str, site: Site) -> str:
     return (
-        f"the distribution of {site_of(site.name, site.distribution)} in the {where} is made where gradients are off "
-        "(torch.no_grad or inference_mode), and its parameters would learn nothing; make it before, as sampling needs "
-        "no torch.no_grad(), or detach() what is to be constant"
+        f"the distribution of {describe_site(site.name, site.distribution)} in the {program} is created while "
+        "gradients are disabled (torch.no_grad or inference_mode), so its parameters would not be trained; create it "
+        "before, since sampling does not need torch.no_grad(), or call detach() on what is constant"
     )
 
 
-def has_fewer_gradients(distribution: Distribution, other: Distribution) -> bool:
+def _has_fewer_gradients(distribution: Distribution, other: Distribution) -> bool:
     """Return whether a parameter has no gradient, but has one in another run."""
-    ours, theirs = tensors_of(distribution), tensors_of(other)
-    return any(x.requires_grad and name in ours and not ours[name].requires_grad for name, x in theirs.items())
+    tensors, others = _tensors_of(distribution), _tensors_of(other)
+    return any(x.requires_grad and name in tensors and not tensors[name].requires_grad for name, x in others.items())
 
 
-def tensors_of(distribution: Distribution) -> dict[tuple[int, str], Tensor]:
-    """Find the tensors that a distribution keeps, by the place and the name of the attribute."""
-    bare = distribution.base_dist if isinstance(distribution, NonReparameterized) else distribution
-    held = ((i, part) for i, part in enumerate(nested_distributions(bare)))
-    return {(i, name): x for i, part in held for name, x in vars(part).items() if isinstance(x, Tensor)}
+def _tensors_of(distribution: Distribution) -> dict[tuple[int, str], Tensor]:
+    """Return the tensors of a distribution by index of the part and attribute name."""
+    base = distribution.base_dist if isinstance(distribution, NonReparameterized) else distribution
+    parts = enumerate(nested_distributions(base))
+    return {(i, name): x for i, part in parts for name, x in vars(part).items() if isinstance(x, Tensor)}

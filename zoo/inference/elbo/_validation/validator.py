@@ -1,0 +1,107 @@
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import pyro
+import torch
+from torch import Tensor
+
+from zoo.gradients.graphs._provenance.names import quote_names
+from zoo.inference.elbo._sites import Run
+from zoo.inference.elbo._subsampling import Subsamples
+from zoo.inference.elbo._tracing import ModelGuideCall
+from zoo.inference.elbo._validation.finite import check_finite, check_gradients
+from zoo.inference.elbo._validation.grad_mode import check_grad_mode
+from zoo.inference.elbo._validation.programs import RunCounts, VerifiedPrograms
+from zoo.inference.elbo._validation.site_registry import SiteRegistry
+from zoo.inference.elbo._validation.sites import check_match
+from zoo.inference.elbo._validation.vectorization import VECTORIZATION_ERRORS, check_particles_independent
+
+
+class Trace(NamedTuple):
+    """How model and guide are traced in one step."""
+
+    call: ModelGuideCall
+    subsamples: Subsamples
+    num_particles: int
+    max_plate_nesting: int | None
+    """Of a vectorized trace; None for one run per particle."""
+    signature: Hashable
+    is_due: bool
+    """Whether the expensive checks are due."""
+
+
+class Validator:
+    """All checks of a ``BlackBoxELBO``.
+
+    Cheap checks run in each step. Checks that run the program again, or examine the autograd graph, run for new sites
+    and at runs 1, 2, 4, 8, … of each kind of arguments: a term that is wrong can start with weight zero (e.g. a
+    zero-initialized layer) and appear only during training.
+
+    Args:
+        enabled: if False, there are no checks, and Pyro's own validation is disabled during a trace.
+    """
+
+    def __init__(self, enabled: bool):
+        self.enabled = enabled
+        self.registry = SiteRegistry()
+        self.verified = VerifiedPrograms()
+        self.counts = RunCounts()
+        self.step = 0
+        """Number of training steps, for error messages."""
+
+    @contextmanager
+    def tracing(
+        self, call: ModelGuideCall, subsamples: Subsamples, num_particles: int, max_plate_nesting: int | None
+    ) -> Iterator[Trace]:
+        """Enter around a trace of model and guide; errors of a vectorized trace are replaced by their cause."""
+        if not self.enabled:
+            with pyro.validation_enabled(False):
+                yield Trace(call, subsamples, num_particles, max_plate_nesting, None, False)
+            return
+        signature = self.counts.signature(*call)
+        is_due = (self.counts[signature] + 1).bit_count() == 1
+        try:
+            yield Trace(call, subsamples, num_particles, max_plate_nesting, signature, is_due)
+        except VECTORIZATION_ERRORS:
+            if max_plate_nesting is not None:
+                check_particles_independent(max_plate_nesting, call, subsamples, num_particles)
+            raise
+
+    def check_runs(self, runs: Sequence[Run], trace: Trace) -> None:
+        """Raise an error if model and guide do not match, or the gradient would be wrong."""
+        if not self.enabled:
+            return
+        for run in runs:
+            check_match(run)
+            is_new = self.registry.validate(run)
+            if is_new or trace.is_due:
+                check_grad_mode(run, trace.call, trace.subsamples, vectorized=trace.max_plate_nesting is not None)
+            if trace.max_plate_nesting is not None:
+                self._check_particles(trace, is_new)
+            if is_new or run.control_dependencies:
+                self.registry.register(run)
+        if torch.jit.is_tracing() and (names := frozenset().union(*(run.control_dependencies for run in runs))):
+            raise ValueError(
+                f"the values of {quote_names(names)} determine the control flow (if, item(), an index), and "
+                "torch.jit.trace would record the branch of this run for all others; call the ELBO without it"
+            )
+        self.counts.add(trace.signature)
+
+    def _check_particles(self, trace: Trace, is_new: bool) -> None:
+        model, guide, *_ = trace.call
+        if is_new or trace.is_due or (model, guide) not in self.verified:
+            assert trace.max_plate_nesting is not None
+            check_particles_independent(trace.max_plate_nesting, trace.call, trace.subsamples, trace.num_particles)
+            self.verified.add(model, guide)
+
+    def check_finite(self, bound: Tensor, loss: Tensor, runs: Sequence[Run]) -> None:
+        """Raise ``NonFiniteELBOError`` if the bound or its surrogate loss is not finite."""
+        if self.enabled:
+            check_finite(bound.item(), loss.item(), runs, self.step)
+
+    def check_gradients(self, params: Any, retrace: Callable[[], Sequence[Run]]) -> None:
+        """Raise ``NonFiniteELBOError`` if a gradient is not finite; ``params``: a trace of them."""
+        if self.enabled:
+            parameters = {name: node["value"].unconstrained() for name, node in params.trace.nodes.items()}
+            check_gradients(parameters, retrace, self.step)
