@@ -21,7 +21,8 @@ def nothing_begun(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["evaluate.py", "explore.py", "examples/patients/__main__.py", "reproduce.py", "train.py"]
+    "name",
+    ["evaluate.py", "examples/exploration/__main__.py", "examples/patients/__main__.py", "reproduce.py", "train.py"],
 )
 def test_every_script_has_help(name, script, nothing_begun):
     answer = script(name, "--help")

@@ -6,7 +6,7 @@ from zoo.plotting.curves import learning_curves
 from zoo.plotting.glimpses import glimpse_summary, save_glimpse_gif
 from zoo.plotting.image_grid import image_grid
 from zoo.plotting.misclassified import misclassified
-from zoo.plotting.returns import regret_curves, return_curves
+from zoo.plotting.returns import return_curves
 
 __all__ = [
     "GifWriter",
@@ -14,7 +14,6 @@ __all__ = [
     "image_grid",
     "learning_curves",
     "misclassified",
-    "regret_curves",
     "return_curves",
     "save_figure",
     "save_glimpse_gif",

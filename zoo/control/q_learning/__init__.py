@@ -5,7 +5,6 @@ from zoo.control.q_learning.exploration import ExploringPolicy, boltzmann, epsil
 from zoo.control.q_learning.loss import q_learning_target, td_loss, visit_weights
 from zoo.control.q_learning.module import QLearning
 from zoo.control.q_learning.q_functions import Dueling, QNetwork, QTable
-from zoo.control.q_learning.regret import learning_regret
 from zoo.control.q_learning.replay_buffer import ReplayBuffer, Transitions
 
 __all__ = [
@@ -20,7 +19,6 @@ __all__ = [
     "Transitions",
     "boltzmann",
     "epsilon_greedy",
-    "learning_regret",
     "proportional",
     "q_learning_target",
     "td_loss",

@@ -6,14 +6,7 @@ import torch
 from torch import nn
 from torch.distributions import Categorical
 
-from zoo._stats import log_jackknife_interval
-from zoo.control._networks import make_network
-from zoo.control.envs.factory import make_vector_env
-from zoo.control.envs.mdp import FiniteMDP
-from zoo.control.envs.mdp_env import MDPVectorEnv
-from zoo.control.envs.planning import finite_horizon, start_value
-from zoo.control.envs.vector_env import VectorEnvAdapter
-from zoo.control.policy_gradient.gradient_variance import (
+from examples.gradient_variance.estimators import (
     Estimator,
     collect_episodes,
     default_estimators,
@@ -22,6 +15,13 @@ from zoo.control.policy_gradient.gradient_variance import (
     jackknife_variance,
     variance_table,
 )
+from zoo._stats import log_jackknife_interval
+from zoo.control._networks import make_network
+from zoo.control.envs.factory import make_vector_env
+from zoo.control.envs.mdp import FiniteMDP
+from zoo.control.envs.mdp_env import MDPVectorEnv
+from zoo.control.envs.planning import finite_horizon, start_value
+from zoo.control.envs.vector_env import VectorEnvAdapter
 from zoo.control.policy_gradient.policies import CategoricalPolicy, make_policy
 from zoo.control.rollout import Rollout
 from zoo.gradients import ConstantBaseline, Reinforce, expected_cost

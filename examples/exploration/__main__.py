@@ -1,4 +1,4 @@
-"""Compare explorations by their regret: ``python scripts/explore.py [env=FrozenLake-v1] [episodes=16000]``."""
+"""Compare explorations by their regret: ``python -m examples.exploration [env=FrozenLake-v1] [episodes=16000]``."""
 
 import sys
 import time
@@ -7,17 +7,17 @@ from pathlib import Path
 
 import gymnasium
 
+from examples.exploration import SCHEDULES, learning_regret, regret_curves, summarize, write_csv
 from zoo._constraints import COUNT, check_constraints
 from zoo.cli import arguments_help, parse_arguments, user_errors, wants_help
 from zoo.control.envs import FiniteMDP, find_spec
-from zoo.control.q_learning.regret import SCHEDULES, learning_regret, summarize, write_csv
-from zoo.plotting import regret_curves, save_figure
+from zoo.plotting import save_figure
 from zoo.training import run_environment, write_json
 
 
 @dataclass
 class ExploreConfig:
-    """Arguments of this script.
+    """Arguments of this program.
 
     Args:
         env: id of an environment that exposes its dynamics.
@@ -54,7 +54,7 @@ def main() -> None:
         summaries = [summarize(name, group) for name, group in runs.items()]
         seconds = round(time.monotonic() - start, 1)
         record = {
-            "command": " ".join(["python", *sys.argv]),
+            "command": " ".join(["python -m examples.exploration", *sys.argv[1:]]),
             **asdict(config),
             "wall_seconds": seconds,
             "summaries": summaries,

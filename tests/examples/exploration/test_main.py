@@ -2,8 +2,8 @@ import csv
 import json
 
 
-def test_explore_writes_plot_table_and_record(script, tmp_path):
-    answer = script("explore.py", "episodes=300", "seeds=[1,2]")
+def test_exploration_study_writes_plot_table_and_record(script, tmp_path):
+    answer = script("examples/exploration/__main__.py", "episodes=300", "seeds=[1,2]")
     assert answer.code == 0
     assert [line.split(":")[0] for line in answer.out.splitlines()[:3]] == [
         "epsilon_greedy",
@@ -21,8 +21,8 @@ def test_explore_writes_plot_table_and_record(script, tmp_path):
         }
 
 
-def test_unknown_argument_of_explore_is_one_sentence_and_leaves_no_file(script, tmp_path):
-    answer = script("explore.py", "epsiodes=300")
+def test_unknown_argument_of_the_exploration_study_is_one_sentence_and_leaves_no_file(script, tmp_path):
+    answer = script("examples/exploration/__main__.py", "epsiodes=300")
     assert answer.code == 1
     assert "the arguments are env=..., episodes=..., seeds=..." in answer.err
     assert not list(tmp_path.iterdir())

@@ -6,12 +6,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from zoo.control.envs.mdp import FiniteMDP
-from zoo.control.envs.mdp_env import MDPVectorEnv
-from zoo.control.envs.planning import policy_evaluation, value_iteration
-from zoo.control.envs.vector_env import VectorEnvAdapter
-from zoo.control.q_learning.module import QLearning
-from zoo.control.q_learning.regret import (
+from examples.exploration.regret import (
     SCHEDULES,
     Regret,
     learning_regret,
@@ -20,6 +15,11 @@ from zoo.control.q_learning.regret import (
     train_with_regret,
     write_csv,
 )
+from zoo.control.envs.mdp import FiniteMDP
+from zoo.control.envs.mdp_env import MDPVectorEnv
+from zoo.control.envs.planning import policy_evaluation, value_iteration
+from zoo.control.envs.vector_env import VectorEnvAdapter
+from zoo.control.q_learning.module import QLearning
 from zoo.control.rollout_dataset import RolloutDataset
 
 pytestmark = [
@@ -81,7 +81,7 @@ def test_regret_per_episode_decreases_with_learning(exploration):
     assert regret.greedy_gap[-1] < regret.greedy_gap[0]
 
 
-def test_training_with_regret_equals_a_run(lake, learn):
+def test_training_with_regret_equals_a_run(lake):
     def made():
         torch.manual_seed(0)
         model = QLearning(lake.num_states, lake.num_actions, exploration_steps=2000, exploration_final=0.2)
@@ -90,7 +90,9 @@ def test_training_with_regret_equals_a_run(lake, learn):
 
     (model, rollouts), (other, others) = made(), made()
     pl.seed_everything(1, verbose=False)
-    learn(model, rollouts)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = pl.Trainer(max_epochs=1, accelerator="cpu", enable_checkpointing=False, **quiet)
+    trainer.fit(model, rollouts)
     pl.seed_everything(1, verbose=False)
     train_with_regret(other, others, lake, episodes=10**6)
     assert model.policy.q.values.abs().max() > 0.1

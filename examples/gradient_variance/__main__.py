@@ -1,4 +1,4 @@
-"""Variance of the policy gradient by baseline: ``python benchmarks/gradient_variance.py [record=FILE.json]``.
+"""Variance of the policy gradient by baseline: ``python -m examples.gradient_variance [record=FILE.json]``.
 
 The policy is trained on CartPole-v1 until an evaluation first has a mean return of 200, and fixed from then on.
 Constant, moving average and value function are fitted to other episodes of it.
@@ -8,23 +8,24 @@ import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 
-from zoo.cli import parse_arguments, user_errors
-from zoo.cli._commands import make_experiment
-from zoo.cli._composition import compose_config
-from zoo.control import Policy, VectorEnvAdapter, evaluate_policy, make_vector_env
-from zoo.control._networks import make_network
-from zoo.control.evaluation import ReturnEstimate
-from zoo.control.policy_gradient.gradient_variance import (
+from examples.gradient_variance.estimators import (
     GradientVariance,
     collect_episodes,
     default_estimators,
     fit_value,
     variance_table,
 )
+from zoo.cli import parse_arguments, user_errors
+from zoo.cli._commands import make_experiment
+from zoo.cli._composition import compose_config
+from zoo.control import Policy, VectorEnvAdapter, evaluate_policy, make_vector_env
+from zoo.control._networks import make_network
+from zoo.control.evaluation import ReturnEstimate
 from zoo.training import fit, run_environment, write_json
 
 ENVIRONMENT, RETURN = "CartPole-v1", 200
@@ -32,7 +33,7 @@ ENVIRONMENT, RETURN = "CartPole-v1", 200
 
 @dataclass
 class Arguments:
-    """Arguments of this script."""
+    """Arguments of this program."""
 
     seed: int = 1
     num_samples: int = 400
@@ -44,11 +45,12 @@ class Arguments:
 class StopEarly(pl.Callback):
     """Stops at the first evaluation with a mean return of at least ``RETURN``."""
 
-    def __init__(self, monitor: str):
+    def __init__(self, monitor: str | None):
         self.monitor = monitor
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        trainer.should_stop = trainer.callback_metrics[self.monitor].item() >= RETURN
+        """Compare the latest evaluation."""
+        trainer.should_stop = trainer.callback_metrics[str(self.monitor)].item() >= RETURN
 
 
 def partly_trained_policy(seed: int) -> Policy:
@@ -59,7 +61,8 @@ def partly_trained_policy(seed: int) -> Policy:
     experiment = make_experiment(config)
     with tempfile.TemporaryDirectory() as folder:
         fit(experiment, Path(folder), config, [StopEarly(experiment.monitor)])
-    return experiment.module.policy
+    policy: Any = experiment.module.policy
+    return policy
 
 
 def measured(asked: Arguments) -> tuple[ReturnEstimate, dict[str, GradientVariance]]:
@@ -90,7 +93,11 @@ def main() -> None:
         print(f"| {name} | {spread} | {reduction.value:.1f} ({reduction.low:.1f} to {reduction.high:.1f}) |")
     if asked.record is not None:
         results = {name: {key: x._asdict() for key, x in row._asdict().items()} for name, row in variances.items()}
-        record = {"command": " ".join(["python", *sys.argv]), **run_environment(), "arguments": asdict(asked)}
+        record = {
+            "command": " ".join(["python -m examples.gradient_variance", *sys.argv[1:]]),
+            **run_environment(),
+            "arguments": asdict(asked),
+        }
         record |= {"return": earned._asdict(), "results": results}
         write_json(Path(asked.record), record)
 
