@@ -36,11 +36,13 @@ def make_network() -> Callable[..., RecurrentAttentionNetwork]:
 
 @pytest.fixture
 def make_model() -> Callable[..., RecurrentAttention]:
-    """A model for these images, the same at every call; `baseline` and `scale` are the estimator's."""
+    """A model for these images, the same at every call; `baseline`, `scale` and `name` are the estimator's."""
 
-    def make(baseline: str = "learned", scale: bool = False, **options: Any) -> RecurrentAttention:
+    def make(
+        baseline: str = "learned", scale: bool = False, name: str = "reinforce", **options: Any
+    ) -> RecurrentAttention:
         torch.manual_seed(0)
-        estimator = {"baseline": baseline, "scale": scale}
+        estimator = {"name": name, "baseline": baseline, "scale": scale}
         steady = {"location_std": 0.1, "final_location_std": None}  # annealing needs a trainer
         small = {"image_shape": IMAGE_SHAPE, "classes": CLASSES, "num_glimpses": 3, "patch_size": 3, **steady}
         return RecurrentAttention(**small | options, estimator=estimator)
