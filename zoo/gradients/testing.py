@@ -11,7 +11,7 @@ from zoo.gradients._compilation import uncompilable
 from zoo.gradients._enumeration import Draw, moments_by_enumeration
 from zoo.gradients._per_sample import check_tensor, per_sample_gradients
 from zoo.gradients._steps import preserve_buffers
-from zoo.gradients.graphs._provenance.provenance import tensors_in
+from zoo.gradients.graphs._provenance.control_flow import tensors_in
 from zoo.gradients.graphs._quadrature import Quadrature
 from zoo.gradients.graphs._replay import MAX_OUTCOMES, enumerate_outcomes, expectation
 from zoo.gradients.graphs.program import Program

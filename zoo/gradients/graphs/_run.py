@@ -11,7 +11,8 @@ from zoo.gradients._compilation import uncompilable, uncompiled
 from zoo.gradients._tensors import at_least_single
 from zoo.gradients.graphs._distributions import check_sample, tensors_of
 from zoo.gradients.graphs._provenance.names import Names, quote_names
-from zoo.gradients.graphs._provenance.provenance import Provenance, untracked
+from zoo.gradients.graphs._provenance.provenance import Provenance
+from zoo.gradients.graphs._provenance.torch_internals import untracked
 from zoo.gradients.graphs.program import Program
 
 

@@ -10,7 +10,7 @@ from zoo.gradients.baselines import Baseline
 from zoo.gradients.graphs._baselines import BaselineLike, learning_modules
 from zoo.gradients.graphs._distributions import in_support
 from zoo.gradients.graphs._provenance.names import Names, quote_names
-from zoo.gradients.graphs._provenance.provenance import untracked
+from zoo.gradients.graphs._provenance.torch_internals import untracked
 from zoo.gradients.graphs._rendering import render_graph
 from zoo.gradients.graphs._run import Run, check_sample_names
 from zoo.gradients.graphs._surrogate import dice_surrogate, score_surrogate

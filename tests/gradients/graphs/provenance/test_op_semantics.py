@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.gradients.graphs._provenance.op_semantics import NEVER_RAISE, OF_C, kind_of
+from zoo.gradients.graphs._provenance.op_semantics import BUILTIN_TYPES, NEVER_RAISE, semantics_of
 
 # Values that some function or other of numbers is not defined at.
 ODD = (
@@ -16,7 +16,7 @@ ODD = (
 PLAIN = torch.ones(2, 2)
 PLACES = (torch, torch.Tensor, torch._C._nn)
 EVERYWHERE = [getattr(place, name, None) for place in PLACES for name in sorted(NEVER_RAISE)]
-FUNCTIONS = [function for function in EVERYWHERE if isinstance(function, OF_C)]
+FUNCTIONS = [function for function in EVERYWHERE if isinstance(function, BUILTIN_TYPES)]
 
 
 def arguments(function, values):
@@ -51,8 +51,8 @@ def test_arithmetic_raises_no_error_of_values(function):
 
 def test_functions_that_raise_errors_of_values_are_told():
     for function in (torch.linalg.cholesky, torch.Tensor.__getitem__, torch.div, torch.pow, torch.Tensor.item):
-        assert kind_of(function).may_raise
-    assert kind_of(types.FunctionType((lambda: 0).__code__, {}, "mul")).may_raise
+        assert semantics_of(function).may_raise
+    assert semantics_of(types.FunctionType((lambda: 0).__code__, {}, "mul")).may_raise
 
 
 def test_functions_that_write_are_told():
@@ -61,6 +61,6 @@ def test_functions_that_write_are_told():
         *(torch.relu_, nn.functional.relu, nn.functional.dropout, torch.batch_norm, torch.Tensor.index_put_),
         *(torch.Tensor.data.__set__, torch.Tensor.swapaxes_, torch.Tensor.random_, torch.embedding_renorm_),
     ):
-        assert kind_of(function).may_write, function
+        assert semantics_of(function).may_write, function
     for function in (torch.Tensor.add, torch.tanh, torch.Tensor.__getitem__, torch.matmul):
-        assert not kind_of(function).may_write, function
+        assert not semantics_of(function).may_write, function

@@ -482,32 +482,32 @@ def by_dlpack_before_the_write(x):
 
 class TestRefusal:
     @pytest.mark.parametrize(
-        ("hide", "sentence"),
+        ("expose", "sentence"),
         [
-            (torch.from_dlpack, "__dlpack__ hands the memory of 'x' to where it cannot be followed"),
-            (np.from_dlpack, "__dlpack__ hands the memory of 'x' to where it cannot be followed"),
-            (lambda x: x.data_ptr(), "data_ptr hands the memory of 'x'"),
-            (lambda x: x.untyped_storage(), "untyped_storage hands the memory of 'x'"),
-            (lambda x: HidesItsInput.apply(x.double()), "data_ptr hands the memory of 'x'"),
+            (torch.from_dlpack, "__dlpack__ exposes the memory of 'x' where it cannot be tracked"),
+            (np.from_dlpack, "__dlpack__ exposes the memory of 'x' where it cannot be tracked"),
+            (lambda x: x.data_ptr(), "data_ptr exposes the memory of 'x'"),
+            (lambda x: x.untyped_storage(), "untyped_storage exposes the memory of 'x'"),
+            (lambda x: HidesItsInput.apply(x.double()), "data_ptr exposes the memory of 'x'"),
             (
                 lambda x: (x * torch.ones(1, requires_grad=True)).sum().backward(),
-                "backward leaves gradients that depend on 'x'",
+                "backward stores gradients that depend on 'x'",
             ),
-            (lambda x: torch.autograd.backward(x * torch.ones((), requires_grad=True)), "backward leaves gradients"),
-            (pickle.dumps, "untyped_storage hands the memory of 'x'"),
+            (lambda x: torch.autograd.backward(x * torch.ones((), requires_grad=True)), "backward stores gradients"),
+            (pickle.dumps, "untyped_storage exposes the memory of 'x'"),
             (lambda x: x[None].to_sparse(), "a tensor of 'x' has no storage .as sparse tensors"),
             (lambda x: torch.sparse_coo_tensor([[0]], x[None], (3,), check_invariants=True), "a tensor of 'x' has no"),
-            (by_dlpack, "__dlpack__ hands the memory of 'x'"),
-            (by_dlpack_before_the_write, "__dlpack__ hands the memory of 'x'"),
+            (by_dlpack, "__dlpack__ exposes the memory of 'x'"),
+            (by_dlpack_before_the_write, "__dlpack__ exposes the memory of 'x'"),
         ],
         ids=[
             *("torch dlpack", "numpy dlpack", "pointer", "storage", "function", "backward", "autograd", "pickle"),
             *("to sparse", "sparse", "capsule", "earlier capsule"),
         ],
     )
-    def test_of_what_cannot_be_followed_is_one_sentence(self, zero_masked, sentence):
+    def test_error_for_untrackable_value_is_one_sentence(self, expose, sentence):
         with pytest.raises(ValueError, match=sentence) as error:
-            influenced(lambda x, t: zero_masked(x))
+            influenced(lambda x, t: expose(x))
         assert "\n" not in str(error.value)
 
     def test_does_not_meet_what_is_not_marked(self):

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.gradients.graphs._provenance.provenance import Provenance, untracked
+from zoo.gradients.graphs._provenance.provenance import Provenance
+from zoo.gradients.graphs._provenance.torch_internals import untracked
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit")  # we do not use it, others do
 
@@ -101,7 +102,7 @@ def test_what_it_puts_there_in_place_of_something_is_refused(marked):
     (provenance, x), keeper = marked, torch.jit.script(Keeper())
     with provenance:
         keeper.put(torch.zeros(1))
-        with pytest.raises(ValueError, match=r"a module of TorchScript that keeps .* hands the memory of 'x'"):
+        with pytest.raises(ValueError, match=r"a module of TorchScript that keeps .* exposes the memory of 'x'"):
             keeper.put(x)
 
 

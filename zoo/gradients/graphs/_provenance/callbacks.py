@@ -7,83 +7,78 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._ops import HigherOrderOperator, OpOverload
-from torch.utils import _python_dispatch as dispatch
-from torch.utils._pytree import arg_tree_leaves
+from torch._ops import OpOverload
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from zoo.gradients._compilation import uncompiled
-from zoo.gradients.graphs._provenance.control_flow import ATOMS, COLLECTIONS, PLAIN
+from zoo.gradients.graphs._provenance.control_flow import ATOMS, COLLECTIONS, PLAIN_TENSORS
 from zoo.gradients.graphs._provenance.names import NO_NAMES, Names
-from zoo.gradients.graphs._provenance.patches import Function, Patch, Patches
-
-UNDER_PYTHON = torch._C._dispatch_keyset_full_after(torch._C.DispatchKey.Python)
-NO_KEYS = torch._C.DispatchKeySet(torch._C.DispatchKey.Undefined)
-ALL_BACKENDS = (
-    torch._C.DispatchKey.CompositeExplicitAutograd,
-    torch._C.DispatchKey.CompositeExplicitAutogradNonFunctional,
+from zoo.gradients.graphs._provenance.torch_internals import (
+    HigherOrderOperator,
+    current_dispatch_mode,
+    num_dispatch_modes,
+    pop_dispatch_mode,
+    push_dispatch_mode,
+    python_kernel,
 )
-DEPENDS_ON_VALUES = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
-OF_TORCH = ((), (Tensor,))  # classes of arguments that torch tells a mode, where none is a class of others
-# Arguments that run no code of the program: a number's __float__ or a function would.
-KNOWN = {
-    *(*PLAIN, *ATOMS, torch.Size, torch.memory_format, torch.layout, torch.Generator, complex, bytes, range, slice),
-    *(type(Ellipsis), torch.SymInt, torch.SymFloat, torch.SymBool),
+
+TORCH_TYPES = ((), (Tensor,))  # ``types`` of a mode's call whose arguments are no subclass of the program's
+# Types of arguments that run no code of the program: a number's __float__ or a function would.
+_TYPES_WITHOUT_CODE = {
+    *(*PLAIN_TENSORS, *ATOMS, torch.Size, torch.memory_format, torch.layout, torch.Generator, complex, bytes, range),
+    *(slice, type(Ellipsis), torch.SymInt, torch.SymFloat, torch.SymBool),
 }
 
 
-class OperatorMode(dispatch.TorchDispatchMode):
-    """Shows a follower every operator that torch executes, whoever calls it.
+class OperatorMode(TorchDispatchMode):
+    """Passes every operator that torch executes to a tracker, whether the program calls it or torch does.
 
-    Torch functions are shown to no mode while another one runs. Operators are, whether the autograd engine calls them
-    or Python code that torch runs inside the function.
+    A torch function mode sees the outermost function alone. Python code that torch runs inside it (autograd hooks and
+    functions, kernels of custom operators, branches of ``torch.cond``) is seen by a dispatch mode, as operators.
     """
 
     supports_higher_order_operators = True
 
-    def __init__(self, follower: Any):
+    def __init__(self, tracker: Any):
         super().__init__()
-        self.follower = follower
-        self.met: Names = NO_NAMES
+        self.tracker = tracker
+        self.seen: Names = NO_NAMES
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Call an operator through the follower."""
         kwargs = kwargs or {}
-        self.met |= self.follower.of((args, kwargs))
+        self.seen |= self.tracker.of((args, kwargs))
         call = functools.partial(self._call, func, types)
-        return self.follower.follow_operator(func, call, args, kwargs, lambda: self.met)
+        return self.tracker.propagate_operator(func, call, args, kwargs, lambda: self.seen)
 
     def _call(self, func: Any, types: tuple[type, ...], *args: Any, **kwargs: Any) -> Any:
-        """Call an operator, with this mode on for the Python code in it, which torch would run without."""
+        """Call an operator with this mode enabled for the Python code in it, where torch would disable it."""
         if isinstance(func, HigherOrderOperator):
-            if torch._C._len_torch_dispatch_stack():  # it is traced, and run later
+            if num_dispatch_modes():  # it is traced now and runs later
                 return func(*args, **kwargs)
             return func(*map(self._observed, args), **{key: self._observed(value) for key, value in kwargs.items()})
         if func is torch.ops.aten._local_scalar_dense.default and not isinstance(args[0], Tensor):
-            return args[0]  # a number, shown as itself though TorchScript has wrapped it in a tensor
+            return args[0]  # TorchScript wraps numbers in tensors, but they are passed here as numbers
         for cls in types:
-            if not is_of_torch(cls):
+            if not _is_torch_class(cls):
                 with self:
                     result = cls.__torch_dispatch__(func, types, args, kwargs)  # type: ignore[attr-defined]
                 if result is not NotImplemented:
                     return result
-        if isinstance(func, OpOverload) and (key := python_kernel(func, args, kwargs)):
+        if isinstance(func, OpOverload) and (kernel := python_kernel(func, args, kwargs)):
             with self:
-                return func._op_dk(key, *args, **kwargs)
+                return kernel(*args, **kwargs)
         return func(*args, **kwargs)
 
     def _observed(self, value: Any) -> Any:
-        """Return an argument in which functions enter this mode."""
+        """Wrap the functions in an argument to run in this mode."""
         if type(value) in (tuple, list):
             return type(value)(map(self._observed, value))
-        if not callable(value) or isinstance(value, type | Tensor):
-            return value
-        return observed(value, lambda: self)
+        return run_within(lambda: self, value) if callable(value) and not isinstance(value, type | Tensor) else value
 
 
-def observed(function: Function, mode: Callable[[], Any]) -> Function:
-    """Return a function that runs in a mode."""
+def run_within(mode: Callable[[], Any], function: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a function to run in a mode."""
 
     @functools.wraps(function, updated=())
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -94,81 +89,46 @@ def observed(function: Function, mode: Callable[[], Any]) -> Function:
 
 
 def may_run_python(types: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-    """Return whether code of the program may run inside a torch function, judging by its arguments."""
+    """Return whether arguments of a torch function may make it run code of the program."""
     for part in args:
-        if type(part) not in KNOWN and is_foreign(part):
+        if type(part) not in _TYPES_WITHOUT_CODE and _has_user_code(part):
             return True
-    if kwargs and any(map(is_foreign, kwargs.values())):
+    if kwargs and any(map(_has_user_code, kwargs.values())):
         return True
-    return torch._C._len_torch_dispatch_stack() > 0 or (types not in OF_TORCH and not all(map(is_of_torch, types)))
+    return num_dispatch_modes() > 0 or (types not in TORCH_TYPES and not all(map(_is_torch_class, types)))
 
 
-def is_foreign(value: Any) -> bool:
-    """Return whether an argument is, or holds, an object with code of the program's."""
-    kind: type = type(value)
-    if kind in KNOWN:
+def _has_user_code(value: Any) -> bool:
+    cls: type = type(value)
+    if cls in _TYPES_WITHOUT_CODE:
         return False
-    if kind is dict:
-        return any(map(is_foreign, value.values()))
-    if kind in COLLECTIONS:
-        return any(map(is_foreign, value))
-    return callable(value) or not is_of_torch(kind)
+    if cls is dict:
+        return any(map(_has_user_code, value.values()))
+    if cls in COLLECTIONS:
+        return any(map(_has_user_code, value))
+    return callable(value) or not _is_torch_class(cls)
 
 
 @functools.cache
-def is_of_torch(cls: Hashable) -> bool:
-    """Return whether a class is torch's own."""
+def _is_torch_class(cls: Hashable) -> bool:
     return str(cls.__module__).partition(".")[0] in ("torch", "builtins", "numpy", "enum")
-
-
-def python_kernel(operator: OpOverload, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """Return the dispatch key under which an operator calls a kernel that was registered from Python, if it does."""
-    tensors = [part for part in arg_tree_leaves(*args, **kwargs) if isinstance(part, Tensor)]
-    keys = functools.reduce(lambda keys, tensor: keys | torch._C._dispatch_keys(tensor), tensors, NO_KEYS)
-    backend = (keys & UNDER_PYTHON).highestPriorityTypeId() if tensors else torch._C.DispatchKey.CPU
-    name = operator.name().replace("::", "/", 1)
-    return next((key for key in (backend, *ALL_BACKENDS) if f"{name}/{key.name}" in torch.library._impls), None)
 
 
 @contextmanager
 def below_other_modes(mode: OperatorMode) -> Iterator[None]:
-    """Enter a mode below the dispatch modes of the program, whose own operators it then sees too."""
+    """Enter a mode below the program's own dispatch modes, so that it sees their operators, too."""
     above = []
-    while (top := dispatch._get_current_dispatch_mode()) is not None and getattr(top, "_mode_key", None) is None:
-        above.append(dispatch._pop_mode())
+    while (top := current_dispatch_mode()) is not None and getattr(top, "_mode_key", None) is None:
+        above.append(pop_dispatch_mode())
     try:
         with mode:
             for other in reversed(above):
-                dispatch._push_mode(other)
+                push_dispatch_mode(other)
             try:
                 yield
             finally:
                 for _ in above:
-                    dispatch._pop_mode()
+                    pop_dispatch_mode()
     finally:
         for other in reversed(above):
-            dispatch._push_mode(other)
-
-
-def _read(follower: Any, read: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    follower.escape(follower.of(args))
-    return read(*args, **kwargs)
-
-
-reads = Patches([Patch(Tensor, name, _read) for name in ("tolist", "numpy")])
-"""Where values become Python objects without an operator."""
-
-
-def _push_hooks(follower: Any, push: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    pack, unpack = args
-    return push(observed(pack, follower.observing), unpack)
-
-
-HOOKS = [Patch(torch._C._autograd, "_push_saved_tensors_default_hooks", _push_hooks)]
-
-
-def _compile(follower: Any, compile: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return uncompiled.follow_compile(compile, args, kwargs)
-
-
-COMPILATION = [Patch(torch, "compile", _compile)]
+            push_dispatch_mode(other)

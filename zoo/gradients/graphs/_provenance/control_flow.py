@@ -8,64 +8,59 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from zoo.gradients.graphs._provenance.op_semantics import (
-    ACCESS,
-    ALONE,
-    GIVE_TO_PYTHON,
+    ACCESSORS,
+    CALLS_PYTHON,
     SHAPE_FROM,
-    integers_of,
+    SHAPE_FROM_ONLY_ARGUMENT,
+    integer_arguments,
     name_of,
 )
 
 CONSTRAINTS = vars(constraints)
 COLLECTIONS = (tuple, list, set, frozenset)
 ATOMS = {int, float, bool, str, type(None), torch.dtype, torch.device}
-PLAIN = {Tensor, torch.nn.Parameter, torch.nn.Buffer}
-MASKS = (torch.bool, torch.uint8)
-OURS = ("zoo.gradients.graphs", "jaxtyping", "beartype")  # modules, on the way from a torch function to here
+PLAIN_TENSORS = {Tensor, torch.nn.Parameter, torch.nn.Buffer}
+_MASKS = (torch.bool, torch.uint8)
+_INTERNAL_MODULES = ("zoo.gradients.graphs", "jaxtyping", "beartype")  # between a torch function and the tracker
 
 
-def told(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any) -> list[Tensor]:
-    """Find the arguments whose values a torch function makes a Python object, or the shape of a tensor.
-
-    Args:
-        func: the torch function.
-        args: its arguments.
-        kwargs: its arguments by name.
-        result: what it returned.
-    """
+def escaping_tensors(
+    func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any
+) -> list[Tensor]:
+    """Return the arguments whose values a torch function turned into a Python object or the shape of a tensor."""
     name = name_of(func)
     if name == "__getitem__":
         parts = args[1] if isinstance(args[1], tuple) else (args[1],)
-        parts = tuple(part for part in parts if type(part) is not int)  # only for speed
-        return [t for part in parts for t in tensors_in(part) if isinstance(part, slice) or t.dtype in MASKS]
-    if name in GIVE_TO_PYTHON or (name in ALONE and len(args) + len(kwargs) == 1):
+        parts = tuple(part for part in parts if type(part) is not int)  # for speed
+        return [t for part in parts for t in tensors_in(part) if isinstance(part, slice) or t.dtype in _MASKS]
+    if name in CALLS_PYTHON or (name in SHAPE_FROM_ONLY_ARGUMENT and len(args) + len(kwargs) == 1):
         return tensors_in((args, kwargs))
     if name in SHAPE_FROM:
         named = {key: value for key, value in kwargs.items() if key != "input"}
         return tensors_in((args[SHAPE_FROM[name] :], named))
-    if result is not None and name not in ACCESS and not tensors_in(result):
-        return [] if name == "__bool__" and called_by_a_distribution() else tensors_in((args, kwargs))
-    return taken_for_integers(func, args, kwargs)
+    if result is not None and name not in ACCESSORS and not tensors_in(result):
+        return [] if name == "__bool__" and _called_by_distribution() else tensors_in((args, kwargs))
+    return _used_as_integers(func, args, kwargs)
 
 
-def taken_for_integers(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor]:
-    """Find tensors that stand where a torch function takes integers."""
-    integers = integers_of(func)
-    found = [args[position] for position in integers.positions if position < len(args)] + [*args[integers.further :]]
+def _used_as_integers(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor]:
+    integers = integer_arguments(func)
+    values = [args[position] for position in integers.positions if position < len(args)]
+    values += args[integers.varargs_from :]
     if kwargs:
-        found += [value for key, value in kwargs.items() if key in integers.names]
-    return [tensor for tensor in tensors_in(found) if tensor.numel() == 1]
+        values += [value for key, value in kwargs.items() if key in integers.names]
+    return [tensor for tensor in tensors_in(values) if tensor.numel() == 1]
 
 
-def within_a_check(frame: FrameType) -> bool:
-    """Tell whether a frame, of torch's constraints, is part of one that a distribution checks."""
+def in_argument_check(frame: FrameType) -> bool:
+    """Return whether a frame of torch's constraints validates an argument of a distribution."""
     while frame.f_back and frame.f_globals is CONSTRAINTS:
         frame = frame.f_back
     return module_name(frame).startswith("torch.distributions")
 
 
-def called_by_a_distribution() -> bool:
-    """Tell whether the torch function that is running was called within torch.distributions, to check an argument."""
+def _called_by_distribution() -> bool:
+    """Return whether a distribution calls the present torch function, to validate an argument."""
     frame = caller(sys._getframe(1))
     while frame.f_back and module_name(frame).startswith("torch."):
         if module_name(frame).startswith("torch.distributions"):
@@ -75,39 +70,37 @@ def called_by_a_distribution() -> bool:
 
 
 def caller(frame: FrameType) -> FrameType:
-    """Find who called a torch function, from inside of this package."""
-    while frame.f_back and module_name(frame).startswith(OURS):
+    """Return the frame that called a torch function, given one of the tracker within it."""
+    while frame.f_back and module_name(frame).startswith(_INTERNAL_MODULES):
         frame = frame.f_back
     return frame
 
 
 def module_name(frame: FrameType) -> str:
-    """Name of the module whose code runs in a frame."""
     return str(frame.f_globals.get("__name__"))
 
 
 def tensors_in(value: Any) -> list[Tensor]:
-    """Find the tensors in nested tuples, lists, sets, dicts and slices, and in tensors that wrap others."""
+    """Return the tensors in nested tuples, lists, sets, dicts and slices, and in tensors that wrap others."""
     found: list[Tensor] = []
     for part in value if type(value) is tuple else (value,):
         kind = type(part)
-        if kind is Tensor:  # only for speed, as the next: arguments are mostly one or the other
+        if kind is Tensor:  # for speed, as the next line: most arguments are one or the other
             found.append(part)
         elif kind not in ATOMS:
-            collect(part, found)
+            _collect(part, found)
     return found
 
 
-def collect(value: Any, found: list[Tensor]) -> None:
-    """Add the tensors in a value to those found."""
+def _collect(value: Any, found: list[Tensor]) -> None:
     if isinstance(value, Tensor):
         found.append(value)
-        if type(value) not in PLAIN:  # may be a mere wrapper of those that it keeps
-            collect(vars(value), found)
+        if type(value) not in PLAIN_TENSORS:  # may be a wrapper of tensors among its attributes
+            _collect(vars(value), found)
     elif isinstance(value, COLLECTIONS):
         for part in value:
-            collect(part, found)
+            _collect(part, found)
     elif isinstance(value, dict):
-        collect(tuple(value.values()), found)
+        _collect(tuple(value.values()), found)
     elif isinstance(value, slice):
-        collect((value.start, value.stop, value.step), found)
+        _collect((value.start, value.stop, value.step), found)

@@ -6,19 +6,20 @@ Function = Callable[..., Any]
 
 
 class Patch(NamedTuple):
-    """A function that is replaced while programs are followed."""
+    """A function that is replaced while a tracker is entered."""
 
     owner: Any
     name: str
-    follow: Callable[[Any, Function, tuple[Any, ...], dict[str, Any]], Any]
-    """Called in its place with whoever follows the program, the function itself and its arguments."""
+    wrapper: Callable[[Any, Function, tuple[Any, ...], dict[str, Any]], Any]
+    """Called in its place, with the tracker, the original function and its arguments."""
 
 
 class Patches:
-    """Functions that are replaced as long as anyone, in any thread, follows a program.
+    """Functions that are replaced while any thread has entered a tracker.
 
-    Calls reach those who follow a program in the same thread: the innermost, and the others from within it. They are
-    replaced once for all threads and put back by the last, since threads need not end in the order in which they began.
+    A call reaches the innermost tracker of its own thread, and the outer ones from within its wrapper. Functions are
+    replaced once for all threads and restored by the last to leave, since threads need not end in the order in which
+    they began.
     """
 
     def __init__(self, patches: Sequence[Patch]):
@@ -28,9 +29,9 @@ class Patches:
         self._uses = 0
         self._thread = threading.local()
 
-    def enter(self, follower: object) -> None:
-        """Let calls in this thread pass through a follower."""
-        self._followers().append(follower)
+    def enter(self, tracker: object) -> None:
+        """Route calls in this thread through a tracker."""
+        self._trackers().append(tracker)
         with self._lock:
             self._uses += 1
             if self._uses == 1:
@@ -39,31 +40,31 @@ class Patches:
                     setattr(owner, name, replacement)
 
     def leave(self) -> None:
-        """Let calls in this thread pass by the follower that was entered last."""
-        self._followers().pop()
+        """Undo the last ``enter`` of this thread."""
+        self._trackers().pop()
         with self._lock:
             self._uses -= 1
             if self._uses == 0:
                 for (owner, name, _), original in zip(self._replacements, self._originals, strict=True):
                     setattr(owner, name, original)
 
-    def _followers(self) -> list[Any]:
+    def _trackers(self) -> list[Any]:
         try:
-            followers: list[Any] = self._thread.followers
+            trackers: list[Any] = self._thread.trackers
         except AttributeError:
-            followers = self._thread.followers = []
-        return followers
+            trackers = self._thread.trackers = []
+        return trackers
 
     def _replacement(self, index: int, patch: Patch) -> Function:
         def call(*args: Any, **kwargs: Any) -> Any:
-            followers = self._followers()
-            if not followers:
+            trackers = self._trackers()
+            if not trackers:
                 return self._originals[index](*args, **kwargs)
-            innermost = followers.pop()
+            innermost = trackers.pop()
             try:
-                return patch.follow(innermost, call if followers else self._originals[index], args, kwargs)
+                return patch.wrapper(innermost, call if trackers else self._originals[index], args, kwargs)
             finally:
-                followers.append(innermost)
+                trackers.append(innermost)
 
         call.__name__ = patch.name
         return call

@@ -1,40 +1,40 @@
-"""TorchScript, whose calls torch shows to no mode."""
+"""TorchScript, whose calls no mode sees."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import torch
 from torch import Tensor
 
-from zoo.gradients.graphs._provenance.patches import Function, Patch
+from zoo.gradients.graphs._provenance.patches import Function
+from zoo.gradients.graphs._provenance.torch_internals import BufferDict, ModuleDict, ScriptMethod
+
+_calls_python: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 
 
-def run(
-    call: Function,
-    script: Any,
-    args: tuple[Tensor | Any, ...],
-    kwargs: Mapping[str, Tensor | Any],
-    state: list[Tensor],
+def call_script(
+    call: Function, script: Any, args: tuple[Tensor | Any, ...], kwargs: Mapping[str, Tensor | Any], state: list[Tensor]
 ) -> Any:
-    """Call a script that has a state, as one function of all these."""
+    """Call a script, as one function of its arguments and of the buffers that are its state.
+
+    The annotations are read by ``integer_arguments``: arguments that may be tensors are not used as sizes.
+    """
     return call(script, *args, **kwargs)
 
 
-def state_of(script: Any) -> list[Tensor]:
-    """Find the buffers of a script's module, which it may write to; none of a function."""
-    return kept_by(script.owner) if isinstance(script, torch._C.ScriptMethod) else []
+def script_buffers(script: Any) -> list[Tensor]:
+    """Return the buffers of a script's module, which it may write to; none for a function."""
+    return _buffers_of(script.owner) if isinstance(script, ScriptMethod) else []
 
 
-def kept_by(module: Any) -> list[Tensor]:
-    """Find the buffers of a scripted module, and of those in it."""
-    own = [tensor for _, tensor in torch._C.BufferDict(module).items()]  # type: ignore[attr-defined]
-    return own + [tensor for _, child in torch._C.ModuleDict(module).items() for tensor in kept_by(child)]
+def _buffers_of(module: Any) -> list[Tensor]:
+    own = [tensor for _, tensor in BufferDict(module).items()]
+    return own + [tensor for _, child in ModuleDict(module).items() for tensor in _buffers_of(child)]
 
 
-def replaces_attributes(script: Any) -> bool:
-    """Tell whether a script puts something in the place of what its module keeps."""
-    graph = script.inlined_graph  # must not go before what it gives
+def assigns_attributes(script: Any) -> bool:
+    """Return whether a script assigns to attributes of its module."""
+    graph = script.inlined_graph  # a variable, since it owns the nodes
     return bool(graph.findAllNodes("prim::SetAttr"))
 
 
@@ -47,9 +47,6 @@ def calls_python(script: Any) -> bool:
     return _calls_python[script]
 
 
-_calls_python: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
-
-
 def _kinds_in(block: Any) -> Iterator[str]:
     for node in block.nodes():
         yield node.kind()
@@ -57,20 +54,10 @@ def _kinds_in(block: Any) -> Iterator[str]:
             yield from _kinds_in(inner)
 
 
-def tells(result: Any) -> bool:
-    """Tell whether a script gives anything to Python but tensors."""
+def returns_python_value(result: Any) -> bool:
+    """Return whether a script's result holds anything but tensors."""
     if isinstance(result, tuple | list):
-        return any(map(tells, result))
+        return any(map(returns_python_value, result))
     if isinstance(result, dict):
-        return any(map(tells, result.values()))
+        return any(map(returns_python_value, result.values()))
     return not isinstance(result, Tensor | None)
-
-
-def _follow(follower: Any, call: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    if not torch._C._is_torch_function_enabled():
-        return call(*args, **kwargs)
-    script, *others = args
-    return follower.follow_script(call, script, tuple(others), kwargs)
-
-
-SCRIPTS = [Patch(kind, "__call__", _follow) for kind in (torch._C.ScriptFunction, torch._C.ScriptMethod)]
