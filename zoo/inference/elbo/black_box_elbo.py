@@ -186,7 +186,7 @@ class BlackBoxELBO(ELBO, nn.Module):
     def _particle_nesting(self, call: ModelGuideCall, subsamples: Subsamples) -> int:
         """Return the number of dimensions to the right of vectorized particles."""
         if self.max_plate_nesting == math.inf:
-            with torch.no_grad():
+            with torch.no_grad(), self.validator.distribution_validation():
                 run = trace_model_and_guide(call, subsamples, watch_flags=self.validator.enabled)
                 self.max_plate_nesting = plate_nesting(run)
         return int(self.max_plate_nesting)

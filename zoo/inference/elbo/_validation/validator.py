@@ -1,5 +1,5 @@
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import pyro
@@ -50,13 +50,17 @@ class Validator:
         self.step = 0
         """Number of training steps, for error messages."""
 
+    def distribution_validation(self) -> AbstractContextManager[None]:
+        """Return a context that disables Pyro's own validation if there are no checks."""
+        return nullcontext() if self.enabled else pyro.validation_enabled(False)
+
     @contextmanager
     def tracing(
         self, call: ModelGuideCall, subsamples: Subsamples, num_particles: int, max_plate_nesting: int | None
     ) -> Iterator[Trace]:
         """Enter around a trace of model and guide; errors of a vectorized trace are replaced by their cause."""
         if not self.enabled:
-            with pyro.validation_enabled(False):
+            with self.distribution_validation():
                 yield Trace(call, subsamples, num_particles, max_plate_nesting, None, False)
             return
         signature = self.counts.signature(*call)
