@@ -151,10 +151,13 @@ def nearest_key(key: str, known: Iterable[str]) -> str | None:
 
 
 def argument_docs(documented: Callable[..., Any]) -> dict[str, str]:
-    """Return the description of each argument from the ``Args`` section of a docstring."""
-    section = re.search(r"^Args:\n((?:    .*\n?|\n)*)", inspect.getdoc(documented) or "", re.MULTILINE)
-    entries = re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", section[1] if section else "", re.MULTILINE)
-    return {name: " ".join(text.split()) for name, text in entries}
+    """Return the description of each argument from the ``Args`` section of a docstring; a class inherits its bases'."""
+    described: dict[str, str] = {}
+    for source in reversed(documented.__mro__) if isinstance(documented, type) else (documented,):
+        section = re.search(r"^Args:\n((?:    .*\n?|\n)*)", inspect.cleandoc(source.__doc__ or ""), re.MULTILINE)
+        entries = re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", section[1] if section else "", re.MULTILINE)
+        described |= {name: " ".join(text.split()) for name, text in entries}
+    return described
 
 
 def dataclass_options(kind: type, prefix: str = "", docs: Mapping[str, str] | None = None) -> dict[str, Option]:

@@ -26,6 +26,16 @@ class ControlExperiment(Experiment):
     ``COMPLETE_EPISODES``. ``eval_freq`` is rounded to complete rollouts of the longest episodes, and raised to the
     length of an episode for environments that are reset at each evaluation. Training ends at the evaluation before
     ``total_timesteps``, or after them if rollouts are complete episodes.
+
+    Args:
+        env: id in Gymnasium's registry, or ``module:id`` with a module that registers the environment on import.
+        seed: seed of environments and evaluations.
+        num_envs: number of training environments.
+        eval_freq: environment steps between two evaluations.
+        n_eval_episodes: number of episodes of an evaluation, for the sampled and for the greedy policy each.
+        total_timesteps: environment steps after which training ends.
+        env_kwargs: keyword arguments of the environment, and ``max_episode_steps``.
+        trust: whether the module of ``env`` may be imported, which runs its code.
     """
 
     monitor_mode = "max"

@@ -73,11 +73,8 @@ class ControlModule(LoadableModule):
     ) -> tuple[np.ndarray | np.generic, None]:
         """Return the action for an observation, or one for each of a batch, as Stable-Baselines3's ``predict``.
 
-        Args:
-            observation: observation of the environment, or a batch: arrays with an additional leading dimension.
-            state: not used; policies here are not recurrent.
-            episode_start: not used.
-            deterministic: return the most likely action, or the one of the highest value, instead of a sample.
+        A batch has an additional leading dimension. ``deterministic`` selects the most likely action, or the one of the
+        highest value, instead of a sample. ``state`` and ``episode_start`` are not used: policies are not recurrent.
 
         Returns:
             The action or batch of actions in the environment's action space, and None in place of a state. A single

@@ -48,18 +48,13 @@ class Evaluation(NamedTuple):
 def evaluate_policy(policy: Policy, envs: VectorEnvAdapter, seed: int, time_budget: float = _TIME_BUDGET) -> Evaluation:
     """Return the mean return of a policy over the first episode of each environment, sampled and greedy.
 
-    The first episode of each environment, not the first ones to end: those would be the short ones.
-
-    Args:
-        policy: policy in any mode and on any device; it is not changed.
-        envs: an even number of environments, one half of them for the stochastic policy.
-        seed: seed of the environments and of the policy's noise; the global random state is not changed.
-        time_budget: seconds after which the evaluation is aborted.
+    One half of the environments is for each. The first episode of each environment counts, not the first ones to end:
+    those would be the short ones. Policy and global random state are not changed.
 
     Raises:
-        ValueError: there are fewer than two environments for each policy.
+        ValueError: there are fewer than two environments for each policy, or an odd number.
         EnvWorkerError: an environment raised an error, returned values that are not finite, or did not end its episode
-            within the time budget.
+            within ``time_budget`` seconds.
 
     Example:
         >>> from zoo.control.envs import make_vector_env

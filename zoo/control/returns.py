@@ -13,10 +13,8 @@ def reward_to_go(
     The weight of ``∇ log π(a_t | s_t)`` in REINFORCE: Williams, "Simple statistical gradient-following algorithms for
     connectionist reinforcement learning", 1992.
 
-    Args:
-        reward: ``r_t``, in the environment's units.
-        discount: ``γ``, between 0 and 1; or one per step, 0 where the episode ends.
-        bootstrap: value after the last step; 0 where the episode terminated there.
+    ``discount`` is ``γ``, or one per step, 0 where the episode ends. ``bootstrap`` is the value after the last step, 0
+    where the episode terminated there.
 
     Raises:
         ValueError: ``discount`` lies outside [0, 1].
@@ -50,10 +48,10 @@ def lambda_returns(
 
     Args:
         reward: ``r_t``, in the environment's units.
-        gamma: discount factor ``γ``, between 0 and 1.
+        gamma: discount factor ``γ``.
         next_value: ``V(s_{t+1})``; 0 where the episode terminated.
         done: true where the episode terminated or was truncated: the next step belongs to another episode.
-        gae_lambda: ``λ``, between 0 and 1.
+        gae_lambda: ``λ``.
 
     Raises:
         ValueError: ``gamma`` or ``gae_lambda`` lies outside [0, 1].

@@ -44,15 +44,15 @@ def collect_rollout(
     complete_episodes: bool = False,
     env_steps: int = 0,
 ) -> Rollout:
-    """Return a rollout of a policy.
+    """Return a rollout of a policy in environments that continue from their current state.
 
     Args:
-        envs: environments, which continue from their current state.
+        envs: environments.
         policy: policy that acts; its noise comes from the global random state.
-        n_steps: number of steps of each environment, or the maximum with ``complete_episodes``.
-        step_count: number of steps of the current episodes so far; updated in place.
+        n_steps: steps of each environment, or the maximum with ``complete_episodes``.
+        step_count: steps of the current episodes so far; updated in place.
         complete_episodes: mask what comes after the first episode of each environment, and stop when all are done.
-        env_steps: number of environment steps taken before, for error messages.
+        env_steps: environment steps taken before, for error messages.
 
     Raises:
         EnvWorkerError: an environment raised an error, or returned values that are not finite.

@@ -66,14 +66,8 @@ class RolloutDataset(IterableDataset[RolloutBatch]):
     seed derived from (seed, environment steps) before each epoch, whether the run was interrupted or not. What follows
     in an episode that outlasts an epoch is then never learned from, and a warning is issued.
 
-    Args:
-        envs: environments to act in.
-        policy: policy that is being trained.
-        n_steps: steps of each environment per rollout, or the maximum with ``complete_episodes``.
-        num_rollouts: number of rollouts per epoch.
-        seed: seed of the environments.
-        rank: rank of this process.
-        complete_episodes: each rollout is one complete episode of each environment.
+    A rollout has ``n_steps`` steps of each environment, or with ``complete_episodes`` one episode of each, of at most
+    ``n_steps`` steps.
 
     Example:
         >>> from zoo.control import make_policy, make_vector_env

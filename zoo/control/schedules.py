@@ -5,11 +5,7 @@ from dataclasses import dataclass
 class Schedule:
     """Schedule from an initial to a final value, constant afterwards.
 
-    Args:
-        initial: value at step 0.
-        final: value from step ``steps`` on.
-        steps: length of the transition; 0 to start at ``final``.
-        shape: ``linear`` for equal differences, ``geometric`` for equal ratios.
+    Its ``shape`` is ``linear`` for equal differences, ``geometric`` for equal ratios.
 
     Raises:
         ValueError: ``shape`` is unknown, ``steps`` is negative, or a geometric schedule has a value that is not

@@ -24,11 +24,8 @@ def make_vector_env(env_id: str, num_envs: int, tabular: bool = False, **env_kwa
     are not arrays are flattened as by ``gymnasium.spaces.utils.flatten``. Episodes without a registered time limit are
     truncated after ``MAX_EPISODE_STEPS`` steps.
 
-    Args:
-        env_id: id in Gymnasium's registry.
-        num_envs: number of sub-environments.
-        tabular: replace each observation by its index among all observations, for a table.
-        env_kwargs: keyword arguments of the environment, and ``max_episode_steps``.
+    With ``tabular`` each observation is replaced by its index among all observations. ``env_kwargs`` are those of the
+    environment, and ``max_episode_steps``.
 
     Raises:
         ValueError: the environment is unknown (the message lists similar ids) or needs a package that is missing, its

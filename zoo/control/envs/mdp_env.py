@@ -20,13 +20,6 @@ class MDPVectorEnv(VectorEnv[_Array, _Array, _Array]):
     Gymnasium's interface, without a copy. Autoreset is in next-step mode, Gymnasium's default: the step after the last
     one of an episode ignores the action and returns the first state of the next episode with reward 0.
 
-    Args:
-        mdp: process to simulate; episodes are truncated at its horizon.
-        num_envs: number of sub-environments.
-
-    Raises:
-        ValueError: ``num_envs`` is not positive.
-
     Example:
         >>> import gymnasium
         >>> envs = MDPVectorEnv(FiniteMDP.from_gymnasium(gymnasium.make("CliffWalking-v1"), 1.0), num_envs=2)

@@ -20,20 +20,12 @@ class PolicyGradientExperiment(ControlExperiment):
     """REINFORCE in an environment, evaluated by episodes of the frozen policy in separate environments.
 
     Args:
-        env: id in Gymnasium's registry, or ``module:id`` with a module that registers the environment on import.
         estimator: keyword arguments of ``Reinforce``; see ``PolicyGradient``.
-        seed: seed of environments and evaluations.
-        num_envs: number of training environments.
         n_steps: steps of each environment between two updates of the policy, or 0 for one complete episode of each.
             Defaults to 16 with a learned value function, which bootstraps truncated rollouts, and to 0 without.
-        eval_freq: environment steps between two evaluations; see ``ControlExperiment``.
-        n_eval_episodes: number of episodes of an evaluation, for the stochastic and for the greedy policy each.
-        total_timesteps: environment steps after which training ends.
         decay_steps: environment steps in which learning rates and entropy coefficient decay to 0; null for
             ``total_timesteps``.
-        env_kwargs: keyword arguments of the environment, and ``max_episode_steps``.
-        trust: whether the module of ``env`` may be imported, which runs its code.
-        options: keyword arguments of ``PolicyGradient``.
+        options: keyword arguments of ``PolicyGradient``; the others are those of every experiment in an environment.
 
     Raises:
         ValueError: the environment is unknown, its action space is not supported, a number is invalid, leave-one-out

@@ -17,11 +17,7 @@ _UNBOUNDED = 1e18  # squares of larger numbers overflow in single precision
 
 
 class CategoricalPolicy(Policy):
-    """Policy over one discrete action: ``π(a | s) ∝ exp f_a(s)``.
-
-    Args:
-        net: maps observations to one logit per action.
-        num_actions: number of actions.
+    """Policy over one discrete action: ``π(a | s) ∝ exp f_a(s)``, with the logits ``f(s)`` of a network.
 
     Example:
         >>> policy = CategoricalPolicy(nn.Linear(4, 2), num_actions=2)
@@ -56,9 +52,7 @@ class CategoricalPolicy(Policy):
 class MultiCategoricalPolicy(Policy):
     """Policy over independent discrete factors: ``π(a | s) = Π_i π_i(a_i | s)``, ``π_i(a | s) ∝ exp f_{i,a}(s)``.
 
-    Args:
-        net: maps observations to the logits of all factors, concatenated.
-        nvec: number of values of each factor.
+    The network returns the logits of all factors, concatenated; factor ``i`` has ``nvec[i]`` values.
 
     Example:
         >>> policy = MultiCategoricalPolicy(nn.Linear(4, 5), nvec=[2, 3])

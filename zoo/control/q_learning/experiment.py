@@ -38,17 +38,9 @@ class TabularQLearningExperiment(_QLearningExperiment):
     Evaluation is exact if the environment exposes its dynamics, and by episodes of the frozen policy otherwise.
 
     Args:
-        env: id in Gymnasium's registry, or ``module:id`` with a module that registers the environment on import.
-        seed: seed of the environments.
         batch_size: number of transitions per gradient step from a replay buffer.
-        gamma: discount factor ``γ``.
-        num_envs: number of training environments.
         train_freq: steps of each environment between two updates of the table.
-        eval_freq: environment steps between two evaluations.
-        total_timesteps: environment steps after which training ends.
-        env_kwargs: keyword arguments of the environment, and ``max_episode_steps``.
-        trust: whether the module of ``env`` may be imported, which runs its code.
-        options: keyword arguments of ``QLearning``.
+        options: keyword arguments of ``QLearning``; the others are those of every experiment in an environment.
 
     Raises:
         ValueError: the environment is unknown, its observation or action space is not finite, ``gamma`` is 1 where the
@@ -119,18 +111,10 @@ class DeepQLearningExperiment(_QLearningExperiment):
     """Q-learning with a network, evaluated by episodes of the frozen policy in separate environments.
 
     Args:
-        env: id in Gymnasium's registry, or ``module:id`` with a module that registers the environment on import.
-        seed: seed of the environments.
         batch_size: number of transitions per gradient step.
-        num_envs: number of training environments.
         train_freq: steps of each environment between two updates of the policy.
-        eval_freq: environment steps between two evaluations.
-        n_eval_episodes: number of episodes of an evaluation, for the greedy and for the exploring policy each.
-        total_timesteps: environment steps after which training ends.
         lr_decay_steps: environment steps in which the learning rate decays to 0; null for ``total_timesteps``.
-        env_kwargs: keyword arguments of the environment, and ``max_episode_steps``.
-        trust: whether the module of ``env`` may be imported, which runs its code.
-        options: keyword arguments of ``QLearning``.
+        options: keyword arguments of ``QLearning``; the others are those of every experiment in an environment.
 
     Raises:
         ValueError: the environment is unknown, its action space is not finite, or training would end before anything is

@@ -66,11 +66,8 @@ _PARAMETERS = {  # name and largest value of each one's parameter; the smallest 
 class ExploringPolicy(Policy):
     """Policy that explores according to action values, and takes the best action if the noise is 0.
 
-    Args:
-        q: maps observations to the value of each action.
-        num_actions: number of actions.
-        exploration: a name in ``EXPLORATIONS``.
-        parameter: ``epsilon``, ``temperature`` or ``power`` of the exploration; a buffer that a schedule may change.
+    ``exploration`` is a name in ``EXPLORATIONS``, ``parameter`` its ``epsilon``, ``temperature`` or ``power``: a buffer
+    that a schedule may change.
 
     Raises:
         ValueError: the exploration is unknown, or its parameter lies outside the range.

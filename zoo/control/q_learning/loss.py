@@ -71,9 +71,7 @@ def visit_weights(entry: Int[Tensor, " batch"], step_size: Float[Tensor, " batch
     arbitrary, each gets the weight ``(1 - (1 - α)ⁿ) / n``: the mean over all orders. A single visit has the weight
     ``α``. With the weight ``α`` for every visit a step would overshoot as soon as ``n α > 2``.
 
-    Args:
-        entry: index of the table's entry that each element visits.
-        step_size: ``α`` of each element, in [0, 1], equal for elements that visit the same entry.
+    ``step_size`` is ``α`` of each element, equal for those that visit the same entry.
 
     Example:
         >>> visit_weights(torch.tensor([7, 3, 3]), torch.tensor([0.5, 0.5, 0.5]))

@@ -11,11 +11,6 @@ from zoo.control._networks import ConvEncoder, flatten_observation, is_image, ml
 class QTable(nn.Module):
     """Table of action values, one for each state and action, initialized to 0.
 
-    Args:
-        num_states: number of states.
-        num_actions: number of actions.
-        dtype: dtype of the values.
-
     Example:
         >>> QTable(num_states=16, num_actions=4)(torch.tensor([3, 5])).shape
         torch.Size([2, 4])
@@ -34,10 +29,6 @@ class Dueling(nn.Module):
     """Dueling head ``Q(s, a) = V(s) + A(s, a) - mean_a' A(s, a')``.
 
     Wang et al., "Dueling network architectures for deep reinforcement learning", 2016, equation 9.
-
-    Args:
-        in_features: size of the input.
-        num_actions: number of actions.
 
     Example:
         >>> Dueling(in_features=64, num_actions=2)(torch.zeros(5, 64)).shape

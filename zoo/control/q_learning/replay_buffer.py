@@ -48,13 +48,8 @@ class ReplayBuffer:
     a step is found in the next row, so that the newest rows cannot be sampled yet. (Stacked frames are stored as
     stacks.) A step after which the next row does not continue, as the environment was reset, is never sampled.
 
-    Args:
-        buffer_size: capacity in steps, of all environments together.
-        n_steps: number of steps ``n`` of a transition; fewer where the episode ends before.
-        gamma: discount factor of one step.
-
-    Raises:
-        ValueError: ``n_steps`` is not positive.
+    ``buffer_size`` is the capacity in steps of all environments together. Transitions have ``n_steps`` steps, fewer
+    where the episode ends before.
 
     Example:
         >>> ReplayBuffer(buffer_size=100, n_steps=1, gamma=0.99).size
