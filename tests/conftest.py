@@ -111,7 +111,7 @@ def zoo_data(tmp_path_factory) -> Path:
     """A folder of data as ``$ZOO_DATA`` is, with a few rows for each program."""
     from zoo.inference.programs import _gaussian_mixture as gaussian_mixture
     from zoo.inference.programs import _hmm as hmm
-    from zoo.inference.programs import _kidiq as kidiq
+    from zoo.inference.programs._regression import KIDIQ_POSTERIOR
 
     folder, noise = tmp_path_factory.mktemp("zoo_data"), np.random.default_rng(0)
     x = noise.normal(size=(12, 2))
@@ -119,7 +119,7 @@ def zoo_data(tmp_path_factory) -> Path:
     data = {
         gaussian_mixture.POSTERIOR: ({"y": [-3.0, -2.5, 3.1, 2.2, -2.0]}, 5),
         hmm.POSTERIOR: ({"y": [3.1, 2.5, 9.0, 10.2, 9.5]}, 6),
-        kidiq.POSTERIOR: ({"kid_score": [65, 98, 85, 83, 115], "mom_hs": [1, 1, 0, 1, 0]}, 3),
+        KIDIQ_POSTERIOR: ({"kid_score": [65, 98, 85, 83, 115], "mom_hs": [1, 1, 0, 1, 0]}, 3),
         "sblri-blr": ({"X": x.tolist(), "y": y.tolist()}, 3),
         "sblrc-blr": ({"X": x.tolist(), "y": y.tolist()}, 3),
     }

@@ -20,7 +20,7 @@ def mixture_values(noise):
 
 
 def test_the_mixture_gives_its_first_component_the_share_theta(joint, zoo_data, noise, tensors):
-    (y,) = gaussian_mixture.load(zoo_data)
+    (y,) = gaussian_mixture.GAUSSIAN_MIXTURE.load(zoo_data)
     mu, sigma, theta, prior = mixture_values(noise)
     per_component = stats.norm(mu, sigma).logpdf(y.numpy()[:, None]) + np.log([theta, 1 - theta])
     expected = prior + logsumexp(per_component, 1).sum()
@@ -29,7 +29,7 @@ def test_the_mixture_gives_its_first_component_the_share_theta(joint, zoo_data, 
 
 
 def test_summing_over_all_assignments_gives_the_mixture(joint, zoo_data, noise, tensors):
-    (y,) = gaussian_mixture.load(zoo_data)
+    (y,) = gaussian_mixture.GAUSSIAN_MIXTURE.load(zoo_data)
     mu, sigma, theta, _ = mixture_values(noise)
     values = tensors(mu=mu, sigma=sigma, theta=theta)
     joints = [

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.usefixtures("double")
 
 
 def test_the_forward_algorithm_sums_over_all_paths(joint, zoo_data, noise, tensors):
-    (y,) = hmm.load(zoo_data)
+    (y,) = hmm.HMM.load(zoo_data)
     mu, first = noise.normal([3, 10], 1), noise.beta(2, 2, size=2)
     transition = np.stack([first, 1 - first], 1)
     paths = [

@@ -27,3 +27,11 @@ def test_least_squares_gives_the_error_of_each_coefficient_with_the_others_held(
     assert fit.beta.tolist() == pytest.approx(beta)
     assert fit.sigma.item() == pytest.approx(np.sqrt(rss[0] / 17))
     assert fit.error.tolist() == pytest.approx(np.sqrt(rss[0] / 17 / np.diag(x.T @ x)))
+
+
+def test_kidiq_has_flat_coefficients(joint, zoo_data, noise, tensors):
+    x, y = regression.KIDIQ.load(zoo_data)
+    assert x.tolist() == [[1, 1], [1, 1], [1, 0], [1, 1], [1, 0]]
+    beta, sigma = noise.normal(80, 10, size=2), noise.gamma(20)
+    expected = stats.halfcauchy(scale=2.5).logpdf(sigma) + stats.norm(x.numpy() @ beta, sigma).logpdf(y.numpy()).sum()
+    assert joint(regression.kidiq_model, (x, y), tensors(beta=beta, sigma=sigma)) == pytest.approx(expected, rel=1e-12)

@@ -91,7 +91,7 @@ def average_window(iterates: Float[Tensor, "iterates parameters"]) -> IterateAve
 
     Polyak & Juditsky, "Acceleration of stochastic approximation by averaging", 1992. The standard error combines
     ``sd / sqrt(effective sample size)`` and half the difference between the means of the two halves, in quadrature.
-    The second term is as large as the first for stationary iterates, and larger under drift. It is 0 for constants.
+    The second term is as large as the first for stationary iterates, and larger under drift; 0 for constants.
 
     Example:
         >>> found = average_window(torch.randn(1000, 1) + 3)
@@ -158,9 +158,9 @@ class StoppingRule:
     Args:
         tolerance: half-width of the intervals, in units of ``unit``.
         unit: scale of each parameter, such as the guide's standard deviation for a location; 1 suits logarithms.
-        confidence: simultaneous confidence level of all intervals.
+        confidence: simultaneous confidence level.
         max_r_hat: largest R-hat of a converged window.
-        check_interval: steps between two checks.
+        check_interval: steps between checks.
         min_window: minimum number of stored means in a window.
         max_iterates: maximum number of stored means, an even number.
 
@@ -197,14 +197,9 @@ class StoppingRule:
             raise ValueError(f"unit must be a number or a vector of them, got {unit!r}") from error
         if not bool(((self.unit > 0) & self.unit.isfinite()).all()):
             raise ValueError(f"unit must be positive and finite, got {unit}")
-        self.tolerance = tolerance
-        self.confidence = confidence
-        self.max_r_hat = max_r_hat
-        self.check_interval = check_interval
-        self.min_window = min_window
-        self.max_iterates = max_iterates
-        self.step = 0
-        self.stride = 1
+        self.tolerance, self.confidence, self.max_r_hat = tolerance, confidence, max_r_hat
+        self.check_interval, self.min_window, self.max_iterates = check_interval, min_window, max_iterates
+        self.step, self.stride = 0, 1
         self.iterates: list[Tensor] = []
         self.pending: list[Tensor] = []
 

@@ -1,6 +1,5 @@
 from collections.abc import Mapping
 from importlib import import_module
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -42,22 +41,15 @@ def to_inference_data(samples: PosteriorSamples, method: str = METHOD) -> Any:
         >>> data.posterior.attrs["method"]
         'black-box variational inference'
     """
-    arviz, groups, attributes = _import_arviz(), _make_groups(samples), _attributes(samples, method)
-    if _major_version(arviz) < 1:
-        return arviz.from_dict(**groups, attrs=attributes, posterior_attrs=attributes)
-    return arviz.from_dict(groups, attrs={"/": attributes, "posterior": attributes})
-
-
-def _import_arviz() -> ModuleType:
     try:
-        return import_module("arviz")
+        arviz = import_module("arviz")
     except ModuleNotFoundError as error:
         raise ImportError("to_inference_data needs ArviZ, which is not installed: pip install -e '.[arviz]'") from error
-
-
-def _major_version(package: ModuleType) -> int:
+    groups, attributes = _make_groups(samples), _attributes(samples, method)
     # ArviZ 1 still has names of ArviZ 0, such as InferenceData, for its error messages, so hasattr cannot be used.
-    return int(package.__version__.partition(".")[0])
+    if int(arviz.__version__.partition(".")[0]) < 1:
+        return arviz.from_dict(**groups, attrs=attributes, posterior_attrs=attributes)
+    return arviz.from_dict(groups, attrs={"/": attributes, "posterior": attributes})
 
 
 def _make_groups(samples: PosteriorSamples) -> Groups:

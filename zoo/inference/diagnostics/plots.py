@@ -35,18 +35,18 @@ GUIDE_KEY, REFERENCE_KEY = "filled: guide", "line: reference, as draws, or mean 
 INTERVAL = 1.96  # standard errors or deviations in half a 95 % interval
 
 Reference = Array | tuple[float, float]
-"""PosteriorSamples ``(R,)``, or mean and standard deviation."""
+"""Samples, or mean and standard deviation."""
 
 
 def elbo_figure(curves: Mapping[str, tuple[Array, Array, Array]], evidence: float | None = None) -> Figure:
-    """Draw how the ELBO grew, with its 95 % interval as a band.
+    """Draw the ELBO during training, with its 95 % interval as a band.
 
     Args:
-        curves: for each name optimisation steps, which grow, the ELBO there, and its standard error; all (P,).
-        evidence: the log-evidence in nats if it is known, a dashed line that no ELBO is above.
+        curves: increasing optimization steps, ELBO and its standard error, each ``(points,)``, by name.
+        evidence: log-evidence in nats, drawn as a dashed line; None if unknown.
 
     Raises:
-        ValueError: there is no curve, or the parts of one do not fit together.
+        ValueError: there are no curves, or the arrays of one do not match.
 
     Example:
         >>> steps = np.array([0.0, 100.0, 200.0])
@@ -90,14 +90,14 @@ def _make_band(name: str, steps: Array, elbo: Array, standard_error: Array) -> B
 
 
 def posterior_figure(guide: Mapping[str, Array], reference: Mapping[str, Reference]) -> Figure:
-    """Draw what a guide says of each quantity, beside a reference: its draws as an outline, or both moments as bars.
+    """Draw the marginal of a guide for each quantity, beside a reference: its samples, or mean and standard deviation.
 
     Args:
-        guide: draws of each quantity, (D,).
-        reference: of the same quantities: draws, or mean and standard deviation.
+        guide: samples of each quantity, ``(num_samples,)``.
+        reference: samples of the same quantities, or their means and standard deviations.
 
     Raises:
-        ValueError: there is no quantity, or not the same ones in both, or they cannot be drawn.
+        ValueError: there are no quantities, those of guide and reference differ, or they cannot be drawn.
 
     Example:
         >>> draws = np.random.default_rng(0).normal(size=500)
@@ -154,13 +154,12 @@ def _draw_panel(axes: Axes, draws: Float[np.ndarray, " draws"], name: str, refer
 
 
 def pareto_k_figure(found: Mapping[str, ParetoK]) -> Figure:
-    """Draw the k-hat of several guides, with 95 % intervals, against what is good and what is usable.
+    """Draw the Pareto k-hat of several guides with 95 % intervals, and the ranges of the verdicts.
 
-    Args:
-        found: for each name the k-hat; an infinite one is drawn at the edge.
+    Infinite values are drawn at the edge.
 
     Raises:
-        ValueError: there is none, or one is NaN.
+        ValueError: there are no values, or one is NaN.
 
     Example:
         >>> figure = pareto_k_figure({"eight schools": ParetoK(0.64, 0.1, 4000)})

@@ -15,7 +15,7 @@ from zoo.gradients.graphs._distributions import support_of
 from zoo.gradients.graphs._provenance.names import quote_names
 from zoo.inference.diagnostics._args import as_args
 from zoo.inference.elbo._messages import innermost
-from zoo.inference.elbo._sites import Run, Site, all_sites, plate_nesting
+from zoo.inference.elbo._sites import Run, all_sites, plate_nesting
 from zoo.inference.elbo._subsampling import Subsamples, is_subsampled
 from zoo.inference.elbo._tracing import ModelGuideCall, Program, trace_model_and_guide, trace_vectorized
 from zoo.inference.elbo._validation.sites import check_match
@@ -37,11 +37,10 @@ class PosteriorSamples(NamedTuple):
     """Latent variables of the model, ``(num_samples, *shape)``; NaN for samples without the site. Sites whose shape
     differs between samples, and those in ``local``, are omitted."""
     log_p: Float64[Tensor, " draws"]
-    """``log p(x, z)``, in nats."""
+    """``log p(x, z)`` in nats."""
     log_q: Float64[Tensor, " draws"]
-    """``log q(z)``, in nats."""
+    """``log q(z)`` in nats."""
     observed: Mapping[str, Tensor]
-    """Observed data of the model."""
     log_likelihood: Mapping[str, Tensor]
     """Unscaled log-likelihood of each datum, ``(num_samples, *batch)``, in nats, if requested; 0 where masked."""
     subsampled: bool
@@ -95,8 +94,8 @@ def sample_posterior(
     Args:
         model: Pyro model.
         guide: Pyro guide.
-        args: positional arguments of model and guide.
-        kwargs: keyword arguments of model and guide.
+        args: positional arguments of both.
+        kwargs: keyword arguments of both.
         num_samples: number of samples.
         chunk_size: maximum number of samples in one run.
         log_likelihood: keep the log-likelihood of each datum.
@@ -191,17 +190,13 @@ def _make_samples(run: Run, single_run: Run, count: int, keep: bool) -> Posterio
         },
         subsampled=False,
         continuous=frozenset(name for name, site in latent.items() if _is_continuous(site.distribution)),
-        scaled=any(_is_scaled(site) for _, site in all_sites([run])),
+        scaled=any(bool((torch.as_tensor(site.scale) != 1).any()) for _, site in all_sites([run])),
         num_categories={
             name: one.param_shape[-1]
             for name, site in latent.items()
             if isinstance(one := innermost(site.distribution), Categorical)
         },
     )
-
-
-def _is_scaled(site: Site) -> bool:
-    return bool((torch.as_tensor(site.scale) != 1).any())
 
 
 def _is_continuous(distribution: Distribution) -> bool:
@@ -229,11 +224,8 @@ def _concatenate_sites(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tenso
     """Concatenate the values of each site, with NaN where it is absent; omit sites whose shape varies."""
     names = dict.fromkeys(name for part in parts for name in part)
     each = {name: [part.get(name) for part in parts] for name in names}
-    return {name: _concatenate_with_nan(values) for name, values in each.items() if len(_sample_shapes(values)) == 1}
-
-
-def _sample_shapes(values: Sequence[Tensor | None]) -> set[torch.Size]:
-    return {value.shape[1:] for value in values if value is not None}
+    shapes = {name: {value.shape[1:] for value in values if value is not None} for name, values in each.items()}
+    return {name: _concatenate_with_nan(values) for name, values in each.items() if len(shapes[name]) == 1}
 
 
 def _concatenate_with_nan(values: Sequence[Tensor | None]) -> Tensor:

@@ -32,7 +32,6 @@ class Guide(PyroModule):
         self.fairness = BetaFactor(flips.new_tensor(START), flips.new_tensor(START))
 
     def forward(self, flips: Float[Tensor, " flips"]) -> None:
-        """Sample the fairness."""
         pyro.sample("fairness", self.fairness())
 
 
@@ -42,7 +41,6 @@ def load(root: Path | None = None) -> tuple[Float[Tensor, " flips"]]:
 
 
 def quantities(sites: Mapping[str, Tensor]) -> Float[Tensor, "draws 1"]:
-    """Return the fairness."""
     return sites["fairness"].reshape(-1, 1)
 
 
@@ -53,7 +51,6 @@ def optimum(flips: Float[Tensor, " flips"]) -> dict[str, dist.Beta]:
 
 
 def reference(root: Path | None = None) -> ReferenceMoments:
-    """Return the exact moments."""
     exact = optimum(*load())["fairness"].expand((1,))
     zero = torch.zeros(1, dtype=torch.float64)
     return ReferenceMoments(("fairness",), exact.mean, zero, exact.variance + exact.mean.square(), zero)

@@ -40,7 +40,6 @@ class Guide(PyroModule):
         self.theta_trans = NormalFactor(torch.zeros_like(y), START_SD)
 
     def forward(self, y: Float[Tensor, " schools"], sigma: Float[Tensor, " schools"]) -> None:
-        """Sample the mean, the scale and the effect of each school."""
         pyro.sample("mu", self.mu())
         pyro.sample("tau", self.tau())
         with pyro.plate("schools", len(y)):
@@ -53,7 +52,6 @@ def load(root: Path | None = None) -> tuple[Tensor, ...]:
 
 
 def quantities(sites: Mapping[str, Tensor]) -> Float[Tensor, "draws quantities"]:
-    """Return ``theta``, ``mu`` and ``tau``."""
     mu, tau = sites["mu"].reshape(-1, 1), sites["tau"].reshape(-1, 1)
     return torch.cat([mu + tau * sites["theta_trans"].flatten(1), mu, tau], 1)
 

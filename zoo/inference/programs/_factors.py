@@ -73,7 +73,6 @@ class NormalFactor(Factor):
         self.raw_sd = nn.Parameter(inverse_softplus(torch.full_like(mean, sd - SD_FLOOR)))
 
     def distribution_args(self) -> tuple[Tensor, ...]:
-        """Return means and standard deviations."""
         return self.start + self.unit * self.shift, self.unit * (SD_FLOOR + softplus(self.raw_sd))
 
 
@@ -110,7 +109,6 @@ class GammaFactor(Factor):
         self.raw_shape = nn.Parameter(inverse_softplus(torch.full_like(mean, shape - SHAPE_FLOOR)))
 
     def distribution_args(self) -> tuple[Tensor, ...]:
-        """Return shapes and rates."""
         shape = SHAPE_FLOOR + softplus(self.raw_shape)
         return shape, shape / (MEAN_FLOOR + softplus(self.raw_mean))
 
@@ -131,7 +129,6 @@ class BetaFactor(Factor):
         self.log_beta = nn.Parameter(beta.log())
 
     def distribution_args(self) -> tuple[Tensor, ...]:
-        """Return both concentrations."""
         return self.log_alpha.exp(), self.log_beta.exp()
 
 
@@ -158,7 +155,6 @@ class BetaMeanFactor(Factor):
         self.log_total = nn.Parameter(torch.full_like(mean, total).log())
 
     def distribution_args(self) -> tuple[Tensor, ...]:
-        """Return both concentrations."""
         mean, total = self.logit.sigmoid(), self.log_total.exp()
         return mean * total, (1 - mean) * total
 

@@ -1,5 +1,4 @@
 from collections.abc import Mapping
-from pathlib import Path
 
 import pyro
 import pyro.distributions as dist
@@ -8,9 +7,8 @@ from jaxtyping import Float
 from pyro.nn import PyroModule
 from torch import Tensor
 
-from zoo.data._posteriordb import ReferenceMoments, read_data, read_reference
 from zoo.inference.programs._factors import BernoulliFactor, BetaMeanFactor, LogNormalFactor, NormalFactor
-from zoo.inference.programs._program import Program, posterior_folder
+from zoo.inference.programs._program import posteriordb_program
 
 POSTERIOR = "low_dim_gauss_mix-low_dim_gauss_mix"
 PRIOR_COUNT = 5.0
@@ -68,7 +66,6 @@ class Guide(PyroModule):
         self.theta = BetaMeanFactor(y.new_tensor(0.5), START_TOTAL)
 
     def forward(self, y: Float[Tensor, " points"]) -> None:
-        """Sample both components and the weight of the first."""
         with pyro.plate("components", 2):
             pyro.sample("mu", self.mu())
             pyro.sample("sigma", self.sigma())
@@ -83,15 +80,9 @@ class GuideWithAssignments(Guide):
         self.second = BernoulliFactor(torch.zeros_like(y))
 
     def forward(self, y: Float[Tensor, " points"]) -> None:
-        """Sample components, weight and the component of each point."""
         super().forward(y)
         with pyro.plate("points", len(y)):
             pyro.sample("second", self.second())
-
-
-def load(root: Path | None) -> tuple[Tensor, ...]:
-    """Read 1,000 points."""
-    return read_data(posterior_folder(root, POSTERIOR), {"y": 1})
 
 
 def quantities(sites: Mapping[str, Tensor]) -> Float[Tensor, "draws 5"]:
@@ -99,13 +90,8 @@ def quantities(sites: Mapping[str, Tensor]) -> Float[Tensor, "draws 5"]:
     return torch.cat([sites["mu"].flatten(1), sites["sigma"].flatten(1), sites["theta"].reshape(-1, 1)], 1)
 
 
-def reference(root: Path | None) -> ReferenceMoments:
-    """Read the reference moments."""
-    return read_reference(posterior_folder(root, POSTERIOR))
-
-
-GAUSSIAN_MIXTURE = Program(
-    "mixture of two normals, components summed out; posteriordb", model, Guide, load, quantities, reference
+GAUSSIAN_MIXTURE = posteriordb_program(
+    POSTERIOR, {"y": 1}, "mixture of two normals, components summed out; posteriordb", model, Guide, quantities
 )
 MIXTURE_WITH_ASSIGNMENTS = GAUSSIAN_MIXTURE._replace(
     description="mixture of two normals, a binary variable for each point; posteriordb",

@@ -1,5 +1,4 @@
 from collections.abc import Mapping
-from pathlib import Path
 
 import pyro
 import pyro.distributions as dist
@@ -8,9 +7,8 @@ from jaxtyping import Float
 from pyro.nn import PyroModule
 from torch import Tensor
 
-from zoo.data._posteriordb import ReferenceMoments, read_data, read_reference
 from zoo.inference.programs._factors import BetaMeanFactor, NormalFactor
-from zoo.inference.programs._program import Program, posterior_folder
+from zoo.inference.programs._program import posteriordb_program
 
 POSTERIOR = "hmm_example-hmm_example"
 PRIOR_MEANS = (3.0, 10.0)
@@ -52,15 +50,9 @@ class Guide(PyroModule):
         self.first = BetaMeanFactor(y.new_full((2,), 0.5), START_TOTAL)
 
     def forward(self, y: Float[Tensor, " steps"]) -> None:
-        """Sample the means and the transitions."""
         with pyro.plate("states", 2):
             pyro.sample("mu", self.mu())
             pyro.sample("first", self.first())
-
-
-def load(root: Path | None) -> tuple[Tensor, ...]:
-    """Read 100 steps."""
-    return read_data(posterior_folder(root, POSTERIOR), {"y": 1})
 
 
 def quantities(sites: Mapping[str, Tensor]) -> Float[Tensor, "draws 6"]:
@@ -69,9 +61,6 @@ def quantities(sites: Mapping[str, Tensor]) -> Float[Tensor, "draws 6"]:
     return torch.cat([torch.cat([first, 1 - first], 2).flatten(1), sites["mu"].reshape(-1, 2)], 1)
 
 
-def reference(root: Path | None) -> ReferenceMoments:
-    """Read the reference moments."""
-    return read_reference(posterior_folder(root, POSTERIOR))
-
-
-HMM = Program("hidden Markov chain, states summed out; posteriordb", model, Guide, load, quantities, reference)
+HMM = posteriordb_program(
+    POSTERIOR, {"y": 1}, "hidden Markov chain, states summed out; posteriordb", model, Guide, quantities
+)

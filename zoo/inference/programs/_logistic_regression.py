@@ -32,7 +32,6 @@ class Guide(PyroModule):
         self.beta = NormalFactor(x.new_zeros(x.shape[1]), START_SD)
 
     def forward(self, x: Float[Tensor, "rows features"], y: Float[Tensor, " rows"]) -> None:
-        """Sample the coefficients."""
         with pyro.plate("features", x.shape[1]):
             pyro.sample("beta", self.beta())
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from zoo.data._paths import expand_user
-from zoo.data._posteriordb import ReferenceMoments
+from zoo.data._posteriordb import ReferenceMoments, read_data, read_reference
 
 
 class Program(NamedTuple):
@@ -42,6 +42,27 @@ def data_root() -> Path | None:
     """Return the folder of the programs' data, ``$ZOO_DATA``."""
     root = os.environ.get("ZOO_DATA")
     return Path(root) if root else None
+
+
+def posteriordb_program(
+    posterior: str,
+    parts: Mapping[str, int],
+    description: str,
+    model: Callable[..., object],
+    guide: Callable[..., nn.Module],
+    quantities: Callable[[Mapping[str, Tensor]], Float[Tensor, "draws quantities"]],
+    optimum: Callable[..., Mapping[str, Distribution]] | None = None,
+) -> Program:
+    """Return the program of a posterior of posteriordb, whose data have parts with these numbers of dimensions."""
+    return Program(
+        description,
+        model,
+        guide,
+        lambda root: read_data(posterior_folder(root, posterior), parts),
+        quantities,
+        lambda root: read_reference(posterior_folder(root, posterior)),
+        optimum,
+    )
 
 
 def posterior_folder(root: Path | None, name: str) -> Path:

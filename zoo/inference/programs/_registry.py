@@ -5,10 +5,9 @@ from zoo.inference.programs._eight_schools import EIGHT_SCHOOLS
 from zoo.inference.programs._from_file import FILE_SYNTAX, load_program, parse_program_file
 from zoo.inference.programs._gaussian_mixture import GAUSSIAN_MIXTURE, MIXTURE_WITH_ASSIGNMENTS
 from zoo.inference.programs._hmm import HMM
-from zoo.inference.programs._kidiq import KIDIQ
 from zoo.inference.programs._logistic_regression import LOGISTIC_REGRESSION
 from zoo.inference.programs._program import Program
-from zoo.inference.programs._regression import SBLRC, SBLRI
+from zoo.inference.programs._regression import KIDIQ, SBLRC, SBLRI
 
 PROGRAMS: dict[str, Program] = {
     "beta_bernoulli": BETA_BERNOULLI,

@@ -1,5 +1,7 @@
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import pyro
@@ -8,14 +10,16 @@ import torch
 from jaxtyping import Float
 from pyro.nn import PyroModule
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Distribution, constraints
 
-from zoo.data._posteriordb import read_data, read_reference
+from zoo.data._posteriordb import read_data
 from zoo.inference._mean_field import regression_with_noise_optimum
 from zoo.inference.programs._factors import LogNormalFactor, NormalFactor
-from zoo.inference.programs._program import Program, posterior_folder
+from zoo.inference.programs._program import posterior_folder, posteriordb_program
 
 PRIOR_SD = 10.0
+KIDIQ_NOISE_SCALE = 2.5
+KIDIQ_POSTERIOR = "kidiq-kidscore_momhs"
 START_ERRORS = 3.0
 START_SD = 0.1
 
@@ -44,6 +48,17 @@ def model(x: Float[Tensor, "rows coefficients"], y: Float[Tensor, " rows"]) -> N
     observe(x, y, beta, sigma)
 
 
+def kidiq_model(x: Float[Tensor, "children 2"], y: Float[Tensor, " children"]) -> None:
+    """Children's scores by their mothers' schooling: ``y ~ N(x β, σ)``, ``β`` flat, ``σ ~ HalfCauchy(2.5)``.
+
+    Gelman & Hill, "Data analysis using regression and multilevel/hierarchical models", 2007, chapter 3.
+    """
+    with pyro.plate("coefficients", x.shape[1]):
+        beta = pyro.sample("beta", dist.ImproperUniform(constraints.real, (), ()))
+    sigma = pyro.sample("sigma", dist.HalfCauchy(y.new_tensor(KIDIQ_NOISE_SCALE)))
+    observe(x, y, beta, sigma)
+
+
 def observe(x: Tensor, y: Tensor, beta: Tensor, sigma: Tensor) -> None:
     """``y ~ N(x β, σ)``."""
     with pyro.plate("rows", len(y)):
@@ -65,14 +80,12 @@ class Guide(PyroModule):
         self.sigma = LogNormalFactor((2 * fit.sigma).log(), START_SD)
 
     def forward(self, x: Float[Tensor, "rows coefficients"], y: Float[Tensor, " rows"]) -> None:
-        """Sample coefficients and noise."""
         with pyro.plate("coefficients", x.shape[1]):
             pyro.sample("beta", self.beta())
         pyro.sample("sigma", self.sigma())
 
 
 def quantities(sites: Mapping[str, Tensor]) -> Float[Tensor, "draws quantities"]:
-    """Return coefficients and noise."""
     return torch.cat([sites["beta"].flatten(1), sites["sigma"].reshape(-1, 1)], 1)
 
 
@@ -84,18 +97,29 @@ def optimum(
     return {"beta": beta, "sigma": sigma}
 
 
-def _make_program(posterior: str, description: str) -> Program:
-    """Return the program of a posterior with data ``X`` and ``y``."""
-    return Program(
-        description,
-        model,
-        Guide,
-        lambda root: read_data(posterior_folder(root, posterior), {"X": 2, "y": 1}),
-        quantities,
-        lambda root: read_reference(posterior_folder(root, posterior)),
-        partial(optimum, prior_sd=PRIOR_SD, noise_prior=dist.HalfNormal(torch.tensor(PRIOR_SD, dtype=torch.float64))),
+def _load_kidiq(root: Path | None) -> tuple[Tensor, ...]:
+    score, high_school = read_data(posterior_folder(root, KIDIQ_POSTERIOR), {"kid_score": 1, "mom_hs": 1})
+    return torch.stack([torch.ones_like(high_school), high_school], 1), score
+
+
+def _half(kind: Callable[..., Distribution], scale: float) -> Distribution:
+    return kind(torch.tensor(scale, dtype=torch.float64))
+
+
+_DATA = {"X": 2, "y": 1}
+_OPTIMUM = partial(optimum, prior_sd=PRIOR_SD, noise_prior=_half(dist.HalfNormal, PRIOR_SD))
+SBLRI, SBLRC = (
+    posteriordb_program(
+        f"{name}-blr", _DATA, f"linear regression, {what}; posteriordb", model, Guide, quantities, _OPTIMUM
     )
-
-
-SBLRI = _make_program("sblri-blr", "linear regression, columns uncorrelated; posteriordb")
-SBLRC = _make_program("sblrc-blr", "linear regression, columns correlated; posteriordb")
+    for name, what in (("sblri", "columns uncorrelated"), ("sblrc", "columns correlated"))
+)
+KIDIQ = posteriordb_program(
+    KIDIQ_POSTERIOR,
+    {},
+    "children's scores by their mothers' schooling; Gelman & Hill 2007",
+    kidiq_model,
+    Guide,
+    quantities,
+    partial(optimum, prior_sd=math.inf, noise_prior=_half(dist.HalfCauchy, KIDIQ_NOISE_SCALE)),
+)._replace(load=_load_kidiq)
