@@ -15,6 +15,7 @@ ESTIMATORS: dict[str, type[GradientEstimator]] = {
     "vimco": VIMCO,
     "enumeration": Enumeration,
 }
+"""Estimators by name, as in ``estimator=NAME``."""
 _NEEDS = {
     "signals": "learning signals",
     "log_weights": "importance weights",
