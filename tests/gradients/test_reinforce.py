@@ -302,7 +302,7 @@ class TestReinforce:
     @pytest.mark.parametrize(
         ("options", "sentence"),
         [
-            ({"baseline": "learned"}, "the baseline 'learned' needs a network: give Learned"),
+            ({"baseline": "learned"}, "the baseline 'learned' needs a network: use LearnedBaseline"),
             ({"baseline": "leave_two_out"}, "there is no baseline 'leave_two_out'; choose one of"),
             ({"baseline": LeaveOneOutBaseline}, "baseline must be a Baseline, the name of one, a number or None"),
             ({"baseline": nn.Linear(1, 1)}, "baseline must be a Baseline, the name of one, a number or None"),

@@ -7,7 +7,7 @@ from torch import nn
 from torch.distributions.transforms import TanhTransform
 
 from zoo.gradients import LeaveOneOutBaseline, Reinforce, score_function_loss
-from zoo.gradients._rsample import carries_its_path
+from zoo.gradients._rsample import is_reparameterized
 from zoo.gradients.estimators import VIMCOBaseline, iwae_bound
 
 
@@ -43,10 +43,10 @@ LAWS = {
 def test_a_value_of_rsample_is_told_from_one_of_sample(make):
     law = make()
     value = law.rsample((4,))
-    assert carries_its_path(law.log_prob(value))
-    assert carries_its_path(law.log_prob(value).flatten(1).sum(-1) if law.batch_shape else law.log_prob(value))
-    assert not carries_its_path(law.log_prob(value.detach()))
-    assert not carries_its_path(law.log_prob(law.sample((4,))))
+    assert is_reparameterized(law.log_prob(value))
+    assert is_reparameterized(law.log_prob(value).flatten(1).sum(-1) if law.batch_shape else law.log_prob(value))
+    assert not is_reparameterized(law.log_prob(value.detach()))
+    assert not is_reparameterized(law.log_prob(law.sample((4,))))
 
 
 @pytest.mark.parametrize(
@@ -75,23 +75,23 @@ def test_networks_with_skips_and_noisy_inputs_are_no_values_of_rsample():
     noisy = dist.Normal(leaf(3), 1.0).rsample((4,))
     hybrid = dist.Normal(noisy + delta, layer(noisy).exp())  # given a variable whose gradient is pathwise
     action = hybrid.sample()
-    assert not carries_its_path(hybrid.log_prob(action).sum(-1))
-    assert not carries_its_path(dist.Poisson(dist.Gamma(leaf(3), 1.0).rsample()).log_prob(torch.ones(3)))
-    assert not carries_its_path(dist.Gamma(leaf(3), 1.0).log_prob(dist.Gamma(leaf(3) * 2, 1.0).sample()))
-    assert not carries_its_path(dist.Categorical(logits=delta).log_prob(torch.zeros(4)))
+    assert not is_reparameterized(hybrid.log_prob(action).sum(-1))
+    assert not is_reparameterized(dist.Poisson(dist.Gamma(leaf(3), 1.0).rsample()).log_prob(torch.ones(3)))
+    assert not is_reparameterized(dist.Gamma(leaf(3), 1.0).log_prob(dist.Gamma(leaf(3) * 2, 1.0).sample()))
+    assert not is_reparameterized(dist.Categorical(logits=delta).log_prob(torch.zeros(4)))
 
 
 def test_scales_that_locations_and_features_depend_on_are_no_values_of_rsample():
     scale, data = leaf(3), torch.ones(3)
     product = data * scale
-    assert not carries_its_path(dist.Normal(2.0 * scale, scale).log_prob(data))
-    assert not carries_its_path(dist.Cauchy(2.0 * scale, scale).log_prob(data))
-    assert not carries_its_path(dist.Normal(2.0 * scale, leaf(3)).log_prob(data))
-    assert not carries_its_path(dist.Categorical(logits=product / product.norm()).log_prob(torch.tensor(0)))
-    assert not carries_its_path(dist.Categorical(logits=(product - 1.0) / scale).log_prob(torch.tensor(0)))
-    assert not carries_its_path(dist.Bernoulli(logits=((product - 1.0) / scale).log1p()).log_prob(data))
+    assert not is_reparameterized(dist.Normal(2.0 * scale, scale).log_prob(data))
+    assert not is_reparameterized(dist.Cauchy(2.0 * scale, scale).log_prob(data))
+    assert not is_reparameterized(dist.Normal(2.0 * scale, leaf(3)).log_prob(data))
+    assert not is_reparameterized(dist.Categorical(logits=product / product.norm()).log_prob(torch.tensor(0)))
+    assert not is_reparameterized(dist.Categorical(logits=(product - 1.0) / scale).log_prob(torch.tensor(0)))
+    assert not is_reparameterized(dist.Bernoulli(logits=((product - 1.0) / scale).log1p()).log_prob(data))
 
 
 def test_a_log_prob_without_a_graph_is_none():
-    assert not carries_its_path(torch.zeros(3))
-    assert not carries_its_path(torch.zeros(3, requires_grad=True))
+    assert not is_reparameterized(torch.zeros(3))
+    assert not is_reparameterized(torch.zeros(3, requires_grad=True))

@@ -91,7 +91,7 @@ class TestMistakes:
             (["program=own.py:spoilt:guide", "trust=true"], "the data of site 'x' (Normal) contain NaN"),
             (["program=own.py:model:needy", "trust=true"], "own.py: TypeError: needy() missing 1 required positional"),
             (["program=own.py:model:aimless", "trust=true"], "neither the model nor the guide has trainable"),
-            (["model.num_particles=1"], "needs at least 2: set num_particles=2 or more, got 1"),
+            (["model.num_particles=1"], "needs at least 2 particles: set num_particles=2 or more, got 1"),
             (["model.num_particles=0"], "num_particles must be a whole number of 1 or more, got 0"),
             (["model.optimizer=best"], "unknown optimizer 'best'; choose one of adam, adagrad"),
             (["model.schedule=up"], "unknown schedule 'up'; choose one of constant, cosine"),

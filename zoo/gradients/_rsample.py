@@ -9,7 +9,7 @@ STEPS = 6  # from a value back to its noise, as through the exponential of a log
 SAMPLERS = ("StandardGammaBackward0", "_DirichletBackward")
 
 
-def carries_its_path(log_prob: Tensor) -> bool:
+def is_reparameterized(log_prob: Tensor) -> bool:
     """Tell whether ``log_prob`` was taken of a value from ``rsample``, as far as its graph shows.
 
     The paths through value and parameters cancel: the score of ``loc + scale · ε`` under the distribution with that
@@ -24,7 +24,7 @@ def carries_its_path(log_prob: Tensor) -> bool:
     Example:
         >>> import torch
         >>> law = torch.distributions.Normal(torch.zeros(3, requires_grad=True), 1.0)
-        >>> carries_its_path(law.log_prob(law.rsample())), carries_its_path(law.log_prob(law.sample()))
+        >>> is_reparameterized(law.log_prob(law.rsample())), is_reparameterized(law.log_prob(law.sample()))
         (True, False)
     """
     waiting: list[Any] = [] if log_prob.grad_fn is None else [log_prob.grad_fn]

@@ -1,4 +1,4 @@
-"""Conversion, broadcasting and masking of what an estimator is called with."""
+"""Conversion, broadcasting and masking of the arguments of estimators."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -10,7 +10,7 @@ from torch import Tensor
 
 @runtime_checkable
 class SupportsArray(Protocol):
-    """NumPy arrays, and what can be made one."""
+    """NumPy arrays and objects that convert to them."""
 
     def __array__(self) -> Any:
         """Return the NumPy array."""
@@ -19,52 +19,42 @@ class SupportsArray(Protocol):
 ArrayLike = float | int | Sequence[Any] | SupportsArray
 
 
-LONG = (torch.int32, torch.int64, torch.uint32, torch.uint64)
-"""Integers that single precision cannot hold."""
-
-
 def at_least_single(dtype: torch.dtype, device: torch.device) -> torch.dtype:
-    """Precision in which numbers of a type are added and subtracted: theirs, but float32 at least.
+    """Return the precision in which numbers of a type are added and subtracted: at least float32.
 
-    Half precision cannot hold the sum or the count of a large batch, nor the difference of large signals. Apple's GPUs
-    have no float64.
-
-    Example:
-        >>> at_least_single(torch.bfloat16, torch.device("cpu")), at_least_single(torch.int64, torch.device("cpu"))
-        (torch.float32, torch.float64)
+    Half precision cannot represent the sum or the count of a large batch, nor the difference of large signals; float32
+    cannot represent integers of 32 bits or more. Apple's GPUs have no float64.
     """
     if dtype == torch.float32 or device.type == "mps":
         return torch.float32
-    return torch.float64 if dtype in LONG else torch.promote_types(dtype, torch.float32)
+    if dtype in (torch.int32, torch.int64, torch.uint32, torch.uint64):
+        return torch.float64
+    return torch.promote_types(dtype, torch.float32)
 
 
 def masked_mean(x: Float[Tensor, "*dims"], mask: Bool[Tensor, "*dims"] | None) -> Float[Tensor, ""]:
-    """Mean of the valid elements of ``x``; 0 where there are none. What lies behind the mask may be NaN.
-
-    Example:
-        >>> masked_mean(torch.tensor([1.0, 3.0, torch.nan]), torch.tensor([True, True, False]))
-        tensor(2.)
-    """
+    """Return the mean of the valid elements; 0 if there are none. Masked elements may be NaN."""
     if mask is None:
         return x.sum() / max(x.numel(), 1)
     return torch.where(mask, x, 0).sum() / mask.sum().clamp(min=1)
 
 
 def zero_masked(x: Tensor, mask: Tensor | None) -> Tensor:
-    """Put 0 wherever the mask is false; the mask counts in the leading dimensions of ``x``."""
+    """Replace by 0 where the mask, which has the leading dimensions of ``x``, is false."""
     if mask is None or x.shape[: mask.ndim] != mask.shape:
         return x
     return torch.where(mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim)), x, 0)
 
 
-def as_tensor(log_prob: Tensor, name: str, x: Tensor | ArrayLike, dtype: torch.dtype | None = None) -> Tensor:
-    """Tensor on the device of ``log_prob``, made from what is none yet, or say why that cannot be.
+def surrogate_loss(log_prob: Tensor, advantage: Tensor, mask: Tensor | None) -> Tensor:
+    """Return ``log_prob * advantage``; gradients of masked elements are exactly 0."""
+    return zero_masked(log_prob, mask) * advantage.to(log_prob.dtype)
 
-    Args:
-        log_prob: has the device.
-        name: of the argument.
-        x: what is to be a tensor.
-        dtype: of what is made from numbers, and then cast to single precision at least; their own if it is None.
+
+def as_tensor(log_prob: Tensor, name: str, x: Tensor | ArrayLike, dtype: torch.dtype | None = None) -> Tensor:
+    """Convert an argument to a tensor on the device of ``log_prob``.
+
+    With a ``dtype``, numbers are converted to it first and cast to their ``at_least_single`` precision.
     """
     if not isinstance(x, Tensor):
         try:
@@ -81,7 +71,7 @@ def as_tensor(log_prob: Tensor, name: str, x: Tensor | ArrayLike, dtype: torch.d
 
 
 def broadcast_to_log_prob(log_prob: Tensor, name: str, x: Tensor) -> Tensor:
-    """Broadcast ``x`` to the shape of ``log_prob``, or say why that cannot be."""
+    """Broadcast an argument to the shape of ``log_prob``."""
     try:
         return x.expand(log_prob.shape)
     except RuntimeError:
@@ -91,7 +81,7 @@ def broadcast_to_log_prob(log_prob: Tensor, name: str, x: Tensor) -> Tensor:
 
 
 def broadcast_mask(log_prob: Tensor, mask: Tensor | ArrayLike) -> Tensor:
-    """Broadcast a mask to the shape of ``log_prob``, or say why that cannot be."""
+    """Convert a mask to a boolean tensor of the shape of ``log_prob``."""
     mask = as_tensor(log_prob, "mask", mask)
     if mask.dtype != torch.bool:
         raise ValueError(f"mask must be boolean, true where an element counts, got {mask.dtype}")

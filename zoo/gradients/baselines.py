@@ -11,54 +11,64 @@ from zoo.gradients._steps import Learner
 from zoo.gradients._tensors import at_least_single, masked_mean, zero_masked
 from zoo.gradients.running import RunningMean
 
+Signal = Float[Tensor, "*dims"]
+Mask = Bool[Tensor, "*dims"] | None
+
 
 class BaselineOutput(NamedTuple):
-    """What a baseline says of one batch of learning signals."""
+    """Value and loss of a baseline for one batch of learning signals."""
 
     value: Float[Tensor, "*dims"]
-    """The baseline, detached, in the signal's units."""
+    """The baseline, detached, in the units of the signal."""
     loss: Float[Tensor, ""]
-    """What the baseline's own parameters minimise; 0 where there are none."""
+    """Loss of the baseline's own parameters; 0 if there are none."""
 
 
 class Baseline(Learner):
-    """A guess of the learning signal that does not depend on the sample it is compared with.
+    """Base class for baselines.
 
-    ``E[∇ log p(x) b] = b ∇ Σ p(x) = 0``: subtracting ``b`` leaves the score-function gradient's expectation as it
-    is and can take away most of its variance. Williams, "Simple statistical gradient-following algorithms for
-    connectionist reinforcement learning", 1992.
+    A baseline ``b`` is subtracted from the learning signal to reduce the variance of the score-function estimator. It
+    must be independent of the sample it is applied to; the estimator then stays unbiased, since
+    ``E[∇ log p(x) b] = b ∇ Σ p(x) = 0``. Williams, "Simple statistical gradient-following algorithms for connectionist
+    reinforcement learning", 1992.
 
-    A subclass says how to ``predict`` and, if it learns, how to ``fit`` its parameters or ``update`` its buffers.
-    The order stands here once: the value is taken first and learned from later, in train mode only, and leaves
-    detached. Within a step of a ``Reinforce`` it is what the buffers were when the step began. Baseline itself
-    predicts 0.
+    Subclasses implement ``predict`` and, to learn, ``fit`` for parameters or ``update`` for buffers. ``forward``
+    computes the value first and learns from the signals afterwards, in train mode only. Within a step of
+    ``Reinforce`` the value is computed from the buffers of the beginning of the step. The base class predicts 0.
+
+    Example:
+        >>> class MedianOfPast(Baseline):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.register_buffer("median", torch.zeros(()))
+        ...     def predict(self, signal, context, mask):
+        ...         return self.median
+        ...     def update(self, signal, mask):
+        ...         self.median = signal.median()
+        >>> baseline = MedianOfPast()
+        >>> [baseline(torch.tensor([1.0, 2.0, 9.0])).value[0].item() for _ in range(2)]
+        [0.0, 2.0]
     """
 
-    _step: dict[str, Tensor | None] | None
-    """Buffers when the present step began."""
+    _step: dict[str, Tensor | None] | None  # buffers at the beginning of the step
 
     compares_samples = False
     """Whether the value for one sample depends on the signals or weights of others."""
     context_holds_sample = False
-    """Whether its context depends on the sample that it is compared with."""
+    """Whether the context depends on the sample that the value is applied to."""
 
     @property
     def learns(self) -> bool:
         """Whether it updates buffers when it is used."""
         return type(self).update is not Baseline.update
 
-    def forward(
-        self,
-        signal: Float[Tensor, "*dims"],
-        context: Tensor | None = None,
-        mask: Bool[Tensor, "*dims"] | None = None,
-    ) -> BaselineOutput:
-        """Give the baseline of each signal, then learn from the signals.
+    def forward(self, signal: Signal, context: Tensor | None = None, mask: Mask = None) -> BaselineOutput:
+        """Return the baseline of each signal, then learn from the signals.
 
         Args:
-            signal: learning signals; the elements of one batch.
-            context: what a learned baseline may look at, ``(*dims, ...)``. Detached here.
-            mask: false where the signal is to be ignored.
+            signal: learning signals of one batch.
+            context: input of a learned baseline, ``(*dims, ...)``. Detached here.
+            mask: false for signals to ignore.
         """
         context, dtype = None if context is None else zero_masked(context.detach(), mask), signal.dtype
         signal = zero_masked(signal.detach(), mask).to(at_least_single(dtype, signal.device))
@@ -66,14 +76,14 @@ class Baseline(Learner):
         loss = self.fit(prediction, signal, context, mask)
         value = prediction.detach().expand_as(signal)
         if self.training and self.learns:
-            value = value.clone()  # as it may be a buffer, which is changed now
+            value = value.clone()  # it may be a buffer, which is changed now
             if self.once_a_step and self._step is None and self._buffers:
                 vars(self)["_step"] = {name: None if x is None else x.clone() for name, x in self._buffers.items()}
             self.update(signal, mask)
         return BaselineOutput(value.to(dtype), (loss if self.training else loss.detach()).to(dtype))
 
     def _predict_as_at_the_start(self, signal: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
-        """Value of the baseline, with the buffers that it had when the step began."""
+        """Return the prediction from the buffers of the beginning of the step."""
         if self._step is None:
             return self.predict(signal, context, mask)
         learned, self._buffers = self._buffers, self._step
@@ -82,26 +92,28 @@ class Baseline(Learner):
         finally:
             self._buffers = learned
 
-    def predict(self, signal: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
-        """Value of the baseline, broadcastable to ``signal``; must not depend on the element it is for."""
+    def predict(self, signal: Signal, context: Tensor | None, mask: Mask) -> Float[Tensor, "..."]:
+        """Return the baseline, broadcastable to ``signal``; no element may depend on its own signal."""
         return signal.new_zeros(())
 
-    def fit(self, prediction: Tensor, signal: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
-        """Loss of the baseline's own parameters."""
+    def fit(
+        self, prediction: Float[Tensor, "..."], signal: Signal, context: Tensor | None, mask: Mask
+    ) -> Float[Tensor, ""]:
+        """Return the loss of the baseline's own parameters."""
         return signal.new_zeros(())
 
-    def update(self, signal: Tensor, mask: Tensor | None) -> None:
-        """Change the baseline's buffers, after its value was used."""
+    def update(self, signal: Signal, mask: Mask) -> None:
+        """Update the buffers, after the value was used."""
 
 
 class ConstantBaseline(Baseline):
     """The same number for every sample.
 
     Args:
-        value: the baseline, in the signal's units.
+        value: the baseline, in the units of the signal.
 
     Raises:
-        ValueError: it is not finite.
+        ValueError: ``value`` is not finite.
 
     Example:
         >>> ConstantBaseline(0.5)(torch.tensor([0.0, 1.0])).value
@@ -116,23 +128,22 @@ class ConstantBaseline(Baseline):
             raise ValueError(f"a constant baseline must be finite, got {value}")
         self.register_buffer("value", torch.tensor(float(value)))
 
-    def predict(self, signal: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
-        """Give the constant."""
+    def predict(self, signal: Signal, context: Tensor | None, mask: Mask) -> Float[Tensor, ""]:
+        """Return the constant."""
         return self.value.to(signal.dtype)
 
 
 class MovingAverageBaseline(Baseline):
-    """Running mean of the signals of earlier batches; 0 before the first.
+    """Running mean of the signals of earlier batches, 0 before the first.
 
-    ``b_n = E_{i<n}[f_i]``, exponentially weighted and free of the bias of its start. Never includes the batch it
-    is used on, which would shrink the gradient; inside a ``Reinforce`` it never includes the step it is used in,
-    however often that calls it. Synchronised over the ranks of ``torch.distributed``.
+    ``b_n = E_{i<n}[f_i]``, exponentially weighted and bias-corrected. The batch it is applied to is not included: that
+    would shrink the gradient. Synchronized over the ranks of ``torch.distributed``.
 
     Args:
         decay: weight of the past at each batch, in [0, 1).
 
     Raises:
-        ValueError: ``decay`` lies outside [0, 1).
+        ValueError: ``decay`` is outside [0, 1).
 
     Example:
         >>> baseline = MovingAverageBaseline()
@@ -146,12 +157,12 @@ class MovingAverageBaseline(Baseline):
         super().__init__()
         self.mean = RunningMean(decay)
 
-    def predict(self, signal: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
-        """Give the mean of earlier batches."""
+    def predict(self, signal: Signal, context: Tensor | None, mask: Mask) -> Float[Tensor, ""]:
+        """Return the mean of earlier batches."""
         return self.mean.value.to(signal.dtype)
 
-    def update(self, signal: Tensor, mask: Tensor | None) -> None:
-        """Learn from this batch."""
+    def update(self, signal: Signal, mask: Mask) -> None:
+        """Include a batch in the mean."""
         self.mean.update(signal, mask)
 
 
@@ -159,12 +170,11 @@ class LeaveOneOutBaseline(Baseline):
     """Mean signal of the other samples of the same input.
 
     ``b_k = 1/(K-1) Σ_{j≠k} f_j``: Kool, van Hoof & Welling, "Buy 4 REINFORCE samples, get a baseline for free!",
-    2019. Under a mask the mean runs over the *valid* others; an element with none gets 0.
+    2019. With a mask the mean is over the *valid* others, and 0 if there are none.
 
     Args:
-        dim: dimension of ``log_prob`` that holds independent samples of the same input. Never time: later steps
-            depend on earlier ones, and the gradient would be biased. Under ``torch.distributed`` the samples of
-            one input have to be on one rank.
+        dim: dimension of ``log_prob`` that holds independent samples of the same input. It cannot be time, since later
+            steps depend on earlier ones. With ``torch.distributed`` the samples of an input must be on one rank.
 
     Raises:
         ValueError: the signals have no dimension ``dim``, or fewer than 2 samples along it.
@@ -180,8 +190,8 @@ class LeaveOneOutBaseline(Baseline):
         super().__init__()
         self.dim = dim
 
-    def predict(self, signal: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
-        """Give the mean of the others."""
+    def predict(self, signal: Signal, context: Tensor | None, mask: Mask) -> Float[Tensor, "*dims"]:
+        """Return the mean of the others."""
         if not -signal.ndim <= self.dim < signal.ndim:
             raise ValueError(
                 f"LeaveOneOutBaseline(dim={self.dim}) needs that dimension, "
@@ -198,18 +208,17 @@ class LeaveOneOutBaseline(Baseline):
 
 
 class LearnedBaseline(Baseline):
-    """A network's guess of the signal from what was known before the sample was drawn.
+    """Prediction of the signal by a network of what was known before the sample was drawn.
 
-    ``b(c)`` fitted by ``mean (b(c) - f)²`` over the valid elements: the state value of actor-critic methods, the
-    input-dependent baseline of Mnih & Gregor, "Neural variational inference and learning in belief networks",
-    2014.
+    ``b(c)`` minimizes ``mean (b(c) - f)²`` over the valid elements: the state value of actor-critic methods, the
+    input-dependent baseline of Mnih & Gregor, "Neural variational inference and learning in belief networks", 2014.
 
     Args:
-        net: maps the context ``(*dims, ...)`` to ``(*dims)`` or ``(*dims, 1)``. The context is detached, so that
-            the fit trains nothing but ``net``; it must not hold the sample that the signal judges.
+        net: maps the context ``(*dims, ...)`` to ``(*dims)`` or ``(*dims, 1)``. The context is detached, and must not
+            contain the sample.
 
     Raises:
-        ValueError: there is no context, or ``net`` gives another shape.
+        ValueError: the context is missing, or ``net`` returns another shape.
 
     Example:
         >>> out = LearnedBaseline(nn.Linear(3, 1))(torch.ones(5), context=torch.zeros(5, 3))
@@ -221,8 +230,8 @@ class LearnedBaseline(Baseline):
         super().__init__()
         self.net = net
 
-    def predict(self, signal: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
-        """Give the network's guess."""
+    def predict(self, signal: Signal, context: Tensor | None, mask: Mask) -> Float[Tensor, "*dims"]:
+        """Return the prediction of the network."""
         if context is None:
             raise ValueError("LearnedBaseline needs context=, the input of its network")
         prediction: Tensor = self.net(context)
@@ -235,25 +244,25 @@ class LearnedBaseline(Baseline):
             )
         return prediction.to(at_least_single(prediction.dtype, prediction.device))
 
-    def fit(self, prediction: Tensor, signal: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
-        """Mean squared error of the valid guesses, in the network's precision."""
+    def fit(
+        self, prediction: Float[Tensor, "*dims"], signal: Signal, context: Tensor | None, mask: Mask
+    ) -> Float[Tensor, ""]:
+        """Return the mean squared error of the valid predictions, in the precision of the network."""
         return masked_mean((prediction - signal.to(prediction.dtype)) ** 2, mask)
 
 
 class SumBaseline(Baseline):
-    """Several baselines added up; each fits what those before it left over.
+    """Sum of several baselines, each fitted to the residual of those before it.
 
-    ``b = Σ_i b_i``, with ``b_i`` fed ``f - Σ_{j<i} b_j``; as in Mnih & Gregor, "Neural variational inference and
-    learning in belief networks", 2014, who add a moving average and a network.
+    ``b = Σ_i b_i``, with ``b_i`` applied to ``f - Σ_{j<i} b_j``; Mnih & Gregor, "Neural variational inference and
+    learning in belief networks", 2014, add a moving average and a network.
 
     Args:
-        members: the baselines, in the order in which they fit.
+        members: the baselines, in the order in which they are fitted.
 
     Raises:
-        ValueError: there is no member, or one occurs twice and would learn from the batch before its second use,
-            or more than one compares samples, as ``LeaveOneOutBaseline`` does: what the first leaves over
-            already holds the sample that the second must leave out; or one is a ``LearnedBaseline`` where the context
-            is made from the sample, as that of a ``ControlVariate``. Each would bias the gradient.
+        ValueError: there is no member, or the sum would be biased: a baseline occurs twice, more than one compares
+            samples, or a ``LearnedBaseline`` is combined with a member whose context contains the sample.
 
     Example:
         >>> baseline = SumBaseline(ConstantBaseline(1.0), LeaveOneOutBaseline(dim=0))
@@ -267,29 +276,22 @@ class SumBaseline(Baseline):
             raise ValueError("SumBaseline needs at least one baseline")
         self.members = nn.ModuleList(members)
         parts = [part for _, part in self.named_modules(remove_duplicate=False) if isinstance(part, Baseline)]
-        if len(set(parts)) < len(parts):
+        if len(set(parts)) < len(parts):  # the second use would know what the first has learned
             raise ValueError("SumBaseline was given the same baseline twice; make a separate one for each place")
         comparing = [type(part).__name__ for part in parts if part.compares_samples]
-        if len(comparing) > 1:
+        if len(comparing) > 1:  # the residual of the first contains the sample that the second must leave out
             raise ValueError(
                 f"SumBaseline can hold one {comparing[0]} at most, and no other baseline that compares samples, got "
                 f"{comparing[1]}: a second one would bias the gradient"
             )
-        if any(part.context_holds_sample for part in parts) and any(
-            isinstance(part, LearnedBaseline) for part in parts
-        ):
+        if any(part.context_holds_sample for part in parts) and any(isinstance(x, LearnedBaseline) for x in parts):
             raise ValueError(
                 f"SumBaseline cannot hold a LearnedBaseline beside {comparing[0]}, whose context is made from the "
                 "sample that the network must not see"
             )
 
-    def forward(
-        self,
-        signal: Float[Tensor, "*dims"],
-        context: Tensor | None = None,
-        mask: Bool[Tensor, "*dims"] | None = None,
-    ) -> BaselineOutput:
-        """Let each member answer for the residual of those before it."""
+    def forward(self, signal: Signal, context: Tensor | None = None, mask: Mask = None) -> BaselineOutput:
+        """Return the sum; each member gets the residual of those before it."""
         residual = signal.to(at_least_single(signal.dtype, signal.device))
         value, loss = torch.zeros_like(residual), residual.new_zeros(())
         for member in self.members:
@@ -307,7 +309,6 @@ BASELINES = (
     "learned_leave_one_out",
     "learned_moving_average",
 )
-"""Names that ``make_baseline`` accepts."""
 
 
 def make_baseline(
@@ -318,26 +319,25 @@ def make_baseline(
     decay: float = 0.9,
     extra: Sequence[str] = (),
 ) -> Baseline:
-    """Make a baseline from its name, as configurations give it.
+    """Return a baseline by name.
 
     Args:
-        name: one of ``none``, ``moving_average``, ``leave_one_out``, ``learned`` (a network's guess from the
-            context), ``learned_leave_one_out`` (the former, and what it leaves over by leave-one-out),
-            ``learned_moving_average`` (a moving average, and what it leaves over learned); or a number, for a constant.
-        net: makes the network; see ``Learned``. Only those that learn need one.
+        name: one of ``BASELINES``, or a number for a constant. ``learned_leave_one_out`` is leave-one-out on the
+            residuals of a network, ``learned_moving_average`` a network on the residuals of a moving average.
+        net: returns the network of a learned baseline.
         sample_dim: dimension of ``log_prob`` that holds independent samples of the same input.
-        decay: weight of the past in a moving average.
-        extra: other names, which the caller knows what to do with; an error tells of them.
+        decay: decay of a moving average.
+        extra: names that the caller supports in addition, for the error message.
 
     Raises:
-        ValueError: no baseline has that name, or it needs a network and there is none.
+        ValueError: there is no such baseline, or ``net`` is missing.
 
     Example:
         >>> make_baseline("leave_one_out", sample_dim=1)
         LeaveOneOutBaseline()
     """
     if net is None and name.startswith("learned") and name in BASELINES:
-        raise ValueError(f"the baseline {name!r} needs a network: give LearnedBaseline(net) in the place of its name")
+        raise ValueError(f"the baseline {name!r} needs a network: use LearnedBaseline(net) instead of its name")
     match name:
         case "none":
             return Baseline()

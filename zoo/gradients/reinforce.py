@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
-from zoo.gradients._rsample import carries_its_path
+from zoo.gradients._rsample import is_reparameterized
 from zoo.gradients._steps import Learner, begin_or_continue_step, end_step, once_a_step
 from zoo.gradients._tensors import (
     ArrayLike,
@@ -12,6 +12,7 @@ from zoo.gradients._tensors import (
     at_least_single,
     broadcast_mask,
     broadcast_to_log_prob,
+    surrogate_loss,
     zero_masked,
 )
 from zoo.gradients.baselines import Baseline, make_baseline
@@ -24,58 +25,56 @@ def score_function_loss(
     baseline: Shaped[Tensor, "..."] | ArrayLike = 0.0,
     mask: Bool[Tensor, "..."] | ArrayLike | None = None,
 ) -> Float[Tensor, "*dims"]:
-    """Elementwise surrogate whose gradient is the score-function estimate of a cost's gradient.
+    """Return the elementwise surrogate loss of the score-function estimator.
 
-    ``ℓ = log p(x) · (f(x) - b)``, so that ``∇ℓ = (f(x) - b) ∇ log p(x)`` and ``E[∇ℓ] = ∇ E[f(x)]`` for every ``b``
-    that does not depend on ``x``. Williams, "Simple statistical gradient-following algorithms for connectionist
-    reinforcement learning", 1992. Only the gradient has a meaning: the value does not fall as the model learns.
+    ``ℓ = log p(x) · (f(x) - b)``. Its gradient ``(f(x) - b) ∇ log p(x)`` is an unbiased estimate of ``∇ E[f(x)]`` for
+    every ``b`` that does not depend on ``x``; its value has no meaning. Williams, "Simple statistical
+    gradient-following algorithms for connectionist reinforcement learning", 1992.
 
-    The difference is taken in the signal's own precision, float32 at least and float64 for long integers and Python's
-    numbers; then it is cast to that of ``log_prob``.
+    The difference is computed in the precision of the signal, in float32 at least and float64 for long integers and
+    Python's numbers, and then cast to that of ``log_prob``.
 
     Args:
-        log_prob: ``log p(x)``, ``(*dims)``, in nats, of a value from ``sample()``: one from ``rsample()`` carries a
-            path of its own, and its score is 0. That is seen of normal, Cauchy, exponential, gamma, beta and Dirichlet
-            distributions and most that are made of them, but not of Gumbel, Weibull, Pareto, uniform, relaxed and
-            Wishart distributions nor of flows, whose graphs do not show it.
-        signal: ``f(x)``, a cost in its own units, broadcastable to ``(*dims)``: a tensor, an array, a number or a list
-            of numbers. No gradient reaches it.
-        baseline: ``b``, in the units of ``signal``, broadcastable to ``(*dims)``. No gradient reaches it.
-        mask: broadcastable to ``(*dims)``. At a false element the loss and the gradient that reaches ``log_prob``
-            are exactly 0, even where ``log_prob`` or ``signal`` is not finite.
+        log_prob: ``log p(x)`` of a value from ``sample()``, in nats. A value from ``rsample()`` has a pathwise
+            gradient, and its score is 0: an error where the graph shows it, as for normal, Cauchy, exponential, gamma,
+            beta and Dirichlet distributions and most that are derived from them.
+        signal: ``f(x)``, a cost, broadcastable to ``log_prob``. No gradient reaches it.
+        baseline: ``b``, in the units of ``signal``, broadcastable to ``log_prob``. No gradient reaches it.
+        mask: false for elements to ignore: their loss and the gradient of ``log_prob`` are exactly 0, even where
+            ``log_prob`` or ``signal`` is not finite.
 
     Returns:
-        The loss of each element, ``(*dims)``. Reduce it with a divisor that does not depend on the samples.
+        The loss of each element. Reduce it with a divisor that does not depend on the samples.
 
     Raises:
-        ValueError: a shape does not fit ``log_prob``, ``mask`` is not boolean, ``log_prob`` is no floating-point
-            tensor, has no gradient where the signal has one, or is known to be that of a value from ``rsample()``.
+        ValueError: a shape does not broadcast to ``log_prob``, ``mask`` is not boolean, or ``log_prob`` is not a
+            floating-point tensor, has no gradient although ``signal`` has one, or is of a value from ``rsample()``.
 
     Example:
         >>> log_prob = torch.log(torch.tensor([0.5, 0.5], requires_grad=True))
         >>> score_function_loss(log_prob, torch.tensor([1.0, 3.0]), baseline=2.0)
         tensor([ 0.6931, -0.6931], grad_fn=<MulBackward0>)
     """
-    signal = learning_signal(log_prob, signal)
+    signal = _learning_signal(log_prob, signal)
     baseline = as_tensor(log_prob, "baseline", baseline, torch.float64).to(log_prob.device)
     advantage = (signal - broadcast_to_log_prob(log_prob, "baseline", baseline)).detach()
     mask = None if mask is None else broadcast_mask(log_prob, mask)
     loss = surrogate_loss(log_prob, zero_masked(advantage, mask), mask)
-    refuse_a_path(log_prob)
+    _check_not_reparameterized(log_prob)
     return loss
 
 
 class ReinforceOutput(NamedTuple):
-    """One score-function estimate and what it was made of."""
+    """Surrogate loss of one batch of samples, with the terms it was computed from."""
 
     loss: Float[Tensor, "*dims"]
-    """Elementwise; the gradient of its sum is the estimate."""
+    """Elementwise; the gradient of its sum is the score-function estimate."""
     baseline_loss: Float[Tensor, ""]
-    """Mean over the valid elements, divided by the scale; reaches the baseline's own parameters only."""
+    """Mean over the valid elements, divided by the scale; trains only the baseline."""
     advantage: Float[Tensor, "*dims"]
     """``(signal - baseline) / scale``, detached."""
     baseline: Float[Tensor, "*dims"]
-    """In the signal's units, detached."""
+    """In the units of the signal, detached."""
 
 
 class Reinforce(nn.Module):
@@ -84,22 +83,19 @@ class Reinforce(nn.Module):
     ``∇ E[f(x)] = E[(f(x) - b) ∇ log p(x)]``. Williams, "Simple statistical gradient-following algorithms for
     connectionist reinforcement learning", 1992.
 
-    The module keeps what has a state: the baseline and, if asked for, the scale. Both learn in train mode only, and
-    only after their values were used: they advance when the parameters move, not at each call, so that no call is
-    compared with what another of the same step has cost. That is when an optimizer that holds the parameter from which
-    ``log_prob`` was computed takes its step, or when the parameter is found changed in place or replaced; see
-    ``end_step`` for all else. Use the signals of one step in that step alone. Values are not checked here: whoever
-    trains looks for NaN.
+    Baseline and scale learn from the signals in train mode only, and after they were used. All calls between two steps
+    of the policy's optimizer use the same values, so that no call uses what another call of the same step has
+    learned; see ``end_step``. Values are not checked for NaN.
 
     Args:
-        baseline: how to guess the signal; None for no baseline. Or its name, see ``make_baseline``, with independent
-            samples in the first dimension; or a number, for a constant.
-        scale: divide the advantage and the baseline's loss by the advantage's running standard deviation, as Mnih &
-            Gregor, "Neural variational inference and learning in belief networks", 2014, do; None for neither.
-        maximize: the signal is a reward to maximise, not a cost to minimise; as in ``torch.optim``.
+        baseline: a ``Baseline``; a name for ``make_baseline``, with independent samples in the first dimension; a
+            number; or None for none.
+        scale: divides advantage and baseline loss by the running standard deviation of the advantage, as in Mnih &
+            Gregor, "Neural variational inference and learning in belief networks", 2014.
+        maximize: the signal is a reward instead of a cost, as in ``torch.optim``.
 
     Raises:
-        ValueError: there is no such baseline, or ``scale`` is no ``RunningStd``.
+        ValueError: there is no such baseline, or ``scale`` is not a ``RunningStd``.
 
     Example:
         >>> from zoo.gradients import LeaveOneOutBaseline, Reinforce
@@ -111,6 +107,8 @@ class Reinforce(nn.Module):
         >>> bool(logits.grad.argmin() == 2)  # descending this loss raises the rewarded action's logit
         True
     """
+
+    _learners: list[Learner]
 
     def __init__(
         self, baseline: Baseline | str | float | None = None, scale: RunningStd | None = None, maximize: bool = False
@@ -126,9 +124,6 @@ class Reinforce(nn.Module):
         self.scale = scale
         self.maximize = maximize
 
-    _learners: list[Learner]
-    """Parts whose value stays the same during a step."""
-
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
         if isinstance(value, nn.Module):
@@ -139,13 +134,13 @@ class Reinforce(nn.Module):
         return bool(self._learners)
 
     def end_step(self) -> None:
-        """Let baseline and scale advance to what they have learned, as the step of the policy's optimizer does.
+        """End the step: baseline and scale advance to what they have learned.
 
-        Until the step ends all calls are compared with the same baseline, as one call with all their samples would be.
-        Calls whose ``log_prob`` has no gradient belong to the step, too, and end none: a later call may have the same
-        signal. So call this where no policy learns (an evaluation in train mode) and where an optimizer holds copies
-        of the parameters or shards of them, not themselves. In compiled code, and where no parameter is found in the
-        graph of ``log_prob``, the step of any ``torch.optim.Optimizer`` counts.
+        A step ends by itself when an optimizer that holds the parameter from which ``log_prob`` was computed takes its
+        step, or when that parameter was changed in place or replaced. Call this where neither happens: no policy is
+        trained (calls whose ``log_prob`` has no gradient end no step), or the optimizer holds copies or shards of
+        the parameters. In compiled code, and where no parameter is found in the graph of ``log_prob``, the step of
+        any ``torch.optim.Optimizer`` counts.
 
         Example:
             >>> estimator = Reinforce("moving_average")
@@ -165,22 +160,19 @@ class Reinforce(nn.Module):
         context: Shaped[Tensor, "..."] | ArrayLike | None = None,
         mask: Bool[Tensor, "..."] | ArrayLike | None = None,
     ) -> ReinforceOutput:
-        """Estimate the gradient from one batch of samples.
+        """Return the surrogate loss of a batch of samples; see ``score_function_loss``.
 
         Args:
-            log_prob: ``log p(x)``, ``(*dims)``, in nats, of a value from ``sample()``, not ``rsample()``.
-            signal: ``f(x)``, broadcastable to ``(*dims)``: a tensor, an array, a number or a list, of numbers or
-                booleans. Detached here.
-            context: what a learned baseline may look at, ``(*dims, ...)``: a tensor, an array or a list. Detached here.
-            mask: broadcastable to ``(*dims)``; a false element counts for nothing, whatever stands there.
+            log_prob: ``log p(x)`` of values from ``sample()``, in nats.
+            signal: ``f(x)``, broadcastable to ``log_prob``: numbers or booleans. Detached here.
+            context: input of a learned baseline, ``(*dims, ...)``. Detached here.
+            mask: false for elements to ignore, broadcastable to ``log_prob``.
 
         Raises:
-            ValueError: a shape does not fit ``log_prob``, ``mask`` is not boolean, the baseline lacks what it needs,
-                ``log_prob`` is no floating-point tensor, has no gradient where the signal has one, or is known to be
-                that of a value from ``rsample()``.
+            ValueError: as ``score_function_loss``, or the baseline needs a context.
         """
-        signal = learning_signal(log_prob, signal).detach()
-        refuse_a_path(log_prob)
+        signal = _learning_signal(log_prob, signal).detach()
+        _check_not_reparameterized(log_prob)
         if self._learns:
             begin_or_continue_step(self._learners, log_prob)
         if mask is not None:
@@ -200,19 +192,14 @@ class Reinforce(nn.Module):
         return ReinforceOutput(loss, *(x.to(log_prob.dtype) for x in (baseline_loss, advantage, baseline)))
 
 
-def surrogate_loss(log_prob: Tensor, advantage: Tensor, mask: Tensor | None) -> Tensor:
-    """Product of log-probability and advantage, which is 0 already at false elements of the mask."""
-    return zero_masked(log_prob, mask) * advantage.to(log_prob.dtype)
-
-
-def learning_signal(log_prob: Tensor, signal: Tensor | ArrayLike) -> Tensor:
-    """Signal as a tensor of the shape of ``log_prob``, in the precision that baselines are subtracted in."""
+def _learning_signal(log_prob: Tensor, signal: Tensor | ArrayLike) -> Tensor:
+    """Return the signal in the shape of ``log_prob`` and the precision in which baselines are subtracted."""
     if not (isinstance(log_prob, Tensor) and log_prob.is_floating_point()):
         kind = f"a tensor of {log_prob.dtype}" if isinstance(log_prob, Tensor) else type(log_prob).__name__
         raise ValueError(
             f"log_prob must be a floating-point tensor, got {kind}; it comes first, as in reinforce(log_prob, signal)"
         )
-    signal = as_tensor(log_prob, "signal", signal, torch.float64)  # which Python's numbers have
+    signal = as_tensor(log_prob, "signal", signal, torch.float64)  # the precision of Python's numbers
     if signal.requires_grad and not log_prob.requires_grad and torch.is_grad_enabled():
         raise ValueError(
             "log_prob has no gradient, but signal has one: log_prob comes first, as in reinforce(log_prob, signal), "
@@ -223,9 +210,8 @@ def learning_signal(log_prob: Tensor, signal: Tensor | ArrayLike) -> Tensor:
     return signal.to(dtype if dtype == log_prob.dtype else torch.promote_types(log_prob.dtype, dtype))
 
 
-def refuse_a_path(log_prob: Tensor) -> None:
-    """Raise an error if a log-probability is known to be that of a value from ``rsample()``."""
-    if not torch.compiler.is_compiling() and carries_its_path(log_prob):
+def _check_not_reparameterized(log_prob: Tensor) -> None:
+    if not torch.compiler.is_compiling() and is_reparameterized(log_prob):
         raise ValueError(
             "log_prob is that of a value from rsample(), which carries its own path to the parameters, so that the "
             "score is 0 or wrong; use sample(), or detach the value"

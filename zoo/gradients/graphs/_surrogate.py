@@ -4,10 +4,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from zoo.gradients._tensors import surrogate_loss
 from zoo.gradients.graphs._baselines import BaselineLike, check_baselines, evaluate_baseline
 from zoo.gradients.graphs._provenance.names import NO_NAMES, Names
 from zoo.gradients.graphs._run import Run
-from zoo.gradients.reinforce import surrogate_loss
 
 
 class _RunArrays(NamedTuple):
