@@ -26,7 +26,7 @@ PENDING_EXAMPLES = [
     "Posterior",
 ]
 # Modules with names that are neither exported nor private yet.
-PENDING_PRIVATE = ("zoo/gradients", "zoo/control", "zoo/inference/sbn", "zoo/inference/elbo", "zoo/plotting")
+PENDING_PRIVATE = ("zoo/gradients", "zoo/inference/sbn", "zoo/inference/elbo")
 
 
 def load_make_api():

@@ -45,7 +45,7 @@ class TestTransitions:
             assert rows[AutoresetMode.SAME_STEP] == rows[AutoresetMode.DISABLED]
 
     @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
-    def test_transitions_by_hand(self, mode, scripted, alternating):
+    def test_transitions_equal_a_computation_by_hand(self, mode, scripted, alternating):
         """Observation, action, reward, next observation, terminated, done, mask and step count of the first steps."""
         rollout = play(scripted(mode, *PLANS), alternating, 9)
         assert transitions(rollout, 0)[:6] == [

@@ -165,7 +165,7 @@ class TestClone:
             read_data(clone / "kidiq-momhs", {"y": 1})
 
 
-def test_a_named_pipe_is_no_data(tmp_path):
+def test_named_pipe_is_not_read_as_data(tmp_path):
     os.mkfifo(tmp_path / "data.json")
     with pytest.raises(FileNotFoundError, match=r"there is no .*data\.json"):
         read_data(tmp_path, {"y": 1})

@@ -28,7 +28,7 @@ def test_single_run_is_its_center_and_has_no_interval():
     assert line.interval is None
 
 
-def test_runs_of_a_single_point_give_a_single_point():
+def test_band_of_runs_of_a_single_point_is_a_single_point():
     assert make_band([constant(1, np.array([7.0])), constant(3, np.array([7.0]))]).center.tolist() == [2]
 
 

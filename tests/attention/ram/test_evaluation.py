@@ -48,7 +48,7 @@ class TestMeanPolicyError:
         assert ((PROBABILITIES.log().mean(0) > (1 - PROBABILITIES).log().mean(0)) == right).sum() == 2
         assert error.ensemble == 1 / 4
 
-    def test_interval_is_wilsons(self, error):
+    def test_interval_is_the_wilson_interval(self, error):
         n, p, z = 4, 1 / 4, 1.959964  # a third of four images is nearest to one
         middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
         half = z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)

@@ -132,7 +132,7 @@ class TestSpiral:
         assert points.norm(dim=-1).max() == pytest.approx(0.5, abs=0.01)
         torch.testing.assert_close(points.mean(0), torch.zeros(2), **close)
 
-    def test_density_is_uniform(self):
+    def test_spiral_points_cover_the_disc_uniformly(self):
         distance = spiral(400, radius=1.0).norm(dim=-1)
         for radius in (0.25, 0.5, 0.75):
             assert (distance < radius).float().mean() == pytest.approx(radius**2, abs=0.01)
@@ -146,7 +146,7 @@ class TestSpiral:
     def test_single_point_lies_at_the_center(self):
         assert spiral(1, radius=0.6).eq(0).all()
 
-    def test_no_points_or_zero_radius(self):
+    def test_spiral_without_points_is_empty_and_without_radius_is_the_center(self):
         assert spiral(0, radius=0.6).shape == (0, 2)
         assert spiral(5, radius=0.0).eq(0).all()
 

@@ -158,7 +158,7 @@ def test_reachable_states_exclude_those_after_termination(known):
     assert reachable_states(known("Taxi-v4")).sum() == 400  # without delivered passengers
 
 
-def test_backup_by_hand(corridor):
+def test_backup_equals_a_computation_by_hand(corridor):
     values = torch.tensor([9.0, 1.0, 2.0, 9.0], dtype=torch.float64)
     assert _backup(corridor, values)[1].tolist() == pytest.approx([0.2 * 0.9 * 2, 0.8 * 0.9 * 2])
     assert _backup(corridor, values)[2].tolist() == pytest.approx([0.8 * 0.9 + 0.2, 0.2 * 0.9 + 0.8])

@@ -38,7 +38,7 @@ def test_epsilon_is_the_probability_of_a_random_action():
     torch.testing.assert_close(epsilon_greedy(VALUES, 0.3)[0], torch.tensor([0.1, 0.8, 0.1]))
 
 
-def test_boltzmann_by_hand():
+def test_boltzmann_equals_a_computation_by_hand():
     torch.testing.assert_close(boltzmann(VALUES, 2.0)[0], (VALUES[0] / 2).softmax(-1))
 
 
