@@ -1,142 +1,120 @@
 import builtins
 import dis
-import sys
 from bisect import bisect_right
-from collections.abc import Iterator
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
-from zoo.gradients.graphs._provenance.context_managers import PASS_ON, Expression, expression_before
+from zoo.gradients.graphs._provenance.context_managers import TRANSPARENT_LIBRARIES, WithExpression, last_with
 
-THREADS = "zoo.gradients.graphs._provenance.threads"  # where an error ends the thread, and the program goes on
-OWN = "zoo.gradients.graphs._provenance"
-END = ("zoo.gradients.graphs", "zoo.inference.elbo")  # whoever runs a program
-CATCHES = {"CHECK_EXC_MATCH", "CHECK_EG_MATCH", "POP_EXCEPT", "RETURN_VALUE", "RETURN_CONST"}
-
-
-Edges = tuple[int, ...] | None
-"""Offsets at which a function's instructions begin to be handled by it, or not to be, by turns; None for an end."""
+_THREADS = "zoo.gradients.graphs._provenance.threads"  # an error ends the thread, and the program goes on
+_INTERNAL_MODULES = ("zoo.gradients.graphs._provenance", "jaxtyping", "beartype")
+_INTERPRETERS = ("zoo.gradients.graphs", "zoo.inference.elbo")  # which run a program
+_CATCHES = {"CHECK_EXC_MATCH", "CHECK_EG_MATCH", "POP_EXCEPT", "RETURN_VALUE", "RETURN_CONST"}
 
 
-# Frames of type checkers stand between our own functions as well as between the program's: they handle nothing.
-CHECKER: Edges = (sys.maxsize,)
-# By the identity of code objects, which are kept, since their own hash goes over all their constants.
-_known: dict[int, Edges] = {}
-# Bodies of `with` statements that enter what a variable holds, which may be another thing each time.
-_variable: dict[int, list[tuple[int, int, Expression]]] = {}
-_kept: list[CodeType] = []
+class _Handlers(NamedTuple):
+    """Where the code of a function handles errors."""
+
+    edges: tuple[int, ...] = ()
+    """Offsets where its instructions begin to be inside ``try``, and to be outside, alternately."""
+    withs: tuple[tuple[int, int, WithExpression], ...] = ()
+    """Offsets, from and to, of the bodies of ``with`` statements."""
+    is_program: bool = True
+    """Its frame is one of the program's: the next interpreter's frame ends the search."""
+    is_interpreter: bool = False
+
+
+_NO_HANDLERS = _Handlers()
+# Frames of type checkers and of the tracker stand among those of an interpreter as well as among the program's.
+_INTERNAL = _Handlers(is_program=False)
+_INTERPRETER = _Handlers(is_interpreter=True)
+_by_code: dict[int, tuple[CodeType, _Handlers]] = {}
+"""By id, since hashes of code objects run over all their constants; these are kept, so that no id is reused."""
 
 
 def error_is_handled(frame: FrameType | None) -> bool:
-    """Tell whether the program would go on if what a frame now does raised an error.
+    """Return whether the program would continue if the torch function that a frame calls raised an error.
 
-    True inside ``try`` with an ``except``, and inside ``with`` if its context manager suppresses errors, or if code
-    would have to run to find the context manager; not for ``finally``.
-
-    Args:
-        frame: that calls a torch function; looked at up to whoever runs the program.
+    True inside ``try`` with an ``except``, and inside ``with`` if its context manager suppresses errors or if this
+    cannot be decided without running code; not for ``finally``. Frames are searched up to the interpreter's.
     """
-    begun = False
+    in_program = False
     while frame is not None:
         try:
-            edges = _known[id(frame.f_code)]
+            _, handlers = _by_code[id(frame.f_code)]
         except KeyError:
-            edges = _analyze(frame.f_code, frame.f_globals)
-        if id(frame.f_code) in _variable and _variable_may_suppress(frame):
-            return True
-        if edges:
-            if bisect_right(edges, frame.f_lasti) % 2:
+            handlers = _analyze(frame.f_code, frame.f_globals)
+            _by_code[id(frame.f_code)] = frame.f_code, handlers
+        if handlers.is_interpreter:
+            if in_program:
+                return False
+        else:
+            if handlers.edges and bisect_right(handlers.edges, frame.f_lasti) % 2:
                 return True
-            begun = begun or edges is not CHECKER
-        elif edges is not None:
-            begun = True
-        elif begun:
-            return False
+            if handlers.withs:
+                here, scopes = frame.f_lasti, (frame.f_locals, frame.f_globals, frame.f_builtins)
+                entered = [expression for start, stop, expression in handlers.withs if start <= here < stop]
+                if any(expression.may_suppress(scopes, _handles_errors) for expression in entered):
+                    return True
+            in_program = in_program or handlers.is_program
         frame = frame.f_back
     return False
 
 
-def _analyze(code: CodeType, namespace: dict[str, Any]) -> Edges:
+def _analyze(code: CodeType, namespace: dict[str, Any]) -> _Handlers:
     module = str(namespace.get("__name__"))
-    edges: Edges = ()
-    if module == THREADS:
-        edges = (0,)
-    elif module.startswith(OWN):
-        edges = CHECKER  # around what torch runs inside a function
-    elif module.startswith(END):
-        edges = None
-    elif module.startswith(("jaxtyping", "beartype")):
-        edges = CHECKER
-    elif module == "contextlib" and code.co_name in ("__enter__", "__exit__"):
-        edges = ()  # handles the end of a generator
-    elif code.co_exceptiontable and module.partition(".")[0] not in PASS_ON:
-        handled, variable = _handled_ranges(code, namespace)
-        edges = tuple(_edges(handled))
-        if module == "contextlib":  # a manager as a decorator enters self._recreate_cm(), which is like self
-            variable = [(start, end, entered.without_attributes()) for start, end, entered in variable]
-        if variable:
-            _variable[id(code)] = variable
-    _kept.append(code)
-    _known[id(code)] = edges
-    return edges
+    if module == _THREADS:
+        return _Handlers(edges=(0,))
+    if module.startswith(_INTERNAL_MODULES):
+        return _INTERNAL
+    if module.startswith(_INTERPRETERS):
+        return _INTERPRETER
+    if (
+        not code.co_exceptiontable
+        or module.partition(".")[0] in TRANSPARENT_LIBRARIES
+        or (module == "contextlib" and code.co_name in ("__enter__", "__exit__"))  # which handle a generator's end
+    ):
+        return _NO_HANDLERS
+    handled, withs = _handled_ranges(code)
+    if module == "contextlib":  # a manager as a decorator enters self._recreate_cm(), which is like self
+        names = [tuple(chain[:1] for chain in expression.chains) for _, _, expression in withs]
+        withs = [(start, stop, WithExpression(name)) for (start, stop, _), name in zip(withs, names, strict=True)]
+    edges: list[int] = []
+    for start, stop in sorted(handled):  # the union of the ranges
+        if edges and start <= edges[-1]:
+            edges[-1] = max(edges[-1], stop)
+        else:
+            edges += [start, stop]
+    return _Handlers(tuple(edges), tuple(withs))
 
 
-def _edges(ranges: list[tuple[int, int]]) -> Iterator[int]:
-    """Yield where the union of ranges begins and ends, by turns."""
-    end = -1
-    for start, stop in sorted(ranges):
-        if start > end:
-            if end >= 0:
-                yield end
-            yield start
-        end = max(end, stop)
-    if end >= 0:
-        yield end
+def _handles_errors(code: CodeType, namespace: dict[str, Any]) -> bool:
+    """Return whether any part of a function handles errors; ``with`` statements with local variables are left out."""
+    handled, withs = _handled_ranges(code)
+    local = {*code.co_varnames, *code.co_cellvars, *code.co_freevars}
+    expressions = [one for _, _, one in withs if local.isdisjoint(chain[0] for chain in one.chains)]
+    scopes = (namespace, vars(builtins))
+    return bool(handled) or any(one.may_suppress(scopes, _handles_errors) for one in expressions)
 
 
-def _variable_may_suppress(frame: FrameType) -> bool:
-    """Tell whether a ``with`` statement that a frame is in has entered a variable that suppresses errors."""
-    here = frame.f_lasti
-    entered = [expression for start, stop, expression in _variable[id(frame.f_code)] if start <= here < stop]
-    return any(one.may_suppress((frame.f_locals, frame.f_globals, frame.f_builtins), _handles) for one in entered)
-
-
-def _handles(code: CodeType, namespace: dict[str, Any]) -> bool:
-    """Tell whether any part of a function handles errors; what its variables hold is not known."""
-    return bool(_handled_ranges(code, namespace)[0])
-
-
-def _handled_ranges(
-    code: CodeType, namespace: dict[str, Any]
-) -> tuple[list[tuple[int, int]], list[tuple[int, int, Expression]]]:
-    """Return the offsets, from and to, at which an error is handled, and those where that hangs on a variable."""
+def _handled_ranges(code: CodeType) -> tuple[list[tuple[int, int]], list[tuple[int, int, WithExpression]]]:
+    """Return the offsets, from and to, of ``try`` blocks whose handler may catch, and of bodies of ``with``."""
     bytecode = dis.Bytecode(code)
     instructions = list(bytecode)
     position = {instruction.offset: i for i, instruction in enumerate(instructions)}
-    local = {*code.co_varnames, *code.co_cellvars, *code.co_freevars}
-    handled, variable = [], []
+    handled, withs = [], []
     for entry in bytecode.exception_entries:  # type: ignore[attr-defined]
         handler = instructions[position[entry.target] :]
         if len(handler) < 2 or handler[0].opname != "PUSH_EXC_INFO":
             continue
-        if handler[1].opname != "WITH_EXCEPT_START":
-            if _may_catch(handler[1:]):
-                handled.append((entry.start, entry.end))
-            continue
-        entered = expression_before(instructions[: position[entry.start]])
-        scopes = (namespace, vars(builtins))
-        if entered.has_any_of(local) or entered.makes_a_stack(scopes) or entered.varies(scopes):
-            variable.append((entry.start, entry.end, entered))
-        elif entered.may_suppress(scopes, _handles):
+        if handler[1].opname == "WITH_EXCEPT_START":
+            withs.append((entry.start, entry.end, last_with(instructions[: position[entry.start]])))
+        elif _may_catch(handler[1:]):
             handled.append((entry.start, entry.end))
-    return handled, variable
+    return handled, withs
 
 
 def _may_catch(handler: list[dis.Instruction]) -> bool:
-    """Tell whether a handler does more than to clean up and raise the same error again."""
-    for instruction in handler:
-        if instruction.opname == "RERAISE":
-            return False
-        if instruction.opname in CATCHES:
-            return True
-    return True
+    """Return False for a handler that only cleans up and raises the same error again."""
+    first = next((one.opname for one in handler if one.opname == "RERAISE" or one.opname in _CATCHES), None)
+    return first != "RERAISE"
