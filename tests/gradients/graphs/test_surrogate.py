@@ -605,7 +605,7 @@ class TestThePlantedMistakeIsFound:
 
     @pytest.mark.parametrize("name", ["branch", "index"])
     def test_in_an_escape_that_is_lost(self, programs, theta, bias, monkeypatch, name):
-        monkeypatch.setattr(provenance, "told", lambda *_, **__: [])
+        monkeypatch.setattr(provenance, "escaping_tensors", lambda *_, **__: [])
         assert bias(programs[name], theta) > 1e-2
 
     def test_in_a_write_that_is_lost(self, programs, theta, bias, monkeypatch):

@@ -49,6 +49,14 @@ class WithExpression(NamedTuple):
     steps: tuple[str, ...] = ()
     """Path to the context manager: a name, then attributes, ``_CALL`` and ``_ITEM``; the name is empty if unknown."""
 
+    def is_constant(self, local: set[str], scopes: Scopes) -> bool:
+        """Return whether its value never changes: it reads no local variable and no object, and opens no stack."""
+        found = [_follow_path(chain, scopes) for chain in self.chains]
+        ((root,),) = _follow_path(self.steps[:1] or ("",), scopes)
+        reads_object = bool({*self.steps[1:]} - {_CALL}) and not isinstance(root, types.ModuleType)
+        opens_stack = any(_is_stack_class(one) for chain in found for step in chain for one in step)
+        return local.isdisjoint(chain[0] for chain in self.chains) and not reads_object and not opens_stack
+
     def may_suppress(self, scopes: Scopes, handles: Handles) -> bool:
         """Return whether it may evaluate to a context manager that suppresses errors.
 
@@ -60,11 +68,15 @@ class WithExpression(NamedTuple):
             return True
         found = [one.function if isinstance(one, _ResultOf) else one for one in managers]
         found += [each for chain in self.chains for step in _follow_path(chain, scopes) for each in step]
-        variables = list(scopes[0].values()) if any(one in _STACKS for one in found if isinstance(one, type)) else []
+        variables = list(scopes[0].values()) if any(map(_is_stack_class, found)) else []
         stacks = [value for value in variables if isinstance(value, _STACKS)]
         # An ``ExitStack`` is judged by the content of those among the variables; as itself if there is none.
-        judged = [one for one in found if not (stacks and isinstance(one, type) and one in _STACKS)] + stacks
+        judged = [one for one in found if not (stacks and _is_stack_class(one))] + stacks
         return any(one is not _UNKNOWN and may_suppress(one, handles) for one in judged)
+
+
+def _is_stack_class(found: Any) -> bool:
+    return isinstance(found, type) and found in _STACKS
 
 
 def last_with(instructions: list[dis.Instruction]) -> WithExpression:

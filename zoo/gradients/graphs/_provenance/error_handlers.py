@@ -18,7 +18,7 @@ class _Handlers(NamedTuple):
     edges: tuple[int, ...] = ()
     """Offsets where its instructions begin to be inside ``try``, and to be outside, alternately."""
     withs: tuple[tuple[int, int, WithExpression], ...] = ()
-    """Offsets, from and to, of the bodies of ``with`` statements."""
+    """Offsets, from and to, of the bodies of ``with`` statements whose context manager depends on variables."""
     is_program: bool = True
     """Its frame is one of the program's: the next interpreter's frame ends the search."""
     is_interpreter: bool = False
@@ -75,7 +75,7 @@ def _analyze(code: CodeType, namespace: dict[str, Any]) -> _Handlers:
         or (module == "contextlib" and code.co_name in ("__enter__", "__exit__"))  # which handle a generator's end
     ):
         return _NO_HANDLERS
-    handled, withs = _handled_ranges(code)
+    handled, withs = _handled_ranges(code, namespace)
     if module == "contextlib":  # a manager as a decorator enters self._recreate_cm(), which is like self
         names = [tuple(chain[:1] for chain in expression.chains) for _, _, expression in withs]
         withs = [(start, stop, WithExpression(name)) for (start, stop, _), name in zip(withs, names, strict=True)]
@@ -89,26 +89,29 @@ def _analyze(code: CodeType, namespace: dict[str, Any]) -> _Handlers:
 
 
 def _handles_errors(code: CodeType, namespace: dict[str, Any]) -> bool:
-    """Return whether any part of a function handles errors; ``with`` statements with local variables are left out."""
-    handled, withs = _handled_ranges(code)
-    local = {*code.co_varnames, *code.co_cellvars, *code.co_freevars}
-    expressions = [one for _, _, one in withs if local.isdisjoint(chain[0] for chain in one.chains)]
-    scopes = (namespace, vars(builtins))
-    return bool(handled) or any(one.may_suppress(scopes, _handles_errors) for one in expressions)
+    """Return whether any part of a function handles errors, whatever its variables hold."""
+    return bool(_handled_ranges(code, namespace)[0])
 
 
-def _handled_ranges(code: CodeType) -> tuple[list[tuple[int, int]], list[tuple[int, int, WithExpression]]]:
-    """Return the offsets, from and to, of ``try`` blocks whose handler may catch, and of bodies of ``with``."""
+def _handled_ranges(
+    code: CodeType, namespace: dict[str, Any]
+) -> tuple[list[tuple[int, int]], list[tuple[int, int, WithExpression]]]:
+    """Return the offsets, from and to, where errors are handled, and where that depends on variables."""
     bytecode = dis.Bytecode(code)
     instructions = list(bytecode)
     position = {instruction.offset: i for i, instruction in enumerate(instructions)}
+    local, scopes = {*code.co_varnames, *code.co_cellvars, *code.co_freevars}, (namespace, vars(builtins))
     handled, withs = [], []
     for entry in bytecode.exception_entries:  # type: ignore[attr-defined]
         handler = instructions[position[entry.target] :]
         if len(handler) < 2 or handler[0].opname != "PUSH_EXC_INFO":
             continue
         if handler[1].opname == "WITH_EXCEPT_START":
-            withs.append((entry.start, entry.end, last_with(instructions[: position[entry.start]])))
+            expression = last_with(instructions[: position[entry.start]])
+            if not expression.is_constant(local, scopes):
+                withs.append((entry.start, entry.end, expression))
+            elif expression.may_suppress(scopes, _handles_errors):
+                handled.append((entry.start, entry.end))
         elif _may_catch(handler[1:]):
             handled.append((entry.start, entry.end))
     return handled, withs
