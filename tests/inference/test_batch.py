@@ -1,13 +1,13 @@
 from zoo.inference._batch import RepeatedBatch
 
 
-def test_each_step_has_all_arguments():
+def test_each_step_yields_all_arguments():
     steps = RepeatedBatch((1, "a"), 3)
     assert len(steps) == 3
     assert list(steps) == [(1, "a")] * 3
 
 
-def test_a_pass_goes_on_where_the_state_was_taken_and_the_next_is_whole():
+def test_restored_pass_yields_remaining_steps_and_the_next_is_whole():
     steps, other = RepeatedBatch((1,), 5), RepeatedBatch((1,), 5)
     passed = iter(steps)
     next(passed), next(passed)
@@ -16,7 +16,7 @@ def test_a_pass_goes_on_where_the_state_was_taken_and_the_next_is_whole():
     assert len(list(other)) == 5
 
 
-def test_after_the_last_step_a_new_epoch_begins():
+def test_state_after_last_step_starts_new_epoch():
     steps, other = RepeatedBatch((1,), 5), RepeatedBatch((1,), 5)
     list(steps)
     other.load_state_dict(steps.state_dict())

@@ -43,25 +43,25 @@ def checkpoint(tmp_path):
 
 
 class TestProgram:
-    def test_is_found_by_its_name(self):
+    def test_builtin_program_is_found_by_name(self):
         assert find_program("eight_schools") is PROGRAMS["eight_schools"]
 
-    def test_with_an_unknown_name_is_refused_with_the_nearest_one(self):
+    def test_unknown_program_raises_with_nearest_name(self):
         with pytest.raises(
             ValueError, match=r"unknown program 'eight_scools'; choose one of .*Did you mean eight_schools\?"
         ):
             find_program("eight_scools")
 
-    def test_of_a_file_is_vectorised_only_if_asked_for(self, own):
+    def test_program_in_file_is_vectorized_only_on_request(self, own):
         assert not ProgramInference(f"{own}:guide", trust=True).elbo.vectorize_particles
         assert ProgramInference(f"{own}:guide", trust=True, vectorize_particles=True).elbo.vectorize_particles
         assert ProgramInference("beta_bernoulli").elbo.vectorize_particles
 
-    def test_of_a_file_that_fails_says_where(self, own):
+    def test_failing_program_in_file_is_reported_with_line(self, own):
         with pytest.raises(ValueError, match=r"own\.py, line 18: RuntimeError: "):
             ProgramInference(f"{own}:wrong", trust=True)
 
-    def test_that_needs_data_names_what_is_missing(self, monkeypatch, tmp_path):
+    def test_missing_data_of_program_are_named(self, monkeypatch, tmp_path):
         monkeypatch.delenv("ZOO_DATA", raising=False)
         with pytest.raises(FileNotFoundError, match="but ZOO_DATA is not set"):
             ProgramInference("kidiq")
@@ -75,7 +75,7 @@ def make_elbo(num_particles, baseline=None, program="beta_bernoulli", **options)
 
 
 class TestEstimator:
-    def test_is_made_from_its_options(self):
+    def test_estimator_is_built_from_its_options(self):
         elbo = make_elbo(3, "moving_average", decay=0.5, scale=True)
         reinforce = elbo.estimators.of("z")
         assert isinstance(reinforce.baseline, MovingAverageBaseline)
@@ -83,33 +83,33 @@ class TestEstimator:
         assert isinstance(make_elbo(3, "leave_one_out").estimators.of("z").baseline, LeaveOneOutBaseline)
         assert make_elbo(3, "leave_one_out").scale is None
 
-    def test_vimco_is_the_importance_weighted_bound(self):
+    def test_vimco_selects_importance_weighted_bound(self):
         assert make_elbo(3, name="vimco").multi_sample is not None
         assert make_elbo(3, "leave_one_out").multi_sample is None
 
-    def test_needs_particles_to_compare(self):
+    def test_leave_one_out_needs_two_particles(self):
         with pytest.raises(ValueError, match="needs at least 2 particles: set num_particles=2 or more, got 1"):
             make_elbo(1, "leave_one_out")
 
-    def test_says_what_decay_cannot_reach(self, own):
+    def test_decay_of_learned_moving_average_is_fixed(self, own):
         with pytest.raises(ValueError, match=r"a learned baseline has a fixed decay here: set estimator\.decay=0\.9"):
             make_elbo(2, "learned_moving_average", f"{own}:guide", decay=0.5)
 
     @pytest.mark.parametrize("baseline", ["learned", "learned_moving_average", "learned_leave_one_out"])
-    def test_with_a_network_is_not_for_programs_that_name_none(self, baseline):
+    def test_learned_baseline_of_builtin_program_raises(self, baseline):
         with pytest.raises(ValueError, match="the guide of beta_bernoulli does not have; choose another baseline"):
             ProgramInference("beta_bernoulli", estimator={"baseline": baseline})
 
 
 class TestCheckpoint:
-    def test_brings_the_guide_back(self, checkpoint):
+    def test_guide_is_restored_from_checkpoint(self, checkpoint):
         module = ProgramInference("beta_bernoulli", num_particles=3)
         module.guide.fairness.log_alpha.data.fill_(1.25)
         loaded = ProgramInference.load(checkpoint(module))
         assert loaded.guide.fairness.log_alpha.item() == 1.25
         assert loaded.elbo.num_particles == 3
 
-    def test_holds_all_options_and_they_are_plain(self, checkpoint):
+    def test_checkpoint_contains_all_options_as_plain_data(self, checkpoint):
         saved = torch.load(checkpoint(ProgramInference("beta_bernoulli")), weights_only=True)
         assert saved["hyper_parameters"] == {
             "program": "beta_bernoulli",
@@ -123,7 +123,7 @@ class TestCheckpoint:
             "schedule": "cosine",
         }
 
-    def test_of_a_file_is_to_be_trusted_anew(self, own, checkpoint):
+    def test_checkpoint_of_program_in_file_needs_trust_again(self, own, checkpoint):
         module = ProgramInference(f"{own}:guide", trust=True)
         module.store.params["logits_unconstrained"].data += 1
         path = checkpoint(module)

@@ -18,12 +18,12 @@ def units():
     return (torch.arange(24).reshape(3, 8) % 3 == 0).double()
 
 
-def test_it_is_the_library_s_log_probability(logits, units):
+def test_bernoulli_log_prob_equals_torch_distributions(logits, units):
     expected = Bernoulli(logits=logits).log_prob(units).sum(-1)
     torch.testing.assert_close(bernoulli_log_prob(logits, units), expected, rtol=1e-13, atol=1e-13)
 
 
-def test_so_is_its_gradient(logits, units):
+def test_gradient_of_bernoulli_log_prob_equals_torch_distributions(logits, units):
     weights = torch.tensor([1.0, -2.0, 3.0], dtype=torch.double)
     ours, theirs = (
         torch.autograd.grad((weights * value).sum(), logits)[0]
@@ -47,7 +47,7 @@ def test_logits_of_any_size_lose_no_digits_in_single_precision(size):
     assert bernoulli_log_prob(logits, torch.zeros(1)).tolist() == [-size, 0.0]
 
 
-def test_a_logit_that_is_not_a_number_shows():
+def test_nan_logit_gives_nan():
     assert bernoulli_log_prob(torch.tensor([float("nan"), 0.0]), torch.zeros(2)).isnan()
 
 

@@ -79,7 +79,7 @@ def train(tmp_path):
 
 
 class TestTheEnd:
-    def test_is_where_the_rule_says(self, make, train):
+    def test_training_stops_at_step_of_stopping_rule(self, make, train):
         module, stopping, watch = make(), StopOnConvergence(TOLERANCE, STEPS), Watch()
         trainer = train(module, [watch, stopping])
         rule = StoppingRule(TOLERANCE, check_interval=STEPS)
@@ -87,7 +87,7 @@ class TestTheEnd:
         assert trainer.global_step == len(watch.iterates) == stopping.status.step
         assert 2 * STEPS < trainer.global_step < 50 * STEPS
 
-    def test_leaves_the_average_in_place_of_the_last_iterate(self, make, train):
+    def test_parameters_are_replaced_by_their_average(self, make, train):
         module, stopping, watch = make(), StopOnConvergence(TOLERANCE, STEPS), Watch()
         train(module, [watch, stopping])
         assert stopping.status.start > STEPS
@@ -97,13 +97,13 @@ class TestTheEnd:
         assert (left - watch.iterates[-1]).abs().max() > TOLERANCE
         torch.testing.assert_close(left, SETTLED, atol=TOLERANCE, rtol=0)
 
-    def test_measures_the_average(self, make, train):
+    def test_validation_after_stop_evaluates_the_average(self, make, train):
         module, watch = make(), Watch()
         train(module, [watch, StopOnConvergence(TOLERANCE, STEPS)])
         assert watch.measured[-1].equal(parameters_to_vector(module.fitted_parameters()))
         assert watch.measured[0].equal(watch.iterates[STEPS - 1])
 
-    def test_does_not_come_before_so_much_is_known(self, make, train):
+    def test_training_continues_while_tolerance_is_not_reached(self, make, train):
         module, stopping, watch = make(), StopOnConvergence(1e-6, STEPS), Watch()
         trainer = train(module, [watch, stopping], epochs=4)
         assert trainer.global_step == 4 * STEPS
@@ -112,7 +112,7 @@ class TestTheEnd:
 
 
 class TestAResumedTraining:
-    def test_ends_as_if_it_had_not_been_stopped(self, make, train, tmp_path):
+    def test_resumed_training_stops_like_uninterrupted_one(self, make, train, tmp_path):
         whole, late = make(), make()
         train(whole, [StopOnConvergence(TOLERANCE, STEPS)])
         train(make(), [StopOnConvergence(TOLERANCE, STEPS)], epochs=2)
@@ -121,7 +121,7 @@ class TestAResumedTraining:
         assert resumed.status.step > 2 * STEPS
         assert all(map(torch.equal, whole.fitted_parameters(), late.fitted_parameters()))
 
-    def test_that_had_come_to_its_end_goes_no_further(self, make, train, tmp_path):
+    def test_resumed_training_that_had_converged_stops_at_once(self, make, train, tmp_path):
         steps = train(make(), [StopOnConvergence(TOLERANCE, STEPS)]).global_step
         again = make()
         trainer = train(again, [StopOnConvergence(TOLERANCE, STEPS)], epochs=101, resume=tmp_path / "100.ckpt")
@@ -130,6 +130,6 @@ class TestAResumedTraining:
         assert all(saved[name].equal(value) for name, value in again.state_dict().items())
 
 
-def test_a_tolerance_of_nothing_is_refused():
+def test_zero_tolerance_raises():
     with pytest.raises(ValueError, match="tolerance must be above 0"):
         StopOnConvergence(0.0, STEPS)

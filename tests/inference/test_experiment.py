@@ -47,7 +47,7 @@ def checkpoint(tmp_path):
 
 
 class TestLoaders:
-    def test_an_epoch_is_so_many_steps_with_all_data(self, make):
+    def test_epoch_has_steps_per_epoch_batches_of_all_data(self, make):
         experiment = make(steps_per_epoch=7)
         batches = list(experiment.loaders.train(0, 1))
         assert len(batches) == 7
@@ -57,32 +57,32 @@ class TestLoaders:
     @pytest.mark.parametrize(
         ("option", "least"), [("steps_per_epoch", "a whole number of 1"), ("num_eval_samples", "at least 2")]
     )
-    def test_numbers_that_make_no_sense_are_named(self, option, least, make):
+    def test_invalid_numbers_are_named(self, option, least, make):
         with pytest.raises(ValueError, match=f"{option} must be {least}.*, got 0"):
             make(**{option: 0})
 
 
 class TestStopping:
-    def test_is_only_asked_for(self, make):
+    def test_no_stopping_rule_by_default(self, make):
         assert make().callbacks() == []
 
     @pytest.mark.parametrize("options", [{}, {"schedule": "cosine"}])
-    def test_needs_a_learning_rate_that_does_not_fall(self, make, options):
+    def test_convergence_tolerance_needs_constant_learning_rate(self, make, options):
         with pytest.raises(ValueError, match=r"set model\.schedule=constant, or remove model\.convergence_tol"):
             make(convergence_tolerance=0.1, **options)
 
     @pytest.mark.parametrize("tolerance", [0.0, -1.0, math.nan])
-    def test_needs_a_positive_tolerance(self, make, tolerance):
+    def test_convergence_tolerance_must_be_positive(self, make, tolerance):
         with pytest.raises(ValueError, match=rf"^convergence_tolerance must be above 0, or null, got {tolerance}$"):
             make(convergence_tolerance=tolerance, schedule="constant")
 
-    def test_looks_once_an_epoch(self, make):
+    def test_convergence_is_checked_once_per_epoch(self, make):
         (stopping,) = make(convergence_tolerance=0.1, schedule="constant", steps_per_epoch=7).callbacks()
         assert (stopping.rule.check_interval, stopping.rule.tolerance) == (7, 0.1)
 
 
 class TestReport:
-    def test_judges_the_guide_and_draws(self, make, checkpoint, tmp_path):
+    def test_report_evaluates_guide_and_saves_figures(self, make, checkpoint, tmp_path):
         experiment = make(num_eval_samples=2000)
         metrics = experiment.report(checkpoint(experiment), tmp_path)
         assert metrics.keys() == METRICS.keys()
@@ -96,14 +96,14 @@ class TestReport:
         for name in ("posterior.png", "elbo.png"):
             assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
-    def test_is_the_same_each_time(self, make, checkpoint, tmp_path, monkeypatch):
+    def test_report_is_deterministic(self, make, checkpoint, tmp_path, monkeypatch):
         for name in ("_save_posterior_figure", "_save_elbo_figure"):
             monkeypatch.setattr(module, name, lambda *_: None)
         experiment = make(num_eval_samples=50)
         path = checkpoint(experiment)
         assert experiment.report(path, tmp_path) == experiment.report(path, tmp_path)
 
-    def test_without_a_reference_tells_of_the_first_elements(self, make, checkpoint, tmp_path, monkeypatch):
+    def test_report_without_reference_has_moments_of_first_elements(self, make, checkpoint, tmp_path, monkeypatch):
         monkeypatch.setattr(module, "MAX_QUANTITIES", 3)
         experiment = make("logistic_regression", num_eval_samples=200)
         metrics = experiment.evaluate(checkpoint(experiment), tmp_path)
@@ -113,7 +113,7 @@ class TestReport:
         assert not (tmp_path / "posterior.png").exists()
         assert experiment.describe(metrics).endswith("\n  and 7 more")
 
-    def test_says_how_far_the_guide_is_from_the_optimum_of_its_family(self, make, checkpoint, tmp_path):
+    def test_report_contains_distance_to_family_optimum(self, make, checkpoint, tmp_path):
         experiment = make(num_eval_samples=50, compare_with_optimum=True)
         metrics = experiment.evaluate(checkpoint(experiment), tmp_path)
         # The guide starts as Beta(15, 15), the optimum is the posterior, Beta(16, 14).
@@ -122,12 +122,12 @@ class TestReport:
         assert metrics["optimum_sd_ratio_low"] == metrics["optimum_sd_ratio_high"] > 1
         assert "optimum of the family: means differ by at most 0.372 sd" in experiment.describe(metrics)
 
-    def test_is_of_a_program_with_bits_refused_before_it_is_trained(self, make, monkeypatch, zoo_data):
+    def test_optimum_of_discrete_guide_raises_before_training(self, make, monkeypatch, zoo_data):
         monkeypatch.setenv("ZOO_DATA", str(zoo_data))
         with pytest.raises(ValueError, match="the optimum of program=gaussian_mixture_assignments cannot be computed"):
             make("gaussian_mixture_assignments", compare_with_optimum=True)
 
-    def test_says_whether_the_parameters_have_settled(self, make, checkpoint, tmp_path):
+    def test_report_contains_convergence(self, make, checkpoint, tmp_path):
         experiment = make(num_eval_samples=50, convergence_tolerance=0.1, schedule="constant")
         path = checkpoint(experiment)
         (stopping,) = experiment.callbacks()
@@ -147,13 +147,13 @@ class TestReport:
         assert metrics["converged"] == 1
         assert metrics["half_width"] < 0.1
 
-    def test_reads_the_curve_from_the_rows_that_have_one(self, checkpoint, make, tmp_path):
+    def test_elbo_curve_is_read_from_rows_with_validation(self, checkpoint, make, tmp_path):
         checkpoint(make())
         steps, elbo, error = module._read_elbo_curve(tmp_path / "metrics.csv")
         assert (steps.tolist(), elbo.tolist(), error.tolist()) == ([10, 20], [-7.5, -7.25], [0.5, 0.25])
 
 
-def test_all_is_told_in_words(make):
+def test_describe_lists_all_metrics(make):
     assert make().describe(METRICS).splitlines() == [
         "beta_bernoulli: a coin's fairness; Pyro's tutorial SVI part III",
         "  ELBO -7.069 ± 0.0003 nats (standard error over 4,000 fresh draws)",
@@ -164,12 +164,12 @@ def test_all_is_told_in_words(make):
     ]
 
 
-def test_a_k_hat_that_is_not_there_is_not_told_of(make):
+def test_describe_omits_missing_k_hat(make):
     metrics = {name: x for name, x in METRICS.items() if not name.startswith("k_hat")}
     assert "k-hat" not in make().describe(metrics)
 
 
-def test_a_guide_of_one_point_is_told_to_be_one(make):
+def test_describe_reports_point_mass_guide(make):
     metrics = {name: x for name, x in METRICS.items() if not name.startswith("k_hat")} | {"num_constant_elements": 1.0}
     assert "no k-hat: a value of the guide is the same in all draws" in make().describe(metrics)
 
@@ -195,7 +195,7 @@ def guide():
 
 
 @pytest.mark.filterwarnings("ignore:site .* is outside every plate")
-def test_categories_have_probabilities_and_sites_of_subsampled_plates_no_moments(checkpoint, tmp_path, caplog):
+def test_describe_shows_category_probabilities_and_omits_subsampled_sites(checkpoint, tmp_path, caplog):
     folder = tmp_path / "of-a-name-that-is-long" / "and-another-folder-in-it" / "and-one-more-for-a-path-of-120-letters"
     folder.mkdir(parents=True)
     (folder / "own.py").write_text(OWN)

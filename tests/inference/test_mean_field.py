@@ -45,7 +45,7 @@ def test_no_factorised_normal_near_the_optimum_is_closer():
     assert kl_up_to_a_constant(mean, marginal) > best + 0.01
 
 
-def test_a_matrix_that_is_not_positive_definite_is_refused():
+def test_indefinite_precision_matrix_raises():
     with pytest.raises(ValueError, match="symmetric and positive definite"):
         normal_optimum(torch.zeros(2), torch.tensor([[1.0, 2.0], [2.0, 1.0]]))
 
@@ -87,12 +87,12 @@ class TestRegressionWithNoise:
             assert self.elbo(beta, dist.LogNormal(sigma.loc + step, sigma.scale)) < best
             assert self.elbo(beta, dist.LogNormal(sigma.loc, sigma.scale * (1 + step))) < best
 
-    def test_a_search_cut_short_is_an_error(self):
+    def test_coordinate_ascent_without_convergence_raises(self):
         with pytest.raises(ValueError, match="has not converged after 1 iterations"):
             regression_with_noise_optimum(self.X, self.Y, 2.0, self.NOISE, max_iterations=1)
 
 
-def test_draws_of_a_guide_follow_the_seed_alone():
+def test_sample_guide_depends_on_seed_only():
     guide = Guide()
     one, again, other = (sample_guide(guide, (), 5, seed)["x"] for seed in (0, 0, 1))
     assert one.shape == (5, 3)

@@ -54,7 +54,7 @@ def test_the_pathwise_run_finds_the_optimum_of_the_family_not_the_posterior():
     assert dict(pyro.get_param_store().items()) == store
 
 
-def test_guides_without_pathwise_version_are_refused():
+def test_guide_without_pathwise_version_raises():
     discrete = Guide()
     discrete.z = BernoulliFactor(torch.zeros(2))
     for guide in (discrete, torch.nn.Linear(1, 1)):
@@ -64,7 +64,7 @@ def test_guides_without_pathwise_version_are_refused():
         fit_pathwise_guide(model, Guide(), (), num_steps=0, num_particles=4)
 
 
-def test_a_known_optimum_is_taken_and_any_other_is_searched_for(monkeypatch):
+def test_closed_form_optimum_is_preferred_to_pathwise_fit(monkeypatch):
     known = {"x": dist.Normal(0.0, 1.0)}
     described = Program("normal", model, Guide, lambda root: ())
     assert mean_field_optimum(described._replace(optimum=lambda: known), ()) == known
@@ -73,28 +73,28 @@ def test_a_known_optimum_is_taken_and_any_other_is_searched_for(monkeypatch):
     assert found["x"].mean.tolist() == [0, 0, 0]
 
 
-def test_the_distributions_of_a_guide_are_those_of_its_sites_without_its_plates():
+def test_guide_distributions_are_those_of_sites_without_plates():
     found = guide_distributions(Guide(), ())
     assert list(found) == ["x"]
     assert found["x"].stddev.tolist() == pytest.approx([0.3] * 3)
 
 
 class TestDistance:
-    def test_is_nothing_from_the_optimum_itself(self):
+    def test_distance_of_optimum_to_itself_is_zero(self):
         assert compare_to_optimum(BEST, BEST) == {
             "optimum_mean_gap": 0,
             "optimum_sd_ratio_low": 1,
             "optimum_sd_ratio_high": 1,
         }
 
-    def test_is_that_of_the_worst_element(self):
+    def test_distance_is_that_of_the_worst_element(self):
         shifted = {**BEST, "x": dist.Normal(torch.tensor([0.0, 1.4]), torch.tensor([1.2, 1.8]))}
         found = compare_to_optimum(BEST, shifted)
         assert found["optimum_mean_gap"] == pytest.approx(0.2)
         assert found["optimum_sd_ratio_low"] == pytest.approx(0.9)
         assert found["optimum_sd_ratio_high"] == pytest.approx(1.2)
 
-    def test_of_other_sites_is_an_error(self):
+    def test_distance_between_different_sites_raises(self):
         with pytest.raises(ValueError, match=r"^the optimum has the sites x, s, the guide x$"):
             compare_to_optimum(BEST, {"x": BEST["x"]})
 

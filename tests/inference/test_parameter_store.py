@@ -28,12 +28,12 @@ def adopted(program, *owners):
 
 
 class TestAParameterOfAFunction:
-    def test_starts_at_its_own_value_not_at_that_of_the_global_store(self):
+    def test_captured_parameter_ignores_value_in_global_store(self):
         store = adopted(scale)
         with store.activate():
             assert scale().item() == pytest.approx(2)
 
-    def test_is_a_parameter_of_the_module_and_learns_unconstrained(self):
+    def test_captured_parameter_is_module_parameter_and_unconstrained(self):
         store = adopted(scale)
         (parameter,) = store.parameters()
         with store.activate():
@@ -43,20 +43,20 @@ class TestAParameterOfAFunction:
         with store.activate():
             assert 0 <= scale().item() < 1e-6
 
-    def test_leaves_the_global_store_as_it_was(self, users_store):
+    def test_capture_leaves_global_store_unchanged(self, users_store):
         store = adopted(scale)
         with store.activate():
             scale()
         assert list(users_store) == ["scale"]
         assert users_store["scale"].item() == pytest.approx(9)
 
-    def test_so_does_a_program_that_fails(self, users_store):
+    def test_failing_program_leaves_global_store_unchanged(self, users_store):
         store = adopted(scale)
         with pytest.raises(ZeroDivisionError), store.activate():
             _ = 1 / 0
         assert users_store["scale"].item() == pytest.approx(9)
 
-    def test_is_saved_and_loaded_whatever_its_name(self):
+    def test_parameter_with_any_name_is_saved_and_loaded(self):
         def program():
             return pyro.param("a.b/keys", torch.ones(2)) + pyro.param("keys", torch.zeros(2))
 
@@ -67,7 +67,7 @@ class TestAParameterOfAFunction:
         with other.activate():
             assert program().tolist() == [7, 7]
 
-    def test_that_comes_late_is_refused(self):
+    def test_parameter_created_after_first_run_raises(self):
         def late(wanted):
             return pyro.param("late", torch.ones(())) if wanted else scale()
 
@@ -91,7 +91,7 @@ class Net(PyroModule):
 
 
 class TestParametersOfAModule:
-    def test_stay_with_it_though_the_global_store_has_some_of_the_same_name(self):
+    def test_module_parameters_are_used_despite_same_names_in_global_store(self):
         net = Net()
         store = adopted(net, net)
         assert list(store.parameters()) == []
@@ -100,12 +100,12 @@ class TestParametersOfAModule:
         assert all(parameter.grad is not None for parameter in net.parameters())
         assert net.scale.item() == pytest.approx(3)
 
-    def test_of_a_function_s_module_are_taken_as_they_are(self):
+    def test_parameters_of_module_in_function_are_captured_unchanged(self):
         linear = nn.Linear(2, 2)
         store = adopted(lambda: pyro.module("linear", linear))
         assert {id(p) for p in store.parameters()} == {id(p) for p in linear.parameters()}
 
-    def test_that_are_reached_late_are_no_strangers(self):
+    def test_parameters_of_owner_used_late_are_allowed(self):
         net = Net()
         store = adopted(scale, net)
         with store.activate(net):

@@ -36,7 +36,7 @@ def test_elements_of_sites_are_named_by_their_indices():
     }
 
 
-def test_moments_stand_beside_those_of_the_reference(draws, reference):
+def test_moments_include_those_of_reference(draws, reference):
     metrics = moments(draws, reference)
     assert (metrics["mean_a"], metrics["sd_a"], metrics["sd_b"]) == (2, 1, 0)
     assert (metrics["reference_mean_b"], metrics["reference_sd_b"]) == (10, 3)
@@ -45,7 +45,7 @@ def test_moments_stand_beside_those_of_the_reference(draws, reference):
     assert (metrics["reference_sd_ratio_low"], metrics["reference_sd_ratio_high"]) == (0, 0.5)
 
 
-def test_draws_without_a_quantity_do_not_count():
+def test_nan_samples_are_ignored():
     assert moments({"a": torch.tensor([1.0, torch.nan, 3.0]).double()}, None) == {"mean_a": 2, "sd_a": 1}
 
 
@@ -58,7 +58,7 @@ def test_the_table_has_a_line_for_each_quantity(draws, reference):
 
 
 class TestCategories:
-    def test_have_probabilities_in_place_of_a_mean_of_their_numbers(self):
+    def test_categories_have_probabilities_instead_of_mean(self):
         found, count = element_quantities({"kind": torch.tensor([[0, 2], [2, 2]])}, 20, {"kind": 3})
         assert count == 6
         metrics = moments(found, None)
@@ -67,6 +67,6 @@ class TestCategories:
         assert metrics["sd_kind[0]=2"] == 0.5
         assert "mean_kind[0]" not in metrics
 
-    def test_count_in_those_draws_alone_that_have_the_site(self):
+    def test_category_probabilities_ignore_samples_without_site(self):
         found, _ = element_quantities({"kind": torch.tensor([1.0, torch.nan, 0.0, torch.nan])}, 20, {"kind": 2})
         assert moments(found, None)["mean_kind=1"] == 0.5

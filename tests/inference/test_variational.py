@@ -92,19 +92,19 @@ def train(module, steps=200, validation=True, batch=(X,), epochs=1):
 @pytest.mark.usefixtures("without_type_checks")
 class TestFitting:
     @pytest.mark.parametrize("kind", GUIDES)
-    def test_finds_the_posterior_with_any_kind_of_guide(self, kind):
+    def test_fit_finds_posterior_with_any_kind_of_guide(self, kind):
         module = make(GUIDES[kind](), lr=0.05)
         train(module)
         z = module.sample_posterior((X,), num_samples=2000).sites["z"]
         assert abs(z.mean().item() - MEAN) < 0.1
         assert abs(z.std().item() - SD) < 0.1
 
-    def test_works_with_an_elbo_of_pyro(self):
+    def test_fit_works_with_elbo_of_pyro(self):
         module = make(elbo=Trace_ELBO(num_particles=8), lr=0.05)
         train(module)
         assert abs(module.store.params["mean_unconstrained"].item() - MEAN) < 0.1
 
-    def test_learns_the_parameters_of_the_model_too(self):
+    def test_fit_learns_model_parameters(self):
         def with_level(x):
             level = pyro.param("level", torch.tensor(0.0))
             with pyro.plate("data", len(x)):
@@ -118,12 +118,12 @@ class TestFitting:
         train(module)
         assert module.store.params["level_unconstrained"].item() > 2
 
-    def test_logs_the_bound_and_the_elbo_of_fresh_draws_with_its_error(self):
+    def test_fit_logs_bound_and_validation_elbo_with_std_error(self):
         logged = train(make(), steps=3).callback_metrics
         assert {"train_bound", "validation_elbo", "validation_elbo_std_error"} <= logged.keys()
         assert logged["validation_elbo_std_error"] > 0
 
-    def test_measures_with_the_same_numbers_every_time_and_disturbs_none(self):
+    def test_validation_uses_fixed_seed_and_preserves_random_state(self):
         module = make(lr=1e-30)
         first = train(module, steps=1).callback_metrics["validation_elbo"]
         assert train(module, steps=1).callback_metrics["validation_elbo"] == first
@@ -136,30 +136,30 @@ class TestFitting:
 
 
 class TestParameters:
-    def test_leave_the_global_store_as_it_was(self, global_store):
+    def test_fit_leaves_global_store_unchanged(self, global_store):
         pyro.param("mean", torch.tensor(7.0))
         train(make(), steps=20)
         assert list(global_store) == ["mean"]
         assert global_store["mean"].item() == 7
 
-    def test_are_there_before_the_first_step(self):
+    def test_parameters_exist_before_first_step(self):
         assert {name for name, _ in make().named_parameters()} == {
             "store.params.mean_unconstrained",
             "store.params.sd_unconstrained",
         }
 
-    def test_come_back_from_a_state(self):
+    def test_parameters_are_restored_from_state_dict(self):
         one, other = make(), make()
         train(one, 20)
         other.load_state_dict(one.state_dict())
         assert torch.equal(other.store.params["mean_unconstrained"], one.store.params["mean_unconstrained"])
 
-    def test_of_two_modules_are_apart_though_they_have_the_same_names(self):
+    def test_two_modules_with_equal_names_share_no_parameters(self):
         one, other = make(), make()
         train(one, 20)
         assert other.store.params["mean_unconstrained"].item() == 0
 
-    def test_none_at_all_are_nothing_to_learn(self):
+    def test_program_without_parameters_raises(self):
         with pytest.raises(ValueError, match="neither the model nor the guide has trainable parameters"):
             make(lambda x: pyro.sample("z", dist.Normal(0.0, 1.0)))
 
@@ -182,7 +182,7 @@ class TestOptimizer:
 
         return make_learned
 
-    def test_has_learned_baselines_among_its_parameters_with_a_rate_of_their_own(self, learned, configured):
+    def test_optimizer_has_own_learning_rate_for_baselines(self, learned, configured):
         module = learned(lr=0.1, baseline_lr=0.01, schedule="constant")
         optimizer = configured(module)
         rate_of = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
@@ -190,15 +190,15 @@ class TestOptimizer:
         assert sorted(names.values()) == [0.01, 0.01, 0.1]
         assert names["store.params.logits_unconstrained"] == 0.1
 
-    def test_tells_them_from_what_is_fitted(self, learned):
+    def test_baseline_parameters_are_not_fitted_parameters(self, learned):
         module = learned()
         assert [x.shape for x in module.fitted_parameters()] == [X.shape]
         assert len(list(module.parameters())) == 3
 
-    def test_gives_baselines_the_same_rate_unless_told(self, learned, configured):
+    def test_baselines_have_common_learning_rate_by_default(self, learned, configured):
         assert [group["lr"] for group in configured(learned(lr=0.1, schedule="constant")).param_groups] == [0.1, 0.1]
 
-    def test_lets_baselines_learn_in_training_alone(self, learned):
+    def test_baselines_learn_in_training_only(self, learned):
         torch.manual_seed(0)
         start = nn.Linear(1, 1).weight
         torch.manual_seed(0)
@@ -208,11 +208,11 @@ class TestOptimizer:
         train(module, 5)
         assert not torch.equal(weight, start)
 
-    def test_falls_to_nothing_as_a_cosine_or_stays(self, configured):
+    def test_learning_rate_decays_to_zero_or_stays_constant(self, configured):
         assert configured(make(schedule="cosine")).param_groups[0]["lr"] == pytest.approx(0, abs=1e-12)
         assert configured(make(lr=0.3, schedule="constant")).param_groups[0]["lr"] == 0.3
 
-    def test_may_be_adagrad_with_the_paper_s_rate(self, configured):
+    def test_adagrad_can_be_chosen(self, configured):
         module = make(optimizer="adagrad", lr=1.0, schedule="constant")
         assert isinstance(configured(module), torch.optim.Adagrad)
         train(module)
@@ -220,18 +220,18 @@ class TestOptimizer:
 
     @pytest.mark.parametrize("option", ["lr", "baseline_lr"])
     @pytest.mark.parametrize("value", [-1.0, 0.0, math.nan])
-    def test_rates_are_positive_numbers(self, option, value):
+    def test_learning_rates_must_be_positive(self, option, value):
         with pytest.raises(ValueError, match=f"^{option} must be above 0.*, got {value}"):
             make(**{option: value})
 
     @pytest.mark.parametrize(("option", "named"), [("optimizer", "adam, adagrad"), ("schedule", "constant, cosine")])
-    def test_others_are_not_known(self, option, named):
+    def test_unknown_optimizer_or_schedule_raises(self, option, named):
         with pytest.raises(ValueError, match=f"unknown {option} 'best'; choose one of {named}"):
             make(**{option: "best"})
 
 
 class TestFailures:
-    def test_a_parameter_that_is_not_a_number_stops_it_and_is_named(self):
+    def test_nan_parameter_stops_training_and_is_named(self):
         module = make(PlainGuide())
         module.guide.log_sd.data.fill_(torch.nan)
         with pytest.raises(
@@ -240,11 +240,11 @@ class TestFailures:
         ):
             train(module)
 
-    def test_so_do_data_that_make_no_density_and_the_site_is_named(self):
+    def test_invalid_data_stop_training_and_site_is_named(self):
         with pytest.raises(ValueError, match=r"the data of site 'x' \(Normal\) contain NaN; remove them"):
             train(make(), batch=(X + torch.nan,))
 
-    def test_a_term_that_is_infinite_stops_it_with_the_step_of_the_run(self):
+    def test_infinite_term_stops_training_with_step_of_run(self):
         def steep(x):
             z = pyro.sample("z", dist.Normal(torch.tensor(0.0), 1.0))
             pyro.factor("wall", torch.where(x.sum() > 100, torch.inf, 0.0) + 0 * z)
@@ -252,7 +252,7 @@ class TestFailures:
         with pytest.raises(NonFiniteError, match=r"not finite at step 0: the log-probability of site 'wall'"):
             train(make(model=steep), batch=(X + 100,))
 
-    def test_parameters_that_a_distribution_cannot_take_are_named_with_the_step_and_a_cure(self):
+    def test_invalid_distribution_parameters_are_named_with_step_and_remedy(self):
         def guide(x):
             weights = pyro.param("weights", torch.ones(2), constraint=dist.constraints.positive)
             pyro.sample("z", dist.Dirichlet(weights))
@@ -263,7 +263,7 @@ class TestFailures:
         with pytest.raises(ValueError, match=r"(?s)^step 1 failed: Expected .* lower the learning rate$"):
             train(make(guide=guide, model=model, lr=1e10))
 
-    def test_model_and_guide_that_do_not_fit_are_noticed_before_any_step(self):
+    def test_mismatched_model_and_guide_raise_before_first_step(self):
         with pytest.raises(ValueError, match="the model samples 'z', which the guide does not"):
             make(
                 lambda x: pyro.sample(
@@ -272,7 +272,7 @@ class TestFailures:
             )
 
 
-def test_a_batch_holds_the_arguments():
+def test_batch_contains_arguments_of_model_and_guide():
     assert unpack_batch((1, 2)) == unpack_batch([1, 2]) == (1, 2)
     assert unpack_batch(torch.Size([3])) == (torch.Size([3]),)
 
@@ -285,14 +285,14 @@ class TestAFrozenPart:
             super().__init__()
             self.frozen = nn.BatchNorm1d(3).eval().requires_grad_(False)
 
-    def test_is_not_among_what_is_fitted(self):
+    def test_frozen_parameters_are_not_fitted(self):
         module = make(self.FrozenGuide())
         names = {
             name for name, x in module.named_parameters() if any(x is fitted for fitted in module.fitted_parameters())
         }
         assert names == {"guide.mean", "guide.log_sd"}
 
-    def test_keeps_its_mode(self):
+    def test_frozen_module_keeps_eval_mode(self):
         module = make(self.FrozenGuide())
         assert not module.guide.frozen.training
         assert module.guide.training

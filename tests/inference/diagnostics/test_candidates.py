@@ -27,13 +27,13 @@ def guide(**more):
     return run
 
 
-def test_the_usual_ones_are_the_papers_and_one_for_each_baseline():
+def test_default_estimators_are_those_of_paper_and_one_per_baseline():
     assert list(default_estimators(2)) == [BASIC, "Rao-Blackwell", CONTROL_VARIATE, "moving_average", "leave_one_out"]
     assert list(default_estimators(1)) == [BASIC, "Rao-Blackwell", "moving_average"]
     assert all(elbo.num_particles == 2 for elbo in default_estimators(2).values())
 
 
-def test_networks_of_the_guide_are_among_them():
+def test_default_estimators_include_networks_of_guide():
     informed = guide(nn_baseline=nn.Linear(1, 1), nn_baseline_input=torch.ones(1))
     found = variance_report(one_bit, informed, num_samples=20, num_particles=2)
     assert found.row("learned").variance.value > 0
@@ -55,8 +55,8 @@ class Secretive(dist.Bernoulli):
         return self
 
 
-class TestThoseThatDoNotGoWithTheProgram:
-    def test_are_left_out_with_a_reason(self):
+class TestSkippedEstimators:
+    def test_unsupported_estimator_is_skipped_with_reason(self):
         def secretive():
             pyro.sample("z", Secretive(pyro.param("logit", torch.tensor(0.1))))
 
@@ -64,21 +64,21 @@ class TestThoseThatDoNotGoWithTheProgram:
         assert list(found.skipped) == [CONTROL_VARIATE]
         assert f"skipped: {CONTROL_VARIATE}: site 'z'" in str(found)
 
-    def test_are_left_out_if_they_have_no_loss_to_differentiate(self):
+    def test_estimator_without_differentiable_loss_is_skipped(self):
         pair = {"ours": BlackBoxELBO(2), "theirs": TraceGraph_ELBO(2)}
         found = variance_report(one_bit, guide(), num_samples=20, num_particles=2, estimators=pair)
         assert found.skipped == {
             "theirs": "TraceGraph_ELBO has no differentiable_loss, so its gradient cannot be measured"
         }
 
-    def test_blame_the_program_if_the_first_fails(self):
+    def test_failure_of_first_estimator_raises(self):
         def another():
             pyro.sample("y", dist.Bernoulli(logits=pyro.param("logit", torch.tensor(0.1))))
 
         with pytest.raises(ValueError, match=r"^the guide samples site 'y', which the model does not have"):
             variance_report(one_bit, another, num_samples=20)
 
-    def test_are_refused_if_they_would_see_other_particles(self):
+    def test_estimator_with_other_number_of_particles_raises(self):
         with pytest.raises(ValueError, match=r"^estimator 'more' has 3 particles, .* set num_particles=3"):
             variance_report(
                 one_bit,

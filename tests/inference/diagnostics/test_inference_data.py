@@ -30,11 +30,11 @@ def test_groups_have_one_chain_and_data_none(draws, normals):
     np.testing.assert_array_equal(groups["sample_stats"]["lp"] - groups["sample_stats"]["lq"], [draws.log_weights])
 
 
-def test_a_group_without_content_is_not_there(normals):
+def test_empty_groups_are_omitted(normals):
     assert "log_likelihood" not in _make_groups(sample_posterior(normals.model, normals.guide, num_samples=5))
 
 
-def test_attributes_say_what_is_known_of_the_guide(draws):
+def test_attributes_contain_method_elbo_and_k_hat(draws):
     found = _attributes(draws, "BBVI")
     estimate = elbo_estimate(draws)
     assert found["method"] == "BBVI"
@@ -44,7 +44,7 @@ def test_attributes_say_what_is_known_of_the_guide(draws):
 
 
 class TestWithArviz:
-    def test_arviz_has_the_draws_the_densities_and_the_attributes(self, draws):
+    def test_inference_data_contains_samples_densities_and_attributes(self, draws):
         arviz = pytest.importorskip("arviz")
         data = to_inference_data(draws)
         assert data.posterior["z"].dims == ("chain", "draw")
@@ -56,7 +56,7 @@ class TestWithArviz:
         assert data.posterior.attrs["khat"] == pytest.approx(fit_pareto_k(draws.log_weights).value)
         assert arviz.summary(data, kind="stats", round_to="none")["mean"]["z"] == pytest.approx(0.2, abs=0.15)
 
-    def test_it_can_be_saved(self, draws, tmp_path):
+    def test_inference_data_can_be_saved_as_netcdf(self, draws, tmp_path):
         arviz = pytest.importorskip("arviz")
         to_inference_data(draws).to_netcdf(str(tmp_path / "fit.nc"))
         again = arviz.from_netcdf(str(tmp_path / "fit.nc"))
@@ -101,7 +101,7 @@ class TestDispatchByVersion:
         assert {"posterior", "sample_stats", "posterior_attrs"} <= options
 
 
-def test_without_arviz_a_sentence_says_what_to_install(draws, monkeypatch):
+def test_missing_arviz_raises_with_install_command(draws, monkeypatch):
     monkeypatch.setitem(sys.modules, "arviz", None)
     with pytest.raises(ImportError, match=r"^to_inference_data needs ArviZ, which is not installed: pip install"):
         to_inference_data(draws)

@@ -53,7 +53,7 @@ def one_normal():
 
 
 class TestTheDensities:
-    def test_are_those_that_pyro_has_for_each_draw(self):
+    def test_log_densities_equal_pyros_for_each_sample(self):
         found = sample_posterior(layered, layered_guide, num_samples=5, log_likelihood=True)
         for k in range(5):
             values = {name: x[k] for name, x in found.sites.items()}
@@ -61,21 +61,21 @@ class TestTheDensities:
                 trace = poutine.trace(poutine.condition(program, values)).get_trace()
                 assert trace.log_prob_sum().item() == pytest.approx(log_density[k].item(), abs=1e-10)
 
-    def test_give_the_log_evidence_in_every_draw_if_the_guide_is_the_posterior(self, normals):
+    def test_weights_equal_log_evidence_if_guide_is_posterior(self, normals):
         right = normals.with_posterior()
         found = sample_posterior(right.model, right.guide, num_samples=50).log_weights
         torch.testing.assert_close(found, torch.full((50,), normals.log_evidence))
 
-    def test_do_not_if_it_is_not(self, normals):
+    def test_weights_vary_if_guide_is_not_posterior(self, normals):
         assert sample_posterior(normals.model, normals.guide, num_samples=50).log_weights.std() > 0.1
 
-    def test_hold_the_log_likelihood_of_each_datum(self):
+    def test_log_likelihood_of_each_datum_is_kept_on_request(self):
         found = sample_posterior(layered, layered_guide, num_samples=7, log_likelihood=True)
         mean = found.sites["z"] * found.sites["top"].unsqueeze(-1)
         torch.testing.assert_close(found.log_likelihood["x"], dist.Normal(mean, 1.0).log_prob(X))
         assert sample_posterior(layered, layered_guide, num_samples=7).log_likelihood == {}
 
-    def test_hold_it_unscaled(self):
+    def test_log_likelihood_is_unscaled(self):
         with poutine.scale(scale=0.1):
             found = sample_posterior(layered, layered_guide, num_samples=7, log_likelihood=True)
         mean = found.sites["z"] * found.sites["top"].unsqueeze(-1)
@@ -85,19 +85,19 @@ class TestTheDensities:
 
 
 class TestTheDraws:
-    def test_have_the_shapes_of_single_draws_behind_their_number(self):
+    def test_samples_have_shape_num_samples_by_site_shape(self):
         found = sample_posterior(layered, layered_guide, num_samples=5, chunk_size=2)
         assert {name: tuple(x.shape) for name, x in found.sites.items()} == {"top": (5,), "vector": (5, 2), "z": (5, 3)}
         assert found.log_p.shape == found.log_q.shape == (5,)
         assert found.observed["x"].equal(X)
 
-    def test_are_distributed_as_the_guide_says(self):
+    def test_samples_follow_distribution_of_guide(self):
         found = sample_posterior(layered, layered_guide, num_samples=4000).sites
         error = (found["z"].mean(0) - torch.tensor([0.2, 0.5, 0.8])).abs()
         assert error.max() < 4.9 * 0.5 / math.sqrt(4000)
         assert len(found["top"].unique()) == 4000
 
-    def test_are_made_one_by_one_where_values_steer_the_program(self):
+    def test_samples_are_sequential_under_data_dependent_control_flow(self):
         found = sample_posterior(branching, branching_guide, num_samples=40)
         heads = found.sites["coin"] == 1
         assert 0 < heads.sum() < 40
@@ -105,16 +105,16 @@ class TestTheDraws:
         expected = dist.Normal(3.0, 1.0).log_prob(torch.tensor(1.0)) + math.log(0.5) - math.log(0.6)
         torch.testing.assert_close(found.log_weights[~heads], expected.expand(int((~heads).sum())))
 
-    def test_are_made_one_by_one_where_a_program_mixes_them(self):
+    def test_samples_are_sequential_if_program_mixes_particles(self):
         found = sample_posterior(mixing, one_normal, num_samples=30)
         expected = dist.Normal(0.0, 1.0).log_prob(torch.tensor(1.0))
         torch.testing.assert_close(found.log_weights, expected.expand(30))
 
-    def test_would_be_wrong_there_without_the_check(self, monkeypatch):
+    def test_samples_of_mixing_program_are_wrong_without_check(self, monkeypatch):
         monkeypatch.setattr(vectorization, "TOLERANCE", math.inf)
         assert sample_posterior(mixing, one_normal, num_samples=30).log_weights.std() > 0.1
 
-    def test_leave_no_gradient_and_no_trace(self):
+    def test_sampling_leaves_no_gradient_and_no_trace(self):
         weight = pyro.param("weight", torch.tensor(0.2))
 
         def guide():
@@ -124,7 +124,7 @@ class TestTheDraws:
         assert not found.log_q.requires_grad
         assert weight.grad is None
 
-    def test_can_be_of_an_automatic_guide(self, normals):
+    def test_autoguide_can_be_sampled(self, normals):
         guide = AutoNormal(normals.model)
         found = sample_posterior(normals.model, guide, num_samples=6)
         assert list(found.sites) == ["z"]
@@ -138,19 +138,19 @@ class TestSubsamples:
         with pyro.plate("data", 3, subsample_size=1) as i:
             pyro.sample("x", dist.Normal(z, 1.0), obs=X[i])
 
-    def test_are_drawn_anew_for_each_draw(self):
+    def test_each_sample_has_its_own_subsample(self):
         found = sample_posterior(self.model, one_normal, num_samples=2000)
         assert found.subsampled
         residual = found.log_p - dist.Normal(found.sites["z"].unsqueeze(-1), 1.0).log_prob(X).sum(-1) - found.log_q
         assert residual.mean().abs() < 4.9 * residual.std() / math.sqrt(2000)
         assert residual.std() > 1
 
-    def test_leave_no_data_to_speak_of(self):
+    def test_subsampled_data_are_not_kept(self):
         found = sample_posterior(self.model, one_normal, num_samples=5, log_likelihood=True)
         assert found.observed == {}
         assert found.log_likelihood == {}
 
-    def test_sites_in_their_plates_are_left_out_as_no_average_has_a_meaning(self):
+    def test_sites_in_subsampled_plates_are_omitted(self):
         def model():
             pyro.sample("top", dist.Normal(torch.tensor(0.0), 1.0))
             with pyro.plate("data", 3, subsample_size=1) as i, pyro.plate("repeats", 2):
@@ -167,7 +167,7 @@ class TestSubsamples:
         assert found.local == {"z"}
         assert found.subsampled
 
-    def test_sites_by_the_number_of_their_datum_are_kept(self):
+    def test_sites_indexed_by_datum_are_kept_under_subsampling(self):
         def program():
             for i in pyro.plate("data", 3, subsample_size=1):
                 pyro.sample(f"z_{i}", dist.Normal(torch.tensor(100.0 * i), 1.0))
@@ -179,7 +179,7 @@ class TestSubsamples:
             value = found.sites[f"z_{i}"]
             assert (value[~value.isnan()] - 100 * i).abs().max() < 10
 
-    def test_of_all_data_leave_no_site_out(self):
+    def test_subsample_of_all_data_omits_no_site(self):
         def program():
             with pyro.plate("data", 3, subsample_size=3):
                 pyro.sample("z", dist.Normal(torch.zeros(3), 1.0))
@@ -188,7 +188,7 @@ class TestSubsamples:
         assert found.sites["z"].shape == (5, 3)
         assert found.local == frozenset()
 
-    def test_of_all_data_are_none(self, normals):
+    def test_subsample_of_all_data_counts_as_none(self, normals):
         assert not sample_posterior(normals.model, normals.guide, num_samples=5).subsampled
 
 
@@ -206,37 +206,37 @@ def test_numbers_of_categories_are_known_of_categorical_sites_alone(program):
 
 
 class TestProgress:
-    def test_says_why_draws_are_made_one_by_one(self, caplog):
+    def test_reason_for_sequential_sampling_is_logged(self, caplog):
         sample_posterior(branching, branching_guide, num_samples=3, progress=True)
         (record,) = caplog.records
         assert record.getMessage() == (
             "3 draws of the guide are made one by one, because the control flow depends on values of 'coin'."
         )
 
-    def test_has_nothing_to_say_of_draws_made_at_once_or_unless_asked(self, caplog, normals, capsys):
+    def test_vectorized_or_unrequested_progress_logs_nothing(self, caplog, normals, capsys):
         sample_posterior(normals.model, normals.guide, num_samples=3, progress=True)
         sample_posterior(branching, branching_guide, num_samples=3)
         assert not caplog.records
         assert capsys.readouterr() == ("", "")
 
-    def test_is_shown_on_a_terminal(self, monkeypatch, capsys):
+    def test_progress_bar_is_shown_on_terminal(self, monkeypatch, capsys):
         monkeypatch.setenv("FORCE_COLOR", "1")  # which rich takes for a terminal
         sample_posterior(branching, branching_guide, num_samples=3, progress=True)
         assert "draws of the guide" in capsys.readouterr().err
 
 
-def test_a_guide_without_a_site_of_the_model_is_refused(normals):
+def test_guide_without_site_of_model_raises(normals):
     with pytest.raises(ValueError, match=r"^the model samples 'z', which the guide does not"):
         sample_posterior(normals.model, lambda: None, num_samples=5)
 
 
 @pytest.mark.parametrize("options", [{"num_samples": 0}, {"chunk_size": 0}, {"num_samples": 2.5}])
-def test_numbers_must_make_sense(normals, options):
+def test_invalid_num_samples_and_chunk_size_raise(normals, options):
     with pytest.raises(ValueError, match=r"^(num_samples|chunk_size) must be a whole number of 1 or more"):
         sample_posterior(normals.model, normals.guide, **options)
 
 
 @pytest.mark.parametrize("args", [X, None, {"x": X}])
-def test_arguments_come_in_a_tuple(normals, args):
+def test_args_must_be_tuple(normals, args):
     with pytest.raises(ValueError, match=r"^args must be a tuple, such as \(x,\) for one argument, got "):
         sample_posterior(normals.model, normals.guide, args)

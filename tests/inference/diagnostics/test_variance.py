@@ -79,19 +79,19 @@ def agrees(found, value):
 
 @pytest.mark.parametrize("kind", [BASIC, RAO_BLACKWELL, "leave_one_out"])
 class TestAgainstEnumeration:
-    def test_the_variance_of_each_parameter_is_the_exact_one(self, report, kind):
+    def test_variance_of_each_parameter_equals_enumeration(self, report, kind):
         _, variance = exact(kind)
         for name, value in zip("ab", variance.tolist(), strict=True):
             assert agrees(report.row(kind, f"logit {name}").variance, value)
         assert agrees(report.row(kind).variance, variance.sum().item())
 
-    def test_the_reduction_is_the_ratio_of_variances(self, report, kind):
+    def test_reduction_equals_ratio_of_enumerated_variances(self, report, kind):
         (_, first), (_, other) = exact(BASIC), exact(kind)
         assert agrees(report.row(RAO_BLACKWELL, ALL).reduction, (exact(BASIC)[1].sum() / exact(RAO_BLACKWELL)[1].sum()))
         found = report.row(kind).reduction
         assert found.value == pytest.approx((first.sum() / other.sum()).item(), rel=0.25)
 
-    def test_the_signal_to_noise_ratio_and_the_particles_follow(self, report, kind):
+    def test_signal_to_noise_and_needed_particles_equal_enumeration(self, report, kind):
         mean, variance = exact(kind)
         row = report.row(kind)
         assert row.signal_to_noise == pytest.approx((mean.norm() / variance.sum().sqrt()).item(), rel=0.15)
@@ -99,25 +99,25 @@ class TestAgainstEnumeration:
 
 
 class TestTheReport:
-    def test_tells_estimators_apart(self, report):
+    def test_report_distinguishes_estimators(self, report):
         _, variance = exact(RAO_BLACKWELL)
         assert not agrees(report.row(BASIC).variance, variance.sum().item())
         assert report.row("leave_one_out").reduction.low > 2
 
-    def test_of_the_first_estimator_says_that_it_equals_itself(self, report):
+    def test_reduction_of_first_estimator_is_1(self, report):
         assert report.row(BASIC).reduction == (1, 1, 1)
 
-    def test_is_a_table(self, report):
+    def test_report_prints_all_estimators_and_parameters(self, report):
         lines = str(report).splitlines()
         assert lines[0].startswith("variance of the ELBO's gradient with 2 particles, 200 estimates each")
         assert len(lines) == 2 + 3 * 5
         assert lines[2].split()[:3] == ["logit", "a", "basic"]
 
-    def test_knows_which_rows_it_has(self, report):
+    def test_unknown_row_of_report_raises(self, report):
         with pytest.raises(KeyError, match=r"there is no row for the estimator 'none'"):
             report.row("none")
 
-    def test_has_the_paper_s_control_variate_below_rao_blackwell_where_the_elbo_is_far_from_0(self):
+    def test_control_variate_beats_rao_blackwell_if_elbo_is_far_from_0(self):
         def unlikely():
             z = pyro.sample("z", dist.Bernoulli(torch.tensor(0.3)))
             pyro.sample("x", dist.Normal(z, 0.1), obs=torch.tensor(5.0))
@@ -130,7 +130,7 @@ class TestTheReport:
 
 
 class TestASuggestedNumberOfParticles:
-    def test_reaches_the_target(self):
+    def test_suggested_num_particles_reaches_target_snr(self):
         estimators = {RAO_BLACKWELL: default_estimators(2, True)[RAO_BLACKWELL]}
         few = variance_report(
             model, guide, num_samples=100, num_particles=2, estimators=estimators, target_snr=2.0, num_warmup=0
@@ -142,7 +142,7 @@ class TestASuggestedNumberOfParticles:
         )
         assert reached.row(RAO_BLACKWELL).signal_to_noise == pytest.approx(2, rel=0.25)
 
-    def test_is_none_at_an_optimum(self):
+    def test_no_num_particles_is_suggested_at_optimum(self):
         def optimal_guide():
             p = torch.sigmoid(pyro.param("logit", torch.tensor(math.log(0.3 / 0.7))))
             pyro.sample("z", dist.Bernoulli(p))
@@ -154,7 +154,7 @@ class TestASuggestedNumberOfParticles:
 
 
 class TestTheParameters:
-    def test_are_found_in_modules_and_in_the_store(self):
+    def test_parameters_are_found_in_modules_and_param_store(self):
         class Guide(PyroModule):
             def __init__(self):
                 super().__init__()
@@ -175,7 +175,7 @@ class TestTheParameters:
         assert found.row(RAO_BLACKWELL, "mean").variance.value > 0
         assert own.mean.grad is None
 
-    def test_that_vary_by_no_estimator_have_no_ratio(self):
+    def test_parameters_without_variance_have_no_reduction(self):
         def idle():
             guide()
             pyro.param("idle", torch.zeros(2))
@@ -184,7 +184,7 @@ class TestTheParameters:
         assert math.isnan(found.row(RAO_BLACKWELL, "idle").reduction.value)
         assert "nan" not in str(found)
 
-    def test_must_be_there(self):
+    def test_guide_without_parameters_raises(self):
         with pytest.raises(ValueError, match=r"^the guide has no parameters"):
             variance_report(one_bit, one_bit, num_samples=20)
 
@@ -194,12 +194,12 @@ def one_bit():
 
 
 class TestTheEstimators:
-    def test_see_the_same_particles(self):
+    def test_estimators_use_same_particles(self):
         pair = {"one": Trace_ELBO(2), "same": Trace_ELBO(2)}
         found = variance_report(model, guide, num_samples=20, num_particles=2, estimators=pair)
         assert found.row("same").reduction == (1, 1, 1)
 
-    def test_leave_the_random_state_to_others(self):
+    def test_report_preserves_random_state(self):
         torch.manual_seed(3)
         one = variance_report(model, guide, num_samples=20, num_particles=2)
         after = torch.rand(())
@@ -214,7 +214,7 @@ class TestTheEstimators:
         [{"num_samples": 19}, {"num_samples": 20.5}, {"num_warmup": -1}, {"target_snr": 0.0}, {"num_particles": 0}],
         ids=str,
     )
-    def test_need_numbers_that_make_sense(self, options):
+    def test_invalid_options_of_report_raise(self, options):
         (name,) = options
         with pytest.raises(ValueError, match=rf"^{name} must be (a whole number of|above 0)"):
             variance_report(model, guide, **options)

@@ -7,7 +7,7 @@ from zoo.inference.programs import _eight_schools as eight_schools
 pytestmark = pytest.mark.usefixtures("double")
 
 
-def test_the_joint_density_is_scipys(joint, noise, tensors):
+def test_joint_density_of_eight_schools_equals_scipy(joint, noise, tensors):
     y, sigma = eight_schools.load()
     mu, tau, trans = noise.normal(), noise.gamma(2), noise.normal(size=8)
     expected = (

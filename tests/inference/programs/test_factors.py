@@ -30,7 +30,7 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize("name", FACTORS)
-def test_a_factor_starts_where_it_is_told_to(name):
+def test_factor_starts_at_given_moments(name):
     factor = FACTORS[name]()
     for row, expected in enumerate(EXPECTED[name]()):
         value = expected.ppf(0.3)
@@ -39,7 +39,7 @@ def test_a_factor_starts_where_it_is_told_to(name):
 
 
 @pytest.mark.parametrize("name", FACTORS)
-def test_a_factor_stays_scored_when_it_is_expanded(name):
+def test_expanded_factor_still_uses_score_function(name):
     factor = FACTORS[name]()
     assert not factor().expand((4, 2)).has_rsample
     assert not factor().expand((4, 2)).sample().requires_grad
@@ -47,11 +47,11 @@ def test_a_factor_stays_scored_when_it_is_expanded(name):
     assert factor().expand((4, 2)).rsample().requires_grad
 
 
-def test_a_discrete_factor_gives_the_chances_of_its_logits():
+def test_bernoulli_factor_has_probabilities_of_its_logits():
     assert torch.allclose(BernoulliFactor(torch.tensor([0.0, 2.0]))().mean, torch.tensor([0.5, 0.8808]), atol=1e-4)
 
 
-def test_gamma_draws_do_not_underflow_however_far_the_parameters_go():
+def test_gamma_samples_never_underflow():
     factor = GammaFactor(torch.ones(100_000), 1.0)
     torch.nn.init.constant_(factor.raw_mean, -100.0)
     torch.nn.init.constant_(factor.raw_shape, -100.0)
@@ -61,7 +61,7 @@ def test_gamma_draws_do_not_underflow_however_far_the_parameters_go():
     assert factor().log_prob(draws).isfinite().all()
 
 
-def test_without_a_floor_gamma_draws_would_underflow():
+def test_gamma_samples_underflow_without_floor():
     torch.manual_seed(0)
     draws = torch.distributions.Gamma(torch.full((1000,), 0.01), 1.0).sample()
     assert (draws <= torch.finfo(torch.float32).tiny).any()

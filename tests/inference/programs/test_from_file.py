@@ -38,97 +38,97 @@ def write(path, code):
 
 
 class TestPlace:
-    def test_is_a_file_and_two_names(self):
+    def test_program_file_is_parsed_into_path_and_two_names(self):
         path, model, guide = parse_program_file("some/where.py:model:Guide")
         assert (str(path), model, guide) == ("some/where.py", "model", "Guide")
 
     @pytest.mark.parametrize("name", ["eight_schools", "nonsense"])
-    def test_is_none_for_a_name(self, name):
+    def test_name_without_file_parses_to_none(self, name):
         assert parse_program_file(name) is None
 
     @pytest.mark.parametrize(
         "text", ["own.py", "own.py:model", "own:model", "own.py:model:", "own.py:a b:guide", "a:b"]
     )
-    def test_is_to_be_given_whole(self, text):
+    def test_incomplete_program_file_raises(self, text):
         with pytest.raises(ValueError, match=r"must be given as program=FILE\.py:MODEL:GUIDE, got program="):
             parse_program_file(text)
 
-    def test_has_a_colon_before_the_names_alone(self):
+    def test_path_with_colons_is_parsed(self):
         assert isinstance(parse_program_file("c:/own.py:model:guide"), ProgramFile)
 
 
 class TestTrust:
-    def test_without_it_nothing_is_run_and_it_is_said_why(self, tmp_path):
+    def test_file_without_trust_is_not_run(self, tmp_path):
         text = write(tmp_path / "own.py", f"open({str(tmp_path / 'sprung')!r}, 'w')")
         with pytest.raises(ValueError, match=r"runs the code in .*own\.py with your permissions; read it, and add"):
             load_program(text, trust=False)
         assert not (tmp_path / "sprung").exists()
 
-    def test_with_it_the_file_is_run(self, tmp_path):
+    def test_file_with_trust_is_run(self, tmp_path):
         text = write(tmp_path / "own.py", f"open({str(tmp_path / 'sprung')!r}, 'w').close()\nmodel = guide = print")
         load_program(text, trust=True)
         assert (tmp_path / "sprung").exists()
 
 
 class TestProgram:
-    def test_has_no_data_and_the_functions_of_the_file(self, file):
+    def test_program_has_functions_of_file_and_no_data(self, file):
         program = load_program(f"{file}:model:guide", trust=True)
         assert program.load(None) == ()
         assert program.model.__name__ == "model"
         assert program.guide().__name__ == "guide"
         assert program.reference is None
 
-    def test_makes_an_object_of_a_class(self, file):
+    def test_guide_class_is_instantiated(self, file):
         assert load_program(f"{file}:model:Guide", trust=True).guide()() == "called"
 
-    def test_may_have_dataclasses(self, tmp_path):
+    def test_file_may_define_dataclasses(self, tmp_path):
         code = "from dataclasses import dataclass\n@dataclass\nclass A:\n    x: 'int' = 1\nmodel = guide = A()"
         with pytest.raises(ValueError, match="has no function or module 'model'; it has: dataclass, A"):
             load_program(write(tmp_path / "own.py", code), trust=True)
 
 
 class TestMistakes:
-    def test_a_missing_file(self, tmp_path):
+    def test_missing_file_is_reported(self, tmp_path):
         with pytest.raises(
             FileNotFoundError, match=r"file .*none\.py does not exist; give the program as program=FILE\.py"
         ):
             load_program(f"{tmp_path}/none.py:model:guide", trust=True)
 
     @pytest.mark.parametrize("name", ["modle", "constant"])
-    def test_a_missing_function_is_named_beside_those_there_are(self, name, file):
+    def test_missing_function_is_reported_with_existing_ones(self, name, file):
         with pytest.raises(ValueError, match=rf"has no function or module '{name}'; it has: model, guide, Guide"):
             load_program(f"{file}:{name}:guide", trust=True)
 
-    def test_the_nearest_name_is_suggested(self, file):
+    def test_nearest_function_name_is_suggested(self, file):
         with pytest.raises(ValueError, match=r"Did you mean model\?"):
             load_program(f"{file}:modle:guide", trust=True)
 
-    def test_wrong_syntax_with_its_line(self, tmp_path):
+    def test_syntax_error_is_reported_with_line(self, tmp_path):
         with pytest.raises(ValueError, match=r"own\.py, line 2 is not Python: "):
             load_program(write(tmp_path / "own.py", "x = 1\ndef model(:\n"), trust=True)
 
-    def test_code_that_fails_with_its_line(self, tmp_path):
+    def test_failing_code_is_reported_with_line(self, tmp_path):
         with pytest.raises(ValueError, match=r"own\.py, line 3: ZeroDivisionError: division by zero"):
             load_program(write(tmp_path / "own.py", "\n\n1 / 0"), trust=True)
 
-    def test_a_class_that_wants_arguments(self, file):
+    def test_class_with_arguments_is_reported(self, file):
         with pytest.raises(ValueError, match=r"own\.py: TypeError: .*missing 1 required positional argument: 'wanted'"):
             load_program(f"{file}:model:Needy", trust=True)
 
-    def test_a_file_of_another_kind(self, tmp_path):
+    def test_file_that_is_not_python_is_reported(self, tmp_path):
         text = write(tmp_path / "own.pyx", "")
         with pytest.raises(ValueError, match=r"its name must end in \.py"):
             load_program(text, trust=True)
 
 
 class TestFailures:
-    def test_are_explained_by_the_last_line_of_the_file_that_was_reached(self, tmp_path, file):
+    def test_error_is_annotated_with_last_line_reached_in_file(self, tmp_path, file):
         def call(text):
             exec(compile(text, file, "exec"), {"fail": lambda: {}["key"]})
 
         with pytest.raises(ValueError, match=r"own\.py, line 2: KeyError: 'key'"), annotate_errors(file):
             call("\nfail()")
 
-    def test_elsewhere_are_left_as_they_are(self, file):
+    def test_errors_outside_file_are_unchanged(self, file):
         with pytest.raises(KeyError), annotate_errors(file):
             {}["key"]

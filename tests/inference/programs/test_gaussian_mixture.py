@@ -19,7 +19,7 @@ def mixture_values(noise):
     return mu, sigma, theta, prior
 
 
-def test_the_mixture_gives_its_first_component_the_share_theta(joint, zoo_data, noise, tensors):
+def test_first_component_has_weight_theta(joint, zoo_data, noise, tensors):
     (y,) = gaussian_mixture.GAUSSIAN_MIXTURE.load(zoo_data)
     mu, sigma, theta, prior = mixture_values(noise)
     per_component = stats.norm(mu, sigma).logpdf(y.numpy()[:, None]) + np.log([theta, 1 - theta])

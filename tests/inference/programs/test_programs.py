@@ -63,7 +63,7 @@ def test_every_factor_is_scored_and_none_depends_on_a_draw_of_another(program, d
     assert p.log_prob_sum().isfinite()
 
 
-def test_the_guide_starts_narrow(program, data):
+def test_guide_of_each_program_starts_narrow(program, data):
     """Compared with the values or, as these may be near 0, with the quartiles of the prior if there are any."""
     priors = hidden(replayed(program, data)[1])
     sites = sample_guide(program.guide(*data), data, 200, seed=0)
@@ -88,7 +88,7 @@ def test_a_gradient_reaches_every_parameter_with_and_without_particles_drawn_tog
         pyro.clear_param_store()
 
 
-def test_many_draws_together_have_the_densities_that_they_have_one_by_one(program, data, joint):
+def test_vectorized_samples_have_same_densities_as_sequential_ones(program, data, joint):
     draws = sample_guide(program.guide(*data), data, 3, seed=0)
     one_by_one = [joint(program.model, data, {name: value[i] for name, value in draws.items()}) for i in range(3)]
 
@@ -146,7 +146,7 @@ def test_the_pathwise_copy_is_the_same_family(program, data):
 
 
 @pytest.mark.parametrize("name", ["kidiq", "hmm_example", "sblri"])
-def test_data_that_are_not_there_are_asked_for_in_a_sentence(name, tmp_path):
+def test_missing_data_of_each_program_raise_with_remedy(name, tmp_path):
     with pytest.raises(FileNotFoundError, match="but ZOO_DATA is not set"):
         PROGRAMS[name].load(None)
     with pytest.raises(FileNotFoundError, match="set ZOO_DATA to the parent folder of posteriordb"):

@@ -8,7 +8,7 @@ from zoo.inference.programs import _regression as regression
 pytestmark = pytest.mark.usefixtures("double")
 
 
-def test_the_joint_density_is_scipys(joint, zoo_data, noise, tensors):
+def test_joint_density_of_regression_equals_scipy(joint, zoo_data, noise, tensors):
     x, y = regression.SBLRI.load(zoo_data)
     beta, sigma = noise.normal(size=2), noise.gamma(2)
     expected = (
