@@ -9,6 +9,7 @@ import signal
 import pytorch_lightning as pl
 import torch
 
+from zoo.attention.ram import experiment as ram
 from zoo.cli._config_groups import configs_dir
 from zoo.cli._schemas import MODELS
 
@@ -35,5 +36,6 @@ class Witness(pl.Callback):
 if __name__ == "__main__":
     for experiment, _ in MODELS.values():
         experiment.callbacks = lambda self: [Witness()]
+    ram._draw_glimpses = ram._draw_misclassified = lambda *args: None  # figures take longer than the training
     script = configs_dir().parent / "scripts" / "train.py"
     exec(compile(script.read_text(), script, "exec"))  # this file stays the command that starts the second process

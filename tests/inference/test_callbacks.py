@@ -1,3 +1,6 @@
+from pathlib import Path
+from typing import NamedTuple
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -48,62 +51,74 @@ class Watch(pl.Callback):
         self.measured.append(parameters_to_vector(pl_module.fitted_parameters()).detach().clone())
 
 
-@pytest.fixture
 def make():
-    def make_module():
-        torch.manual_seed(0)
-        return Noisy()
+    torch.manual_seed(0)
+    return Noisy()
 
-    return make_module
+
+def train(module, callbacks, epochs=100, resume=None):
+    trainer = pl.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        log_every_n_steps=1,
+        num_sanity_val_steps=0,
+        callbacks=[*callbacks, ExactResume()],
+    )
+    trainer.fit(module, RepeatedBatch((), STEPS), RepeatedBatch((), 1), ckpt_path=resume, weights_only=True)
+    return trainer
+
+
+class Converged(NamedTuple):
+    """A training that has converged, and its checkpoint."""
+
+    parameters: torch.Tensor
+    stopping: StopOnConvergence
+    watch: Watch
+    steps: int
+    checkpoint: Path
+
+
+@pytest.fixture(scope="module")
+def trainings() -> dict[str, Converged]:
+    return {}
 
 
 @pytest.fixture
-def train(tmp_path):
-    def fit(module, callbacks, epochs=100, resume=None):
-        trainer = pl.Trainer(
-            max_epochs=epochs,
-            accelerator="cpu",
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            log_every_n_steps=1,
-            num_sanity_val_steps=0,
-            callbacks=[*callbacks, ExactResume()],
-        )
-        trainer.fit(module, RepeatedBatch((), STEPS), RepeatedBatch((), 1), ckpt_path=resume, weights_only=True)
-        trainer.save_checkpoint(tmp_path / f"{epochs}.ckpt")
-        return trainer
-
-    return fit
-
-
-class TestTheEnd:
-    def test_training_stops_at_step_of_stopping_rule(self, make, train):
+def converged(trainings, tmp_path_factory) -> Converged:
+    """Trained in the first test that asks for it."""
+    if "converged" not in trainings:
         module, stopping, watch = make(), StopOnConvergence(TOLERANCE, STEPS), Watch()
-        trainer = train(module, [watch, stopping])
-        rule = StoppingRule(TOLERANCE, check_interval=STEPS)
-        assert [rule.update(iterate) for iterate in watch.iterates].index(True) == len(watch.iterates) - 1
-        assert trainer.global_step == len(watch.iterates) == stopping.status.step
-        assert 2 * STEPS < trainer.global_step < 50 * STEPS
-
-    def test_parameters_are_replaced_by_their_average(self, make, train):
-        module, stopping, watch = make(), StopOnConvergence(TOLERANCE, STEPS), Watch()
-        train(module, [watch, stopping])
-        assert stopping.status.start > STEPS
-        window = torch.stack(watch.iterates[stopping.status.start - 1 :])
+        trainer, checkpoint = train(module, [watch, stopping]), tmp_path_factory.mktemp("converged") / "last.ckpt"
+        trainer.save_checkpoint(checkpoint)
         left = parameters_to_vector(module.fitted_parameters()).detach()
-        torch.testing.assert_close(left, window.double().mean(0).float())
-        assert (left - watch.iterates[-1]).abs().max() > TOLERANCE
-        torch.testing.assert_close(left, SETTLED, atol=TOLERANCE, rtol=0)
+        trainings["converged"] = Converged(left, stopping, watch, trainer.global_step, checkpoint)
+    return trainings["converged"]
 
-    def test_validation_after_stop_evaluates_the_average(self, make, train):
-        module, watch = make(), Watch()
-        train(module, [watch, StopOnConvergence(TOLERANCE, STEPS)])
-        assert watch.measured[-1].equal(parameters_to_vector(module.fitted_parameters()))
-        assert watch.measured[0].equal(watch.iterates[STEPS - 1])
 
-    def test_training_continues_while_tolerance_is_not_reached(self, make, train):
+class TestConvergence:
+    def test_training_stops_at_step_of_stopping_rule(self, converged):
+        rule, iterates = StoppingRule(TOLERANCE, check_interval=STEPS), converged.watch.iterates
+        assert [rule.update(iterate) for iterate in iterates].index(True) == len(iterates) - 1
+        assert converged.steps == len(iterates) == converged.stopping.status.step
+        assert 2 * STEPS < converged.steps < 50 * STEPS
+
+    def test_parameters_are_replaced_by_their_average(self, converged):
+        start, iterates = converged.stopping.status.start, converged.watch.iterates
+        assert start > STEPS
+        window = torch.stack(iterates[start - 1 :])
+        torch.testing.assert_close(converged.parameters, window.double().mean(0).float())
+        assert (converged.parameters - iterates[-1]).abs().max() > TOLERANCE
+        torch.testing.assert_close(converged.parameters, SETTLED, atol=TOLERANCE, rtol=0)
+
+    def test_validation_after_stop_evaluates_the_average(self, converged):
+        assert converged.watch.measured[-1].equal(converged.parameters)
+        assert converged.watch.measured[0].equal(converged.watch.iterates[STEPS - 1])
+
+    def test_training_continues_while_tolerance_is_not_reached(self):
         module, stopping, watch = make(), StopOnConvergence(1e-6, STEPS), Watch()
         trainer = train(module, [watch, stopping], epochs=4)
         assert trainer.global_step == 4 * STEPS
@@ -111,23 +126,19 @@ class TestTheEnd:
         assert watch.iterates[-1].equal(parameters_to_vector(module.fitted_parameters()))
 
 
-class TestAResumedTraining:
-    def test_resumed_training_stops_like_uninterrupted_one(self, make, train, tmp_path):
-        whole, late = make(), make()
-        train(whole, [StopOnConvergence(TOLERANCE, STEPS)])
-        train(make(), [StopOnConvergence(TOLERANCE, STEPS)], epochs=2)
-        resumed = StopOnConvergence(TOLERANCE, STEPS)
+class TestResumedTraining:
+    def test_resumed_training_stops_like_uninterrupted_one(self, converged, tmp_path):
+        train(make(), [StopOnConvergence(TOLERANCE, STEPS)], epochs=2).save_checkpoint(tmp_path / "2.ckpt")
+        late, resumed = make(), StopOnConvergence(TOLERANCE, STEPS)
         train(late, [resumed], resume=tmp_path / "2.ckpt")
         assert resumed.status.step > 2 * STEPS
-        assert all(map(torch.equal, whole.fitted_parameters(), late.fitted_parameters()))
+        assert parameters_to_vector(late.fitted_parameters()).equal(converged.parameters)
 
-    def test_resumed_training_that_had_converged_stops_at_once(self, make, train, tmp_path):
-        steps = train(make(), [StopOnConvergence(TOLERANCE, STEPS)]).global_step
+    def test_resumed_training_that_had_converged_stops_at_once(self, converged):
         again = make()
-        trainer = train(again, [StopOnConvergence(TOLERANCE, STEPS)], epochs=101, resume=tmp_path / "100.ckpt")
-        assert trainer.global_step == steps
-        saved = torch.load(tmp_path / "100.ckpt", weights_only=True)["state_dict"]
-        assert all(saved[name].equal(value) for name, value in again.state_dict().items())
+        trainer = train(again, [StopOnConvergence(TOLERANCE, STEPS)], epochs=101, resume=converged.checkpoint)
+        assert trainer.global_step == converged.steps
+        assert parameters_to_vector(again.fitted_parameters()).equal(converged.parameters)
 
 
 def test_zero_tolerance_raises():

@@ -61,7 +61,7 @@ class VariationalInference(LoadableModule):
         ...     max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False,
         ...     enable_progress_bar=False, enable_model_summary=False, log_every_n_steps=1,
         ... )
-        >>> trainer.fit(module, RepeatedBatch((x,), 100), RepeatedBatch((x,), 1))
+        >>> trainer.fit(module, RepeatedBatch((x,), 20), RepeatedBatch((x,), 1))
         >>> module.store.params["logits_unconstrained"] > 0
         tensor([False,  True])
         >>> module.sample_posterior((x,), num_samples=10).sites["z"].shape
