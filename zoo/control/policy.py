@@ -6,6 +6,14 @@ from torch import Tensor, nn
 
 from zoo.gradients._tensors import at_least_single
 
+Observations = Shaped[Tensor, "..."]
+"""``(*batch, *observation)``."""
+Actions = Shaped[Tensor, "..."]
+"""``(*batch)``, or ``(*batch, factors)`` if an action has several."""
+Outputs = Float[Tensor, "*batch out"]
+Noise = Float[Tensor, "*batch action"]
+PerStep = Float[Tensor, "*batch"]
+
 
 class Policy(nn.Module):
     """Base class for policies: a distribution over actions given an observation.
@@ -29,19 +37,15 @@ class Policy(nn.Module):
         """Sample the noise that ``act`` needs."""
         raise NotImplementedError
 
-    def sample_from_noise(
-        self, output: Float[Tensor, "*batch out"], noise: Float[Tensor, "*batch action"]
-    ) -> Shaped[Tensor, "..."]:
+    def sample_from_noise(self, output: Outputs, noise: Noise) -> Actions:
         """Return actions, given the network's output."""
         raise NotImplementedError
 
-    def act(self, observation: Shaped[Tensor, "..."], noise: Float[Tensor, "*batch action"]) -> Shaped[Tensor, "..."]:
+    def act(self, observation: Observations, noise: Noise) -> Actions:
         """Return sampled actions, or the most likely ones if the noise is 0."""
         return self.sample_from_noise(self.net(observation), noise)
 
-    def log_prob_and_entropy(
-        self, observation: Shaped[Tensor, "..."], action: Shaped[Tensor, "..."]
-    ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
+    def log_prob_and_entropy(self, observation: Observations, action: Actions) -> tuple[PerStep, PerStep]:
         """Return ``log π(a | s)`` of the given actions, and the entropy of ``π(· | s)`` in nats."""
         raise NotImplementedError
 

@@ -3,13 +3,13 @@ from collections.abc import Sequence
 
 import torch
 from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Space
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Normal
 
 from zoo.control._networks import make_network
 from zoo.control.envs._spaces import UnsupportedSpaceError, factor_sizes
-from zoo.control.policy import Policy
+from zoo.control.policy import Actions, Noise, Observations, Outputs, PerStep, Policy
 from zoo.gradients._tensors import at_least_single
 
 Bounds = Sequence[tuple[float, float]]
@@ -34,15 +34,11 @@ class CategoricalPolicy(Policy):
         """Sample Gumbel noise: the argmax of ``f_a + noise_a`` is a sample of the softmax."""
         return self._gumbel_noise((*shape, self.num_actions), generator)
 
-    def sample_from_noise(
-        self, output: Float[Tensor, "*batch out"], noise: Float[Tensor, "*batch action"]
-    ) -> Shaped[Tensor, "..."]:
+    def sample_from_noise(self, output: Outputs, noise: Noise) -> Actions:
         """Return actions, counted from 0."""
         return (output + noise).argmax(-1)
 
-    def log_prob_and_entropy(
-        self, observation: Shaped[Tensor, "..."], action: Shaped[Tensor, "..."]
-    ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
+    def log_prob_and_entropy(self, observation: Observations, action: Actions) -> tuple[PerStep, PerStep]:
         """Return ``log π(a | s)`` and ``-Σ_a π log π``."""
         log_probs = self.net(observation).log_softmax(-1)
         log_prob = log_probs.gather(-1, action.unsqueeze(-1)).squeeze(-1)
@@ -69,15 +65,11 @@ class MultiCategoricalPolicy(Policy):
         """Sample Gumbel noise: the argmax of ``f_{i,a} + noise_{i,a}`` is a sample of factor ``i``."""
         return self._gumbel_noise((*shape, sum(self.nvec)), generator)
 
-    def sample_from_noise(
-        self, output: Float[Tensor, "*batch out"], noise: Float[Tensor, "*batch action"]
-    ) -> Shaped[Tensor, "..."]:
+    def sample_from_noise(self, output: Outputs, noise: Noise) -> Actions:
         """Return the factors of actions, each counted from 0."""
         return torch.stack([part.argmax(-1) for part in (output + noise).split(self.nvec, -1)], -1)
 
-    def log_prob_and_entropy(
-        self, observation: Shaped[Tensor, "..."], action: Shaped[Tensor, "..."]
-    ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
+    def log_prob_and_entropy(self, observation: Observations, action: Actions) -> tuple[PerStep, PerStep]:
         """Return log-probability and entropy, summed over the factors."""
         log_probs = [part.log_softmax(-1) for part in self.net(observation).split(self.nvec, -1)]
         selected = [part.gather(-1, factor) for part, factor in zip(log_probs, action.split(1, -1), strict=True)]
@@ -120,9 +112,7 @@ class GaussianPolicy(Policy):
         dtype = at_least_single(self.log_std.dtype, self.log_std.device)
         return self.log_std.new_empty(*shape, len(self.log_std), dtype=dtype).normal_(generator=generator)
 
-    def sample_from_noise(
-        self, output: Float[Tensor, "*batch out"], noise: Float[Tensor, "*batch action"]
-    ) -> Shaped[Tensor, "..."]:
+    def sample_from_noise(self, output: Outputs, noise: Noise) -> Actions:
         """Return actions ``μ + σ noise``."""
         return self.mean(output) + self.action_scale * self.log_std.exp() * noise
 
@@ -130,9 +120,7 @@ class GaussianPolicy(Policy):
         """Return ``μ(s)``, in the action's units."""
         return self.action_bias + self.action_scale * output
 
-    def log_prob_and_entropy(
-        self, observation: Shaped[Tensor, "..."], action: Shaped[Tensor, "..."]
-    ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
+    def log_prob_and_entropy(self, observation: Observations, action: Actions) -> tuple[PerStep, PerStep]:
         """Return log-probability and entropy, summed over the coordinates."""
         mean = self.mean(self.net(observation))
         normal = Normal(mean, (self.action_scale * self.log_std.exp()).expand_as(mean), validate_args=False)

@@ -3,11 +3,11 @@
 import math
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from zoo.control.envs.planning import greedy_policy
-from zoo.control.policy import Policy
+from zoo.control.policy import Actions, Noise, Observations, Outputs, Policy
 from zoo.control.q_learning.q_functions import QTable
 
 _PROPORTIONAL_FLOOR = 0.05  # weight of the worst action; that of the best is 1 + the floor
@@ -104,7 +104,7 @@ class ExploringPolicy(Policy):
         """The action values."""
         return self.q
 
-    def probabilities(self, observation: Shaped[Tensor, "..."]) -> Float[Tensor, "*batch actions"]:
+    def probabilities(self, observation: Observations) -> Float[Tensor, "*batch actions"]:
         """Return ``π(a | s)``."""
         return self.exploration(self.q(observation), float(self.parameter))
 
@@ -112,9 +112,7 @@ class ExploringPolicy(Policy):
         """Sample Gumbel noise: the argmax of ``log π(a | s) + noise_a`` is a sample."""
         return self._gumbel_noise((*shape, self.num_actions), generator)
 
-    def sample_from_noise(
-        self, output: Float[Tensor, "*batch out"], noise: Float[Tensor, "*batch action"]
-    ) -> Shaped[Tensor, "..."]:
+    def sample_from_noise(self, output: Outputs, noise: Noise) -> Actions:
         """Return actions, counted from 0; the best one where the noise is 0."""
         sampled = (self.exploration(output, float(self.parameter)).log() + noise).argmax(-1)
         return torch.where(noise.any(-1), sampled, output.argmax(-1))
