@@ -65,11 +65,7 @@ class ControlModule(LoadableModule):
 
     @torch.no_grad()
     def predict(
-        self,
-        observation: Any,
-        state: None = None,
-        episode_start: np.ndarray | None = None,
-        deterministic: bool = False,
+        self, observation: Any, state: None = None, episode_start: np.ndarray | None = None, deterministic: bool = False
     ) -> tuple[np.ndarray | np.generic, None]:
         """Return the action for an observation, or one for each of a batch, as Stable-Baselines3's ``predict``.
 

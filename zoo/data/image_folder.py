@@ -18,10 +18,7 @@ Sample = tuple[Path, int]  # file and label of an image
 
 
 def load_image_folder(
-    root: str | Path,
-    size: tuple[int, int] | None = None,
-    validation: int | None = None,
-    split_seed: int = 0,
+    root: str | Path, size: tuple[int, int] | None = None, validation: int | None = None, split_seed: int = 0
 ) -> ImageData:
     """Load images from one folder per class.
 

@@ -8,11 +8,7 @@ from zoo.control.policy import Policy
 from zoo.control.policy_gradient._value_function import ValueFunction, value_function
 from zoo.control.returns import lambda_returns
 from zoo.control.rollout import Rollout
-from zoo.gradients import (
-    Reinforce,
-    ReinforceOutput,
-    score_function_loss,
-)
+from zoo.gradients import Reinforce, ReinforceOutput, score_function_loss
 
 
 class PolicyGradientObjective(NamedTuple):
