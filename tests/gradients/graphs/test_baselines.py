@@ -1,4 +1,4 @@
-"""Baselines that know what they are subtracted from are refused, wherever they have it from."""
+"""Baselines that depend on what they are subtracted from raise an error, however they got it."""
 
 import pytest
 import torch
@@ -51,7 +51,7 @@ KNOWING = {
 
 @pytest.mark.parametrize("num_samples", [1, 3])
 @pytest.mark.parametrize("make", KNOWING.values(), ids=KNOWING)
-def test_baseline_that_knows_its_cost_is_refused(make, num_samples, theta):
+def test_baseline_that_depends_on_its_own_cost_raises_an_error(make, num_samples, theta):
     graph, left = traced(theta, num_samples)
     with pytest.raises(ValueError, match="the baseline of 'x' uses 'x' itself: the gradient would be biased"):
         graph.surrogate({"x": make(graph, left)})
@@ -67,7 +67,7 @@ BEFORE = torch.tensor(2.0, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("make", FREE.values(), ids=FREE)
-def test_baseline_that_its_sample_does_not_influence_is_taken(make, theta):
+def test_baseline_independent_of_its_sample_is_accepted(make, theta):
     graph, left = traced(theta, 1)
     surrogate = graph.surrogate({"x": make(graph, left)})
     assert torch.isclose(surrogate, sum(graph.costs.values()))  # shifted, so that its value is the cost

@@ -1,4 +1,4 @@
-"""Functions that trace may be compiled: torch.compile leaves the tracing as it is."""
+"""Programs may call compiled functions; ``torch.compile`` leaves the tracing itself uncompiled."""
 
 import importlib
 import subprocess
@@ -43,7 +43,7 @@ FUNCTIONS = [traced, with_baseline, enumerated, outcome_by_outcome]
 
 @pytest.mark.filterwarnings("ignore")  # of graph breaks
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__name__)
-def test_compiled_function_has_value_and_gradient_of_the_uncompiled_one(function):
+def test_compiled_function_has_same_value_and_gradient(function):
     theta = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
     results = []
     for call in (function, torch.compile(function, backend="eager")):
@@ -54,14 +54,14 @@ def test_compiled_function_has_value_and_gradient_of_the_uncompiled_one(function
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_check_of_an_estimator_may_be_compiled():
+def test_check_unbiased_may_be_compiled():
     def check(theta):
         return check_unbiased(lambda program, theta, draw: trace(program, theta, draw=draw).surrogate(), program, theta)
 
     assert torch.compile(check, backend="eager")(torch.tensor(0.7, dtype=torch.float64, requires_grad=True))
 
 
-def test_compilation_is_off_until_the_last_of_several_threads_has_traced():
+def test_compilation_is_disabled_until_the_last_thread_has_traced():
     of_compiler = importlib.import_module("torch._dynamo.eval_frame")
     first, second = threading.Event(), threading.Event()
     before, during = of_compiler._stance.stance, []

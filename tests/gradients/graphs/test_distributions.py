@@ -1,4 +1,4 @@
-"""What a distribution holds, and whether the values that it may take move with its parameters."""
+"""Tensors of a distribution, and whether its support depends on parameters."""
 
 import subprocess
 import sys
@@ -31,18 +31,18 @@ def mixture(logits, means):
     return MixtureSameFamily(torch.distributions.Categorical(logits=logits), Normal(means, 1.0))
 
 
-class TestTensors:
-    def test_are_all_that_a_distribution_holds(self):
+class TestTensorsOf:
+    def test_returns_all_tensors_of_a_distribution(self):
         loc, scale = torch.zeros(2), torch.ones(2)
         held = tensors_of(Independent(Normal(loc, scale), 1))
         assert {tensor.data_ptr() for tensor in held} == {loc.data_ptr(), scale.data_ptr()}
 
-    def test_are_those_of_its_parts_too(self):
+    def test_includes_nested_distributions(self):
         logits, means = torch.zeros(2), torch.randn(2)
         held = tensors_of(mixture(logits, means))
         assert any(tensor.data_ptr() == means.data_ptr() for tensor in held)
 
-    def test_are_those_of_the_base_where_transforms_hold_none(self):
+    def test_transforms_without_parameters_add_no_tensors(self):
         law = LogNormal(torch.zeros(2), torch.ones(2))
         law.log_prob(torch.ones(2))  # for which it makes an inverse
         held = tensors_of(law)
@@ -57,10 +57,10 @@ class TestTensors:
         ],
         ids=["parameters", "memory", "subclass"],
     )
-    def test_are_not_told_where_transforms_may_hold_others(self, law):
+    def test_is_unknown_for_transforms_with_parameters_or_cache(self, law):
         assert tensors_of(law) is None
 
-    def test_are_not_told_of_a_distribution_from_elsewhere(self):
+    def test_is_unknown_for_distributions_of_other_packages(self):
         class Mine(Distribution):
             arg_constraints = {}  # noqa: RUF012
 
@@ -83,7 +83,7 @@ class TestSupport:
         ],
         ids=["uniform", "several", "pareto", "scaled", "shifted", "base"],
     )
-    def test_moves(self, law):
+    def test_depends_on_parameters(self, law):
         assert support_depends_on_parameters(law)
 
     @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ class TestSupport:
         ],
         ids=["normal", "log normal", "gumbel", "weibull", "relaxed", "affine", "logistic", "fixed"],
     )
-    def test_stays(self, law):
+    def test_is_constant(self, law):
         assert not support_depends_on_parameters(law)
 
 
@@ -119,7 +119,7 @@ print(*trace(program, lambda x: bool(constraints.positive.check(x))).influences(
 """
 
 
-def test_its_checks_pass_by_but_not_those_of_a_program():
+def test_validation_is_suspended_for_distributions_but_not_for_the_program():
     """In a process of its own, for type checks stand between a torch function and who called it."""
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["", "f"]

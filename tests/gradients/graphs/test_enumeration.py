@@ -1,4 +1,4 @@
-"""The exact expectation of a program's cost, against closed forms."""
+"""Exact expectation of a program's cost, against closed forms."""
 
 import itertools
 import math
@@ -70,7 +70,7 @@ class Halved(Bernoulli):
         return super().log_prob(value) - math.log(2)
 
 
-class TestDiscrete:
+class TestDiscreteSamples:
     """Values and all derivatives up to the third equal those of the closed form."""
 
     def test_bernoulli(self, theta):
@@ -95,7 +95,7 @@ class TestDiscrete:
         p = torch.sigmoid(theta[0])
         assert_same(expected_cost(program, theta), theta[1] * (5 * p * (1 - p) + 25 * p**2), theta)
 
-    def test_a_number_of_trials_that_was_drawn(self, theta):
+    def test_sampled_number_of_trials(self, theta):
         def program(graph, theta):
             trials = graph.sample("trials", Categorical(logits=theta))
             graph.cost("f", graph.sample("x", Binomial(trials + 1, logits=theta[1])) ** 2)
@@ -105,7 +105,7 @@ class TestDiscrete:
         assert len(list(outcomes(program, theta))) == 2 + 3 + 4
         assert_same(expected_cost(program, theta), closed_form, theta)
 
-    def test_all_elements_of_a_variable_together(self, theta):
+    def test_joint_outcomes_of_all_elements(self, theta):
         """Var[Σ x] = Σ p (1 - p), over the product of the elements' values, in event and in batch dimensions."""
         p = torch.sigmoid(theta)
         mean, variance = p.sum(), (p * (1 - p)).sum()
@@ -114,7 +114,7 @@ class TestDiscrete:
             assert len(list(outcomes(program, theta))) == 8
             assert_same(expected_cost(program, theta), variance + mean**2, theta)
 
-    def test_elements_with_an_event_each(self, theta):
+    def test_elements_with_event_dimensions(self, theta):
         """Two vectors of one of three bits: P(equal) = Σ p q."""
 
         def program(graph, theta):
@@ -124,7 +124,7 @@ class TestDiscrete:
         assert len(list(outcomes(program, theta))) == 9
         assert_same(expected_cost(program, theta), theta.softmax(0) @ (theta.flip(0) ** 2).softmax(0), theta)
 
-    def test_every_cost_of_a_program_and_every_outcome(self, programs, theta):
+    def test_outcomes_are_distinct_and_probabilities_sum_to_1(self, programs, theta):
         assert len(list(outcomes(programs["nvil_chain"], theta))) == 4**3
         assert len(list(outcomes(programs["random_length"], theta))) == 5
         assert len(list(outcomes(programs["recursion"], theta))) == 1 + 4
@@ -134,12 +134,12 @@ class TestDiscrete:
             values = {tuple((k, *v.flatten().tolist()) for k, v in outcome.values.items()) for outcome in found}
             assert len(values) == len(found)
 
-    def test_of_no_elements_has_one_outcome(self, theta):
+    def test_empty_sample_has_one_outcome(self, theta):
         program = of_one(lambda t: Bernoulli(logits=t[:0]), lambda x, t: x.sum() + t[0])
         assert len(list(outcomes(program, theta))) == 1
         assert_same(expected_cost(program, theta), theta[0] * 1, theta, order=1)
 
-    def test_an_expectation_within_a_program(self, theta):
+    def test_nested_expectation(self, theta):
         """The cost of an outer program may be the expected cost of an inner one, which the outer's values move."""
 
         def inner(graph, x, theta):
@@ -156,10 +156,10 @@ class TestDiscrete:
         assert_same(expected_cost(outer, theta), closed_form, theta)
 
 
-class TestImpossible:
+class TestImpossibleValues:
     """What has probability 0 counts for nothing, and makes nothing NaN."""
 
-    def test_values_leave_value_and_gradient_finite(self, theta):
+    def test_value_and_gradient_stay_finite(self, theta):
         def program(graph, theta):
             logits = torch.cat([theta[:2], number([-math.inf])])
             x = graph.sample("x", Categorical(logits=logits))
@@ -169,7 +169,7 @@ class TestImpossible:
         p = theta[:2].softmax(0)
         assert_same(expected_cost(program, theta), (p * (number([0, 1]) - theta[2]) ** 2).sum(), theta)
 
-    def test_values_in_one_element_of_a_batch_do_too(self):
+    def test_value_and_gradient_stay_finite_if_one_batch_element_is_impossible(self):
         theta = number([[0.2, -0.3, 0.5], [0.1, 0.4, -0.2]]).requires_grad_()
 
         def program(graph, theta):
@@ -181,7 +181,7 @@ class TestImpossible:
         closed_form = theta[0, 0] * (p @ number([1, 4])) + theta[1, 0] * (q @ number([4, 9]))
         assert_same(expected_cost(program, theta, batch_dims=1), closed_form, theta, order=2)
 
-    def test_values_are_given_up_whatever_exceptions_a_program_handles(self, theta):
+    def test_dead_ends_pass_through_exception_handlers(self, theta):
         def program(graph, theta):
             try:
                 x = graph.sample("x", Categorical(logits=torch.cat([theta[:1], number([-math.inf])])))
@@ -192,7 +192,7 @@ class TestImpossible:
         assert len(list(outcomes(program, theta))) == 1
         assert_same(expected_cost(program, theta), theta[0] * 1, theta)
 
-    def test_values_are_not_followed(self, theta):
+    def test_impossible_branches_are_not_run(self, theta):
         def program(graph, theta):
             x = graph.sample("x", Categorical(logits=torch.cat([theta[:1], number([-math.inf])])))
             if x.item():
@@ -215,23 +215,23 @@ class TestTotalProbability:
         ],
         ids=["masked bit", "masked category", "halved", "weighted point"],
     )
-    def test_other_than_1_is_refused(self, theta, law, total):
+    def test_total_other_than_1_raises_an_error(self, theta, law, total):
         with pytest.raises(ValueError, match=rf"the probabilities of all outcomes sum to {total}, not to 1"):
             expected_cost(of_one(law, lambda x, t: 5.0 * x), theta)
 
-    def test_other_than_1_in_one_element_of_a_batch_is_refused(self):
+    def test_total_other_than_1_in_one_batch_element_raises_an_error(self):
         theta = number([0.2, -0.3]).requires_grad_()
         program = of_one(lambda t: dist.Bernoulli(logits=t).mask(torch.tensor([True, False])), lambda x, t: x * t)
         with pytest.raises(ValueError, match="sum to 2, not to 1"):
             expected_cost(program, theta, batch_dims=1)
 
-    def test_unchecked_would_be_a_wrong_expectation(self, theta, monkeypatch):
+    def test_wrong_total_without_check_is_a_wrong_expectation(self, theta, monkeypatch):
         monkeypatch.setattr("zoo.gradients.graphs._replay._check_total", lambda *_: None)
         masked = of_one(lambda t: dist.Bernoulli(logits=t[0]).mask(torch.tensor(False)), lambda x, t: 5.0 * x)
         assert expected_cost(masked, theta) == 5.0
         assert expected_cost(masked, theta) != 5.0 * theta[0].sigmoid()
 
-    def test_of_impossible_values_and_integrated_variables_is_1(self, theta):
+    def test_total_with_impossible_and_integrated_values_is_1(self, theta):
         def program(graph, theta):
             k = graph.sample("k", Categorical(logits=torch.cat([theta[:2], number([-math.inf])])))
             graph.cost("f", k * graph.sample("z", Normal(theta[2], number(1.0))))
@@ -243,7 +243,7 @@ class TestTotalProbability:
 class TestPointMass:
     """Pyro's ``Delta`` is one value, and its gradient flows through this."""
 
-    def test_has_the_exact_gradient(self, theta):
+    def test_point_mass_has_exact_gradient(self, theta):
         def program(graph, theta):
             x = graph.sample("x", dist.Delta(2 * theta[0]))
             y = graph.sample("y", Bernoulli(logits=x + theta[1]))
@@ -253,19 +253,19 @@ class TestPointMass:
         assert_same(expected_cost(program, theta), closed_form, theta)
         assert len(list(outcomes(program, theta))) == 2
 
-    def test_of_several_elements_is_one_value(self, theta):
+    def test_point_mass_with_several_elements_is_one_outcome(self, theta):
         program = of_one(lambda t: dist.Delta(t, event_dim=1), lambda x, t: (x * t).sum())
         assert len(list(outcomes(program, theta))) == 1
         assert_same(expected_cost(program, theta), theta.square().sum(), theta)
 
-    def test_is_refused_by_the_score_function_and_exact_by_the_path(self, theta):
+    def test_point_mass_needs_pathwise_gradient(self, theta):
         program = of_one(lambda t: dist.Delta(t[0]), lambda x, t: x**3)
         with pytest.raises(ValueError, match=r"the support of sample 'x' \(Delta\) depends on its parameters"):
             trace(program, theta)
         surrogate = trace(program, theta, estimators={"x": Pathwise()}).surrogate()
         assert_same(surrogate, theta[0] ** 3, theta, order=1)
 
-    def test_cut_from_its_parameter_would_have_no_gradient(self, theta, monkeypatch):
+    def test_detached_point_mass_loses_its_gradient(self, theta, monkeypatch):
         program = of_one(lambda t: dist.Delta(t[0]), lambda x, t: x**3 + 0 * t.sum())
         monkeypatch.setattr(dist.Delta, "mean", property(lambda law: law.v.detach()))
         (gradient,) = torch.autograd.grad(expected_cost(program, theta), theta)
@@ -299,24 +299,24 @@ class TestProbabilityOf0Or1:
         ],
         ids=["0", "1", "expanded", "several", "category", "one-hot", "binomial", "of Pyro", "masked"],
     )
-    def test_that_depends_on_parameters_is_refused(self, interpret, law):
+    def test_probability_0_or_1_that_depends_on_parameters_raises_an_error(self, interpret, law):
         p = number(0.0).requires_grad_()
         with pytest.raises(ValueError, match=r"a probability of sample 'x' \(.*\) is 0 or 1, where .* pass logits"):
             interpret(of_one(law, lambda x, _: x.sum()), p)
 
-    def test_that_is_constant_passes(self, interpret):
+    def test_constant_probability_0_or_1_is_accepted(self, interpret):
         theta = number(0.7).requires_grad_()
         program = of_one(lambda _: Bernoulli(number([0.0, 1.0])), lambda x, t: t * x.sum())
         assert cost_of(interpret(program, theta)).item() == pytest.approx(0.7)
 
     @pytest.mark.parametrize("logit", [-40.0, 40.0])
-    def test_of_a_saturated_sigmoid_passes(self, interpret, logit):
+    def test_saturated_sigmoid_is_accepted(self, interpret, logit):
         theta = number(logit).requires_grad_()
         program = of_one(lambda t: Bernoulli(t.sigmoid()), lambda x, t: x)
         assert cost_of(interpret(program, theta)).item() == pytest.approx(float(logit > 0))
 
 
-def test_unrefused_probability_of_0_would_have_no_gradient(monkeypatch):
+def test_probability_of_0_without_check_loses_its_gradient(monkeypatch):
     monkeypatch.setattr("zoo.gradients.graphs._distributions.clamps_probability", lambda distribution: False)
     p = number(0.0).requires_grad_()
     (gradient,) = torch.autograd.grad(expected_cost(of_one(Bernoulli, lambda x, _: 3 * x), p), p)
@@ -324,7 +324,7 @@ def test_unrefused_probability_of_0_would_have_no_gradient(monkeypatch):
 
 
 class TestBatch:
-    def test_of_independent_elements_is_gone_through_at_once(self):
+    def test_batch_elements_share_outcomes(self):
         theta = torch.randn(100, 2, dtype=DOUBLE, generator=torch.Generator().manual_seed(0)).requires_grad_()
         passes = 0
 
@@ -341,13 +341,13 @@ class TestBatch:
         gradients = [torch.autograd.grad(total, theta)[0] for total in (together, apart)]
         torch.testing.assert_close(*gradients, rtol=0, atol=1e-9)
 
-    def test_of_two_dimensions(self):
+    def test_two_batch_dimensions(self):
         theta = number([[0.2, -0.3, 0.5], [0.1, 0.4, -0.2]]).requires_grad_()
         program = of_one(lambda t: Bernoulli(logits=t), lambda x, t: x * t)
         assert len(list(outcomes(program, theta, batch_dims=2))) == 2
         assert_same(expected_cost(program, theta, batch_dims=2), (torch.sigmoid(theta) * theta).sum(), theta, order=2)
 
-    def test_may_be_empty(self):
+    def test_batch_may_be_empty(self):
         theta = torch.zeros(0, dtype=DOUBLE, requires_grad=True)
         for law, quadrature in ((Bernoulli(logits=theta), None), (Normal(theta, 1.0), {"x": 3})):
             program = of_one(lambda t, law=law: law, lambda x, t: x * t)
@@ -355,13 +355,13 @@ class TestBatch:
             assert total == 0
             assert torch.autograd.grad(total, theta)[0].shape == (0,)
 
-    def test_must_be_there(self, theta):
+    def test_missing_batch_dimension_raises_an_error(self, theta):
         program = of_one(lambda t: Bernoulli(logits=t[0]), lambda x, t: x)
         with pytest.raises(ValueError, match=r"sample 'x' has shape \(\), which does not begin with the 1 batch"):
             expected_cost(program, theta, batch_dims=1)
 
 
-class TestPlacement:
+class TestDeviceAndDtype:
     """All that is made on the way is made where the variables are, and in their precision."""
 
     @pytest.fixture(params=["cpu", pytest.param("cuda", marks=NEEDS_GPU)])
@@ -371,7 +371,7 @@ class TestPlacement:
             yield request.param
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-    def test_is_that_of_the_parameters(self, device, dtype):
+    def test_device_and_dtype_are_those_of_the_parameters(self, device, dtype):
         theta = torch.tensor([0.3, -0.2], dtype=dtype, device=device, requires_grad=True)
         one = torch.ones((), dtype=dtype, device=device)
 
@@ -392,18 +392,18 @@ class TestPlacement:
 class TestQuadrature:
     """Numerical integrals over continuous variables, against closed forms; derivatives, too."""
 
-    def test_over_a_normal_is_exact_for_polynomials(self, theta):
+    def test_normal_is_exact_for_polynomials(self, theta):
         program = of_one(lambda t: Normal(t[0], t[1].exp()), lambda x, t: (x - t[2]) ** 4)
         mean, variance = theta[0] - theta[2], (2 * theta[1]).exp()
         closed_form = mean**4 + 6 * mean**2 * variance + 3 * variance**2
         assert_same(expected_cost(program, theta, quadrature={"x": 12}), closed_form, theta)
 
-    def test_over_several_normals_at_once(self, theta):
+    def test_several_normals(self, theta):
         program = of_one(lambda t: Independent(Normal(t, t[1].exp()), 1), lambda x, t: (x.sum() * t[0]) ** 2)
         closed_form = theta[0] ** 2 * (theta.sum() ** 2 + 3 * (2 * theta[1]).exp())
         assert_same(expected_cost(program, theta, quadrature={"x": 6}), closed_form, theta, order=2)
 
-    def test_over_a_normal_that_follows_a_bit(self, theta):
+    def test_normal_that_depends_on_a_bit(self, theta):
         def program(graph, theta):
             z = graph.sample("z", Bernoulli(logits=theta[0]))
             x = graph.sample("x", Normal(theta[1] + z, 1.0))
@@ -414,7 +414,7 @@ class TestQuadrature:
         assert_same(expected_cost(program, theta, quadrature={"x": 32}), closed_form, theta, order=2)
 
     @pytest.mark.parametrize("size", [(), (2,)])
-    def test_over_a_batch(self, size):
+    def test_quadrature_with_batch_dimensions(self, size):
         theta = torch.linspace(-1, 1, 5 * math.prod(size)).to(DOUBLE).reshape(5, *size).requires_grad_()
         program = of_one(lambda t: Normal(t, 0.5), lambda x, t: (x**2).flatten(1).sum(1) if size else x**2)
         closed_form = (theta**2 + 0.25).sum()
@@ -442,13 +442,13 @@ class TestQuadrature:
         ],
         ids=["uniform", "exponential", "log-normal", "laplace", "gumbel"],
     )
-    def test_over_other_laws_goes_by_their_quantiles(self, theta, law, cost, closed_form, tolerance):
+    def test_other_distributions_use_quantiles(self, theta, law, cost, closed_form, tolerance):
         total, truth = expected_cost(of_one(law, cost), theta, quadrature={"x": 64}), closed_form(theta)
         torch.testing.assert_close(total, truth, rtol=0, atol=tolerance)
         gradients = [torch.autograd.grad(value, theta, allow_unused=True)[0] for value in (total, truth)]
         torch.testing.assert_close(*gradients, rtol=0, atol=30 * tolerance)
 
-    def test_takes_the_gradient_of_the_density_not_of_the_nodes(self, theta):
+    def test_gradient_is_of_the_density_not_of_the_nodes(self, theta):
         """A step has no pathwise gradient; where the cost is flat, only the density tells."""
         program = of_one(lambda t: Uniform(number(0.0), number(1.0)), lambda x, t: x)
         assert not expected_cost(program, theta, quadrature={"x": 2}).requires_grad
@@ -457,7 +457,7 @@ class TestQuadrature:
         assert not outcome.cost.requires_grad
         assert outcome.log_prob.requires_grad
 
-    def test_of_a_normal_is_split_at_breakpoints(self, theta):
+    def test_normal_is_split_at_breakpoints(self, theta):
         """P(x > 0.1) = Φ(t - 0.1); across the breakpoint the error is in the second digit."""
         program = of_one(lambda t: Normal(t[0], 1.0), lambda x, t: (x > 0.1).double())
         closed_form = Normal(number(0.0), 1.0).cdf(theta[0] - 0.1)
@@ -465,7 +465,7 @@ class TestQuadrature:
         across = expected_cost(program, theta, quadrature={"x": 32})
         assert (derivatives(across, theta, 1) - derivatives(closed_form, theta, 1)).abs().max() > 1e-2
 
-    def test_is_split_for_each_element_of_a_batch_and_of_a_variable(self):
+    def test_breakpoints_split_each_element(self):
         """A uniform variable between two bounds that a batch element has for itself; |x| is piecewise linear."""
         width = number([[1.0, 2.0], [3.0, 0.5]])
         scale = number([1.0, -2.0]).requires_grad_()
@@ -477,19 +477,19 @@ class TestQuadrature:
         total = expected_cost(program, scale, batch_dims=1, quadrature={"x": 1}, breakpoints={"x": [0.0]})
         assert_same(total, (scale * (5 / 6 * width).sum(-1)).sum(), scale, order=1)
 
-    def test_goes_by_a_law_that_does_not_know_its_mean(self, theta):
+    def test_distribution_without_mean_is_integrated(self, theta):
         logistic = TransformedDistribution(Uniform(number(0.0), number(1.0)), [SigmoidTransform().inv])
         program = of_one(lambda t: logistic, lambda x, t: (x > 1.0).double() * t[0])
         total = expected_cost(program, theta, quadrature={"x": 1}, breakpoints={"x": [1.0]})
         assert_same(total, theta[0] * torch.sigmoid(number(-1.0)), theta, order=1)
 
-    def test_of_a_support_that_moves_is_refused(self, theta):
+    def test_support_that_depends_on_parameters_raises_an_error(self, theta):
         program = of_one(lambda t: Uniform(number(0.0), t[0]), lambda x, t: x)
         with pytest.raises(ValueError, match=r"the support of sample 'x' \(Uniform\) depends on its parameters"):
             expected_cost(program, theta, quadrature={"x": 8})
 
 
-class TestRefusal:
+class TestErrors:
     @pytest.mark.parametrize(
         ("law", "quadrature", "sentence"),
         [
@@ -510,13 +510,13 @@ class TestRefusal:
             ),
         ],
     )
-    def test_of_what_cannot_be_enumerated_names_it(self, theta, law, quadrature, sentence):
+    def test_distribution_that_cannot_be_enumerated_is_named(self, theta, law, quadrature, sentence):
         program = of_one(lambda t: law, lambda x, t: x.sum())
         with pytest.raises(ValueError, match=sentence) as error:
             expected_cost(program, theta, quadrature=quadrature)
         assert "\n" not in str(error.value)
 
-    def test_of_a_law_that_is_discrete_does_not_call_it_continuous(self, theta):
+    def test_discrete_distribution_is_not_called_continuous(self, theta):
         halves = MixtureSameFamily(Categorical(torch.ones(2)), Bernoulli(torch.tensor([0.1, 0.2])))
         doubled = TransformedDistribution(Bernoulli(torch.tensor(0.5)), [AffineTransform(0.0, 2.0)])
         for law in (Multinomial(3, torch.ones(2)), halves, doubled, Independent(doubled.expand((2,)), 1)):
@@ -534,7 +534,7 @@ class TestRefusal:
             ),
         ],
     )
-    def test_of_an_unknown_name_tells_the_known_ones(self, theta, options, sentence):
+    def test_unknown_name_lists_the_known_ones(self, theta, options, sentence):
         def program(graph, theta):
             if graph.sample("first", Bernoulli(logits=theta[0])):
                 graph.sample("second", Normal(theta[1], 1.0))
@@ -544,7 +544,7 @@ class TestRefusal:
             expected_cost(program, theta, **{**options, "quadrature": {"second": 3} | options.get("quadrature", {})})
         expected_cost(program, theta, quadrature={"second": 3})
 
-    def test_of_too_many_outcomes_tells_how_many_there_are(self, programs, theta):
+    def test_too_many_outcomes_are_counted_in_the_error(self, programs, theta):
         with pytest.raises(
             ValueError,
             match=r"there are more than 63 outcomes: if all runs are as long as this one there are 64, "
@@ -553,7 +553,7 @@ class TestRefusal:
             expected_cost(programs["nvil_chain"], theta, max_outcomes=63)
         expected_cost(programs["nvil_chain"], theta, max_outcomes=64)
 
-    def test_comes_at_once_for_a_variable_that_has_too_many_alone(self, theta):
+    def test_sample_with_too_many_outcomes_fails_in_the_first_run(self, theta):
         began = []
 
         def program(graph, theta):
@@ -565,7 +565,7 @@ class TestRefusal:
             expected_cost(program, theta)
         assert len(began) == 1
 
-    def test_comes_soon_for_a_long_program_and_is_not_longer_itself(self, theta):
+    def test_long_program_fails_early_with_a_short_message(self, theta):
         began = []
 
         def program(graph, theta):
@@ -580,7 +580,7 @@ class TestRefusal:
             expected_cost(program, theta)
         assert len(began) < 300
 
-    def test_does_not_come_for_a_long_program_with_few_outcomes(self, theta):
+    def test_long_program_with_few_outcomes_is_accepted(self, theta):
         def stopping(graph, theta):
             for step in range(17):
                 if graph.sample(f"stop{step}", Bernoulli(logits=theta[0])):
@@ -596,7 +596,7 @@ class TestRefusal:
         assert len(list(outcomes(certain, theta))) == 1
         assert_same(expected_cost(certain, theta), 18 * theta[0], theta, order=1)
 
-    def test_counts_the_outcomes_themselves_not_a_product(self, theta):
+    def test_outcomes_are_counted_not_multiplied(self, theta):
         def program(graph, theta):
             if graph.sample("x", Bernoulli(logits=theta[0])):
                 graph.sample("y", Bernoulli(logits=theta))
@@ -607,7 +607,7 @@ class TestRefusal:
             expected_cost(program, theta, max_outcomes=8)
 
 
-class TestProgramThatDoesNotRepeatItself:
+class TestNondeterministicProgram:
     """It has no exact expectation, and one sentence tells what to do."""
 
     SENTENCE = "the program is not deterministic .* must be drawn with graph.sample, or before the program is called"
@@ -617,17 +617,17 @@ class TestProgramThatDoesNotRepeatItself:
             expected_cost(program, theta)
         assert "\n" not in str(error.value)
 
-    def test_for_it_draws_random_numbers_of_its_own(self, theta):
+    def test_own_random_numbers_raise_an_error(self, theta):
         def noisy(x, theta):
             return x * torch.rand(())
 
         self.refused(of_one(lambda t: Bernoulli(logits=t[0]), noisy), theta)
 
-    def test_for_its_variables_have_another_size_at_each_call(self, theta):
+    def test_sample_size_that_changes_raises_an_error(self, theta):
         calls = itertools.count()
         self.refused(of_one(lambda t: Categorical(t[: 3 - next(calls) % 2].softmax(0)), lambda x, t: x), theta)
 
-    def test_for_its_variables_have_another_name_at_each_call(self, theta):
+    def test_sample_names_that_change_raise_an_error(self, theta):
         calls = itertools.count()
 
         def program(graph, theta):
@@ -635,7 +635,7 @@ class TestProgramThatDoesNotRepeatItself:
 
         self.refused(program, theta)
 
-    def test_for_it_ends_before_it_came_where_it_was(self, theta):
+    def test_program_that_ends_early_raises_an_error(self, theta):
         calls = itertools.count()
 
         def program(graph, theta):
@@ -646,7 +646,7 @@ class TestProgramThatDoesNotRepeatItself:
 
         self.refused(program, theta)
 
-    def test_is_not_one_around_which_others_draw(self, theta):
+    def test_draws_between_runs_are_accepted(self, theta):
         program = of_one(lambda t: Bernoulli(logits=t[0]), lambda x, t: x * t[1])
         assert [torch.rand(()) >= 0 for _ in outcomes(program, theta)] == [True, True]
 
@@ -695,13 +695,13 @@ class TestTwoStateModel:
         ],
         ids=["ELBO", "ELBO by control flow", "IWAE-1", "IWAE-2", "IWAE-4"],
     )
-    def test_has_the_published_gradient(self, phi, replayed, program, printed):
+    def test_two_state_model_has_the_published_gradient(self, phi, replayed, program, printed):
         (exact,) = torch.autograd.grad(expected_cost(program, phi), phi)
         assert f"{exact.item():.5g}" == printed
         (estimated,) = torch.autograd.grad(replayed(program, phi), phi)
         assert estimated.item() == pytest.approx(exact.item(), abs=1e-9)
 
-    def test_has_the_wrong_sign_where_control_flow_is_lost(self, phi, replayed, monkeypatch):
+    def test_gradient_has_the_wrong_sign_if_control_flow_is_lost(self, phi, replayed, monkeypatch):
         monkeypatch.setattr(provenance, "escaping_tensors", lambda *_, **__: [])
         (lost,) = torch.autograd.grad(replayed(negative_elbo_by_control_flow, phi), phi)
         assert lost.item() == pytest.approx(0.0732, abs=2e-4)

@@ -1,4 +1,4 @@
-"""Paths through trees of choices: each once, none twice, no more than may be."""
+"""Depth-first enumeration of paths: each once, up to a maximum."""
 
 import itertools
 
@@ -44,23 +44,23 @@ def dead_beyond(*ways):
 
 
 @given(TREES)
-def test_lead_to_every_end_of_any_tree_once_depth_first(tree):
+def test_every_leaf_is_visited_once_depth_first(tree):
     assert list(enumerate_paths(follow(tree), 20, *MESSAGES)) == leaves(tree)
 
 
-def test_leave_out_what_lies_beyond_a_dead_end():
+def test_dead_ends_are_skipped():
     found = list(enumerate_paths(dead_beyond((0,), (1, 1, 0)), 10, *MESSAGES))
     assert found == [(1, 0, 0), (1, 0, 1), (1, 1, 1)]
     assert list(enumerate_paths(dead_beyond((0,), (1,)), 10, *MESSAGES)) == []
 
 
-def test_end_at_the_limit_which_dead_ends_count_for():
+def test_dead_ends_count_toward_max_outcomes():
     assert len(list(enumerate_paths(dead_beyond((0,)), 5, *MESSAGES))) == 4
     with pytest.raises(ValueError, match=r"there are more than 4 outcomes: .* 8, 2 \(bit\).*; ask for less"):
         list(enumerate_paths(dead_beyond((0,)), 4, *MESSAGES))
 
 
-def test_are_given_up_early_only_if_they_are_long_and_many_were_gone():
+def test_large_tree_fails_early_after_max_stalled_paths():
     def bits(path):
         return [path.choose(f"x{k}", 2) for k in range(12)]
 
@@ -72,7 +72,7 @@ def test_are_given_up_early_only_if_they_are_long_and_many_were_gone():
 
 
 @pytest.mark.parametrize("change", ["size", "name", "length", "randomness"])
-def test_must_be_the_same_whenever_the_same_is_chosen(change):
+def test_choices_that_change_raise_an_error(change):
     calls = 0
 
     def run(path):
@@ -90,5 +90,5 @@ def test_must_be_the_same_whenever_the_same_is_chosen(change):
     assert calls == 2
 
 
-def test_are_no_exceptions_where_they_end_dead():
+def test_dead_end_is_not_an_exception():
     assert not issubclass(DeadEndError, Exception)

@@ -1,4 +1,4 @@
-"""Statements of a program: under any grad mode, and where the program catches their errors."""
+"""Sample and cost statements in any grad mode, and errors that the program catches."""
 
 import contextlib
 
@@ -79,12 +79,12 @@ PLACES = [sample_alone, sample_and_its_distribution, cost_statement, on_within_o
 @pytest.mark.parametrize("off", OFF.values(), ids=OFF)
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__)
 class TestGradMode:
-    def test_leaves_exact_gradient_as_it_is(self, place, off, theta):
+    def test_exact_gradient_is_the_same_in_any_grad_mode(self, place, off, theta):
         (gradient,) = torch.autograd.grad(expected_cost(place(off), theta), theta)
         torch.testing.assert_close(gradient, EXACT, rtol=1e-12, atol=0)
 
     @pytest.mark.parametrize("order", [1, pytest.param(2, marks=pytest.mark.slow)])
-    def test_leaves_first_and_second_order_surrogates_unbiased(self, place, off, theta, order):
+    def test_surrogates_are_unbiased_in_any_grad_mode(self, place, off, theta, order):
         def estimator(program, theta, *, draw):
             return trace(program, theta, draw=draw).surrogate(order=order)
 
@@ -131,7 +131,7 @@ def test_trace_called_under_no_grad_keeps_gradients(theta):
     torch.testing.assert_close(torch.autograd.grad(graph.surrogate(), theta)[0], 3.49 * (1 - SLOPE) + 1.4)
 
 
-def test_what_is_written_in_inference_mode_is_followed(theta):
+def test_writes_in_inference_mode_are_tracked(theta):
     def program(graph, theta):
         x = graph.sample("x", Bernoulli(logits=theta))
         with torch.inference_mode():
@@ -165,7 +165,7 @@ DISTRIBUTIONS = {
 @pytest.mark.parametrize("make", DISTRIBUTIONS.values(), ids=DISTRIBUTIONS)
 @pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize("sampled_inside", [True, False])
-def test_distribution_that_lost_its_gradient_is_refused(make, off, sampled_inside, theta):
+def test_distribution_that_lost_its_gradient_raises_an_error(make, off, sampled_inside, theta):
     def program(graph, theta):
         with off():
             distribution = make(theta)
@@ -212,7 +212,7 @@ USES = {
 @pytest.mark.parametrize(("off", "factor"), [(torch.no_grad, None), (torch.no_grad, 1), (torch.inference_mode, None)])
 @pytest.mark.parametrize("use", USES.values(), ids=USES)
 @pytest.mark.parametrize("make", VIEWS.values(), ids=VIEWS)
-def test_distribution_of_a_view_made_under_no_grad_is_refused(make, use, off, factor, theta):
+def test_distribution_of_a_view_made_under_no_grad_raises_an_error(make, use, off, factor, theta):
     """Such a view says that it requires a gradient, and so does all that is computed from it."""
 
     def program(graph, theta):
@@ -261,10 +261,10 @@ def test_parameter_updated_through_a_view_under_no_grad_keeps_its_gradient(theta
     torch.testing.assert_close(torch.autograd.grad(graph.surrogate(), theta)[0], 3 * (1 - theta.detach().sigmoid()))
 
 
-class TestErrorOfAStatement:
+class TestCaughtError:
     """A program cannot go on as if a refused statement had not been."""
 
-    def test_is_raised_again_at_the_end(self, theta):
+    def test_error_that_the_program_catches_is_raised_at_the_end(self, theta):
         def program(graph, theta):
             x = graph.sample("x", Bernoulli(logits=theta))
             with contextlib.suppress(ValueError):
@@ -275,7 +275,7 @@ class TestErrorOfAStatement:
             trace(program, theta, draw=lambda *_: torch.tensor(1.0))
 
     @pytest.mark.parametrize("caught", [BaseException, Exception])
-    def test_does_not_turn_impossible_outcomes_into_costs(self, caught, theta):
+    def test_caught_error_of_an_impossible_outcome_adds_no_cost(self, caught, theta):
         """With masked logits; against the sum over the two outcomes there are."""
 
         def program(graph, theta):

@@ -1,4 +1,4 @@
-"""Random small programs: the surrogate's expectation is the oracle's, whatever depends on whatever."""
+"""Random small programs: the expected gradient of the surrogate equals the oracle's."""
 
 import math
 from typing import NamedTuple
@@ -86,7 +86,7 @@ few = settings(max_examples=15)
 @few
 @given(recipe=recipes())
 @example(recipe=CHAIN)
-def test_the_influences_found_are_those_written_down(recipe):
+def test_influences_match_the_recipe(recipe):
     graph = trace(recipe, parameters())
     assert [graph.influences(f"x{i}") for i in range(len(recipe.nodes))] == recipe.influences()
 
@@ -94,7 +94,7 @@ def test_the_influences_found_are_those_written_down(recipe):
 @few
 @given(recipe=recipes())
 @example(recipe=CHAIN)
-def test_the_surrogate_is_unbiased(replayed, hessian, recipe):
+def test_surrogate_is_unbiased(replayed, hessian, recipe):
     theta = parameters()
     truth = expected_cost(recipe, theta)
     (exact,) = torch.autograd.grad(truth, theta, create_graph=True)
@@ -107,7 +107,7 @@ def test_the_surrogate_is_unbiased(replayed, hessian, recipe):
 @few
 @given(recipe=recipes(), seed=st.integers(0, 2**31), baseline=st.sampled_from([0.0, 1.5]))
 @example(recipe=CHAIN, seed=0, baseline=1.5)
-def test_the_gradient_with_samples_held_fixed_is_that_of_the_formula(recipe, seed, baseline):
+def test_gradient_for_fixed_samples_matches_the_formula(recipe, seed, baseline):
     """``Σ_c c + Σ_w log p(w) (Q_w - b_w)``, checked by finite differences; ``Q_w`` from the influences written down."""
     torch.manual_seed(seed)
     theta = parameters()

@@ -1,4 +1,4 @@
-"""The rules of numerical integration, against known integrals; what they make of programs is tested there."""
+"""Quadrature rules against known integrals; their use in programs is tested in test_enumeration."""
 
 import math
 
@@ -16,7 +16,7 @@ def integral(function, rule):
 
 
 @pytest.mark.parametrize("nodes", [1, 2, 5, 8])
-def test_a_rule_of_n_nodes_is_exact_up_to_degree_2n_minus_1(nodes):
+def test_rule_of_n_nodes_is_exact_up_to_degree_2n_minus_1(nodes):
     normal = Quadrature({"x": nodes}).rule("x", Normal(torch.zeros((), dtype=DOUBLE), 1.0))
     uniform = Quadrature({"x": nodes}).rule("x", Uniform(torch.zeros((), dtype=DOUBLE), 1.0))
     for degree in range(2 * nodes):
@@ -28,7 +28,7 @@ def test_a_rule_of_n_nodes_is_exact_up_to_degree_2n_minus_1(nodes):
 
 
 @pytest.mark.parametrize("law", [Normal, Laplace], ids=lambda law: law.__name__)
-def test_steps_are_exact_between_breakpoints_whatever_their_order(law):
+def test_step_functions_are_exact_with_breakpoints_in_any_order(law):
     base = law(torch.tensor([0.3, -1.0], dtype=DOUBLE), 2.0)
     rule = Quadrature({"x": 1}, {"x": [1.5, -0.5, 1.5]}).rule("x", base)
     assert rule.values.shape == rule.log_weights.shape == (3, 2)
@@ -38,18 +38,18 @@ def test_steps_are_exact_between_breakpoints_whatever_their_order(law):
     assert not torch.allclose(integral(lambda x: 1.0 * (x < 0.0), rule), base.cdf(torch.zeros(2, dtype=DOUBLE)))
 
 
-def test_a_rule_has_no_gradient_though_it_follows_the_parameters():
+def test_rule_is_detached_from_the_parameters():
     rate = torch.tensor(2.0, requires_grad=True)
     rule = Quadrature({"x": 4}, {"x": [1.0]}).rule("x", Exponential(rate))
     assert not rule.values.requires_grad
     assert not rule.log_weights.requires_grad
 
 
-def test_none_is_given_for_what_is_not_to_be_integrated():
+def test_sample_without_quadrature_has_no_rule():
     assert Quadrature({"x": 4}).rule("y", Normal(0.0, 1.0)) is None
 
 
-def test_a_name_that_is_never_met_is_an_error():
+def test_name_that_is_never_seen_raises_an_error():
     rules = Quadrature({"x": 4, "y": 4})
     rules.rule("x", Normal(0.0, 1.0))
     rules.rule("z", Normal(0.0, 1.0))
@@ -59,7 +59,7 @@ def test_a_name_that_is_never_met_is_an_error():
     rules.check_seen()
 
 
-def test_breakpoints_need_nodes_and_must_lie_inside():
+def test_breakpoints_need_nodes_and_must_lie_in_the_support():
     with pytest.raises(ValueError, match="breakpoints of 'y' need a number of nodes too"):
         Quadrature({"x": 4}, {"y": [0.0]})
     with pytest.raises(ValueError, match=r"the breakpoints of 'x' must lie within its support, got \[-1.0, 0.5\]"):

@@ -67,7 +67,7 @@ class TestLayout:
         assert set(boxes(svg)) == set(graph)
         assert len(list(edges(svg))) == sum(map(len, graph.values()))
 
-    def test_no_edge_runs_behind_a_node(self, graph):
+    def test_no_edge_crosses_a_node(self, graph):
         svg = drawn(graph)
         for edge in edges(svg):
             for start, end in pairwise(edge):
@@ -84,7 +84,7 @@ class TestLayout:
         found = {(*edge[0], *edge[-1]) for edge in edges(svg)}
         assert sorted(found) == [pytest.approx(each, abs=0.6) for each in sorted(expected)]
 
-    def test_no_two_nodes_overlap_and_all_are_on_the_page(self, graph):
+    def test_nodes_do_not_overlap_and_lie_within_the_image(self, graph):
         svg = drawn(graph)
         width, height = float(svg.get("width")), float(svg.get("height"))
         all_boxes = list(boxes(svg).values())
@@ -102,7 +102,7 @@ class TestLayout:
             assert len(text.text) * LETTER <= box[2] - box[0]
 
 
-def test_edge_that_passes_a_row_has_a_lane_of_its_own():
+def test_edge_that_passes_a_row_has_its_own_lane():
     (passing,) = (edge for edge in edges(drawn(SKIP)) if len(edge) > 2)
     assert len(passing) == 4
 

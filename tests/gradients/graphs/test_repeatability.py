@@ -1,4 +1,4 @@
-"""The oracle refuses programs that draw, or keep a state, besides; it takes those that only look as if they drew."""
+"""The oracle rejects programs that draw random numbers or keep a state, and accepts those that only seem to."""
 
 import random
 import threading
@@ -52,13 +52,13 @@ def theta():
 
 
 @pytest.mark.parametrize("name", own_sources())
-def test_randomness_beside_the_samples_is_refused(name, theta):
+def test_randomness_outside_samples_raises_an_error(name, theta):
     with pytest.raises(ValueError, match=SENTENCE):
         expected_cost(program_with(own_sources()[name]), theta)
 
 
 @pytest.mark.parametrize("name", ["numpy_global", "torch_global"])
-def test_global_randomness_in_one_branch_alone_is_refused(name, theta):
+def test_global_randomness_in_one_branch_raises_an_error(name, theta):
     draw = own_sources()[name]
 
     def program(graph, theta):
@@ -78,7 +78,7 @@ REPEATABLE = {
 
 
 @pytest.mark.parametrize("extra", REPEATABLE.values(), ids=REPEATABLE)
-def test_programs_that_repeat_themselves_are_taken(extra, theta):
+def test_deterministic_programs_are_accepted(extra, theta):
     (gradient,) = torch.autograd.grad(expected_cost(program_with(extra), theta), theta)
     p = theta.detach().sigmoid()
     torch.testing.assert_close(gradient, extra() * p * (1 - p) + 1, check_dtype=False)
@@ -93,7 +93,7 @@ def test_estimators_may_iterate_over_a_loader(theta):
     assert check_unbiased(estimator, program_with(REPEATABLE["loader"]), theta)
 
 
-def test_oracles_in_two_threads_leave_loaders_as_they_were(theta):
+def test_two_threads_restore_the_loaders_method(theta):
     """The one that began first ends first."""
     iterate, first_is_in, second_is_in, results = DataLoader.__iter__, threading.Event(), threading.Event(), []
 
@@ -136,7 +136,7 @@ def test_loaders_of_other_threads_draw_their_seeds(theta):
     assert expected_cost(program_with(extra), theta) > 0
 
 
-def test_sentence_says_that_draws_of_other_threads_count(theta):
+def test_error_mentions_draws_of_other_threads(theta):
     def extra():
         thread = threading.Thread(target=lambda: torch.rand(()))
         thread.start()
@@ -147,7 +147,7 @@ def test_sentence_says_that_draws_of_other_threads_count(theta):
         expected_cost(program_with(extra), theta)
 
 
-def test_draws_from_each_global_generator_are_noticed():
+def test_draws_from_each_global_generator_are_detected():
     for draw in (lambda: torch.rand(()), lambda: np.random.random()):
         before = GeneratorStates()
         assert not before.have_moved()
@@ -155,7 +155,7 @@ def test_draws_from_each_global_generator_are_noticed():
         assert before.have_moved()
 
 
-def test_draws_from_another_bit_generator_of_numpy_are_noticed():
+def test_draws_from_another_numpy_bit_generator_are_detected():
     usual = np.random.get_bit_generator()
     np.random.set_bit_generator(np.random.PCG64(0))
     try:

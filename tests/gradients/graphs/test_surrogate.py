@@ -1,4 +1,4 @@
-"""A surrogate's gradient, in expectation over all outcomes, is that of the expected cost; so are higher derivatives."""
+"""The expected derivatives of surrogates equal those of the expected cost."""
 
 import pytest
 import torch
@@ -35,7 +35,7 @@ COSTS = {
 @pytest.mark.parametrize("interpret", ["score", "dice", "enumeration"])
 @pytest.mark.parametrize(("dtype", "large"), [(torch.bfloat16, 300), (torch.float16, 60_000), (torch.float32, 2**24)])
 @pytest.mark.parametrize("cost", COSTS.values(), ids=COSTS)
-def test_large_cost_keeps_its_precision_beside_log_probabilities_that_have_less(cost, dtype, large, interpret):
+def test_large_cost_keeps_precision_with_less_precise_log_probabilities(cost, dtype, large, interpret):
     """A cost of 300 + x, of which bfloat16 holds the 300 alone, has the gradient of x."""
     theta = torch.tensor(0.7, dtype=dtype, requires_grad=True)
 
@@ -60,7 +60,7 @@ def test_large_cost_keeps_its_precision_beside_log_probabilities_that_have_less(
     torch.testing.assert_close(found, p * (1 - p), rtol=torch.finfo(dtype).eps, atol=1e-6)
 
 
-def test_costs_of_half_precision_are_added_up_in_single():
+def test_half_precision_costs_are_summed_in_single():
     theta = torch.tensor(0.7, dtype=torch.bfloat16, requires_grad=True)
 
     def program(graph, theta):
@@ -75,31 +75,31 @@ def test_costs_of_half_precision_are_added_up_in_single():
 
 
 class TestGradient:
-    def test_is_unbiased(self, program, theta, bias):
+    def test_first_order_gradient_is_unbiased(self, program, theta, bias):
         assert bias(program, theta) < 1e-9
 
-    def test_is_unbiased_where_higher_orders_are_asked_for(self, program, theta, bias):
+    def test_higher_order_surrogate_has_unbiased_gradient(self, program, theta, bias):
         assert bias(program, theta, of_order(2)) < 1e-9
 
     @pytest.mark.parametrize("order", [1, 2])
     @pytest.mark.parametrize("name", ["independent", "random_length", "branch"])
-    def test_is_unbiased_as_the_mean_of_several_runs(self, programs, theta, bias, name, order):
+    def test_mean_over_runs_is_unbiased(self, programs, theta, bias, name, order):
         assert bias(programs[name], theta, of_order(order), runs=2) < 1e-9
 
-    def test_is_the_published_one_of_the_five_graphs(self, schulman, theta, replayed):
+    def test_gradient_matches_the_five_graphs_of_schulman_2015(self, schulman, theta, replayed):
         program, printed = schulman
         assert gradient(expected_cost(program, theta), theta)[0].item() == pytest.approx(printed, abs=1e-6)
         assert gradient(replayed(program, theta), theta)[0].item() == pytest.approx(printed, abs=1e-6)
 
     @pytest.mark.parametrize("order", [1, 2])
-    def test_stands_beside_the_mean_cost(self, programs, theta, order):
+    def test_value_is_the_mean_cost(self, programs, theta, order):
         graph = trace(programs["nvil_chain"], theta, num_samples=3)
         costs = [cost.value for run in graph.runs for cost in run.costs.values()]
         assert len(costs) == 9
         torch.testing.assert_close(graph.surrogate(order=order), sum(costs) / 3)
 
     @pytest.mark.parametrize("order", [1, 2])
-    def test_is_pathwise_where_that_is_asked_for(self, theta, order):
+    def test_pathwise_samples_have_pathwise_gradients(self, theta, order):
         """E[(x - y)²], x ~ N(θ₀, exp(θ₂)²) and y ~ B(σ(θ₁ x)): one path, and one score behind it."""
 
         class OfFixedNoise(Normal):
@@ -118,7 +118,7 @@ class TestGradient:
             torch.testing.assert_close(gradient(graph.surrogate(order=order), theta), gradient(by_hand, theta))
 
     @pytest.mark.parametrize("order", [1, 2])
-    def test_may_be_pathwise_alone(self, theta, order):
+    def test_all_samples_may_be_pathwise(self, theta, order):
         def program(graph, theta):
             graph.cost("f", graph.sample("x", Normal(theta[0], 1.0)) ** 2)
 
@@ -126,20 +126,20 @@ class TestGradient:
         assert gradient(graph.surrogate(order=order), theta)[0] == 2 * graph.samples["x"]
 
     @pytest.mark.parametrize("order", [0, -1, 1.5])
-    def test_has_orders_from_one_on(self, programs, theta, order):
+    def test_order_below_1_raises_an_error(self, programs, theta, order):
         with pytest.raises(ValueError, match=f"order must be 1, 2, …, got {order}"):
             trace(programs["branch"], theta).surrogate(order=order)
 
 
 class TestHigherDerivatives:
-    def test_are_those_of_the_expected_cost(self, program, theta, replayed, hessian):
+    def test_hessian_is_unbiased(self, program, theta, replayed, hessian):
         truth = hessian(expected_cost(program, theta), theta)
         torch.testing.assert_close(hessian(replayed(program, theta, of_order(2)), theta), truth, rtol=0, atol=1e-9)
 
     @pytest.mark.parametrize(
         "name", ["two_costs", "diamond", "random_length", "branch", "stochastic_and_deterministic"]
     )
-    def test_of_third_order_are_too(self, programs, theta, replayed, hessian, name):
+    def test_third_derivatives_are_unbiased(self, programs, theta, replayed, hessian, name):
         def third(scalar):
             (first,) = torch.autograd.grad(scalar, theta, create_graph=True)
             return torch.stack([hessian(d, theta) for d in first if d.requires_grad])
@@ -148,7 +148,7 @@ class TestHigherDerivatives:
         assert truth.abs().max() > 0.1
         torch.testing.assert_close(third(replayed(programs[name], theta, of_order(3))), truth, rtol=0, atol=1e-9)
 
-    def test_of_a_surrogate_of_first_order_are_not(self, schulman, theta, replayed, hessian):
+    def test_first_order_surrogate_has_a_biased_hessian(self, schulman, theta, replayed, hessian):
         program, _ = schulman
         truth = hessian(expected_cost(program, theta), theta)
         assert (hessian(replayed(program, theta), theta) - truth).abs().max() > 1e-2
@@ -157,14 +157,14 @@ class TestHigherDerivatives:
 class TestTermsOfTheFiveGraphs:
     """What must appear, by hand for each outcome; what must not, does not."""
 
-    def test_of_a_deterministic_node_before_a_stochastic_one(self, programs, theta):
+    def test_deterministic_node_before_a_stochastic_one(self, programs, theta):
         for y in (0.0, 1.0):
             graph = trace(programs["deterministic_then_stochastic"], theta, draw=fixed({"y": y}))
             score = 2 * theta[0] * (y - torch.sigmoid(theta[0] ** 2))
             torch.testing.assert_close(gradient(graph.surrogate(), theta)[0], score * (3 * y - 1))
 
     @pytest.mark.parametrize("order", [1, 2])
-    def test_of_a_step_after_a_stochastic_node(self, theta, order):
+    def test_deterministic_node_after_a_stochastic_one(self, theta, order):
         def program(graph, theta):
             x = graph.sample("x", Bernoulli(logits=theta[0]))
             y = torch.where(x > 0.3, 1.5, -0.5)  # has no derivative
@@ -177,7 +177,7 @@ class TestTermsOfTheFiveGraphs:
             expected = score * (2 * x - 0.5) ** 2
             torch.testing.assert_close(gradient(graph.surrogate(order=order), theta)[0], expected)
 
-    def test_of_a_stochastic_node_behind_another_that_only_parameters_of_its_own_move(self, theta):
+    def test_second_of_two_stochastic_nodes(self, theta):
         class OfUnknownLaw(Bernoulli):
             """A world that can be drawn from; how probable it is, nobody knows."""
 
@@ -199,7 +199,7 @@ class TestTermsOfTheFiveGraphs:
             unknown = gradient(trace(program, theta, OfUnknownLaw, draw=draw).surrogate(), theta)
             torch.testing.assert_close(unknown[:2], torch.stack([score_x * 4 * y, 0 * score_y]))
 
-    def test_of_a_parameter_with_a_path_of_both_kinds(self, programs, theta):
+    def test_parameter_with_score_and_pathwise_terms(self, programs, theta):
         t = theta[0]
         for x in (0.0, 1.0):
             graph = trace(programs["stochastic_and_deterministic"], theta, draw=fixed({"x": x}))
@@ -207,7 +207,7 @@ class TestTermsOfTheFiveGraphs:
             torch.testing.assert_close(gradient(graph.surrogate(), theta)[0], expected)
 
     @pytest.mark.parametrize("order", [1, 2])
-    def test_of_a_cost_paid_before(self, programs, theta, order):
+    def test_earlier_cost_is_not_credited(self, programs, theta, order):
         for x1, x2 in ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0)):
             graph = trace(programs["two_costs"], theta, draw=fixed({"x1": x1, "x2": x2}))
             f1, f2 = 2 * x1, -3 * x2
@@ -218,7 +218,7 @@ class TestTermsOfTheFiveGraphs:
                 assert (estimate - (score1 + score2) * (f1 + f2)).abs() > 0.5
 
     @pytest.mark.parametrize("order", [1, 2])
-    def test_of_two_independent_nodes_with_a_cost_each(self, programs, theta, order):
+    def test_independent_nodes_are_credited_their_own_costs(self, programs, theta, order):
         estimates = {}
         for a, b in ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0)):
             graph = trace(programs["independent"], theta, draw=fixed({"a": a, "b": b}))
@@ -269,7 +269,7 @@ class TestBaseline:
     @pytest.mark.parametrize("order", [1, 2])
     @pytest.mark.parametrize("kind", EVERYWHERE)
     @pytest.mark.parametrize("name", ["two_costs", "branch", "random_length"])
-    def test_leaves_the_expected_derivatives_as_they_are(
+    def test_baseline_does_not_change_expected_derivatives(
         self, programs, theta, bias, replayed, hessian, name, kind, order
     ):
         names = {name for outcome in outcomes(programs[name], theta) for name in outcome.values}
@@ -284,7 +284,9 @@ class TestBaseline:
             torch.testing.assert_close(second, truth, rtol=0, atol=1e-9)
 
     @pytest.mark.parametrize("name", INFORMED)
-    def test_may_use_what_its_variable_does_not_influence(self, programs, theta, bias, replayed, hessian, name):
+    def test_baseline_may_use_samples_that_its_own_does_not_influence(
+        self, programs, theta, bias, replayed, hessian, name
+    ):
         program, baselines = programs[name], INFORMED[name]
         truth = hessian(expected_cost(program, theta), theta)
         assert bias(program, theta, of_order(1, baselines=baselines)) < 1e-9
@@ -292,7 +294,7 @@ class TestBaseline:
         torch.testing.assert_close(second, truth, rtol=0, atol=1e-9)
 
     @pytest.mark.parametrize("order", [1, 2])
-    def test_is_what_the_cost_is_compared_with(self, programs, theta, order):
+    def test_baseline_is_subtracted_from_the_downstream_cost(self, programs, theta, order):
         for a, b in ((0.0, 1.0), (1.0, 1.0), (1.0, 0.0)):
             graph = trace(programs["independent"], theta, draw=fixed({"a": a, "b": b}))
             loss = graph.surrogate({"a": lambda v: 7 * v["b"] - 1, "b": 2.5}, order)
@@ -301,7 +303,7 @@ class TestBaseline:
             torch.testing.assert_close(gradient(loss, theta)[:2], expected)
             torch.testing.assert_close(loss.item(), (a - 0.3) ** 2 + 5 * b)
 
-    def test_that_knows_the_cost_takes_all_noise_of_its_variable_away_at_higher_orders_too(self, theta, hessian):
+    def test_perfect_baseline_removes_all_variance_at_any_order(self, theta, hessian):
         def program(graph, theta):
             x = graph.sample("x", Bernoulli(logits=theta[0]))
             y = graph.sample("y", Bernoulli(logits=theta[1] * x))
@@ -315,7 +317,7 @@ class TestBaseline:
             of_x_alone[0, 0] = 3 * ((1 - p) ** 2 - p * (1 - p))
             torch.testing.assert_close(second, of_x_alone)
 
-    def test_of_the_other_runs_takes_a_run_without_the_variable_for_one_that_cost_nothing(self, theta):
+    def test_leave_one_out_counts_a_run_without_the_sample_as_cost_0(self, theta):
         def program(graph, theta):
             if graph.sample("coin", Bernoulli(logits=theta[0])):
                 graph.cost("f", graph.sample("y", Bernoulli(logits=theta[1])) * 4 + 2)
@@ -331,7 +333,7 @@ class TestBaseline:
         expected = (score * (costs - others))[[0, 2]].sum() / 3
         torch.testing.assert_close(gradient(loss, theta)[1], expected)
 
-    def test_is_told_the_values_of_its_run(self, programs, theta):
+    def test_baseline_function_gets_the_values_of_its_run(self, programs, theta):
         told = []
 
         def look(values):
@@ -341,7 +343,7 @@ class TestBaseline:
         trace(programs["independent"], theta, draw=fixed({"a": 1.0, "b": 0.0})).surrogate({"a": look})
         assert told == [({"a": 1.0, "b": 0.0}, 2, True, False)]
 
-    def test_learns_from_the_runs_that_have_its_variable(self, programs, theta):
+    def test_baseline_learns_from_runs_with_its_sample_only(self, programs, theta):
         values = {"coin0": iter([0.0, 1.0, 0.0]), "coin1": iter([0.0])}
         graph = trace(
             programs["random_length"],
@@ -354,7 +356,7 @@ class TestBaseline:
         cost = (theta[1] - theta[2]) ** 2  # after one head
         torch.testing.assert_close(average.mean.value, cost.detach())
 
-    def test_learns_from_all_batch_elements_of_the_runs_that_have_its_variable(self):
+    def test_baseline_learns_from_all_batch_elements_of_runs_with_its_sample(self):
         def program(graph, theta):
             if graph.sample("coin", Bernoulli(logits=theta)).all():
                 graph.cost("f", graph.sample("y", Bernoulli(logits=theta)) * 4 + theta)
@@ -369,7 +371,7 @@ class TestBaseline:
         assert average.mean.value.item() == pytest.approx((4 + 0 + 4 + theta.sum().item()) / 3)
 
     @pytest.mark.parametrize("order", [1, 2])
-    def test_has_a_loss_of_its_own_that_reaches_nothing_else(self, programs, theta, order):
+    def test_baseline_loss_reaches_only_its_own_parameters(self, programs, theta, order):
         informed = learned("b")
         graph = trace(programs["independent"], theta, draw=fixed({"a": 1.0, "b": 1.0}))
         before = gradient(
@@ -383,7 +385,7 @@ class TestBaseline:
             torch.testing.assert_close(gradient(loss, parameter), gradient(squared_error, parameter))
 
     @pytest.mark.parametrize("order", [1, 2])
-    def test_of_each_variable_is_fitted_beside_the_mean_cost(self, programs, theta, order):
+    def test_baseline_losses_leave_the_value_unchanged(self, programs, theta, order):
         baselines = {"a": learned("b"), "b": learned("a")}
         graph = trace(programs["independent"], theta, draw=fixed({"a": 1.0, "b": 1.0}))
         loss = graph.surrogate(baselines, order)
@@ -392,7 +394,7 @@ class TestBaseline:
             assert all((gradient(loss, parameter) != 0).all() for parameter in informed.baseline.parameters())
 
     @pytest.mark.parametrize("order", [1, 2])
-    def test_has_the_batch_dimensions(self, order):
+    def test_baseline_has_batch_dimensions(self, order):
         theta = torch.linspace(-1, 1, 4).double().requires_grad_()
 
         def program(graph, theta):
@@ -458,14 +460,14 @@ class TestInvalidBaseline:
             ("independent", "fa", 1.0, "there is no sample 'fa'; there are 'a', 'b'"),
         ],
     )
-    def test_is_an_error_that_names_what_is_wrong(self, programs, theta, program, name, given, sentence):
+    def test_invalid_baseline_raises_an_error_in_one_sentence(self, programs, theta, program, name, given, sentence):
         program = programs.get(program, program)
         heads = lambda *_: torch.ones(()).double()  # noqa: E731
         with pytest.raises(ValueError, match=sentence) as error:
             trace(program, theta, draw=heads).surrogate({name: given})
         assert "\n" not in str(error.value)
 
-    def test_is_one_that_carries_a_gradient(self, programs, theta):
+    def test_baseline_with_a_gradient_raises_an_error(self, programs, theta):
         graph = trace(programs["branch"], theta)
         for given in (theta[0] * 2, lambda v: theta[0] * 2):
             with pytest.raises(
@@ -473,13 +475,13 @@ class TestInvalidBaseline:
             ):
                 graph.surrogate({"z": given})
 
-    def test_is_one_that_is_not_finite_in_one_of_the_runs(self, programs, theta):
+    def test_baseline_not_finite_in_one_run_raises_an_error(self, programs, theta):
         values = iter([1.0, torch.inf])
         graph = trace(programs["branch"], theta, num_samples=2)
         with pytest.raises(ValueError, match="the baseline of 'z' is not finite"):
             graph.surrogate({"z": lambda v: next(values)})
 
-    def test_is_one_for_a_pathwise_gradient(self, theta):
+    def test_baseline_of_a_pathwise_sample_raises_an_error(self, theta):
         def program(graph, theta):
             graph.cost("f", graph.sample("x", Normal(theta[0], 1.0)))
 
@@ -488,7 +490,7 @@ class TestInvalidBaseline:
             graph.surrogate({"x": 1.0})
 
     @pytest.mark.parametrize("without", [[], [0.0]], ids=["in all runs", "in some runs"])
-    def test_is_one_whose_shape_depends_on_the_run(self, programs, theta, without):
+    def test_baseline_shape_that_depends_on_the_run_raises_an_error(self, programs, theta, without):
         coins, sizes = iter([*without, 1.0, 0.0, 1.0, 0.0]), iter([1, 2])
         source = lambda *_: torch.tensor(next(coins)).double()  # noqa: E731
         graph = trace(programs["random_length"], theta, num_samples=2 + len(without), draw=source)
@@ -497,19 +499,19 @@ class TestInvalidBaseline:
         ):
             graph.surrogate({"coin1": lambda v: torch.zeros(next(sizes))})
 
-    def test_is_not_asked_of_a_run_without_its_variable(self, programs, theta):
+    def test_baseline_is_not_evaluated_for_a_run_without_its_sample(self, programs, theta):
         coins = iter([1.0, 1.0, 0.0, 0.0])
         source = lambda *_: torch.tensor(next(coins)).double()  # noqa: E731
         graph = trace(programs["random_length"], theta, num_samples=2, draw=source)
         assert [len(run.samples) for run in graph.runs] == [3, 1]
         graph.surrogate({"coin2": lambda v: v["coin1"]})
 
-    def test_is_found_after_others_were_asked(self, programs, theta):
+    def test_invalid_baseline_is_detected_after_valid_ones(self, programs, theta):
         graph = trace(programs["random_length"], theta, draw=lambda *_: torch.ones(()).double())
         with pytest.raises(ValueError, match="the baseline of 'coin0' uses 'coin0' itself"):
             graph.surrogate({"coin1": lambda v: v["coin0"], "coin0": lambda v: len(v)})
 
-    def test_is_one_that_learns_for_one_variable_what_it_uses_for_another(self, programs, theta):
+    def test_learning_baseline_shared_by_two_samples_raises_an_error(self, programs, theta):
         graph = trace(programs["independent"], theta, num_samples=2)
         average = MovingAverageBaseline()
         informed = BaselineWithContext(average, lambda v: v["a"])
@@ -522,7 +524,7 @@ class TestInvalidBaseline:
         graph.surrogate({"a": net, "b": net})
 
     @pytest.mark.parametrize("order", [1, 2])
-    def test_is_one_that_has_learned_from_the_graph_already(self, programs, theta, order):
+    def test_baseline_that_has_learned_from_the_graph_raises_an_error(self, programs, theta, order):
         graph = trace(programs["independent"], theta, num_samples=2)
         average = MovingAverageBaseline()
         graph.surrogate({"a": average})
@@ -533,23 +535,23 @@ class TestInvalidBaseline:
         trace(programs["independent"], theta).surrogate({"b": average})
         graph.surrogate({"b": average.eval()})  # learns no more
 
-    def test_is_one_for_no_variable(self, programs, theta):
+    def test_baselines_must_be_a_mapping(self, programs, theta):
         with pytest.raises(ValueError, match="baselines must be a mapping from names of samples"):
             trace(programs["independent"], theta).surrogate(LeaveOneOutBaseline(0))
 
-    def test_is_not_one_that_asks_what_variables_there_are_where_nothing_decides_that(self, programs, theta):
+    def test_baseline_may_list_samples_if_they_are_fixed(self, programs, theta):
         graph = trace(programs["independent"], theta)
         asking = {"a": lambda v: len(v) + 2.0 * ("b" in v) - len(list(v)), "b": lambda v: v.get("c", 1.0)}
         assert torch.isclose(graph.surrogate(asking), sum(graph.costs.values()))
 
-    def test_leaves_the_graph_as_it_was(self, theta):
+    def test_failed_baseline_leaves_the_graph_unchanged(self, theta):
         graph = trace(spy, theta)
         for _ in range(2):
             with pytest.raises(ValueError, match="uses 'y'"):
                 graph.surrogate({"x": lambda v: v["y"].item()})
         graph.surrogate({"y": lambda v: v["x"]})
 
-    def test_is_not_one_of_a_variable_that_other_runs_draw(self, programs, theta):
+    def test_baseline_of_a_sample_missing_in_this_run_is_accepted(self, programs, theta):
         graph = trace(programs["random_length"], theta, draw=lambda *_: torch.zeros(()).double())
         torch.testing.assert_close(graph.surrogate({"coin3": 1.0}), graph.surrogate())
 
@@ -565,10 +567,10 @@ class LearnsFirst(MovingAverageBaseline):
         return super().forward(signal, context, mask)
 
 
-class TestThePlantedMistakeIsFound:
+class TestPlantedMistake:
     """The same check must fail here, or it would show nothing."""
 
-    def test_in_a_baseline_that_depends_on_the_action(self, programs, theta, bias):
+    def test_action_dependent_baseline_is_detected(self, programs, theta, bias):
         def estimate(graph):
             action = graph.samples["z"].item()  # behind the back of the graph
             return graph.surrogate({"z": lambda v: 2 * action})
@@ -577,13 +579,13 @@ class TestThePlantedMistakeIsFound:
 
     @pytest.mark.parametrize("make", [MeanOfAllRuns, LearnsFirst])
     @pytest.mark.parametrize("name", ["branch", "two_costs"])
-    def test_in_a_baseline_that_knows_the_cost(self, programs, theta, bias, name, make):
+    def test_baseline_computed_from_the_cost_is_detected(self, programs, theta, bias, name, make):
         def estimate(graph):
             return graph.surrogate({name: make().double() for name in graph.samples})
 
         assert bias(programs[name], theta, estimate, runs=2) > 1e-2
 
-    def test_in_an_average_that_two_variables_share(self, programs, theta, bias, monkeypatch):
+    def test_moving_average_shared_by_two_samples_is_detected(self, programs, theta, bias, monkeypatch):
         def estimate(graph):
             average = MovingAverageBaseline().double()
             return graph.surrogate({"x1": average, "x2": average})
@@ -592,7 +594,7 @@ class TestThePlantedMistakeIsFound:
         assert bias(programs["two_costs"], theta, estimate) > 1e-2
 
     @pytest.mark.parametrize("order", [1, 2])
-    def test_in_a_downstream_cost_that_is_dropped(self, programs, theta, bias, monkeypatch, order):
+    def test_dropped_downstream_cost_is_detected(self, programs, theta, bias, monkeypatch, order):
         influence = _surrogate._influence_mask
 
         def forgetful(run, names, parents, like):
@@ -604,15 +606,15 @@ class TestThePlantedMistakeIsFound:
         assert bias(programs["two_costs"], theta, of_order(order)) > 1e-2
 
     @pytest.mark.parametrize("name", ["branch", "index"])
-    def test_in_an_escape_that_is_lost(self, programs, theta, bias, monkeypatch, name):
+    def test_lost_escape_is_detected(self, programs, theta, bias, monkeypatch, name):
         monkeypatch.setattr(provenance, "escaping_tensors", lambda *_, **__: [])
         assert bias(programs[name], theta) > 1e-2
 
-    def test_in_a_write_that_is_lost(self, programs, theta, bias, monkeypatch):
+    def test_lost_write_is_detected(self, programs, theta, bias, monkeypatch):
         monkeypatch.setattr(provenance, "states", lambda tensors: [(provenance.address(x), 0) for x in tensors])
         assert bias(programs["in_place"], theta) > 1e-2
 
-    def test_in_a_cost_with_the_gradient_of_a_signal(self, theta, bias):
+    def test_signal_with_a_gradient_is_detected(self, theta, bias):
         def program(graph, theta):
             x = graph.sample("x", Categorical(logits=theta))
             graph.cost("f", x * theta[1] ** 2)

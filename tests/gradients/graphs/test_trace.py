@@ -1,4 +1,4 @@
-"""What a trace notes of a program, and what it refuses."""
+"""What a trace records, and which programs raise an error."""
 
 import math
 
@@ -35,7 +35,7 @@ def coin(probability=0.5):
     return Bernoulli(probs=torch.tensor(probability))
 
 
-class TestInfluence:
+class TestInfluences:
     @pytest.mark.parametrize(
         ("name", "influenced"),
         [
@@ -48,15 +48,15 @@ class TestInfluence:
             ("nvil_chain", {"h1": {"h2", "h3", "r1", "r2", "r3"}, "h2": {"h3", "r2", "r3"}, "h3": {"r3"}}),
         ],
     )
-    def test_is_what_the_program_says(self, programs, theta, name, influenced):
+    def test_influences_match_the_program(self, programs, theta, name, influenced):
         graph = trace(programs[name], theta)
         assert {name: graph.influences(name) for name in graph.samples} == influenced
 
-    def test_of_something_else_than_a_sample_is_an_error(self, programs, theta):
+    def test_name_that_is_no_sample_raises_an_error(self, programs, theta):
         with pytest.raises(ValueError, match="there is no sample 'f'; there are 'z'"):
             trace(programs["branch"], theta).influences("f")
 
-    def test_is_that_of_all_runs_together(self, theta):
+    def test_influences_are_the_union_over_runs(self, theta):
         values = iter([0.0, 1.0])
 
         def program(graph, theta):
@@ -70,7 +70,7 @@ class TestInfluence:
 
 
 class TestRun:
-    def test_values_and_costs_are_kept_by_name(self, theta):
+    def test_samples_and_costs_are_kept_by_name(self, theta):
         def program(graph, theta):
             x = graph.sample("x", Normal(theta[0], 1.0))
             graph.cost("f", 2 * x)
@@ -81,7 +81,7 @@ class TestRun:
         assert graph.costs["constant"] == 3
         assert not graph.samples["x"].requires_grad
 
-    def test_a_value_has_its_gradient_where_it_is_asked_for(self, theta):
+    def test_pathwise_sample_has_a_gradient(self, theta):
         def program(graph, theta):
             graph.cost("f", graph.sample("x", Normal(theta[0], 1.0)) ** 2)
 
@@ -89,7 +89,7 @@ class TestRun:
         graph.surrogate().backward()
         assert theta.grad[0] == 2 * graph.samples["x"]
 
-    def test_values_come_from_where_they_are_told_to(self, theta):
+    def test_values_come_from_draw(self, theta):
         def program(graph, theta):
             graph.cost("f", graph.sample("x", coin()) + 2 * graph.sample("y", coin()))
 
@@ -99,7 +99,7 @@ class TestRun:
         assert [name for name, _ in asked] == ["x", "y"]
         assert all(isinstance(law, Bernoulli) for _, law in asked)
 
-    def test_a_law_may_know_nothing_of_its_support(self, theta):
+    def test_distribution_without_support_is_accepted(self, theta):
         class Unsure(Bernoulli):
             support = None
 
@@ -115,7 +115,7 @@ class TestRun:
             )
             assert graph.samples["x"] == 1
 
-    def test_the_program_may_write_to_what_it_was_given(self, theta):
+    def test_program_may_write_to_samples_and_arguments(self, theta):
         def program(graph, theta):
             x = graph.sample("x", Bernoulli(logits=theta[0]))
             total = theta.new_zeros(())
@@ -131,7 +131,7 @@ class TestRun:
         assert theta.grad[0].item() == pytest.approx(6 * (1 - torch.sigmoid(theta[0]).item()))
 
     @pytest.mark.usefixtures("without_type_checks")
-    def test_costs_of_any_type_of_number_are_added(self, theta):
+    def test_costs_of_any_dtype_are_accepted(self, theta):
         def program(graph, theta):
             x = graph.sample("x", Categorical(logits=theta))
             graph.cost("integer", x)
@@ -142,13 +142,13 @@ class TestRun:
         graph = trace(program, theta, draw=lambda *_: torch.tensor(2))
         assert graph.surrogate() == graph.surrogate(order=2) == 2 + 1 + 1 + 3
 
-    def test_inference_mode_is_left_outside(self, theta):
+    def test_inference_mode_around_trace_is_left(self, theta):
         with torch.inference_mode():
             two = torch.tensor(2.0)
             graph = trace(lambda graph, theta: graph.cost("f", two * graph.sample("x", coin())), theta)
         assert graph.influences("x") == {"f"}
 
-    def test_the_program_may_take_and_do_what_it_wants(self, theta):
+    def test_program_may_take_any_arguments(self, theta):
         def program(graph, theta, words, scale=1.0):
             for word in words:
                 graph.sample(word, coin())
@@ -156,7 +156,7 @@ class TestRun:
 
         assert trace(program, theta, ["a", "b"], 7.0).costs["f"] == 7
 
-    def test_torch_is_left_alone_afterwards(self, programs, theta):
+    def test_torch_is_unpatched_after_a_trace(self, programs, theta):
         trace(programs["branch"], theta)
         assert torch.overrides._get_current_function_mode_stack() == []
         with pytest.raises(ZeroDivisionError):
@@ -227,50 +227,50 @@ class TestBadPrograms:
             ({"law": moving(Pareto)}, r"the support of sample 'x' \(Pareto\) depends on its parameters"),
         ],
     )
-    def test_are_an_error_that_names_the_node(self, theta, parts, sentence):
+    def test_bad_program_raises_an_error_that_names_the_node(self, theta, parts, sentence):
         with pytest.raises(ValueError, match=sentence) as error:
             trace(bad(**parts), theta)
         assert "\n" not in str(error.value)
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
     @pytest.mark.parametrize("law", IN_HALF_PRECISION.values(), ids=IN_HALF_PRECISION)
-    def test_are_draws_made_of_uniform_numbers_in_half_precision(self, theta, law, dtype):
+    def test_distribution_sampled_from_half_precision_uniforms_raises_an_error(self, theta, law, dtype):
         with pytest.raises(ValueError, match=r"sample 'x' .* is sampled from uniform numbers .* parameters in float32"):
             trace(bad(law=law(torch.tensor(0.5, dtype=dtype))), theta)
 
     @pytest.mark.parametrize("value", [0.5, math.nan, -1.0])
     @pytest.mark.parametrize("validate", [True, False])
-    def test_a_sample_outside_its_support_is_one(self, theta, value, validate):
+    def test_sample_outside_its_support_raises_an_error(self, theta, value, validate):
         law = Bernoulli(probs=torch.tensor(0.5), validate_args=validate)
         with pytest.raises(ValueError, match="sample 'x' lies outside the support"):
             trace(bad(law=law), theta, draw=lambda *_: torch.tensor(value))
 
-    def test_so_is_one_that_is_no_tensor(self, theta):
+    def test_sample_that_is_no_tensor_raises_an_error(self, theta):
         with pytest.raises(ValueError, match="draw must return a tensor for sample 'x', got NoneType"):
             trace(bad(), theta, draw=lambda *_: None)
 
     @pytest.mark.parametrize("value", [torch.ones(3), torch.ones(1)])
-    def test_so_is_one_of_another_shape_than_its_distribution(self, theta, value):
+    def test_sample_of_the_wrong_shape_raises_an_error(self, theta, value):
         with pytest.raises(ValueError, match=r"sample 'x' was drawn with shape \(.,\); its distribution has \(\)"):
             trace(bad(), theta, draw=lambda *_: value)
 
-    def test_so_is_a_log_probability_that_is_not_a_number(self, theta):
+    def test_nan_log_probability_raises_an_error(self, theta):
         law = Normal(torch.tensor(math.nan), 1.0, validate_args=False)
         with pytest.raises(ValueError, match="the log-probability of sample 'x' is not finite"):
             trace(bad(law=law), theta, draw=lambda *_: torch.tensor(0.0))
 
-    def test_so_is_a_sample_that_cannot_be(self, theta):
+    def test_impossible_sample_raises_an_error(self, theta):
         law = Categorical(logits=torch.tensor([0.0, -math.inf]))
         with pytest.raises(ValueError, match="the log-probability of sample 'x' is not finite"):
             trace(bad(law=law), theta, draw=lambda *_: torch.tensor(1))
 
-    def test_so_are_no_sample_and_no_cost(self, theta):
+    def test_program_without_sample_or_cost_raises_an_error(self, theta):
         with pytest.raises(ValueError, match="the program sampled nothing"):
             trace(lambda graph, theta: graph.cost("f", theta[0]), theta)
         with pytest.raises(ValueError, match="the program named no cost"):
             trace(lambda graph, theta: graph.sample("x", coin()), theta)
 
-    def test_so_are_options_that_make_no_sense(self, programs, theta):
+    def test_invalid_options_raise_an_error(self, programs, theta):
         with pytest.raises(ValueError, match="num_samples must be at least 1, got 0"):
             trace(programs["branch"], theta, num_samples=0)
         with pytest.raises(ValueError, match="batch_dims counts the leading dimensions that are independent, got -1"):
@@ -282,12 +282,12 @@ class TestBadPrograms:
         with pytest.raises(ValueError, match="there is no sample 'q'; there are 'a', 'b'"):
             trace(programs["independent"], theta, estimators={"q": Pathwise()})
 
-    def test_a_name_that_is_not_drawn_may_be_one_of_another_run(self, programs, theta):
+    def test_estimator_of_a_sample_missing_in_this_run_is_accepted(self, programs, theta):
         graph = trace(programs["random_length"], theta, estimators={"coin9": Pathwise()})
         assert "coin9" not in graph.samples
 
 
-def test_a_cost_that_is_a_number_of_python_has_the_precision_of_the_program():
+def test_python_number_as_cost_has_double_precision():
     def program(graph, theta):
         x = graph.sample("x", Bernoulli(logits=theta))
         graph.cost("f", 1 / 3 if x.item() else 0.1)
@@ -299,7 +299,7 @@ def test_a_cost_that_is_a_number_of_python_has_the_precision_of_the_program():
     assert graph.costs["count"].item() == 16_777_217
 
 
-def test_what_an_inner_program_draws_is_followed_by_the_outer_one():
+def test_samples_of_a_nested_trace_are_tracked_by_the_outer_one():
     def inner(graph, x):
         y = graph.sample("y", Bernoulli(probs=0.2 + 0.6 * x))
         graph.cost("f", 2 * y)
@@ -313,7 +313,7 @@ def test_what_an_inner_program_draws_is_followed_by_the_outer_one():
 
 
 class TestBatch:
-    def test_elements_are_matched(self):
+    def test_batch_elements_are_credited_separately(self):
         theta = torch.randn(100, 3, dtype=torch.float64, requires_grad=True)
 
         def program(graph, theta):
@@ -345,7 +345,7 @@ class TestBatch:
             ({"x": (4,), "f": (4, 2)}, r"cost 'f' must be one number for each element .* got shape \(4, 2\)"),
         ],
     )
-    def test_a_node_of_another_shape_is_an_error(self, shapes, sentence):
+    def test_node_of_another_batch_shape_raises_an_error(self, shapes, sentence):
         def program(graph):
             graph.sample("x", Bernoulli(probs=torch.full(shapes["x"], 0.5)))
             graph.cost("f", torch.zeros(shapes["f"]))
@@ -353,7 +353,7 @@ class TestBatch:
         with pytest.raises(ValueError, match=sentence):
             trace(program, batch_dims=1)
 
-    def test_a_number_is_the_cost_of_each_element(self):
+    def test_number_is_the_cost_of_each_batch_element(self):
         def program(graph):
             graph.sample("x", Bernoulli(probs=torch.full((4,), 0.5)))
             graph.cost("f", 2.0)
@@ -361,13 +361,13 @@ class TestBatch:
         assert trace(program, batch_dims=1).surrogate() == 8
 
 
-class TestPicture:
-    def test_shows_circles_squares_and_arrows(self, programs, theta):
+class TestRender:
+    def test_graph_has_circles_squares_and_arrows(self, programs, theta):
         svg = trace(programs["two_costs"], theta).render()
         assert (svg.count("<circle"), svg.count("<rect"), svg.count("<line")) == (2, 2, 3)
         assert all(f">{name}</text>" in svg for name in ("x1", "x2", "f1", "f2"))
 
-    def test_a_pathwise_variable_is_deterministic(self, theta):
+    def test_pathwise_sample_is_a_deterministic_node(self, theta):
         def program(graph, theta):
             graph.cost("f", graph.sample("x", Normal(theta[0], 1.0)))
 

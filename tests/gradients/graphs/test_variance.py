@@ -119,7 +119,7 @@ THREE_BITS = tied_bits([0.6, 0.51, 0.48])
         (two_state_model(), 0.3, 4, "-0.29335", None, "0.0163"),
     ],
 )
-def test_is_the_published_one(model, eta, runs, gradient, plain, leave_one_out):
+def test_variance_matches_published_value(model, eta, runs, gradient, plain, leave_one_out):
     for baseline, printed in ((None, plain), (LeaveOneOutBaseline(0), leave_one_out)):
         if printed is not None:
             mean, variance = mean_and_variance(model, eta, runs, baseline)
@@ -158,7 +158,7 @@ def disarm(cost):
         (0.45, 0.0, "0.025", "2.083e-4", "0"),
     ],
 )
-def test_of_antithetic_estimators_is_the_published_one(target, eta, gradient, of_arm, of_disarm):
+def test_variance_of_antithetic_estimators_matches_published_value(target, eta, gradient, of_arm, of_disarm):
     """With ``δ = f(1) - f(0)``, ``p = σ(|η|)``, ``q = 1 - p``, the bits differ where ``|u - 1/2| > p - 1/2``.
 
     ARM gives ``δ |u - 1/2|`` there: second moment ``2 δ² ∫ v² dv`` over ``p - 1/2 < v < 1/2``. DisARM gives ``δ p / 2``
@@ -190,7 +190,7 @@ def test_of_antithetic_estimators_is_the_published_one(target, eta, gradient, of
             assert total.variance.item() < 1e-15
 
 
-def test_of_leave_one_out_over_four_runs_is_a_fifth_of_that_of_the_plain_mean_or_less():
+def test_leave_one_out_over_four_runs_divides_variance_by_five():
     _, plain = mean_and_variance(two_state_model(), 0.3, 4, None)
     _, leave_one_out = mean_and_variance(two_state_model(), 0.3, 4, LeaveOneOutBaseline(0))
     assert plain / leave_one_out > 5
@@ -201,7 +201,7 @@ def test_of_leave_one_out_over_four_runs_is_a_fifth_of_that_of_the_plain_mean_or
     ("sign", "everything", "printed"),
     [(1.0, False, "1.498"), (1.0, True, "3.342"), (-1.0, False, "1.136"), (-1.0, True, "0.792")],
 )
-def test_with_downstream_costs_alone_may_be_lower_or_higher(sign, everything, printed):
+def test_downstream_costs_may_lower_or_raise_variance(sign, everything, printed):
     """Of the fifth graph: a cost that was paid before may be dropped, which never biases but may go either way."""
     x = torch.cartesian_prod(*[number([0.0, 1.0])] * 2)
     theta = torch.full((4,), 0.7, dtype=torch.float64, requires_grad=True)
@@ -218,7 +218,7 @@ def test_with_downstream_costs_alone_may_be_lower_or_higher(sign, everything, pr
     assert_printed((probability @ (gradient - probability @ gradient) ** 2).item(), printed)
 
 
-def test_is_of_the_gradient_of_the_expected_cost():
+def test_moments_are_of_the_gradient_of_the_expected_cost():
     program, _ = THREE_BITS
     eta = number([0.0]).requires_grad_()
     (gradient,) = torch.autograd.grad(expected_cost(program, eta, batch_dims=1), eta)

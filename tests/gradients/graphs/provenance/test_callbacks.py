@@ -291,7 +291,7 @@ CASES = [value for name, value in list(globals().items()) if name.startswith("by
 
 
 @pytest.mark.parametrize("pay", CASES, ids=lambda pay: pay.__name__)
-def test_values_used_inside_a_torch_function_are_followed(pay):
+def test_values_used_inside_a_torch_function_are_tracked(pay):
     """Each cost is x alone, so that the gradient of its mean is σ'(θ)."""
 
     def program(graph, theta):

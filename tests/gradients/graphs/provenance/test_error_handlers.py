@@ -1,4 +1,4 @@
-"""A call that could have raised steers a program that handles the error as much as one that did."""
+"""A call that could have raised influences a program that handles the error as much as one that did."""
 
 import concurrent.futures
 import contextlib
@@ -246,7 +246,7 @@ def quiet_threads(monkeypatch):
 
 @pytest.mark.usefixtures("quiet_threads")
 @pytest.mark.parametrize("pay", HANDLERS, ids=lambda pay: pay.__name__)
-def test_handled_errors_steer_the_program(pay, theta):
+def test_handled_errors_are_control_dependencies(pay, theta):
     program = program_with(pay)
     for value in (0.0, 1.0):
         graph = trace(program, theta, draw=lambda *_, value=value: torch.tensor(value, dtype=torch.float64))
@@ -319,7 +319,7 @@ def after_try(x):
     [in_finally, in_no_grad, in_handler, in_making_a_context, in_arithmetic, after_try],
     ids=lambda pay: pay.__name__,
 )
-def test_errors_that_the_program_does_not_handle_steer_nothing(pay, theta):
+def test_unhandled_errors_are_no_control_dependencies(pay, theta):
     with contextlib.suppress(KeyError):  # around the trace, not in the program
         graph = trace(program_with(pay), theta)
     assert graph.influences("x") == frozenset()
@@ -402,7 +402,7 @@ def in_decorated_function(x):
     ],
     ids=lambda pay: pay.__name__,
 )
-def test_context_managers_that_suppress_nothing_steer_nothing(pay, theta):
+def test_context_managers_that_suppress_nothing_are_no_control_dependencies(pay, theta):
     assert trace(program_with(pay), theta).influences("x") == frozenset()
 
 
@@ -447,7 +447,7 @@ def by_decorator(x):
 @pytest.mark.parametrize(
     "pay", [by_local_guard, by_field_of_a_tuple, by_what_a_function_makes, by_decorator], ids=lambda pay: pay.__name__
 )
-def test_context_managers_that_suppress_errors_steer_wherever_they_come_from(pay, theta):
+def test_context_managers_that_suppress_errors_are_control_dependencies(pay, theta):
     assert "f" in trace(program_with(pay), theta, draw=lambda *_: torch.ones((), dtype=theta.dtype)).influences("x")
 
 
@@ -475,7 +475,7 @@ BOX, GUARDS, QUIET = Box(), [Guard()], functools.partial(contextlib.suppress, Ru
         *("BOX.held", "getattr(BOX, 'guard')", "GUARDS.copy().pop()", "functools.partial(QUIET)()"),
     ],
 )
-def test_context_managers_that_only_running_code_could_tell_may_suppress(expression, theta):
+def test_undecidable_context_managers_count_as_suppressing(expression, theta):
     lines = [
         "def pay(x):",
         "    paid = 4.0",
@@ -530,7 +530,7 @@ def is_handled(enter, manager):
 
 
 @pytest.mark.parametrize("enter", [entered, entered_if])
-def test_a_context_manager_in_a_variable_is_known_by_its_kind_each_time(enter):
+def test_context_manager_in_a_variable_is_judged_at_each_run(enter):
     managers = [torch.no_grad(), contextlib.suppress(ValueError), contextlib.nullcontext(), pyro.plate("data", 3)]
     assert [is_handled(enter, manager) for manager in managers] == [False, True, False, False]
     assert is_handled(enter, contextlib.suppress(ValueError))

@@ -39,7 +39,7 @@ def outcome(call, given):
 
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: f"{type(function).__name__}_{function.__name__}")
-def test_arithmetic_raises_no_error_of_values(function):
+def test_arithmetic_raises_no_error_that_depends_on_values(function):
     tried = 0
     for values in ODD:
         for odd, plain in zip(arguments(function, values), arguments(function, PLAIN.to(values.dtype)), strict=True):
@@ -49,13 +49,13 @@ def test_arithmetic_raises_no_error_of_values(function):
     assert tried
 
 
-def test_functions_that_raise_errors_of_values_are_told():
+def test_functions_whose_errors_depend_on_values_may_raise():
     for function in (torch.linalg.cholesky, torch.Tensor.__getitem__, torch.div, torch.pow, torch.Tensor.item):
         assert semantics_of(function).may_raise
     assert semantics_of(types.FunctionType((lambda: 0).__code__, {}, "mul")).may_raise
 
 
-def test_functions_that_write_are_told():
+def test_functions_that_write_in_place_may_write():
     for function in (
         *(torch.Tensor.add_, torch.Tensor.copy_, torch.Tensor.__iadd__, torch.Tensor.__setitem__, torch.Tensor.set_),
         *(torch.relu_, nn.functional.relu, nn.functional.dropout, torch.batch_norm, torch.Tensor.index_put_),

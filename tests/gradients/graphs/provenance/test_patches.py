@@ -1,4 +1,4 @@
-"""Functions that are replaced while programs are followed reach whoever follows in the same thread, and come back."""
+"""Patched functions reach the trackers of their own thread, and are restored."""
 
 import threading
 from types import SimpleNamespace
@@ -28,7 +28,7 @@ def patches(owner):
     return Patches([Patch(owner, "double", follow)])
 
 
-def test_calls_pass_through_all_who_follow_in_the_thread(owner, patches):
+def test_calls_pass_through_all_trackers_of_the_thread(owner, patches):
     outer, inner = [], []
     patches.enter(outer)
     patches.enter(inner)
@@ -39,7 +39,7 @@ def test_calls_pass_through_all_who_follow_in_the_thread(owner, patches):
     assert (outer, inner) == ([(3,), ()], [(3,)])
 
 
-def test_call_in_another_thread_is_not_followed(owner, patches):
+def test_call_in_another_thread_is_not_tracked(owner, patches):
     seen, results = [], []
     patches.enter(seen)
     thread = threading.Thread(target=lambda: results.append(owner.double(3)))
@@ -49,7 +49,7 @@ def test_call_in_another_thread_is_not_followed(owner, patches):
     assert (seen, results) == ([], [6])
 
 
-def test_functions_come_back_whichever_thread_ends_first(owner, patches):
+def test_functions_are_restored_whichever_thread_ends_first(owner, patches):
     """A thread that put back what it had found would leave the replacement of one that has ended."""
     entered, ended = threading.Event(), threading.Event()
 
@@ -71,7 +71,7 @@ def test_functions_come_back_whichever_thread_ends_first(owner, patches):
     assert owner.double is double
 
 
-def test_follower_is_still_there_after_an_error(owner, patches):
+def test_tracker_stays_entered_after_an_error(owner, patches):
     patches.enter(seen := [])
     with pytest.raises(TypeError):
         owner.double()

@@ -1,4 +1,4 @@
-"""Whatever leads from a sampled value to a cost is noticed; what tells nothing of the value is not."""
+"""All dependencies of costs on samples are tracked; metadata creates none."""
 
 import contextlib
 import copy
@@ -85,7 +85,7 @@ class TestEscape:
         size=lambda x, t: torch.Size((x,)).numel(),
         through_a_function_of_numpy=lambda x, t: ThroughNumpy.apply(x.float() * t[0]),
     )
-    def test_into_python_is_recorded(self, make_cost):
+    def test_conversion_to_python_escapes(self, make_cost):
         assert influenced(make_cost) == (True, {"x"})
 
     @cases(
@@ -142,10 +142,10 @@ class TestEscape:
         diagonal=lambda x, t: len(torch.ones(4, 4).diagonal(offset=x)),
         support_of_a_distribution=lambda x, t: len(Binomial(x, t[0].exp() / 2).enumerate_support()),
     )
-    def test_into_a_shape_is_recorded(self, make_cost):
+    def test_value_that_determines_a_shape_escapes(self, make_cost):
         assert influenced(make_cost) == (True, {"x"})
 
-    def test_influences_all_that_comes_later_and_nothing_earlier(self):
+    def test_escaped_value_influences_later_nodes_only(self):
         def program(graph, theta):
             x = graph.sample("x", Bernoulli(logits=theta[0]))
             y = graph.sample("y", Bernoulli(logits=theta[1]))
@@ -161,7 +161,7 @@ class TestEscape:
         assert graph.influences("y") == {"before"}
         assert graph.influences("z") == {"last"}
 
-    def test_into_an_error_is_recorded(self):
+    def test_value_that_causes_an_error_escapes(self):
         def program(graph):
             x = graph.sample("x", Bernoulli(0.5))
             with contextlib.suppress(IndexError):
@@ -175,10 +175,10 @@ class TestEscape:
         bytes=lambda x, t: written_beside(torch.frombuffer(bytearray(24), dtype=torch.float64), x),
         dlpack=lambda x, t: written_beside(torch.utils.dlpack.from_dlpack(torch.utils.dlpack.to_dlpack(board(3))), x),
     )
-    def test_into_memory_of_others_is_recorded(self, make_cost):
+    def test_write_to_foreign_memory_escapes(self, make_cost):
         assert influenced(make_cost) == (True, {"x"})
 
-    def test_of_a_law_that_looks_at_values_is_recorded(self):
+    def test_distribution_with_control_flow_escapes(self):
         class Looks(Distribution):
             arg_constraints = {}  # noqa: RUF012
             support = constraints.boolean
@@ -274,7 +274,7 @@ class Bag:
         self.content = content
 
 
-class TestTensors:
+class TestPropagation:
     """The cost depends on the sample through tensors alone, and nothing escapes."""
 
     @cases(
@@ -324,7 +324,7 @@ class TestTensors:
         compiled=lambda x, t: torch.compile(lambda a, b: (a * b).sin(), backend="eager")(x, t.detach()),
         divergence=lambda x, t: kl_divergence(Bernoulli(probs=x / 4), Bernoulli(probs=x / 5)),
     )
-    def test_are_followed(self, make_cost):
+    def test_functions_of_tensors_are_tracked(self, make_cost):
         assert influenced(make_cost) == (True, set())
 
     @cases(
@@ -355,12 +355,12 @@ class TestTensors:
         optimizer=lambda x, t: trained(x),
         fused_optimizer=lambda x, t: trained(x, fused=True),
     )
-    def test_are_followed_through_what_is_written_in_place(self, make_cost):
+    def test_in_place_writes_are_tracked(self, make_cost):
         depends, escaped = influenced(make_cost)
         assert depends
         assert escaped <= {"x"}  # a map or a slice tells Python, too
 
-    def test_that_were_viewed_before_the_write_are_followed(self):
+    def test_views_made_before_the_write_are_tracked(self):
         def program(graph):
             memory = board(4)
             before, other = memory[1:3], board(4)
@@ -392,7 +392,7 @@ def trained(x, **how):
     return weight.detach()
 
 
-class TestWhatTellsNothing:
+class TestMetadata:
     """The cost does not depend on the sample, whatever the program does with it on the way."""
 
     @cases(
@@ -421,7 +421,7 @@ class TestWhatTellsNothing:
         overwritten_copy=lambda x, t: [x.clone().fill_(0.0), t][1],
         printed_shape=lambda x, t: [f"{x.shape}", t][1],
     )
-    def test_is_not_recorded(self, make_cost):
+    def test_metadata_does_not_escape(self, make_cost):
         assert influenced(make_cost) == (False, set())
 
 
@@ -429,7 +429,7 @@ def mixture(x):
     return MixtureSameFamily(Categorical(probs=torch.ones(2)), Normal(torch.stack([x, x + 1]).float(), 1.0))
 
 
-class TestLaws:
+class TestDistributions:
     """What a sample's law was computed from are its parents, however the law goes about it."""
 
     @pytest.mark.parametrize(
@@ -446,7 +446,7 @@ class TestLaws:
         ],
         ids=lambda law: None,
     )
-    def test_are_noticed(self, law):
+    def test_parents_of_distributions_are_tracked(self, law):
         def program(graph):
             x = graph.sample("x", Bernoulli(0.5))
             graph.sample("y", law(x))
@@ -457,7 +457,7 @@ class TestLaws:
         assert graph.influences("x") == {"y"}
         assert graph.runs[0].provenance.escaped == set()
 
-    def test_are_not_those_that_its_sampler_looks_at(self):
+    def test_control_flow_of_a_sampler_does_not_escape(self):
         def program(graph):
             x = graph.sample("x", Bernoulli(0.5))
             graph.sample("y", Bernoulli(probs=0.2 + 0.6 * x))
@@ -480,7 +480,7 @@ def by_dlpack_before_the_write(x):
     return alias.sum()
 
 
-class TestRefusal:
+class TestUntrackable:
     @pytest.mark.parametrize(
         ("expose", "sentence"),
         [
@@ -510,7 +510,7 @@ class TestRefusal:
             influenced(lambda x, t: expose(x))
         assert "\n" not in str(error.value)
 
-    def test_does_not_meet_what_is_not_marked(self):
+    def test_unmarked_tensors_may_be_exposed(self):
         def program(graph, theta):
             torch.from_dlpack(theta.detach())
             theta.data_ptr()
@@ -533,7 +533,7 @@ class HidesItsInput(torch.autograd.Function):
 
 
 class TestMemory:
-    def test_that_is_used_again_carries_no_old_marks(self):
+    def test_reused_memory_has_no_old_marks(self):
         provenance = Provenance()
         for _ in range(200):
             marked = torch.ones(1000)
@@ -543,7 +543,7 @@ class TestMemory:
             fresh = [torch.ones(1000) for _ in range(3)]
             assert provenance.of(fresh) == set()
 
-    def test_is_let_go(self):
+    def test_memory_is_freed(self):
         provenance, marked = Provenance(), torch.ones(1000)
         provenance.mark(marked, {"x"})
         memory = StorageWeakRef(marked.untyped_storage())
@@ -551,7 +551,7 @@ class TestMemory:
         del marked
         assert memory.expired()
 
-    def test_that_is_gone_is_forgotten(self):
+    def test_freed_memory_is_forgotten(self):
         provenance, kept = Provenance(), torch.ones(2)
         provenance.mark(kept, {"x"})
         with provenance:
@@ -560,7 +560,7 @@ class TestMemory:
         assert len(provenance._storages) < 15_000
         assert provenance.of(kept) == {"x"}
 
-    def test_of_nothing_is_not_shared(self):
+    def test_empty_tensors_share_no_marks(self):
         def program(graph):
             x = graph.sample("x", Bernoulli(0.5))
             graph.cost("of x", x.expand(0).sum() + (x * torch.ones(0)).sum())
@@ -568,7 +568,7 @@ class TestMemory:
 
         assert trace(program).influences("x") == {"of x"}
 
-    def test_of_a_view_that_is_gone_carries_no_marks(self):
+    def test_freed_view_leaves_no_marks(self):
         """An index marks the view, not what it looks into."""
 
         def program(graph, theta):
@@ -578,7 +578,7 @@ class TestMemory:
 
         assert trace(program, torch.zeros(3)).influences("x") == {"looked up"}
 
-    def test_is_followed_by_one_run_alone(self):
+    def test_runs_do_not_share_marks(self):
         shared = board(2)
 
         def program(graph):

@@ -1,4 +1,4 @@
-"""What a program does in other threads is followed; threads of others are left alone."""
+"""Threads that a program starts are tracked; those of others are left alone."""
 
 import _thread
 import concurrent.futures
@@ -75,7 +75,7 @@ def influences(program):
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
-def test_computation_in_a_thread_is_followed(way):
+def test_computation_in_a_thread_is_tracked(way):
     def program(graph, theta):
         x = graph.sample("x", Bernoulli(logits=theta))
         graph.cost("f", way(lambda: 2 * x.detach() + 1))
@@ -83,7 +83,7 @@ def test_computation_in_a_thread_is_followed(way):
     assert influences(program) == {"f"}
 
 
-def test_task_of_a_pool_from_before_is_followed_and_its_threads_forget_the_program():
+def test_task_of_an_existing_pool_is_tracked_and_its_threads_are_restored():
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         pool.submit(int).result()
 
@@ -95,7 +95,7 @@ def test_task_of_a_pool_from_before_is_followed_and_its_threads_forget_the_progr
         assert pool.submit(_get_current_function_mode_stack).result() == []
 
 
-def test_value_that_escapes_in_a_thread_during_a_draw_of_another_influences_what_follows():
+def test_escape_in_a_thread_during_a_draw_of_another_is_recorded():
     go_on = threading.Event()
 
     def program(graph, theta):
@@ -116,7 +116,7 @@ def test_value_that_escapes_in_a_thread_during_a_draw_of_another_influences_what
     assert influences(program) == {"y", "f"}
 
 
-def test_what_a_sampler_looks_at_in_its_own_thread_influences_nothing_else():
+def test_control_flow_of_a_sampler_in_its_own_thread_does_not_escape():
     def program(graph, theta):
         x = graph.sample("x", Bernoulli(logits=theta))
         looking = Bernoulli(logits=theta)
@@ -128,7 +128,7 @@ def test_what_a_sampler_looks_at_in_its_own_thread_influences_nothing_else():
 
 
 @pytest.mark.parametrize("give", TASKS.values(), ids=TASKS)
-def test_task_of_a_pool_of_multiprocessing_from_before_is_followed(give):
+def test_task_of_an_existing_multiprocessing_pool_is_tracked(give):
     with ThreadPool(1) as pool:
 
         def program(graph, theta):
@@ -139,7 +139,7 @@ def test_task_of_a_pool_of_multiprocessing_from_before_is_followed(give):
         assert pool.apply(_get_current_function_mode_stack) == []
 
 
-def test_threads_that_tell_nothing_of_a_sample_have_no_influence():
+def test_threads_that_use_no_sample_have_no_influence():
     def program(graph, theta):
         graph.sample("x", Bernoulli(logits=theta))
         graph.cost("f", in_a_thread(lambda: 2 * theta))
@@ -147,7 +147,7 @@ def test_threads_that_tell_nothing_of_a_sample_have_no_influence():
     assert influences(program) == set()
 
 
-def test_threading_is_as_before_after_a_trace():
+def test_threading_is_unpatched_after_a_trace():
     start, submit = threading.Thread.start, concurrent.futures.ThreadPoolExecutor.submit
     start_new, apply_async = _thread.start_new_thread, ThreadPool.apply_async
     influences(lambda graph, theta: graph.cost("f", graph.sample("x", Bernoulli(logits=theta))))

@@ -1,4 +1,4 @@
-"""TorchScript, which torch shows to no mode, is seen all the same."""
+"""Calls of TorchScript, which no torch function mode sees, are tracked."""
 
 import threading
 
@@ -52,7 +52,7 @@ def marked():
     ],
     ids=["a scripted function", "a traced one", "a scripted module", "a traced one "],
 )
-def test_what_a_script_returns_was_computed_from_its_arguments(make, marked):
+def test_results_of_a_script_have_the_names_of_its_arguments(make, marked):
     (provenance, x), script = marked, make()
     with provenance:
         assert provenance.of(script(x)) == {"x"}
@@ -61,7 +61,7 @@ def test_what_a_script_returns_was_computed_from_its_arguments(make, marked):
 
 
 @pytest.mark.parametrize("function", [total, total_beside_a_tensor])
-def test_what_it_makes_a_number_may_steer_the_program(function, marked):
+def test_number_returned_by_a_script_escapes(function, marked):
     (provenance, x), script = marked, torch.jit.script(function)
     with provenance:
         script(x)
@@ -90,7 +90,7 @@ class Keeper(nn.Module):
         return self.written + 1
 
 
-def test_what_it_writes_to_its_module_is_followed(marked):
+def test_writes_to_buffers_are_tracked(marked):
     (provenance, x), keeper = marked, torch.jit.script(Keeper())
     with provenance:
         assert provenance.of(keeper()) == frozenset()
@@ -98,7 +98,7 @@ def test_what_it_writes_to_its_module_is_followed(marked):
         assert provenance.of(keeper()) == provenance.of(keeper.written) == {"x"}
 
 
-def test_what_it_puts_there_in_place_of_something_is_refused(marked):
+def test_assignment_to_attributes_raises_an_error(marked):
     (provenance, x), keeper = marked, torch.jit.script(Keeper())
     with provenance:
         keeper.put(torch.zeros(1))
@@ -106,14 +106,14 @@ def test_what_it_puts_there_in_place_of_something_is_refused(marked):
             keeper.put(x)
 
 
-def test_what_it_writes_to_is_marked(marked):
+def test_argument_written_in_place_is_marked(marked):
     (provenance, x), script, written = marked, torch.jit.script(overwrite), torch.zeros(1)
     with provenance:
         script(written, x)
     assert provenance.of(written) == {"x"}
 
 
-def test_script_in_a_thread_of_the_program_is_followed(marked):
+def test_script_in_a_thread_is_tracked(marked):
     (provenance, x), script, results = marked, torch.jit.script(tripled), []
     with provenance:
         thread = threading.Thread(target=lambda: results.append(script(x)))
@@ -122,7 +122,7 @@ def test_script_in_a_thread_of_the_program_is_followed(marked):
     assert provenance.of(results) == {"x"}
 
 
-def test_script_is_not_followed_where_modes_are_off_nor_after_an_error(marked):
+def test_script_is_not_tracked_with_modes_disabled_nor_after_an_error(marked):
     (provenance, x), script = marked, torch.jit.script(tripled)
 
     def call_and_fail():

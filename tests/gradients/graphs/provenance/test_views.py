@@ -1,4 +1,4 @@
-"""Values that torch wraps in another Python object keep their names, whether they are a view or not."""
+"""Values that torch wraps in another Python object keep their names, views included."""
 
 import copy
 
@@ -164,7 +164,7 @@ def theta():
 @pytest.mark.filterwarnings("ignore")  # of prototypes
 @pytest.mark.parametrize("value", VALUES.values(), ids=VALUES)
 @pytest.mark.parametrize("change", REWRAPPED.values(), ids=REWRAPPED)
-def test_rewrapped_values_are_followed(change, value, theta):
+def test_rewrapped_values_are_tracked(change, value, theta):
     assert trace(program_with(change, value), theta).influences("k") == {"f"}
 
 
@@ -182,13 +182,13 @@ def test_gradient_of_func_grad_of_a_lookup_is_exact(theta):
     torch.testing.assert_close(gradient, p * (cost - p @ cost))
 
 
-def test_functionalize_is_refused(theta):
+def test_functionalize_raises_an_error(theta):
     program = program_with(lambda w: torch.func.functionalize(lambda a: a**3)(w), VALUES["view"])
     with pytest.raises(ValueError, match="functionalize cannot be tracked, and its input depends on 'k'"):
         trace(program, theta)
 
 
-class TestWhatLiesBeside:
+class TestNeighboringMemory:
     """A marked view of a table tells nothing of the table's other rows, and of the same row looked up by a constant."""
 
     @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ class TestWhatLiesBeside:
         ],
         ids=["row", "sum", "gradient", "parameter", "view"],
     )
-    def test_is_not_marked(self, beside):
+    def test_neighboring_values_are_not_marked(self, beside):
         def program(graph, theta):
             table = TABLE.clone()
             k = graph.sample("k", Categorical(logits=theta))
