@@ -7,7 +7,7 @@ from jaxtyping import Float, Int, Shaped
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from zoo._constraints import COUNT, NOT_NEGATIVE, POSITIVE, Constraint, check_constraints, optional
+from zoo.attention.ram._options import check_location_policy, check_options
 from zoo.attention.ram.glimpse import GlimpseSensor
 from zoo.attention.ram.network import HIDDEN_SIZE, RecurrentAttentionNetwork, Trajectory
 from zoo.attention.ram.objective import hybrid_objective
@@ -16,21 +16,7 @@ from zoo.gradients._tensors import at_least_single
 from zoo.gradients.estimators import complete_options
 from zoo.training import LoadableModule, sum_losses
 
-LOCATION_POLICIES = ("learned", "spiral", "random", "center")
 LOG_EVERY_N_STEPS = 10  # training metrics are means over these steps
-CONSTRAINTS = {
-    "num_glimpses": COUNT,
-    "patch_size": optional(COUNT),
-    "num_scales": optional(COUNT),
-    "num_samples": COUNT,
-    "location_hidden": Constraint("0 (a linear location network) or a number of units", lambda x: x >= 0),
-    "spiral_radius": Constraint("between 0 (all at the center) and 1 (up to location_range)", lambda x: 0 <= x <= 1),
-    "policy_weight": NOT_NEGATIVE,
-    "location_std": POSITIVE,
-    "final_location_std": optional(POSITIVE),
-    "lr": POSITIVE,
-    "weight_decay": NOT_NEGATIVE,
-}
 
 
 class Prediction(NamedTuple):
@@ -120,19 +106,7 @@ class RecurrentAttention(LoadableModule):
         super().__init__()
         estimator = complete_options(estimator, "ram", offers=["signals"], default_baseline="learned")
         self.save_hyperparameters()
-        check_constraints(self.hparams, CONSTRAINTS)
-        _check_location_policy(location_policy)
-        if "leave_one_out" in estimator["baseline"] and location_policy == "learned" and num_samples < 2:
-            raise ValueError(
-                f"estimator.baseline={estimator['baseline']} compares trajectories of the same image: num_samples must "
-                f"be at least 2, got {num_samples}"
-            )
-        if reinforce_core and estimator["scale"]:
-            raise ValueError(
-                "estimator.scale divides only the policy loss, but with model.reinforce_core the core learns from the "
-                "cross-entropy too: the running scale would change their balance in every step. Disable one of them, "
-                "and set model.policy_weight"
-            )
+        check_options(self.hparams, estimator)
         _, height, width = image_shape
         if patch_size is None:
             patch_size = 8 if min(height, width) <= 32 else 12
@@ -182,7 +156,7 @@ class RecurrentAttention(LoadableModule):
         """Sample ``num_samples`` trajectories for each image; ``std=0`` is the mean policy."""
         num_glimpses, shape = self.hparams["num_glimpses"], (num_samples, len(images), 2)
         policy = location_policy or self.hparams["location_policy"]
-        _check_location_policy(policy)
+        check_location_policy(policy)
         if policy == "center":
             return self.network.trajectory_at(images, images.new_zeros(num_glimpses, *shape))
         if policy == "random":
@@ -255,11 +229,6 @@ class RecurrentAttention(LoadableModule):
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-def _check_location_policy(name: str) -> None:
-    if name not in LOCATION_POLICIES:
-        raise ValueError(f"there is no location policy {name!r}; choose one of {', '.join(LOCATION_POLICIES)}")
 
 
 def _uniform(shape: Sequence[int], images: Tensor, generator: torch.Generator | None) -> Tensor:
