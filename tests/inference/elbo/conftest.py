@@ -1,4 +1,4 @@
-"""Programs of a few bits, and what their ELBO is exactly."""
+"""Small discrete programs, and their exact ELBO."""
 
 import itertools
 import math
@@ -314,7 +314,7 @@ class ByPython(dist.TorchDistribution):
 
 
 def python() -> Program:
-    """A likelihood that takes all elements of a plate at once to where torch sees nothing."""
+    """A likelihood that messenger all elements of a plate at once to where torch sees nothing."""
 
     def model(theta):
         with pyro.plate("data", 2):
@@ -381,18 +381,18 @@ def informed(net) -> Program:
 STATIC = (chain, plates, way_out, hidden, scales, subsample, beside_a_path, categories, undeclared)
 LARGE = (way_out_and_in, two_plates, masks, undeclared_beside)
 """Also static, with too many outcomes for two particles."""
-STEERED = (branch, loop, one_by_one, python)
+DYNAMIC = (branch, loop, one_by_one, python)
 
 
 def arrangements_of(plate: _Subsample) -> list[tuple[int, ...]]:
-    """All subsamples that a plate can draw, in any order."""
+    """All subsamples of a plate, in any order."""
     if plate.subsample_size is None:
         return [tuple(range(plate.size))]
     return list(itertools.permutations(range(plate.size), plate.subsample_size))
 
 
-class Takes(Messenger):
-    """Takes the values that a path tells, and knows how probable they are."""
+class PathMessenger(Messenger):
+    """Replaces samples by the values of a path, and computes their probability."""
 
     def __init__(self, path: Path):
         super().__init__()
@@ -417,13 +417,13 @@ class Takes(Messenger):
 
 
 def all_outcomes(program: Program, theta: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Probability and ``log p - log q`` of all that the guide can draw, with nothing but traces of Pyro's own."""
+    """Probability and ``log p - log q`` of all outcomes of the guide, computed by Pyro's own traces."""
 
     def outcome(path: Path) -> tuple[Tensor, Tensor]:
-        takes = Takes(path)
-        guide = poutine.trace(takes(program.guide)).get_trace(theta)
+        messenger = PathMessenger(path)
+        guide = poutine.trace(messenger(program.guide)).get_trace(theta)
         model = poutine.trace(poutine.replay(program.model, guide)).get_trace(theta)
-        return takes.log_prob.exp(), model.log_prob_sum() - guide.log_prob_sum()
+        return messenger.log_prob.exp(), model.log_prob_sum() - guide.log_prob_sum()
 
     return list(enumerate_paths(outcome, 5000, "changed its mind"))
 
@@ -434,7 +434,7 @@ def exact_elbo(program: Program, theta: Tensor) -> Tensor:
 
 @contextmanager
 def drawn_by(draw) -> Iterator[None]:
-    """Let all that is random come from a function of a name and a distribution."""
+    """Replace all randomness by a function of a name and a distribution."""
 
     def replaced(name, distribution):
         if isinstance(distribution, _Subsample):
@@ -455,7 +455,7 @@ def drawn_by(draw) -> Iterator[None]:
 
 
 def unmasked(distribution):
-    """Take the masks off, which are none of a draw's business."""
+    """Remove masks, which do not affect samples."""
     while hasattr(distribution, "base_dist"):
         distribution = distribution.base_dist
     return distribution
@@ -466,7 +466,7 @@ def parameters_of(program: Program) -> Tensor:
 
 
 @pytest.fixture(
-    params=[*STATIC, *LARGE[:-1], pytest.param(LARGE[-1], marks=pytest.mark.slow), *STEERED],
+    params=[*STATIC, *LARGE[:-1], pytest.param(LARGE[-1], marks=pytest.mark.slow), *DYNAMIC],
     ids=lambda make: make.__name__,
 )
 def program(request) -> Program:
@@ -477,25 +477,25 @@ def program(request) -> Program:
     params=[*STATIC, *(pytest.param(make, marks=pytest.mark.slow) for make in LARGE)], ids=lambda make: make.__name__
 )
 def static_program(request) -> Program:
-    """One that goes the same way whatever is drawn."""
+    """A program whose control flow is static."""
     return request.param()
 
 
-@pytest.fixture(params=STEERED, ids=lambda make: make.__name__)
-def steered_program(request) -> Program:
-    """One that takes one way or another by what is drawn."""
+@pytest.fixture(params=DYNAMIC, ids=lambda make: make.__name__)
+def dynamic_program(request) -> Program:
+    """A program whose control flow depends on samples."""
     return request.param()
 
 
 @pytest.fixture
 def programs() -> dict[str, Callable[..., Program]]:
-    """How to make each program."""
-    return {make.__name__: make for make in (*STATIC, *LARGE, *STEERED, informed)}
+    """Constructors of all programs."""
+    return {make.__name__: make for make in (*STATIC, *LARGE, *DYNAMIC, informed)}
 
 
 @pytest.fixture
 def parameters() -> Callable[[Program], Tensor]:
-    """Make a program's parameters, always the same."""
+    """Return the parameters of a program, always the same."""
     return parameters_of
 
 
@@ -512,13 +512,13 @@ def exact_gradient() -> Callable[[Program, Tensor], Tensor]:
 
 @pytest.fixture
 def outcomes_of() -> Callable[[Program, Tensor], list[tuple[Tensor, Tensor]]]:
-    """Probability and log-weight of all that a program can draw."""
+    """Probabilities and log-weights of all outcomes of a program."""
     return all_outcomes
 
 
 @pytest.fixture
 def moments() -> Callable[[ELBO, Program, Tensor], GradientMoments]:
-    """Mean and variance of an estimate of the gradient, over all that can be drawn."""
+    """Mean and variance of a gradient estimate over all outcomes."""
 
     def exact(elbo: ELBO, program: Program, theta: Tensor) -> GradientMoments:
         modules = [elbo] if isinstance(elbo, nn.Module) else []
@@ -538,7 +538,7 @@ def bias(
     exact_gradient: Callable[[Program, Tensor], Tensor],
     moments: Callable[[ELBO, Program, Tensor], GradientMoments],
 ) -> Callable[..., float]:
-    """Largest error of the expected gradient, once the baselines have learned something."""
+    """Largest error of the expected gradient, after some training of the baselines."""
 
     def largest(elbo, program, of=None) -> float:
         theta = parameters(program)
@@ -550,11 +550,11 @@ def bias(
     return largest
 
 
-def record_once(model, guide, *args) -> _tracing.Run:
+def trace_once(model, guide, *args) -> _tracing.Run:
     return _tracing.trace_model_and_guide(_tracing.ModelGuideCall(model, guide, args), {})
 
 
 @pytest.fixture
-def recorded() -> Callable[..., _tracing.Run]:
-    """Run a guide and its model once, and note what they sample."""
-    return record_once
+def run_once() -> Callable[..., _tracing.Run]:
+    """Trace a guide and its model once."""
+    return trace_once

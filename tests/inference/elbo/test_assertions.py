@@ -1,4 +1,4 @@
-"""Assert statements on values are told from branches."""
+"""Assert statements on sampled values."""
 
 import warnings
 
@@ -52,7 +52,7 @@ ASSERTS = [asserts, asserts_over_lines, asserts_of_each]
 
 
 @pytest.mark.parametrize("look", ASSERTS)
-def test_no_jump_is_warned_of_and_the_loss_is_that_of_trace_elbo(look):
+def test_assert_gives_no_warning_and_the_loss_of_trace_elbo(look):
     found = []
     for elbo in (BlackBoxELBO(), Trace_ELBO()):
         pyro.set_rng_seed(0)
@@ -63,25 +63,25 @@ def test_no_jump_is_warned_of_and_the_loss_is_that_of_trace_elbo(look):
 
 
 @pytest.mark.parametrize("look", [branches, asserts_and_branches])
-def test_a_branch_is_warned_of(look):
+def test_branch_gives_a_warning(look):
     with pytest.warns(UserWarning, match="values of 'z', which have a pathwise gradient, determine the control flow"):
         BlackBoxELBO().loss_and_grads(model_of(look), guide)
 
 
 @pytest.mark.parametrize("look", ASSERTS)
-def test_vectorized_particles_are_refused_with_the_place_of_the_assert(look):
+def test_vectorized_error_has_the_location_of_the_assert(look):
     place = f"test_assertions.py:{look.__code__.co_firstlineno + 1}"
     with pytest.raises(ValueError, match=rf"the assert at {place} uses .*; remove it, or set"):
         BlackBoxELBO(3, vectorize_particles=True).loss(model_of(look), guide)
 
 
 @pytest.mark.parametrize("look", [branches, asserts_and_branches])
-def test_vectorized_particles_are_refused_for_a_branch_as_before(look):
+def test_vectorized_branch_raises(look):
     with pytest.raises(ValueError, match="values of 'z' determine the control flow"):
         BlackBoxELBO(3, vectorize_particles=True, max_plate_nesting=0).loss(model_of(look), guide)
 
 
-def test_an_assert_that_fails_for_several_particles_alone_is_named():
+def test_assert_that_fails_only_for_vectorized_particles_is_reported():
     def asserts_shape(z):
         assert z.ndim == 0
 

@@ -1,4 +1,4 @@
-"""Which baseline a site gets."""
+"""Baselines of sites."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ NET = nn.Linear(1, 1)
         (ControlVariate(estimate=10), 1, ControlVariate),
     ],
 )
-def test_a_name_a_number_or_none_gives_a_baseline(given, particles, kind):
+def test_baseline_is_created_from_name_number_or_none(given, particles, kind):
     assert type(make_site_baseline(given, particles)) is kind
 
 
@@ -42,11 +42,11 @@ def test_a_name_a_number_or_none_gives_a_baseline(given, particles, kind):
         ({"nn_baseline": NET, "use_decaying_avg_baseline": True}, SumBaseline),
     ],
 )
-def test_without_one_the_site_says_what_it_wants(options, kind):
+def test_default_baseline_is_specified_by_the_site(options, kind):
     assert type(make_site_baseline(None, 2, options)) is kind
 
 
-def test_the_decay_that_a_site_names_is_kept():
+def test_decay_is_specified_by_the_site():
     baseline = make_site_baseline(None, 1, {"use_decaying_avg_baseline": True, "baseline_beta": 0.5})
     assert baseline.mean.decay == 0.5
 
@@ -69,6 +69,6 @@ def test_the_decay_that_a_site_names_is_kept():
         ("optimal", {}, "needs at least 2 particles"),
     ],
 )
-def test_what_makes_no_sense_is_refused(given, options, sentence):
+def test_invalid_options_raise(given, options, sentence):
     with pytest.raises(ValueError, match=sentence):
         make_site_baseline(given, 1, options)

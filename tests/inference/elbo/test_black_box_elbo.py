@@ -63,7 +63,7 @@ class TestSVI:
         ],
         ids=str,
     )
-    def test_finds_the_posterior_of_a_coin(self, options):
+    def test_svi_finds_the_posterior_of_a_coin(self, options):
         flips = torch.tensor([1.0] * 6 + [0.0] * 4)
         svi = SVI(coins, beta_guide, pyro.optim.Adam({"lr": 0.05}), BlackBoxELBO(**options))
         for _ in range(150):
@@ -71,7 +71,7 @@ class TestSVI:
         assert pyro.param("a").item() == pytest.approx(16, abs=1)
         assert pyro.param("b").item() == pytest.approx(14, abs=1)
 
-    def test_gives_the_negative_elbo(self):
+    def test_step_returns_the_negative_elbo(self):
         svi = SVI(coins, beta_guide, pyro.optim.Adam({"lr": 0.0}), BlackBoxELBO(2000, vectorize_particles=True))
         flips = torch.tensor([1.0] * 6 + [0.0] * 4)
         theirs = SVI(
@@ -81,14 +81,14 @@ class TestSVI:
         assert svi.step(flips) == pytest.approx(expected, abs=0.1)
         assert svi.evaluate_loss(flips) == pytest.approx(expected, abs=0.1)
 
-    def test_a_smaller_last_batch_changes_no_shapes(self):
+    def test_smaller_last_batch_keeps_baseline_shapes(self):
         elbo = BlackBoxELBO(baseline="moving_average")
         svi = SVI(bits, bits_guide, pyro.optim.Adam({"lr": 0.1}), elbo)
         for batch in (X, X[:1], X[:3], X):
             svi.step(batch)
         assert elbo.estimators.sites["site z"].baseline.mean.value.ndim == 0
 
-    def test_trains_the_network_of_a_baseline(self):
+    def test_svi_trains_the_network_of_a_baseline(self):
         net = nn.Linear(1, 1)
         before = net.weight.detach().clone()
         svi = SVI(bits, informed_guide(net), pyro.optim.Adam({"lr": 0.1}), BlackBoxELBO(baseline="learned"))
@@ -96,7 +96,7 @@ class TestSVI:
         assert not torch.equal(net.weight, before)
         assert net.weight.grad.abs().sum() == 0  # as SVI leaves it
 
-    def test_a_loss_alone_teaches_nothing(self):
+    def test_loss_trains_nothing(self):
         elbo = BlackBoxELBO(baseline="moving_average")
         svi = SVI(bits, bits_guide, pyro.optim.Adam({"lr": 0.1}), elbo)
         svi.step(X)
@@ -105,15 +105,15 @@ class TestSVI:
         assert all(torch.equal(x, state[name]) for name, x in elbo.state_dict().items())
 
 
-class TestTheModule:
-    def test_has_the_networks_of_baselines_among_its_parameters(self):
+class TestModule:
+    def test_parameters_include_networks_of_baselines(self):
         net = nn.Linear(1, 1)
         elbo = BlackBoxELBO(2, baseline={"z": LearnedBaseline(net)})(bits, informed_guide(net))
         elbo(X).backward()
         assert {id(p) for p in net.parameters()} <= {id(p) for p in elbo.elbo.parameters()}
         assert net.weight.grad.abs().sum() > 0
 
-    def test_gives_the_negative_elbo_with_a_gradient(self):
+    def test_module_returns_the_negative_elbo_with_gradient(self):
         elbo = BlackBoxELBO(2)
         loss = elbo.differentiable_loss(bits, bits_guide, X)
         torch.autograd.backward(loss)
@@ -122,13 +122,13 @@ class TestTheModule:
 
     @pytest.mark.parametrize("auto", [AutoNormal, AutoDiagonalNormal])
     @pytest.mark.parametrize("vectorized", [False, True])
-    def test_takes_an_automatic_guide(self, auto, vectorized):
+    def test_automatic_guide_is_supported(self, auto, vectorized):
         flips = torch.tensor([1.0] * 6 + [0.0] * 4)
         svi = SVI(coins, auto(coins), pyro.optim.Adam({"lr": 0.01}), BlackBoxELBO(2, vectorize_particles=vectorized))
         assert svi.step(flips) > 0
 
     @pytest.mark.parametrize("vectorized", [False, True])
-    def test_takes_a_guide_that_runs_the_model(self, vectorized):
+    def test_guide_that_runs_the_model_is_supported(self, vectorized):
         """Its loss is that of the same guide that does not."""
         flips = torch.tensor([1.0] * 6 + [0.0] * 4)
         found = []
@@ -160,18 +160,18 @@ class TestOptions:
             ({"bound": "iwae", "num_particles": 2, "baseline": "none"}, "has its own baseline"),
         ],
     )
-    def test_that_make_no_sense_are_refused(self, options, sentence):
+    def test_invalid_options_raise(self, options, sentence):
         with pytest.raises(ValueError, match=sentence):
             BlackBoxELBO(**options)
 
     @pytest.mark.parametrize(("programs", "sentence"), [((None, bits_guide), "the model"), ((bits, 3), "the guide")])
-    def test_programs_that_are_none_are_refused(self, programs, sentence):
+    def test_programs_that_are_not_callable_raise(self, programs, sentence):
         with pytest.raises(ValueError, match=f"{sentence} must be a function or a module that samples"):
             BlackBoxELBO().loss(*programs, X)
 
 
-class TestTheScale:
-    def test_is_a_copy_that_learns_in_train_mode_from_all_sites(self):
+class TestScale:
+    def test_scale_is_a_copy_updated_in_train_mode_from_all_sites(self):
         scale = RunningStd()
         elbo = BlackBoxELBO(2, baseline="none", scale=scale)
         elbo.eval().loss_and_grads(two_bits, two_bits)
@@ -182,7 +182,7 @@ class TestTheScale:
         assert "scale.mean.total" in elbo.state_dict()
 
     @pytest.mark.parametrize("bound", ["elbo", "iwae"])
-    def test_leaves_the_bound_as_it_is(self, bound):
+    def test_scale_does_not_change_the_bound(self, bound):
         elbo = BlackBoxELBO(2, bound=bound, scale=RunningStd())
         for _ in range(3):
             elbo.loss_and_grads(two_bits, two_bits)

@@ -1,4 +1,4 @@
-"""The importance-weighted bound: VIMCO where the guide is discrete."""
+"""The importance-weighted bound, with VIMCO for discrete guides."""
 
 import itertools
 
@@ -20,7 +20,7 @@ def exact_bound(outcomes):
 
 @pytest.mark.parametrize("vectorized", [False, True])
 @pytest.mark.parametrize("name", ["chain", "plates", "beside_a_path"])
-def test_the_expected_gradient_is_that_of_the_bound(name, vectorized, programs, parameters, outcomes_of, moments):
+def test_expected_gradient_equals_that_of_the_bound(name, vectorized, programs, parameters, outcomes_of, moments):
     program = programs[name]()
     theta = parameters(program)
     elbo = BlackBoxELBO(2, vectorize_particles=vectorized, bound="iwae")
@@ -31,7 +31,7 @@ def test_the_expected_gradient_is_that_of_the_bound(name, vectorized, programs, 
 
 
 @pytest.mark.parametrize("vectorized", [False, True])
-def test_a_guide_may_be_pathwise_altogether(vectorized):
+def test_pathwise_guide_is_supported(vectorized):
     """A point mass in a plate: both particles are alike, and the bound is ``log p``."""
     loc, x = torch.tensor([0.3, -0.4], requires_grad=True), torch.tensor([1.0, 2.0])
 
@@ -48,6 +48,6 @@ def test_a_guide_may_be_pathwise_altogether(vectorized):
     torch.testing.assert_close(torch.autograd.grad(loss, loc)[0], loc - (x - loc))
 
 
-def test_a_program_without_sites_has_no_bound():
+def test_program_without_sites_raises():
     with pytest.raises(ValueError, match="neither the model nor the guide samples anything"):
         BlackBoxELBO(2, bound="iwae").loss(lambda: None, lambda: None)

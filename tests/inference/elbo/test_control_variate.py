@@ -1,4 +1,4 @@
-"""The paper's control variate, made of the scores of a site's parameters."""
+"""The paper's control variate, computed from the scores of a site's parameters."""
 
 import pyro
 import pyro.distributions as dist
@@ -16,8 +16,8 @@ from zoo.inference.elbo._control_variate import (
 from zoo.inference.elbo._downstream_costs import Score, make_scores
 
 
-class TestTheEstimate:
-    def found(self, recorded, present):
+class TestEstimate:
+    def found(self, run_once, present):
         logits = torch.tensor([0.3, -0.5]).requires_grad_()
 
         def program(draws):
@@ -26,12 +26,12 @@ class TestTheEstimate:
                 with pyro.plate("data", 2):
                     pyro.sample("z", dist.Bernoulli(logits=logits))
 
-        return logits, make_scores([recorded(program, program, draws) for draws in present], vectorized=False)["z"]
+        return logits, make_scores([run_once(program, program, draws) for draws in present], vectorized=False)["z"]
 
     @pytest.mark.parametrize("scaling", ["parameter", "factor"])
-    def test_is_that_of_the_papers_formula(self, scaling, recorded):
+    def test_estimate_equals_the_formula_of_the_paper(self, scaling, run_once):
         """``-mean of (f - a*) s``, with the scaling from the others."""
-        logits, score = self.found(recorded, (True,) * 4)
+        logits, score = self.found(run_once, (True,) * 4)
         signal = torch.randn(4, 2)
         baseline = ControlVariate(scaling)
         output = control_variate_output(Reinforce(baseline, maximize=True), baseline, score._replace(signal=signal), 4)
@@ -40,8 +40,8 @@ class TestTheEstimate:
         a = optimal_scaling(gradient, signal, leave_one_out=True)
         torch.testing.assert_close(found, -((signal - a) * gradient).sum(0))
 
-    def test_needs_separate_samples_for_the_scaling_alone(self, recorded):
-        logits, score = self.found(recorded, (True,) * 5)
+    def test_extra_samples_are_used_for_the_scaling_only(self, run_once):
+        logits, score = self.found(run_once, (True,) * 5)
         signal = torch.randn(5, 2)
         baseline = ControlVariate(estimate=3)
         output = control_variate_output(Reinforce(baseline, maximize=True), baseline, score._replace(signal=signal), 2)
@@ -56,19 +56,19 @@ class TestTheEstimate:
     [((), (), [[0], [1]]), ((2,), (2,), [[[0], [1]], [[2], [3]]]), ((2,), (), [[0, 1], [2, 3]])],
     ids=["one element", "a plate", "a batch"],
 )
-def test_a_factor_has_the_parameters_of_a_batch_that_no_plate_declares(batch, plates, expected):
+def test_factor_includes_parameters_of_batch_dimensions_without_plate(batch, plates, expected):
     size = torch.Size((2, *batch, 1))
     found = group_by_factor(torch.arange(size.numel()).reshape(size), torch.Size((2, *plates)))
     assert found.tolist() == expected
 
 
-def test_so_it_has_beside_a_plate_on_either_side():
+def test_factor_includes_batch_dimensions_beside_a_plate():
     gradient = torch.arange(12).reshape(1, 2, 3, 2)
     assert group_by_factor(gradient, torch.Size((1, 3))).tolist() == [[[0, 1, 6, 7], [2, 3, 8, 9], [4, 5, 10, 11]]]
     assert group_by_factor(gradient, torch.Size((1, 2, 1))).tolist() == [[[[0, 1, 2, 3, 4, 5]], [[6, 7, 8, 9, 10, 11]]]]
 
 
-def test_what_stands_for_a_plate_is_repeated_for_each_parameter():
+def test_plates_are_expanded_to_parameters():
     signal = torch.arange(4.0).reshape(4, 1)
     repeated = expand_to_parameters(signal, torch.zeros(4, 3, 1, 2))
     assert repeated.shape == (4, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""Log-probabilities, and which part of them has which gradient."""
+"""Log-probabilities, and their score and pathwise parts."""
 
 import pyro
 import pyro.distributions as dist
@@ -18,7 +18,7 @@ def bits(logits=LOGITS):
     return dist.Bernoulli(logits=logits).to_event(1)
 
 
-def test_bits_are_drawn_as_often_as_they_are_probable():
+def test_bernoulli_samples_have_their_probability():
     """Each count is binomial: tails of 1e-6 in all; a probability off by 0.02 shows with probability above 0.99."""
     torch.manual_seed(0)
     count = 40_000
@@ -35,32 +35,32 @@ def test_bits_are_drawn_as_often_as_they_are_probable():
     [bits(), dist.Bernoulli(LOGITS.sigmoid()).to_event(1), dist.Normal(LOGITS, 1.0).to_event(1), dist.Poisson(2.0)],
     ids=["bits", "bits by probability", "normal", "poisson"],
 )
-def test_the_log_density_is_pyros_own(distribution):
+def test_log_density_equals_that_of_pyro(distribution):
     torch.manual_seed(0)
     value = distribution.sample()
     torch.testing.assert_close(log_density(distribution, value), distribution.log_prob(value))
 
 
-def test_data_that_are_no_bits_are_refused_but_for_what_was_just_drawn():
+def test_values_that_are_not_binary_raise_unless_just_sampled():
     half = torch.full((2, 3), 0.5, dtype=torch.float64)
     with pytest.raises(ValueError, match="within the support"):
         log_density(bits(), half)
     assert log_density(bits(), half, drawn=True).isfinite().all()
 
 
-def test_a_path_leaves_no_score():
+def test_pathwise_density_has_no_score():
     density = guide_density(dist.Normal(LOGITS, 1.0), LOGITS + 1)
     assert density.score is None
     assert torch.equal(density.entropy, density.log_prob)
 
 
-def test_without_a_path_all_is_score():
+def test_density_without_rsample_is_all_score():
     density = guide_density(NonreparameterizedNormal(LOGITS, 1.0), LOGITS + 1)
     assert density.entropy is None
     assert torch.equal(density.score, density.log_prob)
 
 
-def test_a_transform_that_remembers_what_it_drew_has_a_score_all_the_same():
+def test_transform_with_cached_sample_has_a_score():
     loc, scale = torch.tensor(0.3, requires_grad=True), torch.tensor(2.0, requires_grad=True)
     transform = AffineTransform(loc, scale, cache_size=1)
     flow = dist.TransformedDistribution(NonreparameterizedNormal(0.0, 1.0), [transform])
@@ -70,13 +70,13 @@ def test_a_transform_that_remembers_what_it_drew_has_a_score_all_the_same():
     torch.testing.assert_close(score, expected)
 
 
-def test_a_mask_of_the_distribution_hides_the_cost_but_not_the_score():
+def test_mask_hides_the_cost_but_not_the_score():
     hidden = guide_density(dist.Bernoulli(logits=LOGITS).mask(False).to_event(1), torch.ones_like(LOGITS))
     assert (hidden.log_prob == 0).all()
     torch.testing.assert_close(hidden.score, bits().log_prob(torch.ones_like(LOGITS)))
 
 
-def test_rare_bits_are_drawn_as_often_as_they_are_probable_in_half_precision():
+def test_rare_bernoulli_samples_have_their_probability_in_half_precision():
     """False alarms: 1e-6, at 4.9 standard errors; with noise of half precision they came three times as often."""
     draws = 400_000
     logits = torch.full((draws,), 1e-3, dtype=torch.float64).logit().to(torch.bfloat16)
@@ -87,7 +87,7 @@ def test_rare_bits_are_drawn_as_often_as_they_are_probable_in_half_precision():
     assert abs(bits.float().mean().item() - expected) < 4.9 * (expected / draws) ** 0.5
 
 
-def test_the_gradient_of_an_encoder_under_autocast_is_that_of_its_logits():
+def test_encoder_gradient_under_autocast_equals_that_of_its_logits():
     """False alarms: 1e-6, at 4.9 standard errors; bits from noise of half precision gave three times the gradient."""
     rows, reward, encoder = 400_000, 5.0, torch.nn.Linear(1, 1).float()
     torch.nn.init.constant_(encoder.weight, -6.5)

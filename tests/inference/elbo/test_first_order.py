@@ -1,4 +1,4 @@
-"""Second derivatives of the ELBO: right where all sites are pathwise, refused elsewhere."""
+"""Second derivatives of the ELBO: correct if all sites are pathwise, errors otherwise."""
 
 import pyro
 import pyro.distributions as dist
@@ -50,14 +50,14 @@ def loss(elbo, guide, model=regression):
     return seeded
 
 
-class TestWhereAllSitesArePathwise:
+class TestPathwiseSites:
     @pytest.mark.parametrize("hessian", [REVERSE_OVER_REVERSE, forward_over_reverse])
-    def test_hessian_is_that_of_trace_elbo(self, hessian):
+    def test_hessian_equals_that_of_trace_elbo(self, hessian):
         expected = torch.autograd.functional.hessian(loss(Trace_ELBO(), pathwise), THETA)
         torch.testing.assert_close(hessian(loss(BlackBoxELBO(), pathwise), THETA), expected)
 
     @pytest.mark.parametrize("particles", [1, 3])
-    def test_gradient_by_torch_func_is_that_of_trace_elbo(self, particles):
+    def test_gradient_by_torch_func_equals_that_of_trace_elbo(self, particles):
         expected = torch.func.grad(loss(Trace_ELBO(particles), pathwise))(THETA)
         torch.testing.assert_close(torch.func.grad(loss(BlackBoxELBO(particles), pathwise))(THETA), expected)
 
@@ -67,9 +67,9 @@ class TestWhereAllSitesArePathwise:
 
 
 @pytest.mark.filterwarnings("ignore:site .* is outside every plate")
-class TestWhereASiteHasAScore:
+class TestScoredSites:
     @pytest.mark.parametrize("bound", ["elbo", "iwae"])
-    def test_gradient_by_torch_func_is_that_of_backward(self, bound):
+    def test_gradient_by_torch_func_equals_that_of_backward(self, bound):
         seeded = loss(BlackBoxELBO(2, bound=bound), discrete, discrete_model)
         expected = torch.autograd.functional.jacobian(seeded, THETA)
         torch.testing.assert_close(torch.func.grad(seeded)(THETA), expected)
@@ -77,11 +77,11 @@ class TestWhereASiteHasAScore:
 
     @pytest.mark.parametrize("bound", ["elbo", "iwae"])
     @pytest.mark.parametrize("hessian", [REVERSE_OVER_REVERSE, forward_over_reverse])
-    def test_hessian_is_refused(self, hessian, bound):
+    def test_hessian_raises(self, hessian, bound):
         with pytest.raises(ValueError, match=r"no second derivative.*surrogate\(order=2\)"):
             hessian(loss(BlackBoxELBO(2, bound=bound), discrete, discrete_model), THETA)
 
-    def test_hessian_with_respect_to_parameters_of_the_model_alone_is_given(self):
+    def test_hessian_with_respect_to_model_parameters_is_available(self):
         def of_model(logit):
             def model(theta):
                 discrete_model(logit.unsqueeze(0))
@@ -93,11 +93,11 @@ class TestWhereASiteHasAScore:
         torch.testing.assert_close(found, 4 * p * (1 - p))
 
 
-def test_vmap_over_the_loss_is_refused_in_a_sentence():
+def test_vmap_over_the_loss_raises():
     with pytest.raises(ValueError, match=r"does not support torch\.func\.vmap"):
         torch.func.vmap(loss(BlackBoxELBO(), pathwise), randomness="same")(THETA.expand(2, 3))
 
 
-def test_the_first_derivative_agrees_with_finite_differences():
+def test_first_derivative_agrees_with_finite_differences():
     x = THETA.clone().requires_grad_()
     assert torch.autograd.gradcheck(lambda x: first_order((x**3).sum()), x, check_forward_ad=True)

@@ -1,4 +1,4 @@
-"""What is said of a site."""
+"""Messages about sites."""
 
 import pyro.distributions as dist
 import pytest
@@ -17,7 +17,7 @@ NAN = torch.tensor([1.0, torch.nan])
         (dist.Poisson(1.0).mask(False).expand([4]), "Poisson"),
     ],
 )
-def test_a_site_is_named_with_what_it_is_at_heart(distribution, kind):
+def test_site_is_described_with_its_innermost_distribution(distribution, kind):
     assert describe_site("z", distribution) == f"site 'z' ({kind})"
 
 
@@ -30,24 +30,24 @@ def test_a_site_is_named_with_what_it_is_at_heart(distribution, kind):
         (dist.Gamma(1.0, 1.0), torch.tensor(-1.0), False, "outside the support of the model's site 'z' (Gamma)"),
     ],
 )
-def test_a_wrong_value_is_told_as_what_it_is(distribution, value, observed, sentence):
+def test_invalid_value_is_diagnosed(distribution, value, observed, sentence):
     assert sentence in diagnose_value("z", distribution, value, observed)
 
 
 @pytest.mark.parametrize("observed", [True, False])
-def test_nothing_is_said_of_a_value_that_fits(observed):
+def test_valid_value_has_no_diagnosis(observed):
     assert diagnose_value("z", dist.Gamma(1.0, 1.0), torch.tensor(2.0), observed) is None
 
 
-def test_nothing_is_said_of_a_shape():
+def test_wrong_shape_has_no_diagnosis():
     assert diagnose_value("z", dist.Dirichlet(torch.ones(3)), torch.ones(2) / 2, observed=True) is None
 
 
-def test_a_parameter_that_is_not_finite_is_named_however_deep():
+def test_nonfinite_parameter_of_nested_distribution_is_named():
     normal = dist.Normal(torch.tensor([0.0, torch.inf]), 1.0, validate_args=False).to_event(1)
     assert diagnose_parameters(normal) == "its loc is not finite"
     assert diagnose_parameters(dist.Normal(torch.zeros(2), 1.0).to_event(1)) is None
 
 
-def test_vectorised_control_flow_is_told_with_its_cure():
+def test_control_flow_error_has_a_remedy():
     assert "vectorize_particles=False" in shared_control_flow_error("the values of 'z'")

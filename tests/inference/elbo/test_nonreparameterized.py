@@ -1,4 +1,4 @@
-"""Distributions without their pathwise gradient."""
+"""Distributions without pathwise gradient."""
 
 import math
 import threading
@@ -71,7 +71,7 @@ def exact_gradient():
     return -torch.autograd.grad(elbo, loc)[0].item()
 
 
-def test_the_gradient_through_a_step_is_that_of_the_elbo():
+def test_gradient_through_a_discontinuity_equals_that_of_the_elbo():
     """The standard error is 0.0092 (measured), false alarms 1e-6; the path's gradient is 2.6 away."""
     found = gradient(NonReparameterized, dist.Normal(0.0, 1.0), particles=20_000)
     assert found == pytest.approx(exact_gradient(), abs=5 * 0.0092)
@@ -79,7 +79,7 @@ def test_the_gradient_through_a_step_is_that_of_the_elbo():
 
 
 @pytest.mark.parametrize("make", REPEATED.values(), ids=REPEATED)
-def test_the_gradient_is_the_same_however_the_distribution_is_repeated(make):
+def test_gradient_is_the_same_however_the_distribution_is_expanded(make):
     """The mask is true everywhere; so it is only the flag that could be lost."""
     prior = dist.Normal(0.0, 1.0)
     event = bool(make(prior).event_shape)
@@ -87,12 +87,12 @@ def test_the_gradient_is_the_same_however_the_distribution_is_repeated(make):
     assert found == pytest.approx(gradient(NonReparameterized, prior), abs=1e-9)
 
 
-def test_it_takes_distributions_whose_flag_pyro_cannot_turn():
+def test_distributions_without_has_rsample_setter_are_supported():
     for distribution in (dist.Gumbel(0.0, 1.0), dist.Weibull(1.0, 2.0), dist.Pareto(1.0, 2.0)):
         assert not NonReparameterized(distribution).expand([2]).to_event(1).has_rsample
 
 
-def test_it_answers_as_the_distribution_does():
+def test_methods_delegate_to_the_distribution():
     gamma = dist.Gamma(2.0, 3.0)
     wrapped = NonReparameterized(gamma)
     assert wrapped.mean == gamma.mean
@@ -109,7 +109,7 @@ def test_it_answers_as_the_distribution_does():
     assert wrapped.sample((2, 3)).shape == (2, 3)
 
 
-def test_it_can_be_the_base_of_a_flow():
+def test_wrapper_can_be_the_base_of_a_transformed_distribution():
     loc = torch.tensor(LOC, requires_grad=True)
     flow = dist.TransformedDistribution(
         NonReparameterized(dist.Normal(0.0, 1.0)), [transforms.AffineTransform(loc, 2.0, cache_size=1)]
@@ -117,7 +117,7 @@ def test_it_can_be_the_base_of_a_flow():
     assert not flow.expand([3]).has_rsample
 
 
-def test_a_support_that_moves_is_refused_inside_the_wrapper():
+def test_parameter_dependent_support_raises_inside_the_wrapper():
     for make in (
         lambda loc: NonReparameterized(dist.Uniform(loc, loc + 1)),
         lambda loc: NonReparameterized(dist.Uniform(loc, loc + 1)).mask(True),
@@ -134,7 +134,7 @@ def test_a_support_that_moves_is_refused_inside_the_wrapper():
             BlackBoxELBO().loss_and_grads(model_of(dist.Normal(0.0, 1.0)), guide_of(make))
 
 
-class TestAFlagThatIsLost:
+class TestLostFlag:
     @pytest.mark.parametrize("vectorized", [False, True])
     @pytest.mark.parametrize(
         "make",
@@ -144,7 +144,7 @@ class TestAFlagThatIsLost:
             lambda loc: dist.Normal(loc, 1.0).has_rsample_(False).expand([3]).mask(True),
         ],
     )
-    def test_is_refused_with_the_cure(self, make, vectorized):
+    def test_lost_flag_raises_with_a_remedy(self, make, vectorized):
         elbo = BlackBoxELBO(2, vectorize_particles=vectorized)
         with pytest.raises(ValueError, match=r"has_rsample_\(False\) of site 'w' \(Normal\) was lost.*NonReparam"):
             elbo.loss_and_grads(model_of(dist.Normal(0.0, 1.0)), guide_of(make))
@@ -159,7 +159,7 @@ class TestAFlagThatIsLost:
             lambda loc: dist.Normal(loc, 1.0).has_rsample_(False).mask(True),
         ],
     )
-    def test_is_explained_where_pyro_cannot_turn_it(self, make, vectorized):
+    def test_flag_without_setter_raises_with_a_remedy(self, make, vectorized):
         elbo = BlackBoxELBO(2, vectorize_particles=vectorized)
         with pytest.raises(ValueError, match=r"has_rsample_\(False\) cannot be kept.*NonReparameterized"):
             elbo.loss_and_grads(model_of(dist.Normal(0.0, 1.0)), guide_of(make))
@@ -171,16 +171,16 @@ class TestAFlagThatIsLost:
             lambda loc: dist.Normal(loc, 1.0).has_rsample_(True),
         ],
     )
-    def test_is_not_suspected_where_it_is_kept(self, make):
+    def test_kept_flag_raises_nothing(self, make):
         loss = BlackBoxELBO(2).loss_and_grads(model_of(dist.Normal(0.0, 1.0)), guide_of(make))
         assert math.isfinite(loss)
 
-    def test_leaves_pyros_own_method_as_it_was(self):
+    def test_method_of_pyro_is_restored(self):
         before = dist.Normal.has_rsample_
         BlackBoxELBO(2).loss_and_grads(model_of(dist.Normal(0.0, 1.0)), guide_of(lambda loc: dist.Normal(loc, 1.0)))
         assert dist.Normal.has_rsample_ is before
 
-    def test_is_noted_for_its_own_thread_and_pyros_method_is_put_back_by_the_last(self):
+    def test_flags_are_recorded_per_thread_and_the_method_is_restored_by_the_last(self):
         before, entered, noted = dist.Normal.has_rsample_, threading.Barrier(2, timeout=10), {}
 
         def note(value, stay=None):
@@ -197,7 +197,7 @@ class TestAFlagThatIsLost:
         assert dist.Normal.has_rsample_ is before
 
 
-def test_other_errors_of_a_guide_are_left_as_they_are():
+def test_other_errors_of_a_guide_are_unchanged():
     def guide():
         None.missing  # noqa: B018
 
@@ -205,7 +205,7 @@ def test_other_errors_of_a_guide_are_left_as_they_are():
         BlackBoxELBO().loss_and_grads(guide, guide)
 
 
-def test_a_site_that_changes_from_pathwise_to_scored_is_looked_at_again():
+def test_site_that_changes_from_pathwise_to_scored_is_checked_again():
     elbo = BlackBoxELBO()
     prior = dist.Uniform(-5.0, 5.0)
     elbo.loss_and_grads(model_of(prior), guide_of(lambda loc: dist.Uniform(loc - 1, loc + 1)))
@@ -213,7 +213,7 @@ def test_a_site_that_changes_from_pathwise_to_scored_is_looked_at_again():
         elbo.loss_and_grads(model_of(prior), guide_of(lambda loc: dist.Uniform(loc - 1, loc + 1).has_rsample_(False)))
 
 
-def test_a_bound_that_becomes_a_parameter_is_found():
+def test_support_bound_that_becomes_a_parameter_raises():
     elbo, prior = BlackBoxELBO(), dist.Uniform(-5.0, 5.0)
     elbo.loss_and_grads(model_of(prior), guide_of(lambda loc: NonReparameterized(dist.Uniform(-loc.detach(), 1.0))))
     for _ in range(3):
@@ -222,7 +222,7 @@ def test_a_bound_that_becomes_a_parameter_is_found():
         elbo.loss_and_grads(model_of(prior), guide_of(lambda loc: NonReparameterized(dist.Uniform(-loc, 1.0))))
 
 
-def test_a_mask_inside_the_wrapper_hides_the_term_but_not_the_score():
+def test_mask_inside_the_wrapper_hides_the_term_but_not_the_score():
     def guide():
         z = pyro.sample("z", NonReparameterized(dist.Normal(pyro.param("loc", torch.tensor(LOC)), 1.0).mask(False)))
         return z

@@ -1,4 +1,4 @@
-"""The ELBO of the runs, and a loss with its gradient."""
+"""The ELBO and its surrogate loss."""
 
 import pyro
 import pyro.distributions as dist
@@ -38,14 +38,14 @@ def by_hand(theta, z, w):
     return log_p, dist.Bernoulli(logits=theta[1] * X).log_prob(z), dist.Normal(theta[2] * X, 1.0).log_prob(w)
 
 
-@pytest.mark.parametrize("at_once", [False, True])
-def test_the_gradient_is_scores_times_signals_and_paths(at_once, theta, recorded):
+@pytest.mark.parametrize("vectorized", [False, True])
+def test_gradient_is_the_sum_of_score_and_pathwise_parts(vectorized, theta, run_once):
     runs = (
         [trace_vectorized(ModelGuideCall(model, guide, (theta,)), 2, 1, {})]
-        if at_once
-        else [recorded(model, guide, theta) for _ in range(2)]
+        if vectorized
+        else [run_once(model, guide, theta) for _ in range(2)]
     )
-    objective = elbo_objective(runs, Estimators("none", 2), 2, at_once)
+    objective = elbo_objective(runs, Estimators("none", 2), 2, vectorized)
     z, w = (torch.cat([run.guide[name].value.reshape(-1, 3) for run in runs]) for name in "zw")
     log_p, log_q_z, log_q_w = by_hand(theta, z, w)
     torch.testing.assert_close(objective.bound, (log_p - log_q_z - log_q_w).sum().detach() / 2)
@@ -56,8 +56,8 @@ def test_the_gradient_is_scores_times_signals_and_paths(at_once, theta, recorded
     torch.testing.assert_close(*gradients)
 
 
-def test_particles_for_a_scaling_do_not_count(theta, recorded):
-    runs = [recorded(model, guide, theta) for _ in range(3)]
+def test_extra_particles_do_not_count_in_the_bound(theta, run_once):
+    runs = [run_once(model, guide, theta) for _ in range(3)]
     log_p, log_q, entropy = sum_terms(runs[:2], None)
     objective = elbo_objective(runs, Estimators("none", 2), 2, vectorized=False)
     torch.testing.assert_close(objective.bound, (log_p - log_q).detach() / 2)
@@ -65,22 +65,22 @@ def test_particles_for_a_scaling_do_not_count(theta, recorded):
     assert not log_q.requires_grad
 
 
-def test_a_program_without_latent_variables_has_its_evidence_for_a_bound(recorded):
+def test_bound_without_latent_variables_is_the_evidence(run_once):
     def observed():
         pyro.sample("x", dist.Normal(0.0, 1.0), obs=torch.tensor(0.0))
 
-    objective = elbo_objective([recorded(observed, lambda: None)], Estimators(None, 1), 1, vectorized=False)
+    objective = elbo_objective([run_once(observed, lambda: None)], Estimators(None, 1), 1, vectorized=False)
     assert objective.bound.item() == pytest.approx(-0.9189385)
 
 
-def test_tensors_of_any_shape_are_added_up():
+def test_total_sums_tensors_of_any_shape():
     assert total([torch.ones(2, 3), torch.tensor(0.5)]) == 6.5
     assert total([torch.ones(2, 3), torch.ones(2)], length=1) == 4
     assert total([]) == 0
 
 
 @pytest.mark.parametrize("batch", [(), (3,), (2, 1)])
-def test_the_scale_learns_from_those_particles_alone_that_drew_a_site(batch):
+def test_only_particles_with_the_site_are_selected(batch):
     advantage = torch.arange(3.0).reshape(3, *(1 for _ in batch)).expand(3, *batch)
     drawn = torch.tensor([True, False, True, True]).reshape(4, *(1 for _ in batch)).expand(4, *batch)
     found = select_particles(advantage, drawn)  # the fourth particle is for the scaling alone

@@ -220,7 +220,7 @@ if hasattr(dist, "GeneralizedPareto"):  # which older versions of torch have not
 
 
 @pytest.fixture
-def site(recorded):
+def site(run_once):
     """Site of a guide that samples a distribution, by its score."""
 
     def make(distribution):
@@ -230,7 +230,7 @@ def site(recorded):
         def program():
             pyro.sample("z", law)
 
-        return recorded(program, program).guide["z"]
+        return run_once(program, program).guide["z"]
 
     return make
 
@@ -250,19 +250,19 @@ def check_mean(site, family, draws):
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
-def test_each_parameters_score_has_mean_0(family, site):
+def test_score_of_each_parameter_has_mean_0(family, site):
     check_mean(site, family, DRAWS)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", MORE_FAMILIES.values(), ids=MORE_FAMILIES)
-def test_each_parameters_score_has_mean_0_in_other_families(family, site):
+def test_score_of_each_parameter_has_mean_0_in_other_families(family, site):
     check_mean(site, family, DRAWS)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FEW_DRAWS.values(), ids=FEW_DRAWS)
-def test_each_parameters_score_has_mean_0_in_families_that_take_long(family, site):
+def test_score_of_each_parameter_has_mean_0_in_slow_families(family, site):
     check_mean(site, family, 1000)
 
 
@@ -270,7 +270,7 @@ ENUMERATED = [name for name, family in (FAMILIES | MORE_FAMILIES).items() if fam
 
 
 @pytest.mark.parametrize("name", ENUMERATED)
-def test_each_parameters_score_has_mean_0_over_all_values(name, site):
+def test_score_of_each_parameter_has_mean_0_over_all_values(name, site):
     family = (FAMILIES | MORE_FAMILIES)[name]
     values = family().enumerate_support()
     found = site(family(len(values)))._replace(value=values)
@@ -281,13 +281,13 @@ def test_each_parameters_score_has_mean_0_over_all_values(name, site):
 
 @pytest.mark.filterwarnings("ignore:Singular sample")
 @pytest.mark.parametrize("family", REFUSED.values(), ids=REFUSED)
-def test_the_others_are_refused_in_a_sentence(family, site):
+def test_unsupported_families_raise(family, site):
     found = site(family())
     with pytest.raises(ValueError, match=r"'z' \(\w+\)"):
         checked_parameters(found)
 
 
-def test_a_matrix_of_three_rows_by_torchs_sampler_would_have_a_score_of_another_mean(site):
+def test_lkj_sampler_of_torch_has_a_score_of_nonzero_mean_for_three_rows(site):
     found = site(dist.LKJCholesky(3, torch.full((DRAWS,), 1.5).requires_grad_()))
     score = site_parameters(found).score
     assert (score.mean() / (score.std() / DRAWS**0.5)).item() < -4 * ERRORS
@@ -318,7 +318,7 @@ NEVER_SAMPLED = {
 
 
 @pytest.mark.slow
-def test_every_family_of_torch_and_pyro_is_looked_at():
+def test_every_family_of_torch_and_pyro_is_tested():
     tables = [*FAMILIES, *MORE_FAMILIES, *FEW_DRAWS, *REFUSED, *NEVER_SAMPLED]
     known = {name.split(",")[0].split(" ")[0] for name in tables}
     families = {

@@ -873,7 +873,7 @@ class TestOptimizers:
         return {name: value.detach() for name, value in pyro.get_param_store().items()}
 
     @pytest.mark.parametrize("name", OPTIMIZERS)
-    def test_of_pyro(self, name):
+    def test_pyro_optimizer(self, name):
         schedule = [SCHEDULES[name]] if name in SCHEDULES else []
         ours, theirs = (self.trained(OPTIMIZERS[name](), elbo, *schedule) for elbo in (BlackBoxELBO(), Trace_ELBO()))
         torch.testing.assert_close(ours, theirs)
@@ -888,7 +888,7 @@ class TestOptimizers:
         ],
         ids=["PyroMultiOptimizer", "TorchMultiOptimizer", "Newton", "MixedMultiOptimizer"],
     )
-    def test_of_several_kinds_at_once(self, make):
+    def test_several_pyro_optimizers_at_once(self, make):
         def model():
             z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
             pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=torch.ones(1))
@@ -912,7 +912,7 @@ class TestOptimizers:
 
 
 @pytest.mark.parametrize("local", [False, True])
-def test_the_module_of_an_elbo_is_optimized_by_torch_with_global_and_local_parameters(local):
+def test_module_is_optimized_by_torch_with_global_and_local_parameters(local):
     def steps(elbo):
         pyro.clear_param_store()
         pyro.set_rng_seed(0)
@@ -940,7 +940,7 @@ class TestTracing:
         module()  # makes the parameters
         return torch.jit.trace(module, (), check_trace=False)
 
-    def test_draws_anew_in_each_call(self):
+    def test_traced_loss_samples_in_each_call(self):
         guide = AutoNormal(schools)
         traced = self.traced(schools, guide, BlackBoxELBO(2))
         pyro.set_rng_seed(3)
@@ -949,7 +949,7 @@ class TestTracing:
         theirs = [Trace_ELBO(2).differentiable_loss(schools, guide) for _ in range(2)]
         torch.testing.assert_close(ours, theirs)
 
-    def test_is_refused_where_values_steer_the_program(self):
+    def test_tracing_data_dependent_control_flow_raises(self):
         class Guide(PyroModule):
             def __init__(self):
                 super().__init__()
@@ -968,7 +968,7 @@ class TestTracing:
             self.traced(model, Guide(), BlackBoxELBO())
 
 
-def test_variables_that_the_model_alone_enumerates_are_refused_with_the_elbo_that_sums_them_out():
+def test_enumerated_variables_of_the_model_raise_and_name_trace_enum_elbo():
     @config_enumerate
     def model():
         probability = pyro.sample("probability", dist.Beta(2.0, 2.0))
@@ -983,7 +983,7 @@ def test_variables_that_the_model_alone_enumerates_are_refused_with_the_elbo_tha
         BlackBoxELBO().loss(model, guide)
 
 
-def test_training_goes_on_from_a_saved_parameter_store(tmp_path):
+def test_training_continues_from_a_saved_parameter_store(tmp_path):
     def steps(optimizer, guide):
         svi = SVI(schools, guide, optimizer, BlackBoxELBO())
         return [svi.step() for _ in range(3)]
@@ -1004,7 +1004,7 @@ def test_training_goes_on_from_a_saved_parameter_store(tmp_path):
     assert steps(optimizer, guide) == expected
 
 
-def test_a_trained_guide_predicts():
+def test_predictive_accepts_a_trained_guide():
     guide = AutoNormal(schools)
     SVI(schools, guide, pyro.optim.Adam({"lr": 0.1}), BlackBoxELBO()).step()
     assert Predictive(schools, guide=guide, num_samples=4)()["measured"].shape == (4, 8)

@@ -120,14 +120,14 @@ def made(seed: int, ways: Sequence[str], bits: int) -> Program:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_with_branches_and_one_particle(seed, bias):
+def test_gradient_is_unbiased_with_branches_and_one_particle(seed, bias):
     program = made(seed, [*WAYS, *BRANCH], bits=5)
     assert bias(BlackBoxELBO(baseline="moving_average"), program) < 1e-9
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("vectorized", [False, True])
-def test_without_and_two(seed, vectorized, bias):
+def test_gradient_is_unbiased_without_branches_and_two_particles(seed, vectorized, bias):
     program = made(seed, [*WAYS], bits=3)
     baseline = Random(seed).choice([None, "none", "optimal"])
     assert bias(BlackBoxELBO(2, vectorized, baseline), program) < 1e-9
@@ -151,7 +151,7 @@ propagate = _sites.propagate
 
 
 @pytest.mark.parametrize("mistake", [overlook_branches, overlook_ways_out])
-def test_the_planted_mistake_is_found(mistake, bias, monkeypatch):
+def test_planted_bug_is_detected(mistake, bias, monkeypatch):
     monkeypatch.setattr(_sites, "propagate", mistake)
     _sites.dependencies.cache_clear()
     found = bias(BlackBoxELBO(baseline="moving_average"), made(3, [*WAYS, *BRANCH], bits=5))

@@ -1,4 +1,4 @@
-"""Baselines that sites ask for with the options of ``pyro.infer.TraceGraph_ELBO``."""
+"""Baselines specified by sites with the options of ``pyro.infer.TraceGraph_ELBO``."""
 
 import io
 
@@ -96,7 +96,7 @@ def repeated(make, particles):
     return lambda x: (lambda y: y.expand(particles, *y.shape))(make(x)) if x.ndim == 1 else make(x)
 
 
-def test_particles_drawn_one_by_one_have_a_prediction_each():
+def test_each_sequential_particle_has_its_prediction():
     net = Net()
     options = OPTIONS["a module"](net)
     found = gradients(BlackBoxELBO(3), guide_of(**options), net)
@@ -104,7 +104,7 @@ def test_particles_drawn_one_by_one_have_a_prediction_each():
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
 
 
-def test_a_function_made_in_each_run_is_the_one_that_is_called():
+def test_function_created_in_each_run_is_called():
     """The baseline of the first run would leave the gradient of the second as large as it is without one."""
 
     def guide(x, offset):
@@ -136,7 +136,7 @@ def test_a_function_made_in_each_run_is_the_one_that_is_called():
         ({"nn_baseline": nn.Linear(1, 1)}, "site 'z' needs an input for its network"),
     ],
 )
-def test_a_baseline_that_cannot_be_computed_is_refused(options, sentence):
+def test_baseline_that_cannot_be_computed_raises(options, sentence):
     with pytest.raises(ValueError, match=sentence):
         BlackBoxELBO().loss_and_grads(model, guide_of(**options), X)
 
@@ -147,7 +147,7 @@ class TestParameterStore:
     def options(self, net):
         return {"nn_baseline": net, "nn_baseline_input": pictures}
 
-    def test_a_rate_of_its_own_can_be_given_to_a_baseline_by_its_name(self):
+    def test_baseline_can_have_its_own_learning_rate_by_name(self):
         asked = []
 
         def rate(name):
@@ -162,7 +162,7 @@ class TestParameterStore:
         assert pyro.param("slope") == 0.3
 
     @pytest.mark.parametrize("make", [pyro.optim.Adam, pyro.optim.ClippedAdam, pyro.optim.AdagradRMSProp])
-    def test_training_goes_on_as_if_never_stopped_from_a_saved_store_and_optimizer(self, make):
+    def test_training_resumes_exactly_from_a_saved_store_and_optimizer(self, make):
         def steps(svi, number):
             for _ in range(number):
                 svi.step(X)
@@ -195,7 +195,7 @@ class TestParameterStore:
         torch.testing.assert_close(found, expected, rtol=0, atol=0)
         torch.testing.assert_close(net.linear.weight, expected["baselines.z$$$net.linear.weight"], rtol=0, atol=0)
 
-    def test_a_network_that_the_guide_registers_itself_keeps_its_names(self):
+    def test_network_registered_by_the_guide_keeps_its_names(self):
         net = Net()
 
         def guide(x):
@@ -207,7 +207,7 @@ class TestParameterStore:
         names = {"slope", "mine$$$linear.weight", "mine$$$linear.bias"}
         assert set(optimizer.get_state()) == set(pyro.get_param_store()) == names
 
-    def test_a_store_with_a_network_of_another_shape_is_refused(self):
+    def test_network_of_another_shape_in_the_store_raises(self):
         svi = [
             SVI(
                 model,
@@ -224,13 +224,13 @@ class TestParameterStore:
         with pytest.raises(ValueError, match=r"already has 'baselines.z\$\$\$net.weight' of shape \(5, 1\)"):
             svi[2].step(X)
 
-    def test_a_loss_that_torch_optimizes_leaves_the_store_alone(self):
+    def test_loss_optimized_by_torch_does_not_change_the_store(self):
         net = Net()
         BlackBoxELBO().differentiable_loss(model, guide_of(**self.options(net)), X).backward()
         assert set(pyro.get_param_store()) == {"slope"}
         assert net.linear.weight.grad.abs().sum() > 0
 
-    def test_the_elbo_can_still_be_pickled(self):
+    def test_elbo_can_be_pickled(self):
         elbo = BlackBoxELBO(baseline="learned")
         guide = guide_of(nn_baseline=nn.Linear(1, 1), nn_baseline_input=lambda x: x[:, None])
         SVI(model, guide, pyro.optim.Adam({}), elbo).step(X)

@@ -1,4 +1,4 @@
-"""What is known of a sample statement, and of a run."""
+"""Sample statements and runs."""
 
 import pyro
 import pyro.distributions as dist
@@ -16,21 +16,21 @@ def plated(undeclared=()):
     return program
 
 
-def test_a_run_nests_as_deep_as_its_plates(recorded):
-    assert plate_nesting(recorded(lambda: None, lambda: None)) == 0
-    assert plate_nesting(recorded(plated(), plated())) == 1
+def test_plate_nesting_counts_plates(run_once):
+    assert plate_nesting(run_once(lambda: None, lambda: None)) == 0
+    assert plate_nesting(run_once(plated(), plated())) == 1
 
 
-def test_or_as_its_batches_that_no_plate_declares(recorded):
-    assert plate_nesting(recorded(plated((2,)), plated((2,)))) == 2
+def test_plate_nesting_counts_batch_dimensions_without_plate(run_once):
+    assert plate_nesting(run_once(plated((2,)), plated((2,)))) == 2
 
 
-def test_sites_are_gone_through_as_they_were_sampled(recorded):
-    run = recorded(plated(), plated())
+def test_all_sites_are_in_sampling_order(run_once):
+    run = run_once(plated(), plated())
     found = [(where, site.name) for where, site in all_sites([run, run])]
     assert found == 2 * [("guide", "top"), ("guide", "z"), ("model", "top"), ("model", "z")]
 
 
-def test_influence_is_that_of_the_program(recorded):
-    _, of_model = recorded(plated(), plated()).dependencies()
+def test_dependencies_are_those_of_the_program(run_once):
+    _, of_model = run_once(plated(), plated()).dependencies()
     assert [dict(reach).keys() for reach in of_model] == [{"top"}, {"z"}]

@@ -1,4 +1,4 @@
-"""Subsampled plates: the loss and gradient of ``pyro.infer.Trace_ELBO``, or one sentence."""
+"""Subsampled plates: the loss and gradient of ``pyro.infer.Trace_ELBO``, or an error."""
 
 import pyro
 import pyro.distributions as dist
@@ -88,11 +88,11 @@ MODELS_AND_GUIDES = {
 
 @pytest.mark.parametrize("name", MODELS_AND_GUIDES)
 @pytest.mark.parametrize("options", [{}, {"num_particles": 3, "vectorize_particles": True}], ids=["one", "vectorized"])
-def test_indices_of_the_guide_are_used_by_the_model(name, options):
+def test_model_uses_indices_of_the_guide(name, options):
     assert_equal_to_trace_elbo(*MODELS_AND_GUIDES[name], **options)
 
 
-def test_indices_of_a_sequential_plate_of_the_guide_are_used_by_the_model():
+def test_model_uses_indices_of_a_sequential_plate_of_the_guide():
     def model():
         mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
         for i in pyro.plate("data", SIZE):
@@ -107,7 +107,7 @@ def test_indices_of_a_sequential_plate_of_the_guide_are_used_by_the_model():
     assert_equal_to_trace_elbo(model, lambda: guide)
 
 
-def test_plates_of_an_easy_guide_subsample():
+def test_easy_guide_plates_subsample():
     class Guide(EasyGuide):
         def guide(self):
             self.group("mean").sample("auxiliary", dist.Normal(pyro.param("loc", torch.tensor([0.1])), 1.0).to_event(1))
@@ -117,7 +117,7 @@ def test_plates_of_an_easy_guide_subsample():
     assert_equal_to_trace_elbo(model_of(), lambda: Guide(model_of()))
 
 
-def test_plate_objects_shared_by_guide_and_model_subsample():
+def test_shared_plate_objects_subsample():
     shared = pyro.plate("data", SIZE, subsample=SOME)
 
     def model():
@@ -143,12 +143,12 @@ def test_plate_objects_shared_by_guide_and_model_subsample():
         (model_of(subsample_size=3), guide_of(8, subsample_size=3), "8 elements in the guide and 10 in the model"),
     ],
 )
-def test_two_minibatches_of_one_plate_are_refused(model, guide, sentence):
+def test_two_minibatches_of_one_plate_raise(model, guide, sentence):
     with pytest.raises(ValueError, match=sentence):
         BlackBoxELBO().loss(model, guide)
 
 
-def test_a_plate_made_twice_with_other_indices_is_refused():
+def test_plate_created_twice_with_other_indices_raises():
     def guide():
         guide_of(subsample=SOME)()
         with pyro.plate("data", SIZE, subsample=OTHERS):
@@ -158,7 +158,7 @@ def test_a_plate_made_twice_with_other_indices_is_refused():
         BlackBoxELBO().loss(model_of(), guide)
 
 
-def test_a_plate_whose_indices_are_hidden_from_the_elbo_is_refused():
+def test_plate_with_hidden_indices_raises():
     made_before = pyro.plate("data", SIZE, subsample=OTHERS)
 
     def guide():

@@ -1,4 +1,4 @@
-"""What is noted of the runs of a model and its guide."""
+"""Traces of model and guide."""
 
 import pyro
 import pyro.distributions as dist
@@ -29,19 +29,19 @@ def guide(x):
         pyro.sample("z", dist.Bernoulli(logits=x))
 
 
-def at_once(model, guide, *args):
+def vectorized(model, guide, *args):
     return trace_vectorized(ModelGuideCall(model, guide, args), 4, 1, {})
 
 
-class TestARun:
-    def test_has_the_values_that_the_guide_drew_in_both(self, recorded):
-        run = recorded(model, guide, X)
+class TestRun:
+    def test_guide_and_model_have_the_values_sampled_by_the_guide(self, run_once):
+        run = run_once(model, guide, X)
         assert list(run.guide) == ["top", "z"]
         assert list(run.model) == ["top", "z", "x"]
         assert all(torch.equal(run.model[name].value, run.guide[name].value) for name in run.guide)
 
-    def test_has_pyros_own_log_probabilities_scaled_but_for_the_score(self, recorded):
-        run = recorded(model, guide, X)
+    def test_log_probabilities_equal_those_of_pyro_and_scores_are_unscaled(self, run_once):
+        run = run_once(model, guide, X)
         values = {name: site.value for name, site in run.guide.items()}
         trace = poutine.trace(poutine.condition(model, values)).get_trace(X)
         trace.compute_log_prob()
@@ -50,67 +50,67 @@ class TestARun:
         z = run.guide["z"]
         torch.testing.assert_close(z.density.log_prob, 2 * z.density.score)
 
-    def test_knows_what_each_log_probability_was_computed_from(self, recorded):
-        run = recorded(model, guide, X)
+    def test_parents_are_those_of_the_log_probability(self, run_once):
+        run = run_once(model, guide, X)
         assert run.guide["z"].parents == {"z"}
         assert run.model["top"].parents == {"top"}
         assert run.model["z"].parents == {"top", "z"}
         assert run.model["x"].parents == {"z"}
 
-    def test_knows_its_plates(self, recorded):
-        run = recorded(model, guide, X)
+    def test_plates_are_recorded(self, run_once):
+        run = run_once(model, guide, X)
         assert run.guide["top"].plates == frozenset()
         assert run.model["x"].plates == {Plate("data", -1, 3)}
 
-    def test_holds_all_particles_in_a_plate_to_the_left(self):
-        run = at_once(model, guide, X)
+    def test_vectorized_particles_are_the_leftmost_plate(self):
+        run = vectorized(model, guide, X)
         assert run.guide["top"].value.shape == (4, 1)
         assert run.model["x"].density.log_prob.shape == (4, 3)
 
-    def test_of_the_model_finds_nothing_that_a_shared_transform_remembers(self, recorded):
+    def test_cache_of_a_shared_transform_is_not_used_by_the_model(self, run_once):
         loc = torch.tensor(0.3, requires_grad=True)
         shared = AffineTransform(loc, 2.0, cache_size=1)
 
         def flow():
             pyro.sample("z", dist.TransformedDistribution(NonreparameterizedNormal(0.0, 1.0), [shared]))
 
-        site = recorded(flow, flow).model["z"]
+        site = run_once(flow, flow).model["z"]
         (gradient,) = torch.autograd.grad(site.density.log_prob, loc)
         torch.testing.assert_close(gradient, (site.value - loc) / 4)
 
-    def test_tells_of_a_transform_that_cannot_be_turned_round(self, recorded):
+    def test_transform_without_inverse_raises(self, run_once):
         def flow():
             base = NonreparameterizedNormal(torch.zeros(2), 1.0).to_event(1)
             pyro.sample("z", dist.TransformedDistribution(base, [Planar(2)]))
 
         with pytest.raises(ValueError, match=r"site 'z' \(TransformedDistribution\) has no log-probability"):
-            recorded(flow, flow)
+            run_once(flow, flow)
 
-    def test_has_tensors_for_values(self, recorded):
+    def test_value_that_is_no_tensor_raises(self, run_once):
         def observing():
             pyro.sample("x", dist.Normal(0.0, 1.0), obs=1.5)
 
         with pytest.raises(ValueError, match=r"site 'x' \(Normal\) must have a tensor as value, got 1\.5"):
-            recorded(observing, lambda: None)
+            run_once(observing, lambda: None)
 
-    def test_sees_what_a_density_looks_at(self, recorded, programs):
+    def test_control_flow_inside_a_density_is_tracked(self, run_once, programs):
         model, guide, *_ = programs["python"]()
-        run = recorded(model, guide, torch.zeros(3))
+        run = run_once(model, guide, torch.zeros(3))
         assert run.model["x"].control_dependencies == {"z"}
         assert run.dependencies()[1][1]["z"] == frozenset()
 
-    def test_sees_a_branch_from_there_on(self, recorded):
+    def test_branch_affects_later_sites(self, run_once):
         def branching():
             before = pyro.sample("before", dist.Bernoulli(0.5))
             pyro.sample("a", dist.Bernoulli(0.5))
             pyro.sample("b", dist.Bernoulli(0.5 if before else 0.25))
 
-        run = recorded(branching, branching)
+        run = run_once(branching, branching)
         assert run.control_dependencies == {"before"}
         assert run.guide["a"].control_dependencies == frozenset()
         assert run.guide["b"].parents == {"before", "b"}
 
-    def test_follows_a_value_that_a_shared_distribution_has_computed_itself(self, recorded):
+    def test_value_cached_by_a_shared_distribution_is_tracked(self, run_once):
         """A Bernoulli of logits computes its probabilities when first asked, and keeps them."""
 
         def sharing():
@@ -119,7 +119,7 @@ class TestARun:
             pyro.sample("second", shared)
             pyro.sample("third", dist.Bernoulli(shared.probs))
 
-        assert recorded(sharing, sharing).guide["third"].parents == {"first", "third"}
+        assert run_once(sharing, sharing).guide["third"].parents == {"first", "third"}
 
 
 class TestSubsamples:
@@ -133,16 +133,16 @@ class TestSubsamples:
     def indices(self, run):
         return run.guide["z"].distribution.loc, run.model["z"].distribution.loc
 
-    def test_are_the_same_in_guide_and_model(self, recorded):
-        of_guide, of_model = self.indices(recorded(self.draw(), self.draw()))
+    def test_subsample_is_the_same_in_guide_and_model(self, run_once):
+        of_guide, of_model = self.indices(run_once(self.draw(), self.draw()))
         assert torch.equal(of_guide, of_model)
 
-    def test_are_the_same_in_all_particles_of_a_step(self):
+    def test_subsample_is_the_same_in_all_particles_of_a_step(self):
         drawn = {}
         runs = [trace_model_and_guide(ModelGuideCall(self.draw(), self.draw()), drawn) for _ in range(5)]
         assert all(torch.equal(self.indices(run)[0], self.indices(runs[0])[0]) for run in runs)
 
-    def test_are_drawn_anew_for_another_size(self):
+    def test_subsample_is_drawn_again_for_another_size(self):
         drawn = {}
         before = trace_model_and_guide(
             ModelGuideCall(self.draw(size=1000, taken=5), self.draw(size=1000, taken=5)), drawn
@@ -153,19 +153,19 @@ class TestSubsamples:
 
 
 class TestBadInput:
-    def test_a_plate_around_both_programs(self, recorded):
+    def test_plate_around_both_programs_raises(self, run_once):
         with pyro.plate("outer", 3), pytest.raises(ValueError, match="the plate 'outer' is open around the ELBO"):
-            recorded(model, guide, X)
+            run_once(model, guide, X)
 
-    def test_a_name_that_is_used_twice(self, recorded):
+    def test_duplicate_name_raises(self, run_once):
         def twice():
             pyro.sample("z", dist.Bernoulli(0.5))
             pyro.sample("z", dist.Bernoulli(0.5))
 
         with pytest.raises(ValueError, match="site 'z' is sampled twice"):
-            recorded(twice, twice)
+            run_once(twice, twice)
 
-    def test_a_log_probability_that_cannot_be_computed(self, recorded):
+    def test_log_probability_that_cannot_be_computed_raises(self, run_once):
         def two():
             pyro.sample("z", dist.Normal(torch.zeros(2), 1.0))
 
@@ -173,10 +173,10 @@ class TestBadInput:
             pyro.sample("z", dist.Normal(torch.zeros(3), 1.0))
 
         with pytest.raises(ValueError, match=r"site 'z' \(Normal\) has no log-probability"):
-            recorded(two, three)
+            run_once(two, three)
 
     @pytest.mark.parametrize("nesting", [1, float("inf")])
-    def test_control_flow_with_vectorised_particles(self, nesting):
+    def test_control_flow_with_vectorized_particles_raises(self, nesting):
         def model():
             z = pyro.sample("z", dist.Bernoulli(0.5))
             pyro.sample("x", dist.Normal(1.0 if z.sum() > 0 else 0.0, 1.0), obs=torch.tensor(1.0))

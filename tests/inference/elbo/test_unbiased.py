@@ -1,4 +1,4 @@
-"""The gradient's expectation, over all that can be drawn, is the gradient of the ELBO."""
+"""The expected gradient, over all outcomes, equals the gradient of the exact ELBO."""
 
 import pytest
 from torch import nn
@@ -21,16 +21,16 @@ BASELINES = {
 }
 
 
-class TestTheExpectedGradient:
-    def test_is_that_of_the_elbo_with_particles_one_by_one(self, program, bias):
+class TestExpectedGradient:
+    def test_expected_gradient_with_sequential_particles(self, program, bias):
         assert bias(BlackBoxELBO(num_particles=program.particles), program) < 1e-9
 
-    def test_is_that_of_the_elbo_with_particles_at_once(self, static_program, bias):
+    def test_expected_gradient_with_vectorized_particles(self, static_program, bias):
         assert bias(BlackBoxELBO(num_particles=2, vectorize_particles=True), static_program) < 1e-9
 
     @pytest.mark.parametrize("name", ["branch", "beside_a_path", pytest.param("categories", marks=pytest.mark.slow)])
     @pytest.mark.parametrize("baseline", BASELINES.values(), ids=BASELINES)
-    def test_is_that_of_the_elbo_whatever_the_baseline(self, name, baseline, programs, bias):
+    def test_expected_gradient_with_any_baseline(self, name, baseline, programs, bias):
         assert bias(BlackBoxELBO(num_particles=2, baseline=baseline), programs[name]()) < 1e-9
 
     @pytest.mark.parametrize(
@@ -45,25 +45,25 @@ class TestTheExpectedGradient:
             pytest.param("undeclared_beside", ControlVariate("factor"), marks=pytest.mark.slow),
         ],
     )
-    def test_is_that_of_the_elbo_with_a_scaling_at_once(self, name, baseline, programs, bias):
+    def test_expected_gradient_with_vectorized_control_variate(self, name, baseline, programs, bias):
         elbo = BlackBoxELBO(num_particles=2, vectorize_particles=True, baseline=baseline)
         assert bias(elbo, programs[name]()) < 1e-9
 
     @pytest.mark.parametrize("vectorized", [False, True])
-    def test_is_that_of_the_elbo_with_a_network_for_a_baseline(self, vectorized, programs, bias):
+    def test_expected_gradient_with_learned_baseline(self, vectorized, programs, bias):
         net = nn.Linear(1, 1)
         elbo = BlackBoxELBO(num_particles=2, vectorize_particles=vectorized)
         assert bias(elbo, programs["informed"](net)) < 1e-9
         assert net.weight.grad is None
         assert isinstance(elbo.estimators.sites["site z"].baseline, SumBaseline)
 
-    def test_is_that_of_all_data_where_some_are_seen(self, programs, bias):
+    def test_expected_gradient_of_a_subsample_is_that_of_all_data(self, programs, bias):
         assert bias(BlackBoxELBO(), programs["subsample"](), of=programs["subsample"](None)) < 1e-9
 
     @pytest.mark.parametrize(
         ("name", "bound"), [("beside_a_path", "elbo"), ("beside_a_path", "iwae"), ("branch", "elbo")]
     )
-    def test_is_divided_by_one_number_for_all_parameters_with_a_scale(self, name, bound, programs, parameters, moments):
+    def test_scale_divides_all_parameters_by_the_same_number(self, name, bound, programs, parameters, moments):
         """So that no optimum moves: these programs have paths beside scores, and sites that share parameters."""
         program = programs[name]()
         theta = parameters(program)
@@ -75,7 +75,7 @@ class TestTheExpectedGradient:
         found, expected = (moments(each, program, theta).parameters[0].mean for each in (elbo, plain))
         assert (found * scale - expected).abs().max() < 1e-9
 
-    def test_is_that_of_the_elbo_in_eval_mode(self, programs, bias):
+    def test_expected_gradient_in_eval_mode(self, programs, bias):
         assert bias(BlackBoxELBO(num_particles=2).eval(), programs["plates"]()) < 1e-9
 
 
@@ -94,36 +94,36 @@ def without(which):
     return changed
 
 
-class TestThePlantedMistakeIsFound:
+class TestPlantedBugIsDetected:
     """The same check must fail here, or it would show nothing."""
 
-    def test_a_baseline_that_sees_its_own_sample(self, programs, bias):
+    def test_baseline_that_depends_on_its_own_sample(self, programs, bias):
         assert bias(BlackBoxELBO(num_particles=2, baseline=SeesItsOwnSample()), programs["chain"]()) > 1e-3
 
-    def test_a_scaling_from_the_very_samples(self, programs, bias):
+    def test_scaling_from_the_same_samples(self, programs, bias):
         elbo = BlackBoxELBO(num_particles=2, baseline=ControlVariate(estimate="same_samples"))
         assert bias(elbo, programs["chain"]()) > 1e-3
 
-    def test_a_score_of_parameters_that_are_normalised(self, programs, bias, monkeypatch):
+    def test_score_of_normalized_parameters(self, programs, bias, monkeypatch):
         monkeypatch.setattr(_control_variate, "center", lambda gradient, *_: gradient)
         assert bias(BlackBoxELBO(num_particles=2, baseline="optimal"), programs["categories"]()) > 1e-3
 
-    def test_a_term_that_is_left_out(self, programs, bias, monkeypatch):
+    def test_omitted_term(self, programs, bias, monkeypatch):
         monkeypatch.setattr(_downstream_costs, "downstream_costs", without("x"))
         assert bias(BlackBoxELBO(), programs["plates"]()) > 1e-3
 
-    def test_a_plate_that_is_not_aligned(self, programs, bias, monkeypatch):
+    def test_misaligned_plate(self, programs, bias, monkeypatch):
         monkeypatch.setattr(_downstream_costs, "sum_to_plates", shift_costs)
         assert bias(BlackBoxELBO(), programs["subsample"](None)) > 1e-3
 
-    def test_a_way_out_of_a_plate_that_is_overlooked(self, programs, bias, monkeypatch):
+    def test_ignored_path_out_of_a_plate(self, programs, bias, monkeypatch):
         monkeypatch.setattr(_sites, "propagate", overlook_the_way_out)
         _sites.dependencies.cache_clear()
         found = bias(BlackBoxELBO(), programs["way_out_and_in"]())
         _sites.dependencies.cache_clear()
         assert found > 1e-3
 
-    def test_control_flow_that_is_overlooked(self, programs, bias, monkeypatch):
+    def test_ignored_control_flow(self, programs, bias, monkeypatch):
         monkeypatch.setattr(_sites, "propagate", overlook_control_flow)
         _sites.dependencies.cache_clear()
         found = bias(BlackBoxELBO(), programs["branch"]())

@@ -28,10 +28,7 @@ class SiteBaseline(Baseline):
     """Baseline of a site with ``nn_baseline(nn_baseline_input)`` or ``baseline_value`` in its ``infer``.
 
     As in Pyro, the gradient of the loss reaches everything that the prediction was computed from, which must be
-    parameters of the baseline only; the input of ``nn_baseline`` is detached.
-
-    Args:
-        net: ``nn_baseline`` if it is a module; None for a function or a value.
+    parameters of the baseline only; the input of ``nn_baseline``, ``net`` if it is a module, is detached.
     """
 
     def __init__(self, net: nn.Module | None = None):
@@ -49,13 +46,9 @@ class SiteBaseline(Baseline):
 def make_site_baseline(
     given: BaselineLike | None, num_particles: int, options: Mapping[str, Any] | None = None
 ) -> Baseline:
-    """Return the baseline of a site.
+    """Return a baseline, given itself, by name or as a constant, or specified by the options of a site.
 
-    Args:
-        given: a baseline, its name (``optimal`` or one of ``zoo.gradients.BASELINES``), or a constant. None: as
-            specified by the options, or by default leave-one-out if there are several particles, else a moving average.
-        num_particles: number of particles.
-        options: ``infer["baseline"]`` of the site.
+    The default is leave-one-out if there are several particles, else a moving average.
     """
     options = {} if options is None else options
     if not isinstance(options, Mapping):

@@ -90,11 +90,7 @@ def stacked_parameters(sites: Sequence[Site | None]) -> Parameters:
 
 
 def site_parameters(site: Site) -> Parameters:
-    """Return the parameters of a site's distribution and the score of each.
-
-    Raises:
-        ValueError: they are not visible, or are shared by elements of the batch.
-    """
+    """Return the parameters of a site's distribution and the score of each; they must belong to single elements."""
     batch = site.distribution.batch_shape
     try:  # a new distribution, since the old one may have both a parameter and what was computed from it
         distribution = site.distribution.expand(batch)

@@ -1,4 +1,5 @@
 from copy import copy
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -14,8 +15,6 @@ from zoo.gradients.graphs._provenance.storages import is_no_grad_view
 from zoo.inference._bernoulli import bernoulli_log_prob
 from zoo.inference.elbo.nonreparameterized import NonReparameterized
 
-PACKAGES = ("torch.distributions.", "pyro.distributions.", "zoo.")  # whose distributions keep all tensors visible
-
 
 class Density(NamedTuple):
     """Log-probability of a value, and its parts, ``(*batch)``, in nats."""
@@ -27,9 +26,8 @@ class Density(NamedTuple):
     """Part of ``log_prob`` whose gradient has a non-zero expectation; None if there is none."""
 
 
-def visible_tensors(distribution: Distribution) -> list[Tensor] | None:
-    """Return all tensors that a distribution is computed from; None if it may use others."""
-    return tensors_of(distribution, PACKAGES)
+visible_tensors = partial(tensors_of, packages=("torch.distributions.", "pyro.distributions.", "zoo."))
+"""Return all tensors that a distribution is computed from; None if it may use others."""
 
 
 def draw_value(distribution: Distribution | _Subsample) -> Tensor:
@@ -103,18 +101,6 @@ def restore_gradients(distribution: Distribution, views: dict[int, Tensor] | Non
 
     A view of a tensor with gradient made under ``torch.no_grad`` by ``expand`` or ``broadcast_tensors``, as
     distributions and plates do, has ``requires_grad=True``, but is a leaf: gradients end at the view.
-
-    Example:
-        >>> from torch.distributions import Normal
-        >>> loc = torch.tensor(0.0, requires_grad=True)
-        >>> with torch.no_grad():
-        ...     distribution = Normal(loc, 1.0).expand([2])
-        >>> distribution.log_prob(torch.ones(2)).sum().backward()
-        >>> loc.grad is None
-        True
-        >>> restore_gradients(distribution).log_prob(torch.ones(2)).sum().backward()
-        >>> loc.grad
-        tensor(2.)
     """
     views = {} if views is None else views  # the new views, so that equal parameters stay equal
     changed: dict[str, Tensor | Distribution] = {}

@@ -72,11 +72,7 @@ def sum_to_plates(x: Tensor, plates: Plates) -> Tensor:
 
 
 def make_scores(runs: Sequence[Run], vectorized: bool) -> dict[str, Score]:
-    """Return the score of each site, over the particles of several runs, or of the first dimension of a single run.
-
-    Raises:
-        ValueError: the shape of a site differs between particles.
-    """
+    """Return the score of each site, over the particles of several runs, or of the first dimension of a single run."""
     costs = [downstream_costs(run) for run in runs]
     names = dict.fromkeys(name for each in costs for name in each)
     if not vectorized:

@@ -31,9 +31,7 @@ PREFIX = "site "
 class Estimators(nn.Module):
     """A ``Reinforce`` for each site of a guide that has a score, created when the site is first seen.
 
-    Args:
-        baseline: see ``make_site_baseline``, copied for each site; or a dictionary by names of sites.
-        num_particles: number of particles.
+    The baseline is copied for each site, unless it is a dictionary by names of sites.
     """
 
     def __init__(self, baseline: BaselineLike | Mapping[str, BaselineLike] | None, num_particles: int):

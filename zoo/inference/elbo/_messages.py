@@ -50,12 +50,6 @@ def diagnose_value(name: str, distribution: Distribution, value: Tensor, observe
     )
 
 
-def log_prob_error(name: str, distribution: Distribution, error: Exception, drawn: bool) -> str:
-    """Return the message for a log-probability that cannot be computed; ``drawn``: by the guide, for the model."""
-    cure = "; guide and model need plates of the same names and sizes, and the same to_event" if drawn else ""
-    return f"{describe_site(name, distribution)} has no log-probability: {error}{cure}"
-
-
 def _may_be_in_support(distribution: Distribution, value: Tensor) -> bool:
     try:
         return in_support(distribution, value)

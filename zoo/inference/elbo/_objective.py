@@ -30,13 +30,8 @@ def elbo_objective(runs: Sequence[Run], estimators: Estimators, num_particles: i
 
     The gradient of ``-ELBO = -E_q[log p(x, z) - log q(z)]`` is ``Σ ∇ log q - Σ ∇ log p`` for the terms with a pathwise
     gradient, and ``-(f - b) ∇ log q`` for each other site, where ``f`` is the sum of the terms of the ELBO that the
-    site influences. The expectation of ``∇ log q`` of such a site is 0.
-
-    Args:
-        runs: one for each particle, or a single vectorized run.
-        estimators: one for each site with a score.
-        num_particles: number of particles in the bound; further ones are used to estimate scaling factors.
-        vectorized: the particles are the first dimension of a single run.
+    site influences. The expectation of ``∇ log q`` of such a site is 0. Particles after the first ``num_particles`` are
+    used to estimate scaling factors.
     """
     log_p, log_q, entropy = sum_terms(runs[:num_particles], num_particles if vectorized else None)
     scores = make_scores(runs, vectorized)
@@ -85,14 +80,6 @@ def importance_objective(runs: Sequence[Run], reinforce: nn.Module, vectorized: 
     particle's score is the whole bound. Burda, Grosse & Salakhutdinov, "Importance weighted autoencoders", 2016; Mnih &
     Rezende, "Variational inference for Monte Carlo objectives", 2016. If all sites are in the same plates, each element
     has its own bound.
-
-    Args:
-        runs: one for each particle, or a single vectorized run.
-        reinforce: maximizes, with the VIMCO baseline.
-        vectorized: the particles are the first dimension of a single run.
-
-    Raises:
-        ValueError: the scales of the sites differ.
     """
     plates, scale = _common_plates(runs), _common_scale(runs)
     log_weights = _stack_particles(runs, lambda run: _log_weights(run, plates) / scale, vectorized)

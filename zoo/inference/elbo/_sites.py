@@ -51,7 +51,7 @@ class Site(NamedTuple):
     """Scaled and masked, except for the score."""
     plates: Plates
     parents: Names
-    """Sites of the guide that the log-probability was computed from, and the control dependencies."""
+    """Sites of the guide that the log-probability was computed from, including the control dependencies."""
     control_dependencies: Names
     """Sites of the guide whose values were converted to Python objects before this statement."""
     observed: bool
@@ -93,14 +93,6 @@ def dependencies(
 
     Elements of a plate are independent, as declared, as long as the path between two sites stays inside the plate.
     Control dependencies (branches, indices) affect all elements.
-
-    Example:
-        >>> data = frozenset({Plate("data", -1, 100)})
-        >>> def node(name, plates, *parents):
-        ...     return Node(name, plates, frozenset(parents), frozenset())
-        >>> _, (mean, x) = dependencies((node("z", data, "z"),), (node("mean", frozenset(), "z"), node("x", data, "z")))
-        >>> mean["z"], x["z"]
-        (frozenset(), frozenset({Plate(name='data', dim=-1, size=100)}))
     """
     known: dict[str, Dependencies] = {}
     for node in guide:

@@ -21,11 +21,7 @@ class SubsampleIndices:
     """Subsample indices of the plates of one run of a guide or a model.
 
     As in Pyro, the guide's indices are used by every plate of the model with the same name, whether or not the model
-    subsamples it. A plate draws its indices once per step, for all particles.
-
-    Args:
-        drawn: indices used by earlier particles; those used here are added.
-        of_guide: indices of the guide's plates if the program is the model.
+    subsamples it. A plate draws its indices once per step, for all particles: ``drawn`` is updated.
     """
 
     def __init__(self, drawn: Subsamples, of_guide: Subsamples | None = None):
@@ -83,11 +79,7 @@ def check_visible(guide: SubsampleIndices, model: SubsampleIndices) -> None:
 
 
 def guide_only_plates(guide: SubsampleIndices, model: SubsampleIndices) -> frozenset[str]:
-    """Return the plates of sites of the guide that the model does not have.
-
-    Raises:
-        ValueError: such a plate is subsampled: it would scale the guide's terms of the ELBO only.
-    """
+    """Return the plates of the guide that the model does not have; subsampled, they would scale the guide only."""
     found = frozenset(guide.entered - model.entered - model.used.keys())
     for name in sorted(found):
         if name in guide.hidden or is_subsampled({name: guide.used.get(name, {})}):

@@ -30,7 +30,6 @@ from zoo.inference.elbo._messages import (
     describe_site,
     diagnose_value,
     innermost,
-    log_prob_error,
     shared_control_flow_error,
 )
 from zoo.inference.elbo._sites import PARTICLES, Plate, Run, Site
@@ -61,16 +60,8 @@ def trace_model_and_guide(
 ) -> Run:
     """Run a guide and its model, and record each sample statement and what it was computed from.
 
-    Args:
-        call: programs and arguments.
-        subsamples: indices of plates used by earlier particles, which are used again; new ones are added.
-        values: replace samples of the guide, except for point masses.
-        around: creates the context entered around each program.
-        watch_flags: raise an error if the guide calls ``has_rsample_(False)`` without effect.
-
-    Raises:
-        ValueError: a name is used twice, a log-probability cannot be computed, a plate is open around both programs, or
-            has other elements in the model than in the guide.
+    Indices of plates in ``subsamples`` are used again, and new ones added. ``values`` replace samples of the guide,
+    except for point masses. ``around`` creates the context entered around each program.
     """
     for name, program in (("model", call.model), ("guide", call.guide)):
         if not callable(program):
@@ -104,11 +95,7 @@ def trace_vectorized(
     subsamples: Subsamples,
     watch_flags: bool = False,
 ) -> Run:
-    """Run a guide and its model once for all particles, in a plate to the left of ``max_plate_nesting`` dimensions.
-
-    Raises:
-        ValueError: as ``trace_model_and_guide``; or values determine the control flow, which particles share.
-    """
+    """Run a guide and its model once for all particles, in a plate to the left of ``max_plate_nesting`` dimensions."""
     plate = partial(pyro.plate, PARTICLES, num_particles, dim=-1 - max_plate_nesting)
     run = trace_model_and_guide(call, subsamples, around=plate, watch_flags=watch_flags)
     check_control_flow(run)
@@ -124,14 +111,7 @@ def check_control_flow(run: Run) -> None:
 
 
 class TraceMessenger(Messenger):
-    """Records the sample statements of a program.
-
-    Args:
-        provenance: the active provenance.
-        indices: subsample indices of the plates.
-        values: replace samples.
-        guide_sites: sites of the guide if the program is the model.
-    """
+    """Records the sample statements of a guide, or of a model if the sites of the guide are given."""
 
     def __init__(
         self,
@@ -245,9 +225,10 @@ class TraceMessenger(Messenger):
                 return guide_density(distribution, value)
             return Density(log_density(distribution, value))
         except (ValueError, KeyError, NotImplementedError) as error:
-            problem = diagnose_value(name, distribution, value, observed)
-            drawn = self.guide_sites is not None and name in self.guide_sites
-            raise ValueError(problem or log_prob_error(name, distribution, error, drawn)) from error
+            problem = f"{describe_site(name, distribution)} has no log-probability: {error}"
+            if name in (self.guide_sites or ()):
+                problem += "; guide and model need plates of the same names and sizes, and the same to_event"
+            raise ValueError(diagnose_value(name, distribution, value, observed) or problem) from error
 
 
 def _enable_grad() -> AbstractContextManager[Any]:

@@ -1,4 +1,4 @@
-"""Numbers that are none are told of, with the site and the step."""
+"""Values that are not finite raise errors with site and step."""
 
 import pyro
 import pyro.distributions as dist
@@ -41,8 +41,8 @@ def bit(*args):
         pyro.sample("z", dist.Bernoulli(logits=pyro.param("logits", torch.zeros(2))))
 
 
-class TestABound:
-    def test_that_is_not_finite_names_the_site_and_the_step(self):
+class TestBound:
+    def test_nonfinite_bound_raises_with_site_and_step(self):
         elbo, data = BlackBoxELBO(), torch.tensor(1.0)
         elbo.loss_and_grads(around(torch.exp), point(), data)
         data.fill_(torch.inf)
@@ -50,24 +50,24 @@ class TestABound:
         with pyro.validation_enabled(False), pytest.raises(FloatingPointError, match=sentence):
             elbo.loss_and_grads(around(torch.exp), point(), data)
 
-    def test_names_a_parameter_of_the_distribution(self, recorded):
+    def test_nonfinite_parameter_is_named(self, run_once):
         def program():
             pyro.sample("z", dist.Normal(torch.tensor(torch.inf), 1.0))
 
         sentence = r"the ELBO is nan at step 7: .*'z' \(Normal\) in the guide.*its loc"
         with pyro.validation_enabled(False), pytest.raises(FloatingPointError, match=sentence):
-            check_finite(torch.nan, 0.0, [recorded(program, program)], step=7)
+            check_finite(torch.nan, 0.0, [run_once(program, program)], step=7)
 
-    def test_says_so_if_no_term_is_to_blame(self, recorded):
+    def test_sum_of_finite_terms_is_diagnosed(self, run_once):
         with pytest.raises(FloatingPointError, match="the sum of its terms is too large"):
-            check_finite(torch.inf, torch.inf, [recorded(bit, bit)], step=1)
+            check_finite(torch.inf, torch.inf, [run_once(bit, bit)], step=1)
 
-    def test_is_not_looked_for_where_all_is_finite(self):
+    def test_finite_bound_raises_nothing(self):
         check_finite(-3.0, 2.0, [], step=1)
 
 
-class TestALoss:
-    def test_that_a_baseline_spoils_is_told_of(self):
+class TestLoss:
+    def test_nonfinite_baseline_is_diagnosed(self):
         class Spoilt(Baseline):
             def predict(self, signal, context, mask):
                 return signal.new_full((), torch.nan)
@@ -78,15 +78,15 @@ class TestALoss:
             BlackBoxELBO(baseline=Spoilt()).loss_and_grads(bit, bit)
 
 
-class TestAGradient:
-    def test_that_is_not_finite_names_the_parameter_the_site_and_the_step(self):
+class TestGradient:
+    def test_nonfinite_gradient_raises_with_parameter_site_and_step(self):
         elbo = BlackBoxELBO()
         elbo.loss_and_grads(around(torch.exp), point(), torch.tensor(1.0))
         sentence = r"gradient of 'w' is not finite at step 2, though the ELBO is: that of site 'x' \(Normal\) .*a root"
         with pytest.raises(FloatingPointError, match=sentence):
             elbo.loss_and_grads(around(rooted), point(), torch.tensor(1.0))
 
-    def test_tells_of_missing_data_under_a_mask(self):
+    def test_missing_data_under_a_mask_are_diagnosed(self):
         def model():
             mean = pyro.param("mean", torch.tensor(0.0))
             with pyro.plate("data", 2), poutine.mask(mask=torch.tensor([True, False])):
@@ -96,6 +96,6 @@ class TestAGradient:
         with pyro.validation_enabled(False), pytest.raises(FloatingPointError, match=sentence):
             BlackBoxELBO().loss_and_grads(model, lambda: None)
 
-    def test_blames_no_site_whose_own_is_finite(self, recorded):
-        run = recorded(bit, bit)
+    def test_finite_gradients_have_no_nonfinite_site(self, run_once):
+        run = run_once(bit, bit)
         assert find_nonfinite_site([pyro.param("logits").unconstrained()], [run]) == ""

@@ -1,4 +1,4 @@
-"""Sites that are sampled while gradients are off have the gradient of the ELBO, or are refused."""
+"""Sites sampled while gradients are disabled have the gradient of the ELBO, or raise."""
 
 import pyro
 import pyro.distributions as dist
@@ -54,27 +54,27 @@ def gradient(model, guide, particles=4, **options):
 
 @pytest.mark.parametrize("vectorized", [False, True])
 @pytest.mark.parametrize("where", PLACES)
-def test_a_discrete_site_has_the_same_gradient_under_no_grad(where, vectorized):
+def test_discrete_site_has_the_same_gradient_under_no_grad(where, vectorized):
     options = {"vectorize_particles": vectorized}
     expected = gradient(model, guide_of(bits, torch.enable_grad, where), **options)
     assert expected != 0
     assert gradient(model, guide_of(bits, torch.no_grad, where), **options) == pytest.approx(expected, abs=1e-12)
 
 
-def test_a_discrete_site_has_the_same_gradient_in_inference_mode():
+def test_discrete_site_has_the_same_gradient_in_inference_mode():
     expected = gradient(model, guide_of(bits, torch.enable_grad, PLACES[0]))
     assert gradient(model, guide_of(bits, torch.inference_mode, PLACES[0])) == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("off", OFF.values(), ids=OFF)
-def test_a_site_that_has_a_path_gets_the_score_functions_gradient(off):
+def test_site_with_rsample_uses_the_score_function(off):
     """As no path leads out of such a block. The exact gradient is 6 θ - Σ x; the standard error is 0.035 (measured)."""
     guide = guide_of(lambda theta: dist.Normal(theta, 1.0), off, PLACES[0])
     found = gradient(normal_model, guide, 20_000, vectorize_particles=True)
     assert found == pytest.approx(6 * 0.3 - 3.5, abs=5 * 0.035)
 
 
-def test_what_is_done_with_a_value_under_no_grad_is_seen_by_the_score():
+def test_score_accounts_for_computations_under_no_grad():
     """With the path alone the likelihood's share would be lost."""
 
     def of_sum():
@@ -91,13 +91,13 @@ def test_what_is_done_with_a_value_under_no_grad_is_seen_by_the_score():
 
 @pytest.mark.parametrize("off", OFF.values(), ids=OFF)
 @pytest.mark.parametrize("vectorized", [False, True])
-def test_a_distribution_whose_parameters_are_computed_there_is_refused(off, vectorized):
+def test_distribution_of_parameters_computed_under_no_grad_raises(off, vectorized):
     guide = guide_of(lambda theta: dist.Bernoulli(logits=2 * theta), off, "the distribution too")
     with pytest.raises(ValueError, match=r"site 'w' .* in the guide is created while gradients are disabled"):
         gradient(model, guide, vectorize_particles=vectorized)
 
 
-def test_a_distribution_of_the_model_whose_parameters_are_computed_there_is_refused():
+def test_distribution_of_the_model_computed_under_no_grad_raises():
     def learned():
         shift = pyro.param("shift", torch.tensor(0.0))
         with pyro.plate("data", 3):
@@ -109,7 +109,7 @@ def test_a_distribution_of_the_model_whose_parameters_are_computed_there_is_refu
         gradient(learned, guide_of(bits, torch.enable_grad, PLACES[0]))
 
 
-def test_a_distribution_of_the_model_made_before_has_its_gradient():
+def test_distribution_of_the_model_created_before_has_its_gradient():
     def learned(off):
         def program():
             shift = pyro.param("theta", torch.tensor(0.3))
@@ -129,7 +129,7 @@ def test_a_distribution_of_the_model_made_before_has_its_gradient():
     assert gradient(learned(torch.no_grad), guide) == pytest.approx(expected, abs=1e-12)
 
 
-def test_constants_are_no_harm_there():
+def test_constants_under_no_grad_are_supported():
     def guide():
         theta = pyro.param("theta", torch.tensor(0.3))
         with pyro.plate("data", 3), torch.no_grad():
@@ -143,7 +143,7 @@ def test_constants_are_no_harm_there():
     assert gradient(with_another, guide) != 0
 
 
-def test_a_view_that_swallows_gradients_is_refused_where_it_is_sampled_elsewhere():
+def test_view_without_gradient_raises_if_sampled_outside():
     def guide():
         theta = pyro.param("theta", torch.tensor(0.3))
         with torch.no_grad():
@@ -164,7 +164,7 @@ USES = {
 
 @pytest.mark.parametrize("where", ["guide", "model"])
 @pytest.mark.parametrize("use", USES.values(), ids=USES)
-def test_a_distribution_computed_elsewhere_from_a_view_made_there_is_refused(use, where):
+def test_distribution_computed_outside_from_a_view_without_gradient_raises(use, where):
     def logits():
         theta, other = pyro.param("theta", torch.tensor([0.3])), pyro.param("other", torch.tensor(0.2))
         with torch.no_grad():
@@ -184,7 +184,7 @@ def test_a_distribution_computed_elsewhere_from_a_view_made_there_is_refused(use
         gradient(of_one, guide)
 
 
-def test_a_parameter_that_is_a_view_of_constants_is_learned():
+def test_parameter_that_is_a_view_of_constants_is_trained():
     theta = torch.zeros(3)[0].requires_grad_()
 
     def guide():
@@ -199,13 +199,13 @@ def test_a_parameter_that_is_a_view_of_constants_is_learned():
     assert theta.grad != 0
 
 
-def test_a_point_mass_sampled_there_is_refused():
+def test_point_mass_under_no_grad_raises():
     with pytest.raises(ValueError, match=r"support of site 'w' .* depends on .* not under torch\.no_grad"):
         gradient(normal_model, guide_of(dist.Delta, torch.no_grad, PLACES[0]))
 
 
 @pytest.mark.parametrize("off", OFF.values(), ids=OFF)
-def test_a_step_where_gradients_are_off_is_refused_and_a_bound_is_given(off):
+def test_step_under_no_grad_raises_and_loss_does_not(off):
     guide, elbo = guide_of(bits, torch.enable_grad, PLACES[0]), BlackBoxELBO()
     with off():
         with pytest.raises(ValueError, match=r"is called while gradients are disabled.*loss\(\) to evaluate"):
@@ -214,8 +214,8 @@ def test_a_step_where_gradients_are_off_is_refused_and_a_bound_is_given(off):
         assert elbo.differentiable_loss(model, guide) > 0
 
 
-class TestThePlantedMistakeIsFound:
-    def test_a_view_that_is_not_restored(self, monkeypatch):
+class TestPlantedBugIsDetected:
+    def test_view_that_is_not_restored(self, monkeypatch):
         monkeypatch.setattr(_tracing, "restore_gradients", lambda distribution: distribution)
         monkeypatch.setattr(validator, "check_grad_mode", lambda *_, **__: None)
         pyro.clear_param_store()
@@ -225,7 +225,7 @@ class TestThePlantedMistakeIsFound:
 
 @pytest.mark.parametrize("view", [lambda x: x.expand(3), lambda x: x.view(1), lambda x: x.expand(2, 3).unsqueeze(0)])
 @pytest.mark.parametrize("leaf", [True, False])
-def test_a_restored_view_passes_on_what_the_view_swallows(view, leaf):
+def test_restored_view_propagates_gradients(view, leaf):
     x = torch.tensor(0.3, requires_grad=True)
     base = x if leaf else 2 * x
     with torch.no_grad():
@@ -238,6 +238,6 @@ def test_a_restored_view_passes_on_what_the_view_swallows(view, leaf):
     assert found == expected
 
 
-def test_a_distribution_that_swallows_nothing_is_left_as_it_is():
+def test_distribution_with_gradients_is_unchanged():
     distribution = dist.Normal(torch.zeros(3, requires_grad=True), 1.0).to_event(1)
     assert _densities.restore_gradients(distribution) is distribution

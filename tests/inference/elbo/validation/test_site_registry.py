@@ -1,4 +1,4 @@
-"""What is said of sites when they are first seen."""
+"""Reports and warnings about new sites."""
 
 import logging
 
@@ -15,7 +15,7 @@ def bit(name, logits=0.0):
     return pyro.sample(name, dist.Bernoulli(logits=torch.as_tensor(logits)))
 
 
-def test_one_line_says_once_how_each_gradient_is_estimated(caplog):
+def test_gradient_of_each_site_is_logged_once(caplog):
     def program():
         with pyro.plate("data", 3):
             bit("z")
@@ -30,7 +30,7 @@ def test_one_line_says_once_how_each_gradient_is_estimated(caplog):
     assert "site 'w' (Normal) pathwise" in line
 
 
-def test_a_site_that_comes_later_is_told_of_then(caplog):
+def test_later_site_is_logged(caplog):
     def program(deeper):
         with pyro.plate("data", 3):
             bit("z")
@@ -48,7 +48,7 @@ def test_a_site_that_comes_later_is_told_of_then(caplog):
 
 
 @pytest.mark.parametrize("vectorized", [False, True], ids=["one by one", "at once"])
-def test_a_site_outside_every_plate_costs_something_and_that_is_said_once(recwarn, vectorized):
+def test_site_outside_every_plate_gives_one_warning(recwarn, vectorized):
     """Its own terms in guide and model, and ten of the data."""
 
     def model():
@@ -66,7 +66,7 @@ def test_a_site_outside_every_plate_costs_something_and_that_is_said_once(recwar
     assert not recwarn.list
 
 
-def test_a_path_that_steers_is_warned_of():
+def test_pathwise_control_dependency_gives_a_warning():
     def model():
         w = pyro.sample("w", dist.Normal(0.0, 1.0))
         pyro.sample("x", dist.Normal(1.0 if w > 0 else -1.0, 1.0), obs=torch.tensor(0.5))
@@ -78,7 +78,7 @@ def test_a_path_that_steers_is_warned_of():
         BlackBoxELBO().loss_and_grads(model, guide)
 
 
-def test_a_gradient_straight_through_is_warned_of(recwarn):
+def test_straight_through_gradient_gives_a_warning(recwarn):
     def program(kind):
         with pyro.plate("data", 3):
             pyro.sample("z", kind(torch.ones(3, 2)))
@@ -92,7 +92,7 @@ def test_a_gradient_straight_through_is_warned_of(recwarn):
     assert not recwarn.list
 
 
-def test_a_site_that_has_become_another_one_is_looked_at_again():
+def test_changed_site_is_checked_again():
     def program(size):
         def run(*_):
             with pyro.plate("data", 2):

@@ -1,4 +1,4 @@
-"""Particles that run at once are kept apart, or it is said that they are not."""
+"""Vectorized particles are independent, or an error is raised."""
 
 import random
 
@@ -49,7 +49,7 @@ def counted_from_the_left(z):
 
 @pytest.mark.parametrize("particles", [2, 8])
 @pytest.mark.parametrize("bound", ["elbo", "iwae"])
-def test_a_program_that_mixes_particles_is_refused(particles, bound):
+def test_dependent_particles_raise(particles, bound):
     """Again and again: what was refused once is not taken for known."""
     elbo = BlackBoxELBO(particles, vectorize_particles=True, bound=bound)
     sentence = r"to be independent across particles, but log p of site 'x' is .* with one.*sum\(-1, keepdim=True\)"
@@ -58,7 +58,7 @@ def test_a_program_that_mixes_particles_is_refused(particles, bound):
             elbo.loss_and_grads(model_of(summed), guide)
 
 
-def test_is_found_once_it_shows():
+def test_dependence_that_appears_during_training_raises():
     """At first the sum has no weight, and nothing tells that particles are mixed."""
 
     def model(weight):
@@ -74,21 +74,21 @@ def test_is_found_once_it_shows():
             elbo.loss_and_grads(model, guide, 0.5)
 
 
-def test_would_be_taken_without_the_check(monkeypatch):
+def test_dependent_particles_pass_without_the_check(monkeypatch):
     monkeypatch.setattr(vectorization, "TOLERANCE", torch.inf)
     assert BlackBoxELBO(2, vectorize_particles=True).loss_and_grads(model_of(summed), guide) > 0
 
 
-def test_so_is_one_that_counts_dimensions_from_the_left():
+def test_dimensions_counted_from_the_left_raise():
     with pytest.raises(ValueError, match="requires model and guide to be independent across particles"):
         BlackBoxELBO(4, vectorize_particles=True).loss_and_grads(model_of(counted_from_the_left), guide)
 
 
-def test_one_that_keeps_them_apart_is_not():
+def test_independent_particles_raise_nothing():
     assert BlackBoxELBO(4, vectorize_particles=True).loss_and_grads(model_of(kept), guide) > 0
 
 
-def test_a_distribution_that_cannot_be_expanded_is_told_of():
+def test_distribution_that_cannot_be_expanded_raises():
     def flow():
         base = dist.Normal(torch.tensor(0.0), 1.0).has_rsample_(False)
         pyro.sample("z", dist.TransformedDistribution(base, [AffineTransform(0.0, 2.0)]))
@@ -97,13 +97,13 @@ def test_a_distribution_that_cannot_be_expanded_is_told_of():
         BlackBoxELBO(4, vectorize_particles=True).loss_and_grads(flow, flow)
 
 
-def test_a_plate_that_stands_where_the_particles_would_is_told_of():
+def test_plate_in_the_dimension_of_the_particles_raises():
     elbo = BlackBoxELBO(3, vectorize_particles=True, max_plate_nesting=0)
     with pytest.raises(ValueError, match=r"have 1 dimensions, and max_plate_nesting=0 .* no dimension.*set it to 1"):
         elbo.loss_and_grads(model_of(kept), guide)
 
 
-def test_so_is_a_batch_that_comes_later():
+def test_later_batch_in_the_dimension_of_the_particles_raises():
     """Data that are as many as the particles, and were not there when the particles' place was found."""
 
     def model(data):
@@ -118,7 +118,7 @@ def test_so_is_a_batch_that_comes_later():
         elbo.loss_and_grads(model, one_bit, torch.ones(4))
 
 
-def test_another_program_is_tried_though_it_looks_the_same():
+def test_different_program_with_equal_sites_is_checked():
     elbo = BlackBoxELBO(4, vectorize_particles=True)
     right, wrong = model_of(kept), model_of(lambda z: observe("x", z.sum().expand(1), torch.ones(1)))
     for _ in range(5):
@@ -127,7 +127,7 @@ def test_another_program_is_tried_though_it_looks_the_same():
         elbo.loss_and_grads(wrong, guide)
 
 
-def test_a_program_that_is_made_anew_in_each_step_is_tried_at_powers_of_two(monkeypatch):
+def test_program_created_in_each_step_is_checked_at_powers_of_two(monkeypatch):
     tried = []
     monkeypatch.setattr(validator, "check_particles_independent", lambda *_: tried.append(0))
     elbo = BlackBoxELBO(4, vectorize_particles=True)
@@ -136,7 +136,7 @@ def test_a_program_that_is_made_anew_in_each_step_is_tried_at_powers_of_two(monk
     assert len(tried) == 7
 
 
-def test_every_program_that_differs_is_tried_however_many_there_are(monkeypatch):
+def test_every_different_program_is_checked(monkeypatch):
     tried = []
     monkeypatch.setattr(validator, "check_particles_independent", lambda *_: tried.append(0))
     elbo = BlackBoxELBO(4, vectorize_particles=True)
@@ -145,7 +145,7 @@ def test_every_program_that_differs_is_tried_however_many_there_are(monkeypatch)
     assert len(tried) == 100
 
 
-def test_other_terms_however_large_hide_nothing():
+def test_large_terms_do_not_hide_a_mismatch():
     def summed_beside_much(z):
         summed(z)
         pyro.factor("much", torch.tensor(1e6))
@@ -154,7 +154,7 @@ def test_other_terms_however_large_hide_nothing():
         BlackBoxELBO(4, vectorize_particles=True).loss_and_grads(model_of(summed_beside_much), guide)
 
 
-def test_a_program_may_be_written_for_its_number_of_particles():
+def test_program_written_for_one_number_of_particles_is_supported():
     def model():
         with pyro.plate("data", 3):
             z = pyro.sample("z", dist.Bernoulli(0.5))
@@ -163,7 +163,7 @@ def test_a_program_may_be_written_for_its_number_of_particles():
     assert BlackBoxELBO(4, vectorize_particles=True).loss_and_grads(model, guide) > 0
 
 
-def test_what_fails_for_one_particle_fails_with_its_own_words():
+def test_error_of_a_single_run_is_unchanged():
     def broken(z):
         raise IndexError("broken by itself")
 
@@ -180,7 +180,7 @@ def coin():
 
 
 @pytest.mark.parametrize("thrown", [noise, coin])
-def test_what_is_random_by_itself_is_not_taken_for_mixed(thrown):
+def test_random_program_is_not_reported_as_dependent(thrown):
     def noisy(z):
         observe("x", z.sum(-1, keepdim=True), 9 * thrown())
 
@@ -189,7 +189,7 @@ def test_what_is_random_by_itself_is_not_taken_for_mixed(thrown):
         assert BlackBoxELBO(4, vectorize_particles=True).loss_and_grads(model_of(noisy), guide) > 0
 
 
-def test_a_small_difference_is_warned_of():
+def test_small_difference_gives_a_warning():
     """As that of a normalisation over all that is there."""
 
     def nearly(z):
@@ -202,7 +202,7 @@ def test_a_small_difference_is_warned_of():
         BlackBoxELBO(4, vectorize_particles=True).loss_and_grads(model_of(nearly), guide)
 
 
-def test_a_point_mass_may_be_rounded():
+def test_rounded_point_mass_is_supported():
     """It follows from another site, and its density forgives no rounding."""
 
     def model():
@@ -215,7 +215,7 @@ def test_a_point_mass_may_be_rounded():
     assert BlackBoxELBO(4, vectorize_particles=True).loss_and_grads(model, rounding) != 0
 
 
-def test_the_check_uses_up_no_random_numbers():
+def test_check_preserves_random_state():
     def coins(z):
         kept(z)
         random.random()
@@ -242,7 +242,7 @@ class Normalised(nn.Module):
         self.norm(torch.randn(4, 3))
 
 
-def test_batch_normalisation_mixes_and_is_warned_of():
+def test_batch_normalization_gives_a_warning():
     norm = nn.BatchNorm1d(1)
 
     def normalised():
@@ -256,7 +256,7 @@ def test_batch_normalisation_mixes_and_is_warned_of():
         BlackBoxELBO(4, vectorize_particles=True).loss_and_grads(normalised, guide)
 
 
-def test_the_check_leaves_buffers_as_they_were():
+def test_check_preserves_buffers():
     module = Normalised()
     module()
     before = {name: x.clone() for name, x in module.state_dict().items()}
@@ -266,12 +266,12 @@ def test_the_check_leaves_buffers_as_they_were():
     assert before["norm.num_batches_tracked"] == 1
 
 
-def test_it_is_made_with_a_number_that_is_no_size(recorded):
+def test_number_of_trial_particles_is_unambiguous(run_once):
     def nine():
         with pyro.plate("data", 8):
             pyro.sample("z", dist.Bernoulli(torch.full((9, 8), 0.5)))
 
-    assert unambiguous_num_particles(recorded(nine, nine)) == 10
+    assert unambiguous_num_particles(run_once(nine, nine)) == 10
 
 
 FLAGGED = {
@@ -289,7 +289,7 @@ FLAGGED = {
 
 @pytest.mark.parametrize("vectorize", [False, True])
 @pytest.mark.parametrize("make", FLAGGED.values(), ids=FLAGGED)
-def test_a_flag_that_cannot_be_kept_is_explained_as_without_vectorization(make, vectorize):
+def test_lost_flag_is_explained_as_without_vectorization(make, vectorize):
     def flagged_guide():
         pyro.sample("z", make(pyro.param("loc", torch.tensor(0.7))))
 

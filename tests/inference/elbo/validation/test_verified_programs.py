@@ -1,4 +1,4 @@
-"""Programs that were seen before are told from others, and none is kept alive."""
+"""Verified programs are recognized, and not kept alive."""
 
 import functools
 import pickle
@@ -42,7 +42,7 @@ NETWORK = Network()
         recursive,
     ],
 )
-def test_a_program_that_is_made_anew_is_the_same(make):
+def test_program_created_again_is_equal(make):
     assert program_key(make()) == program_key(make())
     assert hash(program_key(make())) == hash(program_key(make()))
 
@@ -60,7 +60,7 @@ def test_a_program_that_is_made_anew_is_the_same(make):
         (lambda: 0, lambda: 0),
     ],
 )
-def test_a_program_that_refers_to_something_else_is_another(one, other):
+def test_program_with_other_references_differs(one, other):
     assert program_key(one) != program_key(other)
 
 
@@ -71,7 +71,7 @@ class Program:
         """Stands for a program."""
 
 
-def test_a_freed_program_is_not_taken_for_one_at_its_address():
+def test_program_at_the_address_of_a_freed_one_differs():
     """Python gives a freed address away at once, so that some of so many have an old one."""
     programs, addresses, reused = VerifiedPrograms(), set(), 0
     for _ in range(200):
@@ -84,7 +84,7 @@ def test_a_freed_program_is_not_taken_for_one_at_its_address():
     assert reused > 10
 
 
-def test_no_program_is_kept_alive():
+def test_programs_are_not_kept_alive():
     programs, program = VerifiedPrograms(), Program()
     programs.add(program.__call__, closure(program))
     gone = weakref.ref(program)
@@ -92,7 +92,7 @@ def test_no_program_is_kept_alive():
     assert gone() is None
 
 
-def test_the_oldest_are_forgotten_and_the_latest_are_kept():
+def test_oldest_programs_are_forgotten():
     programs = VerifiedPrograms()
     for i in range(MAX_VERIFIED_PROGRAMS + 1):
         programs.add(closure(i), NETWORK)
@@ -100,7 +100,7 @@ def test_the_oldest_are_forgotten_and_the_latest_are_kept():
     assert (closure(MAX_VERIFIED_PROGRAMS), NETWORK) in programs
 
 
-def test_a_pickled_copy_is_empty():
+def test_pickled_copy_is_empty():
     programs = VerifiedPrograms()
     programs.add(NETWORK, NETWORK)
     assert (NETWORK, NETWORK) not in pickle.loads(pickle.dumps(programs))

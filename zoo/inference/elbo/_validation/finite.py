@@ -28,13 +28,7 @@ def check_finite(bound: float, loss: float, runs: Sequence[Run], step: int) -> N
 
 
 def check_gradients(parameters: Mapping[str, Tensor], retrace: Callable[[], Sequence[Run]], step: int) -> None:
-    """Raise ``NonFiniteELBOError``, naming the site, if a gradient is not finite though the ELBO is.
-
-    Args:
-        parameters: with their gradients.
-        retrace: runs the program again, to find the site.
-        step: step of the ELBO.
-    """
+    """Raise ``NonFiniteELBOError``, naming the site found by another run, if a gradient is not finite."""
     # A sum is an order of magnitude faster than a check of each element.
     suspects = {name: x for name, x in parameters.items() if x.grad is not None and not math.isfinite(x.grad.sum())}
     nonfinite = {name: x for name, x in suspects.items() if not bool(x.grad.isfinite().all())}  # type: ignore[union-attr]

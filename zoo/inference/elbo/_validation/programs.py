@@ -27,14 +27,6 @@ class VerifiedPrograms:
     by another. Functions created anew are equal if they have the same code and their closures hold the same objects,
     integers and strings; tensors, arrays and floats are data, and equal. The oldest pairs beyond a maximum are
     forgotten. A copy is empty.
-
-    Example:
-        >>> def make(x):
-        ...     return lambda: x
-        >>> verified = VerifiedPrograms()
-        >>> verified.add(make(1), make)
-        >>> (make(1), make) in verified, (make(2), make) in verified
-        (True, False)
     """
 
     def __init__(self) -> None:
@@ -105,12 +97,6 @@ class RunCounts:
     and dataclasses by their contents, everything else by type. Strings may be names of data, each of which is new;
     therefore they count by value for a limited number of signatures only, then by type; all further signatures are one.
     A copy is empty.
-
-    Example:
-        >>> counts = RunCounts()
-        >>> counts.add(counts.signature(print, 1.0, {"fast": [True]}))
-        >>> counts[counts.signature(print, 2.0, {"fast": [True]})], counts[counts.signature(print, 2.0, {"fast": [0]})]
-        (1, 0)
     """
 
     def __init__(self) -> None:

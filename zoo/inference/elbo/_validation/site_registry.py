@@ -49,7 +49,9 @@ class SiteRegistry:
         self._warn_variance(run, [site for site in sites if _is_unplated(site)])
         if sites:
             self.reported |= {site.name for site in sites}
-            logger.info("gradient of the ELBO: %s", "; ".join(map(_describe_gradient, sites)))
+            method = {True: "pathwise", False: "score function"}
+            described = [f"{_describe(site)} {method[site.density.score is None]}" for site in sites]
+            logger.info("gradient of the ELBO: %s", "; ".join(described))
         names = {name for name in run.control_dependencies if run.guide[name].density.score is None}
         names -= self.discontinuous | run.asserted.keys()  # only one branch of an assert continues
         if names:
@@ -83,19 +85,15 @@ def _latent_sites(run: Run) -> list[Site]:
 def _signatures(run: Run, name: str) -> set[Signature]:
     """Return what is checked of a site in guide and model; if it is unchanged, the site is still valid."""
     return {
-        (program, name, *_classes(site), site.density.score is None, site.distribution.batch_shape, site.value.shape)
+        (program, name, type(x), type(innermost(x)), site.density.score is None, x.batch_shape, site.value.shape)
         for program, sites in (("guide", run.guide), ("model", run.model))
         if (site := sites.get(name)) is not None
+        for x in [site.distribution]
     }
 
 
-def _classes(site: Site) -> tuple[type[Distribution], type[Distribution]]:
-    return type(site.distribution), type(innermost(site.distribution))
-
-
-def _describe_gradient(site: Site) -> str:
-    method = "pathwise" if site.density.score is None else "score function"
-    return f"{describe_site(site.name, site.distribution)} {method}"
+def _describe(site: Site) -> str:
+    return describe_site(site.name, site.distribution)
 
 
 def _num_log_probs(run: Run, name: str) -> int:
@@ -112,7 +110,7 @@ def _warn_variance(site: Site, num_terms: int, others: Sequence[str]) -> None:
     more = f" and {len(others) - MAX_NAMES} more" if len(others) > MAX_NAMES else ""
     further = f". The same applies to {', '.join(map(repr, others[:MAX_NAMES]))}{more}" if others else ""
     warnings.warn(
-        f"{describe_site(site.name, site.distribution)} has no pathwise gradient and is outside every plate: its score "
+        f"{_describe(site)} has no pathwise gradient and is outside every plate: its score "
         f"is multiplied with the sum of all {num_terms} log-probabilities that it influences, so its gradient has a "
         "high variance; use more particles, a distribution with rsample, or a plate if its elements are "
         f"independent{further}",
@@ -124,7 +122,7 @@ def _warn_variance(site: Site, num_terms: int, others: Sequence[str]) -> None:
 def _warn_straight_through(site: Site) -> None:
     if site.density.score is None and "StraightThrough" in type(innermost(site.distribution)).__name__:
         warnings.warn(
-            f"{describe_site(site.name, site.distribution)} uses the straight-through gradient, which is biased; wrap "
+            f"{_describe(site)} uses the straight-through gradient, which is biased; wrap "
             "it in NonReparameterized of zoo.inference.elbo to use the score function",
             stacklevel=2,
         )

@@ -36,10 +36,8 @@ class Validator:
 
     Cheap checks run in each step. Checks that run the program again, or examine the autograd graph, run for new sites
     and at runs 1, 2, 4, 8, … of each kind of arguments: a term that is wrong can start with weight zero (e.g. a
-    zero-initialized layer) and appear only during training.
-
-    Args:
-        enabled: if False, there are no checks, and Pyro's own validation is disabled during a trace.
+    zero-initialized layer) and appear only during training. If not enabled, there are no checks, and Pyro's own
+    validation is disabled during a trace.
     """
 
     def __init__(self, enabled: bool):
@@ -100,12 +98,12 @@ class Validator:
             self.verified.add(model, guide)
 
     def check_finite(self, bound: Tensor, loss: Tensor, runs: Sequence[Run]) -> None:
-        """Raise ``NonFiniteELBOError`` if the bound or its surrogate loss is not finite."""
+        """Raise ``NonFiniteELBOError``, naming the site, if the bound or its surrogate loss is not finite."""
         if self.enabled:
             check_finite(bound.item(), loss.item(), runs, self.step)
 
     def check_gradients(self, params: Any, retrace: Callable[[], Sequence[Run]]) -> None:
-        """Raise ``NonFiniteELBOError`` if a gradient is not finite; ``params``: a trace of them."""
+        """Raise ``NonFiniteELBOError`` if a gradient is not finite, naming the site, which needs another run."""
         if self.enabled:
             parameters = {name: node["value"].unconstrained() for name, node in params.trace.nodes.items()}
             check_gradients(parameters, retrace, self.step)

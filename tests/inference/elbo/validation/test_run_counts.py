@@ -1,4 +1,4 @@
-"""What an option switches on in the midst of a run is refused as if it had been there from the start."""
+"""An option enabled during training is checked like one enabled from the start."""
 
 import copy
 import enum
@@ -67,7 +67,7 @@ PROGRAMS = {
 
 
 @pytest.mark.parametrize(("vectorize", "model", "guide", "sentence"), PROGRAMS.values(), ids=PROGRAMS)
-def test_an_option_that_is_switched_on_later_is_checked_until_it_passes(vectorize, model, guide, sentence):
+def test_option_enabled_later_is_checked_until_it_passes(vectorize, model, guide, sentence):
     elbo = BlackBoxELBO(num_particles=3, vectorize_particles=vectorize, max_plate_nesting=0)
     for _ in range(4):
         elbo.loss_and_grads(model, guide, False)
@@ -96,14 +96,14 @@ def test_an_option_that_is_switched_on_later_is_checked_until_it_passes(vectoriz
         (set(), {True}),
     ],
 )
-def test_signatures_tell_options_apart(one, other):
+def test_signatures_of_different_options_differ(one, other):
     passed = RunCounts()
     passed.add(passed.signature(one))
     assert (passed[passed.signature(one)], passed[passed.signature(other)]) == (1, 0)
     assert copy.deepcopy(passed)[passed.signature(one)] == 0
 
 
-def test_signatures_do_not_tell_data_apart():
+def test_signatures_of_different_data_are_equal():
     passed, endless = RunCounts(), []
     endless.append(endless)
     for x in (torch.ones(2), 3, 2.5, [1.0] * 100, np.ones(2), endless, lambda y=[0]: y):
@@ -112,7 +112,7 @@ def test_signatures_do_not_tell_data_apart():
     assert passed.signature(3) == passed.signature(4)
 
 
-def test_there_is_room_for_options_beside_any_number_of_strings():
+def test_options_are_counted_beside_any_number_of_strings():
     passed = RunCounts()
     for i in range(5 * MAX_SIGNATURES):
         passed.add(passed.signature(f"name {i}", False))

@@ -1,4 +1,4 @@
-"""What is refused, and in which words."""
+"""Checks of sites."""
 
 import math
 import re
@@ -34,7 +34,7 @@ def normal_model(data=None, prior=None):
     return model
 
 
-class TestWhatDoesNotFit:
+class TestMismatch:
     @pytest.mark.parametrize(
         ("model", "guide", "sentence"),
         [
@@ -51,7 +51,7 @@ class TestWhatDoesNotFit:
         ],
     )
     @pytest.mark.parametrize("validation", [True, False])
-    def test_is_told_in_a_sentence(self, model, guide, sentence, validation):
+    def test_mismatch_raises(self, model, guide, sentence, validation):
         torch.manual_seed(0)  # without validation the first draw alone is looked at
         elbo = BlackBoxELBO(5)
         with pyro.validation_enabled(validation), pytest.raises((ValueError, FloatingPointError), match=sentence):
@@ -66,22 +66,22 @@ def scaled(kind, high):
     return dist.TransformedDistribution(kind(torch.ones(2), 1.0), [AffineTransform(0.0, high)])
 
 
-class TestAMatch:
-    def test_leaves_what_helps_the_guide_alone(self, recorded):
+class TestMatch:
+    def test_auxiliary_site_is_supported(self, run_once):
         def guide():
             with pyro.plate("data", 2):
                 helper = pyro.sample("helper", dist.Bernoulli(0.5), infer={"is_auxiliary": True})
                 pyro.sample("z", dist.Normal(helper, 1.0))
 
-        check_match(recorded(normal_model(), guide))
+        check_match(run_once(normal_model(), guide))
 
-    def test_refuses_a_helper_that_is_not_called_one(self, recorded):
+    def test_site_without_is_auxiliary_raises(self, run_once):
         def guide():
             normal_guide()()
             pyro.sample("helper", dist.Bernoulli(0.5))
 
         with pytest.raises(ValueError, match=r"site 'helper', which the model does not have.*'is_auxiliary': True"):
-            check_match(recorded(normal_model(), guide))
+            check_match(run_once(normal_model(), guide))
 
     @pytest.mark.parametrize(
         ("prior", "sentence"),
@@ -91,7 +91,7 @@ class TestAMatch:
         ],
         ids=["event", "batch"],
     )
-    def test_needs_the_same_shapes(self, prior, sentence):
+    def test_different_shapes_raise(self, prior, sentence):
         def model():
             pyro.sample("z", prior)
 
@@ -107,7 +107,7 @@ class TestAMatch:
         ],
         ids=["bound", "masked", "transform"],
     )
-    def test_has_a_score_only_where_the_support_stays(self, pathwise, scored):
+    def test_score_with_parameter_dependent_support_raises(self, pathwise, scored):
         def guide_of(law):
             def guide():
                 high = pyro.param("high", torch.tensor(2.0))
@@ -121,11 +121,11 @@ class TestAMatch:
             BlackBoxELBO().loss_and_grads(normal_model(), guide_of(scored))
 
     @pytest.mark.parametrize(("shape", "kept"), [((1, 1, 3, 1), (3, 1)), ((2, 1), (2, 1)), ((1,), ()), ((), ())])
-    def test_sees_no_difference_in_leading_ones(self, shape, kept):
+    def test_leading_dimensions_of_size_1_are_ignored(self, shape, kept):
         assert strip_leading_ones(torch.Size(shape)) == kept
 
 
-def test_a_guide_that_observes_what_it_cannot_draw_is_refused_and_a_factor_has_the_right_gradient():
+def test_observed_site_of_the_guide_raises_and_a_factor_has_the_right_gradient():
     """As the guide of pyro.contrib.cevae; ``-log q`` of the datum is a term of the ELBO like any other."""
 
     def law():
@@ -162,14 +162,14 @@ class TestShapes:
         return model
 
     @pytest.mark.parametrize("plate", [True, False])
-    def test_data_that_a_column_of_distributions_repeats_are_refused(self, plate):
+    def test_data_broadcast_by_a_column_of_distributions_raise(self, plate):
         with pytest.raises(
             ValueError, match=r"data of site 'x' \(Normal\) have batch shape \(3,\).*would count 3 times"
         ):
             BlackBoxELBO().loss(self.observe((3, 1), plate=plate), self.guide)
 
     @pytest.mark.parametrize("options", [{}, {"num_particles": 2, "vectorize_particles": True}])
-    def test_data_that_a_plate_repeats_are_taken(self, options):
+    def test_data_broadcast_by_a_plate_are_supported(self, options):
         assert math.isfinite(BlackBoxELBO(**options).loss(self.rated, self.guide))
 
     def rated(self):
@@ -177,14 +177,14 @@ class TestShapes:
         with pyro.plate("raters", 2, dim=-2), pyro.plate("data", 3):
             pyro.sample("x", dist.Normal(mean, 1.0), obs=self.DATA)
 
-    def test_a_batch_that_no_plate_declares_is_summed(self):
+    def test_batch_dimension_without_plate_is_summed(self):
         pyro.set_rng_seed(0)
         undeclared = BlackBoxELBO().loss(self.observe((3,), plate=False), self.guide)
         pyro.set_rng_seed(0)
         assert undeclared == pytest.approx(Trace_ELBO().loss(self.observe((3,)), self.guide))
 
     @pytest.mark.parametrize("shape", [(2,), (3, 1), (3, 3)], ids=str)
-    def test_an_obs_mask_of_another_shape_is_refused(self, shape):
+    def test_obs_mask_of_another_shape_raises(self, shape):
         def guide():
             self.guide()
             with pyro.plate("data", 3):
@@ -194,11 +194,11 @@ class TestShapes:
         with pytest.raises(ValueError, match=rf"batch shape \(3,\), but its mask has shape {re.escape(str(shape))}"):
             BlackBoxELBO().loss(self.observe(obs_mask=mask), guide)
 
-    def test_a_scale_of_another_shape_is_refused(self):
+    def test_scale_of_another_shape_raises(self):
         with pytest.raises(ValueError, match=r"but its scale has shape \(3, 1\)"):
             BlackBoxELBO().loss(poutine.scale(self.observe(), scale=torch.ones(3, 1)), self.guide)
 
-    def test_a_plate_that_the_guide_alone_has_is_told(self):
+    def test_plate_of_the_guide_only_gives_a_warning(self):
         def guide():
             self.guide()
             with pyro.plate("more", 3):
@@ -209,7 +209,7 @@ class TestShapes:
             elbo.loss(self.observe(), guide)
         elbo.loss(self.observe(), guide)  # told once
 
-    def test_a_plate_that_the_guide_alone_has_and_subsamples_is_refused(self):
+    def test_subsampled_plate_of_the_guide_only_raises(self):
         def guide():
             with pyro.plate("more", 10, subsample_size=3):
                 pyro.sample("z", dist.Normal(pyro.param("loc", torch.zeros(3)), 1.0))

@@ -39,17 +39,17 @@ def compared(model):
     return find_mismatch(trace_vectorized(call, 5, 1, {}), trace_model_and_guide(call, {}), 5, call, {})
 
 
-def test_log_densities_are_summed_for_each_particle():
+def test_log_probabilities_are_summed_for_each_particle():
     run = trace_vectorized(ModelGuideCall(kept, guide), 5, 1, {})
     expected = dist.Bernoulli(torch.tensor([0.2, 0.5, 0.9])).log_prob(run.guide["z"].value).sum(-1)
     torch.testing.assert_close(sum_log_probs(run.guide, 5), expected)
 
 
-def test_a_program_that_keeps_particles_apart_says_the_same():
+def test_independent_particles_have_no_mismatch():
     assert compared(kept) is None
 
 
-def test_of_one_that_does_not_the_site_is_named():
+def test_mismatch_names_the_site():
     torch.manual_seed(0)
     found = compared(summed)
     assert found.term == "log p of site 'x'"
@@ -58,7 +58,7 @@ def test_of_one_that_does_not_the_site_is_named():
 
 
 @pytest.mark.parametrize(("size", "same"), [(1e6, True), (10.0, False)])
-def test_rounding_grows_with_the_terms(size, same):
+def test_tolerance_grows_with_the_terms(size, same):
     assert is_close(3.0, 3.05, size) is same
 
 
@@ -66,17 +66,17 @@ def test_rounding_grows_with_the_terms(size, same):
     ("x", "y", "same"),
     [(-math.inf, -math.inf, True), (math.nan, math.nan, True), (-math.inf, 0.0, False), (math.nan, 0.0, False)],
 )
-def test_what_is_not_finite_is_only_like_itself(x, y, same):
+def test_nonfinite_values_are_close_only_to_themselves(x, y, same):
     assert is_close(x, y, math.inf) is same
 
 
-def test_a_program_with_noise_of_its_own_is_not_determined():
+def test_program_with_its_own_noise_is_not_deterministic():
     noisy = model_of(lambda z: torch.randn(1))
     for program, determined in ((kept, True), (noisy, False)):
         call = ModelGuideCall(program, guide)
         assert is_deterministic(trace_model_and_guide(call, {}), call, {}) is determined
 
 
-def test_a_run_does_not_differ_from_itself():
+def test_run_has_no_mismatch_with_itself():
     run = trace_model_and_guide(ModelGuideCall(kept, guide), {})
     assert list(mismatches(run, run)) == []
