@@ -26,7 +26,7 @@ PENDING_EXAMPLES = [
     "Posterior",
 ]
 # Modules with names that are neither exported nor private yet.
-PENDING_PRIVATE = ("zoo/gradients", "zoo/inference/sbn", "zoo/inference/elbo")
+PENDING_PRIVATE = ("zoo/gradients", "zoo/inference/sbn")
 
 
 def load_make_api():
