@@ -309,6 +309,7 @@ BASELINES = (
     "learned_leave_one_out",
     "learned_moving_average",
 )
+"""Names that ``make_baseline`` accepts."""
 
 
 def make_baseline(
