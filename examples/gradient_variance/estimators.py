@@ -22,7 +22,7 @@ from zoo.gradients import (
     MovingAverageBaseline,
     Reinforce,
 )
-from zoo.gradients._per_sample import per_sample_gradients
+from zoo.gradients._moments import per_sample_gradients
 
 
 class Estimator(NamedTuple):

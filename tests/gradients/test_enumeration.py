@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.distributions import Bernoulli, Categorical, Independent, OneHotCategorical, Uniform
 
-from zoo.gradients._enumeration import jointly, moments_by_enumeration
+from zoo.gradients._enumeration import joint_values, moments_by_enumeration
 from zoo.gradients.graphs._quadrature import Quadrature
 
 DOUBLE = torch.float64
@@ -45,7 +45,7 @@ def test_joint_values_are_all_combinations_that_are_possible():
     law = OneHotCategorical(probs=torch.tensor([[0.5, 0.5], [0.0, 1.0]], dtype=DOUBLE))
     support = law.enumerate_support()
     weights = torch.tensor([[0.5, 0.0], [0.5, 1.0]], dtype=DOUBLE)
-    values, joint = jointly(support, weights)
+    values, joint = joint_values(support, weights)
     assert values.tolist() == [[[1, 0], [0, 1]], [[0, 1], [0, 1]]]
     assert joint.tolist() == [0.5, 0.5]
 

@@ -1,4 +1,5 @@
 import copy
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zoo.gradients import MovingAverageBaseline, RunningStd
+from zoo.gradients import MovingAverageBaseline, RunningMoments, RunningStd
 from zoo.gradients._tensors import masked_mean
 from zoo.gradients.running import RunningMean
 
@@ -182,3 +183,28 @@ class TestTwoRanks:
         alone = [rank["moving average, alone"]["mean.total"] for rank in ranks]
         assert alone[0] != alone[1]
         assert alone[0] != whole["moving average"]["mean.total"]
+
+
+VECTORS = torch.randn(12, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).exp()
+WEIGHTS = torch.rand(12, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("sizes", [[12], [1] * 12, [5, 7], [1, 10, 1]])
+def test_running_moments_do_not_depend_on_the_groups(sizes):
+    moments = RunningMoments()
+    for vectors, weights in zip(VECTORS.split(sizes), WEIGHTS.split(sizes), strict=True):
+        moments.update(vectors, weights)
+    mean = WEIGHTS @ VECTORS / WEIGHTS.sum()
+    for found, power in ((moments.m2, 2), (moments.m3, 3)):
+        torch.testing.assert_close(found, WEIGHTS @ (VECTORS - mean) ** power, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(moments.mean, mean, rtol=1e-12, atol=0)
+
+
+def test_running_moments_have_the_skewness_of_the_mean_and_none_if_nothing_varies():
+    """A draw that is 1 with frequency p has skewness (1 - 2p) / sqrt(p (1 - p)); the mean of n, that over sqrt(n)."""
+    moments = RunningMoments()
+    for value in [1.0] + [0.0] * 9:
+        moments.update(torch.tensor([[value, 2.5]], dtype=torch.float64), torch.ones(1, dtype=torch.float64))
+    assert moments.skewness[0].item() == pytest.approx(0.8 / math.sqrt(0.09 * 10), rel=1e-12)
+    assert moments.skewness[1] == 0
+    assert moments.m2[1] == 0

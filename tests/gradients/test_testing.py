@@ -16,9 +16,9 @@ from zoo.gradients import (
     Reinforce,
     RunningMoments,
 )
+from zoo.gradients._moments import sampled_moments
 from zoo.gradients.graphs import Pathwise, expected_cost, trace
-from zoo.gradients.testing import bias_test, check_unbiased
-from zoo.gradients.variance import sampled_moments
+from zoo.gradients.testing import _bias_test, check_unbiased
 
 
 def chain(graph, theta):
@@ -412,7 +412,7 @@ class TestMoments:
 def judged(running, truth, alpha=0.1):
     """Return the bias test of sampled gradients."""
     moments = sampled_moments(running, [torch.zeros_like(truth)])
-    return bias_test(moments, running.skewness, truth, alpha, None)
+    return _bias_test(moments, running.skewness, truth, alpha, None)
 
 
 def gaussian_toy(repeats, draws, bias):
@@ -589,8 +589,8 @@ class TestWhatCannotBeChecked:
             (traced(), {"alpha": 0.0}, "alpha must lie between 0 and 1, got 0"),
             (traced(), {"num_samples": 10}, "a z-test needs at least 1000 samples, got 10"),
             (traced(), {"breakpoints": {"u": [0.5]}}, "breakpoints of 'u' need a number of nodes too"),
-            (lambda *args, draw: torch.ones(3), {}, "the estimator must give a scalar, got shape .3,."),
-            (lambda *args, draw: torch.ones(3), {"num_samples": 1000}, "must give a scalar, got shape .3,."),
+            (lambda *args, draw: torch.ones(3), {}, "the estimator must return a scalar, got shape .3,."),
+            (lambda *args, draw: torch.ones(3), {"num_samples": 1000}, "must return a scalar, got shape .3,."),
             (lambda *args, draw: torch.ones(()), {}, "no loss has a gradient"),
             (
                 lambda *args, draw: draw("e", Normal(0.0, 1.0)),
@@ -614,11 +614,11 @@ class TestWhatCannotBeChecked:
                 {},
                 "'u' alone has 1048576 outcomes, more than 100000; increase max_outcomes, or test the",
             ),
-            (lambda *args, draw: 1.0, {}, "what the estimator gives must be a tensor, got float"),
+            (lambda *args, draw: 1.0, {}, "the value of the estimator must be a tensor, got float"),
             (
                 lambda *args, draw: {"loss": 1.0},
                 {"num_samples": 1000},
-                "what the estimator gives must be a tensor, got dict",
+                "the value of the estimator must be a tensor, got dict",
             ),
             (by_hand(warm(LearnsAtEachCall())), {}, "is not deterministic .* it keeps a state"),
             (sometimes_more, {}, "is not deterministic .* it keeps a state"),

@@ -292,5 +292,5 @@ class TestOptimalBaseline:
     @pytest.mark.parametrize("name", ["signal", "weight"])
     def test_needs_one_number_a_draw(self, name):
         arguments = {"score": torch.ones(4, 2), "signal": torch.ones(4), "weight": torch.ones(4)}
-        with pytest.raises(ValueError, match=rf"{name} must have shape \(4,\), one number a draw, got \(4, 2\)"):
+        with pytest.raises(ValueError, match=rf"{name} must have shape \(4,\), one number per sample, got \(4, 2\)"):
             optimal_baseline(**{**arguments, name: torch.ones(4, 2)})

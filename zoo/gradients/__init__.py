@@ -11,6 +11,7 @@ from zoo.gradients.baselines import (
     SumBaseline,
     make_baseline,
 )
+from zoo.gradients.control_variates import ControlVariate, optimal_scaling
 from zoo.gradients.graphs import (
     BaselineWithContext,
     Graph,
@@ -21,6 +22,7 @@ from zoo.gradients.graphs import (
 )
 from zoo.gradients.reinforce import Reinforce, ReinforceOutput, score_function_loss
 from zoo.gradients.running import RunningMean, RunningMoments, RunningStd
+from zoo.gradients.testing import BiasCheck, check_unbiased
 from zoo.gradients.variance import GradientMoments, Moments, exact_moments, gradient_moments, optimal_baseline
 
 __all__ = [
@@ -28,7 +30,9 @@ __all__ = [
     "Baseline",
     "BaselineOutput",
     "BaselineWithContext",
+    "BiasCheck",
     "ConstantBaseline",
+    "ControlVariate",
     "GradientMoments",
     "Graph",
     "LearnedBaseline",
@@ -43,11 +47,13 @@ __all__ = [
     "RunningStd",
     "StochasticGraph",
     "SumBaseline",
+    "check_unbiased",
     "exact_moments",
     "expected_cost",
     "gradient_moments",
     "make_baseline",
     "optimal_baseline",
+    "optimal_scaling",
     "score_function_loss",
     "trace",
 ]

@@ -13,10 +13,7 @@ Result = TypeVar("Result")
 
 
 def uncompilable(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """Let ``torch.compile`` call a function as it is, and compile what lies around it.
-
-    As ``torch.compiler.disable``, which loads the compiler even where it is not used.
-    """
+    """Exclude a function from compilation like ``torch.compiler.disable``, but without importing the compiler."""
     disabled: list[Callable[Parameters, Result]] = []
 
     @functools.wraps(function)
@@ -32,10 +29,10 @@ def uncompilable(function: Callable[Parameters, Result]) -> Callable[Parameters,
 
 
 class _EagerStance:
-    """Torch's stance towards compilation, of which it has one for all threads: eager until the last of them leaves.
+    """Context in which compiled functions run eagerly, so that what they do is seen. Torch has one for all threads.
 
-    Compiled functions run as they were written, so that what they do is seen. Where the compiler is not loaded there
-    are none, and loading it takes seconds: ``follow_compile`` takes the stance once it is.
+    Without the compiler, whose import takes seconds, there is no compiled function: ``follow_compile`` sets the stance
+    when it is imported.
     """
 
     def __init__(self) -> None:
@@ -57,7 +54,7 @@ class _EagerStance:
                 self._is_set = False
 
     def follow_compile(self, compile: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Call ``torch.compile``, which loads the compiler, from within a thread that has entered this."""
+        """Call ``torch.compile``, which imports the compiler, in a thread that has entered this context."""
         importlib.import_module("torch._dynamo")
         with self._lock:
             self._take()
@@ -70,4 +67,3 @@ class _EagerStance:
 
 
 uncompiled = _EagerStance()
-"""Entered where compiled functions are to run as they were written."""

@@ -13,72 +13,66 @@ from torch.utils._pytree import tree_map_only
 
 from zoo.gradients._compilation import uncompilable
 
-FARTHEST = 50  # nodes of a graph that are looked through for a parameter
+_MAX_NODES = 50  # of a graph that are searched for a parameter
 
 
 class Source(Enum):
-    """What the log-probabilities of a step were computed from, where that is no parameter that is known."""
+    """Where the log-probabilities of a step come from if no parameter is known."""
 
-    CONSTANTS = "constants"
-    """So far; no optimizer ends the step, as a later call may have the same signal and a gradient."""
-    UNKNOWN = "unknown"
-    """The step of any optimizer may be that of their parameters."""
+    CONSTANTS = "constants"  # no optimizer ends the step: a later call may have the same signal and a gradient
+    UNKNOWN = "unknown"  # any optimizer may hold the parameters
 
 
 class Parameter:
-    """A parameter that the log-probabilities of a step were computed from, as it was when the step began."""
+    """Parameter from which the log-probabilities of a step were computed, at the beginning of the step."""
 
     def __init__(self, leaf: Tensor):
         self.leaf = ref(leaf)
         self.version = leaf._version
 
     def __reduce__(self) -> tuple[type[Source], tuple[str]]:
-        return Source, (Source.CONSTANTS.value,)  # a copy may be that of an agent, with parameters of its own
+        return Source, (Source.CONSTANTS.value,)  # a copied agent has parameters of its own
 
     @property
     def moved(self) -> bool:
-        """Whether it has been changed in place, or replaced by another, as loops without an optimizer do."""
+        """Whether it was changed in place or replaced, as loops without an optimizer do."""
         leaf = self.leaf()
         return leaf is None or leaf._version != self.version
 
     def is_held_by(self, optimizer: Optimizer) -> bool:
-        """Whether it is among the parameters that an optimizer moves."""
+        """Whether an optimizer updates it."""
         leaf = self.leaf()
         return any(x is leaf for group in optimizer.param_groups for x in group["params"])
 
 
 class Learner(nn.Module):
-    """Module that may learn from call to call, as running means do.
+    """Module that learns from its calls, such as a running mean.
 
-    Used several times in one step, say once for each time step, it would know from its first use what the samples of
-    the second have cost, and bias the gradient. So inside a ``Reinforce`` its value stays what it was at the first use,
-    until the parameters have moved: it advances once a step, whether it is called once or often, or again by
-    ``torch.utils.checkpoint``. Its buffers hold what has been learned already.
+    Called several times in one step, say once per time step, it would use in the second call what it learned in the
+    first about samples that the second shares, and bias the gradient. In a ``Reinforce`` its value is therefore that of
+    the beginning of the step until the parameters change; its buffers already hold what was learned since.
 
-    The step ends when an optimizer that holds the parameter takes its own, when the parameter is seen to have been
-    changed or replaced, or another state is loaded. Neither a call without a gradient ends it, nor the optimizer of
-    something else, nor a cast: later calls may have the same signal.
+    A step ends when an optimizer that holds the parameter takes its step, when the parameter is seen to be changed or
+    replaced, or when another state is loaded. A call without a gradient, another optimizer, or a cast does not end it:
+    later calls may have the same signal.
     """
 
-    once_a_step = False
-    """Keep the value until the step ends."""
-    _step: Any = None
-    """What the value is made of while a step lasts; None outside of one."""
-    _parameter: Parameter | Source | None = None
-    """What the step's log-probabilities were computed from; None before the first."""
+    once_a_step = False  # keep the value until the step ends
+    _step: Any = None  # state at the beginning of the step; None outside of one
+    _parameter: Parameter | Source | None = None  # source of the step's log-probabilities; None before the first
 
     @property
     def learns(self) -> bool:
-        """Whether a call changes what later calls give."""
+        """Whether a call changes the values of later calls."""
         return True
 
     def end_step(self) -> None:
-        """Let the value be what has been learned."""
-        vars(self).update(_step=None, _parameter=None)  # past Module.__setattr__, which takes ten times as long
+        """Advance the value to what was learned."""
+        vars(self).update(_step=None, _parameter=None)  # Module.__setattr__ takes ten times as long
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        if self.once_a_step:  # a copy, or read from a file
+        if self.once_a_step:  # a copy, or unpickled
             _learners.add(self)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Learner":
@@ -104,7 +98,7 @@ _learners: "WeakSet[Learner]" = WeakSet()
 
 
 def once_a_step(module: nn.Module) -> list[Learner]:
-    """Let all parts of a module that learn advance once a step, and return them."""
+    """Make all learners in a module advance once per step, and return them."""
     learners = [part for part in module.modules() if isinstance(part, Learner) and part.learns]
     for learner in learners:
         learner.once_a_step = True
@@ -113,8 +107,8 @@ def once_a_step(module: nn.Module) -> list[Learner]:
 
 
 def end_step(module: nn.Module) -> None:
-    """End the step of all parts of a module that learn."""
-    if all(learner._step is None for learner in _learners):  # which is found sooner than the parts of a large module
+    """End the step of all learners in a module."""
+    if all(learner._step is None for learner in _learners):  # faster than a search in a large module
         return
     for part in module.modules():
         if isinstance(part, Learner):
@@ -122,18 +116,13 @@ def end_step(module: nn.Module) -> None:
 
 
 def in_backward() -> bool:
-    """Whether a backward pass is under way, as where a checkpoint computes something again: of the same step."""
+    """Whether a backward pass is running, as when a checkpoint recomputes part of the same step."""
     return torch._C._current_graph_task_id() != -1
 
 
 def begin_or_continue_step(learners: Sequence[Learner], log_prob: Tensor) -> None:
-    """End the step before if the parameters have moved; note what the log-probabilities of this one depend on.
-
-    Args:
-        learners: that will learn from a call.
-        log_prob: of the call.
-    """
-    if torch.compiler.is_compiling():  # a compiler has no graphs to look at
+    """End the previous step if its parameter has changed; record the parameter that ``log_prob`` depends on."""
+    if torch.compiler.is_compiling():  # there is no graph
         for learner in learners:
             vars(learner)["_parameter"] = Source.UNKNOWN
         return
@@ -146,7 +135,7 @@ def begin_or_continue_step(learners: Sequence[Learner], log_prob: Tensor) -> Non
         return
     if not log_prob.requires_grad:
         source: Parameter | Source = Source.CONSTANTS
-    else:  # what a checkpoint recomputes may depend on copies of parameters
+    else:  # recomputed values may depend on copies of parameters
         source = Source.UNKNOWN if recomputed else parameter_of(log_prob) or Source.UNKNOWN
     for learner in unknown:
         vars(learner)["_parameter"] = source
@@ -154,7 +143,7 @@ def begin_or_continue_step(learners: Sequence[Learner], log_prob: Tensor) -> Non
 
 @uncompilable
 def end_steps_of(optimizer: Optimizer, *_: Any) -> None:
-    """End the step of all that learns from log-probabilities of parameters that an optimizer has moved."""
+    """End the step of learners whose parameter an optimizer has updated."""
     for learner in list(_learners):
         parameter = learner._parameter
         if parameter is Source.CONSTANTS or (isinstance(parameter, Parameter) and not parameter.is_held_by(optimizer)):
@@ -166,9 +155,9 @@ register_optimizer_step_post_hook(end_steps_of)
 
 
 def parameter_of(x: Tensor) -> Parameter | None:
-    """Parameter that a tensor was computed from, one of those that are met first; None if none is near."""
+    """Return one of the nearest parameters from which a tensor was computed, or None."""
     node: Any = x.grad_fn
-    for _ in range(FARTHEST):
+    for _ in range(_MAX_NODES):
         if node is None:
             return None
         following = [each for each, _ in node.next_functions if each is not None]
@@ -183,11 +172,11 @@ def parameter_of(x: Tensor) -> Parameter | None:
 
 @contextmanager
 def preserve_buffers(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Let modules work on copies of their buffers, and give them their own back, untouched."""
+    """Replace the buffers of modules by copies, and restore them on exit."""
     owners = [owner for module in modules for owner in module.modules()]
     steps = [(owner, owner._step, owner._parameter) for owner in owners if isinstance(owner, Learner)]
     own = [dict(owner._buffers) for owner in owners]
-    for owner, copies in zip(owners, copy.deepcopy(own), strict=True):  # at once: what is shared stays shared
+    for owner, copies in zip(owners, copy.deepcopy(own), strict=True):  # one call keeps shared buffers shared
         owner._buffers.update(copies)
     try:
         yield

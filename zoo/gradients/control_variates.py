@@ -1,10 +1,11 @@
+from functools import partial
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
-from zoo.gradients.baselines import Baseline
+from zoo.gradients.baselines import Baseline, Mask, Signal
 
 Scaling = Literal["parameter", "factor"]
 Estimate = Literal["leave_one_out", "same_samples"] | int
@@ -13,22 +14,21 @@ Estimate = Literal["leave_one_out", "same_samples"] | int
 def optimal_scaling(
     score: Float[Tensor, "..."], signal: Float[Tensor, "*dims"], dim: int = 0, leave_one_out: bool = False
 ) -> Float[Tensor, "..."]:
-    """Scaling of the score as a control variate with which the score-function gradient varies least.
+    """Return the scaling of the score, as a control variate, that minimizes the variance of the gradient.
 
-    ``a* = Cov(f s, s) / Var(s)``, equation 8 of Ranganath, Gerrish & Blei, "Black box variational inference", 2014. As
-    ``E[s] = 0`` is known, it is estimated by ``Σ f s² / Σ s²``; the paper subtracts sample means.
+    ``a* = Cov(f s, s) / Var(s)``, equation 8 of Ranganath, Gerrish & Blei, "Black box variational inference", 2014,
+    estimated by ``Σ f s² / Σ s²`` as ``E[s] = 0`` is known.
 
     Args:
-        score: ``s = ∇ log q(z)`` of each sample, ``(*dims)`` for one scaling a parameter. Or ``(*dims, parameters)``
-            for one that a factor's parameters share, ``Σ_d Cov(f s_d, s_d) / Σ_d Var(s_d)``, equation 9 of the paper's
-            first version, arXiv:1401.0118v1.
-        signal: ``f``, in its own units.
+        score: ``s = ∇ log q(z)`` of each sample, ``(*dims)`` for one scaling per parameter; or ``(*dims, parameters)``
+            for one that the parameters of a factor share, ``Σ_d Cov(f s_d, s_d) / Σ_d Var(s_d)``, equation 9 of the
+            first version of the paper, arXiv:1401.0118v1.
+        signal: ``f``.
         dim: dimension of the samples.
-        leave_one_out: estimate each sample's scaling from the others, so that it does not depend on that sample.
+        leave_one_out: estimate the scaling of each sample from the others.
 
     Returns:
-        In the signal's units: ``(*dims)``, or with size 1 in the dimension of the samples if all have the same. 0 where
-        all scores are.
+        ``(*dims)`` in the units of the signal, of size 1 along ``dim`` unless ``leave_one_out``; 0 if all scores are.
 
     Example:
         >>> optimal_scaling(score=torch.tensor([-0.5, 0.5]), signal=torch.tensor([1.0, 3.0]))
@@ -37,18 +37,13 @@ def optimal_scaling(
     square = score.square()
     if square.ndim > signal.ndim:
         square = square.flatten(signal.ndim).sum(-1)
-    total = leave_one_out_sum if leave_one_out else sum_of_all
+    total = _leave_one_out_sum if leave_one_out else partial(torch.sum, keepdim=True)
     information = total(square, dim)
     return total(signal * square, dim) / torch.where(information > 0, information, 1)
 
 
-def sum_of_all(x: Tensor, dim: int) -> Tensor:
-    """Sum over a dimension, which is kept."""
-    return x.sum(dim, keepdim=True)
-
-
-def leave_one_out_sum(x: Tensor, dim: int) -> Tensor:
-    """Sum over all other elements of a dimension: those before and those after, so that no large one cancels."""
+def _leave_one_out_sum(x: Tensor, dim: int) -> Tensor:
+    """Return the sum of the elements before and after each element, in which no large element cancels."""
     zero = torch.zeros_like(x.narrow(dim, 0, 1))
     before = torch.cat([zero, x.cumsum(dim)], dim).narrow(dim, 0, x.shape[dim])
     after = torch.cat([zero, x.flip(dim).cumsum(dim)], dim).narrow(dim, 0, x.shape[dim]).flip(dim)
@@ -56,23 +51,20 @@ def leave_one_out_sum(x: Tensor, dim: int) -> Tensor:
 
 
 class ControlVariate(Baseline):
-    """The control variate of black-box variational inference: ``f s - a* s``, as a baseline ``a*`` for each parameter.
+    """Control variate ``f s - a* s`` of black-box variational inference, as a baseline ``a*`` per parameter.
 
     Ranganath, Gerrish & Blei, "Black box variational inference", 2014. The context is the score of each sample.
 
-    Estimated from the very samples it is used on (``"same_samples"``, as in the paper's first version) it depends on
-    them, and biases the gradient by a term that falls as ``1 / samples``. The other estimates leave it unbiased.
-
     Args:
-        scaling: one scaling for each ``"parameter"``, with a context of the signal's shape, or one that the parameters
-            of a ``"factor"`` share, with a context of one more dimension.
-        estimate: ``"leave_one_out"``: from the other samples; ``"same_samples"``; or from so many separate samples, of
-            which whoever draws them makes the scaling, and hands it in as the context. The published paper takes 100.
+        scaling: one scaling per ``"parameter"``, with a context of the shape of the signal; or per ``"factor"``, shared
+            by its parameters, with a context of one more dimension.
+        estimate: ``"leave_one_out"``; ``"same_samples"``, as in the first version of the paper, with a bias of order
+            ``1 / samples``; or the number of extra samples from which the caller computes the scaling, the context then
+            (100 in the published paper).
         dim: dimension of the samples.
 
     Raises:
-        ValueError: an option has no such value; there is no context, or there are fewer than 2 samples to leave one
-            out.
+        ValueError: an option is invalid, the context is missing, or there are fewer than 2 samples to leave one out.
 
     Example:
         >>> scaling = ControlVariate()
@@ -89,7 +81,7 @@ class ControlVariate(Baseline):
             raise ValueError(f"scaling must be 'parameter' or 'factor', got {scaling!r}")
         if estimate not in ("leave_one_out", "same_samples") and not (isinstance(estimate, int) and estimate > 0):
             raise ValueError(
-                f"estimate must be 'leave_one_out', 'same_samples' or a number of separate samples, got {estimate!r}"
+                f"estimate must be 'leave_one_out', 'same_samples' or a number of extra samples, got {estimate!r}"
             )
         self.scaling = scaling
         self.estimate = estimate
@@ -97,11 +89,11 @@ class ControlVariate(Baseline):
 
     @property
     def num_extra_samples(self) -> int:
-        """How many samples are drawn for the estimate alone."""
+        """Number of samples for the estimate alone."""
         return self.estimate if isinstance(self.estimate, int) else 0
 
-    def predict(self, signal: Tensor, context: Tensor | None, mask: Bool[Tensor, "..."] | None) -> Tensor:
-        """Give the scaling."""
+    def predict(self, signal: Signal, context: Tensor | None, mask: Mask) -> Float[Tensor, "..."]:
+        """Return the scaling."""
         if context is None:
             raise ValueError("ControlVariate needs context=, the score of each sample")
         if self.num_extra_samples:

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from zoo.gradients._steps import Learner
 
 
-class Step(NamedTuple):
-    """What a running mean was when a step began, and what it has seen since."""
+class _Step(NamedTuple):
+    """State of a running mean at the beginning of a step, and the sum and count of what the step has added."""
 
     total: Tensor
     weight: Tensor
@@ -18,20 +18,18 @@ class Step(NamedTuple):
 
 
 class RunningMean(Learner):
-    """Exponentially weighted mean of everything seen, free of the bias of its start.
+    """Exponentially weighted mean with bias correction.
 
-    ``m_n = (1 - d) Σ_i d^(n-i) x̄_i / (1 - d^n)``, with ``x̄_i`` the mean over the valid elements of call ``i``:
-    the bias correction of Kingma & Ba, "Adam: A method for stochastic optimization", 2015.
-
-    When ``torch.distributed`` runs, ``x̄_i`` is the mean over the elements of all ranks, so that every rank
-    keeps the same state. A call without a valid element changes nothing. All calls of one step of a ``Reinforce`` count
-    as one, of all their elements: see ``Learner``.
+    ``m_n = (1 - d) Σ_i d^(n-i) x̄_i / (1 - d^n)``, with ``x̄_i`` the mean over the valid elements of call ``i``: Kingma &
+    Ba, "Adam: A method for stochastic optimization", 2015. With ``torch.distributed`` it is the mean over the elements
+    of all ranks, so that all have the same state. A call without a valid element changes nothing. In a ``Reinforce``
+    all calls of one step count as one.
 
     Args:
-        decay: ``d``, the weight of the past at each update, in [0, 1).
+        decay: ``d``, weight of the past at each update, in [0, 1).
 
     Raises:
-        ValueError: ``decay`` lies outside [0, 1).
+        ValueError: ``decay`` is outside [0, 1).
 
     Example:
         >>> mean = RunningMean(decay=0.5)
@@ -44,7 +42,7 @@ class RunningMean(Learner):
 
     total: Tensor
     weight: Tensor
-    _step: Step | None
+    _step: _Step | None
 
     def __init__(self, decay: float):
         super().__init__()
@@ -55,7 +53,7 @@ class RunningMean(Learner):
         self.register_buffer("weight", torch.zeros(()))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "RunningMean":
-        """Move or cast the buffers, but never below single precision: half of it forgets what is new."""
+        """Move or cast the buffers, but never to half precision, which loses small updates."""
 
         def at_least_single(x: Tensor) -> Tensor:
             y = fn(x)
@@ -66,13 +64,13 @@ class RunningMean(Learner):
 
     @property
     def value(self) -> Float[Tensor, ""]:
-        """The mean so far, or when the present step began; 0 before the first update."""
+        """The mean, within a step that of its beginning; 0 before the first update."""
         total, weight = (self.total, self.weight) if self._step is None else self._step[:2]
         return total / torch.where(weight > 0, weight, 1)
 
     @torch.no_grad()
     def update(self, x: Float[Tensor, "*dims"], mask: Bool[Tensor, "*dims"] | None = None) -> None:
-        """Learn from the valid elements of ``x``."""
+        """Include the valid elements of ``x``."""
         x = x.to(self.total.dtype)
         if mask is None:
             sum_and_count = torch.stack([x.sum(), x.new_full((), x.numel())])
@@ -80,12 +78,12 @@ class RunningMean(Learner):
             sum_and_count = torch.stack([torch.where(mask, x, 0).sum(), mask.sum()])
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(sum_and_count)
-        step = Step(self.total, self.weight, sum_and_count)
+        step = _Step(self.total, self.weight, sum_and_count)
         if self._step is not None:
             step = self._step._replace(sum_and_count=self._step.sum_and_count + sum_and_count)
         total, count = step.sum_and_count
         share = (1 - self.decay) * (count > 0).to(count.dtype)
-        # Copies, as a compiled backward pass may still read the value that was used; vmap refuses to write to them.
+        # Copies, as a compiled backward pass may still read the value that was used, and vmap refuses to write to them.
         # Stored past Module.__setattr__, which takes as long as some arithmetic.
         self._buffers["total"] = step.total.clone().lerp_(total / count.clamp(min=1), share)
         self._buffers["weight"] = step.weight.clone().lerp_(torch.ones_like(step.weight), share)
@@ -94,21 +92,19 @@ class RunningMean(Learner):
 
 
 class RunningStd(nn.Module):
-    """Standard deviation of the advantage over past calls, never below a floor.
+    """Running standard deviation of the advantage, with a lower bound.
 
-    ``c = max(floor, sqrt(E[A²] - E[A]²))``, with running means: dividing the learning signal by it keeps the
-    step size of the policy steady while the signal's units drift. The variance normalisation of Mnih & Gregor,
-    "Neural variational inference and learning in belief networks", 2014 (there the floor is 1).
-
-    The scale in use never depends on the current samples, so that the estimate is the true gradient
-    divided by a known number.
+    ``c = max(floor, sqrt(E[A²] - E[A]²))`` with running means: the variance normalization of Mnih & Gregor, "Neural
+    variational inference and learning in belief networks", 2014, whose floor is 1. Dividing the learning signal by it
+    keeps the step size of the policy steady while the units of the signal change. It does not depend on the current
+    samples, so that the estimate is the gradient divided by a known number.
 
     Args:
         decay: weight of the past at each update, in [0, 1).
-        floor: smallest scale, in the signal's units; also the scale before the first update.
+        floor: smallest value, in the units of the signal; also the value before the first update.
 
     Raises:
-        ValueError: ``decay`` lies outside [0, 1) or ``floor`` is not positive.
+        ValueError: ``decay`` is outside [0, 1) or ``floor`` is not positive.
 
     Example:
         >>> scale = RunningStd(decay=0.5)
@@ -129,39 +125,45 @@ class RunningStd(nn.Module):
 
     @property
     def value(self) -> Float[Tensor, ""]:
-        """The scale so far, in the signal's units."""
+        """The standard deviation, in the units of the signal."""
         variance = self.mean_square.value - self.mean.value**2
         return variance.clamp(min=0).sqrt().clamp(min=self.floor)
 
     def update(self, advantage: Float[Tensor, "*dims"], mask: Bool[Tensor, "*dims"] | None = None) -> None:
-        """Learn from the valid elements of an unscaled advantage."""
+        """Include the valid elements of an unscaled advantage."""
         self.mean.update(advantage, mask)
         self.mean_square.update(advantage.to(self.mean_square.total.dtype) ** 2, mask)
 
 
 class RunningMoments:
-    """Weighted mean of vectors, and weighted sums of powers of their deviations from it, as they arrive in groups.
+    """Weighted mean of vectors with the sums of squared (``m2``) and cubed (``m3``) deviations, updated in groups.
 
     Chan, Golub & LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979.
+
+    Example:
+        >>> moments = RunningMoments()
+        >>> moments.update(torch.tensor([[1.0], [3.0]]), torch.ones(2))
+        >>> moments.mean, moments.m2
+        (tensor([2.]), tensor([2.]))
     """
 
     def __init__(self) -> None:
         self.weight = 0.0
-        self.mean = self.m2 = self.m3 = torch.zeros((), device="cpu")  # a scalar there goes with any device
+        self.mean = self.m2 = self.m3 = torch.zeros((), device="cpu")  # a CPU scalar works with any device
 
     @property
     def skewness(self) -> Tensor:
-        """Of the mean, where the weights count draws: ``Σ d³ / (Σ d²)^(3/2)``; 0 without a spread."""
+        """Skewness of the mean of ``weight`` samples, ``Σ d³ / (Σ d²)^(3/2)``; 0 if nothing varies."""
         return torch.where(self.m2 == 0, 0, self.m3 / self.m2**1.5)
 
     def update(self, vectors: Float[Tensor, "group size"], weights: Float[Tensor, " group"]) -> None:
-        """Take in a group."""
+        """Include a group of vectors."""
         weight = weights.sum().item()
         mean = weights @ vectors / weight
         deviation = vectors - mean
         m2, m3 = weights @ deviation**2, weights @ deviation**3
         step, share = mean - self.mean, weight / (self.weight + weight)
-        between = self.weight * share * step  # what the distance between the two means adds, bit by bit
+        between = self.weight * share * step  # contribution of the distance between the two means
         crossed = 3 * step * ((1 - share) * m2 - share * self.m2)
         self.m3 = self.m3 + m3 + crossed + between * step**2 * (1 - 2 * share)
         self.m2 = self.m2 + m2 + between * step

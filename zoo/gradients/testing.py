@@ -9,26 +9,29 @@ from torch.distributions import Distribution
 
 from zoo.gradients._compilation import uncompilable
 from zoo.gradients._enumeration import Draw, moments_by_enumeration
-from zoo.gradients._per_sample import check_tensor, per_sample_gradients
+from zoo.gradients._moments import (
+    GradientMoments,
+    check_tensor,
+    per_sample_gradients,
+    sample_gradients,
+    sampled_moments,
+)
 from zoo.gradients._steps import preserve_buffers
 from zoo.gradients.graphs._provenance.control_flow import tensors_in
 from zoo.gradients.graphs._quadrature import Quadrature
 from zoo.gradients.graphs._replay import MAX_OUTCOMES, enumerate_outcomes, expectation
 from zoo.gradients.graphs.program import Program
-from zoo.gradients.variance import GradientMoments, sample_gradients, sampled_moments
 
 Estimator = Callable[..., Tensor]
-"""``estimator(program, *args, draw=draw)`` gives a scalar whose gradient is the estimate. All that is random it asks
-from ``draw(name, distribution)``."""
+"""``estimator(program, *args, draw=draw)`` returns a scalar whose gradient is the estimate; its only randomness is
+``draw(name, distribution)``."""
 
-POWER = 0.95
-MIN_SAMPLES = 1000
+_POWER = 0.95
+_MIN_SAMPLES = 1000
 
 
 class BiasCheck(NamedTuple):
-    """What was found out about an estimator's bias. True where no bias was found.
-
-    The vectors have an element for each number in the parameters, in their order.
+    """Result of ``check_unbiased``; true if no bias was found. Vectors have one element per number in the parameters.
 
     Example:
         >>> def coin(graph, theta):
@@ -40,21 +43,21 @@ class BiasCheck(NamedTuple):
     """
 
     bias: Float[Tensor, " parameters"]
-    """Mean of the estimated gradient, minus the exact gradient."""
+    """Mean of the estimated gradient minus the exact gradient."""
     threshold: Float[Tensor, " parameters"]
-    """Largest deviation that is not called a bias."""
+    """Largest deviation that does not count as a bias."""
     detectable_bias: Float[Tensor, " parameters"]
-    """Smallest bias that is found: always, if the check is exact; else with 95 % probability."""
+    """Smallest bias that is found with 95 % probability, or always if the check is exact."""
     p_value: float
-    """How probable so large a deviation is without a bias, over all parameters; 0 or 1 if the check is exact."""
+    """Probability of a deviation of this size without a bias, over all parameters; 0 or 1 if the check is exact."""
     exact: bool
-    """All that is random was gone through, not drawn."""
+    """Whether all outcomes were enumerated."""
     moments: GradientMoments
-    """Of the estimated gradient."""
+    """Moments of the estimated gradient."""
 
     @property
     def unbiased(self) -> bool:
-        """Tell whether no bias was found."""
+        """Whether no bias was found."""
         return bool((self.bias.abs() <= self.threshold).all())
 
     def __bool__(self) -> bool:
@@ -66,15 +69,11 @@ class BiasCheck(NamedTuple):
         size = f"the expected gradient is off by {self.bias[worst]:.3g} in element {worst}"
         if self.exact:
             return f"{finding}: {size}; {self.threshold[worst]:.3g} is tolerated"
-        found = f"a bias of {self.detectable_bias[worst]:.3g} there is found with {POWER:.0%} probability"
+        found = f"a bias of {self.detectable_bias[worst]:.3g} there is found with {_POWER:.0%} probability"
         return f"{finding}: {size}, p = {self.p_value:.3g}; {found}"
 
     def raise_if_biased(self) -> None:
-        """Say in a sentence what is wrong, if something is.
-
-        Raises:
-            AssertionError: a bias was found.
-        """
+        """Raise an ``AssertionError`` that describes the bias, if there is one."""
         if not self.unbiased:
             raise AssertionError(str(self))
 
@@ -93,38 +92,35 @@ def check_unbiased(
     modules: Iterable[nn.Module] = (),
     max_outcomes: int = MAX_OUTCOMES,
 ) -> BiasCheck:
-    """Tell whether an estimator's expected gradient is the exact gradient of a program's expected cost.
+    """Check whether the expected gradient of an estimator is the gradient of a program's expected cost.
 
-    Exact, ``|Σ_u p(u) g(u) - ∇ E[f]| ≤ tolerance``, by running the estimator on every outcome ``u`` of all that it
-    draws. Or, with ``num_samples``, a z-test, ``|ḡ - ∇ E[f]| ≤ z · sqrt(Var[g] / n)``, with Bonferroni's ``z`` for the
-    number of parameters. It takes the mean for normal.
+    The check is exact by default: the estimator is run on every outcome ``u`` of its draws, and unbiased if
+    ``|Σ_u p(u) g(u) - ∇ E[f]| ≤ tolerance``. With ``num_samples`` it is a z-test, which assumes a normal mean:
+    ``|ḡ - ∇ E[f]| ≤ z · sqrt(Var[g] / n)`` with Bonferroni's ``z`` for the number of parameters.
 
-    Where few large values make up a gradient, its variance is seen too small whenever its mean is. The threshold is
-    therefore widened by the skewness ``s`` of the mean, to ``z (z s / 2 + sqrt(1 + (z s / 2)²))`` standard errors,
-    right for a gradient that is seldom not 0. Of values never drawn it knows nothing.
+    If a gradient consists of a few large values, its variance is underestimated whenever its mean is. The threshold is
+    therefore widened by the skewness ``s`` of the mean to ``z (z s / 2 + sqrt(1 + (z s / 2)²))`` standard errors, which
+    is correct for a gradient that is rarely nonzero. Values that never occur in the samples are not detected.
 
     Args:
-        estimator: called as ``estimator(program, *args, draw=draw)``. It gives a scalar whose gradient is the estimate,
-            and calls ``draw(name, distribution)`` for all that is random in it: values without a gradient, as of
-            ``distribution.sample()``; a pathwise estimator draws its noise.
+        estimator: returns a scalar whose gradient is the estimate. All its randomness must come from
+            ``draw(name, distribution)``, which returns values without a gradient; a pathwise estimator draws its noise.
         program: see ``trace``.
-        args: of the program. Those that need a gradient, and the parameters of those that are modules, are what is
-            differentiated with respect to. Double precision is best.
+        args: arguments of the program, preferably in double precision. Tensors that require a gradient, and the
+            parameters of modules, are differentiated with respect to.
         batch_dims: as in ``expected_cost``.
-        quadrature: as in ``expected_cost``, for variables of the program and of the estimator's own noise.
-        breakpoints: values of such variables at which the program or estimator is not smooth. See ``expected_cost``.
-        num_samples: number of gradients to draw for a z-test; None for the exact check. Each takes a run of the
-            estimator, milliseconds if it traces: to average many samples in each is faster than many draws.
-        alpha: how often the z-test may call an unbiased estimator biased.
-        tolerance: for rounding, a fraction of 1 + the gradients' root mean square; None for 1e-9 in double precision,
-            1e-5 in single.
-        modules: whose buffers are to be the same at each run, and afterwards: of baselines that learn while they
-            are used.
+        quadrature: as in ``expected_cost``, for variables of the program and noise of the estimator.
+        breakpoints: as in ``expected_cost``, for the same variables.
+        num_samples: number of gradients of the z-test; None for the exact check.
+        alpha: false-positive rate of the z-test.
+        tolerance: for rounding, relative to 1 + the root mean square of the gradients; None for 1e-9 in double
+            precision, 1e-5 in single.
+        modules: modules whose buffers are preserved at each run, such as baselines that learn.
         max_outcomes: maximum number of outcomes of the program, and of the estimator.
 
     Raises:
-        ValueError: nothing can be differentiated; the estimator gives no scalar, or does not repeat itself; options
-            make no sense; the z-test has no spread to go by; or as ``expected_cost``, of program and estimator.
+        ValueError: there is nothing to differentiate, the estimator does not return a scalar or is not repeatable, an
+            option is invalid, no sampled gradient varies, or ``expected_cost`` does not support the program.
 
     Example:
         >>> from zoo.gradients.graphs import trace
@@ -141,9 +137,9 @@ def check_unbiased(
     """
     if not 0 < alpha < 1:
         raise ValueError(f"alpha must lie between 0 and 1, got {alpha}")
-    if num_samples is not None and num_samples < MIN_SAMPLES:
-        raise ValueError(f"a z-test needs at least {MIN_SAMPLES} samples, got {num_samples}")
-    parameters, rules = parameters_in(args), Quadrature(quadrature, breakpoints)
+    if num_samples is not None and num_samples < _MIN_SAMPLES:
+        raise ValueError(f"a z-test needs at least {_MIN_SAMPLES} samples, got {num_samples}")
+    parameters, rules = _parameters_in(args), Quadrature(quadrature, breakpoints)
     outcomes = enumerate_outcomes(rules, program, args, batch_dims, max_outcomes)
     (truth,) = per_sample_gradients(expectation(outcomes)[None], parameters)
     stateful = [*modules, *(x for x in (estimator, *args) if isinstance(x, nn.Module))]
@@ -151,9 +147,9 @@ def check_unbiased(
     def estimate(draw: Draw) -> Tensor:
         with preserve_buffers(stateful):
             surrogate = estimator(program, *args, draw=draw)
-        check_tensor("what the estimator gives", surrogate)
+        check_tensor("the value of the estimator", surrogate)
         if surrogate.ndim:
-            raise ValueError(f"the estimator must give a scalar, got shape {tuple(surrogate.shape)}")
+            raise ValueError(f"the estimator must return a scalar, got shape {tuple(surrogate.shape)}")
         return surrogate
 
     def sample(name: str, distribution: Distribution) -> Tensor:
@@ -166,13 +162,13 @@ def check_unbiased(
         spread = sample_gradients(lambda: estimate(sample), parameters, num_samples)
         moments, skewness = sampled_moments(spread, parameters), spread.skewness
     rules.check_seen()
-    return bias_test(moments, skewness, truth, alpha, tolerance)
+    return _bias_test(moments, skewness, truth, alpha, tolerance)
 
 
-def bias_test(
+def _bias_test(
     moments: GradientMoments, skewness: Tensor | None, truth: Tensor, alpha: float, tolerance: float | None
 ) -> BiasCheck:
-    """Compare an estimated gradient's moments, and its mean's skewness if it was drawn, with the exact gradient."""
+    """Compare the moments of an estimated gradient, and the skewness of a sampled mean, with the exact gradient."""
     columns = zip(*((m.mean, m.variance, m.standard_error) for m in moments.parameters), strict=True)
     mean, variance, error = (torch.cat([part.flatten().to(truth.device) for part in c]).double() for c in columns)
     if tolerance is None:
@@ -187,15 +183,15 @@ def bias_test(
             "a bias, or a value too rare to be drawn; take more samples, or the exact check (num_samples=None)"
         )
     asymmetry = torch.zeros_like(error) if skewness is None else skewness.double().abs()
-    z, found = (-torch.special.ndtri(error.new_tensor(p)) for p in (alpha / 2 / len(bias), 1 - POWER))
+    z, found = (-torch.special.ndtri(error.new_tensor(p)) for p in (alpha / 2 / len(bias), 1 - _POWER))
     threshold = slack + z * error * (z * asymmetry / 2 + (1 + (z * asymmetry / 2) ** 2).sqrt())
     deviation = torch.where(excess == 0, 0, excess / (error**2 + excess * error * asymmetry).sqrt())
     p_value = min(torch.special.erfc(deviation / math.sqrt(2)).min().item() * len(bias), 1.0)
     return BiasCheck(bias, threshold, threshold + found * error, p_value, skewness is None, moments)
 
 
-def parameters_in(args: Sequence[Any]) -> list[Tensor]:
-    """Tensors to differentiate with respect to, each once."""
+def _parameters_in(args: Sequence[Any]) -> list[Tensor]:
+    """Return the tensors to differentiate with respect to, each once."""
     modules = [parameter for x in args if isinstance(x, nn.Module) for parameter in x.parameters()]
     found = {id(x): x for x in [*tensors_in(args), *modules] if x.requires_grad}
     if not found:

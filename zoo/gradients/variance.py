@@ -1,39 +1,20 @@
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from zoo.gradients._per_sample import check_parameters, check_tensor, gradient_moments_from_samples
-from zoo.gradients._steps import preserve_buffers
-from zoo.gradients.running import RunningMoments
+from zoo.gradients._moments import (
+    GradientMoments,
+    Moments,
+    by_parameter,
+    check_parameters,
+    gradient_moments_from_samples,
+    sample_gradients,
+    sampled_moments,
+)
 
-
-class Moments(NamedTuple):
-    """Mean and spread of something random; element by element, if it has several."""
-
-    mean: Tensor
-    variance: Tensor
-    standard_error: Tensor
-    """Of the mean; 0 where every outcome was counted."""
-
-    @property
-    def signal_to_noise(self) -> Tensor:
-        """``|mean| / sqrt(variance)``; infinite without noise, 0 without a signal.
-
-        Measured over ``n`` draws it is about ``1 / sqrt(n)`` where there is nothing but noise.
-        """
-        return torch.where(self.mean == 0, 0.0, self.mean.abs() / self.variance.sqrt())
-
-
-class GradientMoments(NamedTuple):
-    """Mean and spread of a gradient."""
-
-    parameters: tuple[Moments, ...]
-    """Of each parameter, in its shape, in the order in which they were given."""
-    total: Moments
-    """Of the whole gradient as one vector: the norm of its mean, and the sum of the variances. Scalars."""
+__all__ = ["GradientMoments", "Moments", "exact_moments", "gradient_moments", "optimal_baseline"]
 
 
 def gradient_moments(
@@ -43,23 +24,23 @@ def gradient_moments(
     chunk_size: int = 1,
     modules: Iterable[nn.Module] = (),
 ) -> GradientMoments:
-    """Mean, variance, standard error and signal-to-noise ratio of a random loss's gradient, from repeated calls.
+    """Return mean, variance and signal-to-noise ratio of a random loss's gradient, estimated from repeated calls.
 
-    ``Var[g] ≈ Σ_i (g_i - ḡ)² / (n - 1)``, and ``sqrt(Var[g] / n)`` for the error of ``ḡ``. The signal-to-noise ratio is
-    that of Rainforth, Kosiorek, Le, Maddison, Igl, Wood & Teh, "Tighter variational bounds are not necessarily better",
-    2018. No ``.grad`` is touched; torch's random generators move on.
+    ``Var[g] ≈ Σ_i (g_i - ḡ)² / (n - 1)``, with standard error ``sqrt(Var[g] / n)`` of ``ḡ``. The signal-to-noise ratio
+    is that of Rainforth, Kosiorek, Le, Maddison, Igl, Wood & Teh, "Tighter variational bounds are not necessarily
+    better", 2018. ``.grad`` is not changed; torch's random generators advance.
 
     Args:
-        loss: makes new draws each time it is called, and gives a scalar.
-        parameters: what to differentiate with respect to.
+        loss: samples anew and returns a scalar at each call; with ``chunk_size > 1``, ``(chunk_size,)`` losses of
+            independent samples, whose gradients are computed in one vectorized pass.
+        parameters: tensors to differentiate with respect to.
         num_samples: number of gradients, ``n``.
-        chunk_size: how many independent draws a call makes. If there are several it gives their losses,
-            ``(chunk_size,)``, and their gradients are taken in one vectorised pass.
-        modules: whose buffers are the same at each call and afterwards: of baselines that learn while they are used.
+        chunk_size: number of gradients per call.
+        modules: modules whose buffers are preserved at each call, such as baselines that learn.
 
     Raises:
-        ValueError: there are fewer than 2 draws, or they are no multiple of ``chunk_size``; the loss is no tensor, or
-            has another shape, or no gradient; there are no parameters, or one that needs no gradient or is no tensor.
+        ValueError: ``num_samples`` is below 2 or not a multiple of ``chunk_size``, a loss has another shape or no
+            gradient, or a parameter is not a tensor that requires one.
 
     Example:
         >>> theta = torch.tensor(0.0, requires_grad=True)
@@ -71,53 +52,19 @@ def gradient_moments(
     return sampled_moments(sample_gradients(loss, parameters, num_samples, chunk_size, modules), parameters)
 
 
-def sample_gradients(
-    loss: Callable[[], Tensor],
-    parameters: Sequence[Tensor],
-    num_samples: int,
-    chunk_size: int = 1,
-    modules: Iterable[nn.Module] = (),
-) -> RunningMoments:
-    """RunningMoments of a random loss's gradient over so many draws. See ``gradient_moments``."""
-    if chunk_size < 1 or num_samples < 2 or num_samples % chunk_size:
-        raise ValueError(
-            f"num_samples must be at least 2, and a multiple of chunk_size={chunk_size}, got {num_samples}"
-        )
-    modules, expected = list(modules), () if chunk_size == 1 else (chunk_size,)
-
-    def weighed() -> Iterator[tuple[Tensor, Tensor]]:
-        for _ in range(num_samples // chunk_size):
-            with preserve_buffers(modules):
-                losses = loss()
-            check_tensor("the loss", losses)
-            if losses.shape != expected:
-                raise ValueError(
-                    f"with chunk_size={chunk_size} the loss must have shape {expected}, got {tuple(losses.shape)}"
-                )
-            yield torch.ones_like(losses), losses
-
-    return gradient_moments_from_samples(weighed(), parameters)
-
-
-def sampled_moments(spread: RunningMoments, parameters: Sequence[Tensor]) -> GradientMoments:
-    """Moments of what was drawn, with as many draws as there is weight."""
-    variance = spread.m2 / (spread.weight - 1)
-    return by_parameter(spread.mean, variance, (variance / spread.weight).sqrt(), parameters)
-
-
 def exact_moments(outcomes: Iterable[tuple[Tensor, Tensor]], parameters: Iterable[Tensor]) -> GradientMoments:
-    """Mean, variance and signal-to-noise ratio of a random loss's gradient, from all its outcomes.
+    """Return mean, variance and signal-to-noise ratio of a random loss's gradient, from all its outcomes.
 
     ``Var[g] = Σ_x p(x) (g(x) - E[g])²``.
 
     Args:
-        outcomes: probability and loss of each outcome, two scalars; or those of several, two vectors. No gradient is
-            taken of the probability, and none of the loss where that is 0.
-        parameters: what to differentiate with respect to.
+        outcomes: probability and loss of each outcome, two scalars, or two vectors for several outcomes. Probabilities
+            are not differentiated, nor is a loss of probability 0.
+        parameters: tensors to differentiate with respect to.
 
     Raises:
-        ValueError: the probabilities do not sum to 1; the losses have another shape than they, or no gradient; there
-            are no parameters, or one that needs no gradient.
+        ValueError: the probabilities do not sum to 1, losses and probabilities differ in shape, no loss has a gradient,
+            or a parameter requires none.
 
     Example:
         >>> theta = torch.tensor(0.0, requires_grad=True)
@@ -128,38 +75,36 @@ def exact_moments(outcomes: Iterable[tuple[Tensor, Tensor]], parameters: Iterabl
         Moments(mean=tensor(1.), variance=tensor(1.), standard_error=tensor(0.))
     """
     parameters = check_parameters(parameters)
-    spread = gradient_moments_from_samples(outcomes, parameters)
-    if not abs(spread.weight - 1) < 1e-4:
+    moments = gradient_moments_from_samples(outcomes, parameters)
+    if not abs(moments.weight - 1) < 1e-4:
         raise ValueError(
-            f"the probabilities sum to {spread.weight:.6g}, not to 1: an outcome is missing or was counted twice"
+            f"the probabilities sum to {moments.weight:.6g}, not to 1: an outcome is missing or was counted twice"
         )
-    return by_parameter(spread.mean, spread.m2 / spread.weight, torch.zeros_like(spread.mean), parameters)
+    return by_parameter(moments.mean, moments.m2 / moments.weight, torch.zeros_like(moments.mean), parameters)
 
 
 def optimal_baseline(
-    score: Float[Tensor, " draws *parameters"],
-    signal: Shaped[Tensor, " draws"],
-    weight: Float[Tensor, " draws"] | None = None,
+    score: Float[Tensor, " samples *parameters"],
+    signal: Shaped[Tensor, " samples"],
+    weight: Float[Tensor, " samples"] | None = None,
 ) -> Float[Tensor, "*parameters"]:
-    """Constant baseline with which the score-function gradient varies least.
+    """Return the constant baseline that minimizes the variance of the score-function gradient.
 
-    ``b* = E[f s²] / E[s²]``: the minimum of ``Var[(f - b) s]``, a parabola in ``b``. Weaver & Tao, "The optimal reward
-    baseline for gradient-based reinforcement learning", 2001; Greensmith, Bartlett & Baxter, "Variance reduction
-    techniques for gradient estimates in reinforcement learning", 2004.
-
-    Estimated from draws it depends on them: used on the same draws, it would bias the gradient.
+    ``b* = E[f s²] / E[s²]``, the minimum of ``Var[(f - b) s]``. Weaver & Tao, "The optimal reward baseline for
+    gradient-based reinforcement learning", 2001; Greensmith, Bartlett & Baxter, "Variance reduction techniques for
+    gradient estimates in reinforcement learning", 2004. Applied to the samples it is estimated from, it is biased.
 
     Args:
-        score: ``s = ∇ log p(x)`` of each draw, for one baseline a parameter; or its norm, ``(draws,)``, for the one
-            baseline with which the variances' sum is least.
-        signal: ``f(x)`` of each draw, in its own units.
-        weight: of each draw: its probability, if the draws are all outcomes there are. None for equal weights.
+        score: ``s = ∇ log p(x)`` of each sample, for one baseline per parameter; or its norm, ``(samples,)``, for the
+            baseline that minimizes the sum of the variances.
+        signal: ``f(x)`` of each sample.
+        weight: probability of each sample if they are all outcomes; None for equal weights.
 
     Returns:
-        The baseline, in the signal's units; 0 where the score always is.
+        The baseline in the units of the signal; 0 where all scores are 0.
 
     Raises:
-        ValueError: ``signal`` or ``weight`` is not one number for each draw.
+        ValueError: ``signal`` or ``weight`` is not one number per sample.
 
     Example:
         >>> optimal_baseline(score=torch.tensor([-0.5, 0.5]), signal=torch.tensor([1.0, 3.0]))
@@ -169,17 +114,9 @@ def optimal_baseline(
     for name, x in (("signal", signal), ("weight", weight)):
         if x.shape != score.shape[:1]:
             raise ValueError(
-                f"{name} must have shape {tuple(score.shape[:1])}, one number a draw, got {tuple(x.shape)}"
+                f"{name} must have shape {tuple(score.shape[:1])}, one number per sample, got {tuple(x.shape)}"
             )
-    possible = weight > 0  # the score of what is impossible need not be a number
+    possible = weight > 0  # the score of an impossible outcome may be NaN
     weight, square = weight[possible].to(score.dtype), score[possible] ** 2
     information = torch.tensordot(weight, square, 1)
     return torch.tensordot(weight * signal[possible], square, 1) / torch.where(information > 0, information, 1)
-
-
-def by_parameter(mean: Tensor, variance: Tensor, error: Tensor, parameters: Sequence[Tensor]) -> GradientMoments:
-    """Cut vectors over all parameters into the parameters' shapes."""
-    sizes = [parameter.numel() for parameter in parameters]
-    cuts = zip(*(vector.split(sizes) for vector in (mean, variance, error)), parameters, strict=True)
-    each = tuple(Moments(*(part.reshape(parameter.shape) for part in parts)) for *parts, parameter in cuts)
-    return GradientMoments(each, Moments(mean.norm(), variance.sum(), error.norm()))
