@@ -27,7 +27,6 @@ from zoo.inference._posterior_moments import (
 from zoo.inference.bbvi import ProgramInference
 from zoo.inference.callbacks import StopOnConvergence
 from zoo.inference.diagnostics import (
-    ConvergenceStatus,
     ElboEstimate,
     ParetoK,
     PosteriorSamples,
@@ -88,14 +87,8 @@ class ProgramExperiment(Experiment):
         compare_with_optimum: bool = False,
         **options: Any,
     ):
-        check_constraints(
-            {
-                "steps_per_epoch": steps_per_epoch,
-                "num_eval_samples": num_eval_samples,
-                "convergence_tolerance": convergence_tolerance,
-            },
-            CONSTRAINTS,
-        )
+        sizes = {"steps_per_epoch": steps_per_epoch, "num_eval_samples": num_eval_samples}
+        check_constraints({**sizes, "convergence_tolerance": convergence_tolerance}, CONSTRAINTS)
         if convergence_tolerance is not None and options.get("schedule") != "constant":
             raise ValueError(
                 "convergence_tolerance needs a constant learning rate, as anything converges with a decaying one: "
@@ -149,7 +142,10 @@ class ProgramExperiment(Experiment):
             metrics |= compare_to_optimum(optimum, guide_distributions(module.guide, self.data))
         if self.stopping is not None:
             self.stopping.load_state_dict(read_checkpoint(checkpoint)["callbacks"][self.stopping.state_key])
-            metrics |= _convergence_metrics(self.stopping.status)
+            status = self.stopping.status
+            metrics |= {"converged": float(status.stop), "steps": float(status.step)}
+            if status.stop:
+                metrics |= {"average_start": float(status.start), "half_width": status.half_width}
         found, count = self._quantities(samples)
         if self.reference is not None:
             _save_posterior_figure(found, self.reference, folder / "posterior.png")
@@ -175,31 +171,19 @@ class ProgramExperiment(Experiment):
         if "converged" in metrics:
             lines.append(f"  {_describe_convergence(metrics)}")
         if "optimum_mean_gap" in metrics:
-            lines.append(f"  {_describe_optimum_gap(metrics)}")
+            gap, low, high = (metrics[f"optimum_{name}"] for name in ("mean_gap", "sd_ratio_low", "sd_ratio_high"))
+            gaps = f"means differ by at most {gap:.3f} sd, sd ratios are {low:.3f} to {high:.3f}"
+            lines.append(f"  optimum of the family: {gaps}")
         table = moments_table(metrics)
         compared = "; distance of means in standard deviations of the reference" if self.reference is not None else ""
         lines += [f"  posterior mean (standard deviation){compared}", *table]
         if "num_local_sites" in metrics:
-            lines.append(f"  {_describe_local_sites(int(metrics['num_local_sites']))}")
+            several = metrics["num_local_sites"] > 1
+            sites = f"{metrics['num_local_sites']:.0f} site{'s' * several} in a subsampled plate"
+            lines.append(f"  without {sites}, which belong{'s' * (not several)} to other data in each sample")
         if (left := int(metrics["num_quantities"]) - len(table) + 1) > 0:
             lines.append(f"  and {left:,} more")
         return "\n".join(lines)
-
-
-def _describe_local_sites(local_sites: int) -> str:
-    """Return a note on the sites without moments."""
-    several = local_sites > 1
-    return (
-        f"without {local_sites} site{'s' * several} in a subsampled plate, which belong{'s' * (not several)} to other "
-        "data in each sample"
-    )
-
-
-def _convergence_metrics(status: ConvergenceStatus) -> dict[str, float]:
-    metrics = {"converged": float(status.stop), "steps": float(status.step)}
-    if status.stop:
-        metrics |= {"average_start": float(status.start), "half_width": status.half_width}
-    return metrics
 
 
 def _describe_convergence(metrics: Mapping[str, float]) -> str:
@@ -210,14 +194,7 @@ def _describe_convergence(metrics: Mapping[str, float]) -> str:
     return f"converged: average of steps {window}, known to ± {metrics['half_width']:.2g} with 95 % confidence"
 
 
-def _describe_optimum_gap(metrics: Mapping[str, float]) -> str:
-    """Return the distance of a guide from the optimum of its family."""
-    gap, low, high = (metrics[f"optimum_{name}"] for name in ("mean_gap", "sd_ratio_low", "sd_ratio_high"))
-    return f"optimum of the family: means differ by at most {gap:.3f} sd, sd ratios are {low:.3f} to {high:.3f}"
-
-
 def _save_elbo_figure(name: str, folder: Path) -> None:
-    """Save the ELBO during training as ``elbo.png``."""
     save_figure(elbo_figure({name: _read_elbo_curve(folder / "metrics.csv")}), folder / "elbo.png")
 
 

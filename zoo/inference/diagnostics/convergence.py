@@ -31,9 +31,8 @@ class IterateAverage(NamedTuple):
 
     mean: Float64[Tensor, " parameters"]
     standard_error: Float64[Tensor, " parameters"]
-    """Standard error of the mean; see ``average_window``."""
+    """See ``average_window``."""
     effective_sample_size: Float64[Tensor, " parameters"]
-    """Number of independent iterates with the same precision."""
     r_hat: Float64[Tensor, " parameters"]
     num_iterates: int
     """Number of iterates in the window, or of means of consecutive iterates."""
@@ -49,7 +48,6 @@ class ConvergenceStatus(NamedTuple):
 
     stop: bool
     step: int
-    """Step of the check."""
     average: IterateAverage | None
     """Average of the last iterates, if they have converged."""
     start: int
@@ -115,15 +113,12 @@ def averaged_iterates(
     max_r_hat: float = 1.1,
     unit: float | Float[Tensor, "*parameters"] = 1.0,
 ) -> IterateAverage | None:
-    """Return the average of the trailing window with the smallest standard error, among those that pass R-hat.
+    """Return the average of the trailing window with the smallest standard error among those that pass R-hat, or None.
 
     Dhaka, Catalina, Andersen, Magnusson, Huggins & Vehtari, "Robust, accurate stochastic optimization for variational
     inference", 2020; Welandawe, Andersen, Vehtari & Huggins, "Robust, automated, and accurate black-box variational
     inference", 2022, who use the window with the smallest R-hat. The longest window may still contain a part of the
     transient that R-hat does not detect among noisy iterates; the standard error does.
-
-    Returns:
-        The average; None if no window has converged.
 
     Example:
         >>> falling, settled = torch.linspace(10, 0, 300), torch.randn(600)

@@ -44,8 +44,7 @@ class VarianceRow(NamedTuple):
         'basic'
     """
 
-    parameter: str
-    """Name of the parameter, or ``ALL``."""
+    parameter: str  # or ``ALL``
     estimator: str
     variance: Estimate
     """``Σ Var[g_i]`` over its elements."""
@@ -70,21 +69,14 @@ class VarianceReport:
     """
 
     rows: tuple[VarianceRow, ...]
-    num_particles: int
-    """Particles per estimate."""
-    num_samples: int
-    """Estimates per estimator."""
+    num_particles: int  # per estimate
+    num_samples: int  # estimates per estimator
     target_snr: float
-    """Signal-to-noise ratio for which a number of particles is suggested."""
     skipped: Mapping[str, str] = field(default_factory=dict)
     """Estimators that do not support the program, with the reason."""
 
     def row(self, estimator: str, parameter: str = ALL) -> VarianceRow:
-        """Return the row of an estimator and a parameter.
-
-        Raises:
-            KeyError: there is no such row.
-        """
+        """Return the row of an estimator and a parameter; raise ``KeyError`` if there is none."""
         for row in self.rows:
             if (row.estimator, row.parameter) == (estimator, parameter):
                 return row
@@ -127,8 +119,8 @@ def variance_report(
     Args:
         model: Pyro model.
         guide: Pyro guide, at the parameters to be examined. ``.grad`` is not changed.
-        args: positional arguments of model and guide.
-        kwargs: keyword arguments of model and guide.
+        args: positional arguments of both.
+        kwargs: keyword arguments of both.
         num_samples: gradient estimates per estimator.
         num_particles: particles per estimate.
         estimators: estimators by name, all with ``num_particles`` particles; None for ``default_estimators``, with
@@ -229,18 +221,14 @@ def _guide_parameters(guide: Program, args: Sequence[Any], kwargs: Mapping[str, 
         guide(*args, **kwargs)
     values: dict[str, Any] = {name: node["value"] for name, node in captured.trace.nodes.items()}
     own = dict(guide.named_parameters()) if isinstance(guide, nn.Module) else {}
-    # The store may hold another module's parameters under the same names.
-    stored = {name: x.unconstrained() for name, x in values.items() if not {*_module_names(name)} & set(own)}
+    # The store may hold another module's parameters under the same names, with $$$ for dots.
+    dotted = {name: name.replace("$$$", ".") for name in values}
+    foreign = [name for name, own_name in dotted.items() if not {own_name, f"{own_name}_unconstrained"} & own.keys()]
+    stored = {name: values[name].unconstrained() for name in foreign}
     found = {name: x for name, x in (own | stored).items() if x.requires_grad}
     if not found:
         raise ValueError("the guide has no parameters that require a gradient")
     return found
-
-
-def _module_names(name: str) -> tuple[str, str]:
-    """Return the names that a module may have for a parameter of Pyro's store."""
-    name = name.replace("$$$", ".")
-    return name, f"{name}_unconstrained"
 
 
 def _moments(elbo: ELBO, call: Call, parameters: Sequence[Tensor], seeds: Sequence[int]) -> RunningMoments:
@@ -268,7 +256,9 @@ def _make_rows(
     for i, parameter in enumerate((*parameters, ALL)):
         least = min(variance, key=lambda name: variance[name][:, i].mean().item())
         squared_mean = _sum_per_parameter(means[least].square(), sizes)[i]
-        signal = _signal_norm(squared_mean, variance[least][:, i].mean() / num_samples)
+        squared_error = variance[least][:, i].mean() / num_samples
+        significant = squared_mean > MIN_Z**2 * squared_error
+        signal = (squared_mean - squared_error).sqrt().item() if significant else math.nan
         rows += [
             _make_row(parameter, name, each[:, i], first[:, i], signal, num_particles, target_snr)
             for name, each in variance.items()
@@ -279,12 +269,6 @@ def _make_rows(
 def _mean_gradient(batches: Sequence[RunningMoments]) -> Float64[Tensor, " size"]:
     count = sum(batch.weight for batch in batches)
     return torch.stack([batch.mean * (batch.weight / count) for batch in batches]).sum(0)
-
-
-def _signal_norm(squared_mean: Float64[Tensor, ""], squared_error: Float64[Tensor, ""]) -> float:
-    """Return the norm of the mean gradient, corrected for its estimation error; NaN if not significant."""
-    significant = squared_mean > MIN_Z**2 * squared_error
-    return (squared_mean - squared_error).sqrt().item() if significant else math.nan
 
 
 def _make_row(
