@@ -42,6 +42,7 @@ def test_missing_name_is_refused_in_a_sentence_with_the_version(reloaded, monkey
 
 def test_older_version_than_the_package_requires_is_refused(reloaded, monkeypatch):
     monkeypatch.setattr(torch_internals.torch, "__version__", type(torch.__version__)("2.5.1"))
+    reloaded()
     with pytest.raises(RuntimeError, match=r"torch 2\.5\.1 is too old; install a version from 2\.6 to"):
         trace(program)
 

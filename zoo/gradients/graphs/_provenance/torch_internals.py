@@ -17,6 +17,7 @@ from zoo.gradients.graphs._provenance.patches import Function, Patch, Patches
 
 OLDEST = "2.6"  # as in pyproject.toml
 NEWEST_TESTED = "2.14"
+_is_too_old = torch.__version__ < OLDEST
 _missing: list[str] = []
 
 
@@ -30,9 +31,9 @@ def _find(module: str, name: str) -> Any:
 
 def check_torch() -> None:
     """Raise an error if this version of torch is too old, or lacks a name that the tracker uses."""
-    if not _missing and torch.__version__ >= OLDEST:
+    if not _missing and not _is_too_old:
         return
-    lacks = f"lacks {', '.join(_missing)}" if _missing else "is too old"
+    lacks = "is too old" if _is_too_old else f"lacks {', '.join(_missing)}"
     raise RuntimeError(
         f"dependencies between samples cannot be tracked: torch {torch.__version__} {lacks}; install a version from "
         f"{OLDEST} to {NEWEST_TESTED}"
