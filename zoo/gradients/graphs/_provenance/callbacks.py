@@ -10,16 +10,9 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from zoo.gradients.graphs._provenance import torch_internals as internals
 from zoo.gradients.graphs._provenance.control_flow import ATOMS, COLLECTIONS, PLAIN_TENSORS
 from zoo.gradients.graphs._provenance.names import NO_NAMES, Names
-from zoo.gradients.graphs._provenance.torch_internals import (
-    HigherOrderOperator,
-    current_dispatch_mode,
-    num_dispatch_modes,
-    pop_dispatch_mode,
-    push_dispatch_mode,
-    python_kernel,
-)
 
 TORCH_TYPES = ((), (Tensor,))  # ``types`` of a mode's call whose arguments are no subclass of the program's
 # Types of arguments that run no code of the program: a number's __float__ or a function would.
@@ -53,8 +46,8 @@ class OperatorMode(TorchDispatchMode):
 
     def _call(self, func: Any, types: tuple[type, ...], *args: Any, **kwargs: Any) -> Any:
         """Call an operator with this mode enabled for the Python code in it, where torch would disable it."""
-        if isinstance(func, HigherOrderOperator):
-            if num_dispatch_modes():  # it is traced now and runs later
+        if isinstance(func, internals.HigherOrderOperator):
+            if internals.num_dispatch_modes():  # it is traced now and runs later
                 return func(*args, **kwargs)
             return func(*map(self._observed, args), **{key: self._observed(value) for key, value in kwargs.items()})
         if func is torch.ops.aten._local_scalar_dense.default and not isinstance(args[0], Tensor):
@@ -65,7 +58,7 @@ class OperatorMode(TorchDispatchMode):
                     result = cls.__torch_dispatch__(func, types, args, kwargs)  # type: ignore[attr-defined]
                 if result is not NotImplemented:
                     return result
-        if isinstance(func, OpOverload) and (kernel := python_kernel(func, args, kwargs)):
+        if isinstance(func, OpOverload) and (kernel := internals.python_kernel(func, args, kwargs)):
             with self:
                 return kernel(*args, **kwargs)
         return func(*args, **kwargs)
@@ -95,7 +88,7 @@ def may_run_python(types: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any])
             return True
     if kwargs and any(map(_has_user_code, kwargs.values())):
         return True
-    return num_dispatch_modes() > 0 or (types not in TORCH_TYPES and not all(map(_is_torch_class, types)))
+    return internals.num_dispatch_modes() > 0 or (types not in TORCH_TYPES and not all(map(_is_torch_class, types)))
 
 
 def _has_user_code(value: Any) -> bool:
@@ -118,17 +111,17 @@ def _is_torch_class(cls: Hashable) -> bool:
 def below_other_modes(mode: OperatorMode) -> Iterator[None]:
     """Enter a mode below the program's own dispatch modes, so that it sees their operators, too."""
     above = []
-    while (top := current_dispatch_mode()) is not None and getattr(top, "_mode_key", None) is None:
-        above.append(pop_dispatch_mode())
+    while (top := internals.current_dispatch_mode()) is not None and getattr(top, "_mode_key", None) is None:
+        above.append(internals.pop_dispatch_mode())
     try:
         with mode:
             for other in reversed(above):
-                push_dispatch_mode(other)
+                internals.push_dispatch_mode(other)
             try:
                 yield
             finally:
                 for _ in above:
-                    pop_dispatch_mode()
+                    internals.pop_dispatch_mode()
     finally:
         for other in reversed(above):
-            push_dispatch_mode(other)
+            internals.push_dispatch_mode(other)

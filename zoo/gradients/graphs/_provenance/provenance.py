@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from zoo.gradients.graphs._provenance import torch_internals as internals
 from zoo.gradients.graphs._provenance.callbacks import (
     TORCH_TYPES,
     OperatorMode,
@@ -16,12 +17,7 @@ from zoo.gradients.graphs._provenance.callbacks import (
     may_run_python,
     run_within,
 )
-from zoo.gradients.graphs._provenance.control_flow import (
-    CONSTRAINTS,
-    escaping_tensors,
-    in_argument_check,
-    tensors_in,
-)
+from zoo.gradients.graphs._provenance.control_flow import CONSTRAINTS, escaping_tensors, in_argument_check, tensors_in
 from zoo.gradients.graphs._provenance.error_handlers import error_is_handled
 from zoo.gradients.graphs._provenance.names import NO_NAMES, Names, quote_names
 from zoo.gradients.graphs._provenance.op_semantics import UPDATE_STATISTICS, OpSemantics, semantics_of
@@ -36,17 +32,6 @@ from zoo.gradients.graphs._provenance.storages import (
     storage_of,
 )
 from zoo.gradients.graphs._provenance.threads import THREADS
-from zoo.gradients.graphs._provenance.torch_internals import (
-    FUNCTIONALIZE,
-    UNSEEN_FUNCTIONS,
-    HigherOrderOperator,
-    StorageWeakRef,
-    check_torch,
-    conversions,
-    is_wrapped,
-    num_function_modes,
-    untracked,
-)
 from zoo.gradients.graphs._provenance.torchscript import (
     assigns_attributes,
     call_script,
@@ -62,7 +47,7 @@ NO_GRAD: Names = frozenset(["without its gradient"])
 NO_GRAD_VIEW: Names = frozenset(["from a view without its gradient"])
 LOST = NO_GRAD | NO_GRAD_VIEW
 _DATA_DEPENDENT = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
-_unseen_calls = Patches([*UNSEEN_FUNCTIONS, *THREADS])
+_unseen_calls = Patches([*internals.UNSEEN_FUNCTIONS, *THREADS])
 
 
 class _EscapesSuppressed(threading.local):
@@ -92,7 +77,7 @@ class Provenance(TorchFunctionMode):
     """
 
     def __init__(self) -> None:
-        check_torch()
+        internals.check_torch()
         super().__init__()
         self._escaped: set[str] = set()  # updated in place, which is atomic among threads
         self.escapes_suppressed = _EscapesSuppressed()
@@ -125,12 +110,12 @@ class Provenance(TorchFunctionMode):
         A tensor computed outside from it and from others has the gradient of these. One computed outside from a view
         that was made there has ``requires_grad=True``, but no gradient, until it is detached on purpose.
         """
-        with untracked():
+        with internals.untracked():
             return self._is_cut(tensor) or (not tensor.requires_grad and self._of_tensors([tensor]) >= NO_GRAD)
 
     def uses_no_grad_view(self, tensors: Iterable[Tensor]) -> bool:
         """Return whether a tensor requires a gradient, but was computed from a view made under ``torch.no_grad()``."""
-        with untracked():
+        with internals.untracked():
             return self.lost_gradients and any(map(self._is_cut, tensors))
 
     @property
@@ -154,7 +139,7 @@ class Provenance(TorchFunctionMode):
 
     def paused(self) -> AbstractContextManager[Any]:
         """Return a context in which nothing is tracked; unless there is another mode, which must miss nothing."""
-        return untracked() if num_function_modes() == 1 else nullcontext()
+        return internals.untracked() if internals.num_function_modes() == 1 else nullcontext()
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -193,7 +178,7 @@ class Provenance(TorchFunctionMode):
             names = names | NO_GRAD_VIEW if is_cut else names - NO_GRAD_VIEW
         if not names:
             if semantics.opaque:  # harmless until something marked is written to this memory
-                self._exposed |= {address(tensor): StorageWeakRef(storage_of(tensor)) for tensor in inputs}
+                self._exposed |= {address(tensor): internals.StorageWeakRef(storage_of(tensor)) for tensor in inputs}
             result = call(*args, **kwargs)
             if self._views.by_storage and call is func:
                 for tensor in (result,) if type(result) is Tensor else tensors_in(result):
@@ -236,7 +221,7 @@ class Provenance(TorchFunctionMode):
         if any(tag in _DATA_DEPENDENT for tag in getattr(func, "tags", ())):
             self._escape(self.of((args, kwargs)))
         result = self._propagate(func, call, semantics, TORCH_TYPES[0], args, kwargs, sys._getframe(2))
-        if isinstance(func, HigherOrderOperator) and (names := seen()):
+        if isinstance(func, internals.HigherOrderOperator) and (names := seen()):
             self._mark_results(semantics, names, [], [], result)
         return result
 
@@ -244,7 +229,7 @@ class Provenance(TorchFunctionMode):
         self, call: Callable[..., Any], script: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
         """Propagate names through a call of TorchScript."""
-        with untracked():  # as torch does in a mode
+        with internals.untracked():  # as torch does in a mode
             buffers = script_buffers(script)
             names = self.of((args, kwargs, buffers))
             if names and assigns_attributes(script):
@@ -259,8 +244,8 @@ class Provenance(TorchFunctionMode):
 
     def propagate_constructor(self, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Propagate names through a constructor of tensors that no mode sees."""
-        with untracked():
-            if call.__name__ == FUNCTIONALIZE and (names := self.of(args)):
+        with internals.untracked():
+            if call.__name__ == internals.FUNCTIONALIZE and (names := self.of(args)):
                 raise ValueError(
                     f"torch.func.functionalize cannot be tracked, and its input depends on {quote_names(names)}; call "
                     "the function itself"
@@ -269,12 +254,12 @@ class Provenance(TorchFunctionMode):
 
     @contextmanager
     def _observing(self) -> Iterator[None]:
-        conversions.enter(self)
+        internals.conversions.enter(self)
         try:
             with below_other_modes(OperatorMode(self)):
                 yield
         finally:
-            conversions.leave()
+            internals.conversions.leave()
 
     def observed(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap a function in which torch runs Python code, to track the operators that the code calls."""
@@ -312,7 +297,7 @@ class Provenance(TorchFunctionMode):
             reference, known = self._storages[place]
             self._storages[place] = (reference, known | names)
         else:
-            self._storages[place] = (StorageWeakRef(storage_of(tensor, names)), names)
+            self._storages[place] = (internals.StorageWeakRef(storage_of(tensor, names)), names)
             if pointer := data_pointer(tensor):
                 self._by_pointer[pointer] = place
             if len(self._storages) > self._room:
@@ -353,7 +338,7 @@ class Provenance(TorchFunctionMode):
             added = names
             if self.lost_gradients and not (tensor.is_floating_point() or tensor.is_complex()):
                 added = names - LOST  # integers have no gradient to lose
-            if place not in places or is_wrapped(tensor):  # a wrapper is temporary, its memory is not
+            if place not in places or internals.is_wrapped(tensor):  # a wrapper is temporary, its memory is not
                 self._mark(tensor, place, added)
             else:  # a view, whose memory was computed from less
                 sources = [t for t, source_place in zip(inputs, places, strict=True) if source_place == place]

@@ -3,15 +3,9 @@
 import torch
 from torch import Tensor
 
+from zoo.gradients.graphs._provenance import torch_internals as internals
 from zoo.gradients.graphs._provenance.names import NO_NAMES, Names, quote_names
-from zoo.gradients.graphs._provenance.torch_internals import (
-    data_address,
-    get_unwrapped,
-    is_wrapped,
-    num_function_modes,
-    storage_address,
-    untracked,
-)
+from zoo.gradients.graphs._provenance.torch_internals import data_address, is_wrapped, storage_address
 
 Address = int | None
 State = tuple[Address, object]
@@ -45,9 +39,9 @@ def states(tensors: list[Tensor]) -> list[State]:
 def storage_of(tensor: Tensor, names: Names = NO_NAMES) -> torch.UntypedStorage:
     """Return the storage of a tensor, which was computed from named values."""
     try:
-        if not num_function_modes():
+        if not internals.num_function_modes():
             return tensor.untyped_storage()
-        with untracked():  # also by outer modes
+        with internals.untracked():  # also by outer modes
             return tensor.untyped_storage()
     except NotImplementedError:
         if is_wrapped(tensor):
@@ -61,7 +55,7 @@ def storage_of(tensor: Tensor, names: Names = NO_NAMES) -> torch.UntypedStorage:
 def unwrap(tensor: Tensor) -> Tensor:
     """Return the tensor inside the wrappers of torch.func."""
     while is_wrapped(tensor):
-        tensor = get_unwrapped(tensor)
+        tensor = internals.get_unwrapped(tensor)
     return tensor
 
 
