@@ -1,9 +1,8 @@
 """Predict patients' labs: ``python -m examples.patients part=models|curve [seeds=[1,2]] [minutes=20] [budget=smoke]``.
 
 ``part=models`` compares the four factor models of Ranganath, Gerrish & Blei, 2014; ``part=curve`` runs black-box
-variational inference against two samplers, each for so many minutes. Both read ``$ZOO_DATA/pbc/pbcseq.csv``, or with
-``labs=FILE.csv columns=[NAME,NAME,...]`` the labs of other patients. They keep what is finished, and go on from there
-when they are started again.
+variational inference and two samplers for some minutes each. Both read ``$ZOO_DATA/pbc/pbcseq.csv``, or the labs
+of other patients with ``labs=FILE.csv columns=[NAME,NAME,...]``. Finished parts are kept and not repeated.
 """
 
 import sys
@@ -29,11 +28,11 @@ class PatientsConfig:
 
     Args:
         part: ``models`` to compare factor models, or ``curve`` to benchmark against samplers.
-        labs: CSV file of other patients' labs; null for those of the PBC study.
+        labs: CSV file of other patients' labs; null for the PBC study.
         columns: names of the labs in the file.
-        seeds: of the fits; the curve takes the first.
-        minutes: that each method of the curve has.
-        budget: ``full``, or ``smoke`` to see that all works.
+        seeds: seeds of the fits; ``part=curve`` uses the first.
+        minutes: time of each method in ``part=curve``.
+        budget: ``full``, or ``smoke`` for a quick test of the whole path.
     """
 
     part: str = "models"
@@ -45,7 +44,7 @@ class PatientsConfig:
 
 
 def main() -> None:
-    """Run what is missing, and say what was found."""
+    """Run the missing parts and print the results."""
     with user_errors():
         if wants_help(sys.argv[1:]):
             print(arguments_help(PatientsConfig, str(__doc__)))
@@ -90,16 +89,16 @@ def read_split(asked: PatientsConfig) -> LabSplit:
 
 
 def folder_of(asked: PatientsConfig) -> Path:
-    """Where results go: full and smoke runs apart, and the PBC study from other labs."""
+    """Return the folder of results, which depends on budget and data."""
     labs = "" if asked.labs is None else f"-{Path(asked.labs).stem}"
     return Path("runs") / f"patients{labs}{'' if asked.budget == 'full' else '-smoke'}"
 
 
 def check_arguments(asked: PatientsConfig) -> PatientsConfig:
-    """Return arguments that make sense; the curve takes one seed, and its smoke run is short.
+    """Check the arguments, and adapt them: ``part=curve`` uses one seed, and its smoke run is short.
 
     Raises:
-        ValueError: one does not.
+        ValueError: an argument is invalid.
     """
     if asked.part not in FILES:
         raise ValueError(f"there is no part {asked.part!r}; choose one of {', '.join(FILES)}")

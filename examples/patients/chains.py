@@ -68,10 +68,7 @@ def independent_visits(family: FactorFamily, labs: Labs) -> list[Bool[Tensor, "p
 
 
 def potential(family: FactorFamily, labs: Labs) -> Callable[[State], Tensor]:
-    """Minus the log joint density of unconstrained variables: logarithms of all that is positive.
-
-    Without the states in the padding, on which nothing depends: see ``unconstrained``.
-    """
+    """Return minus the log joint density of unconstrained variables, without the states in the padding."""
 
     def negative_log_density(state: State) -> Tensor:
         jacobian = sum(state[name].sum() for name in log_transformed(family))
@@ -81,13 +78,13 @@ def potential(family: FactorFamily, labs: Labs) -> Callable[[State], Tensor]:
 
 
 def unconstrained(family: FactorFamily, labs: Labs, factors: Factors) -> dict[str, Tensor]:
-    """Variables on the whole real line; the states are those at attended visits, ``(attended, factors)``."""
+    """Return unconstrained variables, with the states at attended visits only, ``(attended, factors)``."""
     state = factors._replace(states=factors.states[labs.attended])._asdict()
     return {name: value.log() if name in log_transformed(family) else value for name, value in state.items()}
 
 
 def constrained(family: FactorFamily, labs: Labs, state: State) -> Factors:
-    """Undo ``unconstrained``, also for many draws; the states in the padding are 1."""
+    """Invert ``unconstrained``, for one or many samples; states in the padding are 1."""
     found = Factors(
         **{name: value.exp() if name in log_transformed(family) else value for name, value in state.items()}
     )

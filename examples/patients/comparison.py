@@ -1,4 +1,4 @@
-"""Which model predicts held-out labs better? Differences paired over patients, with intervals."""
+"""Comparison of models by their predictions of held-out labs: differences paired over patients, with intervals."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -29,7 +29,7 @@ class Interval(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """Whether a difference that is said to be positive is."""
+        """Return whether a difference that is positive in the paper is confirmed, refuted or undecided."""
         return "confirmed" if self.low > 0 else "refuted" if self.high < 0 else "undecided"
 
 
@@ -48,7 +48,7 @@ def per_lab(prediction: Prediction) -> Interval:
 
 
 def ratio(values: Float[np.ndarray, "*resamples patients 2"]) -> Float[np.ndarray, "*resamples"]:
-    """Sum of the first column over that of the second."""
+    """Return the sum of the first column divided by that of the second."""
     log_likelihood, labs = np.moveaxis(values.sum(-2), -1, 0)
     return np.asarray(log_likelihood / labs)
 

@@ -11,7 +11,7 @@ from examples.patients.labs import Labs
 
 
 def lab_log_density(family: FactorFamily, labs: Labs, factors: Factors) -> Float[Tensor, "*draws patients visits labs"]:
-    """``log p(l | w, x, o)`` of each observed lab, 0 for the others; nats."""
+    """Return ``log p(l | w, x, o)`` of each observed lab in nats, and 0 for the others."""
     expected = factors.states @ factors.weights.unsqueeze(-3) + factors.offsets[..., None, None, :]
     return family.lab(expected).log_prob(labs.values).where(labs.observed, 0.0)
 
@@ -19,7 +19,7 @@ def lab_log_density(family: FactorFamily, labs: Labs, factors: Factors) -> Float
 def state_log_density(
     family: FactorFamily, labs: Labs, states: Float[Tensor, "*draws patients visits factors"]
 ) -> Float[Tensor, "*draws patients visits factors"]:
-    """Log prior of each state given the one before it, 0 in the padding; nats."""
+    """Return the log prior of each state conditional on the previous one in nats, and 0 in the padding."""
     density = family.first_state(states).log_prob(states)
     if family.series:
         following = family.next_state(states[..., :-1, :]).log_prob(states[..., 1:, :])
@@ -28,7 +28,7 @@ def state_log_density(
 
 
 def prior_log_density(variable: str, family: FactorFamily, labs: Labs, factors: Factors) -> Float[Tensor, "..."]:
-    """Log prior of each element of ``"weights"``, ``"offsets"`` or ``"states"``, whose shape the result has; nats."""
+    """Return the log prior of each element of ``"weights"``, ``"offsets"`` or ``"states"`` in nats."""
     if variable == "states":
         return state_log_density(family, labs, factors.states)
     prior = family.weight_prior if variable == "weights" else family.offset_prior
@@ -36,13 +36,13 @@ def prior_log_density(variable: str, family: FactorFamily, labs: Labs, factors: 
 
 
 def sum_log_joint(priors: Mapping[str, Tensor], per_lab: Float[Tensor, "*draws patients visits labs"]) -> Tensor:
-    """Add up the log priors of all variables and the log densities of the labs: ``(*draws)``, in nats."""
+    """Return the sum of the log priors of all variables and the log densities of the labs, ``(*draws)``, in nats."""
     variables = priors["states"].sum((-3, -2, -1)) + priors["weights"].sum((-2, -1)) + priors["offsets"].sum(-1)
     return variables + per_lab.sum((-3, -2, -1))
 
 
 def log_joint(family: FactorFamily, labs: Labs, factors: Factors) -> Float[Tensor, "*draws"]:
-    """Log of the joint density of all that is observed and all that is not, in nats."""
+    """Return the log joint density of observed and latent variables in nats."""
     priors = {variable: prior_log_density(variable, family, labs, factors) for variable in Factors._fields}
     return sum_log_joint(priors, lab_log_density(family, labs, factors))
 
@@ -50,15 +50,15 @@ def log_joint(family: FactorFamily, labs: Labs, factors: Factors) -> Float[Tenso
 def local_terms(
     variable: str, family: FactorFamily, prior: Float[Tensor, "..."], per_lab: Float[Tensor, "*draws p v labs"]
 ) -> Float[Tensor, "..."]:
-    """Sum of the terms of the joint that each element of a variable is in.
+    """Return the sum of the terms of the joint density that contain each element of a variable.
 
-    Its own prior, that of the next state in a series, and the labs that hang on it.
+    These are its own prior, that of the next state in a series, and the densities of the labs that depend on it.
 
     Args:
-        variable: ``"weights"``, ``"offsets"`` or ``"states"``, whose shape the result has.
-        family: the model.
+        variable: ``"weights"``, ``"offsets"`` or ``"states"``.
+        family: factor model.
         prior: log prior of the variable's elements.
-        per_lab: log density of the labs, 0 of those that were not observed.
+        per_lab: log density of the labs, 0 for unobserved ones.
     """
     if variable == "weights":
         return prior + per_lab.sum((-3, -2)).unsqueeze(-2)
@@ -69,6 +69,6 @@ def local_terms(
 
 
 def local_log_density(variable: str, family: FactorFamily, labs: Labs, factors: Factors) -> Float[Tensor, "..."]:
-    """Log density of each element of a variable given all else, up to a constant: see ``local_terms``."""
+    """Return the log density of each element of a variable conditional on all others, up to a constant."""
     prior = prior_log_density(variable, family, labs, factors)
     return local_terms(variable, family, prior, lab_log_density(family, labs, factors))

@@ -1,4 +1,4 @@
-"""What ``python -m examples.patients`` runs: four models compared, and one model's inference compared."""
+"""Experiments of ``python -m examples.patients``: a comparison of four models, and one of inference methods."""
 
 import csv
 import math
@@ -32,7 +32,7 @@ BENCHMARK_FAMILY = FAMILIES["gamma_normal_ts"]
 
 
 class Budget(NamedTuple):
-    """How many steps the fits of the comparison take."""
+    """Numbers of steps of the fits."""
 
     training: int
     inference: int
@@ -42,12 +42,12 @@ BUDGETS = {"full": Budget(STEPS, 1000), "smoke": Budget(20, 10)}
 
 
 def compare_models(split: LabSplit, seeds: Sequence[int], budget: Budget, folder: Path) -> dict[str, Any]:
-    """Fit each model with each seed, unless the folder holds that fit, and compare their predictions.
+    """Fit each model with each seed, unless the folder contains that fit, and compare their predictions.
 
-    Writes ``models.csv``, with a line for each test patient.
+    Writes ``models.csv`` with a row for each test patient.
 
     Returns:
-        Figures for a record, and under ``found`` sentences.
+        Values for a record, with a summary as text under ``found``.
     """
     fits: dict[str, list[dict[str, Any]]] = {name: [] for name in FAMILIES}
     for seed in seeds:
@@ -115,7 +115,7 @@ def summary_lines(
 
 
 def write_patients(path: Path, predictions: Mapping[str, Prediction]) -> None:
-    """Write a line for each test patient: how many labs were held out, and their log-likelihood by model."""
+    """Write a row for each test patient: number of held-out labs, and their log-likelihood by model."""
     labs = next(iter(predictions.values())).labs.tolist()
     columns = [prediction.log_likelihood.tolist() for prediction in predictions.values()]
     rows = zip(range(len(labs)), labs, *columns, strict=True)
@@ -123,7 +123,7 @@ def write_patients(path: Path, predictions: Mapping[str, Prediction]) -> None:
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a table; its folder is made."""
+    """Write a table, and create its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         table = csv.writer(file)
@@ -140,7 +140,7 @@ def run_sampler_benchmark(split: LabSplit, seed: int, minutes: float, folder: Pa
         ValueError: ``minutes`` is not a positive number.
 
     Returns:
-        Figures for a record, and under ``found`` sentences.
+        Values for a record, with a summary as text under ``found``.
     """
     if not 0 < minutes < math.inf:
         raise ValueError(f"minutes must be a positive number, got {minutes}")

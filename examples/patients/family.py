@@ -9,7 +9,7 @@ FLOOR = 0.1
 
 @dataclass(frozen=True)
 class FactorFamily:
-    """One of the four factor models of longitudinal labs, and the scales that the paper leaves open or gives.
+    """One of the four factor models of longitudinal labs, with its scales.
 
     Ranganath, Gerrish & Blei, "Black box variational inference", 2014, section 5. A lab of a patient at a visit is
     about ``w x + o``, with positive states ``x`` of the patient at the visit.
@@ -24,15 +24,15 @@ class FactorFamily:
     ====================  ================  ================  ==========================  =======================
 
     ``GammaE(μ, σ)`` is the gamma with this mean and standard deviation; the states of a series begin with
-    ``GammaE(a_x, s_x)``. The paper gives ``s_w = s_o = s_x = 1`` and ``s_l = 0.01``, and neither the number of factors,
-    nor ``a_x``, the gammas' numbers, how labs are scaled, or whether ``s`` is a variance. Chosen here: standard
-    deviations throughout, of 0.1 for a lab that is about 1 (0.01 as a variance); five factors; ``a_x = 3``; exponential
-    priors of mean 1 for weights and offsets. ``GammaE`` takes a mean below a tenth of ``σ`` for a tenth, which keeps
-    its shape at 0.01 or more: a series that comes near 0 would not be numbers otherwise.
+    ``GammaE(a_x, s_x)``. The paper states ``s_w = s_o = s_x = 1`` and ``s_l = 0.01``, but not the number of factors,
+    ``a_x``, the parameters of the gammas, the scaling of labs, or whether ``s`` is a variance. Chosen here: standard
+    deviations, 0.1 for a lab of about 1 (0.01 as a variance); five factors; ``a_x = 3``; exponential priors with mean 1
+    for weights and offsets. ``GammaE`` clips the mean at a tenth of ``σ``, which keeps its shape at 0.01 or more;
+    otherwise a series near 0 would become NaN.
 
     Args:
-        series: each visit's states come from the visit before; else they are independent.
-        positive: gammas for weights, offsets and labs; else normals.
+        series: states depend on those of the previous visit; otherwise they are independent.
+        positive: gammas for weights, offsets and labs; otherwise normals.
         factors: number of states, ``K``.
 
     Example:
@@ -76,20 +76,20 @@ class FactorFamily:
         return dist.Normal(like.new_tensor(0.0), like.new_tensor(self.offset_sd))
 
     def first_state(self, like: Tensor) -> TorchDistributionMixin:
-        """Prior of a state that has none before it, with the type and device of ``like``."""
+        """Prior of a state without a previous one, with the type and device of ``like``."""
         return gamma_e(like.new_tensor(self.start_mean), self.start_sd)
 
     def next_state(self, previous: Tensor) -> TorchDistributionMixin:
-        """Prior of the states at a visit of a series, given those at the visit before."""
+        """Prior of the states at a visit of a series, conditional on those at the previous visit."""
         return gamma_e(previous, self.step_sd)
 
     def lab(self, mean: Tensor) -> TorchDistributionMixin:
-        """Distribution of labs given ``w x + o``."""
+        """Distribution of labs conditional on ``w x + o``."""
         return gamma_e(mean, self.lab_sd) if self.positive else dist.Normal(mean, mean.new_tensor(self.lab_sd))
 
 
 def gamma_e(mean: Tensor, sd: float) -> dist.Gamma:
-    """Gamma by its mean, of ``sd / 10`` or more, and its standard deviation: ``α = μ²/σ²``, ``β = μ/σ²``.
+    """Return the gamma with a mean, clipped at ``sd / 10``, and a standard deviation: ``α = μ²/σ²``, ``β = μ/σ²``.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""Black-box variational inference for the factor models, without Pyro on the way."""
+"""Black-box variational inference for the factor models, without Pyro."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -21,7 +21,7 @@ LAST_RATE = 0.01
 
 @dataclass(frozen=True)
 class Fitting:
-    """How a guide is fitted: Adam, its learning rate falling along a cosine to a hundredth, where it stays.
+    """Settings of Adam, whose learning rate decays to a hundredth along a cosine, and then stays constant.
 
     Example:
         >>> settings = Fitting(steps=100, learning_rate=0.2)
@@ -57,7 +57,7 @@ def default_settings(family: FactorFamily, steps: int) -> Fitting:
 
 
 class ElboAndLoss(NamedTuple):
-    """The ELBO from a few draws, and a loss whose gradient estimates that of the negative ELBO."""
+    """Estimate of the ELBO, and a loss whose gradient estimates that of the negative ELBO."""
 
     bound: Float[Tensor, ""]
     """In nats, detached."""
@@ -66,17 +66,17 @@ class ElboAndLoss(NamedTuple):
 
 
 def estimate_elbo(family: FactorFamily, guide: Guide, labs: Labs, particles: int) -> ElboAndLoss:
-    """REINFORCE for each variable on its own: equation 6 of Ranganath, Gerrish & Blei, 2014, with leave-one-out.
+    """Return the Rao-Blackwellized estimate with leave-one-out baselines: equation 6 of Ranganath et al., 2014.
 
-    The score of a variable is multiplied with those terms of ``log p - log q`` alone that it is in. On the same draws
-    it is the gradient of ``BlackBoxELBO`` for this model and guide, which finds these terms by itself; here they are
-    written down, and all visits of all patients computed at once.
+    The score of a variable is multiplied only by the terms of ``log p - log q`` that contain it. On the same samples
+    the gradient equals that of ``BlackBoxELBO``, which finds these terms automatically; here they are written out, and
+    computed for all visits of all patients at once.
 
     Args:
-        family: the model.
-        guide: for these patients.
-        labs: what is observed.
-        particles: draws of all variables, at least 2; from torch's global random state.
+        family: factor model.
+        guide: guide for these patients.
+        labs: observed labs.
+        particles: number of samples, at least 2.
     """
     factors_q = {"weights": guide.weights(), "offsets": guide.offsets(), "states": guide.states()}
     many = {name: factor.expand((particles, *factor.batch_shape)) for name, factor in factors_q.items()}
@@ -124,22 +124,21 @@ def fit(
     watch: Callable[[int, float], bool] = lambda step, bound: False,
     forever: bool = False,
 ) -> list[float]:
-    """Maximize the ELBO over the guide's parameters; the global random state is not used.
+    """Maximize the ELBO over the guide's parameters, and return its estimates in nats, one per step.
+
+    The global random state is not used.
 
     Args:
-        family: the model.
-        guide: for these patients; what it holds as buffers stays.
-        labs: what is observed.
-        settings: steps and their lengths.
-        seed: of all draws.
-        watch: called after each step with its number and its estimate of the ELBO; True ends the fit.
-        forever: go on after the last step until ``watch`` ends it.
+        family: factor model.
+        guide: guide for these patients; its buffers stay fixed.
+        labs: observed labs.
+        settings: steps and learning rate.
+        seed: seed of all samples.
+        watch: called after each step with its number and the ELBO; returning True ends the fit.
+        forever: continue after the last step until ``watch`` ends the fit.
 
     Raises:
         ValueError: the ELBO is not finite.
-
-    Returns:
-        The estimate of the ELBO of each step, in nats.
     """
     optimizer = torch.optim.Adam([parameter for parameter in guide.parameters() if parameter.requires_grad])
     bounds: list[float] = []

@@ -14,10 +14,7 @@ ADAPTATION_DECAY = 0.6
 
 
 class Block(NamedTuple):
-    """Variables that are proposed together, and accepted one by one.
-
-    That is right only if they are independent of each other given everything else.
-    """
+    """Variables that are proposed together and accepted one by one; they must be conditionally independent."""
 
     variable: str
     chosen: Bool[Tensor, "*shape"]
@@ -25,20 +22,20 @@ class Block(NamedTuple):
     positive: bool
     """Steps multiply; else they add."""
     log_density: Callable[[State], Tensor]
-    """Log density of each element of the variable given all else, up to a constant: ``(*shape)``."""
+    """Log density of each element conditional on all other variables, up to a constant."""
 
 
 def metropolis_within_gibbs(start: State, blocks: Sequence[Block], warm_up: int, seed: int) -> Iterator[State]:
-    """Give the state after each sweep over the blocks, without end.
+    """Yield the state after each sweep over the blocks, indefinitely.
 
-    Random-walk Metropolis, one variable at a time. Every element has a step length of its own, which adapts to an
-    acceptance of 0.44 during the warm-up and is held from then on.
+    Random-walk Metropolis, one variable at a time. Each element has its own step length, which is adapted to an
+    acceptance rate of 0.44 during warm-up.
 
     Args:
-        start: values of all variables.
-        blocks: in the order of a sweep.
-        warm_up: number of sweeps in which the step lengths adapt; they are given, too.
-        seed: of all draws; the global random state is neither used nor changed.
+        start: initial values of all variables.
+        blocks: blocks of a sweep, in order.
+        warm_up: number of sweeps with adaptation, which are yielded too.
+        seed: seed of all samples; the global random state is not used.
 
     Raises:
         ValueError: the density of a variable is not finite at the start, or ``warm_up`` is negative.
@@ -59,7 +56,7 @@ def metropolis_within_gibbs(start: State, blocks: Sequence[Block], warm_up: int,
 
 
 def sweeps(state: dict[str, Tensor], blocks: Sequence[Block], warm_up: int, seed: int) -> Iterator[State]:
-    """Sweep for ever: see ``metropolis_within_gibbs``."""
+    """Yield states indefinitely; see ``metropolis_within_gibbs``."""
     generator = torch.Generator(next(iter(state.values())).device).manual_seed(seed)
     log_scales = [torch.full_like(state[block.variable], START_SCALE).log() for block in blocks]
     sweep = 0
@@ -74,13 +71,13 @@ def sweeps(state: dict[str, Tensor], blocks: Sequence[Block], warm_up: int, seed
 
 
 def step(state: State, block: Block, scale: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Propose the chosen elements of a variable, accept each or not.
+    """Propose new values of the chosen elements of a variable, and accept or reject each.
 
-    A proposal of infinite density is not accepted, for a chain would stay there for ever: a gamma of a shape below 1
-    has it at 0, which is what is left of numbers that are too small.
+    Proposals with infinite density are rejected, since the chain would never leave them: a gamma with shape below 1 has
+    infinite density at 0, to which small values underflow.
 
     Returns:
-        The variable, and which of its elements have a new value.
+        The variable, and a mask of the accepted elements.
     """
     value = state[block.variable]
     noise = torch.randn(value.shape, generator=generator, dtype=value.dtype, device=value.device) * scale

@@ -18,28 +18,28 @@ START_SHAPE = 100.0
 
 
 class Factors(NamedTuple):
-    """What a factor model does not observe, with the draws in front."""
+    """Samples of the latent variables of a factor model; the first dimensions are those of the samples."""
 
     weights: Float[Tensor, "*draws factors labs"]
     offsets: Float[Tensor, "*draws labs"]
     states: Float[Tensor, "*draws patients visits factors"]
 
     def of_patients(self, chosen: slice) -> "Factors":
-        """Leave the states of other patients out."""
+        """Return the samples without the states of other patients."""
         return self._replace(states=self.states[..., chosen, :, :])
 
 
 class Guide(PyroModule):
-    """Fully factorised: gammas for what is positive, normals for what is real.
+    """Mean-field guide: gammas for positive variables, normals for real ones.
 
     Offsets start at half of a lab's mean in the positive models and at the mean in the others, states at the mean of
-    their prior, weights at random, for all factors would stay the same otherwise; all with little variance. In the
-    positive models the weights explain the other half. What is expected must not start far below the labs: a gamma of
-    fixed standard deviation has the heavier tails the closer its mean is to 0, and would pull it further down.
+    their prior, and weights at random values, since all factors would stay equal otherwise; all with small variance. In
+    the positive models the weights explain the other half. The expected value must not start far below the labs: a
+    gamma with fixed standard deviation has heavier tails if its mean is closer to 0, which would pull it further down.
 
     Args:
-        family: the model.
-        labs: of the patients, each of whose states has parameters of its own.
+        family: factor model.
+        labs: labs of the patients; the states of each patient have their own parameters.
     """
 
     def __init__(self, family: FactorFamily, labs: Labs):
@@ -51,13 +51,13 @@ class Guide(PyroModule):
         self.states = start_states(family, labs)
 
     def for_patients(self, labs: Labs) -> "Guide":
-        """Make a guide with these weights and offsets, held, and new states: for patients not seen in training."""
+        """Return a guide for new patients, with fixed weights and offsets and new states."""
         other = Guide(self.family, labs)
         other.weights, other.offsets = freeze(self.weights), freeze(self.offsets)
         return other
 
     def forward(self, labs: Labs, batch: int | None = None) -> None:
-        """Draw weights, offsets, and the states of the patients, or of a batch of them."""
+        """Sample weights, offsets, and the states of all patients or of a batch."""
         plate = plates(self.family, labs, batch)
         with plate.labs:
             pyro.sample("offsets", self.offsets())
@@ -116,7 +116,7 @@ def start_states(family: FactorFamily, labs: Labs) -> GammaFactor:
 
 
 def factors_of(sites: Mapping[str, Tensor]) -> Factors:
-    """Draws of the sites of either kind of model, each ``(draws, *shape)``, by what they mean.
+    """Return the latent variables from samples of the sites of either kind of model, each ``(draws, *shape)``.
 
     Example:
         >>> sites = {"weights": torch.ones(9, 1, 1, 2, 3), "offsets": torch.ones(9, 1, 1, 1, 3)}

@@ -51,7 +51,7 @@ class Labs(NamedTuple):
 
 
 class LabSplit(NamedTuple):
-    """Patients to learn from, and others of whom some labs are shown and some are to be predicted."""
+    """Training patients, and test patients with shown and held-out labs."""
 
     train: Labs
     shown: Labs
@@ -60,16 +60,15 @@ class LabSplit(NamedTuple):
 
 
 def load_pbc(root: Path, seed: int = 0) -> LabSplit:
-    """Sequential labs of 312 patients with primary biliary cholangitis, 250 to learn from and 62 to predict.
+    """Return sequential labs of 312 patients with primary biliary cholangitis, 250 for training and 62 for testing.
 
     ``pbcseq`` of the R package survival: Therneau & Grambsch, "Modeling survival data", 2000; 1,945 visits, 7 labs.
-    Each lab is divided by its mean over the training patients, so that it stays positive and is about 1. Of the
-    observed labs of each other patient a quarter is held out. What is missing is not missing at random: fewer labs were
-    taken near death.
+    Each lab is divided by its mean over the training patients, so that it stays positive and is about 1. A quarter of
+    the observed labs of each test patient is held out. Labs are not missing at random: fewer were taken near death.
 
     Args:
-        root: the folder above ``pbc/pbcseq.csv``.
-        seed: of both splits.
+        root: folder that contains ``pbc/pbcseq.csv``.
+        seed: seed of both splits.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -85,12 +84,12 @@ def load_pbc(root: Path, seed: int = 0) -> LabSplit:
 def read_labs(path: Path, names: Sequence[str] = PBC_LABS, patient: str = "id", time: str = "day") -> Labs:
     """Read a CSV file with a row for each visit; an empty field or ``NA`` is a lab that was not taken.
 
-    Patients come in the order of their first row, the visits of each in the order of their times.
+    Patients are in the order of their first rows, the visits of each in the order of their times.
 
     Args:
-        path: of the file.
+        path: CSV file.
         names: columns of the labs.
-        patient: column that tells the patients apart.
+        patient: column that identifies the patient.
         time: column with the time of the visit, in any unit.
 
     Raises:
@@ -130,7 +129,7 @@ def parse_number(text: str, where: str) -> float:
     """Read a finite number.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not a finite number.
     """
     try:
         value = float(text)
@@ -184,7 +183,7 @@ def split_labs(labs: Labs, test_patients: int, seed: int) -> LabSplit:
 
 
 def split_patients(labs: Labs, test_patients: int, seed: int) -> tuple[Labs, Labs]:
-    """Split into patients to learn from and patients to predict, at random; nobody is in both.
+    """Split patients into training and test patients at random.
 
     Raises:
         ValueError: either side would have no patients.
@@ -198,7 +197,7 @@ def split_patients(labs: Labs, test_patients: int, seed: int) -> tuple[Labs, Lab
 
 
 def hold_out_labs(labs: Labs, fraction: float, seed: int) -> tuple[Labs, Labs]:
-    """Split each patient's observed labs into those shown and a fraction, rounded, to be predicted.
+    """Split each patient's observed labs into shown ones and a fraction, rounded, that is held out.
 
     Raises:
         ValueError: ``fraction`` lies outside [0, 1].
@@ -220,7 +219,7 @@ def hold_out_labs(labs: Labs, fraction: float, seed: int) -> tuple[Labs, Labs]:
 
 
 def lab_means(labs: Labs) -> Float[Tensor, " labs"]:
-    """Mean of each lab over all that was observed.
+    """Return the mean of each lab over its observed values.
 
     Raises:
         ValueError: a lab was never observed.

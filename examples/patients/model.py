@@ -7,17 +7,17 @@ from examples.patients.plates import mask_elements, plates
 
 
 def model(family: FactorFamily, labs: Labs, batch: int | None = None) -> None:
-    """Factor model of the labs of patients: see ``FactorFamily``.
+    """Factor model of the labs of patients; see ``FactorFamily``.
 
-    A dimension is kept for each plate: visits -4 (independent states only), patients -3, factors -2 and labs -1.
-    In a series each visit has a site of its own. One site for all visits would be shorter, but as a state bears on the
-    next one it could not lie in a plate of visits, so each state's score would be weighed with the costs of all visits
-    of the patient instead of its own and the next one's.
+    Each plate has its own dimension: visits -4 (independent states only), patients -3, factors -2 and labs -1. In a
+    series each visit has its own site. A single site for all visits would be shorter, but since a state influences the
+    next one it could not be in a plate of visits, and each state's score would be multiplied by the costs of all visits
+    of the patient instead of its own and the next one.
 
     Args:
-        family: the model and its scales.
-        labs: of the patients; the padding behind a patient's last visit and what was not observed say nothing.
-        batch: how many patients to draw, for whom the others are taken; all if None.
+        family: model and scales.
+        labs: labs of the patients; padding and unobserved labs have no influence.
+        batch: number of patients to subsample; None for all.
     """
     plate = plates(family, labs, batch)
     with plate.labs:
@@ -46,5 +46,5 @@ def model(family: FactorFamily, labs: Labs, batch: int | None = None) -> None:
 
 
 def expected_labs(states: Tensor, weights: Tensor, offsets: Tensor) -> Tensor:
-    """``w x + o``, where dimension -2 is that of the factors and -1 that of the labs."""
+    """Return ``w x + o``; dimension -2 is that of the factors, -1 that of the labs."""
     return (states * weights).sum(-2, keepdim=True) + offsets

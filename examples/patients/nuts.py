@@ -25,19 +25,19 @@ def nuts(
 ) -> Chain:
     """Run Pyro's NUTS on unconstrained variables: Hoffman & Gelman, "The No-U-Turn sampler", 2014.
 
-    The states of the warm-up are kept, too: the first ``warm_up`` of the chain, or fewer if the time is over before.
+    The first ``warm_up`` states of the chain are those of the warm-up, or fewer if the time is over before.
 
     Args:
-        potential: minus the log density, in nats, with whatever Jacobian the variables need.
-        start: values of all variables.
-        warm_up: number of states in which step length and mass adapt.
-        draws: number of states after these.
-        seed: of all draws; the global random state stays as it is.
-        seconds: after which the run ends with what it has; at least one state.
-        max_tree_depth: a step takes at most ``2 ** max_tree_depth`` gradients.
+        potential: minus the log density in nats, including the Jacobian of the transform.
+        start: initial values of all variables.
+        warm_up: number of states in which step size and mass matrix are adapted.
+        draws: number of states after the warm-up.
+        seed: seed of all samples; the global random state is not used.
+        seconds: time limit; at least one state is returned.
+        max_tree_depth: maximum tree depth, at most ``2 ** max_tree_depth`` gradients per state.
 
     Raises:
-        ValueError: a number is out of its range.
+        ValueError: a number is out of range.
     """
     if warm_up < 0 or draws < 1 or max_tree_depth < 1:
         raise ValueError(

@@ -17,7 +17,7 @@ class Plates(NamedTuple):
     visits: SubsampleMessenger
     """Dimension -4; of independent states only."""
     patients: Any
-    """Dimension -3; gives the numbers of those that were drawn."""
+    """Dimension -3; yields the indices of the subsample."""
     factors: SubsampleMessenger
     """Dimension -2."""
     labs: SubsampleMessenger
@@ -25,7 +25,7 @@ class Plates(NamedTuple):
 
 
 def plates(family: FactorFamily, labs: Labs, batch: int | None) -> Plates:
-    """Plates of model and guide, with a batch of the patients, or all if None."""
+    """Return the plates of model and guide, with a subsample of the patients, or all if None."""
     patients, visits, kinds = labs.values.shape
     return Plates(
         pyro.plate("visits", visits, dim=-4),

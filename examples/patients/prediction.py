@@ -11,7 +11,7 @@ from examples.patients.labs import Labs
 
 
 class Prediction(NamedTuple):
-    """How well held-out labs were predicted, by patient.
+    """Predictive log-likelihood of held-out labs by patient.
 
     Example:
         >>> prediction = Prediction(torch.tensor([-2.0, -4.0]), torch.tensor([1, 2]))
@@ -26,19 +26,19 @@ class Prediction(NamedTuple):
 
     @property
     def per_lab(self) -> Float[Tensor, ""]:
-        """Mean over all held-out labs, in nats per observed lab."""
+        """Mean log-likelihood per held-out lab in nats."""
         return self.log_likelihood.sum() / self.labs.sum()
 
 
 def predictive_log_likelihood(family: FactorFamily, held_out: Labs, factors: Factors) -> Prediction:
-    """Predict each held-out lab on its own by the mean of its density over draws of q or of a chain.
+    """Return the log of the mean density of each held-out lab over samples of the guide or of a chain.
 
-    In the unit of the labs as they are given: dividing labs by a constant adds its logarithm.
+    It refers to the unit of the labs: dividing them by a constant adds its logarithm.
 
     Args:
-        family: the model.
-        held_out: the labs to be predicted count as observed.
-        factors: draws, with the states of these patients.
+        family: factor model.
+        held_out: labs to be predicted, marked as observed.
+        factors: samples, with the states of these patients.
 
     Raises:
         ValueError: no lab is held out.

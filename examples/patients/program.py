@@ -12,9 +12,9 @@ SIMULATED_PATIENTS, SIMULATED_LABS = 200, 7
 
 
 def program_of(family: FactorFamily) -> Program:
-    """Program of a factor model: the labs of the PBC patients to learn from, simulated ones if no folder is given.
+    """Return the program of a factor model on the training patients of the PBC study; without a folder, simulated ones.
 
-    The model and the guide take a second argument: how many patients to draw in a step.
+    Model and guide accept a second argument, the number of patients to subsample.
 
     Example:
         >>> gamma_normal = program_of(FactorFamily(series=False, positive=False))
@@ -30,7 +30,7 @@ def program_of(family: FactorFamily) -> Program:
 
 
 def load(family: FactorFamily, root: Path | None) -> tuple[Labs]:
-    """Labs of the training patients of the PBC study; with no folder, 200 patients drawn from the model itself."""
+    """Return the labs of the training patients of the PBC study; without a folder, of 200 simulated patients."""
     if root is None:
         return (simulate(family, SIMULATED_PATIENTS, SIMULATED_LABS, seed=0)[0],)
     return (load_pbc(root).train,)

@@ -1,4 +1,4 @@
-"""Held-out predictive likelihood against time: variational inference, Metropolis within Gibbs, NUTS."""
+"""Predictive likelihood of held-out labs over time: variational inference, Metropolis within Gibbs, NUTS."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -95,7 +95,7 @@ def run_vi(family: FactorFamily, split: LabSplit, seconds: float, seed: int) -> 
 
 
 def run_gibbs(family: FactorFamily, split: LabSplit, seconds: float, seed: int) -> Curve:
-    """Run Metropolis within Gibbs, and predict by the later half of its states so far, every tenth of them."""
+    """Run Metropolis within Gibbs, and predict with every tenth state of the later half of its states so far."""
     labs = all_patients(split)
     start = initial_state(family, labs, seed)
     chain = metropolis_within_gibbs(start._asdict(), gibbs_blocks(family, labs), SAMPLER_SETTINGS.gibbs_warm_up, seed)
@@ -113,7 +113,7 @@ def predictive_part(split: LabSplit, chain: Iterable[State]) -> Iterator[State]:
 
 
 def run_nuts(family: FactorFamily, split: LabSplit, seconds: float, seed: int) -> Curve:
-    """Run NUTS, and predict by the later half of its states so far."""
+    """Run NUTS, and predict with the later half of its states so far."""
     labs = all_patients(split)
     start = unconstrained(family, labs, initial_state(family, labs, seed))
     chain = nuts(
@@ -136,11 +136,11 @@ def make_curve(
     """Return the curve of a chain, evaluated at increasing intervals.
 
     Args:
-        times: when each state was reached, in seconds.
-        states: of the chain, one after the other, those of the test patients.
-        family: the model.
-        split: for what is held out.
-        warm_up: how many of the states adapt.
+        times: time of each state in seconds.
+        states: states of the chain, restricted to the test patients.
+        family: factor model.
+        split: training and test patients.
+        warm_up: number of warm-up states.
         thin: steps between states.
     """
     held_out = split.held_out
@@ -166,7 +166,7 @@ def spaced_indices(times: list[float]) -> list[int]:
 
 
 def second_half_log_density(density: Float[Tensor, "draws labs"]) -> Float[Tensor, ""]:
-    """Log of the mean density over the later half of the draws, averaged over the labs.
+    """Return the log of the mean density over the later half of the states, averaged over the labs.
 
     Example:
         >>> second_half_log_density(torch.tensor([[-90.0], [-2.0], [-2.0]]))

@@ -12,21 +12,21 @@ TINY = float(np.finfo(np.float32).tiny)
 def simulate(
     family: FactorFamily, patients: int, kinds: int, seed: int, visits: float = 6.0, share: float = 0.8
 ) -> tuple[Labs, Factors]:
-    """Draw patients from a factor model, each with a Poisson number of visits, at least one, and some labs at each.
+    """Simulate patients from a factor model, with a Poisson number of visits (at least one) and missing labs.
 
     Args:
-        family: the model with the scales to draw from.
-        patients: how many.
+        family: model and scales.
+        patients: number of patients.
         kinds: number of labs.
-        seed: of all draws; no global random state is used.
+        seed: seed of all samples; the global random state is not used.
         visits: mean number of visits.
-        share: how probable it is that a lab is observed at a visit.
+        share: probability that a lab is observed at a visit.
 
     Returns:
-        The labs, and the weights, offsets and states behind them.
+        The labs, and their weights, offsets and states.
 
     Raises:
-        ValueError: a number is out of its range.
+        ValueError: a number is out of range.
 
     Example:
         >>> labs, truth = simulate(FactorFamily(series=True, positive=False), patients=3, kinds=7, seed=0)
@@ -52,7 +52,7 @@ def simulate(
 
 
 def draw_globals(family: FactorFamily, kinds: int, noise: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Weights ``(factors, labs)`` and offsets ``(labs,)`` from their priors."""
+    """Sample weights ``(factors, labs)`` and offsets ``(labs,)`` from their priors."""
     shape = (family.factors, kinds)
     if family.positive:
         weights = noise.gamma(family.weight_shape, 1 / family.weight_rate, shape)
@@ -61,7 +61,7 @@ def draw_globals(family: FactorFamily, kinds: int, noise: np.random.Generator) -
 
 
 def draw_states(family: FactorFamily, shape: tuple[int, ...], noise: np.random.Generator) -> np.ndarray:
-    """States ``(patients, visits, factors)`` from their prior."""
+    """Sample states ``(patients, visits, factors)`` from their prior."""
     patients, visits = shape
     start = np.full((patients, family.factors), family.start_mean)
     states = [draw_gamma_e(start, family.start_sd, noise)]
@@ -74,11 +74,11 @@ def draw_states(family: FactorFamily, shape: tuple[int, ...], noise: np.random.G
 
 
 def draw_gamma_e(mean: np.ndarray, sd: float, noise: np.random.Generator) -> np.ndarray:
-    """Draw from ``GammaE``, not below the smallest number of float32."""
+    """Sample from ``GammaE``, clipped at the smallest number of float32."""
     mean = np.maximum(mean, FLOOR * sd)
     return np.maximum(noise.gamma((mean / sd) ** 2, sd**2 / mean), TINY)
 
 
 def to_default_dtype(array: np.ndarray) -> Tensor:
-    """Take over in torch's default floating type."""
+    """Convert to torch's default dtype."""
     return torch.tensor(array, dtype=torch.get_default_dtype())

@@ -1,4 +1,4 @@
-"""The four models on the same patients: fit, infer the states of others, predict their held-out labs."""
+"""Fits of the four models to the same patients, and predictions of the held-out labs of others."""
 
 import json
 import zlib
@@ -33,18 +33,18 @@ def study(
     seed: int,
     watch: Callable[[int, float], bool] = lambda step, bound: False,
 ) -> dict[str, Any]:
-    """Fit a model to the training patients, then the states of the test patients to what is shown of them.
+    """Fit a model to the training patients, then the states of the test patients to their shown labs.
 
-    The weights' and offsets' q is held in the second fit, as in the paper. A lab is predicted by the mean of its
-    density over 500 draws of q.
+    The factors of weights and offsets are fixed in the second fit, as in the paper. A lab is predicted by its mean
+    density over 500 samples of the guide.
 
     Args:
-        family: the model.
-        split: patients to learn from, and what is shown and held out of others.
-        training: of the first fit.
-        inference: of the second.
-        seed: of the start and all draws.
-        watch: as ``fit`` has it, of the first fit.
+        family: factor model.
+        split: training and test patients.
+        training: settings of the first fit.
+        inference: settings of the second fit.
+        seed: seed of initialization and all samples.
+        watch: see ``fit``; used in the first fit.
 
     Returns:
         The test patients' ``log_likelihood`` in nats and number of held-out ``labs``, the ``bounds`` of the two fits as

@@ -24,7 +24,6 @@ def percent(values: Sequence[float]) -> str:
 
 
 def median_and_max(values: Sequence[float]) -> str:
-    """Return median and maximum."""
     median, largest = (f"{x:,.0f}" if math.isfinite(x) else "never" for x in (statistics.median(values), max(values)))
     return f"{median}; {largest}"
 
@@ -36,15 +35,12 @@ def max_abs(values: Sequence[float]) -> str:
 
 
 def minimum(values: Sequence[float]) -> str:
-    """Return the minimum."""
     return f"{min(values):.1f}"
 
 
 def min_ratio(values: Sequence[float]) -> str:
-    """Return the minimum of ratios."""
     return f"{min(values):.2f}"
 
 
 def max_ratio(values: Sequence[float]) -> str:
-    """Return the maximum of ratios."""
     return f"{max(values):.2f}"

@@ -16,31 +16,22 @@ from zoo.reproduction._summaries import (
 class Row(NamedTuple):
     """Row of a table."""
 
-    name: str
-    """Name in ``rows=``."""
+    name: str  # in rows=
     label: str
-    experiment: str
-    """Choice in ``configs/experiment``."""
-    data: str
-    """Name of the data in run records; results on other data are never shown in this row."""
-    published: Mapping[str, str] = {}
-    """Published values by column."""
+    experiment: str  # in configs/experiment
+    data: str  # name in run records; results on other data are never shown in this row
+    published: Mapping[str, str] = {}  # by column
     best_reproduction: str = ""
-    """Best public reproduction."""
     omitted_metrics: tuple[str, ...] = ()
-    """Metrics that do not apply to this row."""
-    equal_length: bool = True
-    """Whether runs have the same number of steps with every seed, so that a learning curve can be averaged."""
+    equal_length: bool = True  # the same number of steps with every seed, so that a learning curve can be averaged
 
 
 class MetricColumn(NamedTuple):
     """Column with a metric of our runs."""
 
     label: str
-    metric: str
-    """Key in the ``metrics`` of a run record."""
-    summary: Callable[[Sequence[float]], str]
-    """Summary of the values of all seeds as text; see ``zoo.reproduction._summaries``."""
+    metric: str  # in the metrics of a run record
+    summary: Callable[[Sequence[float]], str]  # of the values of all seeds
 
 
 class Paper(NamedTuple):
@@ -49,34 +40,21 @@ class Paper(NamedTuple):
     title: str
     rows: tuple[Row, ...]
     metrics: tuple[MetricColumn, ...]
-    columns: tuple[str, ...] = ()
-    """Columns of published values."""
+    columns: tuple[str, ...] = ()  # of published values
     seeds: tuple[int, ...] = (1, 2, 3)
-    """Default seeds."""
-    curve: str = ""
-    """Metric in ``metrics.csv`` for the learning curves; no curves if empty."""
+    curve: str = ""  # metric in metrics.csv for the learning curves
 
 
-def _ram_row(num_glimpses: int, proceedings: str, arxiv: str, best_reproduction: str = "") -> Row:
-    """Return the row of RAM with a number of glimpses on 28×28 digits."""
-    return Row(
-        name=str(num_glimpses),
-        label=f"RAM, {num_glimpses} glimpses, 8×8, 1 scale",
-        experiment=f"ram_mnist_28_{num_glimpses}",
-        data="mnist",
-        published={"proceedings": proceedings, "arXiv v1": arxiv},
-        best_reproduction=best_reproduction,
-    )
+def _ram_row(glimpses: int, proceedings: str, arxiv: str, best: str = "") -> Row:
+    published = {"proceedings": proceedings, "arXiv v1": arxiv}
+    label = f"RAM, {glimpses} glimpses, 8×8, 1 scale"
+    return Row(str(glimpses), label, f"ram_mnist_28_{glimpses}", "mnist", published, best)
 
 
 def _minatar_row(game: str, actor_critic: str, deep_q: str) -> Row:
-    return Row(
-        name=game,
-        label=f"{game}, policy gradient, 5 M frames",
-        experiment=f"policy_gradient_minatar_{game.lower()}",
-        data=f"MinAtar/{game}-v0",
-        published={"AC(0.8)": actor_critic, "DQN": deep_q},
-    )
+    published = {"AC(0.8)": actor_critic, "DQN": deep_q}
+    label, experiment = f"{game}, policy gradient, 5 M frames", f"policy_gradient_minatar_{game.lower()}"
+    return Row(game, label, experiment, f"MinAtar/{game}-v0", published)
 
 
 def _posterior_row(name: str, label: str) -> Row:
@@ -111,15 +89,8 @@ PAPERS = {
         "nats on statically binarized MNIST; theirs on test images, in figure 1 on validation images",
         columns=("table 1", "figure 1, read off"),
         rows=(
-            Row("200", "SBN 200", "sbn_200", "binarized_mnist", {"table 1": "113.1"}, best_reproduction="110.3"),
-            Row(
-                "200-200",
-                "SBN 200-200",
-                "sbn_200_200",
-                "binarized_mnist",
-                {"table 1": "99.8"},
-                best_reproduction="98.2",
-            ),
+            Row("200", "SBN 200", "sbn_200", "binarized_mnist", {"table 1": "113.1"}, "110.3"),
+            Row("200-200", "SBN 200-200", "sbn_200_200", "binarized_mnist", {"table 1": "99.8"}, "98.2"),
             _ablation_row("full", "NVIL", "sbn_200_nvil", "114.5"),
             _ablation_row("no-input-baseline", "no input-dependent baseline", "sbn_200_nvil_no_input_baseline", "118"),
             _ablation_row("baselines", "baselines only", "sbn_200_nvil_no_normalization", "125"),
