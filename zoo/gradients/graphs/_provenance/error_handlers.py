@@ -51,10 +51,10 @@ def error_is_handled(frame: FrameType | None) -> bool:
         else:
             if handlers.edges and bisect_right(handlers.edges, frame.f_lasti) % 2:
                 return True
-            if handlers.withs:
-                here, scopes = frame.f_lasti, (frame.f_locals, frame.f_globals, frame.f_builtins)
-                entered = [expression for start, stop, expression in handlers.withs if start <= here < stop]
-                if any(expression.may_suppress(scopes, _handles_errors) for expression in entered):
+            for start, stop, expression in handlers.withs:
+                if start <= frame.f_lasti < stop and expression.may_suppress(
+                    (frame.f_locals, frame.f_globals, frame.f_builtins), _handles_errors
+                ):
                     return True
             in_program = in_program or handlers.is_program
         frame = frame.f_back
