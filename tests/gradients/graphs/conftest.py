@@ -70,7 +70,7 @@ def nvil_chain(graph, theta):
 
 
 def pomdp(graph, theta):
-    """Acts twice on a memory of what it saw, in a hidden world."""
+    """Two actions that depend on a memory of observations of a hidden state."""
     memory, chance = theta.new_zeros(()), theta.new_tensor(0.4)
     for t in range(2):
         world = graph.sample(f"s{t}", Bernoulli(probs=chance))
@@ -103,7 +103,7 @@ def independent(graph, theta):
 
 
 def random_length(graph, theta):
-    """Goes on while a coin says so, at most four times."""
+    """Continues while a coin shows 1, at most four times."""
     total = theta.new_zeros(())
     for t in range(4):
         coin = graph.sample(f"coin{t}", Bernoulli(logits=theta[0] - 0.2 * t))
@@ -125,7 +125,7 @@ def recursion(graph, theta, name="n", depth=0):
 
 
 def branch(graph, theta):
-    """A cost that knows of z by control flow alone."""
+    """A cost that depends on z through control flow alone."""
     z = graph.sample("z", Bernoulli(logits=theta[0]))
     mean = 2.0 if z.item() else -1.0
     graph.cost("f", (mean - 1 - theta[1]) ** 2)
@@ -139,7 +139,7 @@ def index(graph, theta):
 
 
 def in_place(graph, theta):
-    """Values reach the cost through memory that was written to."""
+    """Values reach the cost through in-place writes."""
     board = torch.zeros(4, dtype=theta.dtype)
     row = board[1:3]
     a = graph.sample("a", Bernoulli(logits=theta[0]))

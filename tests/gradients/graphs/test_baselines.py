@@ -16,7 +16,7 @@ def theta():
 
 
 def traced(theta, num_samples):
-    """A graph, and what its program left behind."""
+    """A graph, and the values that its program stored elsewhere."""
     left = {}
 
     def program(graph, theta):

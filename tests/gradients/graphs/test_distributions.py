@@ -44,7 +44,7 @@ class TestTensorsOf:
 
     def test_transforms_without_parameters_add_no_tensors(self):
         law = LogNormal(torch.zeros(2), torch.ones(2))
-        law.log_prob(torch.ones(2))  # for which it makes an inverse
+        law.log_prob(torch.ones(2))  # which caches an inverse
         held = tensors_of(law)
         assert {tensor.data_ptr() for tensor in held} == {law.loc.data_ptr(), law.scale.data_ptr()}
 
@@ -120,6 +120,6 @@ print(*trace(program, lambda x: bool(constraints.positive.check(x))).influences(
 
 
 def test_validation_is_suspended_for_distributions_but_not_for_the_program():
-    """In a process of its own, for type checks stand between a torch function and who called it."""
+    """In a separate process, since type checkers add frames between a torch function and its caller."""
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["", "f"]

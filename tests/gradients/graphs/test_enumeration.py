@@ -55,7 +55,7 @@ def assert_same(one, other, theta, order=3):
 
 
 def of_one(law, cost):
-    """A program of one variable, whose law and cost are functions."""
+    """A program with one sample, whose distribution and cost are functions."""
 
     def program(graph, theta):
         graph.cost("f", cost(graph.sample("x", law(theta)), theta))
@@ -64,7 +64,7 @@ def of_one(law, cost):
 
 
 class Halved(Bernoulli):
-    """A law whose density is half of what it should be."""
+    """A distribution with half the density that it should have."""
 
     def log_prob(self, value):
         return super().log_prob(value) - math.log(2)
@@ -140,7 +140,7 @@ class TestDiscreteSamples:
         assert_same(expected_cost(program, theta), theta[0] * 1, theta, order=1)
 
     def test_nested_expectation(self, theta):
-        """The cost of an outer program may be the expected cost of an inner one, which the outer's values move."""
+        """The expected cost of an inner program, which depends on the outer samples, is a cost of the outer one."""
 
         def inner(graph, x, theta):
             y = graph.sample("y", Independent(Bernoulli(logits=x * theta[:2]), 1))
@@ -157,7 +157,7 @@ class TestDiscreteSamples:
 
 
 class TestImpossibleValues:
-    """What has probability 0 counts for nothing, and makes nothing NaN."""
+    """Outcomes of probability 0 contribute nothing, and no NaN."""
 
     def test_value_and_gradient_stay_finite(self, theta):
         def program(graph, theta):
@@ -203,7 +203,7 @@ class TestImpossibleValues:
 
 
 class TestTotalProbability:
-    """The probabilities of all outcomes must sum to 1, or their sum of costs is no expectation."""
+    """The probabilities of all outcomes must sum to 1."""
 
     @pytest.mark.parametrize(
         ("law", "total"),
@@ -241,7 +241,7 @@ class TestTotalProbability:
 
 
 class TestPointMass:
-    """Pyro's ``Delta`` is one value, and its gradient flows through this."""
+    """Pyro's ``Delta`` has one value, through which its gradient flows."""
 
     def test_point_mass_has_exact_gradient(self, theta):
         def program(graph, theta):
@@ -273,7 +273,7 @@ class TestPointMass:
 
 
 def cost_of(outcome):
-    """The expected cost, or that of a traced run."""
+    """Either interpreter: the expected cost, or the cost of a traced run."""
     return outcome if isinstance(outcome, torch.Tensor) else outcome.costs["f"]
 
 
@@ -282,7 +282,7 @@ BOTH = pytest.mark.parametrize("interpret", [expected_cost, trace], ids=lambda i
 
 @BOTH
 class TestProbabilityOf0Or1:
-    """torch clamps it, and cuts off its gradient: E[x] = p has slope 1 in p there too."""
+    """Torch clamps such a probability and loses its gradient, although E[x] = p has slope 1."""
 
     @pytest.mark.parametrize(
         "law",
@@ -335,7 +335,7 @@ class TestBatch:
             graph.cost("f", ((x - theta) ** 2).sum(-1) * (x[..., 0] + 1))
 
         together = expected_cost(program, theta, batch_dims=1)
-        assert passes == 4 + 2  # the first and the last again, to see whether it repeats itself
+        assert passes == 4 + 2  # the first and the last are run twice
         apart = torch.stack([expected_cost(program, one) for one in theta]).sum()
         torch.testing.assert_close(together, apart, rtol=0, atol=1e-9)
         gradients = [torch.autograd.grad(total, theta)[0] for total in (together, apart)]
@@ -362,11 +362,11 @@ class TestBatch:
 
 
 class TestDeviceAndDtype:
-    """All that is made on the way is made where the variables are, and in their precision."""
+    """Intermediate tensors have the device and dtype of the samples."""
 
     @pytest.fixture(params=["cpu", pytest.param("cuda", marks=NEEDS_GPU)])
     def device(self, request):
-        """That of the variables; the default is another one, on which whatever is put there by mistake is lost."""
+        """Device of the samples; the default is the meta device, on which misplaced tensors are useless."""
         with torch.device("meta"):
             yield request.param
 
@@ -449,7 +449,7 @@ class TestQuadrature:
         torch.testing.assert_close(*gradients, rtol=0, atol=30 * tolerance)
 
     def test_gradient_is_of_the_density_not_of_the_nodes(self, theta):
-        """A step has no pathwise gradient; where the cost is flat, only the density tells."""
+        """The pathwise gradient of a step function is 0; the gradient comes from the density."""
         program = of_one(lambda t: Uniform(number(0.0), number(1.0)), lambda x, t: x)
         assert not expected_cost(program, theta, quadrature={"x": 2}).requires_grad
         (outcome, *_) = outcomes(of_one(lambda t: Normal(t[0], 1.0), lambda x, t: x), theta, quadrature={"x": 3})
@@ -466,7 +466,7 @@ class TestQuadrature:
         assert (derivatives(across, theta, 1) - derivatives(closed_form, theta, 1)).abs().max() > 1e-2
 
     def test_breakpoints_split_each_element(self):
-        """A uniform variable between two bounds that a batch element has for itself; |x| is piecewise linear."""
+        """A uniform sample with its own bounds in each batch element; |x| is piecewise linear."""
         width = number([[1.0, 2.0], [3.0, 0.5]])
         scale = number([1.0, -2.0]).requires_grad_()
 
@@ -608,7 +608,7 @@ class TestErrors:
 
 
 class TestNondeterministicProgram:
-    """It has no exact expectation, and one sentence tells what to do."""
+    """It has no exact expectation, and raises an error in one sentence with the remedy."""
 
     SENTENCE = "the program is not deterministic .* must be drawn with graph.sample, or before the program is called"
 

@@ -19,7 +19,7 @@ def leaves(tree, way=()):
 
 
 def follow(tree):
-    """Go down a nested list, as the path tells."""
+    """Descend a nested list along a path."""
 
     def run(path):
         way, here = (), tree

@@ -38,7 +38,7 @@ def sample_alone(off):
 def sample_and_its_distribution(off):
     def program(graph, theta):
         with off():
-            x = graph.sample("x", Bernoulli(logits=theta))  # the very parameter, which keeps its gradient
+            x = graph.sample("x", Bernoulli(logits=theta))  # the parameter itself, which keeps its gradient
         graph.cost("f", 3 * x + theta**2)
 
     return program
@@ -213,7 +213,7 @@ USES = {
 @pytest.mark.parametrize("use", USES.values(), ids=USES)
 @pytest.mark.parametrize("make", VIEWS.values(), ids=VIEWS)
 def test_distribution_of_a_view_made_under_no_grad_raises_an_error(make, use, off, factor, theta):
-    """Such a view says that it requires a gradient, and so does all that is computed from it."""
+    """Such a view has requires_grad=True, and so has everything computed from it."""
 
     def program(graph, theta):
         base = theta if factor is None else factor * theta
@@ -262,7 +262,7 @@ def test_parameter_updated_through_a_view_under_no_grad_keeps_its_gradient(theta
 
 
 class TestCaughtError:
-    """A program cannot go on as if a refused statement had not been."""
+    """An error of a statement ends the trace even if the program catches it."""
 
     def test_error_that_the_program_catches_is_raised_at_the_end(self, theta):
         def program(graph, theta):
@@ -276,7 +276,7 @@ class TestCaughtError:
 
     @pytest.mark.parametrize("caught", [BaseException, Exception])
     def test_caught_error_of_an_impossible_outcome_adds_no_cost(self, caught, theta):
-        """With masked logits; against the sum over the two outcomes there are."""
+        """With masked logits, against the sum over the two possible outcomes."""
 
         def program(graph, theta):
             try:

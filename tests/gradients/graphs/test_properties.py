@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("without_type_checks")  # for speed
 
 
 class Node(NamedTuple):
-    """A random variable: with so many values, parents among the earlier ones, and a way to read these."""
+    """A sample: its number of values, its parents among the earlier ones, and how it reads them."""
 
     values: int
     parents: frozenset[int]
@@ -23,7 +23,7 @@ class Node(NamedTuple):
 
 
 class Recipe(NamedTuple):
-    """A program with its influences written down: variables, and costs by the variables that each depends on."""
+    """A program with known influences: samples, and costs by the samples that each depends on."""
 
     nodes: tuple[Node, ...]
     costs: tuple[frozenset[int], ...]
@@ -45,7 +45,7 @@ class Recipe(NamedTuple):
         return value.item() if in_python else value
 
     def escaped(self, before):
-        """Variables that were read in Python before the node of that number."""
+        """Samples that were read in Python before a node."""
         return frozenset().union(*(node.parents for node in self.nodes[:before] if node.in_python))
 
     def ancestors(self, parents):
@@ -55,7 +55,7 @@ class Recipe(NamedTuple):
         return found
 
     def influences(self):
-        """Of each variable, by number: variables and costs that it influences, by name."""
+        """Names of the samples and costs that each sample influences."""
         lineages = {f"x{i}": self.ancestors(n.parents | self.escaped(i)) for i, n in enumerate(self.nodes)}
         everywhere = self.escaped(len(self.nodes))
         lineages |= {f"f{c}": self.ancestors(subset | everywhere) for c, subset in enumerate(self.costs)}
@@ -108,7 +108,7 @@ def test_surrogate_is_unbiased(replayed, hessian, recipe):
 @given(recipe=recipes(), seed=st.integers(0, 2**31), baseline=st.sampled_from([0.0, 1.5]))
 @example(recipe=CHAIN, seed=0, baseline=1.5)
 def test_gradient_for_fixed_samples_matches_the_formula(recipe, seed, baseline):
-    """``Σ_c c + Σ_w log p(w) (Q_w - b_w)``, checked by finite differences; ``Q_w`` from the influences written down."""
+    """``Σ_c c + Σ_w log p(w) (Q_w - b_w)``, checked by finite differences; ``Q_w`` from the known influences."""
     torch.manual_seed(seed)
     theta = parameters()
     graph = trace(recipe, theta)

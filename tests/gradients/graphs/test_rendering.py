@@ -51,7 +51,7 @@ def edges(svg):
 
 
 def meets(box, start, end):
-    """Whether a piece of an edge runs within a node, by going along it."""
+    """Whether a segment of an edge crosses a node, tested at points along it."""
     left, top, right, bottom = box
     for i in range(101):
         x, y = (a + (b - a) * i / 100 for a, b in zip(start, end, strict=True))

@@ -94,7 +94,7 @@ def test_estimators_may_iterate_over_a_loader(theta):
 
 
 def test_two_threads_restore_the_loaders_method(theta):
-    """The one that began first ends first."""
+    """The thread that starts first ends first."""
     iterate, first_is_in, second_is_in, results = DataLoader.__iter__, threading.Event(), threading.Event(), []
 
     def oracle(entered, wait_for):

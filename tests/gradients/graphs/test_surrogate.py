@@ -17,7 +17,7 @@ def of_order(order, **options):
 
 
 def fixed(values):
-    """A source of values: by name, the same in each run."""
+    """A ``draw`` that returns fixed values by name."""
     return lambda name, _: torch.as_tensor(values[name], dtype=torch.float64)
 
 
@@ -155,7 +155,7 @@ class TestHigherDerivatives:
 
 
 class TestTermsOfTheFiveGraphs:
-    """What must appear, by hand for each outcome; what must not, does not."""
+    """The terms of the gradient for each outcome, computed by hand."""
 
     def test_deterministic_node_before_a_stochastic_one(self, programs, theta):
         for y in (0.0, 1.0):
@@ -179,7 +179,7 @@ class TestTermsOfTheFiveGraphs:
 
     def test_second_of_two_stochastic_nodes(self, theta):
         class OfUnknownLaw(Bernoulli):
-            """A world that can be drawn from; how probable it is, nobody knows."""
+            """A distribution that can be sampled, but whose density is unknown."""
 
             def log_prob(self, value):
                 return super().log_prob(value).detach() * 0
@@ -229,7 +229,7 @@ class TestTermsOfTheFiveGraphs:
 
 
 def warm(baseline):
-    """After it has learned from a first batch."""
+    """Return a baseline that has learned from a first batch."""
     torch.manual_seed(0)
     baseline = baseline.double()
     baseline(torch.tensor([[2.0], [3.5]]).double().flatten(), torch.ones(2, 1).double())
@@ -237,7 +237,7 @@ def warm(baseline):
 
 
 def learned(*context):
-    """A network that looks at some variables."""
+    """A learned baseline with some samples as context."""
     torch.manual_seed(1)
     net = LearnedBaseline(nn.Linear(len(context) + 1, 1)).double()
     return BaselineWithContext(
@@ -245,7 +245,7 @@ def learned(*context):
     )
 
 
-# For each program, baselines by name that may stand there, each made anew for each estimate.
+# Valid baselines of each program, created anew for each estimate.
 EVERYWHERE = {
     "a number": lambda: -0.75,
     "a tensor": lambda: torch.tensor(1.5),
@@ -409,7 +409,7 @@ class TestBaseline:
 
 
 def spy(graph, theta):
-    """Two bits, the second of which follows the first; what a baseline may steal stands in ``spy.stolen``."""
+    """Two bits, the second conditional on the first; ``spy.stolen`` is a value that no baseline of ``x`` may use."""
     x = graph.sample("x", Bernoulli(logits=theta[0]))
     y = graph.sample("y", Bernoulli(logits=theta[1] * x))
     graph.cost("f", (x + 2 * y - theta[2]) ** 2)
@@ -533,7 +533,7 @@ class TestInvalidBaseline:
         ):
             graph.surrogate({"b": average}, order=order)
         trace(programs["independent"], theta).surrogate({"b": average})
-        graph.surrogate({"b": average.eval()})  # learns no more
+        graph.surrogate({"b": average.eval()})  # does not learn in evaluation mode
 
     def test_baselines_must_be_a_mapping(self, programs, theta):
         with pytest.raises(ValueError, match="baselines must be a mapping from names of samples"):
@@ -568,11 +568,11 @@ class LearnsFirst(MovingAverageBaseline):
 
 
 class TestPlantedMistake:
-    """The same check must fail here, or it would show nothing."""
+    """Negative controls: the check of unbiasedness must fail here."""
 
     def test_action_dependent_baseline_is_detected(self, programs, theta, bias):
         def estimate(graph):
-            action = graph.samples["z"].item()  # behind the back of the graph
+            action = graph.samples["z"].item()  # outside of the program, so untracked
             return graph.surrogate({"z": lambda v: 2 * action})
 
         assert bias(programs["branch"], theta, estimate) > 1e-2

@@ -165,7 +165,7 @@ class TestRun:
 
 
 def moving(law):
-    """A distribution whose support has an end with a gradient."""
+    """A distribution whose support has a learned bound."""
     end = torch.ones(2, requires_grad=True)
     return law(0.1, end) if law is Uniform else law(end, 1.0)
 
@@ -175,7 +175,7 @@ def mixture(probabilities, components):
 
 
 def bad(**parts):
-    """A program of one coin and one cost, of which some part is wrong."""
+    """A program with one sample and one cost, with one invalid part."""
 
     def program(graph, theta):
         law = parts.get("law", coin())

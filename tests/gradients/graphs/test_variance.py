@@ -47,12 +47,12 @@ def two_state_model():
 
 
 def every(values, runs):
-    """All ways in which so many runs can go: ``(ways, runs)``, an index of a value each."""
+    """All joint outcomes of several runs, ``(outcomes, runs)``, as indices of values."""
     return torch.cartesian_prod(*[torch.arange(values)] * runs).reshape(-1, runs)
 
 
 def mean_and_variance(model, eta, runs, baseline):
-    """Exact moments of the gradient that the mean over some runs gives."""
+    """Exact moments of the gradient estimated by the mean over several runs."""
     program, bits = model
     x = torch.cartesian_prod(*[number([0.0, 1.0])] * bits).reshape(-1, bits)
     together = x[every(len(x), runs)]  # (ways, runs, bits)
@@ -86,7 +86,7 @@ def by_formula(model, eta, runs, leave_one_out):
 
 
 def assert_printed(value, printed):
-    """The value is the printed one, to all its digits."""
+    """The value equals the published one in all its digits."""
     digits = len(printed.lstrip("-").split("e")[0].replace(".", "").lstrip("0"))
     unit = 10.0 ** (float(f"{float(printed):e}".split("e")[1]) - digits + 1)
     assert value == pytest.approx(float(printed), abs=0.51 * unit)
@@ -130,7 +130,7 @@ def test_variance_matches_published_value(model, eta, runs, gradient, plain, lea
 
 
 def augment_reinforce_merge(cost):
-    """ARM of one bit, whose uniform number also gives the antithetic one: Yin & Zhou, 2019."""
+    """ARM for one bit, with an antithetic pair from one uniform number: Yin & Zhou, 2019."""
 
     def estimator(program, eta, *, draw):
         u, p = draw("u", Uniform(eta.new_zeros(()), 1.0)), eta.detach().sigmoid()
@@ -202,7 +202,7 @@ def test_leave_one_out_over_four_runs_divides_variance_by_five():
     [(1.0, False, "1.498"), (1.0, True, "3.342"), (-1.0, False, "1.136"), (-1.0, True, "0.792")],
 )
 def test_downstream_costs_may_lower_or_raise_variance(sign, everything, printed):
-    """Of the fifth graph: a cost that was paid before may be dropped, which never biases but may go either way."""
+    """On the fifth graph: dropping an earlier cost never biases, but may lower or raise the variance."""
     x = torch.cartesian_prod(*[number([0.0, 1.0])] * 2)
     theta = torch.full((4,), 0.7, dtype=torch.float64, requires_grad=True)
 

@@ -180,7 +180,7 @@ def clamps_probability(distribution: Distribution) -> bool:
     """Return whether torch clamps a probability that requires a gradient, which it thereby cuts off.
 
     Where the probability hardly changes with its parameters, as that of a saturated sigmoid, nothing is lost. Nested
-    distributions are not looked at.
+    distributions are not checked.
     """
     probs: Any = getattr(distribution, "_param", None)
     if probs is None or not probs.requires_grad or id(vars(distribution).get("probs")) != id(probs):

@@ -21,7 +21,7 @@ HELD = []
 
 
 def derivative(function, at=ONE):
-    """Derivative of a function at 1, as a program takes it."""
+    """Derivative of a function at 1, computed in the program."""
     a = at.clone().requires_grad_()
     return torch.autograd.grad(function(a), a)[0]
 

@@ -517,7 +517,7 @@ def entered_if(manager):
 
 
 def is_handled(enter, manager):
-    """What is found where a program that is traced has entered a context manager."""
+    """Return ``error_is_handled`` where a traced program has entered a context manager."""
     seen = []
 
     def program(graph, theta):

@@ -6,7 +6,7 @@ from torch import nn
 
 from zoo.gradients.graphs._provenance.op_semantics import BUILTIN_TYPES, NEVER_RAISE, semantics_of
 
-# Values that some function or other of numbers is not defined at.
+# Values at which some functions of numbers are undefined.
 ODD = (
     torch.tensor([[0.0, -1.0], [torch.inf, torch.nan]]),
     torch.tensor([[-1e300, 0.5], [-torch.inf, 2.0]], dtype=torch.float64),
@@ -20,7 +20,7 @@ FUNCTIONS = [function for function in EVERYWHERE if isinstance(function, BUILTIN
 
 
 def arguments(function, values):
-    """Ways in which a function may be called with some values."""
+    """Calls of a function with some values."""
     if function in (torch.stack, torch.cat):
         return [([values, values],)]
     if function in (torch.transpose, torch.Tensor.transpose):
@@ -30,7 +30,7 @@ def arguments(function, values):
 
 
 def outcome(call, given):
-    """An error's type, without its message; None if there is none."""
+    """Return the type of the error that a call raises, or None."""
     try:
         call(*given)
     except (RuntimeError, TypeError, IndexError, ValueError) as error:

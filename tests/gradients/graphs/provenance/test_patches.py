@@ -19,7 +19,7 @@ def owner():
 
 @pytest.fixture
 def patches(owner):
-    """Patches that note who saw which call."""
+    """Patches that record the calls that each tracker sees."""
 
     def follow(seen, call, args, kwargs):
         seen.append(args)
@@ -50,7 +50,7 @@ def test_call_in_another_thread_is_not_tracked(owner, patches):
 
 
 def test_functions_are_restored_whichever_thread_ends_first(owner, patches):
-    """A thread that put back what it had found would leave the replacement of one that has ended."""
+    """A thread that restored what it had found would leave the replacement of an ended thread."""
     entered, ended = threading.Event(), threading.Event()
 
     def enter_first_and_leave_first():

@@ -27,12 +27,12 @@ from zoo.gradients.graphs._provenance.provenance import Provenance
 
 pytestmark = pytest.mark.usefixtures("without_type_checks")  # for speed
 
-# The value 2 of three is drawn; `x` is an integer, `u` the vector (0, 2, 4), a bit in each.
+# The sampled value is 2, of three; `x` is an integer, `u` the vector (0, 2, 4), a bit in each.
 VALUE = 2
 
 
 def influenced(make_cost):
-    """Whether a cost is found to depend on a sampled integer, and what escaped on the way."""
+    """Return whether a cost depends on a sampled integer, and the escaped names."""
 
     def program(graph, theta):
         x = graph.sample("x", Categorical(logits=theta))
@@ -235,7 +235,7 @@ class ThroughNumpy(torch.autograd.Function):
 
 
 class Reversed(torch.autograd.Function):
-    """Computes with torch; gives its input back."""
+    """Computes with torch, and returns its input."""
 
     @staticmethod
     def forward(ctx, x):
@@ -268,7 +268,7 @@ def written(write, shape=(3,)):
 
 
 class Bag:
-    """A data structure that torch knows nothing of."""
+    """A container that is unknown to torch."""
 
     def __init__(self, content):
         self.content = content
@@ -358,7 +358,7 @@ class TestPropagation:
     def test_in_place_writes_are_tracked(self, make_cost):
         depends, escaped = influenced(make_cost)
         assert depends
-        assert escaped <= {"x"}  # a map or a slice tells Python, too
+        assert escaped <= {"x"}  # a map or a slice also escapes
 
     def test_views_made_before_the_write_are_tracked(self):
         def program(graph):
@@ -430,7 +430,7 @@ def mixture(x):
 
 
 class TestDistributions:
-    """What a sample's law was computed from are its parents, however the law goes about it."""
+    """All tensors that a distribution was computed from are parents of its sample."""
 
     @pytest.mark.parametrize(
         "law",
@@ -520,7 +520,7 @@ class TestUntrackable:
 
 
 class HidesItsInput(torch.autograd.Function):
-    """What a kernel of one's own would do."""
+    """Exposes its input as a custom kernel does."""
 
     @staticmethod
     def forward(ctx, x):
@@ -569,7 +569,7 @@ class TestMemory:
         assert trace(program).influences("x") == {"of x"}
 
     def test_freed_view_leaves_no_marks(self):
-        """An index marks the view, not what it looks into."""
+        """An index marks the view, not the indexed memory."""
 
         def program(graph, theta):
             x = graph.sample("x", Categorical(logits=theta))

@@ -9,7 +9,7 @@ from torch import nn
 from zoo.gradients.graphs._provenance.provenance import Provenance
 from zoo.gradients.graphs._provenance.torch_internals import untracked
 
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit")  # we do not use it, others do
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit")  # deprecated, but still in use
 
 
 def tripled(x: torch.Tensor) -> torch.Tensor:
@@ -30,13 +30,13 @@ def overwrite(x: torch.Tensor, y: torch.Tensor) -> None:
 
 @pytest.fixture(autouse=True)
 def unhandled_errors(monkeypatch):
-    """Errors end the program, though pytest, around a test, handles them."""
+    """Treat errors as unhandled, although pytest handles them."""
     monkeypatch.setattr("zoo.gradients.graphs._provenance.provenance.error_is_handled", lambda frame: False)
 
 
 @pytest.fixture
 def marked():
-    """A provenance that knows one tensor."""
+    """A tracker with one marked tensor."""
     provenance, x = Provenance(), torch.ones(1)
     provenance.mark(x, {"x"})
     return provenance, x
@@ -69,7 +69,7 @@ def test_number_returned_by_a_script_escapes(function, marked):
 
 
 class Keeper(nn.Module):
-    """Keeps what it is given, in place of what it had or over it."""
+    """Stores its argument, in place or by assignment."""
 
     kept: torch.Tensor
 

@@ -21,7 +21,7 @@ class Tagged(torch.Tensor):
 
 
 class Wrapper(torch.Tensor):
-    """Keeps another tensor, and computes with that."""
+    """A wrapper subclass, which computes with the tensor in it."""
 
     @staticmethod
     def __new__(cls, kept):
@@ -189,7 +189,7 @@ def test_functionalize_raises_an_error(theta):
 
 
 class TestNeighboringMemory:
-    """A marked view of a table tells nothing of the table's other rows, and of the same row looked up by a constant."""
+    """Marking a view of a table marks neither its other rows, nor the same row looked up by a constant."""
 
     @pytest.mark.parametrize(
         "beside",

@@ -70,7 +70,7 @@ def _called_by_distribution() -> bool:
 
 
 def caller(frame: FrameType) -> FrameType:
-    """Return the frame that called a torch function, given one of the tracker within it."""
+    """Return the frame that called a torch function, from a frame of the tracker within it."""
     while frame.f_back and module_name(frame).startswith(_INTERNAL_MODULES):
         frame = frame.f_back
     return frame

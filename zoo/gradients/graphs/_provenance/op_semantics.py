@@ -86,7 +86,7 @@ class OpSemantics(NamedTuple):
     """In place, to its positional arguments."""
     hidden_write: bool
     runs_python: bool
-    """May run code of the program: hooks, functions that it is given, a custom operator."""
+    """May run code of the program: hooks, callback arguments, a custom operator."""
 
 
 @functools.cache
@@ -117,7 +117,7 @@ def _runs_python(func: Callable[..., Any]) -> bool:
 
 
 def _may_write(func: Callable[..., Any]) -> bool:
-    """Return False if the schema of a function in C++ says that it does not write.
+    """Return False if the function is written in C++ and its schema declares no write.
 
     ``out=`` is passed by name. Python functions share names with operators, but may do more: ``relu(inplace=True)``.
     """

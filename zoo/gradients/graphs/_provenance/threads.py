@@ -21,7 +21,7 @@ def _start_new(tracker: Any, start: Function, args: tuple[Any, ...], kwargs: dic
 
 
 def _submit(tracker: Any, submit: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Submit a task, whose function is given by position or by name; the pool's threads outlive the program."""
+    """Submit a task, whose function is a positional or keyword argument; the pool's threads outlive the program."""
     pool, *others = args
     if others:
         others[0] = _tracked(tracker, others[0])
