@@ -137,6 +137,8 @@ def variance_report(
     Example:
         >>> import pyro
         >>> import pyro.distributions as dist
+        >>> from zoo.inference import BlackBoxELBO
+        >>> from zoo.inference.diagnostics import ScoreFunctionELBO
         >>> def model():
         ...     with pyro.plate("data", 3):
         ...         pyro.sample("x", dist.Normal(pyro.sample("z", dist.Bernoulli(0.5)), 1.0), obs=torch.ones(3))
@@ -144,7 +146,8 @@ def variance_report(
         ...     logits = pyro.param("logits", torch.zeros(3))
         ...     with pyro.plate("data", 3):
         ...         pyro.sample("z", dist.Bernoulli(logits=logits))
-        >>> report = variance_report(model, guide, num_samples=20, num_particles=2, num_warmup=5)
+        >>> few = {"basic": ScoreFunctionELBO(2, baseline="none"), "Rao-Blackwell": BlackBoxELBO(2, baseline="none")}
+        >>> report = variance_report(model, guide, num_samples=20, num_particles=2, estimators=few, num_warmup=0)
         >>> report.row("Rao-Blackwell", "logits").reduction.low > 1
         True
     """
