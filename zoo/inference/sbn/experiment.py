@@ -11,11 +11,11 @@ from zoo.inference.sbn.network import binary_pixels
 from zoo.plotting import image_grid, save_figure
 from zoo.training import Experiment, Loaders
 
-EVAL_BATCH_SIZE = 1000
-ELBO_SAMPLES = 10  # as in the tables of Mnih & Gregor, 2014
-BOUND_SAMPLES = 100
-EVALUATE_BOUND_SAMPLES = 1000  # an evaluation may take longer
-NUM_IMAGES = 32  # images of each kind in the figure
+_EVAL_BATCH_SIZE = 1000
+_ELBO_SAMPLES = 10  # as in the tables of Mnih & Gregor, 2014
+_BOUND_SAMPLES = 100
+_EVALUATE_BOUND_SAMPLES = 1000  # an evaluation may take longer
+_NUM_IMAGES = 32  # images of each kind in the figure
 
 
 class BeliefNetworkExperiment(Experiment):
@@ -47,27 +47,27 @@ class BeliefNetworkExperiment(Experiment):
             train=lambda rank, ranks: batches(data.train, batch_size, seed, rank, ranks),
             validation=None
             if held_out is None
-            else lambda rank, ranks: Batches(held_out, EVAL_BATCH_SIZE, None, rank, ranks),
+            else lambda rank, ranks: Batches(held_out, _EVAL_BATCH_SIZE, None, rank, ranks),
         )
 
     def report(self, checkpoint: Path, folder: Path) -> dict[str, float]:
         """Return both bounds of the test set, in nats with their standard errors, and save samples of the model."""
-        return self._report(checkpoint, folder, BOUND_SAMPLES)
+        return self._report(checkpoint, folder, _BOUND_SAMPLES)
 
     def evaluate(self, checkpoint: Path, folder: Path) -> dict[str, float]:
         """Return the same metrics, and the importance-weighted bound with more samples."""
-        return self._report(checkpoint, folder, BOUND_SAMPLES, EVALUATE_BOUND_SAMPLES)
+        return self._report(checkpoint, folder, _BOUND_SAMPLES, _EVALUATE_BOUND_SAMPLES)
 
     def _report(self, checkpoint: Path, folder: Path, *bound_samples: int) -> dict[str, float]:
         model, test = SigmoidBeliefNetwork.load(checkpoint), binarize_set(self.data.load_test()).images
         x = binary_pixels(test, self.data.image_shape)
-        bounds = {"test_negative_elbo": negative_elbo(model.network, x, ELBO_SAMPLES)}
+        bounds = {"test_negative_elbo": negative_elbo(model.network, x, _ELBO_SAMPLES)}
         if self.held_out is not None:
             held_out = binary_pixels(self.held_out.images, self.data.image_shape)
-            bounds["validation_negative_elbo"] = negative_elbo(model.network, held_out, ELBO_SAMPLES)
+            bounds["validation_negative_elbo"] = negative_elbo(model.network, held_out, _ELBO_SAMPLES)
         for num_samples in bound_samples:
             bounds[f"test_negative_bound_{num_samples}"] = negative_iwae_bound(model.network, x, num_samples)
-        _save_images(model, test[:: -(-len(test) // NUM_IMAGES)], folder)
+        _save_images(model, test[:: -(-len(test) // _NUM_IMAGES)], folder)
         metrics: dict[str, float] = {}
         for name, bound in bounds.items():
             metrics |= {name: bound.value, f"{name}_std_error": bound.standard_error}
@@ -81,11 +81,11 @@ class BeliefNetworkExperiment(Experiment):
 
         lines = [
             f"test images: {self.data.name}, {self.binarization} binarization (± standard error over images)",
-            f"  negative ELBO: {nats('test_negative_elbo')}  (mean over {ELBO_SAMPLES} samples)",
+            f"  negative ELBO: {nats('test_negative_elbo')}  (mean over {_ELBO_SAMPLES} samples)",
         ]
         lines += [
             f"  negative importance-weighted bound: {nats(name)}  (S = {num_samples} samples)"
-            for num_samples in (BOUND_SAMPLES, EVALUATE_BOUND_SAMPLES)
+            for num_samples in (_BOUND_SAMPLES, _EVALUATE_BOUND_SAMPLES)
             if (name := f"test_negative_bound_{num_samples}") in metrics
         ]
         return "\n".join(lines)

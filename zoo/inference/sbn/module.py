@@ -13,7 +13,7 @@ from zoo.inference.sbn.bounds import negative_elbo
 from zoo.inference.sbn.network import BeliefNetwork, ConditionedNetwork, binary_pixels
 from zoo.training import LoadableModule, sum_losses
 
-OPTIMIZERS = ("adam", "sgd")
+_OPTIMIZERS = ("adam", "sgd")
 CONSTRAINTS = {
     "num_particles": COUNT,
     "lr": POSITIVE,
@@ -21,8 +21,8 @@ CONSTRAINTS = {
     "baseline_lr": optional(POSITIVE),
     "weight_decay": NOT_NEGATIVE,
 }
-BASELINE_HIDDEN = 100  # hidden units of the input-dependent baseline
-DIAGNOSTICS_INTERVAL = 10  # training steps
+_BASELINE_HIDDEN = 100  # hidden units of the input-dependent baseline
+_DIAGNOSTICS_INTERVAL = 10  # training steps
 
 
 class SigmoidBeliefNetwork(LoadableModule):
@@ -76,8 +76,8 @@ class SigmoidBeliefNetwork(LoadableModule):
         estimator = complete_options(estimator, "sbn", default_baseline="leave_one_out")
         self.save_hyperparameters()
         check_constraints(self.hparams, CONSTRAINTS)
-        if optimizer not in OPTIMIZERS:
-            raise ValueError(f"unknown optimizer {optimizer!r}; choose one of {', '.join(OPTIMIZERS)}")
+        if optimizer not in _OPTIMIZERS:
+            raise ValueError(f"unknown optimizer {optimizer!r}; choose one of {', '.join(_OPTIMIZERS)}")
         self.network = BeliefNetwork(math.prod(image_shape), layers, hidden, activation)
         inputs = [math.prod(image_shape), *layers[:-1]]
         self.estimator = make_estimator(
@@ -128,7 +128,7 @@ class SigmoidBeliefNetwork(LoadableModule):
         """Return the loss of a batch."""
         images, _ = batch
         objective = self.objective((images.flatten(1) > 0).to(self.dtype))
-        if batch_idx % DIAGNOSTICS_INTERVAL == 0:
+        if batch_idx % _DIAGNOSTICS_INTERVAL == 0:
             metrics = _diagnostics(objective)
             each_epoch: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": len(images)}
             bound = metrics.pop("train_negative_bound")
@@ -171,7 +171,7 @@ class SigmoidBeliefNetwork(LoadableModule):
 
 def _baseline_net(units: int) -> nn.Sequential:
     """Return the network of an input-dependent baseline."""
-    return nn.Sequential(nn.Linear(units, BASELINE_HIDDEN), nn.Tanh(), nn.Linear(BASELINE_HIDDEN, 1))
+    return nn.Sequential(nn.Linear(units, _BASELINE_HIDDEN), nn.Tanh(), nn.Linear(_BASELINE_HIDDEN, 1))
 
 
 def _diagnostics(objective: GradientEstimate) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from zoo.gradients._tensors import at_least_single
 from zoo.gradients.estimators import Evaluation, Sampler, bernoulli_sampler
 from zoo.inference._bernoulli import bernoulli_log_prob
 
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"tanh": nn.Tanh, "leaky_relu": lambda: nn.LeakyReLU(0.3)}
+_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"tanh": nn.Tanh, "leaky_relu": lambda: nn.LeakyReLU(0.3)}
 
 
 class Posterior(NamedTuple):
@@ -57,12 +57,12 @@ class BeliefNetwork(nn.Module):
         super().__init__()
         if not layers or min(pixels, *layers, *hidden) < 1:
             raise ValueError(f"layers need at least 1 unit each, got layers={list(layers)}, hidden={list(hidden)}")
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"unknown activation {activation!r}; choose one of {', '.join(ACTIVATIONS)}")
+        if activation not in _ACTIVATIONS:
+            raise ValueError(f"unknown activation {activation!r}; choose one of {', '.join(_ACTIVATIONS)}")
         self.layers = tuple(layers)
         widths = list(pairwise((pixels, *layers)))
-        self.up = nn.ModuleList(mlp((below, *hidden, above), activation) for below, above in widths)
-        self.down = nn.ModuleList(mlp((above, *reversed(hidden), below), activation) for below, above in widths)
+        self.up = nn.ModuleList(_mlp((below, *hidden, above), activation) for below, above in widths)
+        self.down = nn.ModuleList(_mlp((above, *reversed(hidden), below), activation) for below, above in widths)
         self.prior_logits = nn.Parameter(torch.zeros(layers[-1]))
         self.register_buffer("mean", torch.full((pixels,), 0.5))
 
@@ -95,7 +95,7 @@ class BeliefNetwork(nn.Module):
         """
         posterior = Posterior([], [], [])
         for layer, net in enumerate(self.up):
-            below = to_plus_minus_one(posterior.units[-1]) if layer else x - self.mean
+            below = _to_plus_minus_one(posterior.units[-1]) if layer else x - self.mean
             logits = net(below)
             units = sampler(layer, logits)
             posterior.inputs.append(below)
@@ -108,12 +108,12 @@ class BeliefNetwork(nn.Module):
     ) -> list[Float[Tensor, "particles batch"]]:
         """Return the terms of ``log p(x, h)`` in nats: ``log p(x | h_1)``, ``log p(h_1 | h_2)``, …, ``log p(h_L)``."""
         conditionals = zip((x, *units[:-1]), self.down, units, strict=True)
-        terms = [bernoulli_log_prob(net(to_plus_minus_one(above)), below) for below, net, above in conditionals]
+        terms = [bernoulli_log_prob(net(_to_plus_minus_one(above)), below) for below, net, above in conditionals]
         return [*terms, bernoulli_log_prob(self.prior_logits, units[-1])]
 
     def pixel_probabilities(self, lowest: Float[Tensor, "*dims units"]) -> Float[Tensor, "*dims pixels"]:
         """Return ``p(x = 1 | h_1)`` of each pixel."""
-        return self.down[0](to_plus_minus_one(lowest)).sigmoid()
+        return self.down[0](_to_plus_minus_one(lowest)).sigmoid()
 
     def ancestral_sample(self, noise: Sequence[Float[Tensor, "*dims _"]]) -> Float[Tensor, "*dims units"]:
         """Sample the lowest stochastic layer from the prior, top layer first.
@@ -124,7 +124,7 @@ class BeliefNetwork(nn.Module):
         sampler = bernoulli_sampler(noise)
         units = sampler(len(noise) - 1, self.prior_logits)
         for layer in reversed(range(len(noise) - 1)):
-            units = sampler(layer, self.down[layer + 1](to_plus_minus_one(units)))
+            units = sampler(layer, self.down[layer + 1](_to_plus_minus_one(units)))
         return units
 
 
@@ -149,17 +149,17 @@ class ConditionedNetwork(NamedTuple):
         return Evaluation(posterior.inputs, posterior.log_q, self.network.log_joint(self.x, posterior.units))
 
 
-def to_plus_minus_one(units: Float[Tensor, "*dims units"]) -> Float[Tensor, "*dims units"]:
+def _to_plus_minus_one(units: Float[Tensor, "*dims units"]) -> Float[Tensor, "*dims units"]:
     """Map {0, 1} to {-1, 1}: inputs with a mean near 0 speed up learning in the next layer."""
     return 2 * units - 1
 
 
-def mlp(widths: Sequence[int], activation: str) -> nn.Sequential:
+def _mlp(widths: Sequence[int], activation: str) -> nn.Sequential:
     """Return linear layers of these widths with an activation between them."""
     net = nn.Sequential()
     for inputs, outputs in pairwise(widths):
         if len(net):
-            net.append(ACTIVATIONS[activation]())
+            net.append(_ACTIVATIONS[activation]())
         net.append(nn.Linear(inputs, outputs))
     return net
 
