@@ -27,7 +27,7 @@ class Density(NamedTuple):
 
 
 visible_tensors = partial(tensors_of, packages=("torch.distributions.", "pyro.distributions.", "zoo."))
-"""Return all tensors that a distribution is computed from; None if it may use others."""
+"""Function that returns all tensors that a distribution is computed from; None if it may use others."""
 
 
 def draw_value(distribution: Distribution | _Subsample) -> Tensor:

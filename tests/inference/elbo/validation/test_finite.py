@@ -8,7 +8,7 @@ from pyro import poutine
 
 from zoo.gradients import Baseline
 from zoo.inference.elbo import BlackBoxELBO
-from zoo.inference.elbo._validation.finite import check_finite, find_nonfinite_site
+from zoo.inference.elbo._validation.sites import check_finite, find_nonfinite_site
 
 pytestmark = pytest.mark.filterwarnings("ignore:site .* is outside every plate")
 

@@ -1,7 +1,6 @@
 import logging
 import math
 import warnings
-from collections.abc import Sequence
 
 import torch
 from torch.distributions import Distribution
@@ -45,7 +44,12 @@ class SiteRegistry:
         self.signatures |= {signature for name in {**run.guide, **run.model} for signature in _signatures(run, name)}
         sites = [site for site in _latent_sites(run) if site.name not in self.reported]
         for site in sites:
-            _warn_straight_through(site)
+            if site.density.score is None and "StraightThrough" in type(innermost(site.distribution)).__name__:
+                warnings.warn(
+                    f"{_describe(site)} uses the straight-through gradient, which is biased; wrap it in "
+                    "NonReparameterized of zoo.inference.elbo to use the score function",
+                    stacklevel=2,
+                )
         self._warn_variance(run, [site for site in sites if _is_unplated(site)])
         if sites:
             self.reported |= {site.name for site in sites}
@@ -56,7 +60,12 @@ class SiteRegistry:
         names -= self.discontinuous | run.asserted.keys()  # only one branch of an assert continues
         if names:
             self.discontinuous |= names
-            _warn_discontinuous(names)
+            warnings.warn(
+                f"values of {quote_names(names)}, which have a pathwise gradient, determine the control flow (if, "
+                "item(), an index): the pathwise gradient is biased, since the program is discontinuous; wrap the "
+                "distribution of the guide in NonReparameterized of zoo.inference.elbo",
+                stacklevel=2,
+            )
         if plates := run.guide_only_plates - self.guide_only_plates:
             self.guide_only_plates |= plates
             warnings.warn(
@@ -67,11 +76,23 @@ class SiteRegistry:
 
     def _warn_variance(self, run: Run, sites: list[Site]) -> None:
         """Warn once of sites that are scored outside plates; a Markov chain may have a hundred of them."""
-        if sites and self.warned_of_variance:
-            logger.info("also outside every plate: %s", ", ".join(site.name for site in sites))
-        elif sites:
-            _warn_variance(sites[0], _num_log_probs(run, sites[0].name), [site.name for site in sites[1:]])
-            self.warned_of_variance = True
+        if not sites:
+            return
+        first, *others = (site.name for site in sites)
+        if self.warned_of_variance:
+            logger.info("also outside every plate: %s", ", ".join([first, *others]))
+            return
+        self.warned_of_variance = True
+        more = f" and {len(others) - MAX_NAMES} more" if len(others) > MAX_NAMES else ""
+        further = f". The same applies to {', '.join(map(repr, others[:MAX_NAMES]))}{more}" if others else ""
+        warnings.warn(
+            f"{_describe(sites[0])} has no pathwise gradient and is outside every plate: its score is multiplied with "
+            f"the sum of all {_num_log_probs(run, first)} log-probabilities that it influences, so its gradient has a "
+            "high variance; use more particles, a distribution with rsample, or a plate if its elements are "
+            f"independent{further}",
+            HighVarianceWarning,
+            stacklevel=2,
+        )
 
 
 def _is_unplated(site: Site) -> bool:
@@ -103,35 +124,4 @@ def _num_log_probs(run: Run, name: str) -> int:
         site.density.log_prob.numel() // math.prod(plate.size for plate in sources[name])
         for site, sources in pairs
         if name in sources
-    )
-
-
-def _warn_variance(site: Site, num_terms: int, others: Sequence[str]) -> None:
-    more = f" and {len(others) - MAX_NAMES} more" if len(others) > MAX_NAMES else ""
-    further = f". The same applies to {', '.join(map(repr, others[:MAX_NAMES]))}{more}" if others else ""
-    warnings.warn(
-        f"{_describe(site)} has no pathwise gradient and is outside every plate: its score "
-        f"is multiplied with the sum of all {num_terms} log-probabilities that it influences, so its gradient has a "
-        "high variance; use more particles, a distribution with rsample, or a plate if its elements are "
-        f"independent{further}",
-        HighVarianceWarning,
-        stacklevel=2,
-    )
-
-
-def _warn_straight_through(site: Site) -> None:
-    if site.density.score is None and "StraightThrough" in type(innermost(site.distribution)).__name__:
-        warnings.warn(
-            f"{_describe(site)} uses the straight-through gradient, which is biased; wrap "
-            "it in NonReparameterized of zoo.inference.elbo to use the score function",
-            stacklevel=2,
-        )
-
-
-def _warn_discontinuous(names: set[str]) -> None:
-    warnings.warn(
-        f"values of {quote_names(names)}, which have a pathwise gradient, determine the control flow (if, item(), an "
-        "index): the pathwise gradient is biased, since the program is discontinuous; wrap the distribution of the "
-        "guide in NonReparameterized of zoo.inference.elbo",
-        stacklevel=2,
     )

@@ -10,11 +10,10 @@ from zoo.gradients.graphs._provenance.names import quote_names
 from zoo.inference.elbo._sites import Run
 from zoo.inference.elbo._subsampling import Subsamples
 from zoo.inference.elbo._tracing import ModelGuideCall
-from zoo.inference.elbo._validation.finite import check_finite, check_gradients
 from zoo.inference.elbo._validation.grad_mode import check_grad_mode
 from zoo.inference.elbo._validation.programs import RunCounts, VerifiedPrograms
 from zoo.inference.elbo._validation.site_registry import SiteRegistry
-from zoo.inference.elbo._validation.sites import check_match
+from zoo.inference.elbo._validation.sites import check_finite, check_gradients, check_match
 from zoo.inference.elbo._validation.vectorization import VECTORIZATION_ERRORS, check_particles_independent
 
 
