@@ -44,11 +44,9 @@ def escaping_tensors(
 
 
 def _used_as_integers(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor]:
-    integers = integer_arguments(func)
-    values = [args[position] for position in integers.positions if position < len(args)]
-    values += args[integers.varargs_from :]
-    if kwargs:
-        values += [value for key, value in kwargs.items() if key in integers.names]
+    integers, varargs_from = integer_arguments(func)
+    values = [value for i, value in enumerate(args) if i in integers or i >= varargs_from]
+    values += [value for name, value in kwargs.items() if name in integers]
     return [tensor for tensor in tensors_in(values) if tensor.numel() == 1]
 
 

@@ -58,15 +58,6 @@ _RUN_HOOKS = {torch.autograd.grad, torch.autograd.backward, Tensor.backward}
 _OPAQUE = {"__dlpack__", "data_ptr", "storage", "untyped_storage", "share_memory_", "backward"}
 
 
-class IntegerArguments(NamedTuple):
-    """Arguments of a torch function that are used as integers, such as sizes and dimensions."""
-
-    positions: tuple[int, ...]
-    varargs_from: int
-    """All from this position on: ``x.view(2, 3)``."""
-    names: frozenset[str]
-
-
 class OpSemantics(NamedTuple):
     """Effects of a torch function that cannot be seen from its arguments and results."""
 
@@ -92,13 +83,12 @@ class OpSemantics(NamedTuple):
 @functools.cache
 def semantics_of(func: Callable[..., Any]) -> OpSemantics:
     name = name_of(func)
-    integers = integer_arguments(func)
+    integers, varargs_from = integer_arguments(func)
     return OpSemantics(
         name,
         metadata_only=name in _METADATA or func in _METADATA_ATTRIBUTES,
         opaque=name in _OPAQUE,
-        returns_python_value=name in _DATA_DEPENDENT
-        or bool(integers.positions or integers.names or integers.varargs_from < sys.maxsize),
+        returns_python_value=name in _DATA_DEPENDENT or bool(integers) or varargs_from < sys.maxsize,
         detaches=name == "detach" or func == _DATA,
         like_first_arg=name in _LIKE_FIRST_ARG,
         elementwise=name in _ELEMENTWISE,
@@ -130,29 +120,33 @@ def _may_write(func: Callable[..., Any]) -> bool:
 
 
 @functools.cache
-def integer_arguments(func: Callable[..., Any]) -> IntegerArguments:
-    """Find the arguments that are integers, and never tensors, from a function's schema or else its signature."""
+def integer_arguments(func: Callable[..., Any]) -> tuple[set[int | str], int]:
+    """Return the positions and names of arguments that are integers and never tensors, such as sizes and dimensions.
+
+    And the position from which on all are: ``x.view(2, 3)``. Both are found from the schema or else the signature.
+    """
     name = name_of(func)
     if name.startswith("__") or name in _WITHOUT_SIZES:
-        return IntegerArguments((), sys.maxsize, frozenset())
-    varargs_from = sys.maxsize
+        return set(), sys.maxsize
+    integers: set[int | str] = set()
     if schemas := schemas_of(f"aten::{name}"):
-        kinds = [(i, a.name, str(a.type), a.kwarg_only) for schema in schemas for i, a in enumerate(schema.arguments)]
-        tensors = {key for i, label, kind, _ in kinds if "Tensor" in kind for key in (i, label)}
-        ints = [(i, label) for i, label, kind, _ in kinds if "int" in kind.lower() and label not in _POSITIONS]
-        integers = {key for pair in ints for key in pair} - tensors
-        last = max((i for i, _, _, by_name in kinds if not by_name), default=-1)
-        if last in integers:
-            varargs_from = last + 1
-    else:
-        try:
-            parameters = list(inspect.signature(func).parameters.values())
-        except (TypeError, ValueError):  # not written in Python
-            return IntegerArguments((), 1, frozenset())
-        ints = [(i, p.name) for i, p in enumerate(parameters) if i and "Tensor" not in str(p.annotation)]
-        integers = {key for pair in ints for key in pair}
-    positions = tuple(key for key in integers if isinstance(key, int))
-    return IntegerArguments(positions, varargs_from, frozenset(key for key in integers if isinstance(key, str)))
+        arguments = [(i, argument) for schema in schemas for i, argument in enumerate(schema.arguments)]
+        for i, argument in arguments:
+            if "int" in str(argument.type).lower() and argument.name not in _POSITIONS:
+                integers |= {i, argument.name}
+        for i, argument in arguments:
+            if "Tensor" in str(argument.type):
+                integers -= {i, argument.name}
+        last = max((i for i, argument in arguments if not argument.kwarg_only), default=-1)
+        return integers, last + 1 if last in integers else sys.maxsize
+    try:
+        parameters = list(inspect.signature(func).parameters.values())
+    except (TypeError, ValueError):  # not written in Python
+        return set(), 1
+    for i, parameter in enumerate(parameters):
+        if i and "Tensor" not in str(parameter.annotation):
+            integers |= {i, parameter.name}
+    return integers, sys.maxsize
 
 
 @functools.cache
