@@ -10,7 +10,12 @@ from zoo.gradients.running import RunningMoments
 
 
 class Moments(NamedTuple):
-    """Mean and variance of a random quantity, elementwise."""
+    """Mean and variance of a random quantity, elementwise.
+
+    Example:
+        >>> Moments(torch.tensor(1.0), variance=torch.tensor(4.0), standard_error=torch.tensor(0.2)).signal_to_noise
+        tensor(0.5000)
+    """
 
     mean: Tensor
     variance: Tensor
@@ -24,7 +29,13 @@ class Moments(NamedTuple):
 
 
 class GradientMoments(NamedTuple):
-    """Mean and variance of a gradient."""
+    """Mean and variance of a gradient.
+
+    Example:
+        >>> one = Moments(torch.tensor(1.0), torch.tensor(4.0), torch.tensor(0.2))
+        >>> GradientMoments(parameters=(one,), total=one).total.variance
+        tensor(4.)
+    """
 
     parameters: tuple[Moments, ...]
     """Moments of each parameter's gradient, in its shape and in the order of the parameters."""

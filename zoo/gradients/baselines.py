@@ -16,7 +16,12 @@ Mask = Bool[Tensor, "*dims"] | None
 
 
 class BaselineOutput(NamedTuple):
-    """Value and loss of a baseline for one batch of learning signals."""
+    """Value and loss of a baseline for one batch of learning signals.
+
+    Example:
+        >>> ConstantBaseline(2.0)(torch.tensor([1.0, 4.0])).value
+        tensor([2., 2.])
+    """
 
     value: Float[Tensor, "*dims"]
     """The baseline, detached, in the units of the signal."""

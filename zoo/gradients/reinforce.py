@@ -65,7 +65,12 @@ def score_function_loss(
 
 
 class ReinforceOutput(NamedTuple):
-    """Surrogate loss of one batch of samples, with the terms it was computed from."""
+    """Surrogate loss of one batch of samples, with the terms it was computed from.
+
+    Example:
+        >>> Reinforce()(log_prob=torch.tensor([-1.0, -2.0]), signal=torch.tensor([3.0, 1.0])).loss
+        tensor([-3., -2.])
+    """
 
     loss: Float[Tensor, "*dims"]
     """Elementwise; the gradient of its sum is the score-function estimate."""

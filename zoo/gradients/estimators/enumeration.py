@@ -33,6 +33,12 @@ def enumerate_log_probs(
 
     Raises:
         ValueError: the model has more than 12 units.
+
+    Example:
+        >>> from zoo.inference.sbn import BeliefNetwork, ConditionedNetwork
+        >>> log_p, log_q = enumerate_log_probs(ConditionedNetwork(BeliefNetwork(6, layers=[3]), torch.ones(5, 6)))
+        >>> log_q.shape, torch.allclose(log_q.exp().sum(0), torch.ones(5))
+        (torch.Size([8, 5]), True)
     """
     states = enumerate_states(model.units)
     sampled = model.evaluate(lambda layer, logits: states[layer].to(logits).expand(-1, logits.shape[-2], -1))

@@ -13,7 +13,15 @@ Sampler = Callable[[int, Tensor], Tensor]
 
 
 class Evaluation(NamedTuple):
-    """Log-probabilities of samples of all latent layers, in nats, lowest layer first."""
+    """Log-probabilities of samples of all latent layers, in nats, lowest layer first.
+
+    Example:
+        >>> from zoo.inference.sbn import BeliefNetwork, ConditionedNetwork
+        >>> model = ConditionedNetwork(BeliefNetwork(pixels=6, layers=[3, 2]), torch.ones(5, 6))
+        >>> found = model.evaluate(bernoulli_sampler(model.noise(num_particles=4)))
+        >>> len(found.log_q), len(found.log_joint), found.log_q[0].shape
+        (2, 3, torch.Size([4, 5]))
+    """
 
     inputs: list[Float[Tensor, "... batch _"]]
     """Input of each layer of the inference network, the context of its baseline."""
@@ -25,7 +33,13 @@ class Evaluation(NamedTuple):
 
 @runtime_checkable
 class LatentModel(Protocol):
-    """Layers of binary latent variables with an inference network, for one batch of data."""
+    """Layers of binary latent variables with an inference network, for one batch of data.
+
+    Example:
+        >>> from zoo.inference.sbn import BeliefNetwork, ConditionedNetwork
+        >>> isinstance(ConditionedNetwork(BeliefNetwork(pixels=6, layers=[3]), torch.ones(5, 6)), LatentModel)
+        True
+    """
 
     @property
     def units(self) -> Sequence[int]:
@@ -39,7 +53,13 @@ class LatentModel(Protocol):
 
 
 class GradientEstimate(NamedTuple):
-    """Losses whose gradient estimates that of a negative bound."""
+    """Losses whose gradient estimates that of a negative bound.
+
+    Example:
+        >>> zero = torch.zeros(())
+        >>> GradientEstimate(zero, zero, zero, bound=torch.tensor([-90.0]), reinforce=[]).bound
+        tensor([-90.])
+    """
 
     pathwise: Float[Tensor, ""]
     """Pathwise term, mean over the batch."""
@@ -109,5 +129,10 @@ def bernoulli_sampler(noise: Sequence[Float[Tensor, "*dims _"]]) -> Sampler:
 
 
 def sum_terms(terms: Sequence[Float[Tensor, "particles batch"]]) -> Float[Tensor, "particles batch"]:
-    """Return the sum of the terms."""
+    """Return the sum of the terms.
+
+    Example:
+        >>> sum_terms([torch.ones(1, 2), torch.ones(1, 2)])
+        tensor([[2., 2.]])
+    """
     return torch.stack(list(terms)).sum(0)

@@ -14,7 +14,14 @@ _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"tanh": nn.Tanh, "leaky_relu
 
 
 class Posterior(NamedTuple):
-    """Samples of the inference network and their log-probabilities, lowest layer first."""
+    """Samples of the inference network and their log-probabilities, lowest layer first.
+
+    Example:
+        >>> network = BeliefNetwork(pixels=6, layers=(3, 2))
+        >>> x = torch.ones(5, 6)
+        >>> [units.shape for units in network.infer(x, bernoulli_sampler(network.noise(4, x))).units]
+        [torch.Size([4, 5, 3]), torch.Size([4, 5, 2])]
+    """
 
     inputs: list[Float[Tensor, "... batch _"]]
     """Inputs of each layer: the centered pixels, then the units below as -1 and 1."""
@@ -129,7 +136,12 @@ class BeliefNetwork(nn.Module):
 
 
 class ConditionedNetwork(NamedTuple):
-    """A network and a batch of images: the ``LatentModel`` whose bound estimators differentiate."""
+    """A network and a batch of images: the ``LatentModel`` whose bound estimators differentiate.
+
+    Example:
+        >>> ConditionedNetwork(BeliefNetwork(pixels=6, layers=(3, 2)), torch.ones(5, 6)).units
+        (3, 2)
+    """
 
     network: BeliefNetwork
     x: Float[Tensor, "batch pixels"]
