@@ -29,6 +29,7 @@ def make_experiment(gray):
         images = ImageSet(255 * (gray.images > 127).to(torch.uint8), gray.labels) if binary else gray
         data = ImageData("noise", images, images if validation else None, lambda: images, ("a",), (0.0,))
         estimator = {"baseline": "leave_one_out"}
+        torch.manual_seed(0)
         return BeliefNetworkExperiment(data, estimator, batch_size=8, seed=1, **{"layers": [3], **options})
 
     return make
