@@ -33,13 +33,13 @@ def isolated(isolated_pyro) -> None: ...
 
 
 class Program(NamedTuple):
-    """A model and its guide, of one vector of parameters each call is given."""
+    """Model and guide with one vector of parameters as argument."""
 
     model: Callable[[Tensor], None]
     guide: Callable[[Tensor], None]
     parameters: int
     particles: int = 2
-    """As many as can be enumerated, where they are drawn one by one."""
+    """Number of sequential particles whose outcomes can be enumerated."""
 
 
 def bit(name, logits, **more):
@@ -47,7 +47,7 @@ def bit(name, logits, **more):
 
 
 def chain() -> Program:
-    """Two layers and a third variable that has nothing to do with them."""
+    """Two layers, and an independent third variable."""
 
     def model(theta):
         top = bit("top", theta[0])
@@ -64,7 +64,7 @@ def chain() -> Program:
 
 
 def branch() -> Program:
-    """What is drawn decides what is drawn."""
+    """A sample determines which site is sampled next."""
 
     def model(theta):
         first = bit("first", theta[0])
@@ -83,7 +83,7 @@ def branch() -> Program:
 
 
 def loop() -> Program:
-    """Goes on while a coin says so."""
+    """A loop of random length."""
 
     def model(theta):
         heads = 0
@@ -117,7 +117,7 @@ def plates() -> Program:
 
 
 def way_out() -> Program:
-    """From one element of a plate to another, by way of a variable outside."""
+    """One element of a plate influences another through a variable outside."""
 
     def model(theta):
         common = bit("common", theta[0])
@@ -134,7 +134,7 @@ def way_out() -> Program:
 
 
 def way_out_and_in() -> Program:
-    """One element's score meets another element's term, as what lies between them lies outside the plate."""
+    """An element's score needs another element's term, because the path between them leaves the plate."""
 
     def model(theta):
         common = bit("common", theta[0])
@@ -176,7 +176,7 @@ def two_plates() -> Program:
 
 
 def masks() -> Program:
-    """Masked sites of model and guide, and data of which some are missing."""
+    """Masked sites of model and guide, and missing data."""
     seen = torch.tensor([True, False])
 
     def model(theta):
@@ -196,7 +196,7 @@ def masks() -> Program:
 
 
 def hidden() -> Program:
-    """Distributions that mask themselves: their draws are seen by others."""
+    """Masked distributions, whose samples influence other sites."""
 
     def half_hidden(logits):
         return dist.Bernoulli(logits=logits).mask(torch.tensor([True, False])).to_event(1)
@@ -214,7 +214,7 @@ def hidden() -> Program:
 
 
 def scales() -> Program:
-    """Terms that count more or less."""
+    """Scaled terms."""
 
     def model(theta):
         with poutine.scale(scale=3.0):
@@ -233,7 +233,7 @@ def scales() -> Program:
 
 
 def subsample(size: int | None = 1) -> Program:
-    """A plate of three of which one is seen at a time."""
+    """A plate of three elements with a subsample of one."""
 
     def model(theta):
         common = bit("common", theta[0])
@@ -250,7 +250,7 @@ def subsample(size: int | None = 1) -> Program:
 
 
 def one_by_one() -> Program:
-    """A plate that is gone through in a loop, with branches inside."""
+    """A sequential plate with branches inside."""
 
     def model(theta):
         for i in pyro.plate("data", 2):
@@ -267,7 +267,7 @@ def one_by_one() -> Program:
 
 
 def undeclared() -> Program:
-    """As many bits as there are particles, and as many data, that no plate declares."""
+    """A batch without plate whose size is the number of particles."""
 
     def model(theta):
         z = bit("z", theta[:2])
@@ -283,7 +283,7 @@ def undeclared() -> Program:
 
 
 def undeclared_beside() -> Program:
-    """A batch that no plate declares, to the left of a plate."""
+    """A batch dimension without plate, to the left of a plate."""
 
     def model(theta):
         with pyro.plate("data", 2):
@@ -314,7 +314,7 @@ class ByPython(dist.TorchDistribution):
 
 
 def python() -> Program:
-    """A likelihood that messenger all elements of a plate at once to where torch sees nothing."""
+    """A likelihood that converts all elements of a plate to Python objects."""
 
     def model(theta):
         with pyro.plate("data", 2):
@@ -329,7 +329,7 @@ def python() -> Program:
 
 
 def beside_a_path() -> Program:
-    """A value with a pathwise gradient, before and behind one without."""
+    """Pathwise sites before and after one without."""
 
     def model(theta):
         before = pyro.sample("before", dist.Normal(0.0, 1.0))
@@ -347,7 +347,7 @@ def beside_a_path() -> Program:
 
 
 def categories() -> Program:
-    """Three values, that pick what comes next; and a bit that is compared."""
+    """A categorical variable used as an index, and a binary one that is compared."""
 
     def model(theta):
         k = pyro.sample("k", dist.Categorical(logits=theta[:3]))
@@ -363,7 +363,7 @@ def categories() -> Program:
 
 
 def informed(net) -> Program:
-    """A site that names a network for its baseline, and what it may look at."""
+    """A site that specifies a network and its input as baseline."""
 
     def model(theta):
         with pyro.plate("data", 2):
@@ -450,7 +450,7 @@ def drawn_by(draw) -> Iterator[None]:
         patch.setattr(_tracing, "draw", replaced)
         patch.setattr(
             validator, "check_particles_independent", lambda *_: None
-        )  # whose draws are no part of the estimate
+        )  # whose samples are not part of the estimate
         yield
 
 

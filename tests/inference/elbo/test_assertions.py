@@ -30,7 +30,7 @@ def asserts(z):
 
 def asserts_over_lines(z):
     assert (
-        z.item() > -100  # a number of Python's
+        z.item() > -100  # a Python number
     ), "far away"
 
 

@@ -94,7 +94,7 @@ class TestSVI:
         svi = SVI(bits, informed_guide(net), pyro.optim.Adam({"lr": 0.1}), BlackBoxELBO(baseline="learned"))
         svi.step(X)
         assert not torch.equal(net.weight, before)
-        assert net.weight.grad.abs().sum() == 0  # as SVI leaves it
+        assert net.weight.grad.abs().sum() == 0  # reset by SVI
 
     def test_loss_trains_nothing(self):
         elbo = BlackBoxELBO(baseline="moving_average")
@@ -129,7 +129,7 @@ class TestModule:
 
     @pytest.mark.parametrize("vectorized", [False, True])
     def test_guide_that_runs_the_model_is_supported(self, vectorized):
-        """Its loss is that of the same guide that does not."""
+        """Its loss equals that of the same guide that does not run the model."""
         flips = torch.tensor([1.0] * 6 + [0.0] * 4)
         found = []
         for auto in (AutoNormal, AutoNormalMessenger):

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:site .* is outside every plate")
 
 
 def exact_bound(outcomes):
-    """Expectation of the bound of two particles, over all pairs of what each can draw."""
+    """Expectation of the bound of two particles, over all pairs of outcomes."""
     pairs = itertools.product(outcomes, repeat=2)
     return sum(p * q * (torch.logaddexp(one, other) - torch.tensor(2.0).log()) for (p, one), (q, other) in pairs)
 
@@ -32,7 +32,7 @@ def test_expected_gradient_equals_that_of_the_bound(name, vectorized, programs, 
 
 @pytest.mark.parametrize("vectorized", [False, True])
 def test_pathwise_guide_is_supported(vectorized):
-    """A point mass in a plate: both particles are alike, and the bound is ``log p``."""
+    """A point mass in a plate: both particles are equal, and the bound is ``log p``."""
     loc, x = torch.tensor([0.3, -0.4], requires_grad=True), torch.tensor([1.0, 2.0])
 
     def model():

@@ -19,7 +19,7 @@ def bits(logits=LOGITS):
 
 
 def test_bernoulli_samples_have_their_probability():
-    """Each count is binomial: tails of 1e-6 in all; a probability off by 0.02 shows with probability above 0.99."""
+    """Counts are binomial; false-positive rate 1e-6, and an error of 0.02 is detected with probability above 0.99."""
     torch.manual_seed(0)
     count = 40_000
     ones = draw_value(bits(LOGITS.expand(count, 2, 3))).sum(0)
@@ -77,7 +77,7 @@ def test_mask_hides_the_cost_but_not_the_score():
 
 
 def test_rare_bernoulli_samples_have_their_probability_in_half_precision():
-    """False alarms: 1e-6, at 4.9 standard errors; with noise of half precision they came three times as often."""
+    """False-positive rate: 1e-6, at 4.9 standard errors; noise in half precision tripled the frequency."""
     draws = 400_000
     logits = torch.full((draws,), 1e-3, dtype=torch.float64).logit().to(torch.bfloat16)
     torch.manual_seed(0)
@@ -88,7 +88,7 @@ def test_rare_bernoulli_samples_have_their_probability_in_half_precision():
 
 
 def test_encoder_gradient_under_autocast_equals_that_of_its_logits():
-    """False alarms: 1e-6, at 4.9 standard errors; bits from noise of half precision gave three times the gradient."""
+    """False-positive rate: 1e-6, at 4.9 standard errors; noise in half precision tripled the gradient."""
     rows, reward, encoder = 400_000, 5.0, torch.nn.Linear(1, 1).float()
     torch.nn.init.constant_(encoder.weight, -6.5)
     torch.nn.init.constant_(encoder.bias, -0.4)
@@ -110,11 +110,11 @@ def test_encoder_gradient_under_autocast_equals_that_of_its_logits():
     (found,) = torch.autograd.grad(loss, encoder.bias)
     seen = logits()[0].detach()
     assert seen.dtype == torch.bfloat16
-    # What a row adds, by the value of its bit: probability, score, and log p - log q.
+    # Probability, score, and log p - log q of a row, by its value.
     rate = seen.double().sigmoid()
     probability, score = torch.cat([1 - rate, rate]), torch.cat([-rate, 1 - rate])
     gradient = -score * (torch.tensor([0.0, reward]) + torch.tensor(0.5).log() - probability.log())
     mean = (probability * gradient).sum()
     error = ((probability * gradient**2).sum() - mean**2).sqrt() * rows**0.5
     assert abs(found.double() - rows * mean) < 4.9 * error
-    assert 4.9 * error < 0.5 * abs(rows * mean)  # three times as much would be seen
+    assert 4.9 * error < 0.5 * abs(rows * mean)  # a tripled gradient would be detected

@@ -30,7 +30,7 @@ REPEATED = {
 
 
 def positive(w):
-    """Step that no path sees."""
+    """Step function, whose derivative is 0."""
     return torch.where(w > 0, 1.0, -1.0)
 
 
@@ -62,7 +62,7 @@ def gradient(make, prior, particles=4):
 
 
 def exact_gradient():
-    """Of the negative ELBO, by quadrature; the three elements are independent."""
+    """Gradient of the negative ELBO by quadrature; the three elements are independent."""
     loc = torch.tensor(LOC, requires_grad=True)
     w = torch.linspace(-9, 9, 10_001)
     log_q, log_p = dist.Normal(loc, 1.0).log_prob(w), dist.Normal(0.0, 1.0).log_prob(w)
@@ -72,7 +72,7 @@ def exact_gradient():
 
 
 def test_gradient_through_a_discontinuity_equals_that_of_the_elbo():
-    """The standard error is 0.0092 (measured), false alarms 1e-6; the path's gradient is 2.6 away."""
+    """The standard error is 0.0092 (measured), the false-positive rate 1e-6; the pathwise gradient differs by 2.6."""
     found = gradient(NonReparameterized, dist.Normal(0.0, 1.0), particles=20_000)
     assert found == pytest.approx(exact_gradient(), abs=5 * 0.0092)
     assert gradient(lambda normal: normal, dist.Normal(0.0, 1.0), particles=20_000) > 0
@@ -80,7 +80,7 @@ def test_gradient_through_a_discontinuity_equals_that_of_the_elbo():
 
 @pytest.mark.parametrize("make", REPEATED.values(), ids=REPEATED)
 def test_gradient_is_the_same_however_the_distribution_is_expanded(make):
-    """The mask is true everywhere; so it is only the flag that could be lost."""
+    """The mask is true everywhere, so only the flag could be lost."""
     prior = dist.Normal(0.0, 1.0)
     event = bool(make(prior).event_shape)
     found = gradient(make, prior.expand([1]).to_event(1) if event else prior)

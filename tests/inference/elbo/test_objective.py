@@ -83,7 +83,7 @@ def test_total_sums_tensors_of_any_shape():
 def test_only_particles_with_the_site_are_selected(batch):
     advantage = torch.arange(3.0).reshape(3, *(1 for _ in batch)).expand(3, *batch)
     drawn = torch.tensor([True, False, True, True]).reshape(4, *(1 for _ in batch)).expand(4, *batch)
-    found = select_particles(advantage, drawn)  # the fourth particle is for the scaling alone
+    found = select_particles(advantage, drawn)  # the fourth particle is an extra one
     assert set(found.tolist()) == {0.0, 2.0}
     assert len(found) == 2 * advantage[0].numel()
     assert len(select_particles(advantage, None)) == advantage.numel()

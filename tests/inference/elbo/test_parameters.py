@@ -37,8 +37,8 @@ FINITE = {
 
 
 def outcomes(distribution):
-    """All values, and the probability of each."""
-    if isinstance(distribution, dist.Independent):  # all pairs of values of two
+    """All values and their probabilities."""
+    if isinstance(distribution, dist.Independent):  # all pairs of values
         each = distribution.base_dist.enumerate_support(expand=False).flatten()
         values = torch.cartesian_prod(each, each)
     else:
@@ -51,7 +51,7 @@ def mixture(theta):
 
 
 def low_rank(diagonal):
-    """Keeps a decomposition beside what it was made from, and uses both."""
+    """Keeps a matrix and its decomposition, and uses both."""
     return dist.LowRankMultivariateNormal(torch.zeros(2), torch.ones(2, 1), diagonal).has_rsample_(False)
 
 
@@ -115,7 +115,7 @@ class TestScore:
         torch.testing.assert_close(by_parameters, expected)
 
     def test_score_of_normalized_parameters_has_nonzero_expectation(self, run_once):
-        """What a score is if nobody sees that a categorical distribution normalises."""
+        """The score without regard to the normalization of a categorical distribution."""
         law = dist.Categorical(logits=leaf(*THETA))
         naive = [torch.autograd.grad(law.log_prob(k), law.logits)[0] * law.probs[k] for k in law.enumerate_support()]
         assert sum(naive).min() > 0.1

@@ -24,13 +24,13 @@ A mean of 0.06 standard deviations of the score is found with a probability of .
 
 
 class Family(NamedTuple):
-    """Distributions of one kind, and a value for each parameter."""
+    """Distributions of one family, and values of the parameters."""
 
     make: Callable[..., Distribution]
     values: tuple[object, ...]
 
     def __call__(self, *batch: int) -> Distribution:
-        """Make a batch of equal distributions, each with its own parameters."""
+        """Return a batch of equal distributions with separate parameters."""
         values = [torch.tensor(value) for value in self.values]
         return self.make(*[value.expand((*batch, *value.shape)).clone().requires_grad_() for value in values])
 
@@ -213,7 +213,7 @@ REFUSED = {
 }
 """Families whose parameters are not shown, or that have no score."""
 
-if hasattr(dist, "GeneralizedPareto"):  # which older versions of torch have not
+if hasattr(dist, "GeneralizedPareto"):  # not in older versions of torch
     REFUSED["GeneralizedPareto"] = of(
         lambda scale, c: dist.GeneralizedPareto(torch.zeros_like(scale), scale, c), 2.0, 0.3
     )
@@ -221,7 +221,7 @@ if hasattr(dist, "GeneralizedPareto"):  # which older versions of torch have not
 
 @pytest.fixture
 def site(run_once):
-    """Site of a guide that samples a distribution, by its score."""
+    """Site of a guide with a score."""
 
     def make(distribution):
         law = NonReparameterized(distribution) if distribution.has_rsample else distribution

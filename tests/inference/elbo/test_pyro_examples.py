@@ -1,7 +1,7 @@
-"""Programs as in Pyro's tutorials, with ``BlackBoxELBO`` in the place of ``pyro.infer.Trace_ELBO``.
+"""Programs as in Pyro's tutorials, with ``BlackBoxELBO`` instead of ``pyro.infer.Trace_ELBO``.
 
 With the same random numbers the loss is the same, and so is the gradient where all sites of the guide have a pathwise
-gradient. Where a site has a score, its gradient has less variance here, and tests beside this one compare expectations.
+gradient. The gradient of a site with a score has a lower variance; other tests compare expectations.
 """
 
 import math
@@ -334,7 +334,7 @@ def deep_markov_model():
 
 @scored
 def attend_infer_repeat():
-    """Objects are drawn until none is left; the guide alone subsamples the images, and has baselines of its own."""
+    """The number of objects is sampled; only the guide subsamples the images, and it specifies baselines."""
     encoder, decoder, baseline = nn.Linear(9, 5), nn.Linear(2, 9), nn.Linear(9, 1)
     data = torch.rand(10, 9)
 
@@ -366,7 +366,7 @@ def attend_infer_repeat():
 
 @scored
 def latent_dirichlet_allocation():
-    """Words of documents, which the guide alone subsamples."""
+    """Words of documents, which only the guide subsamples."""
     words, topics, documents, length = 12, 3, 9, 5
     data, network = torch.randint(words, (length, documents)), nn.Linear(words, topics)
 
@@ -497,7 +497,7 @@ def hidden_markov_models_that_are_summed_out():
 
 @pathwise
 def profile_hidden_markov_model():
-    """Of pyro.contrib.mue: sequences of letters."""
+    """Sequences of letters, from pyro.contrib.mue."""
     model = ProfileHMM(5, 4)
     letters = torch.eye(4)[torch.tensor([[0, 0, 3, 3], [0, 1, 3, 3], [0, 0, 3, 2]])]
     return Example(model.model, model.guide, (letters, torch.tensor(1.0)))
@@ -545,7 +545,7 @@ def conjugate_pair():
 
 @pathwise
 def assignment_of_detections():
-    """Of pyro.contrib.tracking: belief propagation within the model."""
+    """Belief propagation within the model, from pyro.contrib.tracking."""
 
     def model():
         exist = pyro.sample("exist", dist.Normal(torch.zeros(3), 1.0).to_event(1))
@@ -635,7 +635,7 @@ def discrete_variables_of_an_automatic_guide():
 
 @scored
 def variables_that_the_guide_marks_for_enumeration():
-    """They are drawn, as by ``Trace_ELBO``."""
+    """Sites marked for enumeration are sampled, as by ``Trace_ELBO``."""
 
     def model():
         with pyro.plate("data", 5):
@@ -784,16 +784,16 @@ def conjugate_updates():
 
 
 def is_slow(name):
-    """A regression with each automatic guide would take as long as all others together."""
+    """A regression with each automatic guide would take as long as all other programs."""
     return name.endswith("of a regression") and not name.startswith(("AutoNormal ", "AutoDelta "))
 
 
 def loss_and_gradient(make, elbo):
-    """Loss and gradients by name of parameter, of the second run with the same random numbers each time."""
+    """Loss, and gradients by parameter name, of the second run with fixed random numbers."""
     pyro.clear_param_store()
     pyro.set_rng_seed(0)
     model, guide, args = make()
-    elbo.loss_and_grads(model, guide, *args)  # makes the parameters
+    elbo.loss_and_grads(model, guide, *args)  # creates the parameters
     for parameter in dict(pyro.get_param_store().named_parameters()).values():
         parameter.grad = None
     pyro.set_rng_seed(1)
@@ -802,7 +802,7 @@ def loss_and_gradient(make, elbo):
 
 
 @pytest.mark.filterwarnings("ignore:values of 'x_exponential'")  # SymmetricStableReparam has an assert on them
-@pytest.mark.filterwarnings("ignore:values of 'exist'")  # MarginalAssignment looks at its inputs
+@pytest.mark.filterwarnings("ignore:values of 'exist'")  # MarginalAssignment branches on its inputs
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow if is_slow(name) else ()) for name in PATHWISE]
 )
@@ -819,7 +819,7 @@ def test_loss_of_programs_with_a_score_equals_that_of_trace_elbo(name):
     ours, our_gradients = loss_and_gradient(SCORED[name], BlackBoxELBO())
     theirs, their_gradients = loss_and_gradient(SCORED[name], Trace_ELBO())
     assert ours == pytest.approx(theirs, rel=1e-6)
-    assert our_gradients.keys() >= their_gradients.keys()  # Trace_ELBO leaves baselines out
+    assert our_gradients.keys() >= their_gradients.keys()  # without baselines in Trace_ELBO
 
 
 PARTICLES = ["AutoNormal of constrained variables", "autoencoder", "deep_markov_model", "LocScaleReparam"]
@@ -862,7 +862,7 @@ SCHEDULES: dict[str, Callable[[Any, float], None]] = {
 
 
 class TestOptimizers:
-    """Steps of an optimizer with either ELBO end at the same parameters."""
+    """Both ELBOs train the same parameters."""
 
     def trained(self, optimizer, elbo, schedule=lambda optimizer, loss: None):
         pyro.clear_param_store()
@@ -933,11 +933,11 @@ def test_module_is_optimized_by_torch_with_global_and_local_parameters(local):
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit.trace:FutureWarning")
 class TestTracing:
-    """By ``torch.jit.trace``, as Pyro's JIT variants of its ELBOs do it."""
+    """Tracing by ``torch.jit.trace``, as in Pyro's JIT ELBOs."""
 
     def traced(self, model, guide, elbo):
         module = elbo(model, guide)
-        module()  # makes the parameters
+        module()  # creates the parameters
         return torch.jit.trace(module, (), check_trace=False)
 
     def test_traced_loss_samples_in_each_call(self):

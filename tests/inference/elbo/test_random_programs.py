@@ -1,6 +1,6 @@
-"""Programs made at random: whatever they look like, the expected gradient is that of the ELBO.
+"""Random programs: the expected gradient equals that of the ELBO.
 
-Of the first twenty with branches, ten show a branch that is overlooked, and six a plate that is.
+Of the first twenty with branches, ten detect an ignored branch, and six an ignored plate.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +34,7 @@ BRANCH = {"branch": lambda z, a, b: a if (z > 0.5).any() else b}
 
 
 class Program(NamedTuple):
-    """A model and its guide, of one vector of parameters each call is given."""
+    """Model and guide with one vector of parameters as argument."""
 
     model: Callable[[Tensor], None]
     guide: Callable[[Tensor], None]
@@ -42,7 +42,7 @@ class Program(NamedTuple):
 
 
 class Term(NamedTuple):
-    """What one value does to a logit."""
+    """Effect of one value on a logit."""
 
     source: str
     way: str
@@ -50,7 +50,7 @@ class Term(NamedTuple):
 
 
 class Node(NamedTuple):
-    """A bit, or some in plates."""
+    """A binary variable, possibly in plates."""
 
     name: str
     plates: tuple[str, ...]
@@ -61,7 +61,7 @@ class Node(NamedTuple):
 
 
 def nodes(random: Random, sites: Mapping[str, tuple[str, ...]], ways: Sequence[str]) -> list[Node]:
-    """Arrange sites in any order; what is drawn before may influence what comes after."""
+    """Return sites in a random order; earlier ones may influence later ones."""
     found: list[Node] = []
     for name in random.sample(sorted(sites), len(sites)):
         before = [node.name for node in found if node.name.startswith("z")]
@@ -73,7 +73,7 @@ def nodes(random: Random, sites: Mapping[str, tuple[str, ...]], ways: Sequence[s
 
 
 def logit(node: Node, values: Mapping[str, Tensor], plates: Mapping[str, tuple[str, ...]], theta: Tensor) -> Tensor:
-    """Add up what the values before do to a node; those of other plates' elements are summed."""
+    """Sum the effects of earlier values on a node, over elements of other plates."""
     total = theta[node.parameter]
     for source, way, i in node.terms:
         outside = [DIMS[plate] for plate in plates[source] if plate not in node.plates]
@@ -83,7 +83,7 @@ def logit(node: Node, values: Mapping[str, Tensor], plates: Mapping[str, tuple[s
 
 
 def runner(drawn: Sequence[Node], plates: Mapping[str, tuple[str, ...]]) -> Callable[[Tensor], None]:
-    """Make the program that goes through nodes."""
+    """Return the program of some nodes."""
 
     def run(theta):
         values: dict[str, Tensor] = {}
@@ -106,7 +106,7 @@ def runner(drawn: Sequence[Node], plates: Mapping[str, tuple[str, ...]]) -> Call
 
 
 def made(seed: int, ways: Sequence[str], bits: int) -> Program:
-    """Make a program of a few bits."""
+    """Return a program with a few binary variables."""
     random = Random(seed)
     choices = [(), (), ("columns",), ("rows",), ("columns", "rows")]
     plates: dict[str, tuple[str, ...]] = {}
@@ -138,7 +138,7 @@ def overlook_branches(node, known):
 
 
 def overlook_ways_out(node, known):
-    """Of several ways from one site to another, keep the plates of any."""
+    """If there are several paths between two sites, keep the plates of any."""
     found = {}
     for parent in node.parents:
         along = _sites.NO_PLATES if parent in node.control_dependencies else node.plates

@@ -21,7 +21,7 @@ def model(x):
 
 
 def guide_of(**baseline):
-    """A guide of one slope; values of the options that are functions of the data are called with them."""
+    """A guide with one parameter; options that are functions are called with the data."""
 
     def guide(x):
         options = {
@@ -35,7 +35,7 @@ def guide_of(**baseline):
 
 
 class Net(nn.Module):
-    """A network whose input has two dimensions for each datum."""
+    """A network whose input has two features for each datum."""
 
     def __init__(self):
         super().__init__()
@@ -50,7 +50,7 @@ def pictures(x):
 
 
 def gradients(elbo, guide, net):
-    """Gradients of the guide's parameter and of a network, with the same random numbers each time."""
+    """Gradients of the guide's parameter and of a network, with fixed random numbers."""
     pyro.clear_param_store()
     net.zero_grad()
     pyro.set_rng_seed(3)
@@ -82,7 +82,7 @@ OPTIONS = {
 def test_gradients_of_guide_and_network_equal_those_of_trace_graph_elbo(name, particles):
     net = Net()
     options = OPTIONS[name](net)
-    if particles:  # Pyro asks for a baseline of each particle, which is not needed here
+    if particles:  # Pyro requires a baseline for each particle
         theirs = {key: repeated(make, 3) if callable(make) else make for key, make in options.items()}
     else:
         theirs = options
@@ -105,7 +105,7 @@ def test_each_sequential_particle_has_its_prediction():
 
 
 def test_function_created_in_each_run_is_called():
-    """The baseline of the first run would leave the gradient of the second as large as it is without one."""
+    """The baseline of the first run would not reduce the gradient of the second."""
 
     def guide(x, offset):
         with pyro.plate("data", len(x)):
@@ -142,7 +142,7 @@ def test_baseline_that_cannot_be_computed_raises(options, sentence):
 
 
 class TestParameterStore:
-    """Networks of baselines are known to Pyro's optimizers by name."""
+    """Networks of baselines are in Pyro's parameter store."""
 
     def options(self, net):
         return {"nn_baseline": net, "nn_baseline_input": pictures}

@@ -43,7 +43,7 @@ def auto(kind, model, **plate):
 
 
 def loss_and_gradient(elbo, model, guide, seed=0):
-    """Loss and gradient of all parameters by name, after a first run that makes them."""
+    """Loss, and gradients by parameter name, after a first run that creates the parameters."""
     pyro.set_rng_seed(seed)
     elbo.loss_and_grads(model, guide)
     parameters = dict(pyro.get_param_store().named_parameters())

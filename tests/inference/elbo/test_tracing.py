@@ -111,7 +111,7 @@ class TestRun:
         assert run.guide["b"].parents == {"before", "b"}
 
     def test_value_cached_by_a_shared_distribution_is_tracked(self, run_once):
-        """A Bernoulli of logits computes its probabilities when first asked, and keeps them."""
+        """A Bernoulli with logits computes its probabilities lazily, and caches them."""
 
         def sharing():
             first = pyro.sample("first", dist.Bernoulli(0.5))

@@ -64,7 +64,7 @@ class TestExpectedGradient:
         ("name", "bound"), [("beside_a_path", "elbo"), ("beside_a_path", "iwae"), ("branch", "elbo")]
     )
     def test_scale_divides_all_parameters_by_the_same_number(self, name, bound, programs, parameters, moments):
-        """So that no optimum moves: these programs have paths beside scores, and sites that share parameters."""
+        """So optima do not change; these programs have pathwise and score parts, and sites that share parameters."""
         program = programs[name]()
         theta = parameters(program)
         elbo, plain = (BlackBoxELBO(2, bound=bound, scale=scale) for scale in (RunningStd(floor=0.01), None))
@@ -85,7 +85,7 @@ class SeesItsOwnSample(Baseline):
 
 
 def without(which):
-    """Leave a term of the ELBO out of the signals."""
+    """Omit a term of the ELBO from the learning signals."""
 
     def changed(run):
         return downstream_costs(run._replace(model={k: v for k, v in run.model.items() if k != which}))
@@ -95,7 +95,7 @@ def without(which):
 
 
 class TestPlantedBugIsDetected:
-    """The same check must fail here, or it would show nothing."""
+    """The same check must detect these bugs."""
 
     def test_baseline_that_depends_on_its_own_sample(self, programs, bias):
         assert bias(BlackBoxELBO(num_particles=2, baseline=SeesItsOwnSample()), programs["chain"]()) > 1e-3
@@ -132,7 +132,7 @@ class TestPlantedBugIsDetected:
 
 
 def shift_costs(x, plates):
-    """Give each element of a plate the costs of the one before."""
+    """Shift the costs of the elements of a plate by one."""
     return sum_to_plates(x if x.requires_grad else x.roll(1), plates)
 
 

@@ -1,7 +1,7 @@
-"""How much less the gradient varies than that of Pyro's own ELBO, with as many particles.
+"""Variance of the gradient, compared with Pyro's ELBO with the same number of particles.
 
-A baseline takes off the mean of what a score is multiplied with: programs that explain thirty observations with each
-bit have many nats to take off.
+A baseline subtracts the mean of the learning signal, which is large in programs that explain thirty observations with
+each binary variable.
 """
 
 import pyro
@@ -33,7 +33,7 @@ def observe(name: str, logits: Tensor, seen: Tensor) -> None:
 
 
 class Plated:
-    """A bit common to all data and one for each."""
+    """A global binary variable, and one for each datum."""
 
     def model(self, theta: Tensor) -> None:
         common = bit("common", theta[0])
@@ -51,7 +51,7 @@ class Plated:
 
 
 class Steered:
-    """A bit decides which of two others there is."""
+    """A binary variable determines which of two others is sampled."""
 
     def model(self, theta: Tensor) -> None:
         first = bit("first", theta[0])

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:site .* is outside every plate")
 
 
 def point(name="w", **more):
-    """A guide that is a parameter."""
+    """A guide with a point mass."""
 
     def guide(*args):
         pyro.sample("w", dist.Delta(pyro.param(name, torch.tensor(0.0), **more)))
@@ -23,7 +23,7 @@ def point(name="w", **more):
 
 
 def around(spread):
-    """A model whose likelihood has a spread that depends on the latent variable."""
+    """A model whose likelihood has a scale that depends on the latent variable."""
 
     def model(data):
         w = pyro.sample("w", dist.Normal(0.0, 1.0))

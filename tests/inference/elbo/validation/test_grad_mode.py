@@ -68,14 +68,14 @@ def test_discrete_site_has_the_same_gradient_in_inference_mode():
 
 @pytest.mark.parametrize("off", OFF.values(), ids=OFF)
 def test_site_with_rsample_uses_the_score_function(off):
-    """As no path leads out of such a block. The exact gradient is 6 θ - Σ x; the standard error is 0.035 (measured)."""
+    """No pathwise gradient leaves such a block. The exact one is 6 θ - Σ x; the standard error is 0.035 (measured)."""
     guide = guide_of(lambda theta: dist.Normal(theta, 1.0), off, PLACES[0])
     found = gradient(normal_model, guide, 20_000, vectorize_particles=True)
     assert found == pytest.approx(6 * 0.3 - 3.5, abs=5 * 0.035)
 
 
 def test_score_accounts_for_computations_under_no_grad():
-    """With the path alone the likelihood's share would be lost."""
+    """The pathwise gradient would lack the term of the likelihood."""
 
     def of_sum():
         with pyro.plate("data", 3):
@@ -232,7 +232,7 @@ def test_restored_view_propagates_gradients(view, leaf):
         made = dist.Bernoulli(logits=view(base)).to_event(1)
     restored = _densities.restore_gradients(made)
     assert torch.equal(restored.base_dist.logits, made.base_dist.logits)
-    assert restored.base_dist.logits is restored.base_dist._param  # which tells what was given
+    assert restored.base_dist.logits is restored.base_dist._param  # which shows that logits were given
     (found,) = torch.autograd.grad(restored.base_dist.logits.sum(), x, retain_graph=True)
     (expected,) = torch.autograd.grad(view(base).sum(), x)
     assert found == expected

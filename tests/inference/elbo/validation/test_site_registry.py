@@ -49,7 +49,7 @@ def test_later_site_is_logged(caplog):
 
 @pytest.mark.parametrize("vectorized", [False, True], ids=["one by one", "at once"])
 def test_site_outside_every_plate_gives_one_warning(recwarn, vectorized):
-    """Its own terms in guide and model, and ten of the data."""
+    """The terms are its own in guide and model, and ten of the data."""
 
     def model():
         mean = pyro.sample("mean", dist.Normal(0.0, 1.0))

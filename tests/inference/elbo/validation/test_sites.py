@@ -52,7 +52,7 @@ class TestMismatch:
     )
     @pytest.mark.parametrize("validation", [True, False])
     def test_mismatch_raises(self, model, guide, sentence, validation):
-        torch.manual_seed(0)  # without validation the first draw alone is looked at
+        torch.manual_seed(0)  # without validation only the first sample is checked
         elbo = BlackBoxELBO(5)
         with pyro.validation_enabled(validation), pytest.raises((ValueError, FloatingPointError), match=sentence):
             elbo.loss_and_grads(model, guide)
@@ -126,7 +126,7 @@ class TestMatch:
 
 
 def test_observed_site_of_the_guide_raises_and_a_factor_has_the_right_gradient():
-    """As the guide of pyro.contrib.cevae; ``-log q`` of the datum is a term of the ELBO like any other."""
+    """Like the guide of pyro.contrib.cevae; ``-log q`` of the datum is a term of the ELBO."""
 
     def law():
         return dist.Bernoulli(logits=pyro.param("logit", torch.tensor(0.3)))
@@ -146,7 +146,7 @@ def test_observed_site_of_the_guide_raises_and_a_factor_has_the_right_gradient()
 
 
 class TestShapes:
-    """What Pyro refuses as an invalid shape, where a sum over the batch is another number than is meant."""
+    """Shapes that are invalid in Pyro, with which the sum over the batch would be wrong."""
 
     DATA = torch.tensor([0.5, -1.0, 2.0])
 
@@ -207,7 +207,7 @@ class TestShapes:
         elbo = BlackBoxELBO()
         with pytest.warns(UserWarning, match="the guide has plates that the model does not have: 'more'"):
             elbo.loss(self.observe(), guide)
-        elbo.loss(self.observe(), guide)  # told once
+        elbo.loss(self.observe(), guide)  # warns once
 
     def test_subsampled_plate_of_the_guide_only_raises(self):
         def guide():

@@ -50,7 +50,7 @@ def counted_from_the_left(z):
 @pytest.mark.parametrize("particles", [2, 8])
 @pytest.mark.parametrize("bound", ["elbo", "iwae"])
 def test_dependent_particles_raise(particles, bound):
-    """Again and again: what was refused once is not taken for known."""
+    """In each step: a program that failed is not verified."""
     elbo = BlackBoxELBO(particles, vectorize_particles=True, bound=bound)
     sentence = r"to be independent across particles, but log p of site 'x' is .* with one.*sum\(-1, keepdim=True\)"
     for _ in range(2):
@@ -59,7 +59,7 @@ def test_dependent_particles_raise(particles, bound):
 
 
 def test_dependence_that_appears_during_training_raises():
-    """At first the sum has no weight, and nothing tells that particles are mixed."""
+    """Initially the sum has weight zero, so the dependence is invisible."""
 
     def model(weight):
         with pyro.plate("data", 3):
@@ -104,7 +104,7 @@ def test_plate_in_the_dimension_of_the_particles_raises():
 
 
 def test_later_batch_in_the_dimension_of_the_particles_raises():
-    """Data that are as many as the particles, and were not there when the particles' place was found."""
+    """The batch size equals the number of particles, and the batch was absent when the nesting was determined."""
 
     def model(data):
         observe("x", pyro.sample("z", dist.Bernoulli(0.5)), data)
@@ -190,7 +190,7 @@ def test_random_program_is_not_reported_as_dependent(thrown):
 
 
 def test_small_difference_gives_a_warning():
-    """As that of a normalisation over all that is there."""
+    """Such as a normalization over all particles."""
 
     def nearly(z):
         observe("x", z.sum(-1, keepdim=True) + 1e-3 * z.sum(), torch.ones(1))
@@ -203,7 +203,7 @@ def test_small_difference_gives_a_warning():
 
 
 def test_rounded_point_mass_is_supported():
-    """It follows from another site, and its density forgives no rounding."""
+    """It is a function of another site, and its density is sensitive to rounding."""
 
     def model():
         pyro.sample("z", dist.Normal(0.0, 1.0))
@@ -227,7 +227,7 @@ def test_check_preserves_random_state():
 
 
 class Normalised(nn.Module):
-    """Counts its calls in a buffer, as normalising layers do."""
+    """A module that counts its calls in a buffer, like normalization layers."""
 
     def __init__(self):
         super().__init__()

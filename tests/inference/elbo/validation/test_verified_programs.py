@@ -13,7 +13,7 @@ from zoo.inference.elbo._validation.programs import MAX_VERIFIED_PROGRAMS, Verif
 
 class Network(nn.Module):
     def model(self):
-        """Stands for a program."""
+        """A program."""
 
 
 def closure(*held):
@@ -65,14 +65,14 @@ def test_program_with_other_references_differs(one, other):
 
 
 class Program:
-    """Is freed as soon as no one refers to it."""
+    """A program that is freed when the last reference is deleted."""
 
     def __call__(self):
-        """Stands for a program."""
+        """A program."""
 
 
 def test_program_at_the_address_of_a_freed_one_differs():
-    """Python gives a freed address away at once, so that some of so many have an old one."""
+    """Python reuses freed addresses, so some of many objects have an earlier address."""
     programs, addresses, reused = VerifiedPrograms(), set(), 0
     for _ in range(200):
         program = Program()
