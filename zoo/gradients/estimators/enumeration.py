@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from zoo.gradients.estimators.estimator import GradientEstimate, GradientEstimator, LatentModel, sum_terms
 
 MAX_UNITS = 12
+"""Maximum number of units whose states are enumerated."""
 
 
 def enumerate_states(units: Sequence[int]) -> list[Float[Tensor, "states 1 _"]]:

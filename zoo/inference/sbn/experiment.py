@@ -30,6 +30,12 @@ class BeliefNetworkExperiment(Experiment):
         batch_size: training images per step, on each device.
         seed: seed of the order of the training images and of their pixels.
         options: keyword arguments passed to ``SigmoidBeliefNetwork``.
+
+    Example:
+        >>> from zoo.data import load_mnist_5k
+        >>> estimator = {"name": "reinforce", "baseline": "moving_average"}
+        >>> BeliefNetworkExperiment(load_mnist_5k(), estimator, batch_size=64, seed=1, layers=[10]).name
+        'mnist-5k, dynamic binarization'
     """
 
     monitor, monitor_mode = "validation_negative_elbo", "min"
