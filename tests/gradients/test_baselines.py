@@ -41,7 +41,7 @@ def same(state, other):
 
 
 class TestEveryBaseline:
-    def test_does_not_depend_on_the_signal_it_is_compared_with(self, baseline, signal):
+    def test_value_does_not_depend_on_its_own_signal(self, baseline, signal):
         value = copy.deepcopy(baseline)(signal, context_for(signal)).value
         for i in range(signal.numel()):
             changed = signal.clone()
@@ -49,13 +49,13 @@ class TestEveryBaseline:
             moved = copy.deepcopy(baseline)(changed, context_for(signal)).value
             torch.testing.assert_close(moved.flatten()[i], value.flatten()[i], rtol=0, atol=1e-12)
 
-    def test_gives_one_detached_value_for_each_signal(self, baseline, signal):
+    def test_value_is_detached_and_has_the_shape_of_the_signal(self, baseline, signal):
         out = baseline(signal.requires_grad_(), context_for(signal).requires_grad_())
         assert out.value.shape == signal.shape
         assert not out.value.requires_grad
         assert out.loss.shape == ()
 
-    def test_fits_nothing_but_its_own_parameters(self, baseline, signal):
+    def test_loss_trains_only_the_parameters_of_the_baseline(self, baseline, signal):
         context = context_for(signal).requires_grad_()
         signal.requires_grad_()
         loss = baseline(signal, context).loss
@@ -72,7 +72,7 @@ class TestEveryBaseline:
         assert (log_prob.grad != 0).any()
         assert all(p.grad is None for p in baseline.parameters())
 
-    def test_in_eval_mode_gives_the_same_value_and_learns_nothing(self, baseline, signal):
+    def test_eval_mode_returns_the_same_value_and_learns_nothing(self, baseline, signal):
         before = state_of(baseline)
         frozen = copy.deepcopy(baseline).eval()
         out = frozen(signal, context_for(signal))
@@ -82,7 +82,7 @@ class TestEveryBaseline:
         assert not out.loss.requires_grad
         assert same(frozen.state_dict(), before)
 
-    def test_continues_from_its_state_as_if_never_interrupted(self, baseline, signal):
+    def test_resumed_state_continues_exactly(self, baseline, signal):
         resumed = copy.deepcopy(baseline)
         for tensor in resumed.state_dict().values():
             tensor.fill_(torch.nan)
@@ -101,14 +101,14 @@ class TestEveryBaseline:
         assert all(x.isfinite().all() for x in baseline.state_dict().values())
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-    def test_answers_in_the_signals_own_precision(self, baseline, signal, dtype):
+    def test_value_has_the_precision_of_the_signal(self, baseline, signal, dtype):
         baseline.float()
         context = context_for(signal).float()
         out = baseline(signal.to(dtype), context)
         assert (out.value.dtype, out.loss.dtype) == (dtype, dtype)
         assert out.value.isfinite().all()
 
-    def test_changes_none_of_its_inputs(self, baseline, signal):
+    def test_inputs_are_not_changed(self, baseline, signal):
         context, mask = context_for(signal), signal > 0
         inputs = signal, context, mask
         before = [x.clone() for x in inputs]
@@ -141,7 +141,7 @@ class TestNewBaseline:
         baseline = self.LastSum().eval()
         assert [baseline(SIGNAL).value.tolist() for _ in range(2)] == [[0, 0, 0], [0, 0, 0]]
 
-    def test_gives_its_value_detached(self):
+    def test_value_is_detached(self):
         assert not self.LastSum()(SIGNAL).value.requires_grad
 
     def test_fits_its_own_prediction_to_the_signal(self):
@@ -158,12 +158,12 @@ class TestNewBaseline:
         baseline(torch.tensor([1.0, torch.nan, 6.0]), mask=torch.tensor([True, False, True]))
         assert baseline.last == 7
 
-    def test_predicts_nothing_unless_told_how(self):
+    def test_base_class_predicts_zero(self):
         assert Baseline()(SIGNAL).value.tolist() == [0, 0, 0]
 
 
 class TestConstant:
-    def test_is_the_same_number_everywhere(self):
+    def test_value_is_the_same_everywhere(self):
         assert ConstantBaseline(-2.5)(SIGNAL).value.tolist() == [-2.5, -2.5, -2.5]
 
     @pytest.mark.usefixtures("without_type_checks")
@@ -179,7 +179,7 @@ class TestConstant:
 
 
 class TestMovingAverage:
-    def test_is_zero_before_the_first_batch_and_then_free_of_that_zero(self):
+    def test_value_is_zero_before_the_first_batch_and_bias_corrected_afterwards(self):
         baseline = MovingAverageBaseline(decay=0.5)
         values = [baseline(torch.full((2,), x)).value[0].item() for x in (4.0, 8.0, 0.0, 0.0)]
         # the means of [4], [4, 8] and [4, 8, 0], each older batch counting half as much as the next
@@ -195,12 +195,12 @@ class TestMovingAverage:
         baseline(SIGNAL, mask=torch.tensor([True, False, True]))
         assert baseline(SIGNAL).value[0] == 3.5
 
-    def test_keeps_nine_tenths_of_the_past_unless_told(self):
+    def test_default_decay_is_nine_tenths(self):
         baseline = MovingAverageBaseline()
         values = [baseline(torch.full((2,), x)).value[0].item() for x in (10.0, 0.0, 0.0)]
         assert values == pytest.approx([0, 10, 10 * 0.9 / 1.9])
 
-    def test_forgets_all_but_the_last_batch_without_decay(self):
+    def test_decay_of_zero_keeps_only_the_last_batch(self):
         baseline = MovingAverageBaseline(decay=0.0)
         for x in (4.0, 8.0, 5.0):
             baseline(torch.full((2,), x))
@@ -223,7 +223,7 @@ def signals_and_dim(draw):
 
 
 class TestLeaveOneOut:
-    def test_is_the_mean_of_the_others(self):
+    def test_value_is_the_mean_of_the_others(self):
         assert LeaveOneOutBaseline(0)(SIGNAL).value.tolist() == [4, 3.5, 1.5]
 
     @given(signals_and_dim())
@@ -240,7 +240,7 @@ class TestLeaveOneOut:
         assert torch.equal(value.movedim(dim, -1).reshape(rows[0].shape), expected)
 
     @given(signals_and_dim())
-    def test_leaves_advantages_that_are_deviations_from_the_mean_enlarged_by_k_over_k_minus_1(self, case):
+    def test_advantages_are_deviations_from_the_mean_times_k_over_k_minus_1(self, case):
         signal, _, dim = case
         samples = signal.shape[dim]
         advantage = signal - LeaveOneOutBaseline(dim)(signal).value
@@ -249,7 +249,7 @@ class TestLeaveOneOut:
         torch.testing.assert_close(advantage.sum(dim), torch.zeros_like(advantage.sum(dim)))
 
     @given(signals_and_dim())
-    def test_follows_a_shift_of_all_signals_wherever_it_has_an_other(self, case):
+    def test_shift_of_all_signals_shifts_the_value(self, case):
         signal, mask, dim = case
         lonely = mask.sum(dim, keepdim=True) - mask.int() == 0
         shifted = LeaveOneOutBaseline(dim)(signal + 5, mask=mask).value
@@ -262,13 +262,13 @@ class TestLeaveOneOut:
             LeaveOneOutBaseline(dim)(torch.zeros(2, 3, 1))
 
     @pytest.mark.parametrize("dim", [2, -1])
-    def test_refuses_a_single_sample(self, dim):
+    def test_single_sample_raises(self, dim):
         with pytest.raises(
             ValueError, match=rf"LeaveOneOutBaseline\(dim={dim}\) needs at least 2 samples.*\(2, 3, 1\)"
         ):
             LeaveOneOutBaseline(dim)(torch.zeros(2, 3, 1))
 
-    def test_counts_its_dimension_in_the_shape_of_log_prob(self):
+    def test_dim_counts_in_the_shape_of_log_prob(self):
         # one signal for all time steps; dimension 0 of log_prob is time, of the signal it is the sample
         signal = torch.tensor([[1.0], [2.0], [6.0]])
         out = Reinforce(LeaveOneOutBaseline(dim=1))(torch.zeros(2, 3, 1), signal)
@@ -292,7 +292,7 @@ class TestLearned:
     context = torch.tensor([[7.0, 1.0], [7.0, 0.0], [7.0, 2.0]])
 
     @pytest.mark.parametrize("keepdim", [False, True])
-    def test_is_the_networks_guess_fitted_by_its_mean_squared_error(self, keepdim):
+    def test_value_is_the_prediction_fitted_by_mean_squared_error(self, keepdim):
         baseline = LearnedBaseline(LastFeature(keepdim))
         out = baseline(SIGNAL, self.context)
         assert out.value.tolist() == [2, 0, 4]
@@ -309,18 +309,18 @@ class TestLearned:
         out = LearnedBaseline(nn.Linear(4, 1))(torch.zeros(shape), torch.zeros(*shape, 4))
         assert out.value.shape == shape
 
-    def test_follows_its_network_as_it_trains(self):
+    def test_value_follows_the_trained_network(self):
         baseline = LearnedBaseline(LastFeature())
         baseline(SIGNAL, self.context).loss.backward()
         torch.optim.SGD(baseline.parameters(), lr=0.75).step()  # along -2 from 2
         assert baseline(SIGNAL, self.context).value.tolist() == [3.5, 0, 7]
 
-    def test_needs_a_context(self):
+    def test_missing_context_raises(self):
         with pytest.raises(ValueError, match="LearnedBaseline needs context="):
             LearnedBaseline(LastFeature())(SIGNAL)
 
     @pytest.mark.parametrize("outputs", [2, 3])
-    def test_refuses_a_network_that_gives_another_shape(self, outputs):
+    def test_network_output_of_another_shape_raises(self, outputs):
         with pytest.raises(ValueError, match=rf"must return shape \(3,\) or \(3, 1\), got \(3, {outputs}\)"):
             LearnedBaseline(nn.Linear(2, outputs))(SIGNAL, self.context)
 
@@ -349,7 +349,7 @@ class TestSum:
         assert baseline.members[1].mean.value == 2
         assert baseline(SIGNAL).value.tolist() == [3, 3, 3]
 
-    def test_is_the_same_however_it_is_nested(self):
+    def test_sum_does_not_depend_on_nesting(self):
         def members():
             return (
                 ConstantBaseline(1.0),
@@ -368,7 +368,7 @@ class TestSum:
     def test_of_one_member_is_that_member(self):
         assert SumBaseline(LeaveOneOutBaseline(0))(SIGNAL).value.tolist() == [4, 3.5, 1.5]
 
-    def test_refuses_to_be_empty(self):
+    def test_empty_sum_raises(self):
         with pytest.raises(ValueError, match="at least one baseline"):
             SumBaseline()
 
@@ -385,7 +385,7 @@ class TestSum:
         ],
         ids=["the same dimension", "two dimensions", "nested"],
     )
-    def test_refuses_a_second_leave_one_out(self, members):
+    def test_second_leave_one_out_raises(self, members):
         with pytest.raises(ValueError, match="one LeaveOneOutBaseline at most"):
             SumBaseline(*members())
 
@@ -396,7 +396,7 @@ class TestSum:
                 SumBaseline(*members)
 
     @pytest.mark.parametrize("other", [ControlVariate(), VIMCOBaseline(0)])
-    def test_refuses_a_network_that_would_look_at_what_is_made_from_the_sample(self, other):
+    def test_network_beside_a_context_with_the_sample_raises(self, other):
         for members in ([LearnedBaseline(LastFeature()), other], [other, SumBaseline(LearnedBaseline(LastFeature()))]):
             with pytest.raises(ValueError, match="cannot hold a LearnedBaseline beside"):
                 SumBaseline(*members)
@@ -411,7 +411,7 @@ class TestSum:
         with pytest.raises(ValueError, match="the same baseline twice"):
             SumBaseline(member, SumBaseline(ConstantBaseline(1.0), member))
 
-    def test_allows_members_to_share_a_network(self):
+    def test_members_may_share_a_network(self):
         net = LastFeature()
         out = SumBaseline(LearnedBaseline(net), LearnedBaseline(net))(SIGNAL, TestLearned.context)
         assert out.value.tolist() == [4, 0, 8]

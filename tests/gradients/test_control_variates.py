@@ -24,12 +24,12 @@ class TestTheScaling:
             others = [j for j in range(len(SCORE)) if j != k]
             torch.testing.assert_close(found[k], optimal_scaling(SCORE[others], signal[others]).squeeze(0))
 
-    def test_does_not_see_the_sample_it_leaves_out_however_large_it_is(self):
+    def test_left_out_sample_has_no_effect_however_large(self):
         score = torch.tensor([1e9, 1.0, 2.0])
         found = optimal_scaling(score, torch.tensor([7.0, 1.0, 3.0]), leave_one_out=True)
         assert found[0].item() == pytest.approx((1 + 12) / 5)
 
-    def test_is_0_without_a_score(self):
+    def test_scaling_is_zero_without_score(self):
         assert optimal_scaling(torch.zeros(3), torch.ones(3)).item() == 0
 
     def test_counts_samples_along_any_dimension(self):
@@ -38,17 +38,17 @@ class TestTheScaling:
 
 class TestTheBaseline:
     @pytest.mark.parametrize("estimate", ["leave_one_out", "same_samples"])
-    def test_is_the_scaling(self, estimate):
+    def test_value_is_the_optimal_scaling(self, estimate):
         value = ControlVariate(estimate=estimate)(EACH, context=SCORE).value
         expected = optimal_scaling(SCORE, EACH, leave_one_out=estimate == "leave_one_out")
         torch.testing.assert_close(value, expected.expand_as(EACH))
 
-    def test_takes_what_separate_samples_have_said(self):
+    def test_scaling_of_extra_samples_is_used(self):
         baseline = ControlVariate(estimate=100)
         assert baseline.num_extra_samples == 100
         torch.testing.assert_close(baseline(SIGNAL, context=SIGNAL + 1).value, SIGNAL + 1)
 
-    def test_takes_variance_away(self):
+    def test_scaling_reduces_the_variance(self):
         theta = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
         coin = torch.distributions.Bernoulli(logits=theta)
         draws = torch.cartesian_prod(*[coin.enumerate_support()] * 3)
@@ -73,7 +73,7 @@ class TestTheBaseline:
             ({"estimate": 0}, "estimate"),
         ],
     )
-    def test_knows_its_options(self, options, sentence, without_type_checks):
+    def test_invalid_options_raise(self, options, sentence, without_type_checks):
         with pytest.raises(ValueError, match=sentence):
             ControlVariate(**options)
 

@@ -20,7 +20,7 @@ def moments(estimate, theta, rules=None, max_outcomes=1000):
     return total.mean.item(), total.variance.item()
 
 
-def test_are_those_of_all_draws_together(theta):
+def test_moments_are_those_of_all_samples(theta):
     """Of a number of three values plus twice a bit, drawn if the number is not 0."""
 
     def estimate(draw):
@@ -33,7 +33,7 @@ def test_are_those_of_all_draws_together(theta):
     assert moments(estimate, theta) == pytest.approx((mean.item(), (p @ (values - mean) ** 2).item()), abs=1e-7)
 
 
-def test_are_integrated_over_each_element_of_continuous_noise(theta):
+def test_moments_integrate_each_element_of_continuous_noise(theta):
     def estimate(draw):
         u = draw("u", Independent(Uniform(torch.zeros(2, dtype=DOUBLE), 1.0), 1))
         return theta * (u > 0.25).double().sum()
@@ -51,7 +51,7 @@ def test_joint_values_are_all_combinations_that_are_possible():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, DOUBLE])
-def test_nothing_is_put_on_a_device_of_its_own(dtype):
+def test_all_tensors_are_on_the_device_of_the_inputs(dtype):
     theta = torch.zeros((), dtype=dtype, device="cpu", requires_grad=True)
     zeros = torch.zeros(2, dtype=dtype, device="cpu")
 

@@ -63,7 +63,7 @@ def spoil(x, mask):
 
 
 @pytest.mark.parametrize("where", [["signal"], ["log_prob"], ["context"], ["signal", "log_prob", "context"]])
-def test_what_stands_behind_the_mask_changes_nothing(estimator, batch, mask, where):
+def test_masked_values_have_no_effect(estimator, batch, mask, where):
     spoilt = batch | {name: spoil(batch[name], mask) for name in where}
     expected = everything(estimator, **batch, mask=mask)
     for name, x in everything(estimator, **spoilt, mask=mask).items():
@@ -81,7 +81,7 @@ def test_masked_samples_leave_what_the_call_without_them_gives(estimator, batch)
         torch.testing.assert_close(masked[name], expected, rtol=1e-13, atol=1e-13, msg=name)
 
 
-def test_nothing_comes_out_at_false_elements(estimator, batch, mask):
+def test_output_is_zero_at_masked_elements(estimator, batch, mask):
     batch["signal"][~mask] = torch.nan
     log_prob = batch["log_prob"].where(mask, -torch.inf).requires_grad_()
     out = estimator(log_prob, batch["signal"], batch["context"], mask)
@@ -91,7 +91,7 @@ def test_nothing_comes_out_at_false_elements(estimator, batch, mask):
         assert (x[mask] != 0).any()
 
 
-def test_a_mask_that_hides_everything_gives_nothing_and_teaches_nothing(estimator, batch):
+def test_mask_without_valid_elements_gives_zero_and_updates_nothing(estimator, batch):
     before = copy.deepcopy(estimator.state_dict())
     nothing = torch.zeros(SHAPE, dtype=torch.bool)
     log_prob = torch.full_like(batch["log_prob"], torch.nan, requires_grad=True)
@@ -105,7 +105,7 @@ def test_a_mask_that_hides_everything_gives_nothing_and_teaches_nothing(estimato
     assert all(torch.equal(after[name], expected) for name, expected in before.items())
 
 
-def test_a_smaller_mask_broadcasts(estimator, batch):
+def test_smaller_mask_broadcasts(estimator, batch):
     steps = torch.tensor([True, False])[:, None, None]
     full = copy.deepcopy(estimator)(**batch, mask=steps.expand(SHAPE).clone())
     assert (full.loss[1] == 0).all()

@@ -38,10 +38,10 @@ class TestScoreFunctionLoss:
         expected = [[-1.0, 2.0, 0.0], [1.0, -0.75, 12.0]]
         assert score_function_loss(LOG_PROB, SIGNAL, baseline=2.0).tolist() == expected
 
-    def test_compares_the_signal_with_nothing_unless_told(self):
+    def test_default_baseline_is_zero(self):
         assert torch.equal(score_function_loss(LOG_PROB, SIGNAL), LOG_PROB * SIGNAL)
 
-    def test_has_the_advantage_as_its_gradient(self):
+    def test_gradient_is_the_advantage(self):
         log_prob = LOG_PROB.clone().requires_grad_()
         baseline = torch.tensor([1.0, 2.0, 3.0])
         score_function_loss(log_prob, SIGNAL, baseline).sum().backward()
@@ -59,14 +59,14 @@ class TestScoreFunctionLoss:
 
     @pytest.mark.parametrize("name", ["signal", "baseline", "mask"])
     @pytest.mark.parametrize("shape", [(2,), (3, 3), (1, 2, 3), (2, 3, 1)])
-    def test_refuses_a_shape_that_does_not_broadcast(self, name, shape):
+    def test_shape_that_does_not_broadcast_raises(self, name, shape):
         dtype = torch.bool if name == "mask" else torch.float32
         arguments = {"signal": SIGNAL, name: torch.ones(shape, dtype=dtype)}
         message = f"{name} of shape {shape} does not broadcast to log_prob of shape (2, 3)"
         with pytest.raises(ValueError, match=rf"^{re.escape(message)}$"):
             score_function_loss(LOG_PROB, **arguments)
 
-    def test_lets_no_gradient_reach_signal_or_baseline(self):
+    def test_no_gradient_reaches_signal_or_baseline(self):
         signal, baseline = SIGNAL.clone().requires_grad_(), torch.ones(3, requires_grad=True)
         log_prob = LOG_PROB.clone().requires_grad_()
         score_function_loss(log_prob, signal, baseline).sum().backward()
@@ -89,7 +89,7 @@ class TestScoreFunctionLoss:
 
     @pytest.mark.usefixtures("without_type_checks")
     @pytest.mark.parametrize("dtype", [torch.float32, torch.int64, torch.uint8])
-    def test_refuses_a_mask_of_numbers(self, dtype):
+    def test_mask_of_numbers_raises(self, dtype):
         mask = torch.ones(2, 3, dtype=dtype)
         for call in (score_function_loss, Reinforce()):
             with pytest.raises(ValueError, match=f"mask must be boolean, true where .* counts, got {dtype}"):
@@ -103,7 +103,7 @@ class TestScoreFunctionLoss:
 
 
 class TestReinforce:
-    def test_gives_each_element_its_loss_and_what_it_was_made_of(self):
+    def test_output_holds_loss_advantage_and_baseline_per_element(self):
         out = Reinforce(ConstantBaseline(2.0))(LOG_PROB, SIGNAL)
         assert out.loss.tolist() == [[-1.0, 2.0, 0.0], [1.0, -0.75, 12.0]]
         assert out.advantage.tolist() == [[1.0, -1.0, 0.0], [-2.0, 3.0, -3.0]]
@@ -135,7 +135,7 @@ class TestReinforce:
             assert torch.equal(out.baseline, torch.ones_like(SIGNAL))
             estimator.end_step()
 
-    def test_does_not_scale_what_the_baseline_learns_from(self):
+    def test_baseline_learns_from_unscaled_signals(self):
         estimator = Reinforce(MovingAverageBaseline(), RunningStd(floor=100.0))
         estimator(LOG_PROB, SIGNAL)
         estimator.end_step()
@@ -150,7 +150,7 @@ class TestReinforce:
         torch.testing.assert_close(found, expected / 4)
 
     @pytest.mark.parametrize("part", ["all", "scale"])
-    def test_in_eval_mode_keeps_the_scale(self, part):
+    def test_eval_mode_keeps_the_scale(self, part):
         estimator = Reinforce(scale=RunningStd(floor=0.1))
         (estimator if part == "all" else estimator.scale).eval()
 
@@ -164,7 +164,7 @@ class TestReinforce:
         outs = advantage(), advantage()
         assert not torch.equal(*outs)
 
-    def test_gives_detached_parts_for_logging(self, baseline):
+    def test_logged_parts_are_detached(self, baseline):
         log_prob = torch.zeros(2, 3, 1, dtype=torch.float64, requires_grad=True)
         signal = torch.ones(2, 3, 1, dtype=torch.float64, requires_grad=True)
         context = torch.ones(2, 3, 1, 3, dtype=torch.float64, requires_grad=True)
@@ -221,7 +221,7 @@ class TestReinforce:
         score_function_loss(log_prob, torch.tensor([10**9 - 1, 10**9 + 1]), baseline).sum().backward()
         assert log_prob.grad.tolist() == [-1, 1]
 
-    def test_compares_a_moving_average_in_single_precision_where_log_prob_has_half(self):
+    def test_moving_average_is_subtracted_in_single_precision_for_half_precision_log_prob(self):
         estimator = Reinforce(MovingAverageBaseline()).bfloat16()
         log_prob = torch.zeros(2, dtype=torch.bfloat16)
         for _ in range(100):
@@ -252,29 +252,29 @@ class TestReinforce:
             ([torch.tensor(1.0), torch.tensor(3.0)], [1, 3]),
         ],
     )
-    def test_takes_numbers_lists_and_arrays_for_signals(self, signal, expected):
+    def test_signal_may_be_a_number_list_or_array(self, signal, expected):
         log_prob = torch.tensor([-1.0, -2.0])
         assert Reinforce()(log_prob, signal).advantage.tolist() == expected
         assert score_function_loss(log_prob, signal).tolist() == [-expected[0], -2 * expected[1]]
 
-    def test_takes_lists_and_arrays_for_masks(self):
+    def test_mask_may_be_a_list_or_an_array(self):
         for mask in ([True, False], np.array([True, False])):
             assert Reinforce()(torch.tensor([-1.0, -2.0]), 3.0, mask=mask).loss.tolist() == [-3, 0]
 
     @pytest.mark.usefixtures("without_type_checks")
     @pytest.mark.parametrize("signal", ["ab", None, [torch.zeros(2), torch.zeros(2)], [[1.0], [2.0, 3.0]]])
-    def test_refuses_a_signal_that_is_no_numbers(self, signal):
+    def test_signal_without_numbers_raises(self, signal):
         with pytest.raises(ValueError, match="signal must be a tensor, an array, a number or a list of numbers, got"):
             Reinforce()(torch.zeros(2), signal)
 
     @pytest.mark.usefixtures("without_type_checks")
     @pytest.mark.parametrize("log_prob", [0.5, [-0.5], np.zeros(2), torch.zeros(2, dtype=torch.int64)])
-    def test_refuses_a_log_prob_that_is_no_floating_point_tensor(self, log_prob):
+    def test_log_prob_other_than_floating_point_raises(self, log_prob):
         for call in (score_function_loss, Reinforce()):
             with pytest.raises(ValueError, match=r"log_prob must be a floating-point tensor, got .*; it comes first"):
                 call(log_prob, torch.ones(2))
 
-    def test_refuses_a_gradient_in_the_signal_alone_as_arguments_that_were_swapped(self):
+    def test_swapped_arguments_raise(self):
         log_prob, signal = torch.zeros(2, requires_grad=True), torch.ones(2)
         for call in (score_function_loss, Reinforce()):
             with pytest.raises(ValueError, match="log_prob has no gradient, but signal has one: log_prob comes first"):
@@ -292,10 +292,10 @@ class TestReinforce:
             ("2.5", ConstantBaseline),
         ],
     )
-    def test_takes_a_baseline_by_its_name(self, given, kind):
+    def test_baseline_may_be_a_name(self, given, kind):
         assert type(Reinforce(given).baseline) is kind
 
-    def test_takes_a_number_for_a_constant_baseline(self):
+    def test_baseline_may_be_a_number(self):
         assert Reinforce(2.5)(LOG_PROB, SIGNAL).baseline.unique().tolist() == [2.5]
 
     @pytest.mark.usefixtures("without_type_checks")
@@ -309,7 +309,7 @@ class TestReinforce:
             ({"scale": True}, "scale must be a RunningStd or None, got True"),
         ],
     )
-    def test_refuses_what_is_no_baseline_or_scale(self, options, sentence):
+    def test_invalid_baseline_or_scale_raises(self, options, sentence):
         with pytest.raises(ValueError, match=sentence):
             Reinforce(**options)
 
@@ -323,7 +323,7 @@ class TestReinforce:
             assert x.dtype == torch.bfloat16
 
     @given(shape_and_smaller_shape())
-    def test_broadcasts_a_signal(self, shapes):
+    def test_signal_is_broadcast(self, shapes):
         shape, smaller = shapes
         log_prob, signal = torch.randn(shape), torch.randn(smaller)
         out = Reinforce(ConstantBaseline(1.5))(log_prob, signal)
@@ -333,18 +333,18 @@ class TestReinforce:
         assert out.advantage.shape == out.baseline.shape == log_prob.shape
 
     @pytest.mark.parametrize("name", ["signal", "mask"])
-    def test_refuses_a_shape_that_does_not_broadcast(self, name):
+    def test_shape_that_does_not_broadcast_raises(self, name):
         arguments = {"signal": SIGNAL, name: torch.ones(2, dtype=torch.bool)}
         with pytest.raises(ValueError, match=rf"{name} of shape \(2,\) does not broadcast to log_prob of shape"):
             Reinforce()(LOG_PROB, **arguments)
 
-    def test_changes_none_of_its_inputs(self, baseline):
+    def test_inputs_are_not_changed(self, baseline):
         inputs = LOG_PROB[..., None], SIGNAL[..., None], torch.ones(2, 3, 1, 3), SIGNAL[..., None] > 0
         before = [x.clone() for x in inputs]
         Reinforce(baseline.float(), RunningStd(), maximize=True)(*inputs)
         assert all(torch.equal(x, y) for x, y in zip(inputs, before, strict=True))
 
-    def test_may_be_called_again_before_the_gradient_is_taken(self, baseline):
+    def test_repeated_calls_before_backward_are_supported(self, baseline):
         estimator = Reinforce(baseline, RunningStd()).double()
         signal, context = SIGNAL.double()[..., None], torch.randn(2, 3, 1, 3, dtype=torch.float64)
         alone = copy.deepcopy(estimator)
@@ -356,7 +356,7 @@ class TestReinforce:
             gradients.append(torch.autograd.grad(outs[0].loss.sum() + outs[0].baseline_loss, log_prob)[0])
         assert torch.equal(*gradients)
 
-    def test_continues_from_its_state_as_if_never_interrupted(self):
+    def test_resumed_state_continues_exactly(self):
         estimator = Reinforce(MovingAverageBaseline(), RunningStd())
         estimator(LOG_PROB, SIGNAL)
         estimator.end_step()
@@ -383,7 +383,7 @@ class TestReinforce:
 @pytest.mark.usefixtures("without_type_checks")
 @pytest.mark.parametrize("masked", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize("baseline", ["moving average", "learned", "nested"], indirect=True)
-def test_compiles_into_one_graph_that_gives_the_same_numbers(baseline, masked):
+def test_compiled_graph_returns_the_same_numbers(baseline, masked):
     eager = Reinforce(baseline, RunningStd(), maximize=True).double()
     compiled = copy.deepcopy(eager)
     torch.compiler.reset()
@@ -425,14 +425,14 @@ REFUSED = {
 
 @pytest.mark.usefixtures("without_type_checks")
 @pytest.mark.parametrize(("arguments", "sentence"), REFUSED.values(), ids=REFUSED)
-def test_arguments_that_are_no_tensors_of_real_numbers_are_refused(arguments, sentence):
+def test_arguments_other_than_real_tensors_raise(arguments, sentence):
     with pytest.raises(ValueError, match=sentence):
         Reinforce()(torch.zeros(2, requires_grad=True), **{"signal": 1.0, **arguments})
 
 
 @pytest.mark.usefixtures("without_type_checks")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_context_may_be_a_list_or_an_array(dtype):
+def test_context_may_be_a_list_or_an_array(dtype):
     estimator, log_prob = (
         Reinforce(LearnedBaseline(nn.Linear(1, 1).to(dtype))),
         torch.zeros(2, dtype=dtype, requires_grad=True),

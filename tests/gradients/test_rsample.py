@@ -40,7 +40,7 @@ LAWS = {
 
 
 @pytest.mark.parametrize("make", LAWS.values(), ids=LAWS)
-def test_a_value_of_rsample_is_told_from_one_of_sample(make):
+def test_values_of_rsample_and_sample_are_distinguished(make):
     law = make()
     value = law.rsample((4,))
     assert is_reparameterized(law.log_prob(value))
@@ -53,7 +53,7 @@ def test_a_value_of_rsample_is_told_from_one_of_sample(make):
     "call",
     [score_function_loss, Reinforce(), Reinforce(LeaveOneOutBaseline(0), maximize=True), Reinforce("moving_average")],
 )
-def test_estimators_refuse_it_and_say_what_to_do(call):
+def test_estimators_raise_for_values_of_rsample(call):
     law = dist.Normal(leaf(3), leaf(3))
     value = law.rsample((4,))
     with pytest.raises(ValueError, match=r"log_prob is that of a value from rsample\(\).*; use sample\(\), or detach"):
@@ -61,7 +61,7 @@ def test_estimators_refuse_it_and_say_what_to_do(call):
     call(law.log_prob(value.detach()), value.square())
 
 
-def test_the_multi_sample_bound_refuses_it():
+def test_iwae_bound_raises_for_values_of_rsample():
     law = dist.Normal(leaf(1), 1.0)
     value = law.rsample((4,))
     log_weights = -value.square() - law.log_prob(value)
@@ -92,6 +92,6 @@ def test_scales_that_locations_and_features_depend_on_are_no_values_of_rsample()
     assert not is_reparameterized(dist.Bernoulli(logits=((product - 1.0) / scale).log1p()).log_prob(data))
 
 
-def test_a_log_prob_without_a_graph_is_none():
+def test_log_prob_without_graph_is_not_reparameterized():
     assert not is_reparameterized(torch.zeros(3))
     assert not is_reparameterized(torch.zeros(3, requires_grad=True))

@@ -33,7 +33,7 @@ class TestMaskedMean:
         assert masked_mean(torch.tensor([3.0]), None) == 3
         assert masked_mean(torch.tensor([torch.nan, 3.0]), torch.tensor([False, True])) == 3
 
-    def test_is_zero_where_there_are_none(self):
+    def test_mean_is_zero_without_valid_elements(self):
         assert masked_mean(torch.tensor([torch.nan]), torch.tensor([False])) == 0
         assert masked_mean(torch.zeros(0), None) == 0
 
@@ -56,7 +56,7 @@ class TestRunningMean:
         assert all(torch.equal(x, before[name]) for name, x in mean.state_dict().items())
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-    def test_adds_up_half_precision_in_its_own_precision(self, dtype):
+    def test_half_precision_is_summed_in_single_precision(self, dtype):
         x = torch.full((70_001,), 1.5, dtype=dtype)  # neither the sum nor the count fits into half precision
         mean = RunningMean(0.9)
         mean.update(x)
@@ -72,7 +72,7 @@ class TestRunningMean:
         assert all(torch.equal(x, plain.state_dict()[name]) for name, x in cast.state_dict().items())
         assert cast.double().value.dtype == torch.float64
 
-    def test_keeps_no_graph(self):
+    def test_state_holds_no_graph(self):
         mean = RunningMean(0.9)
         mean.update(torch.ones(2, requires_grad=True))
         assert not mean.value.requires_grad
@@ -98,7 +98,7 @@ class TestRunningMean:
             RunningMean(decay)
 
 
-class TestRunningScale:
+class TestRunningStd:
     @given(BATCHES, st.sampled_from([0.0, 0.5, 0.9]), st.sampled_from([1e-6, 1.0, 30.0]))
     def test_is_the_standard_deviation_over_all_batches_but_no_less_than_the_floor(self, batches, decay, floor):
         scale = RunningStd(decay, floor).double()
@@ -109,7 +109,7 @@ class TestRunningScale:
         assert scale.value.item() == pytest.approx(max(floor, variance**0.5), rel=1e-6, abs=2e-6)
 
     @pytest.mark.parametrize("floor", [1e-30, 0.1, 0.29, 1.0, 7.0])
-    def test_is_the_floor_itself_before_the_first_batch_and_for_a_constant(self, floor):
+    def test_value_is_the_floor_before_the_first_batch_and_for_a_constant(self, floor):
         scale = RunningStd(floor=floor)
         assert scale.value == torch.tensor(floor)
         scale.update(torch.zeros(4))
@@ -121,7 +121,7 @@ class TestRunningScale:
             scale.update(advantage)
             assert scale.value == 1
 
-    def test_keeps_nine_tenths_of_the_past_unless_told(self):
+    def test_default_decay_is_nine_tenths(self):
         scale = RunningStd()
         for x in (10.0, 0.0):
             scale.update(torch.tensor([-x, x]))
@@ -175,11 +175,11 @@ class TestTwoRanks:
         for key, x in ranks[0][name].items():
             assert torch.equal(ranks[1][name][key], x)
 
-    def test_learn_nothing_from_batches_that_are_masked_everywhere_or_met_in_eval_mode(self, ranks):
+    def test_masked_batches_and_eval_mode_update_nothing(self, ranks):
         for rank in ranks:
             assert rank["unchanged by a masked batch and in eval mode"]
 
-    def test_would_differ_if_they_did_not_talk(self, ranks, whole):
+    def test_ranks_differ_without_communication(self, ranks, whole):
         alone = [rank["moving average, alone"]["mean.total"] for rank in ranks]
         assert alone[0] != alone[1]
         assert alone[0] != whole["moving average"]["mean.total"]

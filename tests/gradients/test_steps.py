@@ -179,7 +179,7 @@ def test_used_for_each_time_step_the_gradient_is_the_true_one(estimator, theta, 
     torch.testing.assert_close(found, exact, rtol=0, atol=1e-9)
 
 
-def test_the_mistake_of_learning_at_each_call_would_be_found(theta):
+def test_learning_at_each_call_is_detected_as_bias(theta):
     (exact,) = torch.autograd.grad(sum(p * cost(x) for x, p in outcomes(theta)), theta)
     found = torch.zeros_like(theta)
     for x, probability in outcomes(theta):
@@ -265,7 +265,7 @@ def test_measuring_a_gradient_leaves_the_step_as_it_was(theta):
     assert estimator(theta * 1, 0.0).baseline.tolist() == [6, 6]
 
 
-def test_calls_without_a_score_belong_to_a_step_that_end_step_ends():
+def test_calls_without_gradient_belong_to_the_step_until_end_step():
     estimator, baselines = Reinforce(MovingAverageBaseline(0.0)), []
     for x in (1.0, 2.0, 3.0):
         baselines += [estimator(torch.zeros(1), x).baseline.item() for _ in range(2)]
@@ -298,7 +298,7 @@ def test_sparse_parameters_end_the_step():
     assert baselines == [0, 1, 2]
 
 
-def test_an_estimator_in_mid_step_is_pickled_and_goes_on_with_the_step(theta):
+def test_estimator_pickled_within_a_step_continues_the_step(theta):
     estimator = Reinforce(MovingAverageBaseline(0.0))
     estimator(theta * 1, 3.0)
     again = pickle.loads(pickle.dumps(estimator))
@@ -307,7 +307,7 @@ def test_an_estimator_in_mid_step_is_pickled_and_goes_on_with_the_step(theta):
     assert again(theta * 1, 3.0).baseline.tolist() == [3, 3]
 
 
-def test_copies_of_policies_and_estimators_have_steps_of_their_own(theta):
+def test_copies_of_estimators_have_their_own_steps(theta):
     agent = nn.ModuleDict({"policy": nn.Linear(1, 1), "estimator": Reinforce(MovingAverageBaseline(0.0))})
 
     def call(agent, x):
@@ -322,7 +322,7 @@ def test_copies_of_policies_and_estimators_have_steps_of_their_own(theta):
     assert (call(other, 0.0), call(agent, 0.0)) == (3.5, 0)
 
 
-def test_a_state_from_elsewhere_ends_the_step_and_its_own_does_not(theta):
+def test_loading_another_state_ends_the_step_and_its_own_does_not(theta):
     estimator = Reinforce(MovingAverageBaseline(0.0), RunningStd())
     estimator(theta * 1, 3.0)
     estimator.load_state_dict(estimator.state_dict())
@@ -334,7 +334,7 @@ def test_a_state_from_elsewhere_ends_the_step_and_its_own_does_not(theta):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_a_cast_in_mid_step_casts_what_the_step_began_with(theta, dtype):
+def test_cast_within_a_step_casts_the_state_of_its_beginning(theta, dtype):
     estimator = Reinforce(LastMean() if dtype == torch.float64 else MovingAverageBaseline(0.0))
     estimator(theta * 1, 3.0)
     estimator.end_step()
@@ -346,12 +346,12 @@ def test_a_cast_in_mid_step_casts_what_the_step_began_with(theta, dtype):
     assert estimator(theta * 1, 0.0).baseline[0] == (7 if dtype == torch.float64 else 6)
 
 
-def test_baselines_called_by_themselves_advance_at_each_call():
+def test_baselines_outside_reinforce_advance_at_each_call():
     baseline = MovingAverageBaseline(0.0)
     assert [baseline(torch.tensor([x])).value.item() for x in (1.0, 2.0, 3.0)] == [0, 1, 2]
 
 
-def test_an_optimizer_of_anything_ends_the_step_of_compiled_estimators_too(theta):
+def test_any_optimizer_ends_the_step_of_compiled_estimators(theta):
     torch.compiler.reset()
     estimator = Reinforce(MovingAverageBaseline(0.0)).double()
     compiled = torch.compile(estimator, backend="eager", fullgraph=True)
@@ -365,7 +365,7 @@ def test_an_optimizer_of_anything_ends_the_step_of_compiled_estimators_too(theta
     assert seen == [0, 0, 0.5, 0.5, 10.5, 10.5]
 
 
-def test_estimators_that_nobody_needs_are_forgotten():
+def test_unreferenced_estimators_are_freed():
     from zoo.gradients._steps import _learners
 
     before = len(_learners)

@@ -128,7 +128,7 @@ def of_chain(first_pays):
 
 
 @pytest.mark.usefixtures("without_type_checks")  # for speed
-class TestWhatIsRightPasses:
+class TestUnbiasedEstimators:
     @pytest.mark.parametrize("program", [chain, bits, stopping])
     @pytest.mark.parametrize(
         "estimator",
@@ -197,7 +197,7 @@ class TestWhatIsRightPasses:
 
         check_unbiased(traced(), program, theta).raise_if_biased()
 
-    def test_in_a_batch(self, theta):
+    def test_batch_of_programs_is_unbiased(self, theta):
         def batch(graph, theta):
             graph.cost("f", graph.sample("x", Bernoulli(logits=theta)) * theta**2)
 
@@ -210,28 +210,28 @@ class TestWhatIsRightPasses:
 
 
 @pytest.mark.usefixtures("without_type_checks")
-class TestThePlantedMistakeIsFound:
+class TestPlantedMistake:
     @pytest.mark.parametrize(
         "baseline",
         [SelfInclusiveMean(), SeesTheAction(), warm(UpdateBeforeUse())],
         ids=["mean that includes the sample itself", "baseline that sees the action", "moving average used too late"],
     )
-    def test_in_a_baseline(self, baseline, theta):
+    def test_biased_baseline_is_detected(self, baseline, theta):
         check = check_unbiased(by_hand(baseline), bits, theta, modules=[baseline])
         assert not check.unbiased
         assert check.bias.abs().max() > 1e-3
 
-    def test_in_a_downstream_cost_that_is_dropped(self, theta):
+    def test_dropped_downstream_cost_is_detected(self, theta):
         assert not check_unbiased(of_chain(lambda of_x, of_both: of_x), chain, theta).unbiased
 
-    def test_in_a_cost_whose_own_gradient_is_dropped(self, theta):
+    def test_dropped_cost_gradient_is_detected(self, theta):
         def costs_detached(program, theta, *, draw):
             graph = trace(program, theta, draw=draw)
             return graph.surrogate() - sum(graph.costs.values())
 
         assert not check_unbiased(costs_detached, stopping, theta).unbiased
 
-    def test_in_one_parameter_of_many(self, theta):
+    def test_bias_in_one_of_many_parameters_is_detected(self, theta):
         def wrong_in_the_last(program, theta, *, draw):
             return trace(program, theta, draw=draw).surrogate() + 1e-6 * theta[2]
 
@@ -239,7 +239,7 @@ class TestThePlantedMistakeIsFound:
         torch.testing.assert_close(check.bias, torch.tensor([0.0, 0.0, 1e-6]).double(), rtol=0, atol=1e-12)
         assert "off by 1e-06 in element 2" in str(check)
 
-    def test_in_a_gradient_that_is_not_a_number(self, theta):
+    def test_nan_gradient_is_detected(self, theta):
         def nothing(program, theta, *, draw):
             return trace(program, theta, draw=draw).surrogate() + 0 * (theta - theta).sqrt().sum()
 
@@ -263,10 +263,10 @@ class TestContinuousNoise:
         outside = 2 * (0.5**3 - (p - 0.5) ** 3) / 3
         assert variance.item() == pytest.approx(0.01 * outside - check.moments.total.mean.item() ** 2, abs=1e-12)
 
-    def test_is_not_integrated_well_across_them(self, eta):
+    def test_quadrature_across_breakpoints_is_inexact(self, eta):
         assert not check_unbiased(arm, coin, eta, quadrature={"u": 8}).unbiased
 
-    def test_does_not_hide_a_mistake(self, eta):
+    def test_enumeration_detects_a_planted_mistake(self, eta):
         p = eta.sigmoid().item()
 
         def twice(*args, draw):
@@ -326,7 +326,7 @@ class TestContinuousNoise:
 
 @pytest.mark.usefixtures("without_type_checks")
 class TestParameters:
-    def test_are_all_arguments_that_need_a_gradient_each_once(self, theta, eta):
+    def test_all_arguments_that_require_a_gradient_are_checked_once(self, theta, eta):
         def program(graph, both, net, scale):
             x = graph.sample("x", Bernoulli(logits=net(both["theta"]).squeeze() + both["eta"]))
             graph.cost("f", scale * x * both["eta"])
@@ -336,7 +336,7 @@ class TestParameters:
         assert check.unbiased
         assert [m.mean.shape for m in check.moments.parameters] == [(3,), (), (1, 3), (1,)]
 
-    def test_an_estimator_that_is_a_module_keeps_its_buffers(self, theta):
+    def test_buffers_of_an_estimator_module_are_preserved(self, theta):
         class Estimator(nn.Module):
             def __init__(self):
                 super().__init__()
@@ -361,7 +361,7 @@ class TestMoments:
             (-4.0, 3, -0.0031793, 0.0112, 2.46e-4),
         ],
     )
-    def test_are_the_published_ones_of_three_tied_bits(self, eta, samples, gradient, plain, leave_one_out):
+    def test_moments_equal_published_values_of_three_tied_bits(self, eta, samples, gradient, plain, leave_one_out):
         target = torch.tensor([0.6, 0.51, 0.48], dtype=torch.float64)
 
         def cost(x):
@@ -387,7 +387,7 @@ class TestMoments:
         ],
         ids=["Bernoulli", "Categorical", "OneHotCategorical", "Independent"],
     )
-    def test_are_those_of_a_trace_that_takes_no_notice_of_how_values_are_found(self, law, theta):
+    def test_moments_equal_those_of_a_trace(self, law, theta):
         """No influence is lost by it, and none is made up: the second cost is none of x's and y's business."""
 
         def program(graph, theta):
@@ -441,7 +441,7 @@ class RareGradients:
 class TestSampling:
     """Each statistical test here gives a false alarm at most once in a million seeds."""
 
-    def test_calls_the_unbiased_biased_as_often_as_it_may(self):
+    def test_false_positive_rate_equals_alpha(self):
         checks = list(gaussian_toy(4000, 1000, bias=0.0))
         rate = 1 - (1 - 0.1 / 3) ** 3  # Bonferroni, of three independent parameters
         bound = 4.9 * math.sqrt(rate * (1 - rate) / 4000)
@@ -510,7 +510,7 @@ class TestSampling:
         assert not check.exact
         assert 1e-6 < check.p_value <= 1
 
-    def test_finds_what_is_farther_off_than_it_can_miss(self, eta):
+    def test_bias_beyond_the_threshold_is_found(self, eta):
         """The power to find 1.5 times the detectable bias is beyond a million to one."""
 
         def twice(*args, draw):
@@ -523,7 +523,7 @@ class TestSampling:
         assert check.bias.abs() > 1.5 * check.detectable_bias
         assert "the estimator is biased: the expected gradient is off by" in str(check)
 
-    def test_takes_rounding_for_no_bias_where_there_is_no_noise(self, theta):
+    def test_rounding_is_tolerated_without_noise(self, theta):
         (truth,) = torch.autograd.grad(expected_cost(bits, theta), theta)
         check = check_unbiased(lambda program, theta, draw: (truth + 1e-12) @ theta, bits, theta, num_samples=1000)
         assert check.unbiased
@@ -547,13 +547,13 @@ class TestResult:
         assert ", p = " in sampled
         assert sampled.endswith(" there is found with 95% probability")
 
-    def test_is_false_and_raises_if_there_is_a_bias(self, theta):
+    def test_result_is_false_and_raises_for_a_bias(self, theta):
         check = check_unbiased(by_hand(SelfInclusiveMean()), bits, theta)
         assert (bool(check), check.p_value) == (False, 0)
         with pytest.raises(AssertionError, match="the estimator is biased: the expected gradient is off by"):
             check.raise_if_biased()
 
-    def test_tolerates_what_it_is_told_to(self, theta):
+    def test_tolerance_is_respected(self, theta):
         def estimator(program, theta, *, draw):
             return trace(program, theta, draw=draw).surrogate() + 1e-3 * theta.sum()
 
@@ -582,7 +582,7 @@ def own_bit(program, theta, *, draw):
 
 
 @pytest.mark.usefixtures("without_type_checks")
-class TestWhatCannotBeChecked:
+class TestInvalidArguments:
     @pytest.mark.parametrize(
         ("estimator", "options", "sentence"),
         [
@@ -631,15 +631,15 @@ class TestWhatCannotBeChecked:
             check_unbiased(estimator, bits, theta, **options)
         assert "\n" not in str(error.value)
 
-    def test_so_is_a_trace_that_draws_for_itself(self, eta):
+    def test_trace_with_its_own_randomness_raises(self, eta):
         with pytest.raises(ValueError, match="its random numbers do not come from draw"):
             check_unbiased(traced(estimators={"x": Pathwise()}), gaussian, eta, quadrature={"x": 8})
 
-    def test_so_is_a_program_without_parameters(self, theta):
+    def test_program_without_parameters_raises(self, theta):
         with pytest.raises(ValueError, match="none of the program's arguments needs a gradient"):
             check_unbiased(traced(), bits, theta.detach())
 
     @pytest.mark.parametrize("breakpoints", [[0.5, 2.0], [0.0], [-1.0]])
-    def test_so_is_a_breakpoint_outside_the_support(self, breakpoints, eta):
+    def test_breakpoint_outside_the_support_raises(self, breakpoints, eta):
         with pytest.raises(ValueError, match="the breakpoints of 'u' must lie within its support"):
             check_unbiased(arm, coin, eta, quadrature={"u": 2}, breakpoints={"u": breakpoints})

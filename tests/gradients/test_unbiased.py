@@ -56,7 +56,7 @@ class TestUnbiased:
     def test_for_choices_that_depend_on_earlier_ones(self, two_steps, baseline, credit):
         assert bias(two_steps(credit), surrogate(Reinforce(baseline))) < 1e-9
 
-    def test_behind_a_mask(self, one_step, baseline):
+    def test_masked_program_is_unbiased(self, one_step, baseline):
         assert bias(one_step(MASK), surrogate(Reinforce(baseline))) < 1e-9
 
     @pytest.mark.parametrize("credit", ["total", "to go"])
@@ -115,7 +115,7 @@ def with_a_baseline_that_is_not_detached(draw):
     return (draw.log_prob * (draw.signal - value)).mean()
 
 
-class TestThePlantedMistakeIsFound:
+class TestPlantedMistake:
     """The same check must fail here, or it would show nothing."""
 
     @pytest.mark.parametrize(
@@ -130,29 +130,29 @@ class TestThePlantedMistakeIsFound:
             pytest.param(with_a_baseline_that_is_not_detached, id="baseline that is not detached"),
         ],
     )
-    def test_in_independent_samples(self, one_step, mistake):
+    def test_independent_samples_are_unbiased(self, one_step, mistake):
         assert bias(one_step(), mistake) > 1e-2
 
-    def test_in_a_signal_that_is_not_detached(self, one_step):
+    def test_attached_signal_is_detected(self, one_step):
         problem = one_step(differentiable_cost=True)
         assert bias(problem, lambda draw: (draw.signal + draw.log_prob * draw.signal).mean()) > 1e-2
 
     @pytest.mark.parametrize("credit", ["total", "to go"])
-    def test_in_leave_one_out_over_time(self, two_steps, credit):
+    def test_leave_one_out_over_time_is_detected(self, two_steps, credit):
         assert bias(two_steps(credit), surrogate(Reinforce(LeaveOneOutBaseline(dim=0)))) > 1e-2
 
-    def test_in_costs_of_the_past_only(self, two_steps):
+    def test_costs_of_the_past_only_are_detected(self, two_steps):
         first_cost_only = two_steps("to go")
         assert bias(first_cost_only, lambda draw: (draw.log_prob[1:] * draw.signal[1:]).sum() / 2) > 1e-2
 
-    def test_in_a_downstream_cost_that_is_dropped(self, two_steps):
+    def test_dropped_downstream_cost_is_detected(self, two_steps):
         def with_its_own_cost_alone(draw):
             own = torch.cat([draw.signal[:1] - draw.signal[1:], draw.signal[1:]])
             return Reinforce()(draw.log_prob, own).loss.sum() / 2
 
         assert bias(two_steps("to go"), with_its_own_cost_alone) > 1e-2
 
-    def test_in_a_mask_that_is_forgotten(self, one_step):
+    def test_forgotten_mask_is_detected(self, one_step):
         problem = one_step(MASK)
         assert bias(problem, lambda draw: Reinforce()(draw.log_prob, draw.signal).loss.mean()) > 1e-2
 

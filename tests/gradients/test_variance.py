@@ -39,7 +39,7 @@ def same(one, other):
     torch.testing.assert_close(one, torch.as_tensor(other, dtype=one.dtype), rtol=0, atol=1e-12)
 
 
-class TestMomentsOfDraws:
+class TestSampledMoments:
     def test_of_each_parameter_are_those_of_the_gradients_that_were_drawn(self, parameters):
         moments = gradient_moments(one_by_one(parameters), parameters, num_samples=12)
         assert [m.mean.shape for m in moments.parameters] == [p.shape for p in parameters]
@@ -48,7 +48,7 @@ class TestMomentsOfDraws:
         same(flat(moments, "standard_error"), NOISE.std(0) / math.sqrt(12))
         same(flat(moments, "signal_to_noise"), NOISE.mean(0).abs() / NOISE.std(0))
 
-    def test_in_total_are_those_of_the_whole_vector(self, parameters):
+    def test_total_moments_are_those_of_the_whole_vector(self, parameters):
         total = gradient_moments(one_by_one(parameters), parameters, num_samples=12).total
         same(total.mean, NOISE.mean(0).norm())
         same(total.variance, NOISE.var(0).sum())
@@ -56,13 +56,13 @@ class TestMomentsOfDraws:
         same(total.signal_to_noise, NOISE.mean(0).norm() / NOISE.var(0).sum().sqrt())
 
     @pytest.mark.parametrize("chunk_size", [3, 4, 12])
-    def test_are_the_same_in_one_vectorised_pass(self, parameters, chunk_size):
+    def test_moments_are_the_same_in_one_vectorized_pass(self, parameters, chunk_size):
         loss = one_by_one(parameters, chunk_size)
         moments = gradient_moments(loss, parameters, num_samples=12, chunk_size=chunk_size)
         same(flat(moments, "mean"), NOISE.mean(0))
         same(flat(moments, "variance"), NOISE.var(0))
 
-    def test_keep_their_digits_far_from_zero(self, parameters):
+    def test_moments_far_from_zero_keep_their_precision(self, parameters):
         rows = iter(NOISE + 1e8)
         moments = gradient_moments(lambda: linear(parameters, next(rows)), parameters, num_samples=12)
         torch.testing.assert_close(flat(moments, "variance"), NOISE.var(0), rtol=1e-6, atol=0)
@@ -80,11 +80,11 @@ class TestMomentsOfDraws:
         assert moments.parameters[1].mean == moments.parameters[1].variance == 0
         assert moments.parameters[1].signal_to_noise == 0
 
-    def test_a_draw_without_a_gradient_counts_as_one_of_zero(self, parameters):
+    def test_sample_without_gradient_counts_as_zero(self, parameters):
         losses = iter([linear(parameters, NOISE[0]), torch.tensor(7.0, dtype=torch.float64)])
         same(flat(gradient_moments(lambda: next(losses), parameters, num_samples=2), "mean"), NOISE[0] / 2)
 
-    def test_leave_the_parameters_own_gradients_alone(self, parameters):
+    def test_grad_of_parameters_is_not_changed(self, parameters):
         parameters[0].grad = torch.ones(2, 2, dtype=torch.float64)
         gradient_moments(one_by_one(parameters), parameters, num_samples=12)
         assert parameters[0].grad.eq(1).all()
@@ -122,7 +122,7 @@ class TestMomentsOfDraws:
         assert "\n" not in str(error.value)
 
 
-class TestModulesThatLearn:
+class TestLearningModules:
     @pytest.fixture
     def reinforce(self):
         reinforce = Reinforce(MovingAverageBaseline(decay=0.5)).double()
@@ -140,18 +140,18 @@ class TestModulesThatLearn:
 
         return gradient_moments(loss, [theta], num_samples=3, modules=modules).total
 
-    def test_are_in_the_same_state_at_each_draw_and_afterwards(self, reinforce):
+    def test_module_state_is_the_same_at_each_sample_and_afterwards(self, reinforce):
         before = copy.deepcopy(reinforce.state_dict())
         total = self.measure(reinforce, [reinforce])
         assert (total.mean, total.variance) == (0, 9)
         assert all(torch.equal(x, before[name]) for name, x in reinforce.state_dict().items())
 
-    def test_are_not_if_they_are_not_named(self, reinforce):
+    def test_state_of_unnamed_modules_changes(self, reinforce):
         assert self.measure(reinforce, []).variance != 9
         assert reinforce.baseline.mean.value != 4
 
     @pytest.mark.parametrize("fails", [False, True])
-    def test_get_their_own_buffers_back_whatever_was_done_to_them(self, fails):
+    def test_buffers_are_restored_whatever_changed_them(self, fails):
         module = nn.BatchNorm1d(2)
         module.register_buffer("none", None)
         module.register_buffer("twin", module.running_mean)
@@ -189,7 +189,7 @@ class TestExactMoments:
         log_prob = nn.functional.logsigmoid((2 * x - 1) * eta)
         return eta, log_prob.exp(), log_prob * (x - 0.499) ** 2
 
-    def test_are_the_published_ones_of_a_toy_problem(self, coin):
+    def test_moments_equal_published_values_of_a_toy_problem(self, coin):
         eta, probability, losses = coin
         total = exact_moments([(probability, losses)], [eta]).total
         gradients = torch.tensor([-0.5 * 0.499**2, 0.5 * 0.501**2], dtype=torch.float64)
@@ -199,13 +199,13 @@ class TestExactMoments:
         assert total.variance.item() == pytest.approx(1.5625e-2, rel=1e-4)
         assert total.standard_error == 0
 
-    def test_are_the_same_outcome_by_outcome(self, coin):
+    def test_moments_are_the_same_outcome_by_outcome(self, coin):
         eta, probability, losses = coin
         together = exact_moments([(probability, losses)], [eta]).total
         apart = exact_moments(zip(probability, losses, strict=True), [eta]).total
         assert all(torch.allclose(a, b, rtol=0, atol=1e-15) for a, b in zip(together, apart, strict=True))
 
-    def test_what_is_impossible_counts_for_nothing_whatever_its_gradient(self, coin):
+    def test_impossible_outcomes_count_zero_whatever_their_gradient(self, coin):
         eta, probability, losses = coin
         outcomes = list(zip(probability, losses, strict=True))
         impossible = (torch.zeros(()), eta * math.nan)
@@ -262,17 +262,17 @@ class TestOptimalBaseline:
         torch.testing.assert_close(found, vertex, rtol=0, atol=1e-9)
 
     @given(COSTS, st.floats(-30, 30))
-    def test_no_other_baseline_is_better(self, costs, other):
+    def test_other_baselines_have_a_larger_variance(self, costs, other):
         best = optimal_baseline(score_of(LOGITS), costs, LOGITS.softmax(0))
         assert (variances(costs, best) <= variances(costs, torch.tensor(other)) + 1e-9).all()
 
-    def test_is_not_the_mean_cost(self):
+    def test_optimal_baseline_differs_from_the_mean_cost(self):
         costs = torch.tensor([5.0, 1.0, -2.0], dtype=torch.float64)
         best = optimal_baseline(score_of(LOGITS).norm(dim=1), costs, LOGITS.softmax(0))
         mean = LOGITS.softmax(0) @ costs
         assert variances(costs, best).sum() < 0.95 * variances(costs, mean).sum()
 
-    def test_comes_out_of_draws_as_well(self):
+    def test_sampled_moments_match_the_optimal_baseline(self):
         """False alarms: 1e-6. The standard errors are below 0.0105 (over 400 seeds), and 0.055 is 5.2 of them."""
         torch.manual_seed(0)
         costs = torch.tensor([5.0, 1.0, -2.0], dtype=torch.float64)
@@ -280,17 +280,17 @@ class TestOptimalBaseline:
         exact = optimal_baseline(score_of(LOGITS), costs, LOGITS.softmax(0))
         torch.testing.assert_close(optimal_baseline(score_of(LOGITS)[x], costs[x]), exact, rtol=0, atol=0.055)
 
-    def test_is_zero_where_there_is_no_score(self):
+    def test_optimal_baseline_is_zero_without_score(self):
         score = torch.tensor([[0.0, 1.0], [0.0, 2.0]])
         assert optimal_baseline(score, torch.tensor([3.0, 3.0])).tolist() == [0, 3]
 
-    def test_ignores_what_is_impossible(self):
+    def test_impossible_outcomes_are_ignored(self):
         score, signal = torch.tensor([1.0, 1.0, math.inf]), torch.tensor([1.0, 3.0, math.nan])
         assert optimal_baseline(score, signal, torch.tensor([0.5, 0.5, 0.0])) == 2
 
     @pytest.mark.usefixtures("without_type_checks")
     @pytest.mark.parametrize("name", ["signal", "weight"])
-    def test_needs_one_number_a_draw(self, name):
+    def test_signal_and_weight_need_one_number_per_sample(self, name):
         arguments = {"score": torch.ones(4, 2), "signal": torch.ones(4), "weight": torch.ones(4)}
         with pytest.raises(ValueError, match=rf"{name} must have shape \(4,\), one number per sample, got \(4, 2\)"):
             optimal_baseline(**{**arguments, name: torch.ones(4, 2)})

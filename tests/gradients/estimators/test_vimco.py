@@ -14,34 +14,34 @@ def log_weights():
 
 
 class TestBound:
-    def test_it_is_the_logarithm_of_the_mean_weight(self, log_weights):
+    def test_bound_is_the_logarithm_of_the_mean_weight(self, log_weights):
         torch.testing.assert_close(iwae_bound(log_weights), log_weights.exp().mean(0).log())
         torch.testing.assert_close(iwae_bound(log_weights, dim=1), log_weights.exp().mean(1).log())
 
-    def test_weights_beyond_the_range_of_numbers_do_no_harm(self):
+    def test_extreme_log_weights_do_not_overflow(self):
         assert iwae_bound(torch.tensor([-5000.0, -5000.0])).item() == -5000
         assert iwae_bound(torch.tensor([5000.0, -5000.0])).item() == pytest.approx(5000 - math.log(2))
 
 
 class TestLeavingOneOut:
-    def test_it_is_the_formula_written_by_hand(self, log_weights):
+    def test_bounds_equal_the_formula(self, log_weights):
         bounds = leave_one_out_bounds(log_weights)
         for k, i in product(range(4), range(3)):
             others = [log_weights[j, i].item() for j in range(4) if j != k]
             replaced = sum(map(math.exp, others)) + math.exp(sum(others) / 3)
             assert bounds[k, i].item() == pytest.approx(math.log(replaced / 4), abs=1e-12)
 
-    def test_the_samples_may_stand_in_any_dimension(self, log_weights):
+    def test_samples_may_be_in_any_dimension(self, log_weights):
         torch.testing.assert_close(leave_one_out_bounds(log_weights.T, dim=1), leave_one_out_bounds(log_weights).T)
 
-    def test_it_does_not_depend_on_the_sample_left_out(self, log_weights):
+    def test_bound_does_not_depend_on_the_sample_left_out(self, log_weights):
         changed = log_weights.clone()
         changed[2] += 7
         before, after = leave_one_out_bounds(log_weights), leave_one_out_bounds(changed)
         assert torch.equal(before[2], after[2])
         assert (before[[0, 1, 3]] != after[[0, 1, 3]]).all()
 
-    def test_a_single_sample_has_no_others(self):
+    def test_single_sample_raises(self):
         with pytest.raises(ValueError, match="at least 2 of them along dimension 0, got 1"):
             leave_one_out_bounds(torch.zeros(1, 3))
 
@@ -80,7 +80,7 @@ class TestGradient:
         torch.testing.assert_close(mean, exact, rtol=0, atol=1e-12)
         assert exact.abs().max() > 0.01
 
-    def test_it_would_be_noticed_if_a_sample_saw_its_own_weight(self, logits, log_p):
+    def test_baseline_that_sees_its_own_weight_is_detected(self, logits, log_p):
         def loss(log_q, log_weights):
             bound = iwae_bound(log_weights)
             return bound + (log_q * (bound - leave_one_out_bounds(log_weights).roll(1, 0)).detach()).sum()
