@@ -100,10 +100,11 @@ def load_run_config(folder: Path) -> dict[str, Any]:
     except Exception as error:
         raise ValueError(f"{path} is damaged ({type(error).__name__}); the run cannot be resumed") from error
     try:
+        if not isinstance(config, dict):
+            raise ValueError("parts are missing")
         check_config(config)  # type: ignore[arg-type]
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}); the run cannot be resumed") from error
-    assert isinstance(config, dict)
     config.pop("trust", None)  # written by older versions; trust is never stored
     return {str(key): value for key, value in config.items()}
 

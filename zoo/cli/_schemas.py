@@ -247,8 +247,6 @@ def _constraint(key: str, config: Mapping[str, Any]) -> Constraint | None:
 
 def check_config(config: Mapping[str, Any]) -> None:
     """Check a resolved configuration as strictly as a command line."""
-    if not isinstance(config, Mapping):
-        raise ValueError("parts are missing")
     if missing := sorted(_REQUIRED - config.keys()):
         raise ValueError(f"{', '.join(missing)} must be there")
     for group in GROUPS:
