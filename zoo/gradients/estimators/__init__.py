@@ -11,7 +11,7 @@ from zoo.gradients.estimators.estimator import (
     sum_terms,
 )
 from zoo.gradients.estimators.nvil import LayerwiseReinforce, elbo_objective, local_signals
-from zoo.gradients.estimators.registry import ESTIMATORS, complete_options, make_estimator
+from zoo.gradients.estimators.registry import ESTIMATORS, complete_options
 from zoo.gradients.estimators.vimco import VIMCO, VIMCOBaseline, iwae_bound, iwae_objective, leave_one_out_bounds
 
 __all__ = [
@@ -35,6 +35,5 @@ __all__ = [
     "iwae_objective",
     "leave_one_out_bounds",
     "local_signals",
-    "make_estimator",
     "sum_terms",
 ]

@@ -1,8 +1,6 @@
 import difflib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
-
-from torch import nn
 
 from zoo.gradients.baselines import BASELINES
 from zoo.gradients.estimators.enumeration import Enumeration
@@ -65,19 +63,3 @@ def complete_options(
     if complete["baseline"] is None and estimator.takes_baseline:
         complete["baseline"] = default_baseline
     return complete
-
-
-def make_estimator(
-    name: str, units: Sequence[int], make_net: Callable[[int], nn.Module], **options: Any
-) -> GradientEstimator:
-    """Return an estimator by name, with the arguments of ``GradientEstimator``.
-
-    Raises:
-        KeyError: there is no such estimator.
-        ValueError: it does not support an option.
-
-    Example:
-        >>> make_estimator("reinforce", [200], lambda layer: nn.Linear(784, 1), baseline="learned").min_particles
-        1
-    """
-    return ESTIMATORS[name](units, make_net, **options)

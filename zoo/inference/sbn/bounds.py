@@ -35,10 +35,10 @@ def negative_elbo(
     ``S = 10``.
 
     Args:
-        network: the network, which is not changed.
-        x: held-out binary images on the network's device.
-        num_samples: ``S``, samples per image.
-        seed: seed of the samples; the global random state is not used.
+        network: the network, in any mode.
+        x: held-out binary images on its device.
+        num_samples: ``S``, samples per image, from a generator of their own.
+        seed: seed of the generator.
 
     Raises:
         ValueError: there is no sample or no image.
@@ -60,10 +60,10 @@ def negative_iwae_bound(
     "Importance weighted autoencoders", 2016.
 
     Args:
-        network: the network, which is not changed.
-        x: held-out binary images on the network's device.
-        num_samples: ``S``, samples per image.
-        seed: seed of the samples; the global random state is not used.
+        network: the network, in any mode.
+        x: held-out binary images on its device.
+        num_samples: ``S``, samples per image, from a generator of their own.
+        seed: seed of the generator.
 
     Raises:
         ValueError: there is no sample or no image.

@@ -8,7 +8,7 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from zoo._constraints import COUNT, NOT_NEGATIVE, POSITIVE, check_constraints, optional
-from zoo.gradients.estimators import GradientEstimate, bernoulli_sampler, complete_options, make_estimator
+from zoo.gradients.estimators import ESTIMATORS, GradientEstimate, bernoulli_sampler, complete_options
 from zoo.inference.sbn.bounds import negative_elbo
 from zoo.inference.sbn.network import BeliefNetwork, ConditionedNetwork, binary_pixels
 from zoo.training import LoadableModule, sum_losses
@@ -80,13 +80,11 @@ class SigmoidBeliefNetwork(LoadableModule):
             raise ValueError(f"unknown optimizer {optimizer!r}; choose one of {', '.join(_OPTIMIZERS)}")
         self.network = BeliefNetwork(math.prod(image_shape), layers, hidden, activation)
         inputs = [math.prod(image_shape), *layers[:-1]]
-        self.estimator = make_estimator(
-            units=layers,
-            make_net=lambda layer: _baseline_net(inputs[layer]),
-            local_signals=local_signals,
-            **estimator,
-        )
         name, baseline = estimator["name"], estimator["baseline"]
+        options_of_estimator = {key: value for key, value in estimator.items() if key != "name"}
+        self.estimator = ESTIMATORS[name](
+            layers, lambda layer: _baseline_net(inputs[layer]), local_signals=local_signals, **options_of_estimator
+        )
         if (minimum := self.estimator.min_particles) > num_particles:
             what = f"estimator={name}" if baseline is None else f"estimator.baseline={baseline}"
             raise ValueError(f"{what} needs model.num_particles >= {minimum}, got {num_particles}")

@@ -92,14 +92,7 @@ class BeliefNetwork(nn.Module):
         ]
 
     def infer(self, x: Float[Tensor, "batch pixels"], sampler: Sampler) -> Posterior:
-        """Sample the units layer by layer; ``sampler`` is the only source of randomness.
-
-        The logits of the lowest layer are computed once for all particles.
-
-        Args:
-            x: binary pixels.
-            sampler: see ``bernoulli_sampler``.
-        """
+        """Sample the units layer by layer with ``sampler``; the lowest logits are computed once for all particles."""
         posterior = Posterior([], [], [])
         for layer, net in enumerate(self.up):
             below = _to_plus_minus_one(posterior.units[-1]) if layer else x - self.mean
@@ -123,11 +116,7 @@ class BeliefNetwork(nn.Module):
         return self.down[0](_to_plus_minus_one(lowest)).sigmoid()
 
     def ancestral_sample(self, noise: Sequence[Float[Tensor, "*dims _"]]) -> Float[Tensor, "*dims units"]:
-        """Sample the lowest stochastic layer from the prior, top layer first.
-
-        Args:
-            noise: uniform noise for each layer, lowest first.
-        """
+        """Sample the lowest stochastic layer from the prior, with uniform noise for each layer, lowest first."""
         sampler = bernoulli_sampler(noise)
         units = sampler(len(noise) - 1, self.prior_logits)
         for layer in reversed(range(len(noise) - 1)):
