@@ -43,13 +43,13 @@ class TestTensorsOf:
         assert any(tensor.data_ptr() == means.data_ptr() for tensor in held)
 
     def test_transforms_without_parameters_add_no_tensors(self):
-        law = LogNormal(torch.zeros(2), torch.ones(2))
-        law.log_prob(torch.ones(2))  # which caches an inverse
-        held = tensors_of(law)
-        assert {tensor.data_ptr() for tensor in held} == {law.loc.data_ptr(), law.scale.data_ptr()}
+        distribution = LogNormal(torch.zeros(2), torch.ones(2))
+        distribution.log_prob(torch.ones(2))  # which caches an inverse
+        held = tensors_of(distribution)
+        assert {tensor.data_ptr() for tensor in held} == {distribution.loc.data_ptr(), distribution.scale.data_ptr()}
 
     @pytest.mark.parametrize(
-        "law",
+        "distribution",
         [
             TransformedDistribution(Normal(ONE, ONE), AffineTransform(THETA, 2.0)),
             TransformedDistribution(Normal(ONE, ONE), SigmoidTransform(cache_size=1)),
@@ -57,22 +57,22 @@ class TestTensorsOf:
         ],
         ids=["parameters", "memory", "subclass"],
     )
-    def test_is_unknown_for_transforms_with_parameters_or_cache(self, law):
-        assert tensors_of(law) is None
+    def test_is_unknown_for_transforms_with_parameters_or_cache(self, distribution):
+        assert tensors_of(distribution) is None
 
     def test_is_unknown_for_distributions_of_other_packages(self):
         class Mine(Distribution):
             arg_constraints = {}  # noqa: RUF012
 
         assert tensors_of(Mine(validate_args=False)) is None
-        law = Bernoulli(0.5)
-        law.log_prob = lambda value: value
-        assert tensors_of(law) is None
+        distribution = Bernoulli(0.5)
+        distribution.log_prob = lambda value: value
+        assert tensors_of(distribution) is None
 
 
 class TestSupport:
     @pytest.mark.parametrize(
-        "law",
+        "distribution",
         [
             Uniform(0.0, THETA),
             Independent(Uniform(torch.zeros(2), THETA.expand(2)), 1),
@@ -83,11 +83,11 @@ class TestSupport:
         ],
         ids=["uniform", "several", "pareto", "scaled", "shifted", "base"],
     )
-    def test_depends_on_parameters(self, law):
-        assert support_depends_on_parameters(law)
+    def test_depends_on_parameters(self, distribution):
+        assert support_depends_on_parameters(distribution)
 
     @pytest.mark.parametrize(
-        "law",
+        "distribution",
         [
             Normal(THETA, THETA),
             LogNormal(THETA, 1.0),
@@ -100,8 +100,8 @@ class TestSupport:
         ],
         ids=["normal", "log normal", "gumbel", "weibull", "relaxed", "affine", "logistic", "fixed"],
     )
-    def test_is_constant(self, law):
-        assert not support_depends_on_parameters(law)
+    def test_is_constant(self, distribution):
+        assert not support_depends_on_parameters(distribution)
 
 
 PROGRAM = """

@@ -54,11 +54,11 @@ def assert_same(one, other, theta, order=3):
     torch.testing.assert_close(derivatives(one, theta, order), derivatives(other, theta, order), rtol=0, atol=1e-9)
 
 
-def of_one(law, cost):
+def of_one(distribution, cost):
     """A program with one sample, whose distribution and cost are functions."""
 
     def program(graph, theta):
-        graph.cost("f", cost(graph.sample("x", law(theta)), theta))
+        graph.cost("f", cost(graph.sample("x", distribution(theta)), theta))
 
     return program
 
@@ -109,8 +109,8 @@ class TestDiscreteSamples:
         """Var[Σ x] = Σ p (1 - p), over the product of the elements' values, in event and in batch dimensions."""
         p = torch.sigmoid(theta)
         mean, variance = p.sum(), (p * (1 - p)).sum()
-        for law in (lambda t: Bernoulli(logits=t), lambda t: Independent(Bernoulli(logits=t), 1)):
-            program = of_one(law, lambda x, t: x.sum() ** 2)
+        for distribution in (lambda t: Bernoulli(logits=t), lambda t: Independent(Bernoulli(logits=t), 1)):
+            program = of_one(distribution, lambda x, t: x.sum() ** 2)
             assert len(list(outcomes(program, theta))) == 8
             assert_same(expected_cost(program, theta), variance + mean**2, theta)
 
@@ -206,7 +206,7 @@ class TestTotalProbability:
     """The probabilities of all outcomes must sum to 1."""
 
     @pytest.mark.parametrize(
-        ("law", "total"),
+        ("distribution", "total"),
         [
             (lambda t: dist.Bernoulli(logits=t[0]).mask(torch.tensor(False)), "2"),
             (lambda t: dist.Categorical(logits=t).mask(torch.tensor(False)), "3"),
@@ -215,9 +215,9 @@ class TestTotalProbability:
         ],
         ids=["masked bit", "masked category", "halved", "weighted point"],
     )
-    def test_total_other_than_1_raises_an_error(self, theta, law, total):
+    def test_total_other_than_1_raises_an_error(self, theta, distribution, total):
         with pytest.raises(ValueError, match=rf"the probabilities of all outcomes sum to {total}, not to 1"):
-            expected_cost(of_one(law, lambda x, t: 5.0 * x), theta)
+            expected_cost(of_one(distribution, lambda x, t: 5.0 * x), theta)
 
     def test_total_other_than_1_in_one_batch_element_raises_an_error(self):
         theta = number([0.2, -0.3]).requires_grad_()
@@ -267,7 +267,7 @@ class TestPointMass:
 
     def test_detached_point_mass_loses_its_gradient(self, theta, monkeypatch):
         program = of_one(lambda t: dist.Delta(t[0]), lambda x, t: x**3 + 0 * t.sum())
-        monkeypatch.setattr(dist.Delta, "mean", property(lambda law: law.v.detach()))
+        monkeypatch.setattr(dist.Delta, "mean", property(lambda distribution: distribution.v.detach()))
         (gradient,) = torch.autograd.grad(expected_cost(program, theta), theta)
         assert not gradient.any()
 
@@ -285,7 +285,7 @@ class TestProbabilityOf0Or1:
     """Torch clamps such a probability and loses its gradient, although E[x] = p has slope 1."""
 
     @pytest.mark.parametrize(
-        "law",
+        "distribution",
         [
             lambda p: Bernoulli(p),
             lambda p: Bernoulli(1 - p),
@@ -299,10 +299,10 @@ class TestProbabilityOf0Or1:
         ],
         ids=["0", "1", "expanded", "several", "category", "one-hot", "binomial", "of Pyro", "masked"],
     )
-    def test_probability_0_or_1_that_depends_on_parameters_raises_an_error(self, interpret, law):
+    def test_probability_0_or_1_that_depends_on_parameters_raises_an_error(self, interpret, distribution):
         p = number(0.0).requires_grad_()
         with pytest.raises(ValueError, match=r"a probability of sample 'x' \(.*\) is 0 or 1, where .* pass logits"):
-            interpret(of_one(law, lambda x, _: x.sum()), p)
+            interpret(of_one(distribution, lambda x, _: x.sum()), p)
 
     def test_constant_probability_0_or_1_is_accepted(self, interpret):
         theta = number(0.7).requires_grad_()
@@ -349,8 +349,8 @@ class TestBatch:
 
     def test_batch_may_be_empty(self):
         theta = torch.zeros(0, dtype=DOUBLE, requires_grad=True)
-        for law, quadrature in ((Bernoulli(logits=theta), None), (Normal(theta, 1.0), {"x": 3})):
-            program = of_one(lambda t, law=law: law, lambda x, t: x * t)
+        for distribution, quadrature in ((Bernoulli(logits=theta), None), (Normal(theta, 1.0), {"x": 3})):
+            program = of_one(lambda t, distribution=distribution: distribution, lambda x, t: x * t)
             total = expected_cost(program, theta, batch_dims=1, quadrature=quadrature)
             assert total == 0
             assert torch.autograd.grad(total, theta)[0].shape == (0,)
@@ -422,7 +422,7 @@ class TestQuadrature:
         assert_same(total, closed_form, theta, order=2)
 
     @pytest.mark.parametrize(
-        ("law", "cost", "closed_form", "tolerance"),
+        ("distribution", "cost", "closed_form", "tolerance"),
         [
             (
                 lambda t: Uniform(number(-1.0), number(3.0)),
@@ -442,8 +442,8 @@ class TestQuadrature:
         ],
         ids=["uniform", "exponential", "log-normal", "laplace", "gumbel"],
     )
-    def test_other_distributions_use_quantiles(self, theta, law, cost, closed_form, tolerance):
-        total, truth = expected_cost(of_one(law, cost), theta, quadrature={"x": 64}), closed_form(theta)
+    def test_other_distributions_use_quantiles(self, theta, distribution, cost, closed_form, tolerance):
+        total, truth = expected_cost(of_one(distribution, cost), theta, quadrature={"x": 64}), closed_form(theta)
         torch.testing.assert_close(total, truth, rtol=0, atol=tolerance)
         gradients = [torch.autograd.grad(value, theta, allow_unused=True)[0] for value in (total, truth)]
         torch.testing.assert_close(*gradients, rtol=0, atol=30 * tolerance)
@@ -491,7 +491,7 @@ class TestQuadrature:
 
 class TestErrors:
     @pytest.mark.parametrize(
-        ("law", "quadrature", "sentence"),
+        ("distribution", "quadrature", "sentence"),
         [
             (Normal(0.0, 1.0), None, r"sample 'x' \(Normal\) is continuous .* integrate it with quadrature={'x': 32}"),
             (Normal(0.0, 1.0), {"y": 8}, r"sample 'x' \(Normal\) is continuous"),
@@ -510,8 +510,8 @@ class TestErrors:
             ),
         ],
     )
-    def test_distribution_that_cannot_be_enumerated_is_named(self, theta, law, quadrature, sentence):
-        program = of_one(lambda t: law, lambda x, t: x.sum())
+    def test_distribution_that_cannot_be_enumerated_is_named(self, theta, distribution, quadrature, sentence):
+        program = of_one(lambda t: distribution, lambda x, t: x.sum())
         with pytest.raises(ValueError, match=sentence) as error:
             expected_cost(program, theta, quadrature=quadrature)
         assert "\n" not in str(error.value)
@@ -519,9 +519,9 @@ class TestErrors:
     def test_discrete_distribution_is_not_called_continuous(self, theta):
         halves = MixtureSameFamily(Categorical(torch.ones(2)), Bernoulli(torch.tensor([0.1, 0.2])))
         doubled = TransformedDistribution(Bernoulli(torch.tensor(0.5)), [AffineTransform(0.0, 2.0)])
-        for law in (Multinomial(3, torch.ones(2)), halves, doubled, Independent(doubled.expand((2,)), 1)):
+        for distribution in (Multinomial(3, torch.ones(2)), halves, doubled, Independent(doubled.expand((2,)), 1)):
             with pytest.raises(ValueError, match=r"the values of sample 'x' .* cannot be enumerated: torch lists none"):
-                expected_cost(of_one(lambda t, law=law: law, lambda x, t: x.sum()), theta)
+                expected_cost(of_one(lambda t, distribution=distribution: distribution, lambda x, t: x.sum()), theta)
 
     @pytest.mark.parametrize(
         ("options", "sentence"),

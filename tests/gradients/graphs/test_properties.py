@@ -35,8 +35,8 @@ class Recipe(NamedTuple):
                 (self.read(drawn[j], node.in_python) * math.cos(i + 3 * j + 1) for j in sorted(node.parents)), 0.3
             )
             logits = theta * seen + torch.arange(3) * 0.2
-            law = Bernoulli(logits=logits[i % 3]) if node.values == 2 else Categorical(logits=logits)
-            drawn.append(graph.sample(f"x{i}", law))
+            distribution = Bernoulli(logits=logits[i % 3]) if node.values == 2 else Categorical(logits=logits)
+            drawn.append(graph.sample(f"x{i}", distribution))
         for c, subset in enumerate(self.costs):
             total = sum((drawn[j] * math.sin(c + 2 * j + 1) for j in sorted(subset)), theta[c % 3])
             graph.cost(f"f{c}", total**2 + c * theta.prod())

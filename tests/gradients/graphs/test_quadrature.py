@@ -27,9 +27,9 @@ def test_rule_of_n_nodes_is_exact_up_to_degree_2n_minus_1(nodes):
     assert integral(lambda x: x ** (2 * nodes), uniform).item() != pytest.approx(1 / (2 * nodes + 1), rel=1e-12)
 
 
-@pytest.mark.parametrize("law", [Normal, Laplace], ids=lambda law: law.__name__)
-def test_step_functions_are_exact_with_breakpoints_in_any_order(law):
-    base = law(torch.tensor([0.3, -1.0], dtype=DOUBLE), 2.0)
+@pytest.mark.parametrize("distribution", [Normal, Laplace], ids=lambda distribution: distribution.__name__)
+def test_step_functions_are_exact_with_breakpoints_in_any_order(distribution):
+    base = distribution(torch.tensor([0.3, -1.0], dtype=DOUBLE), 2.0)
     rule = Quadrature({"x": 1}, {"x": [1.5, -0.5, 1.5]}).rule("x", base)
     assert rule.values.shape == rule.log_weights.shape == (3, 2)
     for breakpoint_ in (-0.5, 1.5):

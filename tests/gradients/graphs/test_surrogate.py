@@ -178,15 +178,15 @@ class TestTermsOfTheFiveGraphs:
             torch.testing.assert_close(gradient(graph.surrogate(order=order), theta)[0], expected)
 
     def test_second_of_two_stochastic_nodes(self, theta):
-        class OfUnknownLaw(Bernoulli):
+        class UnknownDensity(Bernoulli):
             """A distribution that can be sampled, but whose density is unknown."""
 
             def log_prob(self, value):
                 return super().log_prob(value).detach() * 0
 
-        def program(graph, theta, law):
+        def program(graph, theta, distribution):
             x = graph.sample("x", Bernoulli(logits=theta[0]))
-            y = graph.sample("y", law(probs=torch.sigmoid(theta[1]) * (0.2 + 0.6 * x)))
+            y = graph.sample("y", distribution(probs=torch.sigmoid(theta[1]) * (0.2 + 0.6 * x)))
             graph.cost("f", 4 * y)
 
         for x, y in ((0.0, 1.0), (1.0, 1.0)):
@@ -196,7 +196,7 @@ class TestTermsOfTheFiveGraphs:
             score_y = (1 - torch.sigmoid(theta[1])) * (y - p) / (1 - p)
             known = gradient(trace(program, theta, Bernoulli, draw=draw).surrogate(), theta)
             torch.testing.assert_close(known[:2], torch.stack([score_x * 4 * y, score_y * 4 * y]))
-            unknown = gradient(trace(program, theta, OfUnknownLaw, draw=draw).surrogate(), theta)
+            unknown = gradient(trace(program, theta, UnknownDensity, draw=draw).surrogate(), theta)
             torch.testing.assert_close(unknown[:2], torch.stack([score_x * 4 * y, 0 * score_y]))
 
     def test_parameter_with_score_and_pathwise_terms(self, programs, theta):

@@ -94,10 +94,12 @@ class TestRun:
             graph.cost("f", graph.sample("x", coin()) + 2 * graph.sample("y", coin()))
 
         asked = []
-        graph = trace(program, theta, draw=lambda name, law: asked.append((name, law)) or torch.tensor(1.0))
+        graph = trace(
+            program, theta, draw=lambda name, distribution: asked.append((name, distribution)) or torch.tensor(1.0)
+        )
         assert graph.costs["f"] == 3
         assert [name for name, _ in asked] == ["x", "y"]
-        assert all(isinstance(law, Bernoulli) for _, law in asked)
+        assert all(isinstance(distribution, Bernoulli) for _, distribution in asked)
 
     def test_distribution_without_support_is_accepted(self, theta):
         class Unsure(Bernoulli):
@@ -109,9 +111,11 @@ class TestRun:
         class Silent(Bernoulli):
             support = Distribution.support
 
-        for law in (Unsure, Dependent, Silent):
+        for distribution in (Unsure, Dependent, Silent):
             graph = trace(
-                bad(law=law(torch.tensor(0.5), validate_args=False)), theta, draw=lambda *_: torch.tensor(1.0)
+                bad(distribution=distribution(torch.tensor(0.5), validate_args=False)),
+                theta,
+                draw=lambda *_: torch.tensor(1.0),
             )
             assert graph.samples["x"] == 1
 
@@ -164,10 +168,10 @@ class TestRun:
         assert torch.overrides._get_current_function_mode_stack() == []
 
 
-def moving(law):
+def moving(distribution):
     """A distribution whose support has a learned bound."""
     end = torch.ones(2, requires_grad=True)
-    return law(0.1, end) if law is Uniform else law(end, 1.0)
+    return distribution(0.1, end) if distribution is Uniform else distribution(end, 1.0)
 
 
 def mixture(probabilities, components):
@@ -178,8 +182,8 @@ def bad(**parts):
     """A program with one sample and one cost, with one invalid part."""
 
     def program(graph, theta):
-        law = parts.get("law", coin())
-        graph.sample("x", law)
+        distribution = parts.get("distribution", coin())
+        graph.sample("x", distribution)
         for name in parts.get("more", []):
             graph.sample(name, coin())
         graph.cost("f", parts.get("cost", theta[0]))
@@ -202,29 +206,29 @@ class TestBadPrograms:
             ({"cost": torch.tensor(1j)}, "cost 'f' must be a real number, got torch.complex64"),
             ({"more": [3]}, "the name of a sample or a cost must be a string, got 3"),
             (
-                {"law": Bernoulli(logits=torch.tensor(math.nan), validate_args=False)},
+                {"distribution": Bernoulli(logits=torch.tensor(math.nan), validate_args=False)},
                 "sample 'x' cannot be drawn from Bernoulli",
             ),
-            ({"law": 0.5}, "sample 'x' must have a distribution of torch.distributions, got 0.5"),
-            ({"law": moving(Uniform)}, r"the support of sample 'x' \(Uniform\) depends on its parameters"),
-            ({"law": Independent(moving(Uniform), 1)}, r"the support of sample 'x' \(Independent\) depends"),
+            ({"distribution": 0.5}, "sample 'x' must have a distribution of torch.distributions, got 0.5"),
+            ({"distribution": moving(Uniform)}, r"the support of sample 'x' \(Uniform\) depends on its parameters"),
+            ({"distribution": Independent(moving(Uniform), 1)}, r"the support of sample 'x' \(Independent\) depends"),
             (
-                {"law": LKJCholesky(3, 1.5)},
+                {"distribution": LKJCholesky(3, 1.5)},
                 r"sample 'x' \(LKJCholesky\) does not follow its log_prob if",
             ),
             (
-                {"law": mixture(torch.tensor([1.0, 0.0], requires_grad=True), Normal(torch.zeros(2), 1.0))},
+                {"distribution": mixture(torch.tensor([1.0, 0.0], requires_grad=True), Normal(torch.zeros(2), 1.0))},
                 r"a probability of sample 'x' \(MixtureSameFamily\) is 0 or 1",
             ),
             (
-                {"law": mixture(torch.ones(2), Bernoulli(torch.tensor([0.5, 1.0], requires_grad=True)))},
+                {"distribution": mixture(torch.ones(2), Bernoulli(torch.tensor([0.5, 1.0], requires_grad=True)))},
                 r"a probability of sample 'x' \(MixtureSameFamily\) is 0 or 1",
             ),
             (
-                {"law": mixture(torch.ones(2), Geometric(torch.tensor([0.5, 0.9], dtype=torch.float16)))},
+                {"distribution": mixture(torch.ones(2), Geometric(torch.tensor([0.5, 0.9], dtype=torch.float16)))},
                 r"sample 'x' \(MixtureSameFamily\) is sampled from uniform numbers",
             ),
-            ({"law": moving(Pareto)}, r"the support of sample 'x' \(Pareto\) depends on its parameters"),
+            ({"distribution": moving(Pareto)}, r"the support of sample 'x' \(Pareto\) depends on its parameters"),
         ],
     )
     def test_bad_program_raises_an_error_that_names_the_node(self, theta, parts, sentence):
@@ -233,17 +237,17 @@ class TestBadPrograms:
         assert "\n" not in str(error.value)
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-    @pytest.mark.parametrize("law", IN_HALF_PRECISION.values(), ids=IN_HALF_PRECISION)
-    def test_distribution_sampled_from_half_precision_uniforms_raises_an_error(self, theta, law, dtype):
+    @pytest.mark.parametrize("distribution", IN_HALF_PRECISION.values(), ids=IN_HALF_PRECISION)
+    def test_distribution_sampled_from_half_precision_uniforms_raises_an_error(self, theta, distribution, dtype):
         with pytest.raises(ValueError, match=r"sample 'x' .* is sampled from uniform numbers .* parameters in float32"):
-            trace(bad(law=law(torch.tensor(0.5, dtype=dtype))), theta)
+            trace(bad(distribution=distribution(torch.tensor(0.5, dtype=dtype))), theta)
 
     @pytest.mark.parametrize("value", [0.5, math.nan, -1.0])
     @pytest.mark.parametrize("validate", [True, False])
     def test_sample_outside_its_support_raises_an_error(self, theta, value, validate):
-        law = Bernoulli(probs=torch.tensor(0.5), validate_args=validate)
+        distribution = Bernoulli(probs=torch.tensor(0.5), validate_args=validate)
         with pytest.raises(ValueError, match="sample 'x' lies outside the support"):
-            trace(bad(law=law), theta, draw=lambda *_: torch.tensor(value))
+            trace(bad(distribution=distribution), theta, draw=lambda *_: torch.tensor(value))
 
     def test_sample_that_is_no_tensor_raises_an_error(self, theta):
         with pytest.raises(ValueError, match="draw must return a tensor for sample 'x', got NoneType"):
@@ -255,14 +259,14 @@ class TestBadPrograms:
             trace(bad(), theta, draw=lambda *_: value)
 
     def test_nan_log_probability_raises_an_error(self, theta):
-        law = Normal(torch.tensor(math.nan), 1.0, validate_args=False)
+        distribution = Normal(torch.tensor(math.nan), 1.0, validate_args=False)
         with pytest.raises(ValueError, match="the log-probability of sample 'x' is not finite"):
-            trace(bad(law=law), theta, draw=lambda *_: torch.tensor(0.0))
+            trace(bad(distribution=distribution), theta, draw=lambda *_: torch.tensor(0.0))
 
     def test_impossible_sample_raises_an_error(self, theta):
-        law = Categorical(logits=torch.tensor([0.0, -math.inf]))
+        distribution = Categorical(logits=torch.tensor([0.0, -math.inf]))
         with pytest.raises(ValueError, match="the log-probability of sample 'x' is not finite"):
-            trace(bad(law=law), theta, draw=lambda *_: torch.tensor(1))
+            trace(bad(distribution=distribution), theta, draw=lambda *_: torch.tensor(1))
 
     def test_program_without_sample_or_cost_raises_an_error(self, theta):
         with pytest.raises(ValueError, match="the program sampled nothing"):

@@ -38,10 +38,10 @@ def two_state_model():
     """The negative ELBO of z ~ B(1/2), x | z ~ N(3z - 1, 1) at x = 1; the score itself, 0 on average, is left out."""
 
     def program(graph, eta):
-        law = bits_of(eta, 1)
-        z = graph.sample("x", law)
+        distribution = bits_of(eta, 1)
+        z = graph.sample("x", distribution)
         log_joint = Normal(3 * z[:, 0] - 1, number(1.0)).log_prob(number(1.0)) + number(0.5).log()
-        graph.cost("f", law.log_prob(z).detach() - log_joint)
+        graph.cost("f", distribution.log_prob(z).detach() - log_joint)
 
     return program, 1
 

@@ -320,7 +320,7 @@ class TestPropagation:
         functional_gradient=lambda x, t: torch.func.grad(lambda a: (a * x).sum())(t.detach()),
         function=lambda x, t: Doubled.apply(x * t),
         function_that_gives_back_a_view=lambda x, t: Reversed.apply(t[x]),
-        law=lambda x, t: Normal(x.double(), 1.0).mean,
+        distribution=lambda x, t: Normal(x.double(), 1.0).mean,
         compiled=lambda x, t: torch.compile(lambda a, b: (a * b).sin(), backend="eager")(x, t.detach()),
         divergence=lambda x, t: kl_divergence(Bernoulli(probs=x / 4), Bernoulli(probs=x / 5)),
     )
@@ -433,7 +433,7 @@ class TestDistributions:
     """All tensors that a distribution was computed from are parents of its sample."""
 
     @pytest.mark.parametrize(
-        "law",
+        "distribution",
         [
             lambda x: Bernoulli(probs=0.2 + 0.6 * x),
             lambda x: Bernoulli(logits=x),
@@ -444,12 +444,12 @@ class TestDistributions:
             lambda x: Independent(Normal(torch.zeros(2), torch.stack([x + 1, x + 2])), 1),
             lambda x: MixtureSameFamily(Categorical(logits=torch.stack([x, -x])), Normal(torch.zeros(2), 1.0)),
         ],
-        ids=lambda law: None,
+        ids=lambda distribution: None,
     )
-    def test_parents_of_distributions_are_tracked(self, law):
+    def test_parents_of_distributions_are_tracked(self, distribution):
         def program(graph):
             x = graph.sample("x", Bernoulli(0.5))
-            graph.sample("y", law(x))
+            graph.sample("y", distribution(x))
             graph.sample("z", Normal(0.0, 1.0))
             graph.cost("f", 1.0)
 
@@ -463,8 +463,8 @@ class TestDistributions:
             graph.sample("y", Bernoulli(probs=0.2 + 0.6 * x))
             graph.cost("f", 1.0)
 
-        def sampler(name, law):
-            return torch.tensor(float(law.probs.item() > 0.4))
+        def sampler(name, distribution):
+            return torch.tensor(float(distribution.probs.item() > 0.4))
 
         assert trace(program, draw=sampler).influences("x") == {"y"}
 
