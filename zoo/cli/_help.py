@@ -42,7 +42,7 @@ Experiments (experiment=NAME, complete by themselves)
 Common options
   data={"|".join(options("data"))}    data.root=DIR for idx and image_folder
   env=Acrobot-v1  any environment of Gymnasium, or MODULE:ID of your own; its arguments are env_kwargs.NAME=VALUE
-  estimator={"|".join(options("estimator"))}
+  estimator={"|".join(options("estimator"))}  estimator.baseline=NAME, such as none or leave_one_out, or a number
   logger={"|".join(options("logger"))}
   model.lr=0.001  trainer.max_epochs=20  seed=2  -m seed=1,2,3 (one run each)
   resume=RUN      resume a run exactly from its last checkpoint; trainer.max_epochs=N extends it

@@ -49,13 +49,8 @@ def enumerate_log_probs(
 class Enumeration(GradientEstimator):
     """Exact gradient of the ELBO: every state of the units is evaluated.
 
-    Args:
-        units: number of units per layer of the model.
-        make_net: not used, as ``local_signals``, ``decay``.
-        options: ``baseline`` and ``scale`` must not be set.
-
     Raises:
-        ValueError: there are more than 12 units, or an option that has no effect is set.
+        ValueError: there are more than 12 units, or ``baseline`` or ``scale`` is set; the other options have no effect.
 
     Example:
         >>> Enumeration([3, 2]).min_particles

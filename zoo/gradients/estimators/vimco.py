@@ -124,13 +124,8 @@ class VIMCO(GradientEstimator):
 
     Mnih & Rezende, "Variational inference for Monte Carlo objectives", 2016.
 
-    Args:
-        units: not used, as ``make_net`` and ``options``.
-        baseline: must be None: VIMCO has its own.
-        scale: must be false.
-
     Raises:
-        ValueError: ``baseline`` or ``scale`` is set.
+        ValueError: ``baseline`` or ``scale`` is set; the other options have no effect.
 
     Example:
         >>> VIMCO().min_particles
