@@ -174,6 +174,7 @@ class TestOptions:
                 {"name": "vimco"},
                 "model=ram does not support estimator=vimco, which needs importance weights; use .*=reinforce",
             ),
+            ({"baseline": "nvil"}, "^nvil is an estimator: set estimator=nvil$"),
             ({"name": "leave_one_out"}, "leave_one_out is a baseline: set estimator.baseline=leave_one_out"),
         ],
     )

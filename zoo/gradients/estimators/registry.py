@@ -60,6 +60,8 @@ def complete_options(
             f"model={model} does not support estimator={name}, which needs {_NEEDS[estimator.needs]}; "
             f"use estimator={supported}"
         )
+    if complete["baseline"] in (*ESTIMATORS, "nvil"):
+        raise ValueError(f"{complete['baseline']} is an estimator: set estimator={complete['baseline']}")
     if complete["baseline"] is None and estimator.takes_baseline:
         complete["baseline"] = default_baseline
     return complete
