@@ -183,6 +183,16 @@ class TestClipping:
     def test_gradient_is_clipped_per_time_step_for_the_policy_and_separately_for_the_value(self):
         assert self.norms(max_grad_norm=0.5) == pytest.approx([0.5 * 6, 0.5], rel=1e-4)
 
+    def test_clipping_does_not_spread_a_gradient_that_is_not_finite(self):
+        model = make()
+        for parameter in model.parameters():
+            parameter.grad = torch.full_like(parameter, 100.0)
+        first, *others = model.policy.parameters()
+        first.grad.fill_(torch.nan)
+        model._clip_gradients(model.configure_optimizers()["optimizer"], num_steps=6)
+        assert first.grad.isnan().all()
+        assert all(parameter.grad.isfinite().all() for parameter in others)
+
     def test_clipping_can_be_disabled(self):
         assert min(self.norms(max_grad_norm=None)) > 500
 

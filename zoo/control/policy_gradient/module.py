@@ -205,7 +205,9 @@ class PolicyGradient(ControlModule):
         """Clip the gradients of policy and value function separately; the policy loss is a sum over time."""
         if (norm := self.hparams["max_grad_norm"]) is not None:
             for group, max_norm in zip(optimizer.param_groups, (norm * num_steps, norm), strict=False):
-                nn.utils.clip_grad_norm_(group["params"], max_norm)
+                total = nn.utils.get_total_norm([p.grad for p in group["params"] if p.grad is not None])
+                if torch.isfinite(total):  # otherwise the check before the optimizer step names the parameter
+                    nn.utils.clip_grads_with_norm_(group["params"], max_norm, total)
 
     def fit_value(self, value: ValueFunction, observation: Tensor, returns: Tensor, optimizer: Any) -> None:
         """Make the remaining updates of the value function, by least squares against the same returns."""
