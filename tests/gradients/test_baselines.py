@@ -389,7 +389,7 @@ class TestSum:
         with pytest.raises(ValueError, match="one LeaveOneOutBaseline at most"):
             SumBaseline(*members())
 
-    @pytest.mark.parametrize("other", [ControlVariate(), ControlVariate(estimate=3), VIMCOBaseline(0)])
+    @pytest.mark.parametrize("other", [ControlVariate(), ControlVariate(num_extra_samples=3), VIMCOBaseline(0)])
     def test_refuses_leave_one_out_beside_another_that_compares_samples_in_either_order(self, other):
         for members in ([LeaveOneOutBaseline(0), other], [other, ConstantBaseline(1.0), LeaveOneOutBaseline(0)]):
             with pytest.raises(ValueError, match="no other baseline that compares samples, got"):

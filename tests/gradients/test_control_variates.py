@@ -44,7 +44,7 @@ class TestTheBaseline:
         torch.testing.assert_close(value, expected.expand_as(EACH))
 
     def test_scaling_of_extra_samples_is_used(self):
-        baseline = ControlVariate(estimate=100)
+        baseline = ControlVariate(num_extra_samples=100)
         assert baseline.num_extra_samples == 100
         torch.testing.assert_close(baseline(SIGNAL, context=SIGNAL + 1).value, SIGNAL + 1)
 
@@ -70,7 +70,7 @@ class TestTheBaseline:
         [
             ({"scaling": "site"}, "scaling must be"),
             ({"estimate": "all"}, "estimate must be"),
-            ({"estimate": 0}, "estimate"),
+            ({"num_extra_samples": -1}, "num_extra_samples must be 0 or more, got -1"),
         ],
     )
     def test_invalid_options_raise(self, options, sentence, without_type_checks):

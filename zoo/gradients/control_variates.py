@@ -8,7 +8,7 @@ from torch import Tensor
 from zoo.gradients.baselines import Baseline, Mask, Signal
 
 Scaling = Literal["parameter", "factor"]
-Estimate = Literal["leave_one_out", "same_samples"] | int
+Estimate = Literal["leave_one_out", "same_samples"]
 
 
 def optimal_scaling(
@@ -58,9 +58,10 @@ class ControlVariate(Baseline):
     Args:
         scaling: one scaling per ``"parameter"``, with a context of the shape of the signal; or per ``"factor"``, shared
             by its parameters, with a context of one more dimension.
-        estimate: ``"leave_one_out"``; ``"same_samples"``, as in the first version of the paper, with a bias of order
-            ``1 / samples``; or the number of extra samples from which the caller computes the scaling, the context then
-            (100 in the published paper).
+        estimate: ``"leave_one_out"``; or ``"same_samples"``, as in the first version of the paper, with a bias of order
+            ``1 / samples``.
+        num_extra_samples: number of samples for the estimate alone, 100 in the published paper; the caller draws them,
+            and the context is the scaling. 0 to estimate from the samples themselves.
         dim: dimension of the samples.
 
     Raises:
@@ -75,22 +76,24 @@ class ControlVariate(Baseline):
     compares_samples = True
     context_holds_sample = True
 
-    def __init__(self, scaling: Scaling = "parameter", estimate: Estimate = "leave_one_out", dim: int = 0):
+    def __init__(
+        self,
+        scaling: Scaling = "parameter",
+        estimate: Estimate = "leave_one_out",
+        num_extra_samples: int = 0,
+        dim: int = 0,
+    ):
         super().__init__()
         if scaling not in ("parameter", "factor"):
             raise ValueError(f"scaling must be 'parameter' or 'factor', got {scaling!r}")
-        if estimate not in ("leave_one_out", "same_samples") and not (isinstance(estimate, int) and estimate > 0):
-            raise ValueError(
-                f"estimate must be 'leave_one_out', 'same_samples' or a number of extra samples, got {estimate!r}"
-            )
+        if estimate not in ("leave_one_out", "same_samples"):
+            raise ValueError(f"estimate must be 'leave_one_out' or 'same_samples', got {estimate!r}")
+        if num_extra_samples < 0:
+            raise ValueError(f"num_extra_samples must be 0 or more, got {num_extra_samples}")
         self.scaling = scaling
         self.estimate = estimate
+        self.num_extra_samples = num_extra_samples
         self.dim = dim
-
-    @property
-    def num_extra_samples(self) -> int:
-        """Number of samples for the estimate alone."""
-        return self.estimate if isinstance(self.estimate, int) else 0
 
     def predict(self, signal: Signal, context: Tensor | None, mask: Mask) -> Float[Tensor, "..."]:
         """Return the scaling."""

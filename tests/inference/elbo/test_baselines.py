@@ -20,7 +20,7 @@ NET = nn.Linear(1, 1)
         ("leave_one_out", 4, LeaveOneOutBaseline),
         ("optimal", 2, ControlVariate),
         (1.5, 1, ConstantBaseline),
-        (ControlVariate(estimate=10), 1, ControlVariate),
+        (ControlVariate(num_extra_samples=10), 1, ControlVariate),
     ],
 )
 def test_baseline_is_created_from_name_number_or_none(given, particles, kind):

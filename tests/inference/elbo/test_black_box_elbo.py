@@ -59,7 +59,7 @@ class TestSVI:
             {"num_particles": 4},
             {"num_particles": 4, "vectorize_particles": True},
             {"num_particles": 4, "vectorize_particles": True, "baseline": "optimal"},
-            {"num_particles": 4, "baseline": ControlVariate("factor", estimate=4)},
+            {"num_particles": 4, "baseline": ControlVariate("factor", num_extra_samples=4)},
         ],
         ids=str,
     )

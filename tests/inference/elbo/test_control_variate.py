@@ -43,7 +43,7 @@ class TestEstimate:
     def test_extra_samples_are_used_for_the_scaling_only(self, run_once):
         logits, score = self.found(run_once, (True,) * 5)
         signal = torch.randn(5, 2)
-        baseline = ControlVariate(estimate=3)
+        baseline = ControlVariate(num_extra_samples=3)
         output = control_variate_output(Reinforce(baseline, maximize=True), baseline, score._replace(signal=signal), 2)
         (found,) = torch.autograd.grad(output.loss.sum(), logits)
         gradient = stacked_parameters(score.sites).score.squeeze(-1)

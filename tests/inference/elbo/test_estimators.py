@@ -77,7 +77,12 @@ class TestSiteEstimator:
 
 @pytest.mark.parametrize(
     ("baseline", "count"),
-    [("optimal", 0), (ControlVariate(estimate=7), 7), ({"z": ControlVariate(estimate=7), "y": "none"}, 7), (None, 0)],
+    [
+        ("optimal", 0),
+        (ControlVariate(num_extra_samples=7), 7),
+        ({"z": ControlVariate(num_extra_samples=7), "y": "none"}, 7),
+        (None, 0),
+    ],
     ids=str,
 )
 def test_num_extra_samples_is_that_of_the_baselines(baseline, count):

@@ -16,7 +16,7 @@ BASELINES = {
     "leave-one-out": "leave_one_out",
     "optimal": "optimal",
     "optimal, by factor": ControlVariate("factor"),
-    "optimal, from separate samples": ControlVariate(estimate=1),
+    "optimal, from separate samples": ControlVariate(num_extra_samples=1),
     "moving average and leave-one-out": SumBaseline(MovingAverageBaseline(), LeaveOneOutBaseline(0)),
 }
 
@@ -39,7 +39,7 @@ class TestExpectedGradient:
             *((name, "optimal") for name in ("way_out", "categories", "hidden")),
             pytest.param("scales", "optimal", marks=pytest.mark.slow),
             pytest.param("plates", "optimal", marks=pytest.mark.slow),
-            pytest.param("beside_a_path", ControlVariate(estimate=2), marks=pytest.mark.slow),
+            pytest.param("beside_a_path", ControlVariate(num_extra_samples=2), marks=pytest.mark.slow),
             ("beside_a_path", ControlVariate("factor")),
             ("undeclared", ControlVariate("factor")),
             pytest.param("undeclared_beside", ControlVariate("factor"), marks=pytest.mark.slow),
