@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from zoo.cli._command_line import PATHS, parse_value, read_command_line
 from zoo.cli._commands import check_logger, train
 from zoo.cli._composition import check_estimator_is_used, check_settings, compose_options, register
-from zoo.cli._config_groups import configs_dir, groups, options
+from zoo.cli._config_groups import configs_dir, group_choices, groups
 from zoo.cli._errors import error_message
 from zoo.cli._schemas import MODELS, get_nested
 from zoo.gradients import BASELINES
@@ -177,7 +177,7 @@ def failures(chosen, tiny, tmp_path, trained):
 def test_there_are_thousands_of_command_lines():
     counted = sum(1 for _ in cases())
     assert counted >= 3000
-    assert {option for group in groups() for option in options(group)}
+    assert {option for group in groups() for option in group_choices(group)}
 
 
 @pytest.mark.usefixtures("no_pictures")

@@ -79,13 +79,13 @@ class TestReadCommandLine:
         request = read_command_line(["-m", "model=ram,dqn", "seed=range(1,4)", "model.lr=1e-3"])
         assert [setting.values for setting in request.settings] == [["ram", "dqn"], [1, 2, 3], [0.001]]
         assert (request.runs, request.sweep) == (6, True)
-        runs = [(one.arguments(), differs) for one, differs in request.single_runs()]
+        runs = [(one.arguments(), swept) for one, swept in request.single_runs()]
         assert len(runs) == 6
         assert runs[3] == (["model=dqn", "seed=1", "model.lr=0.001"], {"model": "dqn", "seed": "1"})
 
     def test_sweep_over_an_argument_of_the_environment_names_it_as_it_was_typed(self):
         request = read_command_line(["-m", "env_kwargs.max_episode_steps=5,6"])
-        assert [(one.arguments(), differs) for one, differs in request.single_runs()] == [
+        assert [(one.arguments(), swept) for one, swept in request.single_runs()] == [
             ([f"++env_kwargs.max_episode_steps={n}"], {"env_kwargs.max_episode_steps": f"{n}"}) for n in (5, 6)
         ]
 

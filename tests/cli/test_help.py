@@ -1,7 +1,7 @@
 import pytest
 
 from zoo.cli._composition import compose_options, register
-from zoo.cli._config_groups import options, summary
+from zoo.cli._config_groups import group_choices, summary
 from zoo.cli._help import help_text, options_help
 from zoo.cli._schemas import MODELS
 
@@ -15,13 +15,13 @@ class TestHelp:
 
     def test_help_lists_every_experiment_and_choice(self):
         text = help_text()
-        assert all(f"  {name} " in text for name in options("experiment"))
-        assert all(name in text for group in ("data", "estimator", "logger") for name in options(group))
+        assert all(f"  {name} " in text for name in group_choices("experiment"))
+        assert all(name in text for group in ("data", "estimator", "logger") for name in group_choices(group))
 
     @pytest.mark.parametrize("group", ["model", "data", "estimator", "trainer", "logger", "experiment"])
     def test_every_configuration_has_a_summary_of_one_line(self, group):
-        assert options(group)
-        for name in options(group):
+        assert group_choices(group)
+        for name in group_choices(group):
             assert 0 < len(summary(group, name)) <= 110
 
 

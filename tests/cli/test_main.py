@@ -6,7 +6,7 @@ import pytest
 
 import zoo
 from zoo.cli import main
-from zoo.cli._config_groups import configs_dir, options
+from zoo.cli._config_groups import configs_dir, group_choices
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_commands_are_listed_with_their_meaning(typed, capsys):
 def test_models_are_listed_with_their_summaries(capsys):
     main(["list"])
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == [f"model={name}" for name in options("model")]
+    assert [line.split()[0] for line in lines] == [f"model={name}" for name in group_choices("model")]
     assert all(len(line.split(maxsplit=1)[1]) > 20 for line in lines)
 
 

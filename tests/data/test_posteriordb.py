@@ -129,7 +129,7 @@ class TestClone:
         assert y.tolist() == [5]
 
     def test_missing_reference_names_the_place_in_the_clone(self, clone):
-        with pytest.raises(FileNotFoundError, match=r"of the clone of posteriordb there, .*kidiq-unsolved\.json"):
+        with pytest.raises(FileNotFoundError, match=r"and no .*kidiq-unsolved\.json in the clone of posteriordb"):
             read_reference(clone / "kidiq-unsolved")
 
     def test_missing_posterior_names_both_layouts(self, clone):

@@ -144,8 +144,8 @@ def test_batches_are_available_only_to_a_trainer():
     ("settings", "said"),
     [
         ({"name": "diary", "project": "tests"}, "there is no logger 'diary'; choose one of csv, tensorboard"),
-        ({"name": {}, "project": "tests"}, r"logger is no choice \(name is {}\); choose one with logger=NAME"),
-        ({"name": "wandb"}, r"logger is no choice \(it lacks project\)"),
+        ({"name": {}, "project": "tests"}, r"invalid logger \(name is {}\); choose one with logger=NAME"),
+        ({"name": "wandb"}, r"invalid logger \(it lacks project\)"),
     ],
 )
 def test_unknown_logger_is_an_error(settings, said, tmp_path):

@@ -11,15 +11,15 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override, Quote, QuotedString
 from hydra.errors import HydraException
 
-from zoo.cli._config_groups import check_choice, groups, options, suggest_nearest
+from zoo.cli._config_groups import check_choice, group_choices, groups, suggest_nearest
 from zoo.cli._invocation import command_name
 from zoo.cli._options import Option
 
 LIGHTNING = ("hydra.job.name", "hydra.output_subdir")  # set by Lightning in the processes that it starts
-LENGTHS = ("trainer.max_epochs", "model.total_timesteps")
+BUDGETS = ("trainer.max_epochs", "model.total_timesteps")
 PATHS = ("resume", "init_from", "program", "data.root")
 FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
-OPEN = ("env_kwargs",)  # options whose entries have any name
+FREE_FORM_OPTIONS = ("env_kwargs",)  # options whose entries have any name
 _VERBATIM = (*PATHS, *FOLDERS)
 _MAX_RUNS = 1000
 
@@ -68,7 +68,7 @@ class Request(NamedTuple):
 
     def arguments(self) -> list[str]:
         """Return the arguments for Hydra."""
-        kept = [x for x in self.settings if x.key not in LENGTHS or self.value("resume") is None]
+        kept = [x for x in self.settings if x.key not in BUDGETS or self.value("resume") is None]
         return [*self.flags, *(setting.override for setting in kept)]
 
     def single_runs(self) -> Iterator[tuple["Request", dict[str, str]]]:
@@ -76,8 +76,8 @@ class Request(NamedTuple):
         flags = [flag for flag in self.flags if flag not in ("-m", "--multirun")]
         for values in itertools.product(*(setting.values for setting in self.settings)):
             settings = [_make_setting(x.key, value) for x, value in zip(self.settings, values, strict=True)]
-            differs = {x.key: to_hydra(value) for x, value in zip(self.settings, values, strict=True) if x.swept}
-            yield self._replace(settings=settings, flags=flags), differs
+            swept = {x.key: to_hydra(value) for x, value in zip(self.settings, values, strict=True) if x.swept}
+            yield self._replace(settings=settings, flags=flags), swept
 
 
 class _FlagParser(argparse.ArgumentParser):
@@ -127,16 +127,16 @@ def _check_resumable(run: str, request: Request) -> None:
     if not Path(run, "config.yaml").is_file():
         folder = run or "the empty name"
         raise FileNotFoundError(f"{folder} holds no run to resume: there is no config.yaml in it")
-    others = [x.key for x in request.settings if x.key not in ("resume", *LENGTHS, *FOLDERS, *LIGHTNING)]
+    others = [x.key for x in request.settings if x.key not in ("resume", *BUDGETS, *FOLDERS, *LIGHTNING)]
     if others:
         raise ValueError(
             "a run is resumed with its own configuration: beside resume=RUN set nothing but "
-            f"{' or '.join(f'{key}=...' for key in LENGTHS)} to train longer, got {', '.join(others)}"
+            f"{' or '.join(f'{key}=...' for key in BUDGETS)} to train longer, got {', '.join(others)}"
         )
     for setting in request.settings:
-        for value in setting.values if setting.key in LENGTHS else []:
+        for value in setting.values if setting.key in BUDGETS else []:
             Option(setting.key, int).check(value)
-        if setting.key in LENGTHS and setting.swept:
+        if setting.key in BUDGETS and setting.swept:
             raise ValueError(f"a run is resumed once: set one {setting.key}")
 
 
@@ -157,7 +157,11 @@ def _read_setting(argument: str, sweep: bool) -> Setting:
         for value in values:
             check_choice(bare, value)
     root, _, name = bare.partition(".")
-    if root in OPEN and equals and not (name.isidentifier() or (bare == root and isinstance(values[0], dict))):
+    if (
+        root in FREE_FORM_OPTIONS
+        and equals
+        and not (name.isidentifier() or (bare == root and isinstance(values[0], dict)))
+    ):
         raise ValueError(f"{bare}={text}: set each argument by name, {root}.NAME=VALUE")
     return Setting(bare, values, _append_prefix(bare, override), sign)
 
@@ -168,14 +172,14 @@ def _make_setting(key: str, value: Any) -> Setting:
 
 def _append_prefix(key: str, override: str) -> str:
     # Hydra's prefix for keys that the configuration may not contain yet.
-    return f"++{override}" if key.partition(".")[0] in OPEN else override
+    return f"++{override}" if key.partition(".")[0] in FREE_FORM_OPTIONS else override
 
 
 def _suggest_setting(name: str, text: str) -> str:
     for group in ("model", "experiment", "data", "estimator", "logger"):
         if name == group:
             return f"; write {group}={text or 'NAME'}"
-        if name in options(group):
+        if name in group_choices(group):
             return f"; did you mean {group}={name}?"
     return f"; write {name}={text or 'VALUE'}" + (f".{near}" if (near := suggest_nearest(name, groups())) else "")
 
@@ -219,7 +223,7 @@ def parse_value(text: str) -> Any:
 def _sweep_values(key: str, text: str, parsed: Any) -> list[Any]:
     value = parsed.value()
     if isinstance(value, Glob) and key in groups():
-        return list(value.filter(options(key)))
+        return list(value.filter(group_choices(key)))
     try:
         found = list(itertools.islice(parsed.sweep_iterator(), _MAX_RUNS + 1))
     except (HydraException, ValueError, ArithmeticError):

@@ -13,8 +13,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from zoo.cli._command_line import FOLDERS, LIGHTNING, OPEN, Request
-from zoo.cli._config_groups import configs_dir, groups, model_of, options
+from zoo.cli._command_line import FOLDERS, FREE_FORM_OPTIONS, LIGHTNING, Request
+from zoo.cli._config_groups import configs_dir, group_choices, groups, model_of
 from zoo.cli._invocation import command_name
 from zoo.cli._options import Option, find_same_name, nearest_key
 from zoo.cli._schemas import (
@@ -64,12 +64,12 @@ def run_folder(resume: str | None, model: str | None, overrides: str) -> str:
     return resume or _new_folder(model, _short_hash(overrides))
 
 
-def sweep_folder(resume: str | None, model: str | None, differs: str) -> str:
+def sweep_folder(resume: str | None, model: str | None, override_dirname: str) -> str:
     """Return the folder of a run in a sweep, named after the settings that differ between the runs."""
-    short = re.sub(r"(^|,)[+]*(?:\w+\.)*(\w+)=", r"-\2-", differs).strip("-")
+    short = re.sub(r"(^|,)[+]*(?:\w+\.)*(\w+)=", r"-\2-", override_dirname).strip("-")
     words = re.sub(r"[^\w.+-]+", "-", short)[:_MAX_NAME_LENGTH].strip("-")
     if words != short or not words:  # otherwise two runs could have the same name
-        words = f"{words}-{_short_hash(differs)}".strip("-")
+        words = f"{words}-{_short_hash(override_dirname)}".strip("-")
     return resume or _new_folder(model, words)
 
 
@@ -84,7 +84,7 @@ def _short_hash(text: str) -> str:
 def resolve(config: DictConfig) -> dict[str, Any]:
     """Return a configuration as dicts, lists and numbers."""
     if config.model is None:
-        raise ValueError(f"choose a model: model={'|'.join(options('model'))}")
+        raise ValueError(f"choose a model: model={'|'.join(group_choices('model'))}")
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
         raise ValueError(f"{', '.join(missing)} must be given, such as {missing[0]}=...")
@@ -139,7 +139,7 @@ def check_settings(request: Request) -> None:
                 )
             if setting.key in (*groups(), *FOLDERS, *LIGHTNING):
                 continue
-            if (root := setting.key.partition(".")[0]) in OPEN and root in known:
+            if (root := setting.key.partition(".")[0]) in FREE_FORM_OPTIONS and root in known:
                 continue
             if setting.key.endswith("._target_"):
                 raise ValueError(
@@ -156,12 +156,12 @@ def check_settings(request: Request) -> None:
 def _unknown_option(key: str, known: Mapping[str, Option], choices: Sequence[str]) -> str:
     """Return the message for an unknown option, with the most similar one or the choices that have it."""
     if not any(option.startswith("model.") for option in known) and key not in groups():
-        return f"there is no option {key} without a model: choose one, model={'|'.join(options('model'))}"
+        return f"there is no option {key} without a model: choose one, model={'|'.join(group_choices('model'))}"
     what = " ".join(choices)
     same = find_same_name(key, known)
     for group in () if same else ("model", "data"):
         whole = key if key.startswith(f"{group}.") else f"{group}.{key}"
-        if elsewhere := [f"{group}={name}" for name in options(group) if whole in option_names(group, name)]:
+        if elsewhere := [f"{group}={name}" for name in group_choices(group) if whole in option_names(group, name)]:
             return f"{what} has no option {key}; {whole} is one of {', '.join(elsewhere)}"
     if (near := same or nearest_key(key, known)) is not None:
         return f"{what} has no option {key}; did you mean {near}?"
@@ -189,7 +189,7 @@ def replace_unavailable_data(config: DictConfig, choices: Mapping[str, str | Non
         logger.warning("%s.\n%s\n", reason, notice)
         kept = [override for override in overrides if not override.startswith("data=")]
         recipe = f"{choices['model']}_{data}"
-        if choices["experiment"] in (None, "null") and recipe in options("experiment"):
+        if choices["experiment"] in (None, "null") and recipe in group_choices("experiment"):
             kept.append(f"experiment={recipe}")
         config = compose("train", overrides=[*kept, f"data={data}"])
     return config

@@ -28,7 +28,7 @@ def groups() -> set[str]:
     return {path.name for path in configs_dir().iterdir() if path.is_dir()}
 
 
-def options(group: str) -> list[str]:
+def group_choices(group: str) -> list[str]:
     """Return the names of a group's choices."""
     return sorted(path.stem for path in (configs_dir() / group).glob("*.yaml"))
 
@@ -47,7 +47,7 @@ def model_of(experiment: str) -> str:
 
 def check_choice(group: str, name: object) -> None:
     """Check that a choice exists in a group; ``experiment=null`` chooses none."""
-    known = options(group)
+    known = group_choices(group)
     if name in known or (group == "experiment" and name is None):
         return
     if group == "estimator" and (baseline := _baseline_value(str(name))) is not None:

@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 
-from zoo.cli._config_groups import options, summary
+from zoo.cli._config_groups import group_choices, summary
 from zoo.cli._invocation import command_name
 from zoo.cli._options import option_lines
 
 
 def list_choices(group: str, prefix: str) -> str:
     """Return a line for each choice of a group, with its summary."""
-    names = options(group)
+    names = group_choices(group)
     width = max(map(len, names))
     return "\n".join(f"  {prefix}{name:<{width}}  {summary(group, name)}" for name in names)
 
@@ -40,10 +40,10 @@ Experiments (experiment=NAME, complete by themselves)
 {experiments}
 
 Common options
-  data={"|".join(options("data"))}    data.root=DIR for idx and image_folder
+  data={"|".join(group_choices("data"))}    data.root=DIR for idx and image_folder
   env=Acrobot-v1  any environment of Gymnasium, or MODULE:ID of your own; its arguments are env_kwargs.NAME=VALUE
-  estimator={"|".join(options("estimator"))}  estimator.baseline=NAME, such as none or leave_one_out, or a number
-  logger={"|".join(options("logger"))}
+  estimator={"|".join(group_choices("estimator"))}  estimator.baseline=NAME, such as none or leave_one_out, or a number
+  logger={"|".join(group_choices("logger"))}
   model.lr=0.001  trainer.max_epochs=20  seed=2  -m seed=1,2,3 (one run each)
   resume=RUN      resume a run exactly from its last checkpoint; trainer.max_epochs=N extends it
   init_from=RUN/checkpoints/last.ckpt    start from the weights of another run

@@ -11,7 +11,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from zoo.cli._command_line import LENGTHS, Request, to_hydra
+from zoo.cli._command_line import BUDGETS, Request, to_hydra
 from zoo.cli._commands import check_logger, check_model_options, train
 from zoo.cli._composition import (
     check_estimator_is_used,
@@ -60,13 +60,13 @@ def _sweep(request: Request) -> None:
         "hydra.run.dir=${hydra.sweep.dir}/${hydra.sweep.subdir}",
     ]
     try:
-        for one, differs in request.single_runs():
-            name = " ".join(f"{key}={value}" for key, value in differs.items())
+        for one, swept in request.single_runs():
+            name = " ".join(f"{key}={value}" for key, value in swept.items())
             print(f"\nRun {len(runs) + 1} of {request.runs}: {name}", flush=True)
             settings = [f"{x.key}={to_hydra(x.values[0])}" for x in one.settings]
             typed = [*command, *settings, *["trust=true"] * request.trust]
             ended = run_or_report(lambda one=one, typed=typed: _run(one, [*one.arguments(), *naming], typed))  # type: ignore[misc]
-            runs.append(SweepRun(differs, *ended))
+            runs.append(SweepRun(swept, *ended))
     finally:
         if runs:
             print(f"\n{table(runs)}")
@@ -99,7 +99,7 @@ def _train(config: DictConfig, overrides: Sequence[str], folder: Path, request: 
     choices = HydraConfig.get().runtime.choices
     with remove_if_empty(folder):
         if config.resume:
-            lengths = {key: request.value(key) for key in LENGTHS if request.value(key) is not None}
+            lengths = {key: request.value(key) for key in BUDGETS if request.value(key) is not None}
             settings = extend_config(load_run_config(folder), lengths)
         else:
             check_estimator_is_used(config, list(overrides))

@@ -14,7 +14,7 @@ from zoo._constraints import COUNT, NOT_NEGATIVE, POSITIVE, Constraint, optional
 from zoo.attention import RecurrentAttention
 from zoo.attention.ram import _options as recurrent_attention
 from zoo.attention.ram.experiment import RecurrentAttentionExperiment
-from zoo.cli._command_line import LENGTHS
+from zoo.cli._command_line import BUDGETS
 from zoo.cli._options import Option, argument_docs, dataclass_options, format_value, matches_type
 from zoo.control.policy_gradient import module as policy_gradient
 from zoo.control.policy_gradient.experiment import PolicyGradientExperiment
@@ -254,7 +254,7 @@ def check_config(config: Mapping[str, Any]) -> None:
         if not is_absent and not isinstance(config[group], Mapping):
             raise ValueError(f"{group} must hold options, got {format_value(config[group])}")
     lengths = config.get("extended", {})
-    known_lengths = isinstance(lengths, Mapping) and lengths.keys() <= set(LENGTHS)
+    known_lengths = isinstance(lengths, Mapping) and lengths.keys() <= set(BUDGETS)
     if not known_lengths or not all(matches_type(list[int], before) for before in lengths.values()):
         raise ValueError(f"extended must hold lengths by name, got {format_value(lengths)}")
     known = known_options(config)

@@ -31,7 +31,7 @@ class RolloutBatch(NamedTuple):
 class _ReturnTracker:
     """Tracks the mean return of the last 100 training episodes.
 
-    Of episodes that start together the short ones end first: early on, the mean is too low where long ones are good.
+    Early in training it is biased towards short episodes, which are the first to end.
     """
 
     def __init__(self, num_envs: int):
@@ -62,9 +62,9 @@ class RolloutDataset(IterableDataset[RolloutBatch]):
     One epoch yields the rollouts between two evaluations. A rollout that is prefetched comes from an older policy: use
     no worker processes (``DataLoader(..., batch_size=None, num_workers=0)``).
 
-    ``state_dict`` contains the state of a native vector environment. Others cannot save theirs: they are reset with a
-    seed derived from (seed, environment steps) before each epoch, whether the run was interrupted or not. What follows
-    in an episode that outlasts an epoch is then never learned from, and a warning is issued.
+    ``state_dict`` contains the state of a vector environment that can be pickled. Others are reset with a
+    seed derived from (seed, environment steps) before each epoch, whether the run was interrupted or not. Their
+    episodes are cut at the end of an epoch, so that later time steps are never seen; a warning says so.
 
     A rollout has ``n_steps`` steps of each environment, or with ``complete_episodes`` one episode of each, of at most
     ``n_steps`` steps.

@@ -34,9 +34,9 @@ class ReferenceMoments(NamedTuple):
 def read_data(folder: Path, dimensions: Mapping[str, int]) -> tuple[Tensor, ...]:
     """Read named arrays of a posterior of posteriordb, in torch's default dtype.
 
-    Magnusson et al., "posteriordb: Testing, benchmarking and developing Bayesian inference algorithms", 2024. They are
-    in ``data.json`` in a folder named after the posterior, or zipped in a clone of posteriordb in its parent folder.
-    ``dimensions`` are the expected numbers of dimensions by name; all arrays have the same number of rows.
+    Magnusson et al., "posteriordb: Testing, benchmarking and developing Bayesian inference algorithms", 2024. The file
+    is ``FOLDER/data.json``, or else a zip file in a clone of posteriordb in the parent folder. ``dimensions`` are the
+    expected numbers of dimensions by name; all arrays have the same number of rows.
     """
     path = _find(folder, "data")
     content = _read_json(path)
@@ -71,7 +71,7 @@ def _find(folder: Path, part: str) -> Path:
     for path in (own, *paths):
         if path.is_file():
             return path
-    also = f"; nor, of the clone of posteriordb there, {paths[0]}" if paths else ""
+    also = f", and no {paths[0]} in the clone of posteriordb" if paths else ""
     raise FileNotFoundError(
         f"there is no {own}{also}; set ZOO_DATA to the parent folder of posteriordb, which is a clone of the "
         "repository stan-dev/posteriordb or has a folder for each posterior"

@@ -106,7 +106,7 @@ def draw_labels(axes: Axes, labels: Sequence[Label]) -> None:
 
 
 def separate(heights: Sequence[float], distance: float, top: float) -> list[float]:
-    """Return heights moved apart to a minimum distance: upwards, and downwards below ``top``."""
+    """Return heights pushed up until they are ``distance`` apart, then down so that the highest is at most ``top``."""
     order = sorted(range(len(heights)), key=lambda i: (heights[i], -i))  # of equal ones the first lies on top
     separated = list(heights)
     for below, above in pairwise(order):

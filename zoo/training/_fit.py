@@ -15,7 +15,7 @@ from pytorch_lightning.plugins.precision import MixedPrecision
 
 from zoo.training._checkpoint import AtomicCheckpointIO, CheckpointMetadata, read_checkpoint
 from zoo.training._checkpointed_metrics import CheckpointedMetrics
-from zoo.training._extension import LENGTH_DEPENDENT, ExtendLRSchedules
+from zoo.training._extension import BUDGET_DEPENDENT, ExtendLRSchedules
 from zoo.training._files import check_fields
 from zoo.training._finite import FiniteGradients
 from zoo.training._interrupt import GracefulInterrupt, TrainingInterruptedError
@@ -124,17 +124,17 @@ def fit(experiment: Experiment, folder: Path, config: Mapping[str, Any], callbac
     folder.mkdir(parents=True, exist_ok=True)
     checkpoints = folder / "checkpoints"
     last, best = checkpoints / "last.ckpt", checkpoints / "best.ckpt"
-    chooses = experiment.monitor is not None and loaders.validation is not None
+    saves_best = experiment.monitor is not None and loaders.validation is not None
     if str(settings["precision"]).startswith("16"):
         raise ValueError("precision 16 scales the loss and skips steps by design; use bf16-mixed or 32-true")
     longer = bool(config.get("extended"))
-    rows = _saved_rows(last, module, LENGTH_DEPENDENT if longer else ()) if last.exists() else None
+    rows = _saved_rows(last, module, BUDGET_DEPENDENT if longer else ()) if last.exists() else None
     metrics_csv = CSVMetricsLogger(folder / "metrics.csv", rows)
     # Lightning makes torch search for a CUDA driver in every optimizer step, which outlasts the step of a small model.
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
     # Deterministic kernels suffice; filling uninitialized memory only costs time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    chosen = EpochCheckpoint(best, experiment.monitor, experiment.monitor_mode)
+    best_checkpoint = EpochCheckpoint(best, experiment.monitor, experiment.monitor_mode)
     tune_malloc()
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     trainer = _make_trainer(
@@ -163,7 +163,7 @@ def fit(experiment: Experiment, folder: Path, config: Mapping[str, Any], callbac
             *experiment.callbacks(),
             *callbacks,
             GracefulInterrupt(last, loaders.supports_mid_epoch_resume),
-            *([chosen] if chooses else []),
+            *([best_checkpoint] if saves_best else []),
             EpochCheckpoint(last, None),  # after the best checkpoint, whose state it saves
         ],
     )
@@ -186,11 +186,11 @@ def fit(experiment: Experiment, folder: Path, config: Mapping[str, Any], callbac
             raise TrainingInterruptedError(message) from end
     if trainer.global_step == 0 and not last.exists():
         raise ValueError("nothing was trained: the run ended before its first step; let it last longer")
-    if not chooses or not chosen.best_model_path:  # the run ended before its first evaluation
+    if not saves_best or not best_checkpoint.best_model_path:  # the run ended before its first evaluation
         return last
     if not best.exists():
         raise FileNotFoundError(
-            f"{best}, the checkpoint that validation data have chosen, is gone; the last one is there and can be "
+            f"{best}, the best checkpoint on the validation data, is gone; the last one is there and can be "
             f"measured: zoo evaluate checkpoint={last}"
         )
     return best
@@ -203,7 +203,8 @@ def _saved_rows(last: Path, module: pl.LightningModule, may_differ: Sequence[str
     keys = (before.keys() | now.keys()) - set(may_differ)
     if differing := sorted(key for key in keys if before.get(key) != now.get(key)):
         raise ValueError(
-            f"{last} cannot be continued: the data or the project have changed since, in {', '.join(differing)}"
+            f"{last} cannot be continued: "
+            f"hyperparameters have changed since, with the data or the project: {', '.join(differing)}"
         )
     rows: dict[int, Row] = saved["metrics"]["rows"]
     return rows
@@ -215,7 +216,7 @@ def _make_trainer(devices: str, **options: Any) -> pl.Trainer:
     try:
         return pl.Trainer(devices=devices, **options)
     except TypeError as error:  # some choices are wrong on some accelerators only
-        raise ValueError(f"devices={devices} is no choice here: {error}") from error
+        raise ValueError(f"devices={devices} is not available here: {error}") from error
     except ModuleNotFoundError as error:
         raise ValueError(
             f"accelerator={options.get('accelerator')} needs a package that is not installed ({error}); take auto, cpu "
@@ -234,7 +235,7 @@ def extra_loggers(settings: Mapping[str, Any], folder: Path) -> list[Logger]:
             artifact_location=str((folder / "mlflow").absolute()),
         ),
     }
-    check_fields(settings, {"name": (str,), "project": (str,)}, "logger is no choice", "choose one with logger=NAME")
+    check_fields(settings, {"name": (str,), "project": (str,)}, "invalid logger", "choose one with logger=NAME")
     if settings["name"] not in ("csv", *kinds):
         raise ValueError(f"there is no logger {settings['name']!r}; choose one of csv, {', '.join(kinds)}")
     if settings["name"] == "csv":

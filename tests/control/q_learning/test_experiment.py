@@ -70,7 +70,7 @@ class TestTabularExperiment:
 class TestDeepExperiment:
     def test_network_fits_the_environment(self):
         module = DeepQLearningExperiment("Acrobot-v1", seed=1, batch_size=16, buffer_size=1000).module
-        assert module.hparams["observation"] == [6]
+        assert module.hparams["observation_shape"] == [6]
         assert module.policy.num_actions == 3
         assert module.hparams["reward_threshold"] == -100
 

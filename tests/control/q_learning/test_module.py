@@ -75,7 +75,7 @@ class TestTable:
         assert model.env_steps == sum(batch.rollout.mask.sum() for batch in seen)
 
     def test_table_bootstraps_after_truncation_and_not_after_termination(self, learn):
-        model = QLearning(observation=3, num_actions=1, gamma=0.5, lr=1.0, visit_power=0.0)
+        model = QLearning(observation_shape=3, num_actions=1, gamma=0.5, lr=1.0, visit_power=0.0)
         model.policy.q.values.data[2] = 8.0
         rollout = make_rollout(
             state=[[0, 1]], next_observation=[[2, 2]], terminated=[[True, False]], done=[[True, True]]
@@ -84,7 +84,7 @@ class TestTable:
         assert model.policy.q.values[:, 0].tolist() == [1, 5, 8]
 
     def test_table_ignores_the_step_between_two_episodes(self, learn):
-        model = QLearning(observation=3, num_actions=1, gamma=0.5)
+        model = QLearning(observation_shape=3, num_actions=1, gamma=0.5)
         learn(model, DataLoader([RolloutBatch(make_rollout(mask=[[False, True]]), 1, None)], batch_size=None))
         assert model.policy.q.values[:, 0].tolist() == [0, 1, 0]
         assert model.visits.tolist() == [0, 1, 0]
@@ -250,4 +250,4 @@ def test_training_resumed_from_a_checkpoint_equals_an_uninterrupted_one(start, l
 )
 def test_invalid_options_raise(options, message):
     with pytest.raises(ValueError, match=message):
-        QLearning(observation=16, num_actions=4, **options)
+        QLearning(observation_shape=16, num_actions=4, **options)

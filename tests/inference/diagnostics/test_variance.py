@@ -95,7 +95,7 @@ class TestAgainstEnumeration:
         mean, variance = exact(kind)
         row = report.row(kind)
         assert row.signal_to_noise == pytest.approx((mean.norm() / variance.sum().sqrt()).item(), rel=0.15)
-        assert row.num_particles == math.ceil(2 / row.signal_to_noise**2)
+        assert row.num_particles_needed == math.ceil(2 / row.signal_to_noise**2)
 
 
 class TestTheReport:
@@ -135,7 +135,7 @@ class TestASuggestedNumberOfParticles:
         few = variance_report(
             model, guide, num_samples=100, num_particles=2, estimators=estimators, target_snr=2.0, num_warmup=0
         )
-        needed = few.row(RAO_BLACKWELL).num_particles
+        needed = few.row(RAO_BLACKWELL).num_particles_needed
         estimators = {RAO_BLACKWELL: default_estimators(needed, True)[RAO_BLACKWELL]}
         reached = variance_report(
             model, guide, num_samples=100, num_particles=needed, estimators=estimators, num_warmup=0
@@ -150,7 +150,7 @@ class TestASuggestedNumberOfParticles:
         found = variance_report(
             lambda: pyro.sample("z", dist.Bernoulli(torch.tensor(0.3))), optimal_guide, num_samples=20
         )
-        assert all(row.num_particles is None for row in found.rows if row.variance.value > 1e-20)
+        assert all(row.num_particles_needed is None for row in found.rows if row.variance.value > 1e-20)
 
 
 class TestTheParameters:

@@ -16,7 +16,7 @@ from zoo.gradients._tensors import at_least_single
 from zoo.gradients.estimators import complete_options
 from zoo.training import LoadableModule, sum_losses
 
-LOG_EVERY_N_STEPS = 10  # training metrics are means over these steps
+LOG_EVERY_N_STEPS = 10  # training metrics are computed on every tenth batch, and averaged over an epoch
 
 
 class Prediction(NamedTuple):
@@ -57,21 +57,21 @@ class RecurrentAttention(LoadableModule):
         location_hidden: units of a hidden ReLU layer in the location network. The paper's is linear (0);
             reimplementations with a hidden layer learn faster.
         reinforce_core: whether REINFORCE trains the core too. See ``RecurrentAttentionNetwork``.
-        spiral_radius: radius of the spiral from which the location network predicts offsets, in units of the location;
+        spiral_radius: radius of the spiral from which the location network predicts offsets, in normalized coordinates;
             0 for the paper's network. See ``RecurrentAttentionNetwork``.
         num_samples: sampled trajectories per training image, ``M``. The paper averages over episodes;
             reimplementations use 1 to 10.
-        location_policy: ``learned``, or a control without a location network: ``spiral``, the initial locations of the
+        location_policy: ``learned``, or a fixed policy for comparison: ``spiral``, the initial locations of the
             learned policy, with the same noise; ``random``; or ``center``.
-        location_std: ``σ`` of the locations at the first step, in units of the location; not specified in the paper,
+        location_std: ``σ`` of the locations at the first step, in normalized coordinates; not specified in the paper,
             reimplementations use 0.03 to 0.25. Evaluation uses the mean.
         final_location_std: ``σ`` at the last step, reached linearly; None keeps it fixed, as the paper and its
             reimplementations do. The gradient of the log-probability grows as ``1 / σ``, and its variance with it.
         policy_weight: weight of the policy loss, which is summed over the steps. The paper: 1.
         lr: initial learning rate of AdamW, annealed to 0 by a cosine. The paper: SGD with momentum.
         weight_decay: weight decay of AdamW.
-        estimator: ``baseline`` (one of ``zoo.gradients.BASELINES``), ``decay`` and ``scale`` of ``reinforce``. The
-            paper: learned.
+        estimator: options of ``Reinforce``: ``baseline`` (one of ``zoo.gradients.BASELINES``; the paper: learned),
+            ``decay`` and ``scale``.
 
     Raises:
         ValueError: an option has an invalid value.
@@ -104,7 +104,7 @@ class RecurrentAttention(LoadableModule):
         estimator: Mapping[str, Any] | None = None,
     ):
         super().__init__()
-        estimator = complete_options(estimator, "ram", offers=["signals"], default_baseline="learned")
+        estimator = complete_options(estimator, "ram", provides=["signals"], default_baseline="learned")
         self.save_hyperparameters()
         check_options(self.hparams, estimator)
         _, height, width = image_shape

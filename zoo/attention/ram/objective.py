@@ -66,8 +66,8 @@ def hybrid_objective(
     most likely class is correct, else 0. Mnih, Heess, Graves & Kavukcuoglu, "Recurrent models of visual attention",
     2014.
 
-    Every location with a density was used for a glimpse: none is sampled after the last one, and the distribution of
-    the first does not depend on the parameters. The density is that of the raw sample, before the sensor clips it.
+    The sum is over the locations 2 to T: the distribution of the first does not depend on the parameters, and none is
+    sampled after the last glimpse. The density is that of the raw sample, before the sensor clips it.
 
     Args:
         logits: return value of ``RecurrentAttentionNetwork.logits``.

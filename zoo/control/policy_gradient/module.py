@@ -97,7 +97,7 @@ class PolicyGradient(ControlModule):
     ):
         super().__init__()
         self.automatic_optimization = False
-        estimator = complete_options(estimator, "policy_gradient", offers=["signals"], default_baseline="learned")
+        estimator = complete_options(estimator, "policy_gradient", provides=["signals"], default_baseline="learned")
         self.save_hyperparameters()
         check_constraints(self.hparams, CONSTRAINTS)
         if estimator["scale"] and (normalize_advantage or ent_coef):

@@ -26,7 +26,7 @@ class PolicyGradientObjective(NamedTuple):
     value_loss: Float[Tensor, ""]
     """Mean squared error of the baseline; 0 if it is not learned."""
     returns: Float[Tensor, "time envs"]
-    """Regression targets of the baseline, from which it is subtracted."""
+    """λ-returns: the learning signal, and the regression target of the baseline."""
     reinforce_output: ReinforceOutput
 
 

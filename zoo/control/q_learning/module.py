@@ -30,12 +30,12 @@ class QLearning(ControlModule):
     size decays with the visits of the entry, ``α = lr · visits^-visit_power``.
 
     Args:
-        observation: number of states, for a table; or shape of an observation, for a network.
+        observation_shape: shape of an observation, for a network; or number of states, for a table.
         num_actions: number of actions.
         gamma: discount factor ``γ``.
         lr: step size of a table at the first visit of an entry, at most 1; or learning rate of Adam.
         lr_decay_steps: environment steps in which a network's learning rate decays linearly to 0; None for no decay.
-        visit_power: ``ω``; 0 for a constant step size. A table converges between 1/2 and 1 (Robbins & Monro, 1951).
+        visit_power: 0 for a constant step size. A table converges with a power in (1/2, 1] (Robbins & Monro, 1951).
         exploration: a name in ``EXPLORATIONS``.
         exploration_initial: initial value of its parameter: ``ε``, temperature or power.
         exploration_final: value from ``exploration_steps`` on.
@@ -62,7 +62,7 @@ class QLearning(ControlModule):
         ValueError: an option has an invalid value, or no effect without another one.
 
     Example:
-        >>> model = QLearning(observation=16, num_actions=4)
+        >>> model = QLearning(observation_shape=16, num_actions=4)
         >>> model.policy.act(torch.tensor([3, 5]), model.policy.noise(2)).shape
         torch.Size([2])
     """
@@ -72,7 +72,7 @@ class QLearning(ControlModule):
 
     def __init__(
         self,
-        observation: int | Sequence[int],
+        observation_shape: int | Sequence[int],
         num_actions: int,
         gamma: float = 0.99,
         lr: float = 1.0,
@@ -107,19 +107,19 @@ class QLearning(ControlModule):
             ExploringPolicy.check_parameter(exploration, parameter)
         self.save_hyperparameters()
         defaults = {name: option.default for name, option in inspect.signature(QLearning).parameters.items()}
-        check_options(self.hparams, defaults, table=isinstance(observation, int))
+        check_options(self.hparams, defaults, table=isinstance(observation_shape, int))
         self.automatic_optimization = False
         self.schedule = Schedule(exploration_initial, exploration_final, exploration_steps, exploration_schedule)
         q: nn.Module
-        if isinstance(observation, int):
-            q = QTable(observation, num_actions)
+        if isinstance(observation_shape, int):
+            q = QTable(observation_shape, num_actions)
         else:
-            q = QNetwork(observation, num_actions, hidden, dueling)
+            q = QNetwork(observation_shape, num_actions, hidden, dueling)
         self.policy = ExploringPolicy(q, num_actions, exploration, self.schedule(0))
         self.target = copy.deepcopy(self.policy.q).requires_grad_(False) if target_update_interval else None
         self.replay_buffer = ReplayBuffer(buffer_size, n_steps, gamma) if buffer_size else None
         self.register_buffer("num_updates", torch.zeros((), dtype=torch.int64))
-        entries = observation * num_actions if isinstance(observation, int) else None
+        entries = observation_shape * num_actions if isinstance(observation_shape, int) else None
         self.register_buffer("visits", None if entries is None else torch.zeros(entries, dtype=torch.int64))
 
     def training_step(self, batch: RolloutBatch, batch_idx: int) -> None:

@@ -24,7 +24,7 @@ _NEEDS = {
 def complete_options(
     options: Mapping[str, Any] | None,
     model: str,
-    offers: Collection[str] = tuple(_NEEDS),
+    provides: Collection[str] = tuple(_NEEDS),
     default_baseline: str | None = None,
 ) -> dict[str, Any]:
     """Return the options ``name``, ``baseline``, ``decay`` and ``scale`` of an estimator with a model's defaults.
@@ -32,7 +32,7 @@ def complete_options(
     Args:
         options: those that are set; None for none.
         model: name of the model, for messages.
-        offers: what the model offers; see ``GradientEstimator.needs``.
+        provides: inputs that the model can pass to an estimator; see ``GradientEstimator.needs``.
         default_baseline: baseline of the model where the estimator takes one.
 
     Raises:
@@ -41,7 +41,7 @@ def complete_options(
     Example:
         >>> complete_options({"scale": True}, "ram", default_baseline="learned")
         {'name': 'reinforce', 'baseline': 'learned', 'decay': 0.9, 'scale': True}
-        >>> complete_options({"name": "vimco"}, "ram", offers=["signals"])
+        >>> complete_options({"name": "vimco"}, "ram", provides=["signals"])
         Traceback (most recent call last):
         ValueError: model=ram does not support estimator=vimco, which needs importance weights; use estimator=reinforce
     """
@@ -54,8 +54,8 @@ def complete_options(
         hint = f" Did you mean {near[0]}?" if near else ""
         raise ValueError(f"there is no estimator {name!r}; there are: {', '.join(ESTIMATORS)}.{hint}")
     estimator = ESTIMATORS[name]
-    if estimator.needs not in offers:
-        supported = ", ".join(other for other, kind in ESTIMATORS.items() if kind.needs in offers)
+    if estimator.needs not in provides:
+        supported = ", ".join(other for other, kind in ESTIMATORS.items() if kind.needs in provides)
         raise ValueError(
             f"model={model} does not support estimator={name}, which needs {_NEEDS[estimator.needs]}; "
             f"use estimator={supported}"

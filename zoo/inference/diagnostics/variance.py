@@ -40,7 +40,7 @@ class VarianceRow(NamedTuple):
 
     Example:
         >>> one = Estimate(1.0, 0.5, 2.0)
-        >>> VarianceRow(ALL, "basic", variance=one, reduction=one, signal_to_noise=0.5, num_particles=16).estimator
+        >>> VarianceRow(ALL, "basic", one, one, signal_to_noise=0.5, num_particles_needed=16).estimator
         'basic'
     """
 
@@ -52,8 +52,8 @@ class VarianceRow(NamedTuple):
     """Variance of the first estimator divided by this one."""
     signal_to_noise: float
     """``‖E[g]‖ / sqrt(Σ Var[g_i])``, with the mean of the estimator with the least variance; NaN if not significant."""
-    num_particles: int | None
-    """Particles needed for the target signal-to-noise ratio; None if there is no signal."""
+    num_particles_needed: int | None
+    """For the target signal-to-noise ratio; None if there is no signal."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class VarianceReport:
 
     Example:
         >>> row = VarianceRow(ALL, "basic", Estimate(1.0, 0.5, 2.0), Estimate(1.0, 1.0, 1.0), 0.5, 16)
-        >>> VarianceReport((row,), num_particles=4, num_samples=100, target_snr=1.0).row("basic").num_particles
+        >>> VarianceReport((row,), num_particles=4, num_samples=100, target_snr=1.0).row("basic").num_particles_needed
         16
     """
 
@@ -301,6 +301,6 @@ def _sum_per_parameter(x: Float64[Tensor, " size"], sizes: Sequence[int]) -> Flo
 
 def _format_row(row: VarianceRow) -> tuple[str, ...]:
     snr = "–" if math.isnan(row.signal_to_noise) else f"{row.signal_to_noise:.2g}"
-    needed = "no signal" if row.num_particles is None else f"{row.num_particles:,}"
+    needed = "no signal" if row.num_particles_needed is None else f"{row.num_particles_needed:,}"
     reduction = "–" if math.isnan(row.reduction.value) else f"× {row.reduction}"
     return row.parameter, row.estimator, str(row.variance), reduction, snr, needed
