@@ -557,7 +557,7 @@ class TestMemory:
         with provenance:
             for _ in range(30_000):
                 kept.square()
-        assert len(provenance._storages) < 15_000
+        assert len(provenance._memory.storages) < 15_000
         assert provenance.of(kept) == {"x"}
 
     def test_empty_tensors_share_no_marks(self):

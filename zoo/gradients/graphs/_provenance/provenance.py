@@ -19,14 +19,14 @@ from zoo.gradients.graphs._provenance.callbacks import (
 )
 from zoo.gradients.graphs._provenance.control_flow import CONSTRAINTS, escaping_tensors, in_argument_check, tensors_in
 from zoo.gradients.graphs._provenance.error_handlers import error_is_handled
-from zoo.gradients.graphs._provenance.names import NO_NAMES, Names, quote_names
+from zoo.gradients.graphs._provenance.names import Names, quote_names
 from zoo.gradients.graphs._provenance.op_semantics import UPDATE_STATISTICS, OpSemantics, semantics_of
 from zoo.gradients.graphs._provenance.patches import Patches
+from zoo.gradients.graphs._provenance.shadow_memory import ShadowMemory, raise_untrackable
 from zoo.gradients.graphs._provenance.storages import (
     Address,
     State,
     address,
-    data_pointer,
     is_no_grad_view,
     states,
     storage_of,
@@ -39,7 +39,6 @@ from zoo.gradients.graphs._provenance.torchscript import (
     returns_python_value,
     script_buffers,
 )
-from zoo.gradients.graphs._provenance.views import ViewNames
 
 # Two marks among the names of a tensor that concern its gradient: it was computed with gradients disabled from a tensor
 # that requires one; and it was computed with gradients enabled from a view that was made with gradients disabled.
@@ -84,12 +83,7 @@ class Provenance(TorchFunctionMode):
         """Context in which this thread's escapes, but not those of others, are ignored."""
         self.lost_gradients = False
         """Whether anything was computed from a tensor that requires a gradient, while gradients were disabled."""
-        # A weak reference frees the memory, but keeps its address from being reused.
-        self._storages: dict[Address, tuple[Any, Names]] = {}
-        self._by_pointer: dict[int, Address] = {}
-        self._room = 10_000
-        self._exposed: dict[Address, Any] = {}
-        self._views = ViewNames()
+        self._memory = ShadowMemory()
 
     def __enter__(self) -> "Provenance":
         _unseen_calls.enter(self)
@@ -134,7 +128,7 @@ class Provenance(TorchFunctionMode):
 
     def mark(self, tensor: Tensor, names: Iterable[str]) -> None:
         """Replace the names of a tensor, and of all that shares its memory."""
-        self._storages.pop(place := address(tensor), None)
+        self._memory.storages.pop(place := address(tensor), None)
         self._mark(tensor, place, frozenset(names))
 
     def paused(self) -> AbstractContextManager[Any]:
@@ -149,7 +143,7 @@ class Provenance(TorchFunctionMode):
         if semantics.metadata_only:
             return func(*args, **kwargs)
         call = func
-        if self._storages and (semantics.runs_python or may_run_python(types, args, kwargs)):
+        if self._memory.storages and (semantics.runs_python or may_run_python(types, args, kwargs)):
             call = self.observed(func)
         return self._propagate(func, call, semantics, types, args, kwargs, sys._getframe(1))
 
@@ -169,7 +163,7 @@ class Provenance(TorchFunctionMode):
             return call(*args, **kwargs)
         inputs = tensors_in((args, kwargs)) if kwargs else tensors_in(args)
         before = states(inputs)
-        names = self._of(inputs, before)
+        names = self._memory.of(inputs, before, self._escaped)
         if not torch.is_grad_enabled() and not semantics.detaches and any([tensor.requires_grad for tensor in inputs]):
             names |= NO_GRAD
             self.lost_gradients = True
@@ -177,13 +171,14 @@ class Provenance(TorchFunctionMode):
             is_cut = torch.is_grad_enabled() and not semantics.detaches and any(map(self._is_cut, inputs))
             names = names | NO_GRAD_VIEW if is_cut else names - NO_GRAD_VIEW
         if not names:
-            if semantics.opaque:  # harmless until something marked is written to this memory
-                self._exposed |= {address(tensor): internals.StorageWeakRef(storage_of(tensor)) for tensor in inputs}
+            if semantics.opaque:
+                for tensor in inputs:
+                    self._memory.expose(tensor, address(tensor))
             result = call(*args, **kwargs)
-            if self._views.by_storage and call is func:
+            if call is func and self._memory.views.by_storage:
                 for tensor in (result,) if type(result) is Tensor else tensors_in(result):
-                    if address(tensor) in self._views.by_storage:  # a new view has the names of its memory alone
-                        self._views.set_default(tensor)
+                    if address(tensor) in self._memory.views.by_storage:  # a new view has the names of its memory alone
+                        self._memory.views.set_default(tensor)
             return result
         if semantics.opaque and not names <= LOST:
             raise_untrackable(semantics.name, names - LOST)
@@ -234,7 +229,7 @@ class Provenance(TorchFunctionMode):
             names = self.of((args, kwargs, buffers))
             if names and assigns_attributes(script):
                 raise_untrackable("a module of TorchScript that keeps its arguments", names)
-            tracked = self.observed(call_script) if self._storages and calls_python(script) else call_script
+            tracked = self.observed(call_script) if self._memory.storages and calls_python(script) else call_script
             inputs = (call, script, args, kwargs, buffers)
             semantics = semantics_of(call_script)
             result = self._propagate(call_script, tracked, semantics, TORCH_TYPES[0], inputs, {}, sys._getframe())
@@ -273,48 +268,13 @@ class Provenance(TorchFunctionMode):
             self.escape(names)
 
     def _of_tensors(self, tensors: list[Tensor]) -> Names:
-        return self._of(tensors, [(address(tensor), 0) for tensor in tensors])
-
-    def _of(self, tensors: list[Tensor], states: list[State]) -> Names:
-        found, views = NO_NAMES, self._views.by_storage
-        for tensor, (place, _) in zip(tensors, states, strict=True):
-            if place in self._storages:
-                _, names = self._storages[place]
-                found = found | names if found else names
-            elif place is not None and (pointer := data_pointer(tensor)) in self._by_pointer:
-                # A new storage on marked memory: this was exposed where it was not seen, and has come back.
-                reference, names = self._storages[self._by_pointer[pointer]]
-                if not reference.expired() and not names <= self.escaped:
-                    raise_untrackable("__dlpack__", names)
-            if views and place in views:
-                found |= self._views.of(tensor, place)
-        return found
+        return self._memory.of(tensors, [(address(tensor), 0) for tensor in tensors], self._escaped)
 
     def _mark(self, tensor: Tensor, place: Address, names: Names) -> None:
         if place is None and names <= LOST:  # matters for parameters of a distribution alone, which are never sparse
             return
-        if place in self._storages:
-            reference, known = self._storages[place]
-            self._storages[place] = (reference, known | names)
-        else:
-            self._storages[place] = (internals.StorageWeakRef(storage_of(tensor, names)), names)
-            if pointer := data_pointer(tensor):
-                self._by_pointer[pointer] = place
-            if len(self._storages) > self._room:
-                self._collect_garbage()
-        if place in self._exposed:
+        if self._memory.mark(tensor, place, names):
             self._escape(names)
-
-    def _mark_view(self, tensor: Tensor, place: Address, names: Names, sources: list[Tensor]) -> None:
-        _, known = self._storages.get(place, (None, NO_NAMES))
-        if names <= known:
-            if place in self._views.by_storage:
-                self._views.set_default(tensor)
-            return
-        for source in sources:
-            if source is not tensor:
-                self._views.freeze(source, place)
-        self._views.mark(tensor, place, names)
 
     def _mark_written(
         self, semantics: OpSemantics, names: Names, inputs: list[Tensor], before: list[State], after: list[State]
@@ -331,7 +291,7 @@ class Provenance(TorchFunctionMode):
         self, semantics: OpSemantics, names: Names, inputs: list[Tensor], before: list[State], result: Any
     ) -> None:
         if semantics.like_first_arg:
-            names = self._of(inputs[1:], before[1:])
+            names = self._memory.of(inputs[1:], before[1:], self._escaped)
         places = [place for place, _ in before]
         for tensor in (result,) if type(result) is Tensor else tensors_in(result):
             place = address(tensor)
@@ -346,23 +306,4 @@ class Provenance(TorchFunctionMode):
                     added = self._of_tensors(sources) | added & LOST
                 if added >= NO_GRAD and (is_no_grad_view(tensor) or any(tensor is source for source in sources)):
                     added = added - NO_GRAD  # recognized by the view itself, or the argument was returned as it is
-                self._mark_view(tensor, place, added, sources)
-
-    def _collect_garbage(self) -> None:
-        self._storages = {place: kept for place, kept in self._storages.items() if not kept[0].expired()}
-        self._by_pointer = {pointer: place for pointer, place in self._by_pointer.items() if place in self._storages}
-        self._views.collect_garbage()
-        self._room = 2 * len(self._storages) + 10_000
-
-
-def raise_untrackable(name: str, names: Names) -> None:
-    """Raise an error for a torch function that exposes values where they cannot be tracked."""
-    if name == "backward":
-        raise ValueError(
-            f"backward stores gradients that depend on {quote_names(names)} where they cannot be tracked; use "
-            "torch.autograd.grad instead"
-        )
-    raise ValueError(
-        f"{name} exposes the memory of {quote_names(names)} where it cannot be tracked; copy the values with tolist() "
-        "or numpy() instead"
-    )
+                self._memory.mark_view(tensor, place, added, sources)
