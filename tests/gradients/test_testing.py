@@ -163,7 +163,7 @@ class TestUnbiasedEstimators:
         check_unbiased(by_hand(baseline), bits, theta, modules=[baseline]).raise_if_biased()
         assert baseline.mean.value == before
 
-    def test_with_all_downstream_costs(self, theta):
+    def test_with_all_learning_signals(self, theta):
         check_unbiased(of_chain(lambda of_x, of_both: of_x + of_both), chain, theta).raise_if_biased()
 
     def test_where_nothing_is_drawn(self, theta):

@@ -84,8 +84,8 @@ class TestEstimator:
         assert make_elbo(3, "leave_one_out").scale is None
 
     def test_vimco_selects_importance_weighted_bound(self):
-        assert make_elbo(3, name="vimco").multi_sample is not None
-        assert make_elbo(3, "leave_one_out").multi_sample is None
+        assert make_elbo(3, name="vimco").vimco is not None
+        assert make_elbo(3, "leave_one_out").vimco is None
 
     def test_leave_one_out_needs_two_particles(self):
         with pytest.raises(ValueError, match="needs at least 2 particles: set num_particles=2 or more, got 1"):

@@ -157,7 +157,7 @@ class TestOptions:
             ({"baseline": {1: "none"}}, "keys of baseline= must be names of sites, got 1"),
             ({"bound": "tighter"}, "bound must be 'elbo' or 'iwae'"),
             ({"bound": "iwae"}, "num_particles=2 or more"),
-            ({"bound": "iwae", "num_particles": 2, "baseline": "none"}, "has its own baseline"),
+            ({"bound": "iwae", "num_particles": 2, "baseline": "none"}, "uses VIMCO.s own leave-one-out baseline"),
         ],
     )
     def test_invalid_options_raise(self, options, sentence):

@@ -10,10 +10,10 @@ from zoo.gradients.control_variates import ControlVariate, optimal_scaling
 from zoo.inference.elbo._control_variate import (
     control_variate_output,
     expand_to_parameters,
-    group_by_factor,
+    reshape_to_plates,
     stacked_parameters,
 )
-from zoo.inference.elbo._downstream_costs import Score, make_scores
+from zoo.inference.elbo._downstream_costs import ScoreFunctionTerm, score_function_terms
 
 
 class TestEstimate:
@@ -26,7 +26,9 @@ class TestEstimate:
                 with pyro.plate("data", 2):
                     pyro.sample("z", dist.Bernoulli(logits=logits))
 
-        return logits, make_scores([run_once(program, program, draws) for draws in present], vectorized=False)["z"]
+        return logits, score_function_terms([run_once(program, program, draws) for draws in present], vectorized=False)[
+            "z"
+        ]
 
     @pytest.mark.parametrize("scaling", ["parameter", "factor"])
     def test_estimate_equals_the_formula_of_the_paper(self, scaling, run_once):
@@ -58,14 +60,16 @@ class TestEstimate:
 )
 def test_factor_includes_parameters_of_batch_dimensions_without_plate(batch, plates, expected):
     size = torch.Size((2, *batch, 1))
-    found = group_by_factor(torch.arange(size.numel()).reshape(size), torch.Size((2, *plates)))
+    found = reshape_to_plates(torch.arange(size.numel()).reshape(size), torch.Size((2, *plates)))
     assert found.tolist() == expected
 
 
 def test_factor_includes_batch_dimensions_beside_a_plate():
     gradient = torch.arange(12).reshape(1, 2, 3, 2)
-    assert group_by_factor(gradient, torch.Size((1, 3))).tolist() == [[[0, 1, 6, 7], [2, 3, 8, 9], [4, 5, 10, 11]]]
-    assert group_by_factor(gradient, torch.Size((1, 2, 1))).tolist() == [[[[0, 1, 2, 3, 4, 5]], [[6, 7, 8, 9, 10, 11]]]]
+    assert reshape_to_plates(gradient, torch.Size((1, 3))).tolist() == [[[0, 1, 6, 7], [2, 3, 8, 9], [4, 5, 10, 11]]]
+    assert reshape_to_plates(gradient, torch.Size((1, 2, 1))).tolist() == [
+        [[[0, 1, 2, 3, 4, 5]], [[6, 7, 8, 9, 10, 11]]]
+    ]
 
 
 def test_plates_are_expanded_to_parameters():
@@ -73,4 +77,4 @@ def test_plates_are_expanded_to_parameters():
     repeated = expand_to_parameters(signal, torch.zeros(4, 3, 1, 2))
     assert repeated.shape == (4, 3, 1, 2)
     assert torch.equal(repeated[:, 2, 0, 1], signal[:, 0])
-    assert Score(signal, signal, []).mask is None
+    assert ScoreFunctionTerm(signal, signal, []).mask is None

@@ -5,7 +5,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from zoo.inference.elbo._downstream_costs import downstream_costs, make_scores, sum_to_plates
+from zoo.inference.elbo._downstream_costs import downstream_costs, score_function_terms, sum_to_plates
 from zoo.inference.elbo._sites import Plate
 from zoo.inference.elbo._tracing import ModelGuideCall, trace_vectorized
 
@@ -80,7 +80,7 @@ class TestScores:
             runs = [trace_vectorized(ModelGuideCall(model, guide, (X,)), 4, 1, {})]
         else:
             runs = [run_once(model, guide, X) for _ in range(4)]
-        found = make_scores(runs, vectorized)
+        found = score_function_terms(runs, vectorized)
         assert found["z"].log_prob.shape == found["z"].signal.shape == (4, 3)
         assert len(found["top"].signal) == found["top"].signal.numel() == 4
         assert found["z"].mask is None
@@ -91,7 +91,9 @@ class TestScores:
             if draws:
                 pyro.sample("z", dist.Bernoulli(0.5))
 
-        found = make_scores([run_once(sometimes, sometimes, draws) for draws in (False, True, False)], vectorized=False)
+        found = score_function_terms(
+            [run_once(sometimes, sometimes, draws) for draws in (False, True, False)], vectorized=False
+        )
         assert found["always"].mask is None
         assert found["z"].mask.tolist() == [False, True, False]
         assert found["z"].log_prob[[0, 2]].tolist() == [0, 0]
@@ -104,4 +106,4 @@ class TestScores:
 
         runs = [run_once(program, program, size) for size in (2, 3)]
         with pytest.raises(ValueError, match=r"shape of site 'z' differs between particles: .*num_particles=1"):
-            make_scores(runs, vectorized=False)
+            score_function_terms(runs, vectorized=False)

@@ -17,7 +17,7 @@ from zoo.gradients import (
 )
 from zoo.gradients._tensors import zero_masked
 from zoo.gradients.control_variates import ControlVariate
-from zoo.inference.elbo._downstream_costs import Score
+from zoo.inference.elbo._downstream_costs import ScoreFunctionTerm
 
 BaselineLike = str | float | Baseline
 OPTIONS = ("use_decaying_avg_baseline", "baseline_beta", "nn_baseline", "nn_baseline_input", "baseline_value")
@@ -119,7 +119,7 @@ def has_part(baseline: nn.Module, kind: type[Baseline]) -> bool:
     return any(isinstance(part, kind) for part in baseline.modules())
 
 
-def site_prediction(score: Score, name: str) -> Tensor:
+def site_prediction(score: ScoreFunctionTerm, name: str) -> Tensor:
     """Compute the baseline specified by a site, ``(particles, *batch)``, with its gradient."""
     num_particles, *batch = score.signal.shape
     if len(score.sites) == 1:  # may be vectorized

@@ -12,19 +12,19 @@ from zoo.gradients import Reinforce, ReinforceOutput
 from zoo.gradients.control_variates import ControlVariate, optimal_scaling
 from zoo.gradients.graphs._distributions import nested_distributions
 from zoo.inference.elbo._densities import guide_density, visible_tensors
-from zoo.inference.elbo._downstream_costs import Score
+from zoo.inference.elbo._downstream_costs import ScoreFunctionTerm
 from zoo.inference.elbo._messages import describe_site
 from zoo.inference.elbo._sites import Site
 
 
 def control_variate_output(
-    reinforce: Reinforce, baseline: ControlVariate, score: Score, num_particles: int
+    reinforce: Reinforce, baseline: ControlVariate, score: ScoreFunctionTerm, num_particles: int
 ) -> ReinforceOutput:
     """Estimate a site's part of the gradient with the control variate of black-box variational inference.
 
-    The scaling is computed for each parameter ``λ`` of each element of the batch, whose log-probability is replaced by
-    ``λ · ∇_λ log q``, which has the same gradient. Particles after the first ``num_particles`` are used for the scaling
-    only.
+    With ``scaling="parameter"``, there is a scaling for each parameter ``λ`` of each element of the batch, and the
+    log-probability is replaced by ``λ · ∇_λ log q``, which has the same gradient. Otherwise the parameters of an
+    element share one. Particles after the first ``num_particles`` are used for the scaling only.
     """
     value, gradient = stacked_parameters(score.sites)
     log_prob, signal, mask = score.log_prob, score.signal, score.mask
@@ -32,7 +32,7 @@ def control_variate_output(
         log_prob, signal = value * gradient, expand_to_parameters(signal, value)
         mask = None if mask is None else expand_to_parameters(mask, value)
     else:
-        gradient = group_by_factor(gradient, signal.shape)
+        gradient = reshape_to_plates(gradient, signal.shape)
     if baseline.num_extra_samples:
         extra = slice(num_particles, num_particles + baseline.num_extra_samples)
         context = optimal_scaling(gradient[extra], signal[extra]).expand(num_particles, *signal.shape[1:])
@@ -50,10 +50,10 @@ def expand_to_parameters(x: Tensor, value: Tensor) -> Tensor:
     return x.reshape(num_particles, *batch, *plates, 1).expand_as(value)
 
 
-def group_by_factor(gradient: Tensor, shape: torch.Size) -> Tensor:
-    """Return the parameters of each element of ``shape``, ``(particles, *plates)``, in the last dimension.
+def reshape_to_plates(gradient: Tensor, shape: torch.Size) -> Tensor:
+    """Reshape gradients of parameters to ``(particles, *plates, parameters)``; ``shape`` is ``(particles, *plates)``.
 
-    They include those of batch dimensions that are not plates.
+    Batch dimensions that are not plates are counted among the parameters.
     """
     plates, batch = shape[1:], gradient.shape[1:-1]
     leading = len(batch) - len(plates)
@@ -139,7 +139,8 @@ def _drop_computed(distribution: Distribution) -> None:
 def _parameter_owners(distribution: Distribution) -> Mapping[Tensor, Distribution]:
     """Return the parameters with gradient and the distributions that hold them.
 
-    None if there are other tensors: what is computed from parameters and used beside them would count them twice.
+    The mapping is empty if the distribution also holds tensors computed from its parameters, which would then count
+    twice.
     """
     owners: dict[Tensor, Distribution] = {}
     if visible_tensors(distribution) is None:

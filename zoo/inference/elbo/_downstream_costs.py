@@ -8,8 +8,8 @@ from torch import Tensor
 from zoo.inference.elbo._sites import Plates, Run, Site
 
 
-class Score(NamedTuple):
-    """Log-probability of a site, whose gradient is the score, and the learning signal of the site."""
+class ScoreFunctionTerm(NamedTuple):
+    """Log-probability of a site, whose gradient is the score function, with the learning signal that multiplies it."""
 
     log_prob: Float[Tensor, " particles *batch"]
     signal: Float[Tensor, " particles *batch"]
@@ -30,16 +30,17 @@ class Score(NamedTuple):
         sampled = torch.tensor([site is not None for site in self.sites], device=self.signal.device)
         return sampled.reshape(-1, *(1,) * (self.signal.ndim - 1)).expand(self.signal.shape)
 
-    def first(self, num_particles: int) -> "Score":
-        """Return the score in the first particles."""
+    def first(self, num_particles: int) -> "ScoreFunctionTerm":
+        """Return the term of the first particles."""
         if len(self.signal) == num_particles:
             return self
-        return Score(self.log_prob[:num_particles], self.signal[:num_particles], self.sites[:num_particles])
+        return ScoreFunctionTerm(self.log_prob[:num_particles], self.signal[:num_particles], self.sites[:num_particles])
 
 
 def downstream_costs(run: Run) -> dict[str, Tensor]:
-    """Return, for each site with a score, the sum of the terms of the ELBO that it influences, detached.
+    """Return the learning signal of each site with a score function: the sum of the ELBO's terms that it influences.
 
+    As in Pyro's ``TraceGraph_ELBO``, these "costs" are maximized, ``log p - log q``. They are detached.
     Theorem 1 of Schulman, Heess, Weber & Abbeel, "Gradient estimation using stochastic computation graphs", 2015; for a
     mean-field guide it is equation 6 of Ranganath, Gerrish & Blei, "Black box variational inference", 2014. The shapes
     broadcast to those of the scores.
@@ -60,7 +61,7 @@ def downstream_costs(run: Run) -> dict[str, Tensor]:
 
 
 def sum_to_plates(x: Tensor, plates: Plates) -> Tensor:
-    """Sum over all dimensions outside the plates; these get size 1, and are removed if they are the first ones."""
+    """Sum over all dimensions that are not plates; they keep size 1, except for leading ones, which are dropped."""
     if not x.ndim:
         return x
     kept = {plate.dim for plate in plates}
@@ -71,17 +72,20 @@ def sum_to_plates(x: Tensor, plates: Plates) -> Tensor:
     return x if x.shape == shape else x.reshape(shape)
 
 
-def make_scores(runs: Sequence[Run], vectorized: bool) -> dict[str, Score]:
-    """Return the score of each site, over the particles of several runs, or of the first dimension of a single run."""
+def score_function_terms(runs: Sequence[Run], vectorized: bool) -> dict[str, ScoreFunctionTerm]:
+    """Return the term of each site, over the particles of several runs, or of the first dimension of a single run."""
     costs = [downstream_costs(run) for run in runs]
     names = dict.fromkeys(name for each in costs for name in each)
     if not vectorized:
-        return {name: _stack_scores(name, runs, costs) for name in names}
+        return {name: _stack_terms(name, runs, costs) for name in names}
     log_probs = {name: _log_prob_of(runs[0].guide[name]) for name in names}
-    return {name: Score(x, costs[0][name].expand(x.shape), [runs[0].guide[name]]) for name, x in log_probs.items()}
+    return {
+        name: ScoreFunctionTerm(x, costs[0][name].expand(x.shape), [runs[0].guide[name]])
+        for name, x in log_probs.items()
+    }
 
 
-def _stack_scores(name: str, runs: Sequence[Run], costs: Sequence[Mapping[str, Tensor]]) -> Score:
+def _stack_terms(name: str, runs: Sequence[Run], costs: Sequence[Mapping[str, Tensor]]) -> ScoreFunctionTerm:
     sites = [run.guide.get(name) for run in runs]
     log_probs = [None if site is None else _log_prob_of(site) for site in sites]
     shapes = {log_prob.shape for log_prob in log_probs if log_prob is not None}
@@ -92,9 +96,11 @@ def _stack_scores(name: str, runs: Sequence[Run], costs: Sequence[Mapping[str, T
         )
     if len(runs) == 1 and log_probs[0] is not None:  # faster than stacking
         log_prob = log_probs[0].unsqueeze(0)
-        return Score(log_prob, costs[0][name].expand(log_prob.shape), sites)
+        return ScoreFunctionTerm(log_prob, costs[0][name].expand(log_prob.shape), sites)
     blank = next(log_prob.new_zeros(()) for log_prob in log_probs if log_prob is not None).expand(*shapes)
-    return Score(stack_parts(log_probs, blank), stack_parts([each.get(name) for each in costs], blank), sites)
+    return ScoreFunctionTerm(
+        stack_parts(log_probs, blank), stack_parts([each.get(name) for each in costs], blank), sites
+    )
 
 
 def stack_parts(parts: Iterable[Tensor | None], blank: Tensor) -> Tensor:

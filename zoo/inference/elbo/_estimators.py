@@ -23,7 +23,7 @@ from zoo.inference.elbo._baselines import (
     site_prediction,
 )
 from zoo.inference.elbo._control_variate import control_variate_output
-from zoo.inference.elbo._downstream_costs import Score, stack_parts
+from zoo.inference.elbo._downstream_costs import ScoreFunctionTerm, stack_parts
 
 PREFIX = "site "
 
@@ -98,7 +98,7 @@ class Estimators(nn.Module):
                 if parameter.requires_grad:
                     _register_param_in_trace(parameter)
 
-    def forward(self, score: Score, num_particles: int) -> ReinforceOutput:
+    def forward(self, score: ScoreFunctionTerm, num_particles: int) -> ReinforceOutput:
         """Estimate a site's part of the gradient from the first particles; others are used for scaling factors."""
         site = score.site
         reinforce = self.of(site.name, site.infer.get("baseline"), score.signal.device)
@@ -163,7 +163,7 @@ def _register_param_in_trace(parameter: nn.Parameter) -> None:
     effectful(param, type="param")(name=pyro.get_param_store().param_name(parameter))
 
 
-def _context(score: Score, name: str) -> Tensor:
+def _context(score: ScoreFunctionTerm, name: str) -> Tensor:
     """Return the input of the networks of a site's baseline, ``(particles, *batch, features)``."""
     inputs = [site and (site.infer.get("baseline") or {}).get("nn_baseline_input") for site in score.sites]
     first = next((each for each in inputs if each is not None), None)

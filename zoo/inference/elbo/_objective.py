@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from zoo.gradients.estimators import iwae_bound
 from zoo.gradients.graphs._surrogate import sum_all
-from zoo.inference.elbo._downstream_costs import make_scores, sum_to_plates
+from zoo.inference.elbo._downstream_costs import score_function_terms, sum_to_plates
 from zoo.inference.elbo._estimators import Estimators
 from zoo.inference.elbo._first_order import first_order
 from zoo.inference.elbo._sites import NO_PLATES, Plates, Run, Site, all_sites
@@ -34,7 +34,7 @@ def elbo_objective(runs: Sequence[Run], estimators: Estimators, num_particles: i
     used to estimate scaling factors.
     """
     log_p, log_q, entropy = sum_terms(runs[:num_particles], num_particles if vectorized else None)
-    scores = make_scores(runs, vectorized)
+    scores = score_function_terms(runs, vectorized)
     if not any(run.control_dependencies for run in runs):  # otherwise another run may have other sites
         estimators.check_names(scores)
     outputs = [estimators(score, num_particles) for score in scores.values()]

@@ -56,7 +56,7 @@ def trace_model_and_guide(
     subsamples: Subsamples,
     values: Values = NO_VALUES,
     around: Callable[[], AbstractContextManager[Any]] = nullcontext,
-    watch_flags: bool = False,
+    check_rsample_flags: bool = False,
 ) -> Run:
     """Run a guide and its model, and record each sample statement and what it was computed from.
 
@@ -72,11 +72,11 @@ def trace_model_and_guide(
         )
     provenance = AssertAwareProvenance()
     with torch.inference_mode(False), uncompiled, provenance:
-        flags = record_flags() if watch_flags else nullcontext(())
+        flags = record_flags() if check_rsample_flags else nullcontext(())
         with TraceMessenger(provenance, SubsampleIndices(subsamples), values) as guide, around(), flags as flagged:
             call.guide(*call.args, **call.kwargs)
         sites = guide.sites
-        if watch_flags:
+        if check_rsample_flags:
             check_flags(flagged, {name: site.distribution for name, site in sites.items()})
         if isinstance(call.guide, GuideMessenger):  # which runs the model, including the data
             sites = {name: site for name, site in sites.items() if not site.observed}
@@ -93,11 +93,11 @@ def trace_vectorized(
     num_particles: int,
     max_plate_nesting: int,
     subsamples: Subsamples,
-    watch_flags: bool = False,
+    check_rsample_flags: bool = False,
 ) -> Run:
     """Run a guide and its model once for all particles, in a plate to the left of ``max_plate_nesting`` dimensions."""
     plate = partial(pyro.plate, PARTICLES, num_particles, dim=-1 - max_plate_nesting)
-    run = trace_model_and_guide(call, subsamples, around=plate, watch_flags=watch_flags)
+    run = trace_model_and_guide(call, subsamples, around=plate, check_rsample_flags=check_rsample_flags)
     check_control_flow(run)
     return run
 

@@ -106,14 +106,14 @@ class BlackBoxELBO(ELBO, nn.Module):
         self.vectorize_particles = vectorize_particles  # not passed to Pyro, which would count the particles' plate
         self.estimators = Estimators(baseline, num_particles)
         self.scale = deepcopy(scale)
-        self.multi_sample = Reinforce(VIMCOBaseline(dim=0), maximize=True) if bound == "iwae" else None
+        self.vimco = Reinforce(VIMCOBaseline(dim=0), maximize=True) if bound == "iwae" else None
         self.validator = Validator(validate)
 
     def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """Estimate the negative bound without learning from it."""
         with torch.no_grad():
             runs = self._trace(ModelGuideCall(model, guide, args, kwargs), self.num_particles)
-            if self.multi_sample is None:
+            if self.vimco is None:
                 log_p, log_q, _ = sum_terms(runs, None)
                 bound = (log_p - log_q) / self.num_particles
             else:
@@ -161,10 +161,10 @@ class BlackBoxELBO(ELBO, nn.Module):
             end_step(self)  # particles of another call are independent of the baselines trained here
         num_particles = self.num_particles + self.estimators.num_extra_samples
         runs, vectorized = self._trace(call, num_particles), self._is_vectorized(num_particles)
-        if self.multi_sample is None:
+        if self.vimco is None:
             objective = elbo_objective(runs, self.estimators, self.num_particles, vectorized)
         else:
-            objective = importance_objective(runs, self.multi_sample, vectorized)
+            objective = importance_objective(runs, self.vimco, vectorized)
         if self.scale is not None and objective.advantages:
             objective = self._divide_by_scale(self.scale, objective)
         self.validator.check_finite(objective.bound, objective.loss, runs)
@@ -175,11 +175,18 @@ class BlackBoxELBO(ELBO, nn.Module):
         subsamples: Subsamples = {}
         if not self._is_vectorized(num_particles):
             with self.validator.tracing(call, subsamples, num_particles, None) as trace:
-                runs = [trace_model_and_guide(call, subsamples, watch_flags=trace.is_due) for _ in range(num_particles)]
+                runs = [
+                    trace_model_and_guide(call, subsamples, check_rsample_flags=trace.expensive_checks_due)
+                    for _ in range(num_particles)
+                ]
         else:
             nesting = self._particle_nesting(call, subsamples)
             with self.validator.tracing(call, subsamples, num_particles, nesting) as trace:
-                runs = [trace_vectorized(call, num_particles, nesting, subsamples, watch_flags=trace.is_due)]
+                runs = [
+                    trace_vectorized(
+                        call, num_particles, nesting, subsamples, check_rsample_flags=trace.expensive_checks_due
+                    )
+                ]
         self.validator.check_runs(runs, trace)
         return runs
 
@@ -187,7 +194,7 @@ class BlackBoxELBO(ELBO, nn.Module):
         """Return the number of dimensions to the right of vectorized particles."""
         if self.max_plate_nesting == math.inf:
             with torch.no_grad(), self.validator.distribution_validation():
-                run = trace_model_and_guide(call, subsamples, watch_flags=self.validator.enabled)
+                run = trace_model_and_guide(call, subsamples, check_rsample_flags=self.validator.enabled)
                 self.max_plate_nesting = plate_nesting(run)
         return int(self.max_plate_nesting)
 
@@ -198,7 +205,7 @@ class BlackBoxELBO(ELBO, nn.Module):
         """Divide the whole loss by the running scale of the learning signals.
 
         A parameter may have a pathwise and a score part, or be shared by sites: if the parts were divided by different
-        numbers, the gradient would vanish somewhere else.
+        numbers, the stationary points would change.
         """
         advantages = flatten_advantages(objective)
         scale.to(advantages.device)
@@ -232,4 +239,4 @@ def _check_options(
     if bound == "iwae" and num_particles < 2:
         raise ValueError("bound='iwae' is the ELBO with one particle; set num_particles=2 or more, or use bound='elbo'")
     if bound == "iwae" and baseline is not None:
-        raise ValueError("bound='iwae' has its own baseline, the bound without each particle; omit baseline=")
+        raise ValueError("bound='iwae' uses VIMCO's own leave-one-out baseline; omit baseline=")

@@ -15,7 +15,7 @@ from zoo.gradients.graphs._provenance.patches import Function, Patch, Patches
 ADVICE = "use NonReparameterized(distribution) of zoo.inference.elbo instead, which is never lost"
 
 
-class FlagLostError(ValueError):
+class RsampleFlagLostError(ValueError):
     """``has_rsample_(False)`` has no effect."""
 
 
@@ -29,7 +29,9 @@ def record_flags() -> Iterator[list[Distribution]]:
     except AttributeError as error:
         if "has_rsample" not in _raising_code(error).co_names:  # which sets a property without setter
             raise
-        raise FlagLostError(f"has_rsample_(False) cannot be kept by this distribution ({error}); {ADVICE}") from error
+        raise RsampleFlagLostError(
+            f"has_rsample_(False) cannot be kept by this distribution ({error}); {ADVICE}"
+        ) from error
     finally:
         _flags.leave()
 
@@ -51,14 +53,14 @@ _flags = Patches([Patch(TorchDistributionMixin, "has_rsample_", _record)])
 
 
 def check_flags(flagged: Sequence[Distribution], sampled: Mapping[str, Distribution]) -> None:
-    """Raise ``FlagLostError`` if a flagged distribution was not sampled, but a pathwise one of its class was."""
+    """Raise ``RsampleFlagLostError`` if a flagged distribution was not sampled, but a pathwise one of its class was."""
     parts = [(name, part) for name, distribution in sampled.items() for part in nested_distributions(distribution)]
     for distribution in flagged:
         if any(part is distribution for _, part in parts):
             continue
         for name, part in parts:
             if type(part) is type(distribution) and part.has_rsample:
-                raise FlagLostError(
+                raise RsampleFlagLostError(
                     f"has_rsample_(False) of site {name!r} ({type(part).__name__}) was lost when a plate or expand() "
                     f"expanded the distribution, which is pathwise again; {ADVICE}"
                 )

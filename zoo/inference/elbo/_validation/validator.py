@@ -26,7 +26,7 @@ class Trace(NamedTuple):
     max_plate_nesting: int | None
     """Of a vectorized trace; None for one run per particle."""
     signature: Hashable
-    is_due: bool
+    expensive_checks_due: bool
     """Whether the expensive checks are due."""
 
 
@@ -61,9 +61,9 @@ class Validator:
                 yield Trace(call, subsamples, num_particles, max_plate_nesting, None, False)
             return
         signature = self.counts.signature(*call)
-        is_due = (self.counts[signature] + 1).bit_count() == 1
+        expensive_checks_due = (self.counts[signature] + 1).bit_count() == 1
         try:
-            yield Trace(call, subsamples, num_particles, max_plate_nesting, signature, is_due)
+            yield Trace(call, subsamples, num_particles, max_plate_nesting, signature, expensive_checks_due)
         except VECTORIZATION_ERRORS:
             if max_plate_nesting is not None:
                 check_particles_independent(max_plate_nesting, call, subsamples, num_particles)
@@ -76,7 +76,7 @@ class Validator:
         for run in runs:
             check_match(run)
             is_new = self.registry.validate(run)
-            if is_new or trace.is_due:
+            if is_new or trace.expensive_checks_due:
                 check_grad_mode(run, trace.call, trace.subsamples, vectorized=trace.max_plate_nesting is not None)
             if trace.max_plate_nesting is not None:
                 self._check_particles(trace, is_new)
@@ -91,7 +91,7 @@ class Validator:
 
     def _check_particles(self, trace: Trace, is_new: bool) -> None:
         model, guide, *_ = trace.call
-        if is_new or trace.is_due or (model, guide) not in self.verified:
+        if is_new or trace.expensive_checks_due or (model, guide) not in self.verified:
             assert trace.max_plate_nesting is not None
             check_particles_independent(trace.max_plate_nesting, trace.call, trace.subsamples, trace.num_particles)
             self.verified.add(model, guide)

@@ -24,9 +24,9 @@ from zoo.inference.elbo._tracing import (
     trace_model_and_guide,
     trace_vectorized,
 )
-from zoo.inference.elbo._validation.rsample_flags import FlagLostError
+from zoo.inference.elbo._validation.rsample_flags import RsampleFlagLostError
 
-TOLERANCE = 1e-4  # between log-probabilities of a particle's site in two runs, per nat of all its terms
+TOLERANCE = 1e-4  # of log-probabilities in two runs, relative to 1 + the sum of the absolute values of their terms
 MAX_RELATIVE_ERROR = 0.01  # relative to the terms of the site; smaller differences may be rounding, and warn
 NUM_TRIALS = 16  # runs that show whether a program is deterministic given the samples
 MIN_TRIAL_PARTICLES = 8  # with fewer, dependence between binary particles is often invisible
@@ -46,7 +46,7 @@ def check_particles_independent(
     Errors of the single run are raised unchanged.
     """
     with preserve_rng_and_buffers(call):
-        single_run = trace_model_and_guide(call, subsamples, watch_flags=True)
+        single_run = trace_model_and_guide(call, subsamples, check_rsample_flags=True)
         check_control_flow(single_run)
         if (needed := plate_nesting(single_run)) > max_plate_nesting:
             raise ValueError(
@@ -73,9 +73,9 @@ def _trial_run(
     failure: Exception | None = None
     for number in (unambiguous_num_particles(single_run), num_particles):
         try:
-            run = trace_vectorized(call, number, nesting, subsamples, watch_flags=True)
+            run = trace_vectorized(call, number, nesting, subsamples, check_rsample_flags=True)
             return find_mismatch(run, single_run, number, call, subsamples)
-        except FlagLostError:
+        except RsampleFlagLostError:
             raise
         except VECTORIZATION_ERRORS as error:
             failure = failure or error
@@ -143,25 +143,25 @@ class Mismatch(NamedTuple):
         )
 
 
-class Terms(NamedTuple):
+class LogProbSum(NamedTuple):
     """Log-probability of a site, summed for each particle, in double precision, in nats, on the CPU."""
 
     sum: Float64[Tensor, " particles"]
-    size: Float64[Tensor, " particles"]
+    abs_sum: Float64[Tensor, " particles"]
     """Sum of the absolute values, which rounding errors are proportional to."""
 
 
-def _terms_of(site: Site) -> Terms:
+def _sum_log_prob(site: Site) -> LogProbSum:
     log_prob = site.density.log_prob.cpu().double()  # not every device supports double precision
     particles = frozenset(plate for plate in site.plates if plate.name == PARTICLES)
-    return Terms(*(sum_to_plates(x, particles).reshape(-1) for x in (log_prob, log_prob.abs())))
+    return LogProbSum(*(sum_to_plates(x, particles).reshape(-1) for x in (log_prob, log_prob.abs())))
 
 
 def sum_log_probs(sites: Mapping[str, Site], num_particles: int) -> Float64[Tensor, " particles"]:
     """Return the sum of the log-probabilities of sites for each particle."""
     total = torch.zeros(num_particles, dtype=torch.float64)
     for site in sites.values():
-        total = total + _terms_of(site).sum
+        total = total + _sum_log_prob(site).sum
     return total
 
 
@@ -183,18 +183,18 @@ def mismatches(run: Run, single_run: Run, k: int = 0, num_particles: int = 1) ->
     """Yield the log-probabilities of one particle that differ from those of another run."""
     for what, sites, others in (("log p", run.model, single_run.model), ("log q", run.guide, single_run.guide)):
         for name in sites:
-            terms, other_terms = _terms_of(sites[name]), _terms_of(others[name])
-            value, other, size = terms.sum[k].item(), other_terms.sum[0].item(), terms.size[k].item()
-            if not is_close(value, other, size):
-                error = abs(value - other) / (1 + size)
+            terms, other_terms = _sum_log_prob(sites[name]), _sum_log_prob(others[name])
+            value, other, scale = terms.sum[k].item(), other_terms.sum[0].item(), terms.abs_sum[k].item()
+            if not is_close(value, other, scale):
+                error = abs(value - other) / (1 + scale)
                 error = math.inf if math.isnan(error) else error
                 yield Mismatch(f"{what} of site {name!r}", value, other, error, num_particles)
 
 
-def is_close(x: float, y: float, size: float) -> bool:
-    """Return whether two log-probabilities, sums of terms of a total size, are equal up to rounding."""
+def is_close(x: float, y: float, scale: float) -> bool:
+    """Return whether two sums, of terms whose absolute values sum to ``scale``, are equal up to rounding."""
     if math.isfinite(x) and math.isfinite(y):
-        return abs(x - y) <= TOLERANCE * (1 + size)
+        return abs(x - y) <= TOLERANCE * (1 + scale)
     return x == y or (math.isnan(x) and math.isnan(y))
 
 
