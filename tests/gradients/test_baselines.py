@@ -146,7 +146,7 @@ class TestNewBaseline:
 
     def test_fits_its_own_prediction_to_the_signal(self):
         class TooHighCostsMore(self.LastSum):
-            def fit(self, prediction, signal, context, mask):
+            def compute_loss(self, prediction, signal, context, mask):
                 excess = prediction - signal
                 return torch.where(excess > 0, 2 * excess, -excess).mean()
 

@@ -205,6 +205,6 @@ def test_running_moments_have_the_skewness_of_the_mean_and_none_if_nothing_varie
     moments = RunningMoments()
     for value in [1.0] + [0.0] * 9:
         moments.update(torch.tensor([[value, 2.5]], dtype=torch.float64), torch.ones(1, dtype=torch.float64))
-    assert moments.skewness[0].item() == pytest.approx(0.8 / math.sqrt(0.09 * 10), rel=1e-12)
-    assert moments.skewness[1] == 0
+    assert moments.skewness_of_mean[0].item() == pytest.approx(0.8 / math.sqrt(0.09 * 10), rel=1e-12)
+    assert moments.skewness_of_mean[1] == 0
     assert moments.m2[1] == 0

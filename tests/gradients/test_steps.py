@@ -366,13 +366,13 @@ def test_any_optimizer_ends_the_step_of_compiled_estimators(theta):
 
 
 def test_unreferenced_estimators_are_freed():
-    from zoo.gradients._steps import _learners
+    from zoo.gradients._steps import _running_states
 
-    before = len(_learners)
+    before = len(_running_states)
     estimator = Reinforce(MovingAverageBaseline(), RunningStd())
-    assert len(_learners) == before + 4  # the average, its mean, and the two of the scale
+    assert len(_running_states) == before + 4  # the average, its mean, and the two of the scale
     del estimator
-    assert len(_learners) == before
+    assert len(_running_states) == before
 
 
 def test_stateless_baselines_have_no_steps():

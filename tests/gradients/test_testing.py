@@ -412,7 +412,7 @@ class TestMoments:
 def judged(running, truth, alpha=0.1):
     """Return the bias test of sampled gradients."""
     moments = sampled_moments(running, [torch.zeros_like(truth)])
-    return _bias_test(moments, running.skewness, truth, alpha, None)
+    return _bias_test(moments, running.skewness_of_mean, truth, alpha, None)
 
 
 def gaussian_toy(repeats, draws, bias):
@@ -434,7 +434,7 @@ class RareGradients:
         p = self.counts / draws
         self.mean = 1e4 * p
         self.m2 = 1e8 * draws * p * (1 - p)
-        self.skewness = (1 - 2 * p) / (draws * p * (1 - p)).sqrt()
+        self.skewness_of_mean = (1 - 2 * p) / (draws * p * (1 - p)).sqrt()
 
 
 @pytest.mark.usefixtures("without_type_checks")
@@ -473,7 +473,7 @@ class TestSampling:
         assert probability[called_biased].sum() < 1.1 * alpha
         assert called_biased.any()
         if (expected_count, alpha) == (30, 1e-6):
-            rare.skewness = torch.zeros_like(rare.skewness)
+            rare.skewness_of_mean = torch.zeros_like(rare.skewness_of_mean)
             check = judged(rare, truth, alpha * (draws - 1))
             assert probability[check.bias.abs() > check.threshold].sum() > 10 * alpha
 

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from zoo.gradients._tensors import at_least_single
+from zoo.gradients._tensors import at_least_float32
 
 Observations = Shaped[Tensor, "..."]
 """``(*batch, *observation)``."""
@@ -52,5 +52,5 @@ class Policy(nn.Module):
     def _gumbel_noise(self, shape: Sequence[int], generator: torch.Generator | None) -> Tensor:
         """Sample Gumbel noise in the parameters' dtype, but at least in single precision: half precision has ties."""
         like = next(self.parameters())
-        noise = like.new_empty(shape, dtype=at_least_single(like.dtype, like.device))
+        noise = like.new_empty(shape, dtype=at_least_float32(like.dtype, like.device))
         return noise.exponential_(generator=generator).log_().neg_()

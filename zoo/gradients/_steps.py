@@ -17,24 +17,24 @@ _MAX_NODES = 50  # of a graph that are searched for a parameter
 
 
 class Source(Enum):
-    """Where the log-probabilities of a step come from if no parameter is known."""
+    """Why no parameter is known from which the log-probabilities of a step were computed."""
 
-    CONSTANTS = "constants"  # no optimizer ends the step: a later call may have the same signal and a gradient
-    UNKNOWN = "unknown"  # any optimizer may hold the parameters
+    NO_GRADIENT = "no gradient"  # no optimizer ends the step: a later call may have a gradient, and the same signal
+    NOT_FOUND = "not found"  # any optimizer may hold the parameters
 
 
-class Parameter:
-    """Parameter from which the log-probabilities of a step were computed, at the beginning of the step."""
+class ParameterVersion:
+    """Version of a parameter from which the log-probabilities of a step were computed, at the beginning of the step."""
 
     def __init__(self, leaf: Tensor):
         self.leaf = ref(leaf)
         self.version = leaf._version
 
     def __reduce__(self) -> tuple[type[Source], tuple[str]]:
-        return Source, (Source.CONSTANTS.value,)  # a copied agent has parameters of its own
+        return Source, (Source.NO_GRADIENT.value,)  # a copy of the module has other parameters, which are not known yet
 
     @property
-    def moved(self) -> bool:
+    def is_modified(self) -> bool:
         """Whether it was changed in place or replaced, as loops without an optimizer do."""
         leaf = self.leaf()
         return leaf is None or leaf._version != self.version
@@ -45,37 +45,37 @@ class Parameter:
         return any(x is leaf for group in optimizer.param_groups for x in group["params"])
 
 
-class Learner(nn.Module):
-    """Module that learns from its calls, such as a running mean.
+class RunningState(nn.Module):
+    """Module whose buffers are updated by its calls, such as a running mean.
 
-    Called several times in one step, say once per time step, it would use in the second call what it learned in the
-    first about samples that the second shares, and bias the gradient. In a ``Reinforce`` its value is therefore that of
-    the beginning of the step until the parameters change; its buffers already hold what was learned since.
+    Within a step of a ``Reinforce`` its value is frozen: it is called several times, say once per time step, and an
+    update by one call depends on samples that a later call shares, so that using it there would bias the gradient. The
+    buffers are updated at once; the value follows when the step ends.
 
     A step ends when an optimizer that holds the parameter takes its step, when the parameter is seen to be changed or
     replaced, or when another state is loaded. A call without a gradient, another optimizer, or a cast does not end it:
     later calls may have the same signal.
     """
 
-    once_a_step = False  # keep the value until the step ends
+    frozen_within_step = False
     _step: Any = None  # state at the beginning of the step; None outside of one
-    _parameter: Parameter | Source | None = None  # source of the step's log-probabilities; None before the first
+    _parameter: ParameterVersion | Source | None = None  # source of the step's log-probabilities; None before the first
 
     @property
-    def learns(self) -> bool:
+    def updates_buffers(self) -> bool:
         """Whether a call changes the values of later calls."""
         return True
 
     def end_step(self) -> None:
-        """Advance the value to what was learned."""
+        """Let the value follow the buffers."""
         vars(self).update(_step=None, _parameter=None)  # Module.__setattr__ takes ten times as long
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        if self.once_a_step:  # a copy, or unpickled
-            _learners.add(self)
+        if self.frozen_within_step:  # a copy, or unpickled
+            _running_states.add(self)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Learner":
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "RunningState":
         super()._apply(fn, recurse)
         vars(self)["_step"] = tree_map_only(Tensor, fn, self._step)
         return self
@@ -94,24 +94,24 @@ def is_same(x: Tensor | None, y: Tensor | None) -> bool:
     return x.dtype == y.dtype and x.device == y.device and torch.equal(x, y)
 
 
-_learners: "WeakSet[Learner]" = WeakSet()
+_running_states: "WeakSet[RunningState]" = WeakSet()
 
 
-def once_a_step(module: nn.Module) -> list[Learner]:
-    """Make all learners in a module advance once per step, and return them."""
-    learners = [part for part in module.modules() if isinstance(part, Learner) and part.learns]
-    for learner in learners:
-        learner.once_a_step = True
-        _learners.add(learner)
-    return learners
+def freeze_within_step(module: nn.Module) -> list[RunningState]:
+    """Freeze the values of all running states in a module within each step, and return these."""
+    states = [part for part in module.modules() if isinstance(part, RunningState) and part.updates_buffers]
+    for state in states:
+        state.frozen_within_step = True
+        _running_states.add(state)
+    return states
 
 
 def end_step(module: nn.Module) -> None:
-    """End the step of all learners in a module."""
-    if all(learner._step is None for learner in _learners):  # faster than a search in a large module
+    """End the step of all states in a module."""
+    if all(state._step is None for state in _running_states):  # faster than a search in a large module
         return
     for part in module.modules():
-        if isinstance(part, Learner):
+        if isinstance(part, RunningState):
             part.end_step()
 
 
@@ -120,41 +120,43 @@ def in_backward() -> bool:
     return torch._C._current_graph_task_id() != -1
 
 
-def begin_or_continue_step(learners: Sequence[Learner], log_prob: Tensor) -> None:
+def begin_or_continue_step(states: Sequence[RunningState], log_prob: Tensor) -> None:
     """End the previous step if its parameter has changed; record the parameter that ``log_prob`` depends on."""
     if torch.compiler.is_compiling():  # there is no graph
-        for learner in learners:
-            vars(learner)["_parameter"] = Source.UNKNOWN
+        for state in states:
+            vars(state)["_parameter"] = Source.NOT_FOUND
         return
     recomputed = in_backward()
-    for learner in learners:
-        if not recomputed and isinstance(learner._parameter, Parameter) and learner._parameter.moved:
-            learner.end_step()
-    unknown = [learner for learner in learners if learner._parameter in (None, Source.CONSTANTS)]
+    for state in states:
+        if not recomputed and isinstance(state._parameter, ParameterVersion) and state._parameter.is_modified:
+            state.end_step()
+    unknown = [state for state in states if state._parameter in (None, Source.NO_GRADIENT)]
     if not unknown:
         return
     if not log_prob.requires_grad:
-        source: Parameter | Source = Source.CONSTANTS
+        source: ParameterVersion | Source = Source.NO_GRADIENT
     else:  # recomputed values may depend on copies of parameters
-        source = Source.UNKNOWN if recomputed else parameter_of(log_prob) or Source.UNKNOWN
-    for learner in unknown:
-        vars(learner)["_parameter"] = source
+        source = Source.NOT_FOUND if recomputed else parameter_of(log_prob) or Source.NOT_FOUND
+    for state in unknown:
+        vars(state)["_parameter"] = source
 
 
 @uncompilable
 def end_steps_of(optimizer: Optimizer, *_: Any) -> None:
-    """End the step of learners whose parameter an optimizer has updated."""
-    for learner in list(_learners):
-        parameter = learner._parameter
-        if parameter is Source.CONSTANTS or (isinstance(parameter, Parameter) and not parameter.is_held_by(optimizer)):
+    """End the step of states whose parameter an optimizer has updated."""
+    for state in list(_running_states):
+        parameter = state._parameter
+        if parameter is Source.NO_GRADIENT or (
+            isinstance(parameter, ParameterVersion) and not parameter.is_held_by(optimizer)
+        ):
             continue
-        learner.end_step()
+        state.end_step()
 
 
 register_optimizer_step_post_hook(end_steps_of)
 
 
-def parameter_of(x: Tensor) -> Parameter | None:
+def parameter_of(x: Tensor) -> ParameterVersion | None:
     """Return one of the nearest parameters from which a tensor was computed, or None."""
     node: Any = x.grad_fn
     for _ in range(_MAX_NODES):
@@ -165,7 +167,7 @@ def parameter_of(x: Tensor) -> Parameter | None:
         if leaf is not None:
             while torch._C._functorch.is_functorch_wrapped_tensor(leaf):
                 leaf = torch._C._functorch.get_unwrapped(leaf)
-            return Parameter(leaf)
+            return ParameterVersion(leaf)
         node = following[0] if following else None
     return None
 
@@ -174,7 +176,7 @@ def parameter_of(x: Tensor) -> Parameter | None:
 def preserve_buffers(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Replace the buffers of modules by copies, and restore them on exit."""
     owners = [owner for module in modules for owner in module.modules()]
-    steps = [(owner, owner._step, owner._parameter) for owner in owners if isinstance(owner, Learner)]
+    steps = [(owner, owner._step, owner._parameter) for owner in owners if isinstance(owner, RunningState)]
     own = [dict(owner._buffers) for owner in owners]
     for owner, copies in zip(owners, copy.deepcopy(own), strict=True):  # one call keeps shared buffers shared
         owner._buffers.update(copies)
@@ -184,5 +186,5 @@ def preserve_buffers(modules: Iterable[nn.Module]) -> Iterator[None]:
         for owner, buffers in zip(owners, own, strict=True):
             owner._buffers.clear()
             owner._buffers.update(buffers)
-        for learner, step, parameter in steps:
-            learner._step, learner._parameter = step, parameter
+        for state, step, parameter in steps:
+            state._step, state._parameter = step, parameter

@@ -19,7 +19,7 @@ class SupportsArray(Protocol):
 ArrayLike = float | int | Sequence[Any] | SupportsArray
 
 
-def at_least_single(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+def at_least_float32(dtype: torch.dtype, device: torch.device) -> torch.dtype:
     """Return the precision in which numbers of a type are added and subtracted: at least float32.
 
     Half precision cannot represent the sum or the count of a large batch, nor the difference of large signals; float32
@@ -54,7 +54,7 @@ def surrogate_loss(log_prob: Tensor, advantage: Tensor, mask: Tensor | None) -> 
 def as_tensor(log_prob: Tensor, name: str, x: Tensor | ArrayLike, dtype: torch.dtype | None = None) -> Tensor:
     """Convert an argument to a tensor on the device of ``log_prob``.
 
-    With a ``dtype``, numbers are converted to it first and cast to their ``at_least_single`` precision.
+    With a ``dtype``, numbers are converted to it first and cast to their ``at_least_float32`` precision.
     """
     if not isinstance(x, Tensor):
         try:
@@ -64,7 +64,7 @@ def as_tensor(log_prob: Tensor, name: str, x: Tensor | ArrayLike, dtype: torch.d
                 f"{name} must be a tensor, an array, a number or a list of numbers, got {type(x).__name__}; tensors in "
                 "a list are joined by torch.stack, and numbers must fit into double precision"
             ) from None
-        x = made.to(log_prob.device, made.dtype if dtype is None else at_least_single(made.dtype, log_prob.device))
+        x = made.to(log_prob.device, made.dtype if dtype is None else at_least_float32(made.dtype, log_prob.device))
     if x.is_complex() or (x.is_floating_point() and x.dtype.itemsize < 2):
         raise ValueError(f"{name} must be of real numbers of 16 bits or more, got {x.dtype}; convert it by .float()")
     return x

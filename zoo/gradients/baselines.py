@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from zoo.gradients._steps import Learner
-from zoo.gradients._tensors import at_least_single, masked_mean, zero_masked
+from zoo.gradients._steps import RunningState
+from zoo.gradients._tensors import at_least_float32, masked_mean, zero_masked
 from zoo.gradients.running import RunningMean
 
 Signal = Float[Tensor, "*dims"]
@@ -29,7 +29,7 @@ class BaselineOutput(NamedTuple):
     """Loss of the baseline's own parameters; 0 if there are none."""
 
 
-class Baseline(Learner):
+class Baseline(RunningState):
     """Base class for baselines.
 
     A baseline ``b`` is subtracted from the learning signal to reduce the variance of the score-function estimator. It
@@ -37,8 +37,8 @@ class Baseline(Learner):
     ``E[∇ log p(x) b] = b ∇ Σ p(x) = 0``. Williams, "Simple statistical gradient-following algorithms for connectionist
     reinforcement learning", 1992.
 
-    Subclasses implement ``predict`` and, to learn, ``fit`` for parameters or ``update`` for buffers. ``forward``
-    computes the value first and learns from the signals afterwards, in train mode only. Within a step of
+    Subclasses implement ``predict`` and, to learn, ``compute_loss`` for parameters or ``update`` for buffers.
+    ``forward`` computes the value first and learns from the signals afterwards, in train mode only. Within a step of
     ``Reinforce`` the value is computed from the buffers of the beginning of the step. The base class predicts 0.
 
     Example:
@@ -58,12 +58,12 @@ class Baseline(Learner):
     _step: dict[str, Tensor | None] | None  # buffers at the beginning of the step
 
     compares_samples = False
-    """Whether the value for one sample depends on the signals or weights of others."""
+    """Whether the value for one sample depends on the signals, or importance weights, of other samples."""
     context_holds_sample = False
-    """Whether the context depends on the sample that the value is applied to."""
+    """Whether the context of one sample contains that sample, which the value for it must then not use (VIMCO)."""
 
     @property
-    def learns(self) -> bool:
+    def updates_buffers(self) -> bool:
         """Whether it updates buffers when it is used."""
         return type(self).update is not Baseline.update
 
@@ -76,13 +76,13 @@ class Baseline(Learner):
             mask: false for signals to ignore.
         """
         context, dtype = None if context is None else zero_masked(context.detach(), mask), signal.dtype
-        signal = zero_masked(signal.detach(), mask).to(at_least_single(dtype, signal.device))
+        signal = zero_masked(signal.detach(), mask).to(at_least_float32(dtype, signal.device))
         prediction = self._predict_as_at_the_start(signal, context, mask)
-        loss = self.fit(prediction, signal, context, mask)
+        loss = self.compute_loss(prediction, signal, context, mask)
         value = prediction.detach().expand_as(signal)
-        if self.training and self.learns:
+        if self.training and self.updates_buffers:
             value = value.clone()  # it may be a buffer, which is changed now
-            if self.once_a_step and self._step is None and self._buffers:
+            if self.frozen_within_step and self._step is None and self._buffers:
                 vars(self)["_step"] = {name: None if x is None else x.clone() for name, x in self._buffers.items()}
             self.update(signal, mask)
         return BaselineOutput(value.to(dtype), (loss if self.training else loss.detach()).to(dtype))
@@ -101,7 +101,7 @@ class Baseline(Learner):
         """Return the baseline, broadcastable to ``signal``; no element may depend on its own signal."""
         return signal.new_zeros(())
 
-    def fit(
+    def compute_loss(
         self, prediction: Float[Tensor, "..."], signal: Signal, context: Tensor | None, mask: Mask
     ) -> Float[Tensor, ""]:
         """Return the loss of the baseline's own parameters."""
@@ -247,9 +247,9 @@ class LearnedBaseline(Baseline):
                 f"the network of LearnedBaseline must return shape {tuple(signal.shape)} "
                 f"or {(*signal.shape, 1)}, got {tuple(prediction.shape)}"
             )
-        return prediction.to(at_least_single(prediction.dtype, prediction.device))
+        return prediction.to(at_least_float32(prediction.dtype, prediction.device))
 
-    def fit(
+    def compute_loss(
         self, prediction: Float[Tensor, "*dims"], signal: Signal, context: Tensor | None, mask: Mask
     ) -> Float[Tensor, ""]:
         """Return the mean squared error of the valid predictions, in the precision of the network."""
@@ -297,7 +297,7 @@ class SumBaseline(Baseline):
 
     def forward(self, signal: Signal, context: Tensor | None = None, mask: Mask = None) -> BaselineOutput:
         """Return the sum; each member gets the residual of those before it."""
-        residual = signal.to(at_least_single(signal.dtype, signal.device))
+        residual = signal.to(at_least_float32(signal.dtype, signal.device))
         value, loss = torch.zeros_like(residual), residual.new_zeros(())
         for member in self.members:
             output = member(residual, context, mask)

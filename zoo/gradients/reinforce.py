@@ -5,11 +5,11 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
 from zoo.gradients._rsample import is_reparameterized
-from zoo.gradients._steps import Learner, begin_or_continue_step, end_step, once_a_step
+from zoo.gradients._steps import RunningState, begin_or_continue_step, end_step, freeze_within_step
 from zoo.gradients._tensors import (
     ArrayLike,
     as_tensor,
-    at_least_single,
+    at_least_float32,
     broadcast_mask,
     broadcast_to_log_prob,
     surrogate_loss,
@@ -35,9 +35,9 @@ def score_function_loss(
     Python's numbers, and then cast to that of ``log_prob``.
 
     Args:
-        log_prob: ``log p(x)`` of a value from ``sample()``, in nats. A value from ``rsample()`` has a pathwise
-            gradient, and its score is 0: an error where the graph shows it, as for normal, Cauchy, exponential, gamma,
-            beta and Dirichlet distributions and most that are derived from them.
+        log_prob: ``log p(x)`` of a value from ``sample()``, in nats. The score of a value from ``rsample()`` would be 0
+            or wrong; it is detected in the autograd graph for normal, Cauchy, exponential, gamma, beta and Dirichlet
+            distributions and most that are derived from them.
         signal: ``f(x)``, a cost, broadcastable to ``log_prob``. No gradient reaches it.
         baseline: ``b``, in the units of ``signal``, broadcastable to ``log_prob``. No gradient reaches it.
         mask: false for elements to ignore: their loss and the gradient of ``log_prob`` are exactly 0, even where
@@ -88,9 +88,9 @@ class Reinforce(nn.Module):
     ``∇ E[f(x)] = E[(f(x) - b) ∇ log p(x)]``. Williams, "Simple statistical gradient-following algorithms for
     connectionist reinforcement learning", 1992.
 
-    Baseline and scale learn from the signals in train mode only, and after they were used. All calls between two steps
-    of the policy's optimizer use the same values, so that no call uses what another call of the same step has
-    learned; see ``end_step``. Values are not checked for NaN.
+    Baseline and scale are updated in train mode only, after the loss was computed with their old values. All calls
+    between two steps of the policy's optimizer use the same values, so that no call uses what another call of the same
+    step has learned; see ``end_step``. Values are not checked for NaN.
 
     Args:
         baseline: a ``Baseline``; a name for ``make_baseline``, with independent samples in the first dimension; a
@@ -113,7 +113,7 @@ class Reinforce(nn.Module):
         True
     """
 
-    _learners: list[Learner]
+    _running_states: list[RunningState]
 
     def __init__(
         self, baseline: Baseline | str | float | None = None, scale: RunningStd | None = None, maximize: bool = False
@@ -132,11 +132,11 @@ class Reinforce(nn.Module):
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
         if isinstance(value, nn.Module):
-            self._learners = once_a_step(self)
+            self._running_states = freeze_within_step(self)
 
     @property
     def _learns(self) -> bool:
-        return bool(self._learners)
+        return bool(self._running_states)
 
     def end_step(self) -> None:
         """End the step: baseline and scale advance to what they have learned.
@@ -179,7 +179,7 @@ class Reinforce(nn.Module):
         signal = _learning_signal(log_prob, signal).detach()
         _check_not_reparameterized(log_prob)
         if self._learns:
-            begin_or_continue_step(self._learners, log_prob)
+            begin_or_continue_step(self._running_states, log_prob)
         if mask is not None:
             mask = broadcast_mask(log_prob, mask)
         if context is not None and not isinstance(context, Tensor):
@@ -211,7 +211,7 @@ def _learning_signal(log_prob: Tensor, signal: Tensor | ArrayLike) -> Tensor:
             "and is computed with gradients on; where the distribution is not to be trained, detach the signal"
         )
     signal = broadcast_to_log_prob(log_prob, "signal", signal)
-    dtype = at_least_single(signal.dtype, signal.device)
+    dtype = at_least_float32(signal.dtype, signal.device)
     return signal.to(dtype if dtype == log_prob.dtype else torch.promote_types(log_prob.dtype, dtype))
 
 

@@ -6,7 +6,7 @@ import torch.distributed
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from zoo.gradients._steps import Learner
+from zoo.gradients._steps import RunningState
 
 
 class _Step(NamedTuple):
@@ -17,7 +17,7 @@ class _Step(NamedTuple):
     sum_and_count: Float[Tensor, "2"]
 
 
-class RunningMean(Learner):
+class RunningMean(RunningState):
     """Exponentially weighted mean with bias correction.
 
     ``m_n = (1 - d) Σ_i d^(n-i) x̄_i / (1 - d^n)``, with ``x̄_i`` the mean over the valid elements of call ``i``: Kingma &
@@ -55,16 +55,16 @@ class RunningMean(Learner):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "RunningMean":
         """Move or cast the buffers, but never to half precision, which loses small updates."""
 
-        def at_least_single(x: Tensor) -> Tensor:
+        def at_least_float32(x: Tensor) -> Tensor:
             y = fn(x)
             return x.to(y.device) if y.dtype in (torch.float16, torch.bfloat16) else y
 
-        super()._apply(at_least_single, recurse)
+        super()._apply(at_least_float32, recurse)
         return self
 
     @property
     def value(self) -> Float[Tensor, ""]:
-        """The mean, within a step that of its beginning; 0 before the first update."""
+        """The mean; within a step, its value at the beginning of the step; 0 before the first update."""
         total, weight = (self.total, self.weight) if self._step is None else self._step[:2]
         return total / torch.where(weight > 0, weight, 1)
 
@@ -84,10 +84,10 @@ class RunningMean(Learner):
         total, count = step.sum_and_count
         share = (1 - self.decay) * (count > 0).to(count.dtype)
         # Copies, as a compiled backward pass may still read the value that was used, and vmap refuses to write to them.
-        # Stored past Module.__setattr__, which takes as long as some arithmetic.
+        # Written to ``_buffers`` directly, as Module.__setattr__ is slow.
         self._buffers["total"] = step.total.clone().lerp_(total / count.clamp(min=1), share)
         self._buffers["weight"] = step.weight.clone().lerp_(torch.ones_like(step.weight), share)
-        if self.once_a_step:
+        if self.frozen_within_step:
             vars(self)["_step"] = step
 
 
@@ -152,7 +152,7 @@ class RunningMoments:
         self.mean = self.m2 = self.m3 = torch.zeros((), device="cpu")  # a CPU scalar works with any device
 
     @property
-    def skewness(self) -> Tensor:
+    def skewness_of_mean(self) -> Tensor:
         """Skewness of the mean of ``weight`` samples, ``Σ d³ / (Σ d²)^(3/2)``; 0 if nothing varies."""
         return torch.where(self.m2 == 0, 0, self.m3 / self.m2**1.5)
 

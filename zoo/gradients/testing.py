@@ -160,7 +160,7 @@ def check_unbiased(
         moments, skewness = moments_by_enumeration(estimate, rules, parameters, max_outcomes), None
     else:
         spread = sample_gradients(lambda: estimate(sample), parameters, num_samples)
-        moments, skewness = sampled_moments(spread, parameters), spread.skewness
+        moments, skewness = sampled_moments(spread, parameters), spread.skewness_of_mean
     rules.check_seen()
     return _bias_test(moments, skewness, truth, alpha, tolerance)
 

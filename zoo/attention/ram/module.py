@@ -12,7 +12,7 @@ from zoo.attention.ram.glimpse import GlimpseSensor
 from zoo.attention.ram.network import HIDDEN_SIZE, RecurrentAttentionNetwork, Trajectory
 from zoo.attention.ram.objective import hybrid_objective
 from zoo.gradients import Reinforce, RunningStd, make_baseline
-from zoo.gradients._tensors import at_least_single
+from zoo.gradients._tensors import at_least_float32
 from zoo.gradients.estimators import complete_options
 from zoo.training import LoadableModule, sum_losses
 
@@ -162,7 +162,7 @@ class RecurrentAttention(LoadableModule):
         if policy == "random":
             return self.network.trajectory_at(images, _uniform((num_glimpses, *shape), images, generator))
         first = _uniform(shape, images, generator)
-        noise = images.new_zeros(num_glimpses - 1, *shape, dtype=at_least_single(images.dtype, images.device))
+        noise = images.new_zeros(num_glimpses - 1, *shape, dtype=at_least_float32(images.dtype, images.device))
         if std > 0:
             noise.normal_(generator=generator)
         if policy == "spiral":
@@ -233,7 +233,7 @@ class RecurrentAttention(LoadableModule):
 
 def _uniform(shape: Sequence[int], images: Tensor, generator: torch.Generator | None) -> Tensor:
     """Return locations drawn uniformly from [-1, 1] in single precision at least, in the images' dtype."""
-    dtype = at_least_single(torch.get_default_dtype(), images.device)
+    dtype = at_least_float32(torch.get_default_dtype(), images.device)
     return (torch.rand(*shape, dtype=dtype, device=images.device, generator=generator) * 2 - 1).to(images.dtype)
 
 

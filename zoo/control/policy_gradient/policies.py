@@ -10,7 +10,7 @@ from torch.distributions import Normal
 from zoo.control._networks import make_network
 from zoo.control.envs._spaces import UnsupportedSpaceError, factor_sizes
 from zoo.control.policy import Actions, Noise, Observations, Outputs, PerStep, Policy
-from zoo.gradients._tensors import at_least_single
+from zoo.gradients._tensors import at_least_float32
 
 Bounds = Sequence[tuple[float, float]]
 _UNBOUNDED = 1e18  # squares of larger numbers overflow in single precision
@@ -109,7 +109,7 @@ class GaussianPolicy(Policy):
 
     def noise(self, *shape: int, generator: torch.Generator | None = None) -> Float[Tensor, "*shape action"]:
         """Sample standard normal noise."""
-        dtype = at_least_single(self.log_std.dtype, self.log_std.device)
+        dtype = at_least_float32(self.log_std.dtype, self.log_std.device)
         return self.log_std.new_empty(*shape, len(self.log_std), dtype=dtype).normal_(generator=generator)
 
     def sample_from_noise(self, output: Outputs, noise: Noise) -> Actions:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, TransformedDistribution
 
-from zoo.gradients._tensors import at_least_single
+from zoo.gradients._tensors import at_least_float32
 from zoo.gradients.graphs._distributions import base_distribution, is_point_mass, support_of
 from zoo.gradients.graphs._paths import DeadEndError, Path, enumerate_paths
 from zoo.gradients.graphs._quadrature import Quadrature
@@ -57,7 +57,7 @@ def enumerate_outcomes(
     for one in enumerate_paths(outcome, max_outcomes, _NOT_REPEATABLE, same=_same_outcome):
         log_prob = one.log_prob.detach()
         eps = torch.finfo(log_prob.dtype).eps
-        probability = _probability(log_prob.to(at_least_single(log_prob.dtype, log_prob.device)))
+        probability = _probability(log_prob.to(at_least_float32(log_prob.dtype, log_prob.device)))
         total = probability if total is None else total + probability.to(total.device)
         yield one
     if total is not None:  # if no outcome is possible, another error is raised

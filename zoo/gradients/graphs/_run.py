@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from zoo.gradients._compilation import uncompilable, uncompiled
-from zoo.gradients._tensors import at_least_single
+from zoo.gradients._tensors import at_least_float32
 from zoo.gradients.graphs._distributions import check_sample, tensors_of
 from zoo.gradients.graphs._provenance.names import Names, quote_names
 from zoo.gradients.graphs._provenance.provenance import Provenance
@@ -138,7 +138,7 @@ class Run:
             if value.is_complex():
                 raise ValueError(f"{what} must be a real number, got {value.dtype}")
             # A copy, since the program may add to it in place; differences of large costs need its full precision.
-            copied = value.to(at_least_single(value.dtype, value.device), copy=True)
+            copied = value.to(at_least_float32(value.dtype, value.device), copy=True)
         with untracked():
             if copied.ndim != self.batch_dims:
                 each = f" for each element of {self.batch_dims} batch dimensions" if self.batch_dims else ""
@@ -183,7 +183,7 @@ class Run:
             raise ValueError(f"{what} must be a number, got {type(value).__name__}") from None
         latest = next(reversed(self.samples.values()), None)
         device = torch.get_default_device() if latest is None else latest.log_prob.device
-        dtype = at_least_single(torch.float64, device)
+        dtype = at_least_float32(torch.float64, device)
         return torch.tensor(number, dtype=dtype, device=device).expand(self.batch_shape or ())
 
     def _check_name(self, name: str) -> None:

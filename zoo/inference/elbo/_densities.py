@@ -9,7 +9,7 @@ from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 from torch.distributions import Distribution
 
-from zoo.gradients._tensors import at_least_single
+from zoo.gradients._tensors import at_least_float32
 from zoo.gradients.graphs._distributions import tensors_of
 from zoo.gradients.graphs._provenance.storages import is_no_grad_view
 from zoo.inference._bernoulli import bernoulli_log_prob
@@ -37,7 +37,7 @@ def draw_value(distribution: Distribution | _Subsample) -> Tensor:
         value: Tensor = distribution()  # type: ignore[operator]
         return value
     logits = bernoulli[0].detach()
-    probability = logits.to(at_least_single(logits.dtype, logits.device)).sigmoid()
+    probability = logits.to(at_least_float32(logits.dtype, logits.device)).sigmoid()
     return torch.lt(torch.rand_like(probability), probability, out=torch.empty_like(logits))
 
 

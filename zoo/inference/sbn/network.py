@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from zoo.gradients._tensors import at_least_single
+from zoo.gradients._tensors import at_least_float32
 from zoo.gradients.estimators import Evaluation, Sampler, bernoulli_sampler
 from zoo.inference._bernoulli import bernoulli_log_prob
 
@@ -85,7 +85,7 @@ class BeliefNetwork(nn.Module):
         self, num_particles: int, x: Float[Tensor, "batch pixels"], generator: torch.Generator | None = None
     ) -> list[Float[Tensor, "particles batch _"]]:
         """Sample uniform noise for each stochastic unit."""
-        dtype = at_least_single(x.dtype, x.device)
+        dtype = at_least_float32(x.dtype, x.device)
         return [
             x.new_empty(num_particles, len(x), units, dtype=dtype).uniform_(generator=generator)
             for units in self.layers
