@@ -702,6 +702,6 @@ class TestTwoStateModel:
         assert estimated.item() == pytest.approx(exact.item(), abs=1e-9)
 
     def test_gradient_has_the_wrong_sign_if_control_flow_is_lost(self, phi, replayed, monkeypatch):
-        monkeypatch.setattr(provenance, "escaping_tensors", lambda *_, **__: [])
+        monkeypatch.setattr(provenance, "control_flow_inputs", lambda *_, **__: [])
         (lost,) = torch.autograd.grad(replayed(negative_elbo_by_control_flow, phi), phi)
         assert lost.item() == pytest.approx(0.0732, abs=2e-4)

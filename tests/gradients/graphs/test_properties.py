@@ -44,20 +44,20 @@ class Recipe(NamedTuple):
     def read(self, value, in_python):
         return value.item() if in_python else value
 
-    def escaped(self, before):
+    def control_dependencies(self, before):
         """Samples that were read in Python before a node."""
         return frozenset().union(*(node.parents for node in self.nodes[:before] if node.in_python))
 
     def ancestors(self, parents):
         found = set(parents)
         for j in parents:
-            found |= self.ancestors(self.nodes[j].parents | self.escaped(j))
+            found |= self.ancestors(self.nodes[j].parents | self.control_dependencies(j))
         return found
 
     def influences(self):
         """Names of the samples and costs that each sample influences."""
-        lineages = {f"x{i}": self.ancestors(n.parents | self.escaped(i)) for i, n in enumerate(self.nodes)}
-        everywhere = self.escaped(len(self.nodes))
+        lineages = {f"x{i}": self.ancestors(n.parents | self.control_dependencies(i)) for i, n in enumerate(self.nodes)}
+        everywhere = self.control_dependencies(len(self.nodes))
         lineages |= {f"f{c}": self.ancestors(subset | everywhere) for c, subset in enumerate(self.costs)}
         return [{name for name, lineage in lineages.items() if i in lineage} for i in range(len(self.nodes))]
 

@@ -150,9 +150,9 @@ def test_error_mentions_draws_of_other_threads(theta):
 def test_draws_from_each_global_generator_are_detected():
     for draw in (lambda: torch.rand(()), lambda: np.random.random()):
         before = GeneratorStates()
-        assert not before.have_moved()
+        assert not before.have_advanced()
         draw()
-        assert before.have_moved()
+        assert before.have_advanced()
 
 
 def test_draws_from_another_numpy_bit_generator_are_detected():
@@ -160,8 +160,8 @@ def test_draws_from_another_numpy_bit_generator_are_detected():
     np.random.set_bit_generator(np.random.PCG64(0))
     try:
         before = GeneratorStates()
-        assert not before.have_moved()
+        assert not before.have_advanced()
         np.random.random()
-        assert before.have_moved()
+        assert before.have_advanced()
     finally:
         np.random.set_bit_generator(usual)

@@ -606,8 +606,8 @@ class TestPlantedMistake:
         assert bias(programs["two_costs"], theta, of_order(order)) > 1e-2
 
     @pytest.mark.parametrize("name", ["branch", "index"])
-    def test_lost_escape_is_detected(self, programs, theta, bias, monkeypatch, name):
-        monkeypatch.setattr(provenance, "escaping_tensors", lambda *_, **__: [])
+    def test_lost_control_dependency_is_detected(self, programs, theta, bias, monkeypatch, name):
+        monkeypatch.setattr(provenance, "control_flow_inputs", lambda *_, **__: [])
         assert bias(programs[name], theta) > 1e-2
 
     def test_lost_write_is_detected(self, programs, theta, bias, monkeypatch):

@@ -40,13 +40,13 @@ BaselineLike = float | Tensor | Baseline | BaselineWithContext | Callable[[Value
 class _ConditioningSet(Values):
     """The values of a run, as seen by a baseline.
 
-    Which samples exist depends on all values that the control flow of the run depends on; these escape once a baseline
-    asks for it.
+    Which samples exist depends on the control flow of the run: a baseline that asks for it, for example by ``len``,
+    has the control dependencies of the run.
     """
 
     def __init__(self, run: Run):
         self._run = run
-        self._control_dependencies = run.provenance.escaped
+        self._control_dependencies = run.provenance.control_dependencies
 
     def __getitem__(self, name: str) -> Tensor:
         return (self._run.samples if name in self._run.samples else self._all_samples())[name].value
@@ -61,12 +61,12 @@ class _ConditioningSet(Values):
         return name in self._all_samples()
 
     def _all_samples(self) -> Mapping[str, Any]:
-        self._run.provenance.escape(self._control_dependencies)
+        self._run.provenance.add_control_dependencies(self._control_dependencies)
         return self._run.samples
 
 
 def check_baselines(baselines: Mapping[str, BaselineLike], runs: Sequence[Run]) -> None:
-    """Raise an error if a baseline has no sample, or two samples share one that learns."""
+    """Raise an error if a baseline is invalid, has no sample to apply to, or learns and is shared by two samples."""
     check_sample_names(baselines, runs)
     pathwise = {name for run in runs for name, sample in run.samples.items() if sample.pathwise}
     users: dict[Baseline, str] = {}
@@ -133,16 +133,16 @@ def _predictions(name: str, function: Callable[[Values], Any], runs: Sequence[Ru
 def _predict(name: str, function: Callable[[Values], Any], run: Run) -> Tensor:
     """Evaluate a function of a run's values; raise an error if it uses descendants of the sample."""
     tracker, values = run.provenance, _ConditioningSet(run)
-    escaped, tracker.escaped = tracker.escaped, NO_NAMES
+    saved, tracker.control_dependencies = tracker.control_dependencies, NO_NAMES
     run.mark_recorded_tensors()
     try:
         with tracker:
             output = function(values)
-            used = tracker.of(output) | tracker.escaped
+            used = tracker.of(output) | tracker.control_dependencies
     except KeyError as error:
         raise ValueError(f"the baseline of {name!r} uses {error}, which does not exist in every run") from error
     finally:
-        tracker.escaped = escaped
+        tracker.control_dependencies = saved
     if not isinstance(output, Tensor | float | int):
         raise ValueError(f"the baseline of {name!r} must be a tensor or a number, got {type(output).__name__}")
     descendants = {other for other in used if name in run.ancestors(frozenset({other}))}

@@ -25,7 +25,7 @@ from torch.distributions.transforms import Transform
 TORCH_DISTRIBUTIONS = ("torch.distributions.",)
 # Attribute types that carry no parameters: sizes and flags. A tuple, since isinstance is slow with unions.
 _METADATA_TYPES = (int, float, str, tuple, type(None))
-# Sampled as a function of uniform numbers; others, such as Gumbel, are transformed from these.
+# Sampled as a function of uniform numbers; others, such as Gumbel, are transforms of one of these.
 _SAMPLED_FROM_UNIFORM = (
     *(Uniform, Geometric, Laplace, GeneralizedPareto, ContinuousBernoulli),
     *(LogitRelaxedBernoulli, ExpRelaxedCategorical),
@@ -35,7 +35,8 @@ _SAMPLED_FROM_UNIFORM = (
 def tensors_of(distribution: Distribution, packages: tuple[str, ...] = TORCH_DISTRIBUTIONS) -> list[Tensor] | None:
     """Return all tensors that a distribution is computed from; None if it may use others.
 
-    Classes of ``packages`` (with a dot at the end) are known to keep all that they use as attributes.
+    Classes of ``packages`` (prefixes of module names, with a dot at the end) keep all tensors that they use as
+    attributes.
     """
     if not type(distribution).__module__.startswith(packages):
         return None
@@ -153,7 +154,7 @@ def support_depends_on_parameters(distribution: Distribution) -> bool:
 
 
 def is_point_mass(distribution: Distribution) -> bool:
-    """Return whether a distribution that is not based on one of torch's has a single value, as Pyro's ``Delta``."""
+    """Return whether a distribution has a single value, as Pyro's ``Delta``; False for torch's own and subclasses."""
     distribution = base_distribution(distribution)
     if _derives_from_torch(type(distribution).__mro__) or distribution.has_enumerate_support:
         return False  # before the variance, which may be a large tensor
@@ -177,10 +178,9 @@ def _derives_from_torch(classes: tuple[type, ...]) -> bool:
 
 
 def clamps_probability(distribution: Distribution) -> bool:
-    """Return whether torch clamps a probability that requires a gradient, which it thereby cuts off.
+    """Return whether torch clamps a probability that requires a gradient, so that this gradient is lost.
 
-    Where the probability hardly changes with its parameters, as that of a saturated sigmoid, nothing is lost. Nested
-    distributions are not checked.
+    False where the gradient is negligible anyway, as that of a saturated sigmoid. Nested distributions are not checked.
     """
     probs: Any = getattr(distribution, "_param", None)
     if probs is None or not probs.requires_grad or id(vars(distribution).get("probs")) != id(probs):

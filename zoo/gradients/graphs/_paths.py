@@ -3,7 +3,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import NamedTuple, TypeVar
 
-from zoo.gradients.graphs._repeatability import GeneratorStates, loader_seeds_undrawn
+from zoo.gradients.graphs._repeatability import GeneratorStates, undo_unused_loader_seeds
 
 Result = TypeVar("Result")
 
@@ -127,9 +127,9 @@ def _run_path(run: Callable[[Path], Result], path: Path) -> list[Result]:
     """Return the result of a path in a list, which is empty for a dead end."""
     results: list[Result] = []
     before = GeneratorStates()
-    with suppress(DeadEndError), loader_seeds_undrawn():
+    with suppress(DeadEndError), undo_unused_loader_seeds():
         results.append(run(path))
-    if before.have_moved():
+    if before.have_advanced():
         raise ValueError(path.not_repeatable)
     return results
 

@@ -26,7 +26,7 @@ class GeneratorStates:
         python = None if "beartype" in sys.modules else random.getstate()
         self.other_states = (python, _numpy_state(sys.modules.get("numpy")))
 
-    def have_moved(self) -> bool:
+    def have_advanced(self) -> bool:
         """Return whether any generator has been drawn from since."""
         now = GeneratorStates()
         return self.other_states != now.other_states or not all(map(torch.equal, self.torch_states, now.torch_states))
@@ -43,10 +43,10 @@ def _numpy_state(numpy: Any) -> Any:
 
 
 @contextmanager
-def loader_seeds_undrawn() -> Iterator[None]:
-    """Restore the generator after a ``DataLoader`` without workers has drawn a seed that it does not use.
+def undo_unused_loader_seeds() -> Iterator[None]:
+    """Undo the draw of a seed by each ``DataLoader`` without workers, which does not use it.
 
-    What its sampler draws comes later and is kept. Loaders of other threads are left alone.
+    Its sampler draws later, and these draws are not undone; nor are those of loaders in other threads.
     """
     _iterations.enter(None)
     try:

@@ -67,8 +67,8 @@ def enumerate_outcomes(
 def expectation(outcomes: Iterable[Outcome]) -> Tensor:
     """Return the sum of the costs, weighted by their probabilities, over outcomes and batch.
 
-    If log-probabilities are less precise than the costs, one cost is subtracted from all: gradients would otherwise be
-    rounded before what large costs have in common cancels.
+    If log-probabilities are less precise than the costs, the first cost is subtracted from all, and added again to the
+    sum: the gradients of large costs would otherwise be rounded before their common part cancels.
     """
     outcomes = list(outcomes)
     if not any(_as_precise(outcome.log_prob, outcome.cost) is not outcome.log_prob for outcome in outcomes):
@@ -92,7 +92,7 @@ class _ReplayedRun(Run):
         rule = self.rules.rule(name, base)
         if rule is None and is_point_mass(base):
             self.path.choose(name, 1)
-            return base.mean, True  # which is the whole expectation, parameters included
+            return base.mean, True  # its only value, with the gradient of its parameters
         values = enumerate_values(name, base) if rule is None else rule.values
         size, shape = len(values), base.batch_shape[self.batch_dims :]
         taken = self.path.choose(name, size ** shape.numel())
@@ -103,17 +103,16 @@ class _ReplayedRun(Run):
         index = index[(..., *[None] * len(base.event_shape))].expand(1, *values.shape[1:])
         return values.gather(0, index).squeeze(0).detach(), False
 
-    def log_weight(self, name: str, log_prob: Tensor) -> Tensor:
-        """Return the log-probability; for an integrated sample the rule's log-weight, with its gradient."""
+    def weighted_log_prob(self, name: str, log_prob: Tensor) -> Tensor:
         if name not in self.log_weights:
             return log_prob
         return log_prob - log_prob.detach() + self.log_weights[name]
 
-    def log_weight_is_finite(self, log_weight: Tensor) -> bool:
-        """Return whether a log-weight is finite or -∞; abandon the path if it is -∞ in the whole batch."""
-        if log_weight.numel() and bool(log_weight.isneginf().all()):
+    def log_prob_is_valid(self, log_prob: Tensor) -> bool:
+        """Return whether a log-probability is finite or -∞; abandon the path if it is -∞ in the whole batch."""
+        if log_prob.numel() and bool(log_prob.isneginf().all()):
             raise DeadEndError
-        return not bool((log_weight.isnan() | log_weight.isposinf()).any())
+        return not bool((log_prob.isnan() | log_prob.isposinf()).any())
 
 
 def enumerate_values(name: str, base: Distribution) -> Tensor:
@@ -154,7 +153,7 @@ def _check_total(total: Tensor, eps: float) -> None:
 
 
 def _as_precise(one: Tensor, other: Tensor) -> Tensor:
-    """Convert a tensor to the precision of another; returns the same tensor if it has that already."""
+    """Convert a tensor to at least the precision of another; return the tensor itself if it has it."""
     return one.to(torch.promote_types(one.dtype, other.dtype))
 
 

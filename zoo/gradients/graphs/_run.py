@@ -21,7 +21,7 @@ class Sample(NamedTuple):
 
     value: Tensor
     log_prob: Tensor
-    """Summed over all but the batch dimensions."""
+    """Log-probability ``(*batch)``; under quadrature the log-weight of the node, with the gradient of the density."""
     parents: Names
     pathwise: bool
     """The gradient flows through the value, not through the density."""
@@ -56,16 +56,16 @@ class Run:
         """Return the value of a random variable, and whether its gradient is pathwise."""
         raise NotImplementedError
 
-    def log_weight(self, name: str, log_prob: Tensor) -> Tensor:
-        """Return the log-weight ``(*batch)`` to record for a sample."""
+    def weighted_log_prob(self, name: str, log_prob: Tensor) -> Tensor:
+        """Return the log-probability ``(*batch)`` of a sample; under quadrature the log-weight of its node instead."""
         return log_prob
 
-    def log_weight_is_finite(self, log_weight: Tensor) -> bool:
-        return _all_finite(log_weight)
+    def log_prob_is_valid(self, log_prob: Tensor) -> bool:
+        return _all_finite(log_prob)
 
     @uncompilable
     def execute(self, program: Program, args: tuple[Any, ...]) -> None:
-        # Tensors count no in-place writes in inference mode.
+        # Inference tensors do not track version counters, by which in-place writes are detected.
         with torch.inference_mode(False), uncompiled, self.provenance:
             program(self, *args)
         if self._error is not None:  # the program caught an error that is meant for its caller
@@ -89,7 +89,7 @@ class Run:
         try:
             if torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
                 return statement(*args)
-            with torch.inference_mode(False):
+            with torch.inference_mode(False):  # which enables gradients, too
                 return statement(*args)
         except BaseException as error:
             self._error = error
@@ -101,37 +101,39 @@ class Run:
         if not isinstance(distribution, Distribution):
             raise ValueError(f"{what} must have a distribution of torch.distributions, got {distribution!r}")
         self._check_batch(what, distribution.batch_shape)
-        known = tensors_of(distribution)
-        self._check_gradients(what, known or ())
-        seen = {id(tensor) for tensor in known or ()}
-        # The tensors of torch's own distributions are known, so that nothing within needs to be tracked.
-        with nullcontext() if known is None else self.provenance.paused():
-            with self.provenance.escapes_suppressed:  # a sampler's control flow influences its own value alone
+        parameters = tensors_of(distribution)
+        is_custom = parameters is None
+        self._check_gradients(what, parameters or ())
+        parameter_ids = {id(tensor) for tensor in parameters or ()}
+        # The parents of torch's own distributions are the names of their parameters: nothing else needs to be tracked.
+        with nullcontext() if is_custom else self.provenance.paused():
+            with self.provenance.ignoring_control_flow:  # a sampler's control flow influences its own value alone
                 value, pathwise = self.draw_value(name, distribution)
             check_sample(what, distribution, value, pathwise)
-            if known is None:
+            if is_custom:
                 value = value.clone()  # own storage, so that its mark reaches no other tensor
-            log_prob = distribution.log_prob(value)
-            log_weight = self.log_weight(name, sum_event_dims(self.batch_dims, log_prob))
+            log_density = distribution.log_prob(value)
+            log_prob = self.weighted_log_prob(name, sum_event_dims(self.batch_dims, log_density))
             returned = value.clone()  # the program may write to it
-        self._check_gradients(what, [log_prob] if known is None else ())
-        parents = self.provenance.of([value, log_prob] if known is None else known) | self.provenance.escaped
+        self._check_gradients(what, [log_density] if is_custom else ())
+        parents = self.provenance.of([value, log_density] if is_custom else parameters)
+        parents |= self.provenance.control_dependencies
         with untracked():
-            if not self.log_weight_is_finite(log_weight):
+            if not self.log_prob_is_valid(log_prob):
                 raise ValueError(f"the log-probability of {what} is not finite")
         for tensor in tensors_of(distribution) or ():
-            if id(tensor) not in seen:  # computed for the density and cached by the distribution
+            if id(tensor) not in parameter_ids:  # computed for the density and cached by the distribution
                 self.provenance.mark(tensor, parents)
         self.provenance.mark(value, {name})
         self.provenance.mark(returned, {name})
         self._ancestors[name] = self.ancestors(parents)
-        self.samples[name] = Sample(value, log_weight, parents, pathwise)
+        self.samples[name] = Sample(value, log_prob, parents, pathwise)
         return returned
 
     def _cost(self, name: str, value: Tensor | float) -> None:
         self._check_name(name)
         what = f"cost {name!r}"
-        parents = self.provenance.of(value) | self.provenance.escaped
+        parents = self.provenance.of(value) | self.provenance.control_dependencies
         with self.provenance.paused():
             if not isinstance(value, Tensor):
                 value = self._as_tensor(what, value)
@@ -203,8 +205,11 @@ class Run:
 
 
 def check_sample_names(names: Iterable[str], runs: Iterable[Run]) -> None:
-    """Raise an error if no run has a sample of a name, unless control flow depends on values: other runs may."""
-    if any(run.provenance.escaped for run in runs):
+    """Raise an error if a name is not that of a sample in any run.
+
+    Nothing is checked if control flow depends on samples: other runs may have one of this name.
+    """
+    if any(run.provenance.control_dependencies for run in runs):
         return
     known = {name for run in runs for name in run.samples}
     if unknown := set(names) - known:

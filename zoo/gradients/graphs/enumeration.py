@@ -33,11 +33,12 @@ def expected_cost(
         max_outcomes: maximum number of outcomes, those of probability 0 included.
 
     Raises:
-        ValueError: a sample is continuous without quadrature, or has infinitely many values; there are, or seem after
-            some hundred, more outcomes than ``max_outcomes``; the program is not deterministic given its samples: two
-            runs of the first and the last outcome differ, or a global generator of torch, NumPy or Python moved (which
-            other threads must not use meanwhile); the probabilities do not sum to 1; a name in ``quadrature`` is no
-            sample; a breakpoint lies outside the support; or as ``trace``.
+        ValueError: a sample is continuous without quadrature, or has infinitely many values; there are more outcomes
+            than ``max_outcomes``, or an estimate after some hundred exceeds it; the program is not deterministic given
+            its samples: a second run of the first or the last outcome differs, or a number was drawn from a global
+            generator of torch, NumPy or Python (which other threads must not use meanwhile); the probabilities do not
+            sum to 1; a name in ``quadrature`` is not that of a sample; a breakpoint lies outside the support; or as
+            ``trace``.
 
     Example:
         >>> import torch
@@ -60,9 +61,9 @@ def outcomes(
 ) -> Iterator[Outcome]:
     """Yield every possible outcome of a program, by running it once for each.
 
-    The arguments are those of ``expected_cost``; all elements of a batch share an outcome. Those of an integrated
-    sample are the nodes; its log-probability has the value of the rule's log-weight and the gradient of the
-    log-density.
+    The arguments are those of ``expected_cost``; all elements of a batch share an outcome. The outcomes of an
+    integrated sample are the nodes of its rule; its log-probability has the value of the node's log-weight and the
+    gradient of the log-density.
 
     Raises:
         ValueError: as ``expected_cost``, once the outcome is reached.

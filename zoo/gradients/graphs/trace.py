@@ -176,8 +176,9 @@ def trace(
         batch_dims: number of leading dimensions that are independent, in log-probabilities, costs and baselines. The
             elements of a sample are otherwise one node.
         num_samples: number of runs; the surrogate is their mean.
-        estimators: ``Pathwise()`` by name of the sample; all others use the score function.
-        draw: called with a name and a distribution, returns the value of a sample with a score function; None to
+        estimators: gradient estimator by name of the sample; all others use the score function. ``Pathwise()`` is the
+            only one so far (those of ``zoo.gradients.estimators`` are for ELBOs, not for single samples).
+        draw: function that returns the value of a score-function sample, given its name and its distribution; None to
             sample from the distribution.
 
     Raises:

@@ -26,9 +26,9 @@ class AssertAwareProvenance(Provenance):
         self.branched: set[str] = set()
         self.asserts: dict[str, str] = {}
 
-    def escape(self, names: Names) -> None:
+    def add_control_dependencies(self, names: Names) -> None:
         """Record that values became Python objects."""
-        super().escape(names)
+        super().add_control_dependencies(names)
         frame: FrameType | None = caller(sys._getframe(1))
         while frame is not None and module_name(frame).startswith("torch."):
             frame = frame.f_back

@@ -85,7 +85,7 @@ def trace_model_and_guide(
             call.model(*call.args, **call.kwargs)
     check_visible(guide.indices, indices)
     only_in_guide = guide_only_plates(guide.indices, indices)
-    return Run(sites, model.sites, provenance.escaped, only_in_guide, provenance.only_asserted())
+    return Run(sites, model.sites, provenance.control_dependencies, only_in_guide, provenance.only_asserted())
 
 
 def trace_vectorized(
@@ -169,7 +169,7 @@ class TraceMessenger(Messenger):
 
     def _draw(self, name: str, distribution: Distribution) -> Tensor:
         """Draw a value; control flow inside the sampler affects this value only."""
-        with _enable_grad(), self._track_as_one(distribution), self.provenance.escapes_suppressed:
+        with _enable_grad(), self._track_as_one(distribution), self.provenance.ignoring_control_flow:
             return draw(name, distribution)
 
     @contextmanager
@@ -195,7 +195,7 @@ class TraceMessenger(Messenger):
             raise ValueError(f"{describe_site(name, distribution)} must have a tensor as value, got {value!r}")
         with _enable_grad(), self._track_as_one(distribution) as names:
             density = self._density(name, distribution, value, observed)
-        control_dependencies = provenance.escaped  # including those of the density itself
+        control_dependencies = provenance.control_dependencies  # including those of the density itself
         parents = names | provenance.of((density.log_prob, value, scale, mask)) | control_dependencies
         if mask is not None or isinstance(scale, Tensor) or scale != 1:
             with _enable_grad(), provenance.paused():

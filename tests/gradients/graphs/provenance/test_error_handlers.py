@@ -530,7 +530,7 @@ def is_handled(enter, manager):
 
 
 @pytest.mark.parametrize("enter", [entered, entered_if])
-def test_context_manager_in_a_variable_is_judged_at_each_run(enter):
+def test_context_manager_in_a_variable_is_checked_at_each_run(enter):
     managers = [torch.no_grad(), contextlib.suppress(ValueError), contextlib.nullcontext(), pyro.plate("data", 3)]
     assert [is_handled(enter, manager) for manager in managers] == [False, True, False, False]
     assert is_handled(enter, contextlib.suppress(ValueError))

@@ -32,7 +32,7 @@ VALUE = 2
 
 
 def influenced(make_cost):
-    """Return whether a cost depends on a sampled integer, and the escaped names."""
+    """Return whether a cost depends on a sampled integer, and the control dependencies of the run."""
 
     def program(graph, theta):
         x = graph.sample("x", Categorical(logits=theta))
@@ -42,14 +42,14 @@ def influenced(make_cost):
     theta = torch.zeros(3, dtype=torch.float64, requires_grad=True)
     graph = trace(program, theta, draw=lambda *_: torch.tensor(VALUE))
     (run,) = graph.runs
-    return graph.influences("x") == {"f"}, run.provenance.escaped
+    return graph.influences("x") == {"f"}, run.provenance.control_dependencies
 
 
 def cases(**functions):
     return pytest.mark.parametrize("make_cost", functions.values(), ids=[name.replace("_", " ") for name in functions])
 
 
-class TestEscape:
+class TestControlDependencies:
     """The cost depends on the sample only through a Python object or a shape."""
 
     @cases(
@@ -85,7 +85,7 @@ class TestEscape:
         size=lambda x, t: torch.Size((x,)).numel(),
         through_a_function_of_numpy=lambda x, t: ThroughNumpy.apply(x.float() * t[0]),
     )
-    def test_conversion_to_python_escapes(self, make_cost):
+    def test_conversion_to_python_is_a_control_dependency(self, make_cost):
         assert influenced(make_cost) == (True, {"x"})
 
     @cases(
@@ -142,10 +142,10 @@ class TestEscape:
         diagonal=lambda x, t: len(torch.ones(4, 4).diagonal(offset=x)),
         support_of_a_distribution=lambda x, t: len(Binomial(x, t[0].exp() / 2).enumerate_support()),
     )
-    def test_value_that_determines_a_shape_escapes(self, make_cost):
+    def test_value_that_determines_a_shape_is_a_control_dependency(self, make_cost):
         assert influenced(make_cost) == (True, {"x"})
 
-    def test_escaped_value_influences_later_nodes_only(self):
+    def test_control_dependency_influences_later_nodes_only(self):
         def program(graph, theta):
             x = graph.sample("x", Bernoulli(logits=theta[0]))
             y = graph.sample("y", Bernoulli(logits=theta[1]))
@@ -161,7 +161,7 @@ class TestEscape:
         assert graph.influences("y") == {"before"}
         assert graph.influences("z") == {"last"}
 
-    def test_value_that_causes_an_error_escapes(self):
+    def test_value_that_causes_an_error_is_a_control_dependency(self):
         def program(graph):
             x = graph.sample("x", Bernoulli(0.5))
             with contextlib.suppress(IndexError):
@@ -175,10 +175,10 @@ class TestEscape:
         bytes=lambda x, t: written_beside(torch.frombuffer(bytearray(24), dtype=torch.float64), x),
         dlpack=lambda x, t: written_beside(torch.utils.dlpack.from_dlpack(torch.utils.dlpack.to_dlpack(board(3))), x),
     )
-    def test_write_to_foreign_memory_escapes(self, make_cost):
+    def test_write_to_foreign_memory_is_a_control_dependency(self, make_cost):
         assert influenced(make_cost) == (True, {"x"})
 
-    def test_distribution_with_control_flow_escapes(self):
+    def test_control_flow_of_a_density_is_a_control_dependency(self):
         class Looks(Distribution):
             arg_constraints = {}  # noqa: RUF012
             support = constraints.boolean
@@ -275,7 +275,7 @@ class Bag:
 
 
 class TestPropagation:
-    """The cost depends on the sample through tensors alone, and nothing escapes."""
+    """The cost depends on the sample through tensors alone: there are no control dependencies."""
 
     @cases(
         arithmetic=lambda x, t: 2 * x + t,
@@ -356,9 +356,9 @@ class TestPropagation:
         fused_optimizer=lambda x, t: trained(x, fused=True),
     )
     def test_in_place_writes_are_tracked(self, make_cost):
-        depends, escaped = influenced(make_cost)
+        depends, control_dependencies = influenced(make_cost)
         assert depends
-        assert escaped <= {"x"}  # a map or a slice also escapes
+        assert control_dependencies <= {"x"}  # of a map or a slice
 
     def test_views_made_before_the_write_are_tracked(self):
         def program(graph):
@@ -421,7 +421,7 @@ class TestMetadata:
         overwritten_copy=lambda x, t: [x.clone().fill_(0.0), t][1],
         printed_shape=lambda x, t: [f"{x.shape}", t][1],
     )
-    def test_metadata_does_not_escape(self, make_cost):
+    def test_metadata_creates_no_dependency(self, make_cost):
         assert influenced(make_cost) == (False, set())
 
 
@@ -455,9 +455,9 @@ class TestDistributions:
 
         graph = trace(program)
         assert graph.influences("x") == {"y"}
-        assert graph.runs[0].provenance.escaped == set()
+        assert graph.runs[0].provenance.control_dependencies == set()
 
-    def test_control_flow_of_a_sampler_does_not_escape(self):
+    def test_control_flow_of_a_sampler_is_no_control_dependency(self):
         def program(graph):
             x = graph.sample("x", Bernoulli(0.5))
             graph.sample("y", Bernoulli(probs=0.2 + 0.6 * x))

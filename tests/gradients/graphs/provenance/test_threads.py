@@ -95,7 +95,7 @@ def test_task_of_an_existing_pool_is_tracked_and_its_threads_are_restored():
         assert pool.submit(_get_current_function_mode_stack).result() == []
 
 
-def test_escape_in_a_thread_during_a_draw_of_another_is_recorded():
+def test_control_dependency_in_a_thread_during_a_draw_of_another_is_recorded():
     go_on = threading.Event()
 
     def program(graph, theta):
@@ -116,7 +116,7 @@ def test_escape_in_a_thread_during_a_draw_of_another_is_recorded():
     assert influences(program) == {"y", "f"}
 
 
-def test_control_flow_of_a_sampler_in_its_own_thread_does_not_escape():
+def test_control_flow_of_a_sampler_in_its_own_thread_is_no_control_dependency():
     def program(graph, theta):
         x = graph.sample("x", Bernoulli(logits=theta))
         looking = Bernoulli(logits=theta)

@@ -57,15 +57,15 @@ def test_results_of_a_script_have_the_names_of_its_arguments(make, marked):
     with provenance:
         assert provenance.of(script(x)) == {"x"}
         assert provenance.of(script(torch.zeros(1))) == frozenset()
-    assert provenance.escaped == frozenset()
+    assert provenance.control_dependencies == frozenset()
 
 
 @pytest.mark.parametrize("function", [total, total_beside_a_tensor])
-def test_number_returned_by_a_script_escapes(function, marked):
+def test_number_returned_by_a_script_is_a_control_dependency(function, marked):
     (provenance, x), script = marked, torch.jit.script(function)
     with provenance:
         script(x)
-    assert provenance.escaped == {"x"}
+    assert provenance.control_dependencies == {"x"}
 
 
 class Keeper(nn.Module):

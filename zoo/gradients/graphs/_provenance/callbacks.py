@@ -14,7 +14,7 @@ from zoo.gradients.graphs._provenance import torch_internals as internals
 from zoo.gradients.graphs._provenance.control_flow import ATOMS, COLLECTIONS, PLAIN_TENSORS
 from zoo.gradients.graphs._provenance.names import NO_NAMES, Names
 
-TORCH_TYPES = ((), (Tensor,))  # ``types`` of a mode's call whose arguments are no subclass of the program's
+TORCH_TYPES = ((), (Tensor,))  # ``types`` of ``__torch_function__`` if no argument is of a subclass of Tensor
 # Types of arguments that run no code of the program: a number's __float__ or a function would.
 _TYPES_WITHOUT_CODE = {
     *(*PLAIN_TENSORS, *ATOMS, torch.Size, torch.memory_format, torch.layout, torch.Generator, complex, bytes, range),
@@ -34,15 +34,15 @@ class OperatorMode(TorchDispatchMode):
     def __init__(self, tracker: Any):
         super().__init__()
         self.tracker = tracker
-        self.seen: Names = NO_NAMES
+        self.argument_names: Names = NO_NAMES
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        self.seen |= self.tracker.of((args, kwargs))
+        self.argument_names |= self.tracker.of((args, kwargs))
         call = functools.partial(self._call, func, types)
-        return self.tracker.propagate_operator(func, call, args, kwargs, lambda: self.seen)
+        return self.tracker.propagate_operator(func, call, args, kwargs, lambda: self.argument_names)
 
     def _call(self, func: Any, types: tuple[type, ...], *args: Any, **kwargs: Any) -> Any:
         """Call an operator with this mode enabled for the Python code in it, where torch would disable it."""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-# Libraries whose handlers and context managers let errors of values pass.
+# Libraries whose exception handlers and context managers suppress no errors that depend on values.
 TRANSPARENT_LIBRARIES = ("torch", "pyro", "jaxtyping", "beartype")
 _STACKS = (contextlib.ExitStack, contextlib.AsyncExitStack)
 _LOADS = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_DEREF", "LOAD_CLOSURE")
@@ -20,13 +20,13 @@ _LOADS_TWO = "LOAD_FAST_LOAD_FAST"  # of Python 3.13
 _ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD")
 _CALLS = ("CALL", "CALL_KW", "CALL_FUNCTION_EX")
 _CALL, _ITEM = "()", "[]"
-# Of slots and of the fields of named tuples: reading them runs no code.
+# Descriptors of slots and of fields of named tuples, which run no Python code when they are read.
 _DATA_DESCRIPTORS = (types.MemberDescriptorType, type(vars(NamedTuple("_", [("field", int)]))["field"]))
 _UNKNOWN = object()
 _LOCKS_AND_FILES = ("open", "allocate_lock", "RLock")  # functions in C whose results suppress nothing
-_MAX_DEPTH = 4  # of calls between functions that are searched for one that suppresses
-# Classes whose objects pass errors on; cached, since they are looked up at each call within such a ``with``.
-_harmless: set[type] = {types.ModuleType, types.NoneType}
+_MAX_DEPTH = 4  # nested calls that are searched for a context manager that suppresses errors
+# Cache of classes whose objects suppress no errors, since they are looked up at each torch call inside a ``with``.
+_never_suppressing: set[type] = {types.ModuleType, types.NoneType}
 Scopes = Sequence[Mapping[str, Any]]
 Handles = Callable[[CodeType, dict[str, Any]], bool]
 """Returns whether a generator's code, with its globals, handles errors."""
@@ -50,7 +50,7 @@ class WithExpression(NamedTuple):
     """Path to the context manager: a name, then attributes, ``_CALL`` and ``_ITEM``; the name is empty if unknown."""
 
     def is_constant(self, local: set[str], scopes: Scopes) -> bool:
-        """Return whether its value never changes: it reads no local variable and no object, and opens no stack."""
+        """Return whether its value never changes: it reads no local variable nor object, and opens no ``ExitStack``."""
         found = [_follow_path(chain, scopes) for chain in self.chains]
         ((root,),) = _follow_path(self.steps[:1] or ("",), scopes)
         reads_object = bool({*self.steps[1:]} - {_CALL}) and not isinstance(root, types.ModuleType)
@@ -60,8 +60,8 @@ class WithExpression(NamedTuple):
     def may_suppress(self, scopes: Scopes, handles: Handles) -> bool:
         """Return whether it may evaluate to a context manager that suppresses errors.
 
-        Names are looked up in ``scopes``, the innermost first. What they refer to is judged, too: an argument may be
-        returned, and ``a if condition else b`` is either.
+        Names are looked up in ``scopes``, the innermost first. All objects that they refer to are checked, too: a call
+        may return its argument, and ``a if condition else b`` is either.
         """
         *_, managers = _follow_path(self.steps, scopes) if self.steps else ([None],)
         if not managers or any(one is _UNKNOWN for one in managers):
@@ -70,9 +70,9 @@ class WithExpression(NamedTuple):
         found += [each for chain in self.chains for step in _follow_path(chain, scopes) for each in step]
         variables = list(scopes[0].values()) if any(map(_is_stack_class, found)) else []
         stacks = [value for value in variables if isinstance(value, _STACKS)]
-        # An ``ExitStack`` is judged by the content of those among the variables; as itself if there is none.
-        judged = [one for one in found if not (stacks and _is_stack_class(one))] + stacks
-        return any(one is not _UNKNOWN and may_suppress(one, handles) for one in judged)
+        # Instead of the class ``ExitStack``, its instances among the variables are checked, if there are any.
+        checked = [one for one in found if not (stacks and _is_stack_class(one))] + stacks
+        return any(one is not _UNKNOWN and may_suppress(one, handles) for one in checked)
 
 
 def _is_stack_class(found: Any) -> bool:
@@ -110,7 +110,7 @@ def _steps(instructions: list[dis.Instruction]) -> tuple[str, ...]:
     for one in instructions:
         if (at := _span(one)) is not None and at[0] == span[0] and (step := _step(one)):
             if one.opname in _LOADS:
-                steps = []  # ``finally`` repeats its code
+                steps = []  # the compiler duplicates the code of ``finally``
             elif not steps:
                 steps.append("")
             steps.append(step)
@@ -142,7 +142,7 @@ def _follow_path(path: tuple[str, ...], scopes: Scopes) -> list[list[Any]]:
 
 
 def _follow(found: Any, step: str) -> list[Any]:
-    """Return what a step leads to, without running code."""
+    """Return the objects that a step from an object may lead to, without running code."""
     if found is _UNKNOWN or isinstance(found, _ResultOf):
         return [_UNKNOWN]
     if step == _CALL:
@@ -168,7 +168,7 @@ def _follow(found: Any, step: str) -> list[Any]:
 
 
 def _returns_unknown(function: Any) -> bool:
-    """Return whether the result of a function is out of reach: code in C, or an object that it reads somewhere."""
+    """Return whether a function's result cannot be followed: it is written in C, or returns an attribute or an item."""
     if _is_of_library(function):
         return False
     if isinstance(function, types.BuiltinFunctionType):
@@ -185,11 +185,11 @@ def _returns_unknown(function: Any) -> bool:
 def may_suppress(found: Any, handles: Handles, depth: int = _MAX_DEPTH) -> bool:
     """Return whether a context manager, or what a class or function returns, may suppress errors.
 
-    Those of libraries for probabilistic programs do not: plates, masks and effect handlers pass errors on. Functions
-    are searched for others that they name, up to ``depth`` calls away.
+    Those of ``TRANSPARENT_LIBRARIES`` do not: plates, masks and effect handlers let errors pass. All functions and
+    classes whose names occur in a function are checked, too, up to ``depth`` calls away.
     """
     cls = found if isinstance(found, type) else type(found)
-    if cls in _harmless:
+    if cls in _never_suppressing:
         return False
     if isinstance(found, _ResultOf):
         return may_suppress(found.function, handles, depth)
@@ -199,7 +199,7 @@ def may_suppress(found: Any, handles: Handles, depth: int = _MAX_DEPTH) -> bool:
         return _function_may_suppress(found.func, handles, depth, decorated=True)
     if isinstance(found, _STACKS):
         exits = [leave for _, leave in found._exit_callbacks]  # type: ignore[union-attr]
-        # Methods are the __exit__ of a context manager; results of what ``callback`` has wrapped are dropped.
+        # Methods are the __exit__ of a context manager; functions registered by ``callback`` cannot suppress errors.
         return any(
             may_suppress(leave.__self__, handles)
             if isinstance(leave, types.MethodType)
@@ -213,10 +213,10 @@ def may_suppress(found: Any, handles: Handles, depth: int = _MAX_DEPTH) -> bool:
         calls = [inspect.getattr_static(cls, name, None) for name in ("forward", "__call__")]
         functions = [call for call in calls if isinstance(call, types.FunctionType)]
         if not functions:
-            _harmless.add(cls)
+            _never_suppressing.add(cls)
         return any(_function_may_suppress(call, handles, depth, decorated=False) for call in functions)
     if not isinstance(leave, types.FunctionType) or _is_of_library(leave):
-        _harmless.add(cls)
+        _never_suppressing.add(cls)
         return False
     return leave.__module__ != "contextlib" and _returns_truth(leave.__code__)
 
@@ -225,7 +225,7 @@ def _function_may_suppress(function: Any, handles: Handles, depth: int, decorate
     code = getattr(function, "__code__", None)
     if not isinstance(code, CodeType) or _is_of_library(function) or depth == 0:
         return False
-    if decorated and handles(code, function.__globals__):  # around its yield
+    if decorated and handles(code, function.__globals__):  # around the yield of a context manager's generator
         return True
     named = [function.__globals__.get(name) for name in code.co_names]
     if any(part is contextlib for part in named):

@@ -10,8 +10,8 @@ from torch.distributions import constraints
 from zoo.gradients.graphs._provenance.op_semantics import (
     ACCESSORS,
     CALLS_PYTHON,
-    SHAPE_FROM,
-    SHAPE_FROM_ONLY_ARGUMENT,
+    DYNAMIC_SHAPE_FROM,
+    DYNAMIC_SHAPE_IF_ALONE,
     integer_arguments,
     name_of,
 )
@@ -24,20 +24,23 @@ _MASKS = (torch.bool, torch.uint8)
 _INTERNAL_MODULES = ("zoo.gradients.graphs", "jaxtyping", "beartype")  # between a torch function and the tracker
 
 
-def escaping_tensors(
+def control_flow_inputs(
     func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any
 ) -> list[Tensor]:
-    """Return the arguments whose values a torch function turned into a Python object or the shape of a tensor."""
+    """Return the arguments on whose values control flow may depend after a torch function has returned.
+
+    Those are the ones whose values it turned into a Python object or the shape of a tensor.
+    """
     name = name_of(func)
     if name == "__getitem__":
         parts = args[1] if isinstance(args[1], tuple) else (args[1],)
         parts = tuple(part for part in parts if type(part) is not int)  # for speed
         return [t for part in parts for t in tensors_in(part) if isinstance(part, slice) or t.dtype in _MASKS]
-    if name in CALLS_PYTHON or (name in SHAPE_FROM_ONLY_ARGUMENT and len(args) + len(kwargs) == 1):
+    if name in CALLS_PYTHON or (name in DYNAMIC_SHAPE_IF_ALONE and len(args) + len(kwargs) == 1):
         return tensors_in((args, kwargs))
-    if name in SHAPE_FROM:
+    if name in DYNAMIC_SHAPE_FROM:
         named = {key: value for key, value in kwargs.items() if key != "input"}
-        return tensors_in((args[SHAPE_FROM[name] :], named))
+        return tensors_in((args[DYNAMIC_SHAPE_FROM[name] :], named))
     if result is not None and name not in ACCESSORS and not tensors_in(result):
         return [] if name == "__bool__" and _called_by_distribution() else tensors_in((args, kwargs))
     return _used_as_integers(func, args, kwargs)
@@ -93,7 +96,7 @@ def tensors_in(value: Any) -> list[Tensor]:
 def _collect(value: Any, found: list[Tensor]) -> None:
     if isinstance(value, Tensor):
         found.append(value)
-        if type(value) not in PLAIN_TENSORS:  # may be a wrapper of tensors among its attributes
+        if type(value) not in PLAIN_TENSORS:  # may wrap tensors, in its attributes
             _collect(vars(value), found)
     elif isinstance(value, COLLECTIONS):
         for part in value:

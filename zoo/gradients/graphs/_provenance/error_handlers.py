@@ -16,20 +16,20 @@ class _Handlers(NamedTuple):
     """Where the code of a function handles errors."""
 
     edges: tuple[int, ...] = ()
-    """Offsets where its instructions begin to be inside ``try``, and to be outside, alternately."""
+    """Bytecode offsets at which ranges with an error handler begin and end, alternately."""
     withs: tuple[tuple[int, int, WithExpression], ...] = ()
-    """Offsets, from and to, of the bodies of ``with`` statements whose context manager depends on variables."""
+    """Start, end and context manager of the bodies of ``with`` statements whose manager depends on variables."""
     is_program: bool = True
-    """Its frame is one of the program's: the next interpreter's frame ends the search."""
+    """Whether it is code of the program: once its frames are passed, an interpreter's frame ends the search."""
     is_interpreter: bool = False
 
 
 _NO_HANDLERS = _Handlers()
-# Frames of type checkers and of the tracker stand among those of an interpreter as well as among the program's.
+# Frames of type checkers and of the tracker occur between those of an interpreter and between those of the program.
 _INTERNAL = _Handlers(is_program=False)
 _INTERPRETER = _Handlers(is_interpreter=True)
 _by_code: dict[int, tuple[CodeType, _Handlers]] = {}
-"""By id, since hashes of code objects run over all their constants; these are kept, so that no id is reused."""
+"""By id, since hashing a code object is slow; the code objects are kept, so that no id is reused."""
 
 
 def error_is_handled(frame: FrameType | None) -> bool:
@@ -72,11 +72,11 @@ def _analyze(code: CodeType, namespace: dict[str, Any]) -> _Handlers:
     if (
         not code.co_exceptiontable
         or module.partition(".")[0] in TRANSPARENT_LIBRARIES
-        or (module == "contextlib" and code.co_name in ("__enter__", "__exit__"))  # which handle a generator's end
+        or (module == "contextlib" and code.co_name in ("__enter__", "__exit__"))  # which handle StopIteration
     ):
         return _NO_HANDLERS
     handled, withs = _handled_ranges(code, namespace)
-    if module == "contextlib":  # a manager as a decorator enters self._recreate_cm(), which is like self
+    if module == "contextlib":  # a manager as a decorator enters self._recreate_cm(), equivalent to self
         names = [tuple(chain[:1] for chain in expression.chains) for _, _, expression in withs]
         withs = [(start, stop, WithExpression(name)) for (start, stop, _), name in zip(withs, names, strict=True)]
     edges: list[int] = []
@@ -96,7 +96,7 @@ def _handles_errors(code: CodeType, namespace: dict[str, Any]) -> bool:
 def _handled_ranges(
     code: CodeType, namespace: dict[str, Any]
 ) -> tuple[list[tuple[int, int]], list[tuple[int, int, WithExpression]]]:
-    """Return the offsets, from and to, where errors are handled, and where that depends on variables."""
+    """Return the ranges of offsets where errors are handled, and those where that depends on variables."""
     bytecode = dis.Bytecode(code)
     instructions = list(bytecode)
     position = {instruction.offset: i for i, instruction in enumerate(instructions)}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from zoo.gradients.graphs._provenance.torch_internals import HigherOrderOperator, schemas_of
 
-# Functions that depend on metadata of a tensor alone: its shape, type, device and flags.
+# Functions that depend only on metadata of a tensor: its shape, type, device and flags.
 _METADATA = {
     *("__len__", "__hash__", "__dir__", "dim", "ndimension", "size", "numel", "nelement", "stride", "storage_offset"),
     *("element_size", "is_contiguous", "is_floating_point", "is_complex", "is_signed", "is_same_size", "is_conj"),
@@ -24,16 +24,16 @@ _METADATA_ATTRIBUTES = {
     )
 }
 _DATA = Tensor.data.__get__  # type: ignore[attr-defined]
-ACCESSORS = {"__get__", "__set__", "__delete__", "type"}  # of attributes, which hold other tensors or no values
-# The first argument from which on values determine the shape of the result, beside those used as integers.
-SHAPE_FROM = {
+ACCESSORS = {"__get__", "__set__", "__delete__", "type"}  # of attributes, which are tensors or metadata, never values
+# Index of the first argument whose values determine the result's shape (data-dependent output shape), as all later do.
+DYNAMIC_SHAPE_FROM = {
     **dict.fromkeys(("nonzero", "argwhere", "unique", "unique_consecutive", "bincount", "arange", "range"), 0),
     **dict.fromkeys(("masked_select", "repeat_interleave", "tensor_split", "_pad_packed_sequence"), 1),
     "_pack_padded_sequence": 1,
 }
-SHAPE_FROM_ONLY_ARGUMENT = {"where", "repeat_interleave", "one_hot"}  # if there is no other argument
-CALLS_PYTHON = {"apply_", "map_", "map2_"}  # with the elements
-_DATA_DEPENDENT = {"__getitem__", *SHAPE_FROM, *SHAPE_FROM_ONLY_ARGUMENT, *CALLS_PYTHON}
+DYNAMIC_SHAPE_IF_ALONE = {"where", "repeat_interleave", "one_hot"}  # the same for a call with a single argument
+CALLS_PYTHON = {"apply_", "map_", "map2_"}  # call a Python function with each element
+_DATA_DEPENDENT = {"__getitem__", *DYNAMIC_SHAPE_FROM, *DYNAMIC_SHAPE_IF_ALONE, *CALLS_PYTHON}
 _WITHOUT_SIZES = {"tensor", "as_tensor", "asarray", "einsum"}  # their integers are values
 _POSITIONS = {"index", "idx", "shifts"}  # integers that select values, not shapes
 # Only the metadata of their first argument is used.
@@ -41,9 +41,9 @@ _LIKE_FIRST_ARG = {
     *("zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "randint_like"),
     *("new_zeros", "new_ones", "new_empty", "new_full", "new_tensor"),
 }
-_ELEMENTWISE = {"broadcast_tensors", "meshgrid", "atleast_1d", "atleast_2d", "atleast_3d"}  # result i views argument i
-# Arithmetic that returns some number whatever the values, and moves of memory: as methods and functions written in C++
-# they raise errors of shapes and types alone.
+# Result i is a view of argument i, and depends on no other.
+_ONE_VIEW_PER_ARGUMENT = {"broadcast_tensors", "meshgrid", "atleast_1d", "atleast_2d", "atleast_3d"}
+# Arithmetic that is defined for all values, and copies: written in C++, they raise only errors about shapes and types.
 NEVER_RAISE = {
     *("add", "sub", "mul", "neg", "abs", "square", "sqrt", "rsqrt", "exp", "expm1", "log", "log1p", "sin", "cos"),
     *("tanh", "sigmoid", "relu", "erf", "softplus", "log_sigmoid", "softmax", "log_softmax", "maximum", "minimum"),
@@ -70,12 +70,13 @@ class OpSemantics(NamedTuple):
     """May reveal values by a Python object, or by the shape of the tensor that it returns."""
     detaches: bool
     like_first_arg: bool
-    elementwise: bool
+    one_view_per_argument: bool
     may_raise: bool
-    """An error that depends on values."""
+    """May raise an error that depends on values."""
     may_write: bool
-    """In place, to its positional arguments."""
+    """May write in place to its positional arguments."""
     hidden_write: bool
+    """Writes in place without incrementing the version counter."""
     runs_python: bool
     """May run code of the program: hooks, callback arguments, a custom operator."""
 
@@ -91,7 +92,7 @@ def semantics_of(func: Callable[..., Any]) -> OpSemantics:
         returns_python_value=name in _DATA_DEPENDENT or bool(integers) or varargs_from < sys.maxsize,
         detaches=name == "detach" or func == _DATA,
         like_first_arg=name in _LIKE_FIRST_ARG,
-        elementwise=name in _ELEMENTWISE,
+        one_view_per_argument=name in _ONE_VIEW_PER_ARGUMENT,
         may_raise=name not in NEVER_RAISE or not isinstance(func, BUILTIN_TYPES),
         may_write=_may_write(func),
         hidden_write=name.startswith(_HIDDEN_WRITES),
@@ -109,7 +110,8 @@ def _runs_python(func: Callable[..., Any]) -> bool:
 def _may_write(func: Callable[..., Any]) -> bool:
     """Return False if the function is written in C++ and its schema declares no write.
 
-    ``out=`` is passed by name. Python functions share names with operators, but may do more: ``relu(inplace=True)``.
+    Keyword arguments such as ``out=`` are not considered. Python functions share names with operators, but may do more:
+    ``relu(inplace=True)``.
     """
     name = name_of(func)
     schemas = schemas_of(f"aten::{'index' if name == '__getitem__' else name}")
@@ -121,9 +123,10 @@ def _may_write(func: Callable[..., Any]) -> bool:
 
 @functools.cache
 def integer_arguments(func: Callable[..., Any]) -> tuple[set[int | str], int]:
-    """Return the positions and names of arguments that are integers and never tensors, such as sizes and dimensions.
+    """Return the positions and names of arguments that are never tensors, such as sizes, and where such varargs begin.
 
-    And the position from which on all are: ``x.view(2, 3)``. Both are found from the schema or else the signature.
+    The second is the position from which on all arguments are integers, as in ``x.view(2, 3)``. Both are read from the
+    schema or, for functions without one, from the signature.
     """
     name = name_of(func)
     if name.startswith("__") or name in _WITHOUT_SIZES:

@@ -17,7 +17,12 @@ from zoo.gradients.graphs._provenance.callbacks import (
     may_run_python,
     run_within,
 )
-from zoo.gradients.graphs._provenance.control_flow import CONSTRAINTS, escaping_tensors, in_argument_check, tensors_in
+from zoo.gradients.graphs._provenance.control_flow import (
+    CONSTRAINTS,
+    control_flow_inputs,
+    in_argument_check,
+    tensors_in,
+)
 from zoo.gradients.graphs._provenance.error_handlers import error_is_handled
 from zoo.gradients.graphs._provenance.names import Names, quote_names
 from zoo.gradients.graphs._provenance.op_semantics import UPDATE_STATISTICS, OpSemantics, semantics_of
@@ -40,16 +45,25 @@ from zoo.gradients.graphs._provenance.torchscript import (
     script_buffers,
 )
 
-# Two marks among the names of a tensor that concern its gradient: it was computed with gradients disabled from a tensor
-# that requires one; and it was computed with gradients enabled from a view that was made with gradients disabled.
-NO_GRAD: Names = frozenset(["without its gradient"])
-NO_GRAD_VIEW: Names = frozenset(["from a view without its gradient"])
-LOST = NO_GRAD | NO_GRAD_VIEW
+
+class _Mark(str):
+    """A mark among the names of a tensor; compared by identity, so that it equals no name of a sample."""
+
+    __eq__, __hash__ = object.__eq__, object.__hash__
+
+
+# The tensor was computed under no_grad from a tensor that requires a gradient.
+_NO_GRAD: Names = frozenset([_Mark("<no_grad>")])
+# The tensor was computed, outside of no_grad, from a view that was created under no_grad.
+_NO_GRAD_VIEW: Names = frozenset([_Mark("<no_grad view>")])
+_GRADIENT_MARKS = _NO_GRAD | _NO_GRAD_VIEW
 _DATA_DEPENDENT = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
 _unseen_calls = Patches([*internals.UNSEEN_FUNCTIONS, *THREADS])
 
 
-class _EscapesSuppressed(threading.local):
+class _IgnoringControlFlow(threading.local):
+    """Context in which this thread adds no control dependencies; other threads do."""
+
     depth = 0
 
     def __enter__(self) -> None:
@@ -62,11 +76,11 @@ class _EscapesSuppressed(threading.local):
 class Provenance(TorchFunctionMode):
     """Taint tracker: while it is entered, it records which named values every tensor was computed from.
 
-    Every torch function passes here. What it returns, and what it writes to together with all that shares its memory,
-    gets the names of all its arguments. A value that becomes a Python object (``item``, ``bool``, an index, an array)
-    or a shape (the number of non-zero elements, a slice) may control whatever comes later: its names are added to
-    ``escaped``. So are the arguments of a function that raised an error, or could have, where the program handles the
-    error; and what is written to memory that others share, such as an array's.
+    Every torch function passes here. Its results, and all tensors that share the memory it writes to, get the names of
+    all its arguments. A value that becomes a Python object (``item``, ``bool``, an index, an array) or a shape (the
+    number of non-zero elements, a slice) may control whatever comes later, an implicit flow: its names are added to
+    ``control_dependencies``. So are the names of the arguments of a function that raised an error, or could have, where
+    the program handles the error; and of what is written to memory that is not torch's own, such as an array's.
 
     A call of TorchScript is one function of its arguments and of the buffers of its module. Python code that torch runs
     inside a function, such as a hook, a custom operator or a branch of ``torch.cond``, is tracked by the operators that
@@ -78,9 +92,8 @@ class Provenance(TorchFunctionMode):
     def __init__(self) -> None:
         internals.check_torch()
         super().__init__()
-        self._escaped: set[str] = set()  # updated in place, which is atomic among threads
-        self.escapes_suppressed = _EscapesSuppressed()
-        """Context in which this thread's escapes, but not those of others, are ignored."""
+        self._control_dependencies: set[str] = set()  # updated in place, which is atomic among threads
+        self.ignoring_control_flow = _IgnoringControlFlow()
         self.lost_gradients = False
         """Whether anything was computed from a tensor that requires a gradient, while gradients were disabled."""
         self._memory = ShadowMemory()
@@ -96,35 +109,39 @@ class Provenance(TorchFunctionMode):
 
     def of(self, value: Any) -> Names:
         """Return the names of a value: of all tensors in it."""
-        return self._of_tensors(tensors_in(value)) - LOST
+        return self._of_tensors(tensors_in(value)) - _GRADIENT_MARKS
 
     def has_lost_gradient(self, tensor: Tensor) -> bool:
-        """Return whether a tensor was computed under ``torch.no_grad()`` from one that requires a gradient.
+        """Return whether the gradient of a tensor was lost under ``torch.no_grad()``.
 
-        A tensor computed outside from it and from others has the gradient of these. One computed outside from a view
-        that was made there has ``requires_grad=True``, but no gradient, until it is detached on purpose.
+        It is if the tensor was computed there from one that requires a gradient. What is computed from such a tensor
+        outside of ``no_grad`` counts only if nothing else in it requires a gradient. A view that was created under
+        ``no_grad``, and what is computed from it outside, has ``requires_grad=True``, but the gradient is lost as well;
+        ``detach()`` clears this, since it declares the result to be constant.
         """
         with internals.untracked():
-            return self._is_cut(tensor) or (not tensor.requires_grad and self._of_tensors([tensor]) >= NO_GRAD)
+            if tensor.requires_grad:
+                return self._uses_no_grad_view(tensor)
+            return self._of_tensors([tensor]) >= _NO_GRAD
 
     def uses_no_grad_view(self, tensors: Iterable[Tensor]) -> bool:
-        """Return whether a tensor requires a gradient, but was computed from a view made under ``torch.no_grad()``."""
+        """Return whether a tensor requires a gradient, but is or uses a view created under ``torch.no_grad()``."""
         with internals.untracked():
-            return self.lost_gradients and any(map(self._is_cut, tensors))
+            return self.lost_gradients and any(map(self._uses_no_grad_view, tensors))
 
     @property
-    def escaped(self) -> Names:
-        """Names of the values that became Python objects."""
-        return frozenset(self._escaped)
+    def control_dependencies(self) -> Names:
+        """Names of the values on which the control flow so far may depend."""
+        return frozenset(self._control_dependencies)
 
-    @escaped.setter
-    def escaped(self, names: Names) -> None:
-        self._escaped = set(names)
+    @control_dependencies.setter
+    def control_dependencies(self, names: Names) -> None:
+        self._control_dependencies = set(names)
 
-    def escape(self, names: Names) -> None:
-        """Record that values became Python objects."""
-        if not self.escapes_suppressed.depth:
-            self._escaped.update(names)
+    def add_control_dependencies(self, names: Names) -> None:
+        """Record that the control flow from now on may depend on values."""
+        if not self.ignoring_control_flow.depth:
+            self._control_dependencies.update(names)
 
     def mark(self, tensor: Tensor, names: Iterable[str]) -> None:
         """Replace the names of a tensor, and of all that shares its memory."""
@@ -132,7 +149,10 @@ class Provenance(TorchFunctionMode):
         self._mark(tensor, place, frozenset(names))
 
     def paused(self) -> AbstractContextManager[Any]:
-        """Return a context in which nothing is tracked; unless there is another mode, which must miss nothing."""
+        """Return a context that pauses tracking.
+
+        With other torch function modes active it does nothing, since pausing would disable them, too.
+        """
         return internals.untracked() if internals.num_function_modes() == 1 else nullcontext()
 
     def __torch_function__(
@@ -163,13 +183,14 @@ class Provenance(TorchFunctionMode):
             return call(*args, **kwargs)
         inputs = tensors_in((args, kwargs)) if kwargs else tensors_in(args)
         before = states(inputs)
-        names = self._memory.of(inputs, before, self._escaped)
+        names = self._memory.of(inputs, before, self._control_dependencies)
         if not torch.is_grad_enabled() and not semantics.detaches and any([tensor.requires_grad for tensor in inputs]):
-            names |= NO_GRAD
+            names |= _NO_GRAD
             self.lost_gradients = True
         if self.lost_gradients:
-            is_cut = torch.is_grad_enabled() and not semantics.detaches and any(map(self._is_cut, inputs))
-            names = names | NO_GRAD_VIEW if is_cut else names - NO_GRAD_VIEW
+            attached = torch.is_grad_enabled() and not semantics.detaches
+            from_view = attached and any(map(self._uses_no_grad_view, inputs))
+            names = names | _NO_GRAD_VIEW if from_view else names - _NO_GRAD_VIEW
         if not names:
             if semantics.opaque:
                 for tensor in inputs:
@@ -177,23 +198,23 @@ class Provenance(TorchFunctionMode):
             result = call(*args, **kwargs)
             if call is func and self._memory.views.by_storage:
                 for tensor in (result,) if type(result) is Tensor else tensors_in(result):
-                    if address(tensor) in self._memory.views.by_storage:  # a new view has the names of its memory alone
+                    if address(tensor) in self._memory.views.by_storage:  # a new view has only the names of its storage
                         self._memory.views.set_default(tensor)
             return result
-        if semantics.opaque and not names <= LOST:
-            raise_untrackable(semantics.name, names - LOST)
+        if semantics.opaque and not names <= _GRADIENT_MARKS:
+            raise_untrackable(semantics.name, names - _GRADIENT_MARKS)
         # A subclass of Tensor (in ``types``) may do more than torch does.
         if is_check or ((semantics.may_raise or types not in TORCH_TYPES) and error_is_handled(caller)):
-            self._escape(names)
+            self._add_control_dependencies(names)
         try:
             result = call(*args, **kwargs)
         except Exception:
-            self._escape(names)
+            self._add_control_dependencies(names)
             raise
         if (semantics.returns_python_value or not isinstance(result, Tensor)) and (
-            escaping := escaping_tensors(func, args, kwargs, result)
+            sources := control_flow_inputs(func, args, kwargs, result)
         ):
-            self._escape(self._of_tensors(escaping))
+            self._add_control_dependencies(self._of_tensors(sources))
         if (semantics.may_write or kwargs) and ((after := states(inputs)) != before or semantics.hidden_write):
             self._mark_written(semantics, names, inputs, before, after)
         self._mark_results(semantics, names, inputs, before, result)
@@ -205,18 +226,18 @@ class Provenance(TorchFunctionMode):
         call: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
-        seen: Callable[[], Names],
+        inner_names: Callable[[], Names],
     ) -> Any:
         """Propagate names through an operator that torch calls inside a function.
 
-        ``seen`` returns the names that operators inside this one have seen, for a higher-order operator combines their
-        results where no mode sees it.
+        ``inner_names`` returns the names of the arguments of all operators inside this one. A higher-order operator
+        combines their results where no mode sees it, so that its own result gets these names, too.
         """
         semantics = semantics_of(func)._replace(detaches=True)  # gradients are those of the function around it
         if any(tag in _DATA_DEPENDENT for tag in getattr(func, "tags", ())):
-            self._escape(self.of((args, kwargs)))
+            self._add_control_dependencies(self.of((args, kwargs)))
         result = self._propagate(func, call, semantics, TORCH_TYPES[0], args, kwargs, sys._getframe(2))
-        if isinstance(func, internals.HigherOrderOperator) and (names := seen()):
+        if isinstance(func, internals.HigherOrderOperator) and (names := inner_names()):
             self._mark_results(semantics, names, [], [], result)
         return result
 
@@ -234,7 +255,7 @@ class Provenance(TorchFunctionMode):
             semantics = semantics_of(call_script)
             result = self._propagate(call_script, tracked, semantics, TORCH_TYPES[0], inputs, {}, sys._getframe())
             if returns_python_value(result):
-                self.escape(names)
+                self.add_control_dependencies(names)
         return result
 
     def propagate_constructor(self, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -260,21 +281,21 @@ class Provenance(TorchFunctionMode):
         """Wrap a function in which torch runs Python code, to track the operators that the code calls."""
         return run_within(self._observing, function)
 
-    def _is_cut(self, tensor: Tensor) -> bool:
-        return tensor.requires_grad and (is_no_grad_view(tensor) or self._of_tensors([tensor]) >= NO_GRAD_VIEW)
+    def _uses_no_grad_view(self, tensor: Tensor) -> bool:
+        return tensor.requires_grad and (is_no_grad_view(tensor) or self._of_tensors([tensor]) >= _NO_GRAD_VIEW)
 
-    def _escape(self, names: Names) -> None:
-        if names := names - LOST:
-            self.escape(names)
+    def _add_control_dependencies(self, names: Names) -> None:
+        if names := names - _GRADIENT_MARKS:
+            self.add_control_dependencies(names)
 
     def _of_tensors(self, tensors: list[Tensor]) -> Names:
-        return self._memory.of(tensors, [(address(tensor), 0) for tensor in tensors], self._escaped)
+        return self._memory.of(tensors, [(address(tensor), 0) for tensor in tensors], self._control_dependencies)
 
     def _mark(self, tensor: Tensor, place: Address, names: Names) -> None:
-        if place is None and names <= LOST:  # matters for parameters of a distribution alone, which are never sparse
+        if place is None and names <= _GRADIENT_MARKS:  # a sparse tensor, never a parameter of a distribution
             return
         if self._memory.mark(tensor, place, names):
-            self._escape(names)
+            self._add_control_dependencies(names)
 
     def _mark_written(
         self, semantics: OpSemantics, names: Names, inputs: list[Tensor], before: list[State], after: list[State]
@@ -282,28 +303,28 @@ class Provenance(TorchFunctionMode):
         for tensor, old, new in zip(inputs, before, after, strict=True):
             is_weight = semantics.name.startswith(UPDATE_STATISTICS) and tensor.requires_grad
             if new != old or (semantics.hidden_write and not is_weight):
-                # Writing to a tensor that requires a gradient, while these are disabled, starts anew, as optimizers do.
-                self._mark(tensor, address(tensor), names - NO_GRAD if tensor.requires_grad else names)
+                # An in-place write to a leaf under no_grad (an optimizer's update) is intended: no gradient is lost.
+                self._mark(tensor, address(tensor), names - _NO_GRAD if tensor.requires_grad else names)
                 if not storage_of(tensor, names).resizable():  # owned by another library, such as an array's
-                    self._escape(names)
+                    self._add_control_dependencies(names)
 
     def _mark_results(
         self, semantics: OpSemantics, names: Names, inputs: list[Tensor], before: list[State], result: Any
     ) -> None:
         if semantics.like_first_arg:
-            names = self._memory.of(inputs[1:], before[1:], self._escaped)
+            names = self._memory.of(inputs[1:], before[1:], self._control_dependencies)
         places = [place for place, _ in before]
         for tensor in (result,) if type(result) is Tensor else tensors_in(result):
             place = address(tensor)
             added = names
             if self.lost_gradients and not (tensor.is_floating_point() or tensor.is_complex()):
-                added = names - LOST  # integers have no gradient to lose
+                added = names - _GRADIENT_MARKS  # integers have no gradient to lose
             if place not in places or internals.is_wrapped(tensor):  # a wrapper is temporary, its memory is not
                 self._mark(tensor, place, added)
-            else:  # a view, whose memory was computed from less
+            else:  # a view, which may depend on more names than its storage
                 sources = [t for t, source_place in zip(inputs, places, strict=True) if source_place == place]
-                if semantics.elementwise:
-                    added = self._of_tensors(sources) | added & LOST
-                if added >= NO_GRAD and (is_no_grad_view(tensor) or any(tensor is source for source in sources)):
-                    added = added - NO_GRAD  # recognized by the view itself, or the argument was returned as it is
+                if semantics.one_view_per_argument:
+                    added = self._of_tensors(sources) | added & _GRADIENT_MARKS
+                if added >= _NO_GRAD and (is_no_grad_view(tensor) or any(tensor is source for source in sources)):
+                    added = added - _NO_GRAD  # is_no_grad_view detects it, or the argument itself was returned
                 self._memory.mark_view(tensor, place, added, sources)

@@ -9,7 +9,7 @@ from zoo.gradients.graphs._provenance.torch_internals import data_address, is_wr
 
 Address = int | None
 State = tuple[Address, object]
-"""Where the values of a tensor are, and a count of the writes to it."""
+"""Address of the storage of a tensor, and its version counter."""
 
 
 def address(tensor: Tensor) -> Address:
@@ -29,7 +29,7 @@ def data_pointer(tensor: Tensor) -> int:
 
 
 def states(tensors: list[Tensor]) -> list[State]:
-    """Return the state of each tensor. Inference tensors count no writes, so that each of their states is new."""
+    """Return the state of each tensor; always a new one for inference tensors, which track no version counter."""
     try:
         return [(storage_address(tensor), tensor._version) for tensor in tensors]
     except RuntimeError:
@@ -37,7 +37,7 @@ def states(tensors: list[Tensor]) -> list[State]:
 
 
 def storage_of(tensor: Tensor, names: Names = NO_NAMES) -> torch.UntypedStorage:
-    """Return the storage of a tensor, which was computed from named values."""
+    """Return the storage of a tensor; an error for one without storage contains ``names``."""
     try:
         if not internals.num_function_modes():
             return tensor.untyped_storage()

@@ -1,4 +1,4 @@
-"""Threads that a program starts: torch keeps modes for each thread alone, and the tracker is entered in theirs too."""
+"""Threads that a program starts: modes of torch are thread-local, so the tracker is entered in each of them."""
 
 import _thread
 import threading

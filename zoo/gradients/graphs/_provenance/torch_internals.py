@@ -1,4 +1,4 @@
-"""Names of torch that are not public, where nothing public does the same. No other module of the tracker uses such.
+"""Private names of torch that have no public equivalent, collected here.
 
 They are looked up at import. If this version of torch lacks one, imports succeed and the tracker raises an error.
 """
@@ -45,7 +45,7 @@ untracked = _find("torch._C", "DisableTorchFunction")
 num_function_modes: Callable[[], int] = _find("torch._C", "_len_torch_function_stack")
 function_modes_are_enabled: Callable[[], bool] = _find("torch._C", "_is_torch_function_enabled")
 
-# Memory. In C and without a call through the modes, as they run for every tensor that passes.
+# Memory. Functions in C that bypass the modes, since they are called for every tensor.
 storage_address: Callable[[Tensor], int] = _find("torch._C", "_storage_address")
 data_address: Callable[[Tensor], int] = _find("torch._C", "_data_address")
 StorageWeakRef = _find("torch.multiprocessing.reductions", "StorageWeakRef")
@@ -115,7 +115,7 @@ def _compile(tracker: Any, compile: Function, args: tuple[Any, ...], kwargs: dic
 
 
 def _convert(tracker: Any, convert: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    tracker.escape(tracker.of(args))
+    tracker.add_control_dependencies(tracker.of(args))
     return convert(*args, **kwargs)
 
 

@@ -11,7 +11,7 @@ _Geometry = tuple[int | torch.SymInt, torch.Size, tuple[int, ...]]
 
 
 class ViewNames:
-    """Names of views that were computed from more than the memory they show, such as ``table[x]``.
+    """Names of views that depend on more than their storage does, such as ``table[x]``.
 
     ``table[x]`` depends on ``x``, but its memory does not: ``table[0]`` beside it is independent of ``x``. The names
     therefore belong to the Python object of the view. But torch also wraps the same values in new objects without
@@ -24,7 +24,7 @@ class ViewNames:
         self.by_storage: dict[Address, tuple[StorageWeakRef, dict[_Geometry, Names]]] = {}
         # By id, with a weak reference that detects a reused id: much faster than torch's own weak dictionaries.
         self._by_object: dict[int, tuple[ref[Tensor], Names]] = {}
-        self._room = 10_000
+        self._gc_threshold = 10_000
 
     def of(self, tensor: Tensor, place: Address) -> Names:
         """Return the names of a tensor whose storage, at ``place``, has marked views."""
@@ -38,8 +38,8 @@ class ViewNames:
             self.by_storage[place] = StorageWeakRef(storage_of(tensor)), {}
         tensor, parts = unwrap(tensor), self.by_storage[place][1]
         part = _geometry(tensor)
-        if not names <= (known := parts.get(part, NO_NAMES)):
-            parts[part] = known | names
+        if not names <= (present := parts.get(part, NO_NAMES)):
+            parts[part] = present | names
         own = self._of_object(tensor)
         self._set(tensor, own | names if own else names)
 
@@ -56,7 +56,7 @@ class ViewNames:
     def collect_garbage(self) -> None:
         self.by_storage = {place: kept for place, kept in self.by_storage.items() if not kept[0].expired()}
         self._by_object = {key: kept for key, kept in self._by_object.items() if kept[0]() is not None}
-        self._room = 2 * len(self._by_object) + 10_000
+        self._gc_threshold = 2 * len(self._by_object) + 10_000
 
     def _of_object(self, tensor: Tensor) -> Names | None:
         kept = self._by_object.get(id(tensor))
@@ -64,10 +64,10 @@ class ViewNames:
 
     def _set(self, tensor: Tensor, names: Names) -> None:
         self._by_object[id(tensor)] = ref(tensor), names
-        if len(self._by_object) > self._room:
+        if len(self._by_object) > self._gc_threshold:
             self.collect_garbage()
 
 
 def _geometry(tensor: Tensor) -> _Geometry:
-    """Return which part of its storage a tensor shows."""
+    """Return which part of its storage a tensor is a view of."""
     return tensor.storage_offset(), tensor.shape, tensor.stride()
