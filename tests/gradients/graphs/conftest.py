@@ -1,6 +1,6 @@
-"""Programs with known answers: the graphs of Schulman et al. 2015, and what is hard to follow.
+"""Programs with known gradients: the graphs of Schulman et al. 2015, and some whose dependencies are hard to track.
 
-Each takes the parameters ``theta``, a vector, and pays costs whose expected sum has an exact gradient.
+Each takes the parameters ``theta``, a vector; the expected sum of its costs has an exact gradient.
 """
 
 import itertools
@@ -189,7 +189,7 @@ def replay(program, theta, together) -> StochasticGraph:
 
 @pytest.fixture(scope="session")
 def replayed() -> Callable[..., Tensor]:
-    """Expectation of a surrogate, by replaying every outcome; ``estimate`` makes it of a graph of ``runs``."""
+    """Expectation of a surrogate, by replaying every outcome; ``estimate`` returns it for a graph of ``runs`` runs."""
 
     def expectation(program, theta, estimate=lambda graph: graph.surrogate(), runs=1) -> Tensor:
         terms = []
@@ -207,7 +207,7 @@ def gradient(scalar: Tensor, theta: Tensor) -> Tensor:
 
 @pytest.fixture(scope="session")
 def bias(replayed) -> Callable[..., float]:
-    """Largest error of the expected gradient, against that of the expected cost."""
+    """Largest absolute difference of the expected gradient from the gradient of the expected cost."""
 
     def error(program, theta, estimate=lambda graph: graph.surrogate(), runs=1) -> float:
         truth = gradient(expected_cost(program, theta), theta)

@@ -14,12 +14,12 @@ _TAIL = 9.0  # standard deviations of a Normal to integrate over; 2e-19 of its m
 
 
 class Rule(NamedTuple):
-    """Nodes and weights whose weighted sum is the expectation over a continuous sample, elementwise."""
+    """Quadrature rule for each element of a continuous sample: nodes, and weights that include the density."""
 
     values: Tensor
     """``(nodes, *batch)``."""
     log_weights: Tensor
-    """``(nodes, *batch)``; the weights include the density and sum to 1."""
+    """``(nodes, *batch)``; the weights sum to 1."""
 
 
 class Quadrature:
@@ -105,7 +105,7 @@ def _normal_edges(base: Normal, breakpoints: Sequence[float]) -> Tensor:
 def _quantile_edges(name: str, base: Distribution, breakpoints: Sequence[float]) -> Tensor:
     """Return the cumulative probabilities of support and breakpoints, ``(2 + breakpoints, *batch)``."""
     innermost = base
-    while isinstance(innermost, TransformedDistribution):  # which need not know its own mean
+    while isinstance(innermost, TransformedDistribution):  # which does not implement its mean
         innermost = innermost.base_dist
     like = innermost.mean.expand(base.batch_shape)
     ends = _expand_dims(torch.tensor([0.0, 1.0], device="cpu"), like).expand(-1, *like.shape)

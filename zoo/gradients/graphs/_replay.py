@@ -130,7 +130,7 @@ def enumerate_values(name: str, base: Distribution) -> Tensor:
 
 
 def _is_discrete(distribution: Distribution) -> bool:
-    while isinstance(distribution, TransformedDistribution):  # whose support is that of the transform
+    while isinstance(distribution, TransformedDistribution):  # its support is that of the transform
         distribution = base_distribution(distribution.base_dist)
     support = support_of(distribution)
     return support is not None and support.is_discrete

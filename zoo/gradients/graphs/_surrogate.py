@@ -113,7 +113,7 @@ def _sample_names(runs: Sequence[Run]) -> list[str]:
 
 def _influence_mask(run: Run, names: Sequence[str], parents: Sequence[Names], like: Tensor) -> Tensor:
     """Return ``(samples, nodes)``: 1 where a sample is an ancestor of the node with these parents."""
-    ancestors = [run.ancestors(names) for names in parents]
+    ancestors = [run.ancestors(of_node) for of_node in parents]
     return like.new_tensor([[float(name in of_node) for of_node in ancestors] for name in names])
 
 

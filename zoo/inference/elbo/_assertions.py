@@ -27,7 +27,7 @@ class AssertAwareProvenance(Provenance):
         self.asserts: dict[str, str] = {}
 
     def add_control_dependencies(self, names: Names) -> None:
-        """Record that values became Python objects."""
+        """Also record whether it is an assert statement that uses the values."""
         super().add_control_dependencies(names)
         frame: FrameType | None = caller(sys._getframe(1))
         while frame is not None and module_name(frame).startswith("torch."):

@@ -290,13 +290,13 @@ def by_dispatch_mode(x):
 CASES = [value for name, value in list(globals().items()) if name.startswith("by_")]
 
 
-@pytest.mark.parametrize("pay", CASES, ids=lambda pay: pay.__name__)
-def test_values_used_inside_a_torch_function_are_tracked(pay):
+@pytest.mark.parametrize("make_cost", CASES, ids=lambda make_cost: make_cost.__name__)
+def test_values_used_inside_a_torch_function_are_tracked(make_cost):
     """Each cost is x alone, so that the gradient of its mean is σ'(θ)."""
 
     def program(graph, theta):
         x = graph.sample("x", Bernoulli(logits=theta))
-        graph.cost("f", torch.as_tensor(pay(x), dtype=torch.float64).detach())
+        graph.cost("f", torch.as_tensor(make_cost(x), dtype=torch.float64).detach())
 
     theta = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
     gradient = 0.0
@@ -331,18 +331,18 @@ def through_mode_of_other_values(x):
 
 
 @pytest.mark.parametrize(
-    "pay",
+    "make_cost",
     [
         through_hook_of_other_values,
         through_custom_operator_of_other_values,
         through_cond_of_other_values,
         through_mode_of_other_values,
     ],
-    ids=lambda pay: pay.__name__,
+    ids=lambda make_cost: make_cost.__name__,
 )
-def test_torch_functions_that_run_python_without_a_value_do_not_depend_on_it(pay):
+def test_torch_functions_that_run_python_without_a_value_do_not_depend_on_it(make_cost):
     def program(graph, theta):
         x = graph.sample("x", Bernoulli(logits=theta))
-        graph.cost("f", pay(x).detach())
+        graph.cost("f", make_cost(x).detach())
 
     assert trace(program, torch.tensor(0.7, requires_grad=True)).influences("x") == frozenset()

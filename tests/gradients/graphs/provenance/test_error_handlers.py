@@ -224,11 +224,11 @@ def by_future(x):
 HANDLERS = [value for name, value in list(globals().items()) if name.startswith("by_")]
 
 
-def program_with(pay):
+def program_with(cost):
     def program(graph, theta):
         x = graph.sample("x", Bernoulli(logits=theta))
         y = graph.sample("y", Bernoulli(logits=-theta))
-        graph.cost("f", theta.new_tensor(pay(x)))
+        graph.cost("f", theta.new_tensor(cost(x)))
         graph.cost("g", y)
 
     return program
@@ -245,9 +245,9 @@ def quiet_threads(monkeypatch):
 
 
 @pytest.mark.usefixtures("quiet_threads")
-@pytest.mark.parametrize("pay", HANDLERS, ids=lambda pay: pay.__name__)
-def test_handled_errors_are_control_dependencies(pay, theta):
-    program = program_with(pay)
+@pytest.mark.parametrize("cost", HANDLERS, ids=lambda cost: cost.__name__)
+def test_handled_errors_are_control_dependencies(cost, theta):
+    program = program_with(cost)
     for value in (0.0, 1.0):
         graph = trace(program, theta, draw=lambda *_, value=value: torch.tensor(value, dtype=torch.float64))
         assert "f" in graph.influences("x")
@@ -315,13 +315,13 @@ def after_try(x):
 
 
 @pytest.mark.parametrize(
-    "pay",
+    "cost",
     [in_finally, in_no_grad, in_handler, in_making_a_context, in_arithmetic, after_try],
-    ids=lambda pay: pay.__name__,
+    ids=lambda cost: cost.__name__,
 )
-def test_unhandled_errors_are_no_control_dependencies(pay, theta):
+def test_unhandled_errors_are_no_control_dependencies(cost, theta):
     with contextlib.suppress(KeyError):  # around the trace, not in the program
-        graph = trace(program_with(pay), theta)
+        graph = trace(program_with(cost), theta)
     assert graph.influences("x") == frozenset()
 
 
@@ -391,7 +391,7 @@ def in_decorated_function(x):
 
 
 @pytest.mark.parametrize(
-    "pay",
+    "cost",
     [
         in_stack_of_plates,
         in_plate_that_is_a_property,
@@ -400,10 +400,10 @@ def in_decorated_function(x):
         in_local_plate,
         in_decorated_function,
     ],
-    ids=lambda pay: pay.__name__,
+    ids=lambda cost: cost.__name__,
 )
-def test_context_managers_that_suppress_nothing_are_no_control_dependencies(pay, theta):
-    assert trace(program_with(pay), theta).influences("x") == frozenset()
+def test_context_managers_that_suppress_nothing_are_no_control_dependencies(cost, theta):
+    assert trace(program_with(cost), theta).influences("x") == frozenset()
 
 
 def by_local_guard(x):
@@ -445,10 +445,12 @@ def by_decorator(x):
 
 
 @pytest.mark.parametrize(
-    "pay", [by_local_guard, by_field_of_a_tuple, by_what_a_function_makes, by_decorator], ids=lambda pay: pay.__name__
+    "cost",
+    [by_local_guard, by_field_of_a_tuple, by_what_a_function_makes, by_decorator],
+    ids=lambda cost: cost.__name__,
 )
-def test_context_managers_that_suppress_errors_are_control_dependencies(pay, theta):
-    assert "f" in trace(program_with(pay), theta, draw=lambda *_: torch.ones((), dtype=theta.dtype)).influences("x")
+def test_context_managers_that_suppress_errors_are_control_dependencies(cost, theta):
+    assert "f" in trace(program_with(cost), theta, draw=lambda *_: torch.ones((), dtype=theta.dtype)).influences("x")
 
 
 class Box:
@@ -477,7 +479,7 @@ BOX, GUARDS, QUIET = Box(), [Guard()], functools.partial(contextlib.suppress, Ru
 )
 def test_undecidable_context_managers_count_as_suppressing(expression, theta):
     lines = [
-        "def pay(x):",
+        "def cost(x):",
         "    paid = 4.0",
         f"    with {expression}:",
         "        torch.linalg.cholesky((2 * x - 1) * IDENTITY)",
@@ -486,7 +488,7 @@ def test_undecidable_context_managers_count_as_suppressing(expression, theta):
     ]
     namespace = {**globals()}
     exec("\n".join(lines), namespace)
-    assert "f" in trace(program_with(namespace["pay"]), theta, draw=lambda *_: 1 + 0 * theta).influences("x")
+    assert "f" in trace(program_with(namespace["cost"]), theta, draw=lambda *_: 1 + 0 * theta).influences("x")
 
 
 LOCK, PLATES = threading.Lock(), {"data": pyro.plate("data", 3)}
@@ -502,8 +504,8 @@ LOCK, PLATES = threading.Lock(), {"data": pyro.plate("data", 3)}
 )
 def test_usual_context_managers_pass_errors_on(expression, theta):
     namespace = {**globals()}
-    exec(f"def pay(x):\n    with {expression}:\n        2 * x\n    return 1.0", namespace)
-    assert trace(program_with(namespace["pay"]), theta).influences("x") == frozenset()
+    exec(f"def cost(x):\n    with {expression}:\n        2 * x\n    return 1.0", namespace)
+    assert trace(program_with(namespace["cost"]), theta).influences("x") == frozenset()
 
 
 def entered(manager):

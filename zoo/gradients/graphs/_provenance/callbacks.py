@@ -15,7 +15,7 @@ from zoo.gradients.graphs._provenance.control_flow import ATOMS, COLLECTIONS, PL
 from zoo.gradients.graphs._provenance.names import NO_NAMES, Names
 
 TORCH_TYPES = ((), (Tensor,))  # ``types`` of ``__torch_function__`` if no argument is of a subclass of Tensor
-# Types of arguments that run no code of the program: a number's __float__ or a function would.
+# Types of arguments that run no Python code of the program, unlike functions or objects with a __float__.
 _TYPES_WITHOUT_CODE = {
     *(*PLAIN_TENSORS, *ATOMS, torch.Size, torch.memory_format, torch.layout, torch.Generator, complex, bytes, range),
     *(slice, type(Ellipsis), torch.SymInt, torch.SymFloat, torch.SymBool),

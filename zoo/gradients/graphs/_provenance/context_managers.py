@@ -156,15 +156,15 @@ def _follow(found: Any, step: str) -> list[Any]:
         return [vars(found).get(step, _UNKNOWN)]
     if isinstance(found, torch.nn.Module) and step in found._modules:
         return [found._modules[step]]
-    held = inspect.getattr_static(found, step, _UNKNOWN)
-    if isinstance(held, _DATA_DESCRIPTORS):
+    attribute = inspect.getattr_static(found, step, _UNKNOWN)
+    if isinstance(attribute, _DATA_DESCRIPTORS):
         return [getattr(found, step)]
-    if isinstance(held, staticmethod | classmethod):
-        return [held.__func__]
-    if isinstance(held, property) and held.fget is not None:
-        return [_UNKNOWN if _returns_unknown(held.fget) else _ResultOf(held.fget)]
-    runs = hasattr(type(held), "__get__") and not isinstance(held, types.FunctionType | type)
-    return [_UNKNOWN if runs and step not in getattr(found, "__dict__", ()) else held]
+    if isinstance(attribute, staticmethod | classmethod):
+        return [attribute.__func__]
+    if isinstance(attribute, property) and attribute.fget is not None:
+        return [_UNKNOWN if _returns_unknown(attribute.fget) else _ResultOf(attribute.fget)]
+    runs_code = hasattr(type(attribute), "__get__") and not isinstance(attribute, types.FunctionType | type)
+    return [_UNKNOWN if runs_code and step not in getattr(found, "__dict__", ()) else attribute]
 
 
 def _returns_unknown(function: Any) -> bool:
@@ -198,27 +198,27 @@ def may_suppress(found: Any, handles: Handles, depth: int = _MAX_DEPTH) -> bool:
     if isinstance(found, contextlib._GeneratorContextManager):
         return _function_may_suppress(found.func, handles, depth, decorated=True)
     if isinstance(found, _STACKS):
-        exits = [leave for _, leave in found._exit_callbacks]  # type: ignore[union-attr]
+        exits = [exit_method for _, exit_method in found._exit_callbacks]  # type: ignore[union-attr]
         # Methods are the __exit__ of a context manager; functions registered by ``callback`` cannot suppress errors.
         return any(
-            may_suppress(leave.__self__, handles)
-            if isinstance(leave, types.MethodType)
-            else not hasattr(leave, "__wrapped__")
-            for leave in exits
+            may_suppress(exit_method.__self__, handles)
+            if isinstance(exit_method, types.MethodType)
+            else not hasattr(exit_method, "__wrapped__")
+            for exit_method in exits
         )
     if issubclass(cls, (contextlib.suppress, *_STACKS)):
         return True
-    leave = inspect.getattr_static(cls, "__exit__", None)
-    if leave is None:  # a module or another callable, which may return one
+    exit_method = inspect.getattr_static(cls, "__exit__", None)
+    if exit_method is None:  # a module or another callable, which may return one
         calls = [inspect.getattr_static(cls, name, None) for name in ("forward", "__call__")]
         functions = [call for call in calls if isinstance(call, types.FunctionType)]
         if not functions:
             _never_suppressing.add(cls)
         return any(_function_may_suppress(call, handles, depth, decorated=False) for call in functions)
-    if not isinstance(leave, types.FunctionType) or _is_of_library(leave):
+    if not isinstance(exit_method, types.FunctionType) or _is_of_library(exit_method):
         _never_suppressing.add(cls)
         return False
-    return leave.__module__ != "contextlib" and _returns_truth(leave.__code__)
+    return exit_method.__module__ != "contextlib" and _returns_truth(exit_method.__code__)
 
 
 def _function_may_suppress(function: Any, handles: Handles, depth: int, decorated: bool) -> bool:

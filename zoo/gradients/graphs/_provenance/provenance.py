@@ -95,7 +95,7 @@ class Provenance(TorchFunctionMode):
         self._control_dependencies: set[str] = set()  # updated in place, which is atomic among threads
         self.ignoring_control_flow = _IgnoringControlFlow()
         self.lost_gradients = False
-        """Whether anything was computed from a tensor that requires a gradient, while gradients were disabled."""
+        """Whether anything was computed under no_grad from a tensor that requires a gradient."""
         self._memory = ShadowMemory()
 
     def __enter__(self) -> "Provenance":
@@ -301,6 +301,7 @@ class Provenance(TorchFunctionMode):
         self, semantics: OpSemantics, names: Names, inputs: list[Tensor], before: list[State], after: list[State]
     ) -> None:
         for tensor, old, new in zip(inputs, before, after, strict=True):
+            # A normalization layer writes to its running statistics, not to its weights.
             is_weight = semantics.name.startswith(UPDATE_STATISTICS) and tensor.requires_grad
             if new != old or (semantics.hidden_write and not is_weight):
                 # An in-place write to a leaf under no_grad (an optimizer's update) is intended: no gradient is lost.
