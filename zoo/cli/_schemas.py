@@ -62,7 +62,7 @@ class EstimatorConfig:
     Args:
         name: name of the estimator.
         baseline: name of a baseline, or a number for one that never changes; null for the model's default.
-        decay: decay of a moving average.
+        decay: decay of a moving average, and of the running standard deviation.
         scale: whether the signal is divided by its running standard deviation.
     """
 

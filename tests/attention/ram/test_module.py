@@ -211,10 +211,11 @@ class TestOptions:
             assert (model.reinforce.scale is not None) is bool(estimator)
             assert model.reinforce.maximize
 
-    def test_estimator_is_built_from_its_options(self, make_model):
-        model = make_model(baseline="moving_average", scale=True)
-        assert type(model.reinforce.baseline).__name__ == "MovingAverageBaseline"
-        assert model.reinforce.scale is not None
+    def test_estimator_is_built_from_its_options(self):
+        estimator = {"baseline": "moving_average", "decay": 0.5, "scale": True}
+        reinforce = RecurrentAttention((1, 9, 7), ("a", "b"), patch_size=3, estimator=estimator).reinforce
+        assert type(reinforce.baseline).__name__ == "MovingAverageBaseline"
+        assert reinforce.baseline.mean.decay == reinforce.scale.mean.decay == 0.5
 
 
 class TestLoad:

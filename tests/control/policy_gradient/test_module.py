@@ -36,6 +36,12 @@ def weights(module):
     return torch.cat([part.flatten() for part in module.state_dict().values()])
 
 
+def test_estimator_is_built_from_its_options():
+    estimator = {"baseline": "moving_average", "decay": 0.5, "scale": True}
+    reinforce = PolicyGradient([4], 2, estimator=estimator, normalize_advantage=False, ent_coef=0.0).reinforce
+    assert reinforce.baseline.mean.decay == reinforce.scale.mean.decay == 0.5
+
+
 class TestUpdates:
     def test_rollout_gives_one_update_of_the_policy_and_several_of_the_value_function(self, learn):
         model = make(value_updates=7)
