@@ -3,7 +3,7 @@ import inspect
 import pytest
 
 from zoo.cli._commands import make_experiment, train
-from zoo.cli._composition import options
+from zoo.cli._config_groups import group_choices
 from zoo.cli._schemas import MODELS
 from zoo.gradients import BASELINES
 from zoo.training import config_hash
@@ -19,7 +19,7 @@ DEFAULT_BASELINE = {
 WITH_NETWORKS = ("learned", "learned_leave_one_out", "learned_moving_average")  # which a program must contain
 
 
-@pytest.mark.parametrize("name", options("model"))
+@pytest.mark.parametrize("name", group_choices("model"))
 def test_every_model_trains_with_its_defaults(name, composed):
     config = composed([f"model={name}"])
     assert config["model"]["_target_"]
@@ -27,15 +27,15 @@ def test_every_model_trains_with_its_defaults(name, composed):
 
 
 def test_every_model_has_a_configuration_and_vice_versa():
-    assert set(options("model")) == set(MODELS)
+    assert set(group_choices("model")) == set(MODELS)
 
 
 def test_experiments_differ_from_each_other(composed):
-    hashes = {name: config_hash(composed([f"experiment={name}"])) for name in options("experiment")}
+    hashes = {name: config_hash(composed([f"experiment={name}"])) for name in group_choices("experiment")}
     assert len(set(hashes.values())) == len(hashes)
 
 
-@pytest.mark.parametrize("name", options("experiment"))
+@pytest.mark.parametrize("name", group_choices("experiment"))
 def test_every_experiment_instantiates_a_model(name, composed, squares, zoo_data, monkeypatch):
     monkeypatch.setenv("ZOO_DATA", str(zoo_data))
     data = ["data=idx", f"data.root={squares}"] if composed([f"experiment={name}"])["data"] else []
@@ -61,7 +61,7 @@ def options_for(model, baseline):
 
 
 @pytest.mark.usefixtures("no_pictures", "without_type_checks")
-@pytest.mark.parametrize("estimator", options("estimator"))
+@pytest.mark.parametrize("estimator", group_choices("estimator"))
 @pytest.mark.parametrize("model", ESTIMATING)
 def test_model_trains_with_every_estimator_it_supports(model, estimator, tiny, composed, tmp_path):
     config = composed(tiny(model, f"estimator={estimator}", *options_for(model, estimator)))
@@ -108,6 +108,6 @@ def test_nvil_is_a_preset_of_reinforce(composed):
     assert composed(["model=sbn", "estimator=nvil"])["estimator"] == expected
 
 
-@pytest.mark.parametrize("logger", options("logger"))
+@pytest.mark.parametrize("logger", group_choices("logger"))
 def test_logger_does_not_change_the_run(model, logger, tiny, composed):
     assert config_hash(composed(tiny(model, f"logger={logger}"))) == config_hash(composed(tiny(model)))

@@ -1,7 +1,8 @@
 import pytest
 
 from zoo.cli._command_line import read_command_line
-from zoo.cli._composition import check_settings, options, register
+from zoo.cli._composition import check_settings, register
+from zoo.cli._config_groups import group_choices
 from zoo.reproduction._tables import PAPERS, settings_of
 
 
@@ -10,7 +11,7 @@ class TestPapers:
     def test_rows_have_unique_names_and_existing_experiments(self, name):
         rows = PAPERS[name].rows
         assert len({row.name for row in rows}) == len({row.experiment for row in rows}) == len(rows)
-        assert {row.experiment for row in rows} <= set(options("experiment"))
+        assert {row.experiment for row in rows} <= set(group_choices("experiment"))
 
     def test_published_values_belong_to_a_column(self, name):
         assert all(row.published.keys() <= set(PAPERS[name].columns) for row in PAPERS[name].rows)

@@ -117,7 +117,9 @@ class RecurrentAttention(LoadableModule):
         self.network = RecurrentAttentionNetwork(sensor, len(classes), location_hidden, reinforce_core, spiral_radius)
         net, decay = lambda: nn.Linear(HIDDEN_SIZE, 1), estimator["decay"]
         baseline = make_baseline(estimator["baseline"], net=net, sample_dim=1, decay=decay)
-        self.reinforce = Reinforce(baseline, RunningStd(estimator["decay"]) if estimator["scale"] else None, maximize=True)
+        self.reinforce = Reinforce(
+            baseline, RunningStd(estimator["decay"]) if estimator["scale"] else None, maximize=True
+        )
         # Distributed training waits for a gradient of every parameter that requires one.
         if location_policy != "learned" or num_glimpses == 1:
             self.network.location_net.requires_grad_(False)

@@ -113,7 +113,9 @@ class PolicyGradient(ControlModule):
             sample_dim=1,
             decay=estimator["decay"],
         )
-        self.reinforce = Reinforce(baseline, RunningStd(estimator["decay"]) if estimator["scale"] else None, maximize=True)
+        self.reinforce = Reinforce(
+            baseline, RunningStd(estimator["decay"]) if estimator["scale"] else None, maximize=True
+        )
         self.register_buffer("training_solved_after", torch.tensor(-1))
 
     def configure_callbacks(self) -> Any:

@@ -518,6 +518,17 @@ class TestUntrackable:
 
         assert trace(program, torch.zeros(2)).influences("x") == {"f"}
 
+    def test_tensor_of_no_sample_may_pass_through_dlpack_and_remains_without_gradient(self):
+        def scaled(graph, theta, as_parameter):
+            with torch.no_grad():
+                scale = torch.utils.dlpack.from_dlpack(torch.utils.dlpack.to_dlpack(2 * theta))
+            graph.cost("f", scale * graph.sample("x", Bernoulli(logits=scale if as_parameter else theta)))
+
+        theta = torch.tensor(0.3, requires_grad=True)
+        assert trace(scaled, theta, False).influences("x") == {"f"}
+        with pytest.raises(ValueError, match=r"distribution of sample 'x' was computed under torch\.no_grad"):
+            trace(scaled, theta, True)
+
 
 class HidesItsInput(torch.autograd.Function):
     """Exposes its input as a custom kernel does."""

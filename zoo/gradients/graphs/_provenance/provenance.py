@@ -24,7 +24,13 @@ from zoo.gradients.graphs._provenance.control_flow import (
     tensors_in,
 )
 from zoo.gradients.graphs._provenance.error_handlers import error_is_handled
-from zoo.gradients.graphs._provenance.names import Names, quote_names
+from zoo.gradients.graphs._provenance.names import (
+    GRADIENT_MARKS,
+    NO_GRAD,
+    NO_GRAD_VIEW,
+    Names,
+    quote_names,
+)
 from zoo.gradients.graphs._provenance.op_semantics import UPDATE_STATISTICS, OpSemantics, semantics_of
 from zoo.gradients.graphs._provenance.patches import Patches
 from zoo.gradients.graphs._provenance.shadow_memory import ShadowMemory, raise_untrackable
@@ -45,18 +51,6 @@ from zoo.gradients.graphs._provenance.torchscript import (
     script_buffers,
 )
 
-
-class _Mark(str):
-    """A mark among the names of a tensor; compared by identity, so that it equals no name of a sample."""
-
-    __eq__, __hash__ = object.__eq__, object.__hash__
-
-
-# The tensor was computed under no_grad from a tensor that requires a gradient.
-_NO_GRAD: Names = frozenset([_Mark("<no_grad>")])
-# The tensor was computed, outside of no_grad, from a view that was created under no_grad.
-_NO_GRAD_VIEW: Names = frozenset([_Mark("<no_grad view>")])
-_GRADIENT_MARKS = _NO_GRAD | _NO_GRAD_VIEW
 _DATA_DEPENDENT = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
 _unseen_calls = Patches([*internals.UNSEEN_FUNCTIONS, *THREADS])
 
@@ -109,7 +103,7 @@ class Provenance(TorchFunctionMode):
 
     def of(self, value: Any) -> Names:
         """Return the names of a value: of all tensors in it."""
-        return self._of_tensors(tensors_in(value)) - _GRADIENT_MARKS
+        return self._of_tensors(tensors_in(value)) - GRADIENT_MARKS
 
     def has_lost_gradient(self, tensor: Tensor) -> bool:
         """Return whether the gradient of a tensor was lost under ``torch.no_grad()``.
@@ -122,7 +116,7 @@ class Provenance(TorchFunctionMode):
         with internals.untracked():
             if tensor.requires_grad:
                 return self._uses_no_grad_view(tensor)
-            return self._of_tensors([tensor]) >= _NO_GRAD
+            return self._of_tensors([tensor]) >= NO_GRAD
 
     def uses_no_grad_view(self, tensors: Iterable[Tensor]) -> bool:
         """Return whether a tensor requires a gradient, but is or uses a view created under ``torch.no_grad()``."""
@@ -185,12 +179,12 @@ class Provenance(TorchFunctionMode):
         before = states(inputs)
         names = self._memory.of(inputs, before, self._control_dependencies)
         if not torch.is_grad_enabled() and not semantics.detaches and any([tensor.requires_grad for tensor in inputs]):
-            names |= _NO_GRAD
+            names |= NO_GRAD
             self.lost_gradients = True
         if self.lost_gradients:
             attached = torch.is_grad_enabled() and not semantics.detaches
             from_view = attached and any(map(self._uses_no_grad_view, inputs))
-            names = names | _NO_GRAD_VIEW if from_view else names - _NO_GRAD_VIEW
+            names = names | NO_GRAD_VIEW if from_view else names - NO_GRAD_VIEW
         if not names:
             if semantics.opaque:
                 for tensor in inputs:
@@ -201,8 +195,8 @@ class Provenance(TorchFunctionMode):
                     if address(tensor) in self._memory.views.by_storage:  # a new view has only the names of its storage
                         self._memory.views.set_default(tensor)
             return result
-        if semantics.opaque and not names <= _GRADIENT_MARKS:
-            raise_untrackable(semantics.name, names - _GRADIENT_MARKS)
+        if semantics.opaque and not names <= GRADIENT_MARKS:
+            raise_untrackable(semantics.name, names - GRADIENT_MARKS)
         # A subclass of Tensor (in ``types``) may do more than torch does.
         if is_check or ((semantics.may_raise or types not in TORCH_TYPES) and error_is_handled(caller)):
             self._add_control_dependencies(names)
@@ -282,17 +276,17 @@ class Provenance(TorchFunctionMode):
         return run_within(self._observing, function)
 
     def _uses_no_grad_view(self, tensor: Tensor) -> bool:
-        return tensor.requires_grad and (is_no_grad_view(tensor) or self._of_tensors([tensor]) >= _NO_GRAD_VIEW)
+        return tensor.requires_grad and (is_no_grad_view(tensor) or self._of_tensors([tensor]) >= NO_GRAD_VIEW)
 
     def _add_control_dependencies(self, names: Names) -> None:
-        if names := names - _GRADIENT_MARKS:
+        if names := names - GRADIENT_MARKS:
             self.add_control_dependencies(names)
 
     def _of_tensors(self, tensors: list[Tensor]) -> Names:
         return self._memory.of(tensors, [(address(tensor), 0) for tensor in tensors], self._control_dependencies)
 
     def _mark(self, tensor: Tensor, place: Address, names: Names) -> None:
-        if place is None and names <= _GRADIENT_MARKS:  # a sparse tensor, never a parameter of a distribution
+        if place is None and names <= GRADIENT_MARKS:  # a sparse tensor, never a parameter of a distribution
             return
         if self._memory.mark(tensor, place, names):
             self._add_control_dependencies(names)
@@ -305,7 +299,7 @@ class Provenance(TorchFunctionMode):
             is_weight = semantics.name.startswith(UPDATE_STATISTICS) and tensor.requires_grad
             if new != old or (semantics.hidden_write and not is_weight):
                 # An in-place write to a leaf under no_grad (an optimizer's update) is intended: no gradient is lost.
-                self._mark(tensor, address(tensor), names - _NO_GRAD if tensor.requires_grad else names)
+                self._mark(tensor, address(tensor), names - NO_GRAD if tensor.requires_grad else names)
                 if not storage_of(tensor, names).resizable():  # owned by another library, such as an array's
                     self._add_control_dependencies(names)
 
@@ -319,13 +313,13 @@ class Provenance(TorchFunctionMode):
             place = address(tensor)
             added = names
             if self.lost_gradients and not (tensor.is_floating_point() or tensor.is_complex()):
-                added = names - _GRADIENT_MARKS  # integers have no gradient to lose
+                added = names - GRADIENT_MARKS  # integers have no gradient to lose
             if place not in places or internals.is_wrapped(tensor):  # a wrapper is temporary, its memory is not
                 self._mark(tensor, place, added)
             else:  # a view, which may depend on more names than its storage
                 sources = [t for t, source_place in zip(inputs, places, strict=True) if source_place == place]
                 if semantics.one_view_per_argument:
-                    added = self._of_tensors(sources) | added & _GRADIENT_MARKS
-                if added >= _NO_GRAD and (is_no_grad_view(tensor) or any(tensor is source for source in sources)):
-                    added = added - _NO_GRAD  # is_no_grad_view detects it, or the argument itself was returned
+                    added = self._of_tensors(sources) | added & GRADIENT_MARKS
+                if added >= NO_GRAD and (is_no_grad_view(tensor) or any(tensor is source for source in sources)):
+                    added = added - NO_GRAD  # is_no_grad_view detects it, or the argument itself was returned
                 self._memory.mark_view(tensor, place, added, sources)

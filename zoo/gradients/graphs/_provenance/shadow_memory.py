@@ -2,7 +2,7 @@ from typing import Any
 
 from torch import Tensor
 
-from zoo.gradients.graphs._provenance.names import NO_NAMES, Names, quote_names
+from zoo.gradients.graphs._provenance.names import GRADIENT_MARKS, NO_NAMES, Names, quote_names
 from zoo.gradients.graphs._provenance.storages import Address, State, data_pointer, storage_of
 from zoo.gradients.graphs._provenance.torch_internals import StorageWeakRef
 from zoo.gradients.graphs._provenance.views import ViewNames
@@ -29,8 +29,10 @@ class ShadowMemory:
             elif place is not None and (pointer := data_pointer(tensor)) in self._by_pointer:
                 # An untracked export (e.g. DLPack) was re-imported: a new storage aliases marked memory.
                 reference, names = self.storages[self._by_pointer[pointer]]
-                if not reference.expired() and not names <= control_dependencies:
-                    raise_untrackable("__dlpack__", names)
+                if not reference.expired():
+                    if exposed := names - GRADIENT_MARKS - control_dependencies:
+                        raise_untrackable("__dlpack__", exposed)
+                    found |= names
             if views and place in views:
                 found |= self.views.of(tensor, place)
         return found

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from zoo.gradients.graphs._provenance import torch_internals as internals
-from zoo.gradients.graphs._provenance.names import NO_NAMES, Names, quote_names
+from zoo.gradients.graphs._provenance.names import GRADIENT_MARKS, NO_NAMES, Names, quote_names
 from zoo.gradients.graphs._provenance.torch_internals import data_address, is_wrapped, storage_address
 
 Address = int | None
@@ -47,8 +47,8 @@ def storage_of(tensor: Tensor, names: Names = NO_NAMES) -> torch.UntypedStorage:
         if is_wrapped(tensor):
             return storage_of(unwrap(tensor), names)
         raise ValueError(
-            f"a tensor of {quote_names(names)} has no storage (as sparse tensors) and cannot be tracked; use dense "
-            "tensors"
+            f"a tensor of {quote_names(names - GRADIENT_MARKS)} has no storage (as sparse tensors) and cannot be "
+            "tracked; use dense tensors"
         ) from None
 
 
