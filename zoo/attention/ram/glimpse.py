@@ -1,5 +1,6 @@
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
@@ -103,8 +104,8 @@ class GlimpseSensor(nn.Module):
             )
         vertical, horizontal = self.padding
         padded = F.pad(images - self.fill_value, (horizontal, horizontal, vertical, vertical))
-        pooled = [padded] + [F.avg_pool2d(padded, 2**k, stride=1) for k in range(1, self.num_scales)]
-        return [_unfold(level, self.patch_size, 2**k) for k, level in enumerate(pooled)]
+        levels = accumulate(range(1, self.num_scales), _pool_next, initial=padded)
+        return [_unfold(level, self.patch_size, 2**k) for k, level in enumerate(levels)]
 
     def pixel_coordinates(self, locations: Float[Tensor, "*dims 2"]) -> Float[Tensor, "*dims 2"]:
         """Return locations as ``(row, column)`` in pixels of the image, with pixel centers at integers."""
@@ -123,6 +124,18 @@ class GlimpseSensor(nn.Module):
             row, column = (centers - side / 2 + 1).nan_to_num().long().unbind(-1)
             glimpses.append(level[image, :, row, column])
         return torch.stack(glimpses, dim=-4)
+
+
+def _pool_next(
+    level: Float[Tensor, "images channels height width"], k: int
+) -> Float[Tensor, "images channels rows columns"]:
+    """Return means over all squares of ``2^k`` pixels a side, from those of half the side.
+
+    Four means each, whatever the side; ``avg_pool2d`` with a stride of 1 adds up all pixels of every square.
+    """
+    half = 2 ** (k - 1)
+    rows = level[:, :, :-half] + level[:, :, half:]
+    return (rows[..., :-half] + rows[..., half:]) / 4
 
 
 def _unfold(
