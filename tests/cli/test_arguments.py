@@ -68,5 +68,5 @@ class TestArguments:
 def test_help_lists_every_argument_with_default_and_description():
     text = arguments_help(Options, "A script.")
     assert text.startswith("A script.")
-    for line in ("needed=needed  (text)", "without a default.", "count=3  (a whole number)", "names=[1]"):
+    for line in ("needed=required  (text)", "without a default.", "count=3  (a whole number)", "names=[1]"):
         assert line in text

@@ -49,8 +49,8 @@ class TestReadCommandLine:
             ("data.root=${oc.env:HOME}", "set the value itself"),
             ("seed=???", "set the value itself"),
             ("seed='1", "cannot be read"),
-            ("hydra.verbose=true", r"hydra.verbose may not be set; of Hydra's own settings there are hydra\.run\.dir"),
-            ("hydra/launcher=joblib", "hydra/launcher may not be set"),
+            ("hydra.verbose=true", r"hydra.verbose cannot be set; of Hydra's own settings only hydra\.run\.dir"),
+            ("hydra/launcher=joblib", "hydra/launcher cannot be set"),
             ("trust=maybe", "trust must be true or false"),
             ("+trust=true", "trust must be true or false"),
             ("-cfg", "expected one argument|invalid choice|no key=value"),
@@ -100,7 +100,7 @@ class TestReadCommandLine:
             read_command_line([f"{key}="])
 
     def test_folder_of_a_single_run_is_refused_in_a_sweep(self):
-        with pytest.raises(ValueError, match=r"in a sweep set hydra\.sweep\.dir, the folder of all runs"):
+        with pytest.raises(ValueError, match=r"in a sweep set hydra\.sweep\.dir, that of all runs"):
             read_command_line(["-m", "seed=1,2", "hydra.run.dir=x"])
 
     def test_last_of_two_values_wins(self):

@@ -104,7 +104,7 @@ def arguments_help(schema: type, description: str) -> str:
 
     Example:
         >>> print(arguments_help(EvaluateConfig, "Evaluate a checkpoint.").splitlines()[3])
-        checkpoint=needed  (text)
+        checkpoint=required  (text)
     """
     return f"{description.strip()}\n\nArguments\n{option_lines(dataclass_options(schema).values())}\n"
 

@@ -30,7 +30,7 @@ class Setting(NamedTuple):
     key: str
     values: list[Any]  # several in a sweep
     override: str  # the same setting in Hydra's grammar
-    sign: str = ""  # Hydra's prefix +, ++ or ~, which is refused later with the nearest option
+    sign: str = ""  # Hydra's prefix +, ++ or ~; refused later, with a suggestion of the nearest option
 
     @property
     def swept(self) -> bool:
@@ -137,7 +137,7 @@ def _check_resumable(run: str, request: Request) -> None:
         for value in setting.values if setting.key in BUDGETS else []:
             Option(setting.key, int).check(value)
         if setting.key in BUDGETS and setting.swept:
-            raise ValueError(f"a run is resumed once: set one {setting.key}")
+            raise ValueError(f"{setting.key} cannot be swept with resume=; set a single value")
 
 
 def _read_setting(argument: str, sweep: bool) -> Setting:
@@ -147,9 +147,9 @@ def _read_setting(argument: str, sweep: bool) -> Setting:
     if "-" in sign or (not equals and "~" not in sign):
         raise ValueError(f"{argument} is no key=value{_suggest_setting(bare, text)}")
     if bare.startswith("hydra") and bare not in (*FOLDERS, *LIGHTNING):
-        raise ValueError(f"{bare} may not be set; of Hydra's own settings there are {', '.join(FOLDERS)}")
+        raise ValueError(f"{bare} cannot be set; of Hydra's own settings only {', '.join(FOLDERS)} can")
     if bare == "hydra.run.dir" and sweep:
-        raise ValueError("hydra.run.dir is of a single run; in a sweep set hydra.sweep.dir, the folder of all runs")
+        raise ValueError("hydra.run.dir is the folder of one run; in a sweep set hydra.sweep.dir, that of all runs")
     values, override = _read_values(bare, text, sweep)
     if bare in FOLDERS and not text.strip():
         raise ValueError(f"{bare} must not be empty; remove it or set a folder")
@@ -163,14 +163,14 @@ def _read_setting(argument: str, sweep: bool) -> Setting:
         and not (name.isidentifier() or (bare == root and isinstance(values[0], dict)))
     ):
         raise ValueError(f"{bare}={text}: set each argument by name, {root}.NAME=VALUE")
-    return Setting(bare, values, _append_prefix(bare, override), sign)
+    return Setting(bare, values, _add_prefix(bare, override), sign)
 
 
 def _make_setting(key: str, value: Any) -> Setting:
-    return Setting(key, [value], _append_prefix(key, f"{key}={to_hydra(value)}"))
+    return Setting(key, [value], _add_prefix(key, f"{key}={to_hydra(value)}"))
 
 
-def _append_prefix(key: str, override: str) -> str:
+def _add_prefix(key: str, override: str) -> str:
     # Hydra's prefix for keys that the configuration may not contain yet.
     return f"++{override}" if key.partition(".")[0] in FREE_FORM_OPTIONS else override
 

@@ -19,7 +19,7 @@ from zoo._constraints import Constraint, is_satisfied
 
 _INT_LIMIT = 2**63  # torch and numpy have integers of 64 bits
 _TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
-_PLURALS = {int: "whole numbers", float: "numbers", str: "texts", bool: "true or false"}
+_PLURALS = {int: "whole numbers", float: "numbers", str: "strings", bool: "true or false"}
 _EXAMPLES = {int: "[64,64]", float: "[0.1,0.2]", str: "[a,b]", bool: "[true,false]"}
 SYNONYMS: dict[str, tuple[str, ...]] = {  # names of an option elsewhere or formerly, where the spelling differs a lot
     "lr": ("learning_rate",),
@@ -131,7 +131,7 @@ def format_value(value: Any) -> str:
 
 
 def find_same_name(key: str, known: Iterable[str]) -> str | None:
-    """Return a known key of another group with the same name as a key or with a synonym of it, or None."""
+    """Return a known key of another group whose name is that of ``key``, or has it as a synonym; None if none."""
     keys, name = list(known), key.rpartition(".")[2]
     for wanted in (name, *(option for option, others in SYNONYMS.items() if name in others)):
         for found in keys:
@@ -179,7 +179,7 @@ def option_lines(options: Iterable[Option]) -> str:
     """Return a help text that lists options with default, type and description."""
     lines = []
     for option in options:
-        default = "needed" if option.default == MISSING else format_value(option.default).strip("'")
+        default = "required" if option.default == MISSING else format_value(option.default).strip("'")
         words = [describe_type(option.annotation), *([option.allowed.description] if option.allowed else [])]
         lines.append(f"{option.key}={default}  ({words[-1] if words[-1].startswith(words[0]) else ', '.join(words)})")
         if option.description:

@@ -104,7 +104,7 @@ def _check_finite(rollout: Rollout, name: str, env_steps: int) -> None:
         if values.is_floating_point() and not torch.isfinite(values).all()
     ]
     if found:
-        (time, env), what = min(found, key=lambda place: place[0][0])  # at the same step, the part returned first
+        (time, env), what = min(found, key=lambda place: place[0][0])  # the earliest; on a tie, the first in parts
         raise EnvWorkerError(
             f"{name} returned {what}s that are not finite, first in environment {env} at step {time} of the rollout "
             f"that began after {env_steps} environment steps"

@@ -100,7 +100,7 @@ def _list_splits(
     held_out, test = splits.get("validation"), splits.get("test")
     if test is None and held_out is not None:
         logger.warning(
-            "%s has no folder test: %s is the test set, and the validation set is held out of train.",
+            "%s has no folder named test: %s is the test set, and the validation set is held out of train.",
             root,
             held_out.name,
         )

@@ -127,7 +127,8 @@ def per_sample_gradients(losses: Float[Tensor, " group"], parameters: Sequence[T
 
 def check_parameters(parameters: Iterable[Tensor]) -> list[Tensor]:
     """Return the parameters as a list of tensors that require gradients."""
-    if isinstance(parameters, Tensor | nn.Module):  # the rows of a tensor are not those that the loss was computed from
+    # Iterating over a tensor yields new tensors, which are not in the graph of the loss.
+    if isinstance(parameters, Tensor | nn.Module):
         raise ValueError(f"the parameters must be a list of tensors, got one {type(parameters).__name__}")
     parameters = list(parameters)
     for parameter in parameters:

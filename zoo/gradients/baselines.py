@@ -59,7 +59,7 @@ class Baseline(RunningState):
 
     compares_samples = False
     """Whether the value for one sample depends on the signals, or importance weights, of other samples."""
-    context_holds_sample = False
+    context_depends_on_sample = False
     """Whether the context of one sample contains that sample, which the value for it must then not use (VIMCO)."""
 
     @property
@@ -289,7 +289,7 @@ class SumBaseline(Baseline):
                 f"SumBaseline can hold one {comparing[0]} at most, and no other baseline that compares samples, got "
                 f"{comparing[1]}: a second one would bias the gradient"
             )
-        if any(part.context_holds_sample for part in parts) and any(isinstance(x, LearnedBaseline) for x in parts):
+        if any(part.context_depends_on_sample for part in parts) and any(isinstance(x, LearnedBaseline) for x in parts):
             raise ValueError(
                 f"SumBaseline cannot hold a LearnedBaseline beside {comparing[0]}, whose context is made from the "
                 "sample that the network must not see"

@@ -14,7 +14,7 @@ Estimate = Literal["leave_one_out", "same_samples"]
 def optimal_scaling(
     score: Float[Tensor, "..."], signal: Float[Tensor, "*dims"], dim: int = 0, leave_one_out: bool = False
 ) -> Float[Tensor, "..."]:
-    """Return the scaling of the score, as a control variate, that minimizes the variance of the gradient.
+    """Return the coefficient of the score, as control variate, that minimizes the variance of the gradient.
 
     ``a* = Cov(f s, s) / Var(s)``, equation 8 of Ranganath, Gerrish & Blei, "Black box variational inference", 2014,
     estimated by ``Σ f s² / Σ s²`` as ``E[s] = 0`` is known.
@@ -28,7 +28,8 @@ def optimal_scaling(
         leave_one_out: estimate the scaling of each sample from the others.
 
     Returns:
-        ``(*dims)`` in the units of the signal, of size 1 along ``dim`` unless ``leave_one_out``; 0 if all scores are.
+        The scaling in the units of the signal, ``(*dims)``, but of size 1 along ``dim`` unless ``leave_one_out``; 0
+        where all scores are 0.
 
     Example:
         >>> optimal_scaling(score=torch.tensor([-0.5, 0.5]), signal=torch.tensor([1.0, 3.0]))
@@ -43,7 +44,7 @@ def optimal_scaling(
 
 
 def _leave_one_out_sum(x: Tensor, dim: int) -> Tensor:
-    """Return the sum of the elements before and after each element, in which no large element cancels."""
+    """Return, for each element, the sum of the others; not ``total - x``, which is inexact if ``x`` is large."""
     zero = torch.zeros_like(x.narrow(dim, 0, 1))
     before = torch.cat([zero, x.cumsum(dim)], dim).narrow(dim, 0, x.shape[dim])
     after = torch.cat([zero, x.flip(dim).cumsum(dim)], dim).narrow(dim, 0, x.shape[dim]).flip(dim)
@@ -51,17 +52,18 @@ def _leave_one_out_sum(x: Tensor, dim: int) -> Tensor:
 
 
 class ControlVariate(Baseline):
-    """Control variate ``f s - a* s`` of black-box variational inference, as a baseline ``a*`` per parameter.
+    """Score ``s`` as control variate, ``f s - a* s``, of black-box variational inference: a baseline ``a*``.
 
-    Ranganath, Gerrish & Blei, "Black box variational inference", 2014. The context is the score of each sample.
+    There is one ``a*`` per parameter or per factor. Ranganath, Gerrish & Blei, "Black box variational inference",
+    2014. The context is the score of each sample.
 
     Args:
-        scaling: one scaling per ``"parameter"``, with a context of the shape of the signal; or per ``"factor"``, shared
-            by its parameters, with a context of one more dimension.
+        scaling: one scaling per ``"parameter"``, with a context of the shape of the signal; or per ``"factor"`` of the
+            variational distribution, shared by its parameters, with a context of one more dimension.
         estimate: ``"leave_one_out"``; or ``"same_samples"``, as in the first version of the paper, with a bias of order
             ``1 / samples``.
-        num_extra_samples: number of samples for the estimate alone, 100 in the published paper; the caller draws them,
-            and the context is the scaling. 0 to estimate from the samples themselves.
+        num_extra_samples: number of further samples from which only the scaling is estimated, 100 in the published
+            paper; the caller draws them and passes the scaling as the context. 0: use the samples themselves.
         dim: dimension of the samples.
 
     Raises:
@@ -74,7 +76,7 @@ class ControlVariate(Baseline):
     """
 
     compares_samples = True
-    context_holds_sample = True
+    context_depends_on_sample = True
 
     def __init__(
         self,

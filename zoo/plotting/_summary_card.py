@@ -32,15 +32,18 @@ from zoo.plotting._style import (
 TITLES_HEIGHT, LEGEND_HEIGHT = 0.24, 0.26  # inches
 
 
-def draw_summary_cards(data: GlimpseData, shown: int) -> Figure:
-    """Return a figure with a card for each image and its first ``shown`` glimpses; the layout is the same for each."""
+def draw_summary_cards(data: GlimpseData, num_shown: int) -> Figure:
+    """Return a figure with a card for each image and its first ``num_shown`` glimpses.
+
+    The layout does not depend on ``num_shown``.
+    """
     layout = make_layout(data)
     _, last_top = layout.corner(len(data.images) - 1)
     with figure_style():
         page = Page(TITLES_HEIGHT + last_top + layout.card[1] + LEGEND_HEIGHT)
         _draw_titles(page, layout, data)
         for i in range(len(data.images)):
-            _draw_card(page, layout, data, i, shown)
+            _draw_card(page, layout, data, i, num_shown)
         draw_legend(page.figure, data.patch_sizes)
     return page.figure
 
@@ -61,35 +64,35 @@ def _draw_titles(page: Page, layout: Layout, data: GlimpseData) -> None:
                 page.text(title, left=x, top=0.16, fontsize=TEXT_SIZE, color=MUTED_COLOR)
 
 
-def _draw_card(page: Page, layout: Layout, data: GlimpseData, i: int, shown: int) -> None:
+def _draw_card(page: Page, layout: Layout, data: GlimpseData, i: int, num_shown: int) -> None:
     """Draw the predicted class and the panels of image ``i``."""
     left, top = layout.corner(i)
     axes = {
         name: page.axes(name, left=left + x, top=TITLES_HEIGHT + top + y, width=width, height=height)
         for name, (x, y, width, height) in layout.panels.items()
     }
-    text, color = prediction_heading(data, i, shown)
+    text, color = prediction_heading(data, i, num_shown)
     style = {"fontsize": TITLE_SIZE, "fontweight": "bold", "color": color}
     page.text(text, left=left + layout.panels["fixations"][0], top=TITLES_HEIGHT + top + 0.13, **style)
 
-    image, centers, steps = data.images[i], data.centers[i, :shown], data.num_glimpses
+    image, centers, steps = data.images[i], data.centers[i, :num_shown], data.num_glimpses
     draw_fixations(axes["fixations"], image, centers, data.patch_sizes, steps)
     draw_revealed(axes["revealed"], image, covered_pixels(image.shape[:2], centers, min(data.patch_sizes)))
     draw_class_probabilities(
-        axes["class_probabilities"], data.probabilities[i, :shown], steps, int(data.labels[i]), data.classes
+        axes["class_probabilities"], data.probabilities[i, :num_shown], steps, int(data.labels[i]), data.classes
     )
-    draw_glimpse_numbers(axes["class_probabilities numbers"], shown, steps)
+    draw_glimpse_numbers(axes["class_probabilities numbers"], num_shown, steps)
     if data.patches is not None:
-        draw_patches(axes["patches"], data.patches[i, :shown], steps)
-        draw_glimpse_numbers(axes["patches numbers"], shown, steps)
+        draw_patches(axes["patches"], data.patches[i, :num_shown], steps)
+        draw_glimpse_numbers(axes["patches numbers"], num_shown, steps)
 
 
-def prediction_heading(data: GlimpseData, i: int, shown: int) -> tuple[str, str]:
+def prediction_heading(data: GlimpseData, i: int, num_shown: int) -> tuple[str, str]:
     """Return text and color for the most probable class so far; after the last glimpse, whether it is correct."""
-    probabilities = data.probabilities[i, shown - 1]
+    probabilities = data.probabilities[i, num_shown - 1]
     best = int(probabilities.argmax())
     predicted, label = f"{data.classes[best]} ({format_percent(probabilities[best])})", data.classes[data.labels[i]]
-    if shown < data.num_glimpses:
+    if num_shown < data.num_glimpses:
         return f"{predicted} …", MUTED_COLOR
     if best == data.labels[i]:
         return f"✓ {predicted}", CORRECT_COLOR

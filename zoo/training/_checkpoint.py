@@ -35,13 +35,14 @@ Module = TypeVar("Module", bound=pl.LightningModule)
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes checkpoints atomically: a kill at any moment leaves the previous checkpoint intact.
 
-    Lightning's own writer uses the temporary folder of the system, from which a rename across disks is a copy.
+    Lightning's own writer first writes to the system's temporary folder; if that is on another disk, the final move is
+    a copy, which is not atomic.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
 
         def write(unfinished: Path) -> None:
-            # No parents: whoever removed the run folder wanted the run to end.
+            # Without parents=True: if the user removed the run folder, the run should fail, not create it again.
             unfinished.parent.mkdir(exist_ok=True)
             with open(unfinished, "wb") as file:
                 torch.save({**checkpoint, DIGEST: _digest(checkpoint)}, file)
@@ -158,7 +159,7 @@ class LoadableModule(pl.LightningModule):
         """
         checkpoint = read_checkpoint(path, cls.__name__)
         options = checkpoint["hyper_parameters"]
-        # An option that is missing would get its default, and the weights another meaning.
+        # A missing option would silently get its default, with which the weights may mean something else.
         if differing := options.keys() ^ inspect.signature(cls).parameters.keys():
             raise ValueError(f"{path} is of another version of {cls.__name__}: options {', '.join(sorted(differing))}")
         try:

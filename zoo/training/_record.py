@@ -70,7 +70,7 @@ class RunRecord:
             "seed": config.get("seed"),
             "data": data,
             "config_hash": config_hash(config),
-            "recipe_hash": config_hash({**config, "seed": None}),
+            "recipe_hash": config_hash({**config, "seed": None}),  # the same for all seeds of a configuration
             "started": earlier.get("started", datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")),
             "wall_seconds": self.spent,
             **run_environment(),
@@ -127,7 +127,7 @@ def read_status(path: Path) -> dict[str, Any]:
 def git_commit() -> str | None:
     """Return the commit of the checkout of this code, with ``+changes`` if files outside ``docs`` were modified.
 
-    None for an installed package, which may lie within some other repository, one that does not track this file.
+    None for an installed package, even inside another repository, since that one does not track this file.
     """
 
     def git(*arguments: str) -> str:

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zoo.gradients.graphs._paths import MAX_STALLED, DeadEndError, enumerate_paths
+from zoo.gradients.graphs._paths import MIN_PATHS_TO_ESTIMATE, DeadEndError, enumerate_paths
 
 MESSAGES = ("it changed its mind", "ask for less")
 TREES = st.recursive(st.just(None), lambda tree: st.lists(tree, min_size=1, max_size=3), max_leaves=20)
@@ -65,7 +65,7 @@ def test_large_tree_fails_early_after_max_stalled_paths():
         return [path.choose(f"x{k}", 2) for k in range(12)]
 
     found = enumerate_paths(bits, 4000, *MESSAGES)
-    assert len(list(itertools.islice(found, MAX_STALLED - 1))) == MAX_STALLED - 1
+    assert len(list(itertools.islice(found, MIN_PATHS_TO_ESTIMATE - 1))) == MIN_PATHS_TO_ESTIMATE - 1
     with pytest.raises(ValueError, match=r"may be more than 4000 outcomes: .* there are 4096, 2 \(x0\) · .* · …;"):
         next(found)
     assert len(list(enumerate_paths(bits, 4096, *MESSAGES))) == 4096

@@ -166,9 +166,9 @@ def test_plate_with_hidden_indices_raises():
             pyro.sample("z", dist.Normal(pyro.param("locs", torch.zeros(SIZE))[i], 1.0))
 
     model = poutine.condition(model_of(subsample_size=3), {"mean": torch.tensor(0.0)})
-    with pytest.raises(ValueError, match=r"indices of plate 'data' of the guide are drawn outside it .* or hidden by"):
+    with pytest.raises(ValueError, match=r"indices of plate 'data' are drawn before the guide runs .* or hidden by"):
         BlackBoxELBO().loss(model, guide)
     hidden = poutine.block(model, expose=["z", "x"])
     plain = poutine.block(guide_of(subsample_size=3), hide=["mean"])
-    with pytest.raises(ValueError, match=r"plate 'data' of the model are drawn outside it .* or hidden by"):
+    with pytest.raises(ValueError, match=r"plate 'data' are drawn before the model runs .* or hidden by"):
         BlackBoxELBO().loss(hidden, plain)

@@ -20,7 +20,7 @@ class GlimpseSensor(nn.Module):
 
     Args:
         image_shape: ``(channels, height, width)``.
-        patch_size: side of each patch, in its own pixels.
+        patch_size: side of each patch in pixels, after pooling.
         num_scales: number of patches in a glimpse.
         location_range: distance in pixels from the center to ``l = 1``, along both axes. Default: the finest patch just
             stays inside the image, ``(height - patch_size) / 2`` and ``(width - patch_size) / 2``.
@@ -119,7 +119,7 @@ class GlimpseSensor(nn.Module):
         centers = self.pixel_coordinates(locations) + self._padding
         glimpses = []
         for side, level in zip(self.patch_sizes, patches, strict=True):
-            # Half pixels are rounded down and to the right: round() would round to even, and so depend on the padding.
+            # Half pixels are rounded towards bottom right: round() would round to even, and so depend on the padding.
             # A NaN location reads an arbitrary patch; the loss is NaN then, and its check names the term.
             row, column = (centers - side / 2 + 1).nan_to_num().long().unbind(-1)
             glimpses.append(level[image, :, row, column])
@@ -131,7 +131,8 @@ def _pool_next(
 ) -> Float[Tensor, "images channels rows columns"]:
     """Return means over all squares of ``2^k`` pixels a side, from those of half the side.
 
-    Four means each, whatever the side; ``avg_pool2d`` with a stride of 1 adds up all pixels of every square.
+    Each is the mean of only four numbers, whatever the side; ``avg_pool2d`` with a stride of 1 adds up all pixels of
+    every square.
     """
     half = 2 ** (k - 1)
     rows = level[:, :, :-half] + level[:, :, half:]

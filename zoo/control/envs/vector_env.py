@@ -12,7 +12,7 @@ from zoo.control.envs._registration import longest_episode, time_limit
 from zoo.control.envs._spaces import space_to_dict, to_env_actions
 from zoo.control.envs._wrappers import EnvWorkerError, IndexObservation
 
-_MAX_ALE_SEED = 2**31 - 2**16  # of its vector environments, which add the index of each copy to a 32-bit seed
+_MAX_ALE_SEED = 2**31 - 2**16  # its vector environments add the index of each sub-environment to a 32-bit seed
 
 
 class StepResult(NamedTuple):

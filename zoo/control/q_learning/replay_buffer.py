@@ -46,7 +46,8 @@ class ReplayBuffer:
 
     A row holds one step of all environments. Each observation is stored once, in its own dtype: the observation after
     a step is found in the next row, so that the newest rows cannot be sampled yet. (Stacked frames are stored as
-    stacks.) A step after which the next row does not continue, as the environment was reset, is never sampled.
+    stacks.) No transition contains a step after which the environment was reset, unless the step terminated: its next
+    observation is not stored.
 
     ``buffer_size`` is the capacity in steps of all environments together. Transitions have ``n_steps`` steps, fewer
     where the episode ends before.

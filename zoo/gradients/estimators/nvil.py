@@ -74,8 +74,9 @@ def elbo_objective(sampled: Evaluation, reinforce: Iterable[nn.Module], local: b
 
 
 class LayerwiseReinforce(GradientEstimator):
-    """REINFORCE with a baseline for each layer; with running means, networks and scale it is NVIL.
+    """REINFORCE with a baseline for each layer.
 
+    With moving-average and learned baselines and ``scale=True`` it is NVIL.
     Mnih & Gregor, "Neural variational inference and learning in belief networks", 2014.
 
     Args:

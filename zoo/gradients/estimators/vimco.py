@@ -82,7 +82,7 @@ class VIMCOBaseline(Baseline):
     """
 
     compares_samples = True
-    context_holds_sample = True
+    context_depends_on_sample = True
 
     def __init__(self, dim: int):
         super().__init__()

@@ -7,7 +7,7 @@ from zoo.gradients.graphs._repeatability import GeneratorStates, undo_unused_loa
 
 Result = TypeVar("Result")
 
-MAX_STALLED = 256
+MIN_PATHS_TO_ESTIMATE = 256
 """Paths to enumerate before the size of the tree is estimated from the current path."""
 _MAX_FACTORS = 5  # of the product in an error message
 
@@ -68,7 +68,7 @@ class Path:
         self.num_finished += 1
         exceeded = self.num_finished > self.max_outcomes
         estimate = math.prod(choice.size for choice in self.choices)  # if all paths are as long as this one
-        if exceeded or (self.num_finished >= MAX_STALLED and estimate > self.max_outcomes):
+        if exceeded or (self.num_finished >= MIN_PATHS_TO_ESTIMATE and estimate > self.max_outcomes):
             message = f"there {'are' if exceeded else 'may be'} more than {self.max_outcomes} outcomes"
             if estimate > self.max_outcomes:
                 factors = [f"{_readable(choice.size)} ({choice.name})" for choice in self.choices if choice.size > 1]

@@ -67,8 +67,8 @@ def enumerate_outcomes(
 def expectation(outcomes: Iterable[Outcome]) -> Tensor:
     """Return the sum of the costs, weighted by their probabilities, over outcomes and batch.
 
-    If log-probabilities are less precise than the costs, the first cost is subtracted from all, and added again to the
-    sum: the gradients of large costs would otherwise be rounded before their common part cancels.
+    If log-probabilities are less precise than the costs, the first cost is subtracted from all costs and added to the
+    sum. Otherwise the part that all costs share, which cancels in the gradient, would leave a rounding error.
     """
     outcomes = list(outcomes)
     if not any(_as_precise(outcome.log_prob, outcome.cost) is not outcome.log_prob for outcome in outcomes):
@@ -124,13 +124,15 @@ def enumerate_values(name: str, base: Distribution) -> Tensor:
             return base.mean[None].detach()
         what = f"sample {name!r} ({type(base).__name__})"
         if _is_discrete(base):
-            raise ValueError(f"the values of {what} cannot be enumerated: {str(error) or 'torch lists none'}") from None
+            problem = str(error) or "it does not implement enumerate_support"
+            raise ValueError(f"the values of {what} cannot be enumerated: {problem}") from None
         rule = f"quadrature={{{name!r}: 32}}"
         raise ValueError(f"{what} is continuous and cannot be enumerated; integrate it with {rule}") from None
 
 
 def _is_discrete(distribution: Distribution) -> bool:
-    while isinstance(distribution, TransformedDistribution):  # its support is that of the transform
+    # The support of a transformed distribution is the codomain of its transform, even if its values are discrete.
+    while isinstance(distribution, TransformedDistribution):
         distribution = base_distribution(distribution.base_dist)
     support = support_of(distribution)
     return support is not None and support.is_discrete

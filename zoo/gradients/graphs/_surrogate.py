@@ -29,14 +29,15 @@ class _DownstreamCost(NamedTuple):
     baseline: Tensor
     """``(samples, runs, *batch)``."""
     baseline_loss: Tensor
-    """Sum over all baselines, shifted to the value 0."""
+    """Sum of the losses of all baselines, minus its detached value: 0, with the gradient of the losses."""
 
 
 def score_surrogate(runs: Sequence[Run], baselines: Mapping[str, BaselineLike]) -> Tensor:
     """First-order surrogate: ``Σ_c c + Σ_w log p(w) (Q_w - b_w)``, ``Q_w`` the costs that ``w`` influences.
 
     Corollary 1 and theorem 2 of Schulman, Heess, Weber & Abbeel, "Gradient estimation using stochastic computation
-    graphs", 2015. The log-probabilities are shifted to 0, so that its value is the mean cost.
+    graphs", 2015. The detached value of each log-probability is subtracted, so that the surrogate's value is the mean
+    cost.
     """
     arrays, signal = _collect(runs, baselines)
     log_prob = torch.stack([run.log_prob for run in arrays], dim=1)

@@ -70,8 +70,8 @@ class PosteriorSamples(NamedTuple):
         if wrong := (~self.log_weights.isfinite()).nonzero().flatten().tolist():
             first = f"in draw {wrong[0]} log p is {self.log_p[wrong[0]]:.6g} and log q is {self.log_q[wrong[0]]:.6g}"
             raise FloatingPointError(
-                f"{len(wrong)} of {len(self.log_weights)} draws have a weight that is not finite; {first}: check for "
-                "values outside the model's support, and the parameters"
+                f"{len(wrong)} of {len(self.log_weights)} draws have a weight that is not finite; {first}: check the "
+                "parameters, and whether values lie outside the model's support"
             )
         return self.log_weights
 
@@ -140,7 +140,9 @@ def sample_posterior(
         return _sample_sequentially(call, num_samples, log_likelihood, progress)
 
 
-def _sample_sequentially(call: ModelGuideCall, num_samples: int, keep: bool, progress: bool) -> PosteriorSamples:
+def _sample_sequentially(
+    call: ModelGuideCall, num_samples: int, keep_log_likelihood: bool, progress: bool
+) -> PosteriorSamples:
     console = Console(stderr=True)
     shown = progress and console.is_terminal
     parts, local, subsampled = [], set(), False
@@ -148,7 +150,7 @@ def _sample_sequentially(call: ModelGuideCall, num_samples: int, keep: bool, pro
         subsamples = Subsamples()
         run = trace_model_and_guide(call, subsamples)
         check_match(run)
-        parts.append(_make_samples(run, run, 1, keep))
+        parts.append(_make_samples(run, run, 1, keep_log_likelihood))
         if is_subsampled(subsamples):
             subsampled = True
             local |= _local_sites(run, subsamples)
@@ -166,15 +168,17 @@ def _local_sites(run: Run, subsamples: Subsamples) -> set[str]:
     }
 
 
-def _sample_vectorized(call: ModelGuideCall, single_run: Run, count: int, keep: bool) -> PosteriorSamples:
+def _sample_vectorized(
+    call: ModelGuideCall, single_run: Run, count: int, keep_log_likelihood: bool
+) -> PosteriorSamples:
     """Draw many samples in one run; raise ``ValueError`` if they are not independent of each other."""
     run = trace_vectorized(call, count, plate_nesting(single_run), {})
     if (mismatch := find_mismatch(run, single_run, count, call, {})) is not None:
         raise ValueError(str(mismatch))
-    return _make_samples(run, single_run, count, keep)
+    return _make_samples(run, single_run, count, keep_log_likelihood)
 
 
-def _make_samples(run: Run, single_run: Run, count: int, keep: bool) -> PosteriorSamples:
+def _make_samples(run: Run, single_run: Run, count: int, keep_log_likelihood: bool) -> PosteriorSamples:
     """Return the samples of a run; values get the shapes of a run with a single sample."""
     latent = {name: site for name, site in run.model.items() if not site.observed}
     seen = {name: site for name, site in run.model.items() if site.observed}
@@ -186,7 +190,7 @@ def _make_samples(run: Run, single_run: Run, count: int, keep: bool) -> Posterio
         log_likelihood={
             name: (site.density.log_prob / site.scale).reshape(count, *single_run.model[name].density.log_prob.shape)
             for name, site in seen.items()
-            if keep
+            if keep_log_likelihood
         },
         subsampled=False,
         continuous=frozenset(name for name, site in latent.items() if _is_continuous(site.distribution)),

@@ -53,7 +53,7 @@ class Estimators(nn.Module):
         self.num_extra_samples = max(
             (each.num_extra_samples for each in self.given.values() if isinstance(each, ControlVariate)), default=0
         )
-        """Number of further particles, used to estimate scaling factors only."""
+        """Number of further particles, from which only the scaling of control variates is estimated."""
 
     def of(self, name: str, options: Mapping[str, Any] | None = None, device: torch.device | None = None) -> Reinforce:
         """Return the estimator of a site, created on a device with the options ``infer["baseline"]`` of the site."""
@@ -99,7 +99,10 @@ class Estimators(nn.Module):
                     _register_param_in_trace(parameter)
 
     def forward(self, score: ScoreFunctionTerm, num_particles: int) -> ReinforceOutput:
-        """Estimate a site's part of the gradient from the first particles; others are used for scaling factors."""
+        """Estimate a site's part of the gradient from the first ``num_particles``.
+
+        The further particles are used only to estimate the scaling of a control variate.
+        """
         site = score.site
         reinforce = self.of(site.name, site.infer.get("baseline"), score.signal.device)
         if isinstance(reinforce.baseline, ControlVariate):
@@ -117,7 +120,7 @@ class Estimators(nn.Module):
 
 
 def _check_separate(given: Mapping[str, object]) -> None:
-    """Raise an error if two sites share a baseline, which would depend on what the first site has sampled."""
+    """Raise an error if two sites share a baseline: at the second it would depend on the first site's sample."""
     owners: dict[nn.Module, str] = {}
     for name, baseline in given.items():
         for part in baseline.modules() if isinstance(baseline, Baseline) else ():

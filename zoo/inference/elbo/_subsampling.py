@@ -72,14 +72,17 @@ def check_visible(guide: SubsampleIndices, model: SubsampleIndices) -> None:
     for program, indices, other in (("guide", guide, model), ("model", model, guide)):
         if names := sorted(indices.hidden & other.used.keys()):
             raise ValueError(
-                f"the indices of plate {names[0]!r} of the {program} are drawn outside it (the plate was created "
-                "before) or hidden by poutine.block, and may differ from those of the other program; create the plate "
-                f"in the {program}, or expose it"
+                f"the indices of plate {names[0]!r} are drawn before the {program} runs (the plate was created "
+                "outside it) or hidden by poutine.block, and may differ from those of the other program; create the "
+                f"plate in the {program}, or expose it"
             )
 
 
 def guide_only_plates(guide: SubsampleIndices, model: SubsampleIndices) -> frozenset[str]:
-    """Return the plates of the guide that the model does not have; subsampled, they would scale the guide only."""
+    """Return the plates of the guide that the model does not have.
+
+    Raise an error if one of them is subsampled: it would scale the guide only.
+    """
     found = frozenset(guide.entered - model.entered - model.used.keys())
     for name in sorted(found):
         if name in guide.hidden or is_subsampled({name: guide.used.get(name, {})}):

@@ -78,7 +78,7 @@ def trace_model_and_guide(
         sites = guide.sites
         if check_rsample_flags:
             check_flags(flagged, {name: site.distribution for name, site in sites.items()})
-        if isinstance(call.guide, GuideMessenger):  # which runs the model, including the data
+        if isinstance(call.guide, GuideMessenger):  # it runs the model, so that observed sites were recorded
             sites = {name: site for name, site in sites.items() if not site.observed}
         indices = SubsampleIndices(subsamples, guide.indices.used)
         with TraceMessenger(provenance, indices, guide_sites=sites) as model, around():
@@ -137,8 +137,8 @@ class TraceMessenger(Messenger):
         if message["done"] or message["value"] is not None:
             return
         if self.guide_sites is not None and name in self.guide_sites:
-            message["value"] = _clear_transform_cache(self.guide_sites[name])
-        elif name in self.values and not isinstance(innermost(distribution), Delta):  # a function of other sites
+            message["value"] = _bypass_transform_cache(self.guide_sites[name])
+        elif name in self.values and not isinstance(innermost(distribution), Delta):  # Deltas follow from other sites
             message["value"] = self.values[name]
         else:
             message["value"] = self._draw(name, distribution)
@@ -174,7 +174,7 @@ class TraceMessenger(Messenger):
 
     @contextmanager
     def _track_as_one(self, distribution: Distribution) -> Iterator[Names]:
-        """Pause the provenance if all tensors of a distribution are known; yield the names of these."""
+        """Pause tracking if all tensors of a distribution are visible; yield the names of the samples they use."""
         tensors = visible_tensors(distribution)
         if tensors is None:
             yield NO_NAMES
@@ -236,11 +236,11 @@ def _enable_grad() -> AbstractContextManager[Any]:
     return nullcontext() if torch.is_grad_enabled() else torch.inference_mode(False)
 
 
-def _clear_transform_cache(site: Site) -> Tensor:
-    """Return the value of a site for the model.
+def _bypass_transform_cache(site: Site) -> Tensor:
+    """Return the value of a site for the model, cloned if it has a score so that no transform's cache contains it.
 
-    A transform shared by the distributions of guide and model may have cached what it computed this value from, without
-    gradient.
+    A transform shared by the distributions of guide and model may have cached what it computed this value from,
+    without gradient.
     """
     return site.value if site.density.score is None else site.value.clone()
 

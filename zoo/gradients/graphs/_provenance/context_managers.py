@@ -50,7 +50,10 @@ class WithExpression(NamedTuple):
     """Path to the context manager: a name, then attributes, ``_CALL`` and ``_ITEM``; the name is empty if unknown."""
 
     def is_constant(self, local: set[str], scopes: Scopes) -> bool:
-        """Return whether its value never changes: it reads no local variable nor object, and opens no ``ExitStack``."""
+        """Return whether its value never changes.
+
+        It reads no local variable, no attribute or item except of modules, and opens no ``ExitStack``.
+        """
         found = [_follow_path(chain, scopes) for chain in self.chains]
         ((root,),) = _follow_path(self.steps[:1] or ("",), scopes)
         reads_object = bool({*self.steps[1:]} - {_CALL}) and not isinstance(root, types.ModuleType)
@@ -110,7 +113,7 @@ def _steps(instructions: list[dis.Instruction]) -> tuple[str, ...]:
     for one in instructions:
         if (at := _span(one)) is not None and at[0] == span[0] and (step := _step(one)):
             if one.opname in _LOADS:
-                steps = []  # the compiler duplicates the code of ``finally``
+                steps = []  # drops an earlier copy: the compiler duplicates the code of ``finally``
             elif not steps:
                 steps.append("")
             steps.append(step)
@@ -199,7 +202,8 @@ def may_suppress(found: Any, handles: Handles, depth: int = _MAX_DEPTH) -> bool:
         return _function_may_suppress(found.func, handles, depth, decorated=True)
     if isinstance(found, _STACKS):
         exits = [exit_method for _, exit_method in found._exit_callbacks]  # type: ignore[union-attr]
-        # Methods are the __exit__ of a context manager; functions registered by ``callback`` cannot suppress errors.
+        # Methods are the __exit__ of a context manager. Functions come from ``push``, and may suppress errors; or from
+        # ``callback``, which sets __wrapped__ and ignores their results.
         return any(
             may_suppress(exit_method.__self__, handles)
             if isinstance(exit_method, types.MethodType)

@@ -31,7 +31,7 @@ class SiteRegistry:
         """Check the latent sites of a run, and return whether any site is new."""
         new = {name for name in {**run.guide, **run.model} if not _signatures(run, name) <= self.signatures}
         for site in _latent_sites(run):
-            check_score(site)  # always, since a bound may have become a parameter
+            check_score(site)  # always, since a bound of the support may have become a parameter
             if site.name in new and site.name in run.model:
                 check_shapes(site, run.model[site.name])
         return bool(new)
