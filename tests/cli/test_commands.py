@@ -14,7 +14,7 @@ from zoo.attention.ram.experiment import RecurrentAttentionExperiment
 from zoo.cli import _commands as runs
 from zoo.cli._commands import evaluate, make_experiment, train
 from zoo.training import TrainingInterruptedError, read_checkpoint, read_status
-from zoo.training._folder_lock import folder_lock
+from zoo.training._files import folder_lock
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ class TestConfigHash:
         assert config_hash({**CONFIG, **change}) == config_hash(CONFIG)
 
     def test_hash_ignores_optional_entries_that_are_not_set(self):
-        assert config_hash({**CONFIG, "env": None, "program": None, "trust": False}) == config_hash(CONFIG)
+        assert config_hash({**CONFIG, "env": None, "program": None}) == config_hash(CONFIG)
 
     def test_hash_ignores_the_order_of_keys(self):
         assert config_hash(dict(reversed(CONFIG.items()))) == config_hash(CONFIG)

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from zoo.gradients import gradient_moments
 from zoo.training import GradientVarianceMonitor, read_checkpoint, variance_monitor
-from zoo.training._metrics_csv import CSVMetricsLogger
+from zoo.training._metrics import CSVMetricsLogger
 from zoo.training._resume import random_state
 
 FIGURES = {"gradient_variance", "gradient_signal_to_noise"}

@@ -11,8 +11,7 @@ from omegaconf import OmegaConf
 from zoo.cli._schemas import DATA, accepted_parameters, instantiate, target_name
 from zoo.data import ImageData, ImageSet
 from zoo.training import Experiment, TrainingInterruptedError, fit, read_checkpoint, write_json
-from zoo.training._files import write_text
-from zoo.training._folder_lock import folder_lock
+from zoo.training._files import folder_lock, write_text
 from zoo.training._record import RunRecord
 
 _DOWNLOADED = [target_name(DATA[name]) for name in ("mnist", "binarized_mnist")]

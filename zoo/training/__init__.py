@@ -7,7 +7,7 @@ from zoo.training._finite import NonFiniteError, sum_losses
 from zoo.training._fit import fit
 from zoo.training._interrupt import TrainingInterruptedError
 from zoo.training._memory import tune_malloc
-from zoo.training._metrics_csv import read_metrics
+from zoo.training._metrics import read_metrics
 from zoo.training._record import config_hash, read_status, run_environment
 from zoo.training.experiment import Experiment, Loaders
 from zoo.training.variance_monitor import GradientVarianceMonitor

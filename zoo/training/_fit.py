@@ -14,13 +14,12 @@ from pytorch_lightning.loggers import Logger, MLFlowLogger, TensorBoardLogger, W
 from pytorch_lightning.plugins.precision import MixedPrecision
 
 from zoo.training._checkpoint import AtomicCheckpointIO, CheckpointMetadata, read_checkpoint
-from zoo.training._checkpointed_metrics import CheckpointedMetrics
 from zoo.training._extension import BUDGET_DEPENDENT, ExtendLRSchedules
 from zoo.training._files import check_fields
 from zoo.training._finite import FiniteGradients
 from zoo.training._interrupt import GracefulInterrupt, TrainingInterruptedError
 from zoo.training._memory import tune_malloc
-from zoo.training._metrics_csv import CSVMetricsLogger, Row
+from zoo.training._metrics import CheckpointedMetrics, CSVMetricsLogger, Row
 from zoo.training._progress import TrainingProgress
 from zoo.training._resume import ExactResume
 from zoo.training.experiment import Experiment, Loaders

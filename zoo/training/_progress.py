@@ -1,18 +1,8 @@
-import math
 from collections.abc import Callable
-from typing import Any
 
 import pytorch_lightning as pl
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskID,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import Progress, TaskID, TextColumn, TimeElapsedColumn
 
 
 class TrainingProgress(pl.Callback):
@@ -24,33 +14,19 @@ class TrainingProgress(pl.Callback):
 
     def __init__(self, fraction_done: Callable[[], float] | None = None):
         self.fraction_done = fraction_done
-        self.steps = math.inf
         self.console = Console(soft_wrap=True)
         self.progress: Progress | None = None
-        self.task: TaskID | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not trainer.is_global_zero:
-            return
-        self.steps = float(trainer.estimated_stepping_batches)
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            TimeElapsedColumn(),
-            TextColumn("·"),
-            TimeRemainingColumn(),
-            TextColumn("left"),
-            console=self.console,
-            disable=not self.console.is_terminal,
-        )
-        self.task = self.progress.add_task("training", total=1.0)
-        self.progress.update(self.task, completed=self._done(trainer))
-        self.progress.start()
+        if trainer.is_global_zero:
+            columns = (TimeElapsedColumn(), *Progress.get_default_columns(), TextColumn("left"))
+            self.progress = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
+            self.progress.add_task("training", total=1.0)
+            self._update(trainer)
+            self.progress.start()
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
-        if self.progress is not None and self.task is not None:
-            self.progress.update(self.task, completed=self._done(trainer))
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: object) -> None:
+        self._update(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.progress is not None:
@@ -58,24 +34,25 @@ class TrainingProgress(pl.Callback):
             shown = "  ".join(f"{name.replace('_', ' ')} {format_metric(name, x)}" for name, x in metrics.items())
             width = len(str(trainer.max_epochs))
             of_all = f"/{trainer.max_epochs}" if self.fraction_done is None else ""
-            self.progress.console.print(f"epoch {trainer.current_epoch + 1:>{width}}{of_all}  {shown}")
+            self.console.print(f"epoch {trainer.current_epoch + 1:>{width}}{of_all}  {shown}")
 
-    def on_train_end(self, *args: Any) -> None:
+    def on_train_end(self, *args: object) -> None:
         self._stop()
 
-    def on_exception(self, *args: Any) -> None:
+    def on_exception(self, *args: object) -> None:
         self._stop()  # restores the cursor of the terminal
 
-    def _done(self, trainer: pl.Trainer) -> float:
-        if self.fraction_done is not None:
-            return self.fraction_done()
-        # Not global_step: a module may step its optimizers several times in a training step.
-        return (trainer.fit_loop.total_batch_idx + 1) / self.steps
+    def _update(self, trainer: pl.Trainer) -> None:
+        if self.progress is not None:
+            if self.fraction_done is not None:
+                done = self.fraction_done()
+            else:  # not global_step: a module may step its optimizers several times in a training step
+                done = (trainer.fit_loop.total_batch_idx + 1) / float(trainer.estimated_stepping_batches)
+            self.progress.update(TaskID(0), completed=done)
 
     def _stop(self) -> None:
         if self.progress is not None:
             self.progress.stop()
-            self.progress = None
 
 
 def format_metric(name: str, value: float) -> str:

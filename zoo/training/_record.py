@@ -33,14 +33,14 @@ _HASHED_IF_SET = ("env", "env_kwargs", "program", "init_from")
 def config_hash(config: Mapping[str, Any]) -> str:
     """Return a hash of everything in a configuration that determines the result of a run.
 
-    It ignores ``logger``, ``resume`` and ``trust``, and entries of ``env``, ``env_kwargs``, ``program`` and
+    It ignores ``logger`` and ``resume``, and entries of ``env``, ``env_kwargs``, ``program`` and
     ``init_from`` that are not set.
 
     Example:
         >>> config_hash({"seed": 1, "logger": "csv"}) == config_hash({"logger": "wandb", "seed": 1})
         True
     """
-    deciding = {key: value for key, value in config.items() if key not in ("logger", "resume", "trust")}
+    deciding = {key: value for key, value in config.items() if key not in ("logger", "resume")}
     deciding = {key: value for key, value in deciding.items() if key not in _HASHED_IF_SET or value not in (None, {})}
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:12]
 
