@@ -23,9 +23,8 @@ from examples.gradient_variance.estimators import (
 from zoo.cli import parse_arguments, user_errors
 from zoo.cli._commands import make_experiment
 from zoo.cli._composition import compose_config
-from zoo.control import Policy, VectorEnvAdapter, evaluate_policy, make_vector_env
+from zoo.control import Policy, ReturnEstimate, VectorEnvAdapter, evaluate_policy, make_vector_env
 from zoo.control._networks import make_network
-from zoo.control.evaluation import ReturnEstimate
 from zoo.training import fit, run_environment, write_json
 
 ENVIRONMENT, RETURN = "CartPole-v1", 200

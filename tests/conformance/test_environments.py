@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from zoo.control._evaluation import evaluate_policy
 from zoo.control.envs import VectorEnvAdapter, make_eval_vector_env, make_vector_env
 from zoo.control.envs._wrappers import ClearLastAction
-from zoo.control.evaluation import evaluate_policy
 from zoo.control.policy_gradient import action_spec, make_policy
 from zoo.control.rollout_dataset import RolloutDataset
 

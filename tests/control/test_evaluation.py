@@ -9,15 +9,19 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from scipy import stats
 from torch import nn
 
-from zoo.control._evaluators import TOLERANCE, EpisodeEvaluator, ExactEvaluator
+from zoo.control._evaluation import (
+    TOLERANCE,
+    EpisodeEvaluator,
+    ExactEvaluator,
+    episode_returns,
+    estimate_return,
+    evaluate_policy,
+)
 from zoo.control.envs._wrappers import EnvWorkerError
 from zoo.control.envs.factory import make_vector_env
 from zoo.control.envs.mdp import FiniteMDP
 from zoo.control.envs.planning import value_iteration
 from zoo.control.envs.vector_env import VectorEnvAdapter
-from zoo.control.evaluation import _episode_returns as episode_returns
-from zoo.control.evaluation import _estimate_return as estimate_return
-from zoo.control.evaluation import evaluate_policy
 from zoo.control.policy_gradient.policies import make_policy
 from zoo.control.q_learning.exploration import ExploringPolicy
 from zoo.control.q_learning.q_functions import QNetwork, QTable
@@ -115,7 +119,7 @@ class TestTimeBudget:
             evaluate_policy(make_policy((4,), 2, ()), VectorEnvAdapter(envs), seed=0, time_budget=0.2)
 
     def test_long_evaluation_issues_one_warning(self, monkeypatch):
-        monkeypatch.setattr("zoo.control.evaluation._WARN_AFTER", 0.0)
+        monkeypatch.setattr("zoo.control._evaluation._WARN_AFTER", 0.0)
         envs = SyncVectorEnv([Breaking] * 4)
         with pytest.warns(UserWarning, match=r"4 of 4 episodes .* aborted after 3,600 seconds") as said:
             evaluate_policy(make_policy((4,), 2, ()), VectorEnvAdapter(envs), seed=0)

@@ -1,6 +1,6 @@
 import pytest
 
-from zoo.control._evaluators import EpisodeEvaluator
+from zoo.control._evaluation import EpisodeEvaluator
 from zoo.control._experiment import COMPLETE_EPISODES, ControlExperiment, learning_curve
 from zoo.control.envs.factory import make_vector_env
 from zoo.control.envs.vector_env import VectorEnvAdapter

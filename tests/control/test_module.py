@@ -3,30 +3,44 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from zoo.control._module import ControlModule, EpochMeans, StopOnTotalTimesteps
+from zoo.control import PolicyGradient
+from zoo.control._module import ControlModule, StopOnTotalTimesteps
 
 
-def test_interrupted_epoch_has_the_same_means_as_an_uninterrupted_one():
-    rows = [
-        ({"loss": float(i), "rare": 2.0 * i} if i % 2 else {"loss": float(i)}, {"return": 10.0 * i}) for i in range(5)
-    ]
-    whole, first, second = EpochMeans(), EpochMeans(), EpochMeans()
+def saved(model):
+    checkpoint = {}
+    model.on_save_checkpoint(checkpoint)
+    return checkpoint
+
+
+def logged_means(model, monkeypatch):
+    logged = {}
+    monkeypatch.setattr(model, "log_dict", logged.update)
+    model.on_train_epoch_end()
+    return logged
+
+
+def test_interrupted_epoch_has_the_same_means_as_an_uninterrupted_one(monkeypatch):
+    rows = [({"loss": float(i), "rare": 2.0 * i} if i % 2 else {"loss": float(i)}, 10.0 * i) for i in range(5)]
+    whole, first, second = (PolicyGradient([4], 2) for _ in range(3))
     for row in rows:
-        whole.update(*row)
+        whole.add_metrics(*row)
     for row in rows[:3]:
-        first.update(*row)
-    second.load_state_dict(first.state_dict())
+        first.add_metrics(*row)
+    second.on_load_checkpoint(saved(first))
     for row in rows[3:]:
-        second.update(*row)
-    assert second.compute_and_reset() == whole.compute_and_reset() == {"loss": 2.0, "rare": 4.0, "return": 40.0}
+        second.add_metrics(*row)
+    expected = {"loss": 2.0, "rare": 4.0, "episode_return": 40.0}
+    assert logged_means(second, monkeypatch) == logged_means(whole, monkeypatch) == expected
+    assert not logged_means(second, monkeypatch)
 
 
-def test_saved_state_of_epoch_means_does_not_change_with_later_updates():
-    means = EpochMeans()
-    means.update({"loss": 1.0}, {})
-    state = means.state_dict()
-    means.update({"loss": 3.0}, {})
-    assert state == {"sums": {"loss": [1.0, 1]}, "latest": {}}
+def test_saved_metrics_of_an_epoch_do_not_change_with_later_updates():
+    model = PolicyGradient([4], 2)
+    model.add_metrics({"loss": 1.0}, None)
+    checkpoint = saved(model)
+    model.add_metrics({"loss": 3.0}, None)
+    assert checkpoint == {"epoch_metrics": {"loss": [1.0]}}
 
 
 @pytest.fixture

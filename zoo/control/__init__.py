@@ -1,7 +1,7 @@
 """Reinforcement learning: policy gradient, Q-learning, and finite MDPs with exact solutions."""
 
+from zoo.control._evaluation import Evaluation, ReturnEstimate, evaluate_policy
 from zoo.control.envs import EnvWorkerError, FiniteMDP, VectorEnvAdapter, make_vector_env
-from zoo.control.evaluation import Evaluation, ReturnEstimate, evaluate_policy
 from zoo.control.policy import Policy
 from zoo.control.policy_gradient import PolicyGradient, make_policy
 from zoo.control.q_learning import QLearning

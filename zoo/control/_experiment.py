@@ -7,7 +7,7 @@ import numpy as np
 import pytorch_lightning as pl
 
 from zoo._constraints import COUNT, NOT_NEGATIVE, check_constraints
-from zoo.control._evaluators import PolicyEvaluator
+from zoo.control._evaluation import PolicyEvaluator
 from zoo.control._module import ControlModule, StopOnTotalTimesteps
 from zoo.control._seeding import REPORT, derive_seed
 from zoo.control._video import record_episode

@@ -6,43 +6,10 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from zoo.control._evaluators import PolicyEvaluator
+from zoo.control._evaluation import PolicyEvaluator
 from zoo.control._seeding import EVALUATION, derive_seed
 from zoo.control.envs._spaces import space_from_dict, to_batch, to_env_actions
 from zoo.training import LoadableModule
-
-
-class EpochMeans:
-    """Means of metrics over the rollouts of an epoch, and the latest values of others.
-
-    The state belongs into checkpoints, so that an interrupted epoch ends with the same means.
-    """
-
-    def __init__(self) -> None:
-        self._sums: dict[str, list[float]] = {}
-        self._latest: dict[str, float] = {}
-
-    def update(self, metrics: Mapping[str, Any], latest: Mapping[str, float]) -> None:
-        """Add the metrics of one rollout, numbers or scalar tensors."""
-        for name, value in metrics.items():
-            total, count = self._sums.get(name, (0.0, 0))
-            self._sums[name] = [total + float(value), count + 1]
-        self._latest.update(latest)
-
-    def compute_and_reset(self) -> dict[str, float]:
-        """Return means and latest values, and forget them."""
-        means = {name: total / count for name, (total, count) in self._sums.items()} | self._latest
-        self._sums, self._latest = {}, {}
-        return means
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return sums and latest values as plain data."""
-        return {"sums": {name: list(sums) for name, sums in self._sums.items()}, "latest": dict(self._latest)}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore a state returned by ``state_dict``."""
-        self._sums = {name: list(sums) for name, sums in state["sums"].items()}
-        self._latest = dict(state["latest"])
 
 
 class ControlModule(LoadableModule):
@@ -59,7 +26,7 @@ class ControlModule(LoadableModule):
 
     def __init__(self) -> None:
         super().__init__()
-        self.epoch_means = EpochMeans()
+        self.epoch_metrics: dict[str, list[float]] = {}
         self.register_buffer("env_steps", torch.zeros((), dtype=torch.int64))
         self.register_buffer("solved_after", torch.tensor(-1))
 
@@ -100,9 +67,17 @@ class ControlModule(LoadableModule):
             actions = to_env_actions(spaces["action"], actions)
         return (actions[0] if single else actions), None
 
+    def add_metrics(self, metrics: Mapping[str, Any], episode_return: float | None) -> None:
+        """Add a rollout's metrics, whose means are logged after the epoch, and the latest training return, if any."""
+        for name, value in metrics.items():
+            self.epoch_metrics.setdefault(name, []).append(float(value))
+        if episode_return is not None:
+            self.epoch_metrics["episode_return"] = [episode_return]
+
     def on_train_epoch_end(self) -> None:
         """Log the means of the epoch."""
-        self.log_dict(self.epoch_means.compute_and_reset())
+        self.log_dict({name: sum(values) / len(values) for name, values in self.epoch_metrics.items()})
+        self.epoch_metrics = {}
 
     def validation_step(self, evaluator: PolicyEvaluator, batch_idx: int) -> None:
         """Evaluate the frozen policy, log its metrics, and stop training if the task is solved."""
@@ -124,12 +99,12 @@ class ControlModule(LoadableModule):
             self.trainer.should_stop = True
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the means of the current epoch."""
-        checkpoint["epoch_means"] = self.epoch_means.state_dict()
+        """Add the metrics of the current epoch, so that an interrupted one ends with the same means."""
+        checkpoint["epoch_metrics"] = {name: list(values) for name, values in self.epoch_metrics.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the means of the current epoch."""
-        self.epoch_means.load_state_dict(checkpoint["epoch_means"])
+        """Restore the metrics of the current epoch."""
+        self.epoch_metrics = checkpoint["epoch_metrics"]
 
 
 class StopOnTotalTimesteps(pl.Callback):

@@ -3,10 +3,9 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from zoo.control._evaluators import EpisodeEvaluator
+from zoo.control._evaluation import EpisodeEvaluator, evaluate_policy
 from zoo.control.envs.factory import make_vector_env
 from zoo.control.envs.vector_env import VectorEnvAdapter
-from zoo.control.evaluation import evaluate_policy
 from zoo.control.policy_gradient.module import PolicyGradient
 from zoo.control.rollout import Rollout
 from zoo.control.rollout_dataset import RolloutBatch, RolloutDataset

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from zoo.cli._commands import evaluate, train
-from zoo.control._evaluators import EpisodeEvaluator, ExactEvaluator
+from zoo.control._evaluation import EpisodeEvaluator, ExactEvaluator
 from zoo.control.envs.mdp import known_dynamics
 from zoo.control.q_learning.experiment import DeepQLearningExperiment, TabularQLearningExperiment
 from zoo.control.q_learning.module import QLearning

@@ -3,7 +3,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo._constraints import COUNT, check_constraints
-from zoo.control._evaluators import EpisodeEvaluator
+from zoo.control._evaluation import EpisodeEvaluator
 from zoo.control._experiment import COMPLETE_EPISODES, ControlExperiment
 from zoo.control.envs._registration import import_env_module
 from zoo.control.envs.factory import make_eval_vector_env, make_vector_env

@@ -185,8 +185,7 @@ class PolicyGradient(ControlModule):
             "advantage_std": variance.sqrt(),
             "explained_variance": 1 - variance / returns.var(correction=0).clamp(min=1e-6),
         }
-        latest = {} if batch.episode_return is None else {"episode_return": batch.episode_return}
-        self.epoch_means.update(metrics, latest)
+        self.add_metrics(metrics, batch.episode_return)
 
     def _update(self, loss: Tensor, rollout: Rollout, returns: Tensor) -> None:
         optimizer: Any = self.optimizers()

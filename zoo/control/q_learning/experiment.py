@@ -4,7 +4,7 @@ from typing import Any
 from gymnasium.spaces import Discrete, MultiBinary, MultiDiscrete, Space
 
 from zoo._constraints import NOT_NEGATIVE, check_constraints
-from zoo.control._evaluators import EpisodeEvaluator, ExactEvaluator, PolicyEvaluator
+from zoo.control._evaluation import EpisodeEvaluator, ExactEvaluator, PolicyEvaluator
 from zoo.control._experiment import ControlExperiment
 from zoo.control.envs._registration import import_env_module
 from zoo.control.envs._spaces import UnsupportedSpaceError, num_elements

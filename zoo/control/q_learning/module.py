@@ -138,8 +138,7 @@ class QLearning(ControlModule):
         metrics: dict[str, Any] = {"exploration": self.policy.parameter}
         if losses:
             metrics["td_loss"] = torch.stack(losses).mean()
-        latest = {} if batch.episode_return is None else {"episode_return": batch.episode_return}
-        self.epoch_means.update(metrics, latest)
+        self.add_metrics(metrics, batch.episode_return)
 
     def batches(self, rollout: Rollout) -> Iterator[Transitions]:
         """Yield the batch of each gradient step."""
@@ -189,13 +188,13 @@ class QLearning(ControlModule):
         return torch.optim.Adam(parameters, lr=self.hparams["lr"], fused=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the replay buffer and the means of the current epoch."""
+        """Add the replay buffer and the metrics of the current epoch."""
         super().on_save_checkpoint(checkpoint)
         if self.replay_buffer is not None:
             checkpoint["replay_buffer"] = self.replay_buffer.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the replay buffer and the means of the current epoch."""
+        """Restore the replay buffer and the metrics of the current epoch."""
         super().on_load_checkpoint(checkpoint)
         if self.replay_buffer is not None:
             self.replay_buffer.load_state_dict(checkpoint["replay_buffer"])
