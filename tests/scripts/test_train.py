@@ -78,7 +78,7 @@ class TestMistakes:
         ("override", "named"),
         [
             ("model.num_glimpses=0", "num_glimpses must be a whole number of 1 or more, got 0"),
-            ("model.location_policy=up", "there is no location policy 'up'"),
+            ("model.location_policy=up", "location_policy must be one of learned, spiral, random, center, got "),
             ("estimator.baseline=best", "best"),
             ("trainer.batch_size=0", "batch_size must be at least 1, got 0"),
             ("trainer.max_epochs=0", "max_epochs must be at least 1, got 0"),

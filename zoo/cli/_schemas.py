@@ -12,7 +12,7 @@ from omegaconf import MISSING
 
 from zoo._constraints import COUNT, NOT_NEGATIVE, POSITIVE, Constraint, optional
 from zoo.attention import RecurrentAttention
-from zoo.attention.ram import _options as recurrent_attention
+from zoo.attention.ram import module as recurrent_attention
 from zoo.attention.ram.experiment import RecurrentAttentionExperiment
 from zoo.cli._command_line import BUDGETS
 from zoo.cli._options import Option, argument_docs, dataclass_options, format_value, matches_type

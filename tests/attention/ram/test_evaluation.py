@@ -5,11 +5,13 @@ import torch
 
 from zoo.attention import Prediction, RecurrentAttention
 from zoo.attention.ram import _evaluation as evaluation
-from zoo.attention.ram._evaluation import class_probabilities, mean_policy_error
+from zoo.attention.ram._evaluation import class_probabilities, error_rates
+from zoo.data import ImageSet
 
 # Probability of the first of two classes, for four images, in each of three samples.
 PROBABILITIES = torch.tensor([[0.9, 0.4, 0.2, 0.3], [0.9, 0.3, 0.95, 0.3], [0.001, 0.3, 0.1, 0.6]])
 TRUTH = torch.tensor([0, 1, 1, 0])  # so that the samples are wrong on the last, the last two, and the first
+TEST = ImageSet(torch.zeros(4, 1, 9, 7, dtype=torch.uint8), TRUTH)
 
 
 class ScriptedModel(RecurrentAttention):
@@ -33,46 +35,46 @@ def model():
 
 
 @pytest.fixture
-def error(model):
-    return mean_policy_error(model, torch.zeros(4, 1, 9, 7, dtype=torch.uint8), TRUTH, num_samples=3)
+def rates(model):
+    return error_rates(model, TEST, num_samples=3)
 
 
-class TestMeanPolicyError:
-    def test_mean_and_std_are_over_samples_of_one_trajectory(self, error):
-        assert error.mean == pytest.approx((1 / 4 + 2 / 4 + 1 / 4) / 3)
-        assert error.std == pytest.approx(math.sqrt((2 * (1 / 12) ** 2 + (1 / 6) ** 2) / 2))
+class TestErrorRates:
+    def test_mean_and_std_are_over_samples_of_one_trajectory(self, rates):
+        assert rates["test_error"] == pytest.approx((1 / 4 + 2 / 4 + 1 / 4) / 3)
+        assert rates["test_error_std"] == pytest.approx(math.sqrt((2 * (1 / 12) ** 2 + (1 / 6) ** 2) / 2))
 
-    def test_ensemble_averages_probabilities_and_not_log_probabilities(self, error):
+    def test_ensemble_averages_probabilities_and_not_log_probabilities(self, rates):
         right = TRUTH == 0
         assert ((PROBABILITIES.mean(0) > 0.5) == right).sum() == 3
         assert ((PROBABILITIES.log().mean(0) > (1 - PROBABILITIES).log().mean(0)) == right).sum() == 2
-        assert error.ensemble == 1 / 4
+        assert rates["test_error_mc10"] == 1 / 4
 
-    def test_interval_is_the_wilson_interval(self, error):
+    def test_interval_is_the_wilson_interval(self, rates):
         n, p, z = 4, 1 / 4, 1.959964  # a third of four images is nearest to one
         middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
         half = z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
-        assert error.interval == pytest.approx((middle - half, middle + half), abs=1e-6)
+        assert (rates["test_error_low"], rates["test_error_high"]) == pytest.approx(
+            (middle - half, middle + half), abs=1e-6
+        )
 
-    def test_probabilities_are_those_of_the_first_sample_after_the_last_glimpse(self, error):
-        torch.testing.assert_close(error.probabilities[:, 0], PROBABILITIES[0])
+    def test_class_probabilities_are_those_after_the_last_glimpse(self, model):
+        torch.testing.assert_close(class_probabilities(model, TEST.images, seed=0)[:, 0], PROBABILITIES[0])
 
     def test_each_sample_has_its_own_seed_and_the_given_location_policy(self, model):
-        mean_policy_error(
-            model, torch.zeros(4, 1, 9, 7, dtype=torch.uint8), TRUTH, num_samples=3, location_policy="center"
-        )
+        error_rates(model, TEST, num_samples=3, location_policy="center")
         assert model.calls == [(4, 0, "center"), (4, 1, "center"), (4, 2, "center")]
 
     def test_std_of_a_single_sample_is_zero(self, model):
-        error = mean_policy_error(model, torch.zeros(4, 1, 9, 7, dtype=torch.uint8), TRUTH, num_samples=1)
-        assert error.mean == error.ensemble == 1 / 4
-        assert error.std == 0
+        rates = error_rates(model, TEST, num_samples=1)
+        assert rates["test_error"] == rates["test_error_mc10"] == 1 / 4
+        assert rates["test_error_std"] == 0
 
     def test_model_is_unchanged(self, make_model, images, labels):
         model = make_model().train()
         before = {name: x.clone() for name, x in model.state_dict().items()}
-        first, second = (mean_policy_error(model, images, labels, num_samples=2) for _ in range(2))
-        assert first.mean == second.mean
+        first, second = (error_rates(model, ImageSet(images, labels), num_samples=2) for _ in range(2))
+        assert first == second
         assert model.training
         assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items())
 

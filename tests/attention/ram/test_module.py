@@ -9,7 +9,7 @@ from scipy import stats
 
 from zoo.attention import RecurrentAttention
 from zoo.attention.ram import module as ram_module
-from zoo.attention.ram._options import LOCATION_POLICIES
+from zoo.attention.ram.module import LOCATION_POLICIES
 from zoo.attention.ram.module import _to_unit_range as to_unit_range
 from zoo.attention.ram.objective import HybridObjective
 from zoo.data import Batches, ImageSet
@@ -137,7 +137,7 @@ class TestInvalidImages:
 
     def test_unknown_location_policy_raises(self, make_model, images):
         with pytest.raises(
-            ValueError, match="no location policy 'left'; choose one of learned, spiral, random, center"
+            ValueError, match="location_policy must be one of learned, spiral, random, center, got 'left'"
         ):
             make_model()(images, location_policy="left")
 
@@ -146,7 +146,7 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("options", "sentence"),
         [
-            ({"location_policy": "left"}, "no location policy 'left'; choose one of learned, spiral, random, center"),
+            ({"location_policy": "left"}, "location_policy must be one of learned, spiral, random, center, got 'left'"),
             ({"num_glimpses": 0}, "num_glimpses must be a whole number of 1 or more, got 0"),
             ({"num_samples": 0}, "num_samples must be a whole number of 1 or more, got 0"),
             ({"location_hidden": -1}, "location_hidden must be 0 .* or a number of units, got -1"),

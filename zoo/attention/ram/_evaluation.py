@@ -1,50 +1,35 @@
-from typing import NamedTuple
-
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from zoo._stats import wilson_interval
 from zoo.attention.ram.module import RecurrentAttention
+from zoo.data import ImageSet
 
 BATCH_SIZE = 1000
 
 
-class ErrorEstimate(NamedTuple):
-    """Error rates of a model on held-out images, as fractions."""
+def error_rates(
+    model: RecurrentAttention, test: ImageSet, num_samples: int = 10, location_policy: str | None = None
+) -> dict[str, float]:
+    """Return error rates of the mean policy, estimated from ``num_samples`` random first locations of each image.
 
-    mean: float
-    """Error rate of one trajectory of the mean policy, averaged over samples of the first location."""
-    std: float
-    """Standard deviation of the error rate over these samples."""
-    interval: tuple[float, float]
-    """95 % Wilson interval of ``mean``, for a new set of as many images."""
-    ensemble: float
-    """Error rate if the class probabilities of all samples are averaged first."""
-    probabilities: Float[Tensor, "images classes"]
-    """Class probabilities of the first sample."""
-
-
-def mean_policy_error(
-    model: RecurrentAttention,
-    images: UInt8[Tensor, "images channels height width"],
-    labels: Int[Tensor, " images"],
-    num_samples: int = 10,
-    location_policy: str | None = None,
-) -> ErrorEstimate:
-    """Estimate the error rate of the mean policy over ``num_samples`` random first locations of each image."""
+    ``test_error`` is the mean over these samples, ``test_error_std`` their standard deviation, and
+    ``test_error_mc10`` the error rate of their averaged class probabilities. ``test_error_low`` and
+    ``test_error_high`` are the 95 % Wilson interval of the mean, for a new set of as many images.
+    """
     probabilities = torch.stack(
-        [class_probabilities(model, images, seed, location_policy) for seed in range(num_samples)]
+        [class_probabilities(model, test.images, seed, location_policy) for seed in range(num_samples)]
     )
-    errors = (probabilities.argmax(-1) != labels).float().mean(-1)
-    wrong = round(errors.mean().item() * len(labels))
-    return ErrorEstimate(
-        mean=errors.mean().item(),
-        std=errors.std(correction=min(1, num_samples - 1)).item(),
-        interval=wilson_interval(wrong, len(labels)),
-        ensemble=(probabilities.mean(0).argmax(-1) != labels).float().mean().item(),
-        probabilities=probabilities[0],
-    )
+    errors = (probabilities.argmax(-1) != test.labels).float().mean(-1)
+    low, high = wilson_interval(round(errors.mean().item() * len(test)), len(test))
+    return {
+        "test_error": errors.mean().item(),
+        "test_error_std": errors.std(correction=min(1, num_samples - 1)).item(),
+        "test_error_low": low,
+        "test_error_high": high,
+        "test_error_mc10": (probabilities.mean(0).argmax(-1) != test.labels).float().mean().item(),
+    }
 
 
 def class_probabilities(

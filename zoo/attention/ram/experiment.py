@@ -6,7 +6,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from zoo.attention.ram._evaluation import class_probabilities, mean_policy_error
+from zoo.attention.ram._evaluation import class_probabilities, error_rates
 from zoo.attention.ram.module import RecurrentAttention
 from zoo.data import Batches, ImageData, ImageSet
 from zoo.plotting import glimpse_summary, misclassified, save_figure, save_glimpse_gif
@@ -67,28 +67,18 @@ class RecurrentAttentionExperiment(Experiment):
 
     def report(self, checkpoint: Path, folder: Path) -> dict[str, float]:
         """Return the test metrics of a checkpoint, with error rates as fractions, and save images of its glimpses."""
-        return self._report(RecurrentAttention.load(checkpoint), self.data.load_test(), folder)
+        model, test = RecurrentAttention.load(checkpoint), self.data.load_test()
+        _draw_glimpses(model, test, self.data.classes, folder)
+        return error_rates(model, test)
 
     def evaluate(self, checkpoint: Path, folder: Path) -> dict[str, float]:
         """Return the metrics of ``report`` and the error rates at other locations; save the misclassified images."""
         model, test = RecurrentAttention.load(checkpoint), self.data.load_test()
-        metrics = self._report(model, test, folder)
-        for policy in CONTROLS:
-            metrics[f"test_error_{policy}_locations"] = mean_policy_error(
-                model, test.images, test.labels, location_policy=policy
-            ).mean
-        _draw_misclassified(model, test, self.data.classes, folder)
-        return metrics
-
-    def _report(self, model: RecurrentAttention, test: ImageSet, folder: Path) -> dict[str, float]:
-        error = mean_policy_error(model, test.images, test.labels)
         _draw_glimpses(model, test, self.data.classes, folder)
-        return {
-            "test_error": error.mean,
-            "test_error_std": error.std,
-            "test_error_low": error.interval[0],
-            "test_error_high": error.interval[1],
-            "test_error_mc10": error.ensemble,
+        _draw_misclassified(model, test, self.data.classes, folder)
+        controls = {policy: error_rates(model, test, location_policy=policy) for policy in CONTROLS}
+        return error_rates(model, test) | {
+            f"test_error_{policy}_locations": rates["test_error"] for policy, rates in controls.items()
         }
 
     def describe(self, metrics: Mapping[str, float]) -> str:

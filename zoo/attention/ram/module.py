@@ -7,7 +7,7 @@ from jaxtyping import Float, Int, Shaped
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from zoo.attention.ram._options import check_location_policy, check_options
+from zoo._constraints import COUNT, NOT_NEGATIVE, POSITIVE, Constraint, check_constraints, optional
 from zoo.attention.ram.glimpse import GlimpseSensor
 from zoo.attention.ram.network import HIDDEN_SIZE, RecurrentAttentionNetwork, Trajectory
 from zoo.attention.ram.objective import hybrid_objective
@@ -16,6 +16,21 @@ from zoo.gradients._tensors import at_least_float32
 from zoo.gradients.estimators import complete_options
 from zoo.training import LoadableModule, sum_losses
 
+LOCATION_POLICIES = ("learned", "spiral", "random", "center")
+CONSTRAINTS = {
+    "num_glimpses": COUNT,
+    "patch_size": optional(COUNT),
+    "num_scales": optional(COUNT),
+    "num_samples": COUNT,
+    "location_policy": Constraint(f"one of {', '.join(LOCATION_POLICIES)}", lambda x: x in LOCATION_POLICIES),
+    "location_hidden": Constraint("0 (a linear location network) or a number of units", lambda x: x >= 0),
+    "spiral_radius": Constraint("between 0 (all at the center) and 1 (up to location_range)", lambda x: 0 <= x <= 1),
+    "policy_weight": NOT_NEGATIVE,
+    "location_std": POSITIVE,
+    "final_location_std": optional(POSITIVE),
+    "lr": POSITIVE,
+    "weight_decay": NOT_NEGATIVE,
+}
 LOG_EVERY_N_STEPS = 10  # training metrics are computed on every tenth batch, and averaged over an epoch
 
 
@@ -106,7 +121,8 @@ class RecurrentAttention(LoadableModule):
         super().__init__()
         estimator = complete_options(estimator, "ram", provides=["signals"], default_baseline="learned")
         self.save_hyperparameters()
-        check_options(self.hparams, estimator)
+        check_constraints(self.hparams, CONSTRAINTS)
+        self._check_estimator(estimator)
         _, height, width = image_shape
         if patch_size is None:
             patch_size = 8 if min(height, width) <= 32 else 12
@@ -127,6 +143,20 @@ class RecurrentAttention(LoadableModule):
         if num_glimpses == 1:
             self.network.hidden_to_hidden.requires_grad_(False)
             self.network.probe.requires_grad_(False)
+
+    def _check_estimator(self, estimator: Mapping[str, Any]) -> None:
+        few_samples = self.hparams["location_policy"] == "learned" and self.hparams["num_samples"] < 2
+        if few_samples and "leave_one_out" in estimator["baseline"]:
+            raise ValueError(
+                f"estimator.baseline={estimator['baseline']} compares trajectories of the same image: num_samples must "
+                f"be at least 2, got {self.hparams['num_samples']}"
+            )
+        if self.hparams["reinforce_core"] and estimator["scale"]:
+            raise ValueError(
+                "estimator.scale divides only the policy loss, but with model.reinforce_core the core learns from the "
+                "cross-entropy too: the running scale would change their balance in every step. Disable one of them, "
+                "and set model.policy_weight"
+            )
 
     def forward(
         self, images: Shaped[Tensor, "images channels height width"], seed: int = 0, location_policy: str | None = None
@@ -158,7 +188,7 @@ class RecurrentAttention(LoadableModule):
         """Sample ``num_samples`` trajectories for each image; ``std=0`` is the mean policy."""
         num_glimpses, shape = self.hparams["num_glimpses"], (num_samples, len(images), 2)
         policy = location_policy or self.hparams["location_policy"]
-        check_location_policy(policy)
+        check_constraints({"location_policy": policy}, CONSTRAINTS)
         if policy == "center":
             return self.network.trajectory_at(images, images.new_zeros(num_glimpses, *shape))
         if policy == "random":
