@@ -21,8 +21,8 @@ from zoo.gradients import (
     LeaveOneOutBaseline,
     MovingAverageBaseline,
     Reinforce,
+    per_sample_gradients,
 )
-from zoo.gradients._moments import per_sample_gradients
 
 
 class Estimator(NamedTuple):

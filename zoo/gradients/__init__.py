@@ -21,9 +21,17 @@ from zoo.gradients.graphs import (
     trace,
 )
 from zoo.gradients.reinforce import Reinforce, ReinforceOutput, score_function_loss
-from zoo.gradients.running import RunningMean, RunningMoments, RunningStd
+from zoo.gradients.running import RunningMean, RunningStd
 from zoo.gradients.testing import BiasCheck, check_unbiased
-from zoo.gradients.variance import GradientMoments, Moments, exact_moments, gradient_moments, optimal_baseline
+from zoo.gradients.variance import (
+    GradientMoments,
+    Moments,
+    RunningMoments,
+    exact_moments,
+    gradient_moments,
+    optimal_baseline,
+    per_sample_gradients,
+)
 
 __all__ = [
     "BASELINES",
@@ -54,6 +62,7 @@ __all__ = [
     "make_baseline",
     "optimal_baseline",
     "optimal_scaling",
+    "per_sample_gradients",
     "score_function_loss",
     "trace",
 ]

@@ -4,12 +4,11 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from zoo.gradients._moments import per_sample_gradients
 from zoo.gradients.graphs._distributions import base_distribution
 from zoo.gradients.graphs._paths import Path, enumerate_paths
 from zoo.gradients.graphs._quadrature import Quadrature
 from zoo.gradients.graphs._replay import enumerate_values
-from zoo.gradients.variance import GradientMoments, exact_moments
+from zoo.gradients.variance import GradientMoments, exact_moments, per_sample_gradients
 
 Draw = Callable[[str, Distribution], Tensor]
 

@@ -133,39 +133,3 @@ class RunningStd(nn.Module):
         """Include the valid elements of an unscaled advantage."""
         self.mean.update(advantage, mask)
         self.mean_square.update(advantage.to(self.mean_square.total.dtype) ** 2, mask)
-
-
-class RunningMoments:
-    """Weighted mean of vectors with the sums of squared (``m2``) and cubed (``m3``) deviations, updated in groups.
-
-    Chan, Golub & LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979.
-
-    Example:
-        >>> moments = RunningMoments()
-        >>> moments.update(torch.tensor([[1.0], [3.0]]), torch.ones(2))
-        >>> moments.mean, moments.m2
-        (tensor([2.]), tensor([2.]))
-    """
-
-    def __init__(self) -> None:
-        self.weight = 0.0
-        self.mean = self.m2 = self.m3 = torch.zeros((), device="cpu")  # a CPU scalar works with any device
-
-    @property
-    def skewness_of_mean(self) -> Tensor:
-        """Skewness of the mean of ``weight`` samples, ``Σ d³ / (Σ d²)^(3/2)``; 0 if nothing varies."""
-        return torch.where(self.m2 == 0, 0, self.m3 / self.m2**1.5)
-
-    def update(self, vectors: Float[Tensor, "group size"], weights: Float[Tensor, " group"]) -> None:
-        """Include a group of vectors."""
-        weight = weights.sum().item()
-        mean = weights @ vectors / weight
-        deviation = vectors - mean
-        m2, m3 = weights @ deviation**2, weights @ deviation**3
-        step, share = mean - self.mean, weight / (self.weight + weight)
-        between = self.weight * share * step  # contribution of the distance between the two means
-        crossed = 3 * step * ((1 - share) * m2 - share * self.m2)
-        self.m3 = self.m3 + m3 + crossed + between * step**2 * (1 - 2 * share)
-        self.m2 = self.m2 + m2 + between * step
-        self.mean = self.mean + share * step
-        self.weight += weight

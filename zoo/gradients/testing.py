@@ -9,18 +9,12 @@ from torch.distributions import Distribution
 
 from zoo.gradients._compilation import uncompilable
 from zoo.gradients._enumeration import Draw, moments_by_enumeration
-from zoo.gradients._moments import (
-    GradientMoments,
-    check_tensor,
-    per_sample_gradients,
-    sample_gradients,
-    sampled_moments,
-)
 from zoo.gradients._steps import preserve_buffers
 from zoo.gradients.graphs._provenance.control_flow import tensors_in
 from zoo.gradients.graphs._quadrature import Quadrature
 from zoo.gradients.graphs._replay import MAX_OUTCOMES, enumerate_outcomes, expectation
 from zoo.gradients.graphs.program import Program
+from zoo.gradients.variance import GradientMoments, gradient_moments, per_sample_gradients
 
 Estimator = Callable[..., Tensor]
 """``estimator(program, *args, draw=draw)`` returns a scalar whose gradient is the estimate; its only randomness is
@@ -54,6 +48,38 @@ class BiasCheck(NamedTuple):
     """Whether all outcomes were enumerated."""
     moments: GradientMoments
     """Moments of the estimated gradient."""
+
+    @classmethod
+    def from_moments(
+        cls,
+        moments: GradientMoments,
+        gradient: Float[Tensor, " parameters"],
+        alpha: float = 1e-6,
+        tolerance: float | None = None,
+    ) -> "BiasCheck":
+        """Compare the moments of an estimated gradient with the exact gradient; see ``check_unbiased``."""
+        columns = zip(*((m.mean, m.variance, m.standard_error) for m in moments.parameters), strict=True)
+        mean, variance, error = (
+            torch.cat([part.flatten().to(gradient.device) for part in c]).double() for c in columns
+        )
+        if tolerance is None:
+            tolerance = 1e-9 if gradient.dtype == torch.float64 else 1e-5
+        slack = tolerance * (1 + (mean**2 + variance).sqrt())
+        bias = mean - gradient.double()
+        excess = (bias.abs() - slack).clamp(min=0)
+        if moments.skewness_of_mean is not None and bool((constant := (variance == 0) & (excess > 0)).any()):
+            element = int(constant.int().argmax())
+            raise ValueError(
+                f"element {element} is the same in all sampled gradients, and off by {bias[element]:.3g}: the "
+                "estimator is biased, or other values are too rare to be sampled; increase num_samples, or use the "
+                "exact check (num_samples=None)"
+            )
+        skewness = torch.zeros_like(error) if (s := moments.skewness_of_mean) is None else s.double().abs()
+        z, z_power = (-torch.special.ndtri(error.new_tensor(p)) for p in (alpha / 2 / len(bias), 1 - _POWER))
+        threshold = slack + z * error * (z * skewness / 2 + (1 + (z * skewness / 2) ** 2).sqrt())
+        deviation = torch.where(excess == 0, 0, excess / (error**2 + excess * error * skewness).sqrt())
+        p_value = min(torch.special.erfc(deviation / math.sqrt(2)).min().item() * len(bias), 1.0)
+        return cls(bias, threshold, threshold + z_power * error, p_value, s is None, moments)
 
     @property
     def unbiased(self) -> bool:
@@ -141,15 +167,15 @@ def check_unbiased(
         raise ValueError(f"a z-test needs at least {_MIN_SAMPLES} samples, got {num_samples}")
     parameters, rules = _parameters_in(args), Quadrature(quadrature, breakpoints)
     outcomes = enumerate_outcomes(rules, program, args, batch_dims, max_outcomes)
-    (truth,) = per_sample_gradients(expectation(outcomes)[None], parameters)
+    (exact,) = per_sample_gradients(expectation(outcomes)[None], parameters)
     stateful = [*modules, *(x for x in (estimator, *args) if isinstance(x, nn.Module))]
 
     def estimate(draw: Draw) -> Tensor:
         with preserve_buffers(stateful):
             surrogate = estimator(program, *args, draw=draw)
-        check_tensor("the value of the estimator", surrogate)
-        if surrogate.ndim:
-            raise ValueError(f"the estimator must return a scalar, got shape {tuple(surrogate.shape)}")
+        if not isinstance(surrogate, Tensor) or surrogate.ndim:
+            got = f"shape {tuple(surrogate.shape)}" if isinstance(surrogate, Tensor) else type(surrogate).__name__
+            raise ValueError(f"the estimator must return a scalar tensor, got {got}")
         return surrogate
 
     def sample(name: str, distribution: Distribution) -> Tensor:
@@ -157,37 +183,11 @@ def check_unbiased(
         return distribution.sample()
 
     if num_samples is None:
-        moments, skewness = moments_by_enumeration(estimate, rules, parameters, max_outcomes), None
+        moments = moments_by_enumeration(estimate, rules, parameters, max_outcomes)
     else:
-        spread = sample_gradients(lambda: estimate(sample), parameters, num_samples)
-        moments, skewness = sampled_moments(spread, parameters), spread.skewness_of_mean
+        moments = gradient_moments(lambda: estimate(sample), parameters, num_samples)
     rules.check_seen()
-    return _bias_test(moments, skewness, truth, alpha, tolerance)
-
-
-def _bias_test(
-    moments: GradientMoments, skewness: Tensor | None, truth: Tensor, alpha: float, tolerance: float | None
-) -> BiasCheck:
-    """Compare the moments of an estimated gradient, and the skewness of a sampled mean, with the exact gradient."""
-    columns = zip(*((m.mean, m.variance, m.standard_error) for m in moments.parameters), strict=True)
-    mean, variance, error = (torch.cat([part.flatten().to(truth.device) for part in c]).double() for c in columns)
-    if tolerance is None:
-        tolerance = 1e-9 if truth.dtype == torch.float64 else 1e-5
-    slack = tolerance * (1 + (mean**2 + variance).sqrt())
-    bias = mean - truth.double()
-    excess = (bias.abs() - slack).clamp(min=0)
-    if skewness is not None and bool((silent := (variance == 0) & (excess > 0)).any()):
-        element = int(silent.int().argmax())
-        raise ValueError(
-            f"in element {element} no draw of the gradient varied, and all are off by {bias[element]:.3g}: that may be "
-            "a bias, or a value too rare to be drawn; take more samples, or the exact check (num_samples=None)"
-        )
-    asymmetry = torch.zeros_like(error) if skewness is None else skewness.double().abs()
-    z, found = (-torch.special.ndtri(error.new_tensor(p)) for p in (alpha / 2 / len(bias), 1 - _POWER))
-    threshold = slack + z * error * (z * asymmetry / 2 + (1 + (z * asymmetry / 2) ** 2).sqrt())
-    deviation = torch.where(excess == 0, 0, excess / (error**2 + excess * error * asymmetry).sqrt())
-    p_value = min(torch.special.erfc(deviation / math.sqrt(2)).min().item() * len(bias), 1.0)
-    return BiasCheck(bias, threshold, threshold + found * error, p_value, skewness is None, moments)
+    return BiasCheck.from_moments(moments, exact, alpha, tolerance)
 
 
 def _parameters_in(args: Sequence[Any]) -> list[Tensor]:

@@ -1,20 +1,90 @@
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from zoo.gradients._moments import (
-    GradientMoments,
-    Moments,
-    by_parameter,
-    check_parameters,
-    gradient_moments_from_samples,
-    sample_gradients,
-    sampled_moments,
-)
+from zoo.gradients._steps import preserve_buffers
 
-__all__ = ["GradientMoments", "Moments", "exact_moments", "gradient_moments", "optimal_baseline"]
+
+class RunningMoments:
+    """Weighted mean of vectors with the sums of squared (``m2``) and cubed (``m3``) deviations, updated in groups.
+
+    Chan, Golub & LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979.
+
+    Example:
+        >>> moments = RunningMoments()
+        >>> moments.update(torch.tensor([[1.0], [3.0]]), torch.ones(2))
+        >>> moments.mean, moments.m2
+        (tensor([2.]), tensor([2.]))
+    """
+
+    def __init__(self) -> None:
+        self.weight = 0.0
+        self.mean = self.m2 = self.m3 = torch.zeros((), device="cpu")  # a CPU scalar works with any device
+
+    @property
+    def skewness_of_mean(self) -> Tensor:
+        """Skewness of the mean of ``weight`` samples, ``Σ d³ / (Σ d²)^(3/2)``; 0 if nothing varies."""
+        return torch.where(self.m2 == 0, 0, self.m3 / self.m2**1.5)
+
+    def update(self, vectors: Float[Tensor, "group size"], weights: Float[Tensor, " group"]) -> None:
+        """Include a group of vectors."""
+        weight = weights.sum().item()
+        mean = weights @ vectors / weight
+        deviation = vectors - mean
+        m2, m3 = weights @ deviation**2, weights @ deviation**3
+        step, share = mean - self.mean, weight / (self.weight + weight)
+        between = self.weight * share * step  # contribution of the distance between the two means
+        crossed = 3 * step * ((1 - share) * m2 - share * self.m2)
+        self.m3 = self.m3 + m3 + crossed + between * step**2 * (1 - 2 * share)
+        self.m2 = self.m2 + m2 + between * step
+        self.mean = self.mean + share * step
+        self.weight += weight
+
+
+class Moments(NamedTuple):
+    """Mean and variance of a random quantity, elementwise.
+
+    Example:
+        >>> Moments(torch.tensor(1.0), variance=torch.tensor(4.0), standard_error=torch.tensor(0.2)).signal_to_noise
+        tensor(0.5000)
+    """
+
+    mean: Tensor
+    variance: Tensor
+    standard_error: Tensor
+    """Standard error of the mean; 0 if it is exact."""
+
+    @property
+    def signal_to_noise(self) -> Tensor:
+        """``|mean| / sqrt(variance)``. Estimated from ``n`` samples of pure noise it is about ``1 / sqrt(n)``."""
+        return torch.where(self.mean == 0, 0.0, self.mean.abs() / self.variance.sqrt())
+
+
+class GradientMoments(NamedTuple):
+    """Mean and variance of a gradient.
+
+    Example:
+        >>> one = Moments(torch.tensor(1.0), torch.tensor(4.0), torch.tensor(0.2))
+        >>> GradientMoments(parameters=(one,), total=one).total.variance
+        tensor(4.)
+    """
+
+    parameters: tuple[Moments, ...]
+    """Moments of each parameter's gradient, in its shape and in the order of the parameters."""
+    total: Moments
+    """Norm of the mean and sum of the variances of the whole gradient; scalars."""
+    skewness_of_mean: Tensor | None = None
+    """Skewness of the mean over the samples, one number per element of the gradient; None if the moments are exact."""
+
+    @classmethod
+    def from_samples(cls, samples: RunningMoments, parameters: Sequence[Tensor]) -> "GradientMoments":
+        """Return the estimates from sampled gradients, all of weight 1."""
+        variance = samples.m2 / (samples.weight - 1)
+        estimates = _by_parameter(samples.mean, variance, (variance / samples.weight).sqrt(), parameters)
+        return estimates._replace(skewness_of_mean=samples.skewness_of_mean)
 
 
 def gradient_moments(
@@ -31,12 +101,12 @@ def gradient_moments(
     better", 2018. ``.grad`` is not changed; torch's random generators advance.
 
     Args:
-        loss: samples anew and returns a scalar at each call; with ``chunk_size > 1``, ``(chunk_size,)`` losses of
+        loss: samples anew at each call and returns a scalar; with ``chunk_size > 1``, ``(chunk_size,)`` losses of
             independent samples, whose gradients are computed in one vectorized pass.
         parameters: tensors to differentiate with respect to.
         num_samples: number of gradients, ``n``.
         chunk_size: number of gradients per call.
-        modules: modules whose buffers are preserved at each call, such as baselines that learn.
+        modules: modules whose buffers are restored after each call, such as baselines that learn.
 
     Raises:
         ValueError: ``num_samples`` is below 2 or not a multiple of ``chunk_size``, a loss has another shape or no
@@ -48,8 +118,25 @@ def gradient_moments(
         >>> 0.8 < moments.total.variance.item() < 1.2
         True
     """
-    parameters = check_parameters(parameters)
-    return sampled_moments(sample_gradients(loss, parameters, num_samples, chunk_size, modules), parameters)
+    parameters = _check_parameters(parameters)
+    if chunk_size < 1 or num_samples < 2 or num_samples % chunk_size:
+        raise ValueError(
+            f"num_samples must be at least 2, and a multiple of chunk_size={chunk_size}, got {num_samples}"
+        )
+    modules, expected = list(modules), () if chunk_size == 1 else (chunk_size,)
+
+    def samples() -> Iterator[tuple[Tensor, Tensor]]:
+        for _ in range(num_samples // chunk_size):
+            with preserve_buffers(modules):
+                losses = loss()
+            _check_tensor("the loss", losses)
+            if losses.shape != expected:
+                raise ValueError(
+                    f"with chunk_size={chunk_size} the loss must have shape {expected}, got {tuple(losses.shape)}"
+                )
+            yield torch.ones_like(losses), losses
+
+    return GradientMoments.from_samples(_running_moments(samples(), parameters), parameters)
 
 
 def exact_moments(outcomes: Iterable[tuple[Tensor, Tensor]], parameters: Iterable[Tensor]) -> GradientMoments:
@@ -74,13 +161,85 @@ def exact_moments(outcomes: Iterable[tuple[Tensor, Tensor]], parameters: Iterabl
         >>> exact_moments([(log_prob.exp(), log_prob * 4 * x)], [theta]).total
         Moments(mean=tensor(1.), variance=tensor(1.), standard_error=tensor(0.))
     """
-    parameters = check_parameters(parameters)
-    moments = gradient_moments_from_samples(outcomes, parameters)
+    parameters = _check_parameters(parameters)
+    moments = _running_moments(outcomes, parameters)
     if not abs(moments.weight - 1) < 1e-4:
         raise ValueError(
             f"the probabilities sum to {moments.weight:.6g}, not to 1: an outcome is missing or was counted twice"
         )
-    return by_parameter(moments.mean, moments.m2 / moments.weight, torch.zeros_like(moments.mean), parameters)
+    return _by_parameter(moments.mean, moments.m2 / moments.weight, torch.zeros_like(moments.mean), parameters)
+
+
+def _running_moments(weighted: Iterable[tuple[Tensor, Tensor]], parameters: Sequence[Tensor]) -> RunningMoments:
+    """Return the moments of the gradients of losses, given as pairs of weights and losses."""
+    moments, has_gradient = RunningMoments(), False
+    for weights, losses in weighted:
+        _check_tensor("the loss", losses)
+        if losses.shape != weights.shape or losses.ndim > 1:
+            raise ValueError(
+                f"losses of shape {tuple(losses.shape)} do not fit weights of shape {tuple(weights.shape)}"
+            )
+        has_gradient = has_gradient or losses.requires_grad
+        possible = weights.detach() > 0  # the gradient of an impossible outcome may be NaN
+        if possible.any():
+            gradients = per_sample_gradients(losses[possible].flatten(), parameters)
+            moments.update(gradients, weights.detach()[possible].flatten().to(gradients))
+    if not has_gradient:
+        raise ValueError("no loss has a gradient: it was detached, or computed without the parameters")
+    return moments
+
+
+def _by_parameter(mean: Tensor, variance: Tensor, error: Tensor, parameters: Sequence[Tensor]) -> GradientMoments:
+    """Split vectors over all parameters into the shapes of the parameters."""
+    sizes = [parameter.numel() for parameter in parameters]
+    cuts = zip(*(vector.split(sizes) for vector in (mean, variance, error)), parameters, strict=True)
+    each = tuple(Moments(*(part.reshape(parameter.shape) for part in parts)) for *parts, parameter in cuts)
+    return GradientMoments(each, Moments(mean.norm(), variance.sum(), error.norm()))
+
+
+def per_sample_gradients(losses: Float[Tensor, " samples"], parameters: Sequence[Tensor]) -> Float[Tensor, "samples n"]:
+    """Return the gradient of each loss with respect to all ``n`` numbers in the parameters, in one backward pass.
+
+    At least in float32, as half precision cannot hold the squares of gradients.
+
+    Example:
+        >>> theta = torch.tensor(2.0, requires_grad=True)
+        >>> per_sample_gradients(torch.stack([theta**2, 3 * theta]), [theta])
+        tensor([[4.],
+                [3.]])
+    """
+    found: Sequence[Tensor | None] = [None] * len(parameters)
+    if losses.requires_grad:
+        each = torch.eye(len(losses), dtype=losses.dtype, device=losses.device)
+        if len(losses) == 1:  # works for losses that vmap does not support
+            found = torch.autograd.grad(losses, parameters, each[0], retain_graph=True, allow_unused=True)
+        else:
+            found = torch.autograd.grad(
+                losses, parameters, each, retain_graph=True, allow_unused=True, is_grads_batched=True
+            )
+    rows = [
+        parameter.new_zeros(len(losses), parameter.numel()) if gradient is None else gradient.reshape(len(losses), -1)
+        for gradient, parameter in zip(found, parameters, strict=True)
+    ]
+    gradients = torch.cat([row.to(rows[0].device) for row in rows], dim=1).detach()
+    return gradients.to(torch.promote_types(gradients.dtype, torch.float32))
+
+
+def _check_parameters(parameters: Iterable[Tensor]) -> list[Tensor]:
+    # Iterating over a tensor yields new tensors, which are not in the graph of the loss.
+    if isinstance(parameters, Tensor | nn.Module):
+        raise ValueError(f"the parameters must be a list of tensors, got one {type(parameters).__name__}")
+    parameters = list(parameters)
+    for parameter in parameters:
+        _check_tensor("a parameter", parameter)
+    if not parameters or not all(parameter.requires_grad for parameter in parameters):
+        raise ValueError("there must be parameters to differentiate with respect to, all with requires_grad=True")
+    return parameters
+
+
+def _check_tensor(what: str, value: object) -> None:
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{what} must be a tensor, got {type(value).__name__}")
 
 
 def optimal_baseline(

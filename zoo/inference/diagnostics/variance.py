@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from zoo._constraints import COUNT, POSITIVE, Constraint, check_constraints, is_integer
 from zoo._stats import Estimate, jackknife_interval
-from zoo.gradients import RunningMoments
-from zoo.gradients._moments import per_sample_gradients
+from zoo.gradients import RunningMoments, per_sample_gradients
 from zoo.inference.diagnostics._args import as_args
 from zoo.inference.diagnostics.candidates import BASELINES, default_estimators
 
