@@ -8,8 +8,7 @@ from matplotlib import pyplot
 from PIL import Image
 
 from zoo.plotting import glimpse_summary, save_figure, save_glimpse_gif
-from zoo.plotting._layout import check_glimpse_data
-from zoo.plotting._summary_card import draw_summary_cards
+from zoo.plotting._summary_card import GlimpseData, draw_summary_cards
 from zoo.plotting.glimpses import _rasterize
 
 
@@ -21,7 +20,6 @@ def test_each_image_has_its_three_panels(arguments):
     figure = glimpse_summary(**arguments)
     for name in ("fixations", "revealed", "class_probabilities"):
         assert len(panels(figure, name)) == 3
-    assert panels(figure, "patches") == []
 
 
 def test_squares_are_drawn_at_the_centers(arguments):
@@ -38,13 +36,6 @@ def test_only_covered_pixels_are_unchanged(arguments):
     white = (seen == 1).all(axis=-1)
     assert white[6:14, 6:14].all()
     assert white.sum() == 64
-
-
-def test_patches_are_drawn_if_given(arguments):
-    outputs = np.random.default_rng(0).random((3, 2, 1, 1, 8, 8))
-    patches = panels(glimpse_summary(**arguments, patches=outputs), "patches")
-    assert len(patches) == 3
-    np.testing.assert_array_equal(patches[2].images[1].get_array()[..., 0], outputs[2, 1, 0, 0])
 
 
 def test_color_images_keep_their_aspect_ratio(arguments, tmp_path):
@@ -95,7 +86,6 @@ BAD = {
     "probabilities": [np.full((3, 3, 4), 0.1), np.full((3, 2, 4), -0.5), np.full((3, 2, 4), np.nan)],
     "labels": [np.array([0, 1]), np.array([0, 1, 4]), np.array([0.0, 1.0, 2.0])],
     "classes": [("zero", "one", "two")],
-    "patches": [np.zeros((3, 2, 1, 1, 8, 7)), np.zeros((3, 2, 2, 1, 8, 8)), np.full((3, 2, 1, 1, 8, 8), 2.0)],
 }
 
 
@@ -130,7 +120,7 @@ def test_gif_has_a_different_frame_of_equal_size_for_each_glimpse(arguments, pat
 
 def test_gif_frames_show_one_more_glimpse_each(arguments, path):
     save_glimpse_gif(path, **arguments)
-    data = check_glimpse_data(**arguments)
+    data = GlimpseData(**arguments)
     for shown, (_, image) in enumerate(frames(path), start=1):
         error = np.abs(image.astype(int) - np.asarray(_rasterize(draw_summary_cards(data, shown))))
         assert error.mean() < 1

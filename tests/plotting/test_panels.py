@@ -9,7 +9,6 @@ from zoo.plotting._panels import (
     _square,
     draw_class_probabilities,
     draw_fixations,
-    draw_patches,
     draw_revealed,
     glimpse_colors,
 )
@@ -45,7 +44,7 @@ def test_pixel_centers_of_the_image_are_integers(axes):
 
 def test_finest_square_of_each_glimpse_and_all_of_the_last_are_drawn(axes):
     centers = np.array([[3.0, 4.0], [10.0, 12.0]])
-    draw_fixations(axes, np.zeros((20, 30, 3)), centers, (16.0, 8.0), steps=3)
+    draw_fixations(axes, np.zeros((20, 30, 3)), centers, (8.0, 16.0), steps=3)
     drawn = [(patch.get_y(), patch.get_x(), patch.get_width(), patch.get_height()) for patch in squares(axes)]
     assert drawn == [(-1, 0, 8, 8), (6, 8, 8, 8), (2, 4, 16, 16)]
 
@@ -102,18 +101,6 @@ def test_covered_pixels_are_unchanged_and_others_are_grayish(axes):
     assert 0.15 < shown[~mask].min() < shown[~mask].max() < 0.85
 
 
-def test_patches_have_a_column_per_glimpse_and_a_row_per_scale(axes):
-    patches = np.random.default_rng(0).random((2, 3, 4, 4, 3))
-    draw_patches(axes, patches, steps=5)
-    assert axes.get_xlim() == (0, 5)
-    assert axes.get_ylim() == (3, 0)
-    for i, image in enumerate(axes.images):
-        left, right, bottom, top = image.get_extent()
-        assert ((left + right) / 2, (top + bottom) / 2) == pytest.approx((i // 3 + 0.5, i % 3 + 0.5))
-        assert top < bottom  # the patch is upright on an axis that points down
-        np.testing.assert_array_equal(image.get_array(), patches[i // 3, i % 3])
-
-
 def test_class_probabilities_have_a_column_per_glimpse_and_a_row_per_class(axes):
     probabilities = np.array([[0.2, 0.5, 0.3], [0.1, 0.1, 0.8]])
     draw_class_probabilities(axes, probabilities, steps=4, label=1, classes=("a", "b", "c"))
@@ -123,10 +110,22 @@ def test_class_probabilities_have_a_column_per_glimpse_and_a_row_per_class(axes)
     assert axes.get_ylim() == (3, 0)
 
 
+def test_columns_of_class_probabilities_are_numbered_below(axes):
+    draw_class_probabilities(axes, np.full((2, 3), 0.3), steps=4, label=1, classes=("a", "b", "c"))
+    first, second = (text for text in axes.texts if text.get_text() in "12")
+    assert (first.get_text(), second.get_text()) == ("1", "2")
+    for text, column in ((first, 0.5), (second, 1.5)):
+        x, y = text.get_transform().transform(text.get_position())
+        left, bottom = axes.transData.transform((column, 3))
+        assert x == pytest.approx(left)
+        assert y < bottom
+
+
 def test_most_probable_and_true_class_are_marked(axes):
     probabilities = np.array([[0.2, 0.5, 0.3], [0.1, 0.1, 0.8]])
     draw_class_probabilities(axes, probabilities, steps=4, label=0, classes=("a", "b", "c"))
     assert axes.lines[0].get_xydata().tolist() == [[0.5, 1.5], [1.5, 2.5]]
-    assert axes.texts[0].xy == (1, 0.5)
+    (pointer,) = (text for text in axes.texts if text.get_text() == "◂")
+    assert pointer.xy == (1, 0.5)
     assert [label.get_fontweight() for label in axes.get_yticklabels()] == ["bold", "normal", "normal"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b", "c"]

@@ -1,15 +1,23 @@
+from itertools import combinations
+
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from zoo.plotting._layout import check_glimpse_data
-from zoo.plotting._style import Page, figure_style
-from zoo.plotting._summary_card import covered_pixels, draw_legend, draw_summary_cards, prediction_heading
+from zoo.plotting._style import PAGE_WIDTH, Page, figure_style
+from zoo.plotting._summary_card import (
+    GlimpseData,
+    covered_pixels,
+    draw_legend,
+    draw_summary_cards,
+    make_layout,
+    prediction_heading,
+)
 
 
 @pytest.fixture
 def data(arguments):
-    return check_glimpse_data(**arguments)
+    return GlimpseData(**arguments)
 
 
 def texts(figure):
@@ -43,17 +51,17 @@ def test_positions_are_equal_for_every_number_of_glimpses(data):
 
 def test_only_the_first_glimpses_are_drawn(data):
     for shown in (1, 2):
-        path, _, probabilities, numbers = draw_summary_cards(data, shown).axes[:4]
+        path, _, probabilities = draw_summary_cards(data, shown).axes[:3]
         assert len(path.patches) == shown
         assert probabilities.collections[0].get_array().shape == (4, shown)
-        assert [text.get_text() for text in numbers.texts] == ["1", "2"][:shown]
+        assert [text.get_text() for text in probabilities.texts] == [*"12"[:shown], "◂"]
 
 
 def test_title_of_revealed_pixels_depends_on_the_number_of_scales(arguments, data):
-    assert "what it has seen" in texts(draw_summary_cards(data, 2))
-    coarse = check_glimpse_data(**arguments | {"patch_sizes": (8, 16)})
-    assert "what it has seen" not in texts(draw_summary_cards(coarse, 2))
-    assert "seen in full detail" in texts(draw_summary_cards(coarse, 2))
+    assert "pixels seen" in texts(draw_summary_cards(data, 2))
+    coarse = GlimpseData(**arguments | {"patch_sizes": (8, 16)})
+    assert "pixels seen" not in texts(draw_summary_cards(coarse, 2))
+    assert "pixels seen in full detail" in texts(draw_summary_cards(coarse, 2))
 
 
 @pytest.mark.parametrize("side", [1, 2, 5, 8])
@@ -95,9 +103,8 @@ def test_legend_explains_random_start_and_patch_size():
     assert "glimpse (8 pixels wide)" in labels(figure)
 
 
-def test_legend_lists_the_patch_sizes_in_ascending_order():
-    figure = Page(2.0).figure
-    draw_legend(figure, (24.0, 48.0, 12.0))
+def test_legend_lists_the_patch_sizes_in_ascending_order(arguments):
+    figure = draw_summary_cards(GlimpseData(**arguments | {"patch_sizes": (24.0, 48.0, 12.0)}), 2)
     assert "glimpse (12, 24, 48 pixels wide)" in labels(figure)
 
 
@@ -109,3 +116,104 @@ def test_legend_fits_the_page():
     box = figure.legends[0].get_window_extent()
     assert box.x0 >= 0
     assert box.x1 <= figure.bbox.width
+
+
+def make_data(arguments, *, size=(28, 28), steps=2, patch_sizes=(8,), classes=("zero", "one", "two", "three")):
+    n = 3
+    return GlimpseData(
+        np.zeros((n, 1, *size)),
+        np.full((n, steps, 2), 10.0),
+        patch_sizes,
+        np.full((n, steps, len(classes)), 0.1),
+        arguments["labels"],
+        classes,
+    )
+
+
+CASES = {
+    "small": {},
+    "tall": {"size": (64, 20)},
+    "wide": {"size": (20, 64)},
+    "many glimpses": {"steps": 12},
+    "far too many glimpses": {"steps": 60},
+    "long names": {"classes": ("immature granulocyte", "b", "c", "d")},
+    "far too long names": {"classes": ("x" * 200, "b", "c", "d")},
+    "many classes": {"classes": tuple(map(str, range(40)))},
+    "many glimpses and far too long names": {"steps": 20, "classes": ("y" * 200, "b", "c", "d")},
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_panels_do_not_overlap_and_stay_inside_card_and_page(arguments, case):
+    layout = make_layout(make_data(arguments, **case))
+    for left, top, width, height in layout.panels.values():
+        assert min(left, top) >= 0
+        assert min(width, height) > 0.05
+        assert left + width <= layout.card_width + 1e-9
+        assert top + height <= layout.card_height + 1e-9
+    for a, b in combinations(layout.panels.values(), 2):
+        disjoint = [a[i] + a[i + 2] <= b[i] + 1e-9 or b[i] + b[i + 2] <= a[i] + 1e-9 for i in (0, 1)]
+        assert any(disjoint)
+    left, _ = layout.corner(layout.columns - 1)
+    assert layout.corner(0)[0] >= 0
+    assert left + layout.card_width <= PAGE_WIDTH
+
+
+def test_squares_outside_the_image_do_not_reach_another_panel_or_the_edge(arguments):
+    data = GlimpseData(**arguments | {"centers": np.full((3, 2, 2), 27.0)})
+    layout = make_layout(data)
+    left, top, width, height = layout.panels["fixations"]
+    margin = data.margin * width / 28
+    assert margin > 0.1
+    assert left >= margin - 1e-9
+    assert top >= margin - 1e-9
+    assert top + height + margin <= layout.card_height
+    assert left + width + margin < layout.panels["revealed"][0]
+
+
+@pytest.mark.parametrize("size", [(28, 28), (64, 20), (20, 64)])
+def test_images_keep_their_aspect_ratio(arguments, size):
+    panels = make_layout(make_data(arguments, size=size)).panels
+    for name in ("fixations", "revealed"):
+        assert panels[name][3] / panels[name][2] == pytest.approx(size[0] / size[1])
+
+
+def test_digits_use_two_columns_and_with_long_names_one(arguments):
+    assert make_layout(make_data(arguments)).columns == 2
+    assert make_layout(make_data(arguments, classes=("x" * 200, "b", "c", "d"))).columns == 1
+
+
+def test_cards_are_in_row_major_order(arguments):
+    layout = make_layout(make_data(arguments))
+    (left0, top0), (left1, top1), (left2, top2) = (layout.corner(i) for i in range(3))
+    assert left0 == left2 < left1
+    assert top0 == top1
+    assert top2 == top0 + layout.card_height
+
+
+@pytest.mark.parametrize(
+    ("center", "pixels"),
+    [
+        ((13.5, 13.5), 0),
+        ((3.5, 13.5), 0),
+        ((3.0, 13.5), 0.5),
+        ((0, 13.5), 3.5),
+        ((13.5, 27), 3.5),
+        ((27, 0), 3.5),
+    ],
+)
+def test_margin_is_the_distance_squares_extend_beyond_the_image(arguments, center, pixels):
+    arguments["centers"] = np.full((3, 2, 2), 13.5)
+    arguments["centers"][1, 1] = center
+    assert GlimpseData(**arguments).margin == pixels
+
+
+def test_margin_is_that_of_the_finest_patch_in_any_order(arguments):
+    arguments["centers"] = np.full((3, 2, 2), 27.0)
+    assert GlimpseData(**arguments | {"patch_sizes": (24, 12, 48)}).margin == 5.5
+
+
+@pytest.mark.parametrize("patch_sizes", [(), (0,), (8, -1), (float("nan"),), (float("inf"),)])
+def test_patch_sizes_must_be_positive_and_not_empty(arguments, patch_sizes):
+    with pytest.raises(ValueError, match=r"^patch_sizes must be one or more positive numbers of pixels"):
+        GlimpseData(**arguments | {"patch_sizes": patch_sizes})

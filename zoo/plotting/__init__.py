@@ -2,7 +2,6 @@
 
 from zoo.plotting._gif import GifWriter
 from zoo.plotting._saving import save_figure
-from zoo.plotting.curves import learning_curves
 from zoo.plotting.glimpses import glimpse_summary, save_glimpse_gif
 from zoo.plotting.image_grid import image_grid
 from zoo.plotting.misclassified import misclassified
@@ -12,7 +11,6 @@ __all__ = [
     "GifWriter",
     "glimpse_summary",
     "image_grid",
-    "learning_curves",
     "misclassified",
     "return_curves",
     "save_figure",

@@ -37,7 +37,7 @@ class Label(NamedTuple):
 
 
 def make_bands(runs: Mapping[str, Sequence[Run]], statistic: Statistic = interquartile_mean) -> dict[str, Band]:
-    """Return the band of each name; see ``make_band``."""
+    """Return a band over the runs of each name; see ``make_band``."""
     if not runs:
         raise ValueError("runs is empty: there are no curves to draw")
     bands = {}
@@ -50,10 +50,10 @@ def make_bands(runs: Mapping[str, Sequence[Run]], statistic: Statistic = interqu
 
 
 def make_band(runs: Sequence[Run], statistic: Statistic = interquartile_mean) -> Band:
-    """Return a statistic of linearly interpolated runs on a grid over the interval of x that they have in common."""
-    checked = [check_points(f"run {number}", *run) for number, run in enumerate(runs, start=1)]
-    if not checked:
+    """Interpolate the runs linearly on a common grid, and return their statistic there with its interval."""
+    if not runs:
         raise ValueError("there are no runs to draw")
+    checked = [check_points(f"run {number}", *run) for number, run in enumerate(runs, start=1)]
     for number, (x, _) in enumerate(checked, start=1):
         if (np.diff(x) <= 0).any():
             raise ValueError(f"x of run {number} must increase")
@@ -67,7 +67,8 @@ def make_band(runs: Sequence[Run], statistic: Statistic = interquartile_mean) ->
 
 
 def _label_text(name: str, band: Band) -> str:
-    return f"{shorten(name, MAX_LABEL_LENGTH)}\n{f'{band.num_runs} seeds' if band.num_runs > 1 else '1 seed: no band'}"
+    seeds = f"{band.num_runs} seeds" if band.num_runs > 1 else "1 seed: no band"
+    return f"{shorten(name, MAX_LABEL_LENGTH)}\n{seeds}"
 
 
 def label_width(bands: Mapping[str, Band], others: Sequence[str] = ()) -> float:

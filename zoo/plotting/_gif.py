@@ -1,3 +1,4 @@
+import math
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -40,7 +41,7 @@ class GifWriter:
     def __init__(self, fps: int | float):
         if not fps > 0:
             raise ValueError(f"fps must be positive, got {fps}")
-        self._keep_every = max(1, round(fps / MAX_FPS + 0.499))
+        self._keep_every = math.ceil(fps / MAX_FPS)
         self._frame_ms = round(1000 * self._keep_every / fps)
         self._num_added = 0
         self._last: Image.Image | None = None
@@ -61,19 +62,18 @@ class GifWriter:
         if self._last is None:
             raise ValueError("there are no frames to save: call add first")
         body = [frame for frame in self.frames if frame is not self._last]
-        while len(content := self._encode([*body, self._last])) > MAX_BYTES and len(body) > 1:
+        last_ms = max(LAST_FRAME_MS, self._frame_ms)
+        while len(content := encode_gif([*body, self._last], self._frame_ms, last_ms)) > MAX_BYTES and len(body) > 1:
             body = body[::2]
         write_atomically(target, content)
 
-    def _encode(self, frames: list[Image.Image]) -> bytes:
-        return encode_gif(frames, [self._frame_ms] * (len(frames) - 1) + [max(LAST_FRAME_MS, self._frame_ms)])
 
-
-def encode_gif(frames: Sequence[Image.Image], durations: Sequence[int]) -> bytes:
-    """Return RGB frames of one size as an endlessly looping GIF; durations in milliseconds are rounded to tens."""
+def encode_gif(frames: Sequence[Image.Image], frame_ms: int, last_frame_ms: int) -> bytes:
+    """Return RGB frames of one size as an endlessly looping GIF; it stores durations in units of 10 ms."""
     first, *others = _share_palette(frames)
+    durations = [frame_ms] * len(others) + [last_frame_ms]
     buffer = BytesIO()
-    first.save(buffer, "GIF", save_all=True, append_images=others, duration=list(durations), loop=0)
+    first.save(buffer, "GIF", save_all=True, append_images=others, duration=durations, loop=0)
     return buffer.getvalue()
 
 

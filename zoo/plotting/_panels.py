@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -6,6 +7,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb
 from matplotlib.patches import Rectangle
+from matplotlib.transforms import ScaledTranslation
 
 from zoo.plotting._style import LINE_COLOR, SMALL_SIZE, TEXT_COLOR, show_image
 
@@ -13,6 +15,7 @@ PROBABILITY_CMAP = LinearSegmentedColormap.from_list("probabilities", ["#eff2f5"
 DIMMED = 0.62  # brightness of an image under its fixations
 HIDDEN_COLOR = "#566579"  # of pixels that no glimpse has covered; neither black nor white
 HIDDEN_ALPHA = 0.25  # visibility of the image there
+NUMBERS_HEIGHT = 0.2  # inches: numbers of the glimpses below the class probabilities
 
 
 def glimpse_colors(steps: int) -> list[str]:
@@ -24,15 +27,19 @@ def draw_fixations(
     axes: Axes,
     image: Float[np.ndarray, "height width 3"],
     centers: Float[np.ndarray, "shown 2"],
-    patch_sizes: tuple[float, ...],
+    patch_sizes: Sequence[int | float],
     steps: int,
 ) -> None:
-    """Draw the finest square of each glimpse on the dimmed image, connected by lines; of the last one all squares."""
+    """Draw the square of each glimpse on the dimmed image, and lines between their centers.
+
+    ``patch_sizes`` are in ascending order. The finest square is drawn for each glimpse, the others for the last one.
+    """
     show_image(axes, DIMMED * image)
     colors = glimpse_colors(steps)[: len(centers)]
+    finest, *coarser = patch_sizes
     for center, color in zip(centers, colors, strict=True):
-        axes.add_patch(_square(center, min(patch_sizes), edgecolor=color, linewidth=1.4, clip_on=False))
-    for side in sorted(patch_sizes)[1:]:
+        axes.add_patch(_square(center, finest, edgecolor=color, linewidth=1.4, clip_on=False))
+    for side in coarser:
         axes.add_patch(_square(centers[-1], side, edgecolor=colors[-1], linewidth=0.9, linestyle="--"))
     for start, end, color in zip(centers[:-1], centers[1:], colors[1:], strict=True):
         axes.plot([start[1], end[1]], [start[0], end[0]], color=color, linewidth=1.2, clip_on=False)
@@ -44,20 +51,13 @@ def _square(center: Float[np.ndarray, " 2"], side: int | float, **style: Any) ->
     return Rectangle((column - side / 2, row - side / 2), side, side, fill=False, **style)
 
 
-def _draw_numbered_markers(axes: Axes, places: Float[np.ndarray, "shown 2"], steps: int) -> None:
+def _draw_numbered_markers(axes: Axes, places: Float[np.ndarray, "shown 2"], steps: int, **style: Any) -> None:
     """Draw a numbered marker at each (x, y) in its glimpse's color; the first, random one is hollow."""
     colors = glimpse_colors(steps)[: len(places)]
     for t, ((x, y), color) in enumerate(zip(places, colors, strict=True)):
         fill, edge, width = ("white", color, 1.2) if t == 0 else (color, TEXT_COLOR, 0.7)
-        axes.plot(x, y, "o", ms=8.5, mfc=fill, mec=edge, mew=width, clip_on=False)
-        axes.text(x, y, str(t + 1), fontsize=5.8, fontweight="bold", ha="center", va="center_baseline")
-
-
-def draw_glimpse_numbers(axes: Axes, shown: int, steps: int) -> None:
-    """Draw the glimpse numbers below the panel whose columns they label."""
-    axes.set(xlim=(0, steps), ylim=(0, 1))
-    axes.set_axis_off()
-    _draw_numbered_markers(axes, np.stack([np.arange(shown) + 0.5, np.full(shown, 0.5)], axis=1), steps)
+        axes.plot(x, y, "o", ms=8.5, mfc=fill, mec=edge, mew=width, clip_on=False, **style)
+        axes.text(x, y, str(t + 1), fontsize=5.8, fontweight="bold", ha="center", va="center_baseline", **style)
 
 
 def draw_revealed(
@@ -68,24 +68,19 @@ def draw_revealed(
     show_image(axes, np.where(mask[..., None], image, hidden))
 
 
-def draw_patches(axes: Axes, patches: Float[np.ndarray, "shown scales size size 3"], steps: int) -> None:
-    """Draw the output of the glimpse sensor: a column per glimpse, a row per scale."""
-    for t, (column, color) in enumerate(zip(patches, glimpse_colors(steps), strict=False)):
-        for s, patch in enumerate(column):
-            left, right, top, bottom = t + 0.05, t + 0.95, s + 0.05, s + 0.95
-            axes.imshow(patch, interpolation="nearest", aspect="auto", extent=(left, right, bottom, top))
-            axes.add_patch(Rectangle((left, top), 0.9, 0.9, fill=False, edgecolor=color, linewidth=1.2))
-    axes.set(xlim=(0, steps), ylim=(patches.shape[1], 0))
-    axes.set_axis_off()
-
-
 def draw_class_probabilities(
     axes: Axes, probabilities: Float[np.ndarray, "shown classes"], steps: int, label: int, classes: tuple[str, ...]
 ) -> None:
-    """Draw a row per class, a column per glimpse, a dot at the most probable class and a pointer at the true one."""
+    """Draw a row per class and a numbered column per glimpse.
+
+    A dot marks the most probable class after each glimpse, a pointer the true one.
+    """
     shown, n_classes = probabilities.shape
+    columns = np.arange(shown) + 0.5
     axes.pcolormesh(probabilities.T, cmap=PROBABILITY_CMAP, vmin=0, vmax=1, edgecolor="white", linewidth=0.8)
-    axes.plot(np.arange(shown) + 0.5, probabilities.argmax(axis=1) + 0.5, "o", color="white", markersize=2.2)
+    axes.plot(columns, probabilities.argmax(axis=1) + 0.5, "o", color="white", markersize=2.2)
+    below = axes.get_xaxis_transform() + ScaledTranslation(0, -NUMBERS_HEIGHT / 2, axes.figure.dpi_scale_trans)
+    _draw_numbered_markers(axes, np.stack([columns, np.zeros(shown)], axis=1), steps, transform=below)
     right: dict[str, Any] = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
     axes.annotate("◂", xy=(1, label + 0.5), xytext=(1, 0), va="center", **right)
     axes.set(xlim=(0, steps), ylim=(n_classes, 0), xticks=[])

@@ -11,10 +11,10 @@ TOLERANCE = 1e-4  # tolerance around [0, 1], for resized images and float32 soft
 
 
 class ArrayValidator:
-    """Validates and converts arrays of shapes such as ``"N T K"``, in which a letter stands for the same size in all.
+    """Validates and converts arrays whose expected shapes are strings such as ``"N T K"``.
 
-    Sizes that are known beforehand are keyword arguments. Those of each array are stored, so that a later array with
-    another size is reported by its name. All methods raise a ``ValueError``.
+    A letter stands for the same size in all arrays of a validator: the first array that has it, or a keyword argument,
+    determines the size. All methods raise a ``ValueError`` that names the array.
     """
 
     def __init__(self, **sizes: int) -> None:
@@ -77,7 +77,7 @@ class ArrayValidator:
         return array
 
 
-def check_points(of: str, x: Array, y: Array) -> tuple[Float[np.ndarray, " p"], Float[np.ndarray, " p"]]:
+def check_points(name: str, x: Array, y: Array) -> tuple[Float[np.ndarray, " p"], Float[np.ndarray, " p"]]:
     """Return x and y of a line as float64 arrays of the same length."""
     validator = ArrayValidator()
-    return validator.real(f"x of {of}", x, "P"), validator.real(f"y of {of}", y, "P")
+    return validator.real(f"x of {name}", x, "P"), validator.real(f"y of {name}", y, "P")

@@ -8,10 +8,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from zoo.plotting._gif import encode_gif
-from zoo.plotting._layout import check_glimpse_data
 from zoo.plotting._saving import check_path, write_atomically
 from zoo.plotting._style import figure_style
-from zoo.plotting._summary_card import draw_summary_cards
+from zoo.plotting._summary_card import GlimpseData, draw_summary_cards
 from zoo.plotting._validation import Array
 
 GIF_DPI = 120  # lower than that of a PNG, for a small file
@@ -25,7 +24,6 @@ def glimpse_summary(
     probabilities: Array,
     labels: Array,
     classes: Sequence[str],
-    patches: Array | None = None,
 ) -> Figure:
     """Return a figure of the glimpses of a hard-attention model: fixations, revealed pixels and class probabilities.
 
@@ -41,7 +39,6 @@ def glimpse_summary(
         probabilities: (N, T, K), class probabilities after each glimpse.
         labels: (N,), the true classes, from 0 to K - 1.
         classes: names of the K classes.
-        patches: (N, T, S, C, g, g) between 0 and 1, output of the glimpse sensor; not drawn if None.
 
     Raises:
         ValueError: an argument has the wrong shape or values outside its range; the message names it.
@@ -54,7 +51,7 @@ def glimpse_summary(
         >>> [axes.get_label() for axes in figure.axes][:3]
         ['fixations', 'revealed', 'class_probabilities']
     """
-    data = check_glimpse_data(images, centers, patch_sizes, probabilities, labels, classes, patches)
+    data = GlimpseData(images, centers, patch_sizes, probabilities, labels, classes)
     return draw_summary_cards(data, data.num_glimpses)
 
 
@@ -80,10 +77,9 @@ def save_glimpse_gif(path: str | Path, frame_ms: int = 700, **arguments: Any) ->
     target = check_path(path, ".gif")
     if frame_ms < 20:
         raise ValueError(f"frame_ms must be at least 20, the shortest duration that viewers support, got {frame_ms}")
-    data = check_glimpse_data(**arguments)
+    data = GlimpseData(**arguments)
     frames = [_rasterize(draw_summary_cards(data, shown)) for shown in range(1, data.num_glimpses + 1)]
-    durations = [frame_ms] * (len(frames) - 1) + [LAST_FRAME_FACTOR * frame_ms]
-    write_atomically(target, encode_gif(frames, durations))
+    write_atomically(target, encode_gif(frames, frame_ms, LAST_FRAME_FACTOR * frame_ms))
 
 
 def _rasterize(figure: Figure) -> Image.Image:

@@ -1,11 +1,13 @@
 from collections.abc import Mapping
 
+import numpy as np
+from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from zoo.plotting._style import PAGE_WIDTH, TITLE_SIZE, Page, figure_style, show_image
 from zoo.plotting._validation import Array, ArrayValidator
 
-EDGE, GAP, HEADING = 0.06, 0.05, 0.32  # inches: beside the images, between two of them, above a group
+EDGE, HEADING = 0.06, 0.32  # inches: beside the images, above a group
 COLUMNS = 16
 
 
@@ -25,23 +27,25 @@ def image_grid(groups: Mapping[str, Array]) -> Figure:
         ['given', 'reconstructed']
     """
     validator = ArrayValidator()
-    shown = {
-        heading: validator.images(heading, images, f"N{number} C H W")
+    grids = {
+        heading: _tile(validator.images(heading, images, f"N{number} C H W"))
         for number, (heading, images) in enumerate(groups.items())
     }
-    column = (PAGE_WIDTH - 2 * EDGE + GAP) / COLUMNS
-    width = column - GAP
-    height = width * max(len(images[0]) / len(images[0][0]) for images in shown.values())
-    rows = {heading: -(-len(images) // COLUMNS) for heading, images in shown.items()}
+    width = PAGE_WIDTH - 2 * EDGE
     with figure_style():
-        page = Page(EDGE + sum(HEADING + count * (height + GAP) for count in rows.values()))
+        page = Page(EDGE + sum(HEADING + width * len(grid) / len(grid[0]) for grid in grids.values()))
         top = 0.0
-        for heading, images in shown.items():
+        for heading, grid in grids.items():
             page.text(heading, left=EDGE, top=top + HEADING - 0.1, fontsize=TITLE_SIZE, fontweight="bold")
-            top += HEADING
-            for i, image in enumerate(images):
-                row, place = divmod(i, COLUMNS)
-                left, y = EDGE + place * column, top + row * (height + GAP)
-                show_image(page.axes(heading, left=left, top=y, width=width, height=height), image)
-            top += rows[heading] * (height + GAP)
+            height = width * len(grid) / len(grid[0])
+            show_image(page.axes(heading, left=EDGE, top=top + HEADING, width=width, height=height), grid)
+            top += HEADING + height
     return page.figure
+
+
+def _tile(images: Float[np.ndarray, "n height width 3"]) -> Float[np.ndarray, "rows columns 3"]:
+    """Return images side by side, in rows of ``COLUMNS``, as one image; each has a white gap to its right and below."""
+    gap = max(1, images.shape[2] // 10)
+    images = np.pad(images, ((0, -len(images) % COLUMNS), (0, gap), (0, gap), (0, 0)), constant_values=1)
+    _, height, width, _ = images.shape
+    return images.reshape(-1, COLUMNS, height, width, 3).swapaxes(1, 2).reshape(-1, COLUMNS * width, 3)
