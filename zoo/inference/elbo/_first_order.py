@@ -3,8 +3,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.inference._func_transforms import is_transformed
-
 
 def first_order(loss: Tensor) -> Tensor:
     """Return a copy of a loss whose second derivative raises an error.
@@ -12,42 +10,11 @@ def first_order(loss: Tensor) -> Tensor:
     The surrogate loss ``log q(z) · (f - b)`` with detached ``f`` has the correct gradient, but its second derivative
     lacks every term in which ``f`` or the distribution of ``z`` is differentiated.
     """
-    copied: Tensor = (_TransformedFirstOrder if is_transformed() else _FirstOrder).apply(loss)
-    return copied
-
-
-class _FirstOrder(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, loss: Tensor) -> Tensor:
-        ctx.save_for_backward(loss)  # the second derivative depends on it
-        return loss.clone()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        if not torch.is_grad_enabled():
-            return gradient
-        (loss,) = ctx.saved_tensors
-        result: Tensor = _RaiseOnSecondDerivative.apply(gradient, loss)
-        return result
-
-
-class _TransformedFirstOrder(torch.autograd.Function):
-    """The same for the transforms of ``torch.func``; a call takes 15 times as long."""
-
-    generate_vmap_rule = True
-    backward = _FirstOrder.backward
-
-    @staticmethod
-    def forward(loss: Tensor) -> Tensor:
-        return loss.clone()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def jvp(ctx: Any, tangent: Tensor) -> Tensor:
-        return tangent.clone()
+    if not loss.requires_grad:
+        return loss
+    copy = loss.clone()
+    copy.register_hook(lambda grad: _RaiseOnSecondDerivative.apply(grad, loss) if torch.is_grad_enabled() else None)
+    return copy
 
 
 class _RaiseOnSecondDerivative(torch.autograd.Function):

@@ -1,3 +1,4 @@
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -10,9 +11,9 @@ from torch.distributions.constraints import Constraint
 class NonReparameterized(TorchDistribution):
     """A distribution without ``rsample``, so that ``BlackBoxELBO`` differentiates it by the score function.
 
-    For sites of the guide in whose value the program is discontinuous (``if``, ``torch.where``, rounding): the pathwise
-    gradient is biased there. Unlike ``has_rsample_(False)``, which is lost in ``expand`` and thus in every plate that
-    expands the distribution, it persists in ``expand``, ``to_event``, ``mask``, plates and ``TransformedDistribution``.
+    Use it for a site of the guide if the program is discontinuous in its value (``if``, ``torch.where``, rounding),
+    where the pathwise gradient is biased. ``has_rsample_(False)`` is lost when ``expand`` or a plate expands the
+    distribution; this wrapper is kept by ``expand``, ``to_event``, ``mask``, plates and ``TransformedDistribution``.
 
     Args:
         base_dist: any distribution.
@@ -34,30 +35,11 @@ class NonReparameterized(TorchDistribution):
         """Return the distribution expanded to a batch shape."""
         return NonReparameterized(self.base_dist.expand(torch.Size(batch_shape)))
 
-    @constraints.dependent_property
-    def support(self) -> Constraint | None:
-        """Support of the distribution."""
-        return self.base_dist.support
-
-    @property
-    def has_enumerate_support(self) -> bool:  # type: ignore[override]
-        """Whether the support can be enumerated."""
-        return bool(self.base_dist.has_enumerate_support)
-
-    @property
-    def mean(self) -> Tensor:
-        """Mean of the distribution."""
-        return self.base_dist.mean
-
-    @property
-    def mode(self) -> Tensor:
-        """Mode of the distribution."""
-        return self.base_dist.mode
-
-    @property
-    def variance(self) -> Tensor:
-        """Variance of the distribution."""
-        return self.base_dist.variance
+    support = constraints.dependent_property(attrgetter("base_dist.support"))
+    has_enumerate_support = property(attrgetter("base_dist.has_enumerate_support"))
+    mean = property(attrgetter("base_dist.mean"))
+    mode = property(attrgetter("base_dist.mode"))
+    variance = property(attrgetter("base_dist.variance"))
 
     @torch.no_grad()
     def sample(self, sample_shape: Any = ()) -> Tensor:
