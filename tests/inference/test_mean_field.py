@@ -1,4 +1,3 @@
-import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -6,15 +5,29 @@ import torch
 from pyro.nn import PyroModule
 
 from zoo.inference._mean_field import (
-    normal_optimum,
-    regression_optimum,
-    regression_with_noise_optimum,
+    check_optimum_available,
+    compare_to_optimum,
+    fit_pathwise_guide,
+    guide_distributions,
+    mean_field_optimum,
+    pathwise_guide,
     sample_guide,
 )
-from zoo.inference.programs._factors import NormalFactor
+from zoo.inference.programs import PROGRAMS
+from zoo.inference.programs._factors import BernoulliFactor, NormalFactor
+from zoo.inference.programs._program import Program
+from zoo.inference.programs._regression import normal_optimum
 
 PRECISION = torch.tensor([[4.0, 1.2, 0.0], [1.2, 1.0, -0.3], [0.0, -0.3, 2.0]], dtype=torch.float64)
+BEST = {"x": dist.Normal(torch.tensor([0.0, 1.0]), torch.tensor([1.0, 2.0])), "s": dist.LogNormal(0.0, 0.5)}
 MEAN = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+
+
+def model():
+    with pyro.plate("d", 3):
+        x = pyro.sample("x", dist.ImproperUniform(dist.constraints.real, (), ()))
+    residual = x - MEAN
+    pyro.factor("density", -(residual @ PRECISION * residual).sum(-1, keepdim=True) / 2)
 
 
 class Guide(PyroModule):
@@ -27,69 +40,75 @@ class Guide(PyroModule):
             pyro.sample("x", self.x())
 
 
-def kl_up_to_a_constant(mean, sd):
-    """KL of a factorised normal from ``N(MEAN, PRECISION⁻¹)``."""
-    residual = mean - MEAN
-    return ((PRECISION.diagonal() * sd**2).sum() + residual @ PRECISION @ residual) / 2 - sd.log().sum()
-
-
-def test_no_factorised_normal_near_the_optimum_is_closer():
+def test_the_pathwise_run_finds_the_optimum_of_the_family_not_the_posterior():
+    guide, state, store = Guide(), torch.get_rng_state(), dict(pyro.get_param_store().items())
+    before = guide.x.shift.detach().clone()
+    fitted = fit_pathwise_guide(model, guide, (), num_steps=300, num_particles=32)
     mean, sd = normal_optimum(MEAN, PRECISION)
-    best = kl_up_to_a_constant(mean, sd)
-    for element in torch.eye(3, dtype=torch.float64):
-        for step in (-0.05, 0.05):
-            assert kl_up_to_a_constant(mean + step * element, sd) > best
-            assert kl_up_to_a_constant(mean, sd * (1 + step * element)) > best
-    marginal = torch.linalg.inv(PRECISION).diagonal().sqrt()
-    assert (sd < marginal).all()
-    assert kl_up_to_a_constant(mean, marginal) > best + 0.01
+    found = fitted.x()
+    assert found.mean.tolist() == pytest.approx(mean.tolist(), abs=0.05)
+    assert found.stddev.tolist() == pytest.approx(sd.tolist(), rel=0.05)
+    assert found.has_rsample
+    assert not guide.x().has_rsample
+    assert torch.equal(guide.x.shift, before)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert dict(pyro.get_param_store().items()) == store
 
 
-def test_indefinite_precision_matrix_raises():
-    with pytest.raises(ValueError, match="symmetric and positive definite"):
-        normal_optimum(torch.zeros(2), torch.tensor([[1.0, 2.0], [2.0, 1.0]]))
+def test_guide_without_pathwise_version_raises():
+    discrete = Guide()
+    discrete.z = BernoulliFactor(torch.zeros(2))
+    for guide in (discrete, torch.nn.Linear(1, 1)):
+        with pytest.raises(ValueError, match="only a guide of continuous factors"):
+            pathwise_guide(guide)
+    with pytest.raises(ValueError, match="num_steps and num_particles must be at least 1, got 0 and 4"):
+        fit_pathwise_guide(model, Guide(), (), num_steps=0, num_particles=4)
 
 
-def test_the_regression_has_the_posterior_mean_and_the_conditional_variances():
-    noise = np.random.default_rng(0)
-    x, y = noise.normal(size=(9, 3)), noise.normal(size=9)
-    covariance = np.linalg.inv(x.T @ x / 0.5**2 + np.eye(3) / 4)
-    mean, sd = regression_optimum(torch.tensor(x), torch.tensor(y), noise_sd=0.5, prior_sd=2.0)
-    assert mean.tolist() == pytest.approx(covariance @ x.T @ y / 0.5**2)
-    assert sd.tolist() == pytest.approx(1 / np.sqrt(np.diag(np.linalg.inv(covariance))))
-    with pytest.raises(ValueError, match="standard deviations must be positive"):
-        regression_optimum(torch.tensor(x), torch.tensor(y), noise_sd=0.0, prior_sd=2.0)
+def test_closed_form_optimum_is_preferred_to_pathwise_fit(monkeypatch):
+    known = {"x": dist.Normal(0.0, 1.0)}
+    described = Program("normal", model, Guide, lambda root: ())
+    assert mean_field_optimum(described._replace(optimum=lambda: known), ()) == known
+    monkeypatch.setattr("zoo.inference._mean_field.fit_pathwise_guide", lambda model, guide, data: guide)
+    found = mean_field_optimum(described, ())
+    assert found["x"].mean.tolist() == [0, 0, 0]
 
 
-class TestRegressionWithNoise:
-    X = torch.tensor([[1.0, 0.2], [1.0, -0.7], [1.0, 1.1], [1.0, 0.4], [1.0, -1.3]], dtype=torch.float64)
-    Y = torch.tensor([2.0, 0.4, 3.3, 1.9, -0.2], dtype=torch.float64)
-    NOISE = dist.HalfNormal(torch.tensor(3.0, dtype=torch.float64))
+def test_guide_distributions_are_those_of_sites_without_plates():
+    found = guide_distributions(Guide(), ())
+    assert list(found) == ["x"]
+    assert found["x"].stddev.tolist() == pytest.approx([0.3] * 3)
 
-    def elbo(self, beta, sigma):
-        """Of exact terms, but for the prior of the noise, which is summed over a fine grid."""
-        sd, residual = beta.stddev, self.Y - self.X @ beta.mean
-        squares = residual @ residual + (self.X**2 @ sd**2).sum()
-        precision = (2 * sigma.scale**2 - 2 * sigma.loc).exp()
-        z = torch.linspace(-8, 8, 4001, dtype=torch.float64)
-        weights = torch.softmax(-(z**2) / 2, 0)
-        log_prior = weights @ self.NOISE.log_prob((sigma.loc + sigma.scale * z).exp())
-        prior = -(beta.mean**2 + sd**2).sum() / (2 * 2.0**2)
-        return -5 * sigma.loc - squares * precision / 2 + log_prior + prior + sd.log().sum() + sigma.entropy()
 
-    def test_no_mean_field_near_the_optimum_has_a_larger_elbo(self):
-        beta, sigma = regression_with_noise_optimum(self.X, self.Y, 2.0, self.NOISE)
-        best = self.elbo(beta, sigma)
-        for step in (-0.05, 0.05):
-            for element in torch.eye(2, dtype=torch.float64):
-                assert self.elbo(dist.Normal(beta.mean + step * element, beta.stddev), sigma) < best
-                assert self.elbo(dist.Normal(beta.mean, beta.stddev * (1 + step * element)), sigma) < best
-            assert self.elbo(beta, dist.LogNormal(sigma.loc + step, sigma.scale)) < best
-            assert self.elbo(beta, dist.LogNormal(sigma.loc, sigma.scale * (1 + step))) < best
+class TestDistance:
+    def test_distance_of_optimum_to_itself_is_zero(self):
+        assert compare_to_optimum(BEST, BEST) == {
+            "optimum_mean_gap": 0,
+            "optimum_sd_ratio_low": 1,
+            "optimum_sd_ratio_high": 1,
+        }
 
-    def test_coordinate_ascent_without_convergence_raises(self):
-        with pytest.raises(ValueError, match="has not converged after 1 iterations"):
-            regression_with_noise_optimum(self.X, self.Y, 2.0, self.NOISE, max_iterations=1)
+    def test_distance_is_that_of_the_worst_element(self):
+        shifted = {**BEST, "x": dist.Normal(torch.tensor([0.0, 1.4]), torch.tensor([1.2, 1.8]))}
+        found = compare_to_optimum(BEST, shifted)
+        assert found["optimum_mean_gap"] == pytest.approx(0.2)
+        assert found["optimum_sd_ratio_low"] == pytest.approx(0.9)
+        assert found["optimum_sd_ratio_high"] == pytest.approx(1.2)
+
+    def test_distance_between_different_sites_raises(self):
+        with pytest.raises(ValueError, match=r"^the optimum has the sites x, s, the guide x$"):
+            compare_to_optimum(BEST, {"x": BEST["x"]})
+
+
+def test_the_coin_has_a_known_optimum_and_bits_have_none():
+    coin = PROGRAMS["beta_bernoulli"]
+    assert mean_field_optimum(coin, coin.load(None))["fairness"].mean == pytest.approx(16 / 30)
+
+    def bits():
+        return torch.nn.Sequential(BernoulliFactor(torch.zeros(2)))
+
+    with pytest.raises(ValueError, match="the optimum of program=bits cannot be computed: only a guide of"):
+        check_optimum_available("bits", Program("bits", model, bits, lambda root: ()), ())
 
 
 def test_sample_guide_depends_on_seed_only():

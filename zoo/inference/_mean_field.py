@@ -1,89 +1,40 @@
-from collections.abc import Callable, Sequence
-from typing import Any
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
-import numpy as np
 import pyro
 import torch
-from jaxtyping import Float, Float64
-from pyro.infer import Predictive
-from torch import Tensor
-from torch.distributions import Distribution, LogNormal, Normal
+from pyro import poutine
+from pyro.infer import Predictive, Trace_ELBO
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor, nn
+from torch.distributions import Distribution
 
-NUM_NODES = 40  # quadrature nodes for the logarithm of the noise
+from zoo.inference.elbo._sites import plate_nesting
+from zoo.inference.elbo._tracing import ModelGuideCall, trace_model_and_guide
+from zoo.inference.programs._factors import BernoulliFactor, Factor
+from zoo.inference.programs._program import Program
+
+NUM_STEPS, NUM_PARTICLES = 3000, 32
 
 
-def normal_optimum(
-    mean: Float[Tensor, " d"], precision: Float[Tensor, "d d"]
-) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:
-    """Return means and standard deviations of the factorized normal closest to ``N(mean, precision⁻¹)`` in KL(q ‖ p).
+def mean_field_optimum(program: Program, data: Sequence[Any]) -> dict[str, Distribution]:
+    """Return the distributions of a guide's family that minimize KL(q ‖ p), by site.
 
-    The means are exact, and the variances are the conditional ones, ``1 / Λ_ii``: Bishop, "Pattern recognition and
-    machine learning", 2006, section 10.1.2.
+    In closed form where the program defines it, else by a long run with reparameterized gradients.
     """
-    if torch.linalg.cholesky_ex(precision).info:
-        raise ValueError("the precision matrix of a normal must be symmetric and positive definite")
-    return mean, precision.diagonal().rsqrt()
+    if program.optimum is not None:
+        return dict(program.optimum(*data))
+    fitted = fit_pathwise_guide(program.model, program.guide(*data), data)
+    return guide_distributions(fitted, data)
 
 
-def regression_optimum(
-    x: Float[Tensor, "rows d"], y: Float[Tensor, " rows"], noise_sd: float, prior_sd: float
-) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:
-    """Return the factorized normal closest to the posterior of ``β ~ N(0, prior_sd)``, ``y ~ N(x β, noise_sd)``."""
-    if min(noise_sd, prior_sd) <= 0:
-        raise ValueError(f"standard deviations must be positive, got {noise_sd} and {prior_sd}")
-    precision = x.mT @ x / noise_sd**2 + torch.eye(x.shape[1], dtype=x.dtype, device=x.device) / prior_sd**2
-    return normal_optimum(torch.linalg.solve(precision, x.mT @ y / noise_sd**2), precision)
-
-
-def noise_optimum(
-    residual: float, count: int, prior: Distribution, start: Float64[Tensor, "2"]
-) -> Float64[Tensor, "2"]:
-    """Return ``m`` and ``log s`` of ``q(σ) = LogNormal(m, s)`` that maximize the ELBO of the noise of a normal.
-
-    The ELBO is ``-n m - R/2 E[σ⁻²] + E[log p(σ)] + m + log s``, with ``E[σ⁻²] = exp(2 s² - 2 m)`` and quadrature for
-    the prior.
-    """
-    nodes, weights = (torch.from_numpy(part) for part in np.polynomial.hermite_e.hermegauss(NUM_NODES))
-    weights = weights / weights.sum()
-    found = start.clone().requires_grad_()
-    optimizer = torch.optim.LBFGS([found], max_iter=100, tolerance_grad=1e-10, line_search_fn="strong_wolfe")
-
-    def negative_elbo() -> Tensor:
-        optimizer.zero_grad()
-        m, log_s = found
-        s = log_s.exp()
-        log_prior = weights @ prior.log_prob((m + s * nodes).exp())
-        loss = count * m + residual / 2 * (2 * s.square() - 2 * m).exp() - log_prior - m - log_s
-        loss.backward()
-        return loss
-
-    optimizer.step(negative_elbo)
-    return found.detach()
-
-
-def regression_with_noise_optimum(
-    x: Float[Tensor, "rows d"],
-    y: Float[Tensor, " rows"],
-    prior_sd: float,
-    noise_prior: Distribution,
-    max_iterations: int = 100,
-    tolerance: float = 1e-9,
-) -> tuple[Normal, LogNormal]:
-    """Return the mean-field optimum for ``β ~ N(0, prior_sd)``, ``σ ~ noise_prior``, ``y ~ N(x β, σ)``.
-
-    Coordinate ascent: normals for ``β`` given ``E[σ⁻²]`` in closed form, then a log-normal for ``σ`` given the
-    expected sum of squares. In float64.
-    """
-    x, y = x.double(), y.double()
-    noise = torch.stack([y.std().log(), torch.tensor(-1.0, dtype=torch.float64)])
-    for _ in range(max_iterations):
-        m, s = noise[0], noise[1].exp()
-        mean, sd = regression_optimum(x, y, (m - s.square()).exp().item(), prior_sd)
-        residual = (y - x @ mean).square().sum() + sd.square() @ x.square().sum(0)
-        before, noise = noise, noise_optimum(residual.item(), len(y), noise_prior, noise)
-        if (noise - before).abs().max() < tolerance:
-            return Normal(mean, sd), LogNormal(noise[0], noise[1].exp())
-    raise ValueError(f"coordinate ascent has not converged after {max_iterations} iterations")
+def guide_distributions(guide: Callable[..., object], data: Sequence[Any]) -> dict[str, Distribution]:
+    """Return the distribution of each site of a mean-field guide; the global random state is not used."""
+    with torch.random.fork_rng(devices=[]), pyro.get_param_store().scope(), torch.no_grad():
+        trace = poutine.trace(guide).get_trace(*data)
+        sites = ((name, trace.nodes[name]) for name in trace.stochastic_nodes)
+        return {name: cast(Distribution, site["fn"]) for name, site in sites if not site_is_subsample(site)}
 
 
 def sample_guide(guide: Callable[..., object], data: Sequence[Any], num_samples: int, seed: int) -> dict[str, Tensor]:
@@ -91,3 +42,69 @@ def sample_guide(guide: Callable[..., object], data: Sequence[Any], num_samples:
     with torch.random.fork_rng(devices=[]), pyro.get_param_store().scope(), torch.no_grad():
         torch.manual_seed(seed)
         return Predictive(guide, num_samples=num_samples, parallel=True)(*data)
+
+
+def compare_to_optimum(optimum: Mapping[str, Distribution], found: Mapping[str, Distribution]) -> dict[str, float]:
+    """Compare the moments of each element of each site."""
+    if optimum.keys() != found.keys():
+        raise ValueError(f"the optimum has the sites {', '.join(optimum)}, the guide {', '.join(found)}")
+    gaps = [((found[name].mean - best.mean) / best.stddev).abs().max() for name, best in optimum.items()]
+    ratios = torch.cat([(found[name].stddev / best.stddev).reshape(-1) for name, best in optimum.items()])
+    return {
+        "optimum_mean_gap": torch.stack(gaps).max().item(),
+        "optimum_sd_ratio_low": ratios.min().item(),
+        "optimum_sd_ratio_high": ratios.max().item(),
+    }
+
+
+def check_optimum_available(name: str, program: Program, data: Sequence[Any]) -> None:
+    """Raise ``ValueError`` if the mean-field optimum has no closed form and the guide no pathwise version."""
+    if program.optimum is not None:
+        return
+    try:
+        pathwise_guide(program.guide(*data))
+    except ValueError as error:
+        raise ValueError(
+            f"the optimum of program={name} cannot be computed: {error}; remove compare_with_optimum=true"
+        ) from error
+
+
+def pathwise_guide(guide: Callable[..., object]) -> nn.Module:
+    """Return a copy of a guide of factors that uses reparameterized samplers."""
+    copied = copy.deepcopy(guide) if isinstance(guide, nn.Module) else nn.Module()
+    factors = [part for part in copied.modules() if isinstance(part, Factor)]
+    if not factors or any(isinstance(factor, BernoulliFactor) for factor in factors):
+        raise ValueError("only a guide of continuous factors of zoo.inference.programs has a pathwise version")
+    for factor in factors:
+        factor.pathwise = True
+    return copied
+
+
+def fit_pathwise_guide(
+    model: Callable[..., object],
+    guide: nn.Module,
+    data: Sequence[Any],
+    num_steps: int = NUM_STEPS,
+    num_particles: int = NUM_PARTICLES,
+    learning_rate: float = 0.05,
+    seed: int = 0,
+) -> nn.Module:
+    """Fit the same family with reparameterized gradients: the reference if the optimum has no closed form.
+
+    Adam with cosine decay to 0. Neither the guide nor the global random state is changed.
+    """
+    if min(num_steps, num_particles) < 1:
+        raise ValueError(f"num_steps and num_particles must be at least 1, got {num_steps} and {num_particles}")
+    fitted = pathwise_guide(guide)
+    optimizer = torch.optim.Adam([p for p in fitted.parameters() if p.requires_grad], learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
+    with torch.random.fork_rng(devices=[]), pyro.get_param_store().scope():
+        torch.manual_seed(seed)
+        plates = plate_nesting(trace_model_and_guide(ModelGuideCall(model, fitted, tuple(data)), {}))
+        elbo = Trace_ELBO(num_particles=num_particles, vectorize_particles=True, max_plate_nesting=plates)
+        for _ in range(num_steps):
+            optimizer.zero_grad()
+            elbo.differentiable_loss(model, fitted, *data).backward()
+            optimizer.step()
+            schedule.step()
+    return fitted

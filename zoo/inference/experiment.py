@@ -10,7 +10,7 @@ import torch
 from zoo._constraints import COUNT, POSITIVE, Constraint, check_constraints, optional
 from zoo.data._posteriordb import ReferenceMoments
 from zoo.inference._batch import RepeatedBatch
-from zoo.inference._mean_field_reference import (
+from zoo.inference._mean_field import (
     check_optimum_available,
     compare_to_optimum,
     guide_distributions,

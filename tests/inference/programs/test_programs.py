@@ -10,8 +10,7 @@ from pyro.distributions import ImproperUniform
 from pyro.infer import SVI, Trace_ELBO
 
 from examples.patients import PATIENT_PROGRAMS
-from zoo.inference._mean_field import sample_guide
-from zoo.inference._mean_field_reference import pathwise_guide
+from zoo.inference._mean_field import pathwise_guide, sample_guide
 from zoo.inference.elbo import BlackBoxELBO
 from zoo.inference.programs import PROGRAMS, Program
 

@@ -7,6 +7,7 @@ from zoo.inference.programs._factors import (
     Factor,
     GammaFactor,
     LogNormalFactor,
+    MeanFieldGuide,
     NormalFactor,
 )
 from zoo.inference.programs._program import Program
@@ -20,6 +21,7 @@ __all__ = [
     "Factor",
     "GammaFactor",
     "LogNormalFactor",
+    "MeanFieldGuide",
     "NormalFactor",
     "Program",
     "find_program",

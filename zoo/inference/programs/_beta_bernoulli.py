@@ -1,16 +1,14 @@
-from collections.abc import Mapping
 from pathlib import Path
 
 import pyro
 import pyro.distributions as dist
 import torch
 from jaxtyping import Float
-from pyro.nn import PyroModule
 from torch import Tensor
 
 from zoo.data._posteriordb import ReferenceMoments
-from zoo.inference.programs._factors import BetaFactor
-from zoo.inference.programs._program import Program
+from zoo.inference.programs._factors import BetaFactor, MeanFieldGuide
+from zoo.inference.programs._program import Program, stack_sites
 
 HEADS, FLIPS = 6, 10
 PRIOR = 10.0
@@ -24,24 +22,14 @@ def model(flips: Float[Tensor, " flips"]) -> None:
         pyro.sample("flip", dist.Bernoulli(fairness), obs=flips)
 
 
-class Guide(PyroModule):
-    """``q(f) = Beta(α, β)``, started at ``α = β = 15``, with the parameters ``log α`` and ``log β``."""
-
-    def __init__(self, flips: Float[Tensor, " flips"]):
-        super().__init__()
-        self.fairness = BetaFactor(flips.new_tensor(START), flips.new_tensor(START))
-
-    def forward(self, flips: Float[Tensor, " flips"]) -> None:
-        pyro.sample("fairness", self.fairness())
+def guide(flips: Float[Tensor, " flips"]) -> MeanFieldGuide:
+    """Return ``q(f) = Beta(α, β)``, started at ``α = β = 15``, with the parameters ``log α`` and ``log β``."""
+    return MeanFieldGuide({"fairness": BetaFactor(flips.new_tensor(START), flips.new_tensor(START))})
 
 
 def load(root: Path | None = None) -> tuple[Float[Tensor, " flips"]]:
     """Return six heads followed by four tails; no file is read."""
     return ((torch.arange(FLIPS) < HEADS).to(torch.get_default_dtype()),)
-
-
-def quantities(sites: Mapping[str, Tensor]) -> Float[Tensor, "draws 1"]:
-    return sites["fairness"].reshape(-1, 1)
 
 
 def optimum(flips: Float[Tensor, " flips"]) -> dict[str, dist.Beta]:
@@ -57,5 +45,5 @@ def reference(root: Path | None = None) -> ReferenceMoments:
 
 
 BETA_BERNOULLI = Program(
-    "a coin's fairness; Pyro's tutorial SVI part III", model, Guide, load, quantities, reference, optimum
+    "a coin's fairness; Pyro's tutorial SVI part III", model, guide, load, stack_sites("fairness"), reference, optimum
 )

@@ -5,11 +5,10 @@ import pyro
 import pyro.distributions as dist
 import torch
 from jaxtyping import Float
-from pyro.nn import PyroModule
 from torch import Tensor
 
 from zoo.data._posteriordb import ReferenceMoments
-from zoo.inference.programs._factors import LogNormalFactor, NormalFactor
+from zoo.inference.programs._factors import LogNormalFactor, MeanFieldGuide, NormalFactor
 from zoo.inference.programs._program import Program
 
 EFFECTS = (28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0)
@@ -30,20 +29,14 @@ def model(y: Float[Tensor, " schools"], sigma: Float[Tensor, " schools"]) -> Non
         pyro.sample("y", dist.Normal(mu + tau * theta_trans, sigma), obs=y)
 
 
-class Guide(PyroModule):
-    """Normals for ``mu``, in units of 5, and for each ``theta_trans``; a log-normal for ``tau``."""
-
-    def __init__(self, y: Float[Tensor, " schools"], sigma: Float[Tensor, " schools"]):
-        super().__init__()
-        self.mu = NormalFactor(y.new_tensor(0.0), START_SD / 5, unit=5.0)
-        self.tau = LogNormalFactor(y.new_tensor(0.0), START_SD)
-        self.theta_trans = NormalFactor(torch.zeros_like(y), START_SD)
-
-    def forward(self, y: Float[Tensor, " schools"], sigma: Float[Tensor, " schools"]) -> None:
-        pyro.sample("mu", self.mu())
-        pyro.sample("tau", self.tau())
-        with pyro.plate("schools", len(y)):
-            pyro.sample("theta_trans", self.theta_trans())
+def guide(y: Float[Tensor, " schools"], sigma: Float[Tensor, " schools"]) -> MeanFieldGuide:
+    """Return normals for ``mu``, in units of 5, and for each ``theta_trans``, and a log-normal for ``tau``."""
+    factors = {
+        "mu": NormalFactor(y.new_tensor(0.0), START_SD / 5, unit=5.0),
+        "tau": LogNormalFactor(y.new_tensor(0.0), START_SD),
+        "theta_trans": NormalFactor(torch.zeros_like(y), START_SD),
+    }
+    return MeanFieldGuide(factors, {"theta_trans": "schools"})
 
 
 def load(root: Path | None = None) -> tuple[Tensor, ...]:
@@ -76,4 +69,4 @@ def reference(root: Path | None = None) -> ReferenceMoments:
     return ReferenceMoments(tuple(MOMENTS), *torch.tensor(list(MOMENTS.values()), dtype=torch.float64).unbind(1))
 
 
-EIGHT_SCHOOLS = Program("effects of coaching in eight schools; Rubin 1981", model, Guide, load, quantities, reference)
+EIGHT_SCHOOLS = Program("effects of coaching in eight schools; Rubin 1981", model, guide, load, quantities, reference)

@@ -1,11 +1,14 @@
-from collections.abc import Callable
-from types import EllipsisType
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from types import EllipsisType, MappingProxyType
 
+import pyro
 import pyro.distributions as dist
 import torch
 from jaxtyping import Float
 from pyro.distributions.testing.fakes import NonreparameterizedBeta, NonreparameterizedGamma, NonreparameterizedNormal
 from pyro.distributions.torch_distribution import TorchDistributionMixin
+from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
@@ -174,6 +177,36 @@ class BernoulliFactor(Factor):
     def forward(self, rows: Rows = ...) -> TorchDistributionMixin:
         """Return the distributions of these elements."""
         return dist.Bernoulli(logits=self.logits[rows])
+
+
+class MeanFieldGuide(PyroModule):
+    """A guide that samples independent factors, in the given order.
+
+    Args:
+        factors: factor of each site.
+        plates: name of the plate of each site whose factor is a vector.
+
+    Example:
+        >>> guide = MeanFieldGuide({"z": NormalFactor(torch.zeros(3), 0.1)}, {"z": "data"})
+        >>> pyro.poutine.trace(guide).get_trace().nodes["z"]["value"].shape
+        torch.Size([3])
+    """
+
+    def __init__(self, factors: Mapping[str, Factor], plates: Mapping[str, str] = MappingProxyType({})):
+        super().__init__()
+        self.plates = dict(plates)
+        for name, factor in factors.items():
+            setattr(self, name, factor)
+
+    def forward(self, *data: object) -> None:
+        """Sample all sites; the data are ignored."""
+        # PyroModule registers the parameters at an access by name.
+        distributions = {name: getattr(self, name)() for name, _ in self.named_children()}
+        sizes = {self.plates[name]: x.batch_shape[0] for name, x in distributions.items() if name in self.plates}
+        plates = {name: pyro.plate(name, size) for name, size in sizes.items()}
+        for name, distribution in distributions.items():
+            with plates[self.plates[name]] if name in self.plates else nullcontext():
+                pyro.sample(name, distribution)
 
 
 def inverse_softplus(value: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

@@ -1,26 +1,32 @@
-from collections.abc import Mapping
-
 import pyro
 import pyro.distributions as dist
 import torch
 from jaxtyping import Float
-from pyro.nn import PyroModule
 from torch import Tensor
 
-from zoo.inference.programs._factors import BernoulliFactor, BetaMeanFactor, LogNormalFactor, NormalFactor
-from zoo.inference.programs._program import posteriordb_program
+from zoo.inference.programs._factors import (
+    BernoulliFactor,
+    BetaMeanFactor,
+    Factor,
+    LogNormalFactor,
+    MeanFieldGuide,
+    NormalFactor,
+)
+from zoo.inference.programs._program import posteriordb_program, stack_sites
 
 POSTERIOR = "low_dim_gauss_mix-low_dim_gauss_mix"
 PRIOR_COUNT = 5.0
 START_TOTAL = 100.0
 START_SD = 0.1
+PLATES = {"mu": "components", "sigma": "components", "second": "points"}
+QUANTITIES = stack_sites("mu", "sigma", "theta")
 
 
 def components(y: Float[Tensor, " points"]) -> tuple[Tensor, Tensor, Tensor]:
     """Sample ``mu ~ N(0, 2)`` and ``sigma ~ HalfNormal(2)`` of two components, and ``theta ~ Beta(5, 5)`` of the first.
 
-    posteriordb orders the means. Here the labels may be swapped; the guide starts with ordered means and stays in the
-    mode that the reference describes.
+    posteriordb orders the means. Here they are not ordered, but the guide starts with ordered means and stays in that
+    mode, which the reference describes.
     """
     two, count = y.new_tensor(2.0), y.new_tensor(PRIOR_COUNT)
     with pyro.plate("components", 2):
@@ -40,61 +46,46 @@ def model(y: Float[Tensor, " points"]) -> None:
 
 
 def model_with_assignments(y: Float[Tensor, " points"]) -> None:
-    """Sample the same mixture with a binary variable per point, which is 1 for the second component."""
+    """Mixture with a binary variable per point, which is 1 for the second component."""
     mu, sigma, theta = components(y)
     with pyro.plate("points", len(y)):
         second = pyro.sample("second", dist.Bernoulli(probs=1 - theta))
-        pyro.sample("y", dist.Normal(chosen(mu, second), chosen(sigma, second)), obs=y)
+        pyro.sample("y", dist.Normal(select_component(mu, second), select_component(sigma, second)), obs=y)
 
 
-def chosen(pair: Tensor, second: Tensor) -> Tensor:
-    """Pick from the last dimension of ``pair``: its second element where ``second`` is 1, else its first."""
+def select_component(pair: Tensor, second: Tensor) -> Tensor:
+    """Return the last element of the last dimension of ``pair`` where ``second`` is 1, else the first."""
     return pair[..., :1].lerp(pair[..., 1:], second)
 
 
-class Guide(PyroModule):
-    """Normals for the means, log-normals for the scales, a beta for the weight of the first component.
+def factors(y: Float[Tensor, " points"]) -> dict[str, Factor]:
+    """Return normals for the means, log-normals for the scales, and a beta for the weight of the first component.
 
     The means start one standard deviation below and above the mean of the data, in units of 0.05.
     """
-
-    def __init__(self, y: Float[Tensor, " points"]):
-        super().__init__()
-        around = y.mean() + y.std() * y.new_tensor([-1.0, 1.0])
-        self.mu = NormalFactor(around, 1.0, unit=0.05)
-        self.sigma = LogNormalFactor(y.new_zeros(2), START_SD)
-        self.theta = BetaMeanFactor(y.new_tensor(0.5), START_TOTAL)
-
-    def forward(self, y: Float[Tensor, " points"]) -> None:
-        with pyro.plate("components", 2):
-            pyro.sample("mu", self.mu())
-            pyro.sample("sigma", self.sigma())
-        pyro.sample("theta", self.theta())
+    around = y.mean() + y.std() * y.new_tensor([-1.0, 1.0])
+    return {
+        "mu": NormalFactor(around, 1.0, unit=0.05),
+        "sigma": LogNormalFactor(y.new_zeros(2), START_SD),
+        "theta": BetaMeanFactor(y.new_tensor(0.5), START_TOTAL),
+    }
 
 
-class GuideWithAssignments(Guide):
-    """The same guide with a Bernoulli per point, initially with probability 1/2."""
-
-    def __init__(self, y: Float[Tensor, " points"]):
-        super().__init__(y)
-        self.second = BernoulliFactor(torch.zeros_like(y))
-
-    def forward(self, y: Float[Tensor, " points"]) -> None:
-        super().forward(y)
-        with pyro.plate("points", len(y)):
-            pyro.sample("second", self.second())
+def guide(y: Float[Tensor, " points"]) -> MeanFieldGuide:
+    """Return the guide without assignments."""
+    return MeanFieldGuide(factors(y), PLATES)
 
 
-def quantities(sites: Mapping[str, Tensor]) -> Float[Tensor, "draws 5"]:
-    """Return means, scales and the weight of the first component."""
-    return torch.cat([sites["mu"].flatten(1), sites["sigma"].flatten(1), sites["theta"].reshape(-1, 1)], 1)
+def guide_with_assignments(y: Float[Tensor, " points"]) -> MeanFieldGuide:
+    """Return the same guide with a Bernoulli variable per point, initially with probability 1/2."""
+    return MeanFieldGuide({**factors(y), "second": BernoulliFactor(torch.zeros_like(y))}, PLATES)
 
 
 GAUSSIAN_MIXTURE = posteriordb_program(
-    POSTERIOR, {"y": 1}, "mixture of two normals, components summed out; posteriordb", model, Guide, quantities
+    POSTERIOR, {"y": 1}, "mixture of two normals, components marginalized out; posteriordb", model, guide, QUANTITIES
 )
 MIXTURE_WITH_ASSIGNMENTS = GAUSSIAN_MIXTURE._replace(
     description="mixture of two normals, a binary variable for each point; posteriordb",
     model=model_with_assignments,
-    guide=GuideWithAssignments,
+    guide=guide_with_assignments,
 )

@@ -4,10 +4,9 @@ import pyro
 import pyro.distributions as dist
 import torch
 from jaxtyping import Float
-from pyro.nn import PyroModule
 from torch import Tensor
 
-from zoo.inference.programs._factors import BetaMeanFactor, NormalFactor
+from zoo.inference.programs._factors import BetaMeanFactor, MeanFieldGuide, NormalFactor
 from zoo.inference.programs._program import posteriordb_program
 
 POSTERIOR = "hmm_example-hmm_example"
@@ -16,11 +15,11 @@ START_TOTAL = 20.0
 
 
 def model(y: Float[Tensor, " steps"]) -> None:
-    """Hidden Markov chain of two states seen through unit normals; ``hmm_example`` of posteriordb.
+    """Hidden Markov model of two states with normal observations; ``hmm_example`` of posteriordb.
 
-    ``mu ~ N((3, 10), 1)``, the chance ``first`` to go on in the first state flat for each state that it is in; the
-    states are summed out by the forward algorithm, and the first of them is as likely one as the other, up to a factor.
-    The means are ordered and positive there; here they are so up to a probability that does not matter.
+    ``mu ~ N((3, 10), 1)``, and ``first ~ Uniform(0, 1)``, the probability of a transition from each state to the first.
+    The forward algorithm marginalizes the states; the two initial states are equally likely, up to a constant factor.
+    posteriordb constrains the means to be ordered and positive; here they violate this with negligible probability.
     """
     one = y.new_tensor(1.0)
     with pyro.plate("states", 2):
@@ -41,18 +40,13 @@ def log_evidence(
     return forward.logsumexp(-1, keepdim=True)
 
 
-class Guide(PyroModule):
-    """Normals for the means, in units of a tenth, from their prior means; betas for the transitions."""
-
-    def __init__(self, y: Float[Tensor, " steps"]):
-        super().__init__()
-        self.mu = NormalFactor(y.new_tensor(PRIOR_MEANS), 1.0, unit=0.1)
-        self.first = BetaMeanFactor(y.new_full((2,), 0.5), START_TOTAL)
-
-    def forward(self, y: Float[Tensor, " steps"]) -> None:
-        with pyro.plate("states", 2):
-            pyro.sample("mu", self.mu())
-            pyro.sample("first", self.first())
+def guide(y: Float[Tensor, " steps"]) -> MeanFieldGuide:
+    """Return normals for the means, in units of a tenth, from their prior means, and betas for the transitions."""
+    factors = {
+        "mu": NormalFactor(y.new_tensor(PRIOR_MEANS), 1.0, unit=0.1),
+        "first": BetaMeanFactor(y.new_full((2,), 0.5), START_TOTAL),
+    }
+    return MeanFieldGuide(factors, dict.fromkeys(factors, "states"))
 
 
 def quantities(sites: Mapping[str, Tensor]) -> Float[Tensor, "draws 6"]:
@@ -62,5 +56,5 @@ def quantities(sites: Mapping[str, Tensor]) -> Float[Tensor, "draws 6"]:
 
 
 HMM = posteriordb_program(
-    POSTERIOR, {"y": 1}, "hidden Markov chain, states summed out; posteriordb", model, Guide, quantities
+    POSTERIOR, {"y": 1}, "hidden Markov model, states marginalized out; posteriordb", model, guide, quantities
 )

@@ -5,10 +5,9 @@ import pyro
 import pyro.distributions as dist
 import torch
 from jaxtyping import Float
-from pyro.nn import PyroModule
 from torch import Tensor
 
-from zoo.inference.programs._factors import NormalFactor
+from zoo.inference.programs._factors import MeanFieldGuide, NormalFactor
 from zoo.inference.programs._program import Program
 
 ROWS, FEATURES = 200, 10
@@ -24,16 +23,9 @@ def model(x: Float[Tensor, "rows features"], y: Float[Tensor, " rows"]) -> None:
         pyro.sample("y", dist.Bernoulli(logits=beta @ x.mT), obs=y)
 
 
-class Guide(PyroModule):
-    """A normal for each coefficient."""
-
-    def __init__(self, x: Float[Tensor, "rows features"], y: Float[Tensor, " rows"]):
-        super().__init__()
-        self.beta = NormalFactor(x.new_zeros(x.shape[1]), START_SD)
-
-    def forward(self, x: Float[Tensor, "rows features"], y: Float[Tensor, " rows"]) -> None:
-        with pyro.plate("features", x.shape[1]):
-            pyro.sample("beta", self.beta())
+def guide(x: Float[Tensor, "rows features"], y: Float[Tensor, " rows"]) -> MeanFieldGuide:
+    """Return a normal for each coefficient."""
+    return MeanFieldGuide({"beta": NormalFactor(x.new_zeros(x.shape[1]), START_SD)}, {"beta": "features"})
 
 
 def simulate(rows: int, features: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -51,4 +43,4 @@ def load(root: Path | None = None) -> tuple[Tensor, ...]:
     return simulate(ROWS, FEATURES, seed=0)[:2]
 
 
-LOGISTIC_REGRESSION = Program("logistic regression on simulated data", model, Guide, load)
+LOGISTIC_REGRESSION = Program("logistic regression on simulated data", model, guide, load)

@@ -3,6 +3,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
@@ -63,6 +64,11 @@ def posteriordb_program(
         lambda root: read_reference(posterior_folder(root, posterior)),
         optimum,
     )
+
+
+def stack_sites(*names: str) -> Callable[[Mapping[str, Tensor]], Float[Tensor, "draws quantities"]]:
+    """Return a function that returns all elements of these sites as quantities."""
+    return lambda sites: torch.cat([sites[name].reshape(len(sites[name]), -1) for name in names], 1)
 
 
 def posterior_folder(root: Path | None, name: str) -> Path:
