@@ -21,7 +21,7 @@ from zoo.cli._commands import check_logger, train
 from zoo.cli._composition import check_estimator_is_used, check_settings, compose_options, register
 from zoo.cli._config_groups import configs_dir, group_choices, groups
 from zoo.cli._errors import error_message
-from zoo.cli._schemas import MODELS, get_nested
+from zoo.cli._schemas import MODELS
 from zoo.gradients import BASELINES
 
 SAMPLE = 40
@@ -147,7 +147,7 @@ def become(case, tiny, folder, trained):
         signal.alarm(0)
     if case.refused and trained:
         return "was accepted"
-    got = get_nested(config, case.key, None) if case.key else None
+    got = OmegaConf.select(OmegaConf.create(config), case.key) if case.key else None
     asked = parse_value(case.text)
     if case.key and asked is not None and got != asked and got != case.text:
         return f"became {got!r}"

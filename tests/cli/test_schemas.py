@@ -1,18 +1,17 @@
 import pytest
 from omegaconf import OmegaConf
 
-from zoo.cli import _schemas as config
-from zoo.cli._schemas import DATA, MODELS, check_config, instantiate, known_options, schema, target_name
+from zoo.cli._schemas import DATA, MODELS, Choice, check_config, find_choice, instantiate, known_options
 
 
 class TestSchema:
     def test_schema_has_the_names_types_and_defaults_of_a_signature(self):
         def model(rate: float, depth: int = 2, classes: tuple[str, ...] = ()) -> None: ...
 
-        options = OmegaConf.structured(schema(model, model))
+        options = OmegaConf.structured(Choice(model, model).schema)
         assert OmegaConf.missing_keys(options) == {"rate"}
         assert options.depth == 2
-        assert options._target_ == target_name(model)
+        assert options._target_ == Choice(model, model).target
         options.rate = 1
         assert options.rate == 1.0
         with pytest.raises(Exception, match="could not be converted to Float"):
@@ -21,7 +20,7 @@ class TestSchema:
     def test_schema_leaves_out_injected_arguments(self):
         def model(rate: float = 0.1, classes: tuple[str, ...] = (), image_shape: tuple[int, int, int] = (1, 2, 3)): ...
 
-        assert OmegaConf.structured(schema(model, model)).keys() == {"_target_", "rate"}
+        assert OmegaConf.structured(Choice(model, model).schema).keys() == {"_target_", "rate"}
 
 
 class TestInstantiate:
@@ -56,10 +55,9 @@ class TestInstantiate:
         with pytest.raises(ValueError, match=r"zoo\.data\.idx\.load_idx has no option colour, size"):
             instantiate({"_target_": "zoo.data.idx.load_idx", "root": str(squares), "size": 3, "colour": "red"})
 
-    def test_table_holds_all_models_and_data(self):
-        builders = {builder for builder, _ in config.BUILDERS.values()}
-        assert builders == {*DATA.values(), *(builder for builder, _ in MODELS.values())}
-        assert all(target_name(builder) == name for name, (builder, _) in config.BUILDERS.items())
+    @pytest.mark.parametrize("choice", [*MODELS.values(), *DATA.values()])
+    def test_every_model_and_data_set_is_found_by_its_target(self, choice):
+        assert find_choice({"_target_": choice.target}) is choice
 
 
 class TestCheckConfig:

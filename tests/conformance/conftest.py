@@ -20,7 +20,7 @@ def do_at(model, monkeypatch, at) -> Callable[..., None]:
     """Have something done to the module at a step of the next runs; ``do_at(None)``: nothing any more."""
 
     def arrange(step: int | None, act: Callable[[pl.LightningModule], object] = print) -> None:
-        monkeypatch.setattr(MODELS[model][0], "callbacks", lambda self: [at(step, act)] if step else [])
+        monkeypatch.setattr(MODELS[model].builder, "callbacks", lambda self: [at(step, act)] if step else [])
 
     return arrange
 

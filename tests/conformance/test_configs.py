@@ -1,5 +1,3 @@
-import inspect
-
 import pytest
 
 from zoo.cli._commands import make_experiment, train
@@ -8,7 +6,7 @@ from zoo.cli._schemas import MODELS
 from zoo.gradients import BASELINES
 from zoo.training import config_hash
 
-ESTIMATING = [name for name, (builder, _) in MODELS.items() if "estimator" in inspect.signature(builder).parameters]
+ESTIMATING = [name for name, choice in MODELS.items() if "estimator" in choice.parameters]
 SUPPORTED_BY = {"vimco": ("sbn", "bbvi"), "enumeration": ("sbn",)}  # the others by all
 DEFAULT_BASELINE = {
     "ram": "learned",

@@ -157,5 +157,5 @@ class TestMoving:
     def test_model_trained_on_a_gpu_is_evaluated_on_the_cpu(self, model, tiny, composed, tmp_path):
         config = composed(tiny(model, "trainer.accelerator=gpu"))
         train(config, tmp_path, "command")
-        loaded = MODELS[model][1].load(tmp_path / "checkpoints" / "last.ckpt")
+        loaded = MODELS[model].options_of.load(tmp_path / "checkpoints" / "last.ckpt")
         assert {weight.device.type for weight in loaded.parameters()} == {"cpu"}

@@ -34,7 +34,7 @@ class Witness(pl.Callback):
 
 
 if __name__ == "__main__":
-    for experiment, _ in MODELS.values():
+    for experiment in (choice.builder for choice in MODELS.values()):
         experiment.callbacks = lambda self: [Witness()]
     ram._draw_glimpses = ram._draw_misclassified = lambda *args: None  # figures take longer than the training
     script = configs_dir().parent / "scripts" / "train.py"

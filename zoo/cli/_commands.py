@@ -8,13 +8,13 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import OmegaConf
 
-from zoo.cli._schemas import DATA, accepted_parameters, instantiate, target_name
+from zoo.cli._schemas import DATA, find_choice, instantiate
 from zoo.data import ImageData, ImageSet
 from zoo.training import Experiment, TrainingInterruptedError, fit, read_checkpoint, write_json
 from zoo.training._files import folder_lock, write_text
 from zoo.training._record import RunRecord
 
-_DOWNLOADED = [target_name(DATA[name]) for name in ("mnist", "binarized_mnist")]
+_DOWNLOADED = [DATA[name].target for name in ("mnist", "binarized_mnist")]
 
 
 class RunResult(NamedTuple):
@@ -73,7 +73,7 @@ def evaluate(checkpoint: Path, folder: Path, render: bool = False, trust: bool =
 def check_model_options(config: Mapping[str, Any], trust: bool = False) -> None:
     """Check the options of a model before its data set is downloaded, by building it for a single digit."""
     source = config["data"]
-    if source is None or source["_target_"] not in _DOWNLOADED or "data" not in accepted_parameters(config["model"]):
+    if source is None or source["_target_"] not in _DOWNLOADED or "data" not in find_choice(config["model"]).parameters:
         return
     one = ImageSet(torch.zeros(1, 1, 28, 28, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64))
     data = ImageData("digits", one, None, lambda: one, tuple("0123456789"), (0.0,))
@@ -108,7 +108,7 @@ def load_weights(module: pl.LightningModule, path: Path) -> None:
 
 def make_experiment(config: Mapping[str, Any], trust: bool = False, data: Any = None) -> Experiment:
     """Instantiate the experiment of a configuration."""
-    accepted = accepted_parameters(config["model"])
+    accepted = find_choice(config["model"]).parameters
     for name in ("data", "env", "env_kwargs", "program", "estimator"):
         if name not in accepted and config.get(name) not in (None, {}):
             raise ValueError(f"this model does not use {name}: remove {name}=...")

@@ -16,18 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 from zoo.cli._command_line import FOLDERS, FREE_FORM_OPTIONS, LIGHTNING, Request
 from zoo.cli._config_groups import configs_dir, group_choices, groups, model_of
 from zoo.cli._invocation import command_name
-from zoo.cli._options import Option, find_same_name, nearest_key
-from zoo.cli._schemas import (
-    DATA,
-    MODELS,
-    TrainConfig,
-    accepted_parameters,
-    check_config,
-    known_options,
-    option_names,
-    schema,
-    target_name,
-)
+from zoo.cli._options import Option, nearest_key
+from zoo.cli._schemas import DATA, MODELS, TrainConfig, check_config, find_choice, known_options
 from zoo.data import DatasetUnavailableError, find_binarized_mnist, find_mnist
 
 logger = logging.getLogger(__name__)
@@ -51,10 +41,9 @@ def register() -> None:
     """Register the schemas and the names of run folders with Hydra."""
     store = ConfigStore.instance()
     store.store("schema", TrainConfig)
-    for name, (builder, options_of) in MODELS.items():
-        store.store(name, schema(builder, options_of), group="schema/model")
-    for name, builder in DATA.items():
-        store.store(name, schema(builder, builder), group="schema/data")
+    for group, choices in (("model", MODELS), ("data", DATA)):
+        for name, choice in choices.items():
+            store.store(name, choice.schema, group=f"schema/{group}")
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("sweep_folder", sweep_folder, replace=True, use_cache=True)
 
@@ -105,7 +94,6 @@ def load_run_config(folder: Path) -> dict[str, Any]:
         check_config(config)  # type: ignore[arg-type]
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}); the run cannot be resumed") from error
-    config.pop("trust", None)  # written by older versions; trust is never stored
     return {str(key): value for key, value in config.items()}
 
 
@@ -158,12 +146,12 @@ def _unknown_option(key: str, known: Mapping[str, Option], choices: Sequence[str
     if not any(option.startswith("model.") for option in known) and key not in groups():
         return f"there is no option {key} without a model: choose one, model={'|'.join(group_choices('model'))}"
     what = " ".join(choices)
-    same = find_same_name(key, known)
-    for group in () if same else ("model", "data"):
-        whole = key if key.startswith(f"{group}.") else f"{group}.{key}"
-        if elsewhere := [f"{group}={name}" for name in group_choices(group) if whole in option_names(group, name)]:
-            return f"{what} has no option {key}; {whole} is one of {', '.join(elsewhere)}"
-    if (near := same or nearest_key(key, known)) is not None:
+    for group, table in (("model", MODELS), ("data", DATA)):
+        name = key.removeprefix(f"{group}.")
+        having = [f"{group}={x}" for x, choice in sorted(table.items()) if name in choice.schema.__annotations__]
+        if having and f"{group}.{name}" not in known:
+            return f"{what} has no option {key}; {group}.{name} is one of {', '.join(having)}"
+    if (near := nearest_key(key, known)) is not None:
         return f"{what} has no option {key}; did you mean {near}?"
     return f"{what} has no option {key}; {command_name('train')} {what} --help lists all options"
 
@@ -171,7 +159,7 @@ def _unknown_option(key: str, known: Mapping[str, Option], choices: Sequence[str
 def check_estimator_is_used(config: DictConfig, overrides: list[str]) -> None:
     """Check that no estimator was chosen for a model without one, whose choice would have no effect."""
     asked = [override for override in overrides if override.startswith("estimator=")]
-    if asked and config.model is not None and "estimator" not in accepted_parameters(config.model):
+    if asked and config.model is not None and "estimator" not in find_choice(config.model).parameters:
         raise ValueError(f"this model does not use an estimator: remove {asked[0]}")
 
 
@@ -182,7 +170,7 @@ def replace_unavailable_data(config: DictConfig, choices: Mapping[str, str | Non
     the command line still apply.
     """
     data = choices["data"]
-    while data in FALLBACK_DATA and config.data.get("_target_") == target_name(DATA[data]):
+    while data in FALLBACK_DATA and config.data.get("_target_") == DATA[data].target:
         if (reason := _unavailable_reason(data)) is None:
             break
         data, notice = FALLBACK_DATA[data]

@@ -7,7 +7,7 @@ import re
 import textwrap
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import fields
 from pathlib import Path
@@ -21,43 +21,35 @@ _INT_LIMIT = 2**63  # torch and numpy have integers of 64 bits
 _TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
 _PLURALS = {int: "whole numbers", float: "numbers", str: "strings", bool: "true or false"}
 _EXAMPLES = {int: "[64,64]", float: "[0.1,0.2]", str: "[a,b]", bool: "[true,false]"}
-SYNONYMS: dict[str, tuple[str, ...]] = {  # names of an option elsewhere or formerly, where the spelling differs a lot
-    "lr": ("learning_rate",),
-    "max_epochs": ("epochs",),
-    "devices": ("gpus",),
-    "gradient_clip": ("gradient_clip_val",),
-    "gamma": ("discount",),
-    "gae_lambda": ("trace_decay",),
-    "ent_coef": ("entropy",),
-    "normalize_advantage": ("normalize",),
-    "value_updates": ("value_steps",),
-    "max_grad_norm": ("max_gradient_norm",),
-    "num_envs": ("environments", "n_envs"),
-    "train_freq": ("rollout_steps",),
-    "n_steps": ("rollout_steps", "n_step"),
-    "total_timesteps": ("max_env_steps", "env_steps"),
-    "eval_freq": ("evaluate_every",),
-    "n_eval_episodes": ("evaluation_episodes",),
-    "stop_on_reward_threshold": ("stop_when_solved",),
-    "buffer_size": ("replay",),
-    "learning_starts": ("warm_up",),
-    "gradient_steps": ("updates",),
-    "target_update_interval": ("target_every",),
-    "tau": ("target_mix",),
-    "exploration_initial": ("exploration_start", "exploration_initial_eps"),
-    "exploration_final": ("exploration_end", "exploration_final_eps"),
-    "exploration_schedule": ("exploration_shape",),
-    "num_glimpses": ("glimpses",),
-    "patch_size": ("glimpse_size",),
-    "num_scales": ("scales",),
-    "location_range": ("span",),
-    "location_hidden": ("locator_hidden",),
-    "spiral_radius": ("spread",),
-    "num_samples": ("rollouts",),
-    "num_particles": ("particles",),
-    "convergence_tolerance": ("stop_tolerance",),
-    "num_eval_samples": ("evaluation_draws",),
-    "location_policy": ("gaze",),
+SYNONYMS: dict[str, tuple[str, ...]] = {  # names that other libraries use or that were used here: present names
+    "learning_rate": ("lr",),
+    "gpus": ("devices",),
+    "discount": ("gamma",),
+    "trace_decay": ("gae_lambda",),
+    "entropy": ("ent_coef",),
+    "normalize": ("normalize_advantage",),
+    "environments": ("num_envs",),
+    "rollout_steps": ("train_freq", "n_steps"),
+    "max_env_steps": ("total_timesteps",),
+    "env_steps": ("total_timesteps",),
+    "evaluate_every": ("eval_freq",),
+    "stop_when_solved": ("stop_on_reward_threshold",),
+    "replay": ("buffer_size",),
+    "warm_up": ("learning_starts",),
+    "updates": ("gradient_steps",),
+    "target_every": ("target_update_interval",),
+    "target_mix": ("tau",),
+    "exploration_start": ("exploration_initial",),
+    "exploration_end": ("exploration_final",),
+    "exploration_shape": ("exploration_schedule",),
+    "glimpse_size": ("patch_size",),
+    "scales": ("num_scales",),
+    "span": ("location_range",),
+    "spread": ("spiral_radius",),
+    "rollouts": ("num_samples",),
+    "gaze": ("location_policy",),
+    "stop_tolerance": ("convergence_tolerance",),
+    "evaluation_draws": ("num_eval_samples",),
 }
 
 
@@ -130,27 +122,15 @@ def format_value(value: Any) -> str:
     return repr(value)
 
 
-def find_same_name(key: str, known: Iterable[str]) -> str | None:
-    """Return a known key of another group whose name is that of ``key``, or has it as a synonym; None if none."""
-    keys, name = list(known), key.rpartition(".")[2]
-    for wanted in (name, *(option for option, others in SYNONYMS.items() if name in others)):
-        for found in keys:
-            if found.rpartition(".")[2] == wanted and found != key:
-                return found
-    return None
-
-
 def nearest_key(key: str, known: Iterable[str]) -> str | None:
-    """Return the most similar known key: same name in another group, synonym, or similar spelling; or None."""
-    keys, (group, _, name) = list(known), key.rpartition(".")
-    if (same := find_same_name(key, keys)) is not None:
-        return same
-    names = {found.rpartition(".")[2]: found for found in sorted(keys, key=lambda x: x.startswith(f"{group}."))}
-    alike = difflib.get_close_matches(name, list(names), n=1, cutoff=0.7)
-    return names[alike[0]] if alike else None
+    """Return the known key with the same name in another group, a synonym or a similar spelling; None if none."""
+    group, _, name = key.rpartition(".")
+    by_name = {found.rpartition(".")[2]: found for found in sorted(known, key=lambda x: x.startswith(f"{group}."))}
+    similar = difflib.get_close_matches(name, by_name, n=1, cutoff=0.7)
+    return next((by_name[x] for x in (name, *SYNONYMS.get(name, ()), *similar) if x in by_name), None)
 
 
-def argument_docs(documented: Callable[..., Any]) -> dict[str, str]:
+def argument_docs(documented: Any) -> dict[str, str]:
     """Return the description of each argument from the ``Args`` section of a docstring; a class inherits its bases'."""
     described: dict[str, str] = {}
     for source in reversed(documented.__mro__) if isinstance(documented, type) else (documented,):
@@ -160,19 +140,18 @@ def argument_docs(documented: Callable[..., Any]) -> dict[str, str]:
     return described
 
 
-def dataclass_options(kind: type, prefix: str = "", docs: Mapping[str, str] | None = None) -> dict[str, Option]:
-    """Return the fields of a dataclass as options by key."""
-    descriptions = argument_docs(kind) if docs is None else docs
-    return {
-        prefix + part.name: Option(
-            prefix + part.name,
-            part.type,
-            part.default if part.default_factory is NO_DEFAULT else part.default_factory(),
-            descriptions.get(part.name, ""),
-            path=bool(part.metadata.get("path")),
-        )
-        for part in fields(kind)
-    }
+def dataclass_options(kind: type) -> dict[str, Option]:
+    """Return the fields of a dataclass as options by name.
+
+    A field's ``metadata`` may hold other attributes of its ``Option``; descriptions are otherwise those of ``Args``.
+    """
+    descriptions = argument_docs(kind)
+    options = {}
+    for part in fields(kind):
+        default = part.default if part.default_factory is NO_DEFAULT else part.default_factory()
+        given = {"description": descriptions.get(part.name, ""), **part.metadata}
+        options[part.name] = Option(part.name, part.type, default, **given)
+    return options
 
 
 def option_lines(options: Iterable[Option]) -> str:

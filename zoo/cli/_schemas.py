@@ -3,8 +3,9 @@
 import copy
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, make_dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from zoo.cli._options import Option, argument_docs, dataclass_options, format_va
 from zoo.control.policy_gradient import module as policy_gradient
 from zoo.control.policy_gradient.experiment import PolicyGradientExperiment
 from zoo.control.policy_gradient.module import PolicyGradient
-from zoo.control.q_learning import _options as q_learning_options
+from zoo.control.q_learning import _options as q_learning
 from zoo.control.q_learning.experiment import DeepQLearningExperiment, TabularQLearningExperiment
 from zoo.control.q_learning.module import QLearning
 from zoo.data import load_binarized_mnist, load_idx, load_image_folder, load_mnist, load_mnist_5k
@@ -31,28 +32,87 @@ from zoo.inference.sbn import SigmoidBeliefNetwork
 from zoo.inference.sbn import module as sigmoid_belief
 from zoo.inference.sbn.experiment import BeliefNetworkExperiment
 
-# All that a configuration may instantiate; a `_target_` outside these tables is an error. Each model has an
-# experiment, and a class whose options the experiment passes on.
-MODELS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
-    "ram": (RecurrentAttentionExperiment, RecurrentAttention),
-    "policy_gradient": (PolicyGradientExperiment, PolicyGradient),
-    "q_learning": (TabularQLearningExperiment, QLearning),
-    "dqn": (DeepQLearningExperiment, QLearning),
-    "sbn": (BeliefNetworkExperiment, SigmoidBeliefNetwork),
-    "bbvi": (ProgramExperiment, ProgramInference),
-}
-DATA: dict[str, Callable[..., Any]] = {
-    "mnist": load_mnist,
-    "mnist_5k": load_mnist_5k,
-    "binarized_mnist": load_binarized_mnist,
-    "idx": load_idx,
-    "image_folder": load_image_folder,
-}
 INJECTED_ARGS = {  # arguments that come from other groups or objects, and are no options
     *("data", "env", "env_kwargs", "program", "trust", "estimator", "batch_size", "seed"),
     *("image_shape", "classes", "fill_value"),
     *("observation", "observation_shape", "actions", "num_actions", "reward_threshold", "spaces"),
 }
+PRECISIONS = ("32-true", "64-true", "bf16-mixed", "bf16-true", "32", "64")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A model or data set of the configuration.
+
+    ``builder`` is called with the options; ``options_of`` is the class that it passes some of them on to.
+    """
+
+    builder: Callable[..., Any]
+    options_of: Callable[..., Any]
+    constraints: Mapping[str, Constraint] = field(default_factory=dict)
+
+    @property
+    def target(self) -> str:
+        """The ``_target_`` in configurations."""
+        return f"{self.builder.__module__}.{self.builder.__qualname__}"
+
+    @property
+    def parameters(self) -> Mapping[str, inspect.Parameter]:
+        """The parameters of the builder."""
+        return inspect.signature(self.builder).parameters
+
+    @cached_property
+    def schema(self) -> type:
+        """Dataclass of the options, from the signatures of ``builder`` and ``options_of``."""
+        docs = {**argument_docs(self.options_of), **argument_docs(self.builder)}
+        options: list[Any] = [("_target_", str, field(default=self.target))]
+        for name, parameter in {**inspect.signature(self.options_of).parameters, **self.parameters}.items():
+            if name not in INJECTED_ARGS and parameter.kind is not inspect.Parameter.VAR_KEYWORD:
+                kind = str if parameter.annotation == str | Path else parameter.annotation
+                default = MISSING if parameter.default is inspect.Parameter.empty else parameter.default
+                metadata = {"description": docs.get(name, ""), "allowed": self.constraints.get(name)}
+                make = functools.partial(copy.copy, default)
+                options.append((name, kind, field(default_factory=make, metadata=metadata)))
+        return make_dataclass(f"{self.options_of.__name__} options", options)
+
+
+_NUM_ENVS = Constraint("a whole number from 1 to 65,536", lambda x: 1 <= x <= 65_536)  # each takes memory
+_ACTING = {"num_envs": _NUM_ENVS, "n_eval_episodes": _NUM_ENVS, "eval_freq": COUNT}
+_Q_LEARNING = {**_ACTING, "train_freq": NOT_NEGATIVE}
+_DATA = {
+    "validation": optional(NOT_NEGATIVE),
+    "split_seed": Constraint("between 0 and 2**63 - 1", lambda x: x >= 0),
+    "size": optional(Constraint("two whole numbers of 1 or more", lambda size: min(size) >= 1)),
+}
+# All that a configuration may instantiate; a ``_target_`` outside these tables is an error.
+MODELS = {
+    "ram": Choice(RecurrentAttentionExperiment, RecurrentAttention, recurrent_attention.CONSTRAINTS),
+    "policy_gradient": Choice(
+        PolicyGradientExperiment,
+        PolicyGradient,
+        {**policy_gradient.CONSTRAINTS, **_ACTING, "n_steps": optional(NOT_NEGATIVE)},
+    ),
+    "q_learning": Choice(TabularQLearningExperiment, QLearning, {**q_learning.TABLE_CONSTRAINTS, **_Q_LEARNING}),
+    "dqn": Choice(DeepQLearningExperiment, QLearning, {**q_learning.CONSTRAINTS, **_Q_LEARNING}),
+    "sbn": Choice(BeliefNetworkExperiment, SigmoidBeliefNetwork, sigmoid_belief.CONSTRAINTS),
+    "bbvi": Choice(ProgramExperiment, ProgramInference, {**variational.CONSTRAINTS, **program_experiment.CONSTRAINTS}),
+}
+DATA = {
+    "mnist": Choice(load_mnist, load_mnist, _DATA),
+    "mnist_5k": Choice(load_mnist_5k, load_mnist_5k, _DATA),
+    "binarized_mnist": Choice(load_binarized_mnist, load_binarized_mnist, _DATA),
+    "idx": Choice(load_idx, load_idx, _DATA),
+    "image_folder": Choice(load_image_folder, load_image_folder, _DATA),
+}
+_CHOICES = {choice.target: choice for choice in (*MODELS.values(), *DATA.values())}
+_SINGLE_PRECISION = Constraint(
+    "one of 32-true, 32, bf16-mixed (networks that act in an environment read and compute in single precision)",
+    lambda x: x in ("32-true", "32", "bf16-mixed"),
+)
+
+
+def _option(default: Any, constraint: Constraint) -> Any:
+    return field(default=default, metadata={"allowed": constraint})
 
 
 @dataclass
@@ -68,7 +128,7 @@ class EstimatorConfig:
 
     name: str = MISSING
     baseline: str | None = None
-    decay: float = 0.9
+    decay: float = _option(0.9, Constraint("between 0 and 1, and below 1", lambda x: 0 <= x < 1))
     scale: bool = False
 
 
@@ -85,12 +145,19 @@ class TrainerConfig:
         precision: precision of Lightning's trainer, such as ``32-true`` or ``bf16-mixed``.
     """
 
-    max_epochs: int | None = MISSING
-    batch_size: int = MISSING
-    gradient_clip: float | None = MISSING
+    max_epochs: int | None = _option(MISSING, Constraint("at least 1", lambda x: x is None or x >= 1))
+    batch_size: int = _option(MISSING, Constraint("at least 1", lambda x: x >= 1))
+    gradient_clip: float | None = _option(MISSING, optional(POSITIVE))
     accelerator: str = MISSING
     devices: str = MISSING
-    precision: str = MISSING
+    precision: str = _option(
+        MISSING,
+        Constraint(
+            f"one of {', '.join(PRECISIONS)} (half precision scales the loss and skips steps by design: use bf16-mixed "
+            "or 32-true)",
+            lambda x: x in PRECISIONS,
+        ),
+    )
 
 
 @dataclass
@@ -129,120 +196,34 @@ class TrainConfig:
     estimator: EstimatorConfig | None = field(default_factory=EstimatorConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
-    seed: int = 1
+    seed: int = _option(1, Constraint(f"between 0 and {2**32 - 1}", lambda x: 0 <= x < 2**32))
     resume: str | None = None
     init_from: str | None = None
 
 
 _REQUIRED = {part.name for part in fields(TrainConfig)} - {"env", "env_kwargs", "program", "init_from"}
-PRECISIONS = ("32-true", "64-true", "bf16-mixed", "bf16-true", "32", "64")
 GROUPS = ("model", "data", "estimator", "trainer", "logger")
-_NAMES = ("logger.name", "estimator.name")  # set by the choice of the group
-_NO_OPTIONS = (*GROUPS, "trust", "extended")  # further keys that a run's config.yaml may hold
-CONSTRAINTS: dict[str, Mapping[str, Constraint]] = {  # by group
-    "": {"seed": Constraint(f"between 0 and {2**32 - 1}", lambda x: 0 <= x < 2**32)},
-    "trainer": {
-        "max_epochs": Constraint("at least 1", lambda x: x is None or x >= 1),
-        "batch_size": Constraint("at least 1", lambda x: x >= 1),
-        "gradient_clip": optional(POSITIVE),
-        "precision": Constraint(
-            f"one of {', '.join(PRECISIONS)} (half precision scales the loss and skips steps by design: use bf16-mixed "
-            "or 32-true)",
-            lambda x: x in PRECISIONS,
-        ),
-    },
-    "estimator": {"decay": Constraint("between 0 and 1, and below 1", lambda x: 0 <= x < 1)},
-    "data": {
-        "validation": optional(NOT_NEGATIVE),
-        "split_seed": Constraint("between 0 and 2**63 - 1", lambda x: x >= 0),
-        "size": optional(Constraint("two whole numbers of 1 or more", lambda size: min(size) >= 1)),
-    },
-}
-
-
-def target_name(builder: Callable[..., Any]) -> str:
-    """Return the ``_target_`` of a builder."""
-    return f"{builder.__module__}.{builder.__qualname__}"
-
-
-def schema(builder: Callable[..., Any], options_of: Callable[..., Any]) -> type:
-    """Return a dataclass of a builder's options, from its signature and that of the class it passes them on to."""
-    found: list[Any] = [("_target_", str, field(default=target_name(builder)))]
-    parameters = {**inspect.signature(options_of).parameters, **inspect.signature(builder).parameters}
-    for name, parameter in parameters.items():
-        if name not in INJECTED_ARGS and parameter.kind is not inspect.Parameter.VAR_KEYWORD:
-            kind = str if parameter.annotation == str | Path else parameter.annotation
-            default = MISSING if parameter.default is inspect.Parameter.empty else parameter.default
-            found.append((name, kind, field(default_factory=functools.partial(copy.copy, default))))
-    return make_dataclass(f"{options_of.__name__} options", found)
-
-
-_PAIRS = [*MODELS.values(), *((builder, builder) for builder in DATA.values())]
-BUILDERS = {target_name(builder): (builder, schema(builder, options_of)) for builder, options_of in _PAIRS}
-_DESCRIPTIONS = {
-    target_name(builder): {**argument_docs(options_of), **argument_docs(builder)} for builder, options_of in _PAIRS
-}
-_NUM_ENVS = Constraint("a whole number from 1 to 65,536", lambda x: 1 <= x <= 65_536)  # each takes memory
-_STEPS = {"num_envs": _NUM_ENVS, "n_eval_episodes": _NUM_ENVS, "eval_freq": COUNT}
-_MODEL_CONSTRAINTS: dict[str, Mapping[str, Constraint]] = {
-    target_name(MODELS[name][0]): constraints
-    for name, constraints in {
-        "ram": recurrent_attention.CONSTRAINTS,
-        "policy_gradient": {**policy_gradient.CONSTRAINTS, **_STEPS, "n_steps": optional(NOT_NEGATIVE)},
-        "q_learning": {**q_learning_options.TABLE_CONSTRAINTS, **_STEPS, "train_freq": NOT_NEGATIVE},
-        "dqn": {**q_learning_options.CONSTRAINTS, **_STEPS, "train_freq": NOT_NEGATIVE},
-        "sbn": sigmoid_belief.CONSTRAINTS,
-        "bbvi": {**variational.CONSTRAINTS, **program_experiment.CONSTRAINTS},
-    }.items()
-}
-
-_SINGLE = {target_name(MODELS[name][0]) for name in ("policy_gradient", "dqn")}
-_SINGLE_PRECISION = Constraint(
-    "one of 32-true, 32, bf16-mixed (networks that act in an environment read and compute in single precision)",
-    lambda x: x in ("32-true", "32", "bf16-mixed"),
-)
+_GROUP_SCHEMAS = {"estimator": EstimatorConfig, "trainer": TrainerConfig, "logger": LoggerConfig}
+_NO_OPTIONS = ("logger.name", "estimator.name", "model._target_", "data._target_")  # set by the choice of the group
 
 
 def known_options(config: Mapping[str, Any]) -> dict[str, Option]:
     """Return the options of a run by key, with the values of its configuration as defaults."""
-    found = {key: option for key, option in dataclass_options(TrainConfig).items() if key not in GROUPS}
-    for group, kind in (("estimator", EstimatorConfig), ("trainer", TrainerConfig), ("logger", LoggerConfig)):
+    found = {key: _with_value(option, key, config) for key, option in dataclass_options(TrainConfig).items()}
+    for group in GROUPS:
+        del found[group]
         if config.get(group) is not None:
-            found |= dataclass_options(kind, f"{group}.")
-    for group in ("model", "data"):
-        if config.get(group) is not None:
-            builder, known = _builder(config[group])
-            found |= dataclass_options(known, f"{group}.", _DESCRIPTIONS[target_name(builder)])
-    return {
-        key: option._replace(default=get_nested(config, key, option.default), allowed=_constraint(key, config))
-        for key, option in found.items()
-        if not key.endswith("._target_") and key not in _NAMES
-    }
+            for option in dataclass_options(_GROUP_SCHEMAS.get(group) or find_choice(config[group]).schema).values():
+                key = f"{group}.{option.key}"
+                found |= {key: _with_value(option, key, config[group])} if key not in _NO_OPTIONS else {}
+    acting = (MODELS["policy_gradient"].target, MODELS["dqn"].target)
+    if config.get("trainer") and config.get("model") and config["model"]["_target_"] in acting:
+        found["trainer.precision"] = found["trainer.precision"]._replace(allowed=_SINGLE_PRECISION)
+    return found
 
 
-def option_names(group: str, name: str) -> list[str]:
-    """Return the keys of the options of a choice of ``model`` or ``data``."""
-    builder = MODELS[name][0] if group == "model" else DATA[name]
-    _, options = BUILDERS[target_name(builder)]
-    return [f"{group}.{option.name}" for option in fields(options) if option.name != "_target_"]
-
-
-def get_nested(config: Mapping[str, Any], key: str, default: Any) -> Any:
-    """Return the value of nested mappings at a key with dots, or a default."""
-    value: Any = config
-    for part in key.split("."):
-        if not isinstance(value, Mapping) or part not in value:
-            return default
-        value = value[part]
-    return value
-
-
-def _constraint(key: str, config: Mapping[str, Any]) -> Constraint | None:
-    group, _, name = key.rpartition(".")
-    if key == "trainer.precision" and config.get("model") and config["model"]["_target_"] in _SINGLE:
-        return _SINGLE_PRECISION
-    constraints = _MODEL_CONSTRAINTS[config["model"]["_target_"]] if group == "model" else CONSTRAINTS.get(group, {})
-    return constraints.get(name)
+def _with_value(option: Option, key: str, values: Mapping[str, Any]) -> Option:
+    return option._replace(key=key, default=values.get(option.key, option.default))
 
 
 def check_config(config: Mapping[str, Any]) -> None:
@@ -258,37 +239,28 @@ def check_config(config: Mapping[str, Any]) -> None:
     if not known_lengths or not all(matches_type(list[int], before) for before in lengths.values()):
         raise ValueError(f"extended must hold lengths by name, got {format_value(lengths)}")
     known = known_options(config)
-    for key, value in _flatten(config):
+    settings = {key: value for key, value in config.items() if key not in (*GROUPS, "extended")}
+    for group in GROUPS:
+        settings |= {f"{group}.{name}": value for name, value in (config[group] or {}).items()}
+    for key, value in settings.items():
         if key in known:
             known[key].check(value)
-        elif not key.endswith("._target_") and key not in (*_NAMES, *_NO_OPTIONS):
+        elif key not in _NO_OPTIONS:
             raise ValueError(f"there is no option {key}")
 
 
-def _flatten(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    for key, value in config.items():
-        if isinstance(value, Mapping) and key in GROUPS:
-            yield from ((f"{key}.{name}", x) for name, x in value.items())
-        else:
-            yield str(key), value
-
-
-def accepted_parameters(options: Mapping[str, Any]) -> set[str]:
-    """Return the names of the parameters of the builder that ``_target_`` names."""
-    return set(inspect.signature(_builder(options)[0]).parameters)
-
-
-def _builder(options: Mapping[str, Any]) -> tuple[Callable[..., Any], type]:
+def find_choice(options: Mapping[str, Any]) -> Choice:
+    """Return the model or data set that ``_target_`` names."""
     name = options.get("_target_")
-    if not isinstance(name, str) or name not in BUILDERS:
+    if not isinstance(name, str) or name not in _CHOICES:
         raise ValueError(f"_target_ {name!r} may not be instantiated; choose a model and data from configs/")
-    return BUILDERS[name]
+    return _CHOICES[name]
 
 
 def instantiate(options: Mapping[str, Any], **injected: Any) -> Any:
     """Call the builder that ``_target_`` names with the other options."""
-    builder, known = _builder(options)
+    choice = find_choice(options)
     chosen = {key: value for key, value in options.items() if key != "_target_"}
-    if unknown := sorted(chosen.keys() - {option.name for option in fields(known)}):
-        raise ValueError(f"{target_name(builder)} has no option {', '.join(unknown)}")
-    return builder(**chosen, **injected)
+    if unknown := sorted(chosen.keys() - {option.name for option in fields(choice.schema)}):
+        raise ValueError(f"{choice.target} has no option {', '.join(unknown)}")
+    return choice.builder(**chosen, **injected)
