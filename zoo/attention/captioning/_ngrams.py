@@ -1,0 +1,35 @@
+from collections import Counter
+from collections.abc import Hashable, Sequence
+
+Tokens = Sequence[Hashable]
+
+
+def count_ngrams(tokens: Tokens, max_order: int) -> Counter[tuple[Hashable, ...]]:
+    """Count the n-grams of a caption, n = 1 to ``max_order``."""
+    counts: Counter[tuple[Hashable, ...]] = Counter()
+    for order in range(1, max_order + 1):
+        counts.update(zip(*(tokens[start:] for start in range(order)), strict=False))
+    return counts
+
+
+def check_references(references: Sequence[Sequence[Tokens]]) -> None:
+    """Check that there are images, each with references, and that all are sequences of tokens."""
+    if not len(references):
+        raise ValueError("references of at least one image are needed, got none")
+    for image, captions in enumerate(references):
+        if not len(captions):
+            raise ValueError(f"image {image} has no reference; leave it out, or add its captions")
+        for caption in captions:
+            check_tokens(caption)
+
+
+def check_tokens(caption: Tokens) -> None:
+    """Check that a caption is not text, whose tokens would be its letters."""
+    if isinstance(caption, str):
+        raise TypeError(f"a caption is a sequence of tokens, got the text {caption!r}; call zoo.data.tokenize first")
+
+
+def check_max_order(max_order: int) -> None:
+    """Check the largest length of n-grams."""
+    if max_order < 1:
+        raise ValueError(f"max_order must be at least 1, got {max_order}")
