@@ -179,7 +179,7 @@ class TestDivided:
         assert "only train and test is read, not unlabeled" in second.replace("test and train", "train and test")
 
 
-class TestPictures:
+class TestImages:
     def test_gray_images_have_one_channel(self, flat):
         assert load_image_folder(flat).image_shape == (1, 6, 8)
 

@@ -1,6 +1,5 @@
 from collections import Counter
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,22 +17,25 @@ def is_hidden(path: Path) -> bool:
     return path.name.startswith(".") or path.name in COPY_FOLDERS
 
 
-def find_images(folder: Path, root: Path, skipped: Counter[str]) -> list[Path]:
-    """Return the paths of all images in a folder and its subfolders, in order, and count other files in ``skipped``."""
-    # Links back to root, or to a folder between it and this one, are not followed.
-    parents = [path for path in (folder, *folder.parents) if path.is_relative_to(root) and path != folder]
-    return list(_walk(folder, frozenset(map(_identity, parents)), skipped))
+def has_image_suffix(path: Path) -> bool:
+    """Return whether a file has the suffix of an image format that Pillow can decode."""
+    image_format = Image.registered_extensions().get(path.suffix.lower())
+    return image_format in Image.OPEN and image_format not in UNSUPPORTED
 
 
-def _walk(folder: Path, above: frozenset[tuple[int, int]], skipped: Counter[str]) -> Iterator[Path]:
-    if (here := _identity(folder)) in above:
+def find_images(folder: Path, root: Path, skipped: Counter[str]) -> Iterator[Path]:
+    """Yield the paths of all images in a folder and its subfolders, in order, and count other files in ``skipped``.
+
+    A link to a folder above it, up to ``root``, is not followed.
+    """
+    if any(parent.is_relative_to(root) and parent.samefile(folder) for parent in folder.parents):
         skipped["link to a folder above"] += 1
         return
     for path in sorted(folder.iterdir()):
         if is_hidden(path):
             skipped["hidden"] += 1
         elif path.is_dir():
-            yield from _walk(path, above | {here}, skipped)
+            yield from find_images(path, root, skipped)
         elif path.is_symlink() and not path.exists():
             raise FileNotFoundError(f"{path} is a broken link; restore the file or correct the link")
         elif not path.is_file():
@@ -42,17 +44,6 @@ def _walk(folder: Path, above: frozenset[tuple[int, int]], skipped: Counter[str]
             yield path
         else:
             skipped[path.suffix.lower() or "without suffix"] += 1
-
-
-def _identity(folder: Path) -> tuple[int, int]:
-    """Return device and inode of a folder, which are the same for all links to it."""
-    status = folder.stat()
-    return status.st_dev, status.st_ino
-
-
-def has_image_suffix(path: Path) -> bool:
-    """Return whether a file has the suffix of an image format."""
-    return path.suffix.lower() in _suffixes()
 
 
 def _is_image(path: Path) -> bool:
@@ -65,20 +56,6 @@ def _is_image(path: Path) -> bool:
         return False
     except Exception:  # a damaged image of a known format; decoding it reports the reason
         return True
-
-
-@cache
-def _suffixes() -> frozenset[str]:
-    return frozenset(
-        suffix
-        for suffix, name in Image.registered_extensions().items()
-        if name in Image.OPEN and name not in UNSUPPORTED
-    )
-
-
-def format_counts(counts: Counter[str]) -> str:
-    """Return counts as text."""
-    return ", ".join(f"{count:,} × {kind}" for kind, count in counts.most_common())
 
 
 def read_image(path: Path) -> Image.Image:
