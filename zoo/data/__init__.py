@@ -1,13 +1,12 @@
 """Labeled and captioned images: data sets, batches, binarization. Reference posteriors of posteriordb."""
 
-from zoo.data._idx_format import read_idx
 from zoo.data._posteriordb import ReferenceMoments
 from zoo.data.batches import Batches
 from zoo.data.binarization import BinarizedBatches, binarize_set, is_binary
 from zoo.data.binarized_mnist import find_binarized_mnist, load_binarized_mnist
 from zoo.data.captions import CaptionData, CaptionSet, ImageFiles
 from zoo.data.flickr8k import load_flickr8k
-from zoo.data.idx import load_idx
+from zoo.data.idx import load_idx, read_idx
 from zoo.data.image_folder import load_image_folder
 from zoo.data.images import DatasetUnavailableError, ImageData, ImageSet
 from zoo.data.mnist import find_mnist, load_mnist

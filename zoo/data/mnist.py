@@ -12,10 +12,9 @@ from tempfile import TemporaryDirectory
 from threading import Thread
 from urllib.error import HTTPError
 
-from zoo.data._idx_format import read_labeled_images
 from zoo.data._paths import expand_user
 from zoo.data._splits import split_validation
-from zoo.data.idx import TEST_FILES, TRAIN_FILES
+from zoo.data.idx import TEST_FILES, TRAIN_FILES, read_idx
 from zoo.data.images import DatasetUnavailableError, ImageData, ImageSet
 
 logger = logging.getLogger("zoo.data")
@@ -27,7 +26,7 @@ CHECKSUMS = {  # MD5 of the unpacked files
     "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
     "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
-TIMEOUT = 10.0  # seconds, for all mirrors together if none responds
+TIMEOUT = 10.0  # seconds for all mirrors together
 
 
 def load_mnist(validation: int = 5000, split_seed: int = 0) -> ImageData:
@@ -54,7 +53,8 @@ def load_mnist(validation: int = 5000, split_seed: int = 0) -> ImageData:
 
 
 def _read(folder: Path, names: tuple[str, str]) -> ImageSet:
-    return read_labeled_images(*(folder / name for name in names))
+    images, labels = (read_idx(folder / name) for name in names)
+    return ImageSet(images.unsqueeze(1), labels.long())
 
 
 def find_mnist() -> Path:
