@@ -16,9 +16,11 @@ from zoo.training._progress import TrainingProgress, format_metric
         ("error", 1.0, "100.00 %"),
         ("loss", 0.5, "0.5"),
         ("error_bound", 0.123456, "0.1235"),
+        ("env_steps", 12170.0, "12,170"),
+        ("elbo", -1234.5678, "-1,235"),
     ],
 )
-def test_only_errors_are_shown_in_percent(name, value, text):
+def test_only_errors_are_shown_in_percent_and_thousands_without_an_exponent(name, value, text):
     assert format_metric(name, value) == text
 
 

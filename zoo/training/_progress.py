@@ -56,5 +56,7 @@ class TrainingProgress(pl.Callback):
 
 
 def format_metric(name: str, value: float) -> str:
-    """Return a metric as text: errors in percent."""
-    return f"{100 * value:.2f} %" if name.endswith("error") else f"{value:.4g}"
+    """Return a metric as text: errors in percent, thousands such as environment steps without an exponent."""
+    if name.endswith("error"):
+        return f"{100 * value:.2f} %"
+    return f"{value:,.0f}" if 1e3 <= abs(value) < 1e12 else f"{value:.4g}"
