@@ -13,11 +13,11 @@ class Batches:
     """Data loader for a set in memory: it selects batches by index, without worker processes, and resumes exactly.
 
     Without a seed the images are in order, and the ranks' shares are disjoint and cover the set, so that sums over
-    ranks are exact. With a seed the order depends on seed and epoch only, and the first images are repeated until all
-    shares have the same length, so that all ranks make the same number of steps. The last batch may be smaller.
+    ranks are exact. With a seed the order depends on seed and epoch only, and some images are repeated so that all
+    ranks have equally many batches. The last batch may be smaller.
 
-    Every pass uses the epoch of the last ``set_epoch``. The first pass after ``load_state_dict`` continues after the
-    batches that had been yielded; of several iterators the one that yielded last counts.
+    The order is that of the epoch set by ``set_epoch``. The first pass after ``load_state_dict`` yields the remaining
+    batches of the saved epoch. With several iterators, the state is that of the one that yielded last.
 
     Args:
         data: images and labels.
@@ -88,13 +88,13 @@ class Batches:
         self.epoch, self.num_yielded, self._start = state["epoch"], state["num_yielded"], state["num_yielded"]
 
     def _padded_size(self) -> int:
-        """Return the size of all shares, including repeated images."""
+        """Return the number of images in the shares of all ranks, including repeated ones."""
         if self.seed is None:
             return len(self.data)
         return math.ceil(len(self.data) / self.world_size) * self.world_size
 
     def _indices(self) -> Int64[Tensor, " share"]:
-        """Return the indices of this rank's images, in the order of the epoch."""
+        """Return the indices of this rank's images in the current epoch, in order."""
         position = torch.arange(self._padded_size())[self.rank :: self.world_size]
         if self.seed is None:
             return position

@@ -19,9 +19,9 @@ CURE = "replace it with an intact copy"
 def load_binarized_mnist() -> ImageData:
     """Load statically binarized MNIST: 50,000 training, 10,000 validation and 10,000 test digits.
 
-    Every pixel is 0 or 255, sampled once by Larochelle with its gray level as probability; the digits and the samples
-    of Salakhutdinov & Murray, "On the quantitative analysis of deep belief networks", 2008. There are no labels. The
-    files are text as published by Larochelle, a digit a line, or MATLAB files with the matrix ``X``.
+    The digits of Salakhutdinov & Murray, "On the quantitative analysis of deep belief networks", 2008: every pixel is
+    0 or 255, sampled once with its gray level as probability. There are no labels. The files are text as published by
+    Larochelle, a digit a line, or MATLAB files with the matrix ``X``.
 
     Raises:
         DatasetUnavailableError: the files are not in ``$ZOO_DATA/binarized_mnist``.
@@ -76,27 +76,17 @@ def _read_pixels(path: Path, rows: int) -> UInt8[Tensor, "n 784"]:
     with path.open("rb") as file:
         start = file.read(1000)
     is_text = bool(start.strip()) and not start.translate(None, b"0123456789.eE+- \t\r\n")
-    # Integers are parsed ten times faster as such.
-    pixels = _read_text(path, np.float32 if b"." in start else np.uint8) if is_text else _read_matlab(path)
+    dtype = np.float32 if b"." in start else np.uint8  # integers are parsed ten times faster as such
+    try:
+        pixels = np.loadtxt(path, dtype, comments=None, ndmin=2, encoding="latin1") if is_text else loadmat(path)["X"]
+    except KeyError as error:
+        raise ValueError(f"{path} has no matrix X; {CURE}") from error
+    except Exception as error:  # the readers raise all kinds of errors on a damaged file
+        kind = "text with a digit a line" if is_text else "a MATLAB file"
+        raise ValueError(f"{path} cannot be read as {kind} ({error}); {CURE}") from error
     if pixels.shape != (rows, NUM_PIXELS) or not ((pixels == 0) | (pixels == 1)).all():
         raise ValueError(
             f"{path} must contain {rows:,} rows of {NUM_PIXELS} zeros and ones, got "
             f"{' × '.join(map(str, pixels.shape))} values from {pixels.min()} to {pixels.max()}; {CURE}"
         )
     return torch.from_numpy(pixels.astype("uint8"))
-
-
-def _read_text(path: Path, dtype: type[np.generic]) -> np.ndarray:
-    try:
-        return np.loadtxt(path, dtype=dtype, comments=None, ndmin=2, encoding="latin1")
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be read as text with a digit a line ({error}); {CURE}") from error
-
-
-def _read_matlab(path: Path) -> np.ndarray:
-    try:
-        return loadmat(path)["X"]
-    except KeyError as error:
-        raise ValueError(f"{path} has no matrix X; {CURE}") from error
-    except Exception as error:  # the reader raises all kinds of errors on a damaged file
-        raise ValueError(f"{path} cannot be read as a MATLAB file ({error}); {CURE}") from error
