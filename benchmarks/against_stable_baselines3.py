@@ -2,9 +2,9 @@
 
     python benchmarks/against_stable_baselines3.py seeds=5
 
-All train in one process, on one thread, in turns. The time is taken at two marks: the first evaluation of the frozen
-policy, of 100 episodes, that solves the task, and the first hundred training episodes that do on average. The time
-includes evaluations, every 4,096 steps in the same environments, and excludes imports and a short warm-up of each.
+All algorithms train in one process, on one thread, in turn. Two times are measured: until the first evaluation over 100
+episodes that solves the task, and until the mean return of the last 100 training episodes does. They include
+evaluations, every 4,096 steps in the same environments, and exclude imports and a short warm-up.
 """
 
 import importlib.metadata
@@ -47,7 +47,7 @@ class Arguments:
 
 
 class Stopwatch:
-    """Records seconds and environment steps at which each mark is first reached, or at the end if it never is.
+    """Records seconds and environment steps when each mark is first reached, or at the end of training.
 
     CPU seconds exclude the time of other processes.
     """
@@ -56,10 +56,10 @@ class Stopwatch:
         self.start, self.cpu_start = time.perf_counter(), time.process_time()
         self.marks: dict[str, dict[str, float | bool]] = {}
 
-    def note(self, mark: str, steps: int, reached: bool = True) -> None:
+    def record(self, mark: str, steps: int, reached: bool = True) -> None:
         """Record the current time, unless the mark was reached before."""
-        taken = {"seconds": time.perf_counter() - self.start, "cpu_seconds": time.process_time() - self.cpu_start}
-        self.marks.setdefault(mark, {**taken, "env_steps": steps, "reached": reached})
+        now = {"seconds": time.perf_counter() - self.start, "cpu_seconds": time.process_time() - self.cpu_start}
+        self.marks.setdefault(mark, {**now, "env_steps": steps, "reached": reached})
 
     @property
     def done(self) -> bool:
@@ -69,7 +69,7 @@ class Stopwatch:
     def stop(self, steps: int) -> dict[str, dict[str, float | bool]]:
         """Record the total time for marks that were not reached."""
         for mark in MARKS:
-            self.note(mark, steps, reached=False)
+            self.record(mark, steps, reached=False)
         return self.marks
 
 
@@ -92,14 +92,14 @@ class OurMarks(pl.Callback):
         self.watch = watch
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: object) -> None:
-        self.note("training", pl_module.training_solved_after, trainer)
+        self.record("training", pl_module.training_solved_after, trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.note("evaluation", pl_module.solved_after, trainer)
+        self.record("evaluation", pl_module.solved_after, trainer)
 
-    def note(self, mark: str, steps: Tensor, trainer: pl.Trainer) -> None:
+    def record(self, mark: str, steps: Tensor, trainer: pl.Trainer) -> None:
         if steps >= 0:
-            self.watch.note(mark, int(steps))
+            self.watch.record(mark, int(steps))
             trainer.should_stop = self.watch.done
 
 
@@ -129,7 +129,7 @@ class TheirMarks(BaseCallback):
         policy = CategoricalPolicy(Logits(self.model.policy), num_actions=2)
         sampled, _ = evaluate_policy(policy, self.envs, derive_seed(self.seed, EVALUATION, self.num_timesteps))
         if sampled.mean >= SOLVED:
-            self.watch.note("evaluation", self.num_timesteps)
+            self.watch.record("evaluation", self.num_timesteps)
 
     def _on_step(self) -> bool:
         return not self.watch.done
@@ -137,7 +137,7 @@ class TheirMarks(BaseCallback):
     def _on_rollout_end(self) -> None:
         recent = [episode["r"] for episode in self.model.ep_info_buffer]
         if len(recent) == N_EVAL_EPISODES and statistics.fmean(recent) >= SOLVED:
-            self.watch.note("training", self.num_timesteps)
+            self.watch.record("training", self.num_timesteps)
 
 
 class Logits(torch.nn.Module):
@@ -156,7 +156,7 @@ def linear_decay(start: float) -> Callable[[float], float]:
     return lambda remaining: start * remaining
 
 
-class Contestant(NamedTuple):
+class Algorithm(NamedTuple):
     """Training function with its settings."""
 
     name: str
@@ -165,29 +165,31 @@ class Contestant(NamedTuple):
     options: dict[str, object]
 
 
-def contestants() -> list[Contestant]:
-    """Return ours first, then Stable-Baselines3 with the settings of RL Baselines3 Zoo for CartPole-v1."""
+def algorithms() -> list[Algorithm]:
+    """Return our algorithm, then those of Stable-Baselines3 with the settings of RL Baselines3 Zoo for CartPole-v1."""
     ppo = {"n_steps": 32, "batch_size": 256, "n_epochs": 20, "gae_lambda": 0.8, "gamma": 0.98, "ent_coef": 0.0}
     ppo |= {"learning_rate": linear_decay(1e-3), "clip_range": linear_decay(0.2), "algorithm": PPO}
     return [
-        Contestant("`PolicyGradient`", train_ours, 102_400, {}),
-        Contestant("Stable-Baselines3 PPO", train_theirs, 100_000, ppo),
-        Contestant("Stable-Baselines3 A2C", train_theirs, 500_000, {"ent_coef": 0.0, "algorithm": A2C}),
+        Algorithm("`PolicyGradient`", train_ours, 102_400, {}),
+        Algorithm("Stable-Baselines3 PPO", train_theirs, 100_000, ppo),
+        Algorithm("Stable-Baselines3 A2C", train_theirs, 500_000, {"ent_coef": 0.0, "algorithm": A2C}),
     ]
 
 
 def table(results: dict[str, list[dict]]) -> str:
-    """Return medians over seeds as Markdown, relative to the first contestant."""
+    """Return medians over seeds as Markdown, relative to the first algorithm."""
     head = "".join(f" {what}, s | steps | × ours |" for what in MARKS.values())
     lines = [f"| |{head}", "| --- |" + " --- |" * 3 * len(MARKS)]
     ours = next(iter(results.values()))
     for name, runs in results.items():
-        cells = [cell for mark in MARKS for cell in cells_of([run[mark] for run in runs], [run[mark] for run in ours])]
+        cells = [
+            cell for mark in MARKS for cell in median_cells([run[mark] for run in runs], [run[mark] for run in ours])
+        ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def cells_of(runs: list[dict], ours: list[dict]) -> tuple[str, str, str]:
+def median_cells(runs: list[dict], ours: list[dict]) -> tuple[str, str, str]:
     """Return median seconds, median steps, and the ratio of the seconds to ours."""
     seconds, unit = (statistics.median(run["seconds"] for run in group) for group in (runs, ours))
     steps = statistics.median(run["env_steps"] for run in runs)
@@ -197,25 +199,25 @@ def cells_of(runs: list[dict], ours: list[dict]) -> tuple[str, str, str]:
 
 
 def main() -> None:
-    """Print the table, and write the record."""
+    """Print the table and write the record."""
     with user_errors():
-        asked = parse_arguments(Arguments, sys.argv[1:])
+        arguments = parse_arguments(Arguments, sys.argv[1:])
     torch.set_num_threads(1)
-    field = contestants()
-    for name, train, _, options in field:
+    entries = algorithms()
+    for name, train, _, options in entries:
         print(f"warming up: {name}", flush=True)
         train(seed=0, budget=2 * EVAL_FREQ, **options)
-    results: dict[str, list[dict]] = {contestant.name: [] for contestant in field}
-    for seed in range(1, asked.seeds + 1):
-        for name, train, budget, options in field:
+    results: dict[str, list[dict]] = {name: [] for name, *_ in entries}
+    for seed in range(1, arguments.seeds + 1):
+        for name, train, budget, options in entries:
             marks = train(seed=seed, budget=budget, **options)
             results[name].append({"seed": seed, **marks})
             print(f"seed {seed}: {name}: {marks}", flush=True)
     print(f"\n{table(results)}")
-    if asked.record is not None:
-        record = {"command": " ".join(["python", *sys.argv]), **run_environment(), "seeds": asked.seeds}
+    if arguments.record is not None:
+        record = {"command": " ".join(["python", *sys.argv]), **run_environment(), "seeds": arguments.seeds}
         record["versions"]["stable-baselines3"] = importlib.metadata.version("stable-baselines3")
-        write_json(Path(asked.record), record | {"results": results})
+        write_json(Path(arguments.record), record | {"results": results})
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Steps until a coin's posterior is found, as in part III of Pyro's tutorial: ``python benchmarks/beta_bernoulli.py``.
+"""Steps until convergence in part III of Pyro's SVI tutorial: ``python benchmarks/beta_bernoulli.py``.
 
-A guide without a pathwise gradient, Adam with a learning rate of 5e-4, from Beta(15, 15) until both parameters lie
-within 0.8 of the posterior's, Beta(16, 14). The seeds are the same for all.
+The guide has no pathwise gradient. Adam with a learning rate of 5e-4 starts at Beta(15, 15) and has converged when both
+parameters lie within 0.8 of the posterior, Beta(16, 14). All estimators have the same seeds.
 """
 
 import sys
@@ -45,19 +45,19 @@ def model() -> None:
 
 
 def guide(decaying_average: bool) -> None:
-    """Guess the fairness."""
+    """Sample the fairness from its variational distribution."""
     start = torch.tensor(15.0)
     alpha, beta = (pyro.param(name, start, constraint=constraints.positive) for name in POSTERIOR)
     infer = {"baseline": {"use_decaying_avg_baseline": decaying_average}}
     pyro.sample("fairness", NonreparameterizedBeta(alpha, beta), infer=infer)
 
 
-def steps_until_found(make_elbo: Callable[[], ELBO], decaying_average: bool, seed: int, limit: int) -> int:
-    """Train until the posterior is found."""
+def steps_until_convergence(make_elbo: Callable[[], ELBO], decaying_average: bool, seed: int, limit: int) -> int:
+    """Return the number of steps until convergence, at most ``limit``."""
     pyro.clear_param_store()
     pyro.set_rng_seed(seed)
-    optimiser = pyro.optim.Adam({"lr": 5e-4, "betas": (0.93, 0.999)})
-    svi = SVI(model, partial(guide, decaying_average), optimiser, make_elbo())
+    optimizer = pyro.optim.Adam({"lr": 5e-4, "betas": (0.93, 0.999)})
+    svi = SVI(model, partial(guide, decaying_average), optimizer, make_elbo())
     for step in range(1, limit):
         svi.step()
         if all(abs(pyro.param(name).item() - value) < TOLERANCE for name, value in POSTERIOR.items()):
@@ -66,11 +66,11 @@ def steps_until_found(make_elbo: Callable[[], ELBO], decaying_average: bool, see
 
 
 def main() -> None:
-    """Measure, and show the table."""
+    """Measure and print the table."""
     with user_errors():
-        asked = parse_arguments(Arguments, sys.argv[1:])
+        arguments = parse_arguments(Arguments, sys.argv[1:])
     torch.set_num_threads(1)
-    warnings.simplefilter("ignore")  # of a site outside every plate: that is the point here
+    warnings.simplefilter("ignore")  # of a site outside all plates, which is intended here
     estimators = {
         "BlackBoxELBO, 2 particles": (partial(BlackBoxELBO, 2), False),
         "BlackBoxELBO, 2 particles, vectorised": (partial(BlackBoxELBO, 2, vectorize_particles=True), False),
@@ -82,12 +82,12 @@ def main() -> None:
     found: dict[str, list[int]] = {}
     print("\n| estimator | median steps | fewest | most |\n| --- | --- | --- | --- |")
     for name, (make_elbo, average) in estimators.items():
-        steps = [steps_until_found(make_elbo, average, seed, asked.limit) for seed in range(asked.seeds)]
+        steps = [steps_until_convergence(make_elbo, average, seed, arguments.limit) for seed in range(arguments.seeds)]
         print(f"| {name} | {median(steps):.0f} | {min(steps)} | {max(steps)} |", flush=True)
         found[name] = steps
-    if asked.record is not None:
-        record = {"command": " ".join(["python", *sys.argv]), **run_environment(), "seeds": asked.seeds}
-        write_json(Path(asked.record), record | {"steps": found})
+    if arguments.record is not None:
+        record = {"command": " ".join(["python", *sys.argv]), **run_environment(), "seeds": arguments.seeds}
+        write_json(Path(arguments.record), record | {"steps": found})
 
 
 if __name__ == "__main__":

@@ -12,46 +12,46 @@ from torch import Tensor
 from zoo.attention import RecurrentAttention
 from zoo.training import run_environment, write_json
 
-FIGURES = pytest.StashKey[dict[str, float]]()
+RATIOS = pytest.StashKey[dict[str, float]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let figures be kept."""
-    parser.addoption("--record", type=Path, help="file to keep the measured ratios in")
+    """Add the option ``--record``."""
+    parser.addoption("--record", type=Path, help="JSON file for the measured ratios")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Begin without figures."""
-    config.stash[FIGURES] = {}
+    """Start without ratios."""
+    config.stash[RATIOS] = {}
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Keep the figures, if that was asked for."""
+    """Write the ratios to the file of ``--record``."""
     if (file := session.config.getoption("--record")) is not None:
         command = " ".join(["pytest", *sys.argv[1:]])
-        write_json(file, {"command": command, **run_environment(), "ratios": session.config.stash[FIGURES]})
+        write_json(file, {"command": command, **run_environment(), "ratios": session.config.stash[RATIOS]})
 
 
 @pytest.fixture
 def measured(pytestconfig: pytest.Config) -> Callable[[str, float], None]:
-    """Show a ratio, and keep it."""
+    """Print a ratio and store it."""
 
-    def note(what: str, ratio: float) -> None:
-        print(f"\n{what}: {ratio:.3g}")
-        pytestconfig.stash[FIGURES][what] = ratio
+    def add(name: str, ratio: float) -> None:
+        print(f"\n{name}: {ratio:.3g}")
+        pytestconfig.stash[RATIOS][name] = ratio
 
-    return note
+    return add
 
 
 @pytest.fixture(autouse=True)
 def without_type_checks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Time the code, not the checks of its types that tests may have switched on."""
+    """Switch off runtime type checks, which tests may have enabled."""
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.fixture
 def batch() -> tuple[Tensor, Tensor]:
-    """128 images of noise, and their classes."""
+    """128 images of noise with labels."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(256, (128, 1, 28, 28), generator=generator, dtype=torch.uint8)
     return images, torch.randint(10, (128,), generator=generator)
@@ -59,7 +59,7 @@ def batch() -> tuple[Tensor, Tensor]:
 
 @pytest.fixture
 def model() -> RecurrentAttention:
-    """RAM as in the paper's table, with six glimpses of 8×8, a hidden layer as in reimplementations, and no spiral."""
+    """RAM with six glimpses of 8×8 as in the paper, a location network with a hidden layer, and no spiral."""
     torch.manual_seed(0)
     sizes = {"num_glimpses": 6, "patch_size": 8, "location_range": None, "location_hidden": 128}
     policy = {"reinforce_core": True, "spiral_radius": 0.0, "final_location_std": None}

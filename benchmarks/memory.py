@@ -7,11 +7,11 @@ import tempfile
 from pathlib import Path
 
 TRAIN = Path(__file__).parents[1] / "scripts" / "train.py"
-UNIT = 1 if sys.platform == "darwin" else 1024  # bytes in what the system counts
+UNIT = 1 if sys.platform == "darwin" else 1024  # bytes per unit of ru_maxrss
 
 
 def peak_memory(arguments: list[str]) -> float:
-    """Gigabytes that a training has resident at most; nothing of the run is kept."""
+    """Return the peak resident memory of a training in gigabytes; the run folder is temporary."""
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([sys.executable, TRAIN, *arguments, f"hydra.run.dir={folder}"], check=True)
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * UNIT / 1e9

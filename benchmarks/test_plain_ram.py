@@ -11,7 +11,7 @@ def parameters(model):
 
 @pytest.fixture(autouse=True)
 def without_probe(monkeypatch):
-    """The plain model has no probe, which trains nothing else."""
+    """Leave out the loss of the probe, which the plain model does not have; it trains the probe only."""
 
     def sum_without_probe(terms, step):
         return sum(value for name, value in terms.items() if name != "probe")

@@ -8,7 +8,7 @@ from training import medians
 from zoo.control import VectorEnvAdapter, collect_rollout, make_policy, make_vector_env
 
 ENVS, STEPS = 64, 256
-SHARE = 0.35
+MIN_SHARE = 0.35
 
 
 @pytest.fixture
@@ -35,11 +35,11 @@ def stepping():
     return step
 
 
-def test_both_take_the_same_number_of_environment_steps(acting):
+def test_rollout_has_as_many_steps_as_the_comparison(acting):
     assert acting().reward.shape == (STEPS, ENVS)
 
 
-def test_a_policy_in_the_loop_leaves_the_environment_most_of_its_speed(acting, stepping, measured):
+def test_acting_keeps_a_share_of_the_speed_of_the_environment(acting, stepping, measured):
     with_policy, alone = medians(60, acting, stepping)
     measured("steps a second with a policy in the loop, as a share of the environment's own", alone / with_policy)
-    assert alone / with_policy >= SHARE
+    assert alone / with_policy >= MIN_SHARE

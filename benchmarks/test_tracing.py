@@ -1,4 +1,4 @@
-"""What it costs to follow a program: against the same torch code with its surrogate written by hand."""
+"""Overhead of ``trace``, compared with the same torch code and a surrogate written by hand."""
 
 import torch
 from torch.distributions import Bernoulli
@@ -7,11 +7,11 @@ from training import medians
 from zoo.gradients import score_function_loss, trace
 
 NODES, SIDE = 50, 100
-BAR = 1.3
+MAX_RATIO = 1.3
 
 
 def chain(sample, cost, weight):
-    """A chain of nodes, each drawn from the one before, with a cost at each."""
+    """Sample a chain of nodes, each conditional on the previous one, with a cost for each."""
     x = torch.zeros(SIDE, SIDE)
     for t in range(NODES):
         hidden = torch.tanh(x @ weight + 0.1)
@@ -40,7 +40,7 @@ def by_hand(weight):
     return gradient
 
 
-def test_both_give_the_same_gradient():
+def test_traced_and_hand_written_surrogate_have_the_same_gradient():
     weight = (torch.randn(SIDE, SIDE) / SIDE).requires_grad_()
     torch.manual_seed(0)
     ours = traced(weight)
@@ -48,8 +48,8 @@ def test_both_give_the_same_gradient():
     torch.testing.assert_close(ours, by_hand(weight), rtol=1e-4, atol=1e-4)
 
 
-def test_following_a_program_costs_little(measured):
+def test_tracing_has_a_small_overhead(measured):
     weight = (torch.randn(SIDE, SIDE) / SIDE).requires_grad_()
     ours, plain = medians(40, lambda: traced(weight), lambda: by_hand(weight))
     measured("a traced program, in units of the same code by hand", ours / plain)
-    assert ours / plain <= BAR
+    assert ours / plain <= MAX_RATIO

@@ -13,12 +13,12 @@ GRADIENT_CLIP = 5.0
 
 
 def our_step(model: RecurrentAttention, batch: Batch) -> Callable[[], Tensor]:
-    """One step of our training: forward, backward, clipping, AdamW."""
-    return stepper(model, model.configure_optimizers()["optimizer"], lambda: model.training_step(batch, batch_idx=1))
+    """Return a function that does a training step of our model: forward, backward, clipping, AdamW."""
+    return make_step(model, model.configure_optimizers()["optimizer"], lambda: model.training_step(batch, batch_idx=1))
 
 
 def plain_step(plain: PlainRAM, batch: Batch, like: RecurrentAttention) -> Callable[[], Tensor]:
-    """One step of the plain model's training, with the options of ours."""
+    """Return a function that does a training step of the plain model, with the options of ours."""
     images, labels = batch
     num_steps = like.hparams["num_glimpses"] - 1
 
@@ -27,15 +27,17 @@ def plain_step(plain: PlainRAM, batch: Batch, like: RecurrentAttention) -> Calla
         return plain.loss(images, labels, first, [torch.randn(len(images), 2) for _ in range(num_steps)])
 
     options = {name: like.hparams[name] for name in ("lr", "weight_decay")}
-    return stepper(plain, torch.optim.AdamW(plain.parameters(), **options), loss)
+    return make_step(plain, torch.optim.AdamW(plain.parameters(), **options), loss)
 
 
-def stepper(model: nn.Module, optimizer: torch.optim.Optimizer, loss_of: Callable[[], Tensor]) -> Callable[[], Tensor]:
-    """Make the call that does one step and gives its loss."""
+def make_step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, compute_loss: Callable[[], Tensor]
+) -> Callable[[], Tensor]:
+    """Return a function that does a step and returns its loss."""
 
     def step() -> Tensor:
         optimizer.zero_grad()
-        loss = loss_of()
+        loss = compute_loss()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_CLIP)
         optimizer.step()
@@ -45,11 +47,11 @@ def stepper(model: nn.Module, optimizer: torch.optim.Optimizer, loss_of: Callabl
 
 
 def medians(rounds: int, *calls: Callable[[], object]) -> list[float]:
-    """Median seconds of each call; they take turns, so that what slows the machine down slows all of them."""
+    """Return the median seconds of each call. The calls alternate, so that other load affects all of them equally."""
     seconds: list[list[float]] = [[] for _ in calls]
     for _ in range(rounds):
         for call, taken in zip(calls, seconds, strict=True):
             start = time.perf_counter()
             call()
             taken.append(time.perf_counter() - start)
-    return [statistics.median(taken[rounds // 10 :]) for taken in seconds]  # the first ones warm up
+    return [statistics.median(taken[rounds // 10 :]) for taken in seconds]  # the first rounds are a warm-up

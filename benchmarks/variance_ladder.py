@@ -1,9 +1,9 @@
-"""How much the gradient of the ELBO varies, by estimator, on simulated patients.
+"""Variance of the gradient of the ELBO, by estimator, on simulated patients.
 
-``python benchmarks/variance_ladder.py [record=FILE.json] [patients=800] [steps=200]``: the experiment of figure 2 of
-Ranganath, Gerrish & Blei, "Black box variational inference", 2014, on patients drawn from the model itself, as the
-paper's are private. Each seed draws other patients. The guide is judged where it starts, and after some training. The
-scaling of the control variate is one a parameter, estimated by leaving each particle out.
+``python benchmarks/variance_ladder.py [record=FILE.json] [patients=800] [steps=200]`` is the experiment of figure 2 of
+Ranganath, Gerrish & Blei, "Black box variational inference", 2014. The data of the paper are private; here the patients
+are simulated from the model, anew for each seed. The variance is measured for the initial guide, and after training.
+The scale of the control variate is estimated for each parameter, without the particle that it is applied to.
 """
 
 import sys
@@ -25,7 +25,7 @@ from zoo.inference.elbo import BlackBoxELBO
 from zoo.training import run_environment, write_json
 
 FAMILY = FactorFamily(series=True, positive=False)
-KINDS, BATCH = 17, 25  # labs and patients a step, as in the paper
+NUM_LABS, BATCH = 17, 25  # labs, and patients per step, as in the paper
 PARAMETERS = (ALL, "states.raw_mean")
 
 
@@ -43,20 +43,20 @@ class Arguments:
 
 
 def train(guide: Guide, labs: Labs, steps: int) -> None:
-    """Fit the guide to batches of the patients."""
+    """Fit the guide to batches of patients."""
     elbo = BlackBoxELBO(10, vectorize_particles=True)
     svi = SVI(partial(model, FAMILY), guide, pyro.optim.Adam({"lr": 0.05}), elbo)
     for _ in range(steps):
         svi.step(labs, BATCH)
 
 
-def reports(asked: Arguments, seed: int) -> Iterator[tuple[int, VarianceReport]]:
-    """Judge the guide at the start and at the end, as (steps, report)."""
+def reports(arguments: Arguments, seed: int) -> Iterator[tuple[int, VarianceReport]]:
+    """Yield numbers of training steps with the report of the guide after them."""
     pyro.clear_param_store()
     pyro.set_rng_seed(seed)
-    labs, _ = simulate(FAMILY, asked.patients, KINDS, seed, asked.visits)
+    labs, _ = simulate(FAMILY, arguments.patients, NUM_LABS, seed, arguments.visits)
     guide = Guide(FAMILY, labs)
-    for steps in dict.fromkeys((0, asked.steps)):
+    for steps in dict.fromkeys((0, arguments.steps)):
         train(guide, labs, steps)
         yield (
             steps,
@@ -64,16 +64,16 @@ def reports(asked: Arguments, seed: int) -> Iterator[tuple[int, VarianceReport]]
                 partial(model, FAMILY),
                 guide,
                 (labs,),
-                num_samples=asked.num_samples,
-                num_particles=asked.num_particles,
-                estimators=default_estimators(asked.num_particles, vectorize_particles=True, baselines=()),
+                num_samples=arguments.num_samples,
+                num_particles=arguments.num_particles,
+                estimators=default_estimators(arguments.num_particles, vectorize_particles=True, baselines=()),
                 num_warmup=0,
             ),
         )
 
 
 def rows(seed: int, steps: int, report: VarianceReport) -> list[dict[str, Any]]:
-    """Rows of the record, with intervals of 95 %."""
+    """Return the rows of the record, with 95 % intervals."""
     chosen = [row for row in report.rows if row.parameter in PARAMETERS]
     return [
         {
@@ -89,23 +89,23 @@ def rows(seed: int, steps: int, report: VarianceReport) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Measure, and show the table."""
+    """Measure and print the table."""
     with user_errors():
-        asked = parse_arguments(Arguments, sys.argv[1:])
+        arguments = parse_arguments(Arguments, sys.argv[1:])
     torch.set_num_threads(1)
     found = []
     print("\n| seed | steps | parameters | estimator | variance | less than basic |\n|" + " --- |" * 6)
-    for seed in asked.seeds:
-        for steps, report in reports(asked, seed):
+    for seed in arguments.seeds:
+        for steps, report in reports(arguments, seed):
             found += rows(seed, steps, report)
             for row in report.rows:
                 if row.parameter in PARAMETERS:
                     cells = (seed, steps, row.parameter, row.estimator, row.variance, f"× {row.reduction}")
                     print("|", " | ".join(map(str, cells)), "|", flush=True)
-    if asked.record is not None:
+    if arguments.record is not None:
         write_json(
-            Path(asked.record),
-            {"command": " ".join(["python", *sys.argv]), **asdict(asked), "found": found} | run_environment(),
+            Path(arguments.record),
+            {"command": " ".join(["python", *sys.argv]), **asdict(arguments), "found": found} | run_environment(),
         )
 
 

@@ -13,14 +13,14 @@ from examples.patients import (
 from examples.patients.gibbs import metropolis_within_gibbs
 
 
-def test_a_sweep_proposes_each_attended_variable_once(family, labs, factors):
+def test_sweep_proposes_each_variable_of_attended_visits_once(family, labs, factors):
     for variable, value in factors._asdict().items():
         proposed = sum(block.chosen.long() for block in gibbs_blocks(family, labs) if block.variable == variable)
         once = labs.attended[..., None].expand_as(value) if variable == "states" else torch.ones_like(value)
         assert torch.equal(proposed, once.long())
 
 
-def test_what_is_proposed_together_does_not_touch_the_densities_of_one_another(family, labs, factors):
+def test_variables_of_a_block_are_conditionally_independent(family, labs, factors):
     for block in gibbs_blocks(family, labs):
         before = local_log_density(block.variable, family, labs, factors)
         for place in block.chosen.nonzero().tolist():
@@ -35,7 +35,7 @@ def test_what_is_proposed_together_does_not_touch_the_densities_of_one_another(f
                 assert torch.allclose(after[others], before[others], rtol=1e-12)
 
 
-def test_neighbouring_visits_of_a_series_do_touch_one_another(family, labs, factors):
+def test_adjacent_visits_of_a_series_are_dependent(family, labs, factors):
     changed = factors.states.clone()
     changed[0, 1] += 0.3
     before, after = (
@@ -45,7 +45,7 @@ def test_neighbouring_visits_of_a_series_do_touch_one_another(family, labs, fact
     assert torch.equal(before, after) != family.series
 
 
-def test_a_chain_moves_all_that_is_attended_and_nothing_else(family, labs):
+def test_chain_changes_all_attended_states_and_no_padding(family, labs):
     start = initial_state(family, labs, seed=0)
     chain = metropolis_within_gibbs(start._asdict(), gibbs_blocks(family, labs), warm_up=20, seed=0)
     for _ in range(30):
@@ -55,7 +55,7 @@ def test_a_chain_moves_all_that_is_attended_and_nothing_else(family, labs):
     assert (state["states"] > 0).all()
 
 
-def test_the_start_is_drawn_from_the_guides_start_without_the_global_state(family, labs):
+def test_initial_state_is_sampled_from_the_initial_guide_without_the_global_random_state(family, labs):
     before = torch.get_rng_state()
     one, again, other = (initial_state(family, labs, seed) for seed in (0, 0, 1))
     assert torch.equal(one.states, again.states)
@@ -64,7 +64,7 @@ def test_the_start_is_drawn_from_the_guides_start_without_the_global_state(famil
     assert log_joint(family, labs, one).isfinite()
 
 
-def test_unconstrained_variables_lead_back_to_all_but_the_padding(family, labs, factors):
+def test_constrained_inverts_unconstrained_except_in_the_padding(family, labs, factors):
     back = constrained(family, labs, unconstrained(family, labs, factors))
     assert torch.allclose(back.weights, factors.weights)
     assert torch.allclose(back.offsets, factors.offsets)
@@ -74,7 +74,7 @@ def test_unconstrained_variables_lead_back_to_all_but_the_padding(family, labs, 
     assert constrained(family, labs, draws).states.shape == (3, 3, 4, 2)
 
 
-def test_the_potential_is_the_density_of_the_unconstrained_variables(family, labs, factors):
+def test_potential_is_minus_the_log_density_of_the_unconstrained_variables(family, labs, factors):
     """With the determinant of the Jacobian by differentiation."""
     state = unconstrained(family, labs, factors)
     jacobian = 0.0
@@ -87,7 +87,7 @@ def test_the_potential_is_the_density_of_the_unconstrained_variables(family, lab
     assert potential(family, labs)(state).item() == pytest.approx(expected, rel=1e-10)
 
 
-def test_the_potential_has_a_gradient_for_every_variable(family, labs, factors):
+def test_potential_has_a_gradient_for_every_variable(family, labs, factors):
     state = {name: value.requires_grad_() for name, value in unconstrained(family, labs, factors).items()}
     potential(family, labs)(state).backward()
     for name, value in state.items():

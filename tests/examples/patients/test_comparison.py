@@ -25,7 +25,7 @@ def worse_by(nats, seed=1):
     return Prediction(HARD + (jitter - nats) * LABS, LABS)
 
 
-def test_a_model_that_is_worse_by_a_known_amount_is_found_with_the_right_sign():
+def test_known_difference_of_two_models_is_found_with_its_sign():
     found = paired_difference(worse_by(0.0), worse_by(0.2, seed=2))
     assert found.low < 0.2 < found.high
     assert found.low > 0.1
@@ -34,7 +34,7 @@ def test_a_model_that_is_worse_by_a_known_amount_is_found_with_the_right_sign():
     assert (found.verdict, back.verdict) == ("confirmed", "refuted")
 
 
-def test_with_the_patients_of_one_model_swapped_the_difference_drowns():
+def test_difference_is_not_significant_without_pairing():
     labs = torch.full((62,), 5)
     one, other = Prediction(HARD, labs), Prediction(HARD - 1.0, labs)
     assert paired_difference(one, other).verdict == "confirmed"
@@ -43,12 +43,12 @@ def test_with_the_patients_of_one_model_swapped_the_difference_drowns():
     assert paired_difference(one, swapped).estimate == pytest.approx(paired_difference(one, other).estimate)
 
 
-def test_predictions_of_other_patients_cannot_be_paired():
+def test_pairing_predictions_of_different_patients_raises():
     with pytest.raises(ValueError, match="only if they are of the same patients"):
         paired_difference(worse_by(0.0), Prediction(HARD, LABS.flip(0)))
 
 
-def test_the_interval_covers_the_truth_as_often_as_it_says(monkeypatch):
+def test_interval_has_its_nominal_coverage(monkeypatch):
     monkeypatch.setattr("examples.patients.comparison.RESAMPLES", 1000)
     covered = 0
     for seed in range(200):
@@ -59,17 +59,17 @@ def test_the_interval_covers_the_truth_as_often_as_it_says(monkeypatch):
     assert 178 <= covered <= 199  # of 200; a binomial of 0.93 leaves this with a probability of about 0.02
 
 
-def test_a_lab_counts_as_much_whoever_it_is_of():
+def test_all_labs_have_equal_weight_whatever_the_patient():
     assert per_lab(Prediction(torch.tensor([-10.0, -2.0]), torch.tensor([10, 1]))).estimate == pytest.approx(-12 / 11)
 
 
-def test_seeds_are_averaged_patient_by_patient():
+def test_seeds_are_averaged_by_patient():
     one, other = (Prediction(torch.tensor(values), torch.ones(2)) for values in ([-1.0, -2.0], [-3.0, -8.0]))
     assert mean_over_seeds([one, other]).log_likelihood.tolist() == [-2.0, -5.0]
 
 
 @pytest.mark.parametrize("logarithms", [False, True])
-def test_the_reference_knows_each_labs_mean_and_spread_alone(split, logarithms):
+def test_reference_uses_only_mean_and_standard_deviation_of_each_lab(split, logarithms):
     found, expected = reference(split.train, split.held_out, logarithms), np.zeros(10)
     for kind in range(3):
         seen = split.train.values[..., kind][split.train.observed[..., kind]].double().numpy()
@@ -82,7 +82,7 @@ def test_the_reference_knows_each_labs_mean_and_spread_alone(split, logarithms):
     np.testing.assert_allclose(found.log_likelihood, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_one_sight_of_a_lab_has_no_spread(split):
+def test_lab_observed_once_has_no_standard_deviation_and_raises(split):
     once = split.train.restrict_observed(
         split.train.observed & (split.train.observed.flatten().cumsum(0) == 1).view_as(split.train.observed)
     )
@@ -90,7 +90,7 @@ def test_one_sight_of_a_lab_has_no_spread(split):
         reference(once, split.held_out, logarithms=False)
 
 
-def test_every_pair_of_models_is_compared_in_the_papers_order():
+def test_every_pair_of_models_is_compared_in_the_order_of_the_paper():
     found = differences({name: worse_by(0.3 * place, seed=place) for place, name in enumerate(reversed(PAPER_ORDER))})
     assert next(iter(found)) == ("gamma_normal_ts", "gamma_normal")
     assert len(found) == 6
@@ -99,6 +99,6 @@ def test_every_pair_of_models_is_compared_in_the_papers_order():
 
 
 @pytest.mark.parametrize(("low", "verdict"), [(0.1, "confirmed"), (-0.1, "undecided")])
-def test_the_paper_is_right_only_if_every_pair_is(low, verdict):
+def test_paper_is_confirmed_only_if_every_pair_confirms_it(low, verdict):
     found = {("a", "b"): Interval(0.3, 0.1, 0.5), ("b", "c"): Interval(0.3, low, 0.5)}
     assert f"is {verdict}:" in conclusion(found)

@@ -31,19 +31,19 @@ def by_hand(family, labs, factors) -> float:
     return total
 
 
-def test_the_program_has_the_density_that_a_loop_over_visits_has(family, labs, factors, sites, joint):
+def test_log_density_of_the_program_equals_that_of_a_loop_over_visits(family, labs, factors, sites, joint):
     found = joint(model, (family, labs), sites(family, factors))
     assert found == pytest.approx(by_hand(family, labs, factors), rel=1e-10)
 
 
-def test_the_density_for_chains_is_that_of_the_program_also_for_many_draws(family, labs, factors):
+def test_log_joint_equals_that_of_the_program_for_many_samples(family, labs, factors):
     expected = by_hand(family, labs, factors)
     assert log_joint(family, labs, factors).item() == pytest.approx(expected, rel=1e-10)
     twice = type(factors)(*(torch.stack([part, part]) for part in factors))
     assert log_joint(family, labs, twice).tolist() == pytest.approx([expected] * 2, rel=1e-10)
 
 
-def test_neither_padding_nor_missing_labs_count(family, labs, factors, sites, joint):
+def test_padding_and_missing_labs_have_no_influence(family, labs, factors, sites, joint):
     before = joint(model, (family, labs), sites(family, factors))
     other = labs._replace(values=labs.values.where(labs.observed, 9.0))
     moved = factors._replace(states=factors.states.where(labs.attended[..., None], 7.0))
@@ -53,7 +53,7 @@ def test_neither_padding_nor_missing_labs_count(family, labs, factors, sites, jo
 
 
 @pytest.mark.parametrize("variable", ["weights", "offsets", "states"])
-def test_the_local_density_changes_by_as_much_as_the_joint_does(family, labs, factors, variable):
+def test_local_log_density_changes_as_the_log_joint_does(family, labs, factors, variable):
     value = getattr(factors, variable)
     before, joint_before = local_log_density(variable, family, labs, factors), log_joint(family, labs, factors)
     assert before.shape == value.shape

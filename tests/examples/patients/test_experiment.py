@@ -25,7 +25,7 @@ def test_four_models_and_two_references_are_compared(split, tmp_path, capsys):
     assert total == pytest.approx(found["per_lab"]["gamma_gamma"]["estimate"])
 
 
-def test_a_finished_fit_is_not_made_again_and_one_with_other_settings_is(split, tmp_path, monkeypatch):
+def test_finished_fit_is_reused_only_with_the_same_settings(split, tmp_path, monkeypatch):
     first = compare_models(split, [1], BUDGET, tmp_path)
     made = []
     fitted = experiment.study
@@ -38,7 +38,7 @@ def test_a_finished_fit_is_not_made_again_and_one_with_other_settings_is(split, 
     assert made == ["gamma_gamma", *PAPER_ORDER]
 
 
-def test_the_curves_are_kept_and_drawn(split, tmp_path, monkeypatch):
+def test_curves_are_cached_and_plotted(split, tmp_path, monkeypatch):
     runs = []
 
     def method(family, split, seconds, seed):
@@ -57,6 +57,6 @@ def test_the_curves_are_kept_and_drawn(split, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("minutes", [0.0, -1.0, float("nan"), float("inf")])
-def test_minutes_are_a_positive_number(split, tmp_path, minutes):
+def test_minutes_must_be_positive(split, tmp_path, minutes):
     with pytest.raises(ValueError, match="minutes must be a positive number"):
         run_sampler_benchmark(split, 1, minutes, tmp_path)

@@ -45,7 +45,7 @@ def gradients(monkeypatch):
     return both
 
 
-def test_the_gradient_is_that_of_the_black_box_on_the_same_draws(family, labs, gradients):
+def test_gradient_equals_that_of_black_box_elbo_on_the_same_samples(family, labs, gradients):
     torch.manual_seed(0)
     ours, theirs = gradients(family, Guide(family, labs), labs)
     for name, gradient in theirs.items():
@@ -53,7 +53,7 @@ def test_the_gradient_is_that_of_the_black_box_on_the_same_draws(family, labs, g
         torch.testing.assert_close(ours[name], gradient)
 
 
-def test_without_the_next_states_prior_it_would_be_another(double, labs, gradients, monkeypatch):
+def test_gradient_without_the_prior_of_the_next_state_differs(double, labs, gradients, monkeypatch):
     independent = FactorFamily(series=False, positive=False)
     right = fitting.local_terms
     monkeypatch.setattr(fitting, "local_terms", lambda name, family, *terms: right(name, independent, *terms))
@@ -68,21 +68,21 @@ def guide_of(labs, seed=0):
     return Guide(SERIES, labs)
 
 
-def test_a_fit_raises_the_elbo_and_can_be_made_again(split):
+def test_fit_increases_the_elbo_and_is_reproducible(split):
     settings = Fitting(steps=60, particles=8)
     first, second, other = (fit(SERIES, guide_of(split.train), split.train, settings, seed) for seed in (1, 1, 2))
     assert first == second != other
     assert sum(first[-10:]) > 0.8 * sum(first[:10])  # both are negative
 
 
-def test_the_global_random_state_stays_as_it_is(split):
+def test_global_random_state_is_unchanged(split):
     guide = guide_of(split.train)
     before = torch.get_rng_state()
     fit(SERIES, guide, split.train, Fitting(steps=2), seed=1)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_weights_and_offsets_that_are_held_stay(split):
+def test_frozen_weights_and_offsets_are_unchanged(split):
     trained = guide_of(split.train)
     guide = trained.for_patients(split.shown)
     start = guide.states.raw_mean.detach().clone()
@@ -94,7 +94,7 @@ def test_weights_and_offsets_that_are_held_stay(split):
     assert not moved[~attended].any()
 
 
-def test_whoever_watches_may_end_a_fit_or_let_it_go_on(split):
+def test_callback_can_stop_a_fit(split):
     steps = []
     fit(
         SERIES, guide_of(split.train), split.train, Fitting(steps=9), 1, lambda step, _: steps.append(step) or step == 2
@@ -104,7 +104,7 @@ def test_whoever_watches_may_end_a_fit_or_let_it_go_on(split):
     assert len(fit(SERIES, guide_of(split.train), split.train, settings, 1, lambda step, _: step == 4, True)) == 4
 
 
-def test_labs_or_parameters_that_are_no_numbers_are_an_error(split):
+def test_labs_or_parameters_that_are_nan_raise(split):
     broken = split.train._replace(values=split.train.values * torch.nan)
     with pytest.raises(ValueError, match=r"the ELBO of gamma_normal_ts is not finite at step 1; lower"):
         fit(SERIES, guide_of(split.train), broken, Fitting(steps=2), seed=1)
@@ -113,6 +113,6 @@ def test_labs_or_parameters_that_are_no_numbers_are_an_error(split):
 
 
 @pytest.mark.parametrize("wrong", [{"steps": 0}, {"learning_rate": 0.0}, {"particles": 1}])
-def test_settings_that_make_no_sense_are_refused(wrong):
+def test_invalid_settings_raise(wrong):
     with pytest.raises(ValueError, match="a fit needs at least 1 step, a positive learning rate"):
         Fitting(**{"steps": 5, **wrong})

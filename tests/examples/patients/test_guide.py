@@ -11,20 +11,20 @@ from zoo.inference._mean_field import sample_guide
 from zoo.inference.elbo import BlackBoxELBO
 
 
-def test_factors_are_read_from_the_sites_of_either_kind_of_model(family, factors, sites):
+def test_factors_are_read_from_the_sites_of_both_kinds_of_models(family, factors, sites):
     found = factors_of({name: torch.stack([value, 2 * value]) for name, value in sites(family, factors).items()})
     assert torch.equal(found.weights, torch.stack([factors.weights, 2 * factors.weights]))
     assert torch.equal(found.offsets, torch.stack([factors.offsets, 2 * factors.offsets]))
     assert torch.equal(found.states, torch.stack([factors.states, 2 * factors.states]))
 
 
-def test_draws_of_the_guide_have_the_shapes_of_the_factors(family, labs):
+def test_samples_of_the_guide_have_the_shapes_of_the_factors(family, labs):
     drawn = factors_of(sample_guide(Guide(family, labs), (labs,), 5, seed=0))
     assert [tuple(part.shape) for part in drawn] == [(5, 2, 3), (5, 3), (5, 3, 4, 2)]
     assert (drawn.states > 0).all()
 
 
-def test_each_patient_and_visit_has_a_factor_of_its_own(family, labs):
+def test_each_patient_and_visit_has_its_own_variational_factor(family, labs):
     guide = Guide(family, labs)
     with torch.no_grad():
         guide.states.raw_shape.fill_(1e6)
@@ -34,7 +34,7 @@ def test_each_patient_and_visit_has_a_factor_of_its_own(family, labs):
     assert torch.allclose(drawn, expected, rtol=0.02)
 
 
-def test_new_patients_get_new_states_and_the_same_weights_held(family, labs):
+def test_guide_for_new_patients_has_new_states_and_frozen_weights(family, labs):
     guide = Guide(family, labs)
     with torch.no_grad():
         for parameter in guide.parameters():
@@ -53,7 +53,7 @@ def test_new_patients_get_new_states_and_the_same_weights_held(family, labs):
 
 
 @pytest.mark.usefixtures("without_type_checks")
-def test_only_the_states_of_new_patients_are_trained(family, labs):
+def test_only_states_of_new_patients_are_trained(family, labs):
     held = Guide(family, labs).for_patients(labs)
     before = {name: value.clone() for name, value in held.state_dict().items()}
     svi = SVI(partial(model, family), held, pyro.optim.Adam({"lr": 0.01}), BlackBoxELBO(4, vectorize_particles=True))
@@ -62,7 +62,7 @@ def test_only_the_states_of_new_patients_are_trained(family, labs):
     assert moved == {"states.raw_mean", "states.raw_shape"}
 
 
-def test_the_guide_starts_at_the_mean_of_each_lab_whatever_its_unit(family, labs):
+def test_guide_starts_at_the_mean_of_each_lab_in_any_unit(family, labs):
     def start(labs):
         torch.manual_seed(0)
         drawn = factors_of(sample_guide(Guide(family, labs), (labs,), 400, seed=0))
@@ -79,12 +79,12 @@ def test_the_guide_starts_at_the_mean_of_each_lab_whatever_its_unit(family, labs
         assert torch.allclose(hundredfold.mean((0, 1, 2, 3)), 100 * found, rtol=0.01)
 
 
-def test_a_lab_that_nobody_was_given_starts_at_one(family, labs):
+def test_unobserved_lab_starts_at_one(family, labs):
     never = labs.restrict_observed(labs.observed & torch.tensor([True, True, False]))
     assert Guide(family, never).offsets().mean[2].item() == pytest.approx(0.5 if family.positive else 1.0)
 
 
-def test_states_of_other_patients_can_be_left_out(factors):
+def test_factors_can_be_restricted_to_some_patients(factors):
     last = factors.of_patients(slice(1, None))
     assert torch.equal(last.states, factors.states[1:])
     assert torch.equal(last.weights, factors.weights)

@@ -55,7 +55,7 @@ def test_visits_are_sorted_by_time_and_padded_and_patients_keep_their_order(writ
 
 
 @pytest.mark.parametrize("field", ["", "NA"])
-def test_a_lab_that_was_not_taken_is_not_observed_and_lies_at_one(write, field):
+def test_missing_lab_is_not_observed_and_has_the_value_one(write, field):
     labs = read_labs(write(f"1,0,m,{field},10"), NAMES)
     assert labs.observed.tolist() == [[[False, True]]]
     assert labs.values.tolist() == [[[1, 10]]]
@@ -76,7 +76,7 @@ def test_a_lab_that_was_not_taken_is_not_observed_and_lies_at_one(write, field):
         ("1,0,m,\ud800,10", "line 2: bili must be a finite number"),
     ],
 )
-def test_what_is_no_positive_number_is_refused_with_its_line(write, row, message):
+def test_lab_that_is_not_a_positive_number_raises_with_its_line(write, row, message):
     with pytest.raises(ValueError, match=message):
         read_labs(write(row), NAMES)
 
@@ -94,7 +94,7 @@ def test_other_mistakes_in_a_file_are_named(write, tmp_path):
         read_labs(tmp_path / "nothing.csv", NAMES)
 
 
-def test_no_patient_is_on_both_sides_of_a_split_and_none_is_lost(many):
+def test_split_of_patients_is_disjoint_and_complete(many):
     train, test = split_patients(many, 8, seed=3)
     owners = [set(part.values[:, 0, 0].tolist()) for part in (train, test)]
     assert [len(part) for part in owners] == [22, 8]
@@ -106,12 +106,12 @@ def test_no_patient_is_on_both_sides_of_a_split_and_none_is_lost(many):
 
 
 @pytest.mark.parametrize("count", [0, 30, 31, -1])
-def test_both_sides_of_a_split_need_patients(many, count):
+def test_split_with_an_empty_side_raises(many, count):
     with pytest.raises(ValueError, match="must number from 1 to 29"):
         split_patients(many, count, seed=0)
 
 
-def test_a_quarter_of_each_patients_labs_is_held_out_and_not_shown(many):
+def test_quarter_of_the_labs_of_each_patient_is_held_out_and_not_shown(many):
     shown, held_out = hold_out_labs(many, 0.25, seed=0)
     assert not (shown.observed & held_out.observed).any()
     assert torch.equal(shown.observed | held_out.observed, many.observed)
@@ -121,7 +121,7 @@ def test_a_quarter_of_each_patients_labs_is_held_out_and_not_shown(many):
     assert torch.equal(shown.attended, many.attended)
 
 
-def test_the_held_out_labs_do_not_lie_at_fixed_places(many):
+def test_held_out_labs_are_random(many):
     drawn = sum(hold_out_labs(many, 0.25, seed)[1].observed.float() for seed in range(200)) / 200
     first = many.observed.sum((1, 2)) == 12
     assert ((drawn[first] > 0.1) == many.observed[first]).all()
@@ -129,7 +129,7 @@ def test_the_held_out_labs_do_not_lie_at_fixed_places(many):
         hold_out_labs(many, 1.5, seed=0)
 
 
-def test_the_unit_of_a_lab_is_its_mean_over_the_training_patients_alone(many):
+def test_labs_are_divided_by_their_mean_over_the_training_patients(many):
     split = split_labs(many, 8, seed=0)
     assert torch.allclose(lab_means(split.train), torch.ones(2))
     train, test = split_patients(many, 8, seed=0)
@@ -139,13 +139,13 @@ def test_the_unit_of_a_lab_is_its_mean_over_the_training_patients_alone(many):
     assert (split.train.values[~split.train.observed] == 1).all()
 
 
-def test_a_lab_that_nobody_was_given_has_no_unit(many):
+def test_lab_never_observed_in_training_raises(many):
     empty = many._replace(observed=many.observed & torch.tensor([True, False]))
     with pytest.raises(ValueError, match=r"never observed in the training patients: alk\.phos"):
         lab_means(empty)
 
 
-def test_patients_can_be_put_behind_others(many):
+def test_concatenate_appends_patients(many):
     train, test = split_patients(many, 8, seed=0)
     both = train.concatenate(test)
     assert torch.equal(both.values[22:], test.values)
@@ -154,7 +154,7 @@ def test_patients_can_be_put_behind_others(many):
 
 
 @pytest.mark.skipif(not Path(ZOO_DATA, "pbc", "pbcseq.csv").is_file(), reason="needs the real file: set ZOO_DATA")
-def test_the_real_labs_are_as_many_as_is_known():
+def test_numbers_of_real_patients_visits_and_labs_are_the_published_ones():
     labs = read_labs(Path(ZOO_DATA, "pbc", "pbcseq.csv"))
     assert labs.values.shape == (312, 16, 7)
     assert labs.attended.sum() == 1945

@@ -23,7 +23,7 @@ def patients(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("ZOO_DATA", str(folder))
 
 
-def test_the_models_are_compared_and_the_record_holds_what_was_said(script, patients, tmp_path):
+def test_models_are_compared_and_the_record_contains_the_printed_summary(script, patients, tmp_path):
     answer = script("examples/patients/__main__.py", "part=models", "seeds=[1]", "budget=smoke")
     assert answer.code == 0, answer.err
     folder = tmp_path / "runs" / "patients-smoke"
@@ -37,7 +37,7 @@ def test_the_models_are_compared_and_the_record_holds_what_was_said(script, pati
     assert len(list((folder / "fits").iterdir())) == 4
 
 
-def test_the_curve_of_a_smoke_run_is_short(script, patients, tmp_path, monkeypatch):
+def test_smoke_run_of_the_curve_is_short(script, patients, tmp_path, monkeypatch):
     asked = []
 
     def method(family, split, seconds, seed):
@@ -52,7 +52,7 @@ def test_the_curve_of_a_smoke_run_is_short(script, patients, tmp_path, monkeypat
     assert (tmp_path / "runs" / "patients-smoke" / "curve.png").is_file()
 
 
-def test_other_labs_are_read_from_a_file_and_kept_apart(script, monkeypatch, tmp_path):
+def test_other_labs_are_read_from_a_file_and_have_their_own_folder(script, monkeypatch, tmp_path):
     monkeypatch.delenv("ZOO_DATA", raising=False)
     noise = np.random.default_rng(0)
     rows = [f"{patient},{visit},{math.exp(noise.normal())},x" for patient in range(10) for visit in range(4)]
@@ -74,14 +74,14 @@ def test_other_labs_are_read_from_a_file_and_kept_apart(script, monkeypatch, tmp
         ("minuts=3", "the arguments are part=..., labs=..., columns=..., seeds=..., minutes=..., budget=..."),
     ],
 )
-def test_a_mistake_is_a_sentence_and_leaves_nothing(script, patients, tmp_path, argument, sentence):
+def test_invalid_argument_is_one_sentence_and_leaves_no_file(script, patients, tmp_path, argument, sentence):
     answer = script("examples/patients/__main__.py", argument)
     assert answer.code == 1
     assert sentence in answer.err
     assert not list(tmp_path.iterdir())
 
 
-def test_without_the_folder_of_the_data_it_says_what_to_set(script, monkeypatch, tmp_path):
+def test_error_without_data_folder_names_zoo_data(script, monkeypatch, tmp_path):
     monkeypatch.delenv("ZOO_DATA", raising=False)
     answer = script("examples/patients/__main__.py", "part=models")
     assert answer.code == 1

@@ -11,7 +11,7 @@ def sampled(trace):
     return {name: site for name, site in sites.items() if not poutine.util.site_is_subsample(site)}
 
 
-def test_a_batch_counts_for_the_patients_that_are_left_out(family, labs, factors, sites, joint):
+def test_subsample_is_scaled_to_all_patients(family, labs, factors, sites, joint):
     """The joint densities of all batches of one patient average to that of all patients."""
     every = sites(family, factors)
     patients = range(len(labs.values))
@@ -22,7 +22,7 @@ def test_a_batch_counts_for_the_patients_that_are_left_out(family, labs, factors
     assert sum(batches) / len(patients) == pytest.approx(joint(model, (family, labs), every), rel=1e-10)
 
 
-def test_model_and_guide_draw_the_same_batch(family, labs):
+def test_model_and_guide_have_the_same_subsample(family, labs):
     torch.manual_seed(0)
     q = poutine.trace(Guide(family, labs)).get_trace(labs, 2)
     replayed = poutine.replay(lambda: model(family, labs, 2), trace=q)
@@ -33,7 +33,7 @@ def test_model_and_guide_draw_the_same_batch(family, labs):
     assert all(scale == (1.5 if name.startswith("states") else 1) for name, scale in scales.items())
 
 
-def test_a_state_of_a_series_shares_no_site_with_the_next_one(family, labs):
+def test_states_of_a_series_have_one_site_per_visit(family, labs):
     """Only so can its score be weighed with what it bears on: see the comment of the model."""
     trace = poutine.trace(model).get_trace(family, labs)
     plates = {
@@ -45,7 +45,7 @@ def test_a_state_of_a_series_shares_no_site_with_the_next_one(family, labs):
     assert all(("visits" in frames) == (not family.series) for frames in plates.values())
 
 
-def test_each_site_lies_in_the_plates_of_its_indices(family, labs):
+def test_each_site_is_in_the_plates_of_its_indices(family, labs):
     trace = poutine.trace(model).get_trace(family, labs)
     shapes = {name: tuple(site["fn"].batch_shape) for name, site in sampled(trace).items()}
     assert shapes["weights"] == (2, 3)

@@ -13,7 +13,7 @@ def potential(state):
     return 2 * (state["x"] - 1).square().sum()
 
 
-def test_draws_have_the_distribution_that_the_potential_describes():
+def test_samples_have_the_distribution_of_the_potential():
     chain = nuts(potential, START, warm_up=60, draws=20, seed=0)
     assert chain.draws["x"].shape == (80, COPIES)
     draws = chain.draws["x"][[69, 79]].flatten()
@@ -21,21 +21,21 @@ def test_draws_have_the_distribution_that_the_potential_describes():
     assert stats.kstest(draws, stats.norm(1, 1).cdf).pvalue < 1e-3
 
 
-def test_every_state_of_the_warm_up_and_after_has_its_time():
+def test_every_state_including_warm_up_has_its_time():
     chain = nuts(potential, START, warm_up=5, draws=4, seed=0)
     assert len(chain.seconds) == 9
     assert (chain.seconds.diff() > 0).all()
     assert chain.seconds[0] > 0
 
 
-def test_a_run_ends_when_its_time_is_over_with_what_it_has():
+def test_run_stops_at_its_time_limit_with_the_states_so_far():
     chain = nuts(potential, START, warm_up=100, draws=100_000, seed=0, seconds=0.2)
     assert 1 <= len(chain.seconds) < 5000
     assert (chain.seconds[:-1] < 0.2).all()
     assert chain.seconds[-1] >= 0.2
 
 
-def test_a_run_follows_its_seed_and_leaves_the_global_state():
+def test_run_depends_on_its_seed_and_not_on_the_global_random_state():
     before = torch.get_rng_state()
     one, again, other = (nuts(potential, START, warm_up=3, draws=2, seed=seed).draws["x"] for seed in (0, 0, 1))
     assert torch.equal(one, again)
@@ -44,6 +44,6 @@ def test_a_run_follows_its_seed_and_leaves_the_global_state():
 
 
 @pytest.mark.parametrize("bad", [{"warm_up": -1}, {"draws": 0}, {"max_tree_depth": 0}])
-def test_numbers_out_of_range_are_refused(bad):
+def test_numbers_out_of_range_raise(bad):
     with pytest.raises(ValueError, match="warm_up must be 0 or more, draws and max_tree_depth at least 1"):
         nuts(potential, START, **{"warm_up": 1, "draws": 1, "seed": 0, **bad})

@@ -6,7 +6,7 @@ from pyro import poutine
 from examples.patients.plates import mask_elements, plates
 
 
-def test_every_plate_has_its_size_and_a_dimension_of_its_own(family, labs):
+def test_every_plate_has_its_size_and_its_own_dimension(family, labs):
     plate = plates(family, labs, batch=None)
     assert [(one.name, one.dim, one.size) for one in plate] == [
         ("visits", -4, 4),
@@ -17,11 +17,11 @@ def test_every_plate_has_its_size_and_a_dimension_of_its_own(family, labs):
     assert [one.subsample_size for one in plate] == [4, 3, 2, 3]
 
 
-def test_a_batch_is_one_of_patients_alone(family, labs):
+def test_only_patients_are_subsampled(family, labs):
     assert [one.subsample_size for one in plates(family, labs, batch=2)] == [4, 2, 2, 3]
 
 
-def test_what_is_left_out_does_not_count():
+def test_masked_elements_have_no_influence():
     def model():
         with pyro.plate("two", 2), mask_elements(torch.tensor([True, False])):
             pyro.sample("x", dist.Normal(0.0, 1.0), obs=torch.tensor([0.5, 9.0]))

@@ -29,7 +29,7 @@ def by_hand(held_out, draws):
     return logsumexp(density, axis=0) - math.log(len(density))
 
 
-def test_a_lab_is_predicted_by_the_mean_of_its_density_over_the_draws(held_out, draws):
+def test_lab_is_predicted_by_its_mean_density_over_the_samples(held_out, draws):
     found = predictive_log_likelihood(NORMAL, held_out, draws)
     expected = by_hand(held_out, draws) * held_out.observed.numpy()
     assert found.log_likelihood.tolist() == pytest.approx(expected.sum((1, 2)))
@@ -37,7 +37,7 @@ def test_a_lab_is_predicted_by_the_mean_of_its_density_over_the_draws(held_out, 
     assert found.per_lab.item() == pytest.approx(expected.sum() / held_out.observed.sum().item())
 
 
-def test_a_labs_unit_adds_its_logarithm(held_out, draws):
+def test_unit_of_a_lab_adds_its_logarithm(held_out, draws):
     """With all else in the same unit, labs ten times smaller have a density ten times larger."""
     small = rescale(held_out, torch.full((3,), 10.0))
     tenth = draws._replace(weights=draws.weights / 10, offsets=draws.offsets / 10)
@@ -47,7 +47,7 @@ def test_a_labs_unit_adds_its_logarithm(held_out, draws):
     assert found.item() == pytest.approx(expected.item())
 
 
-def test_there_must_be_something_to_predict(labs, draws):
+def test_prediction_without_held_out_labs_raises(labs, draws):
     nothing = labs.restrict_observed(torch.zeros_like(labs.observed))
     with pytest.raises(ValueError, match="no lab is held out"):
         predictive_log_likelihood(NORMAL, nothing, draws)

@@ -19,7 +19,7 @@ SMALL = FactorFamily(series=True, positive=False, factors=2, lab_sd=0.3)
 
 
 @pytest.mark.parametrize(("method", "step"), list(zip(METHODS, (0.005, 0.01, 0.1), strict=True)))
-def test_each_method_predicts_better_as_time_goes_by(split, method, step, without_type_checks, monkeypatch):
+def test_predictions_of_each_method_improve_over_time(split, method, step, without_type_checks, monkeypatch):
     """By a clock that goes on by so much whenever it is read, which is once a step."""
     clock = itertools.count()
     for module in (sampler_benchmark, chain, nuts):
@@ -33,21 +33,21 @@ def test_each_method_predicts_better_as_time_goes_by(split, method, step, withou
     assert (curve.warm_up > 0) == (method != "black-box variational inference")
 
 
-def test_all_methods_are_given_the_same_labs(split):
+def test_all_methods_have_the_same_labs(split):
     labs = all_patients(split)
     assert labs.values.shape[0] == 30
     assert torch.equal(labs.observed[20:], split.shown.observed)
     assert not (labs.observed[20:] & split.held_out.observed).any()
 
 
-def test_the_states_that_predict_are_those_of_the_test_patients(split):
+def test_predictions_use_the_states_of_the_test_patients(split):
     states = torch.arange(30.0)[:, None, None]
     assert select_test_patients(
         split, sampler_benchmark.Factors(states, states, states)
     ).states.flatten().tolist() == list(range(20, 30))
 
 
-def test_the_time_it_takes_to_look_is_not_counted(split, without_type_checks, monkeypatch):
+def test_time_of_evaluations_is_not_counted(split, without_type_checks, monkeypatch):
     looks, predict = [], sampler_benchmark.predictive_log_likelihood
 
     def slow(*args):
@@ -61,13 +61,13 @@ def test_the_time_it_takes_to_look_is_not_counted(split, without_type_checks, mo
     assert time.perf_counter() - began > curve.seconds[-1] + 0.1 * len(looks) - 0.01
 
 
-def test_early_draws_are_forgotten_but_density_is_averaged_before_the_logarithm():
+def test_early_samples_are_dropped_and_the_density_is_averaged_before_the_logarithm():
     draws = torch.tensor([[-500.0], [-500.0], [math.log(0.2)], [math.log(0.6)]])
     assert second_half_log_density(draws).item() == pytest.approx(math.log(0.4))
     assert second_half_log_density(draws[:1]).item() == -500.0
 
 
-def test_looks_are_spaced_evenly_on_a_logarithmic_axis_and_include_the_last():
+def test_evaluations_are_evenly_spaced_on_a_logarithmic_axis_and_include_the_last_state():
     chosen = spaced_indices([float(second) for second in range(1, 1001)])
     assert chosen[0] == 0
     assert chosen[-1] == 999

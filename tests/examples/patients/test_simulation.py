@@ -19,7 +19,7 @@ def gamma_e(mean, sd):
     return stats.gamma(mean**2 / sd**2, scale=sd**2 / mean)
 
 
-def test_what_is_drawn_has_the_distributions_of_the_model(family):
+def test_simulated_variables_have_the_distributions_of_the_model(family):
     """Each variable, put through its own distribution function, is uniform."""
     labs, truth = simulate(family, patients=400, kinds=3, seed=0)
     states, mean = truth.states.numpy(), expected_labs(truth).numpy()
@@ -36,7 +36,7 @@ def test_what_is_drawn_has_the_distributions_of_the_model(family):
     assert stats.kstest(wrong[labs.observed.numpy()], "uniform").pvalue < SURE
 
 
-def test_visits_and_missing_labs_are_as_many_as_asked_for(family):
+def test_numbers_of_visits_and_missing_labs_match_the_arguments(family):
     labs, _ = simulate(family, patients=2000, kinds=2, seed=0, visits=4.0, share=0.3)
     lengths = labs.attended.sum(1).double()
     assert lengths.min() >= 1
@@ -46,7 +46,7 @@ def test_visits_and_missing_labs_are_as_many_as_asked_for(family):
     assert not labs.observed[~labs.attended].any()
 
 
-def test_the_same_seed_draws_the_same_patients_and_leaves_the_global_state(family):
+def test_simulation_depends_on_its_seed_and_not_on_the_global_random_state(family):
     before = torch.get_rng_state()
     one, again, other = (simulate(family, 5, 2, seed)[0] for seed in (0, 0, 1))
     assert torch.equal(one.values, again.values)
@@ -55,13 +55,13 @@ def test_the_same_seed_draws_the_same_patients_and_leaves_the_global_state(famil
 
 
 @pytest.mark.parametrize("bad", [{"patients": 0}, {"kinds": 0}, {"visits": 0.5}, {"share": 0.0}])
-def test_numbers_out_of_range_are_refused(bad):
+def test_numbers_out_of_range_raise(bad):
     with pytest.raises(ValueError, match="at least 1 patient, lab and mean visit and a share"):
         simulate(FactorFamily(True, True), **{"patients": 2, "kinds": 2, "seed": 0, **bad})
 
 
 @pytest.mark.parametrize("series", [False, True])
-def test_what_was_simulated_is_recovered_with_the_right_number_of_factors(series):
+def test_simulated_factors_are_recovered_with_the_right_number_of_factors(series):
     """The labs without their noise are found better than the labs themselves tell them.
 
     In the models that know no positive weights, a factor may be found with its sign turned.

@@ -9,11 +9,11 @@ from examples.patients.study import FAMILIES, average_in_parts, cached, load_pre
 SMALL = FactorFamily(series=False, positive=True, factors=2)
 
 
-def test_the_models_are_the_papers_in_its_order():
+def test_models_are_those_of_the_paper_in_its_order():
     assert tuple(FAMILIES) == PAPER_ORDER
 
 
-def test_what_is_shown_of_a_patient_helps_to_predict_the_rest(split):
+def test_shown_labs_improve_the_prediction_of_held_out_ones(split):
     short, long = (
         study(SMALL, split, Fitting(steps, particles=4), Fitting(steps, particles=4), seed=1) for steps in (1, 100)
     )
@@ -23,7 +23,7 @@ def test_what_is_shown_of_a_patient_helps_to_predict_the_rest(split):
     assert load_prediction(long).labs.tolist() == reference(split.train, split.held_out, False).labs.tolist()
 
 
-def test_held_out_labs_are_never_looked_at_in_the_fits(split):
+def test_fits_do_not_use_held_out_labs(split):
     settings = Fitting(3), Fitting(3)
     other = split._replace(held_out=split.held_out._replace(values=split.held_out.values + 1))
     one, two = (study(SMALL, each, *settings, seed=1) for each in (split, other))
@@ -33,17 +33,17 @@ def test_held_out_labs_are_never_looked_at_in_the_fits(split):
     assert study(SMALL, less, *settings, seed=1)["shown_bounds"] != one["shown_bounds"]
 
 
-def test_a_seed_makes_the_same_study_again(split):
+def test_study_is_reproducible(split):
     one, again, other = (study(SMALL, split, Fitting(3), Fitting(2), seed) for seed in (1, 1, 2))
     assert one["log_likelihood"] == again["log_likelihood"] != other["log_likelihood"]
 
 
-def test_a_fit_is_told_in_twenty_parts_or_fewer():
+def test_bounds_are_averaged_in_at_most_twenty_parts():
     assert average_in_parts([1.0, 2.0]) == [1.0, 2.0]
     assert len(average_in_parts([1.0] * 105)) == 20
 
 
-def test_a_fit_with_other_settings_or_labs_is_another(split):
+def test_key_of_a_run_depends_on_settings_and_labs(split):
     wanted = run_key(split, Fitting(3), seed=1)
     assert run_key(split, Fitting(3), seed=1) == wanted
     moved = split._replace(train=split.train._replace(values=split.train.values + 1))
@@ -55,7 +55,7 @@ def test_a_fit_with_other_settings_or_labs_is_another(split):
         assert other != wanted
 
 
-def test_a_damaged_record_is_an_error_that_says_where(tmp_path):
+def test_damaged_record_raises_with_its_path(tmp_path):
     path = tmp_path / "fit.json"
     path.write_text('{"wanted": ')
     with pytest.raises(ValueError, match=r"fit\.json is damaged .*; delete it and run again"):
