@@ -63,7 +63,8 @@ class CiderD:
             raise ValueError(f"sigma must be positive, got {sigma}")
         corpus = references if corpus is None else corpus
         check_references(references)
-        check_references(corpus)
+        if corpus is not references:
+            check_references(corpus)
         self._max_order = max_order
         self._sigma = sigma
         frequency: Counter[NGram] = Counter()
