@@ -475,6 +475,7 @@ BOX, GUARDS, QUIET = Box(), [Guard()], functools.partial(contextlib.suppress, Ru
     [
         *("QUIET()", "GUARDS[0]", "{'k': GUARDS[0]}['k']", "BOX.guard", "BOX.other", "BOX['k']", "(lambda: Guard)()()"),
         *("BOX.held", "getattr(BOX, 'guard')", "GUARDS.copy().pop()", "functools.partial(QUIET)()"),
+        *("(lambda cls: Guard())(pyro.plate)", "Guard() if BOX else pyro.plate('data', 2)", "globals()['BOX'].held"),
     ],
 )
 def test_undecidable_context_managers_count_as_suppressing(expression, theta):

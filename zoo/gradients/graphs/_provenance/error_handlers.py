@@ -1,35 +1,90 @@
+"""Whether a program would go on if a torch function raised an error: decided from its code, without running any.
+
+For the context manager of a ``with`` statement, names are followed to objects, attributes and what functions return.
+What cannot be followed counts as suppressing errors. That is safe: more values than necessary then influence what
+follows, which costs variance, but no bias.
+"""
+
 import builtins
+import contextlib
 import dis
-from bisect import bisect_right
-from types import CodeType, FrameType
+import functools
+import inspect
+import types
+from collections.abc import Mapping, Sequence
+from types import CodeType, FrameType, FunctionType
 from typing import Any, NamedTuple
 
-from zoo.gradients.graphs._provenance.context_managers import TRANSPARENT_LIBRARIES, WithExpression, last_with
+import torch
 
 _THREADS = "zoo.gradients.graphs._provenance.threads"  # an error ends the thread, and the program goes on
 _INTERNAL_MODULES = ("zoo.gradients.graphs._provenance", "jaxtyping", "beartype")
 _INTERPRETERS = ("zoo.gradients.graphs", "zoo.inference.elbo")  # which run a program
 _CATCHES = {"CHECK_EXC_MATCH", "CHECK_EG_MATCH", "POP_EXCEPT", "RETURN_VALUE", "RETURN_CONST"}
+# Libraries whose exception handlers and context managers suppress no errors that depend on values.
+_TRANSPARENT_LIBRARIES = ("torch", "pyro", "jaxtyping", "beartype")
+_LOADS = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_DEREF", "LOAD_CLOSURE")
+_LOADS_TWO = "LOAD_FAST_LOAD_FAST"  # of Python 3.13
+_ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD")
+_CALLS = ("CALL", "CALL_KW", "CALL_FUNCTION_EX")
+_OTHER_SOURCES = ("MAKE_FUNCTION", "YIELD_VALUE")  # of values that have no name
+_PREPARE_CALLS = ("PUSH_NULL", "PRECALL", "KW_NAMES")
+# Descriptors of slots and of fields of named tuples, which run no Python code when they are read.
+_DATA_DESCRIPTORS = (types.MemberDescriptorType, type(vars(NamedTuple("_", [("field", int)]))["field"]))
+_LOCKS_AND_FILES = ("open", "allocate_lock", "RLock")  # functions in C whose results suppress nothing
+_MADE_BY_CONTEXTMANAGER = contextlib.contextmanager(iter).__code__  # of all functions that it decorates
+_WITHOUT_EXIT = (types.ModuleType, types.NoneType, str, int, float, bool)  # arguments that enter nothing
+_UNKNOWN = object()
+_MAX_DEPTH = 4  # functions that are followed to what they return
+_Scopes = Sequence[Mapping[str, Any]]
 
 
-class _Handlers(NamedTuple):
-    """Where the code of a function handles errors."""
+class _Expression(NamedTuple):
+    """The expression of a ``with`` or ``return`` statement, as far as it is made of names and attributes."""
 
-    edges: tuple[int, ...] = ()
-    """Bytecode offsets at which ranges with an error handler begin and end, alternately."""
-    withs: tuple[tuple[int, int, WithExpression], ...] = ()
-    """Start, end and context manager of the bodies of ``with`` statements whose manager depends on variables."""
-    is_program: bool = True
+    chains: tuple[tuple[str, ...], ...] = ()
+    """Each name in it with the attributes that follow: ``self.plate``."""
+    calls_first: bool = False
+    """Whether its value is the result of a call of the first chain."""
+
+    def may_suppress(self, scopes: _Scopes, depth: int = _MAX_DEPTH) -> bool:
+        """Return whether its value may be a context manager that suppresses errors.
+
+        Names are looked up in ``scopes``, the innermost first. Arguments are checked, too, since a function may return
+        one, and so are all parts of ``a if condition else b``.
+        """
+        found = [_follow(chain, scopes) for chain in self.chains] or [_UNKNOWN]
+        if self.calls_first and (
+            isinstance(found[0], type) or str(getattr(found[0], "__module__", None)).startswith("pyro.")
+        ):
+            found = found[:1]  # which returns a new object, never an argument
+        if any(one is contextlib.ExitStack for one in found):  # its instances are checked instead, if there are any
+            stacks = [value for value in scopes[0].values() if isinstance(value, contextlib.ExitStack)]
+            found = [one for one in found if not (stacks and one is contextlib.ExitStack)] + stacks
+        return any(_may_suppress(one, depth) for one in found)
+
+
+class _Range(NamedTuple):
+    """Range of bytecode offsets in which errors are handled."""
+
+    start: int
+    stop: int
+    manager: _Expression | None = None
+    """The context manager of a ``with`` statement, which may suppress errors; None for ``except``."""
+
+
+class _Function(NamedTuple):
+    """Code of a function, and where it handles errors."""
+
+    code: CodeType  # kept, so that its id is not reused
+    ranges: tuple[_Range, ...] = ()
+    is_program: bool = False
     """Whether it is code of the program: once its frames are passed, an interpreter's frame ends the search."""
     is_interpreter: bool = False
 
 
-_NO_HANDLERS = _Handlers()
-# Frames of type checkers and of the tracker occur between those of an interpreter and between those of the program.
-_INTERNAL = _Handlers(is_program=False)
-_INTERPRETER = _Handlers(is_interpreter=True)
-_by_code: dict[int, tuple[CodeType, _Handlers]] = {}
-"""By id, since hashing a code object is slow; the code objects are kept, so that no id is reused."""
+_by_id: dict[int, _Function] = {}
+"""By id of the code, since hashing a code object is slow."""
 
 
 def error_is_handled(frame: FrameType | None) -> bool:
@@ -40,84 +95,204 @@ def error_is_handled(frame: FrameType | None) -> bool:
     """
     in_program = False
     while frame is not None:
-        try:
-            _, handlers = _by_code[id(frame.f_code)]
-        except KeyError:
-            handlers = _analyze(frame.f_code, frame.f_globals)
-            _by_code[id(frame.f_code)] = frame.f_code, handlers
-        if handlers.is_interpreter:
-            if in_program:
-                return False
-        else:
-            if handlers.edges and bisect_right(handlers.edges, frame.f_lasti) % 2:
+        function = _by_id.get(id(frame.f_code))
+        if function is None:
+            function = _by_id[id(frame.f_code)] = _analyze(frame.f_code, frame.f_globals)
+        if function.is_interpreter and in_program:
+            return False
+        for start, stop, manager in function.ranges:
+            if start <= frame.f_lasti < stop and (
+                manager is None or manager.may_suppress((frame.f_locals, frame.f_globals, frame.f_builtins))
+            ):
                 return True
-            for start, stop, expression in handlers.withs:
-                if start <= frame.f_lasti < stop and expression.may_suppress(
-                    (frame.f_locals, frame.f_globals, frame.f_builtins), _handles_errors
-                ):
-                    return True
-            in_program = in_program or handlers.is_program
+        in_program = in_program or function.is_program
         frame = frame.f_back
     return False
 
 
-def _analyze(code: CodeType, namespace: dict[str, Any]) -> _Handlers:
+def _analyze(code: CodeType, namespace: dict[str, Any]) -> _Function:
     module = str(namespace.get("__name__"))
     if module == _THREADS:
-        return _Handlers(edges=(0,))
+        return _Function(code, (_Range(0, len(code.co_code)),))
+    # Frames of type checkers and of the tracker occur between those of an interpreter and between those of the program.
     if module.startswith(_INTERNAL_MODULES):
-        return _INTERNAL
+        return _Function(code)
     if module.startswith(_INTERPRETERS):
-        return _INTERPRETER
-    if (
-        not code.co_exceptiontable
-        or module.partition(".")[0] in TRANSPARENT_LIBRARIES
-        or (module == "contextlib" and code.co_name in ("__enter__", "__exit__"))  # which handle StopIteration
-    ):
-        return _NO_HANDLERS
-    handled, withs = _handled_ranges(code, namespace)
-    if module == "contextlib":  # a manager as a decorator enters self._recreate_cm(), equivalent to self
-        names = [tuple(chain[:1] for chain in expression.chains) for _, _, expression in withs]
-        withs = [(start, stop, WithExpression(name)) for (start, stop, _), name in zip(withs, names, strict=True)]
-    edges: list[int] = []
-    for start, stop in sorted(handled):  # the union of the ranges
-        if edges and start <= edges[-1]:
-            edges[-1] = max(edges[-1], stop)
-        else:
-            edges += [start, stop]
-    return _Handlers(tuple(edges), tuple(withs))
+        return _Function(code, is_interpreter=True)
+    if module.partition(".")[0] in _TRANSPARENT_LIBRARIES:
+        return _Function(code, is_program=True)
+    ranges = _handled_ranges(code)
+    if module == "contextlib":
+        if code.co_name in ("__enter__", "__exit__"):  # which handle StopIteration
+            return _Function(code, is_program=True)
+        # A manager as a decorator enters self._recreate_cm(), equivalent to self.
+        ranges = [one._replace(manager=_Expression((("self",),))) if one.manager else one for one in ranges]
+    return _Function(code, tuple(ranges), is_program=True)
 
 
 def _handles_errors(code: CodeType, namespace: dict[str, Any]) -> bool:
-    """Return whether any part of a function handles errors, whatever its variables hold."""
-    return bool(_handled_ranges(code, namespace)[0])
+    """Return whether any part of a function may handle errors, whatever its local variables hold."""
+    scopes: _Scopes = ({}, namespace, vars(builtins))
+    return any(one.manager is None or one.manager.may_suppress(scopes) for one in _handled_ranges(code))
 
 
-def _handled_ranges(
-    code: CodeType, namespace: dict[str, Any]
-) -> tuple[list[tuple[int, int]], list[tuple[int, int, WithExpression]]]:
-    """Return the ranges of offsets where errors are handled, and those where that depends on variables."""
+@functools.cache
+def _handled_ranges(code: CodeType) -> list[_Range]:
+    """Return where errors are handled, and the bodies of ``with`` statements."""
+    if not code.co_exceptiontable:
+        return []
     bytecode = dis.Bytecode(code)
     instructions = list(bytecode)
     position = {instruction.offset: i for i, instruction in enumerate(instructions)}
-    local, scopes = {*code.co_varnames, *code.co_cellvars, *code.co_freevars}, (namespace, vars(builtins))
-    handled, withs = [], []
+    ranges = []
     for entry in bytecode.exception_entries:  # type: ignore[attr-defined]
         handler = instructions[position[entry.target] :]
         if len(handler) < 2 or handler[0].opname != "PUSH_EXC_INFO":
             continue
         if handler[1].opname == "WITH_EXCEPT_START":
-            expression = last_with(instructions[: position[entry.start]])
-            if not expression.is_constant(local, scopes):
-                withs.append((entry.start, entry.end, expression))
-            elif expression.may_suppress(scopes, _handles_errors):
-                handled.append((entry.start, entry.end))
+            before = position[entry.start]
+            while before and instructions[before].opname != "BEFORE_WITH":
+                before -= 1
+            ranges.append(_Range(entry.start, entry.end, _expression_before(instructions[: before + 1])))
         elif _may_catch(handler[1:]):
-            handled.append((entry.start, entry.end))
-    return handled, withs
+            ranges.append(_Range(entry.start, entry.end))
+    return ranges
 
 
 def _may_catch(handler: list[dis.Instruction]) -> bool:
     """Return False for a handler that only cleans up and raises the same error again."""
     first = next((one.opname for one in handler if one.opname == "RERAISE" or one.opname in _CATCHES), None)
     return first != "RERAISE"
+
+
+def _expression_before(instructions: list[dis.Instruction]) -> _Expression:
+    """Return the expression whose value the last instruction takes, which enters a ``with`` or returns."""
+    *before, last = instructions
+    if (whole := _span(last)) is None:
+        return _Expression()
+    inside = [(at, one) for one in before if (at := _span(one)) and whole[0] <= at[0] and at[1] <= whole[1]]
+    begin = min((at[0] for at, _ in inside), default=whole[0])
+    chains: list[tuple[str, ...]] = []
+    steps = []  # all steps of ``a.b(c)[d]``, except for those of its arguments, begin where it begins
+    follows = False
+    for at, one in inside:
+        if one.opname in _LOADS:
+            chains.append((str(one.argval),))
+        elif one.opname == _LOADS_TWO:
+            chains += [(str(name),) for name in one.argval]
+        elif follows and one.opname in _ATTRIBUTES:
+            chains[-1] += (str(one.argval),)
+        elif one.opname in (*_ATTRIBUTES, *_OTHER_SOURCES):
+            return _Expression()
+        follows = one.opname in (_LOADS_TWO, *_LOADS, *_ATTRIBUTES)
+        if at[0] == begin and one.opname not in (*_ATTRIBUTES, *_PREPARE_CALLS):
+            steps.append(one.opname)
+    ends = [at[1] for at, _ in inside][-1:]
+    calls_first = len(steps) == 2 and steps[0] in _LOADS and steps[1] in _CALLS and ends == [whole[1]]
+    return _Expression(tuple(chains), calls_first)
+
+
+def _span(instruction: dis.Instruction) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """Return where the source of an instruction begins and ends, as line and column."""
+    place = instruction.positions
+    if place is None or place.lineno is None or place.col_offset is None:
+        return None
+    return (place.lineno, place.col_offset), (place.end_lineno or 0, place.end_col_offset or 0)
+
+
+def _follow(chain: tuple[str, ...], scopes: _Scopes) -> Any:
+    """Return the object that a name and its attributes refer to."""
+    found = next((scope[chain[0]] for scope in scopes if chain[0] in scope), _UNKNOWN)
+    for name in chain[1:]:
+        found = _attribute(found, name)
+    return found
+
+
+def _attribute(found: Any, name: str) -> Any:
+    if isinstance(found, types.ModuleType):
+        return vars(found).get(name, _UNKNOWN)
+    if isinstance(found, torch.nn.Module) and name in found._modules:
+        return found._modules[name]
+    attribute = inspect.getattr_static(found, name, _UNKNOWN)
+    if isinstance(attribute, _DATA_DESCRIPTORS):
+        return getattr(found, name)
+    if isinstance(attribute, staticmethod | classmethod):
+        return attribute.__func__
+    if isinstance(attribute, property):
+        return attribute.fget
+    runs_code = hasattr(type(attribute), "__get__") and not isinstance(attribute, FunctionType | type)
+    return _UNKNOWN if runs_code and name not in getattr(found, "__dict__", ()) else attribute
+
+
+def _may_suppress(found: Any, depth: int) -> bool:
+    """Return whether a context manager, or what a class or function returns, may suppress errors."""
+    kind = type(found)
+    if kind in (FunctionType, types.MethodType):
+        return not _is_transparent(found) and _function_may_suppress(found, depth)
+    if kind is types.BuiltinFunctionType:
+        return found.__name__ not in _LOCKS_AND_FILES
+    if kind in (list, tuple, dict):
+        return any(_may_suppress(one, depth) for one in (found.values() if kind is dict else found))
+    if kind is contextlib._GeneratorContextManager:
+        return _handles_errors(found.func.__code__, found.func.__globals__)
+    if kind is contextlib.ExitStack:
+        return any(_exit_may_suppress(callback) for _, callback in found._exit_callbacks)
+    return _class_may_suppress(found if isinstance(found, type) else kind)
+
+
+@functools.lru_cache(maxsize=1024)
+def _class_may_suppress(cls: type) -> bool:
+    if _is_transparent(cls) or cls in _WITHOUT_EXIT:
+        return False
+    exit_method = inspect.getattr_static(cls, "__exit__", _UNKNOWN)
+    if isinstance(exit_method, FunctionType):
+        return not _is_transparent(exit_method) and _returns_truth(exit_method.__code__)
+    return exit_method is _UNKNOWN  # methods in C, as those of locks and files, suppress nothing
+
+
+def _exit_may_suppress(callback: Any) -> bool:
+    """Return whether a callback of an ``ExitStack`` may suppress errors.
+
+    Methods are the ``__exit__`` of a context manager. Functions come from ``push``, and may suppress errors; or from
+    ``callback``, which sets ``__wrapped__`` and ignores their results.
+    """
+    if isinstance(callback, types.MethodType):
+        return _may_suppress(callback.__self__, _MAX_DEPTH)
+    return not hasattr(callback, "__wrapped__")
+
+
+def _function_may_suppress(function: Any, depth: int) -> bool:
+    """Return whether what a function returns may suppress errors."""
+    if function.__code__ is _MADE_BY_CONTEXTMANAGER:
+        generator = function.__wrapped__
+        return _handles_errors(generator.__code__, generator.__globals__)
+    scopes: _Scopes = ({}, function.__globals__, function.__builtins__)
+    return depth == 0 or any(one.may_suppress(scopes, depth - 1) for one in _returned(function.__code__))
+
+
+@functools.cache
+def _returned(code: CodeType) -> list[_Expression]:
+    """Return what a function may return, except for constants."""
+    instructions = list(dis.get_instructions(code))
+    return [
+        _expression_before(instructions[: i + 1])
+        for i, one in enumerate(instructions)
+        if one.opname == "RETURN_VALUE" and instructions[i - 1].opname != "LOAD_CONST"
+    ]
+
+
+def _returns_truth(code: CodeType) -> bool:
+    """Return whether a function may return anything but None and False."""
+    before: dis.Instruction | None = None
+    for instruction in dis.get_instructions(code):
+        if instruction.opname == "RETURN_CONST" and instruction.argval:
+            return True
+        constant = before is not None and before.opname == "LOAD_CONST" and not before.argval
+        if instruction.opname == "RETURN_VALUE" and not constant:
+            return True
+        before = instruction
+    return False
+
+
+def _is_transparent(found: Any) -> bool:
+    return str(found.__module__).partition(".")[0] in _TRANSPARENT_LIBRARIES
