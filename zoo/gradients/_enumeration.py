@@ -5,9 +5,9 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from zoo.gradients.graphs._distributions import base_distribution
+from zoo.gradients.graphs._enumeration import enumerate_values
 from zoo.gradients.graphs._paths import Path, enumerate_paths
 from zoo.gradients.graphs._quadrature import Quadrature
-from zoo.gradients.graphs._replay import enumerate_values
 from zoo.gradients.variance import GradientMoments, exact_moments, per_sample_gradients
 
 Draw = Callable[[str, Distribution], Tensor]

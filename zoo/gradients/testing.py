@@ -10,9 +10,9 @@ from torch.distributions import Distribution
 from zoo.gradients._compilation import uncompilable
 from zoo.gradients._enumeration import Draw, moments_by_enumeration
 from zoo.gradients._steps import preserve_buffers
+from zoo.gradients.graphs._enumeration import MAX_OUTCOMES, enumerate_outcomes, expectation
 from zoo.gradients.graphs._provenance.control_flow import tensors_in
 from zoo.gradients.graphs._quadrature import Quadrature
-from zoo.gradients.graphs._replay import MAX_OUTCOMES, enumerate_outcomes, expectation
 from zoo.gradients.graphs.program import Program
 from zoo.gradients.variance import GradientMoments, gradient_moments, per_sample_gradients
 

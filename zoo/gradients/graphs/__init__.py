@@ -1,8 +1,7 @@
 """Stochastic computation graphs: programs whose expected cost is differentiated, by sampling or exactly."""
 
 from zoo.gradients.graphs._baselines import BaselineWithContext
-from zoo.gradients.graphs._replay import Outcome
-from zoo.gradients.graphs.enumeration import expected_cost, outcomes
+from zoo.gradients.graphs._enumeration import Outcome, expected_cost, outcomes
 from zoo.gradients.graphs.program import Graph
 from zoo.gradients.graphs.trace import Pathwise, StochasticGraph, trace
 

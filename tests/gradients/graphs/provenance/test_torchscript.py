@@ -24,6 +24,16 @@ def total_beside_a_tensor(x: torch.Tensor) -> tuple[torch.Tensor, float]:
     return 2 * x, float(x.sum())
 
 
+def listed_beside_a_tensor(x: torch.Tensor) -> tuple[torch.Tensor, list[float]]:
+    values: list[float] = x.tolist()
+    return 2 * x, values
+
+
+def branching_on_a_list(x: torch.Tensor) -> torch.Tensor:
+    values: list[float] = x.tolist()
+    return torch.zeros(1) if values[0] > 0 else torch.ones(1)
+
+
 def overwrite(x: torch.Tensor, y: torch.Tensor) -> None:
     x.copy_(y)
 
@@ -60,7 +70,7 @@ def test_results_of_a_script_have_the_names_of_its_arguments(make, marked):
     assert provenance.control_dependencies == frozenset()
 
 
-@pytest.mark.parametrize("function", [total, total_beside_a_tensor])
+@pytest.mark.parametrize("function", [total, total_beside_a_tensor, listed_beside_a_tensor, branching_on_a_list])
 def test_number_returned_by_a_script_is_a_control_dependency(function, marked):
     (provenance, x), script = marked, torch.jit.script(function)
     with provenance:
@@ -98,12 +108,14 @@ def test_writes_to_buffers_are_tracked(marked):
         assert provenance.of(keeper()) == provenance.of(keeper.written) == {"x"}
 
 
-def test_assignment_to_attributes_raises_an_error(marked):
+def test_assignment_to_attributes_is_tracked(marked):
     (provenance, x), keeper = marked, torch.jit.script(Keeper())
     with provenance:
         keeper.put(torch.zeros(1))
-        with pytest.raises(ValueError, match=r"a module of TorchScript that keeps .* exposes the memory of 'x'"):
-            keeper.put(x)
+        assert provenance.of(keeper.kept) == frozenset()
+        keeper.put(x)
+        assert provenance.of(keeper.kept) == {"x"}
+    assert provenance.control_dependencies == frozenset()
 
 
 def test_argument_written_in_place_is_marked(marked):

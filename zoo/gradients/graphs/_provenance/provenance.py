@@ -43,13 +43,6 @@ from zoo.gradients.graphs._provenance.storages import (
     storage_of,
 )
 from zoo.gradients.graphs._provenance.threads import THREADS
-from zoo.gradients.graphs._provenance.torchscript import (
-    assigns_attributes,
-    call_script,
-    calls_python,
-    returns_python_value,
-    script_buffers,
-)
 
 _DATA_DEPENDENT = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
 _unseen_calls = Patches([*internals.UNSEEN_FUNCTIONS, *THREADS])
@@ -238,18 +231,16 @@ class Provenance(TorchFunctionMode):
     def propagate_script(
         self, call: Callable[..., Any], script: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
-        """Propagate names through a call of TorchScript."""
+        """Propagate names through a call of TorchScript, as one function and through the operators in it."""
         with internals.untracked():  # as torch does in a mode
-            buffers = script_buffers(script)
-            names = self.of((args, kwargs, buffers))
-            if names and assigns_attributes(script):
-                raise_untrackable("a module of TorchScript that keeps its arguments", names)
-            tracked = self.observed(call_script) if self._memory.storages and calls_python(script) else call_script
-            inputs = (call, script, args, kwargs, buffers)
-            semantics = semantics_of(call_script)
-            result = self._propagate(call_script, tracked, semantics, TORCH_TYPES[0], inputs, {}, sys._getframe())
-            if returns_python_value(result):
-                self.add_control_dependencies(names)
+            inputs = (call, script, args, kwargs, internals.script_buffers(script))
+            observed = self.observed(_call_script) if self._memory.storages else _call_script
+            semantics = semantics_of(_call_script)
+            result = self._propagate(_call_script, observed, semantics, TORCH_TYPES[0], inputs, {}, sys._getframe())
+            # No mode sees ``tolist`` and ``str`` in a script.
+            may_hold_values = not all(isinstance(part, Tensor | None) for part in internals.tree_leaves(result))
+            if may_hold_values or script.inlined_graph.findAllNodes("prim::tolist"):
+                self.add_control_dependencies(self.of(inputs))
         return result
 
     def propagate_constructor(self, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -323,3 +314,17 @@ class Provenance(TorchFunctionMode):
                 if added >= NO_GRAD and (is_no_grad_view(tensor) or any(tensor is source for source in sources)):
                     added = added - NO_GRAD  # is_no_grad_view detects it, or the argument itself was returned
                 self._memory.mark_view(tensor, place, added, sources)
+
+
+def _call_script(
+    call: Callable[..., Any],
+    script: Any,
+    args: tuple[Tensor | Any, ...],
+    kwargs: Mapping[str, Tensor | Any],
+    buffers: list[Tensor],
+) -> Any:
+    """Call a script, as a function of its buffers, too.
+
+    The annotations are read by ``integer_arguments``: arguments that may be tensors are not used as sizes.
+    """
+    return call(script, *args, **kwargs)

@@ -58,11 +58,11 @@ get_unwrapped: Callable[[Tensor], Tensor] = _find("torch._C", "_functorch.get_un
 HigherOrderOperator: Any = _find("torch._ops", "HigherOrderOperator")
 schemas_of: Callable[[str], list[Any]] = _find("torch._C", "_jit_get_schemas_for_operator")
 
-# TorchScript.
-ScriptFunction: Any = _find("torch._C", "ScriptFunction")
-ScriptMethod: Any = _find("torch._C", "ScriptMethod")
-BufferDict = _find("torch._C", "BufferDict")
-ModuleDict = _find("torch._C", "ModuleDict")
+# TorchScript, whose calls no mode sees.
+_ScriptFunction: Any = _find("torch._C", "ScriptFunction")
+_ScriptMethod: Any = _find("torch._C", "ScriptMethod")
+_BufferDict = _find("torch._C", "BufferDict")
+_ModuleDict = _find("torch._C", "ModuleDict")
 
 # Dispatch modes and keys.
 num_dispatch_modes: Callable[[], int] = _find("torch._C", "_len_torch_dispatch_stack")
@@ -74,13 +74,13 @@ _dispatch_keys: Callable[[Tensor], Any] = _find("torch._C", "_dispatch_keys")
 _keyset_after: Callable[[Any], Any] = _find("torch._C", "_dispatch_keyset_full_after")
 _KeySet: Callable[[Any], Any] = _find("torch._C", "DispatchKeySet")
 _python_kernels: Any = _find("torch.library", "_impls")
-_leaves: Callable[..., list[Any]] = _find("torch.utils._pytree", "arg_tree_leaves")
+tree_leaves: Callable[..., list[Any]] = _find("torch.utils._pytree", "arg_tree_leaves")
 _find("torch", "ops.aten.add.Tensor._op_dk")  # which every overload has
 
 
 def python_kernel(overload: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Callable[..., Any] | None:
     """Return the kernel of an operator that was registered from Python, if these arguments are dispatched to one."""
-    tensors = [part for part in _leaves(*args, **kwargs) if isinstance(part, Tensor)]
+    tensors = [part for part in tree_leaves(*args, **kwargs) if isinstance(part, Tensor)]
     keys = _KeySet(_DispatchKey.Undefined)
     for tensor in tensors:
         keys = keys | _dispatch_keys(tensor)
@@ -91,6 +91,16 @@ def python_kernel(overload: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any
         if f"{name}/{key.name}" in _python_kernels:
             return functools.partial(overload._op_dk, key)
     return None
+
+
+def script_buffers(script: Any) -> list[Tensor]:
+    """Return the buffers of a script's module, which it may write to; none for a function."""
+    return _buffers_of(script.owner) if isinstance(script, _ScriptMethod) else []
+
+
+def _buffers_of(module: Any) -> list[Tensor]:
+    own = [tensor for _, tensor in _BufferDict(module).items()]
+    return own + [tensor for _, child in _ModuleDict(module).items() for tensor in _buffers_of(child)]
 
 
 # Functions that no mode sees. They are replaced while a tracker is entered, and call a method of it.
@@ -121,8 +131,8 @@ def _convert(tracker: Any, convert: Function, args: tuple[Any, ...], kwargs: dic
 
 FUNCTIONALIZE = "_wrap_functional_tensor"
 UNSEEN_FUNCTIONS = [
-    Patch(ScriptFunction, "__call__", _script),
-    Patch(ScriptMethod, "__call__", _script),
+    Patch(_ScriptFunction, "__call__", _script),
+    Patch(_ScriptMethod, "__call__", _script),
     Patch(_find("torch._C", "_nested"), "nested_tensor", _constructor),
     Patch(_find("torch._functorch", "eager_transforms"), FUNCTIONALIZE, _constructor),
     Patch(_find("torch._C", "_autograd"), "_push_saved_tensors_default_hooks", _push_hooks),
