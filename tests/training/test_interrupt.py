@@ -40,10 +40,17 @@ def test_signal_in_the_last_step_of_an_epoch_stops_after_its_validation(train, i
     assert read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == 4
 
 
-def test_epoch_is_finished_if_it_cannot_be_resumed(train, interrupt, tmp_path):
+def test_epoch_is_finished_if_it_cannot_be_resumed_and_the_user_is_told(train, interrupt, tmp_path, capfd):
     with pytest.raises(TrainingInterruptedError, match="stopped after step 4, and saved"):
         train(tmp_path, interrupt(2), supports_mid_epoch_resume=False)
     assert read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == 4
+    assert capfd.readouterr().err.count("stopping at the end of this epoch, where the run is saved") == 1
+
+
+def test_user_is_not_told_of_a_stop_after_the_step(train, interrupt, tmp_path, capfd):
+    with pytest.raises(TrainingInterruptedError):
+        train(tmp_path, interrupt(2))
+    assert "end of this epoch" not in capfd.readouterr().err
 
 
 def test_signal_in_the_very_last_step_completes_the_run(train, interrupt, tmp_path):
