@@ -4,6 +4,8 @@ from pathlib import Path
 import pytest
 
 from zoo.cli import _reproduce as reproduction
+from zoo.cli import arguments_help
+from zoo.cli._arguments import ReproduceConfig
 from zoo.data import DatasetUnavailableError
 from zoo.reproduction._tables import PAPERS
 from zoo.training import config_hash
@@ -143,6 +145,12 @@ def test_nothing_is_run_without_the_data_of_a_posterior(root, named, script, tra
     assert (answer.code, trained) == (1, [])
     assert named in answer.err
     assert "Traceback" not in answer.err
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_help_names_each_paper(paper):
+    help_text = arguments_help(ReproduceConfig, "")
+    assert f"``{paper}``" in help_text.partition("budget")[0]
 
 
 @pytest.mark.usefixtures("mnist")

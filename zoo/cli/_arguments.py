@@ -43,7 +43,7 @@ class ReproduceConfig:
     """Arguments of ``zoo reproduce``.
 
     Args:
-        paper: name of the table.
+        paper: name of the table: ``ram``, ``nvil``, ``bbvi``, ``cartpole``, ``tabular``, ``dqn`` or ``minatar``.
         budget: ``full``, or ``smoke`` for runs of seconds that test the whole path and give no results.
         seeds: seeds of the runs; null for those of the table (in a smoke run its first).
         rows: names of the rows; null for all.
