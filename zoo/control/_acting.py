@@ -16,9 +16,8 @@ ActFn = Callable[[np.ndarray, Tensor], Tensor]
 def make_act_fn(policy: Policy) -> ActFn:
     """Return ``policy.act`` as a function of NumPy observations, valid until the policy is updated.
 
-    A call of torch takes longer than the arithmetic of a small network for some dozens of environments. On a CPU,
-    networks made of ``RunningNorm``, linear and tanh layers are therefore computed by NumPy, on the memory of torch's
-    parameters. Gradients never pass through here.
+    For small networks a call of torch takes longer than its arithmetic. On a CPU, networks of ``RunningNorm``, linear
+    and tanh layers are therefore computed by NumPy, which shares the memory of torch's parameters. No gradients.
     """
     device = next(policy.parameters()).device
     if device.type == "cpu" and (forward := numpy_forward(policy.net)) is not None:

@@ -24,7 +24,7 @@ from zoo.control.envs.planning import (
 from zoo.control.envs.vector_env import VectorEnvAdapter
 from zoo.control.policy import Policy
 
-TOLERANCE = 1e-3  # in units of reward: how far below the optimum a policy's value still solves the task
+TOLERANCE = 1e-3  # in units of reward
 _TIME_BUDGET = 3600.0  # seconds after which an evaluation is aborted
 _WARN_AFTER = 60.0  # seconds
 
@@ -60,11 +60,12 @@ class Evaluation(NamedTuple):
 def evaluate_policy(policy: Policy, envs: VectorEnvAdapter, seed: int, time_budget: float = _TIME_BUDGET) -> Evaluation:
     """Return the mean return of a policy over the first episode of each environment, sampled and greedy.
 
-    One half of the environments is for each. The first episode of each environment counts, not the first ones to end:
-    those would be the short ones. Policy and global random state are not changed.
+    The first half of the environments samples actions, the second half is greedy. Only the first episode of each
+    environment counts, as the first episodes to end would be the short ones. Policy and global random state are not
+    changed.
 
     Raises:
-        ValueError: there are fewer than two environments for each policy, or an odd number.
+        ValueError: there are fewer than four environments, or an odd number.
         EnvWorkerError: an environment raised an error, returned values that are not finite, or did not end its episode
             within ``time_budget`` seconds.
 
@@ -135,10 +136,9 @@ def _check_finite(
 
 
 def estimate_return(returns: Float[np.ndarray, " episodes"]) -> ReturnEstimate:
-    """Return the mean of returns with its 95 % interval.
+    """Return the mean of returns with its 95 % interval, clipped to the bounds of the returns.
 
-    An extreme that several episodes share is taken as a bound of the returns, as a time limit imposes one, and the
-    interval is clipped there.
+    An extreme that several episodes share counts as a bound, such as a time limit imposes.
     """
     mean = float(returns.mean())
     half_width = student_t_half_width(returns.std(ddof=1), len(returns))
@@ -152,7 +152,7 @@ def estimate_return(returns: Float[np.ndarray, " episodes"]) -> ReturnEstimate:
 
 
 class PolicyEvaluator(ABC):
-    """Base class for evaluators. An evaluator replaces the validation data, of which it is the only batch."""
+    """Base class for evaluators. An evaluator is passed to Lightning as validation data, with itself as only batch."""
 
     monitor: str
     """Name of the metric by which checkpoints are compared."""
@@ -173,9 +173,9 @@ class PolicyEvaluator(ABC):
 
 
 class ExactEvaluator(PolicyEvaluator):
-    """Evaluates the greedy policy of a table by solving for its value, without episodes.
+    """Evaluates the greedy policy of a table by solving for its discounted value in infinite episodes.
 
-    Values are discounted, of infinite episodes. A policy whose value is within ``TOLERANCE`` of ``V*`` solves the task.
+    A policy whose value is within ``TOLERANCE`` of the optimum solves the task.
     """
 
     monitor = "start_value"
@@ -199,7 +199,7 @@ class ExactEvaluator(PolicyEvaluator):
 
 
 class EpisodeEvaluator(PolicyEvaluator):
-    """Evaluates a policy by complete episodes, sampled and greedy, in environments that nothing else uses."""
+    """Evaluates a policy by complete episodes, sampled and greedy, in environments of its own."""
 
     def __init__(self, envs: VectorEnvAdapter, monitor: Literal["eval_return_mean", "greedy_return_mean"]):
         _check_num_envs(envs)

@@ -22,10 +22,10 @@ COMPLETE_EPISODES = 0  # value of n_steps
 class ControlExperiment(Experiment):
     """Base class for experiments that train a policy in an environment.
 
-    The policy is updated every ``n_steps`` steps of each environment, or after one episode of each if it is
-    ``COMPLETE_EPISODES``. ``eval_freq`` is rounded to complete rollouts of the longest episodes, and raised to the
-    length of an episode for environments that are reset at each evaluation. Training ends at the evaluation before
-    ``total_timesteps``, or after them if rollouts are complete episodes.
+    The policy is updated every ``n_steps`` steps of each environment, or after one episode of each if ``n_steps`` is
+    ``COMPLETE_EPISODES``. ``eval_freq`` is rounded to whole rollouts, and raised to the length of an episode for
+    environments that are reset at each evaluation. Training ends at the last evaluation within ``total_timesteps``, or
+    at the first one after them if rollouts are complete episodes.
 
     Args:
         env: id in Gymnasium's registry, or ``module:id`` with a module that registers the environment on import.
@@ -75,11 +75,10 @@ class ControlExperiment(Experiment):
         )
 
     def callbacks(self) -> list[pl.Callback]:
-        """Return the callback that ends training."""
         return [StopOnTotalTimesteps(self.total_timesteps)]
 
     def report(self, checkpoint: Path, folder: Path) -> dict[str, float]:
-        """Evaluate the last policy and, for comparison, the best one; plot the learning curve."""
+        """Return metrics of the last policy and the monitored one of the best policy; plot the learning curve."""
         last = checkpoint.with_name("last.ckpt")
         metrics = self.evaluate(last, folder)
         is_last = self.load(checkpoint).env_steps == self.load(last).env_steps
@@ -102,7 +101,6 @@ class ControlExperiment(Experiment):
         return metrics
 
     def load(self, checkpoint: Path) -> Any:
-        """Load a trained model of this kind."""
         return type(self.module).load(checkpoint)
 
     def render(self, checkpoint: Path, path: Path) -> None:
@@ -110,7 +108,7 @@ class ControlExperiment(Experiment):
         record_episode(self.load(checkpoint).policy, self.name, derive_seed(self.seed, REPORT), path, **self.env_kwargs)
 
     def describe_solution(self, metrics: Mapping[str, float]) -> str:
-        """Return a line on when the task was first solved, and whether by luck; empty if it was not."""
+        """Return a line on when the task was first solved, and whether by luck; empty if it was not solved."""
         if "env_steps_to_solved" not in metrics:
             return ""
         optimum, threshold = self.evaluator.optimum, self.evaluator.reward_threshold
@@ -128,7 +126,6 @@ class ControlExperiment(Experiment):
 
     @property
     def stopped_on_reward_threshold(self) -> bool:
-        """Whether training ended because the task was solved."""
         return bool(self.module.solved_after >= 0 and self.module.hparams["stop_on_reward_threshold"])
 
     def describe_length(self) -> str:
@@ -143,9 +140,9 @@ class ControlExperiment(Experiment):
 
 
 def _min_rollouts(envs: VectorEnvAdapter, n_steps: int) -> int:
-    """Return the number of rollouts between two evaluations that contain a complete episode."""
-    # Environments that can save their state are not reset at evaluations and need one rollout only, as do those without
-    # a known time limit, whose episodes are assumed to be short.
+    """Return the smallest number of rollouts between two evaluations."""
+    # Environments that cannot save their state are reset at evaluations: the rollouts must contain a complete episode.
+    # Episodes without a known time limit are assumed to be short.
     if envs.can_save_state or envs.time_limit is None:
         return 1
     return math.ceil(envs.time_limit / n_steps)

@@ -15,8 +15,7 @@ from zoo.training import LoadableModule
 class ControlModule(LoadableModule):
     """Base class for LightningModules with a ``policy`` that learns from rollouts and is validated by an evaluator.
 
-    Hyperparameters include ``seed``, ``reward_threshold``, ``stop_on_reward_threshold`` and ``spaces``, the
-    environment's spaces as ``VectorEnvAdapter.spaces``; None if observations and actions are those of the policy.
+    Hyperparameters include ``seed``, ``reward_threshold``, ``stop_on_reward_threshold`` and ``spaces``.
     """
 
     policy: Any
@@ -34,14 +33,11 @@ class ControlModule(LoadableModule):
     def predict(
         self, observation: Any, state: None = None, episode_start: np.ndarray | None = None, deterministic: bool = False
     ) -> tuple[np.ndarray | np.generic, None]:
-        """Return the action for an observation, or one for each of a batch, as Stable-Baselines3's ``predict``.
+        """Return the action for one observation or a batch, and None, as Stable-Baselines3's ``predict``.
 
-        A batch has an additional leading dimension. ``deterministic`` selects the most likely action, or the one of the
-        highest value, instead of a sample. ``state`` and ``episode_start`` are not used: policies are not recurrent.
-
-        Returns:
-            The action or batch of actions in the environment's action space, and None in place of a state. A single
-            discrete action is a NumPy scalar: some environments cannot index with a zero-dimensional array.
+        Actions are elements of the environment's action space. ``deterministic`` selects the most likely action, or the
+        one of the highest value, instead of a sample. ``state`` and ``episode_start`` are ignored: policies are not
+        recurrent.
 
         Raises:
             ValueError: the observation does not have the environment's shape, or is not finite.
@@ -65,7 +61,7 @@ class ControlModule(LoadableModule):
         actions = self.policy.act(torch.from_numpy(batch).to(device), noise).cpu().numpy()
         if "action" in spaces:
             actions = to_env_actions(spaces["action"], actions)
-        return (actions[0] if single else actions), None
+        return (actions[0] if single else actions), None  # a NumPy scalar: some environments use it as an index
 
     def add_metrics(self, metrics: Mapping[str, Any], episode_return: float | None) -> None:
         """Add a rollout's metrics, whose means are logged after the epoch, and the latest training return, if any."""
@@ -75,7 +71,6 @@ class ControlModule(LoadableModule):
             self.epoch_metrics["episode_return"] = [episode_return]
 
     def on_train_epoch_end(self) -> None:
-        """Log the means of the epoch."""
         self.log_dict({name: sum(values) / len(values) for name, values in self.epoch_metrics.items()})
         self.epoch_metrics = {}
 
@@ -103,15 +98,13 @@ class ControlModule(LoadableModule):
         checkpoint["epoch_metrics"] = {name: list(values) for name, values in self.epoch_metrics.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the metrics of the current epoch."""
         self.epoch_metrics = checkpoint["epoch_metrics"]
 
 
 class StopOnTotalTimesteps(pl.Callback):
     """Stops training at the first evaluation after a number of environment steps.
 
-    Training that was finished, for whatever reason, does not continue when resumed, unless ``total_timesteps`` is now
-    larger.
+    Training that was finished does not continue when resumed, unless ``total_timesteps`` is now larger.
     """
 
     def __init__(self, total_timesteps: int):
@@ -119,20 +112,16 @@ class StopOnTotalTimesteps(pl.Callback):
         self.finished = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop if the resumed training was finished."""
         trainer.should_stop |= self.finished
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Stop if the steps are used up."""
         exhausted = int(pl_module.env_steps) >= self.total_timesteps
         trainer.should_stop |= exhausted
         solved = int(pl_module.solved_after) >= 0
         self.finished = exhausted or (solved and pl_module.hparams["stop_on_reward_threshold"])
 
     def state_dict(self) -> dict[str, Any]:
-        """Return whether training was finished, and its number of steps."""
         return {"finished": self.finished, "total_timesteps": self.total_timesteps}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore a state returned by ``state_dict``."""
         self.finished = state_dict["finished"] and state_dict["total_timesteps"] >= self.total_timesteps

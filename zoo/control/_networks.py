@@ -6,7 +6,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 CLIP_OBS = 10.0  # standard deviations
-_MIN_STD = 1e-2  # of numbers that hardly vary, and would become outliers at their first change
+_MIN_STD = 1e-2  # a feature that was constant so far would otherwise become an outlier at its first change
 _MIN_SCREEN_SIZE = 36  # pixels: the smallest input of the convolutions for Atari's screens
 
 
@@ -87,7 +87,6 @@ class ConvEncoder(nn.Module):
             self.features = self.layers(torch.zeros(1, channels, *size)).shape[-1]
 
     def forward(self, observation: Shaped[Tensor, "..."]) -> Float[Tensor, "*batch features"]:
-        """Return the flattened features of each image."""
         image = observation.float() / 255 if observation.dtype == torch.uint8 else observation.float()
         if self.channels_last:
             image = image.movedim(-1, -3)
@@ -99,11 +98,9 @@ class ConvEncoder(nn.Module):
 class RunningNorm(nn.Module):
     """Flattens observations and normalizes them by their running mean and standard deviation.
 
-    The statistics are those of all observations passed to ``update``; before the first, mean 0 and deviation 1. Update
-    between rollouts only: a policy that changes while it acts is not the one that is learned from.
-
-    Values that single precision cannot represent, such as seconds since 1970, are first shifted by an origin near the
-    first of them.
+    Before the first ``update`` the mean is 0 and the standard deviation 1. Update between rollouts only: the policy
+    must not change during a rollout. Values in double precision, such as seconds since 1970, may not be representable
+    in single precision; they are first shifted by an origin, the mean of the first batch.
     """
 
     count: Tensor

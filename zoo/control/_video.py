@@ -20,7 +20,7 @@ _DEFAULT_FPS = 10
 def record_episode(policy: Policy, env_id: str, seed: int, path: str | Path, **env_kwargs: Any) -> float:
     """Record one episode of the greedy policy as a GIF, without a display, and return its undiscounted return."""
     check_path(path, ".gif")
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # of pygame, which then opens no window
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame then opens no window
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     with closing(make_vector_env(env_id, 1, **env_kwargs)) as vector_env:
         modes = list(vector_env.metadata.get("render_modes") or [])
@@ -45,7 +45,7 @@ def _record(policy: Policy, envs: VectorEnvAdapter, seed: int, gif: GifWriter) -
         noise = torch.zeros_like(policy.noise(1, generator=generator))
         step = envs.step(policy.act(torch.from_numpy(envs.observation).to(device), noise).cpu())
         total, done = total + float(step.reward[0]), bool(step.done[0])
-        if not done or envs.autoreset_mode is AutoresetMode.NEXT_STEP:  # others already render the next episode
+        if not done or envs.autoreset_mode is AutoresetMode.NEXT_STEP:  # in other modes the next episode has begun
             gif.add(_render(envs))
     return total
 

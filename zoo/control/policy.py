@@ -1,5 +1,3 @@
-from collections.abc import Sequence
-
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
@@ -18,8 +16,8 @@ PerStep = Float[Tensor, "*batch"]
 class Policy(nn.Module):
     """Base class for policies: a distribution over actions given an observation.
 
-    An action is a function of the observation and of noise that is sampled in advance. A rollout can therefore sample
-    its noise in chunks, and zero noise makes every policy greedy: it returns the most likely action.
+    An action is a function of the observation and of noise. Noise can therefore be sampled for many steps at once, and
+    with zero noise every policy is greedy: it returns the most likely action.
 
     Example:
         >>> from zoo.control.policy_gradient import CategoricalPolicy
@@ -32,10 +30,15 @@ class Policy(nn.Module):
     """Maps observations to the parameters of the distribution."""
     tabular: bool = False
     """Whether observations are indices of a table's rows."""
+    noise_size: int
+    """Number of elements of the noise of one action."""
 
     def noise(self, *shape: int, generator: torch.Generator | None = None) -> Float[Tensor, "*shape action"]:
-        """Sample the noise that ``act`` needs."""
-        raise NotImplementedError
+        """Sample noise for actions: Gumbel, by which the argmax of ``logits + noise`` is a sample of their softmax."""
+        like = next(self.parameters())
+        dtype = at_least_float32(like.dtype, like.device)  # half precision has ties
+        noise = like.new_empty(*shape, self.noise_size, dtype=dtype)
+        return noise.exponential_(generator=generator).log_().neg_()
 
     def sample_from_noise(self, output: Outputs, noise: Noise) -> Actions:
         """Return actions, given the network's output."""
@@ -48,9 +51,3 @@ class Policy(nn.Module):
     def log_prob_and_entropy(self, observation: Observations, action: Actions) -> tuple[PerStep, PerStep]:
         """Return ``log π(a | s)`` of the given actions, and the entropy of ``π(· | s)`` in nats."""
         raise NotImplementedError
-
-    def _gumbel_noise(self, shape: Sequence[int], generator: torch.Generator | None) -> Tensor:
-        """Sample Gumbel noise in the parameters' dtype, but at least in single precision: half precision has ties."""
-        like = next(self.parameters())
-        noise = like.new_empty(shape, dtype=at_least_float32(like.dtype, like.device))
-        return noise.exponential_(generator=generator).log_().neg_()

@@ -10,11 +10,9 @@ def reward_to_go(
 ) -> Float[Tensor, " time *batch"]:
     """Return the discounted reward-to-go ``G_t = r_t + γ_t G_{t+1}``, ``G_T = bootstrap``.
 
-    The weight of ``∇ log π(a_t | s_t)`` in REINFORCE: Williams, "Simple statistical gradient-following algorithms for
-    connectionist reinforcement learning", 1992.
-
-    ``discount`` is ``γ``, or one per step, 0 where the episode ends. ``bootstrap`` is the value after the last step, 0
-    where the episode terminated there.
+    It is the weight of ``∇ log π(a_t | s_t)`` in REINFORCE: Williams, "Simple statistical gradient-following algorithms
+    for connectionist reinforcement learning", 1992. A ``discount`` per step is 0 where an episode ends. ``bootstrap``
+    is the value after the last step, 0 if the episode terminated there.
 
     Raises:
         ValueError: ``discount`` lies outside [0, 1].
@@ -41,16 +39,16 @@ def lambda_returns(
 ) -> Float[Tensor, " time *batch"]:
     """Return the λ-returns ``G_t = r_t + γ ((1 - λ) V(s_{t+1}) + λ G_{t+1})``, the mixture of all n-step returns.
 
-    At the end of an episode or of the rollout, ``G_t = r_t + γ V(s_{t+1})``. ``G_t - V(s_t)`` is the generalised
+    At the end of an episode or of the rollout, ``G_t = r_t + γ V(s_{t+1})``. ``G_t - V(s_t)`` is the generalized
     advantage of Schulman et al., "High-dimensional continuous control using generalized advantage estimation", 2016.
-    ``λ = 1`` is the reward-to-go, biased only by the ``V`` that bootstraps a truncated episode; ``λ < 1`` is biased
-    wherever ``V`` is wrong, with less variance.
+    With ``λ = 1`` it is biased only by the ``V`` that bootstraps a truncated episode; with ``λ < 1`` it is biased
+    wherever ``V`` is wrong, and has less variance.
 
     Args:
-        reward: ``r_t``, in the environment's units.
+        reward: ``r_t``.
         gamma: discount factor ``γ``.
         next_value: ``V(s_{t+1})``; 0 where the episode terminated.
-        done: true where the episode terminated or was truncated: the next step belongs to another episode.
+        done: true where the episode terminated or was truncated.
         gae_lambda: ``λ``.
 
     Raises:

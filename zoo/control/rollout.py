@@ -22,7 +22,7 @@ class Rollout(NamedTuple):
     observation: Shaped[Tensor, "time envs ..."]
     """``s_t``."""
     action: Shaped[Tensor, "time envs ..."]
-    """``a_t``, as the policy sampled it."""
+    """``a_t``, before the environment clips or rounds it."""
     reward: Float[Tensor, "time envs"]
     """``r_t``."""
     next_observation: Shaped[Tensor, "time envs ..."]
@@ -49,9 +49,9 @@ def collect_rollout(
     Args:
         envs: environments.
         policy: policy that acts; its noise comes from the global random state.
-        n_steps: steps of each environment, or the maximum with ``complete_episodes``.
+        n_steps: steps of each environment; the maximum with ``complete_episodes``.
         step_count: steps of the current episodes so far; updated in place.
-        complete_episodes: mask what comes after the first episode of each environment, and stop when all are done.
+        complete_episodes: collect one episode of each environment, and mask the steps after it.
         env_steps: environment steps taken before, for error messages.
 
     Raises:

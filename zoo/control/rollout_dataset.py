@@ -59,15 +59,13 @@ class _ReturnTracker:
 class RolloutDataset(IterableDataset[RolloutBatch]):
     """Dataset of rollouts of a policy while it learns; each is collected on demand and yielded once.
 
-    One epoch yields the rollouts between two evaluations. A rollout that is prefetched comes from an older policy: use
-    no worker processes (``DataLoader(..., batch_size=None, num_workers=0)``).
+    An epoch has ``num_rollouts`` rollouts, those between two evaluations. Each rollout has ``n_steps`` steps of each
+    environment, or with ``complete_episodes`` one episode of each, of at most ``n_steps`` steps. Worker processes would
+    prefetch rollouts of an older policy: use ``DataLoader(..., batch_size=None, num_workers=0)``.
 
-    ``state_dict`` contains the state of a vector environment that can be pickled. Others are reset with a
-    seed derived from (seed, environment steps) before each epoch, whether the run was interrupted or not. Their
-    episodes are cut at the end of an epoch, so that later time steps are never seen; a warning says so.
-
-    A rollout has ``n_steps`` steps of each environment, or with ``complete_episodes`` one episode of each, of at most
-    ``n_steps`` steps.
+    ``state_dict`` contains the state of the environments if they can save it. Otherwise they are reset before each
+    epoch, with a seed derived from (seed, environment steps), so that an interrupted run equals an uninterrupted one.
+    Episodes are then cut at the end of an epoch; a warning is raised if they last longer.
 
     Example:
         >>> from zoo.control import make_policy, make_vector_env
@@ -103,12 +101,9 @@ class RolloutDataset(IterableDataset[RolloutBatch]):
         start, self._start = self._start, 0
         for index in range(start, self.num_rollouts):
             if self.envs.observation is None or (index == 0 and not self.envs.can_save_state):
-                self._reset()
+                self._reset(derive_seed(self.seed, TRAINING, self.rank, self.env_steps))
             elif self.complete_episodes:
-                self.envs.reset()
-            if self.complete_episodes:
-                self.step_count[:] = 0
-                self.returns.partial_returns[:] = 0
+                self._reset(seed=None)
             rollout = self._collect()
             self.env_steps += int(rollout.mask.sum())
             self.returns.update(rollout)
@@ -116,14 +111,14 @@ class RolloutDataset(IterableDataset[RolloutBatch]):
             yield RolloutBatch(rollout, self.env_steps, self.returns.mean)
 
     def _collect(self) -> Rollout:
-        while True:  # in a short rollout all environments may do nothing but reset
+        while True:  # all steps of a short rollout may be resets
             rollout = collect_rollout(
                 self.envs, self.policy, self.n_steps, self.step_count, self.complete_episodes, self.env_steps
             )
             if rollout.mask.any():
                 return rollout
 
-    def _reset(self) -> None:
+    def _reset(self, seed: int | None) -> None:
         if not self.complete_episodes and self.step_count.max() >= (length := self.num_rollouts * self.n_steps):
             warnings.warn(
                 f"an episode of {self.envs.name} lasted longer than the {length} steps of each environment between "
@@ -131,7 +126,7 @@ class RolloutDataset(IterableDataset[RolloutBatch]):
                 "from; increase model.eval_freq",
                 stacklevel=2,
             )
-        self.envs.reset(derive_seed(self.seed, TRAINING, self.rank, self.env_steps))
+        self.envs.reset(seed)
         self.step_count[:] = 0
         self.returns.partial_returns[:] = 0
 

@@ -71,7 +71,7 @@ class TestDeepExperiment:
     def test_network_fits_the_environment(self):
         module = DeepQLearningExperiment("Acrobot-v1", seed=1, batch_size=16, buffer_size=1000).module
         assert module.hparams["observation_shape"] == [6]
-        assert module.policy.num_actions == 3
+        assert module.hparams["num_actions"] == 3
         assert module.hparams["reward_threshold"] == -100
 
     def test_learning_rate_decays_over_total_timesteps_by_default(self):
@@ -96,7 +96,7 @@ class TestDeepExperiment:
 
     def test_multi_discrete_actions_are_enumerated(self, corridor):
         module = DeepQLearningExperiment(corridor, seed=1, batch_size=16, buffer_size=1000, trust=True).module
-        assert module.policy.num_actions == 4
+        assert module.hparams["num_actions"] == 4
 
     def test_continuous_actions_raise(self):
         with pytest.raises(

@@ -31,7 +31,7 @@ class RecurrentAttentionExperiment(Experiment):
     Args:
         data: training, validation and test images.
         estimator: options of ``Reinforce``; see ``RecurrentAttention``.
-        batch_size: training images a step, on each device.
+        batch_size: training images per step, on each device.
         seed: seed of the order of the training images.
         options: options of ``RecurrentAttention``.
 
@@ -66,13 +66,13 @@ class RecurrentAttentionExperiment(Experiment):
         return [_LocationPolicyMonitor()]
 
     def report(self, checkpoint: Path, folder: Path) -> dict[str, float]:
-        """Return the test metrics of a checkpoint, with error rates as fractions, and save images of its glimpses."""
+        """Return the test error rates of a checkpoint, and save images of its glimpses."""
         model, test = RecurrentAttention.load(checkpoint), self.data.load_test()
         _draw_glimpses(model, test, self.data.classes, folder)
         return error_rates(model, test)
 
     def evaluate(self, checkpoint: Path, folder: Path) -> dict[str, float]:
-        """Return the metrics of ``report`` and the error rates at other locations; save the misclassified images."""
+        """Return the metrics of ``report`` and error rates at other locations; save the misclassified images, too."""
         model, test = RecurrentAttention.load(checkpoint), self.data.load_test()
         _draw_glimpses(model, test, self.data.classes, folder)
         _draw_misclassified(model, test, self.data.classes, folder)
@@ -96,7 +96,7 @@ class RecurrentAttentionExperiment(Experiment):
 
 
 def _warn_if_coverage_is_small(model: RecurrentAttention) -> None:
-    """Warn if all glimpses together cover almost nothing of an image, so that the class cannot be recognized."""
+    """Warn if all glimpses together cover too little of an image."""
     sensor, num_glimpses = model.network.sensor, model.hparams["num_glimpses"]
     _, height, width = sensor.image_shape
     side = max(sensor.patch_sizes)

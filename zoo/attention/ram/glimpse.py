@@ -36,6 +36,10 @@ class GlimpseSensor(nn.Module):
         torch.Size([5, 2, 1, 8, 8])
     """
 
+    patch_sizes: tuple[int, ...]
+    """Side of the square that each scale covers, in pixels of the image."""
+    num_features: int
+    """Number of elements of one glimpse."""
     location_range: Tensor
     center: Tensor
     fill_value: Tensor
@@ -71,8 +75,10 @@ class GlimpseSensor(nn.Module):
         if len(fill) not in (1, channels):
             raise ValueError(f"fill_value must have 1 or {channels} elements, got {len(fill)}")
         self.image_shape, self.patch_size, self.num_scales = (channels, height, width), patch_size, num_scales
+        self.patch_sizes = tuple(patch_size * 2**k for k in range(num_scales))
+        self.num_features = num_scales * channels * patch_size**2
         # Padded so far that the widest patch at the outermost location still lies inside.
-        reach = patch_size * 2 ** (num_scales - 1) / 2
+        reach = self.patch_sizes[-1] / 2
         self.padding = tuple(
             max(0, int(reach + r - extent / 2) + 1) for r, extent in zip(ranges, (height, width), strict=True)
         )
@@ -80,16 +86,6 @@ class GlimpseSensor(nn.Module):
         self.register_buffer("center", torch.tensor([(height - 1) / 2, (width - 1) / 2]), persistent=False)
         self.register_buffer("fill_value", fill.reshape(-1, 1, 1), persistent=False)
         self.register_buffer("_padding", torch.tensor(self.padding), persistent=False)
-
-    @property
-    def patch_sizes(self) -> tuple[int, ...]:
-        """Side of the square that each scale covers, in pixels of the image."""
-        return tuple(self.patch_size * 2**k for k in range(self.num_scales))
-
-    @property
-    def num_features(self) -> int:
-        """Number of elements of one glimpse."""
-        return self.num_scales * self.image_shape[0] * self.patch_size**2
 
     def patches(self, images: Float[Tensor, "images channels height width"]) -> list[Tensor]:
         """Return all patches of the images as views, computed once for any number of glimpses.

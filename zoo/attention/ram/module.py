@@ -67,13 +67,12 @@ class RecurrentAttention(LoadableModule):
         patch_size: side of a patch in pixels; None for the paper's, 8 on 28×28 digits and 12 on larger canvases.
         num_scales: patches in a glimpse, each twice as wide as the one before; None for as many as cover three quarters
             of the longer side: the paper's 1 on 28×28, 3 or 4 on larger canvases.
-        location_range: distance in pixels from the center to location 1; not specified in the paper. See
-            ``GlimpseSensor``.
-        location_hidden: units of a hidden ReLU layer in the location network. The paper's is linear (0);
-            reimplementations with a hidden layer learn faster.
-        reinforce_core: whether REINFORCE trains the core too. See ``RecurrentAttentionNetwork``.
-        spiral_radius: radius of the spiral from which the location network predicts offsets, in normalized coordinates;
-            0 for the paper's network. See ``RecurrentAttentionNetwork``.
+        location_range: distance in pixels from the center to location 1; see ``GlimpseSensor``.
+        location_hidden: units of a hidden ReLU layer in the location network; 0 for the paper's linear network, which
+            learns more slowly.
+        reinforce_core: whether REINFORCE trains the core too; see ``RecurrentAttentionNetwork``.
+        spiral_radius: radius of the spiral to which the location network adds offsets, in normalized coordinates; 0 for
+            the paper's network.
         num_samples: sampled trajectories per training image, ``M``. The paper averages over episodes;
             reimplementations use 1 to 10.
         location_policy: ``learned``, or a fixed policy for comparison: ``spiral``, the initial locations of the

@@ -38,7 +38,8 @@ class RecurrentAttentionNetwork(nn.Module):
 
     The location network predicts an offset from a fixed location, ``μ(h_t) = spiral_t + f_l(h_t)``, so that the
     glimpses of an untrained policy are spread over the image instead of all near its center. The fixed locations are
-    those of Vogel, "A better way to construct the sunflower head", 1979; the paper has none (``spiral_radius=0``).
+    those of Vogel, "A better way to construct the sunflower head", 1979. The paper has no offsets
+    (``spiral_radius=0``).
 
     No random numbers are drawn here: the first location and the noise of the others are arguments.
 
@@ -46,8 +47,8 @@ class RecurrentAttentionNetwork(nn.Module):
         sensor: glimpse sensor.
         num_classes: number of classes.
         location_hidden: units of a hidden ReLU layer in the location network; 0 for the paper's linear one.
-        reinforce_core: whether the gradient of the locations' log-probabilities reaches core and glimpse network. In
-            the paper's formula for the policy it does; its hybrid objective does not specify it.
+        reinforce_core: whether the policy loss also trains core and glimpse network, as in the paper's formula for the
+            policy. The paper's hybrid objective does not specify it.
         spiral_radius: radius of the fixed locations, in units of the location.
 
     Example:
@@ -98,7 +99,7 @@ class RecurrentAttentionNetwork(nn.Module):
         """Return a trajectory whose locations after the first are sampled from the location network's policy.
 
         ``noise`` is standard normal, or 0 for the mean policy; ``std`` is ``σ``, in units of the location. There are
-        ``len(noise) + 1`` glimpses: every sampled location is used for one, so that none gets credit without an effect.
+        ``len(noise) + 1`` glimpses, one at each location.
         """
         patches = self.sensor.patches(images)
         location, state = first, None

@@ -4,8 +4,8 @@ import difflib
 import importlib
 import math
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
 MAX_EPISODE_STEPS = 10_000  # of environments that register no limit
-_ATARI_MAX_FRAMES = 108_000  # as ale-py registers its games: a guard, far beyond most episodes
+_ATARI_MAX_FRAMES = 108_000  # limit that ale-py registers, far beyond most episodes
 _GAME_PACKAGES = {"MinAtar": "minatar.gym", "ALE": "ale_py"}  # by the namespace of their ids
 
 
@@ -49,7 +49,7 @@ def register_games(namespace: str) -> None:
         package = importlib.import_module(_GAME_PACKAGES[namespace])
     except ImportError as error:
         raise ValueError(f"the games of {namespace} need a package: pip install -e '.[games]' ({error})") from error
-    if hasattr(package, "register_envs"):  # the other one registers its games when it is imported
+    if hasattr(package, "register_envs"):  # ale_py registers its games when it is imported
         package.register_envs()
 
 
@@ -62,40 +62,31 @@ def import_env_module(env_id: str, trust: bool) -> str:
         raise ValueError(f"env={env_id} imports {module} and so runs its code: add trust=true if you trust it")
     if not all(part.isidentifier() for part in module.split(".")):
         raise ValueError(f"env={env_id} must be MODULE:NAME, and {module!r} is not the name of a Python module")
+    sys.path.append(folder := str(Path.cwd()))
     try:
-        with _current_folder_importable():
-            importlib.import_module(module)
+        importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise ValueError(f"env={env_id}: {module} needs a package that is not installed: {error}") from error
-        raise ValueError(f"env={env_id}: there is no module {module}, neither installed nor in {Path.cwd()}") from error
+        raise ValueError(f"env={env_id}: there is no module {module}, neither installed nor in {folder}") from error
     except Exception as error:
         raise ValueError(f"env={env_id}: importing {module} raised {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.remove(folder)
     return name
 
 
-@contextmanager
-def _current_folder_importable() -> Iterator[None]:
-    folder = str(Path.cwd())
-    sys.path.append(folder)
-    try:
-        yield
-    finally:
-        sys.path.remove(folder)
-
-
 def with_time_limit(spec: EnvSpec, env_kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return keyword arguments of an environment under which each episode ends."""
-    # max_episode_steps becomes max_num_frames_per_episode for Atari, whose vector environment has no other limit.
-    steps = env_kwargs.get("max_episode_steps")
-    if frames := _max_frames(spec, env_kwargs):
-        if steps is None or spec.vector_entry_point is None:
-            return dict(env_kwargs)
-        others = {key: value for key, value in env_kwargs.items() if key != "max_episode_steps"}
-        return {**others, "max_num_frames_per_episode": min(frames, steps * _frames_per_step(spec, env_kwargs))}
-    if steps is None and spec.vector_entry_point is None and spec.max_episode_steps is None:
-        return {**env_kwargs, "max_episode_steps": MAX_EPISODE_STEPS}
-    return dict(env_kwargs)
+    """Return an environment's keyword arguments with a time limit, unless the environment has one."""
+    options, all_options = dict(env_kwargs), {**spec.kwargs, **env_kwargs}
+    steps, frames = options.get("max_episode_steps"), all_options.get("max_num_frames_per_episode")
+    if spec.vector_entry_point is not None:
+        if frames and steps is not None:  # Atari's vector environment has no max_episode_steps
+            del options["max_episode_steps"]
+            options["max_num_frames_per_episode"] = min(frames, steps * _frames_per_step(all_options))
+    elif not frames and steps is None and spec.max_episode_steps is None:
+        options["max_episode_steps"] = MAX_EPISODE_STEPS
+    return options
 
 
 def longest_episode(spec: EnvSpec | None) -> int:
@@ -104,10 +95,10 @@ def longest_episode(spec: EnvSpec | None) -> int:
 
 
 def time_limit(spec: EnvSpec | None) -> int | None:
-    """Return the registered or requested time limit in steps; None if there is none but a guard."""
-    # A guard against endless episodes (ours, and the frame limit of Atari's games) does not predict their length.
+    """Return the registered or requested time limit in steps; None if it does not predict the length of episodes."""
+    # MAX_EPISODE_STEPS and the frame limit of Atari's games only stop endless episodes.
     limit = _registered_limit(spec)
-    guard = None if spec is None else math.ceil(_ATARI_MAX_FRAMES / _frames_per_step(spec, {}))
+    guard = None if spec is None else math.ceil(_ATARI_MAX_FRAMES / _frames_per_step(spec.kwargs))
     return None if limit in (MAX_EPISODE_STEPS, guard) else limit
 
 
@@ -115,15 +106,9 @@ def _registered_limit(spec: EnvSpec | None) -> int | None:
     if spec is None:
         return None
     limit: int | None = spec.kwargs.get("max_episode_steps", spec.max_episode_steps)
-    if limit is None and (frames := _max_frames(spec, {})):
-        return math.ceil(frames / _frames_per_step(spec, {}))
-    return limit
+    frames = spec.kwargs.get("max_num_frames_per_episode")
+    return math.ceil(frames / _frames_per_step(spec.kwargs)) if limit is None and frames else limit
 
 
-def _max_frames(spec: EnvSpec, env_kwargs: Mapping[str, Any]) -> int | None:
-    found: int | None = {**spec.kwargs, **env_kwargs}.get("max_num_frames_per_episode")
-    return found
-
-
-def _frames_per_step(spec: EnvSpec, env_kwargs: Mapping[str, Any]) -> int:
-    return int(np.min({**spec.kwargs, **env_kwargs}.get("frameskip", 4)))
+def _frames_per_step(env_kwargs: Mapping[str, Any]) -> int:
+    return int(np.min(env_kwargs.get("frameskip", 4)))

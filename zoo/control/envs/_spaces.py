@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, OneOf, Space, Tuple
 from gymnasium.spaces.utils import flatten, flatten_space
+from gymnasium.vector.utils import batch_space, iterate
 
 _ARRAY_SPACES = (Box, Discrete, MultiDiscrete, MultiBinary)
+_KINDS = {kind.__name__: kind for kind in (*_ARRAY_SPACES, Dict, Tuple, OneOf)}
 _ADVICE = "wrap the environment to return arrays of a fixed shape, and register the wrapped one"
 
 
@@ -36,13 +38,11 @@ def check_observation_space(space: Space, name: str) -> None:
 
 def _unsupported(space: Space, where: str) -> tuple[str, str] | None:
     """Return path and class of the first part that is not an array space."""
-    if isinstance(space, Dict):
-        parts = [(f"{where}[{key!r}]", part) for key, part in space.spaces.items()]
-    elif isinstance(space, Tuple | OneOf):
-        parts = [(f"{where}[{index}]", part) for index, part in enumerate(space.spaces)]
-    else:
+    if not isinstance(space, Dict | Tuple | OneOf):
         return None if isinstance(space, _ARRAY_SPACES) else (where, type(space).__name__)
-    return next((found for path, part in parts if (found := _unsupported(part, path)) is not None), None)
+    parts = space.spaces.items() if isinstance(space, Dict) else enumerate(space.spaces)
+    found = (_unsupported(part, f"{where}[{key!r}]") for key, part in parts)
+    return next((part for part in found if part is not None), None)
 
 
 def factor_sizes(space: Space) -> list[int] | None:
@@ -57,13 +57,9 @@ def factor_sizes(space: Space) -> list[int] | None:
         bounds = zip(space.low.ravel().tolist(), space.high.ravel().tolist(), strict=True)
         return [int(high) - int(low) + 1 for low, high in bounds]
     if isinstance(space, Dict | Tuple):
-        parts = [factor_sizes(part) for part in _parts(space)]
+        parts = [factor_sizes(part) for part in (space.values() if isinstance(space, Dict) else space)]
         return None if None in parts else [size for part in parts for size in part or ()]
     return None
-
-
-def _parts(space: Dict | Tuple) -> Sequence[Space]:
-    return list(space.spaces.values()) if isinstance(space, Dict) else list(space.spaces)
 
 
 def num_elements(space: Space) -> int | None:
@@ -95,7 +91,8 @@ def _digits(space: Space, element: Any) -> list[int]:
 def to_env_actions(space: Space, actions: np.ndarray) -> np.ndarray:
     """Convert a batch of a policy's actions to elements of the action space, in its shape and type.
 
-    Each is one index, a row of indices or a row of coordinates; one index for several factors counts all combinations.
+    An action is an index, a row of indices or a row of coordinates. A single index for several factors is that of their
+    combination.
     """
     shape = (len(actions), *(space.shape or ()))
     if isinstance(space, Box):
@@ -110,17 +107,17 @@ def to_env_actions(space: Space, actions: np.ndarray) -> np.ndarray:
 
 def space_to_dict(space: Space) -> dict[str, Any]:
     """Return a supported space as plain data, for a checkpoint."""
-    kind = {"kind": type(space).__name__}
     if isinstance(space, Dict):
         return {"kind": "Dict", "spaces": [[key, space_to_dict(part)] for key, part in space.spaces.items()]}
     if isinstance(space, Tuple | OneOf):
-        return {**kind, "spaces": [space_to_dict(part) for part in space.spaces]}
+        kind = "Tuple" if isinstance(space, Tuple) else "OneOf"
+        return {"kind": kind, "spaces": [space_to_dict(part) for part in space.spaces]}
     if isinstance(space, Discrete):
         return {"kind": "Discrete", "n": int(space.n), "start": int(space.start)}
     if isinstance(space, MultiDiscrete):
         return {"kind": "MultiDiscrete", "nvec": space.nvec.tolist(), "start": space.start.tolist()}
     if isinstance(space, MultiBinary):
-        return {"kind": "MultiBinary", "shape": list(space.shape)}
+        return {"kind": "MultiBinary", "n": list(space.shape)}
     if isinstance(space, Box):
         bounds = {"low": _bound(space.low), "high": _bound(space.high)}
         return {"kind": "Box", **bounds, "shape": list(space.shape), "dtype": str(space.dtype)}
@@ -135,19 +132,17 @@ def _bound(values: np.ndarray) -> Any:
 
 def space_from_dict(plain: Mapping[str, Any]) -> Space:
     """Return the space that ``space_to_dict`` described."""
-    options = {key: value for key, value in plain.items() if key != "kind"}
-    if plain["kind"] == "Dict":
-        return Dict({key: space_from_dict(part) for key, part in options["spaces"]})
-    if plain["kind"] in ("Tuple", "OneOf"):
-        kind = Tuple if plain["kind"] == "Tuple" else OneOf
-        return kind([space_from_dict(part) for part in options["spaces"]])
-    if plain["kind"] == "MultiBinary":
-        return MultiBinary(options["shape"])
-    if plain["kind"] == "Box":
-        shape, dtype = tuple(options["shape"]), np.dtype(options["dtype"])
-        low, high = (np.broadcast_to(np.asarray(options[name], dtype), shape) for name in ("low", "high"))
+    arguments = dict(plain)
+    kind: Any = _KINDS[arguments.pop("kind")]
+    if kind is Dict:
+        return Dict({key: space_from_dict(part) for key, part in arguments["spaces"]})
+    if kind in (Tuple, OneOf):
+        return kind([space_from_dict(part) for part in arguments["spaces"]])
+    if kind is Box:
+        shape, dtype = tuple(arguments["shape"]), np.dtype(arguments["dtype"])
+        low, high = (np.broadcast_to(np.asarray(arguments[name], dtype), shape) for name in ("low", "high"))
         return Box(low, high, shape, dtype.type)
-    return {"Discrete": Discrete, "MultiDiscrete": MultiDiscrete}[plain["kind"]](**options)
+    return kind(**arguments)
 
 
 def to_array(space: Space, element: Any) -> np.ndarray:
@@ -156,14 +151,14 @@ def to_array(space: Space, element: Any) -> np.ndarray:
 
 
 def to_batch(space: Space | None, shape: Sequence[int], observation: Any, tabular: bool) -> tuple[np.ndarray, bool]:
-    """Return one or several observations as a batch of arrays, or of indices for a table, and whether there was one.
+    """Return a batch of observations as arrays, or as indices for a table, and whether ``observation`` is a single one.
 
-    Without a space they are arrays of the given shape that a policy reads as they are.
+    Without a space, observations are arrays of the given shape, and are not converted.
     """
     convert = element_index if tabular else to_array
     if isinstance(space, Dict | OneOf | Tuple):
         single = not _is_batch(space, observation)
-        elements = [observation] if single else _unbatch(space, observation)
+        elements = [observation] if single else iterate(batch_space(space), observation)
         return np.stack([convert(space, element) for element in elements]), single
     shape = tuple(shape if space is None else space.shape or ())
     array = np.asarray(observation)
@@ -189,15 +184,3 @@ def _is_batch(space: Space, observation: Any) -> bool:
         key: Any = next(iter(space.spaces)) if isinstance(space, Dict) else 0
         space, observation = space.spaces[key], observation[key]
     return np.ndim(observation) > len(space.shape or ())
-
-
-def _unbatch(space: Space, observation: Any) -> list[Any]:
-    if isinstance(space, Dict):
-        parts = {key: _unbatch(part, observation[key]) for key, part in space.spaces.items()}
-        return [dict(zip(parts, element, strict=True)) for element in zip(*parts.values(), strict=True)]
-    if isinstance(space, Tuple):
-        pairs = zip(space.spaces, observation, strict=True)
-        return list(zip(*(_unbatch(part, value) for part, value in pairs), strict=True))
-    if isinstance(space, OneOf):
-        return list(observation)
-    return list(np.asarray(observation))

@@ -24,26 +24,24 @@ class EnvWorkerError(RuntimeError):
     @classmethod
     def wrapping(cls, env_id: str, error: BaseException, when: str = "") -> "EnvWorkerError":
         """Return an error whose message names the environment and the error it raised."""
-        # A signal, which Lightning raises as a subclass of SystemExit, is not the environment's.
+        # A subclass of SystemExit is a signal, raised by Lightning and not by the environment.
         if isinstance(error, SystemExit) and type(error) is not SystemExit:
             raise error
         return cls(f"{env_id} raised {type(error).__name__}{when}: {error}")
 
 
 class ValidateStep(gymnasium.Wrapper):
-    """Checks reward, ``terminated`` and ``truncated`` of each step, and drops the info, which is not used here.
+    """Checks reward, ``terminated`` and ``truncated`` of each step, and replaces the info by an empty one.
 
-    Gymnasium's vector environments stack the infos of all copies, which fails if these differ in type or shape. They
-    accept ``None`` as false and, depending on its shape, an array of rewards.
+    Gymnasium's vector environments accept ``None`` as false and arrays of some shapes as reward, and fail to stack
+    infos that differ in type or shape.
     """
 
     def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
-        """Reset the environment."""
         observation, _ = self.env.reset(**options)
         return observation, {}
 
     def step(self, action: Any) -> tuple[Any, float | int, bool, bool, dict[str, Any]]:
-        """Take a step."""
         observation, reward, terminated, truncated, _ = self.env.step(action)
         if not isinstance(reward, float | int):
             reward = self._to_float(reward)
@@ -74,12 +72,10 @@ class ValidateStep(gymnasium.Wrapper):
 class ClearLastAction(gymnasium.Wrapper):
     """Clears the last action of MinAtar's games at each reset.
 
-    A sticky action repeats the previous one. At the first step of an episode that would be an action of the previous
-    episode, which neither ``reset`` nor a seed clears (MinAtar 1.0.15).
+    MinAtar 1.0.15 does not. With sticky actions, the first step could then repeat an action of the previous episode.
     """
 
     def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
-        """Reset the environment, with the last action of a new game."""
         game: Any = self.unwrapped
         game.game.last_action = 0
         return self.env.reset(**options)
@@ -101,7 +97,6 @@ class IndexObservation(gymnasium.ObservationWrapper):
         self.observation_space = Discrete(states)
 
     def observation(self, observation: Any) -> int:
-        """Return the index of an observation."""
         return element_index(self._space, observation)
 
 

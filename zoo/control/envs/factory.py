@@ -21,11 +21,9 @@ def make_vector_env(env_id: str, num_envs: int, tabular: bool = False, **env_kwa
     """Make a vector environment of a registered environment.
 
     Uses the environment's own vector implementation if it has one, and a ``SyncVectorEnv`` otherwise. Observations that
-    are not arrays are flattened as by ``gymnasium.spaces.utils.flatten``. Episodes without a registered time limit are
-    truncated after ``MAX_EPISODE_STEPS`` steps.
-
-    With ``tabular`` each observation is replaced by its index among all observations. ``env_kwargs`` are those of the
-    environment, and ``max_episode_steps``.
+    are not arrays are flattened by ``gymnasium.spaces.utils.flatten``, or with ``tabular`` replaced by their index
+    among all observations. Episodes without a registered time limit are truncated after 10,000 steps. ``env_kwargs``
+    are those of the environment, and ``max_episode_steps``.
 
     Raises:
         ValueError: the environment is unknown (the message lists similar ids) or needs a package that is missing, its
@@ -41,8 +39,7 @@ def make_vector_env(env_id: str, num_envs: int, tabular: bool = False, **env_kwa
     spec = find_spec(env_id)
     options = _check_env_kwargs(spec, env_kwargs)
     with warnings.catch_warnings():
-        # MinAtar's v1 is not newer than its v0: one has the actions that a game needs, the other those of all games.
-        # Older versions of other environments are the user's choice.
+        # Older versions are the user's choice. MinAtar's v1 is not even newer than v0: it has fewer actions.
         warnings.filterwarnings("ignore", ".* is out of date")
         try:
             if not tabular and spec.vector_entry_point is not None:
@@ -88,9 +85,6 @@ def _make_sync_vector_env(env_id: str, num_envs: int, tabular: bool, options: Ma
         check_observation_space(env.observation_space, env_id)
         return env if isinstance(env.observation_space, Box) else FlattenObservation(env)
 
-    wrappers: list[Any] = [
-        ValidateStep,
-        *([ClearLastAction] if env_id.startswith("MinAtar/") else []),
-        to_array_observation,
-    ]
+    corrections = [ClearLastAction] if env_id.startswith("MinAtar/") else []
+    wrappers: list[Any] = [ValidateStep, *corrections, to_array_observation]
     return gymnasium.make_vec(env_id, num_envs, "sync", wrappers=wrappers, disable_env_checker=True, **options)

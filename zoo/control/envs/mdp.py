@@ -11,14 +11,7 @@ from torch import Tensor
 from zoo.control.envs._wrappers import IndexObservation, ValidateStep
 
 # Wrappers that change neither rewards nor transitions.
-_TRANSPARENT_WRAPPERS = (
-    ValidateStep,
-    FlattenObservation,
-    IndexObservation,
-    OrderEnforcing,
-    PassiveEnvChecker,
-    TimeLimit,
-)
+_NEUTRAL_WRAPPERS = ValidateStep, FlattenObservation, IndexObservation, OrderEnforcing, PassiveEnvChecker, TimeLimit
 _MAX_TRANSITION_ENTRIES = 50_000_000
 
 
@@ -94,12 +87,12 @@ class FiniteMDP:
     ) -> "FiniteMDP":
         """Return the MDP of an environment that lists its dynamics in ``unwrapped.P[s][a]``, with its time limit.
 
-        Wrappers that change rewards or states are ignored, as is all that ``P`` does not contain; see
-        ``known_dynamics``. ``initial`` defaults to the environment's ``initial_state_distrib``.
+        Wrappers are ignored, even if they change rewards or states; see ``known_dynamics``. ``initial`` defaults to
+        the environment's ``initial_state_distrib``.
 
         Raises:
-            ValueError: the environment exposes no ``P`` or no initial distribution, or the same transition is listed
-                both as terminating and as not terminating.
+            ValueError: the environment exposes no ``P`` or no initial distribution, or ``P`` lists a transition both
+                as terminating and as not terminating.
 
         Example:
             >>> mdp = FiniteMDP.from_gymnasium(gymnasium.make("FrozenLake-v1"), gamma=0.99)
@@ -136,10 +129,9 @@ class FiniteMDP:
 
 
 def known_dynamics(env: gymnasium.Env, gamma: float) -> FiniteMDP | None:
-    """Return an environment as an MDP if its ``P`` describes it completely, and None otherwise.
+    """Return the MDP of an environment if its ``P`` is complete and small enough for dense arrays, otherwise None.
 
-    ``P`` is incomplete if a wrapper may change rewards or states, or if the environment adds noise of its own, as Taxi
-    does with a fickle passenger. Dynamics too large to be solved as dense arrays count as unknown.
+    ``P`` is incomplete if a wrapper may change rewards or states, or for Taxi with a fickle passenger.
 
     Example:
         >>> known_dynamics(gymnasium.make("FrozenLake-v1"), gamma=0.99).num_states
@@ -160,7 +152,7 @@ def known_dynamics(env: gymnasium.Env, gamma: float) -> FiniteMDP | None:
         return None
     layer = env
     while isinstance(layer, gymnasium.Wrapper):
-        if type(layer) not in _TRANSPARENT_WRAPPERS:
+        if type(layer) not in _NEUTRAL_WRAPPERS:
             return None
         layer = layer.env
     try:

@@ -16,9 +16,9 @@ _Array = np.ndarray
 class MDPVectorEnv(VectorEnv[_Array, _Array, _Array]):
     """Vector environment of a finite MDP whose sub-environments step together as tensors.
 
-    Thousands of them cost little more than one. ``step_tensor`` takes and returns tensors; ``step`` is the same behind
-    Gymnasium's interface, without a copy. Autoreset is in next-step mode, Gymnasium's default: the step after the last
-    one of an episode ignores the action and returns the first state of the next episode with reward 0.
+    ``step_tensor`` takes and returns tensors, ``step`` NumPy arrays that share their memory. The autoreset mode is
+    next-step, Gymnasium's default: the step after the end of an episode ignores the action and returns the first state
+    of the next episode with reward 0.
 
     Example:
         >>> import gymnasium
@@ -38,7 +38,7 @@ class MDPVectorEnv(VectorEnv[_Array, _Array, _Array]):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._num_actions, self._horizon = mdp.num_actions, mdp.horizon
-        # Only few states can follow any one step; without the others a sample costs a handful of comparisons.
+        # Only the few states that can follow are kept, so that a sample costs a handful of comparisons.
         num_successors = int((mdp.transition > 0).sum(-1).max())
         probability, self._successor = mdp.transition.flatten(0, 1).topk(num_successors)
         self._cumulative = probability.cumsum(-1)[:, :-1]

@@ -8,19 +8,17 @@ from torch import Tensor
 from zoo.control.envs.mdp import FiniteMDP, known_dynamics
 
 
-def _expected_reward(mdp: FiniteMDP) -> Float[Tensor, "states actions"]:
-    """Return the expected reward of a step: ``r(s, a) = Σ_s' P(s' | s, a) r(s, a, s')``."""
-    return (mdp.transition * mdp.reward).sum(-1)
-
-
-def _discount_t(mdp: FiniteMDP) -> Float[Tensor, "states actions next_states"]:
-    """Return the discounted transition probabilities ``γ P(s' | s, a)``, 0 where the step terminates."""
-    return mdp.gamma * mdp.transition * ~mdp.terminated
+def _reward_and_discount(
+    mdp: FiniteMDP,
+) -> tuple[Float[Tensor, "states actions"], Float[Tensor, "states actions next_states"]]:
+    """Return ``r(s, a) = Σ_s' P(s' | s, a) r(s, a, s')``, and ``γ P(s' | s, a)``, 0 where the step terminates."""
+    return (mdp.transition * mdp.reward).sum(-1), mdp.gamma * mdp.transition * ~mdp.terminated
 
 
 def _backup(mdp: FiniteMDP, values: Float[Tensor, " states"]) -> Float[Tensor, "states actions"]:
     """Return the Bellman backup ``Q(s, a) = Σ_s' P(s' | s, a) (r + γ V(s'))``, without ``V(s')`` after termination."""
-    return _expected_reward(mdp) + _discount_t(mdp) @ values
+    reward, discount = _reward_and_discount(mdp)
+    return reward + discount @ values
 
 
 def bellman_residual(mdp: FiniteMDP, action_values: Float[Tensor, "states actions"]) -> float:
@@ -41,8 +39,8 @@ def value_iteration(
 ) -> Float[Tensor, "states actions"]:
     """Return the optimal action values of infinite episodes.
 
-    Repeats ``Q ← Σ_s' P(s' | s, a) (r + γ max_a' Q(s', a'))`` from ``Q = 0`` until it converges. The horizon is
-    ignored; see ``finite_horizon``. With ``γ = 1`` it converges only if no policy can collect rewards forever.
+    Repeats ``Q ← Σ_s' P(s' | s, a) (r + γ max_a' Q(s', a'))`` from ``Q = 0`` until it converges. With ``γ = 1`` it
+    converges only if no policy can collect rewards forever. The horizon is ignored; see ``finite_horizon``.
 
     Args:
         mdp: process to solve.
@@ -54,7 +52,7 @@ def value_iteration(
         >>> round(value_iteration(lake)[0].max().item(), 6)
         0.542026
     """
-    reward, discount = _expected_reward(mdp), _discount_t(mdp)
+    reward, discount = _reward_and_discount(mdp)
     action_values = torch.zeros_like(reward)
     for _ in range(max_sweeps):
         previous, action_values = action_values, reward + discount @ action_values.amax(-1)
@@ -66,10 +64,9 @@ def value_iteration(
 def greedy_policy(
     action_values: Float[Tensor, "*states actions"], tolerance: float = 1e-9
 ) -> Float[Tensor, "*states actions"]:
-    """Return the policy that is uniform over the best actions.
+    """Return the policy that is uniform over the best actions, whose values differ by at most ``tolerance``.
 
-    Actions whose values differ by at most ``tolerance`` share the probability: with ``γ = 1`` taking always the first
-    of several may loop forever.
+    A policy that always takes the first of them may loop forever with ``γ = 1``.
 
     Example:
         >>> greedy_policy(torch.tensor([[1.0, 3.0, 3.0]]))
@@ -85,8 +82,7 @@ def policy_evaluation(mdp: FiniteMDP, policy: Float[Tensor, "states actions"]) -
     The horizon is ignored.
 
     Raises:
-        ValueError: ``γ = 1`` and the policy never ends the episode from some state, which leaves the values
-            undetermined.
+        ValueError: the values are not determined: ``γ = 1``, and the policy never ends the episode from some state.
 
     Example:
         >>> lake = FiniteMDP.from_gymnasium(gymnasium.make("FrozenLake-v1"), gamma=0.99)
@@ -94,8 +90,8 @@ def policy_evaluation(mdp: FiniteMDP, policy: Float[Tensor, "states actions"]) -
         >>> round(policy_evaluation(lake, uniform)[0].item(), 4)
         0.0124
     """
-    reward = (policy * _expected_reward(mdp)).sum(-1)
-    discount = torch.einsum("sa, sat -> st", policy, _discount_t(mdp))
+    reward, discount = _reward_and_discount(mdp)
+    reward, discount = (policy * reward).sum(-1), torch.einsum("sa, sat -> st", policy, discount)
     ends = discount.sum(-1) < 1 - 1e-9
     if not _transitive_closure(ends, discount.T > 0).all():
         raise ValueError(
@@ -110,9 +106,8 @@ def finite_horizon(
 ) -> Float[Tensor, "steps_left states"]:
     """Return the value of each state with ``0, 1, …, horizon`` steps left.
 
-    ``V_0 = 0``, ``V_{k+1}(s) = max_a Σ_s' P(s' | s, a) (r + γ V_k(s'))``, or the mean over the actions of a policy.
-    With ``γ = 1`` these are expected returns under a time limit: of the best policy that observes the time, or of one
-    that does not.
+    ``V_0 = 0``, ``V_{k+1}(s) = max_a Σ_s' P(s' | s, a) (r + γ V_k(s'))``; with a policy, the mean over its actions
+    replaces the maximum. With ``γ = 1`` these are expected returns under a time limit.
 
     Raises:
         ValueError: the process has no horizon.
@@ -124,7 +119,7 @@ def finite_horizon(
     """
     if mdp.horizon is None:
         raise ValueError("the process has no horizon, which finite_horizon needs")
-    reward, discount = _expected_reward(mdp), _discount_t(mdp)
+    reward, discount = _reward_and_discount(mdp)
     values = [torch.zeros_like(mdp.initial)]
     for _ in range(mdp.horizon):
         action_values = reward + discount @ values[-1]

@@ -12,7 +12,7 @@ from zoo.control.envs._registration import longest_episode, time_limit
 from zoo.control.envs._spaces import space_to_dict, to_env_actions
 from zoo.control.envs._wrappers import EnvWorkerError, IndexObservation
 
-_MAX_ALE_SEED = 2**31 - 2**16  # its vector environments add the index of each sub-environment to a 32-bit seed
+_MAX_ALE_SEED = 2**31 - 2**16  # Atari's vector environments add the index of each sub-environment to a 32-bit seed
 
 
 class StepResult(NamedTuple):
@@ -35,10 +35,11 @@ class StepResult(NamedTuple):
 
 
 class VectorEnvAdapter:
-    """Adapter that makes the ends of episodes look the same in all three autoreset modes of Gymnasium.
+    """Adapter that hides the autoreset mode of a vector environment.
 
-    ``observation`` is the one to act on next. In next-step mode the step after the end only resets and is masked; in
-    same-step mode the final observation is taken from the info; in disabled mode the adapter resets what is done.
+    ``observation`` is the one to act on next, ``StepResult.next_observation`` the one before any reset. In next-step
+    mode the step after the end of an episode only resets and is masked; in same-step mode the final observation is
+    taken from the info; in disabled mode the adapter resets the sub-environments that are done.
 
     Args:
         vector_env: vector environment in any autoreset mode.
@@ -54,8 +55,24 @@ class VectorEnvAdapter:
         array([1., 1.], dtype=float32)
     """
 
+    name: str
+    """Id of the environment, or its class if it has none."""
+    reward_threshold: float | None
+    """Registered mean return at which the task counts as solved."""
+    time_limit: int | None
+    """Time limit of an episode in steps; None if it is unknown."""
+    max_episode_steps: int
+    """Number of steps after which an episode is truncated at the latest."""
+
     def __init__(self, vector_env: VectorEnv):
         self.vector_env = vector_env
+        spec = vector_env.spec
+        self.name = type(vector_env).__name__ if spec is None else str(spec.id)
+        self.observation_shape = tuple(vector_env.single_observation_space.shape or ())
+        self.action_space = vector_env.single_action_space
+        threshold = None if spec is None else spec.reward_threshold
+        self.reward_threshold = None if threshold is None else float(threshold)
+        self.time_limit, self.max_episode_steps = time_limit(spec), longest_episode(spec)
         self.autoreset_mode = _autoreset_mode(vector_env)
         if self.autoreset_mode not in set(AutoresetMode):
             raise ValueError(
@@ -66,22 +83,6 @@ class VectorEnvAdapter:
         self.can_save_state = _get_state(vector_env) is not None
         self._zero_based = isinstance(self.action_space, Discrete) and self.action_space.start == 0
         self._needs_copy: bool | None = None
-
-    @property
-    def name(self) -> str:
-        """Id of the environment, or its class if it has none."""
-        spec = self.vector_env.spec
-        return type(self.vector_env).__name__ if spec is None else str(spec.id)
-
-    @property
-    def observation_shape(self) -> tuple[int, ...]:
-        """Shape of one observation."""
-        return tuple(self.vector_env.single_observation_space.shape or ())
-
-    @property
-    def action_space(self) -> Space:
-        """Action space of one sub-environment."""
-        return self.vector_env.single_action_space
 
     @property
     def spaces(self) -> dict[str, Any]:
@@ -95,22 +96,6 @@ class VectorEnvAdapter:
             space = env.observation_space
         return {"observation": space_to_dict(space), "action": space_to_dict(self.action_space)}
 
-    @property
-    def reward_threshold(self) -> float | None:
-        """Registered mean return at which the task counts as solved; None if there is none."""
-        threshold = None if self.vector_env.spec is None else self.vector_env.spec.reward_threshold
-        return None if threshold is None else float(threshold)
-
-    @property
-    def time_limit(self) -> int | None:
-        """Time limit of an episode in steps; None if it is unknown."""
-        return time_limit(self.vector_env.spec)
-
-    @property
-    def max_episode_steps(self) -> int:
-        """Number of steps after which an episode is truncated at the latest."""
-        return longest_episode(self.vector_env.spec)
-
     def __len__(self) -> int:
         """Return the number of sub-environments."""
         return self.vector_env.num_envs
@@ -123,7 +108,7 @@ class VectorEnvAdapter:
         self.done = np.zeros(len(self), dtype=bool)
 
     def step(self, action: Shaped[Tensor, " envs *action"]) -> StepResult:
-        """Take one action in each sub-environment: an index counted from 0, or coordinates, which are clipped.
+        """Take one action in each sub-environment: indices counted from 0, or coordinates, which are clipped.
 
         Raises:
             EnvWorkerError: the environment raised an error, or returned values of a wrong shape or type.
@@ -191,7 +176,7 @@ def _writable(array: Any) -> np.ndarray:
 
 
 def _autoreset_mode(vector_env: VectorEnv) -> Any:
-    # The attribute comes first: ``metadata`` may belong to the class, and so to environments in other modes.
+    # The attribute has priority: ``metadata`` may belong to the class, whose other instances have another mode.
     metadata = vector_env.metadata
     declared = metadata.get("autoreset_mode") if metadata is not VectorEnv.metadata else None
     return getattr(vector_env.unwrapped, "autoreset_mode", declared)

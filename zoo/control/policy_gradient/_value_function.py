@@ -7,7 +7,7 @@ from zoo.gradients import Baseline, ConstantBaseline, LearnedBaseline, MovingAve
 
 
 class ValueFunction(nn.Module):
-    """State value ``V(s)`` of a baseline: the output of its network plus its constants or running means."""
+    """State value ``V(s)`` that a baseline predicts: the output of its network, plus constants or moving averages."""
 
     def __init__(self, learned: LearnedBaseline, offsets: Sequence[Baseline] = ()):
         super().__init__()
@@ -22,7 +22,7 @@ class ValueFunction(nn.Module):
 
 
 def value_function(reinforce: Reinforce) -> ValueFunction | None:
-    """Return the state value that an estimator's baseline learns; None if it learns none."""
+    """Return the value function that an estimator's baseline learns; None if it learns none."""
     parts = list(reinforce.modules())
     learned = next((part for part in parts if isinstance(part, LearnedBaseline)), None)
     if learned is None:

@@ -13,6 +13,7 @@ from zoo.control.policy_gradient.objective import PolicyGradientObjective, polic
 from zoo.control.policy_gradient.policies import Bounds, make_policy
 from zoo.control.rollout import Rollout
 from zoo.control.rollout_dataset import RolloutBatch
+from zoo.control.schedules import Schedule
 from zoo.gradients import Reinforce, RunningStd, make_baseline
 from zoo.gradients.estimators import complete_options
 from zoo.training import sum_losses
@@ -35,8 +36,7 @@ class PolicyGradient(ControlModule):
     ``∇J = E[Σ_t ∇ log π(a_t | s_t) (G_t - b(s_t))]``: Williams, "Simple statistical gradient-following algorithms for
     connectionist reinforcement learning", 1992. The baseline is any of ``zoo.gradients``.
 
-    The defaults trade bias for variance: ``gae_lambda < 1`` and bootstrapping after a truncation rely on the learned
-    value, and normalized advantages depend on the batch. See ``policy_gradient_objective`` for what is exact.
+    The defaults trade bias for variance; see ``policy_gradient_objective`` for options with an exact gradient.
 
     Args:
         observation_shape: shape of one observation.
@@ -59,9 +59,8 @@ class PolicyGradient(ControlModule):
         max_grad_norm: maximum norm of the gradient, per time step for the policy; None for no clipping.
         stop_on_reward_threshold: stop training at the first evaluation that solves the task.
         estimator: ``baseline`` (see ``make_baseline``), ``decay`` of a moving average, and ``scale``, whether signals
-            are divided by a running standard deviation. ``scale`` requires ``normalize_advantage=False``, which would
-            undo it, and ``ent_coef=0``, as it scales the policy loss but not the entropy.
-        spaces: ``VectorEnvAdapter.spaces``, for ``predict``; None if observations and actions are those of the policy.
+            are divided by a running standard deviation; requires ``normalize_advantage=False`` and ``ent_coef=0``.
+        spaces: ``VectorEnvAdapter.spaces``, for conversions in ``predict``; None if none are needed.
 
     Raises:
         ValueError: an option has an invalid value.
@@ -134,14 +133,14 @@ class PolicyGradient(ControlModule):
     def training_step(self, batch: RolloutBatch, batch_idx: int) -> None:
         """Update the policy once, the value function several times, and the observation statistics last."""
         loss, returns = self.loss(batch)
-        with torch.autocast(self.device.type, enabled=False):  # which is meant for the forward pass
+        with torch.autocast(self.device.type, enabled=False):  # autocast is meant for the forward pass only
             self._update(loss, batch.rollout, returns)
 
     def loss(self, batch: RolloutBatch) -> tuple[Tensor, Tensor]:
-        """Return the loss of a rollout, which serves for one update of the policy, and the value function's targets.
+        """Return the loss of a rollout, and the λ-returns.
 
         Raises:
-            ValueError: the rollout is not newer than the last update.
+            ValueError: the rollout was collected before the last update.
         """
         if batch.env_steps <= self.env_steps:
             raise ValueError(
@@ -162,9 +161,8 @@ class PolicyGradient(ControlModule):
 
     def _decay(self) -> float:
         """Return the factor by which learning rates and entropy coefficient have decayed."""
-        if (steps := self.hparams["decay_steps"]) is None:
-            return 1.0
-        return max(0.0, 1 - int(self.env_steps) / steps)
+        steps = self.hparams["decay_steps"]
+        return 1.0 if steps is None else Schedule(1.0, 0.0, steps)(int(self.env_steps))
 
     def _check_episode_return(self, batch: RolloutBatch) -> None:
         """Record when the last 100 training episodes first solved the task on average."""
@@ -214,7 +212,7 @@ class PolicyGradient(ControlModule):
         """Make the remaining updates of the value function, by least squares against the same returns."""
         parameters, max_norm, step = list(value.parameters()), self.hparams["max_grad_norm"], self.global_step - 1
         for _ in range(self.hparams["value_updates"] - 1):
-            optimizer.zero_grad()  # of the policy too, which is then not updated
+            optimizer.zero_grad()  # the policy's gradients, too: a parameter without gradient is not updated
             sum_losses({"value": nn.functional.mse_loss(value(observation), returns)}, step).backward()
             if max_norm is not None:
                 nn.utils.clip_grad_norm_(parameters, max_norm)
@@ -226,6 +224,6 @@ class PolicyGradient(ControlModule):
         groups = [{"params": list(self.policy.parameters()), "lr": self.hparams["lr"]}]
         if learned := list(self.reinforce.parameters()):
             groups.append({"params": learned, "lr": self.hparams["value_lr"]})
-        optimizer = torch.optim.Adam(groups, eps=1e-5, fused=True)  # gradients of rare rewards may be far smaller
+        optimizer = torch.optim.Adam(groups, eps=1e-5, fused=True)  # with rare rewards, gradients may be far below eps
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: self._decay())
         return {"optimizer": optimizer, "lr_scheduler": schedule}

@@ -43,20 +43,19 @@ def policy_gradient_objective(
 
     Williams, "Simple statistical gradient-following algorithms for connectionist reinforcement learning", 1992.
 
-    For complete episodes with ``gae_lambda=1`` and without normalization the gradient is exact: with
-    ``discount_weighting`` that of ``E[Σ_t γᵗ r_t]``, otherwise each step counts as if the episode started there, which
-    is common practice. A learned value biases it where it replaces rewards: after a truncation, and everywhere with
-    ``gae_lambda < 1``. Without a learned value a truncated episode counts as terminated.
+    The estimate of ``∇ E[Σ_t γᵗ r_t]`` is unbiased for complete episodes with ``gae_lambda=1``, ``discount_weighting``
+    and no normalization. Without ``discount_weighting``, as is common practice, each step counts as if the episode
+    started there. A learned value biases the estimate where it replaces rewards: after a truncation, and everywhere
+    with ``gae_lambda < 1``. Without a learned value a truncated episode counts as terminated.
 
     Args:
         policy: policy that collected the rollout, unchanged since.
         rollout: rollout of the policy.
-        reinforce: estimator with ``maximize=True``; the context of its baseline is the observation.
+        reinforce: estimator with ``maximize=True``, whose baseline depends on the observation.
         gamma: discount factor ``γ``.
         gae_lambda: ``λ``; see ``lambda_returns``. Ignored (1) without a learned value.
         normalize_advantage: divide the advantages of the rollout by their root mean square, after subtracting their
-            mean if a value is learned. (The mean is a baseline, too, and would replace any constant one.) Biased by the
-            order of one over their number.
+            mean if a value is learned. The bias is of the order of one over their number.
         discount_weighting: weight step ``t`` of an episode by ``γᵗ``.
 
     Example:
@@ -98,11 +97,8 @@ def _next_value(value: ValueFunction | None, rollout: Rollout) -> Float[Tensor, 
 def _normalize(
     advantage: Float[Tensor, "time envs"], mask: Bool[Tensor, "time envs"], center: bool = True
 ) -> Float[Tensor, "time envs"]:
-    """Return advantages divided by their root mean square, which is their standard deviation if they are centered.
-
-    Statistics are over the batch, never along one episode: its mean depends on the actions that it weights.
-    Equal advantages become 0 if they are centered; the result is 0 where the mask is false.
-    """
+    """Return advantages divided by their root mean square, 0 where the mask is false."""
+    # The mean is subtracted only if a value is learned: it is a baseline, and would replace any constant one.
     count = mask.sum().clamp(min=1)
     advantage = torch.where(mask, advantage, 0)
     if center:

@@ -28,11 +28,7 @@ class CategoricalPolicy(Policy):
     def __init__(self, net: nn.Module, num_actions: int):
         super().__init__()
         self.net = net
-        self.num_actions = num_actions
-
-    def noise(self, *shape: int, generator: torch.Generator | None = None) -> Float[Tensor, "*shape action"]:
-        """Sample Gumbel noise: the argmax of ``f_a + noise_a`` is a sample of the softmax."""
-        return self._gumbel_noise((*shape, self.num_actions), generator)
+        self.noise_size = num_actions
 
     def sample_from_noise(self, output: Outputs, noise: Noise) -> Actions:
         """Return actions, counted from 0."""
@@ -59,11 +55,7 @@ class MultiCategoricalPolicy(Policy):
     def __init__(self, net: nn.Module, nvec: Sequence[int]):
         super().__init__()
         self.net = net
-        self.nvec = list(nvec)
-
-    def noise(self, *shape: int, generator: torch.Generator | None = None) -> Float[Tensor, "*shape action"]:
-        """Sample Gumbel noise: the argmax of ``f_{i,a} + noise_{i,a}`` is a sample of factor ``i``."""
-        return self._gumbel_noise((*shape, sum(self.nvec)), generator)
+        self.nvec, self.noise_size = list(nvec), sum(nvec)
 
     def sample_from_noise(self, output: Outputs, noise: Noise) -> Actions:
         """Return the factors of actions, each counted from 0."""
@@ -79,13 +71,12 @@ class MultiCategoricalPolicy(Policy):
 class GaussianPolicy(Policy):
     """Policy over independent coordinates: ``π(a | s) = N(a; μ(s), σ²)``, with ``σ`` independent of the state.
 
-    The log-probability is that of the sampled action; environments clip it to their bounds, and round it if they
-    expect integers.
+    The log-probability is that of the sampled action, which is clipped to the bounds later.
 
     Args:
         net: maps observations to one number per coordinate: 0 is the center of its bounds, ±1 are the bounds.
-        bounds: lowest and highest value of each coordinate. An infinite bound, or one beyond ±1e18, is replaced by one
-            at a distance of 2 from the other; if both are infinite, they are replaced by ±1.
+        bounds: lowest and highest value of each coordinate. A bound beyond ±1e18 is replaced by one at a distance of 2
+            from the other; if both are, they are replaced by ±1.
 
     Example:
         >>> policy = GaussianPolicy(nn.Linear(3, 1), bounds=[(-2.0, 2.0)])

@@ -40,9 +40,8 @@ def boltzmann(action_values: Float[Tensor, "*states actions"], temperature: floa
 def proportional(action_values: Float[Tensor, "*states actions"], power: float) -> Float[Tensor, "*states actions"]:
     """Return ``π(a | s) ∝ (x + 0.05)^κ``, with ``x`` the action value rescaled to [0, 1].
 
-    ``x = (Q - min Q) / (max Q - min Q)`` is 0 for the worst action and 1 for the best, independent of the rewards'
-    units and origin. The power ``κ`` is 0 for a uniform policy, 1 for a proportional one, and large for a greedy one.
-    The small constant keeps the probability of the worst action above 0.
+    ``x = (Q - min Q) / (max Q - min Q)`` is 0 for the worst action and 1 for the best. The policy is uniform for
+    ``κ = 0`` and approaches the greedy one for large ``κ``. The constant keeps every probability above 0.
 
     Example:
         >>> import torch
@@ -64,10 +63,10 @@ _PARAMETERS = {  # name and largest value of each one's parameter; the smallest 
 
 
 class ExploringPolicy(Policy):
-    """Policy that explores according to action values, and takes the best action if the noise is 0.
+    """Policy that samples actions according to their values, and takes the best one if the noise is 0.
 
-    ``exploration`` is a name in ``EXPLORATIONS``, ``parameter`` its ``epsilon``, ``temperature`` or ``power``: a buffer
-    that a schedule may change.
+    ``exploration`` is ``epsilon_greedy``, ``boltzmann`` or ``proportional``. ``parameter`` is its ``epsilon``,
+    ``temperature`` or ``power``, a buffer that a schedule may change.
 
     Raises:
         ValueError: the exploration is unknown, or its parameter lies outside the range.
@@ -85,7 +84,7 @@ class ExploringPolicy(Policy):
         self.check_parameter(exploration, parameter)
         self.q = q
         self.tabular = isinstance(q, QTable)
-        self.num_actions = num_actions
+        self.noise_size = num_actions
         self.exploration = EXPLORATIONS[exploration]
         self.register_buffer("parameter", torch.tensor(parameter))
 
@@ -107,10 +106,6 @@ class ExploringPolicy(Policy):
     def probabilities(self, observation: Observations) -> Float[Tensor, "*batch actions"]:
         """Return ``π(a | s)``."""
         return self.exploration(self.q(observation), float(self.parameter))
-
-    def noise(self, *shape: int, generator: torch.Generator | None = None) -> Float[Tensor, "*shape action"]:
-        """Sample Gumbel noise: the argmax of ``log π(a | s) + noise_a`` is a sample."""
-        return self._gumbel_noise((*shape, self.num_actions), generator)
 
     def sample_from_noise(self, output: Outputs, noise: Noise) -> Actions:
         """Return actions, counted from 0; the best one where the noise is 0."""

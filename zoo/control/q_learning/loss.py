@@ -17,15 +17,13 @@ def q_learning_target(
 ) -> Float[Tensor, "*batch"]:
     """Return the target ``r + γ max_a Q(s', a)``, or ``r`` where the episode terminated, without a gradient.
 
-    The last step of a truncated episode bootstraps like any other.
-
     Args:
         reward: ``r``, or the discounted sum over ``n`` steps.
-        terminated: whether the last of these steps terminated.
-        next_q: ``Q(s', ·)`` of the state after the last of these steps; ignored where ``terminated``.
+        terminated: whether the last of these steps terminated. A truncated step bootstraps like any other.
+        next_q: ``Q(s', ·)`` of the state after the last of these steps.
         discount: ``γ``, or ``γⁿ`` for ``n`` steps.
-        q_selector: values that select the action to be evaluated by ``next_q``, as in van Hasselt, Guez & Silver, "Deep
-            reinforcement learning with double Q-learning", 2016; None for ``next_q`` themselves.
+        q_selector: values that select the action evaluated by ``next_q``, as in van Hasselt, Guez & Silver, "Deep
+            reinforcement learning with double Q-learning", 2016; by default ``next_q``.
 
     Example:
         >>> next_q = torch.tensor([[1.0, 5.0], [1.0, 5.0]])
@@ -44,8 +42,8 @@ def td_loss(
 ) -> Float[Tensor, "*batch"]:
     """Return half the squared TD error ``½ (y - Q(s, a))²`` of each element, without a gradient of the target.
 
-    Its gradient is minus the TD error. The Huber loss clips this gradient to ±1, as in Mnih et al., "Human-level
-    control through deep reinforcement learning", 2015.
+    The Huber loss clips the gradient to ±1, as in Mnih et al., "Human-level control through deep reinforcement
+    learning", 2015.
 
     Raises:
         ValueError: ``kind`` is neither ``squared`` nor ``huber``.
@@ -66,10 +64,9 @@ def td_loss(
 def visit_weights(entry: Int[Tensor, " batch"], step_size: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
     """Return weights of a table's losses under which one gradient step equals sequential textbook updates.
 
-    The textbook updates one ``(s, a)`` after the other: ``Q ← Q + α (y - Q)``. In a batch an entry may be visited ``n``
-    times; ``n`` updates move it by ``1 - (1 - α)ⁿ`` of the way to the targets. As the order of such visits is
-    arbitrary, each gets the weight ``(1 - (1 - α)ⁿ) / n``: the mean over all orders. A single visit has the weight
-    ``α``. With the weight ``α`` for every visit a step would overshoot as soon as ``n α > 2``.
+    A textbook update is ``Q ← Q + α (y - Q)``. If a batch visits an entry ``n`` times, ``n`` updates move it by
+    ``1 - (1 - α)ⁿ`` of the way to the targets. Each visit gets the weight ``(1 - (1 - α)ⁿ) / n``, the mean over all
+    orders of the visits. With the weight ``α`` a step would overshoot if ``n α > 2``.
 
     ``step_size`` is ``α`` of each element, equal for those that visit the same entry.
 

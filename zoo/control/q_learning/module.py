@@ -22,21 +22,20 @@ from zoo.training import sum_losses
 class QLearning(ControlModule):
     """Q-learning by gradient descent on the squared TD error, with a table or a deep network.
 
-    Without options it is the table of Watkins, "Learning from delayed rewards", 1989; with replay buffer, target
-    network and Huber loss the network of Mnih et al., "Human-level control through deep reinforcement learning", 2015.
+    With a table it is the algorithm of Watkins, "Learning from delayed rewards", 1989; with a network, replay buffer,
+    target network and Huber loss that of Mnih et al., "Human-level control through deep reinforcement learning", 2015.
 
-    For a table a gradient step with learning rate 1 on ``Σ w ½ (y - Q(s, a))²`` is the textbook update
-    ``Q(s, a) ← Q(s, a) + α (y - Q(s, a))`` for each visit of ``(s, a)`` in the batch; see ``visit_weights``. The step
-    size decays with the visits of the entry, ``α = lr · visits^-visit_power``.
+    A gradient step of a table equals the update ``Q(s, a) ← Q(s, a) + α (y - Q(s, a))`` for each visit of ``(s, a)``
+    in the batch; see ``visit_weights``. The step size decays with the visits, ``α = lr · visits^-visit_power``.
 
     Args:
-        observation_shape: shape of an observation, for a network; or number of states, for a table.
+        observation_shape: shape of an observation for a network, number of states for a table.
         num_actions: number of actions.
         gamma: discount factor ``γ``.
-        lr: step size of a table at the first visit of an entry, at most 1; or learning rate of Adam.
+        lr: learning rate of Adam for a network; step size at the first visit of an entry for a table, at most 1.
         lr_decay_steps: environment steps in which a network's learning rate decays linearly to 0; None for no decay.
         visit_power: 0 for a constant step size. A table converges with a power in (1/2, 1] (Robbins & Monro, 1951).
-        exploration: a name in ``EXPLORATIONS``.
+        exploration: ``epsilon_greedy``, ``boltzmann`` or ``proportional``.
         exploration_initial: initial value of its parameter: ``ε``, temperature or power.
         exploration_final: value from ``exploration_steps`` on.
         exploration_steps: environment steps from the initial to the final value.
@@ -56,7 +55,7 @@ class QLearning(ControlModule):
         reward_threshold: value of the monitored metric at which the task counts as solved; None if there is none.
         stop_on_reward_threshold: stop training at the first evaluation that solves the task.
         seed: seed of the evaluations.
-        spaces: ``VectorEnvAdapter.spaces``, for ``predict``; None if observations and actions are those of the policy.
+        spaces: ``VectorEnvAdapter.spaces``, for conversions in ``predict``; None if none are needed.
 
     Raises:
         ValueError: an option has an invalid value, or no effect without another one.

@@ -35,7 +35,7 @@ class Transitions(NamedTuple):
         return cls(**valid, discount=torch.full_like(valid["reward"], gamma))
 
 
-_MAX_ATTEMPTS = 1000  # to fill a batch: far more than needed, unless hardly any step can be used
+_MAX_ATTEMPTS = 1000  # to fill a batch
 _STORED_FIELDS = ("observation", "action", "reward", "terminated", "done", "mask")
 
 
@@ -44,10 +44,9 @@ class ReplayBuffer:
 
     Lin, "Self-improving reactive agents based on reinforcement learning, planning and teaching", 1992.
 
-    A row holds one step of all environments. Each observation is stored once, in its own dtype: the observation after
-    a step is found in the next row, so that the newest rows cannot be sampled yet. (Stacked frames are stored as
-    stacks.) No transition contains a step after which the environment was reset, unless the step terminated: its next
-    observation is not stored.
+    A row holds one step of all environments. The observation after a step is stored only as that of the next row.
+    Therefore the newest rows cannot be sampled yet, and a step after which the environment was reset is never sampled,
+    unless it terminated.
 
     ``buffer_size`` is the capacity in steps of all environments together. Transitions have ``n_steps`` steps, fewer
     where the episode ends before.
@@ -66,7 +65,11 @@ class ReplayBuffer:
         self._last_observation = torch.empty(0)
 
     def add(self, rollout: Rollout) -> None:
-        """Add the steps of a rollout in place of the oldest ones; raise a ``ValueError`` if the buffer is too small."""
+        """Add the steps of a rollout in place of the oldest ones.
+
+        Raises:
+            ValueError: the buffer is too small for the rollout.
+        """
         steps, envs = rollout.action.shape
         num_rows = self.buffer_size // envs
         if num_rows < steps + self.n_steps:
@@ -118,7 +121,7 @@ class ReplayBuffer:
         return self.transitions(row, env)
 
     def transitions(self, row: Int[Tensor, " samples"], env: Int[Tensor, " samples"]) -> Transitions:
-        """Return the transitions that start at the given rows and environments, without those that cannot be used."""
+        """Return the transitions that start at the given rows and environments, without those not stored completely."""
         num_rows, offset = len(self.rows["mask"]), torch.arange(self.n_steps, device=row.device)
         rows, envs = (row[:, None] + offset) % num_rows, env[:, None]
         done = self.rows["done"][rows, envs]
