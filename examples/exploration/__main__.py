@@ -41,9 +41,11 @@ def main() -> None:
         if not config.seeds or min(config.seeds) < 0:
             raise ValueError("seeds must contain at least one seed, and none below 0: seeds=[1]")
         mdp = FiniteMDP.from_gymnasium(gymnasium.make(find_spec(config.env)), gamma=0.99)
-        runs = {
-            name: [learning_regret(mdp, name, config.episodes, seed) for seed in config.seeds] for name in SCHEDULES
-        }
+        runs, summaries = {}, []
+        for name in SCHEDULES:
+            runs[name] = [learning_regret(mdp, name, config.episodes, seed) for seed in config.seeds]
+            summaries.append(summarize(name, runs[name]))
+            print(summaries[-1], flush=True)
         folder = Path("runs/regret")
         folder.mkdir(parents=True, exist_ok=True)
         curves = {
@@ -51,7 +53,6 @@ def main() -> None:
         }
         save_figure(regret_curves(curves), folder / "regret.png")
         write_csv(folder / "regret.csv", config.seeds, runs)
-        summaries = [summarize(name, group) for name, group in runs.items()]
         seconds = round(time.monotonic() - start, 1)
         record = {
             "command": " ".join(["python -m examples.exploration", *sys.argv[1:]]),
@@ -60,7 +61,6 @@ def main() -> None:
             "summaries": summaries,
         }
         write_json(folder / "regret.json", record | run_environment())
-        print("\n".join(summaries))
         print(f"written to {folder}/: regret.csv, regret.json, regret.png")
 
 
