@@ -16,7 +16,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from zoo.cli._command_line import PATHS, parse_value, read_command_line
+from zoo.cli._command_line import PATH_KEYS, parse_value, read_command_line
 from zoo.cli._commands import check_logger, train
 from zoo.cli._composition import check_estimator_is_used, check_settings, compose_options, register
 from zoo.cli._config_groups import configs_dir, group_choices, groups
@@ -81,7 +81,7 @@ class Case(NamedTuple):
 def nonsense(annotation, key, text):
     """Tell whether a value means nothing for an option of that type."""
     if text in EVERYWHERE:
-        return key not in (*FREE, *PATHS) or text in ("", "''", "???") or "${" in text
+        return key not in (*FREE, *PATH_KEYS) or text in ("", "''", "???") or "${" in text
     return key not in FREE and text in NEVER.get(annotation, [])
 
 

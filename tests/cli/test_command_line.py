@@ -39,10 +39,10 @@ class TestReadCommandLine:
             ("estimator=optimal", "^optimal is a baseline: set estimator.baseline=optimal$"),
             ("estimator=constant", "^constant is a baseline: set estimator.baseline=NUMBER$"),
             ("model=1", "there is no model 1"),
-            ("ram", r"ram is no key=value; did you mean model=ram\?"),
-            ("--model=ram", r"--model=ram is no key=value; write model=ram"),
-            ("--verbose", "--verbose is no key=value"),
-            ("model", "model is no key=value; write model=NAME"),
+            ("ram", r"ram is not key=value; did you mean model=ram\?"),
+            ("--model=ram", r"--model=ram is not key=value; write model=ram"),
+            ("--verbose", "--verbose is not key=value"),
+            ("model", "model is not key=value; write model=NAME"),
             ("seed=1,2", "seed=1,2 names several values; add -m"),
             ("env=A,B", "names several values; add -m"),
             ("seed=${nope}", "set the value itself"),
@@ -53,7 +53,7 @@ class TestReadCommandLine:
             ("hydra/launcher=joblib", "hydra/launcher cannot be set"),
             ("trust=maybe", "trust must be true or false"),
             ("+trust=true", "trust must be true or false"),
-            ("-cfg", "expected one argument|invalid choice|no key=value"),
+            ("-cfg", "expected one argument|invalid choice|not key=value"),
         ],
     )
     def test_invalid_argument_is_refused_in_a_sentence(self, argument, complaint):
@@ -72,7 +72,7 @@ class TestReadCommandLine:
         "sweep", ["range(1,10**9)", "range(1,1000000000)", "range(1,2,0)", "interval(0,1)", "choice()"]
     )
     def test_sweep_with_too_many_runs_is_refused(self, sweep):
-        with pytest.raises(ValueError, match=r"names no values that can be listed|cannot be read"):
+        with pytest.raises(ValueError, match=r"must name at least one value and at most 1,000|cannot be read"):
             read_command_line(["-m", "model=ram", f"seed={sweep}"])
 
     def test_sweep_lists_its_values_and_the_command_line_of_each_run(self):

@@ -113,7 +113,7 @@ class TestTrain:
             raise KeyboardInterrupt
 
         monkeypatch.setattr(RecurrentAttentionExperiment, "report", stop)
-        with pytest.raises(TrainingInterruptedError, match="stopped while measuring; the training is saved"):
+        with pytest.raises(TrainingInterruptedError, match="stopped during the evaluation; the training is saved"):
             train(config, tmp_path, "command")
         assert read_status(tmp_path / "status.json")["state"] == "interrupted"
 

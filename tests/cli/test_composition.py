@@ -5,7 +5,14 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException, MissingConfigException
 
 from zoo.cli import _composition as composition
-from zoo.cli._composition import check_estimator_is_used, register, replace_unavailable_data, resolve, run_folder
+from zoo.cli._composition import (
+    check_estimator_is_used,
+    load_run_config,
+    register,
+    replace_unavailable_data,
+    resolve,
+    run_folder,
+)
 from zoo.cli._config_groups import configs_dir
 from zoo.cli._schemas import instantiate
 from zoo.data import DatasetUnavailableError
@@ -132,7 +139,7 @@ class TestReplaceUnavailableData:
         (warning,) = caplog.messages
         assert "no static binarisation" in warning
         assert "Using mnist instead, with dynamic binarization" in warning
-        assert "not comparable with any on the static binarisation" in warning
+        assert "not comparable with any on the static binarization" in warning
 
     def test_without_any_mnist_the_5k_digits_are_binarized(self, settle, composed, caplog):
         assert settle(["model=sbn", "seed=3"], mnist=False) == composed(["experiment=sbn_mnist_5k", "seed=3"])
@@ -171,3 +178,18 @@ class TestCheckEstimatorIsUsed:
         check("model=ram", "estimator=reinforce")
         check("model=policy_gradient", "estimator=nvil")
         check("model=q_learning", "seed=3")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"\xff\xfe", "UnicodeDecodeError"),
+        (b"[1, 2]", "AttributeError"),
+        (b"{", "ParserError"),
+        (b"{}", "data, estimator, logger, model, resume, seed, trainer missing"),
+    ],
+)
+def test_damaged_configuration_of_a_run_is_an_error_with_the_reason(content, reason, tmp_path):
+    (tmp_path / "config.yaml").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"config\.yaml is damaged \({reason}\); the run cannot be resumed"):
+        load_run_config(tmp_path)

@@ -7,7 +7,7 @@ import pytest
 from hydra.errors import ConfigCompositionException
 from omegaconf.errors import InterpolationKeyError
 
-from zoo.cli._errors import relative, remove_if_empty, user_errors
+from zoo.cli._errors import RunFailedError, relative, remove_if_empty, user_errors
 from zoo.data import DatasetUnavailableError
 from zoo.training import NonFiniteError
 
@@ -18,7 +18,7 @@ class TestUserErrors:
         [
             ValueError("the cure"),
             FileNotFoundError("the cure"),
-            ChildProcessError("the cure"),
+            RunFailedError("the cure"),
             NonFiniteError("the cure"),
             DatasetUnavailableError("the cure"),
         ],

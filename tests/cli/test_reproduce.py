@@ -4,6 +4,7 @@ import pytest
 
 from zoo.cli import _reproduce as reproduction
 from zoo.cli._arguments import ReproduceConfig
+from zoo.cli._errors import RunFailedError
 from zoo.cli._reproduce import run_once
 
 
@@ -45,12 +46,12 @@ class TestRunOnce:
     @pytest.mark.parametrize("code", [1, 130, -9])
     def test_run_that_does_not_finish_is_an_error(self, code, leave_run, script, tmp_path):
         script(code, then=lambda: leave_run("a", state="failed"))
-        with pytest.raises(ChildProcessError, match="did not finish; the same command resumes it"):
+        with pytest.raises(RunFailedError, match="did not finish; the same command resumes it"):
             run_once(["seed=1"], "wanted", tmp_path / "runs")
 
     def test_run_of_another_configuration_is_an_error(self, leave_run, script, tmp_path):
         script(then=lambda: leave_run("a", config_hash="mnist-5k instead of mnist", data="mnist-5k"))
-        with pytest.raises(ChildProcessError, match="left no finished record of configuration wanted"):
+        with pytest.raises(RunFailedError, match="left no finished record of configuration wanted"):
             run_once(["seed=1"], "wanted", tmp_path / "runs")
 
     def test_ctrl_c_waits_until_the_run_has_saved(self, monkeypatch):

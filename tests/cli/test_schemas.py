@@ -68,7 +68,7 @@ class TestCheckConfig:
     @pytest.mark.parametrize(
         ("change", "complaint"),
         [
-            (lambda config: config.pop("trainer"), "trainer must be there"),
+            (lambda config: config.pop("trainer"), "trainer missing"),
             (lambda config: config.update(trainer=3), "trainer must hold options, got 3"),
             (lambda config: config.update(estimator="nvil"), "estimator must hold options, got 'nvil'"),
             (lambda config: config.update(sed=1), "there is no option sed"),

@@ -1,6 +1,6 @@
 import pytest
 
-from zoo.reproduction._report import find_run, keep_record, kept_records, table
+from zoo.reproduction._report import copy_record, find_run, load_records, table
 from zoo.reproduction._summaries import median_and_max, percent
 from zoo.reproduction._tables import MetricColumn, Paper, Row, chosen_rows
 
@@ -46,25 +46,25 @@ class TestFindRun:
 class TestKeptRecords:
     def test_kept_records_are_those_of_a_row_one_per_seed(self, leave_run, tmp_path):
         for seed, error in ((1, 0.01), (2, 0.02)):
-            keep_record(leave_run(f"run{seed}", error=error), tmp_path / "results", f"six-seed{seed}")
-        keep_record(leave_run("control", error=0.5), tmp_path / "results", "six_random-seed1")
+            copy_record(leave_run(f"run{seed}", error=error), tmp_path / "results", f"six-seed{seed}")
+        copy_record(leave_run("control", error=0.5), tmp_path / "results", "six_random-seed1")
         errors = {
-            row.name: [run["metrics"]["test_error"] for run in kept_records(tmp_path / "results", row)]
+            row.name: [run["metrics"]["test_error"] for run in load_records(tmp_path / "results", row)]
             for row in PAPER.rows
         }
         assert errors == {"6": [0.01, 0.02], "7": [], "random": [0.5]}
 
     @pytest.mark.parametrize("data", ["mnist-5k", None])
     def test_record_on_other_data_is_an_error(self, data, leave_run, tmp_path):
-        keep_record(leave_run("a", data=data), tmp_path / "results", "six-seed1")
+        copy_record(leave_run("a", data=data), tmp_path / "results", "six-seed1")
         with pytest.raises(ValueError, match=rf"six-seed1\.json is the record of a run on {data}, not on .* mnist"):
-            kept_records(tmp_path / "results", PAPER.rows[0])
+            load_records(tmp_path / "results", PAPER.rows[0])
 
     def test_records_of_different_recipes_are_an_error(self, leave_run, tmp_path):
         for seed, recipe in ((1, "old"), (2, "new")):
-            keep_record(leave_run(f"run{seed}", recipe_hash=recipe), tmp_path / "results", f"six-seed{seed}")
-        with pytest.raises(ValueError, match=r"six-seed\*\.json are of different recipes, and have no mean"):
-            kept_records(tmp_path / "results", PAPER.rows[0])
+            copy_record(leave_run(f"run{seed}", recipe_hash=recipe), tmp_path / "results", f"six-seed{seed}")
+        with pytest.raises(ValueError, match=r"six-seed\*\.json are of different configurations, and have no mean"):
+            load_records(tmp_path / "results", PAPER.rows[0])
 
 
 class TestChosenRows:

@@ -3,7 +3,7 @@ import statistics
 
 import pytest
 
-from zoo.reproduction._summaries import max_ratio, mean_and_interval, min_ratio
+from zoo.reproduction._summaries import formatted, mean_and_interval
 
 
 class TestInterval:
@@ -24,4 +24,4 @@ class TestInterval:
 
 
 def test_ratios_show_minimum_and_maximum():
-    assert (min_ratio([0.984, 1.01]), max_ratio([0.984, 1.01])) == ("0.98", "1.01")
+    assert [formatted(reduce, ".2f")([0.984, 1.01]) for reduce in (min, max)] == ["0.98", "1.01"]

@@ -52,7 +52,7 @@ def test_rendering_a_model_without_episodes_is_an_error(script, run):
         (["chekpoint=a"], ["chekpoint", "the arguments are checkpoint=..."]),
         (["checkpoint=a.ckpt", "location_policy=random"], ["location_policy", "the arguments are checkpoint=..."]),
         (["checkpoint=none/a.ckpt"], ["there is no checkpoint", "none/a.ckpt"]),
-        (["checkpoint=text.ckpt"], ["text.ckpt is damaged or no checkpoint"]),
+        (["checkpoint=text.ckpt"], ["text.ckpt is damaged or not a checkpoint"]),
     ],
 )
 def test_mistake_is_answered_in_a_sentence_and_writes_nothing(arguments, named, script, tmp_path):

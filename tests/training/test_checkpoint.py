@@ -112,18 +112,18 @@ class TestReadCheckpoint:
     @pytest.mark.parametrize("kept", [0, 1, 100, -100, -1])
     def test_truncated_checkpoint_is_an_error_with_file_and_remedy(self, path, kept):
         path.write_bytes(path.read_bytes()[:kept])
-        with pytest.raises(ValueError, match=r"last\.ckpt is damaged or no checkpoint \(\w+\); use the run's other"):
+        with pytest.raises(ValueError, match=r"last\.ckpt is damaged or not a checkpoint \(\w+\); use the run's other"):
             read_checkpoint(path)
 
     def test_file_of_another_format_is_an_error(self, path):
         path.write_text("Dear diary")
-        with pytest.raises(ValueError, match="is damaged or no checkpoint"):
+        with pytest.raises(ValueError, match="is damaged or not a checkpoint"):
             read_checkpoint(path)
 
     @pytest.mark.parametrize("content", [torch.zeros(3), {"state_dict": {}}, [GOOD]])
     def test_checkpoint_of_another_project_is_an_error(self, path, content):
         torch.save(content, path)
-        with pytest.raises(ValueError, match="is a PyTorch file, but no checkpoint of this project"):
+        with pytest.raises(ValueError, match="is a PyTorch file, but not a checkpoint of this project"):
             read_checkpoint(path)
 
     def test_checkpoint_of_another_model_is_an_error_that_names_both(self, path):
@@ -133,7 +133,7 @@ class TestReadCheckpoint:
     @pytest.mark.parametrize("save", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))])
     def test_code_in_a_checkpoint_is_refused_and_not_run(self, path, tmp_path, save):
         save({**GOOD, "config": Trap(tmp_path / "sprung")}, path)
-        with pytest.raises(ValueError, match="is damaged or no checkpoint"):
+        with pytest.raises(ValueError, match="is damaged or not a checkpoint"):
             read_checkpoint(path)
         assert not (tmp_path / "sprung").exists()
 

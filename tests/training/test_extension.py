@@ -15,7 +15,7 @@ class TestExtendConfig:
             ({"trainer.max_epochs": 1}, r"trainer\.max_epochs is 2 in this run, and can only become larger; got 1"),
             (
                 {"model.total_timesteps": 9},
-                r"budget of this run is not model\.total_timesteps; set trainer\.max_epochs=",
+                r"length of this run is not set by model\.total_timesteps; set trainer\.max_epochs=",
             ),
         ],
     )

@@ -112,7 +112,7 @@ class TestReadStatus:
     @pytest.mark.parametrize("content", [[], {}, {"state": "finished"}, 3])
     def test_file_of_another_format_is_an_error(self, tmp_path, content):
         (tmp_path / "status.json").write_text(json.dumps(content))
-        with pytest.raises(ValueError, match=r"status\.json is no run record; delete it and run again"):
+        with pytest.raises(ValueError, match=r"status\.json is not a run record; delete it and run again"):
             read_status(tmp_path / "status.json")
 
     @pytest.mark.parametrize(

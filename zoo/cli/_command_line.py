@@ -1,4 +1,4 @@
-"""The command line of ``zoo train``, checked before Hydra composes anything."""
+"""Parser of the command line of ``zoo train``; it checks arguments before Hydra composes a configuration."""
 
 import argparse
 import itertools
@@ -15,12 +15,12 @@ from zoo.cli._config_groups import check_choice, group_choices, groups, suggest_
 from zoo.cli._invocation import command_name
 from zoo.cli._options import Option
 
-LIGHTNING = ("hydra.job.name", "hydra.output_subdir")  # set by Lightning in the processes that it starts
-BUDGETS = ("trainer.max_epochs", "model.total_timesteps")
-PATHS = ("resume", "init_from", "program", "data.root")
-FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
-FREE_FORM_OPTIONS = ("env_kwargs",)  # options whose entries have any name
-_VERBATIM = (*PATHS, *FOLDERS)
+LIGHTNING_KEYS = ("hydra.job.name", "hydra.output_subdir")  # set by Lightning in the processes that it starts
+LENGTH_KEYS = ("trainer.max_epochs", "model.total_timesteps")
+PATH_KEYS = ("resume", "init_from", "program", "data.root")
+FOLDER_KEYS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
+FREE_FORM_KEYS = ("env_kwargs",)  # options with entries of any name
+_VERBATIM_KEYS = (*PATH_KEYS, *FOLDER_KEYS)
 _MAX_RUNS = 1000
 
 
@@ -68,7 +68,7 @@ class Request(NamedTuple):
 
     def arguments(self) -> list[str]:
         """Return the arguments for Hydra."""
-        kept = [x for x in self.settings if x.key not in BUDGETS or self.value("resume") is None]
+        kept = [x for x in self.settings if x.key not in LENGTH_KEYS or self.value("resume") is None]
         return [*self.flags, *(setting.override for setting in kept)]
 
     def single_runs(self) -> Iterator[tuple["Request", dict[str, str]]]:
@@ -97,7 +97,7 @@ def _flag_parser() -> argparse.ArgumentParser:
 
 
 def read_command_line(arguments: Sequence[str]) -> Request:
-    """Parse and check a command line, without imports that take long."""
+    """Parse and check a command line, without slow imports."""
     flags, rest = _flag_parser().parse_known_args(list(arguments))
     hydra_flags = [argument for argument in arguments if argument not in rest]
     if len(rest) > 1 and rest[0].startswith("--") and "=" not in "".join(rest[:2]):
@@ -107,7 +107,7 @@ def read_command_line(arguments: Sequence[str]) -> Request:
     settings: dict[str, Setting] = {}
     for argument in rest:
         setting = _read_setting(argument, flags.multirun)
-        settings.pop(setting.key, None)  # the last one counts
+        settings.pop(setting.key, None)  # the last value of a key counts
         settings[setting.key] = setting
     trust = settings.pop("trust", Setting("trust", [False], ""))
     if trust.values not in ([True], [False]) or trust.sign:
@@ -127,16 +127,16 @@ def _check_resumable(run: str, request: Request) -> None:
     if not Path(run, "config.yaml").is_file():
         folder = run or "the empty name"
         raise FileNotFoundError(f"{folder} holds no run to resume: there is no config.yaml in it")
-    others = [x.key for x in request.settings if x.key not in ("resume", *BUDGETS, *FOLDERS, *LIGHTNING)]
+    others = [x.key for x in request.settings if x.key not in ("resume", *LENGTH_KEYS, *FOLDER_KEYS, *LIGHTNING_KEYS)]
     if others:
         raise ValueError(
             "a run is resumed with its own configuration: beside resume=RUN set nothing but "
-            f"{' or '.join(f'{key}=...' for key in BUDGETS)} to train longer, got {', '.join(others)}"
+            f"{' or '.join(f'{key}=...' for key in LENGTH_KEYS)} to train longer, got {', '.join(others)}"
         )
     for setting in request.settings:
-        for value in setting.values if setting.key in BUDGETS else []:
+        for value in setting.values if setting.key in LENGTH_KEYS else []:
             Option(setting.key, int).check(value)
-        if setting.key in BUDGETS and setting.swept:
+        if setting.key in LENGTH_KEYS and setting.swept:
             raise ValueError(f"{setting.key} cannot be swept with resume=; set a single value")
 
 
@@ -145,20 +145,20 @@ def _read_setting(argument: str, sweep: bool) -> Setting:
     bare = key.lstrip("+~-")
     sign = key.removesuffix(bare)
     if "-" in sign or (not equals and "~" not in sign):
-        raise ValueError(f"{argument} is no key=value{_suggest_setting(bare, text)}")
-    if bare.startswith("hydra") and bare not in (*FOLDERS, *LIGHTNING):
-        raise ValueError(f"{bare} cannot be set; of Hydra's own settings only {', '.join(FOLDERS)} can")
+        raise ValueError(f"{argument} is not key=value{_suggest_setting(bare, text)}")
+    if bare.startswith("hydra") and bare not in (*FOLDER_KEYS, *LIGHTNING_KEYS):
+        raise ValueError(f"{bare} cannot be set; of Hydra's own settings only {', '.join(FOLDER_KEYS)} can")
     if bare == "hydra.run.dir" and sweep:
         raise ValueError("hydra.run.dir is the folder of one run; in a sweep set hydra.sweep.dir, that of all runs")
     values, override = _read_values(bare, text, sweep)
-    if bare in FOLDERS and not text.strip():
+    if bare in FOLDER_KEYS and not text.strip():
         raise ValueError(f"{bare} must not be empty; remove it or set a folder")
     if bare in groups() and equals:
         for value in values:
             check_choice(bare, value)
     root, _, name = bare.partition(".")
     if (
-        root in FREE_FORM_OPTIONS
+        root in FREE_FORM_KEYS
         and equals
         and not (name.isidentifier() or (bare == root and isinstance(values[0], dict)))
     ):
@@ -172,7 +172,7 @@ def _make_setting(key: str, value: Any) -> Setting:
 
 def _add_prefix(key: str, override: str) -> str:
     # Hydra's prefix for keys that the configuration may not contain yet.
-    return f"++{override}" if key.partition(".")[0] in FREE_FORM_OPTIONS else override
+    return f"++{override}" if key.partition(".")[0] in FREE_FORM_KEYS else override
 
 
 def _suggest_setting(name: str, text: str) -> str:
@@ -193,19 +193,19 @@ def _read_values(key: str, text: str, sweep: bool) -> tuple[list[Any], str]:
         parsed = OverridesParser.create().parse_override(f"key={text}")
         value: Any = parsed.value()
     except HydraException:
-        if key not in _VERBATIM and ("(" in text or text[:1] in tuple("[{'\"")):
+        if key not in _VERBATIM_KEYS and ("(" in text or text[:1] in tuple("[{'\"")):
             raise ValueError(f"{key}={text} cannot be read; put the value into quotes: {key}=\"'...'\"") from None
         parsed, value = None, text
-    if parsed is not None and parsed.is_sweep_override() and (sweep or key not in _VERBATIM):
+    if parsed is not None and parsed.is_sweep_override() and (sweep or key not in _VERBATIM_KEYS):
         if not sweep:
             raise ValueError(f"{key}={text} names several values; add -m for a run with each")
         return _sweep_values(key, text, parsed), f"{key}={text}"
     if "${" in text or text == "???":
         raise ValueError(f"{key}={text}: set the value itself; interpolations are not resolved")
     quoted = text.startswith(("'", '"'))
-    if key in _VERBATIM and value is not None and not (quoted and isinstance(value, str)):
+    if key in _VERBATIM_KEYS and value is not None and not (quoted and isinstance(value, str)):
         value = text
-    if key in PATHS and isinstance(value, str):
+    if key in PATH_KEYS and isinstance(value, str):
         value = str(Path(value).expanduser()) if value else value
     if not isinstance(value, str):
         return [value], f"{key}={text}"
@@ -229,7 +229,7 @@ def _sweep_values(key: str, text: str, parsed: Any) -> list[Any]:
     except (HydraException, ValueError, ArithmeticError):
         found = []
     if not 1 <= len(found) <= _MAX_RUNS:
-        raise ValueError(f"{key}={text} names no values that can be listed, or more than {_MAX_RUNS:,}")
+        raise ValueError(f"{key}={text} must name at least one value and at most {_MAX_RUNS:,}")
     return [Override._convert_value(x) for x in found]
 
 

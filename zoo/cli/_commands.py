@@ -30,8 +30,6 @@ def train(config: Mapping[str, Any], folder: Path, command: str, trust: bool = F
 
     A run in the folder with the same configuration is resumed.
     """
-    if not 0 <= config["seed"] < 2**32:
-        raise ValueError(f"seed must be between 0 and {2**32 - 1}, got {config['seed']}")
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     experiment = make_experiment(config, trust)
     with folder_lock(folder):
@@ -50,8 +48,8 @@ def train(config: Mapping[str, Any], folder: Path, command: str, trust: bool = F
             record.finish("interrupted", str(stop))
             raise
         except KeyboardInterrupt:
-            record.finish("interrupted", "stopped while measuring")
-            raise TrainingInterruptedError("stopped while measuring; the training is saved") from None
+            record.finish("interrupted", "stopped during the evaluation")
+            raise TrainingInterruptedError("stopped during the evaluation; the training is saved") from None
         except BaseException as error:
             with suppress(OSError):  # a full disk or missing folder: the error itself is raised
                 record.finish("failed", f"{type(error).__name__}: {error}")

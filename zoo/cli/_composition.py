@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from zoo.cli._command_line import FOLDERS, FREE_FORM_OPTIONS, LIGHTNING, Request
+from zoo.cli._command_line import FOLDER_KEYS, FREE_FORM_KEYS, LIGHTNING_KEYS, Request
 from zoo.cli._config_groups import configs_dir, group_choices, groups, model_of
 from zoo.cli._invocation import command_name
 from zoo.cli._options import Option, nearest_key
@@ -27,7 +27,7 @@ FALLBACK_DATA = {  # data sets that replace unavailable ones, with the warning
     "binarized_mnist": (
         "mnist",
         "Using mnist instead, with dynamic binarization: pixels are sampled anew in each batch. "
-        "Bounds on it are not comparable with any on the static binarisation.",
+        "Bounds on it are not comparable with any on the static binarization.",
     ),
     "mnist": (
         "mnist_5k",
@@ -85,16 +85,12 @@ def load_run_config(folder: Path) -> dict[str, Any]:
     """Load the ``config.yaml`` of a run folder without resolving interpolations or running any code."""
     path = folder / "config.yaml"
     try:
-        config = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        config: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        check_config(config)
     except Exception as error:
-        raise ValueError(f"{path} is damaged ({type(error).__name__}); the run cannot be resumed") from error
-    try:
-        if not isinstance(config, dict):
-            raise ValueError("parts are missing")
-        check_config(config)  # type: ignore[arg-type]
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}); the run cannot be resumed") from error
-    return {str(key): value for key, value in config.items()}
+        reason = str(error) if type(error) is ValueError else type(error).__name__
+        raise ValueError(f"{path} is damaged ({reason}); the run cannot be resumed") from error
+    return dict(config)
 
 
 def compose_config(overrides: Sequence[str]) -> dict[str, Any]:
@@ -113,7 +109,7 @@ def compose_options(choices: tuple[str, ...]) -> dict[str, Option]:
 
 
 def check_settings(request: Request) -> None:
-    """Check the settings of a command line that resumes nothing against the options of each of its runs."""
+    """Check the settings of a command line without ``resume=`` against the options of each of its runs."""
     for choices in request.choices():
         chosen = dict(choice.split("=", 1) for choice in choices)
         experiment, model = chosen.get("experiment", "null"), chosen.get("model")
@@ -125,9 +121,9 @@ def check_settings(request: Request) -> None:
                 raise ValueError(
                     f"options are neither added nor removed: write {setting.key}=VALUE, without {setting.sign}"
                 )
-            if setting.key in (*groups(), *FOLDERS, *LIGHTNING):
+            if setting.key in (*groups(), *FOLDER_KEYS, *LIGHTNING_KEYS):
                 continue
-            if (root := setting.key.partition(".")[0]) in FREE_FORM_OPTIONS and root in known:
+            if (root := setting.key.partition(".")[0]) in FREE_FORM_KEYS and root in known:
                 continue
             if setting.key.endswith("._target_"):
                 raise ValueError(
@@ -148,16 +144,16 @@ def _unknown_option(key: str, known: Mapping[str, Option], choices: Sequence[str
     what = " ".join(choices)
     for group, table in (("model", MODELS), ("data", DATA)):
         name = key.removeprefix(f"{group}.")
-        having = [f"{group}={x}" for x, choice in sorted(table.items()) if name in choice.schema.__annotations__]
-        if having and f"{group}.{name}" not in known:
-            return f"{what} has no option {key}; {group}.{name} is one of {', '.join(having)}"
+        models = [f"{group}={x}" for x, choice in sorted(table.items()) if name in choice.schema.__annotations__]
+        if models and f"{group}.{name}" not in known:
+            return f"{what} has no option {key}; {group}.{name} is one of {', '.join(models)}"
     if (near := nearest_key(key, known)) is not None:
         return f"{what} has no option {key}; did you mean {near}?"
     return f"{what} has no option {key}; {command_name('train')} {what} --help lists all options"
 
 
 def check_estimator_is_used(config: DictConfig, overrides: list[str]) -> None:
-    """Check that no estimator was chosen for a model without one, whose choice would have no effect."""
+    """Raise ``ValueError`` if an estimator was chosen for a model that uses none."""
     asked = [override for override in overrides if override.startswith("estimator=")]
     if asked and config.model is not None and "estimator" not in find_choice(config.model).parameters:
         raise ValueError(f"this model does not use an estimator: remove {asked[0]}")
@@ -176,9 +172,9 @@ def replace_unavailable_data(config: DictConfig, choices: Mapping[str, str | Non
         data, notice = FALLBACK_DATA[data]
         logger.warning("%s.\n%s\n", reason, notice)
         kept = [override for override in overrides if not override.startswith("data=")]
-        recipe = f"{choices['model']}_{data}"
-        if choices["experiment"] in (None, "null") and recipe in group_choices("experiment"):
-            kept.append(f"experiment={recipe}")
+        experiment = f"{choices['model']}_{data}"
+        if choices["experiment"] in (None, "null") and experiment in group_choices("experiment"):
+            kept.append(f"experiment={experiment}")
         config = compose("train", overrides=[*kept, f"data={data}"])
     return config
 

@@ -1,4 +1,4 @@
-"""Choices of the configuration groups in ``configs/``; imports nothing that takes long."""
+"""Choices of the configuration groups in ``configs/``; without slow imports."""
 
 import difflib
 import functools

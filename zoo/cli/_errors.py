@@ -13,8 +13,13 @@ from omegaconf.errors import OmegaConfBaseException
 # A library's own use of a name that torch has deprecated; nothing here can change it.
 warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
 
-_USER_ERRORS = (ValueError, OSError, HydraException, OmegaConfBaseException)
-_LATE_ERRORS = {  # of modules that take long to import; one that was not imported raised no error
+
+class RunFailedError(Exception):
+    """Runs of a sweep or of a reproduction failed."""
+
+
+_USER_ERRORS = (ValueError, OSError, RunFailedError, HydraException, OmegaConfBaseException)
+_LATE_ERRORS = {  # in modules with slow imports: looked up only if the module is imported already
     "zoo.training": "NonFiniteError",
     "zoo.control": "EnvWorkerError",
     "pytorch_lightning.utilities.exceptions": "MisconfigurationException",

@@ -11,7 +11,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from zoo.cli._command_line import BUDGETS, Request, to_hydra
+from zoo.cli._command_line import LENGTH_KEYS, Request, to_hydra
 from zoo.cli._commands import check_logger, check_model_options, train
 from zoo.cli._composition import (
     check_estimator_is_used,
@@ -22,7 +22,7 @@ from zoo.cli._composition import (
     resolve,
 )
 from zoo.cli._config_groups import configs_dir
-from zoo.cli._errors import error_message, relative, remove_if_empty
+from zoo.cli._errors import RunFailedError, error_message, relative, remove_if_empty
 from zoo.cli._invocation import command_name
 from zoo.training import TrainingInterruptedError, extend_config
 
@@ -70,8 +70,8 @@ def _sweep(request: Request) -> None:
     finally:
         if runs:
             print(f"\n{table(runs)}")
-    if failed := [each for each in runs if each.failure is not None]:
-        raise ChildProcessError(f"{len(failed)} of {len(runs)} runs failed; they are named above, with the reason")
+    if failed := [run for run in runs if run.failure is not None]:
+        raise RunFailedError(f"{len(failed)} of {len(runs)} runs failed; they are named above, with the reason")
 
 
 def _run(request: Request, arguments: Sequence[str], typed: Sequence[str]) -> tuple[Path, dict[str, float]]:
@@ -99,7 +99,7 @@ def _train(config: DictConfig, overrides: Sequence[str], folder: Path, request: 
     choices = HydraConfig.get().runtime.choices
     with remove_if_empty(folder):
         if config.resume:
-            lengths = {key: request.value(key) for key in BUDGETS if request.value(key) is not None}
+            lengths = {key: request.value(key) for key in LENGTH_KEYS if request.value(key) is not None}
             settings = extend_config(load_run_config(folder), lengths)
         else:
             check_estimator_is_used(config, list(overrides))
@@ -108,19 +108,19 @@ def _train(config: DictConfig, overrides: Sequence[str], folder: Path, request: 
         check_logger(settings["logger"]["name"])
         command = f"{command_name('train')} {shlex.join(overrides)}"
         try:
-            outcome = train(settings, folder, command, request.trust)
+            result = train(settings, folder, command, request.trust)
         except TrainingInterruptedError as stop:
             again = " trust=true" if request.trust else ""
             resume = shlex.quote(f"resume={relative(folder)}")
             print(f"\n{stop}. Resume with:  {command_name('train')} {resume}{again}")
             sys.exit(130)
-        if outcome.summary:
-            print(f"\n{outcome.summary}")
-            left = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_file()))
-            print(f"results are in {relative(folder)}/: {left}")
-            checkpoint = shlex.quote(f"checkpoint={relative(outcome.checkpoint)}")
+        if result.summary:
+            print(f"\n{result.summary}")
+            files = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_file()))
+            print(f"results are in {relative(folder)}/: {files}")
+            checkpoint = shlex.quote(f"checkpoint={relative(result.checkpoint)}")
             print(f"evaluate with:  {command_name('evaluate')} {checkpoint}")
-        return outcome.metrics
+        return result.metrics
 
 
 def run_or_report(run: Callable[[], tuple[Path, dict[str, float]]]) -> tuple[Path, dict[str, float], str | None]:

@@ -1,4 +1,4 @@
-"""The command ``zoo``; what takes long to import is imported by the command that needs it."""
+"""The command ``zoo``; each of its commands imports what it needs when it runs."""
 
 import os
 import sys
@@ -44,10 +44,10 @@ def _usage() -> str:
     return "\n".join(["Usage: zoo COMMAND [key=value ...]", "", *lines, "", "zoo COMMAND --help lists its arguments."])
 
 
-def _train(given: Sequence[str]) -> None:
+def _train(arguments: Sequence[str]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors are reported by user_errors, not by Hydra
-    request = read_command_line(given)
-    if not given or (request.help and not request.settings):
+    request = read_command_line(arguments)
+    if not arguments or (request.help and not request.settings):
         print(help_text())
     elif request.help:
         print(options_help(next(request.choices())))
@@ -57,42 +57,42 @@ def _train(given: Sequence[str]) -> None:
         launch(request)
 
 
-def _evaluate(given: Sequence[str]) -> None:
-    if wants_help(given):
+def _evaluate(arguments: Sequence[str]) -> None:
+    if wants_help(arguments):
         usage = f"{command_name('evaluate')} checkpoint=RUN/checkpoints/last.ckpt [render=gif]"
         print(arguments_help(EvaluateConfig, f"Evaluate a checkpoint: {usage}"))
         return
-    asked = parse_arguments(EvaluateConfig, given)
-    if asked.render not in (None, "gif"):
-        raise ValueError(f"an episode can be rendered as gif, not as {asked.render}: render=gif")
+    options = parse_arguments(EvaluateConfig, arguments)
+    if options.render not in (None, "gif"):
+        raise ValueError(f"an episode can be rendered as gif, not as {options.render}: render=gif")
     from zoo.cli._commands import evaluate
 
-    checkpoint = Path(asked.checkpoint).absolute()
+    checkpoint = Path(options.checkpoint).absolute()
     in_run = checkpoint.parent.name == "checkpoints"
     folder = checkpoint.parents[1] if in_run else checkpoint.with_suffix("")
-    outcome = evaluate(checkpoint, folder, render=asked.render is not None, trust=asked.trust)
-    print(outcome.summary)
-    left = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_file()))
-    print(f"results are in {relative(folder)}/: {left}")
+    result = evaluate(checkpoint, folder, render=options.render is not None, trust=options.trust)
+    print(result.summary)
+    files = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_file()))
+    print(f"results are in {relative(folder)}/: {files}")
 
 
-def _reproduce(given: Sequence[str]) -> None:
-    if wants_help(given):
+def _reproduce(arguments: Sequence[str]) -> None:
+    if wants_help(arguments):
         usage = f"{command_name('reproduce')} paper=ram [budget=smoke] [rows=[6,random]] [seeds=[1,2]]"
         print(arguments_help(ReproduceConfig, f"Reproduce a table of results: {usage}"))
         return
-    asked = parse_arguments(ReproduceConfig, given)
+    options = parse_arguments(ReproduceConfig, arguments)
     from zoo.reproduction._tables import check_request
 
-    check_request(asked.paper, asked.budget, asked.rows, asked.publish)
+    check_request(options.paper, options.budget, options.rows, options.publish)
     from zoo.cli._reproduce import reproduce
 
-    reproduce(asked)
+    reproduce(options)
 
 
-def _list(given: Sequence[str]) -> None:
-    if given and not wants_help(given):
-        raise ValueError(f"zoo list has no arguments, got {' '.join(given)}")
+def _list(arguments: Sequence[str]) -> None:
+    if arguments and not wants_help(arguments):
+        raise ValueError(f"zoo list has no arguments, got {' '.join(arguments)}")
     print(list_choices("model", "model="))
 
 

@@ -6,33 +6,34 @@ from pathlib import Path
 
 from zoo.cli._arguments import ReproduceConfig
 from zoo.cli._composition import compose_config
+from zoo.cli._errors import RunFailedError
 from zoo.cli._invocation import command_name, subprocess_command
 from zoo.control._experiment import draw_returns, learning_curve
 from zoo.data import find_binarized_mnist, find_mnist
 from zoo.inference.programs import PROGRAMS
 from zoo.inference.programs._program import data_root
 from zoo.reproduction import _tables as tables
-from zoo.reproduction._report import find_run, keep_record, kept_records, table, write_page
+from zoo.reproduction._report import copy_record, find_run, load_records, table, write_page
 from zoo.reproduction._tables import Row, check_request, settings_of
 from zoo.training import config_hash
 
 
-def reproduce(asked: ReproduceConfig) -> None:
+def reproduce(options: ReproduceConfig) -> None:
     """Run the rows of a paper's table with each seed, print and write the table, and draw the curves."""
-    paper, rows = check_request(asked.paper, asked.budget, asked.rows, asked.publish)
-    smoke = asked.budget == "smoke"
+    paper, rows = check_request(options.paper, options.budget, options.rows, options.publish)
+    smoke = options.budget == "smoke"
     check_data(rows, digits=not smoke)
-    records = tables.PUBLISHED if asked.publish else Path("runs") / ("smoke-results" if smoke else "results")
-    seeds = asked.seeds or paper.seeds[: 1 if smoke else None]
+    records = tables.PUBLISHED if options.publish else Path("runs") / ("smoke-results" if smoke else "results")
+    seeds = options.seeds or paper.seeds[: 1 if smoke else None]
     runs = [(row, seed) for seed in seeds for row in rows]
     folders: dict[str, list[Path]] = {row.name: [] for row in rows}
     for number, (row, seed) in enumerate(runs, 1):
         print(f"\nrun {number} of {len(runs)}: {row.label}, seed {seed}", flush=True)
-        overrides = [*settings_of(row, asked.budget), f"seed={seed}"]
+        overrides = [*settings_of(row, options.budget), f"seed={seed}"]
         folder = run_once(overrides, config_hash(compose_config(overrides)), Path("runs"))
-        keep_record(folder, records, f"{row.experiment}-seed{seed}")
+        copy_record(folder, records, f"{row.experiment}-seed{seed}")
         folders[row.name].append(folder)
-    print(f"\n{paper.title}\n\n{table(paper, {row.name: kept_records(records, row, smoke) for row in paper.rows})}")
+    print(f"\n{paper.title}\n\n{table(paper, {row.name: load_records(records, row, smoke) for row in paper.rows})}")
     for row in rows:
         if paper.curve and row.equal_length:
             path = records / f"{row.experiment}.png"
@@ -40,15 +41,15 @@ def reproduce(asked: ReproduceConfig) -> None:
             draw_returns({row.label: curves}, None, paper.curve, path)
             print(f"curve: {path}")
     if smoke:
-        print("\nA smoke run: little training on little data, to see that all works. These are no results.")
+        print("\nA smoke run: little training on little data, to see that all works. Its values are not results.")
         return
-    page = records.with_suffix(".md") if asked.publish else records / "results.md"
+    page = records.with_suffix(".md") if options.publish else records / "results.md"
     write_page(page, records)
     print(f"table: {page}")
 
 
 def check_data(rows: Sequence[Row], digits: bool) -> None:
-    """Check that the data of all rows can be loaded before the first run; results on other data would not compare."""
+    """Check before the first run that the data of all rows can be loaded; results on other data are not comparable."""
     if digits and any(row.data == "mnist" for row in rows):
         find_mnist()
     if digits and any(row.data == "binarized_mnist" for row in rows):
@@ -66,10 +67,10 @@ def run_once(overrides: list[str], config_hash: str, runs: Path) -> Path:
     arguments = [f"resume={found[0]}"] if found else overrides
     print(f"\n$ {command_name('train')} {' '.join(arguments)}", flush=True)
     if train_in_subprocess(arguments) != 0:
-        raise ChildProcessError("the run above did not finish; the same command resumes it")
+        raise RunFailedError("the run above did not finish; the same command resumes it")
     done = find_run(runs, config_hash)
     if done is None or done[1]["state"] != "finished":
-        raise ChildProcessError(f"the run left no finished record of configuration {config_hash} in {runs}")
+        raise RunFailedError(f"the run left no finished record of configuration {config_hash} in {runs}")
     return done[0]
 
 

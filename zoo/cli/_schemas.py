@@ -15,7 +15,7 @@ from zoo._constraints import COUNT, NOT_NEGATIVE, POSITIVE, Constraint, optional
 from zoo.attention import RecurrentAttention
 from zoo.attention.ram import module as recurrent_attention
 from zoo.attention.ram.experiment import RecurrentAttentionExperiment
-from zoo.cli._command_line import BUDGETS
+from zoo.cli._command_line import LENGTH_KEYS
 from zoo.cli._options import Option, argument_docs, dataclass_options, format_value, matches_type
 from zoo.control.policy_gradient import module as policy_gradient
 from zoo.control.policy_gradient.experiment import PolicyGradientExperiment
@@ -121,8 +121,8 @@ class EstimatorConfig:
 
     Args:
         name: name of the estimator.
-        baseline: name of a baseline, or a number for one that never changes; null for the model's default.
-        decay: decay of a moving average, and of the running standard deviation.
+        baseline: name of a baseline, or a number for a constant baseline; null for the model's default.
+        decay: decay of the moving average and of the running standard deviation.
         scale: whether the signal is divided by its running standard deviation.
     """
 
@@ -229,13 +229,13 @@ def _with_value(option: Option, key: str, values: Mapping[str, Any]) -> Option:
 def check_config(config: Mapping[str, Any]) -> None:
     """Check a resolved configuration as strictly as a command line."""
     if missing := sorted(_REQUIRED - config.keys()):
-        raise ValueError(f"{', '.join(missing)} must be there")
+        raise ValueError(f"{', '.join(missing)} missing")
     for group in GROUPS:
         is_absent = config[group] is None and group in ("data", "estimator")
         if not is_absent and not isinstance(config[group], Mapping):
             raise ValueError(f"{group} must hold options, got {format_value(config[group])}")
     lengths = config.get("extended", {})
-    known_lengths = isinstance(lengths, Mapping) and lengths.keys() <= set(BUDGETS)
+    known_lengths = isinstance(lengths, Mapping) and lengths.keys() <= set(LENGTH_KEYS)
     if not known_lengths or not all(matches_type(list[int], before) for before in lengths.values()):
         raise ValueError(f"extended must hold lengths by name, got {format_value(lengths)}")
     known = known_options(config)

@@ -20,14 +20,14 @@ def find_run(runs: Path, config_hash: str) -> tuple[Path, Record] | None:
     return next(iter(finished or started), None)
 
 
-def keep_record(folder: Path, results: Path, name: str) -> None:
+def copy_record(folder: Path, results: Path, name: str) -> None:
     """Copy the record of a run to the folder of results."""
     results.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(folder / "status.json", results / f"{name}.json")
 
 
-def kept_records(results: Path, row: Row, on_any_data: bool = False) -> list[Record]:
-    """Return the kept records of a row, one for each seed."""
+def load_records(results: Path, row: Row, on_any_data: bool = False) -> list[Record]:
+    """Return the records of a row, one for each seed."""
     records = []
     for path in sorted(results.glob(f"{row.experiment}-seed*.json")):
         records.append(read_status(path))
@@ -35,7 +35,7 @@ def kept_records(results: Path, row: Row, on_any_data: bool = False) -> list[Rec
             raise ValueError(f"{path} is the record of a run on {data}, not on the table's {row.data}; remove it")
     if len({record.get("recipe_hash") for record in records}) > 1:
         raise ValueError(
-            f"the records {results}/{row.experiment}-seed*.json are of different recipes, and have no mean; "
+            f"the records {results}/{row.experiment}-seed*.json are of different configurations, and have no mean; "
             "run the other seeds again, or remove their records"
         )
     return records
@@ -61,7 +61,7 @@ def write_page(page: Path, results: Path) -> None:
     """Write a Markdown page with the tables of all papers that have records."""
     sections = []
     for name, paper in PAPERS.items():
-        records = {row.name: kept_records(results, row) for row in paper.rows}
+        records = {row.name: load_records(results, row) for row in paper.rows}
         if any(records.values()):
             sections.append(
                 f"## {paper.title}\n\n{table(paper, records)}\n\n`python scripts/reproduce.py paper={name}`\n"

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from zoo._stats import student_t_half_width
 
@@ -34,13 +34,6 @@ def max_abs(values: Sequence[float]) -> str:
     return f"{value:.2g}" if value > 1e-9 else "0"
 
 
-def minimum(values: Sequence[float]) -> str:
-    return f"{min(values):.1f}"
-
-
-def min_ratio(values: Sequence[float]) -> str:
-    return f"{min(values):.2f}"
-
-
-def max_ratio(values: Sequence[float]) -> str:
-    return f"{max(values):.2f}"
+def formatted(reduce: Callable[[Sequence[float]], float], spec: str) -> Callable[[Sequence[float]], str]:
+    """Return a summary that formats ``min`` or ``max`` of the values."""
+    return lambda values: format(reduce(values), spec)

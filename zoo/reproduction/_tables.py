@@ -2,15 +2,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from zoo.reproduction._summaries import (
-    max_abs,
-    max_ratio,
-    mean_and_interval,
-    median_and_max,
-    min_ratio,
-    minimum,
-    percent,
-)
+from zoo.reproduction._summaries import formatted, max_abs, mean_and_interval, median_and_max, percent
 
 
 class Row(NamedTuple):
@@ -117,11 +109,11 @@ PAPERS = {
         ),
         metrics=(
             MetricColumn("mean to the family's optimum, in its sd", "optimum_mean_gap", max_abs),
-            MetricColumn("smallest sd ratio to it", "optimum_sd_ratio_low", min_ratio),
-            MetricColumn("largest", "optimum_sd_ratio_high", max_ratio),
+            MetricColumn("smallest sd ratio to it", "optimum_sd_ratio_low", formatted(min, ".2f")),
+            MetricColumn("largest", "optimum_sd_ratio_high", formatted(max, ".2f")),
             MetricColumn("mean to the posterior, in its sd", "reference_mean_gap", max_abs),
-            MetricColumn("smallest sd ratio to it", "reference_sd_ratio_low", min_ratio),
-            MetricColumn("k̂", "k_hat", max_ratio),
+            MetricColumn("smallest sd ratio to it", "reference_sd_ratio_low", formatted(min, ".2f")),
+            MetricColumn("k̂", "k_hat", formatted(max, ".2f")),
         ),
     ),
     "cartpole": Paper(
@@ -168,7 +160,7 @@ PAPERS = {
         rows=(Row("cartpole", "CartPole-v1", "dqn_cartpole", "CartPole-v1"),),
         metrics=(
             MetricColumn("final return", "greedy_return_mean", mean_and_interval),
-            MetricColumn("minimum over seeds", "greedy_return_mean", minimum),
+            MetricColumn("minimum over seeds", "greedy_return_mean", formatted(min, ".1f")),
         ),
         seeds=tuple(range(1, 11)),
         curve="greedy_return_mean",
@@ -199,7 +191,6 @@ PAPERS = {
 
 
 PUBLISHED = Path(__file__).parents[2] / "docs" / "results"  # of the checkout; the tables are next to it
-BUDGETS = ("full", "smoke")
 _SMOKE = {  # overrides for runs of seconds, by model
     "ram": ("data=mnist_5k", "trainer.max_epochs=1"),
     "sbn": ("data=mnist_5k", "trainer.max_epochs=1"),
@@ -223,15 +214,15 @@ def settings_of(row: Row, budget: str) -> list[str]:
 
 
 def check_request(paper: str, budget: str, rows: Sequence[str] | None, publish: bool) -> tuple[Paper, list[Row]]:
-    """Return the paper and rows of a request; raise ``ValueError`` if it cannot be met."""
+    """Return the paper and rows of a request; raise ``ValueError`` if one does not exist."""
     if paper not in PAPERS:
         raise ValueError(f"there is no paper {paper!r}; there are: {', '.join(PAPERS)}")
-    if budget not in BUDGETS:
-        raise ValueError(f"there is no budget {budget!r}; choose one of {', '.join(BUDGETS)}")
+    if budget not in ("full", "smoke"):
+        raise ValueError(f"there is no budget {budget!r}; choose one of full, smoke")
     if publish and budget == "smoke":
         raise ValueError("a smoke run has no results to publish: remove publish or budget")
     if publish and not PUBLISHED.is_dir():
-        raise ValueError(f"publish=true writes into a checkout of the project, and {PUBLISHED} is none: remove publish")
+        raise ValueError(f"publish=true writes into a checkout, and there is no {PUBLISHED}: remove publish")
     return PAPERS[paper], chosen_rows(PAPERS[paper], rows)
 
 

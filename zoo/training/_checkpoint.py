@@ -12,14 +12,14 @@ from torch import Tensor
 
 from zoo.training._files import check_fields, write_atomically
 
-PARTS: Mapping[str, tuple[type, ...]] = {
+REQUIRED_FIELDS: Mapping[str, tuple[type, ...]] = {
     "state_dict": (Mapping,),
     "hyper_parameters": (Mapping,),
     "model": (str,),
     "config": (Mapping,),
 }
 DIGEST = "sha256"
-RESUMABLE: Mapping[str, tuple[type, ...]] = {  # needed only to resume a training
+RESUME_FIELDS: Mapping[str, tuple[type, ...]] = {  # needed only to resume a training
     "loops": (Mapping,),
     "callbacks": (Mapping,),
     "optimizer_states": (list,),
@@ -72,7 +72,7 @@ def read_checkpoint(path: str | Path, model: str | None = None, resumable: bool 
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, no checkpoint of this project, or of another model.
+        ValueError: the file is damaged, not a checkpoint of this project, or of another model.
 
     Example:
         >>> read_checkpoint("none.ckpt")
@@ -86,21 +86,21 @@ def read_checkpoint(path: str | Path, model: str | None = None, resumable: bool 
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(
-            f"{path} is damaged or no checkpoint ({type(error).__name__}); "
+            f"{path} is damaged or not a checkpoint ({type(error).__name__}); "
             "use the run's other checkpoint or train again"
         ) from error
     if not isinstance(checkpoint, dict) or not {"state_dict", "hyper_parameters", "model"} <= checkpoint.keys():
-        raise ValueError(f"{path} is a PyTorch file, but no checkpoint of this project")
+        raise ValueError(f"{path} is a PyTorch file, but not a checkpoint of this project")
     if resumable:
         cannot = f"{path} cannot be continued: it is damaged, or of an older version"
-        check_fields(checkpoint, RESUMABLE, cannot, "evaluate it, or train again in another folder")
+        check_fields(checkpoint, RESUME_FIELDS, cannot, "evaluate it, or train again in another folder")
     # torch.load does not verify the checksums of its files: a flipped bit in a weight would go unnoticed.
-    kept = checkpoint.pop(DIGEST, None)
-    if kept is not None and kept != _digest(checkpoint):
+    saved_digest = checkpoint.pop(DIGEST, None)
+    if saved_digest is not None and saved_digest != _digest(checkpoint):
         raise ValueError(
             f"{path} is damaged: it does not hold what was saved; use the run's other checkpoint or train again"
         )
-    check_fields(checkpoint, PARTS, f"{path} is damaged or no checkpoint of this project", "train again")
+    check_fields(checkpoint, REQUIRED_FIELDS, f"{path} is damaged or not a checkpoint of this project", "train again")
     if model is not None and checkpoint["model"] != model:
         raise ValueError(f"{path} is a checkpoint of {checkpoint['model']}, not of {model}")
     return checkpoint
@@ -108,10 +108,10 @@ def read_checkpoint(path: str | Path, model: str | None = None, resumable: bool 
 
 def _digest(content: Any) -> str:
     """Return the SHA-256 of every tensor, number and name in plain data."""
-    total = hashlib.sha256()
+    digest = hashlib.sha256()
     for piece in _pieces(content):
-        total.update(piece)
-    return total.hexdigest()
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 def _pieces(content: Any) -> Iterator[Any]:

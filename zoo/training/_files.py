@@ -30,7 +30,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         write(unfinished)
         os.replace(unfinished, path)
     except OSError as error:
-        with suppress(OSError):  # of no use to anyone
+        with suppress(OSError):
             unfinished.unlink()
         raise write_error(path, error) from error
 
@@ -83,10 +83,10 @@ def check_fields(
 def folder_lock(folder: Path) -> Iterator[None]:
     """Create a run folder, and lock it against other processes; raise ``ValueError`` if it is locked.
 
-    The lock is one of the operating system (``flock``) on an open file. It ends with the process that holds it, so that
-    the ``.lock`` of a killed run locks nothing. In distributed training rank 0 holds it for all ranks. Between machines
-    it works on network file systems that support such locks, such as NFS 4; on others, two machines must not use the
-    same folder.
+    The lock is the operating system's (``flock``) on an open file. It ends with the process that holds it, so the
+    ``.lock`` of a killed run does not lock the folder. In distributed training rank 0 holds it for all ranks. Between
+    machines it works on network file systems that support such locks, such as NFS 4; on others, two machines must not
+    use the same folder.
     """
     if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
         yield

@@ -14,7 +14,7 @@ from pytorch_lightning.loggers import Logger, MLFlowLogger, TensorBoardLogger, W
 from pytorch_lightning.plugins.precision import MixedPrecision
 
 from zoo.training._checkpoint import AtomicCheckpointIO, CheckpointMetadata, read_checkpoint
-from zoo.training._extension import BUDGET_DEPENDENT, ExtendLRSchedules
+from zoo.training._extension import LENGTH_DEPENDENT, ExtendLRSchedules
 from zoo.training._files import check_fields
 from zoo.training._finite import FiniteGradients
 from zoo.training._interrupt import GracefulInterrupt, TrainingInterruptedError
@@ -25,22 +25,15 @@ from zoo.training._resume import ExactResume
 from zoo.training.experiment import Experiment, Loaders
 
 
-class UnscaledMixedPrecision(MixedPrecision):
-    """Mixed precision in bfloat16 that clips gradients of fused optimizers.
+def allow_clipping(trainer: pl.Trainer) -> None:
+    """Allow a trainer in mixed bfloat16 precision to clip gradients of fused optimizers.
 
     Lightning raises for every mixed precision, since a fused optimizer unscales float16 gradients within its step;
     bfloat16 needs no scaling.
     """
-
-    def clip_gradients(self, *args: Any, **kwargs: Any) -> None:
-        super(MixedPrecision, self).clip_gradients(*args, **kwargs)
-
-
-def allow_clipping(trainer: pl.Trainer) -> None:
-    """Allow a trainer in bfloat16 to clip gradients of fused optimizers."""
     plugin = trainer.precision_plugin
     if isinstance(plugin, MixedPrecision) and plugin.scaler is None:
-        trainer.strategy.precision_plugin = UnscaledMixedPrecision("bf16-mixed", plugin.device)
+        plugin.clip_gradients = super(MixedPrecision, plugin).clip_gradients  # type: ignore[method-assign]
 
 
 class RunDataModule(pl.LightningDataModule):
@@ -100,7 +93,7 @@ def fit(experiment: Experiment, folder: Path, config: Mapping[str, Any], callbac
     Raises:
         TrainingInterruptedError: the run was interrupted.
         NonFiniteError: a loss or a gradient is NaN or infinite.
-        ValueError: there is no epoch to train, devices or precision make no sense, or the checkpoint to resume from is
+        ValueError: there is no epoch to train, devices or precision are invalid, or the checkpoint to resume from is
             damaged or of a module with other options.
 
     Example:
@@ -126,10 +119,11 @@ def fit(experiment: Experiment, folder: Path, config: Mapping[str, Any], callbac
     saves_best = experiment.monitor is not None and loaders.validation is not None
     if str(settings["precision"]).startswith("16"):
         raise ValueError("precision 16 scales the loss and skips steps by design; use bf16-mixed or 32-true")
-    longer = bool(config.get("extended"))
-    rows = _saved_rows(last, module, BUDGET_DEPENDENT if longer else ()) if last.exists() else None
+    extended = bool(config.get("extended"))
+    rows = _saved_rows(last, module, LENGTH_DEPENDENT if extended else ()) if last.exists() else None
     metrics_csv = CSVMetricsLogger(folder / "metrics.csv", rows)
-    # Lightning makes torch search for a CUDA driver in every optimizer step, which outlasts the step of a small model.
+    # Lightning makes torch search for a CUDA driver in every optimizer step; this takes longer than the step of a small
+    # model.
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
     # Deterministic kernels suffice; filling uninitialized memory only costs time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -158,7 +152,7 @@ def fit(experiment: Experiment, folder: Path, config: Mapping[str, Any], callbac
             CheckpointedMetrics(metrics_csv),
             ExactResume(),
             CheckpointMetadata(config),
-            *([ExtendLRSchedules()] if longer else []),
+            *([ExtendLRSchedules()] if extended else []),
             *experiment.callbacks(),
             *callbacks,
             GracefulInterrupt(last, loaders.supports_mid_epoch_resume),
@@ -190,7 +184,7 @@ def fit(experiment: Experiment, folder: Path, config: Mapping[str, Any], callbac
     if not best.exists():
         raise FileNotFoundError(
             f"{best}, the best checkpoint on the validation data, is gone; the last one is there and can be "
-            f"measured: zoo evaluate checkpoint={last}"
+            f"evaluated: zoo evaluate checkpoint={last}"
         )
     return best
 

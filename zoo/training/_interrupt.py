@@ -19,9 +19,9 @@ class TrainingInterruptedError(Exception):
 class GracefulInterrupt(pl.Callback):
     """Finishes the step on SIGINT or SIGTERM, saves a checkpoint and stops; a second Ctrl-C stops at once.
 
-    Stopping inside a step would save half an update. After the last step of an epoch, or anywhere in it unless
-    ``mid_epoch``, the training stops at the start of the next one, since Lightning resumes after the validation between
-    them. The trainer's ``fit`` then raises ``TrainingInterruptedError``.
+    Stopping inside a step would save half an update. A training without ``mid_epoch`` stops at the start of the next
+    epoch. So does every training that is interrupted in the last step of an epoch: a run that stopped there would
+    resume after the validation, and skip it. The trainer's ``fit`` then raises ``TrainingInterruptedError``.
     """
 
     def __init__(self, path: Path, mid_epoch: bool = True):

@@ -65,9 +65,9 @@ class CSVMetricsLogger(Logger):
 class CheckpointedMetrics(pl.Callback):
     """Save all logged metrics in checkpoints: the rows of ``metrics.csv`` and the running means of the current epoch.
 
-    A resumed run therefore logs the same values as an uninterrupted one. Lightning saves a checkpoint *before* it logs
-    the metrics of the epoch or step at whose end it is, and saves no running means. It has no public access to either;
-    the private attributes used here are those that ``LightningModule.log`` and the loops use.
+    A resumed run therefore logs the same values as an uninterrupted one. At the end of an epoch or step Lightning
+    saves the checkpoint *before* it logs the metrics, and it saves no running means. Neither is public; the private
+    attributes used here are those that ``LightningModule.log`` and the loops use.
     """
 
     def __init__(self, metrics_csv: CSVMetricsLogger):
@@ -82,7 +82,7 @@ class CheckpointedMetrics(pl.Callback):
         checkpoint["metrics"] = {"rows": self._rows(trainer), "means": means}
 
     def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Keep the means until the first batch was logged, when Lightning resets all of them."""
+        """Store the means until the end of the first batch: Lightning resets all means when it logs that batch."""
         self._restored = checkpoint["metrics"]["means"]
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
@@ -119,7 +119,7 @@ def _running_means(trainer: pl.Trainer) -> dict[str, dict[str, Any]]:
 
 
 def _restore_mean(trainer: pl.Trainer, key: str, mean: dict[str, Any]) -> None:
-    """Add a saved mean to the current one, which may not have been logged since."""
+    """Add a saved mean to the current one, or to zero if the metric was not logged yet."""
     results = trainer.fit_loop.epoch_loop._results
     if key not in results:
         described = {name: mean[name] for name in (*_META, "sync_dist")}

@@ -40,9 +40,9 @@ def config_hash(config: Mapping[str, Any]) -> str:
         >>> config_hash({"seed": 1, "logger": "csv"}) == config_hash({"logger": "wandb", "seed": 1})
         True
     """
-    deciding = {key: value for key, value in config.items() if key not in ("logger", "resume")}
-    deciding = {key: value for key, value in deciding.items() if key not in _HASHED_IF_SET or value not in (None, {})}
-    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:12]
+    hashed = {key: value for key, value in config.items() if key not in ("logger", "resume")}
+    hashed = {key: value for key, value in hashed.items() if key not in _HASHED_IF_SET or value not in (None, {})}
+    return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()[:12]
 
 
 class RunRecord:
@@ -99,7 +99,7 @@ def read_status(path: Path) -> dict[str, Any]:
     """Read a run record.
 
     Raises:
-        ValueError: the file is damaged or no run record.
+        ValueError: the file is damaged or not a run record.
 
     Example:
         >>> import tempfile
@@ -114,7 +114,7 @@ def read_status(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:  # not JSON, or not even text
         raise ValueError(f"{path} is damaged ({error}); {remedy}") from error
     if not isinstance(status, dict) or not {"state", "config_hash"} <= status.keys():
-        raise ValueError(f"{path} is no run record; {remedy}")
+        raise ValueError(f"{path} is not a run record; {remedy}")
     check_fields(status, _REQUIRED, f"{path} is damaged", remedy)
     check_fields(status, _OPTIONAL, f"{path} is damaged", remedy, optional=True)
     if status["state"] not in _STATES or not 0 <= status["wall_seconds"] < math.inf:

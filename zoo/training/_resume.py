@@ -30,7 +30,7 @@ class ExactResume(pl.Callback):
         self._positions = checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader", [])
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Restore the generators, after all that draws from them before the training."""
+        """Restore the generators last, after everything that draws from them before the first step."""
         rank = trainer.global_rank
         for position in self._positions:
             trainer.train_dataloader.load_state_dict(position)  # type: ignore[union-attr]

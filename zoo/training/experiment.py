@@ -32,8 +32,8 @@ class Loaders(NamedTuple):
 class Experiment(Protocol):
     """A model together with its data or environment: how it is trained, evaluated and reported.
 
-    ``zoo train`` and ``zoo evaluate`` know experiments by this protocol alone. An implementation derives from it and
-    thereby inherits the defaults.
+    ``zoo train`` and ``zoo evaluate`` use only this protocol. An implementation derives from it and inherits the
+    defaults.
 
     Example:
         >>> class Demo(Experiment):

@@ -14,10 +14,10 @@ class GradientVarianceMonitor(pl.Callback):
     """Logs the variance of the gradient estimate, without changing the training.
 
     Every ``every_n_steps`` steps the gradient of the next step is sampled several times, with the same batch and
-    weights, so that only the draws of the training step differ. Logged are, over all parameters, ``gradient_variance``,
-    ``Σ Var[g_i]``, and ``gradient_signal_to_noise``, ``‖E[g]‖ / sqrt(Σ Var[g_i])``; see ``gradient_moments``. Both
-    refer to the loss that the training step returns, before accumulation, clipping and averaging over ranks; the
-    values are averaged over ranks.
+    weights, so that only the random samples of the training step differ. It logs, over all parameters,
+    ``gradient_variance``, ``Σ Var[g_i]``, and ``gradient_signal_to_noise``, ``‖E[g]‖ / sqrt(Σ Var[g_i])``; see
+    ``gradient_moments``. Both refer to the loss that the training step returns, before accumulation, clipping and
+    averaging over ranks; the values are averaged over ranks.
 
     Each gradient is computed on a copy of the module that shares only its parameters and whose ``log`` does nothing;
     the random number generators are restored. Direct effects of a training step on the trainer or its loggers remain.

@@ -246,7 +246,7 @@ class TestLoad:
     def test_damaged_file_raises(self, make_model, save):
         path = save(make_model())
         path.write_bytes(path.read_bytes()[:1000])
-        with pytest.raises(ValueError, match=r"last\.ckpt is damaged or no checkpoint"):
+        with pytest.raises(ValueError, match=r"last\.ckpt is damaged or not a checkpoint"):
             RecurrentAttention.load(path)
 
     def test_checkpoint_of_another_model_raises(self, make_model, save):
