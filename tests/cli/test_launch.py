@@ -25,7 +25,10 @@ class TestCheckSettings:
             (["model=dqn", "total_timesteps=1"], r"did you mean model\.total_timesteps\?"),
             (["model=ram", "total_timesteps=1"], r"model\.total_timesteps is one of model=dqn, model=policy_gradient"),
             (["model=ram", "model.buffer_size=1"], r"model\.buffer_size is one of model=dqn, model=q_learning"),
-            (["model=ram", "data.root=x"], r"data\.root is one of data=idx, data=image_folder"),
+            (
+                ["model=ram", "data.root=x"],
+                r"data\.root is one of data=flickr8k, data=idx, data=image_folder, data=karpathy",
+            ),
             (["model=dqn", "estimator.scale=true"], r"has no option estimator\.scale"),
             (["model=ram", "logger.name=x"], r"has no option logger\.name"),
             (["model=ram", "model._target_=os.system"], r"_target_ 'os\.system' may not be instantiated"),

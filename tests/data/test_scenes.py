@@ -114,8 +114,8 @@ def test_numbers_colors_and_names_are_sampled_uniformly():
     # Five standard deviations of a fraction p of 12,000 objects are 0.046 √(p (1 - p)).
     np.testing.assert_allclose(np.bincount(scenes.counts)[1:] / 6000, 1 / 3, atol=0.031)
     np.testing.assert_allclose(np.bincount(scenes.colors) / objects, 1 / 7, atol=0.017)
-    np.testing.assert_allclose(shapes[:5], 2 / 15, atol=0.017)
-    np.testing.assert_allclose(shapes[5:], 1 / 30, atol=0.009)
+    np.testing.assert_allclose(shapes[:5], 3 / 20, atol=0.017)
+    np.testing.assert_allclose(shapes[5:], 1 / 40, atol=0.008)
 
 
 def test_scenes_beyond_the_size_of_a_chunk_continue_the_first(monkeypatch):

@@ -1,4 +1,5 @@
 import importlib.util
+import inspect
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -9,7 +10,7 @@ import torch
 from omegaconf import OmegaConf
 
 from zoo.cli._schemas import DATA, find_choice, instantiate
-from zoo.data import ImageData, ImageSet
+from zoo.data import CaptionData, ImageData, ImageSet
 from zoo.training import Experiment, TrainingInterruptedError, fit, read_checkpoint, write_json
 from zoo.training._files import folder_lock, write_text
 from zoo.training._record import RunRecord
@@ -104,6 +105,16 @@ def load_weights(module: pl.LightningModule, path: Path) -> None:
     module.load_state_dict(saved, strict=False)
 
 
+def _check_kind_of_data(config: Mapping[str, Any], wanted: type) -> None:
+    """Check that the data are of the type that the model needs, labeled or captioned images."""
+    kinds = {name: inspect.signature(choice.builder).return_annotation for name, choice in DATA.items()}
+    chosen = next(name for name, choice in DATA.items() if choice.target == config["data"]["_target_"])
+    if kinds[chosen] is not wanted:
+        what = "captioned images" if wanted is CaptionData else "labeled images"
+        others = "|".join(name for name, kind in kinds.items() if kind is wanted)
+        raise ValueError(f"this model needs {what}, which data={chosen} does not provide: set data={others}")
+
+
 def make_experiment(config: Mapping[str, Any], trust: bool = False, data: Any = None) -> Experiment:
     """Instantiate the experiment of a configuration."""
     accepted = find_choice(config["model"]).parameters
@@ -112,6 +123,8 @@ def make_experiment(config: Mapping[str, Any], trust: bool = False, data: Any = 
             raise ValueError(f"this model does not use {name}: remove {name}=...")
         if name in ("env", "program") and name in accepted and config.get(name) is None:
             raise ValueError(f"this model needs {name}: set {name}=NAME")
+    if data is None and "data" in accepted and config.get("data"):
+        _check_kind_of_data(config, accepted["data"].annotation)
     injected = {
         **{name: config.get(name) for name in ("env", "env_kwargs", "program", "estimator", "seed")},
         "trust": trust,

@@ -40,7 +40,7 @@ Experiments (experiment=NAME, complete by themselves)
 {experiments}
 
 Common options
-  data={"|".join(group_choices("data"))}    data.root=DIR for idx and image_folder
+  data={"|".join(group_choices("data"))}    data.root=DIR for flickr8k, idx, image_folder and karpathy
   env=Acrobot-v1  any environment of Gymnasium, or MODULE:ID of your own; its arguments are env_kwargs.NAME=VALUE
   estimator={"|".join(group_choices("estimator"))}  estimator.baseline=NAME, such as none or leave_one_out, or a number
   logger={"|".join(group_choices("logger"))}

@@ -23,7 +23,16 @@ from zoo.control.policy_gradient.module import PolicyGradient
 from zoo.control.q_learning import _options as q_learning
 from zoo.control.q_learning.experiment import DeepQLearningExperiment, TabularQLearningExperiment
 from zoo.control.q_learning.module import QLearning
-from zoo.data import load_binarized_mnist, load_idx, load_image_folder, load_mnist, load_mnist_5k
+from zoo.data import (
+    load_binarized_mnist,
+    load_captioned_scenes,
+    load_flickr8k,
+    load_idx,
+    load_image_folder,
+    load_karpathy,
+    load_mnist,
+    load_mnist_5k,
+)
 from zoo.inference import experiment as program_experiment
 from zoo.inference import variational
 from zoo.inference.bbvi import ProgramInference
@@ -84,6 +93,12 @@ _DATA = {
     "split_seed": Constraint("between 0 and 2**63 - 1", lambda x: x >= 0),
     "size": optional(Constraint("two whole numbers of 1 or more", lambda size: min(size) >= 1)),
 }
+_PHOTOGRAPHS = {"size": COUNT, "min_count": COUNT}
+_SCENES = {
+    **dict.fromkeys(("num_train", "num_validation", "num_test"), COUNT),
+    "num_captions": Constraint("from 1 to 3", lambda x: 1 <= x <= 3),
+    "scene_seed": _DATA["split_seed"],
+}
 # All that a configuration may instantiate; a ``_target_`` outside these tables is an error.
 MODELS = {
     "ram": Choice(RecurrentAttentionExperiment, RecurrentAttention, recurrent_attention.CONSTRAINTS),
@@ -103,6 +118,9 @@ DATA = {
     "binarized_mnist": Choice(load_binarized_mnist, load_binarized_mnist, _DATA),
     "idx": Choice(load_idx, load_idx, _DATA),
     "image_folder": Choice(load_image_folder, load_image_folder, _DATA),
+    "flickr8k": Choice(load_flickr8k, load_flickr8k, _PHOTOGRAPHS),
+    "karpathy": Choice(load_karpathy, load_karpathy, _PHOTOGRAPHS),
+    "captioned_scenes": Choice(load_captioned_scenes, load_captioned_scenes, _SCENES),
 }
 _CHOICES = {choice.target: choice for choice in (*MODELS.values(), *DATA.values())}
 _SINGLE_PRECISION = Constraint(

@@ -20,7 +20,7 @@ COLORS = {
 }
 SHAPES = ("square", "circle", "triangle", "diamond", "cross")
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-FRACTION_OF_DIGITS = 1 / 3
+FRACTION_OF_DIGITS = 1 / 4
 MAX_DOTS = 4
 CHUNK_SIZE = 1000  # images drawn at once
 Cell = tuple[int, int]  # row and column

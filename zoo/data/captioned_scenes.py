@@ -25,7 +25,7 @@ def load_captioned_scenes(
     """Generate captioned scenes: colored shapes and handwritten digits on a dark ground, without a download.
 
     An image of 84×84 pixels is a grid of 7×7 cells of 12×12 pixels. One to three objects, each within a cell of its
-    own, are squares, circles, triangles, diamonds, crosses or, one in three, digits of ``load_mnist_5k`` at half their
+    own, are squares, circles, triangles, diamonds, crosses or, one in four, digits of ``load_mnist_5k`` at half their
     size: of its training, validation and test digits in the sets of these names. The ground gets lighter to the right
     in red and to the bottom in blue, so that a cell alone shows where it is; noise and gray dots are not captioned.
 
