@@ -191,7 +191,7 @@ class TestEvaluate:
         with pytest.raises(FileNotFoundError, match="there is no checkpoint"):
             evaluate(tmp_path / "none.ckpt", tmp_path / "none")
         torch.save({"weight": torch.zeros(1)}, tmp_path / "foreign.ckpt")
-        with pytest.raises(ValueError, match="no checkpoint of this project"):
+        with pytest.raises(ValueError, match="not a checkpoint of this project"):
             evaluate(tmp_path / "foreign.ckpt", tmp_path / "foreign")
         assert names(tmp_path) == {"foreign.ckpt"}
 
