@@ -8,11 +8,10 @@ import pytorch_lightning as pl
 import torch
 from torch.nn.utils import parameters_to_vector
 
-from zoo.inference._batch import RepeatedBatch
 from zoo.inference.callbacks import StopOnConvergence
 from zoo.inference.diagnostics import StoppingRule
 from zoo.inference.elbo import BlackBoxELBO
-from zoo.inference.variational import VariationalInference
+from zoo.inference.variational import RepeatedBatch, VariationalInference
 from zoo.training._resume import ExactResume
 
 pytestmark = pytest.mark.usefixtures("without_type_checks")

@@ -12,9 +12,8 @@ from torch import nn
 from torch.distributions import constraints
 
 from zoo.gradients import LearnedBaseline
-from zoo.inference._batch import RepeatedBatch, unpack_batch
 from zoo.inference.elbo import BlackBoxELBO
-from zoo.inference.variational import VariationalInference
+from zoo.inference.variational import RepeatedBatch, VariationalInference, unpack_batch
 from zoo.training import NonFiniteError
 from zoo.training._finite import FiniteGradients
 
@@ -297,3 +296,25 @@ class TestAFrozenPart:
         assert not module.guide.frozen.training
         assert module.guide.training
         assert all(part.training for part in module.elbo.modules())
+
+
+def test_each_step_yields_all_arguments():
+    steps = RepeatedBatch((1, "a"), 3)
+    assert len(steps) == 3
+    assert list(steps) == [(1, "a")] * 3
+
+
+def test_restored_pass_yields_remaining_steps_and_the_next_is_whole():
+    steps, other = RepeatedBatch((1,), 5), RepeatedBatch((1,), 5)
+    passed = iter(steps)
+    next(passed), next(passed)
+    other.load_state_dict(steps.state_dict())
+    assert len(list(other)) == 3
+    assert len(list(other)) == 5
+
+
+def test_state_after_last_step_starts_new_epoch():
+    steps, other = RepeatedBatch((1,), 5), RepeatedBatch((1,), 5)
+    list(steps)
+    other.load_state_dict(steps.state_dict())
+    assert len(list(other)) == 5

@@ -6,7 +6,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from zoo.inference._func_transforms import is_transformed
+from zoo.gradients.graphs._provenance.torch_internals import is_transformed
 
 
 class BernoulliLogProb(torch.autograd.Function):
@@ -18,20 +18,20 @@ class BernoulliLogProb(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, units: Tensor) -> Tensor:
-        """Return the log-probability summed over the last dimension; few tensors are allocated, which is slow."""
+        """Return the log-probability summed over the last dimension; memory is reused, since allocation is slow."""
         probability = logits.sigmoid()
         # log(1 + exp(-|logit|)) = -log max(σ, 1 - σ), whose argument lies in [1/2, 1] and loses no precision. Neither
-        # does a product of 64 of them, which saves 63 logarithms.
-        likelier = 1 - probability
-        torch.maximum(likelier, probability, out=likelier)
-        logarithm = likelier.unflatten(-1, (math.gcd(likelier.shape[-1], 64), -1)).prod(-2).log_().sum(-1)
-        white = torch.gt(logits, 0, out=likelier)  # reuses its memory
-        broadcast, _ = torch.broadcast_tensors(units, logits)
-        whole = logits.shape == broadcast.shape
-        surplus = torch.sub(broadcast, white, out=white if whole else None).mul_(logits)
-        error = torch.sub(broadcast, probability, out=probability if whole else None)
+        # does a product of 64 of them, which needs one logarithm instead of 64.
+        max_probability = 1 - probability
+        torch.maximum(max_probability, probability, out=max_probability)
+        log_max = max_probability.unflatten(-1, (math.gcd(logits.shape[-1], 64), -1)).prod(-2).log_().sum(-1)
+        mode = torch.gt(logits, 0, out=max_probability)  # the likelier value of each unit
+        units_expanded, _ = torch.broadcast_tensors(units, logits)
+        same_shape = logits.shape == units_expanded.shape
+        log_ratio = torch.sub(units_expanded, mode, out=mode if same_shape else None).mul_(logits)
+        error = torch.sub(units_expanded, probability, out=probability if same_shape else None)
         ctx.save_for_backward(error, logits, units)
-        return surplus.sum(-1) + logarithm
+        return log_ratio.sum(-1) + log_max
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:

@@ -87,7 +87,7 @@ class ProgramInference(VariationalInference):
             FileNotFoundError: there is no such file, or the program or its data are missing.
             ValueError: the file is damaged, of another model or version, or of a program that is not trusted.
         """
-        with warnings.catch_warnings():  # of what a gradient costs that is not asked for
+        with warnings.catch_warnings():  # about gradients, which are not computed here
             warnings.simplefilter("ignore", HighVarianceWarning)
             return super().load(path, **overrides)
 

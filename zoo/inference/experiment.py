@@ -9,7 +9,6 @@ import torch
 
 from zoo._constraints import COUNT, POSITIVE, Constraint, check_constraints, optional
 from zoo.data._posteriordb import ReferenceMoments
-from zoo.inference._batch import RepeatedBatch
 from zoo.inference._mean_field import (
     check_optimum_available,
     compare_to_optimum,
@@ -37,6 +36,7 @@ from zoo.inference.diagnostics import (
     posterior_figure,
 )
 from zoo.inference.programs._program import data_root
+from zoo.inference.variational import RepeatedBatch
 from zoo.plotting import save_figure
 from zoo.training import Experiment, Loaders, read_checkpoint, read_metrics
 

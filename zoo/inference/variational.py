@@ -1,4 +1,4 @@
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -7,7 +7,6 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from zoo._constraints import POSITIVE, check_constraints, optional
-from zoo.inference._batch import unpack_batch
 from zoo.inference._posterior_moments import finite_estimate
 from zoo.inference.diagnostics import PosteriorSamples, sample_posterior
 from zoo.inference.elbo._messages import NonFiniteELBOError
@@ -23,6 +22,44 @@ VALIDATION_SAMPLES = 500
 VALIDATION_SEED = 0
 
 CONSTRAINTS = {"lr": POSITIVE, "baseline_lr": optional(POSITIVE)}
+
+
+class RepeatedBatch:
+    """A loader that yields the same batch, the arguments of model and guide, in each step of an epoch.
+
+    After ``load_state_dict``, the first pass yields the remaining steps of the interrupted epoch.
+
+    Args:
+        args: arguments of model and guide.
+        num_steps: steps per epoch.
+
+    Example:
+        >>> list(RepeatedBatch((1, 2), 3))
+        [(1, 2), (1, 2), (1, 2)]
+    """
+
+    def __init__(self, args: Sequence[Any], num_steps: int):
+        self.args, self.num_steps = tuple(args), num_steps
+        self.num_yielded = self.start = 0
+
+    def __len__(self) -> int:
+        """Return the number of steps of a whole epoch."""
+        return self.num_steps
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        start, self.start = self.start, 0
+        for step in range(start, self.num_steps):
+            self.num_yielded = step + 1
+            yield self.args
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the number of steps yielded in this epoch."""
+        return {"num_yielded": self.num_yielded}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Continue after the steps already yielded; after the last step, with a new epoch."""
+        self.num_yielded = state["num_yielded"]
+        self.start = self.num_yielded % self.num_steps
 
 
 class VariationalInference(LoadableModule):
@@ -167,3 +204,8 @@ class VariationalInference(LoadableModule):
 
     def _baseline_parameters(self) -> list[nn.Parameter]:
         return list(self.elbo.parameters()) if isinstance(self.elbo, nn.Module) else []
+
+
+def unpack_batch(batch: Any) -> tuple[Any, ...]:
+    """Return the elements of a tuple or list; any other object is a single argument."""
+    return tuple(batch) if type(batch) in (tuple, list) else (batch,)

@@ -7,7 +7,7 @@ import torch
 from pyro.infer import Trace_ELBO
 
 from zoo.inference.elbo import BlackBoxELBO
-from zoo.inference.elbo._first_order import first_order
+from zoo.inference.elbo._objective import first_order
 
 # Which torch raises itself, when forward-mode differentiation is first used.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")

@@ -48,7 +48,7 @@ def log_density(distribution: Distribution, value: Tensor, drawn: bool = False) 
     """
     bernoulli = _bernoulli_logits(distribution)
     if bernoulli is None or value.requires_grad:
-        # A copy, because a transform may have cached what it computed this value from, without a gradient.
+        # A copy, because a transform may have cached the value's pre-image without gradient.
         return distribution.log_prob(value.clone() if drawn else value)
     logits, base = bernoulli
     if base._validate_args and not drawn:

@@ -42,7 +42,7 @@ class Estimators(nn.Module):
         self.sites = nn.ModuleDict()
         self.with_parameters: list[str] = []
         """Names of the sites whose baselines have parameters."""
-        self.registers = False
+        self.registers_parameters = False
         self.register_load_state_dict_pre_hook(_create_estimators)
         placeholder = {"nn_baseline": nn.Identity()}
         for given in self.given.values():
@@ -68,7 +68,7 @@ class Estimators(nn.Module):
             self.sites[key] = reinforce.to(device).train(self.training)
             if next(reinforce.parameters(), None) is not None:
                 self.with_parameters.append(name)
-                if self.registers:
+                if self.registers_parameters:
                     _register_parameters(name, reinforce.baseline)
         return cast(Reinforce, self.sites[key])
 
@@ -86,13 +86,13 @@ class Estimators(nn.Module):
 
         So ``pyro.infer.SVI`` and ``pyro.optim`` find them.
         """
-        self.registers = True
+        self.registers_parameters = True
         try:
             for name in self.with_parameters:
                 _register_parameters(name, self.of(name).baseline)
             yield
         finally:
-            self.registers = False
+            self.registers_parameters = False
         for name in self.with_parameters:
             for parameter in self.of(name).parameters():
                 if parameter.requires_grad:

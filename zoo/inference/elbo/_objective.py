@@ -1,7 +1,7 @@
 """Bounds on the log-evidence, and the surrogate losses whose gradients estimate theirs."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,6 @@ from zoo.gradients.estimators import iwae_bound
 from zoo.gradients.graphs._surrogate import sum_all
 from zoo.inference.elbo._downstream_costs import score_function_terms, sum_to_plates
 from zoo.inference.elbo._estimators import Estimators
-from zoo.inference.elbo._first_order import first_order
 from zoo.inference.elbo._sites import NO_PLATES, Plates, Run, Site, all_sites
 
 
@@ -81,8 +80,7 @@ def importance_objective(runs: Sequence[Run], reinforce: nn.Module, vectorized: 
     Rezende, "Variational inference for Monte Carlo objectives", 2016. If all sites are in the same plates, each element
     has its own bound.
     """
-    plates, scale = _common_plates(runs), _common_scale(runs)
-    log_weights = _stack_particles(runs, lambda run: _log_weights(run, plates) / scale, vectorized)
+    plates, scale, log_weights = _importance_weights(runs, vectorized)
     log_scores = _stack_particles(runs, lambda run: _log_scores(run, plates), vectorized)
     bound = iwae_bound(log_weights, dim=0)
     output = reinforce(log_scores, bound.detach().expand(log_weights.shape), context=log_weights)
@@ -92,9 +90,14 @@ def importance_objective(runs: Sequence[Run], reinforce: nn.Module, vectorized: 
 
 def importance_bound(runs: Sequence[Run], vectorized: bool) -> Tensor:
     """Return the importance-weighted bound of each element of the plates shared by all sites, in nats."""
-    plates, scale = _common_plates(runs), _common_scale(runs)
-    log_weights = _stack_particles(runs, lambda run: _log_weights(run, plates) / scale, vectorized)
+    _, scale, log_weights = _importance_weights(runs, vectorized)
     return scale * iwae_bound(log_weights, dim=0)
+
+
+def _importance_weights(runs: Sequence[Run], vectorized: bool) -> tuple[Plates, float, Tensor]:
+    """Return the plates and the scale shared by all sites, and the unscaled logarithms of the importance weights."""
+    plates, scale = _common_plates(runs), _common_scale(runs)
+    return plates, scale, _stack_particles(runs, lambda run: _log_weights(run, plates) / scale, vectorized)
 
 
 def _stack_particles(runs: Sequence[Run], function: Callable[[Run], Tensor], vectorized: bool) -> Tensor:
@@ -134,3 +137,46 @@ def _common_scale(runs: Sequence[Run]) -> float:
             "into the subsampled plate, or use bound='elbo'"
         )
     return scales.pop()
+
+
+def first_order(loss: Tensor) -> Tensor:
+    """Return a copy of a loss whose second derivative raises an error.
+
+    The surrogate loss ``log q(z) · (f - b)`` with detached ``f`` has the correct gradient, but its second derivative
+    lacks every term in which ``f`` or the distribution of ``z`` is differentiated.
+    """
+    if not loss.requires_grad:
+        return loss
+    copy = loss.clone()
+    copy.register_hook(lambda grad: _RaiseOnSecondDerivative.apply(grad, loss) if torch.is_grad_enabled() else None)
+    return copy
+
+
+class _RaiseOnSecondDerivative(torch.autograd.Function):
+    """Returns the first argument; raises an error if it is differentiated with respect to the second."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(gradient: Tensor, loss: Tensor) -> Tensor:
+        return gradient.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        _raise_second_order()
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Any:
+        _raise_second_order()
+
+
+def _raise_second_order() -> None:
+    raise ValueError(
+        "the ELBO has no second derivative where sites of the guide are differentiated by the score function: its loss "
+        "is a surrogate whose second derivative lacks terms; use distributions with rsample, or "
+        "zoo.gradients.trace(program).surrogate(order=2)"
+    )

@@ -28,8 +28,8 @@ Plates = frozenset[Plate]
 NO_PLATES: Plates = frozenset()
 
 Dependencies = Mapping[str, Plates]
-"""Sites that influence a log-probability, each with the plates along which elements influence only each other; over all
-other dimensions of the log-probability they influence the sum."""
+"""Sites that influence a log-probability, each with the plates in which an element influences only the same element.
+In all other dimensions, it influences all elements of the log-probability."""
 
 
 class Node(NamedTuple):

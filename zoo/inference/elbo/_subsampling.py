@@ -24,9 +24,9 @@ class SubsampleIndices:
     subsamples it. A plate draws its indices once per step, for all particles: ``drawn`` is updated.
     """
 
-    def __init__(self, drawn: Subsamples, of_guide: Subsamples | None = None):
+    def __init__(self, drawn: Subsamples, guide_indices: Subsamples | None = None):
         self.drawn = drawn
-        self.of_guide = of_guide or {}
+        self.guide_indices = guide_indices or {}
         self.used: Subsamples = {}
         self.entered: set[str] = set()
         """Plates that contain sites."""
@@ -36,8 +36,8 @@ class SubsampleIndices:
     def find(self, name: str, distribution: _Subsample, explicit: Any) -> Any:
         """Return the indices of a plate, given those passed as ``subsample=``; None if they must be drawn."""
         size = int(distribution.size)
-        if name in self.of_guide:
-            known = self.of_guide[name]
+        if name in self.guide_indices:
+            known = self.guide_indices[name]
             if size not in known:
                 raise ValueError(
                     f"plate {name!r} has {next(iter(known))} elements in the guide and {size} in the model; use the "

@@ -163,7 +163,7 @@ class TraceMessenger(Messenger):
         """Return a distribution with gradients, though they are disabled at the sample statement."""
         with _enable_grad():
             restored = restore_gradients(distribution)
-        # No pathwise gradient leaves a block without gradients, so whatever a guide draws there needs a score.
+        # A value drawn while gradients are disabled has no pathwise gradient, so the guide needs its score.
         scored = drawn and self.guide_sites is None and restored.has_rsample
         return NonReparameterized(restored) if scored else restored
 
@@ -239,8 +239,7 @@ def _enable_grad() -> AbstractContextManager[Any]:
 def _bypass_transform_cache(site: Site) -> Tensor:
     """Return the value of a site for the model, cloned if it has a score so that no transform's cache contains it.
 
-    A transform shared by the distributions of guide and model may have cached what it computed this value from,
-    without gradient.
+    A transform shared by the distributions of guide and model may have cached the value's pre-image without gradient.
     """
     return site.value if site.density.score is None else site.value.clone()
 

@@ -15,7 +15,7 @@ from zoo._constraints import COUNT, Constraint, check_constraints
 from zoo.gradients import Reinforce, RunningStd
 from zoo.gradients._steps import end_step, in_backward
 from zoo.gradients.estimators import VIMCOBaseline
-from zoo.inference._func_transforms import is_vmapped
+from zoo.gradients.graphs._provenance.torch_internals import is_vmapped
 from zoo.inference.elbo._baselines import BaselineLike
 from zoo.inference.elbo._estimators import Estimators
 from zoo.inference.elbo._objective import (
@@ -31,22 +31,32 @@ from zoo.inference.elbo._subsampling import Subsamples
 from zoo.inference.elbo._tracing import ModelGuideCall, Program, trace_model_and_guide, trace_vectorized
 from zoo.inference.elbo._validation.validator import Validator
 
-_NESTING = Constraint("a whole number of 0 or more, or infinite", lambda x: x == math.inf or (x >= 0 and x == int(x)))
+_BOOLEAN = Constraint("True or False", lambda x: isinstance(x, bool))
+_CONSTRAINTS = {
+    "num_particles": COUNT,
+    "vectorize_particles": _BOOLEAN,
+    "scale": Constraint("a RunningStd or None", lambda x: isinstance(x, RunningStd | None)),
+    "bound": Constraint("'elbo' or 'iwae'", lambda x: x in ("elbo", "iwae")),
+    "max_plate_nesting": Constraint(
+        "a whole number of 0 or more, or infinite", lambda x: x == math.inf or (x >= 0 and x == int(x))
+    ),
+    "validate": _BOOLEAN,
+}
 
 
 class BlackBoxELBO(ELBO, nn.Module):
     """Black-box variational inference for Pyro models and guides; a replacement for ``pyro.infer.Trace_ELBO``.
 
     Ranganath, Gerrish & Blei, "Black box variational inference", 2014. Sites of the guide with ``rsample`` use the
-    pathwise gradient; all others use ``zoo.gradients.Reinforce`` with a baseline, and with those terms of the ELBO that
-    they influence, which are determined from torch functions, Python control flow and plates. As in Pyro, elements of
-    a plate must be independent given what is outside the plate. The pathwise gradient is biased if the program is
-    discontinuous in the value (``torch.where``, rounding): wrap such a distribution in ``NonReparameterized``. The
-    grad mode around a sample statement has no effect.
+    pathwise gradient. All others use ``zoo.gradients.Reinforce`` with a baseline; their learning signal is the sum of
+    the terms of the ELBO that they influence, determined from torch functions, Python control flow and plates. As in
+    Pyro, elements of a plate must be independent given what is outside the plate. The pathwise gradient is biased if
+    the program is discontinuous in the value (``torch.where``, rounding): wrap such a distribution in
+    ``NonReparameterized``. The grad mode around a sample statement has no effect.
 
-    It is an ``nn.Module`` that contains the baselines: ``elbo(model, guide)`` has their networks among its parameters,
-    and ``SVI`` trains them, under the names ``baselines.SITE.…`` in Pyro's parameter store. They learn in train mode,
-    in each call that computes a gradient.
+    The baselines are submodules: ``elbo(model, guide)`` has their networks among its parameters, and ``SVI`` trains
+    them, under the names ``baselines.SITE.…`` in Pyro's parameter store. They learn in train mode, in each call that
+    computes a gradient.
 
     Args:
         num_particles: number of samples of the guide in each estimate.
@@ -101,7 +111,13 @@ class BlackBoxELBO(ELBO, nn.Module):
         validate: bool = True,
     ):
         nn.Module.__init__(self)
-        _check_options(num_particles, vectorize_particles, baseline, scale, bound, max_plate_nesting, validate)
+        check_constraints(locals(), _CONSTRAINTS)
+        if bound == "iwae" and num_particles < 2:
+            raise ValueError(
+                "bound='iwae' is the ELBO with one particle; set num_particles=2 or more, or use bound='elbo'"
+            )
+        if bound == "iwae" and baseline is not None:
+            raise ValueError("bound='iwae' uses VIMCO's own leave-one-out baseline; omit baseline=")
         ELBO.__init__(self, num_particles, max_plate_nesting, retain_graph=retain_graph)
         self.vectorize_particles = vectorize_particles  # not passed to Pyro, which would count the particles' plate
         self.estimators = Estimators(baseline, num_particles)
@@ -173,22 +189,16 @@ class BlackBoxELBO(ELBO, nn.Module):
     def _trace(self, call: ModelGuideCall, num_particles: int) -> list[Run]:
         """Run guide and model for each particle, or once for all."""
         subsamples: Subsamples = {}
-        if not self._is_vectorized(num_particles):
-            with self.validator.tracing(call, subsamples, num_particles, None) as trace:
-                runs = [
-                    trace_model_and_guide(call, subsamples, check_rsample_flags=trace.expensive_checks_due)
-                    for _ in range(num_particles)
-                ]
-        else:
-            nesting = self._particle_nesting(call, subsamples)
-            with self.validator.tracing(call, subsamples, num_particles, nesting) as trace:
-                runs = [
-                    trace_vectorized(
-                        call, num_particles, nesting, subsamples, check_rsample_flags=trace.expensive_checks_due
-                    )
-                ]
-        self.validator.check_runs(runs, trace)
-        return runs
+        nesting = self._particle_nesting(call, subsamples) if self._is_vectorized(num_particles) else None
+
+        def trace(check_flags: bool) -> list[Run]:
+            if nesting is not None:
+                return [trace_vectorized(call, num_particles, nesting, subsamples, check_rsample_flags=check_flags)]
+            return [
+                trace_model_and_guide(call, subsamples, check_rsample_flags=check_flags) for _ in range(num_particles)
+            ]
+
+        return self.validator.trace(trace, call, num_particles, nesting, subsamples)
 
     def _particle_nesting(self, call: ModelGuideCall, subsamples: Subsamples) -> int:
         """Return the number of dimensions to the right of vectorized particles."""
@@ -216,27 +226,3 @@ class BlackBoxELBO(ELBO, nn.Module):
 
     def _get_trace(self, model: Program, guide: Program, args: Any, kwargs: Any) -> tuple[Trace, Trace]:
         return get_importance_trace("flat", self.max_plate_nesting, model, guide, args, kwargs)
-
-
-def _check_options(
-    num_particles: int,
-    vectorize: bool,
-    baseline: BaselineLike | Mapping[str, BaselineLike] | None,
-    scale: RunningStd | None,
-    bound: Literal["elbo", "iwae"],
-    nesting: float,
-    validate: bool,
-) -> None:
-    check_constraints({"num_particles": num_particles}, {"num_particles": COUNT})
-    for name, flag in (("vectorize_particles", vectorize), ("validate", validate)):
-        if not isinstance(flag, bool):
-            raise ValueError(f"{name} must be True or False, got {flag!r}")
-    if not isinstance(scale, RunningStd | None):
-        raise ValueError(f"scale must be a RunningStd or None, got {scale!r}")
-    check_constraints({"max_plate_nesting": nesting}, {"max_plate_nesting": _NESTING})
-    if bound not in ("elbo", "iwae"):
-        raise ValueError(f"bound must be 'elbo' or 'iwae', got {bound!r}")
-    if bound == "iwae" and num_particles < 2:
-        raise ValueError("bound='iwae' is the ELBO with one particle; set num_particles=2 or more, or use bound='elbo'")
-    if bound == "iwae" and baseline is not None:
-        raise ValueError("bound='iwae' uses VIMCO's own leave-one-out baseline; omit baseline=")

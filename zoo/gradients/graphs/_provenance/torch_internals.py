@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from zoo.gradients._compilation import uncompiled
 from zoo.gradients.graphs._provenance.patches import Function, Patch, Patches
@@ -44,6 +45,7 @@ def check_torch() -> None:
 untracked = _find("torch._C", "DisableTorchFunction")
 num_function_modes: Callable[[], int] = _find("torch._C", "_len_torch_function_stack")
 function_modes_are_enabled: Callable[[], bool] = _find("torch._C", "_is_torch_function_enabled")
+set_grad_enabled: Callable[[bool], None] = _find("torch._C", "_set_grad_enabled")  # which a mode sees
 
 # Memory. Functions in C that bypass the modes, since they are called for every tensor.
 storage_address: Callable[[Tensor], int] = _find("torch._C", "_storage_address")
@@ -53,6 +55,20 @@ StorageWeakRef = _find("torch.multiprocessing.reductions", "StorageWeakRef")
 # Wrappers of torch.func (vmap, grad, …) between a tensor and its memory.
 is_wrapped: Callable[[Tensor], bool] = _find("torch._C", "_functorch.is_functorch_wrapped_tensor")
 get_unwrapped: Callable[[Tensor], Tensor] = _find("torch._C", "_functorch.get_unwrapped")
+_interpreters: Callable[[], list[Any] | None] = _find("torch._C", "_functorch.get_interpreter_stack")
+_innermost_interpreter: Callable[[], Any] = _find("torch._C", "_functorch.peek_interpreter_stack")
+_TransformType: Any = _find("torch._C", "_functorch.TransformType")
+
+
+def is_transformed() -> bool:
+    """Return whether a transform of ``torch.func`` or forward-mode differentiation is active."""
+    return _innermost_interpreter() is not None or forward_ad._current_level >= 0
+
+
+def is_vmapped() -> bool:
+    """Return whether ``torch.func.vmap`` is active."""
+    return any(interpreter.key() == _TransformType.Vmap for interpreter in _interpreters() or ())
+
 
 # Operators.
 HigherOrderOperator: Any = _find("torch._ops", "HigherOrderOperator")

@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.distributions import Distribution
 from torch.overrides import TorchFunctionMode
 
 from zoo.gradients.graphs._distributions import nested_distributions
 from zoo.gradients.graphs._provenance.storages import is_no_grad_view
+from zoo.gradients.graphs._provenance.torch_internals import set_grad_enabled
 from zoo.inference.elbo._messages import describe_site
 from zoo.inference.elbo._sites import Run, Site, all_sites
 from zoo.inference.elbo._subsampling import Subsamples
@@ -25,7 +25,7 @@ class _IgnoreGradMode(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Call a torch function, except the one that sets the grad mode."""
-        return None if func is torch._C._set_grad_enabled else func(*args, **(kwargs or {}))
+        return None if func is set_grad_enabled else func(*args, **(kwargs or {}))
 
 
 def check_grad_mode(run: Run, call: ModelGuideCall, subsamples: Subsamples, vectorized: bool) -> None:

@@ -1,6 +1,6 @@
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import pyro
 import torch
@@ -12,22 +12,8 @@ from zoo.inference.elbo._subsampling import Subsamples
 from zoo.inference.elbo._tracing import ModelGuideCall
 from zoo.inference.elbo._validation.grad_mode import check_grad_mode
 from zoo.inference.elbo._validation.programs import RunCounts, VerifiedPrograms
-from zoo.inference.elbo._validation.site_registry import SiteRegistry
-from zoo.inference.elbo._validation.sites import check_finite, check_gradients, check_match
+from zoo.inference.elbo._validation.sites import SiteRegistry, check_finite, check_gradients, check_match
 from zoo.inference.elbo._validation.vectorization import VECTORIZATION_ERRORS, check_particles_independent
-
-
-class Trace(NamedTuple):
-    """How model and guide are traced in one step."""
-
-    call: ModelGuideCall
-    subsamples: Subsamples
-    num_particles: int
-    max_plate_nesting: int | None
-    """Of a vectorized trace; None for one run per particle."""
-    signature: Hashable
-    expensive_checks_due: bool
-    """Whether the expensive checks are due."""
 
 
 class Validator:
@@ -51,35 +37,39 @@ class Validator:
         """Return a context that disables Pyro's own validation if there are no checks."""
         return nullcontext() if self.enabled else pyro.validation_enabled(False)
 
-    @contextmanager
-    def tracing(
-        self, call: ModelGuideCall, subsamples: Subsamples, num_particles: int, max_plate_nesting: int | None
-    ) -> Iterator[Trace]:
-        """Enter around a trace of model and guide; errors of a vectorized trace are replaced by their cause."""
+    def trace(
+        self,
+        trace: Callable[[bool], list[Run]],
+        call: ModelGuideCall,
+        num_particles: int,
+        max_plate_nesting: int | None,
+        subsamples: Subsamples,
+    ) -> list[Run]:
+        """Return the runs of ``trace``, which is called with whether to check flags of ``has_rsample_``.
+
+        Raise an error if model and guide do not match, or the gradient would be wrong. ``max_plate_nesting`` is None
+        for one run per particle. An error of a vectorized run is replaced by its cause.
+        """
         if not self.enabled:
             with self.distribution_validation():
-                yield Trace(call, subsamples, num_particles, max_plate_nesting, None, False)
-            return
+                return trace(False)
         signature = self.counts.signature(*call)
         expensive_checks_due = (self.counts[signature] + 1).bit_count() == 1
         try:
-            yield Trace(call, subsamples, num_particles, max_plate_nesting, signature, expensive_checks_due)
+            runs = trace(expensive_checks_due)
         except VECTORIZATION_ERRORS:
             if max_plate_nesting is not None:
                 check_particles_independent(max_plate_nesting, call, subsamples, num_particles)
             raise
-
-    def check_runs(self, runs: Sequence[Run], trace: Trace) -> None:
-        """Raise an error if model and guide do not match, or the gradient would be wrong."""
-        if not self.enabled:
-            return
         for run in runs:
             check_match(run)
             is_new = self.registry.validate(run)
-            if is_new or trace.expensive_checks_due:
-                check_grad_mode(run, trace.call, trace.subsamples, vectorized=trace.max_plate_nesting is not None)
-            if trace.max_plate_nesting is not None:
-                self._check_particles(trace, is_new)
+            if is_new or expensive_checks_due:
+                check_grad_mode(run, call, subsamples, vectorized=max_plate_nesting is not None)
+            pair = call.model, call.guide
+            if max_plate_nesting is not None and (is_new or expensive_checks_due or pair not in self.verified):
+                check_particles_independent(max_plate_nesting, call, subsamples, num_particles)
+                self.verified.add(*pair)
             if is_new or run.control_dependencies:
                 self.registry.register(run)
         if torch.jit.is_tracing() and (names := frozenset().union(*(run.control_dependencies for run in runs))):
@@ -87,14 +77,8 @@ class Validator:
                 f"the values of {quote_names(names)} determine the control flow (if, item(), an index), and "
                 "torch.jit.trace would record the branch of this run for all others; call the ELBO without it"
             )
-        self.counts.add(trace.signature)
-
-    def _check_particles(self, trace: Trace, is_new: bool) -> None:
-        model, guide, *_ = trace.call
-        if is_new or trace.expensive_checks_due or (model, guide) not in self.verified:
-            assert trace.max_plate_nesting is not None
-            check_particles_independent(trace.max_plate_nesting, trace.call, trace.subsamples, trace.num_particles)
-            self.verified.add(model, guide)
+        self.counts.add(signature)
+        return runs
 
     def check_finite(self, bound: Tensor, loss: Tensor, runs: Sequence[Run]) -> None:
         """Raise ``NonFiniteELBOError``, naming the site, if the bound or its surrogate loss is not finite."""

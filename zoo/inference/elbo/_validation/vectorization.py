@@ -143,25 +143,22 @@ class Mismatch(NamedTuple):
         )
 
 
-class LogProbSum(NamedTuple):
-    """Log-probability of a site, summed for each particle, in double precision, in nats, on the CPU."""
+def _sum_log_prob(site: Site) -> tuple[Float64[Tensor, " particles"], Float64[Tensor, " particles"]]:
+    """Return the log-probability of a site for each particle, in nats, and the sum of the absolute values.
 
-    sum: Float64[Tensor, " particles"]
-    abs_sum: Float64[Tensor, " particles"]
-    """Sum of the absolute values, which rounding errors are proportional to."""
-
-
-def _sum_log_prob(site: Site) -> LogProbSum:
+    Rounding errors are proportional to the latter.
+    """
     log_prob = site.density.log_prob.cpu().double()  # not every device supports double precision
     particles = frozenset(plate for plate in site.plates if plate.name == PARTICLES)
-    return LogProbSum(*(sum_to_plates(x, particles).reshape(-1) for x in (log_prob, log_prob.abs())))
+    total, scale = (sum_to_plates(x, particles).reshape(-1) for x in (log_prob, log_prob.abs()))
+    return total, scale
 
 
 def sum_log_probs(sites: Mapping[str, Site], num_particles: int) -> Float64[Tensor, " particles"]:
     """Return the sum of the log-probabilities of sites for each particle."""
     total = torch.zeros(num_particles, dtype=torch.float64)
     for site in sites.values():
-        total = total + _sum_log_prob(site).sum
+        total = total + _sum_log_prob(site)[0]
     return total
 
 
@@ -183,8 +180,8 @@ def mismatches(run: Run, single_run: Run, k: int = 0, num_particles: int = 1) ->
     """Yield the log-probabilities of one particle that differ from those of another run."""
     for what, sites, others in (("log p", run.model, single_run.model), ("log q", run.guide, single_run.guide)):
         for name in sites:
-            terms, other_terms = _sum_log_prob(sites[name]), _sum_log_prob(others[name])
-            value, other, scale = terms.sum[k].item(), other_terms.sum[0].item(), terms.abs_sum[k].item()
+            (values, scales), (other_values, _) = _sum_log_prob(sites[name]), _sum_log_prob(others[name])
+            value, other, scale = values[k].item(), other_values[0].item(), scales[k].item()
             if not is_close(value, other, scale):
                 error = abs(value - other) / (1 + scale)
                 error = math.inf if math.isnan(error) else error
