@@ -53,7 +53,6 @@ def _quantities(
 
 
 def element_name(site: str, index: tuple[int, ...]) -> str:
-    """Return the name of an element of a site."""
     return f"{site}[{','.join(map(str, index))}]" if index else site
 
 
@@ -86,7 +85,6 @@ def _mean_gap(metrics: Mapping[str, float], name: str) -> float:
 
 
 def moments_table(metrics: Mapping[str, float]) -> list[str]:
-    """Return the metrics of ``moments`` as lines of a table."""
     names = [key.removeprefix("mean_") for key in metrics if key.startswith("mean_")]
     compared = "reference_mean_gap" in metrics
     rows = [["", "guide", *(("reference", "distance") if compared else ())]]

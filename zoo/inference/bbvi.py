@@ -11,8 +11,8 @@ from zoo.gradients.estimators import ESTIMATORS, complete_options
 from zoo.inference.elbo import BlackBoxELBO
 from zoo.inference.elbo._messages import HighVarianceWarning
 from zoo.inference.programs import PROGRAMS, find_program
-from zoo.inference.programs._from_file import annotate_errors, parse_program_file
 from zoo.inference.programs._program import data_root
+from zoo.inference.programs._registry import annotate_errors, parse_program_file
 from zoo.inference.variational import VariationalInference
 
 DECAY = 0.9

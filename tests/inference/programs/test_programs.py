@@ -1,4 +1,4 @@
-"""What every program of the registry and of the study of patients keeps to."""
+"""Requirements of every program of the registry and of the study of patients."""
 
 import math
 
@@ -31,7 +31,7 @@ def data(program, zoo_data):
     return program.load(zoo_data)
 
 
-def hidden(trace):
+def latent_sites(trace):
     """Sites that are neither observed nor of a plate."""
     sites = {name: trace.nodes[name] for name in trace.stochastic_nodes}
     return {name: site for name, site in sites.items() if not poutine.util.site_is_subsample(site)}
@@ -44,8 +44,8 @@ def replayed(program, data):
     return q, poutine.trace(poutine.replay(program.model, trace=q)).get_trace(*data)
 
 
-def test_model_and_guide_have_the_same_hidden_sites_with_the_same_supports(program, data):
-    q, p = (hidden(trace) for trace in replayed(program, data))
+def test_model_and_guide_have_the_same_latent_sites_with_the_same_supports(program, data):
+    q, p = (latent_sites(trace) for trace in replayed(program, data))
     assert q.keys() == p.keys()
     for name, site in q.items():
         draws = site["fn"].expand((50, *site["fn"].batch_shape)).sample()
@@ -54,9 +54,9 @@ def test_model_and_guide_have_the_same_hidden_sites_with_the_same_supports(progr
         assert site["value"].dtype == torch.float64, name
 
 
-def test_every_factor_is_scored_and_none_depends_on_a_draw_of_another(program, data):
+def test_every_factor_uses_score_function_and_depends_on_no_other_sample(program, data):
     q, p = replayed(program, data)
-    for name, site in hidden(q).items():
+    for name, site in latent_sites(q).items():
         assert not site["fn"].has_rsample, name
         assert not site["value"].requires_grad, name
     assert p.log_prob_sum().isfinite()
@@ -64,7 +64,7 @@ def test_every_factor_is_scored_and_none_depends_on_a_draw_of_another(program, d
 
 def test_guide_of_each_program_starts_narrow(program, data):
     """Compared with the values or, as these may be near 0, with the quartiles of the prior if there are any."""
-    priors = hidden(replayed(program, data)[1])
+    priors = latent_sites(replayed(program, data)[1])
     sites = sample_guide(program.guide(*data), data, 200, seed=0)
     for name, site in priors.items():
         if site["fn"].support.is_discrete:
@@ -76,10 +76,10 @@ def test_guide_of_each_program_starts_narrow(program, data):
         assert (sites[name].std(0) < 0.3 * scale).all(), name
 
 
-def test_a_gradient_reaches_every_parameter_with_and_without_particles_drawn_together(program, data):
-    for together in (False, True):
+def test_every_parameter_has_a_gradient_with_sequential_and_vectorized_particles(program, data):
+    for vectorize in (False, True):
         guide = program.guide(*data)
-        elbo = Trace_ELBO(num_particles=2, vectorize_particles=together)
+        elbo = Trace_ELBO(num_particles=2, vectorize_particles=vectorize)
         elbo.differentiable_loss(program.model, guide, *data).backward()
         for name, parameter in guide.named_parameters():
             assert parameter.grad.isfinite().all(), name
@@ -91,21 +91,21 @@ def test_vectorized_samples_have_same_densities_as_sequential_ones(program, data
     draws = sample_guide(program.guide(*data), data, 3, seed=0)
     one_by_one = [joint(program.model, data, {name: value[i] for name, value in draws.items()}) for i in range(3)]
 
-    def together():
+    def vectorized_model():
         with pyro.plate("particles", 3, dim=PARTICLES):
             program.model(*data)
 
-    spread = {
+    values = {
         name: value.reshape(3, *[1] * (-PARTICLES - value.ndim), *value.shape[1:]) for name, value in draws.items()
     }
-    trace = poutine.trace(poutine.condition(together, spread)).get_trace()
+    trace = poutine.trace(poutine.condition(vectorized_model, values)).get_trace()
     trace.compute_log_prob()
     sites = [site["log_prob"] for site in trace.nodes.values() if "log_prob" in site]
     per_draw = sum(term.reshape(3, -1).sum(1) if term.ndim == -PARTICLES else term for term in sites)
     assert per_draw.tolist() == pytest.approx(one_by_one, rel=1e-10)
 
 
-def test_quantities_are_those_that_the_reference_names(program, data, zoo_data):
+def test_quantities_match_names_of_reference(program, data, zoo_data):
     if program.reference is None:
         assert program.quantities is None
         return
@@ -115,29 +115,29 @@ def test_quantities_are_those_that_the_reference_names(program, data, zoo_data):
 
 @pytest.mark.usefixtures("without_type_checks")
 @pytest.mark.filterwarnings("ignore:.* is outside every plate")
-@pytest.mark.parametrize("together", [pytest.param(False, marks=pytest.mark.slow), True])
-def test_the_guide_trains_under_svi_and_keeps_its_parameters(program, data, together):
+@pytest.mark.parametrize("vectorize", [pytest.param(False, marks=pytest.mark.slow), True])
+def test_svi_trains_all_parameters_of_the_guide(program, data, vectorize):
     guide = program.guide(*data)
     before = [parameter.detach().clone() for parameter in guide.parameters()]
-    elbo = BlackBoxELBO(num_particles=2, vectorize_particles=together)
+    elbo = BlackBoxELBO(num_particles=2, vectorize_particles=vectorize)
     svi = SVI(program.model, guide, pyro.optim.Adam({"lr": 0.01}), elbo)
     losses = [svi.step(*data) for _ in range(20)]
     assert all(math.isfinite(loss) for loss in losses)
     assert all((old != new).any() for old, new in zip(before, guide.parameters(), strict=True))
-    assert set(elbo.estimators.sites) == {f"site {name}" for name in hidden(replayed(program, data)[0])}
+    assert set(elbo.estimators.sites) == {f"site {name}" for name in latent_sites(replayed(program, data)[0])}
 
 
 def test_the_pathwise_copy_is_the_same_family(program, data):
     guide = program.guide(*data)
-    if "second" in hidden(poutine.trace(guide).get_trace(*data)):
+    if "second" in latent_sites(poutine.trace(guide).get_trace(*data)):
         with pytest.raises(ValueError, match="only a guide of continuous factors"):
             pathwise_guide(guide)
         return
     with pyro.get_param_store().scope():
-        scored = hidden(poutine.trace(guide).get_trace(*data))
+        scored = latent_sites(poutine.trace(guide).get_trace(*data))
     copy = pathwise_guide(guide)
     with pyro.get_param_store().scope():
-        sampled = hidden(poutine.trace(copy).get_trace(*data))
+        sampled = latent_sites(poutine.trace(copy).get_trace(*data))
     for name, site in sampled.items():
         assert site["fn"].has_rsample
         assert site["value"].requires_grad

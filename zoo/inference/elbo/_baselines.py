@@ -115,7 +115,6 @@ def _check_particles(baseline: Baseline, num_particles: int) -> None:
 
 
 def has_part(baseline: nn.Module, kind: type[Baseline]) -> bool:
-    """Return whether a baseline, or one of the summands of a sum, is of a class."""
     return any(isinstance(part, kind) for part in baseline.modules())
 
 
@@ -130,7 +129,6 @@ def site_prediction(score: ScoreFunctionTerm, name: str) -> Tensor:
 
 
 def _predict(options: Mapping[str, Any], name: str) -> Tensor:
-    """Compute the baseline specified by a site in one run."""
     function = options.get("nn_baseline")
     if function is None:
         return torch.as_tensor(options["baseline_value"])
@@ -146,7 +144,6 @@ def _predict(options: Mapping[str, Any], name: str) -> Tensor:
 
 
 def missing_input(name: str) -> str:
-    """Return the error message for a baseline network without input."""
     return (
         f"the baseline of site {name!r} needs an input for its network: specify "
         "infer={'baseline': {'nn_baseline_input': x}} at the site"

@@ -19,7 +19,6 @@ class ScoreFunctionTerm(NamedTuple):
 
     @property
     def site(self) -> Site:
-        """Return the site in the first run that sampled it."""
         return next(site for site in self.sites if site is not None)
 
     @property
@@ -31,7 +30,6 @@ class ScoreFunctionTerm(NamedTuple):
         return sampled.reshape(-1, *(1,) * (self.signal.ndim - 1)).expand(self.signal.shape)
 
     def first(self, num_particles: int) -> "ScoreFunctionTerm":
-        """Return the term of the first particles."""
         if len(self.signal) == num_particles:
             return self
         return ScoreFunctionTerm(self.log_prob[:num_particles], self.signal[:num_particles], self.sites[:num_particles])

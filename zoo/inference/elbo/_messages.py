@@ -9,7 +9,7 @@ WRAPPERS = ("Independent", "MaskedDistribution", "ExpandedDistribution", "NonRep
 
 
 class NonFiniteELBOError(FloatingPointError):
-    """The bound, its loss or a gradient is not finite at a step of the ELBO, for a reason if it is known."""
+    """The bound, its loss or a gradient is not finite at a step of the ELBO; ``reason`` is empty if it is unknown."""
 
     def __init__(self, problem: str, step: int, reason: str, contrast: str = ""):
         super().__init__(f"{problem} at step {step}{contrast}" + (f": {reason}" if reason else ""))

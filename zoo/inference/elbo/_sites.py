@@ -64,7 +64,6 @@ class Site(NamedTuple):
 
     @property
     def node(self) -> Node:
-        """Return the node of the dependency graph."""
         return Node(self.name, self.plates, self.parents, self.control_dependencies)
 
 

@@ -55,7 +55,6 @@ class SubsampleIndices:
         return earlier if earlier is not None and len(earlier) == _subsample_size(distribution) else None
 
     def record(self, name: str, distribution: _Subsample, indices: Any) -> None:
-        """Record the indices used by a plate."""
         for known in (self.used, self.drawn):
             known.setdefault(name, {})[int(distribution.size)] = indices
 

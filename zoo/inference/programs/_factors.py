@@ -43,11 +43,9 @@ class Factor(nn.Module):
     """The family without and with a reparameterized sampler."""
 
     def forward(self, rows: Rows = ...) -> TorchDistributionMixin:
-        """Return the distributions of these elements."""
         return self.families[self.pathwise](*(parameter[rows] for parameter in self.distribution_args()))
 
     def distribution_args(self) -> tuple[Tensor, ...]:
-        """Return the arguments of the distribution."""
         raise NotImplementedError
 
 
@@ -175,7 +173,6 @@ class BernoulliFactor(Factor):
         self.logits = nn.Parameter(logits.clone())
 
     def forward(self, rows: Rows = ...) -> TorchDistributionMixin:
-        """Return the distributions of these elements."""
         return dist.Bernoulli(logits=self.logits[rows])
 
 
@@ -199,7 +196,6 @@ class MeanFieldGuide(PyroModule):
             setattr(self, name, factor)
 
     def forward(self, *data: object) -> None:
-        """Sample all sites; the data are ignored."""
         # PyroModule registers the parameters at an access by name.
         distributions = {name: getattr(self, name)() for name, _ in self.named_children()}
         sizes = {self.plates[name]: x.batch_shape[0] for name, x in distributions.items() if name in self.plates}
@@ -210,5 +206,4 @@ class MeanFieldGuide(PyroModule):
 
 
 def inverse_softplus(value: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Return the inverse of ``softplus``."""
     return value + (-(-value).expm1()).log()

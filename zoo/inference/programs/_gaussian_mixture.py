@@ -72,7 +72,6 @@ def factors(y: Float[Tensor, " points"]) -> dict[str, Factor]:
 
 
 def guide(y: Float[Tensor, " points"]) -> MeanFieldGuide:
-    """Return the guide without assignments."""
     return MeanFieldGuide(factors(y), PLATES)
 
 

@@ -81,7 +81,6 @@ def _no_gradient_error(program: str, site: Site) -> str:
 
 
 def _has_fewer_gradients(distribution: Distribution, other: Distribution) -> bool:
-    """Return whether a parameter has no gradient, but has one in another run."""
     tensors, others = _tensors_of(distribution), _tensors_of(other)
     return any(x.requires_grad and name in tensors and not tensors[name].requires_grad for name, x in others.items())
 

@@ -39,7 +39,6 @@ class VerifiedPrograms:
         return VerifiedPrograms, ()
 
     def add(self, model: Callable[..., Any], guide: Callable[..., Any]) -> None:
-        """Add a pair."""
         self._keys[program_key((model, guide))] = None
         if len(self._keys) > MAX_VERIFIED_PROGRAMS:
             del self._keys[next(iter(self._keys))]
@@ -117,7 +116,6 @@ class RunCounts:
         return None
 
     def add(self, signature: Hashable) -> None:
-        """Count a successful run."""
         self._counts[signature] = self[signature] + 1
 
 
@@ -146,7 +144,7 @@ def _signature(parts: Sequence[Any], string_key: Callable[[str], Hashable]) -> H
 
 @functools.lru_cache(MAX_SIGNATURES)
 def _extractor(kind: type) -> Callable[[Any], Any] | None:
-    """Return the function that extracts what counts of an argument of a class: a value, or a tuple of parts."""
+    """Return the function that maps an argument of a class to what distinguishes it: a value, or a tuple of parts."""
     if issubclass(kind, bool | np.bool_ | Enum | type):
         return _identity
     if issubclass(kind, FunctionType):

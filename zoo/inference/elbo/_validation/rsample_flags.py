@@ -21,7 +21,7 @@ class RsampleFlagLostError(ValueError):
 
 @contextmanager
 def record_flags() -> Iterator[list[Distribution]]:
-    """Record the distributions on which ``has_rsample_(False)`` is called; explain where it cannot be."""
+    """Record the distributions on which ``has_rsample_(False)`` is called; explain the error if it cannot be."""
     flagged: list[Distribution] = []
     _flags.enter(flagged)
     try:
@@ -44,7 +44,6 @@ def _record(flagged: list[Distribution], set_flag: Function, args: tuple[Any, ..
 
 
 def _raising_code(error: Exception) -> CodeType:
-    """Return the code of the function that raised an error."""
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     return frame.f_code
 

@@ -92,7 +92,7 @@ class SiteRegistry:
             )
 
     def _warn_variance(self, run: Run, sites: list[Site]) -> None:
-        """Warn once of sites that are scored outside plates; a Markov chain may have a hundred of them."""
+        """Warn once about sites with a score outside plates, and log later ones: a Markov chain may have a hundred."""
         if not sites:
             return
         first, *others = (site.name for site in sites)
@@ -194,7 +194,6 @@ def check_shapes(guide: Site, model: Site) -> None:
 
 
 def strip_leading_ones(shape: torch.Size) -> torch.Size:
-    """Return a shape without leading dimensions of size 1."""
     return shape[next((i for i, size in enumerate(shape) if size > 1), len(shape)) :]
 
 
@@ -216,7 +215,7 @@ def check_data(site: Site) -> None:
 
 
 def check_score(site: Site) -> None:
-    """Raise an error if the score of a site does not have the whole gradient."""
+    """Raise an error if the score-function gradient of a site would be biased."""
     if site.density.score is None:
         return
     parts = list(nested_distributions(site.distribution))

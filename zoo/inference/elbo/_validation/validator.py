@@ -81,12 +81,10 @@ class Validator:
         return runs
 
     def check_finite(self, bound: Tensor, loss: Tensor, runs: Sequence[Run]) -> None:
-        """Raise ``NonFiniteELBOError``, naming the site, if the bound or its surrogate loss is not finite."""
         if self.enabled:
             check_finite(bound.item(), loss.item(), runs, self.step)
 
     def check_gradients(self, params: Any, retrace: Callable[[], Sequence[Run]]) -> None:
-        """Raise ``NonFiniteELBOError`` if a gradient is not finite, naming the site, which needs another run."""
         if self.enabled:
             parameters = {name: node["value"].unconstrained() for name, node in params.trace.nodes.items()}
             check_gradients(parameters, retrace, self.step)

@@ -1,6 +1,7 @@
 import pytest
 
-from zoo.inference.programs._from_file import ProgramFile, annotate_errors, load_program, parse_program_file
+from zoo.inference.programs import find_program
+from zoo.inference.programs._registry import ProgramFile, annotate_errors, parse_program_file
 
 CODE = """
 import pyro
@@ -37,7 +38,7 @@ def write(path, code):
     return f"{path}:model:guide"
 
 
-class TestPlace:
+class TestParsing:
     def test_program_file_is_parsed_into_path_and_two_names(self):
         path, model, guide = parse_program_file("some/where.py:model:Guide")
         assert (str(path), model, guide) == ("some/where.py", "model", "Guide")
@@ -61,30 +62,30 @@ class TestTrust:
     def test_file_without_trust_is_not_run(self, tmp_path):
         text = write(tmp_path / "own.py", f"open({str(tmp_path / 'sprung')!r}, 'w')")
         with pytest.raises(ValueError, match=r"runs the code in .*own\.py with your permissions; read it, and add"):
-            load_program(text, trust=False)
+            find_program(text, trust=False)
         assert not (tmp_path / "sprung").exists()
 
     def test_file_with_trust_is_run(self, tmp_path):
         text = write(tmp_path / "own.py", f"open({str(tmp_path / 'sprung')!r}, 'w').close()\nmodel = guide = print")
-        load_program(text, trust=True)
+        find_program(text, trust=True)
         assert (tmp_path / "sprung").exists()
 
 
 class TestProgram:
     def test_program_has_functions_of_file_and_no_data(self, file):
-        program = load_program(f"{file}:model:guide", trust=True)
+        program = find_program(f"{file}:model:guide", trust=True)
         assert program.load(None) == ()
         assert program.model.__name__ == "model"
         assert program.guide().__name__ == "guide"
         assert program.reference is None
 
     def test_guide_class_is_instantiated(self, file):
-        assert load_program(f"{file}:model:Guide", trust=True).guide()() == "called"
+        assert find_program(f"{file}:model:Guide", trust=True).guide()() == "called"
 
     def test_file_may_define_dataclasses(self, tmp_path):
         code = "from dataclasses import dataclass\n@dataclass\nclass A:\n    x: 'int' = 1\nmodel = guide = A()"
         with pytest.raises(ValueError, match="has no function or module 'model'; it has: dataclass, A"):
-            load_program(write(tmp_path / "own.py", code), trust=True)
+            find_program(write(tmp_path / "own.py", code), trust=True)
 
 
 class TestMistakes:
@@ -92,33 +93,33 @@ class TestMistakes:
         with pytest.raises(
             FileNotFoundError, match=r"file .*none\.py does not exist; give the program as program=FILE\.py"
         ):
-            load_program(f"{tmp_path}/none.py:model:guide", trust=True)
+            find_program(f"{tmp_path}/none.py:model:guide", trust=True)
 
     @pytest.mark.parametrize("name", ["modle", "constant"])
     def test_missing_function_is_reported_with_existing_ones(self, name, file):
         with pytest.raises(ValueError, match=rf"has no function or module '{name}'; it has: model, guide, Guide"):
-            load_program(f"{file}:{name}:guide", trust=True)
+            find_program(f"{file}:{name}:guide", trust=True)
 
     def test_nearest_function_name_is_suggested(self, file):
         with pytest.raises(ValueError, match=r"Did you mean model\?"):
-            load_program(f"{file}:modle:guide", trust=True)
+            find_program(f"{file}:modle:guide", trust=True)
 
     def test_syntax_error_is_reported_with_line(self, tmp_path):
         with pytest.raises(ValueError, match=r"own\.py, line 2 is not Python: "):
-            load_program(write(tmp_path / "own.py", "x = 1\ndef model(:\n"), trust=True)
+            find_program(write(tmp_path / "own.py", "x = 1\ndef model(:\n"), trust=True)
 
     def test_failing_code_is_reported_with_line(self, tmp_path):
         with pytest.raises(ValueError, match=r"own\.py, line 3: ZeroDivisionError: division by zero"):
-            load_program(write(tmp_path / "own.py", "\n\n1 / 0"), trust=True)
+            find_program(write(tmp_path / "own.py", "\n\n1 / 0"), trust=True)
 
     def test_class_with_arguments_is_reported(self, file):
         with pytest.raises(ValueError, match=r"own\.py: TypeError: .*missing 1 required positional argument: 'wanted'"):
-            load_program(f"{file}:model:Needy", trust=True)
+            find_program(f"{file}:model:Needy", trust=True)
 
     def test_file_that_is_not_python_is_reported(self, tmp_path):
         text = write(tmp_path / "own.pyx", "")
         with pytest.raises(ValueError, match=r"its name must end in \.py"):
-            load_program(text, trust=True)
+            find_program(text, trust=True)
 
 
 class TestFailures:
