@@ -191,14 +191,14 @@ class BlackBoxELBO(ELBO, nn.Module):
         subsamples: Subsamples = {}
         nesting = self._particle_nesting(call, subsamples) if self._is_vectorized(num_particles) else None
 
-        def trace(check_flags: bool) -> list[Run]:
+        def trace_runs(check_flags: bool) -> list[Run]:
             if nesting is not None:
                 return [trace_vectorized(call, num_particles, nesting, subsamples, check_rsample_flags=check_flags)]
             return [
                 trace_model_and_guide(call, subsamples, check_rsample_flags=check_flags) for _ in range(num_particles)
             ]
 
-        return self.validator.trace(trace, call, num_particles, nesting, subsamples)
+        return self.validator.checked_runs(trace_runs, call, num_particles, nesting, subsamples)
 
     def _particle_nesting(self, call: ModelGuideCall, subsamples: Subsamples) -> int:
         """Return the number of dimensions to the right of vectorized particles."""

@@ -37,26 +37,25 @@ class Validator:
         """Return a context that disables Pyro's own validation if there are no checks."""
         return nullcontext() if self.enabled else pyro.validation_enabled(False)
 
-    def trace(
+    def checked_runs(
         self,
-        trace: Callable[[bool], list[Run]],
+        trace_runs: Callable[[bool], list[Run]],
         call: ModelGuideCall,
         num_particles: int,
         max_plate_nesting: int | None,
         subsamples: Subsamples,
     ) -> list[Run]:
-        """Return the runs of ``trace``, which is called with whether to check flags of ``has_rsample_``.
+        """Return the runs of ``trace_runs(check_flags)``; raise an error if the gradient would be wrong.
 
-        Raise an error if model and guide do not match, or the gradient would be wrong. ``max_plate_nesting`` is None
-        for one run per particle. An error of a vectorized run is replaced by its cause.
+        ``max_plate_nesting`` is None for one run per particle. An error of a vectorized run is replaced by its cause.
         """
         if not self.enabled:
             with self.distribution_validation():
-                return trace(False)
+                return trace_runs(False)
         signature = self.counts.signature(*call)
         expensive_checks_due = (self.counts[signature] + 1).bit_count() == 1
         try:
-            runs = trace(expensive_checks_due)
+            runs = trace_runs(expensive_checks_due)
         except VECTORIZATION_ERRORS:
             if max_plate_nesting is not None:
                 check_particles_independent(max_plate_nesting, call, subsamples, num_particles)
