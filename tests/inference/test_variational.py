@@ -13,7 +13,7 @@ from torch.distributions import constraints
 
 from zoo.gradients import LearnedBaseline
 from zoo.inference.elbo import BlackBoxELBO
-from zoo.inference.variational import RepeatedBatch, VariationalInference, unpack_batch
+from zoo.inference.variational import RepeatedBatch, VariationalInference, _unpack_batch
 from zoo.training import NonFiniteError
 from zoo.training._finite import FiniteGradients
 
@@ -272,8 +272,8 @@ class TestFailures:
 
 
 def test_batch_contains_arguments_of_model_and_guide():
-    assert unpack_batch((1, 2)) == unpack_batch([1, 2]) == (1, 2)
-    assert unpack_batch(torch.Size([3])) == (torch.Size([3]),)
+    assert _unpack_batch((1, 2)) == _unpack_batch([1, 2]) == (1, 2)
+    assert _unpack_batch(torch.Size([3])) == (torch.Size([3]),)
 
 
 class TestAFrozenPart:

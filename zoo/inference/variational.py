@@ -141,7 +141,7 @@ class VariationalInference(LoadableModule):
         """Return a differentiable estimate of the negative ELBO."""
         try:
             with self.store.activate(self):
-                loss = self.elbo.differentiable_loss(self.model, self.guide, *unpack_batch(batch))  # type: ignore[attr-defined]
+                loss = self.elbo.differentiable_loss(self.model, self.guide, *_unpack_batch(batch))  # type: ignore[attr-defined]
         except (ValueError, FloatingPointError) as error:
             self._raise_nonfinite(error)
             raise
@@ -169,7 +169,7 @@ class VariationalInference(LoadableModule):
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(VALIDATION_SEED)
-            found = finite_estimate(self.sample_posterior(unpack_batch(batch), VALIDATION_SAMPLES))
+            found = finite_estimate(self.sample_posterior(_unpack_batch(batch), VALIDATION_SAMPLES))
         self.log("validation_elbo", found.value, prog_bar=True, batch_size=1)
         self.log("validation_elbo_std_error", found.standard_error, batch_size=1)
 
@@ -206,6 +206,6 @@ class VariationalInference(LoadableModule):
         return list(self.elbo.parameters()) if isinstance(self.elbo, nn.Module) else []
 
 
-def unpack_batch(batch: Any) -> tuple[Any, ...]:
+def _unpack_batch(batch: Any) -> tuple[Any, ...]:
     """Return the elements of a tuple or list; any other object is a single argument."""
     return tuple(batch) if type(batch) in (tuple, list) else (batch,)
