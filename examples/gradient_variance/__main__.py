@@ -20,19 +20,27 @@ from examples.gradient_variance.estimators import (
     fit_value,
     variance_table,
 )
-from zoo.cli import parse_arguments, user_errors
+from zoo.cli import arguments_help, parse_arguments, user_errors, wants_help
 from zoo.cli._commands import make_experiment
 from zoo.cli._composition import compose_config
 from zoo.control import Policy, ReturnEstimate, VectorEnvAdapter, evaluate_policy, make_vector_env
 from zoo.control._networks import make_network
-from zoo.training import fit, run_environment, write_json
+from zoo.training import TrainingInterruptedError, fit, run_environment, write_json
 
 ENVIRONMENT, RETURN = "CartPole-v1", 200
 
 
 @dataclass
 class Arguments:
-    """Arguments of this program."""
+    """Arguments of this program.
+
+    Args:
+        seed: seed of the training and of all episodes.
+        num_samples: number of rollouts whose gradients are compared.
+        episodes: number of episodes of a rollout.
+        gamma: discount factor of the returns.
+        record: file for the numbers; null for none.
+    """
 
     seed: int = 1
     num_samples: int = 400
@@ -59,7 +67,10 @@ def partly_trained_policy(seed: int) -> Policy:
     pl.seed_everything(seed, workers=True, verbose=False)
     experiment = make_experiment(config)
     with tempfile.TemporaryDirectory() as folder:
-        fit(experiment, Path(folder), config, [StopEarly(experiment.monitor)])
+        try:
+            fit(experiment, Path(folder), config, [StopEarly(experiment.monitor)])
+        except TrainingInterruptedError:  # nothing of the training is kept
+            raise KeyboardInterrupt from None
     policy: Any = experiment.module.policy
     return policy
 
@@ -82,23 +93,28 @@ def measured(asked: Arguments) -> tuple[ReturnEstimate, dict[str, GradientVarian
 def main() -> None:
     """Print the table, and write the record."""
     with user_errors():
+        if wants_help(sys.argv[1:]):
+            print(arguments_help(Arguments, str(__doc__)))
+            return
         asked = parse_arguments(Arguments, sys.argv[1:])
-    torch.set_num_threads(1)
-    earned, variances = measured(asked)
-    print(f"\nat a policy with a mean return of {earned.mean:.0f} ({earned.low:.0f} to {earned.high:.0f}):\n")
-    print("| baseline | total variance of the gradient | variance without baseline / with it |\n| --- | --- | --- |")
-    for name, (total, reduction) in variances.items():
-        spread = f"{total.value:.3g} ({total.low:.3g} to {total.high:.3g})"
-        print(f"| {name} | {spread} | {reduction.value:.1f} ({reduction.low:.1f} to {reduction.high:.1f}) |")
-    if asked.record is not None:
-        results = {name: {key: x._asdict() for key, x in row._asdict().items()} for name, row in variances.items()}
-        record = {
-            "command": " ".join(["python -m examples.gradient_variance", *sys.argv[1:]]),
-            **run_environment(),
-            "arguments": asdict(asked),
-        }
-        record |= {"return": earned._asdict(), "results": results}
-        write_json(Path(asked.record), record)
+        torch.set_num_threads(1)
+        earned, variances = measured(asked)
+        print(f"\nat a policy with a mean return of {earned.mean:.0f} ({earned.low:.0f} to {earned.high:.0f}):\n")
+        print(
+            "| baseline | total variance of the gradient | variance without baseline / with it |\n| --- | --- | --- |"
+        )
+        for name, (total, reduction) in variances.items():
+            spread = f"{total.value:.3g} ({total.low:.3g} to {total.high:.3g})"
+            print(f"| {name} | {spread} | {reduction.value:.1f} ({reduction.low:.1f} to {reduction.high:.1f}) |")
+        if asked.record is not None:
+            results = {name: {key: x._asdict() for key, x in row._asdict().items()} for name, row in variances.items()}
+            record = {
+                "command": " ".join(["python -m examples.gradient_variance", *sys.argv[1:]]),
+                **run_environment(),
+                "arguments": asdict(asked),
+            }
+            record |= {"return": earned._asdict(), "results": results}
+            write_json(Path(asked.record), record)
 
 
 if __name__ == "__main__":
