@@ -66,7 +66,7 @@ class TestEveryBaseline:
         assert context.grad is None
         assert signal.grad is None
 
-    def test_gets_no_gradient_from_the_policy(self, baseline, signal):
+    def test_policy_loss_has_no_gradient_to_the_baseline(self, baseline, signal):
         log_prob = torch.zeros_like(signal, requires_grad=True)
         Reinforce(baseline)(log_prob, signal, context_for(signal)).loss.sum().backward()
         assert (log_prob.grad != 0).any()
@@ -93,7 +93,7 @@ class TestEveryBaseline:
             assert torch.equal(out.loss, expected.loss)
         assert same(resumed.state_dict(), baseline.state_dict())
 
-    def test_takes_batches_of_any_size(self, baseline, signal):
+    def test_batches_of_any_size_are_supported(self, baseline, signal):
         for batch in (signal, signal[..., :1], signal[:1], signal[..., :0]):
             out = baseline(batch, context_for(batch))
             assert out.value.shape == batch.shape
@@ -153,7 +153,7 @@ class TestNewBaseline:
         baseline = TooHighCostsMore()
         assert [baseline(SIGNAL).loss.item() for _ in range(2)] == [3, pytest.approx(2 * (8 + 7 + 3) / 3)]
 
-    def test_sees_nothing_behind_the_mask(self):
+    def test_masked_values_do_not_reach_predict_and_update(self):
         baseline = self.LastSum()
         baseline(torch.tensor([1.0, torch.nan, 6.0]), mask=torch.tensor([True, False, True]))
         assert baseline.last == 7
@@ -168,12 +168,12 @@ class TestConstant:
 
     @pytest.mark.usefixtures("without_type_checks")
     @pytest.mark.parametrize("start", [0.0, 0])
-    def test_is_kept_in_the_state(self, start):
+    def test_constant_is_in_the_state_dict(self, start):
         baseline = ConstantBaseline(start)
         baseline.load_state_dict(ConstantBaseline(3.5).state_dict())
         assert baseline(SIGNAL).value.tolist() == [3.5, 3.5, 3.5]
 
-    def test_must_be_finite(self):
+    def test_constant_must_be_finite(self):
         with pytest.raises(ValueError, match="must be finite, got nan"):
             ConstantBaseline(torch.nan)
 
@@ -185,12 +185,12 @@ class TestMovingAverage:
         # the means of [4], [4, 8] and [4, 8, 0], each older batch counting half as much as the next
         assert values == pytest.approx([0, 4, (4 + 2 * 8) / 3, (4 + 2 * 8 + 4 * 0) / 7])
 
-    def test_takes_the_mean_of_a_batch_over_all_its_elements(self):
+    def test_mean_of_a_batch_is_over_all_elements(self):
         baseline = MovingAverageBaseline()
         baseline(torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 9.0]]))
         assert baseline(torch.zeros(5)).value.tolist() == [4, 4, 4, 4, 4]
 
-    def test_takes_the_mean_over_valid_elements(self):
+    def test_mean_of_a_batch_is_over_valid_elements(self):
         baseline = MovingAverageBaseline()
         baseline(SIGNAL, mask=torch.tensor([True, False, True]))
         assert baseline(SIGNAL).value[0] == 3.5
@@ -207,7 +207,7 @@ class TestMovingAverage:
         assert baseline(SIGNAL).value.tolist() == [5, 5, 5]
 
     @pytest.mark.parametrize("decay", [-0.1, 1.0, 1.5])
-    def test_refuses_a_decay_that_is_no_weight(self, decay):
+    def test_decay_outside_0_and_1_raises(self, decay):
         with pytest.raises(ValueError, match=rf"decay must lie in \[0, 1\), got {decay}"):
             MovingAverageBaseline(decay)
 
@@ -227,7 +227,7 @@ class TestLeaveOneOut:
         assert LeaveOneOutBaseline(0)(SIGNAL).value.tolist() == [4, 3.5, 1.5]
 
     @given(signals_and_dim())
-    def test_is_the_mean_of_the_valid_others_along_its_dimension(self, case):
+    def test_value_is_the_mean_of_the_valid_others_along_its_dimension(self, case):
         signal, mask, dim = case
         expected = torch.zeros_like(signal)
         rows = [x.movedim(dim, -1).reshape(-1, x.shape[dim]) for x in (signal, mask)]
@@ -257,7 +257,7 @@ class TestLeaveOneOut:
         torch.testing.assert_close(shifted, expected)
 
     @pytest.mark.parametrize("dim", [3, -4])
-    def test_refuses_a_dimension_that_is_not_there(self, dim):
+    def test_missing_dimension_raises(self, dim):
         with pytest.raises(ValueError, match=rf"LeaveOneOutBaseline\(dim={dim}\) needs that dimension.*\(2, 3, 1\)"):
             LeaveOneOutBaseline(dim)(torch.zeros(2, 3, 1))
 
@@ -305,7 +305,7 @@ class TestLearned:
         assert out.loss.item() == pytest.approx((1 + 4) / 2)
 
     @pytest.mark.parametrize("shape", [(), (3, 1), (1, 1), (2, 1, 3)])
-    def test_keeps_dimensions_of_size_one(self, shape):
+    def test_batch_dimensions_of_size_one_are_kept(self, shape):
         out = LearnedBaseline(nn.Linear(4, 1))(torch.zeros(shape), torch.zeros(*shape, 4))
         assert out.value.shape == shape
 
@@ -325,13 +325,13 @@ class TestLearned:
             LearnedBaseline(nn.Linear(2, outputs))(SIGNAL, self.context)
 
     @pytest.mark.parametrize("mask", [None, SIGNAL > 1], ids=["all valid", "masked"])
-    def test_refuses_a_context_of_another_batch(self, mask):
+    def test_context_of_another_batch_size_raises(self, mask):
         with pytest.raises(ValueError, match=r"must return shape \(3,\) or \(3, 1\), got \(2, 1\)"):
             LearnedBaseline(nn.Linear(2, 1))(SIGNAL, self.context[:2], mask)
 
 
 class TestSum:
-    def test_lets_each_member_fit_the_residual_of_those_before_it(self):
+    def test_each_member_fits_the_residual_of_those_before_it(self):
         baseline = SumBaseline(
             ConstantBaseline(1.0),
             LearnedBaseline(LastFeature()),
@@ -343,7 +343,7 @@ class TestSum:
         assert out.value.tolist() == [1 + 4 - 1, 1 + 0 - 3.5, 1 + 8 - 1.5]
         assert out.loss.item() == pytest.approx((4 + 1 + 1) / 3 + (16 + 1 + 9) / 3)
 
-    def test_lets_a_moving_average_learn_what_is_left_to_it(self):
+    def test_moving_average_learns_the_residual(self):
         baseline = SumBaseline(ConstantBaseline(1.0), MovingAverageBaseline())
         baseline(SIGNAL)
         assert baseline.members[1].mean.value == 2
@@ -365,7 +365,7 @@ class TestSum:
             assert torch.equal(out.value, expected.value)
             assert torch.equal(out.loss, expected.loss)
 
-    def test_of_one_member_is_that_member(self):
+    def test_sum_of_one_member_equals_that_member(self):
         assert SumBaseline(LeaveOneOutBaseline(0))(SIGNAL).value.tolist() == [4, 3.5, 1.5]
 
     def test_empty_sum_raises(self):
@@ -390,7 +390,7 @@ class TestSum:
             SumBaseline(*members())
 
     @pytest.mark.parametrize("other", [ControlVariate(), ControlVariate(num_extra_samples=3), VIMCOBaseline(0)])
-    def test_refuses_leave_one_out_beside_another_that_compares_samples_in_either_order(self, other):
+    def test_two_members_that_compare_samples_raise_in_either_order(self, other):
         for members in ([LeaveOneOutBaseline(0), other], [other, ConstantBaseline(1.0), LeaveOneOutBaseline(0)]):
             with pytest.raises(ValueError, match="no other baseline that compares samples, got"):
                 SumBaseline(*members)
@@ -398,14 +398,14 @@ class TestSum:
     @pytest.mark.parametrize("other", [ControlVariate(), VIMCOBaseline(0)])
     def test_network_beside_a_context_with_the_sample_raises(self, other):
         for members in ([LearnedBaseline(LastFeature()), other], [other, SumBaseline(LearnedBaseline(LastFeature()))]):
-            with pytest.raises(ValueError, match="cannot hold a LearnedBaseline beside"):
+            with pytest.raises(ValueError, match="cannot hold both a LearnedBaseline and"):
                 SumBaseline(*members)
         SumBaseline(ConstantBaseline(1.0), other)
 
     @pytest.mark.parametrize(
         "member", [LeaveOneOutBaseline(0), MovingAverageBaseline()], ids=["leave-one-out", "moving average"]
     )
-    def test_refuses_the_same_baseline_in_two_places(self, member):
+    def test_same_baseline_in_two_places_raises(self, member):
         with pytest.raises(ValueError, match="the same baseline twice"):
             SumBaseline(member, member)
         with pytest.raises(ValueError, match="the same baseline twice"):

@@ -10,15 +10,15 @@ EACH = SIGNAL.unsqueeze(-1).expand_as(SCORE)
 
 
 class TestTheScaling:
-    def test_is_the_optimal_baseline_of_each_parameter(self):
+    def test_scaling_per_parameter_is_its_optimal_baseline(self):
         torch.testing.assert_close(optimal_scaling(SCORE, EACH).squeeze(0), optimal_baseline(SCORE, SIGNAL))
 
-    def test_of_a_factor_is_the_optimal_baseline_of_the_score_s_norm(self):
+    def test_scaling_per_factor_is_the_optimal_baseline_of_the_norm_of_the_score(self):
         expected = optimal_baseline(SCORE.norm(dim=-1), SIGNAL)
         torch.testing.assert_close(optimal_scaling(SCORE, SIGNAL).squeeze(0), expected)
 
     @pytest.mark.parametrize("signal", [EACH, SIGNAL], ids=["parameter", "factor"])
-    def test_leaves_each_sample_out(self, signal):
+    def test_leave_one_out_scaling_is_that_of_the_other_samples(self, signal):
         found = optimal_scaling(SCORE, signal, leave_one_out=True)
         for k in range(len(SCORE)):
             others = [j for j in range(len(SCORE)) if j != k]
@@ -32,7 +32,7 @@ class TestTheScaling:
     def test_scaling_is_zero_without_score(self):
         assert optimal_scaling(torch.zeros(3), torch.ones(3)).item() == 0
 
-    def test_counts_samples_along_any_dimension(self):
+    def test_samples_may_be_in_any_dimension(self):
         torch.testing.assert_close(optimal_scaling(SCORE.T, EACH.T, dim=1), optimal_scaling(SCORE, EACH).T)
 
 
@@ -77,7 +77,7 @@ class TestTheBaseline:
         with pytest.raises(ValueError, match=sentence):
             ControlVariate(**options)
 
-    def test_needs_the_scores_and_two_samples(self):
+    def test_missing_context_or_single_sample_raises(self):
         with pytest.raises(ValueError, match="needs context="):
             ControlVariate()(SIGNAL)
         with pytest.raises(ValueError, match="at least 2 along dimension 0, got 1"):

@@ -64,6 +64,6 @@ def test_all_tensors_are_on_the_device_of_the_inputs(dtype):
     assert found == pytest.approx((1 + 1 + 0.5, 2 / 12 + 2 / 4 + 1 / 4), rel=1e-6)
 
 
-def test_too_many_at_once_are_refused_before_they_are_listed(theta):
+def test_too_many_outcomes_raise_before_they_are_enumerated(theta):
     with pytest.raises(ValueError, match=r"'x' alone has 10\^301 outcomes, more than 1000; .* by sampling"):
         moments(lambda draw: theta * draw("x", Bernoulli(torch.full((1000,), 0.5))).sum(), theta)

@@ -71,7 +71,7 @@ def test_masked_values_have_no_effect(estimator, batch, mask, where):
         assert torch.equal(x, expected[name]), name
 
 
-def test_masked_samples_leave_what_the_call_without_them_gives(estimator, batch):
+def test_call_with_masked_samples_equals_call_without_them(estimator, batch):
     kept = torch.tensor([True, False, True])
     mask = kept[:, None].expand(SHAPE)
     masked = everything(estimator, **batch, mask=mask)
@@ -91,7 +91,7 @@ def test_output_is_zero_at_masked_elements(estimator, batch, mask):
         assert (x[mask] != 0).any()
 
 
-def test_mask_without_valid_elements_gives_zero_and_updates_nothing(estimator, batch):
+def test_mask_without_valid_elements_returns_zero_and_updates_nothing(estimator, batch):
     before = copy.deepcopy(estimator.state_dict())
     nothing = torch.zeros(SHAPE, dtype=torch.bool)
     log_prob = torch.full_like(batch["log_prob"], torch.nan, requires_grad=True)

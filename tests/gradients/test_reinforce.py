@@ -34,7 +34,7 @@ def shape_and_smaller_shape(draw):
 
 
 class TestScoreFunctionLoss:
-    def test_is_log_prob_times_signal_minus_baseline(self):
+    def test_loss_is_log_prob_times_signal_minus_baseline(self):
         expected = [[-1.0, 2.0, 0.0], [1.0, -0.75, 12.0]]
         assert score_function_loss(LOG_PROB, SIGNAL, baseline=2.0).tolist() == expected
 
@@ -48,7 +48,7 @@ class TestScoreFunctionLoss:
         assert torch.equal(log_prob.grad, SIGNAL - baseline)
 
     @given(shape_and_smaller_shape(), st.data())
-    def test_broadcasts_signal_baseline_and_mask(self, shapes, data):
+    def test_signal_baseline_and_mask_broadcast(self, shapes, data):
         shape, smaller = shapes
         log_prob, small = torch.randn(shape), torch.randn(smaller)
         name = data.draw(st.sampled_from(["signal", "baseline", "mask"]))
@@ -76,14 +76,14 @@ class TestScoreFunctionLoss:
 
     @pytest.mark.parametrize("baseline", [0.1, torch.tensor(0.1, dtype=torch.float64), torch.tensor(1)])
     @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-    def test_keeps_the_precision_of_log_prob(self, baseline, dtype):
+    def test_loss_has_the_precision_of_log_prob(self, baseline, dtype):
         loss = score_function_loss(LOG_PROB.to(dtype), SIGNAL, baseline)
         expected = LOG_PROB.to(dtype) * (SIGNAL.to(dtype) - torch.as_tensor(baseline, dtype=dtype))
         assert loss.dtype == dtype
         assert torch.equal(loss, expected)
 
     @pytest.mark.parametrize("baseline", [0.1, torch.tensor(0.1)])
-    def test_takes_a_number_to_where_log_prob_is(self, baseline):
+    def test_numbers_move_to_the_device_of_log_prob(self, baseline):
         elsewhere = LOG_PROB.to("meta"), SIGNAL.to("meta")
         assert score_function_loss(*elsewhere, baseline).device == torch.device("meta")
 
@@ -95,7 +95,7 @@ class TestScoreFunctionLoss:
             with pytest.raises(ValueError, match=f"mask must be boolean, true where .* counts, got {dtype}"):
                 call(LOG_PROB, SIGNAL, mask=mask)
 
-    def test_equals_a_loop_under_vmap(self):
+    def test_vmap_equals_a_loop(self):
         arguments = torch.randn(5, 2, 3), torch.randn(5, 2, 3), torch.randn(5, 3), torch.randn(5, 2, 1) > 0
         mapped = torch.func.vmap(score_function_loss)(*arguments)
         looped = torch.stack([score_function_loss(*each) for each in zip(*arguments, strict=True)])
@@ -110,13 +110,13 @@ class TestReinforce:
         assert out.baseline.tolist() == [[2.0, 2.0, 2.0], [2.0, 2.0, 2.0]]
         assert out.baseline_loss == 0
 
-    def test_without_a_baseline_weighs_with_the_signal_itself(self):
+    def test_advantage_is_the_signal_without_a_baseline(self):
         out = Reinforce()(LOG_PROB, SIGNAL)
         assert torch.equal(out.loss, LOG_PROB * SIGNAL)
         assert torch.equal(out.advantage, SIGNAL)
         assert (out.baseline == 0).all()
 
-    def test_of_a_reward_differs_in_the_sign_of_the_loss_only(self, baseline):
+    def test_maximize_changes_only_the_sign_of_the_loss(self, baseline):
         signal, context = SIGNAL.double()[..., None], torch.ones(2, 3, 1, 3, dtype=torch.float64)
         cost = Reinforce(copy.deepcopy(baseline))(LOG_PROB.double()[..., None], signal, context)
         reward = Reinforce(baseline, maximize=True)(LOG_PROB.double()[..., None], signal, context)
@@ -125,7 +125,7 @@ class TestReinforce:
         for name in ("baseline_loss", "advantage", "baseline"):
             assert torch.equal(getattr(reward, name), getattr(cost, name))
 
-    def test_divides_by_the_scale_known_before_the_batch(self):
+    def test_advantage_is_divided_by_the_scale_before_the_batch(self):
         estimator = Reinforce(ConstantBaseline(1.0), RunningStd(floor=0.5))
         advantage = SIGNAL - 1
         for scale in (0.5, advantage.std(correction=0), advantage.std(correction=0)):
@@ -141,7 +141,7 @@ class TestReinforce:
         estimator.end_step()
         assert estimator(LOG_PROB, SIGNAL).baseline[0, 0] == pytest.approx(SIGNAL.mean().item())
 
-    def test_divides_a_learned_baselines_loss_by_the_scale(self):
+    def test_baseline_loss_is_divided_by_the_scale(self):
         net = nn.Linear(1, 1)
         plain, scaled = Reinforce(LearnedBaseline(net)), Reinforce(LearnedBaseline(net), RunningStd(floor=4.0))
         context = torch.ones(2, 3, 1)
@@ -150,7 +150,7 @@ class TestReinforce:
         torch.testing.assert_close(found, expected / 4)
 
     @pytest.mark.parametrize("part", ["all", "scale"])
-    def test_eval_mode_keeps_the_scale(self, part):
+    def test_eval_mode_does_not_update_the_scale(self, part):
         estimator = Reinforce(scale=RunningStd(floor=0.1))
         (estimator if part == "all" else estimator.scale).eval()
 
@@ -177,13 +177,13 @@ class TestReinforce:
         assert signal.grad is None
         assert context.grad is None
 
-    def test_takes_log_probabilities_without_gradient(self, baseline):
+    def test_log_prob_may_have_no_gradient(self, baseline):
         context = torch.ones(2, 3, 1, 3, dtype=torch.float64)
         out = Reinforce(baseline)(LOG_PROB.double()[..., None], SIGNAL.double()[..., None], context)
         assert not out.loss.requires_grad
 
     @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.bfloat16, torch.float64])
-    def test_takes_signals_of_any_number_type(self, baseline, dtype):
+    def test_signal_may_have_any_number_type(self, baseline, dtype):
         signal = torch.tensor([[True, False, True], [False, False, True]])[..., None]
         log_prob, context = LOG_PROB[..., None], torch.ones(2, 3, 1, 3)
         baseline.float()
@@ -210,13 +210,13 @@ class TestReinforce:
     @pytest.mark.parametrize(
         "make", [LeaveOneOutBaseline, lambda dim: SumBaseline(ConstantBaseline(2.0), LeaveOneOutBaseline(dim))]
     )
-    def test_subtracts_a_baseline_in_the_signals_own_precision(self, make, dtype, signal):
+    def test_baseline_is_subtracted_in_the_precision_of_the_signal(self, make, dtype, signal):
         out = Reinforce(make(0))(torch.zeros(2, dtype=dtype, requires_grad=True), signal)
         assert out.advantage.dtype == dtype
         assert out.advantage.tolist() == [-1, 1]
 
     @pytest.mark.parametrize("baseline", [1e9, torch.tensor(10**9), torch.tensor(1e9, dtype=torch.float64)])
-    def test_score_function_loss_subtracts_in_the_signals_own_precision(self, baseline):
+    def test_score_function_loss_subtracts_in_the_precision_of_the_signal(self, baseline):
         log_prob = torch.zeros(2, requires_grad=True)
         score_function_loss(log_prob, torch.tensor([10**9 - 1, 10**9 + 1]), baseline).sum().backward()
         assert log_prob.grad.tolist() == [-1, 1]
@@ -230,7 +230,7 @@ class TestReinforce:
         out = estimator(log_prob, torch.tensor([1000.0, 1002.0]))
         assert out.advantage.tolist() == pytest.approx([-1, 1], abs=1e-2)
 
-    def test_fits_a_learned_baseline_of_half_precision_in_single(self):
+    def test_loss_of_a_half_precision_baseline_is_in_single_precision(self):
         net = nn.Linear(1, 1).bfloat16()
         nn.init.zeros_(net.weight), nn.init.constant_(net.bias, 300.0)
         context = torch.zeros(2, 1, dtype=torch.bfloat16)
@@ -313,12 +313,12 @@ class TestReinforce:
         with pytest.raises(ValueError, match=sentence):
             Reinforce(**options)
 
-    def test_stays_in_half_precision(self):
+    def test_outputs_have_the_half_precision_of_log_prob(self):
         estimator = Reinforce(LeaveOneOutBaseline(1), RunningStd())
         for x in estimator(LOG_PROB.bfloat16(), SIGNAL):
             assert x.dtype == torch.bfloat16
 
-    def test_stays_in_half_precision_for_a_single_sample(self):
+    def test_outputs_of_a_single_sample_have_half_precision(self):
         for x in Reinforce(ConstantBaseline(1.0), RunningStd())(LOG_PROB[0, 0].bfloat16(), SIGNAL[0, 0]):
             assert x.dtype == torch.bfloat16
 
@@ -369,7 +369,7 @@ class TestReinforce:
 
     @pytest.mark.usefixtures("without_type_checks")
     @pytest.mark.parametrize("masked", [False, True])
-    def test_equals_a_loop_under_vmap_unless_it_learns_from_call_to_call(self, baseline, masked):
+    def test_vmap_equals_a_loop_for_stateless_baselines(self, baseline, masked):
         stateful = any(isinstance(part, MovingAverageBaseline) for part in baseline.modules())
         estimator = Reinforce(baseline).train(not stateful)
         inputs = [torch.randn(5, 2, 3, 4, *features, dtype=torch.float64) for features in ((), (), (3,))]
@@ -404,7 +404,7 @@ def test_compiled_graph_returns_the_same_numbers(baseline, masked):
         torch.testing.assert_close(x, expected)
 
 
-def test_no_baseline_and_the_plain_baseline_are_the_same():
+def test_no_baseline_equals_the_base_class():
     assert type(Reinforce().baseline) is Baseline
 
 

@@ -69,7 +69,7 @@ def test_iwae_bound_raises_for_values_of_rsample():
         Reinforce(VIMCOBaseline(0))(law.log_prob(value), iwae_bound(log_weights), log_weights)
 
 
-def test_networks_with_skips_and_noisy_inputs_are_no_values_of_rsample():
+def test_networks_with_skip_connections_and_noisy_inputs_are_not_detected_as_rsample():
     features, layer = leaf(4, 3), nn.Linear(3, 3)
     delta = (features + layer(features).relu()) - features
     noisy = dist.Normal(leaf(3), 1.0).rsample((4,))
@@ -81,7 +81,7 @@ def test_networks_with_skips_and_noisy_inputs_are_no_values_of_rsample():
     assert not is_reparameterized(dist.Categorical(logits=delta).log_prob(torch.zeros(4)))
 
 
-def test_scales_that_locations_and_features_depend_on_are_no_values_of_rsample():
+def test_shared_features_of_location_and_scale_are_not_detected_as_rsample():
     scale, data = leaf(3), torch.ones(3)
     product = data * scale
     assert not is_reparameterized(dist.Normal(2.0 * scale, scale).log_prob(data))

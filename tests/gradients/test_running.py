@@ -24,30 +24,30 @@ def weighted(batches, decay, function):
 
 
 class TestMaskedMean:
-    def test_is_the_mean_of_the_valid_elements(self):
+    def test_masked_mean_is_over_valid_elements(self):
         x = torch.tensor([[1.0, 5.0], [torch.nan, torch.inf]])
         assert masked_mean(x, torch.tensor([[True, True], [False, False]])) == 3
         assert masked_mean(x[:1], None) == 3
 
-    def test_of_one_element_is_that_element(self):
+    def test_masked_mean_of_one_element_is_that_element(self):
         assert masked_mean(torch.tensor([3.0]), None) == 3
         assert masked_mean(torch.tensor([torch.nan, 3.0]), torch.tensor([False, True])) == 3
 
-    def test_mean_is_zero_without_valid_elements(self):
+    def test_masked_mean_is_zero_without_valid_elements(self):
         assert masked_mean(torch.tensor([torch.nan]), torch.tensor([False])) == 0
         assert masked_mean(torch.zeros(0), None) == 0
 
 
 class TestRunningMean:
     @given(BATCHES, st.sampled_from([0.0, 0.5, 0.9, 0.99]))
-    def test_is_the_weighted_mean_of_all_batches_whatever_their_sizes(self, batches, decay):
+    def test_running_mean_weights_batches_equally_whatever_their_sizes(self, batches, decay):
         mean = RunningMean(decay).double()
         assert mean.value == 0
         for batch in batches:
             mean.update(torch.tensor(batch, dtype=torch.float64))
         assert mean.value.item() == pytest.approx(weighted(batches, decay, float), abs=1e-9)
 
-    def test_learns_nothing_from_a_batch_without_a_valid_element(self):
+    def test_batch_without_valid_elements_does_not_update_the_mean(self):
         mean = RunningMean(0.9)
         mean.update(torch.tensor([5.0, 7.0]))
         before = copy.deepcopy(mean.state_dict())
@@ -64,7 +64,7 @@ class TestRunningMean:
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
     @pytest.mark.parametrize("kind", [RunningMean, RunningStd])
-    def test_keeps_its_state_in_single_precision_where_a_module_is_cast_to_half(self, kind, dtype):
+    def test_state_stays_in_single_precision_if_a_module_is_cast_to_half(self, kind, dtype):
         cast, plain = kind(0.9), kind(0.9)
         for x in torch.randn(20, 5, generator=torch.Generator().manual_seed(0)) + 300:
             cast.to(dtype).update(x)
@@ -77,7 +77,7 @@ class TestRunningMean:
         mean.update(torch.ones(2, requires_grad=True))
         assert not mean.value.requires_grad
 
-    def test_leaves_the_value_that_was_used_as_it_was(self):
+    def test_update_does_not_change_a_value_returned_before(self):
         """A compiled backward pass computes with what the buffers held before they learned."""
         mean = RunningMean(0.9)
         buffers = list(mean.buffers())
@@ -86,21 +86,21 @@ class TestRunningMean:
         assert all(buffer == 0 for buffer in buffers)
 
     @pytest.mark.filterwarnings("ignore:There is a performance drop")
-    def test_refuses_to_learn_under_vmap(self):
+    def test_update_under_vmap_raises(self):
         mean = RunningMean(0.9)
         with pytest.raises(RuntimeError, match="vmap"):
             torch.func.vmap(mean.update)(torch.ones(5, 2))
         assert mean.value == 0
 
     @pytest.mark.parametrize("decay", [-0.1, 1.0])
-    def test_refuses_a_decay_that_is_no_weight(self, decay):
+    def test_decay_outside_0_and_1_raises(self, decay):
         with pytest.raises(ValueError, match=rf"decay must lie in \[0, 1\), got {decay}"):
             RunningMean(decay)
 
 
 class TestRunningStd:
     @given(BATCHES, st.sampled_from([0.0, 0.5, 0.9]), st.sampled_from([1e-6, 1.0, 30.0]))
-    def test_is_the_standard_deviation_over_all_batches_but_no_less_than_the_floor(self, batches, decay, floor):
+    def test_value_is_the_standard_deviation_over_all_batches_or_the_floor(self, batches, decay, floor):
         scale = RunningStd(decay, floor).double()
         for batch in batches:
             scale.update(torch.tensor(batch, dtype=torch.float64))
@@ -115,7 +115,7 @@ class TestRunningStd:
         scale.update(torch.zeros(4))
         assert scale.value == torch.tensor(floor)
 
-    def test_is_the_floor_where_rounding_makes_the_variance_negative(self):
+    def test_value_is_the_floor_if_rounding_makes_the_variance_negative(self):
         for advantage in torch.linspace(1, 2, 50):
             scale = RunningStd()
             scale.update(advantage)
@@ -127,18 +127,18 @@ class TestRunningStd:
             scale.update(torch.tensor([-x, x]))
         assert scale.value.item() == pytest.approx((100 * 0.9 / 1.9) ** 0.5)
 
-    def test_leaves_out_what_is_masked(self):
+    def test_masked_elements_are_ignored(self):
         scale = RunningStd()
         scale.update(torch.tensor([-4.0, torch.nan, 4.0]), torch.tensor([True, False, True]))
         assert scale.value == 4
 
-    def test_squares_half_precision_in_its_own_precision(self):
+    def test_half_precision_is_squared_in_single_precision(self):
         scale = RunningStd()
         scale.update(torch.tensor([-1000.0, 1000.0], dtype=torch.float16))
         assert scale.value == 1000
 
     @pytest.mark.parametrize("floor", [0.0, -1.0])
-    def test_refuses_a_floor_that_is_not_positive(self, floor):
+    def test_floor_must_be_positive(self, floor):
         with pytest.raises(ValueError, match=f"floor must be positive, got {floor}"):
             RunningStd(floor=floor)
 
@@ -166,12 +166,12 @@ def whole(ranks):
 
 class TestTwoRanks:
     @pytest.mark.parametrize("name", ["moving average", "scale"])
-    def test_learn_what_one_process_learns_from_the_whole_batch(self, ranks, whole, name):
+    def test_two_ranks_learn_the_same_as_one_process_with_the_whole_batch(self, ranks, whole, name):
         for key, expected in whole[name].items():
             torch.testing.assert_close(ranks[0][name][key], expected)
 
     @pytest.mark.parametrize("name", ["moving average", "scale"])
-    def test_keep_the_same_state(self, ranks, name):
+    def test_ranks_have_the_same_state(self, ranks, name):
         for key, x in ranks[0][name].items():
             assert torch.equal(ranks[1][name][key], x)
 
@@ -200,7 +200,7 @@ def test_running_moments_do_not_depend_on_the_groups(sizes):
     torch.testing.assert_close(moments.mean, mean, rtol=1e-12, atol=0)
 
 
-def test_running_moments_have_the_skewness_of_the_mean_and_none_if_nothing_varies():
+def test_running_moments_have_the_skewness_of_the_mean_or_zero_for_constants():
     """A draw that is 1 with frequency p has skewness (1 - 2p) / sqrt(p (1 - p)); the mean of n, that over sqrt(n)."""
     moments = RunningMoments()
     for value in [1.0] + [0.0] * 9:

@@ -19,6 +19,7 @@ from zoo.gradients import (
     SumBaseline,
     gradient_moments,
 )
+from zoo.gradients._steps import running_states
 
 pytestmark = pytest.mark.usefixtures("without_type_checks")  # for speed
 STEPS = 2
@@ -170,7 +171,7 @@ def theta():
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_used_for_each_time_step_the_gradient_is_the_true_one(estimator, theta, program):
+def test_gradient_is_unbiased_with_a_call_for_each_time_step(estimator, theta, program):
     (exact,) = torch.autograd.grad(sum(p * cost(x) for x, p in outcomes(theta)), theta)
     factor = 1.0 if estimator.scale is None else estimator.scale.value
     found = torch.zeros_like(theta)
@@ -221,7 +222,7 @@ def replace(theta):
 
 
 @pytest.mark.parametrize("move", [move_by_sgd, move_data, move_in_place, replace])
-def test_steps_of_several_calls_leave_what_one_call_with_all_their_samples_does(move):
+def test_several_calls_in_a_step_equal_one_call_with_all_samples(move):
     several, one = (Reinforce(MovingAverageBaseline(), RunningStd(floor=0.1)) for _ in range(2))
     parts, whole = (torch.zeros(3, requires_grad=True) for _ in range(2))
     generator = torch.Generator().manual_seed(0)
@@ -239,7 +240,7 @@ def test_steps_of_several_calls_leave_what_one_call_with_all_their_samples_does(
     assert one.baseline.mean.weight > 0.3
 
 
-def test_the_state_is_what_has_been_learned_so_that_a_resumed_run_goes_on_exactly(theta):
+def test_run_resumed_from_the_state_dict_continues_exactly(theta):
     def step(estimator, signal):
         out = estimator(theta * 1, torch.tensor([signal, 1.0]))
         torch.optim.SGD([theta], lr=0.0).step()
@@ -255,7 +256,7 @@ def test_the_state_is_what_has_been_learned_so_that_a_resumed_run_goes_on_exactl
         assert torch.equal(step(resumed, signal), step(run, signal))
 
 
-def test_measuring_a_gradient_leaves_the_step_as_it_was(theta):
+def test_gradient_moments_do_not_change_the_step(theta):
     estimator = Reinforce(MovingAverageBaseline(0.0))
     estimator(theta * 1, 5.0)
     loss = lambda: estimator(theta * 1, torch.randn(2)).loss.sum()  # noqa: E731
@@ -366,15 +367,13 @@ def test_any_optimizer_ends_the_step_of_compiled_estimators(theta):
 
 
 def test_unreferenced_estimators_are_freed():
-    from zoo.gradients._steps import _running_states
-
-    before = len(_running_states)
+    before = len(running_states)
     estimator = Reinforce(MovingAverageBaseline(), RunningStd())
-    assert len(_running_states) == before + 4  # the average, its mean, and the two of the scale
+    assert len(running_states) == before + 4  # the average, its mean, and the two of the scale
     del estimator
-    assert len(_running_states) == before
+    assert len(running_states) == before
 
 
 def test_stateless_baselines_have_no_steps():
-    assert not Reinforce(SumBaseline(ConstantBaseline(1.0), Baseline()))._learns
-    assert Reinforce(LastMean())._learns
+    assert not Reinforce(SumBaseline(ConstantBaseline(1.0), Baseline()))._running_states
+    assert Reinforce(LastMean())._running_states

@@ -138,7 +138,7 @@ class TestUnbiasedEstimators:
             pytest.param(traced(order=2), id="DiCE"),
         ],
     )
-    def test_for_every_program(self, estimator, program, theta):
+    def test_surrogate_of_every_program_is_unbiased(self, estimator, program, theta):
         check = check_unbiased(estimator, program, theta)
         check.raise_if_biased()
         assert check.exact
@@ -154,31 +154,31 @@ class TestUnbiasedEstimators:
             pytest.param(by_hand(ConstantBaseline(-2.0), samples=2), id="constant by hand"),
         ],
     )
-    def test_with_a_baseline(self, estimator, theta):
+    def test_estimator_with_a_baseline_is_unbiased(self, estimator, theta):
         check_unbiased(estimator, bits, theta).raise_if_biased()
 
-    def test_with_a_baseline_that_learns_once_it_is_used(self, theta):
+    def test_estimator_with_a_baseline_that_learns_after_use_is_unbiased(self, theta):
         baseline = warm(MovingAverageBaseline())
         before = baseline.mean.value.clone()
         check_unbiased(by_hand(baseline), bits, theta, modules=[baseline]).raise_if_biased()
         assert baseline.mean.value == before
 
-    def test_with_all_learning_signals(self, theta):
+    def test_estimator_with_the_whole_cost_as_signal_is_unbiased(self, theta):
         check_unbiased(of_chain(lambda of_x, of_both: of_x + of_both), chain, theta).raise_if_biased()
 
-    def test_where_nothing_is_drawn(self, theta):
+    def test_program_without_samples_is_unbiased(self, theta):
         check = check_unbiased(lambda program, *args, draw: expected_cost(program, *args), chain, theta)
         assert check.unbiased
         assert check.moments.total.variance == 0
 
-    def test_where_a_choice_is_impossible(self, theta):
+    def test_program_with_an_impossible_choice_is_unbiased(self, theta):
         def masked(graph, theta):
             mask = torch.tensor([-math.inf, 0.0, 0.0])
             graph.cost("f", graph.sample("x", Categorical(logits=theta + mask)) ** 2)
 
         check_unbiased(traced(num_samples=2), masked, theta).raise_if_biased()
 
-    def test_where_a_variable_is_known_to_the_estimator_alone_or_absent_from_some_runs(self, eta):
+    def test_variable_of_the_estimator_alone_or_of_some_runs_is_enumerated(self, eta):
         def sometimes(graph, theta):
             cost = theta**2
             if graph.sample("z", Bernoulli(logits=theta)):
@@ -190,7 +190,7 @@ class TestUnbiasedEstimators:
 
         check_unbiased(with_noise, sometimes, eta, quadrature={"x": 2, "e": 2}).raise_if_biased()
 
-    def test_where_there_is_nothing_in_a_variable(self, theta):
+    def test_empty_variable_is_supported(self, theta):
         def program(graph, theta):
             x = graph.sample("x", Bernoulli(logits=theta[:0]))
             graph.cost("f", x.sum() + theta[0] ** 2)
@@ -203,7 +203,7 @@ class TestUnbiasedEstimators:
 
         check_unbiased(traced(batch_dims=1), batch, theta, batch_dims=1).raise_if_biased()
 
-    def test_in_single_precision(self):
+    def test_single_precision_is_supported(self):
         theta = torch.tensor([0.7, -0.4, 0.3], requires_grad=True)
         check_unbiased(traced(num_samples=2), bits, theta).raise_if_biased()
         assert not check_unbiased(by_hand(SelfInclusiveMean()), bits, theta)
@@ -255,7 +255,7 @@ def arm(program, theta, *, draw):
 
 @pytest.mark.usefixtures("without_type_checks")
 class TestContinuousNoise:
-    def test_is_integrated_piece_by_piece_between_breakpoints(self, eta):
+    def test_noise_is_integrated_piecewise_between_breakpoints(self, eta):
         p = eta.sigmoid().item()
         check = check_unbiased(arm, coin, eta, quadrature={"u": 2}, breakpoints={"u": [p, 1 - p]})
         check.raise_if_biased()
@@ -274,7 +274,7 @@ class TestContinuousNoise:
 
         assert not check_unbiased(twice, coin, eta, quadrature={"u": 2}, breakpoints={"u": [p, 1 - p]}).unbiased
 
-    def test_may_have_several_elements_each_with_its_breakpoints(self, theta):
+    def test_noise_may_have_several_elements_with_breakpoints_each(self, theta):
         def inverted(program, theta, *, draw):
             u = draw("u", Independent(Uniform(torch.zeros(2, dtype=torch.float64), 1.0), 1))
             return trace(program, theta, draw=lambda *_: (u < theta[:2].sigmoid()).double()).surrogate()
@@ -287,7 +287,7 @@ class TestContinuousNoise:
         assert check_unbiased(inverted, two_bits, theta, quadrature={"u": 1}, breakpoints=breakpoints).unbiased
         assert not check_unbiased(inverted, two_bits, theta, quadrature={"u": 1}).unbiased
 
-    def test_may_have_any_quantile_function(self, eta):
+    def test_noise_may_have_any_quantile_function(self, eta):
         def step(program, theta, *, draw):
             return traced()(program, theta, draw=lambda *_: 1.0 * (draw("e", Normal(theta.new_zeros(()), 1.0)) > -1))
 
@@ -299,7 +299,7 @@ class TestContinuousNoise:
         assert not check_unbiased(step, often, eta, quadrature={"e": 8}).unbiased
 
     @pytest.mark.parametrize("factor", [1.0, 1.1])
-    def test_of_a_normal_is_integrated_for_the_program_as_for_the_estimator(self, eta, factor):
+    def test_normal_noise_is_integrated_in_program_and_estimator(self, eta, factor):
         def by_noise(program, theta, *, draw):
             return factor * (theta + draw("noise", Normal(theta.new_zeros(()), 1.0))) ** 2
 
@@ -307,7 +307,7 @@ class TestContinuousNoise:
         assert check.unbiased == (factor == 1)
 
     @pytest.mark.parametrize("factor", [1.0, 1.1])
-    def test_of_a_program_with_a_breakpoint_is_split_there_on_both_sides(self, eta, factor):
+    def test_breakpoint_of_a_program_splits_program_and_estimator(self, eta, factor):
         def step(graph, theta):
             graph.cost("f", (graph.sample("x", Normal(theta, 1.0)) > 0.1).double())
 
@@ -319,7 +319,7 @@ class TestContinuousNoise:
         truth = Normal(0.0, 1.0).log_prob(eta - 0.1).exp().item()
         assert check.moments.total.mean.item() == pytest.approx(factor * truth, abs=1e-9)
 
-    def test_is_integrated_for_each_sample(self, eta):
+    def test_noise_is_integrated_for_each_sample(self, eta):
         leave_one_out = traced(num_samples=2, baselines={"x": LeaveOneOutBaseline(0)})
         check_unbiased(leave_one_out, gaussian, eta, quadrature={"x": 8}).raise_if_biased()
 
@@ -460,7 +460,7 @@ class TestSampling:
 
     @pytest.mark.parametrize("expected_count", [0.1, 1, 3, 10, 30, 100, 300, 500])
     @pytest.mark.parametrize("alpha", [1e-2, 1e-6])
-    def test_keeps_the_false_alarm_rate_for_gradients_that_are_rare(self, expected_count, alpha):
+    def test_false_positive_rate_equals_alpha_for_gradients_that_are_rarely_nonzero(self, expected_count, alpha):
         """Exactly, by the binomial law of how often there is one; with no skewness taken in, it would not."""
         draws = 1000
         p = torch.tensor(expected_count / draws, dtype=torch.float64)
@@ -476,7 +476,7 @@ class TestSampling:
             check = judged(rare, truth, alpha * (draws - 1))
             assert probability[check.bias.abs() > check.threshold].sum() > 10 * alpha
 
-    def test_of_rare_gradients_finds_a_bias_if_it_is_gross(self):
+    def test_large_bias_of_a_gradient_that_is_rarely_nonzero_is_detected(self):
         def rare(graph, theta):
             graph.cost("f", 1e4 * graph.sample("x", Bernoulli(logits=theta - 4)))
 
@@ -487,7 +487,7 @@ class TestSampling:
         assert check_unbiased(traced(), rare, theta, num_samples=1500)
         assert not check_unbiased(of_the_wrong_sign, rare, theta, num_samples=1500)
 
-    def test_of_gradients_too_rare_to_be_drawn_says_that_it_knows_nothing(self):
+    def test_gradient_that_is_never_sampled_nonzero_raises(self):
         def rare(graph, theta):
             graph.cost("f", 1e4 * graph.sample("x", Bernoulli(logits=theta - 16)))
 
@@ -503,7 +503,7 @@ class TestSampling:
     @pytest.mark.parametrize(
         "estimator", [traced(), traced(estimators={"x": Pathwise()})], ids=["score function", "pathwise"]
     )
-    def test_passes_an_estimator_whatever_it_draws_from(self, estimator, eta):
+    def test_unbiased_estimators_with_continuous_draws_pass(self, estimator, eta):
         check = check_unbiased(estimator, gaussian, eta, quadrature={"x": 8}, num_samples=1000)
         assert check.unbiased
         assert not check.exact
@@ -528,7 +528,7 @@ class TestSampling:
         assert check.unbiased
         assert check.p_value == 1
 
-    def test_leaves_baselines_as_they_were(self, theta):
+    def test_state_of_baselines_is_preserved(self, theta):
         baseline = warm(MovingAverageBaseline())
         before = baseline.mean.value.clone()
         assert check_unbiased(by_hand(baseline), bits, theta, num_samples=1000, modules=[baseline]).unbiased
@@ -537,7 +537,7 @@ class TestSampling:
 
 @pytest.mark.usefixtures("without_type_checks")
 class TestResult:
-    def test_says_in_a_sentence_what_was_found(self, theta):
+    def test_result_is_printed_in_a_sentence(self, theta):
         check = check_unbiased(traced(), bits, theta)
         assert str(check).startswith("no bias was found: the expected gradient is off by ")
         assert (bool(check), check.p_value) == (True, 1)
@@ -625,7 +625,7 @@ class TestInvalidArguments:
             (seldom_another, {}, "is not deterministic .* its random numbers do not come from draw"),
         ],
     )
-    def test_is_an_error_in_one_sentence(self, estimator, options, sentence, theta):
+    def test_invalid_arguments_raise_in_one_sentence(self, estimator, options, sentence, theta):
         with pytest.raises(ValueError, match=sentence) as error:
             check_unbiased(estimator, bits, theta, **options)
         assert "\n" not in str(error.value)

@@ -34,7 +34,7 @@ def used_scale():
     return scale
 
 
-def test_the_true_gradient_is_the_one_written_by_hand(one_step):
+def test_enumerated_gradient_equals_one_derived_by_hand(one_step):
     problem = one_step()
     p = problem.parameters.softmax(-1)
     # outcome 0 takes category 0 everywhere, the last one category 1: their signals are the table of costs
@@ -46,35 +46,35 @@ def test_the_true_gradient_is_the_one_written_by_hand(one_step):
 
 @pytest.mark.usefixtures("without_type_checks")  # for speed: these tests make some thousand calls
 class TestUnbiased:
-    def test_for_independent_samples(self, one_step, baseline):
+    def test_independent_samples_have_an_unbiased_gradient(self, one_step, baseline):
         assert bias(one_step(), surrogate(Reinforce(baseline))) < 1e-9
 
-    def test_in_eval_mode(self, one_step, baseline):
+    def test_eval_mode_is_unbiased(self, one_step, baseline):
         assert bias(one_step(), surrogate(Reinforce(baseline).eval())) < 1e-9
 
     @pytest.mark.parametrize("credit", ["total", "to go"])
-    def test_for_choices_that_depend_on_earlier_ones(self, two_steps, baseline, credit):
+    def test_sequential_choices_are_unbiased(self, two_steps, baseline, credit):
         assert bias(two_steps(credit), surrogate(Reinforce(baseline))) < 1e-9
 
     def test_masked_program_is_unbiased(self, one_step, baseline):
         assert bias(one_step(MASK), surrogate(Reinforce(baseline))) < 1e-9
 
     @pytest.mark.parametrize("credit", ["total", "to go"])
-    def test_where_a_sample_may_end_early(self, two_steps, baseline, credit):
+    def test_episodes_that_end_early_are_unbiased(self, two_steps, baseline, credit):
         assert bias(two_steps(credit, ends=True), surrogate(Reinforce(baseline))) < 1e-9
 
-    def test_with_the_opposite_sign_for_a_reward(self, one_step, baseline):
+    def test_gradient_of_a_reward_has_the_opposite_sign(self, one_step, baseline):
         problem = one_step()
         ascent = -problem.mean(surrogate(Reinforce(baseline, maximize=True)))
         torch.testing.assert_close(ascent, problem.true_gradient(), rtol=0, atol=1e-9)
 
     @pytest.mark.parametrize("mask", [None, MASK], ids=["all valid", "masked"])
-    def test_up_to_a_known_factor_with_a_running_scale(self, one_step, baseline, mask):
+    def test_running_scale_divides_the_gradient_by_a_known_factor(self, one_step, baseline, mask):
         problem, scale = one_step(mask), used_scale()
         expected = problem.true_gradient() / scale.value
         torch.testing.assert_close(problem.mean(surrogate(Reinforce(baseline, scale))), expected, rtol=0, atol=1e-9)
 
-    def test_next_to_the_pathwise_gradient_of_a_cost_that_depends_on_the_parameters(self, one_step, baseline):
+    def test_sum_with_the_pathwise_gradient_is_unbiased(self, one_step, baseline):
         problem, score = one_step(differentiable_cost=True), surrogate(Reinforce(baseline))
         assert bias(problem, lambda draw: draw.signal.mean() + score(draw)) < 1e-9
 
@@ -173,7 +173,9 @@ class TestVariance:
         ("eta", "gradient", "plain", "leave_one_out"),
         [(0.0, 5.0e-4, 1.5625e-2, 2.5e-7), (2.0, 2.0999e-4, 6.52e-3, 1.659e-7)],
     )
-    def test_of_the_toy_of_rebar_and_relax(self, enumerate_samples, eta, gradient, plain, leave_one_out):
+    def test_variance_equals_published_value_of_the_rebar_and_relax_toy_problem(
+        self, enumerate_samples, eta, gradient, plain, leave_one_out
+    ):
         one, two = (self.tied_bits(enumerate_samples, 1, [0.499], eta, samples) for samples in (1, 2))
         assert one.true_gradient().item() == pytest.approx(gradient, rel=1e-4)
         assert one.variance(surrogate(Reinforce())).item() == pytest.approx(plain, rel=1e-3)
@@ -189,7 +191,9 @@ class TestVariance:
             (-4.0, 2, -0.0031793, 0.0168, 3.81e-4),
         ],
     )
-    def test_of_three_tied_bits(self, enumerate_samples, eta, samples, gradient, plain, leave_one_out):
+    def test_variance_equals_published_value_of_three_tied_bits(
+        self, enumerate_samples, eta, samples, gradient, plain, leave_one_out
+    ):
         problem = self.tied_bits(enumerate_samples, 3, [0.6, 0.51, 0.48], eta, samples)
         assert problem.true_gradient().item() == pytest.approx(gradient, rel=1e-4)
         assert problem.variance(surrogate(Reinforce())).item() == pytest.approx(plain, rel=5e-3)

@@ -40,7 +40,7 @@ def same(one, other):
 
 
 class TestSampledMoments:
-    def test_of_each_parameter_are_those_of_the_gradients_that_were_drawn(self, parameters):
+    def test_moments_of_each_parameter_are_those_of_its_gradients(self, parameters):
         moments = gradient_moments(one_by_one(parameters), parameters, num_samples=12)
         assert [m.mean.shape for m in moments.parameters] == [p.shape for p in parameters]
         same(flat(moments, "mean"), NOISE.mean(0))
@@ -67,13 +67,13 @@ class TestSampledMoments:
         moments = gradient_moments(lambda: linear(parameters, next(rows)), parameters, num_samples=12)
         torch.testing.assert_close(flat(moments, "variance"), NOISE.var(0), rtol=1e-6, atol=0)
 
-    def test_of_half_precision_are_in_single(self):
+    def test_moments_of_half_precision_are_in_single_precision(self):
         theta = torch.zeros((), dtype=torch.bfloat16, requires_grad=True)
         values = iter([256.0, 260.0, 264.0])
         moments = gradient_moments(lambda: theta * next(values), [theta], num_samples=3)
         assert moments.total == (torch.tensor(260.0), torch.tensor(16.0), torch.tensor(16 / 3).sqrt())
 
-    def test_without_noise_the_ratio_is_infinite_and_without_a_gradient_it_is_zero(self, parameters):
+    def test_signal_to_noise_is_infinite_without_noise_and_zero_without_gradient(self, parameters):
         steady, unused = parameters
         moments = gradient_moments(lambda: steady.sum(), [steady, unused], num_samples=3)
         assert moments.parameters[0].signal_to_noise.eq(math.inf).all()
@@ -115,7 +115,7 @@ class TestSampledMoments:
         ],
     )
     @pytest.mark.usefixtures("without_type_checks")
-    def test_of_what_makes_no_sense_are_an_error_in_one_sentence(self, parameters, options, sentence):
+    def test_invalid_arguments_raise_in_one_sentence(self, parameters, options, sentence):
         call = {"loss": one_by_one(parameters), "parameters": parameters, **options}
         with pytest.raises(ValueError, match=sentence) as error:
             gradient_moments(**call)
@@ -199,7 +199,7 @@ class TestExactMoments:
         assert total.variance.item() == pytest.approx(1.5625e-2, rel=1e-4)
         assert total.standard_error == 0
 
-    def test_moments_are_the_same_outcome_by_outcome(self, coin):
+    def test_outcomes_may_be_passed_one_by_one(self, coin):
         eta, probability, losses = coin
         together = exact_moments([(probability, losses)], [eta]).total
         apart = exact_moments(zip(probability, losses, strict=True), [eta]).total
@@ -211,7 +211,7 @@ class TestExactMoments:
         impossible = (torch.zeros(()), eta * math.nan)
         assert exact_moments([*outcomes, impossible], [eta]) == exact_moments(outcomes, [eta])
 
-    def test_of_probabilities_that_do_not_sum_to_one_are_an_error(self, coin):
+    def test_probabilities_that_do_not_sum_to_one_raise(self, coin):
         eta, probability, losses = coin
         with pytest.raises(ValueError, match=r"sum to 0\.5, not to 1: an outcome is missing or was counted twice"):
             exact_moments([(probability[0], losses[0])], [eta])
@@ -219,12 +219,12 @@ class TestExactMoments:
             exact_moments([(probability, losses)] * 2, [eta])
 
     @pytest.mark.usefixtures("without_type_checks")
-    def test_of_a_loss_that_is_no_tensor_are_one_too(self, coin):
+    def test_loss_that_is_no_tensor_raises(self, coin):
         eta, probability, _ = coin
         with pytest.raises(ValueError, match="the loss must be a tensor, got float"):
             exact_moments([(probability[0], 0.5)], [eta])
 
-    def test_of_losses_that_do_not_fit_the_probabilities_are_one_too(self, coin):
+    def test_losses_of_another_shape_than_the_probabilities_raise(self, coin):
         eta, probability, losses = coin
         with pytest.raises(ValueError, match=r"losses of shape \(2,\) do not fit weights of shape \(\)"):
             exact_moments([(probability[0], losses)], [eta])
@@ -248,14 +248,14 @@ def variances(costs, baseline):
 
 class TestOptimalBaseline:
     @given(COSTS)
-    def test_of_each_parameter_is_the_vertex_of_its_variance_as_a_function_of_the_baseline(self, costs):
+    def test_optimal_baseline_of_each_parameter_minimizes_its_variance(self, costs):
         below, middle, above = (variances(costs, torch.tensor(b)) for b in (-1.0, 0.0, 1.0))
         vertex = (below - above) / (2 * (below - 2 * middle + above))
         found = optimal_baseline(score_of(LOGITS), costs, LOGITS.softmax(0))
         torch.testing.assert_close(found, vertex, rtol=0, atol=1e-9)
 
     @given(COSTS)
-    def test_of_the_norm_is_the_vertex_of_the_variances_sum(self, costs):
+    def test_optimal_baseline_of_the_norm_minimizes_the_total_variance(self, costs):
         below, middle, above = (variances(costs, torch.tensor(b)).sum() for b in (-1.0, 0.0, 1.0))
         vertex = (below - above) / (2 * (below - 2 * middle + above))
         found = optimal_baseline(score_of(LOGITS).norm(dim=1), costs, LOGITS.softmax(0))

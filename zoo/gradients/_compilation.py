@@ -3,7 +3,7 @@ import importlib
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -29,41 +29,40 @@ def uncompilable(function: Callable[Parameters, Result]) -> Callable[Parameters,
 
 
 class _EagerStance:
-    """Context in which compiled functions run eagerly, so that what they do is seen. Torch has one for all threads.
+    """Context in which compiled functions run eagerly, so that their operations can be tracked.
 
-    Without the compiler, whose import takes seconds, there is no compiled function: ``follow_compile`` sets the stance
-    when it is imported.
+    Torch has one stance for all threads: it is set from the first entry to the last exit. Importing the compiler takes
+    seconds, and nothing is compiled without it, so the stance is set once the compiler is imported.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._uses = 0
-        self._set = ExitStack()
-        self._is_set = False
+        self._num_entered = 0
+        self._stance: AbstractContextManager[None] | None = None
 
     def __enter__(self) -> None:
         with self._lock:
-            self._uses += 1
-            self._take()
+            self._num_entered += 1
+            self._set_stance()
 
     def __exit__(self, *error: object) -> None:
         with self._lock:
-            self._uses -= 1
-            if self._uses == 0:
-                self._set.close()
-                self._is_set = False
+            self._num_entered -= 1
+            if self._num_entered == 0 and self._stance is not None:
+                self._stance.__exit__(None, None, None)
+                self._stance = None
 
     def follow_compile(self, compile: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call ``torch.compile``, which imports the compiler, in a thread that has entered this context."""
         importlib.import_module("torch._dynamo")
         with self._lock:
-            self._take()
+            self._set_stance()
         return compile(*args, **kwargs)
 
-    def _take(self) -> None:
-        if not self._is_set and "torch._dynamo" in sys.modules:
-            self._set.enter_context(torch.compiler.set_stance("force_eager"))
-            self._is_set = True
+    def _set_stance(self) -> None:
+        if self._stance is None and "torch._dynamo" in sys.modules:
+            self._stance = torch.compiler.set_stance("force_eager")
+            self._stance.__enter__()
 
 
 uncompiled = _EagerStance()

@@ -22,7 +22,7 @@ _NOT_REPEATABLE = (
 def moments_by_enumeration(
     estimate: Callable[[Draw], Tensor], rules: Quadrature, parameters: Sequence[Tensor], max_outcomes: int
 ) -> GradientMoments:
-    """Return the exact moments of an estimated gradient, from all outcomes of the estimator's draws."""
+    """Return the exact moments of an estimated gradient, from all outcomes of what the estimator draws."""
 
     def outcomes() -> Iterator[tuple[Tensor, Tensor]]:
         def outcome(path: Path) -> tuple[Tensor, Tensor]:
@@ -32,13 +32,13 @@ def moments_by_enumeration(
 
         return enumerate_paths(outcome, max_outcomes, _NOT_REPEATABLE, f"increase max_outcomes, or {_SAMPLE}")
 
-    def first() -> Tensor:
+    def first_gradient() -> Tensor:
         _, surrogate = next(outcomes())
         return per_sample_gradients(surrogate[None], parameters)
 
-    gradient = first()
+    before = first_gradient()
     moments = exact_moments(outcomes(), parameters)
-    if not torch.allclose(gradient, first(), rtol=0, atol=0, equal_nan=True):
+    if not torch.allclose(before, first_gradient(), rtol=0, atol=0, equal_nan=True):
         raise ValueError(_NOT_REPEATABLE)
     return moments
 
@@ -52,14 +52,14 @@ class _Replay:
         self.probability = torch.ones((), dtype=torch.float64, device="cpu")  # of all draws together
 
     def __call__(self, name: str, distribution: Distribution) -> Tensor:
-        """Return the value of a draw on the path."""
+        """Return the value that the path chooses."""
         base = base_distribution(distribution)
         values, weights = self._values_and_weights(name, base)
         self.path.check_size(name, len(values) ** base.batch_shape.numel())
         values, weights = joint_values(values, weights)
-        taken = self.path.choose(name, len(values))
-        self.probability = self.probability * weights[taken].to(self.probability)
-        return values[taken]
+        chosen = self.path.choose(name, len(values))
+        self.probability = self.probability * weights[chosen].to(self.probability)
+        return values[chosen]
 
     def _values_and_weights(self, name: str, base: Distribution) -> tuple[Tensor, Tensor]:
         """Return the values of each element, ``(values, *batch, *event)``, and their weights, ``(values, *batch)``."""

@@ -4,8 +4,8 @@ from typing import Any
 
 from torch import Tensor
 
-_MAX_NODES = 48  # a density is near the root of the graph, the networks behind it are not
-_MAX_HISTORY = 6  # nodes from a value back to its noise, as through the exponential of a log-normal distribution
+_MAX_NODES = 48  # that are searched: a density is near the root of the graph, the networks behind it are not
+_MAX_HISTORY = 6  # nodes between a value and its noise, such as the exponential of a log-normal distribution
 _SAMPLERS = ("StandardGammaBackward0", "_DirichletBackward")
 
 
@@ -21,16 +21,16 @@ def is_reparameterized(log_prob: Tensor) -> bool:
     Pareto, Kumaraswamy, Fisher-Snedecor, continuous Bernoulli, relaxed, logistic-normal and Wishart distributions and
     flows: their graphs do not differ from those of parameters that depend on other variables.
     """
-    waiting: list[Any] = [] if log_prob.grad_fn is None else [log_prob.grad_fn]
+    stack: list[Any] = [] if log_prob.grad_fn is None else [log_prob.grad_fn]
     for _ in range(_MAX_NODES):
-        if not waiting:
+        if not stack:
             return False
-        node = waiting.pop()
+        node = stack.pop()
         inputs = node.next_functions
         rule = _RULES.get(type(node).__name__)
         if rule is not None and rule(inputs):
             return True
-        waiting += [following for following, _ in inputs[::-1] if following is not None]
+        stack += [parent for parent, _ in inputs[::-1] if parent is not None]
     return False
 
 
@@ -41,8 +41,8 @@ def _is_shifted_noise(inputs: Any) -> bool:
         return False
     for each in _history(node):
         if type(each).__name__ in ("AddBackward0", "SubBackward0") and loc in each.next_functions:
-            other = next((following for following, _ in each.next_functions if following is not loc[0]), None)
-            return other is None or _has_constant_factor(other) or type(other).__name__.startswith("Squeeze")
+            noise = next((parent for parent, _ in each.next_functions if parent is not loc[0]), None)
+            return noise is None or _has_constant_factor(noise) or type(noise).__name__.startswith("Squeeze")
     return False
 
 
@@ -79,7 +79,7 @@ def _is_cauchy_of_its_noise(inputs: Any) -> bool:
 
 
 def _first_input(node: Any, kind: str) -> tuple[Any, int]:
-    """Return the first input of a node of a kind; None for other nodes."""
+    """Return the first input of a node if the node is of a kind, else None."""
     return node.next_functions[0] if type(node).__name__ == kind else (None, 0)
 
 
@@ -110,12 +110,12 @@ def _has_constant_factor(node: Any, depth: int = 3) -> bool:
 
 
 def _history(node: Any) -> list[Any]:
-    """Return the nodes from one back to the first with several inputs."""
+    """Return a node and those it was computed from, one after the other, back to one with several inputs."""
     found: list[Any] = []
     while node is not None and len(found) < _MAX_HISTORY:
         found.append(node)
-        inputs = [following for following, _ in node.next_functions if following is not None]
-        if type(node).__name__ in ("DivBackward0", "StackBackward0"):  # gamma noise over its rate; x beside 1 - x
+        inputs = [parent for parent, _ in node.next_functions if parent is not None]
+        if type(node).__name__ in ("DivBackward0", "StackBackward0"):  # gamma noise over its rate; x stacked on 1 - x
             inputs = inputs[:1]
         node = inputs[0] if len(inputs) == 1 else None
     return found

@@ -16,26 +16,26 @@ from zoo.gradients._compilation import uncompilable
 _MAX_NODES = 50  # of a graph that are searched for a parameter
 
 
-class Source(Enum):
-    """Why no parameter is known from which the log-probabilities of a step were computed."""
+class NoParameter(Enum):
+    """Why the step of a running state has no known parameter."""
 
-    NO_GRADIENT = "no gradient"  # no optimizer ends the step: a later call may have a gradient, and the same signal
-    NOT_FOUND = "not found"  # any optimizer may hold the parameters
+    NO_GRADIENT = "log_prob has no gradient"  # a later call of the step may have one, so no optimizer ends the step
+    NOT_FOUND = "there is none in the graph of log_prob"  # any optimizer may hold it and ends the step
 
 
 class ParameterVersion:
-    """Version of a parameter from which the log-probabilities of a step were computed, at the beginning of the step."""
+    """A parameter from which ``log_prob`` was computed, and its version counter at the beginning of the step."""
 
     def __init__(self, leaf: Tensor):
         self.leaf = ref(leaf)
         self.version = leaf._version
 
-    def __reduce__(self) -> tuple[type[Source], tuple[str]]:
-        return Source, (Source.NO_GRADIENT.value,)  # a copy of the module has other parameters, which are not known yet
+    def __reduce__(self) -> tuple[type[NoParameter], tuple[str]]:
+        return NoParameter, (NoParameter.NO_GRADIENT.value,)  # copies depend on other parameters
 
     @property
     def is_modified(self) -> bool:
-        """Whether it was changed in place or replaced, as loops without an optimizer do."""
+        """Whether it was changed in place or freed, as in loops without an optimizer."""
         leaf = self.leaf()
         return leaf is None or leaf._version != self.version
 
@@ -46,34 +46,34 @@ class ParameterVersion:
 
 
 class RunningState(nn.Module):
-    """Module whose buffers are updated by its calls, such as a running mean.
+    """Module whose calls update its buffers, such as a running mean.
 
-    Within a step of a ``Reinforce`` its value is frozen: it is called several times, say once per time step, and an
-    update by one call depends on samples that a later call shares, so that using it there would bias the gradient. The
-    buffers are updated at once; the value follows when the step ends.
+    A ``Reinforce`` may be called several times per step of the optimizer, for example once per time step. The samples
+    of one call influence the signals of the others, so a value that one call has updated would bias the next. The value
+    is therefore frozen within the step: calls update the buffers, and the value follows when the step ends.
 
-    A step ends when an optimizer that holds the parameter takes its step, when the parameter is seen to be changed or
-    replaced, or when another state is loaded. A call without a gradient, another optimizer, or a cast does not end it:
-    later calls may have the same signal.
+    The step ends when an optimizer updates the parameter from which ``log_prob`` was computed, when this parameter was
+    changed or replaced otherwise, or when another state is loaded. Calls without a gradient, other optimizers and casts
+    do not end it.
     """
 
     frozen_within_step = False
-    _step: Any = None  # state at the beginning of the step; None outside of one
-    _parameter: ParameterVersion | Source | None = None  # source of the step's log-probabilities; None before the first
+    _step: Any = None  # state at the beginning of the step; None between steps
+    _parameter: ParameterVersion | NoParameter | None = None  # of the step; None between steps
 
     @property
     def updates_buffers(self) -> bool:
-        """Whether a call changes the values of later calls."""
+        """Whether calls update buffers."""
         return True
 
     def end_step(self) -> None:
-        """Let the value follow the buffers."""
+        """End the step: the value follows the buffers."""
         vars(self).update(_step=None, _parameter=None)  # Module.__setattr__ takes ten times as long
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        if self.frozen_within_step:  # a copy, or unpickled
-            _running_states.add(self)
+        if self.frozen_within_step:  # copied or unpickled
+            running_states.add(self)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "RunningState":
         super()._apply(fn, recurse)
@@ -94,7 +94,7 @@ def is_same(x: Tensor | None, y: Tensor | None) -> bool:
     return x.dtype == y.dtype and x.device == y.device and torch.equal(x, y)
 
 
-_running_states: "WeakSet[RunningState]" = WeakSet()
+running_states: "WeakSet[RunningState]" = WeakSet()
 
 
 def freeze_within_step(module: nn.Module) -> list[RunningState]:
@@ -102,13 +102,13 @@ def freeze_within_step(module: nn.Module) -> list[RunningState]:
     states = [part for part in module.modules() if isinstance(part, RunningState) and part.updates_buffers]
     for state in states:
         state.frozen_within_step = True
-        _running_states.add(state)
+        running_states.add(state)
     return states
 
 
 def end_step(module: nn.Module) -> None:
     """End the step of all states in a module."""
-    if all(state._step is None for state in _running_states):  # faster than a search in a large module
+    if all(state._step is None for state in running_states):  # faster than searching a large module
         return
     for part in module.modules():
         if isinstance(part, RunningState):
@@ -116,37 +116,40 @@ def end_step(module: nn.Module) -> None:
 
 
 def in_backward() -> bool:
-    """Whether a backward pass is running, as when a checkpoint recomputes part of the same step."""
-    return torch._C._current_graph_task_id() != -1
+    """Whether a backward pass is running, in which ``torch.utils.checkpoint`` may repeat calls of the step."""
+    from zoo.gradients.graphs._provenance import torch_internals  # which needs this module
+
+    return torch_internals.current_graph_task_id() != -1
 
 
 def begin_or_continue_step(states: Sequence[RunningState], log_prob: Tensor) -> None:
-    """End the previous step if its parameter has changed; record the parameter that ``log_prob`` depends on."""
+    """End the previous step if its parameter has changed; find the parameter of a new step."""
     if torch.compiler.is_compiling():  # there is no graph
         for state in states:
-            vars(state)["_parameter"] = Source.NOT_FOUND
+            vars(state)["_parameter"] = NoParameter.NOT_FOUND
         return
     recomputed = in_backward()
     for state in states:
         if not recomputed and isinstance(state._parameter, ParameterVersion) and state._parameter.is_modified:
             state.end_step()
-    unknown = [state for state in states if state._parameter in (None, Source.NO_GRADIENT)]
+    unknown = [state for state in states if state._parameter in (None, NoParameter.NO_GRADIENT)]
     if not unknown:
         return
+    parameter: ParameterVersion | NoParameter = NoParameter.NOT_FOUND
     if not log_prob.requires_grad:
-        source: ParameterVersion | Source = Source.NO_GRADIENT
-    else:  # recomputed values may depend on copies of parameters
-        source = Source.NOT_FOUND if recomputed else parameter_of(log_prob) or Source.NOT_FOUND
+        parameter = NoParameter.NO_GRADIENT
+    elif not recomputed:  # a checkpoint may compute it from copies of parameters
+        parameter = find_parameter(log_prob)
     for state in unknown:
-        vars(state)["_parameter"] = source
+        vars(state)["_parameter"] = parameter
 
 
 @uncompilable
 def end_steps_of(optimizer: Optimizer, *_: Any) -> None:
-    """End the step of states whose parameter an optimizer has updated."""
-    for state in list(_running_states):
+    """End the steps whose parameter an optimizer has updated, or whose parameter was not found."""
+    for state in list(running_states):
         parameter = state._parameter
-        if parameter is Source.NO_GRADIENT or (
+        if parameter is NoParameter.NO_GRADIENT or (
             isinstance(parameter, ParameterVersion) and not parameter.is_held_by(optimizer)
         ):
             continue
@@ -156,25 +159,25 @@ def end_steps_of(optimizer: Optimizer, *_: Any) -> None:
 register_optimizer_step_post_hook(end_steps_of)
 
 
-def parameter_of(x: Tensor) -> ParameterVersion | None:
-    """Return one of the nearest parameters from which a tensor was computed, or None."""
+def find_parameter(x: Tensor) -> ParameterVersion | NoParameter:
+    """Return a parameter from which a tensor was computed, near it in the graph."""
+    from zoo.gradients.graphs._provenance.storages import unwrap  # which needs this module
+
     node: Any = x.grad_fn
     for _ in range(_MAX_NODES):
         if node is None:
-            return None
-        following = [each for each, _ in node.next_functions if each is not None]
-        leaf = next((each.variable for each in following if type(each).__name__ == "AccumulateGrad"), None)
+            break
+        inputs = [each for each, _ in node.next_functions if each is not None]
+        leaf = next((each.variable for each in inputs if type(each).__name__ == "AccumulateGrad"), None)
         if leaf is not None:
-            while torch._C._functorch.is_functorch_wrapped_tensor(leaf):
-                leaf = torch._C._functorch.get_unwrapped(leaf)
-            return ParameterVersion(leaf)
-        node = following[0] if following else None
-    return None
+            return ParameterVersion(unwrap(leaf))
+        node = inputs[0] if inputs else None
+    return NoParameter.NOT_FOUND
 
 
 @contextmanager
 def preserve_buffers(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Replace the buffers of modules by copies, and restore them on exit."""
+    """Replace the buffers of modules by copies, and restore the originals on exit."""
     owners = [owner for module in modules for owner in module.modules()]
     steps = [(owner, owner._step, owner._parameter) for owner in owners if isinstance(owner, RunningState)]
     own = [dict(owner._buffers) for owner in owners]

@@ -20,7 +20,7 @@ ArrayLike = float | int | Sequence[Any] | SupportsArray
 
 
 def at_least_float32(dtype: torch.dtype, device: torch.device) -> torch.dtype:
-    """Return the precision in which numbers of a type are added and subtracted: at least float32.
+    """Return the data type in which numbers of a type are added and subtracted.
 
     Half precision cannot represent the sum or the count of a large batch, nor the difference of large signals; float32
     cannot represent integers of 32 bits or more. Apple's GPUs have no float64.
@@ -40,7 +40,7 @@ def masked_mean(x: Float[Tensor, "*dims"], mask: Bool[Tensor, "*dims"] | None) -
 
 
 def zero_masked(x: Tensor, mask: Tensor | None) -> Tensor:
-    """Replace by 0 where the mask, which has the leading dimensions of ``x``, is false."""
+    """Replace by 0 where the mask is false; a tensor without the leading dimensions of the mask is not changed."""
     if mask is None or x.shape[: mask.ndim] != mask.shape:
         return x
     return torch.where(mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim)), x, 0)
@@ -54,7 +54,7 @@ def surrogate_loss(log_prob: Tensor, advantage: Tensor, mask: Tensor | None) -> 
 def as_tensor(log_prob: Tensor, name: str, x: Tensor | ArrayLike, dtype: torch.dtype | None = None) -> Tensor:
     """Convert an argument to a tensor on the device of ``log_prob``.
 
-    With a ``dtype``, numbers are converted to it first and cast to their ``at_least_float32`` precision.
+    With a ``dtype``, numbers and lists of them are converted to it, arrays are at least float32.
     """
     if not isinstance(x, Tensor):
         try:

@@ -16,17 +16,15 @@ Mask = Bool[Tensor, "*dims"] | None
 
 
 class BaselineOutput(NamedTuple):
-    """Value and loss of a baseline for one batch of learning signals.
+    """Value of a baseline for each signal of a batch, detached, and the loss of its own parameters (0 without any).
 
     Example:
-        >>> ConstantBaseline(2.0)(torch.tensor([1.0, 4.0])).value
-        tensor([2., 2.])
+        >>> ConstantBaseline(2.0)(torch.tensor([1.0, 4.0]))
+        BaselineOutput(value=tensor([2., 2.]), loss=tensor(0.))
     """
 
     value: Float[Tensor, "*dims"]
-    """The baseline, detached, in the units of the signal."""
     loss: Float[Tensor, ""]
-    """Loss of the baseline's own parameters; 0 if there are none."""
 
 
 class Baseline(RunningState):
@@ -38,8 +36,8 @@ class Baseline(RunningState):
     reinforcement learning", 1992.
 
     Subclasses implement ``predict`` and, to learn, ``compute_loss`` for parameters or ``update`` for buffers.
-    ``forward`` computes the value first and learns from the signals afterwards, in train mode only. Within a step of
-    ``Reinforce`` the value is computed from the buffers of the beginning of the step. The base class predicts 0.
+    ``forward`` calls ``predict`` first and learns from the signals afterwards, in train mode only. In a ``Reinforce``,
+    all predictions between two steps of the optimizer use the same buffers. The base class predicts 0.
 
     Example:
         >>> class MedianOfPast(Baseline):
@@ -58,44 +56,38 @@ class Baseline(RunningState):
     _step: dict[str, Tensor | None] | None  # buffers at the beginning of the step
 
     compares_samples = False
-    """Whether the value for one sample depends on the signals, or importance weights, of other samples."""
+    """Whether the value for a sample depends on the signals, or importance weights, of other samples."""
     context_depends_on_sample = False
-    """Whether the context of one sample contains that sample, which the value for it must then not use (VIMCO)."""
+    """Whether the context contains the samples themselves; the value for a sample must not use that sample (VIMCO)."""
 
     @property
     def updates_buffers(self) -> bool:
-        """Whether it updates buffers when it is used."""
+        """Whether calls in train mode update buffers."""
         return type(self).update is not Baseline.update
 
     def forward(self, signal: Signal, context: Tensor | None = None, mask: Mask = None) -> BaselineOutput:
-        """Return the baseline of each signal, then learn from the signals.
-
-        Args:
-            signal: learning signals of one batch.
-            context: input of a learned baseline, ``(*dims, ...)``. Detached here.
-            mask: false for signals to ignore.
-        """
+        """Return the baseline of each signal, then learn from the signals where ``mask`` is true."""
         context, dtype = None if context is None else zero_masked(context.detach(), mask), signal.dtype
         signal = zero_masked(signal.detach(), mask).to(at_least_float32(dtype, signal.device))
-        prediction = self._predict_as_at_the_start(signal, context, mask)
+        prediction = self._predict_within_step(signal, context, mask)
         loss = self.compute_loss(prediction, signal, context, mask)
         value = prediction.detach().expand_as(signal)
         if self.training and self.updates_buffers:
-            value = value.clone()  # it may be a buffer, which is changed now
+            value = value.clone()  # it may be a buffer, which ``update`` changes
             if self.frozen_within_step and self._step is None and self._buffers:
                 vars(self)["_step"] = {name: None if x is None else x.clone() for name, x in self._buffers.items()}
             self.update(signal, mask)
         return BaselineOutput(value.to(dtype), (loss if self.training else loss.detach()).to(dtype))
 
-    def _predict_as_at_the_start(self, signal: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
-        """Return the prediction from the buffers of the beginning of the step."""
+    def _predict_within_step(self, signal: Signal, context: Tensor | None, mask: Mask) -> Float[Tensor, "..."]:
+        """Return the prediction with the buffers of the beginning of the step."""
         if self._step is None:
             return self.predict(signal, context, mask)
-        learned, self._buffers = self._buffers, self._step
+        current, self._buffers = self._buffers, self._step
         try:
             return self.predict(signal, context, mask)
         finally:
-            self._buffers = learned
+            self._buffers = current
 
     def predict(self, signal: Signal, context: Tensor | None, mask: Mask) -> Float[Tensor, "..."]:
         """Return the baseline, broadcastable to ``signal``; no element may depend on its own signal."""
@@ -108,17 +100,11 @@ class Baseline(RunningState):
         return signal.new_zeros(())
 
     def update(self, signal: Signal, mask: Mask) -> None:
-        """Update the buffers, after the value was used."""
+        """Update the buffers, after the prediction."""
 
 
 class ConstantBaseline(Baseline):
-    """The same number for every sample.
-
-    Args:
-        value: the baseline, in the units of the signal.
-
-    Raises:
-        ValueError: ``value`` is not finite.
+    """The same number for every sample; ``ValueError`` if it is not finite.
 
     Example:
         >>> ConstantBaseline(0.5)(torch.tensor([0.0, 1.0])).value
@@ -139,23 +125,18 @@ class ConstantBaseline(Baseline):
 
 
 class MovingAverageBaseline(Baseline):
-    """Running mean of the signals of earlier batches, 0 before the first.
+    """Running mean of the signals of earlier batches, ``b_n = E_{i<n}[f_i]``; 0 before the first.
 
-    ``b_n = E_{i<n}[f_i]``, exponentially weighted and bias-corrected. The batch it is applied to is not included: that
-    would shrink the gradient. Synchronized over the ranks of ``torch.distributed``.
+    Exponentially weighted and bias-corrected; see ``RunningMean``. The current batch is not included, as that would
+    shrink the gradient. Synchronized over the ranks of ``torch.distributed``.
 
     Args:
         decay: weight of the past at each batch, in [0, 1).
 
-    Raises:
-        ValueError: ``decay`` is outside [0, 1).
-
     Example:
         >>> baseline = MovingAverageBaseline()
-        >>> baseline(torch.tensor([2.0, 4.0])).value
-        tensor([0., 0.])
-        >>> baseline(torch.tensor([9.0, 9.0])).value
-        tensor([3., 3.])
+        >>> [baseline(torch.tensor([2.0, 4.0])).value[0].item() for _ in range(2)]
+        [0.0, 3.0]
     """
 
     def __init__(self, decay: float = 0.9):
@@ -178,11 +159,8 @@ class LeaveOneOutBaseline(Baseline):
     2019. With a mask the mean is over the *valid* others, and 0 if there are none.
 
     Args:
-        dim: dimension of ``log_prob`` that holds independent samples of the same input. It cannot be time, since later
-            steps depend on earlier ones. With ``torch.distributed`` the samples of an input must be on one rank.
-
-    Raises:
-        ValueError: the signals have no dimension ``dim``, or fewer than 2 samples along it.
+        dim: dimension of ``log_prob`` with at least 2 independent samples of the same input, all on one rank. It cannot
+            be time, since later steps depend on earlier ones.
 
     Example:
         >>> LeaveOneOutBaseline(dim=0)(torch.tensor([1.0, 2.0, 6.0])).value
@@ -213,17 +191,13 @@ class LeaveOneOutBaseline(Baseline):
 
 
 class LearnedBaseline(Baseline):
-    """Prediction of the signal by a network of what was known before the sample was drawn.
+    """Prediction of the signal by a network, from a context ``c`` that was known before the sample was drawn.
 
     ``b(c)`` minimizes ``mean (b(c) - f)²`` over the valid elements: the state value of actor-critic methods, the
     input-dependent baseline of Mnih & Gregor, "Neural variational inference and learning in belief networks", 2014.
 
     Args:
-        net: maps the context ``(*dims, ...)`` to ``(*dims)`` or ``(*dims, 1)``. The context is detached, and must not
-            contain the sample.
-
-    Raises:
-        ValueError: the context is missing, or ``net`` returns another shape.
+        net: maps the context ``(*dims, ...)`` to ``(*dims)`` or ``(*dims, 1)``.
 
     Example:
         >>> out = LearnedBaseline(nn.Linear(3, 1))(torch.ones(5), context=torch.zeros(5, 3))
@@ -262,9 +236,6 @@ class SumBaseline(Baseline):
     ``b = Σ_i b_i``, with ``b_i`` applied to ``f - Σ_{j<i} b_j``; Mnih & Gregor, "Neural variational inference and
     learning in belief networks", 2014, add a moving average and a network.
 
-    Args:
-        members: the baselines, in the order in which they are fitted.
-
     Raises:
         ValueError: there is no member, or the sum would be biased: a baseline occurs twice, more than one compares
             samples, or a ``LearnedBaseline`` is combined with a member whose context contains the sample.
@@ -281,18 +252,18 @@ class SumBaseline(Baseline):
             raise ValueError("SumBaseline needs at least one baseline")
         self.members = nn.ModuleList(members)
         parts = [part for _, part in self.named_modules(remove_duplicate=False) if isinstance(part, Baseline)]
-        if len(set(parts)) < len(parts):  # the second use would know what the first has learned
+        if len(set(parts)) < len(parts):  # the second call would use what the first has learned from this sample
             raise ValueError("SumBaseline was given the same baseline twice; make a separate one for each place")
         comparing = [type(part).__name__ for part in parts if part.compares_samples]
-        if len(comparing) > 1:  # the residual of the first contains the sample that the second must leave out
+        if len(comparing) > 1:  # residuals of the first depend on the sample that the second must leave out
             raise ValueError(
                 f"SumBaseline can hold one {comparing[0]} at most, and no other baseline that compares samples, got "
                 f"{comparing[1]}: a second one would bias the gradient"
             )
         if any(part.context_depends_on_sample for part in parts) and any(isinstance(x, LearnedBaseline) for x in parts):
             raise ValueError(
-                f"SumBaseline cannot hold a LearnedBaseline beside {comparing[0]}, whose context is made from the "
-                "sample that the network must not see"
+                f"SumBaseline cannot hold both a LearnedBaseline and {comparing[0]}: the context of {comparing[0]} "
+                "contains the sample, which the network must not depend on"
             )
 
     def forward(self, signal: Signal, context: Tensor | None = None, mask: Mask = None) -> BaselineOutput:
@@ -306,21 +277,23 @@ class SumBaseline(Baseline):
         return BaselineOutput(value.to(signal.dtype), loss.to(signal.dtype))
 
 
-BASELINES = (
-    "none",
-    "moving_average",
-    "leave_one_out",
-    "learned",
-    "learned_leave_one_out",
-    "learned_moving_average",
-)
+_Net = Callable[[], nn.Module]
+_MAKERS: dict[str, Callable[[_Net, int, float], Baseline]] = {
+    "none": lambda net, dim, decay: Baseline(),
+    "moving_average": lambda net, dim, decay: MovingAverageBaseline(decay),
+    "leave_one_out": lambda net, dim, decay: LeaveOneOutBaseline(dim),
+    "learned": lambda net, dim, decay: LearnedBaseline(net()),
+    "learned_leave_one_out": lambda net, dim, decay: SumBaseline(LearnedBaseline(net()), LeaveOneOutBaseline(dim)),
+    "learned_moving_average": lambda net, dim, decay: SumBaseline(MovingAverageBaseline(decay), LearnedBaseline(net())),
+}
+BASELINES = tuple(_MAKERS)
 """Names that ``make_baseline`` accepts."""
 
 
 def make_baseline(
     name: str,
     *,
-    net: Callable[[], nn.Module] | None = None,
+    net: _Net | None = None,
     sample_dim: int = 0,
     decay: float = 0.9,
     extra: Sequence[str] = (),
@@ -331,32 +304,18 @@ def make_baseline(
         name: one of ``BASELINES``, or a number for a constant. ``learned_leave_one_out`` is leave-one-out on the
             residuals of a network, ``learned_moving_average`` a network on the residuals of a moving average.
         net: returns the network of a learned baseline.
-        sample_dim: dimension of ``log_prob`` that holds independent samples of the same input.
-        decay: decay of a moving average.
-        extra: names that the caller supports in addition, for the error message.
-
-    Raises:
-        ValueError: there is no such baseline, or ``net`` is missing.
+        sample_dim: ``dim`` of ``LeaveOneOutBaseline``.
+        decay: ``decay`` of ``MovingAverageBaseline``.
+        extra: further names that the caller supports, for the error message.
 
     Example:
         >>> make_baseline("leave_one_out", sample_dim=1)
         LeaveOneOutBaseline()
     """
-    if net is None and name.startswith("learned") and name in BASELINES:
-        raise ValueError(f"the baseline {name!r} needs a network: use LearnedBaseline(net) instead of its name")
-    match name:
-        case "none":
-            return Baseline()
-        case "moving_average":
-            return MovingAverageBaseline(decay)
-        case "leave_one_out":
-            return LeaveOneOutBaseline(sample_dim)
-        case "learned":
-            return LearnedBaseline(net())  # type: ignore[misc]
-        case "learned_leave_one_out":
-            return SumBaseline(LearnedBaseline(net()), LeaveOneOutBaseline(sample_dim))  # type: ignore[misc]
-        case "learned_moving_average":
-            return SumBaseline(MovingAverageBaseline(decay), LearnedBaseline(net()))  # type: ignore[misc]
+    if name in _MAKERS:
+        if net is None and name.startswith("learned"):
+            raise ValueError(f"the baseline {name!r} needs a network: use LearnedBaseline(net) instead of its name")
+        return _MAKERS[name](net, sample_dim, decay)  # type: ignore[arg-type]
     try:
         return ConstantBaseline(float(name))
     except ValueError:

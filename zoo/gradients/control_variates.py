@@ -21,8 +21,7 @@ def optimal_scaling(
 
     Args:
         score: ``s = ∇ log q(z)`` of each sample, ``(*dims)`` for one scaling per parameter; or ``(*dims, parameters)``
-            for one that the parameters of a factor share, ``Σ_d Cov(f s_d, s_d) / Σ_d Var(s_d)``, equation 9 of the
-            first version of the paper, arXiv:1401.0118v1.
+            for one per factor, ``Σ_d Cov(f s_d, s_d) / Σ_d Var(s_d)``, equation 9 of arXiv:1401.0118v1.
         signal: ``f``.
         dim: dimension of the samples.
         leave_one_out: estimate the scaling of each sample from the others.
@@ -52,22 +51,18 @@ def _leave_one_out_sum(x: Tensor, dim: int) -> Tensor:
 
 
 class ControlVariate(Baseline):
-    """Score ``s`` as control variate, ``f s - a* s``, of black-box variational inference: a baseline ``a*``.
+    """Baseline ``a*`` that makes the score ``s`` a control variate, ``f s - a* s``; see ``optimal_scaling``.
 
-    There is one ``a*`` per parameter or per factor. Ranganath, Gerrish & Blei, "Black box variational inference",
-    2014. The context is the score of each sample.
+    Ranganath, Gerrish & Blei, "Black box variational inference", 2014. The context is the score of each sample.
 
     Args:
         scaling: one scaling per ``"parameter"``, with a context of the shape of the signal; or per ``"factor"`` of the
-            variational distribution, shared by its parameters, with a context of one more dimension.
+            variational distribution, with a context of one more dimension.
         estimate: ``"leave_one_out"``; or ``"same_samples"``, as in the first version of the paper, with a bias of order
             ``1 / samples``.
-        num_extra_samples: number of further samples from which only the scaling is estimated, 100 in the published
-            paper; the caller draws them and passes the scaling as the context. 0: use the samples themselves.
-        dim: dimension of the samples.
-
-    Raises:
-        ValueError: an option is invalid, the context is missing, or there are fewer than 2 samples to leave one out.
+        num_extra_samples: number of samples from which only the scaling is estimated, 100 in the published paper. The
+            caller draws them, and passes the scaling as the context. 0: use the samples themselves.
+        dim: dimension of the samples, at least 2 for ``"leave_one_out"``.
 
     Example:
         >>> scaling = ControlVariate()

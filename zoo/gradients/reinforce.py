@@ -31,15 +31,15 @@ def score_function_loss(
     every ``b`` that does not depend on ``x``; its value has no meaning. Williams, "Simple statistical
     gradient-following algorithms for connectionist reinforcement learning", 1992.
 
-    The difference is computed in the precision of the signal, in float32 at least and float64 for long integers and
-    Python's numbers, and then cast to that of ``log_prob``.
+    The difference is computed in float32 at least, in float64 for long integers and Python numbers, and then cast to
+    the dtype of ``log_prob``.
 
     Args:
-        log_prob: ``log p(x)`` of a value from ``sample()``, in nats. The score of a value from ``rsample()`` would be 0
-            or wrong; it is detected in the autograd graph for normal, Cauchy, exponential, gamma, beta and Dirichlet
-            distributions and most that are derived from them.
-        signal: ``f(x)``, a cost, broadcastable to ``log_prob``. No gradient reaches it.
-        baseline: ``b``, in the units of ``signal``, broadcastable to ``log_prob``. No gradient reaches it.
+        log_prob: ``log p(x)`` of a value from ``sample()``, in nats. A value from ``rsample()``, whose score is 0 or
+            wrong, is detected in the autograd graph for normal, Cauchy, exponential, gamma, beta and Dirichlet
+            distributions and most of those derived from them.
+        signal: ``f(x)``, a cost, broadcastable to ``log_prob``. Detached here.
+        baseline: ``b``, broadcastable to ``log_prob``. Detached here.
         mask: false for elements to ignore: their loss and the gradient of ``log_prob`` are exactly 0, even where
             ``log_prob`` or ``signal`` is not finite.
 
@@ -75,7 +75,7 @@ class ReinforceOutput(NamedTuple):
     loss: Float[Tensor, "*dims"]
     """Elementwise; the gradient of its sum is the score-function estimate."""
     baseline_loss: Float[Tensor, ""]
-    """Mean over the valid elements, divided by the scale; trains only the baseline."""
+    """Divided by the scale; trains only the baseline."""
     advantage: Float[Tensor, "*dims"]
     """``(signal - baseline) / scale``, detached."""
     baseline: Float[Tensor, "*dims"]
@@ -89,18 +89,14 @@ class Reinforce(nn.Module):
     connectionist reinforcement learning", 1992.
 
     Baseline and scale are updated in train mode only, after the loss was computed with their old values. All calls
-    between two steps of the policy's optimizer use the same values, so that no call uses what another call of the same
-    step has learned; see ``end_step``. Values are not checked for NaN.
+    between two steps of the policy's optimizer use the same values: one that learned from the samples of another call
+    would bias the gradient; see ``end_step``. Inputs are not checked for NaN.
 
     Args:
         baseline: a ``Baseline``; a name for ``make_baseline``, with independent samples in the first dimension; a
             number; or None for none.
-        scale: divides advantage and baseline loss by the running standard deviation of the advantage, as in Mnih &
-            Gregor, "Neural variational inference and learning in belief networks", 2014.
-        maximize: the signal is a reward instead of a cost, as in ``torch.optim``.
-
-    Raises:
-        ValueError: there is no such baseline, or ``scale`` is not a ``RunningStd``.
+        scale: running standard deviation of the advantage, by which advantage and baseline loss are divided.
+        maximize: the signal is a reward instead of a cost.
 
     Example:
         >>> from zoo.gradients import LeaveOneOutBaseline, Reinforce
@@ -134,18 +130,13 @@ class Reinforce(nn.Module):
         if isinstance(value, nn.Module):
             self._running_states = freeze_within_step(self)
 
-    @property
-    def _learns(self) -> bool:
-        return bool(self._running_states)
-
     def end_step(self) -> None:
-        """End the step: baseline and scale advance to what they have learned.
+        """End the step: the values of baseline and scale include the calls so far.
 
-        A step ends by itself when an optimizer that holds the parameter from which ``log_prob`` was computed takes its
-        step, or when that parameter was changed in place or replaced. Call this where neither happens: no policy is
-        trained (calls whose ``log_prob`` has no gradient end no step), or the optimizer holds copies or shards of
-        the parameters. In compiled code, and where no parameter is found in the graph of ``log_prob``, the step of
-        any ``torch.optim.Optimizer`` counts.
+        Steps end automatically when an optimizer updates the parameter from which ``log_prob`` was computed, or when
+        this parameter was changed in place or replaced. Call this method if neither happens: if no policy is trained
+        (``log_prob`` has no gradient), or if the optimizer holds copies or shards of the parameters. In compiled code,
+        and if no parameter is found in the graph of ``log_prob``, any ``torch.optim.Optimizer`` ends the step.
 
         Example:
             >>> estimator = Reinforce("moving_average")
@@ -165,20 +156,14 @@ class Reinforce(nn.Module):
         context: Shaped[Tensor, "..."] | ArrayLike | None = None,
         mask: Bool[Tensor, "..."] | ArrayLike | None = None,
     ) -> ReinforceOutput:
-        """Return the surrogate loss of a batch of samples; see ``score_function_loss``.
+        """Return the surrogate loss of a batch of samples.
 
-        Args:
-            log_prob: ``log p(x)`` of values from ``sample()``, in nats.
-            signal: ``f(x)``, broadcastable to ``log_prob``: numbers or booleans. Detached here.
-            context: input of a learned baseline, ``(*dims, ...)``. Detached here.
-            mask: false for elements to ignore, broadcastable to ``log_prob``.
-
-        Raises:
-            ValueError: as ``score_function_loss``, or the baseline needs a context.
+        ``log_prob``, ``signal`` and ``mask`` are those of ``score_function_loss``. ``context`` is the input of a
+        learned baseline, ``(*dims, ...)``, detached here.
         """
         signal = _learning_signal(log_prob, signal).detach()
         _check_not_reparameterized(log_prob)
-        if self._learns:
+        if self._running_states:
             begin_or_continue_step(self._running_states, log_prob)
         if mask is not None:
             mask = broadcast_mask(log_prob, mask)
@@ -208,7 +193,7 @@ def _learning_signal(log_prob: Tensor, signal: Tensor | ArrayLike) -> Tensor:
     if signal.requires_grad and not log_prob.requires_grad and torch.is_grad_enabled():
         raise ValueError(
             "log_prob has no gradient, but signal has one: log_prob comes first, as in reinforce(log_prob, signal), "
-            "and is computed with gradients on; where the distribution is not to be trained, detach the signal"
+            "and must be computed with gradients enabled; if the distribution is not trained, detach the signal"
         )
     signal = broadcast_to_log_prob(log_prob, "signal", signal)
     dtype = at_least_float32(signal.dtype, signal.device)
@@ -218,6 +203,6 @@ def _learning_signal(log_prob: Tensor, signal: Tensor | ArrayLike) -> Tensor:
 def _check_not_reparameterized(log_prob: Tensor) -> None:
     if not torch.compiler.is_compiling() and is_reparameterized(log_prob):
         raise ValueError(
-            "log_prob is that of a value from rsample(), which carries its own path to the parameters, so that the "
-            "score is 0 or wrong; use sample(), or detach the value"
+            "log_prob is that of a value from rsample(), which depends on the parameters itself, so the score is 0 or "
+            "wrong; use sample(), or detach the value"
         )

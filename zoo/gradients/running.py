@@ -10,7 +10,7 @@ from zoo.gradients._steps import RunningState
 
 
 class _Step(NamedTuple):
-    """State of a running mean at the beginning of a step, and the sum and count of what the step has added."""
+    """State of a running mean at the beginning of a step, and the sum and number of the step's elements so far."""
 
     total: Tensor
     weight: Tensor
@@ -20,16 +20,13 @@ class _Step(NamedTuple):
 class RunningMean(RunningState):
     """Exponentially weighted mean with bias correction.
 
-    ``m_n = (1 - d) Σ_i d^(n-i) x̄_i / (1 - d^n)``, with ``x̄_i`` the mean over the valid elements of call ``i``: Kingma &
-    Ba, "Adam: A method for stochastic optimization", 2015. With ``torch.distributed`` it is the mean over the elements
-    of all ranks, so that all have the same state. A call without a valid element changes nothing. In a ``Reinforce``
-    all calls of one step count as one.
+    ``m_n = (1 - d) Σ_i d^(n-i) x̄_i / (1 - d^n)``, with ``x̄_i`` the mean over the valid elements of update ``i``:
+    Kingma & Ba, "Adam: A method for stochastic optimization", 2015. With ``torch.distributed``, ``x̄_i`` is the mean
+    over all ranks. An update without a valid element has no effect. In a ``Reinforce``, all updates of one optimizer
+    step count as one.
 
     Args:
         decay: ``d``, weight of the past at each update, in [0, 1).
-
-    Raises:
-        ValueError: ``decay`` is outside [0, 1).
 
     Example:
         >>> mean = RunningMean(decay=0.5)
@@ -55,16 +52,16 @@ class RunningMean(RunningState):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "RunningMean":
         """Move or cast the buffers, but never to half precision, which loses small updates."""
 
-        def at_least_float32(x: Tensor) -> Tensor:
+        def move_or_cast(x: Tensor) -> Tensor:
             y = fn(x)
             return x.to(y.device) if y.dtype in (torch.float16, torch.bfloat16) else y
 
-        super()._apply(at_least_float32, recurse)
+        super()._apply(move_or_cast, recurse)
         return self
 
     @property
     def value(self) -> Float[Tensor, ""]:
-        """The mean; within a step, its value at the beginning of the step; 0 before the first update."""
+        """The mean at the beginning of the optimizer step, in a ``Reinforce``; 0 before the first update."""
         total, weight = (self.total, self.weight) if self._step is None else self._step[:2]
         return total / torch.where(weight > 0, weight, 1)
 
@@ -83,8 +80,8 @@ class RunningMean(RunningState):
             step = self._step._replace(sum_and_count=self._step.sum_and_count + sum_and_count)
         total, count = step.sum_and_count
         share = (1 - self.decay) * (count > 0).to(count.dtype)
-        # Copies, as a compiled backward pass may still read the value that was used, and vmap refuses to write to them.
-        # Written to ``_buffers`` directly, as Module.__setattr__ is slow.
+        # New tensors: a compiled backward pass may still read the old ones, and vmap does not allow writing to them.
+        # They are assigned to ``_buffers``, as Module.__setattr__ is slow.
         self._buffers["total"] = step.total.clone().lerp_(total / count.clamp(min=1), share)
         self._buffers["weight"] = step.weight.clone().lerp_(torch.ones_like(step.weight), share)
         if self.frozen_within_step:
@@ -96,20 +93,15 @@ class RunningStd(nn.Module):
 
     ``c = max(floor, sqrt(E[A²] - E[A]²))`` with running means: the variance normalization of Mnih & Gregor, "Neural
     variational inference and learning in belief networks", 2014, whose floor is 1. Dividing the learning signal by it
-    keeps the step size of the policy steady while the units of the signal change. It does not depend on the current
-    samples, so that the estimate is the gradient divided by a known number.
+    makes the policy's step size independent of the scale of the signal. It does not depend on the current samples, so
+    the expectation of the estimate is the gradient divided by ``c``.
 
     Args:
         decay: weight of the past at each update, in [0, 1).
         floor: smallest value, in the units of the signal; also the value before the first update.
 
-    Raises:
-        ValueError: ``decay`` is outside [0, 1) or ``floor`` is not positive.
-
     Example:
         >>> scale = RunningStd(decay=0.5)
-        >>> scale.value
-        tensor(1.)
         >>> scale.update(torch.tensor([-4.0, 4.0]))
         >>> scale.value
         tensor(4.)

@@ -99,7 +99,7 @@ class BiasCheck(NamedTuple):
         return f"{finding}: {size}, p = {self.p_value:.3g}; {found}"
 
     def raise_if_biased(self) -> None:
-        """Raise an ``AssertionError`` that describes the bias, if there is one."""
+        """Raise ``AssertionError`` if a bias was found."""
         if not self.unbiased:
             raise AssertionError(str(self))
 
@@ -124,16 +124,16 @@ def check_unbiased(
     ``|Σ_u p(u) g(u) - ∇ E[f]| ≤ tolerance``. With ``num_samples`` it is a z-test, which assumes a normal mean:
     ``|ḡ - ∇ E[f]| ≤ z · sqrt(Var[g] / n)`` with Bonferroni's ``z`` for the number of parameters.
 
-    If a gradient consists of a few large values, its variance is underestimated whenever its mean is. The threshold is
-    therefore widened by the skewness ``s`` of the mean to ``z (z s / 2 + sqrt(1 + (z s / 2)²))`` standard errors, which
-    is correct for a gradient that is rarely nonzero. Values that never occur in the samples are not detected.
+    If the gradient is rarely large, its variance is underestimated whenever its mean is. The threshold is therefore
+    increased, with the skewness ``s`` of the mean, to ``z (z s / 2 + sqrt(1 + (z s / 2)²))`` standard errors. Values
+    that do not occur in the samples are not detected.
 
     Args:
         estimator: returns a scalar whose gradient is the estimate. All its randomness must come from
             ``draw(name, distribution)``, which returns values without a gradient; a pathwise estimator draws its noise.
         program: see ``trace``.
-        args: arguments of the program, preferably in double precision. Tensors that require a gradient, and the
-            parameters of modules, are differentiated with respect to.
+        args: arguments of the program, preferably in double precision. Gradients are those of tensors that require one,
+            and of the parameters of modules.
         batch_dims: as in ``expected_cost``.
         quadrature: as in ``expected_cost``, for variables of the program and noise of the estimator.
         breakpoints: as in ``expected_cost``, for the same variables.
@@ -141,12 +141,13 @@ def check_unbiased(
         alpha: false-positive rate of the z-test.
         tolerance: for rounding, relative to 1 + the root mean square of the gradients; None for 1e-9 in double
             precision, 1e-5 in single.
-        modules: modules whose buffers are preserved at each run, such as baselines that learn.
+        modules: modules whose buffers are restored after each run, such as baselines that learn.
         max_outcomes: maximum number of outcomes of the program, and of the estimator.
 
     Raises:
-        ValueError: there is nothing to differentiate, the estimator does not return a scalar or is not repeatable, an
-            option is invalid, no sampled gradient varies, or ``expected_cost`` does not support the program.
+        ValueError: an option is invalid, no argument requires a gradient, the estimator does not return a scalar or is
+            not deterministic given its draws, all sampled gradients are equal, or ``expected_cost`` does not support
+            the program.
 
     Example:
         >>> from zoo.gradients.graphs import trace

@@ -70,6 +70,9 @@ def is_vmapped() -> bool:
     return any(interpreter.key() == _TransformType.Vmap for interpreter in _interpreters() or ())
 
 
+current_graph_task_id: Callable[[], int] = _find("torch._C", "_current_graph_task_id")
+"""Number of the backward pass that is running; -1 for none."""
+
 # Operators.
 HigherOrderOperator: Any = _find("torch._ops", "HigherOrderOperator")
 schemas_of: Callable[[str], list[Any]] = _find("torch._C", "_jit_get_schemas_for_operator")
