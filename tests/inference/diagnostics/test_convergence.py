@@ -201,7 +201,7 @@ class TestTheRule:
     def test_invalid_iterates_raise(self):
         rule = StoppingRule()
         rule.update(torch.zeros(2))
-        with pytest.raises(ValueError, match=r"^parameters must come of shape \(2,\), as before, got shape \(3,\)$"):
+        with pytest.raises(ValueError, match=r"^parameters must have shape \(2,\), as before, got shape \(3,\)$"):
             rule.update(torch.zeros(3))
         with pytest.raises(ValueError, match=r"^a parameter is not finite after step 2$"):
             rule.update(torch.tensor([0.0, torch.nan]))

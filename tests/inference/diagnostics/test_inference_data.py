@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from zoo.inference.diagnostics import elbo_estimate, fit_pareto_k, sample_posterior, to_inference_data
-from zoo.inference.diagnostics.inference_data import _attributes, _make_groups
 
 
 @pytest.fixture
@@ -17,8 +16,18 @@ def draws(normals):
     return sample_posterior(normals.model, normals.guide, num_samples=500, log_likelihood=True)
 
 
-def test_groups_have_one_chain_and_data_none(draws, normals):
-    groups = _make_groups(draws)
+@pytest.fixture
+def convert(monkeypatch):
+    """``to_inference_data`` with an ArviZ that returns the groups and attributes it is called with."""
+    module = ModuleType("arviz")
+    module.__version__ = "1.0.0"
+    module.from_dict = lambda groups, attrs: (groups, attrs["posterior"])
+    monkeypatch.setitem(sys.modules, "arviz", module)
+    return to_inference_data
+
+
+def test_groups_have_one_chain_and_data_none(draws, normals, convert):
+    groups, _ = convert(draws)
     assert {name: {each: x.shape for each, x in group.items()} for name, group in groups.items()} == {
         "posterior": {"z": (1, 500)},
         "sample_stats": {"lp": (1, 500), "lq": (1, 500)},
@@ -30,17 +39,18 @@ def test_groups_have_one_chain_and_data_none(draws, normals):
     np.testing.assert_array_equal(groups["sample_stats"]["lp"] - groups["sample_stats"]["lq"], [draws.log_weights])
 
 
-def test_empty_groups_are_omitted(normals):
-    assert "log_likelihood" not in _make_groups(sample_posterior(normals.model, normals.guide, num_samples=5))
+def test_empty_groups_are_omitted(normals, convert):
+    groups, _ = convert(sample_posterior(normals.model, normals.guide, num_samples=5))
+    assert "log_likelihood" not in groups
 
 
-def test_attributes_contain_method_elbo_and_k_hat(draws):
-    found = _attributes(draws, "BBVI")
+def test_attributes_contain_method_elbo_and_k_hat(draws, convert):
+    _, found = convert(draws, "BBVI")
     estimate = elbo_estimate(draws)
     assert found["method"] == "BBVI"
     assert (found["elbo"], found["elbo_se"]) == (estimate.value, estimate.standard_error)
     assert found["khat"] == fit_pareto_k(draws.log_weights).value
-    assert math.isnan(_attributes(draws._replace(subsampled=True), "BBVI")["khat"])
+    assert math.isnan(convert(draws._replace(subsampled=True))[1]["khat"])
 
 
 class TestWithArviz:

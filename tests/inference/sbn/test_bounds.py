@@ -67,7 +67,7 @@ def test_bound_is_reproducible_and_leaves_global_random_state(network, crowd):
 
 @pytest.mark.parametrize("rows", [1, 7, 10_000])
 def test_every_image_is_evaluated_once_for_any_chunk_size(rows, network, monkeypatch):
-    monkeypatch.setattr(bounds, "_MAX_ROWS", rows)
+    monkeypatch.setattr(bounds, "_MAX_PAIRS", rows)
     images = torch.eye(4, dtype=torch.double).repeat(2, 1)
     parts = list(bounds._log_weights(network, images, num_samples=3, seed=0))
     assert sum(part.shape[1] for part in parts) == 8

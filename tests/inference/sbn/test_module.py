@@ -108,7 +108,7 @@ class TestEstimator:
         with pytest.raises(ValueError, match=r"estimator=vimco cannot be scaled.*would move the optimum"):
             make_model("vimco", scale=True)
 
-    def test_there_is_no_other(self, make_model):
+    def test_unknown_baseline_raises_with_the_known_names(self, make_model):
         with pytest.raises(ValueError, match=r"no baseline 'rloo'; choose one of none, .*, or a number"):
             make_model("rloo")
 
@@ -190,7 +190,7 @@ class TestOptimizer:
         with pytest.raises(ValueError, match=f"^{option} must be .*, got {value}"):
             make_model(**{option: value})
 
-    def test_there_is_no_other(self, make_model):
+    def test_unknown_optimizer_raises_with_the_known_names(self, make_model):
         with pytest.raises(ValueError, match="unknown optimizer 'lion'; choose one of adam, sgd"):
             make_model(optimizer="lion")
 

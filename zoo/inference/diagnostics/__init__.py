@@ -15,10 +15,14 @@ from zoo.inference.diagnostics.convergence import (
     averaged_iterates,
     split_r_hat,
 )
-from zoo.inference.diagnostics.elbo_estimate import ElboEstimate, elbo_estimate
 from zoo.inference.diagnostics.inference_data import to_inference_data
 from zoo.inference.diagnostics.plots import elbo_figure, pareto_k_figure, posterior_figure
-from zoo.inference.diagnostics.posterior_samples import PosteriorSamples, sample_posterior
+from zoo.inference.diagnostics.posterior_samples import (
+    ElboEstimate,
+    PosteriorSamples,
+    elbo_estimate,
+    sample_posterior,
+)
 from zoo.inference.diagnostics.psis import ParetoK, fit_pareto_k, k_hat_unavailable_reason, pareto_k, point_mass_reason
 from zoo.inference.diagnostics.variance import ALL, VarianceReport, VarianceRow, variance_report
 

@@ -18,10 +18,8 @@ Program = Callable[..., Any]
 class ScoreFunctionELBO(BlackBoxELBO):
     """Score-function estimator without Rao-Blackwellization: each score is multiplied by the whole ELBO.
 
-    Equation 2 of Ranganath, Gerrish & Blei, "Black box variational inference", 2014 ("Basic" in their figure 2). The
-    gradient has the same expectation, and a variance that grows with the size of the model. Intended for comparisons.
-
-    Args and Raises: as ``BlackBoxELBO``.
+    Equation 2 of Ranganath, Gerrish & Blei, "Black box variational inference", 2014 ("Basic" in their figure 2). It is
+    unbiased, with a variance that grows with the size of the model; for comparisons only.
 
     Example:
         >>> ScoreFunctionELBO(num_particles=4, baseline="none").num_particles
@@ -33,22 +31,22 @@ class ScoreFunctionELBO(BlackBoxELBO):
 
 
 class _FullDependencyRun(Run):
-    """A run in which every site depends on all sites of the guide, except for those of other particles."""
+    """A run whose sites are all treated as dependent on all sites of the guide in the same particle."""
 
     def dependencies(self) -> tuple[tuple[Dependencies, ...], tuple[Dependencies, ...]]:
-        def of(site: Site) -> Dependencies:
+        def all_of_particle(site: Site) -> Dependencies:
             return dict.fromkeys(self.guide, frozenset(plate for plate in site.plates if plate.name == PARTICLES))
 
-        return tuple(map(of, self.guide.values())), tuple(map(of, self.model.values()))
+        return tuple(map(all_of_particle, self.guide.values())), tuple(map(all_of_particle, self.model.values()))
 
 
 def default_estimators(
     num_particles: int, vectorize_particles: bool = False, baselines: Sequence[str] = BASELINES
 ) -> dict[str, BlackBoxELBO]:
-    """Return the three estimators of the BBVI paper, and Rao-Blackwellization with each of several baselines.
+    """Return the three estimators of the BBVI paper, and one with Rao-Blackwellization for each baseline, by name.
 
-    The control variate is ``"optimal"``, whose scaling is estimated leave-one-out, so that all estimators use the same
-    number of particles. With a single particle, it and the leave-one-out baseline are omitted.
+    The scaling of the control variate (``baseline="optimal"``) is estimated leave-one-out, from the same particles.
+    Baselines that need two particles are omitted with a single one.
 
     Example:
         >>> list(default_estimators(num_particles=1))

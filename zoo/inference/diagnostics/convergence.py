@@ -22,7 +22,7 @@ CONSTRAINTS = {
 
 
 class IterateAverage(NamedTuple):
-    """Average of a window of iterates, with its standard error.
+    """Average of a window of iterates, with its standard error; see ``average_window``.
 
     Example:
         >>> average_window(torch.randn(200, 3)).num_iterates
@@ -31,11 +31,10 @@ class IterateAverage(NamedTuple):
 
     mean: Float64[Tensor, " parameters"]
     standard_error: Float64[Tensor, " parameters"]
-    """See ``average_window``."""
     effective_sample_size: Float64[Tensor, " parameters"]
     r_hat: Float64[Tensor, " parameters"]
     num_iterates: int
-    """Number of iterates in the window, or of means of consecutive iterates."""
+    """Number of stored iterates in the window; see ``StoppingRule.max_iterates``."""
 
 
 class ConvergenceStatus(NamedTuple):
@@ -51,9 +50,9 @@ class ConvergenceStatus(NamedTuple):
     average: IterateAverage | None
     """Average of the last iterates, if they have converged."""
     start: int
-    """First step of the averaged window; ``step`` if there is none."""
+    """First step of the averaged window; ``step`` without an average."""
     half_width: float
-    """Half-width of the widest interval, in units of its parameter; infinite without an average."""
+    """Half-width of the widest confidence interval, in units of its parameter; infinite without an average."""
     tolerance: float
     confidence: float
 
@@ -97,10 +96,10 @@ def average_window(iterates: Float[Tensor, "iterates parameters"]) -> IterateAve
         True
     """
     iterates = iterates.double()
-    moves = (iterates != iterates[0]).any(0)
-    size = iterates.new_full(moves.shape, len(iterates))
-    if bool(moves.any()):  # constants would make the others NaN
-        size[moves] = effective_sample_size(iterates[:, moves].unsqueeze(0)).clamp(1, len(iterates))
+    varies = (iterates != iterates[0]).any(0)
+    size = iterates.new_full(varies.shape, len(iterates))
+    if bool(varies.any()):  # a constant parameter would make the sizes of all NaN
+        size[varies] = effective_sample_size(iterates[:, varies].unsqueeze(0)).clamp(1, len(iterates))
     half = len(iterates) // 2
     drift = (iterates[:half].mean(0) - iterates[-half:].mean(0)) / 2
     error = (iterates.var(0) / size + drift.square()).sqrt()
@@ -117,8 +116,8 @@ def averaged_iterates(
 
     Dhaka, Catalina, Andersen, Magnusson, Huggins & Vehtari, "Robust, accurate stochastic optimization for variational
     inference", 2020; Welandawe, Andersen, Vehtari & Huggins, "Robust, automated, and accurate black-box variational
-    inference", 2022, who use the window with the smallest R-hat. The longest window may still contain a part of the
-    transient that R-hat does not detect among noisy iterates; the standard error does.
+    inference", 2022, who use the window with the smallest R-hat. R-hat does not detect a transient that is small beside
+    the noise; it increases the standard error.
 
     Example:
         >>> falling, settled = torch.linspace(10, 0, 300), torch.randn(600)
@@ -141,14 +140,11 @@ class StoppingRule:
     """Stops stochastic optimization when the average of its iterates is precise enough.
 
     Every ``check_interval`` steps it searches for a trailing window in which all parameters have converged; see
-    ``averaged_iterates``. Optimization stops when the confidence interval of the average is within ``± tolerance`` for
-    each parameter, simultaneously for all of them (Bonferroni). As with any fixed-width rule (Glynn & Whitt, "The
-    asymptotic validity of sequential stopping rules for stochastic simulations", 1992), the confidence is exact only in
-    the limit of a small tolerance. It refers to the stationary mean at this (constant) learning rate, not to the
-    quality of the optimum. A drift that is hidden by the noise of the whole run, as with a learning rate that is far
-    too small, cannot be detected.
-
-    It keeps up to ``max_iterates`` iterates, or means of consecutive ones in longer runs.
+    ``averaged_iterates``. Optimization stops when the confidence intervals of all parameters are within ``± tolerance``
+    (simultaneously, by Bonferroni's correction). The confidence is exact in the limit of a small tolerance: Glynn &
+    Whitt, "The asymptotic validity of sequential stopping rules for stochastic simulations", 1992. The interval is that
+    of the stationary mean at a constant learning rate; it does not measure the quality of the optimum. A drift below
+    the noise of the whole run, as with a learning rate that is far too small, is not detected.
 
     Args:
         tolerance: half-width of the intervals, in units of ``unit``.
@@ -156,11 +152,8 @@ class StoppingRule:
         confidence: simultaneous confidence level.
         max_r_hat: largest R-hat of a converged window.
         check_interval: steps between checks.
-        min_window: minimum number of stored means in a window.
-        max_iterates: maximum number of stored means, an even number.
-
-    Raises:
-        ValueError: an option is invalid.
+        min_window: minimum number of stored iterates in a window.
+        max_iterates: maximum number of stored iterates, an even number. Longer runs store means of consecutive ones.
 
     Example:
         >>> rule = StoppingRule(tolerance=0.1)
@@ -199,17 +192,12 @@ class StoppingRule:
         self.pending: list[Tensor] = []
 
     def update(self, iterate: Float[Tensor, " parameters"]) -> bool:
-        """Add the parameters after a step, and return whether to stop.
-
-        Raises:
-            ValueError: the number of parameters has changed or differs from the number of units, or a parameter is not
-                finite.
-        """
+        """Add the parameters after a step, and return whether to stop; ``ValueError`` if one is not finite."""
         iterate = iterate.detach().to("cpu", torch.float64, copy=True)
-        known = [*self.iterates[:1], *self.pending[:1]]
-        if iterate.ndim != 1 or (known and iterate.shape != known[0].shape):
-            wanted = f"of shape {tuple(known[0].shape)}, as before" if known else "in one vector"
-            raise ValueError(f"parameters must come {wanted}, got shape {tuple(iterate.shape)}")
+        previous = [*self.iterates[:1], *self.pending[:1]]
+        if iterate.ndim != 1 or (previous and iterate.shape != previous[0].shape):
+            wanted = f"have shape {tuple(previous[0].shape)}, as before" if previous else "be one vector"
+            raise ValueError(f"parameters must {wanted}, got shape {tuple(iterate.shape)}")
         if self.unit.ndim and self.unit.shape != iterate.shape:
             raise ValueError(f"got {len(iterate)} parameters, but units for {self.unit.numel()}")
         if not bool(iterate.isfinite().all()):
@@ -225,27 +213,27 @@ class StoppingRule:
         return self.step % self.check_interval == 0 and self.status().stop
 
     def status(self) -> ConvergenceStatus:
-        """Check the iterates so far."""
-        blank = ConvergenceStatus(False, self.step, None, self.step, math.inf, self.tolerance, self.confidence)
+        """Return whether the iterates so far have converged, and how precise their average is."""
+        not_converged = ConvergenceStatus(False, self.step, None, self.step, math.inf, self.tolerance, self.confidence)
         if len(self.iterates) < self.min_window:
-            return blank
+            return not_converged
         found = averaged_iterates(torch.stack(self.iterates), self.min_window, self.max_r_hat, self.unit)
         if found is None:
-            return blank
+            return not_converged
         tail = (1 - self.confidence) / 2 / len(found.mean)
         z = -torch.special.ndtri(torch.tensor(tail, dtype=torch.float64))
         half_width = (z * found.standard_error / self.unit).max().item()
         stop = half_width <= self.tolerance and found.effective_sample_size.min().item() >= MIN_EFFECTIVE_SIZE
         start = self.stride * (len(self.iterates) - found.num_iterates) + 1
-        return blank._replace(stop=stop, average=found, start=start, half_width=half_width)
+        return not_converged._replace(stop=stop, average=found, start=start, half_width=half_width)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state as plain data."""
+        """Return the state, without the options."""
         rows = {"iterates": self.iterates, "pending": self.pending}
         stacked = {name: torch.stack(each) if each else torch.zeros(0) for name, each in rows.items()}
         return {"step": self.step, "stride": self.stride, **stacked}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore a state; it does not contain the options."""
+        """Restore a state."""
         self.step, self.stride = state["step"], state["stride"]
         self.iterates, self.pending = (list(state[name].clone()) for name in ("iterates", "pending"))

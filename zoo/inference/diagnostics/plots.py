@@ -27,11 +27,12 @@ from zoo.plotting._style import (
 )
 from zoo.plotting._validation import Array, ArrayValidator
 
-HEIGHT, LEFT, TOP, BOTTOM, EDGE = 3.3, 0.75, TITLE_HEIGHT, 0.5, 0.15  # inches: a figure, and what lies around its axes
-COLUMNS, PANEL, HEADING, BETWEEN = 4, 1.1, 0.3, 0.25  # panels in a row; inches: their height, and around them
-ROW = 0.26  # inches: of one k-hat
+HEIGHT, LEFT, TOP, BOTTOM, EDGE = 3.3, 0.75, TITLE_HEIGHT, 0.5, 0.15  # inches: height of a figure, and margins
+COLUMNS, PANEL, HEADING, GUTTER = 4, 1.1, 0.3, 0.25  # panels per row; inches: height of a panel, its heading, and gaps
+ROW = 0.26  # inches: height of the row of one k-hat
 BINS = 40
-GUIDE_KEY, REFERENCE_KEY = "filled: guide", "line: reference, as draws, or mean ± standard deviation, above the guide's"
+GUIDE_LEGEND = "filled: guide"
+REFERENCE_LEGEND = "line: reference, as samples, or as mean ± standard deviation above that of the guide"
 INTERVAL = 1.96  # standard errors or deviations in half a 95 % interval
 
 Reference = Array | tuple[float, float]
@@ -44,9 +45,6 @@ def elbo_figure(curves: Mapping[str, tuple[Array, Array, Array]], evidence: floa
     Args:
         curves: increasing optimization steps, ELBO and its standard error, each ``(points,)``, by name.
         evidence: log-evidence in nats, drawn as a dashed line; None if unknown.
-
-    Raises:
-        ValueError: there are no curves, or the arrays of one do not match.
 
     Example:
         >>> steps = np.array([0.0, 100.0, 200.0])
@@ -66,38 +64,33 @@ def elbo_figure(curves: Mapping[str, tuple[Array, Array, Array]], evidence: floa
         page = Page(HEIGHT)
         width = PAGE_WIDTH - LEFT - label_width({}, names)
         axes = page.axes("elbo", left=LEFT, top=TOP, width=width, height=HEIGHT - TOP - BOTTOM)
-        axes.set(xlabel="optimisation steps", ylabel="ELBO (nats)")
+        axes.set(xlabel="optimization steps", ylabel="ELBO (nats)")
         drawn = draw_bands(axes, bands)
         labels = [label._replace(text=name) for name, label in zip(names, drawn, strict=False)]
         if evidence is not None:
             axes.axhline(evidence, color=MUTED_COLOR, linewidth=0.9, linestyle=(0, (4, 3)))
         draw_labels(axes, [*labels, *lines])
-        key = "line: mean over fresh draws of the guide; band: its 95 % interval"
-        page.title("ELBO by optimisation step", key, left=LEFT)
+        page.title("ELBO by optimization step", "line: mean over draws of the guide; band: 95 % interval", left=LEFT)
     return page.figure
 
 
 def _make_band(name: str, steps: Array, elbo: Array, standard_error: Array) -> Band:
-    """Return one curve as a band."""
+    """Return an ELBO curve with its 95 % interval."""
     validator = ArrayValidator()
     x, y, error = (
         validator.real(f"{what} of {name!r}", part, "P")
         for what, part in (("steps", steps), ("ELBO", elbo), ("standard error", standard_error))
     )
     if (np.diff(x) <= 0).any():
-        raise ValueError(f"steps of {name!r} must grow from point to point")
+        raise ValueError(f"steps of {name!r} must grow")
     return Band(x, y, (y - INTERVAL * error, y + INTERVAL * error), num_runs=1)
 
 
 def posterior_figure(guide: Mapping[str, Array], reference: Mapping[str, Reference]) -> Figure:
     """Draw the marginal of a guide for each quantity, beside a reference: its samples, or mean and standard deviation.
 
-    Args:
-        guide: samples of each quantity, ``(num_samples,)``.
-        reference: samples of the same quantities, or their means and standard deviations.
-
     Raises:
-        ValueError: there are no quantities, those of guide and reference differ, or they cannot be drawn.
+        ValueError: guide and reference have different quantities, or none.
 
     Example:
         >>> draws = np.random.default_rng(0).normal(size=500)
@@ -111,15 +104,16 @@ def posterior_figure(guide: Mapping[str, Array], reference: Mapping[str, Referen
         )
     columns = min(COLUMNS, len(guide))
     rows = math.ceil(len(guide) / columns)
-    width = (PAGE_WIDTH - 2 * EDGE - (columns - 1) * BETWEEN) / columns
-    tall = HEADING + PANEL + BETWEEN
+    width = (PAGE_WIDTH - 2 * EDGE - (columns - 1) * GUTTER) / columns
+    row_height = HEADING + PANEL + GUTTER
     with figure_style():
-        page = Page(TOP + rows * tall)
+        page = Page(TOP + rows * row_height)
         page.title("Marginals of the guide beside a reference", left=EDGE)
-        for text, offset, colour in ((GUIDE_KEY, 0, CORRECT_COLOR), (REFERENCE_KEY, len(GUIDE_KEY) + 3, ERROR_COLOR)):
-            page.text(text, left=EDGE + offset * CHAR_WIDTH, top=0.34, fontsize=TEXT_SIZE, color=colour)
+        page.text(GUIDE_LEGEND, left=EDGE, top=0.34, fontsize=TEXT_SIZE, color=CORRECT_COLOR)
+        left = EDGE + CHAR_WIDTH * (len(GUIDE_LEGEND) + 3)
+        page.text(REFERENCE_LEGEND, left=left, top=0.34, fontsize=TEXT_SIZE, color=ERROR_COLOR)
         for i, (name, draws) in enumerate(guide.items()):
-            left, top = EDGE + (i % columns) * (width + BETWEEN), TOP + (i // columns) * tall
+            left, top = EDGE + (i % columns) * (width + GUTTER), TOP + (i // columns) * row_height
             axes = page.axes(name, left=left, top=top + HEADING, width=width, height=PANEL)
             page.text(shorten(name, int(width / CHAR_WIDTH)), left=left, top=top + HEADING - 0.08)
             _draw_panel(axes, ArrayValidator().real(f"guide's {name!r}", draws, "D"), name, reference[name])
@@ -127,27 +121,25 @@ def posterior_figure(guide: Mapping[str, Array], reference: Mapping[str, Referen
 
 
 def _draw_panel(axes: Axes, draws: Float[np.ndarray, " draws"], name: str, reference: Reference) -> None:
-    """Draw one quantity."""
+    """Draw the histogram of one quantity, and its reference."""
     if isinstance(reference, tuple):
         mean, sd = reference
         if not (math.isfinite(mean) and 0 < sd < math.inf):
             raise ValueError(f"the reference of {name!r} must be a mean and a positive standard deviation")
-        others = np.array([mean - 2 * sd, mean + 2 * sd])
+        references = np.array([mean - 2 * sd, mean + 2 * sd])
     else:
-        others = ArrayValidator().real(f"reference's {name!r}", reference, "R")
-    ends = np.concatenate([np.quantile(draws, [0.001, 0.999]), np.quantile(others, [0.001, 0.999])])
-    bins = np.linspace(ends.min(), ends.max() + 1e-9 * max(1, abs(ends.max())), BINS + 1).tolist()
+        references = ArrayValidator().real(f"reference's {name!r}", reference, "R")
+    ends = np.quantile(draws, [0.001, 0.999]).tolist() + np.quantile(references, [0.001, 0.999]).tolist()
+    bins = np.linspace(min(ends), max(ends) + 1e-9 * max(1, abs(max(ends))), BINS + 1).tolist()
     heights, _, _ = axes.hist(draws, bins=bins, density=True, color=CORRECT_COLOR, alpha=0.35, linewidth=0)
     if isinstance(reference, tuple):
-        for height, middle, half, colour in (
-            (1.1, draws.mean(), draws.std(), CORRECT_COLOR),
-            (1.22, mean, sd, ERROR_COLOR),
-        ):
+        bars = ((1.1, draws.mean(), draws.std(), CORRECT_COLOR), (1.22, mean, sd, ERROR_COLOR))
+        for height, center, half_width, color in bars:
             level = height * np.max(heights)
-            axes.plot([middle - half, middle + half], [level, level], color=colour, linewidth=1.4)
-            axes.plot([middle], [level], "o", color=colour, markersize=3.5)
+            axes.plot([center - half_width, center + half_width], [level, level], color=color, linewidth=1.4)
+            axes.plot([center], [level], "o", color=color, markersize=3.5)
     else:
-        axes.hist(others, bins=bins, density=True, histtype="step", color=ERROR_COLOR, linewidth=1.2)
+        axes.hist(references, bins=bins, density=True, histtype="step", color=ERROR_COLOR, linewidth=1.2)
     axes.set(yticks=[])
     axes.spines["left"].set_visible(False)
     axes.xaxis.set_major_locator(MaxNLocator(4))
@@ -156,10 +148,7 @@ def _draw_panel(axes: Axes, draws: Float[np.ndarray, " draws"], name: str, refer
 def pareto_k_figure(found: Mapping[str, ParetoK]) -> Figure:
     """Draw the Pareto k-hat of several guides with 95 % intervals, and the ranges of the verdicts.
 
-    Infinite values are drawn at the edge.
-
-    Raises:
-        ValueError: there are no values, or one is NaN.
+    Infinite values are drawn at the edge; NaN raises ``ValueError``.
 
     Example:
         >>> figure = pareto_k_figure({"eight schools": ParetoK(0.64, 0.1, 4000)})
@@ -176,14 +165,14 @@ def pareto_k_figure(found: Mapping[str, ParetoK]) -> Figure:
     low = min([0.0, *(value - half for value, half in finite)]) - 0.1
     with figure_style():
         page = Page(height)
-        page.title("Pareto k-hat: how far the guide can be trusted", left=EDGE)
+        page.title("Pareto k-hat: reliability of the guide", left=EDGE)
         axes = page.axes("k-hat", left=left, top=TOP, width=PAGE_WIDTH - left - EDGE, height=ROW * len(found))
-        for start, end, colour, verdict in (
+        for start, end, color, verdict in (
             (low, GOOD_K, COLORS[2], "good"),
             (GOOD_K, USABLE_K, "#e69f00", "usable"),
             (USABLE_K, high, ERROR_COLOR, "unreliable"),
         ):
-            axes.axvspan(start, end, color=colour, alpha=0.12, linewidth=0)
+            axes.axvspan(start, end, color=color, alpha=0.12, linewidth=0)
             axes.annotate(
                 verdict, ((start + end) / 2, 1), (0, 4), ("data", "axes fraction"), "offset points", ha="center"
             )

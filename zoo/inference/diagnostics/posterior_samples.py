@@ -22,6 +22,7 @@ from zoo.inference.elbo._validation.sites import check_match
 from zoo.inference.elbo._validation.vectorization import find_mismatch, sum_log_probs
 
 logger = logging.getLogger(__name__)
+CONSTRAINTS = {"num_samples": COUNT, "chunk_size": COUNT}
 
 
 class PosteriorSamples(NamedTuple):
@@ -34,8 +35,8 @@ class PosteriorSamples(NamedTuple):
     """
 
     sites: Mapping[str, Tensor]
-    """Latent variables of the model, ``(num_samples, *shape)``; NaN for samples without the site. Sites whose shape
-    differs between samples, and those in ``local``, are omitted."""
+    """Latent variables of the model, ``(num_samples, *shape)``; NaN in samples without the site. Sites whose shape
+    varies between samples are omitted, and those in ``local``."""
     log_p: Float64[Tensor, " draws"]
     """``log p(x, z)`` in nats."""
     log_q: Float64[Tensor, " draws"]
@@ -44,19 +45,20 @@ class PosteriorSamples(NamedTuple):
     log_likelihood: Mapping[str, Tensor]
     """Unscaled log-likelihood of each datum, ``(num_samples, *batch)``, in nats, if requested; 0 where masked."""
     subsampled: bool
-    """Each sample used another subsample of the data: ``log_p`` is an unbiased estimate, and no data are kept."""
+    """Whether each sample used its own subsample of the data. ``log_p`` is then an unbiased estimate, and ``observed``
+    and ``log_likelihood`` are empty."""
     continuous: frozenset[str] = frozenset()
     """Sites with a density."""
     scaled: bool = False
-    """Terms of ``log_p`` or ``log_q`` are scaled, as by ``poutine.scale``."""
+    """Whether terms of ``log_p`` or ``log_q`` are scaled, as by ``poutine.scale``."""
     local: frozenset[str] = frozenset()
-    """Latent variables in a subsampled plate, which belong to other data in each sample and cannot be averaged."""
+    """Latent variables in a subsampled plate: each sample has those of other data, so they cannot be averaged."""
     num_categories: Mapping[str, int] = MappingProxyType({})
     """Number of categories of each categorical site."""
 
     @property
     def num_constant_elements(self) -> int:
-        """Number of elements of continuous sites that are equal in all samples; weights cannot assess these."""
+        """Number of elements of continuous sites that are equal in all samples."""
         constant = [(x == x[:1]).all(0) for name, x in self.sites.items() if name in self.continuous]
         return sum(int(equal.sum()) for equal in constant) if len(self.log_p) > 1 else 0
 
@@ -76,6 +78,38 @@ class PosteriorSamples(NamedTuple):
         return self.log_weights
 
 
+class ElboEstimate(NamedTuple):
+    """Estimate of the evidence lower bound ``E_q[log p(x, z) - log q(z)]``, in nats.
+
+    Example:
+        >>> print(ElboEstimate(value=-12.3456, standard_error=0.0123, num_samples=1000))
+        ELBO -12.346 ± 0.012 nats (standard error over 1,000 fresh draws)
+    """
+
+    value: float
+    standard_error: float
+    num_samples: int
+
+    def __str__(self) -> str:
+        error = f"standard error over {self.num_samples:,} fresh draws"
+        return f"ELBO {self.value:.3f} ± {self.standard_error:.2g} nats ({error})"
+
+
+def elbo_estimate(samples: PosteriorSamples) -> ElboEstimate:
+    """Return the ELBO estimated from at least 2 samples of a guide; ``FloatingPointError`` if a weight is not finite.
+
+    Example:
+        >>> log_p = torch.tensor([-1.0, -3.0], dtype=torch.float64)
+        >>> elbo_estimate(PosteriorSamples({}, log_p, 0 * log_p, {}, {}, False))
+        ElboEstimate(value=-2.0, standard_error=1.0, num_samples=2)
+    """
+    log_weights = samples.finite_log_weights()
+    count = len(log_weights)
+    if count < 2:
+        raise ValueError(f"a standard error needs at least 2 draws, got {count}")
+    return ElboEstimate(log_weights.mean().item(), log_weights.std().item() / count**0.5, count)
+
+
 def sample_posterior(
     model: Program,
     guide: Program,
@@ -88,8 +122,8 @@ def sample_posterior(
 ) -> PosteriorSamples:
     """Sample from a guide, and return the samples with their log-densities, without gradients.
 
-    Samples are vectorized in an outer plate where possible. Programs with data-dependent control flow or subsampling
-    (each sample gets its own subsample), and programs that are not independent across the plate, run once per sample.
+    Samples are vectorized in an outer plate if possible. A program runs once per sample if its control flow depends on
+    sampled values, if it subsamples the data (anew for each sample), or if it is not independent across the plate.
 
     Args:
         model: Pyro model.
@@ -99,10 +133,10 @@ def sample_posterior(
         num_samples: number of samples.
         chunk_size: maximum number of samples in one run.
         log_likelihood: keep the log-likelihood of each datum.
-        progress: if samples are drawn one by one, log the reason and show a progress bar on a terminal.
+        progress: if the program runs once per sample, log the reason and show a progress bar on a terminal.
 
     Raises:
-        ValueError: a number is invalid, or guide and model do not match.
+        ValueError: guide and model do not match.
 
     Example:
         >>> import pyro
@@ -115,9 +149,7 @@ def sample_posterior(
         >>> found.sites["z"].shape, found.log_weights.std().item() < 1e-5  # the guide is the posterior
         (torch.Size([100]), True)
     """
-    check_constraints(
-        {"num_samples": num_samples, "chunk_size": chunk_size}, {"num_samples": COUNT, "chunk_size": COUNT}
-    )
+    check_constraints({"num_samples": num_samples, "chunk_size": chunk_size}, CONSTRAINTS)
     call, subsamples = ModelGuideCall(model, guide, as_args(args), dict(kwargs or {})), Subsamples()
     with torch.no_grad():
         single_run = trace_model_and_guide(call, subsamples)
@@ -162,16 +194,15 @@ def _sample_sequentially(
 
 
 def _local_sites(run: Run, subsamples: Subsamples) -> set[str]:
+    """Return the latent variables in subsampled plates."""
     plates = {name for name, indices in subsamples.items() if is_subsampled({name: indices})}
-    return {
-        name for name, site in run.model.items() if not site.observed and {plate.name for plate in site.plates} & plates
-    }
+    return {name for name, site in run.model.items() if not site.observed and plates & {x.name for x in site.plates}}
 
 
 def _sample_vectorized(
     call: ModelGuideCall, single_run: Run, count: int, keep_log_likelihood: bool
 ) -> PosteriorSamples:
-    """Draw many samples in one run; raise ``ValueError`` if they are not independent of each other."""
+    """Sample in one run; raise ``ValueError`` if the samples are not independent of each other."""
     run = trace_vectorized(call, count, plate_nesting(single_run), {})
     if (mismatch := find_mismatch(run, single_run, count, call, {})) is not None:
         raise ValueError(str(mismatch))
@@ -181,15 +212,15 @@ def _sample_vectorized(
 def _make_samples(run: Run, single_run: Run, count: int, keep_log_likelihood: bool) -> PosteriorSamples:
     """Return the samples of a run; values get the shapes of a run with a single sample."""
     latent = {name: site for name, site in run.model.items() if not site.observed}
-    seen = {name: site for name, site in run.model.items() if site.observed}
+    observed = {name: site for name, site in run.model.items() if site.observed}
     return PosteriorSamples(
         sites={name: site.value.reshape(count, *single_run.model[name].value.shape) for name, site in latent.items()},
         log_p=sum_log_probs(run.model, count),
         log_q=sum_log_probs(run.guide, count),
-        observed={name: single_run.model[name].value for name in seen},
+        observed={name: single_run.model[name].value for name in observed},
         log_likelihood={
             name: (site.density.log_prob / site.scale).reshape(count, *single_run.model[name].density.log_prob.shape)
-            for name, site in seen.items()
+            for name, site in observed.items()
             if keep_log_likelihood
         },
         subsampled=False,
@@ -204,7 +235,7 @@ def _make_samples(run: Run, single_run: Run, count: int, keep_log_likelihood: bo
 
 
 def _is_continuous(distribution: Distribution) -> bool:
-    """Return whether a distribution has a density; False if its support is unknown."""
+    """Whether a distribution has a density; false if its support is unknown."""
     support = support_of(distribution)
     return support is not None and not support.is_discrete
 
@@ -226,15 +257,14 @@ def _concatenate(parts: Sequence[PosteriorSamples]) -> PosteriorSamples:
 
 def _concatenate_sites(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """Concatenate the values of each site, with NaN where it is absent; omit sites whose shape varies."""
-    names = dict.fromkeys(name for part in parts for name in part)
-    each = {name: [part.get(name) for part in parts] for name in names}
-    shapes = {name: {value.shape[1:] for value in values if value is not None} for name, values in each.items()}
-    return {name: _concatenate_with_nan(values) for name, values in each.items() if len(shapes[name]) == 1}
-
-
-def _concatenate_with_nan(values: Sequence[Tensor | None]) -> Tensor:
-    present = [value for value in values if value is not None]
-    if len(present) == len(values):
-        return torch.cat(present)
-    gap = torch.full_like(present[0], torch.nan, dtype=torch.promote_types(present[0].dtype, torch.get_default_dtype()))
-    return torch.cat([gap if value is None else value.to(gap.dtype) for value in values])
+    found = {}
+    for name in dict.fromkeys(name for part in parts for name in part):
+        present = [part[name] for part in parts if name in part]
+        if len({value.shape[1:] for value in present}) > 1:
+            continue
+        if len(present) < len(parts):
+            dtype = torch.promote_types(present[0].dtype, torch.get_default_dtype())
+            nan = torch.full_like(present[0], torch.nan, dtype=dtype)
+            present = [part.get(name, nan).to(dtype) for part in parts]
+        found[name] = torch.cat(present)
+    return found

@@ -27,7 +27,7 @@ class ParetoK(NamedTuple):
     """``k̂``; moments of the weights of order ``1 / k`` and above do not exist. 0 if all weights are equal, NaN if the
     largest are too few or too similar for a fit."""
     standard_error: float
-    """Asymptotic, of a maximum-likelihood fit to the largest weights, the tail: ``(1 + k̂) / sqrt(tail size)``."""
+    """Asymptotic: ``(1 + k̂) / sqrt(m)`` for a fit to the ``m`` largest weights."""
     num_samples: int
 
     @property
@@ -116,9 +116,9 @@ def point_mass_reason(num_constant_elements: int) -> str:
 def fit_pareto_k(log_weights: Float[Tensor, " draws"]) -> ParetoK:
     """Fit a generalized Pareto distribution to the ``min(n / 5, 3 sqrt(n))`` largest of ``n`` weights.
 
-    Vehtari, Simpson, Gelman, Yao & Gabry, "Pareto smoothed importance sampling", 2024. NaN if fewer than 10 of them
-    are distinct, as with a guide of few outcomes; infinite if fewer than 10 exceed the rest and have most of
-    the weight.
+    Vehtari, Simpson, Gelman, Yao & Gabry, "Pareto smoothed importance sampling", 2024. The value is NaN if fewer than
+    10 of these weights are distinct, and infinite if fewer than 10 weights are larger than the others and more than
+    half of the total.
 
     Example:
         >>> uniform = torch.rand(10_000, dtype=torch.float64)

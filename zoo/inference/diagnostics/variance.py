@@ -1,5 +1,5 @@
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -17,8 +17,8 @@ from zoo.inference.diagnostics._args import as_args
 from zoo.inference.diagnostics.candidates import BASELINES, default_estimators
 
 Program = Callable[..., Any]
-Call = tuple[tuple[Any, ...], dict[str, Any]]
-"""Positional and keyword arguments of ``differentiable_loss``: model, guide, and their arguments."""
+Gradient = Callable[[ELBO, int], Tensor]
+"""Returns an estimate of the gradient of the negative ELBO, ``(1, size)``, for an estimator and a random seed."""
 
 ALL = "all parameters"
 """Name of the rows of a variance report for all parameters together."""
@@ -52,14 +52,12 @@ class VarianceRow(NamedTuple):
     signal_to_noise: float
     """``‖E[g]‖ / sqrt(Σ Var[g_i])``, with the mean of the estimator with the least variance; NaN if not significant."""
     num_particles_needed: int | None
-    """For the target signal-to-noise ratio; None if there is no signal."""
+    """For the target signal-to-noise ratio; None if the mean gradient is not significant, as at an optimum."""
 
 
 @dataclass(frozen=True)
 class VarianceReport:
-    """Variance of several estimators of the ELBO's gradient, at one value of the guide's parameters.
-
-    ``print(report)`` prints a table; ``rows`` holds its numbers.
+    """Result of ``variance_report``; ``print`` prints it as a table.
 
     Example:
         >>> row = VarianceRow(ALL, "basic", Estimate(1.0, 0.5, 2.0), Estimate(1.0, 1.0, 1.0), 0.5, 16)
@@ -106,32 +104,28 @@ def variance_report(
     target_snr: float = 1.0,
     num_warmup: int = 20,
 ) -> VarianceReport:
-    """Compare the variance of several estimators of the ELBO's gradient, for every parameter of the guide.
+    """Compare the variance of several estimators of the ELBO's gradient, for each parameter of the guide.
 
-    All estimators use the same particles, so ratios are more precise than variances. Intervals are computed from
-    batches of estimates. All estimators must be unbiased: the mean gradient is taken from the one with the least
-    variance. At an optimum the mean is 0, and no number of particles reaches a signal-to-noise ratio.
-
-    The suggested number of particles assumes that the variance is proportional to one over the number of particles;
-    leave-one-out baselines gain slightly more.
+    All estimators use the same random numbers, so ratios of variances are more precise than variances. All must be
+    unbiased: the mean gradient is that of the estimator with the least variance. The number of particles needed assumes
+    a variance proportional to ``1 / num_particles``, which is slightly pessimistic for leave-one-out baselines.
 
     Args:
         model: Pyro model.
-        guide: Pyro guide, at the parameters to be examined. ``.grad`` is not changed.
+        guide: Pyro guide, with the current values of its parameters. ``.grad`` is not changed.
         args: positional arguments of both.
         kwargs: keyword arguments of both.
-        num_samples: gradient estimates per estimator.
-        num_particles: particles per estimate.
+        num_samples: number of gradient estimates per estimator.
+        num_particles: number of particles per estimate.
         estimators: estimators by name, all with ``num_particles`` particles; None for ``default_estimators``, with
-            learned baselines if sites of the guide specify networks. Running averages are updated during the report,
-            networks are not trained.
-        vectorize_particles: for the default estimators.
-        target_snr: signal-to-noise ratio for which a number of particles is suggested.
-        num_warmup: estimates at the start that only update baselines.
+            learned baselines if sites of the guide specify networks, which are not trained here.
+        vectorize_particles: option of the default estimators.
+        target_snr: signal-to-noise ratio for which the number of particles needed is computed.
+        num_warmup: estimates at the start that only update running averages.
 
     Raises:
-        ValueError: a number is invalid, an estimator has another number of particles, the guide has no parameters, or
-            the first estimator fails.
+        ValueError: an estimator has another number of particles, the guide has no parameters, or the first estimator
+            does not support the program.
 
     Example:
         >>> import pyro
@@ -150,16 +144,24 @@ def variance_report(
         >>> report.row("Rao-Blackwell", "logits").reduction.low > 1
         True
     """
-    sizes = {"num_samples": num_samples, "num_warmup": num_warmup, "num_particles": num_particles}
-    check_constraints({**sizes, "target_snr": target_snr}, CONSTRAINTS)
-    call = (model, guide, *as_args(args)), dict(kwargs or {})
+    numbers = {"num_samples": num_samples, "num_warmup": num_warmup, "num_particles": num_particles}
+    check_constraints({**numbers, "target_snr": target_snr}, CONSTRAINTS)
+    args, kwargs = as_args(args), dict(kwargs or {})
     seeds = torch.randint(2**62, (num_warmup + num_samples,)).tolist()
     with torch.random.fork_rng(devices=[]):
-        parameters = _guide_parameters(guide, args, kwargs or {})
-        tensors = list(parameters.values())
+        parameters = _guide_parameters(guide, args, kwargs)
+
+        def gradient(elbo: ELBO, seed: int) -> Tensor:
+            if not hasattr(elbo, "differentiable_loss"):
+                raise ValueError(
+                    f"{type(elbo).__name__} has no differentiable_loss, so its gradient cannot be measured"
+                )
+            torch.manual_seed(seed)
+            loss: Tensor = elbo.differentiable_loss(model, guide, *args, **kwargs)
+            return per_sample_gradients(loss.reshape(1), list(parameters.values())).double()
+
         if estimators is None:
-            with_networks = _has_baseline_networks(guide, args, kwargs or {})
-            baselines = (*BASELINES, "learned") if with_networks else BASELINES
+            baselines = (*BASELINES, "learned") if _has_baseline_networks(guide, args, kwargs) else BASELINES
             estimators = default_estimators(num_particles, vectorize_particles, baselines)
         for name, elbo in estimators.items():
             if elbo.num_particles != num_particles:
@@ -167,54 +169,25 @@ def variance_report(
                     f"estimator {name!r} has {elbo.num_particles} particles, but the report uses {num_particles}; set "
                     f"num_particles={elbo.num_particles}, or compare it in another report"
                 )
-        applicable, skipped = _applicable_estimators(estimators, call, tensors, seeds[0])
+        applicable, skipped = _applicable_estimators(estimators, gradient, seeds[0])
         for seed in seeds[:num_warmup]:
             for elbo in applicable.values():
-                _gradient(elbo, call, tensors, seed)
+                gradient(elbo, seed)
         edges = [num_warmup + num_samples * batch // NUM_BATCHES for batch in range(NUM_BATCHES + 1)]
         batches = [
-            {name: _moments(elbo, call, tensors, seeds[start:end]) for name, elbo in applicable.items()}
+            {name: _moments(gradient(elbo, seed) for seed in seeds[start:end]) for name, elbo in applicable.items()}
             for start, end in pairwise(edges)
         ]
-    rows = _make_rows(batches, parameters, num_samples, num_particles, target_snr)
+    rows = tuple(_make_rows(batches, parameters, num_samples, num_particles, target_snr))
     return VarianceReport(rows, num_particles, num_samples, target_snr, skipped)
 
 
 def _has_baseline_networks(guide: Program, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-    """Return whether a site of the guide specifies a network for its baseline."""
+    """Whether a site of the guide specifies a network for its baseline."""
     with torch.no_grad():
         nodes = poutine.trace(guide).get_trace(*args, **kwargs).nodes.values()
     infers: list[Mapping[str, Any]] = [node["infer"] or {} for node in nodes if node["type"] == "sample"]
     return any("nn_baseline" in (infer.get("baseline") or {}) for infer in infers)
-
-
-def _applicable_estimators(
-    estimators: Mapping[str, ELBO], call: Call, parameters: Sequence[Tensor], seed: int
-) -> tuple[dict[str, ELBO], dict[str, str]]:
-    """Run each estimator once; return those that support the program, and the error messages of the others."""
-    if not estimators:
-        raise ValueError("there are no estimators to compare")
-    applicable: dict[str, ELBO] = {}
-    skipped: dict[str, str] = {}
-    for name, elbo in estimators.items():
-        try:
-            _gradient(elbo, call, parameters, seed)
-            applicable[name] = elbo
-        except ValueError as error:
-            if not applicable:  # an error in the program
-                raise
-            skipped[name] = str(error)
-    return applicable, skipped
-
-
-def _gradient(elbo: ELBO, call: Call, parameters: Sequence[Tensor], seed: int) -> Tensor:
-    """Return one estimate of the gradient of the negative ELBO, ``(1, size)``."""
-    if not hasattr(elbo, "differentiable_loss"):
-        raise ValueError(f"{type(elbo).__name__} has no differentiable_loss, so its gradient cannot be measured")
-    torch.manual_seed(seed)
-    args, kwargs = call
-    loss: Tensor = elbo.differentiable_loss(*args, **kwargs)
-    return per_sample_gradients(loss.reshape(1), parameters).double()
 
 
 def _guide_parameters(guide: Program, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -233,12 +206,29 @@ def _guide_parameters(guide: Program, args: Sequence[Any], kwargs: Mapping[str, 
     return found
 
 
-def _moments(elbo: ELBO, call: Call, parameters: Sequence[Tensor], seeds: Sequence[int]) -> RunningMoments:
-    """Return the moments of one gradient estimate per seed."""
+def _applicable_estimators(
+    estimators: Mapping[str, ELBO], gradient: Gradient, seed: int
+) -> tuple[dict[str, ELBO], dict[str, str]]:
+    """Run each estimator once; return those that support the program, and the error messages of the others."""
+    if not estimators:
+        raise ValueError("there are no estimators to compare")
+    applicable: dict[str, ELBO] = {}
+    skipped: dict[str, str] = {}
+    for name, elbo in estimators.items():
+        try:
+            gradient(elbo, seed)
+            applicable[name] = elbo
+        except ValueError as error:
+            if not applicable:  # an error in the program
+                raise
+            skipped[name] = str(error)
+    return applicable, skipped
+
+
+def _moments(gradients: Iterator[Tensor]) -> RunningMoments:
     moments = RunningMoments()
-    for seed in seeds:
-        estimate = _gradient(elbo, call, parameters, seed)
-        moments.update(estimate, estimate.new_ones(1))
+    for gradient in gradients:
+        moments.update(gradient, gradient.new_ones(1))
     return moments
 
 
@@ -248,48 +238,33 @@ def _make_rows(
     num_samples: int,
     num_particles: int,
     target_snr: float,
-) -> tuple[VarianceRow, ...]:
-    """Return a row per parameter, and for all of them together, and per estimator."""
+) -> Iterator[VarianceRow]:
+    """Yield a row per parameter, and for all of them together, and per estimator."""
     sizes = [parameter.numel() for parameter in parameters.values()]
-    variance = {name: torch.stack([_variances(batch[name], sizes) for batch in batches]) for name in batches[0]}
-    means = {name: _mean_gradient([batch[name] for batch in batches]) for name in variance}
-    first = next(iter(variance.values()))
-    rows = []
+    variances = {
+        name: torch.stack([_sum_per_parameter(batch[name].m2 / (batch[name].weight - 1), sizes) for batch in batches])
+        for name in batches[0]
+    }
+    squared_means = {
+        name: _sum_per_parameter(_mean_gradient([batch[name] for batch in batches]).square(), sizes)
+        for name in variances
+    }
+    first = next(iter(variances.values()))
     for i, parameter in enumerate((*parameters, ALL)):
-        least = min(variance, key=lambda name: variance[name][:, i].mean().item())
-        squared_mean = _sum_per_parameter(means[least].square(), sizes)[i]
-        squared_error = variance[least][:, i].mean() / num_samples
+        least = min(variances, key=lambda name: variances[name][:, i].mean().item())
+        squared_mean, squared_error = squared_means[least][i], variances[least][:, i].mean() / num_samples
         significant = squared_mean > MIN_Z**2 * squared_error
         signal = (squared_mean - squared_error).sqrt().item() if significant else math.nan
-        rows += [
-            _make_row(parameter, name, each[:, i], first[:, i], signal, num_particles, target_snr)
-            for name, each in variance.items()
-        ]
-    return tuple(rows)
+        for name, each in variances.items():
+            variance, reduction = jackknife_interval(each[:, i]), jackknife_interval(first[:, i], each[:, i])
+            snr = signal / math.sqrt(variance.value) if variance.value > 0 else signal * math.inf
+            needed = None if math.isnan(signal) else max(1, math.ceil(num_particles * (target_snr / snr) ** 2))
+            yield VarianceRow(parameter, name, variance, reduction, snr, needed)
 
 
 def _mean_gradient(batches: Sequence[RunningMoments]) -> Float64[Tensor, " size"]:
     count = sum(batch.weight for batch in batches)
     return torch.stack([batch.mean * (batch.weight / count) for batch in batches]).sum(0)
-
-
-def _make_row(
-    parameter: str,
-    estimator: str,
-    variance: Float64[Tensor, " batches"],
-    first: Float64[Tensor, " batches"],
-    signal: float,
-    num_particles: int,
-    target_snr: float,
-) -> VarianceRow:
-    found = jackknife_interval(variance)
-    snr = signal / math.sqrt(found.value) if found.value > 0 else signal * math.inf
-    needed = None if math.isnan(signal) else max(1, math.ceil(num_particles * (target_snr / snr) ** 2))
-    return VarianceRow(parameter, estimator, found, jackknife_interval(first, variance), snr, needed)
-
-
-def _variances(moments: RunningMoments, sizes: Sequence[int]) -> Float64[Tensor, " parameters"]:
-    return _sum_per_parameter(moments.m2 / (moments.weight - 1), sizes)
 
 
 def _sum_per_parameter(x: Float64[Tensor, " size"], sizes: Sequence[int]) -> Float64[Tensor, " parameters"]:

@@ -9,11 +9,11 @@ from torch import Tensor
 from zoo.gradients.estimators import MAX_UNITS, bernoulli_sampler, enumerate_log_probs, iwae_bound, sum_terms
 from zoo.inference.sbn.network import BeliefNetwork, ConditionedNetwork
 
-_MAX_ROWS = 500  # (sample, image) pairs per chunk, small enough for the CPU cache
+_MAX_PAIRS = 500  # of a sample and an image per chunk, which fit into the CPU cache
 
 
 class Bound(NamedTuple):
-    """Estimate of a negative lower bound of the log-likelihood, in nats; smaller is better.
+    """Estimate of a negative lower bound of the log-likelihood, averaged over images, in nats; lower is better.
 
     Example:
         >>> Bound(value=111.9, standard_error=0.3).value
@@ -21,7 +21,6 @@ class Bound(NamedTuple):
     """
 
     value: float
-    """Mean over the images."""
     standard_error: float
     """Standard error of the mean over the images; it includes the noise of sampling the units."""
 
@@ -29,16 +28,15 @@ class Bound(NamedTuple):
 def negative_elbo(
     network: BeliefNetwork, x: Float[Tensor, "images pixels"], num_samples: int = 10, seed: int = 0
 ) -> Bound:
-    """Estimate the negative ELBO, ``-1/S Σ_s log p(x, h_s) - log q(h_s | x)`` with ``h_s ~ q``, averaged over images.
+    """Estimate the negative ELBO, ``-1/S Σ_s [log p(x, h_s) - log q(h_s | x)]`` with ``h_s ~ q``.
 
-    More samples reduce its variance and do not tighten it. Reported in the tables of Mnih & Gregor, 2014, with
-    ``S = 10``.
+    More samples reduce its variance; they do not tighten it. Mnih & Gregor, 2014, use ``S = 10``.
 
     Args:
-        network: the network, in any mode.
-        x: held-out binary images on its device.
-        num_samples: ``S``, samples per image, from a generator of their own.
-        seed: seed of the generator.
+        network: the network.
+        x: binary images.
+        num_samples: ``S``, samples per image.
+        seed: seed of the samples; torch's random state is not used.
 
     Raises:
         ValueError: there is no sample or no image.
@@ -54,19 +52,10 @@ def negative_elbo(
 def negative_iwae_bound(
     network: BeliefNetwork, x: Float[Tensor, "images pixels"], num_samples: int = 100, seed: int = 0
 ) -> Bound:
-    """Estimate the negative importance-weighted bound, ``-log 1/S Σ_s p(x, h_s) / q(h_s | x)``, averaged over images.
+    """Estimate the negative importance-weighted bound, ``-log 1/S Σ_s p(x, h_s) / q(h_s | x)`` with ``h_s ~ q``.
 
-    The bound tightens with ``S``: values with different ``S`` are not comparable. Burda, Grosse & Salakhutdinov,
-    "Importance weighted autoencoders", 2016.
-
-    Args:
-        network: the network, in any mode.
-        x: held-out binary images on its device.
-        num_samples: ``S``, samples per image, from a generator of their own.
-        seed: seed of the generator.
-
-    Raises:
-        ValueError: there is no sample or no image.
+    It tightens with ``S``, so values with different ``S`` are not comparable. Burda, Grosse & Salakhutdinov,
+    "Importance weighted autoencoders", 2016. Arguments and errors are those of ``negative_elbo``.
 
     Example:
         >>> network = BeliefNetwork(pixels=4, layers=(2,))
@@ -78,10 +67,7 @@ def negative_iwae_bound(
 
 
 def exact_elbo(network: BeliefNetwork, x: Float[Tensor, "batch pixels"]) -> Float[Tensor, " batch"]:
-    """Return ``Σ_h q(h | x) [log p(x, h) - log q(h | x)]`` in nats, differentiable.
-
-    Raises:
-        ValueError: there are more than 12 units.
+    """Return ``Σ_h q(h | x) [log p(x, h) - log q(h | x)]`` in nats, differentiable; for up to 12 units.
 
     Example:
         >>> network = BeliefNetwork(pixels=4, layers=(2,))
@@ -95,10 +81,9 @@ def exact_elbo(network: BeliefNetwork, x: Float[Tensor, "batch pixels"]) -> Floa
 def exact_iwae_bound(
     network: BeliefNetwork, x: Float[Tensor, "batch pixels"], num_particles: int
 ) -> Float[Tensor, " batch"]:
-    """Return ``E_q[log 1/K Σ_k p(x, h_k) / q(h_k | x)]`` over all states of ``K`` particles, in nats, differentiable.
+    """Return ``E_q[log 1/K Σ_k p(x, h_k) / q(h_k | x)]`` for ``K`` particles, in nats, differentiable.
 
-    Raises:
-        ValueError: the particles have more than 12 units in total.
+    All states are enumerated, for up to 12 units of all particles together.
 
     Example:
         >>> exact_iwae_bound(BeliefNetwork(pixels=4, layers=(2,)), torch.ones(3, 4), num_particles=2).shape
@@ -114,10 +99,7 @@ def exact_iwae_bound(
 
 
 def log_evidence(network: BeliefNetwork, x: Float[Tensor, "batch pixels"]) -> Float[Tensor, " batch"]:
-    """Return ``log p(x) = log Σ_h p(x, h)`` in nats, differentiable.
-
-    Raises:
-        ValueError: there are more than 12 units.
+    """Return ``log p(x) = log Σ_h p(x, h)`` in nats, differentiable; for up to 12 units.
 
     Example:
         >>> log_evidence(BeliefNetwork(pixels=4, layers=(2,)), torch.ones(3, 4)).shape
@@ -134,7 +116,7 @@ def _log_weights(
     if num_samples < 1 or len(x) == 0:
         raise ValueError(f"a bound needs at least 1 sample and 1 image, got {num_samples} and {len(x)}")
     generator = torch.Generator(x.device).manual_seed(seed)
-    for chunk in x.split(max(1, _MAX_ROWS // num_samples)):
+    for chunk in x.split(max(1, _MAX_PAIRS // num_samples)):
         posterior = network.infer(chunk, bernoulli_sampler(network.noise(num_samples, chunk, generator)))
         yield sum_terms(network.log_joint(chunk, posterior.units)) - sum_terms(posterior.log_q)
 

@@ -15,7 +15,7 @@ _EVAL_BATCH_SIZE = 1000
 _ELBO_SAMPLES = 10  # as in the tables of Mnih & Gregor, 2014
 _BOUND_SAMPLES = 100
 _EVALUATE_BOUND_SAMPLES = 1000  # an evaluation may take longer
-_NUM_IMAGES = 32  # images of each kind in the figure
+_NUM_IMAGES = 32  # in each grid of the figure
 
 
 class BeliefNetworkExperiment(Experiment):
@@ -61,7 +61,7 @@ class BeliefNetworkExperiment(Experiment):
         return self._report(checkpoint, folder, _BOUND_SAMPLES)
 
     def evaluate(self, checkpoint: Path, folder: Path) -> dict[str, float]:
-        """Return the same metrics, and the importance-weighted bound with more samples."""
+        """Return the metrics of ``report``, and the importance-weighted bound with more samples."""
         return self._report(checkpoint, folder, _BOUND_SAMPLES, _EVALUATE_BOUND_SAMPLES)
 
     def _report(self, checkpoint: Path, folder: Path, *bound_samples: int) -> dict[str, float]:
@@ -99,9 +99,9 @@ class BeliefNetworkExperiment(Experiment):
 
 def _save_images(model: SigmoidBeliefNetwork, test: Tensor, folder: Path) -> None:
     """Save samples of the model, test images and their reconstructions as ``samples.png``."""
-    groups = {
+    grids = {
         "samples: probability of each pixel given units sampled from the prior": model.generate(len(test)),
         "test images": test / 255,
         "reconstructions: probability of each pixel given units sampled from the inference network": model(test),
     }
-    save_figure(image_grid({heading: images.cpu() for heading, images in groups.items()}), folder / "samples.png")
+    save_figure(image_grid({heading: images.cpu() for heading, images in grids.items()}), folder / "samples.png")

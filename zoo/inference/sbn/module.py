@@ -37,19 +37,16 @@ class SigmoidBeliefNetwork(LoadableModule):
         hidden: widths of deterministic layers between two stochastic layers; empty for the paper's linear network.
         activation: activation of the deterministic layers, ``tanh`` or ``leaky_relu``.
         num_particles: samples per image and training step, ``K``; 1 in the paper.
-        local_signals: use only the terms of the ELBO that depend on a layer as its learning signal. The
-            importance-weighted bound has no such terms.
+        local_signals: the learning signal of a layer has only the terms of the ELBO that depend on it. Not for
+            estimators of the importance-weighted bound.
         optimizer: ``adam``, or the paper's ``sgd``.
         lr: initial learning rate, with cosine decay to 0.
         inference_lr: learning rate of the inference network; None for ``lr``. The paper's is a fifth of ``lr``.
         baseline_lr: learning rate of the baselines; None for that of the inference network. SGD needs a small one.
-        weight_decay: weight decay of the inference network's matrices, decoupled with Adam. Without it, the weights of
-            pixels that are rarely white grow, and the bound of a few held-out images becomes very poor.
+        weight_decay: weight decay of the inference network's matrices, decoupled with Adam. Without it, weights of
+            pixels that are rarely white grow, and the bound of some held-out images becomes very poor.
         estimator: ``name`` of one of ``zoo.gradients.estimators.ESTIMATORS`` and its options: ``baseline`` of each
             layer (one of ``zoo.gradients.BASELINES``, by default ``leave_one_out``), ``decay`` and ``scale``.
-
-    Raises:
-        ValueError: an option has an invalid value.
 
     Example:
         >>> model = SigmoidBeliefNetwork(image_shape=(1, 28, 28))
@@ -86,8 +83,8 @@ class SigmoidBeliefNetwork(LoadableModule):
             layers, lambda layer: _baseline_net(inputs[layer]), local_signals=local_signals, **options_of_estimator
         )
         if (minimum := self.estimator.min_particles) > num_particles:
-            what = f"estimator={name}" if baseline is None else f"estimator.baseline={baseline}"
-            raise ValueError(f"{what} needs model.num_particles >= {minimum}, got {num_particles}")
+            option = f"estimator={name}" if baseline is None else f"estimator.baseline={baseline}"
+            raise ValueError(f"{option} needs model.num_particles >= {minimum}, got {num_particles}")
         if not (local_signals or self.estimator.has_local_signals):
             raise ValueError(f"estimator={name} has no learning signals of single layers; remove model.local_signals")
 
@@ -97,21 +94,16 @@ class SigmoidBeliefNetwork(LoadableModule):
     ) -> Float[Tensor, "images channels height width"]:
         """Return reconstructions: the probability of each pixel to be white given one posterior sample of the units.
 
-        Args:
-            images: black-and-white images; 0 and 255 as uint8, or 0 and 1 as floats.
-            seed: seed of the sample.
-
-        Raises:
-            ValueError: the images have another shape, the batch is empty, or a pixel is neither black nor white.
+        ``images`` are black and white; see ``binary_pixels``. Torch's random state is not used.
         """
         x = binary_pixels(images, self.hparams["image_shape"])
-        generator = torch.Generator(x.device).manual_seed(seed)  # the global random state is not used
+        generator = torch.Generator(x.device).manual_seed(seed)
         posterior = self.network.infer(x, bernoulli_sampler(self.network.noise(1, x, generator)))
         return self.network.pixel_probabilities(posterior.units[0][0]).unflatten(1, images.shape[1:])
 
     @torch.no_grad()
     def generate(self, num_samples: int, seed: int = 0) -> Float[Tensor, "samples channels height width"]:
-        """Return samples of the model: the probability of each pixel to be white given units sampled from the prior."""
+        """Return the probability of each pixel to be white given units sampled from the prior."""
         like = self.network.mean.expand(num_samples, -1)
         noise = self.network.noise(1, like, torch.Generator(like.device).manual_seed(seed))
         lowest = self.network.ancestral_sample([layer[0] for layer in noise])
@@ -127,11 +119,16 @@ class SigmoidBeliefNetwork(LoadableModule):
         images, _ = batch
         objective = self.objective((images.flatten(1) > 0).to(self.dtype))
         if batch_idx % _DIAGNOSTICS_INTERVAL == 0:
-            metrics = _diagnostics(objective)
-            each_epoch: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": len(images)}
-            bound = metrics.pop("train_negative_bound")
-            self.log("train_negative_bound", bound, prog_bar=True, sync_dist=True, **each_epoch)
-            self.log_dict(metrics, sync_dist=True, **each_epoch)
+            for name, metric in _diagnostics(objective).items():
+                self.log(
+                    name,
+                    metric,
+                    prog_bar=name == "train_negative_bound",
+                    on_step=False,
+                    on_epoch=True,
+                    batch_size=len(images),
+                    sync_dist=True,
+                )
         terms = {"bound": objective.pathwise, "policy": objective.score, "baseline": objective.baseline}
         return sum_losses(terms, step=self.global_step)
 

@@ -24,7 +24,7 @@ class Posterior(NamedTuple):
     """
 
     inputs: list[Float[Tensor, "... batch _"]]
-    """Inputs of each layer: the centered pixels, then the units below as -1 and 1."""
+    """Input of each layer: the centered pixels, or the units of the layer below as -1 and 1."""
     units: list[Float[Tensor, "particles batch _"]]
     """``h_1, …, h_L``, 0 or 1, without gradient."""
     log_q: list[Float[Tensor, "particles batch"]]
@@ -44,9 +44,6 @@ class BeliefNetwork(nn.Module):
         hidden: widths of the deterministic layers between two stochastic layers, in reverse order in ``p``; empty for
             the linear network of the paper.
         activation: activation of the deterministic layers, ``tanh`` or ``leaky_relu``.
-
-    Raises:
-        ValueError: a width is not positive, there is no layer, or the activation is unknown.
 
     Example:
         >>> network = BeliefNetwork(pixels=6, layers=(3, 2))
@@ -74,7 +71,7 @@ class BeliefNetwork(nn.Module):
         self.register_buffer("mean", torch.full((pixels,), 0.5))
 
     def initialize_bias(self, mean: Float[Tensor, " pixels"]) -> None:
-        """Center the input of the inference network, and start ``p(x | h_1)`` near the mean of each pixel."""
+        """Initialize ``p(x | h_1)`` near the mean of each pixel, by which the input of ``q`` is then centered."""
         self.mean.copy_(mean)
         output = self.down[0][-1]  # type: ignore[index]
         nn.init.normal_(output.weight, std=0.01)
@@ -84,7 +81,7 @@ class BeliefNetwork(nn.Module):
     def noise(
         self, num_particles: int, x: Float[Tensor, "batch pixels"], generator: torch.Generator | None = None
     ) -> list[Float[Tensor, "particles batch _"]]:
-        """Sample uniform noise for each stochastic unit."""
+        """Return uniform noise for each stochastic unit."""
         dtype = at_least_float32(x.dtype, x.device)
         return [
             x.new_empty(num_particles, len(x), units, dtype=dtype).uniform_(generator=generator)
@@ -92,7 +89,7 @@ class BeliefNetwork(nn.Module):
         ]
 
     def infer(self, x: Float[Tensor, "batch pixels"], sampler: Sampler) -> Posterior:
-        """Sample the units layer by layer with ``sampler``; the lowest logits are computed once for all particles."""
+        """Sample the units layer by layer. The logits of the lowest layer are computed once for all particles."""
         posterior = Posterior([], [], [])
         for layer, net in enumerate(self.up):
             below = _to_plus_minus_one(posterior.units[-1]) if layer else x - self.mean
@@ -141,7 +138,7 @@ class ConditionedNetwork(NamedTuple):
         return self.network.layers
 
     def noise(self, num_particles: int) -> list[Float[Tensor, "particles batch _"]]:
-        """Sample uniform noise for each unit."""
+        """Return uniform noise for each unit."""
         return self.network.noise(num_particles, self.x)
 
     def evaluate(self, sampler: Sampler) -> Evaluation:
@@ -151,7 +148,7 @@ class ConditionedNetwork(NamedTuple):
 
 
 def _to_plus_minus_one(units: Float[Tensor, "*dims units"]) -> Float[Tensor, "*dims units"]:
-    """Map {0, 1} to {-1, 1}: inputs with a mean near 0 speed up learning in the next layer."""
+    """Map {0, 1} to {-1, 1}; the next layer learns faster from inputs with a mean near 0."""
     return 2 * units - 1
 
 
@@ -168,14 +165,10 @@ def _mlp(widths: Sequence[int], activation: str) -> nn.Sequential:
 def binary_pixels(
     images: Shaped[Tensor, "images channels height width"], shape: tuple[int, int, int]
 ) -> Float[Tensor, "images pixels"]:
-    """Return black-and-white images as rows of 0 and 1.
-
-    Args:
-        images: 0 and 255 as uint8, or 0 and 1 as floats.
-        shape: required ``(channels, height, width)``.
+    """Return flattened black-and-white images, of pixels 0 and 255 as uint8 or 0 and 1 as floats, with pixels 0 and 1.
 
     Raises:
-        ValueError: the batch is empty, the images have another shape, or a pixel is neither black nor white.
+        ValueError: the batch is empty, the images do not have ``shape``, or a pixel is neither black nor white.
 
     Example:
         >>> binary_pixels(torch.tensor([[[[0, 255]]]], dtype=torch.uint8), shape=(1, 1, 2))
