@@ -48,7 +48,7 @@ def test_missing_runs_are_run_and_the_table_is_printed(script, trained):
     assert answer.code == 0
     assert len(trained) == 4
     assert "| RAM, 6 glimpses, 8×8, 1 scale | 1.12 | 1.29 | 0.67 | 1.50 ± 6.35 | 2 | 1 |" in answer.out
-    assert "These are no results." in answer.out
+    assert "Its values are not results." in answer.out
     again = script("reproduce.py", *small, "seeds=[1,2,3]")
     assert len(trained) == 6
     assert "2.00 ± 2.48 | 3 |" in again.out
