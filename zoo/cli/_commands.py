@@ -107,10 +107,11 @@ def load_weights(module: pl.LightningModule, path: Path) -> None:
 
 def _check_kind_of_data(config: Mapping[str, Any], wanted: type) -> None:
     """Check that the data are of the type that the model needs, labeled or captioned images."""
-    kinds = {name: inspect.signature(choice.builder).return_annotation for name, choice in DATA.items()}
-    chosen = next(name for name, choice in DATA.items() if choice.target == config["data"]["_target_"])
-    if kinds[chosen] is not wanted:
+    source = find_choice(config["data"])
+    if inspect.signature(source.builder).return_annotation is not wanted:
         what = "captioned images" if wanted is CaptionData else "labeled images"
+        kinds = {name: inspect.signature(choice.builder).return_annotation for name, choice in DATA.items()}
+        chosen = next((name for name, choice in DATA.items() if choice is source), source.target)
         others = "|".join(name for name, kind in kinds.items() if kind is wanted)
         raise ValueError(f"this model needs {what}, which data={chosen} does not provide: set data={others}")
 
