@@ -86,7 +86,7 @@ PAPERS = {
             _ablation_row("full", "NVIL", "sbn_200_nvil", "114.5"),
             _ablation_row("no-input-baseline", "no input-dependent baseline", "sbn_200_nvil_no_input_baseline", "118"),
             _ablation_row("baselines", "baselines only", "sbn_200_nvil_no_normalization", "125"),
-            _ablation_row("normalization", "variance normalisation only", "sbn_200_nvil_only_normalization", "138"),
+            _ablation_row("normalization", "variance normalization only", "sbn_200_nvil_only_normalization", "138"),
             _ablation_row("none", "none", "sbn_200_nvil_none", "217"),
         ),
         metrics=(
