@@ -7,20 +7,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from zoo.inference.bbvi import ProgramInference as ProgramInference
-    from zoo.inference.callbacks import StopOnConvergence as StopOnConvergence
-    from zoo.inference.diagnostics import StoppingRule as StoppingRule
-    from zoo.inference.diagnostics import elbo_estimate as elbo_estimate
-    from zoo.inference.diagnostics import pareto_k as pareto_k
-    from zoo.inference.diagnostics import sample_posterior as sample_posterior
-    from zoo.inference.diagnostics import variance_report as variance_report
-    from zoo.inference.elbo import BlackBoxELBO as BlackBoxELBO
-    from zoo.inference.elbo import NonReparameterized as NonReparameterized
-    from zoo.inference.experiment import ProgramExperiment as ProgramExperiment
-    from zoo.inference.parameter_store import ParameterStore as ParameterStore
-    from zoo.inference.sbn import SigmoidBeliefNetwork as SigmoidBeliefNetwork
-    from zoo.inference.variational import RepeatedBatch as RepeatedBatch
-    from zoo.inference.variational import VariationalInference as VariationalInference
+    from zoo.inference.bbvi import ProgramInference
+    from zoo.inference.callbacks import StopOnConvergence
+    from zoo.inference.diagnostics import StoppingRule, elbo_estimate, pareto_k, sample_posterior, variance_report
+    from zoo.inference.elbo import BlackBoxELBO, NonReparameterized
+    from zoo.inference.experiment import ProgramExperiment
+    from zoo.inference.parameter_store import ParameterStore
+    from zoo.inference.sbn import SigmoidBeliefNetwork
+    from zoo.inference.variational import RepeatedBatch, VariationalInference
 
 _MODULES = {
     "BlackBoxELBO": "elbo",
@@ -39,7 +33,22 @@ _MODULES = {
     "variance_report": "diagnostics",
 }
 
-__all__ = list(_MODULES)
+__all__ = [
+    "BlackBoxELBO",
+    "NonReparameterized",
+    "ParameterStore",
+    "ProgramExperiment",
+    "ProgramInference",
+    "RepeatedBatch",
+    "SigmoidBeliefNetwork",
+    "StopOnConvergence",
+    "StoppingRule",
+    "VariationalInference",
+    "elbo_estimate",
+    "pareto_k",
+    "sample_posterior",
+    "variance_report",
+]
 
 
 def __getattr__(name: str) -> Any:
