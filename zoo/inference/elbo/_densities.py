@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 
 from zoo.gradients._tensors import at_least_float32
 from zoo.gradients.graphs._distributions import tensors_of
-from zoo.gradients.graphs._provenance.storages import is_no_grad_view
+from zoo.gradients.graphs._provenance.shadow_memory import is_no_grad_view
 from zoo.inference._bernoulli import bernoulli_log_prob
 from zoo.inference.elbo.nonreparameterized import NonReparameterized
 

@@ -33,12 +33,13 @@ from zoo.gradients.graphs._provenance.names import (
 )
 from zoo.gradients.graphs._provenance.op_semantics import UPDATE_STATISTICS, OpSemantics, semantics_of
 from zoo.gradients.graphs._provenance.patches import Patches
-from zoo.gradients.graphs._provenance.shadow_memory import ShadowMemory, raise_untrackable
-from zoo.gradients.graphs._provenance.storages import (
+from zoo.gradients.graphs._provenance.shadow_memory import (
     Address,
+    ShadowMemory,
     State,
     address,
     is_no_grad_view,
+    raise_untrackable,
     states,
     storage_of,
 )

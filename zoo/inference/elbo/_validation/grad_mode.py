@@ -8,7 +8,7 @@ from torch.distributions import Distribution
 from torch.overrides import TorchFunctionMode
 
 from zoo.gradients.graphs._distributions import nested_distributions
-from zoo.gradients.graphs._provenance.storages import is_no_grad_view
+from zoo.gradients.graphs._provenance.shadow_memory import is_no_grad_view
 from zoo.gradients.graphs._provenance.torch_internals import set_grad_enabled
 from zoo.inference.elbo._messages import describe_site
 from zoo.inference.elbo._sites import Run, Site, all_sites
