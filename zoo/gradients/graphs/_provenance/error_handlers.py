@@ -151,7 +151,7 @@ def _handled_ranges(code: CodeType) -> list[_Range]:
             continue
         if handler[1].opname == "WITH_EXCEPT_START":
             before = position[entry.start]
-            while before and instructions[before].opname != "BEFORE_WITH":
+            while before and instructions[before].opname not in ("BEFORE_WITH", "BEFORE_ASYNC_WITH"):
                 before -= 1
             ranges.append(_Range(entry.start, entry.end, _expression_before(instructions[: before + 1])))
         elif _may_catch(handler[1:]):

@@ -70,9 +70,9 @@ class Provenance(TorchFunctionMode):
     ``control_dependencies``. So are the names of the arguments of a function that raised an error, or could have, where
     the program handles the error; and of what is written to memory that is not torch's own, such as an array's.
 
-    A call of TorchScript is one function of its arguments and of the buffers of its module. Python code that torch runs
-    inside a function, such as a hook, a custom operator or a branch of ``torch.cond``, is tracked by the operators that
-    it calls. Threads that the program starts are tracked, and tasks that it submits to a ``ThreadPoolExecutor`` or a
+    A call of TorchScript is one function of its arguments and of the buffers of its module. What it assigns to
+    attributes is tracked by the operators that it calls, and so is Python code that torch runs inside a function: a
+    hook, a custom operator, a branch of ``torch.cond``. Threads that the program starts are tracked, and tasks that it submits to a ``ThreadPoolExecutor`` or a
     ``ThreadPool``; other threads that exist already, and callbacks of a ``ThreadPool``, are not. Memory of a marked
     tensor that is exposed where it cannot be tracked is an error.
     """

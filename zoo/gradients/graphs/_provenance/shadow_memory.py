@@ -14,7 +14,7 @@ Address = int | None
 State = tuple[Address, object]
 """Address of the storage of a tensor, and its version counter."""
 _Geometry = tuple[int | torch.SymInt, torch.Size, tuple[int, ...]]
-_GARBAGE = 10_000  # entries in a table, besides twice those in use, before those of freed memory are removed
+_MIN_SIZE = 10_000  # of a table before entries of freed memory are removed, which is repeated when it has doubled
 
 
 class ShadowMemory:
@@ -26,7 +26,7 @@ class ShadowMemory:
         self.views = _ViewNames()
         self._by_pointer: dict[int, Address] = {}
         self._exposed: dict[Address, Any] = {}
-        self._gc_threshold = _GARBAGE
+        self._gc_threshold = _MIN_SIZE
 
     def of(self, tensors: list[Tensor], states: list[State], control_dependencies: set[str]) -> Names:
         """Return the names of tensors; raise an error for an untracked alias, unless these are control dependencies."""
@@ -79,7 +79,7 @@ class ShadowMemory:
         self.storages = {place: kept for place, kept in self.storages.items() if not kept[0].expired()}
         self._by_pointer = {pointer: place for pointer, place in self._by_pointer.items() if place in self.storages}
         self.views.collect_garbage()
-        self._gc_threshold = 2 * len(self.storages) + _GARBAGE
+        self._gc_threshold = 2 * len(self.storages) + _MIN_SIZE
 
 
 class _ViewNames:
@@ -96,7 +96,7 @@ class _ViewNames:
         self.by_storage: dict[Address, tuple[StorageWeakRef, dict[_Geometry, Names]]] = {}
         # By id, with a weak reference that detects a reused id: much faster than torch's own weak dictionaries.
         self._by_object: dict[int, tuple[ref[Tensor], Names]] = {}
-        self._gc_threshold = _GARBAGE
+        self._gc_threshold = _MIN_SIZE
 
     def of(self, tensor: Tensor, place: Address) -> Names:
         """Return the names of a tensor whose storage, at ``place``, has marked views."""
@@ -128,7 +128,7 @@ class _ViewNames:
     def collect_garbage(self) -> None:
         self.by_storage = {place: kept for place, kept in self.by_storage.items() if not kept[0].expired()}
         self._by_object = {key: kept for key, kept in self._by_object.items() if kept[0]() is not None}
-        self._gc_threshold = 2 * len(self._by_object) + _GARBAGE
+        self._gc_threshold = 2 * len(self._by_object) + _MIN_SIZE
 
     def _of_object(self, tensor: Tensor) -> Names | None:
         kept = self._by_object.get(id(tensor))
