@@ -107,7 +107,7 @@ def enumerate_paths(
         [0, 1, 2, 'stopped']
     """
     path, unfinished = Path(max_outcomes, not_repeatable, remedy), True
-    repeated: list[tuple[list[_Choice], Result]] = []
+    repeated: list[tuple[list[_Choice], Result]] = []  # the first and the latest path
     while unfinished:
         results = _run_path(run, path)
         path.finish()
