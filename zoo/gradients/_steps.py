@@ -161,7 +161,7 @@ register_optimizer_step_post_hook(end_steps_of)
 
 def find_parameter(x: Tensor) -> ParameterVersion | NoParameter:
     """Return a parameter from which a tensor was computed, near it in the graph."""
-    from zoo.gradients.graphs._provenance.storages import unwrap  # which needs this module
+    from zoo.gradients.graphs._provenance.shadow_memory import unwrap  # which needs this module
 
     node: Any = x.grad_fn
     for _ in range(_MAX_NODES):

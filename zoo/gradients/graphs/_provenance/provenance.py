@@ -72,9 +72,9 @@ class Provenance(TorchFunctionMode):
 
     A call of TorchScript is one function of its arguments and of the buffers of its module. What it assigns to
     attributes is tracked by the operators that it calls, and so is Python code that torch runs inside a function: a
-    hook, a custom operator, a branch of ``torch.cond``. Threads that the program starts are tracked, and tasks that it submits to a ``ThreadPoolExecutor`` or a
-    ``ThreadPool``; other threads that exist already, and callbacks of a ``ThreadPool``, are not. Memory of a marked
-    tensor that is exposed where it cannot be tracked is an error.
+    hook, a custom operator, a branch of ``torch.cond``. Threads that the program starts are tracked, and tasks that it
+    submits to a ``ThreadPoolExecutor`` or a ``ThreadPool``; other threads that exist already, and callbacks of a
+    ``ThreadPool``, are not. Memory of a marked tensor that is exposed where it cannot be tracked is an error.
     """
 
     def __init__(self) -> None:

@@ -100,7 +100,7 @@ class _ViewNames:
 
     def of(self, tensor: Tensor, place: Address) -> Names:
         """Return the names of a tensor whose storage, at ``place``, has marked views."""
-        tensor = _unwrap(tensor)
+        tensor = unwrap(tensor)
         names = self._of_object(tensor)
         return self.by_storage[place][1].get(_geometry(tensor), NO_NAMES) if names is None else names
 
@@ -108,7 +108,7 @@ class _ViewNames:
         """Add names to a view that a tracked function returned."""
         if place not in self.by_storage:
             self.by_storage[place] = StorageWeakRef(storage_of(tensor)), {}
-        tensor, parts = _unwrap(tensor), self.by_storage[place][1]
+        tensor, parts = unwrap(tensor), self.by_storage[place][1]
         part = _geometry(tensor)
         if not names <= (present := parts.get(part, NO_NAMES)):
             parts[part] = present | names
@@ -117,12 +117,12 @@ class _ViewNames:
 
     def freeze(self, tensor: Tensor, place: Address) -> None:
         """Fix the names of an object to its present ones, whichever views of its storage are marked later."""
-        if self._of_object(tensor := _unwrap(tensor)) is None:
+        if self._of_object(tensor := unwrap(tensor)) is None:
             self._set(tensor, self.of(tensor, place) if place in self.by_storage else NO_NAMES)
 
     def set_default(self, tensor: Tensor) -> None:
         """Record that an object has no names, unless it has some already."""
-        if self._of_object(tensor := _unwrap(tensor)) is None:
+        if self._of_object(tensor := unwrap(tensor)) is None:
             self._set(tensor, NO_NAMES)
 
     def collect_garbage(self) -> None:
@@ -150,7 +150,7 @@ def address(tensor: Tensor) -> Address:
     try:
         return storage_address(tensor)
     except NotImplementedError:
-        return address(_unwrap(tensor)) if is_wrapped(tensor) else None
+        return address(unwrap(tensor)) if is_wrapped(tensor) else None
 
 
 def _data_pointer(tensor: Tensor) -> int:
@@ -158,7 +158,7 @@ def _data_pointer(tensor: Tensor) -> int:
     try:
         return data_address(tensor)
     except NotImplementedError:
-        return _data_pointer(_unwrap(tensor))
+        return _data_pointer(unwrap(tensor))
 
 
 def states(tensors: list[Tensor]) -> list[State]:
@@ -176,14 +176,14 @@ def storage_of(tensor: Tensor, names: Names = NO_NAMES) -> torch.UntypedStorage:
             return tensor.untyped_storage()
     except NotImplementedError:
         if is_wrapped(tensor):
-            return storage_of(_unwrap(tensor), names)
+            return storage_of(unwrap(tensor), names)
         raise ValueError(
             f"a tensor of {quote_names(names - GRADIENT_MARKS)} has no storage (as sparse tensors) and cannot be "
             "tracked; use dense tensors"
         ) from None
 
 
-def _unwrap(tensor: Tensor) -> Tensor:
+def unwrap(tensor: Tensor) -> Tensor:
     """Return the tensor inside the wrappers of torch.func."""
     while is_wrapped(tensor):
         tensor = internals.get_unwrapped(tensor)
