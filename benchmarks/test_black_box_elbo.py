@@ -22,19 +22,19 @@ class BeliefNetwork(nn.Module):
     def __init__(self, name):
         super().__init__()
         self.name = name
-        self.recognise, self.generate = nn.Linear(PIXELS, UNITS), nn.Linear(UNITS, PIXELS)
+        self.inference_net, self.generative_net = nn.Linear(PIXELS, UNITS), nn.Linear(UNITS, PIXELS)
 
     def model(self, x):
-        pyro.module(f"{self.name} generates", self.generate)
+        pyro.module(f"{self.name} generative", self.generative_net)
         prior = pyro.param(f"{self.name} prior", torch.zeros(UNITS))
         with pyro.plate("data", len(x)):
             h = pyro.sample("h", dist.Bernoulli(logits=prior.expand(len(x), UNITS)).to_event(1))
-            pyro.sample("x", dist.Bernoulli(logits=self.generate(h)).to_event(1), obs=x)
+            pyro.sample("x", dist.Bernoulli(logits=self.generative_net(h)).to_event(1), obs=x)
 
     def guide(self, x):
-        pyro.module(f"{self.name} recognises", self.recognise)
+        pyro.module(f"{self.name} inference", self.inference_net)
         with pyro.plate("data", len(x)):
-            pyro.sample("h", dist.Bernoulli(logits=self.recognise(x)).to_event(1))
+            pyro.sample("h", dist.Bernoulli(logits=self.inference_net(x)).to_event(1))
 
 
 def svi_step(name, elbo, x):

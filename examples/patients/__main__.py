@@ -82,7 +82,7 @@ def read_split(asked: PatientsConfig) -> LabSplit:
         return split_labs(labs, round(len(labs.values) / 5), seed=0)
     if (root := data_root()) is None:
         raise FileNotFoundError(
-            "the labs are looked for in $ZOO_DATA/pbc/pbcseq.csv, but ZOO_DATA is not set; set it, or give a file of "
+            "the labs are expected in $ZOO_DATA/pbc/pbcseq.csv, but ZOO_DATA is not set; set it, or use a file of "
             "your own: labs=FILE.csv"
         )
     return load_pbc(root)

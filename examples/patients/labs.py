@@ -114,14 +114,14 @@ def read_labs(path: Path, names: Sequence[str] = PBC_LABS, patient: str = "id", 
                     f"{where} is cut short: it must have a field for each column, empty if nothing is known"
                 )
             if not row[patient]:
-                raise ValueError(f"{where} must say in the column {patient} whose visit it is")
+                raise ValueError(f"{where} has no patient in the column {patient}")
             sequence = visits.setdefault(row[patient], {})
             when = parse_number(row[time], f"{where}: {time}")
             if when in sequence:
                 raise ValueError(f"{where}: patient {row[patient]} has two visits at {time} {row[time]}; join them")
             sequence[when] = [parse_lab(row[name], f"{where}: {name}") for name in names]
     if not visits:
-        raise ValueError(f"{path} holds no visits")
+        raise ValueError(f"{path} contains no visits")
     return pad_visits([[sequence[when] for when in sorted(sequence)] for sequence in visits.values()], tuple(names))
 
 

@@ -22,7 +22,7 @@ class Prediction(NamedTuple):
     log_likelihood: Float[Tensor, " patients"]
     """Sum over the patient's held-out labs of ``log p(lab | all that is shown)``, in nats."""
     labs: Tensor
-    """How many labs of the patient were held out, ``(patients,)``."""
+    """Number of held-out labs of each patient, ``(patients,)``."""
 
     @property
     def per_lab(self) -> Float[Tensor, ""]:

@@ -53,7 +53,7 @@ class Curve(NamedTuple):
     warm_up: float
     """Seconds until which a chain adapted; 0 if there is no such time."""
     steps: int
-    """Of the optimiser, or states of the chain: sweeps, or trajectories."""
+    """Number of optimizer steps, sweeps or trajectories."""
 
 
 def all_patients(split: LabSplit) -> Labs:

@@ -72,7 +72,7 @@ def test_missing_lab_is_not_observed_and_has_the_value_one(write, field):
         ("1,0,m,high,10", "line 2: bili must be a finite number, got 'high'"),
         ("1,,m,2,10", "line 2: day must be a finite number, got ''"),
         ("1,0,m,2", "line 2 is cut short: it must have a field for each column"),
-        (",0,m,2,10", "line 2 must say in the column id whose visit it is"),
+        (",0,m,2,10", "line 2 has no patient in the column id"),
         ("1,0,m,\ud800,10", "line 2: bili must be a finite number"),
     ],
 )
@@ -86,7 +86,7 @@ def test_other_mistakes_in_a_file_are_named(write, tmp_path):
         read_labs(write("1,0,m,2", header="id,day,sex,bili"), NAMES)
     with pytest.raises(ValueError, match="has no column id, day"):
         read_labs(write(header=""), NAMES)
-    with pytest.raises(ValueError, match="holds no visits"):
+    with pytest.raises(ValueError, match="contains no visits"):
         read_labs(write(), NAMES)
     with pytest.raises(ValueError, match="line 3: patient 1 has two visits at day 5"):
         read_labs(write("1,5,m,2,10", "1,5,m,3,11"), NAMES)
