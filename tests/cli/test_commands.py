@@ -48,7 +48,7 @@ class TestTrain:
         assert status["command"] == "python scripts/train.py model=ram"
         assert status["metrics"] == outcome.metrics
         assert all(0 <= outcome.metrics[name] <= 1 for name in ("test_error", "test_error_mc10"))
-        assert f"test error on squares: {outcome.metrics['test_error']:.2%}" in outcome.summary
+        assert f"test error on squares: {100 * outcome.metrics['test_error']:.2f} %" in outcome.summary
 
     def test_training_writes_the_whole_configuration(self, config, tmp_path):
         train(config, tmp_path, "command")

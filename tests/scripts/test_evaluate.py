@@ -14,7 +14,7 @@ def test_evaluation_prints_test_error_with_interval_and_controls(script, run):
     answer = script("evaluate.py", f"checkpoint={run}/checkpoints/last.ckpt")
     assert answer.code == 0
     metrics = json.loads((run / "evaluation.json").read_text())["metrics"]
-    assert f"{metrics['test_error']:.2%}" in answer.out
+    assert f"{100 * metrics['test_error']:.2f} %" in answer.out
     assert "95 % interval" in answer.out
     assert "at random locations" in answer.out
     assert "of the same model at the center" in answer.out

@@ -116,16 +116,16 @@ class TestReport:
 class TestDescription:
     def test_description_names_data_and_errors(self, make_experiment):
         description = make_experiment()[0].describe(METRICS)
-        assert "test error on insects: 1.23%" in description
-        assert "one trajectory, mean policy; 95 % interval 1.01% to 1.52%" in description
-        assert "0.77% with the class probabilities of ten trajectories averaged" in description
+        assert "test error on insects: 1.23 %" in description
+        assert "one trajectory, mean policy; 95 % interval 1.01 % to 1.52 %" in description
+        assert "0.77 % with the class probabilities of ten trajectories averaged" in description
         assert "of the same model" not in description
 
     def test_description_lists_controls_if_evaluated(self, make_experiment):
         controls = {"test_error_random_locations": 0.1, "test_error_center_locations": 0.4}
         description = make_experiment()[0].describe(METRICS | controls)
-        assert "10.00% with all glimpses of the same model at random locations" in description
-        assert "40.00% with all glimpses of the same model at the center" in description
+        assert "10.00 % with all glimpses of the same model at random locations" in description
+        assert "40.00 % with all glimpses of the same model at the center" in description
 
 
 @pytest.mark.parametrize(("options", "warned"), [({"patch_size": 8, "num_scales": 1}, True), ({}, False)])
@@ -133,5 +133,5 @@ def test_glimpses_that_cover_little_of_an_image_raise_a_warning(caplog, options,
     images = ImageSet(torch.zeros(4, 1, 280, 200, dtype=torch.uint8), torch.tensor([0, 1, 0, 1]))
     data = ImageData("plain", images, images, lambda: images, ("a", "b"), (0.0,))
     RecurrentAttentionExperiment(data, {"baseline": "learned"}, batch_size=2, seed=1, **options)
-    sentence = "6 glimpses of at most 8×8 pixels cover 0.69% of a 280×200 image"
+    sentence = "6 glimpses of at most 8×8 pixels cover 0.69 % of a 280×200 image"
     assert any(sentence in message for message in caplog.messages) is warned

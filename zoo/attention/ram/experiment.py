@@ -83,16 +83,19 @@ class RecurrentAttentionExperiment(Experiment):
 
     def describe(self, metrics: Mapping[str, float]) -> str:
         """Return a summary of the test metrics in sentences."""
-        low, high = metrics["test_error_low"], metrics["test_error_high"]
+        low, high, error = (_percent(metrics[f"test_error{bound}"]) for bound in ("_low", "_high", ""))
         lines = [
-            f"test error on {self.data.name}: {metrics['test_error']:.2%}  "
-            f"(one trajectory, mean policy; 95 % interval {low:.2%} to {high:.2%})",
-            f"  {metrics['test_error_mc10']:.2%} with the class probabilities of ten trajectories averaged",
+            f"test error on {self.data.name}: {error}  (one trajectory, mean policy; 95 % interval {low} to {high})",
+            f"  {_percent(metrics['test_error_mc10'])} with the class probabilities of ten trajectories averaged",
         ]
         for policy, where in CONTROLS.items():
-            if (error := metrics.get(f"test_error_{policy}_locations")) is not None:
-                lines.append(f"  {error:.2%} with all glimpses of the same model {where}")
+            if (elsewhere := metrics.get(f"test_error_{policy}_locations")) is not None:
+                lines.append(f"  {_percent(elsewhere)} with all glimpses of the same model {where}")
         return "\n".join(lines)
+
+
+def _percent(error: float) -> str:
+    return f"{100 * error:.2f} %"
 
 
 def _warn_if_coverage_is_small(model: RecurrentAttention) -> None:
@@ -103,7 +106,7 @@ def _warn_if_coverage_is_small(model: RecurrentAttention) -> None:
     coverage = num_glimpses * side**2 / (height * width)
     if coverage < MIN_COVERAGE:
         logger.warning(
-            f"{num_glimpses} glimpses of at most {side}×{side} pixels cover {coverage:.2%} of a {height}×{width} "
+            f"{num_glimpses} glimpses of at most {side}×{side} pixels cover {_percent(coverage)} of a {height}×{width} "
             "image. Remove model.patch_size and model.num_scales to use defaults that suit the image size, or load "
             "smaller images with data.size=[HEIGHT,WIDTH]."
         )
