@@ -2,5 +2,6 @@
 
 from zoo.attention.captioning.bleu import corpus_bleu
 from zoo.attention.captioning.cider import CiderD
+from zoo.attention.captioning.meteor import MeteorScore, corpus_meteor
 
-__all__ = ["CiderD", "corpus_bleu"]
+__all__ = ["CiderD", "MeteorScore", "corpus_bleu", "corpus_meteor"]

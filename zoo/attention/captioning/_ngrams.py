@@ -23,6 +23,17 @@ def check_references(references: Sequence[Sequence[Tokens]]) -> None:
             check_tokens(caption)
 
 
+def check_candidates(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> None:
+    """Check that there is one candidate per image, and references of each."""
+    check_references(references)
+    if len(candidates) != len(references):
+        raise ValueError(
+            f"there are {len(candidates)} candidates, but references of {len(references)} images; use one per image"
+        )
+    for candidate in candidates:
+        check_tokens(candidate)
+
+
 def check_tokens(caption: Tokens) -> None:
     """Check that a caption is not text, whose tokens would be its letters."""
     if isinstance(caption, str):

@@ -1,7 +1,7 @@
 import math
 from collections.abc import Sequence
 
-from zoo.attention.captioning._ngrams import Tokens, check_max_order, check_references, check_tokens, count_ngrams
+from zoo.attention.captioning._ngrams import Tokens, check_candidates, check_max_order, count_ngrams
 
 
 def corpus_bleu(
@@ -31,15 +31,10 @@ def corpus_bleu(
         (1.0, 0.7745966692414834)
     """
     check_max_order(max_order)
-    check_references(references)
-    if len(candidates) != len(references):
-        raise ValueError(
-            f"there are {len(candidates)} candidates, but references of {len(references)} images; use one per image"
-        )
+    check_candidates(candidates, references)
     matched, total = [0] * max_order, [0] * max_order
     length = closest_length = 0
     for candidate, captions in zip(candidates, references, strict=True):
-        check_tokens(candidate)
         length += len(candidate)
         closest_length += _closest_length(len(candidate), captions)
         allowed = count_ngrams((), max_order)
