@@ -501,6 +501,7 @@ LOCK, PLATES = threading.Lock(), {"data": pyro.plate("data", 3)}
         *("LOCK", "threading.Lock()", "threading.RLock()", "pyro.plate('data', len(GUARDS))", "PLATES['data']"),
         *("torch.no_grad()", "contextlib.nullcontext()", "open(__file__)", "passing_on()", "poutine.scale(scale=1.0)"),
         *("torch.random.fork_rng(devices=[])", "warnings.catch_warnings()", "torch.autocast('cpu', enabled=False)"),
+        *("pyro.plate('data', len(GUARDS)), poutine.scale(scale=1.0)", "LOCK, pyro.plate('data', len(GUARDS))"),
     ],
 )
 def test_usual_context_managers_pass_errors_on(expression, theta):

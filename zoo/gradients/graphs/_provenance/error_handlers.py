@@ -170,6 +170,8 @@ def _expression_before(instructions: list[dis.Instruction]) -> _Expression:
     *before, last = instructions
     if (whole := _span(last)) is None:
         return _Expression()
+    entered = [i for i, one in enumerate(before) if one.opname == "BEFORE_WITH"]  # before others of the same ``with``
+    before = before[entered[-1] + 2 :] if entered else before
     inside = [(at, one) for one in before if (at := _span(one)) and whole[0] <= at[0] and at[1] <= whole[1]]
     begin = min((at[0] for at, _ in inside), default=whole[0])
     chains: list[tuple[str, ...]] = []
@@ -187,8 +189,9 @@ def _expression_before(instructions: list[dis.Instruction]) -> _Expression:
         follows = one.opname in (_LOADS_TWO, *_LOADS, *_ATTRIBUTES)
         if at[0] == begin and one.opname not in (*_ATTRIBUTES, *_PREPARE_CALLS):
             steps.append(one.opname)
-    ends = [at[1] for at, _ in inside][-1:]
-    calls_first = len(steps) == 2 and steps[0] in _LOADS and steps[1] in _CALLS and ends == [whole[1]]
+    ends = max((at[1] for at, _ in inside), default=whole[1])
+    is_call = len(inside) > 1 and inside[-1][0] == (begin, ends)  # of which all others are parts
+    calls_first = is_call and len(steps) == 2 and steps[0] in _LOADS and steps[1] in _CALLS
     return _Expression(tuple(chains), calls_first)
 
 
