@@ -159,6 +159,19 @@ def test_panels_do_not_overlap_and_stay_inside_card_and_page(arguments, case):
     assert left + layout.card_width <= PAGE_WIDTH
 
 
+@pytest.mark.parametrize("steps", [1, 2, 6])
+def test_titles_of_panels_do_not_overlap_however_few_the_glimpses(arguments, steps):
+    figure = draw_summary_cards(make_data(arguments, steps=steps, classes="0123456789"), steps)
+    canvas = FigureCanvasAgg(figure)
+    with figure_style():
+        canvas.draw()
+    titles = ("glimpses", "pixels seen", "class probabilities")
+    boxes = [text.get_window_extent(canvas.get_renderer()) for text in figure.texts if text.get_text() in titles]
+    assert len(boxes) == 6
+    assert all(one.x1 < other.x0 or other.x1 < one.x0 for one, other in combinations(boxes, 2))
+    assert max(box.x1 for box in boxes) <= figure.bbox.x1
+
+
 def test_squares_outside_the_image_do_not_reach_another_panel_or_the_edge(arguments):
     data = GlimpseData(**arguments | {"centers": np.full((3, 2, 2), 27.0)})
     layout = make_layout(data)

@@ -39,6 +39,7 @@ SPACE = 0.08  # below a card
 MIN_IMAGE_WIDTH, MAX_IMAGE_HEIGHT = 0.85, 1.4
 MIN_COLUMN_WIDTH, USUAL_WIDTH, CLASS_HEIGHT = 0.145, 0.9, 0.1  # class probabilities: a column, the panel, a row
 POINTER_WIDTH = 0.1  # to the right of the class probabilities
+PROBABILITIES_TITLE_WIDTH = 0.96  # wider than the panel if there are few glimpses
 MAX_NAMES_WIDTH, MAX_PROBABILITIES_WIDTH = 2.0, 3.0  # the rest is for the images
 
 
@@ -113,7 +114,8 @@ def _layout_with_columns(data: GlimpseData, columns: int) -> Layout:
     names = GAP + min(MAX_NAMES_WIDTH, CHAR_WIDTH * max(map(len, data.classes)))
     probabilities = min(MAX_PROBABILITIES_WIDTH, max(MIN_COLUMN_WIDTH * steps, min(USUAL_WIDTH, 0.2 * steps)))
     card = (PAGE_WIDTH - 2 * EDGE - (columns - 1) * CARD_GAP) / columns
-    available = card - GAP - names - probabilities - POINTER_WIDTH  # for two images
+    right_width = max(probabilities + POINTER_WIDTH, PROBABILITIES_TITLE_WIDTH)
+    available = card - GAP - names - right_width  # for two images
     pixel = min(available / (2 * width + 2 * data.margin), MAX_IMAGE_HEIGHT / height)
     w, h, m = pixel * width, pixel * height, pixel * data.margin
 
@@ -125,7 +127,7 @@ def _layout_with_columns(data: GlimpseData, columns: int) -> Layout:
         "class_probabilities": Panel(right, top, probabilities, tall),
     }
     bottom = top + max(h + m, tall + NUMBERS_HEIGHT) + SPACE
-    return Layout(columns, right + probabilities + POINTER_WIDTH, bottom, panels)
+    return Layout(columns, right + right_width, bottom, panels)
 
 
 def draw_summary_cards(data: GlimpseData, num_shown: int) -> Figure:
