@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, OneOf, Tuple
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, OneOf, Tuple
 from gymnasium.spaces.utils import flatten_space
 
 from zoo.control import PolicyGradient, QLearning
@@ -15,6 +15,9 @@ SPACES = [
     Box(np.array([0.0, -5.0]), np.array([np.inf, 5.0]), dtype=np.float64),
     Discrete(5, start=-2),
     MultiDiscrete([[2, 3], [4, 5]]),
+    MultiBinary(3),
+    MultiBinary([3]),
+    MultiBinary([2, 3]),
     SEVERAL,
     Tuple([Discrete(3), SEVERAL]),
 ]

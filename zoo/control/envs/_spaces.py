@@ -117,7 +117,8 @@ def space_to_dict(space: Space) -> dict[str, Any]:
     if isinstance(space, MultiDiscrete):
         return {"kind": "MultiDiscrete", "nvec": space.nvec.tolist(), "start": space.start.tolist()}
     if isinstance(space, MultiBinary):
-        return {"kind": "MultiBinary", "n": list(space.shape)}
+        n: Any = space.n  # MultiBinary(3) and MultiBinary([3]) are unequal, though of the same shape
+        return {"kind": "MultiBinary", "n": int(n) if np.ndim(n) == 0 else list(space.shape)}
     if isinstance(space, Box):
         bounds = {"low": _bound(space.low), "high": _bound(space.high)}
         return {"kind": "Box", **bounds, "shape": list(space.shape), "dtype": str(space.dtype)}
