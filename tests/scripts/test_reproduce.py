@@ -157,7 +157,7 @@ def test_help_names_each_paper(paper):
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ([], "paper must be given"),
+        ([], f"paper must be given: paper=... (name of the table: {', '.join([*PAPERS][:-1])} or {[*PAPERS][-1]})"),
         (["paper=rma"], "there is no paper 'rma'; there are: ram"),
         (["paper=ram", "budget=huge"], "there is no budget 'huge'; choose one of full, smoke"),
         (["paper=ram", "rows=[8]"], "there is no row '8'; there are: 2, 3,"),

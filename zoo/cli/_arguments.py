@@ -79,7 +79,8 @@ def parse_arguments(schema: type[Arguments], arguments: Sequence[str]) -> Argume
             raise ValueError(f"there is no argument {argument if not equals else key}; {listed}{hint}")
         values[key] = _read_value(known[key], text, listed)
     if missing := sorted(key for key, option in known.items() if option.default == MISSING and key not in values):
-        raise ValueError(f"{', '.join(missing)} must be given: {missing[0]}=...")
+        meaning = known[missing[0]].description.replace("``", "").rstrip(".")
+        raise ValueError(f"{', '.join(missing)} must be given: {missing[0]}=...{meaning and f' ({meaning})'}")
     return schema(**values)
 
 
