@@ -1,4 +1,5 @@
 import logging
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -56,10 +57,23 @@ class TestUserErrors:
         with pytest.raises(ValueError, match="the cure"), user_errors():
             raise ValueError("the cure")
 
-    def test_ctrl_c_exits_with_130(self):
+    def test_ctrl_c_exits_with_130_and_a_sentence(self, capsys):
         with pytest.raises(SystemExit) as end, user_errors():
             raise KeyboardInterrupt
         assert end.value.code == 130
+        assert capsys.readouterr() == ("", "\nInterrupted.\n")
+
+    @pytest.mark.parametrize("flush", [False, True])
+    def test_closed_pipe_exits_with_141_and_prints_nothing(self, flush, monkeypatch, capsys):
+        reader, writer = os.pipe()
+        os.close(reader)
+        with open(writer, "w") as pipe:
+            monkeypatch.setattr(sys, "stdout", pipe)
+            with pytest.raises(SystemExit) as end, user_errors():
+                print("a line", flush=flush)
+            monkeypatch.undo()
+        assert end.value.code == 141
+        assert capsys.readouterr().err == ""
 
     def test_nothing_is_printed_without_an_error(self, capsys):
         with user_errors():

@@ -43,19 +43,27 @@ class TestRunOnce:
         assert run_once(["seed=1"], "wanted", tmp_path / "runs") == folder
         assert calls == [[f"resume={folder}"]]
 
-    @pytest.mark.parametrize("code", [1, 130, -9])
+    @pytest.mark.parametrize("code", [1, -9])
     def test_run_that_does_not_finish_is_an_error(self, code, leave_run, script, tmp_path):
         script(code, then=lambda: leave_run("a", state="failed"))
         with pytest.raises(RunFailedError, match="did not finish; the same command resumes it"):
             run_once(["seed=1"], "wanted", tmp_path / "runs")
+
+    def test_interrupted_run_ends_the_command_with_130_and_a_sentence(self, script, tmp_path, capsys):
+        script(130)
+        with pytest.raises(SystemExit) as end:
+            run_once(["seed=1"], "wanted", tmp_path / "runs")
+        assert end.value.code == 130
+        assert capsys.readouterr().err.strip() == "The run above was interrupted; the same command resumes it."
 
     def test_run_of_another_configuration_is_an_error(self, leave_run, script, tmp_path):
         script(then=lambda: leave_run("a", config_hash="mnist-5k instead of mnist", data="mnist-5k"))
         with pytest.raises(RunFailedError, match="left no finished record of configuration wanted"):
             run_once(["seed=1"], "wanted", tmp_path / "runs")
 
-    def test_ctrl_c_waits_until_the_run_has_saved(self, monkeypatch):
-        waits = iter([KeyboardInterrupt(), 130])
+    @pytest.mark.parametrize("code", [130, 0])
+    def test_ctrl_c_waits_until_the_run_has_saved(self, code, monkeypatch):
+        waits = iter([KeyboardInterrupt(), code])
 
         class Process:
             def __init__(self, command): ...
@@ -77,5 +85,5 @@ class TestRunOnce:
 
 def test_records_are_published_only_into_a_checkout(monkeypatch, tmp_path):
     monkeypatch.setattr("zoo.reproduction._tables.PUBLISHED", tmp_path / "docs" / "results")
-    with pytest.raises(ValueError, match=r"publish=true writes into a checkout .*: remove publish"):
+    with pytest.raises(ValueError, match=r"publish=true writes into a checkout, .*: remove publish"):
         reproduction.reproduce(ReproduceConfig(paper="tabular", publish=True))

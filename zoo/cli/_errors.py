@@ -1,6 +1,7 @@
 """Errors that a user can fix, printed as one sentence without traceback."""
 
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -24,6 +25,9 @@ _LATE_ERRORS = {  # in modules with slow imports: looked up only if the module i
     "zoo.control": "EnvWorkerError",
     "pytorch_lightning.utilities.exceptions": "MisconfigurationException",
 }
+# Exit statuses, 128 plus the number of the signal.
+INTERRUPTED = 130  # SIGINT
+BROKEN_PIPE = 141  # SIGPIPE
 _OUT_OF_MEMORY = (  # in messages of torch
     "DefaultCPUAllocator",
     "out of memory",
@@ -37,7 +41,8 @@ _OUT_OF_MEMORY = (  # in messages of torch
 def user_errors() -> Iterator[None]:
     """Print an error that the user can fix as one sentence, and exit with status 1.
 
-    With ``python -X dev`` every error keeps its traceback.
+    After Ctrl-C the exit status is 130; after the reader of a pipe has closed it, as ``head`` does, it is 141, without
+    a message. With ``python -X dev`` every other error keeps its traceback.
 
     Example:
         >>> with user_errors():  # prints "Error: there is no such run"
@@ -48,8 +53,13 @@ def user_errors() -> Iterator[None]:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     try:
         yield
+        sys.stdout.flush()  # at exit it would be too late to handle a closed pipe
     except KeyboardInterrupt:
-        sys.exit(130)
+        print("\nInterrupted.", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered is flushed at exit
+        sys.exit(BROKEN_PIPE)
     except Exception as error:
         sentence = error_message(error)
         if sentence is None or sys.flags.dev_mode:

@@ -22,7 +22,7 @@ from zoo.cli._composition import (
     resolve,
 )
 from zoo.cli._config_groups import configs_dir
-from zoo.cli._errors import RunFailedError, error_message, relative, remove_if_empty
+from zoo.cli._errors import INTERRUPTED, RunFailedError, error_message, relative, remove_if_empty
 from zoo.cli._invocation import command_name
 from zoo.training import TrainingInterruptedError, extend_config
 
@@ -113,7 +113,7 @@ def _train(config: DictConfig, overrides: Sequence[str], folder: Path, request: 
             again = " trust=true" if request.trust else ""
             resume = shlex.quote(f"resume={relative(folder)}")
             print(f"\n{stop}. Resume with:  {command_name('train')} {resume}{again}")
-            sys.exit(130)
+            sys.exit(INTERRUPTED)
         if result.summary:
             print(f"\n{result.summary}")
             files = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_file()))

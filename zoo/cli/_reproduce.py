@@ -1,12 +1,13 @@
 """The command ``zoo reproduce``: runs a table's missing experiments, then writes the table."""
 
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from zoo.cli._arguments import ReproduceConfig
 from zoo.cli._composition import compose_config
-from zoo.cli._errors import RunFailedError
+from zoo.cli._errors import INTERRUPTED, RunFailedError
 from zoo.cli._invocation import command_name, subprocess_command
 from zoo.control._experiment import draw_returns, learning_curve
 from zoo.data import find_binarized_mnist, find_mnist
@@ -66,7 +67,11 @@ def run_once(overrides: list[str], config_hash: str, runs: Path) -> Path:
         return found[0]
     arguments = [f"resume={found[0]}"] if found else overrides
     print(f"\n$ {command_name('train')} {' '.join(arguments)}", flush=True)
-    if train_in_subprocess(arguments) != 0:
+    code = train_in_subprocess(arguments)
+    if code == INTERRUPTED:
+        print("\nThe run above was interrupted; the same command resumes it.", file=sys.stderr)
+        sys.exit(code)
+    if code != 0:
         raise RunFailedError("the run above did not finish; the same command resumes it")
     done = find_run(runs, config_hash)
     if done is None or done[1]["state"] != "finished":
@@ -75,9 +80,10 @@ def run_once(overrides: list[str], config_hash: str, runs: Path) -> Path:
 
 
 def train_in_subprocess(arguments: list[str]) -> int:
-    """Run ``zoo train`` in a new process, and return its exit code."""
+    """Run ``zoo train`` in a new process, and return its exit code, or that of an interrupted command on Ctrl-C."""
     with subprocess.Popen([*subprocess_command("train"), *arguments]) as process:
         try:
             return process.wait()
         except KeyboardInterrupt:  # the run received it too, and saves before it ends
-            return process.wait()
+            process.wait()
+            return INTERRUPTED
