@@ -180,6 +180,7 @@ class TestCheckEstimatorIsUsed:
         check("model=q_learning", "seed=3")
 
 
+@pytest.mark.usefixtures("without_type_checks")
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
