@@ -8,6 +8,7 @@ evaluations, every 4,096 steps in the same environments, and exclude imports and
 """
 
 import importlib.metadata
+import importlib.util
 import statistics
 import sys
 import tempfile
@@ -15,23 +16,23 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytorch_lightning as pl
 import torch
-from stable_baselines3 import A2C, PPO
-from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.env_util import make_vec_env
 from torch import Tensor
 
-from zoo.cli import parse_arguments, user_errors
+from zoo.cli import arguments_help, parse_arguments, user_errors, wants_help
 from zoo.cli._commands import make_experiment
 from zoo.cli._composition import compose_config
 from zoo.control import VectorEnvAdapter, evaluate_policy, make_vector_env
 from zoo.control._seeding import EVALUATION, derive_seed
 from zoo.control.policy_gradient import CategoricalPolicy
-from zoo.training import fit, run_environment, write_json
+from zoo.training import TrainingInterruptedError, fit, run_environment, write_json
+
+if TYPE_CHECKING:  # of the extra ``bench``, without which the help can be printed
+    from stable_baselines3.common.base_class import BaseAlgorithm
+    from stable_baselines3.common.callbacks import BaseCallback
 
 ENVIRONMENT, SOLVED = "CartPole-v1", 475
 EVAL_FREQ, N_EVAL_EPISODES = 4096, 100
@@ -40,7 +41,12 @@ MARKS = {"evaluation": "first solved evaluation", "training": "last 100 training
 
 @dataclass
 class Arguments:
-    """Arguments of this script."""
+    """Arguments of this script.
+
+    Args:
+        seeds: number of seeds, counted from 1.
+        record: file for the numbers; null for none.
+    """
 
     seeds: int = 5
     record: str | None = None
@@ -81,7 +87,10 @@ def train_ours(seed: int, budget: int) -> dict[str, dict[str, float | bool]]:
     pl.seed_everything(seed, workers=True, verbose=False)
     experiment = make_experiment(config)
     with tempfile.TemporaryDirectory() as folder:
-        fit(experiment, Path(folder), config, [OurMarks(watch)])
+        try:
+            fit(experiment, Path(folder), config, [OurMarks(watch)])
+        except TrainingInterruptedError:  # nothing of the training is kept
+            raise KeyboardInterrupt from None
     return watch.stop(int(experiment.module.env_steps))
 
 
@@ -103,41 +112,44 @@ class OurMarks(pl.Callback):
             trainer.should_stop = self.watch.done
 
 
-def train_theirs(algorithm: type[BaseAlgorithm], seed: int, budget: int, **options: object) -> dict:
+def train_theirs(algorithm: "type[BaseAlgorithm]", seed: int, budget: int, **options: object) -> dict:
     """Train an algorithm of Stable-Baselines3 in eight environments."""
+    from stable_baselines3.common.env_util import make_vec_env
+
     torch.use_deterministic_algorithms(False)  # enabled by our trainer
     watch = Stopwatch()
     vec_env = make_vec_env(ENVIRONMENT, n_envs=8, seed=seed)
     model = algorithm("MlpPolicy", vec_env, seed=seed, device="cpu", **options)
-    model.learn(budget, callback=TheirMarks(watch, seed))
+    model.learn(budget, callback=their_marks(watch, seed))
     return watch.stop(model.num_timesteps)
 
 
-class TheirMarks(BaseCallback):
-    """Evaluates as often as our trainer, and checks the last hundred training episodes after each rollout."""
+def their_marks(watch: Stopwatch, seed: int) -> "BaseCallback":
+    """Return a callback that evaluates as often as our trainer, and checks the last hundred episodes of training."""
+    from stable_baselines3.common.callbacks import BaseCallback
 
-    def __init__(self, watch: Stopwatch, seed: int):
-        super().__init__()
-        self.watch, self.seed = watch, seed
-        self.envs = VectorEnvAdapter(make_vector_env(ENVIRONMENT, 2 * N_EVAL_EPISODES))
-        self.next_evaluation = EVAL_FREQ
+    class TheirMarks(BaseCallback):
+        envs = VectorEnvAdapter(make_vector_env(ENVIRONMENT, 2 * N_EVAL_EPISODES))
+        next_evaluation = EVAL_FREQ
 
-    def _on_rollout_start(self) -> None:
-        if self.num_timesteps < self.next_evaluation:
-            return
-        self.next_evaluation += EVAL_FREQ
-        policy = CategoricalPolicy(Logits(self.model.policy), num_actions=2)
-        sampled, _ = evaluate_policy(policy, self.envs, derive_seed(self.seed, EVALUATION, self.num_timesteps))
-        if sampled.mean >= SOLVED:
-            self.watch.record("evaluation", self.num_timesteps)
+        def _on_rollout_start(self) -> None:
+            if self.num_timesteps < self.next_evaluation:
+                return
+            self.next_evaluation += EVAL_FREQ
+            policy = CategoricalPolicy(Logits(self.model.policy), num_actions=2)
+            sampled, _ = evaluate_policy(policy, self.envs, derive_seed(seed, EVALUATION, self.num_timesteps))
+            if sampled.mean >= SOLVED:
+                watch.record("evaluation", self.num_timesteps)
 
-    def _on_step(self) -> bool:
-        return not self.watch.done
+        def _on_step(self) -> bool:
+            return not watch.done
 
-    def _on_rollout_end(self) -> None:
-        recent = [episode["r"] for episode in self.model.ep_info_buffer]
-        if len(recent) == N_EVAL_EPISODES and statistics.fmean(recent) >= SOLVED:
-            self.watch.record("training", self.num_timesteps)
+        def _on_rollout_end(self) -> None:
+            recent = [episode["r"] for episode in self.model.ep_info_buffer]
+            if len(recent) == N_EVAL_EPISODES and statistics.fmean(recent) >= SOLVED:
+                watch.record("training", self.num_timesteps)
+
+    return TheirMarks()
 
 
 class Logits(torch.nn.Module):
@@ -167,6 +179,10 @@ class Algorithm(NamedTuple):
 
 def algorithms() -> list[Algorithm]:
     """Return our algorithm, then those of Stable-Baselines3 with the settings of RL Baselines3 Zoo for CartPole-v1."""
+    if importlib.util.find_spec("stable_baselines3") is None:
+        raise ValueError('stable_baselines3 is not installed: pip install -e ".[bench]"')
+    from stable_baselines3 import A2C, PPO
+
     ppo = {"n_steps": 32, "batch_size": 256, "n_epochs": 20, "gae_lambda": 0.8, "gamma": 0.98, "ent_coef": 0.0}
     ppo |= {"learning_rate": linear_decay(1e-3), "clip_range": linear_decay(0.2), "algorithm": PPO}
     return [
@@ -201,23 +217,26 @@ def median_cells(runs: list[dict], ours: list[dict]) -> tuple[str, str, str]:
 def main() -> None:
     """Print the table and write the record."""
     with user_errors():
+        if wants_help(sys.argv[1:]):
+            print(arguments_help(Arguments, str(__doc__)))
+            return
         arguments = parse_arguments(Arguments, sys.argv[1:])
-    torch.set_num_threads(1)
-    entries = algorithms()
-    for name, train, _, options in entries:
-        print(f"warming up: {name}", flush=True)
-        train(seed=0, budget=2 * EVAL_FREQ, **options)
-    results: dict[str, list[dict]] = {name: [] for name, *_ in entries}
-    for seed in range(1, arguments.seeds + 1):
-        for name, train, budget, options in entries:
-            marks = train(seed=seed, budget=budget, **options)
-            results[name].append({"seed": seed, **marks})
-            print(f"seed {seed}: {name}: {marks}", flush=True)
-    print(f"\n{table(results)}")
-    if arguments.record is not None:
-        record = {"command": " ".join(["python", *sys.argv]), **run_environment(), "seeds": arguments.seeds}
-        record["versions"]["stable-baselines3"] = importlib.metadata.version("stable-baselines3")
-        write_json(Path(arguments.record), record | {"results": results})
+        torch.set_num_threads(1)
+        entries = algorithms()
+        for name, train, _, options in entries:
+            print(f"warming up: {name}", flush=True)
+            train(seed=0, budget=2 * EVAL_FREQ, **options)
+        results: dict[str, list[dict]] = {name: [] for name, *_ in entries}
+        for seed in range(1, arguments.seeds + 1):
+            for name, train, budget, options in entries:
+                marks = train(seed=seed, budget=budget, **options)
+                results[name].append({"seed": seed, **marks})
+                print(f"seed {seed}: {name}: {marks}", flush=True)
+        print(f"\n{table(results)}")
+        if arguments.record is not None:
+            record = {"command": " ".join(["python", *sys.argv]), **run_environment(), "seeds": arguments.seeds}
+            record["versions"]["stable-baselines3"] = importlib.metadata.version("stable-baselines3")
+            write_json(Path(arguments.record), record | {"results": results})
 
 
 if __name__ == "__main__":

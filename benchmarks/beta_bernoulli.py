@@ -19,7 +19,7 @@ from pyro.distributions.testing.fakes import NonreparameterizedBeta
 from pyro.infer import ELBO, SVI, TraceGraph_ELBO
 from torch.distributions import constraints
 
-from zoo.cli import parse_arguments, user_errors
+from zoo.cli import arguments_help, parse_arguments, user_errors, wants_help
 from zoo.inference.elbo import BlackBoxELBO
 from zoo.training import run_environment, write_json
 
@@ -30,7 +30,13 @@ TOLERANCE = 0.8
 
 @dataclass
 class Arguments:
-    """Arguments of this script."""
+    """Arguments of this script.
+
+    Args:
+        seeds: number of seeds, counted from 0.
+        limit: largest number of steps.
+        record: file for the numbers; null for none.
+    """
 
     seeds: int = 20
     limit: int = 10_000
@@ -68,26 +74,31 @@ def steps_until_convergence(make_elbo: Callable[[], ELBO], decaying_average: boo
 def main() -> None:
     """Measure and print the table."""
     with user_errors():
+        if wants_help(sys.argv[1:]):
+            print(arguments_help(Arguments, str(__doc__)))
+            return
         arguments = parse_arguments(Arguments, sys.argv[1:])
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")  # of a site outside all plates, which is intended here
-    estimators = {
-        "BlackBoxELBO, 2 particles": (partial(BlackBoxELBO, 2), False),
-        "BlackBoxELBO, 2 particles, vectorised": (partial(BlackBoxELBO, 2, vectorize_particles=True), False),
-        "BlackBoxELBO, 1 particle": (partial(BlackBoxELBO, baseline="moving_average"), False),
-        "TraceGraph_ELBO, decaying average, 2 particles": (partial(TraceGraph_ELBO, 2), True),
-        "TraceGraph_ELBO, decaying average, 1 particle": (TraceGraph_ELBO, True),
-        "TraceGraph_ELBO, no baseline, 1 particle": (TraceGraph_ELBO, False),
-    }
-    found: dict[str, list[int]] = {}
-    print("\n| estimator | median steps | fewest | most |\n| --- | --- | --- | --- |")
-    for name, (make_elbo, average) in estimators.items():
-        steps = [steps_until_convergence(make_elbo, average, seed, arguments.limit) for seed in range(arguments.seeds)]
-        print(f"| {name} | {median(steps):.0f} | {min(steps)} | {max(steps)} |", flush=True)
-        found[name] = steps
-    if arguments.record is not None:
-        record = {"command": " ".join(["python", *sys.argv]), **run_environment(), "seeds": arguments.seeds}
-        write_json(Path(arguments.record), record | {"steps": found})
+        torch.set_num_threads(1)
+        warnings.simplefilter("ignore")  # of a site outside all plates, which is intended here
+        estimators = {
+            "BlackBoxELBO, 2 particles": (partial(BlackBoxELBO, 2), False),
+            "BlackBoxELBO, 2 particles, vectorized": (partial(BlackBoxELBO, 2, vectorize_particles=True), False),
+            "BlackBoxELBO, 1 particle": (partial(BlackBoxELBO, baseline="moving_average"), False),
+            "TraceGraph_ELBO, decaying average, 2 particles": (partial(TraceGraph_ELBO, 2), True),
+            "TraceGraph_ELBO, decaying average, 1 particle": (TraceGraph_ELBO, True),
+            "TraceGraph_ELBO, no baseline, 1 particle": (TraceGraph_ELBO, False),
+        }
+        found: dict[str, list[int]] = {}
+        print("\n| estimator | median steps | fewest | most |\n| --- | --- | --- | --- |")
+        for name, (make_elbo, average) in estimators.items():
+            steps = [
+                steps_until_convergence(make_elbo, average, seed, arguments.limit) for seed in range(arguments.seeds)
+            ]
+            print(f"| {name} | {median(steps):.0f} | {min(steps)} | {max(steps)} |", flush=True)
+            found[name] = steps
+        if arguments.record is not None:
+            record = {"command": " ".join(["python", *sys.argv]), **run_environment(), "seeds": arguments.seeds}
+            write_json(Path(arguments.record), record | {"steps": found})
 
 
 if __name__ == "__main__":

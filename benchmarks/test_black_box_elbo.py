@@ -74,7 +74,7 @@ def test_step_is_faster_than_a_step_of_pyro(particles, monkeypatch, measured):
     }
     if at_once:
         vectorized = TraceGraph_ELBO(particles, max_plate_nesting=1, **at_once)
-        calls["TraceGraph_ELBO, vectorised"] = svi_step("theirs, vectorised", vectorized, x)
+        calls["TraceGraph_ELBO, vectorized"] = svi_step("theirs, vectorized", vectorized, x)
     seconds = dict(zip(calls, medians(30, *calls.values()), strict=True))
     theirs = seconds.pop("TraceGraph_ELBO")
     many = "1 particle" if particles == 1 else f"{particles} particles"

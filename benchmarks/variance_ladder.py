@@ -19,7 +19,7 @@ from pyro.infer import SVI
 
 from examples.patients import FactorFamily, Guide, model, simulate
 from examples.patients.labs import Labs
-from zoo.cli import parse_arguments, user_errors
+from zoo.cli import arguments_help, parse_arguments, user_errors, wants_help
 from zoo.inference.diagnostics import ALL, VarianceReport, default_estimators, variance_report
 from zoo.inference.elbo import BlackBoxELBO
 from zoo.training import run_environment, write_json
@@ -31,7 +31,17 @@ PARAMETERS = (ALL, "states.raw_mean")
 
 @dataclass
 class Arguments:
-    """Arguments of this script."""
+    """Arguments of this script.
+
+    Args:
+        patients: number of simulated patients.
+        visits: mean number of visits of a patient.
+        seeds: seeds of the patients and of the guides.
+        steps: number of training steps before the second measurement.
+        num_particles: number of particles of each estimate of the gradient.
+        num_samples: number of gradients whose variance is measured.
+        record: file for the numbers; null for none.
+    """
 
     patients: int = 800
     visits: float = 12.0
@@ -91,22 +101,25 @@ def rows(seed: int, steps: int, report: VarianceReport) -> list[dict[str, Any]]:
 def main() -> None:
     """Measure and print the table."""
     with user_errors():
+        if wants_help(sys.argv[1:]):
+            print(arguments_help(Arguments, str(__doc__)))
+            return
         arguments = parse_arguments(Arguments, sys.argv[1:])
-    torch.set_num_threads(1)
-    found = []
-    print("\n| seed | steps | parameters | estimator | variance | less than basic |\n|" + " --- |" * 6)
-    for seed in arguments.seeds:
-        for steps, report in reports(arguments, seed):
-            found += rows(seed, steps, report)
-            for row in report.rows:
-                if row.parameter in PARAMETERS:
-                    cells = (seed, steps, row.parameter, row.estimator, row.variance, f"× {row.reduction}")
-                    print("|", " | ".join(map(str, cells)), "|", flush=True)
-    if arguments.record is not None:
-        write_json(
-            Path(arguments.record),
-            {"command": " ".join(["python", *sys.argv]), **asdict(arguments), "found": found} | run_environment(),
-        )
+        torch.set_num_threads(1)
+        found = []
+        print("\n| seed | steps | parameters | estimator | variance | less than basic |\n|" + " --- |" * 6)
+        for seed in arguments.seeds:
+            for steps, report in reports(arguments, seed):
+                found += rows(seed, steps, report)
+                for row in report.rows:
+                    if row.parameter in PARAMETERS:
+                        cells = (seed, steps, row.parameter, row.estimator, row.variance, f"× {row.reduction}")
+                        print("|", " | ".join(map(str, cells)), "|", flush=True)
+        if arguments.record is not None:
+            write_json(
+                Path(arguments.record),
+                {"command": " ".join(["python", *sys.argv]), **asdict(arguments), "found": found} | run_environment(),
+            )
 
 
 if __name__ == "__main__":
