@@ -3,7 +3,7 @@
 #
 # Guess before the run: each environment's metadata["autoreset_mode"] is that environment's own.
 #
-# Exits 0 while the behaviour is as seen in ale-py 0.12.1 on gymnasium 1.4.0, 1 if it changed.
+# Exits 0 while the behavior is as seen in ale-py 0.12.1 on gymnasium 1.4.0, 1 if it changed.
 set -euo pipefail
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT

@@ -42,5 +42,5 @@ expected = (
     found["one game", 2**32 - 1] == found["two cart poles", 2**32 - 1] == found["two games", 2**31 - 2] == "taken"
     and found["two games", 2**31 - 1].startswith("TypeError: reset(): incompatible function arguments")
 )
-sys.exit(0 if expected else "the behaviour has changed")
+sys.exit(0 if expected else "the behavior has changed")
 PYTHON

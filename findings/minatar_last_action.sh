@@ -4,7 +4,7 @@
 # Guess before the run: reset(seed=s) begins the same game each time, as Gymnasium asks of it, so that the same actions
 # lead to the same observations whatever was played before.
 #
-# Exits 0 while the behaviour is as seen in 1.0.15, 1 if it changed.
+# Exits 0 while the behavior is as seen in 1.0.15, 1 if it changed.
 set -euo pipefail
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT

@@ -3,7 +3,7 @@
 #
 # Guess before the run: reward_threshold=8 lies a little below the mean return of the best policy, as for FrozenLake.
 #
-# Exits 0 while the behaviour is as seen in gymnasium 1.4.0, 1 if it changed.
+# Exits 0 while the behavior is as seen in gymnasium 1.4.0, 1 if it changed.
 set -euo pipefail
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT

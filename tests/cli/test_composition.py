@@ -84,7 +84,7 @@ class TestReplaceUnavailableData:
 
     @pytest.fixture
     def settle(self, monkeypatch):
-        """The configuration a command line leads to, with or without MNIST and its static binarisation."""
+        """The configuration a command line leads to, with or without MNIST and its static binarization."""
         register()
 
         def run(overrides, mnist, static=False):
@@ -94,7 +94,7 @@ class TestReplaceUnavailableData:
 
             def find_binarized():
                 if not static:
-                    raise DatasetUnavailableError("no static binarisation")
+                    raise DatasetUnavailableError("no static binarization")
 
             monkeypatch.setattr(composition, "find_mnist", find)
             monkeypatch.setattr(composition, "find_binarized_mnist", find_binarized)
@@ -137,7 +137,7 @@ class TestReplaceUnavailableData:
         with caplog.at_level(logging.WARNING):
             assert settle(["model=sbn"], mnist=True) == composed(["model=sbn", "data=mnist"])
         (warning,) = caplog.messages
-        assert "no static binarisation" in warning
+        assert "no static binarization" in warning
         assert "Using mnist instead, with dynamic binarization" in warning
         assert "not comparable with any on the static binarization" in warning
 

@@ -52,8 +52,8 @@ class TestInstantiate:
             instantiate({"_target_": "sprung.anything"})
 
     def test_unknown_option_is_named(self, squares):
-        with pytest.raises(ValueError, match=r"zoo\.data\.idx\.load_idx has no option colour, size"):
-            instantiate({"_target_": "zoo.data.idx.load_idx", "root": str(squares), "size": 3, "colour": "red"})
+        with pytest.raises(ValueError, match=r"zoo\.data\.idx\.load_idx has no option color, size"):
+            instantiate({"_target_": "zoo.data.idx.load_idx", "root": str(squares), "size": 3, "color": "red"})
 
     @pytest.mark.parametrize("choice", [*MODELS.values(), *DATA.values()])
     def test_every_model_and_data_set_is_found_by_its_target(self, choice):

@@ -27,7 +27,7 @@ def do_at(model, monkeypatch, at) -> Callable[..., None]:
 
 @pytest.fixture
 def end_differences(differences) -> Callable[[Path, Path], list[str]]:
-    """In what the last checkpoints of two runs differ, but for the paths in them: weights, optimiser, randomness.
+    """In what the last checkpoints of two runs differ, but for the paths in them: weights, optimizer, randomness.
 
     Python's own generator is left out: the type checker of the tests draws from it.
     """

@@ -101,7 +101,7 @@ def divided_by_the_number_of_costly_samples(draw):
     return Reinforce()(*draw).loss.sum() / (draw.signal > 3).sum().clamp(min=1)
 
 
-def normalised_by_its_own_batch(draw):
+def normalized_by_its_own_batch(draw):
     return (draw.log_prob * (draw.signal - draw.signal.mean()) / (draw.signal.std() + 1e-6)).mean()
 
 
@@ -125,7 +125,7 @@ class TestPlantedMistake:
             pytest.param(surrogate(Reinforce(MeanOfAllSamples())), id="mean that includes the sample itself"),
             pytest.param(surrogate(Reinforce(LeavesOneOutTwice())), id="leave-one-out upon leave-one-out"),
             pytest.param(divided_by_the_number_of_costly_samples, id="divisor that depends on the samples"),
-            pytest.param(normalised_by_its_own_batch, id="scale that depends on the samples"),
+            pytest.param(normalized_by_its_own_batch, id="scale that depends on the samples"),
             pytest.param(with_a_baseline_that_sees_the_sample, id="baseline that sees the sample"),
             pytest.param(with_a_baseline_that_is_not_detached, id="baseline that is not detached"),
         ],

@@ -86,10 +86,10 @@ class TestScore:
         )
         torch.testing.assert_close(by_parameters, expected)
 
-    @pytest.mark.parametrize("parametrisation", ["logits", "probs"])
-    def test_score_has_expectation_0_with_logits_and_probabilities(self, parametrisation, run_once):
+    @pytest.mark.parametrize("parameterization", ["logits", "probs"])
+    def test_score_has_expectation_0_with_logits_and_probabilities(self, parameterization, run_once):
         def law(parameter):
-            return dist.ContinuousBernoulli(**{parametrisation: parameter}).has_rsample_(False)
+            return dist.ContinuousBernoulli(**{parameterization: parameter}).has_rsample_(False)
 
         found, grid = site(run_once, law(leaf(0.2, 0.9))), torch.linspace(0, 1, 20001)[:, None].expand(-1, 2)
         scores = torch.stack([site_parameters(found._replace(value=z)).score for z in grid[::40]])
@@ -125,10 +125,10 @@ class TestParametersOfASite:
     def test_scores_of_a_normal_equal_the_textbook_formula(self, run_once):
         loc, scale = leaf(0.5, -1.0), leaf(2.0, 0.3)
         found = site(run_once, NonreparameterizedNormal(loc, scale))
-        centred = (found.value - loc) / scale
+        centered = (found.value - loc) / scale
         value, score = site_parameters(found)
         assert torch.equal(value, torch.stack([loc, scale], -1))
-        torch.testing.assert_close(score, torch.stack([centred / scale, (centred**2 - 1) / scale], -1))
+        torch.testing.assert_close(score, torch.stack([centered / scale, (centered**2 - 1) / scale], -1))
 
     def test_parameters_of_an_event_belong_to_one_element(self, run_once):
         logits = torch.randn(2, 3).requires_grad_()
@@ -145,8 +145,8 @@ class TestParametersOfASite:
     def test_scores_of_a_lognormal_equal_those_of_a_normal_at_the_logarithm(self, make, run_once):
         loc, scale = leaf(0.5, -1.0), leaf(2.0, 0.3)
         found = site(run_once, make(loc, scale))
-        centred = (found.value.log() - loc) / scale
-        torch.testing.assert_close(site_parameters(found).score[:, 0], centred / scale)
+        centered = (found.value.log() - loc) / scale
+        torch.testing.assert_close(site_parameters(found).score[:, 0], centered / scale)
 
     def test_parameters_without_gradient_are_omitted(self, run_once):
         value, _ = site_parameters(site(run_once, NonreparameterizedGamma(leaf(2.0, 3.0), torch.ones(2))))

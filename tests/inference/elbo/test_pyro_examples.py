@@ -692,7 +692,7 @@ for name, handled in HANDLERS.items():
     PATHWISE[f"poutine.{name}"] = lambda make=handled: (lambda model: Example(model, AutoNormal(model)))(make())
 
 
-# Reparametrisations
+# Reparameterizations
 
 
 def observed(latent, event_dim=0):
@@ -763,7 +763,7 @@ def neural_transport():
 
 
 @pathwise
-def reparametrisation_by_a_structured_guide():
+def reparameterization_by_a_structured_guide():
     guide = autoguide.AutoStructured(schools, conditionals="normal", dependencies="linear")
     guide()
     model = reparam.StructuredReparam(guide).reparam(schools)

@@ -26,9 +26,9 @@ def local_signals(sampled: Evaluation) -> list[Float[Tensor, "particles batch"]]
     ``l_1`` is the whole ELBO.
 
     Example:
-        >>> prior, recognised = torch.full((1, 1), -1.0), torch.full((1, 1), -2.0)
+        >>> prior, recognized = torch.full((1, 1), -1.0), torch.full((1, 1), -2.0)
         >>> pixels, middle = torch.full((1, 1), -70.0), torch.full((1, 1), -5.0)
-        >>> sampled = Evaluation([], [recognised, recognised], [pixels, middle, prior])
+        >>> sampled = Evaluation([], [recognized, recognized], [pixels, middle, prior])
         >>> [signal.item() for signal in local_signals(sampled)]
         [-72.0, -4.0]
     """

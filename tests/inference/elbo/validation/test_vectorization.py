@@ -226,7 +226,7 @@ def test_check_preserves_random_state():
     assert random.getstate() == python
 
 
-class Normalised(nn.Module):
+class Normalized(nn.Module):
     """A module that counts its calls in a buffer, like normalization layers."""
 
     def __init__(self):
@@ -245,7 +245,7 @@ class Normalised(nn.Module):
 def test_batch_normalization_gives_a_warning():
     norm = nn.BatchNorm1d(1)
 
-    def normalised():
+    def normalized():
         with pyro.plate("data", 3):
             z = pyro.sample("z", dist.Bernoulli(0.5))
             observe(
@@ -253,11 +253,11 @@ def test_batch_normalization_gives_a_warning():
             )
 
     with pytest.warns(UserWarning, match="because of batch normalization in train mode"):
-        BlackBoxELBO(4, vectorize_particles=True).loss_and_grads(normalised, guide)
+        BlackBoxELBO(4, vectorize_particles=True).loss_and_grads(normalized, guide)
 
 
 def test_check_preserves_buffers():
-    module = Normalised()
+    module = Normalized()
     module()
     before = {name: x.clone() for name, x in module.state_dict().items()}
     check_particles_independent(1, ModelGuideCall(module.model, module), {}, 4)
