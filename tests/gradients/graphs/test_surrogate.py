@@ -611,7 +611,7 @@ class TestPlantedMistake:
         assert bias(programs[name], theta) > 1e-2
 
     def test_lost_write_is_detected(self, programs, theta, bias, monkeypatch):
-        monkeypatch.setattr(provenance, "states", lambda tensors: [(provenance.address(x), 0) for x in tensors])
+        monkeypatch.setattr(provenance, "states", lambda tensors: [(provenance.address_of(x), 0) for x in tensors])
         assert bias(programs["in_place"], theta) > 1e-2
 
     def test_signal_with_a_gradient_is_detected(self, theta, bias):

@@ -138,7 +138,7 @@ def _predict(name: str, function: Callable[[Values], Any], run: Run) -> Tensor:
     try:
         with tracker:
             output = function(values)
-            used = tracker.of(output) | tracker.control_dependencies
+            used = tracker.names_of(output) | tracker.control_dependencies
     except KeyError as error:
         raise ValueError(f"the baseline of {name!r} uses {error}, which does not exist in every run") from error
     finally:

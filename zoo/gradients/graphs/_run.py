@@ -116,16 +116,16 @@ class Run:
             log_prob = self.weighted_log_prob(name, sum_event_dims(self.batch_dims, log_density))
             returned = value.clone()  # the program may write to it
         self._check_gradients(what, [log_density] if is_custom else ())
-        parents = self.provenance.of([value, log_density] if is_custom else parameters)
+        parents = self.provenance.names_of([value, log_density] if is_custom else parameters)
         parents |= self.provenance.control_dependencies
         with untracked():
             if not self.log_prob_is_valid(log_prob):
                 raise ValueError(f"the log-probability of {what} is not finite")
         for tensor in tensors_of(distribution) or ():
             if id(tensor) not in parameter_ids:  # computed for the density and cached by the distribution
-                self.provenance.mark(tensor, parents)
-        self.provenance.mark(value, {name})
-        self.provenance.mark(returned, {name})
+                self.provenance.set_names(tensor, parents)
+        self.provenance.set_names(value, {name})
+        self.provenance.set_names(returned, {name})
         self._ancestors[name] = self.ancestors(parents)
         self.samples[name] = Sample(value, log_prob, parents, pathwise)
         return returned
@@ -133,7 +133,7 @@ class Run:
     def _cost(self, name: str, value: Tensor | float) -> None:
         self._check_name(name)
         what = f"cost {name!r}"
-        parents = self.provenance.of(value) | self.provenance.control_dependencies
+        parents = self.provenance.names_of(value) | self.provenance.control_dependencies
         with self.provenance.paused():
             if not isinstance(value, Tensor):
                 value = self._as_tensor(what, value)
@@ -153,9 +153,9 @@ class Run:
     def mark_recorded_tensors(self) -> None:
         """Mark the recorded log-probabilities and costs, since a baseline may be computed from them."""
         for name, sample in self.samples.items():
-            self.provenance.mark(sample.log_prob, {name})
+            self.provenance.set_names(sample.log_prob, {name})
         for cost in self.costs.values():
-            self.provenance.mark(cost.value, cost.parents)
+            self.provenance.set_names(cost.value, cost.parents)
 
     def values(self) -> dict[str, Tensor]:
         return {name: sample.value for name, sample in self.samples.items()}

@@ -179,14 +179,14 @@ class TraceMessenger(Messenger):
         if tensors is None:
             yield NO_NAMES
             return
-        names = self.provenance.of(tuple(tensors))
+        names = self.provenance.names_of(tuple(tensors))
         with self.provenance.paused():
             yield names
         if names:
             known = {id(tensor) for tensor in tensors}
             for tensor in visible_tensors(distribution) or ():
                 if id(tensor) not in known:  # computed now, and cached by the distribution for later use
-                    self.provenance.mark(tensor, names)
+                    self.provenance.set_names(tensor, names)
 
     def _make_site(self, name: str, distribution: Distribution, message: dict[str, Any]) -> Site:
         value, scale, mask, observed = (message[key] for key in ("value", "scale", "mask", "is_observed"))
@@ -196,12 +196,12 @@ class TraceMessenger(Messenger):
         with _enable_grad(), self._track_as_one(distribution) as names:
             density = self._density(name, distribution, value, observed)
         control_dependencies = provenance.control_dependencies  # including those of the density itself
-        parents = names | provenance.of((density.log_prob, value, scale, mask)) | control_dependencies
+        parents = names | provenance.names_of((density.log_prob, value, scale, mask)) | control_dependencies
         if mask is not None or isinstance(scale, Tensor) or scale != 1:
             with _enable_grad(), provenance.paused():
                 density = _scale_and_mask(name, distribution, density, scale, mask)
         if self.guide_sites is None and not observed:
-            provenance.mark(value, {name})
+            provenance.set_names(value, {name})
             parents |= {name}
         return Site(
             name,

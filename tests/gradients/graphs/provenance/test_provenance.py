@@ -495,8 +495,11 @@ class TestUntrackable:
             ),
             (lambda x: torch.autograd.backward(x * torch.ones((), requires_grad=True)), "backward stores gradients"),
             (pickle.dumps, "untyped_storage exposes the memory of 'x'"),
-            (lambda x: x[None].to_sparse(), "a tensor of 'x' has no storage .as sparse tensors"),
-            (lambda x: torch.sparse_coo_tensor([[0]], x[None], (3,), check_invariants=True), "a tensor of 'x' has no"),
+            (lambda x: x[None].to_sparse(), "a tensor that depends on 'x' has no storage, like all sparse tensors"),
+            (
+                lambda x: torch.sparse_coo_tensor([[0]], x[None], (3,), check_invariants=True),
+                "a tensor that depends on 'x' has no storage",
+            ),
             (by_dlpack, "__dlpack__ exposes the memory of 'x'"),
             (by_dlpack_before_the_write, "__dlpack__ exposes the memory of 'x'"),
         ],
@@ -548,15 +551,15 @@ class TestMemory:
         provenance = Provenance()
         for _ in range(200):
             marked = torch.ones(1000)
-            provenance.mark(marked, {"x"})
-            assert provenance.of(marked) == {"x"}
+            provenance.set_names(marked, {"x"})
+            assert provenance.names_of(marked) == {"x"}
             del marked
             fresh = [torch.ones(1000) for _ in range(3)]
-            assert provenance.of(fresh) == set()
+            assert provenance.names_of(fresh) == set()
 
     def test_memory_is_freed(self):
         provenance, marked = Provenance(), torch.ones(1000)
-        provenance.mark(marked, {"x"})
+        provenance.set_names(marked, {"x"})
         memory = StorageWeakRef(marked.untyped_storage())
         assert not memory.expired()
         del marked
@@ -564,12 +567,12 @@ class TestMemory:
 
     def test_freed_memory_is_forgotten(self):
         provenance, kept = Provenance(), torch.ones(2)
-        provenance.mark(kept, {"x"})
+        provenance.set_names(kept, {"x"})
         with provenance:
             for _ in range(30_000):
                 kept.square()
         assert len(provenance._memory.storages) < 15_000
-        assert provenance.of(kept) == {"x"}
+        assert provenance.names_of(kept) == {"x"}
 
     def test_empty_tensors_share_no_marks(self):
         def program(graph):

@@ -48,7 +48,7 @@ def unhandled_errors(monkeypatch):
 def marked():
     """A tracker with one marked tensor."""
     provenance, x = Provenance(), torch.ones(1)
-    provenance.mark(x, {"x"})
+    provenance.set_names(x, {"x"})
     return provenance, x
 
 
@@ -65,8 +65,8 @@ def marked():
 def test_results_of_a_script_have_the_names_of_its_arguments(make, marked):
     (provenance, x), script = marked, make()
     with provenance:
-        assert provenance.of(script(x)) == {"x"}
-        assert provenance.of(script(torch.zeros(1))) == frozenset()
+        assert provenance.names_of(script(x)) == {"x"}
+        assert provenance.names_of(script(torch.zeros(1))) == frozenset()
     assert provenance.control_dependencies == frozenset()
 
 
@@ -103,18 +103,18 @@ class Keeper(nn.Module):
 def test_writes_to_buffers_are_tracked(marked):
     (provenance, x), keeper = marked, torch.jit.script(Keeper())
     with provenance:
-        assert provenance.of(keeper()) == frozenset()
+        assert provenance.names_of(keeper()) == frozenset()
         keeper.write(x)
-        assert provenance.of(keeper()) == provenance.of(keeper.written) == {"x"}
+        assert provenance.names_of(keeper()) == provenance.names_of(keeper.written) == {"x"}
 
 
 def test_assignment_to_attributes_is_tracked(marked):
     (provenance, x), keeper = marked, torch.jit.script(Keeper())
     with provenance:
         keeper.put(torch.zeros(1))
-        assert provenance.of(keeper.kept) == frozenset()
+        assert provenance.names_of(keeper.kept) == frozenset()
         keeper.put(x)
-        assert provenance.of(keeper.kept) == {"x"}
+        assert provenance.names_of(keeper.kept) == {"x"}
     assert provenance.control_dependencies == frozenset()
 
 
@@ -122,7 +122,7 @@ def test_argument_written_in_place_is_marked(marked):
     (provenance, x), script, written = marked, torch.jit.script(overwrite), torch.zeros(1)
     with provenance:
         script(written, x)
-    assert provenance.of(written) == {"x"}
+    assert provenance.names_of(written) == {"x"}
 
 
 def test_script_in_a_thread_is_tracked(marked):
@@ -131,7 +131,7 @@ def test_script_in_a_thread_is_tracked(marked):
         thread = threading.Thread(target=lambda: results.append(script(x)))
         thread.start()
         thread.join()
-    assert provenance.of(results) == {"x"}
+    assert provenance.names_of(results) == {"x"}
 
 
 def test_script_is_not_tracked_with_modes_disabled_nor_after_an_error(marked):
@@ -145,4 +145,4 @@ def test_script_is_not_tracked_with_modes_disabled_nor_after_an_error(marked):
 
     with pytest.raises(KeyError):
         call_and_fail()
-    assert provenance.of(script(x)) == frozenset()
+    assert provenance.names_of(script(x)) == frozenset()

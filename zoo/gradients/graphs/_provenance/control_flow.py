@@ -18,24 +18,26 @@ from zoo.gradients.graphs._provenance.op_semantics import (
 
 CONSTRAINTS = vars(constraints)
 COLLECTIONS = (tuple, list, set, frozenset)
+# Types of arguments that contain no tensors.
 ATOMS = {int, float, bool, str, type(None), torch.dtype, torch.device}
 PLAIN_TENSORS = {Tensor, torch.nn.Parameter, torch.nn.Buffer}
-_MASKS = (torch.bool, torch.uint8)
-_INTERNAL_MODULES = ("zoo.gradients.graphs", "jaxtyping", "beartype")  # between a torch function and the tracker
+_MASK_DTYPES = (torch.bool, torch.uint8)
+# Modules whose frames lie between the caller of a torch function and this module.
+_INTERNAL_MODULES = ("zoo.gradients.graphs", "jaxtyping", "beartype")
 
 
 def control_flow_inputs(
     func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any
 ) -> list[Tensor]:
-    """Return the arguments on whose values control flow may depend after a torch function has returned.
+    """Return the arguments whose values a torch function has turned into a Python object or the shape of a tensor.
 
-    Those are the ones whose values it turned into a Python object or the shape of a tensor.
+    The control flow of the program may depend on these values from now on.
     """
     name = name_of(func)
     if name == "__getitem__":
         parts = args[1] if isinstance(args[1], tuple) else (args[1],)
         parts = tuple(part for part in parts if type(part) is not int)  # for speed
-        return [t for part in parts for t in tensors_in(part) if isinstance(part, slice) or t.dtype in _MASKS]
+        return [t for part in parts for t in tensors_in(part) if isinstance(part, slice) or t.dtype in _MASK_DTYPES]
     if name in CALLS_PYTHON or (name in DYNAMIC_SHAPE_IF_ALONE and len(args) + len(kwargs) == 1):
         return tensors_in((args, kwargs))
     if name in DYNAMIC_SHAPE_FROM:
@@ -61,7 +63,7 @@ def in_argument_check(frame: FrameType) -> bool:
 
 
 def _called_by_distribution() -> bool:
-    """Return whether a distribution calls the present torch function, to validate an argument."""
+    """Return whether a distribution calls the current torch function, to validate an argument."""
     frame = caller(sys._getframe(1))
     while frame.f_back and module_name(frame).startswith("torch."):
         if module_name(frame).startswith("torch.distributions"):

@@ -1,8 +1,10 @@
-"""Whether a program would go on if a torch function raised an error: decided from its code, without running any.
+"""Decides whether a program would continue if a torch function raised an error.
 
-For the context manager of a ``with`` statement, names are followed to objects, attributes and what functions return.
-What cannot be followed counts as suppressing errors. That is safe: more values than necessary then influence what
-follows, which costs variance, but no bias.
+The call is inside of ``try`` with an ``except``, or inside of ``with`` and the context manager suppresses errors. This
+is read from the bytecode of the program; none of it is run. For a ``with`` statement, the names in its expression are
+resolved to objects, the attributes of these, and the values that functions return. A context manager that cannot be
+resolved is assumed to suppress errors. This is safe: more values than necessary then count as influencing what follows,
+which increases the variance of the gradient but does not bias it.
 """
 
 import builtins
@@ -17,9 +19,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-_THREADS = "zoo.gradients.graphs._provenance.threads"  # an error ends the thread, and the program goes on
+_THREADS = "zoo.gradients.graphs._provenance.threads"  # an error ends the thread, and the program continues
 _INTERNAL_MODULES = ("zoo.gradients.graphs._provenance", "jaxtyping", "beartype")
-_INTERPRETERS = ("zoo.gradients.graphs", "zoo.inference.elbo")  # which run a program
+_INTERPRETERS = ("zoo.gradients.graphs", "zoo.inference.elbo")  # packages that run programs
+# Opcodes of a handler that may end without raising the error again.
 _CATCHES = {"CHECK_EXC_MATCH", "CHECK_EG_MATCH", "POP_EXCEPT", "RETURN_VALUE", "RETURN_CONST"}
 # Libraries whose exception handlers and context managers suppress no errors that depend on values.
 _TRANSPARENT_LIBRARIES = ("torch", "pyro", "jaxtyping", "beartype")
@@ -27,41 +30,43 @@ _LOADS = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_DERE
 _LOADS_TWO = "LOAD_FAST_LOAD_FAST"  # of Python 3.13
 _ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD")
 _CALLS = ("CALL", "CALL_KW", "CALL_FUNCTION_EX")
-_OTHER_SOURCES = ("MAKE_FUNCTION", "YIELD_VALUE")  # of values that have no name
+_UNNAMED_VALUES = ("MAKE_FUNCTION", "YIELD_VALUE")  # opcodes that produce values without a name
 _PREPARE_CALLS = ("PUSH_NULL", "PRECALL", "KW_NAMES")
 # Descriptors of slots and of fields of named tuples, which run no Python code when they are read.
 _DATA_DESCRIPTORS = (types.MemberDescriptorType, type(vars(NamedTuple("_", [("field", int)]))["field"]))
 _LOCKS_AND_FILES = ("open", "allocate_lock", "RLock")  # functions in C whose results suppress nothing
-_MADE_BY_CONTEXTMANAGER = contextlib.contextmanager(iter).__code__  # of all functions that it decorates
-_WITHOUT_EXIT = (types.ModuleType, types.NoneType, str, int, float, bool)  # arguments that enter nothing
+_CONTEXTMANAGER_CODE = contextlib.contextmanager(iter).__code__  # code of every function decorated with it
+# Types of arguments that are no context managers.
+_WITHOUT_EXIT = (types.ModuleType, types.NoneType, str, int, float, bool)
 _UNKNOWN = object()
-_MAX_DEPTH = 4  # functions that are followed to what they return
+_MAX_DEPTH = 4  # nested functions whose return values are resolved
 _Scopes = Sequence[Mapping[str, Any]]
 
 
 class _Expression(NamedTuple):
-    """The expression of a ``with`` or ``return`` statement, as far as it is made of names and attributes."""
+    """The names and attributes in the expression of a ``with`` or ``return`` statement; none if it has other parts."""
 
     chains: tuple[tuple[str, ...], ...] = ()
-    """Each name in it with the attributes that follow: ``self.plate``."""
+    """Each name with the attributes that follow it: ``("self", "plate")``."""
     calls_first: bool = False
-    """Whether its value is the result of a call of the first chain."""
+    """Whether the expression is a call of the first chain, as ``pyro.plate("data", size)``."""
 
     def may_suppress(self, scopes: _Scopes, depth: int = _MAX_DEPTH) -> bool:
-        """Return whether its value may be a context manager that suppresses errors.
+        """Return whether the expression may evaluate to a context manager that suppresses errors.
 
-        Names are looked up in ``scopes``, the innermost first. Arguments are checked, too, since a function may return
-        one, and so are all parts of ``a if condition else b``.
+        Names are looked up in ``scopes``, the innermost first. All objects in the expression are checked: a function
+        may return one of its arguments, and ``a if condition else b`` may be either.
         """
-        found = [_follow(chain, scopes) for chain in self.chains] or [_UNKNOWN]
+        objects = [_resolve(chain, scopes) for chain in self.chains] or [_UNKNOWN]
         if self.calls_first and (
-            isinstance(found[0], type) or str(getattr(found[0], "__module__", None)).startswith("pyro.")
+            isinstance(objects[0], type) or str(getattr(objects[0], "__module__", None)).startswith("pyro.")
         ):
-            found = found[:1]  # which returns a new object, never an argument
-        if any(one is contextlib.ExitStack for one in found):  # its instances are checked instead, if there are any
+            objects = objects[:1]  # classes and functions of Pyro return a new object, none of their arguments
+        # In place of the class ExitStack, the stacks in local variables are checked: it depends on their contents.
+        if any(each is contextlib.ExitStack for each in objects):
             stacks = [value for value in scopes[0].values() if isinstance(value, contextlib.ExitStack)]
-            found = [one for one in found if not (stacks and one is contextlib.ExitStack)] + stacks
-        return any(_may_suppress(one, depth) for one in found)
+            objects = [each for each in objects if not (stacks and each is contextlib.ExitStack)] + stacks
+        return any(_may_suppress(each, depth) for each in objects)
 
 
 class _Range(NamedTuple):
@@ -74,30 +79,29 @@ class _Range(NamedTuple):
 
 
 class _Function(NamedTuple):
-    """Code of a function, and where it handles errors."""
+    """Code of a function, and the ranges in which it handles errors."""
 
     code: CodeType  # kept, so that its id is not reused
     ranges: tuple[_Range, ...] = ()
     is_program: bool = False
-    """Whether it is code of the program: once its frames are passed, an interpreter's frame ends the search."""
+    """Whether it is code of the program or of a library: the search ends at the interpreter that called such code."""
     is_interpreter: bool = False
 
 
-_by_id: dict[int, _Function] = {}
+_functions: dict[int, _Function] = {}
 """By id of the code, since hashing a code object is slow."""
 
 
 def error_is_handled(frame: FrameType | None) -> bool:
     """Return whether the program would continue if the torch function that a frame calls raised an error.
 
-    True inside ``try`` with an ``except``, and inside ``with`` if its context manager suppresses errors or if this
-    cannot be decided without running code; not for ``finally``. Frames are searched up to the interpreter's.
+    The frames of its callers are searched, too, up to that of the interpreter. ``finally`` handles no error.
     """
     in_program = False
     while frame is not None:
-        function = _by_id.get(id(frame.f_code))
+        function = _functions.get(id(frame.f_code))
         if function is None:
-            function = _by_id[id(frame.f_code)] = _analyze(frame.f_code, frame.f_globals)
+            function = _functions[id(frame.f_code)] = _analyze(frame.f_code, frame.f_globals)
         if function.is_interpreter and in_program:
             return False
         for start, stop, manager in function.ranges:
@@ -114,7 +118,7 @@ def _analyze(code: CodeType, namespace: dict[str, Any]) -> _Function:
     module = str(namespace.get("__name__"))
     if module == _THREADS:
         return _Function(code, (_Range(0, len(code.co_code)),))
-    # Frames of type checkers and of the tracker occur between those of an interpreter and between those of the program.
+    # Frames of type checkers and of the tracker lie between frames of an interpreter, and between those of a program.
     if module.startswith(_INTERNAL_MODULES):
         return _Function(code)
     if module.startswith(_INTERPRETERS):
@@ -123,22 +127,22 @@ def _analyze(code: CodeType, namespace: dict[str, Any]) -> _Function:
         return _Function(code, is_program=True)
     ranges = _handled_ranges(code)
     if module == "contextlib":
-        if code.co_name in ("__enter__", "__exit__"):  # which handle StopIteration
+        if code.co_name in ("__enter__", "__exit__"):  # these handle only StopIteration
             return _Function(code, is_program=True)
-        # A manager as a decorator enters self._recreate_cm(), equivalent to self.
+        # A context manager used as a decorator enters self._recreate_cm(), which is equivalent to self.
         ranges = [one._replace(manager=_Expression((("self",),))) if one.manager else one for one in ranges]
     return _Function(code, tuple(ranges), is_program=True)
 
 
 def _handles_errors(code: CodeType, namespace: dict[str, Any]) -> bool:
-    """Return whether any part of a function may handle errors, whatever its local variables hold."""
+    """Return whether any part of a function may handle errors; its local variables are unknown."""
     scopes: _Scopes = ({}, namespace, vars(builtins))
     return any(one.manager is None or one.manager.may_suppress(scopes) for one in _handled_ranges(code))
 
 
 @functools.cache
 def _handled_ranges(code: CodeType) -> list[_Range]:
-    """Return where errors are handled, and the bodies of ``with`` statements."""
+    """Return the ranges of the ``try`` statements that may catch errors, and of all ``with`` statements."""
     if not code.co_exceptiontable:
         return []
     bytecode = dis.Bytecode(code)
@@ -166,16 +170,17 @@ def _may_catch(handler: list[dis.Instruction]) -> bool:
 
 
 def _expression_before(instructions: list[dis.Instruction]) -> _Expression:
-    """Return the expression whose value the last instruction takes, which enters a ``with`` or returns."""
+    """Return the expression whose value the last instruction uses; it enters a ``with`` statement or returns."""
     *before, last = instructions
     if (whole := _span(last)) is None:
         return _Expression()
-    entered = [i for i, one in enumerate(before) if one.opname == "BEFORE_WITH"]  # before others of the same ``with``
+    # The same ``with`` may enter other context managers first.
+    entered = [i for i, one in enumerate(before) if one.opname == "BEFORE_WITH"]
     before = before[entered[-1] + 2 :] if entered else before
     inside = [(at, one) for one in before if (at := _span(one)) and whole[0] <= at[0] and at[1] <= whole[1]]
     begin = min((at[0] for at, _ in inside), default=whole[0])
     chains: list[tuple[str, ...]] = []
-    steps = []  # all steps of ``a.b(c)[d]``, except for those of its arguments, begin where it begins
+    steps = []  # opcodes of ``a.b(c)[d]`` without those of ``c`` and ``d``: their source begins where it begins
     follows = False
     for at, one in inside:
         if one.opname in _LOADS:
@@ -184,63 +189,64 @@ def _expression_before(instructions: list[dis.Instruction]) -> _Expression:
             chains += [(str(name),) for name in one.argval]
         elif follows and one.opname in _ATTRIBUTES:
             chains[-1] += (str(one.argval),)
-        elif one.opname in (*_ATTRIBUTES, *_OTHER_SOURCES):
+        elif one.opname in (*_ATTRIBUTES, *_UNNAMED_VALUES):
             return _Expression()
         follows = one.opname in (_LOADS_TWO, *_LOADS, *_ATTRIBUTES)
         if at[0] == begin and one.opname not in (*_ATTRIBUTES, *_PREPARE_CALLS):
             steps.append(one.opname)
     ends = max((at[1] for at, _ in inside), default=whole[1])
-    is_call = len(inside) > 1 and inside[-1][0] == (begin, ends)  # of which all others are parts
+    is_call = len(inside) > 1 and inside[-1][0] == (begin, ends)  # the last instruction uses the results of the others
     calls_first = is_call and len(steps) == 2 and steps[0] in _LOADS and steps[1] in _CALLS
     return _Expression(tuple(chains), calls_first)
 
 
 def _span(instruction: dis.Instruction) -> tuple[tuple[int, int], tuple[int, int]] | None:
-    """Return where the source of an instruction begins and ends, as line and column."""
-    place = instruction.positions
-    if place is None or place.lineno is None or place.col_offset is None:
+    """Return the line and column at which the source of an instruction begins, and those at which it ends."""
+    positions = instruction.positions
+    if positions is None or positions.lineno is None or positions.col_offset is None:
         return None
-    return (place.lineno, place.col_offset), (place.end_lineno or 0, place.end_col_offset or 0)
+    return (positions.lineno, positions.col_offset), (positions.end_lineno or 0, positions.end_col_offset or 0)
 
 
-def _follow(chain: tuple[str, ...], scopes: _Scopes) -> Any:
-    """Return the object that a name and its attributes refer to."""
-    found = next((scope[chain[0]] for scope in scopes if chain[0] in scope), _UNKNOWN)
+def _resolve(chain: tuple[str, ...], scopes: _Scopes) -> Any:
+    """Return the object that a name with its attributes refers to."""
+    value = next((scope[chain[0]] for scope in scopes if chain[0] in scope), _UNKNOWN)
     for name in chain[1:]:
-        found = _attribute(found, name)
-    return found
+        value = _get_attribute(value, name)
+    return value
 
 
-def _attribute(found: Any, name: str) -> Any:
-    if isinstance(found, types.ModuleType):
-        return vars(found).get(name, _UNKNOWN)
-    if isinstance(found, torch.nn.Module) and name in found._modules:
-        return found._modules[name]
-    attribute = inspect.getattr_static(found, name, _UNKNOWN)
+def _get_attribute(owner: Any, name: str) -> Any:
+    """Return an attribute, or the function that computes it; unknown if code would have to run."""
+    if isinstance(owner, types.ModuleType):
+        return vars(owner).get(name, _UNKNOWN)
+    if isinstance(owner, torch.nn.Module) and name in owner._modules:
+        return owner._modules[name]
+    attribute = inspect.getattr_static(owner, name, _UNKNOWN)
     if isinstance(attribute, _DATA_DESCRIPTORS):
-        return getattr(found, name)
+        return getattr(owner, name)
     if isinstance(attribute, staticmethod | classmethod):
         return attribute.__func__
     if isinstance(attribute, property):
         return attribute.fget
     runs_code = hasattr(type(attribute), "__get__") and not isinstance(attribute, FunctionType | type)
-    return _UNKNOWN if runs_code and name not in getattr(found, "__dict__", ()) else attribute
+    return _UNKNOWN if runs_code and name not in getattr(owner, "__dict__", ()) else attribute
 
 
-def _may_suppress(found: Any, depth: int) -> bool:
-    """Return whether a context manager, or what a class or function returns, may suppress errors."""
-    kind = type(found)
+def _may_suppress(value: Any, depth: int) -> bool:
+    """Return whether a context manager, or one that a class or function returns, may suppress errors."""
+    kind = type(value)
     if kind in (FunctionType, types.MethodType):
-        return not _is_transparent(found) and _function_may_suppress(found, depth)
+        return not _is_transparent(value) and _function_may_suppress(value, depth)
     if kind is types.BuiltinFunctionType:
-        return found.__name__ not in _LOCKS_AND_FILES
+        return value.__name__ not in _LOCKS_AND_FILES
     if kind in (list, tuple, dict):
-        return any(_may_suppress(one, depth) for one in (found.values() if kind is dict else found))
+        return any(_may_suppress(item, depth) for item in (value.values() if kind is dict else value))
     if kind is contextlib._GeneratorContextManager:
-        return _handles_errors(found.func.__code__, found.func.__globals__)
+        return _handles_errors(value.func.__code__, value.func.__globals__)
     if kind is contextlib.ExitStack:
-        return any(_exit_may_suppress(callback) for _, callback in found._exit_callbacks)
-    return _class_may_suppress(found if isinstance(found, type) else kind)
+        return any(_exit_may_suppress(callback) for _, callback in value._exit_callbacks)
+    return _class_may_suppress(value if isinstance(value, type) else kind)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -249,15 +255,15 @@ def _class_may_suppress(cls: type) -> bool:
         return False
     exit_method = inspect.getattr_static(cls, "__exit__", _UNKNOWN)
     if isinstance(exit_method, FunctionType):
-        return not _is_transparent(exit_method) and _returns_truth(exit_method.__code__)
-    return exit_method is _UNKNOWN  # methods in C, as those of locks and files, suppress nothing
+        return not _is_transparent(exit_method) and _may_return_true(exit_method.__code__)
+    return exit_method is _UNKNOWN  # methods in C, such as those of locks and files, suppress nothing
 
 
 def _exit_may_suppress(callback: Any) -> bool:
     """Return whether a callback of an ``ExitStack`` may suppress errors.
 
-    Methods are the ``__exit__`` of a context manager. Functions come from ``push``, and may suppress errors; or from
-    ``callback``, which sets ``__wrapped__`` and ignores their results.
+    A method is the ``__exit__`` of a context manager. A function was passed to ``push``, and may suppress errors, or to
+    ``callback``, which sets ``__wrapped__`` and ignores its result.
     """
     if isinstance(callback, types.MethodType):
         return _may_suppress(callback.__self__, _MAX_DEPTH)
@@ -265,17 +271,17 @@ def _exit_may_suppress(callback: Any) -> bool:
 
 
 def _function_may_suppress(function: Any, depth: int) -> bool:
-    """Return whether what a function returns may suppress errors."""
-    if function.__code__ is _MADE_BY_CONTEXTMANAGER:
+    """Return whether a context manager that a function returns may suppress errors."""
+    if function.__code__ is _CONTEXTMANAGER_CODE:
         generator = function.__wrapped__
         return _handles_errors(generator.__code__, generator.__globals__)
     scopes: _Scopes = ({}, function.__globals__, function.__builtins__)
-    return depth == 0 or any(one.may_suppress(scopes, depth - 1) for one in _returned(function.__code__))
+    return depth == 0 or any(one.may_suppress(scopes, depth - 1) for one in _returned_expressions(function.__code__))
 
 
 @functools.cache
-def _returned(code: CodeType) -> list[_Expression]:
-    """Return what a function may return, except for constants."""
+def _returned_expressions(code: CodeType) -> list[_Expression]:
+    """Return the expressions of a function's ``return`` statements, except for constants."""
     instructions = list(dis.get_instructions(code))
     return [
         _expression_before(instructions[: i + 1])
@@ -284,8 +290,8 @@ def _returned(code: CodeType) -> list[_Expression]:
     ]
 
 
-def _returns_truth(code: CodeType) -> bool:
-    """Return whether a function may return anything but None and False."""
+def _may_return_true(code: CodeType) -> bool:
+    """Return whether a function may return a true value, from its code alone."""
     before: dis.Instruction | None = None
     for instruction in dis.get_instructions(code):
         if instruction.opname == "RETURN_CONST" and instruction.argval:
@@ -297,5 +303,5 @@ def _returns_truth(code: CodeType) -> bool:
     return False
 
 
-def _is_transparent(found: Any) -> bool:
-    return str(found.__module__).partition(".")[0] in _TRANSPARENT_LIBRARIES
+def _is_transparent(definition: Any) -> bool:
+    return str(definition.__module__).partition(".")[0] in _TRANSPARENT_LIBRARIES

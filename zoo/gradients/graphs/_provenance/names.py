@@ -5,17 +5,17 @@ Names = frozenset[str]
 NO_NAMES: Names = frozenset()
 
 
-class _Mark(str):
-    """A mark among the names of a tensor; compared by identity, so that it equals no name of a sample."""
+class _Label(str):
+    """A taint label that is no sample's name; compared by identity, so that it does not equal a sample of this name."""
 
     __eq__, __hash__ = object.__eq__, object.__hash__
 
 
-NO_GRAD: Names = frozenset([_Mark("<no_grad>")])
+NO_GRAD: Names = frozenset([_Label("<no_grad>")])
 """The tensor was computed under no_grad from a tensor that requires a gradient."""
-NO_GRAD_VIEW: Names = frozenset([_Mark("<no_grad view>")])
+NO_GRAD_VIEW: Names = frozenset([_Label("<no_grad view>")])
 """The tensor was computed, outside of no_grad, from a view that was created under no_grad."""
-GRADIENT_MARKS = NO_GRAD | NO_GRAD_VIEW
+GRADIENT_LABELS = NO_GRAD | NO_GRAD_VIEW
 
 
 def quote_names(names: Iterable[str]) -> str:

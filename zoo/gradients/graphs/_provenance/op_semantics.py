@@ -10,7 +10,7 @@ from torch import Tensor
 
 from zoo.gradients.graphs._provenance.torch_internals import HigherOrderOperator, schemas_of
 
-# Functions that depend only on metadata of a tensor: its shape, type, device and flags.
+# Functions that read only metadata of a tensor: its shape, type, device and flags.
 _METADATA = {
     *("__len__", "__hash__", "__dir__", "dim", "ndimension", "size", "numel", "nelement", "stride", "storage_offset"),
     *("element_size", "is_contiguous", "is_floating_point", "is_complex", "is_signed", "is_same_size", "is_conj"),
@@ -24,19 +24,20 @@ _METADATA_ATTRIBUTES = {
     )
 }
 _DATA = Tensor.data.__get__  # type: ignore[attr-defined]
-ACCESSORS = {"__get__", "__set__", "__delete__", "type"}  # of attributes, which are tensors or metadata, never values
-# Index of the first argument whose values determine the result's shape (data-dependent output shape), as all later do.
+ACCESSORS = {"__get__", "__set__", "__delete__", "type"}  # of attributes: they return tensors or metadata, not values
+# Functions whose output shape depends on data: index of the first argument whose values determine it. All later
+# arguments determine it, too.
 DYNAMIC_SHAPE_FROM = {
     **dict.fromkeys(("nonzero", "argwhere", "unique", "unique_consecutive", "bincount", "arange", "range"), 0),
     **dict.fromkeys(("masked_select", "repeat_interleave", "tensor_split", "_pad_packed_sequence"), 1),
     "_pack_padded_sequence": 1,
 }
-DYNAMIC_SHAPE_IF_ALONE = {"where", "repeat_interleave", "one_hot"}  # the same for a call with a single argument
+DYNAMIC_SHAPE_IF_ALONE = {"where", "repeat_interleave", "one_hot"}  # the same, if called with a single argument
 CALLS_PYTHON = {"apply_", "map_", "map2_"}  # call a Python function with each element
 _DATA_DEPENDENT = {"__getitem__", *DYNAMIC_SHAPE_FROM, *DYNAMIC_SHAPE_IF_ALONE, *CALLS_PYTHON}
-_WITHOUT_SIZES = {"tensor", "as_tensor", "asarray", "einsum"}  # their integers are values
-_POSITIONS = {"index", "idx", "shifts"}  # integers that select values, not shapes
-# Only the metadata of their first argument is used.
+_WITHOUT_SIZES = {"tensor", "as_tensor", "asarray", "einsum"}  # their integer arguments are values, not sizes
+_POSITIONS = {"index", "idx", "shifts"}  # integer arguments that select or move elements, and determine no shape
+# They use only the metadata of their first argument.
 _LIKE_FIRST_ARG = {
     *("zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "randint_like"),
     *("new_zeros", "new_ones", "new_empty", "new_full", "new_tensor"),
@@ -51,10 +52,13 @@ NEVER_RAISE = {
     *("stack", "cat", "clone", "detach", "unsqueeze", "t", "transpose", "where"),
 }
 BUILTIN_TYPES = (types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType)
+# Normalization, which updates running statistics in place.
 UPDATE_STATISTICS = ("batch_norm", "instance_norm", "native_batch_norm", "_native_batch_norm_legit")
-_HIDDEN_WRITES = (*UPDATE_STATISTICS, "_fused_", "_amp_")  # in place, without incrementing the version counter
+# Functions that write in place without incrementing the version counter; prefixes of their names.
+_HIDDEN_WRITES = (*UPDATE_STATISTICS, "_fused_", "_amp_")
 _TORCH_NAMESPACES = ("aten::", "prim::", "prims::")
 _RUN_HOOKS = {torch.autograd.grad, torch.autograd.backward, Tensor.backward}
+# Functions that expose memory to code that calls no torch function, or that store gradients in ``grad``.
 _OPAQUE = {"__dlpack__", "data_ptr", "storage", "untyped_storage", "share_memory_", "backward"}
 
 
@@ -66,11 +70,14 @@ class OpSemantics(NamedTuple):
     """Reads metadata of tensors, but not their values."""
     opaque: bool
     """Exposes values where they cannot be tracked."""
-    returns_python_value: bool
-    """May reveal values by a Python object, or by the shape of the tensor that it returns."""
+    data_dependent: bool
+    """May turn values into a Python object, or into the shape of a tensor that it returns."""
     detaches: bool
+    """Returns a constant, as the program intends: no gradient is lost."""
     like_first_arg: bool
+    """Uses its first argument for the metadata alone."""
     one_view_per_argument: bool
+    """Returns a view of each argument, which depends on no other argument."""
     may_raise: bool
     """May raise an error that depends on values."""
     may_write: bool
@@ -89,7 +96,7 @@ def semantics_of(func: Callable[..., Any]) -> OpSemantics:
         name,
         metadata_only=name in _METADATA or func in _METADATA_ATTRIBUTES,
         opaque=name in _OPAQUE,
-        returns_python_value=name in _DATA_DEPENDENT or bool(integers) or varargs_from < sys.maxsize,
+        data_dependent=name in _DATA_DEPENDENT or bool(integers) or varargs_from < sys.maxsize,
         detaches=name == "detach" or func == _DATA,
         like_first_arg=name in _LIKE_FIRST_ARG,
         one_view_per_argument=name in _ONE_VIEW_PER_ARGUMENT,
@@ -123,10 +130,10 @@ def _may_write(func: Callable[..., Any]) -> bool:
 
 @functools.cache
 def integer_arguments(func: Callable[..., Any]) -> tuple[set[int | str], int]:
-    """Return the positions and names of arguments that are never tensors, such as sizes, and where such varargs begin.
+    """Return which arguments of a function are never tensors, such as sizes; read from its schema, else its signature.
 
-    The second is the position from which on all arguments are integers, as in ``x.view(2, 3)``. Both are read from the
-    schema or, for functions without one, from the signature.
+    The first result holds positions and names. The second is the position from which on all arguments are integers, as
+    in ``x.view(2, 3)``; ``sys.maxsize`` if there is none.
     """
     name = name_of(func)
     if name.startswith("__") or name in _WITHOUT_SIZES:

@@ -25,7 +25,7 @@ from zoo.gradients.graphs._provenance.control_flow import (
 )
 from zoo.gradients.graphs._provenance.error_handlers import error_is_handled
 from zoo.gradients.graphs._provenance.names import (
-    GRADIENT_MARKS,
+    GRADIENT_LABELS,
     NO_GRAD,
     NO_GRAD_VIEW,
     Names,
@@ -37,7 +37,7 @@ from zoo.gradients.graphs._provenance.shadow_memory import (
     Address,
     ShadowMemory,
     State,
-    address,
+    address_of,
     is_no_grad_view,
     raise_untrackable,
     states,
@@ -95,25 +95,26 @@ class Provenance(TorchFunctionMode):
         super().__exit__(*error)
         _unseen_calls.leave()
 
-    def of(self, value: Any) -> Names:
-        """Return the names of a value: of all tensors in it."""
-        return self._of_tensors(tensors_in(value)) - GRADIENT_MARKS
+    def names_of(self, value: Any) -> Names:
+        """Return the names of all tensors in a value."""
+        return self._names_of_tensors(tensors_in(value)) - GRADIENT_LABELS
 
     def has_lost_gradient(self, tensor: Tensor) -> bool:
         """Return whether the gradient of a tensor was lost under ``torch.no_grad()``.
 
-        It is if the tensor was computed there from one that requires a gradient. What is computed from such a tensor
-        outside of ``no_grad`` counts only if nothing else in it requires a gradient. A view that was created under
-        ``no_grad``, and what is computed from it outside, has ``requires_grad=True``, but the gradient is lost as well;
-        ``detach()`` clears this, since it declares the result to be constant.
+        The gradient is lost if the tensor was computed under ``no_grad`` from one that requires a gradient, or if it
+        was computed later from such a tensor and does not require a gradient by another one. The gradient of a view
+        that was created under ``no_grad`` is lost, too, and so is that of tensors computed from the view, although
+        ``requires_grad`` is True for all of these. The result of ``detach()`` has lost no gradient: it is meant to be
+        constant.
         """
         with internals.untracked():
             if tensor.requires_grad:
                 return self._uses_no_grad_view(tensor)
-            return self._of_tensors([tensor]) >= NO_GRAD
+            return self._names_of_tensors([tensor]) >= NO_GRAD
 
     def uses_no_grad_view(self, tensors: Iterable[Tensor]) -> bool:
-        """Return whether a tensor requires a gradient, but is or uses a view created under ``torch.no_grad()``."""
+        """Return whether a tensor that requires a gradient is, or was computed from, a view created under no_grad."""
         with internals.untracked():
             return self.lost_gradients and any(map(self._uses_no_grad_view, tensors))
 
@@ -131,10 +132,10 @@ class Provenance(TorchFunctionMode):
         if not self.ignoring_control_flow.depth:
             self._control_dependencies.update(names)
 
-    def mark(self, tensor: Tensor, names: Iterable[str]) -> None:
-        """Replace the names of a tensor, and of all that shares its memory."""
-        self._memory.storages.pop(place := address(tensor), None)
-        self._mark(tensor, place, frozenset(names))
+    def set_names(self, tensor: Tensor, names: Iterable[str]) -> None:
+        """Replace the names of a tensor and of all tensors that share its memory."""
+        self._memory.storages.pop(address := address_of(tensor), None)
+        self._mark(tensor, address, frozenset(names))
 
     def paused(self) -> AbstractContextManager[Any]:
         """Return a context that pauses tracking.
@@ -152,7 +153,7 @@ class Provenance(TorchFunctionMode):
             return func(*args, **kwargs)
         call = func
         if self._memory.storages and (semantics.runs_python or may_run_python(types, args, kwargs)):
-            call = self.observed(func)
+            call = self.track_operators_in(func)
         return self._propagate(func, call, semantics, types, args, kwargs, sys._getframe(1))
 
     def _propagate(
@@ -165,33 +166,40 @@ class Provenance(TorchFunctionMode):
         kwargs: Mapping[str, Any],
         caller: FrameType,
     ) -> Any:
-        """Call a function, and mark its results, and what it wrote to, with the names of its arguments."""
+        """Call a function, and add the names of its arguments to its results and to the tensors that it wrote to.
+
+        Whether the function raises an error may depend on values, too. Where the program handles the error, these
+        values decide which code runs next: the handler, or the code after the call. They are then added to the control
+        dependencies in both cases, unless the function raises no errors that depend on values.
+        """
+        # A distribution checks its parameters. Such a check decides whether an error is raised, and nothing else.
         is_check = caller.f_globals is CONSTRAINTS and in_argument_check(caller)
         if is_check and not error_is_handled(caller):
             return call(*args, **kwargs)
         inputs = tensors_in((args, kwargs)) if kwargs else tensors_in(args)
         before = states(inputs)
-        names = self._memory.of(inputs, before, self._control_dependencies)
+        names = self._memory.names_of(inputs, before, self._control_dependencies)
         if not torch.is_grad_enabled() and not semantics.detaches and any([tensor.requires_grad for tensor in inputs]):
             names |= NO_GRAD
             self.lost_gradients = True
         if self.lost_gradients:
+            # Only what is computed from a no_grad view with gradients enabled has the label of such views.
             attached = torch.is_grad_enabled() and not semantics.detaches
             from_view = attached and any(map(self._uses_no_grad_view, inputs))
             names = names | NO_GRAD_VIEW if from_view else names - NO_GRAD_VIEW
         if not names:
             if semantics.opaque:
                 for tensor in inputs:
-                    self._memory.expose(tensor, address(tensor))
+                    self._memory.record_exposed(tensor, address_of(tensor))
             result = call(*args, **kwargs)
             if call is func and self._memory.views.by_storage:
                 for tensor in (result,) if type(result) is Tensor else tensors_in(result):
-                    if address(tensor) in self._memory.views.by_storage:  # a new view has only the names of its storage
-                        self._memory.views.set_default(tensor)
+                    if address_of(tensor) in self._memory.views.by_storage:  # only the names of its storage apply
+                        self._memory.views.register(tensor)
             return result
-        if semantics.opaque and not names <= GRADIENT_MARKS:
-            raise_untrackable(semantics.name, names - GRADIENT_MARKS)
-        # A subclass of Tensor (in ``types``) may do more than torch does.
+        if semantics.opaque and not names <= GRADIENT_LABELS:
+            raise_untrackable(semantics.name, names - GRADIENT_LABELS)
+        # A subclass of Tensor, which is then in ``types``, may raise errors that torch does not.
         if is_check or ((semantics.may_raise or types not in TORCH_TYPES) and error_is_handled(caller)):
             self._add_control_dependencies(names)
         try:
@@ -199,10 +207,10 @@ class Provenance(TorchFunctionMode):
         except Exception:
             self._add_control_dependencies(names)
             raise
-        if (semantics.returns_python_value or not isinstance(result, Tensor)) and (
+        if (semantics.data_dependent or not isinstance(result, Tensor)) and (
             sources := control_flow_inputs(func, args, kwargs, result)
         ):
-            self._add_control_dependencies(self._of_tensors(sources))
+            self._add_control_dependencies(self._names_of_tensors(sources))
         if (semantics.may_write or kwargs) and ((after := states(inputs)) != before or semantics.hidden_write):
             self._mark_written(semantics, names, inputs, before, after)
         self._mark_results(semantics, names, inputs, before, result)
@@ -223,8 +231,8 @@ class Provenance(TorchFunctionMode):
         """
         semantics = semantics_of(func)._replace(detaches=True)  # gradients are those of the function around it
         if any(tag in _DATA_DEPENDENT for tag in getattr(func, "tags", ())):
-            self._add_control_dependencies(self.of((args, kwargs)))
-        result = self._propagate(func, call, semantics, TORCH_TYPES[0], args, kwargs, sys._getframe(2))
+            self._add_control_dependencies(self.names_of((args, kwargs)))
+        result = self._propagate(func, call, semantics, (), args, kwargs, sys._getframe(2))
         if isinstance(func, internals.HigherOrderOperator) and (names := inner_names()):
             self._mark_results(semantics, names, [], [], result)
         return result
@@ -232,22 +240,22 @@ class Provenance(TorchFunctionMode):
     def propagate_script(
         self, call: Callable[..., Any], script: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
-        """Propagate names through a call of TorchScript, as one function and through the operators in it."""
-        with internals.untracked():  # as torch does in a mode
+        """Propagate names through a call of TorchScript, both as a single function and through the operators in it."""
+        with internals.untracked():  # as torch disables a mode inside of its ``__torch_function__``
             inputs = (call, script, args, kwargs, internals.script_buffers(script))
-            observed = self.observed(_call_script) if self._memory.storages else _call_script
+            observed = self.track_operators_in(_call_script) if self._memory.storages else _call_script
             semantics = semantics_of(_call_script)
-            result = self._propagate(_call_script, observed, semantics, TORCH_TYPES[0], inputs, {}, sys._getframe())
+            result = self._propagate(_call_script, observed, semantics, (), inputs, {}, sys._getframe())
             # No mode sees ``tolist`` and ``str`` in a script.
             may_hold_values = not all(isinstance(part, Tensor | None) for part in internals.tree_leaves(result))
             if may_hold_values or script.inlined_graph.findAllNodes("prim::tolist"):
-                self.add_control_dependencies(self.of(inputs))
+                self.add_control_dependencies(self.names_of(inputs))
         return result
 
     def propagate_constructor(self, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Propagate names through a constructor of tensors that no mode sees."""
         with internals.untracked():
-            if call.__name__ == internals.FUNCTIONALIZE and (names := self.of(args)):
+            if call.__name__ == internals.FUNCTIONALIZE and (names := self.names_of(args)):
                 raise ValueError(
                     f"torch.func.functionalize cannot be tracked, and its input depends on {quote_names(names)}; call "
                     "the function itself"
@@ -255,7 +263,7 @@ class Provenance(TorchFunctionMode):
             return self.__torch_function__(call, (), args, kwargs)
 
     @contextmanager
-    def _observing(self) -> Iterator[None]:
+    def _tracking_operators(self) -> Iterator[None]:
         internals.conversions.enter(self)
         try:
             with below_other_modes(OperatorMode(self)):
@@ -263,24 +271,26 @@ class Provenance(TorchFunctionMode):
         finally:
             internals.conversions.leave()
 
-    def observed(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Wrap a function in which torch runs Python code, to track the operators that the code calls."""
-        return run_within(self._observing, function)
+    def track_operators_in(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap a function in which torch runs Python code, so that the operators that this code calls are tracked."""
+        return run_within(self._tracking_operators, function)
 
     def _uses_no_grad_view(self, tensor: Tensor) -> bool:
-        return tensor.requires_grad and (is_no_grad_view(tensor) or self._of_tensors([tensor]) >= NO_GRAD_VIEW)
+        return tensor.requires_grad and (is_no_grad_view(tensor) or self._names_of_tensors([tensor]) >= NO_GRAD_VIEW)
 
     def _add_control_dependencies(self, names: Names) -> None:
-        if names := names - GRADIENT_MARKS:
+        if names := names - GRADIENT_LABELS:
             self.add_control_dependencies(names)
 
-    def _of_tensors(self, tensors: list[Tensor]) -> Names:
-        return self._memory.of(tensors, [(address(tensor), 0) for tensor in tensors], self._control_dependencies)
+    def _names_of_tensors(self, tensors: list[Tensor]) -> Names:
+        return self._memory.names_of(
+            tensors, [(address_of(tensor), 0) for tensor in tensors], self._control_dependencies
+        )
 
-    def _mark(self, tensor: Tensor, place: Address, names: Names) -> None:
-        if place is None and names <= GRADIENT_MARKS:  # a sparse tensor, never a parameter of a distribution
+    def _mark(self, tensor: Tensor, address: Address, names: Names) -> None:
+        if address is None and names <= GRADIENT_LABELS:  # a sparse tensor, which is no parameter of a distribution
             return
-        if self._memory.mark(tensor, place, names):
+        if self._memory.mark(tensor, address, names):
             self._add_control_dependencies(names)
 
     def _mark_written(
@@ -291,7 +301,7 @@ class Provenance(TorchFunctionMode):
             is_weight = semantics.name.startswith(UPDATE_STATISTICS) and tensor.requires_grad
             if new != old or (semantics.hidden_write and not is_weight):
                 # An in-place write to a leaf under no_grad (an optimizer's update) is intended: no gradient is lost.
-                self._mark(tensor, address(tensor), names - NO_GRAD if tensor.requires_grad else names)
+                self._mark(tensor, address_of(tensor), names - NO_GRAD if tensor.requires_grad else names)
                 if not storage_of(tensor, names).resizable():  # owned by another library, such as an array's
                     self._add_control_dependencies(names)
 
@@ -299,22 +309,22 @@ class Provenance(TorchFunctionMode):
         self, semantics: OpSemantics, names: Names, inputs: list[Tensor], before: list[State], result: Any
     ) -> None:
         if semantics.like_first_arg:
-            names = self._memory.of(inputs[1:], before[1:], self._control_dependencies)
-        places = [place for place, _ in before]
+            names = self._memory.names_of(inputs[1:], before[1:], self._control_dependencies)
+        addresses = [address for address, _ in before]
         for tensor in (result,) if type(result) is Tensor else tensors_in(result):
-            place = address(tensor)
+            address = address_of(tensor)
             added = names
             if self.lost_gradients and not (tensor.is_floating_point() or tensor.is_complex()):
-                added = names - GRADIENT_MARKS  # integers have no gradient to lose
-            if place not in places or internals.is_wrapped(tensor):  # a wrapper is temporary, its memory is not
-                self._mark(tensor, place, added)
+                added = names - GRADIENT_LABELS  # integers have no gradient to lose
+            if address not in addresses or internals.is_wrapped(tensor):  # a wrapper is temporary, its memory is not
+                self._mark(tensor, address, added)
             else:  # a view, which may depend on more names than its storage
-                sources = [t for t, source_place in zip(inputs, places, strict=True) if source_place == place]
+                sources = [t for t, source_address in zip(inputs, addresses, strict=True) if source_address == address]
                 if semantics.one_view_per_argument:
-                    added = self._of_tensors(sources) | added & GRADIENT_MARKS
+                    added = self._names_of_tensors(sources) | added & GRADIENT_LABELS
                 if added >= NO_GRAD and (is_no_grad_view(tensor) or any(tensor is source for source in sources)):
                     added = added - NO_GRAD  # is_no_grad_view detects it, or the argument itself was returned
-                self._memory.mark_view(tensor, place, added, sources)
+                self._memory.mark_view(tensor, address, added, sources)
 
 
 def _call_script(
@@ -324,8 +334,8 @@ def _call_script(
     kwargs: Mapping[str, Tensor | Any],
     buffers: list[Tensor],
 ) -> Any:
-    """Call a script, as a function of its buffers, too.
+    """Call a script, with its buffers as an argument, since it may read them and write to them.
 
-    The annotations are read by ``integer_arguments``: arguments that may be tensors are not used as sizes.
+    ``integer_arguments`` reads the annotations: arguments that may be tensors are not sizes.
     """
     return call(script, *args, **kwargs)

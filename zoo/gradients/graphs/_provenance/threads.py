@@ -21,7 +21,7 @@ def _start_new(tracker: Any, start: Function, args: tuple[Any, ...], kwargs: dic
 
 
 def _submit(tracker: Any, submit: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Submit a task, whose function is a positional or keyword argument; the pool's threads outlive the program."""
+    """Submit a task that enters the tracker; a pool's threads may have started before the program."""
     pool, *others = args
     if others:
         others[0] = _tracked(tracker, others[0])
@@ -39,7 +39,10 @@ THREADS = [
 
 
 def _tracked(tracker: Any, function: Function) -> Function:
-    def call(*args: Any, **kwargs: Any) -> Any:  # its frame is known to end the thread: see error_handlers
+    """Wrap a function to enter the tracker in its thread."""
+
+    # For error_handlers, a frame of this function handles all errors: they end the thread, and the program continues.
+    def call(*args: Any, **kwargs: Any) -> Any:
         with tracker:
             return function(*args, **kwargs)
 

@@ -41,11 +41,11 @@ def check_torch() -> None:
     )
 
 
-# Torch function modes. A mode sees neither what other modes call nor what runs where they are disabled.
+# Torch function modes. A mode sees neither what its own handler calls nor what runs while modes are disabled.
 untracked = _find("torch._C", "DisableTorchFunction")
 num_function_modes: Callable[[], int] = _find("torch._C", "_len_torch_function_stack")
 function_modes_are_enabled: Callable[[], bool] = _find("torch._C", "_is_torch_function_enabled")
-set_grad_enabled: Callable[[bool], None] = _find("torch._C", "_set_grad_enabled")  # which a mode sees
+set_grad_enabled: Callable[[bool], None] = _find("torch._C", "_set_grad_enabled")  # what a mode sees of no_grad
 
 # Memory. Functions in C that bypass the modes, since they are called for every tensor.
 storage_address: Callable[[Tensor], int] = _find("torch._C", "_storage_address")
@@ -94,11 +94,11 @@ _keyset_after: Callable[[Any], Any] = _find("torch._C", "_dispatch_keyset_full_a
 _KeySet: Callable[[Any], Any] = _find("torch._C", "DispatchKeySet")
 _python_kernels: Any = _find("torch.library", "_impls")
 tree_leaves: Callable[..., list[Any]] = _find("torch.utils._pytree", "arg_tree_leaves")
-_find("torch", "ops.aten.add.Tensor._op_dk")  # which every overload has
+_find("torch", "ops.aten.add.Tensor._op_dk")  # an attribute of all overloads, which python_kernel uses
 
 
 def python_kernel(overload: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Callable[..., Any] | None:
-    """Return the kernel of an operator that was registered from Python, if these arguments are dispatched to one."""
+    """Return the kernel that an operator dispatches these arguments to, if it was registered from Python, else None."""
     tensors = [part for part in tree_leaves(*args, **kwargs) if isinstance(part, Tensor)]
     keys = _KeySet(_DispatchKey.Undefined)
     for tensor in tensors:
@@ -122,7 +122,7 @@ def _buffers_of(module: Any) -> list[Tensor]:
     return own + [tensor for _, child in _ModuleDict(module).items() for tensor in _buffers_of(child)]
 
 
-# Functions that no mode sees. They are replaced while a tracker is entered, and call a method of it.
+# Functions that no mode sees. While a tracker is entered, the following wrappers replace them.
 def _script(tracker: Any, call: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if not function_modes_are_enabled():
         return call(*args, **kwargs)
@@ -136,7 +136,7 @@ def _constructor(tracker: Any, call: Function, args: tuple[Any, ...], kwargs: di
 
 def _push_hooks(tracker: Any, push: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     pack, unpack = args
-    return push(tracker.observed(pack), unpack)
+    return push(tracker.track_operators_in(pack), unpack)
 
 
 def _compile(tracker: Any, compile: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -144,11 +144,11 @@ def _compile(tracker: Any, compile: Function, args: tuple[Any, ...], kwargs: dic
 
 
 def _convert(tracker: Any, convert: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    tracker.add_control_dependencies(tracker.of(args))
+    tracker.add_control_dependencies(tracker.names_of(args))
     return convert(*args, **kwargs)
 
 
-FUNCTIONALIZE = "_wrap_functional_tensor"
+FUNCTIONALIZE = "_wrap_functional_tensor"  # called by torch.func.functionalize
 UNSEEN_FUNCTIONS = [
     Patch(_ScriptFunction, "__call__", _script),
     Patch(_ScriptMethod, "__call__", _script),
@@ -158,4 +158,4 @@ UNSEEN_FUNCTIONS = [
     Patch(torch, "compile", _compile),
 ]
 conversions = Patches([Patch(Tensor, name, _convert) for name in ("tolist", "numpy")])
-"""Where values become Python objects without an operator."""
+"""Methods that turn values into Python objects without calling an operator."""
