@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from zoo.control.envs._registration import MAX_EPISODE_STEPS
 from zoo.control.envs._spaces import space_to_dict
 from zoo.control.envs._wrappers import EnvWorkerError
-from zoo.control.envs.factory import _check_env_kwargs, make_eval_vector_env, make_vector_env
+from zoo.control.envs.factory import make_eval_vector_env, make_vector_env
 from zoo.control.envs.vector_env import VectorEnvAdapter
 
 MODES = list(AutoresetMode)
@@ -97,14 +97,14 @@ class TestMakeVectorEnv:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"num_envs": 3}, r"env_kwargs\.num_envs is not an option of an environment"),
+            ({"wrappers": []}, r"env_kwargs\.wrappers is not an option of an environment"),
             ({"max_episode_steps": -1}, "max_episode_steps must be a whole number of 1 or more, got -1"),
         ],
         ids=str,
     )
     def test_reserved_or_invalid_env_kwargs_raise(self, options, message):
         with pytest.raises(ValueError, match=message):
-            _check_env_kwargs(gymnasium.spec("CartPole-v1"), options)
+            make_vector_env("CartPole-v1", 1, **options)
 
     def test_unknown_keyword_argument_of_an_environment_is_named(self):
         with pytest.raises(EnvWorkerError, match=r"FrozenLake-v1 raised TypeError while it was made.*is_slipery"):

@@ -96,6 +96,11 @@ class TestErrors:
         ):
             experiment("CartPol-v1")
 
+    @pytest.mark.parametrize("name", ["num_envs", "tabular", "wrappers"])
+    def test_reserved_env_kwargs_raise(self, name):
+        with pytest.raises(ValueError, match=rf"env_kwargs\.{name} is not an option of an environment: remove it"):
+            experiment(env_kwargs={name: 3})
+
     def test_invalid_gamma_raises(self):
         with pytest.raises(ValueError, match=r"gamma must be between 0 and 1, got 1\.5"):
             experiment(gamma=1.5)

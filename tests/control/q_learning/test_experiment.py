@@ -56,6 +56,10 @@ class TestTabularExperiment:
         with pytest.raises(ValueError, match=r"gamma must be below 1 for a table: .* may never end an episode"):
             tabular("CliffWalking-v1", gamma=1.0)
 
+    def test_reserved_env_kwargs_raise(self):
+        with pytest.raises(ValueError, match=r"env_kwargs\.num_envs is not an option of an environment: remove it"):
+            tabular(env_kwargs={"num_envs": 3})
+
     def test_negative_train_freq_raises(self):
         with pytest.raises(ValueError, match="train_freq must be 0 or more, got -3"):
             tabular(train_freq=-3)

@@ -13,8 +13,14 @@ import gymnasium
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
+from zoo._constraints import COUNT, check_constraints
+
 MAX_EPISODE_STEPS = 10_000  # of environments that register no limit
 _ATARI_MAX_FRAMES = 108_000  # limit that ale-py registers, far beyond most episodes
+_RESERVED_KWARGS = {  # of gymnasium.make_vec and make_vector_env
+    *("id", "num_envs", "vectorization_mode", "vector_kwargs", "wrappers", "disable_env_checker"),
+    *("env_id", "tabular"),
+}
 _GAME_PACKAGES = {"MinAtar": "minatar.gym", "ALE": "ale_py"}  # by the namespace of their ids
 
 
@@ -74,6 +80,16 @@ def import_env_module(env_id: str, trust: bool) -> str:
     finally:
         sys.path.remove(folder)
     return name
+
+
+def check_env_kwargs(env_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return keyword arguments of an environment, none for None; raise ``ValueError`` if one is reserved or invalid."""
+    options = dict(env_kwargs or {})
+    if reserved := sorted(_RESERVED_KWARGS & options.keys()):
+        raise ValueError(f"env_kwargs.{reserved[0]} is not an option of an environment: remove it")
+    if options.get("max_episode_steps") is not None:
+        check_constraints(options, {"max_episode_steps": COUNT})
+    return options
 
 
 def with_time_limit(spec: EnvSpec, env_kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,18 +3,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
-from gymnasium.envs.registration import EnvSpec
 from gymnasium.error import DependencyNotInstalled
 from gymnasium.spaces import Box
 from gymnasium.vector import VectorEnv
 from gymnasium.wrappers import FlattenObservation
 
-from zoo._constraints import COUNT, check_constraints
-from zoo.control.envs._registration import find_spec, with_time_limit
+from zoo.control.envs._registration import check_env_kwargs, find_spec, with_time_limit
 from zoo.control.envs._spaces import UnsupportedSpaceError, check_observation_space
 from zoo.control.envs._wrappers import ClearLastAction, EnvWorkerError, IndexObservation, ValidateStep
-
-_RESERVED_KWARGS = ("id", "num_envs", "vectorization_mode", "vector_kwargs", "wrappers", "disable_env_checker")
 
 
 def make_vector_env(env_id: str, num_envs: int, tabular: bool = False, **env_kwargs: Any) -> VectorEnv:
@@ -37,7 +33,7 @@ def make_vector_env(env_id: str, num_envs: int, tabular: bool = False, **env_kwa
     if num_envs < 1:
         raise ValueError(f"num_envs must be at least 1, got {num_envs}")
     spec = find_spec(env_id)
-    options = _check_env_kwargs(spec, env_kwargs)
+    options = with_time_limit(spec, check_env_kwargs(env_kwargs))
     with warnings.catch_warnings():
         # Older versions are the user's choice. MinAtar's v1 is not even newer than v0: it has fewer actions.
         warnings.filterwarnings("ignore", ".* is out of date")
@@ -67,15 +63,6 @@ def make_eval_vector_env(env_id: str, num_envs: int, tabular: bool = False, **en
     """
     unclipped = {"reward_clipping": False} if env_id.startswith("ALE/") else {}
     return make_vector_env(env_id, num_envs, tabular, **{**unclipped, **env_kwargs})
-
-
-def _check_env_kwargs(spec: EnvSpec, env_kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Check keyword arguments of an environment and add a time limit if none is registered."""
-    if reserved := sorted(set(env_kwargs) & set(_RESERVED_KWARGS)):
-        raise ValueError(f"env_kwargs.{reserved[0]} is not an option of an environment: remove it")
-    if env_kwargs.get("max_episode_steps") is not None:
-        check_constraints(env_kwargs, {"max_episode_steps": COUNT})
-    return with_time_limit(spec, env_kwargs)
 
 
 def _make_sync_vector_env(env_id: str, num_envs: int, tabular: bool, options: Mapping[str, Any]) -> VectorEnv:

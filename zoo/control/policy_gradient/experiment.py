@@ -5,7 +5,7 @@ from typing import Any
 from zoo._constraints import COUNT, check_constraints
 from zoo.control._evaluation import EpisodeEvaluator
 from zoo.control._experiment import COMPLETE_EPISODES, ControlExperiment
-from zoo.control.envs._registration import import_env_module
+from zoo.control.envs._registration import check_env_kwargs, import_env_module
 from zoo.control.envs.factory import make_eval_vector_env, make_vector_env
 from zoo.control.envs.vector_env import VectorEnvAdapter
 from zoo.control.policy_gradient._value_function import value_function
@@ -54,7 +54,7 @@ class PolicyGradientExperiment(ControlExperiment):
     ):
         counts = {"num_envs": num_envs, "n_eval_episodes": n_eval_episodes}
         check_constraints(counts, dict.fromkeys(counts, COUNT))
-        env, env_kwargs = import_env_module(env, trust), env_kwargs or {}
+        env, env_kwargs = import_env_module(env, trust), check_env_kwargs(env_kwargs)
         envs = VectorEnvAdapter(make_vector_env(env, num_envs, **env_kwargs))
         eval_envs = VectorEnvAdapter(make_eval_vector_env(env, 2 * n_eval_episodes, **env_kwargs))
         evaluator = EpisodeEvaluator(eval_envs, monitor="eval_return_mean")

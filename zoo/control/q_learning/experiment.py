@@ -6,7 +6,7 @@ from gymnasium.spaces import Discrete, MultiBinary, MultiDiscrete, Space
 from zoo._constraints import NOT_NEGATIVE, check_constraints
 from zoo.control._evaluation import EpisodeEvaluator, ExactEvaluator, PolicyEvaluator
 from zoo.control._experiment import ControlExperiment
-from zoo.control.envs._registration import import_env_module
+from zoo.control.envs._registration import check_env_kwargs, import_env_module
 from zoo.control.envs._spaces import UnsupportedSpaceError, num_elements
 from zoo.control.envs._wrappers import shorten_space
 from zoo.control.envs.factory import make_eval_vector_env, make_vector_env
@@ -65,7 +65,7 @@ class TabularQLearningExperiment(_QLearningExperiment):
         trust: bool = False,
         **options: Any,
     ):
-        env, env_kwargs = import_env_module(env, trust), env_kwargs or {}
+        env, env_kwargs = import_env_module(env, trust), check_env_kwargs(env_kwargs)
         single = VectorEnvAdapter(make_vector_env(env, 1, tabular=True, **env_kwargs))
         vector_env: Any = single.vector_env
         mdp = known_dynamics(vector_env.envs[0], gamma)
@@ -142,7 +142,7 @@ class DeepQLearningExperiment(_QLearningExperiment):
     ):
         check_constraints({"train_freq": train_freq}, {"train_freq": NOT_NEGATIVE})
         _check_learning_starts(options.get("learning_starts", 0), eval_freq, total_timesteps)
-        env, env_kwargs = import_env_module(env, trust), env_kwargs or {}
+        env, env_kwargs = import_env_module(env, trust), check_env_kwargs(env_kwargs)
         envs = VectorEnvAdapter(make_vector_env(env, num_envs, **env_kwargs))
         num_actions = _count_actions(envs.action_space, env)
         eval_envs = VectorEnvAdapter(make_eval_vector_env(env, 2 * n_eval_episodes, **env_kwargs))
