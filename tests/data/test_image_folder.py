@@ -6,7 +6,6 @@ import torch
 from PIL import Image
 
 from zoo.data import load_image_folder
-from zoo.data.image_folder import _common_size
 
 
 def paint(folder, number, color=128, mode="L", size=(8, 6)):
@@ -206,8 +205,10 @@ class TestImages:
         assert record.name == "zoo.data"
         assert "resized to 6 × 8" in record.getMessage()
 
-    def test_median_height_and_width_are_independent(self, tmp_path):
-        assert _common_size([(30, 1), (20, 2), (10, 3)], tmp_path) == (20, 2)
+    def test_median_height_and_width_are_independent(self, divided):
+        for kind, number, size in (("cat", 20, (9, 5)), ("dog", 20, (7, 15)), ("cat", 7, (3, 10)), ("dog", 7, (3, 10))):
+            paint(divided / "train" / kind, number, 20, size=size)
+        assert load_image_folder(divided).image_shape == (1, 10, 7)
 
     def test_given_size_is_used_without_a_warning(self, divided, caplog):
         paint(divided / "train" / "cat", 2, 20, size=(16, 3))

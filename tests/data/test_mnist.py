@@ -1,4 +1,5 @@
 import gzip
+import hashlib
 import os
 import re
 import socket
@@ -12,9 +13,9 @@ import torch
 from torchvision.datasets import MNIST
 
 from zoo.data import DatasetUnavailableError, find_mnist, load_mnist, mnist
+from zoo.data._http import fetch
 from zoo.data._splits import border_median
 from zoo.data.idx import TEST_FILES, TRAIN_FILES
-from zoo.data.mnist import _fetch as fetch
 
 ZOO_DATA = os.environ.get("ZOO_DATA", "")
 HAVE_MNIST = all(Path(ZOO_DATA, "MNIST", "raw", name).is_file() for name in mnist.CHECKSUMS)
@@ -35,7 +36,7 @@ def no_network(monkeypatch, tmp_path):
     def refuse(url, timeout):
         raise ConnectionError("no network")
 
-    monkeypatch.setattr(mnist, "_fetch", refuse)
+    monkeypatch.setattr(mnist, "fetch", refuse)
 
 
 @pytest.fixture
@@ -45,7 +46,9 @@ def files(tmp_path, write_idx, monkeypatch):
     for (images, labels), size in ((TRAIN_FILES, 40), (TEST_FILES, 10)):
         contents[images] = write_idx(tmp_path / "source" / images, IMAGES[:size])
         contents[labels] = write_idx(tmp_path / "source" / labels, LABELS[:size])
-    monkeypatch.setattr(mnist, "CHECKSUMS", {name: mnist._md5(content) for name, content in contents.items()})
+    monkeypatch.setattr(
+        mnist, "CHECKSUMS", {name: hashlib.md5(content).hexdigest() for name, content in contents.items()}
+    )
     return contents
 
 
@@ -72,7 +75,7 @@ def mirror(files, monkeypatch):
         asked.append(url)
         return gzip.compress(files[url.rsplit("/", 1)[1].removesuffix(".gz")])
 
-    monkeypatch.setattr(mnist, "_fetch", fetch)
+    monkeypatch.setattr(mnist, "fetch", fetch)
     return asked
 
 
@@ -166,18 +169,18 @@ class TestDownload:
         ],
     )
     def test_mirror_with_wrong_content_is_skipped(self, mirror, files, cache, monkeypatch, spoil):
-        good = mnist._fetch
+        good = mnist.fetch
 
         def fetch(url, timeout):
             packed = good(url, timeout)
             return spoil(packed) if url.startswith(MNIST.mirrors[0]) else packed
 
-        monkeypatch.setattr(mnist, "_fetch", fetch)
+        monkeypatch.setattr(mnist, "fetch", fetch)
         find_mnist()
         assert {name: (cache / name).read_bytes() for name in files} == files
 
     def test_wrong_content_is_never_saved(self, files, cache, monkeypatch):
-        monkeypatch.setattr(mnist, "_fetch", lambda url, timeout: gzip.compress(b"other"))
+        monkeypatch.setattr(mnist, "fetch", lambda url, timeout: gzip.compress(b"other"))
         with pytest.raises(DatasetUnavailableError, match="wrong checksum"):
             find_mnist()
         assert everything_below(cache) == []
@@ -197,7 +200,7 @@ class TestDownload:
             raise OSError("released")
 
         monkeypatch.setattr("urllib.request.urlopen", hang)
-        monkeypatch.setattr(mnist, "_fetch", fetch)
+        monkeypatch.setattr(mnist, "fetch", fetch)
         monkeypatch.setattr(mnist, "TIMEOUT", 0.4)
         start = time.monotonic()
         with pytest.raises(DatasetUnavailableError, match=r"no response within 0\.2 seconds"):
@@ -208,7 +211,7 @@ class TestDownload:
     def test_timeout_is_ten_seconds(self):
         assert mnist.TIMEOUT == 10
 
-    @pytest.mark.parametrize("moment", ["_fetch", "write_bytes", "replace"])
+    @pytest.mark.parametrize("moment", ["fetch", "write_bytes", "replace"])
     def test_interrupted_download_leaves_no_partial_file_and_can_be_repeated(
         self, mirror, files, cache, monkeypatch, moment
     ):
@@ -233,7 +236,7 @@ class TestDownload:
 
 def interrupt(patch, moment, at_call):
     """Raise KeyboardInterrupt in the middle of the given call of a download step."""
-    owner = mnist if moment == "_fetch" else Path
+    owner = mnist if moment == "fetch" else Path
     original = getattr(owner, moment)
     calls = []
 

@@ -147,9 +147,13 @@ class TestReport:
         assert metrics["converged"] == 1
         assert metrics["half_width"] < 0.1
 
-    def test_elbo_curve_is_read_from_rows_with_validation(self, checkpoint, make, tmp_path):
-        checkpoint(make())
-        steps, elbo, error = module._read_elbo_curve(tmp_path / "metrics.csv")
+    def test_elbo_curve_is_read_from_rows_with_validation(self, checkpoint, make, tmp_path, monkeypatch):
+        drawn = {}
+        monkeypatch.setattr(module, "elbo_figure", drawn.update)
+        monkeypatch.setattr(module, "save_figure", lambda *_: None)
+        experiment = make(num_eval_samples=50)
+        experiment.report(checkpoint(experiment), tmp_path)
+        steps, elbo, error = drawn["beta_bernoulli"]
         assert (steps.tolist(), elbo.tolist(), error.tolist()) == ([10, 20], [-7.5, -7.25], [0.5, 0.25])
 
 

@@ -13,7 +13,7 @@ from torch.distributions import constraints
 
 from zoo.gradients import LearnedBaseline
 from zoo.inference.elbo import BlackBoxELBO
-from zoo.inference.variational import RepeatedBatch, VariationalInference, _unpack_batch
+from zoo.inference.variational import RepeatedBatch, VariationalInference
 from zoo.training import NonFiniteError
 from zoo.training._finite import FiniteGradients
 
@@ -271,9 +271,20 @@ class TestFailures:
             )
 
 
-def test_batch_contains_arguments_of_model_and_guide():
-    assert _unpack_batch((1, 2)) == _unpack_batch([1, 2]) == (1, 2)
-    assert _unpack_batch(torch.Size([3])) == (torch.Size([3]),)
+@pytest.mark.parametrize(
+    ("batch", "expected"), [((1, 2), (1, 2)), ([1, 2], (1, 2)), (torch.Size([3]), (torch.Size([3]),))]
+)
+def test_batch_contains_arguments_of_model_and_guide(batch, expected, monkeypatch):
+    module, received = make(), []
+
+    def loss(model, guide, *args):
+        received.append(args)
+        return torch.tensor(0.0, requires_grad=True)
+
+    monkeypatch.setattr(module.elbo, "differentiable_loss", loss)
+    monkeypatch.setattr(module, "log", lambda *args, **options: None)
+    module.training_step(batch, 0)
+    assert received == [expected]
 
 
 class TestAFrozenPart:

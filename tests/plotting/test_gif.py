@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 import zoo.plotting._gif
-from zoo.plotting._gif import LAST_FRAME_MS, MAX_FRAMES, GifWriter, _resize_frame, _share_palette
+from zoo.plotting._gif import LAST_FRAME_MS, MAX_FRAMES, GifWriter, resize_frame, share_palette
 
 
 def images(count, size=8):
@@ -72,12 +72,12 @@ def test_large_file_is_thinned_to_max_bytes(tmp_path, monkeypatch):
     ],
 )
 def test_frames_are_resized_by_a_whole_factor(height, width, size):
-    assert _resize_frame(np.zeros((height, width, 3), np.uint8)).size == size
+    assert resize_frame(np.zeros((height, width, 3), np.uint8)).size == size
 
 
 def test_floats_between_0_and_1_are_converted_to_bytes():
     image = np.array([[[0.0, 0.5, 1.0]]])
-    assert _resize_frame(image).getpixel((0, 0)) == (0, 128, 255)
+    assert resize_frame(image).getpixel((0, 0)) == (0, 128, 255)
 
 
 def test_invalid_writer_raises(tmp_path):
@@ -95,13 +95,13 @@ def test_frequent_colors_are_exact_and_rare_ones_close():
     areas = rng.integers(0, 256, (100, 1, 3)).repeat(100, axis=1)
     photograph = np.linspace(0, 255, 1500).reshape(15, 100, 1) + np.array([0.0, 0.4, 0.8])
     image = np.concatenate([areas, photograph]).clip(0, 255).astype(np.uint8)
-    (reduced,) = (np.asarray(frame.convert("RGB")) for frame in _share_palette([Image.fromarray(image)]))
+    (reduced,) = (np.asarray(frame.convert("RGB")) for frame in share_palette([Image.fromarray(image)]))
     np.testing.assert_array_equal(reduced[:100], image[:100])
     assert np.abs(reduced.astype(int) - image).max() <= 40
 
 
 def test_frames_share_one_palette():
     black, white = (Image.new("RGB", (4, 4), color) for color in ("black", "white"))
-    first, second = _share_palette([black, white])
+    first, second = share_palette([black, white])
     assert first.getpalette() == second.getpalette()
     assert np.asarray(second.convert("RGB")).min() == 255

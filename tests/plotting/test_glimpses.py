@@ -8,8 +8,9 @@ from matplotlib import pyplot
 from PIL import Image
 
 from zoo.plotting import glimpse_summary, save_figure, save_glimpse_gif
+from zoo.plotting._rasterization import rasterize
 from zoo.plotting._summary_card import GlimpseData, draw_summary_cards
-from zoo.plotting.glimpses import _rasterize
+from zoo.plotting.glimpses import GIF_DPI
 
 
 def panels(figure, name):
@@ -122,7 +123,7 @@ def test_gif_frames_show_one_more_glimpse_each(arguments, path):
     save_glimpse_gif(path, **arguments)
     data = GlimpseData(**arguments)
     for shown, (_, image) in enumerate(frames(path), start=1):
-        error = np.abs(image.astype(int) - np.asarray(_rasterize(draw_summary_cards(data, shown))))
+        error = np.abs(image.astype(int) - np.asarray(rasterize(draw_summary_cards(data, shown), GIF_DPI)))
         assert error.mean() < 1
         assert (error > 64).mean() < 1e-3
 

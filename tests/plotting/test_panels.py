@@ -6,11 +6,11 @@ from matplotlib.patches import Rectangle
 
 from zoo.plotting._panels import (
     PROBABILITY_CMAP,
-    _square,
     draw_class_probabilities,
     draw_fixations,
     draw_revealed,
     glimpse_colors,
+    square,
 )
 
 
@@ -30,7 +30,7 @@ def squares(axes):
 
 @pytest.mark.parametrize("side", [7, 8])
 def test_square_is_centered(side):
-    box = _square(np.array([10.25, 20.0]), side).get_bbox()
+    box = square(np.array([10.25, 20.0]), side).get_bbox()
     assert (box.y0, box.y1) == (10.25 - side / 2, 10.25 + side / 2)
     assert (box.x0, box.x1) == (20.0 - side / 2, 20.0 + side / 2)
 

@@ -2,16 +2,12 @@ import gzip
 import hashlib
 import logging
 import os
-import urllib.request
 import zlib
-from concurrent.futures import Future
 from functools import partial
-from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Thread
-from urllib.error import HTTPError
 
+from zoo.data._http import fetch
 from zoo.data._paths import expand_user
 from zoo.data._splits import split_validation
 from zoo.data.idx import TEST_FILES, TRAIN_FILES, read_idx
@@ -118,7 +114,7 @@ def _download_file(name: str) -> bytes:
     for mirror in MNIST.mirrors:
         url = f"{mirror}{name}.gz"
         try:
-            content = gzip.decompress(_fetch(url, TIMEOUT / len(MNIST.mirrors)))
+            content = gzip.decompress(fetch(url, TIMEOUT / len(MNIST.mirrors)))
         except (OSError, EOFError, zlib.error) as error:
             tried.append(f"{url} ({error})")
             continue
@@ -129,31 +125,6 @@ def _download_file(name: str) -> bytes:
         f"MNIST is missing and could not be downloaded: tried {', '.join(tried)}; "
         f"put {', '.join(CHECKSUMS)} into $ZOO_DATA/MNIST/raw, or use the 5,000 digits of load_mnist_5k"
     )
-
-
-def _fetch(url: str, timeout: float) -> bytes:
-    """Return the content of a URL, or raise an ``OSError`` if there is no answer within ``timeout`` seconds."""
-    answer: Future[HTTPResponse] = Future()
-
-    def request() -> None:
-        try:
-            answer.set_result(urllib.request.urlopen(url, timeout=timeout))
-        except Exception as error:
-            answer.set_exception(error)
-
-    # urlopen's timeout does not cover name resolution. So the request runs in a daemon thread, which does not delay the
-    # end of the program, and the wait is bounded here.
-    Thread(target=request, daemon=True).start()
-    try:
-        with answer.result(timeout=timeout) as response:
-            return response.read()
-    except TimeoutError:
-        raise TimeoutError(f"no response within {timeout:g} seconds") from None
-    except HTTPError as error:
-        error.close()  # it holds on to the connection
-        raise
-    except HTTPException as error:
-        raise ConnectionError(f"the transfer was interrupted ({error})") from error
 
 
 def _save(content: bytes, path: Path) -> None:

@@ -49,7 +49,7 @@ class GifWriter:
 
     def add(self, image: Shaped[np.ndarray, "height width 3"]) -> None:
         """Append a frame: RGB as uint8, or as floats between 0 and 1."""
-        self._last = _resize_frame(image)
+        self._last = resize_frame(image)
         if self._num_added % self._keep_every == 0:
             self.frames.append(self._last)
         self._num_added += 1
@@ -70,14 +70,14 @@ class GifWriter:
 
 def encode_gif(frames: Sequence[Image.Image], frame_ms: int, last_frame_ms: int) -> bytes:
     """Return RGB frames of one size as an endlessly looping GIF; it stores durations in units of 10 ms."""
-    first, *others = _share_palette(frames)
+    first, *others = share_palette(frames)
     durations = [frame_ms] * len(others) + [last_frame_ms]
     buffer = BytesIO()
     first.save(buffer, "GIF", save_all=True, append_images=others, duration=durations, loop=0)
     return buffer.getvalue()
 
 
-def _resize_frame(image: Shaped[np.ndarray, "height width 3"]) -> Image.Image:
+def resize_frame(image: Shaped[np.ndarray, "height width 3"]) -> Image.Image:
     """Scale an image by a whole factor, so that it stays sharp, to between ``MIN_SIDE`` and ``MAX_SIDE``."""
     if image.dtype.kind == "f":
         image = (255 * image.clip(0, 1)).round()
@@ -88,7 +88,7 @@ def _resize_frame(image: Shaped[np.ndarray, "height width 3"]) -> Image.Image:
     return frame.reduce(-(-longer // MAX_SIDE)) if longer > MAX_SIDE else frame
 
 
-def _share_palette(frames: Sequence[Image.Image]) -> list[Image.Image]:
+def share_palette(frames: Sequence[Image.Image]) -> list[Image.Image]:
     """Reduce the frames to one palette, so that unchanged regions are stored once and do not flicker."""
     packed = [_pack_rgb(frame) for frame in frames]
     found = [np.unique(codes, return_counts=True) for codes in packed]  # frame by frame, as all together are large

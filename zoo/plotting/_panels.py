@@ -38,15 +38,15 @@ def draw_fixations(
     colors = glimpse_colors(steps)[: len(centers)]
     finest, *coarser = patch_sizes
     for center, color in zip(centers, colors, strict=True):
-        axes.add_patch(_square(center, finest, edgecolor=color, linewidth=1.4, clip_on=False))
+        axes.add_patch(square(center, finest, edgecolor=color, linewidth=1.4, clip_on=False))
     for side in coarser:
-        axes.add_patch(_square(centers[-1], side, edgecolor=colors[-1], linewidth=0.9, linestyle="--"))
+        axes.add_patch(square(centers[-1], side, edgecolor=colors[-1], linewidth=0.9, linestyle="--"))
     for start, end, color in zip(centers[:-1], centers[1:], colors[1:], strict=True):
         axes.plot([start[1], end[1]], [start[0], end[0]], color=color, linewidth=1.2, clip_on=False)
     _draw_numbered_markers(axes, centers[:, ::-1], steps)
 
 
-def _square(center: Float[np.ndarray, " 2"], side: int | float, **style: Any) -> Rectangle:
+def square(center: Float[np.ndarray, " 2"], side: int | float, **style: Any) -> Rectangle:
     row, column = center
     return Rectangle((column - side / 2, row - side / 2), side, side, fill=False, **style)
 

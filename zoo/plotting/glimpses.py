@@ -2,14 +2,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image
 
 from zoo.plotting._gif import encode_gif
+from zoo.plotting._rasterization import rasterize
 from zoo.plotting._saving import check_path, write_atomically
-from zoo.plotting._style import figure_style
 from zoo.plotting._summary_card import GlimpseData, draw_summary_cards
 from zoo.plotting._validation import Array
 
@@ -78,13 +75,5 @@ def save_glimpse_gif(path: str | Path, frame_ms: int = 700, **arguments: Any) ->
     if frame_ms < 20:
         raise ValueError(f"frame_ms must be at least 20, the shortest duration that viewers support, got {frame_ms}")
     data = GlimpseData(**arguments)
-    frames = [_rasterize(draw_summary_cards(data, shown)) for shown in range(1, data.num_glimpses + 1)]
+    frames = [rasterize(draw_summary_cards(data, shown), GIF_DPI) for shown in range(1, data.num_glimpses + 1)]
     write_atomically(target, encode_gif(frames, frame_ms, LAST_FRAME_FACTOR * frame_ms))
-
-
-def _rasterize(figure: Figure) -> Image.Image:
-    figure.set_dpi(GIF_DPI)
-    canvas = FigureCanvasAgg(figure)
-    with figure_style():
-        canvas.draw()
-    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")

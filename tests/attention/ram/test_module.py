@@ -9,8 +9,8 @@ from scipy import stats
 
 from zoo.attention import RecurrentAttention
 from zoo.attention.ram import module as ram_module
+from zoo.attention.ram._images import to_unit_range
 from zoo.attention.ram.module import LOCATION_POLICIES
-from zoo.attention.ram.module import _to_unit_range as to_unit_range
 from zoo.attention.ram.objective import HybridObjective
 from zoo.data import Batches, ImageSet
 from zoo.gradients import BASELINES

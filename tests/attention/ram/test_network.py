@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from zoo.attention import GlimpseSensor, RecurrentAttentionNetwork
-from zoo.attention.ram.network import _spiral as spiral
+from zoo.attention.ram._spiral import spiral
 
 STD = 0.4
 close = {"rtol": 0, "atol": 1e-6}

@@ -4,7 +4,6 @@ from scipy import stats
 from torch import nn
 
 from zoo.attention import GlimpseSensor, HybridObjective, RecurrentAttentionNetwork, Trajectory, hybrid_objective
-from zoo.attention.ram.objective import _location_log_prob
 from zoo.gradients import (
     ConstantBaseline,
     LearnedBaseline,
@@ -103,10 +102,10 @@ class TestTerms:
 
 
 class TestDensity:
-    def test_log_prob_is_that_of_the_normal_distribution(self):
-        means, locations = torch.randn(4, 3, 2), torch.randn(4, 3, 2)
-        expected = stats.norm(means, 0.7).logpdf(locations).sum(-1)
-        torch.testing.assert_close(_location_log_prob(means, locations, 0.7), torch.from_numpy(expected).float())
+    def test_log_prob_is_that_of_the_normal_distribution(self, evaluate):
+        trajectory, _, objective = evaluate(Reinforce(maximize=True), std=0.7)
+        expected = -log_density(trajectory, 0.7) * objective.reward
+        torch.testing.assert_close(objective.reinforce.loss, expected, rtol=1e-5, atol=1e-5)
 
     def test_log_prob_is_that_of_the_raw_sample_if_the_sensor_clips(self, evaluate):
         trajectory, _, objective = evaluate(Reinforce(maximize=True), std=2.0)

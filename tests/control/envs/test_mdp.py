@@ -6,8 +6,9 @@ import pytest
 import torch
 from gymnasium.wrappers import FlattenObservation, TransformReward
 
+from zoo.control.envs._bellman import backup
 from zoo.control.envs.mdp import FiniteMDP, known_dynamics
-from zoo.control.envs.planning import _backup, optimal_mean_return
+from zoo.control.envs.planning import optimal_mean_return
 
 
 @pytest.fixture
@@ -103,7 +104,7 @@ def test_termination_depends_on_the_transition_not_on_the_next_state():
     taxi = FiniteMDP.from_gymnasium(gymnasium.make("Taxi-v4"), gamma=1.0)
     state, action, next_state = taxi.terminated.nonzero()[0].tolist()
     assert not taxi.terminated[next_state].all()
-    assert _backup(taxi, torch.full((500,), 1000.0, dtype=torch.float64))[state, action] == 20
+    assert backup(taxi, torch.full((500,), 1000.0, dtype=torch.float64))[state, action] == 20
 
 
 @pytest.mark.parametrize("name", ["FrozenLake-v1", "CliffWalking-v1"])

@@ -4,9 +4,9 @@ import gymnasium
 import pytest
 import torch
 
+from zoo.control.envs._bellman import backup
 from zoo.control.envs.mdp import FiniteMDP
 from zoo.control.envs.planning import (
-    _backup,
     bellman_residual,
     finite_horizon,
     greedy_policy,
@@ -160,5 +160,5 @@ def test_reachable_states_exclude_those_after_termination(known):
 
 def test_backup_equals_a_computation_by_hand(corridor):
     values = torch.tensor([9.0, 1.0, 2.0, 9.0], dtype=torch.float64)
-    assert _backup(corridor, values)[1].tolist() == pytest.approx([0.2 * 0.9 * 2, 0.8 * 0.9 * 2])
-    assert _backup(corridor, values)[2].tolist() == pytest.approx([0.8 * 0.9 + 0.2, 0.2 * 0.9 + 0.8])
+    assert backup(corridor, values)[1].tolist() == pytest.approx([0.2 * 0.9 * 2, 0.8 * 0.9 * 2])
+    assert backup(corridor, values)[2].tolist() == pytest.approx([0.8 * 0.9 + 0.2, 0.2 * 0.9 + 0.8])

@@ -11,8 +11,8 @@ from zoo.control.envs.mdp import FiniteMDP
 from zoo.control.envs.mdp_env import MDPVectorEnv
 from zoo.control.envs.planning import finite_horizon, policy_evaluation, start_value
 from zoo.control.envs.vector_env import VectorEnvAdapter
+from zoo.control.policy_gradient._normalization import normalize
 from zoo.control.policy_gradient._value_function import value_function
-from zoo.control.policy_gradient.objective import _normalize as normalize
 from zoo.control.policy_gradient.objective import policy_gradient_objective
 from zoo.control.policy_gradient.policies import CategoricalPolicy
 from zoo.control.rollout import Rollout, collect_rollout

@@ -69,9 +69,11 @@ def test_bound_is_reproducible_and_leaves_global_random_state(network, crowd):
 def test_every_image_is_evaluated_once_for_any_chunk_size(rows, network, monkeypatch):
     monkeypatch.setattr(bounds, "_MAX_PAIRS", rows)
     images = torch.eye(4, dtype=torch.double).repeat(2, 1)
-    parts = list(bounds._log_weights(network, images, num_samples=3, seed=0))
-    assert sum(part.shape[1] for part in parts) == 8
-    assert {len(part) for part in parts} == {3}
+    infer, chunks = network.infer, []
+    monkeypatch.setattr(network, "infer", lambda x, *rest: chunks.append(x) or infer(x, *rest))
+    negative_elbo(network, images, num_samples=3)
+    assert torch.equal(torch.cat(chunks), images)
+    assert len(chunks) == -(-8 // max(1, rows // 3))
 
 
 @pytest.mark.parametrize(("samples", "images"), [(0, 1), (1, 0)])

@@ -15,7 +15,6 @@ from zoo.gradients import (
 )
 from zoo.gradients.estimators import GradientEstimate, VIMCOBaseline
 from zoo.inference.sbn import SigmoidBeliefNetwork, exact_elbo
-from zoo.inference.sbn.module import _diagnostics
 
 SHAPE = (1, 4, 4)
 
@@ -224,11 +223,15 @@ class TestUse:
 ZERO = torch.tensor(0.0)
 
 
-def test_diagnostics_hold_bound_and_variance_and_baseline_per_layer():
+def test_training_logs_bound_and_variance_and_baseline_per_layer(make_model, images, monkeypatch):
     signals = (torch.tensor([[1.0, 5.0]]), torch.tensor([[-2.0, 4.0]]))
     layers = Reinforce(maximize=True), Reinforce(ConstantBaseline(0.5), maximize=True)
     outs = [layer(torch.zeros(1, 2), signal) for layer, signal in zip(layers, signals, strict=True)]
-    metrics = _diagnostics(GradientEstimate(ZERO, ZERO, ZERO, torch.tensor([-90.0, -110.0]), outs))
+    model, metrics = make_model(), {}
+    objective = GradientEstimate(ZERO, ZERO, ZERO, torch.tensor([-90.0, -110.0]), outs)
+    monkeypatch.setattr(model, "objective", lambda x: objective)
+    monkeypatch.setattr(model, "log", lambda name, value, **options: metrics.update({name: value}))
+    model.training_step(images[torch.arange(2)], batch_idx=0)
     assert {name: value.item() for name, value in metrics.items()} == pytest.approx(
         {
             "train_negative_bound": 100,

@@ -8,6 +8,7 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from zoo._constraints import COUNT, NOT_NEGATIVE, POSITIVE, Constraint, check_constraints, optional
+from zoo.attention.ram._images import to_unit_range
 from zoo.attention.ram.glimpse import GlimpseSensor
 from zoo.attention.ram.network import HIDDEN_SIZE, RecurrentAttentionNetwork, Trajectory
 from zoo.attention.ram.objective import hybrid_objective
@@ -170,7 +171,7 @@ class RecurrentAttention(LoadableModule):
         """
         with torch.no_grad():
             generator = torch.Generator(images.device).manual_seed(seed)  # the global random state is not used
-            images = _to_unit_range(images)
+            images = to_unit_range(images)
             trajectory = self.sample_trajectory(images, 1, generator=generator, location_policy=location_policy)
             probabilities = self.network.logits(trajectory.states).softmax(-1).squeeze(1)
         fixations = self.network.sensor.pixel_coordinates(trajectory.locations).squeeze(1)
@@ -266,22 +267,3 @@ def _uniform(shape: Sequence[int], images: Tensor, generator: torch.Generator | 
     """Return locations drawn uniformly from [-1, 1] in single precision at least, in the images' dtype."""
     dtype = at_least_float32(torch.get_default_dtype(), images.device)
     return (torch.rand(*shape, dtype=dtype, device=images.device, generator=generator) * 2 - 1).to(images.dtype)
-
-
-def _to_unit_range(images: Tensor) -> Tensor:
-    """Return images, uint8 or floats in [0, 1], as floats."""
-    if images.ndim != 4 or not images.numel():
-        raise ValueError(
-            "images must have shape (images, channels, height, width) and not be empty, "
-            f"got shape {tuple(images.shape)}"
-        )
-    if images.dtype == torch.uint8:
-        return images / 255
-    if not images.is_floating_point():
-        raise ValueError(f"images must be uint8 or floats in [0, 1], got {images.dtype}")
-    if not torch.isfinite(images).all():
-        raise ValueError("images contain NaN or infinity; replace these values first")
-    low, high = images.min().item(), images.max().item()
-    if low < 0 or high > 1:
-        raise ValueError(f"floating-point images must lie in [0, 1], got values from {low:g} to {high:g}")
-    return images.float()

@@ -1,4 +1,3 @@
-import math
 from typing import NamedTuple
 
 import torch
@@ -6,6 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from zoo.attention.ram._spiral import spiral
 from zoo.attention.ram.glimpse import GlimpseSensor
 
 HIDDEN_SIZE = 256  # of the core
@@ -140,7 +140,7 @@ class RecurrentAttentionNetwork(nn.Module):
 
     def fixed_locations(self, steps: int) -> Float[Tensor, "steps 2"]:
         """Return the locations to which the location network's outputs are added, one for each step."""
-        return _spiral(steps, self.spiral_radius).to(self.location_encoder.weight)
+        return spiral(steps, self.spiral_radius).to(self.location_encoder.weight)
 
     def step(self, state: Tensor | None, patches: list[Tensor], location: Tensor) -> Tensor:
         """Return ``h_t``, the state after a glimpse at ``location``; ``h_0``, written as None, is 0."""
@@ -150,14 +150,3 @@ class RecurrentAttentionNetwork(nn.Module):
         glimpse = F.relu(self.image_to_glimpse(image_features) + self.location_to_glimpse(location_features))
         core_input = self.glimpse_to_hidden(glimpse)
         return F.relu(core_input if state is None else core_input + self.hidden_to_hidden(state))
-
-
-def _spiral(num_points: int, radius: float) -> Float[Tensor, "num_points 2"]:
-    """Return points spread evenly over a disc: radius ``r √((k + ½) / n)`` at angle ``k π (3 - √5)``, centered.
-
-    Vogel, "A better way to construct the sunflower head", 1979. A single point lies at the center.
-    """
-    k = torch.arange(num_points)
-    r, angle = radius * ((k + 0.5) / num_points).sqrt(), k * math.pi * (3 - math.sqrt(5))
-    points = torch.stack([r * angle.cos(), r * angle.sin()], dim=-1)
-    return points - points.mean(0)

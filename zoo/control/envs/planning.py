@@ -5,20 +5,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from zoo.control.envs._bellman import backup, reward_and_discount
 from zoo.control.envs.mdp import FiniteMDP, known_dynamics
-
-
-def _reward_and_discount(
-    mdp: FiniteMDP,
-) -> tuple[Float[Tensor, "states actions"], Float[Tensor, "states actions next_states"]]:
-    """Return ``r(s, a) = Σ_s' P(s' | s, a) r(s, a, s')``, and ``γ P(s' | s, a)``, 0 where the step terminates."""
-    return (mdp.transition * mdp.reward).sum(-1), mdp.gamma * mdp.transition * ~mdp.terminated
-
-
-def _backup(mdp: FiniteMDP, values: Float[Tensor, " states"]) -> Float[Tensor, "states actions"]:
-    """Return the Bellman backup ``Q(s, a) = Σ_s' P(s' | s, a) (r + γ V(s'))``, without ``V(s')`` after termination."""
-    reward, discount = _reward_and_discount(mdp)
-    return reward + discount @ values
 
 
 def bellman_residual(mdp: FiniteMDP, action_values: Float[Tensor, "states actions"]) -> float:
@@ -31,7 +19,7 @@ def bellman_residual(mdp: FiniteMDP, action_values: Float[Tensor, "states action
         >>> bellman_residual(lake, value_iteration(lake)) < 1e-9
         True
     """
-    return float((_backup(mdp, action_values.amax(-1)) - action_values).abs().max())
+    return float((backup(mdp, action_values.amax(-1)) - action_values).abs().max())
 
 
 def value_iteration(
@@ -52,7 +40,7 @@ def value_iteration(
         >>> round(value_iteration(lake)[0].max().item(), 6)
         0.542026
     """
-    reward, discount = _reward_and_discount(mdp)
+    reward, discount = reward_and_discount(mdp)
     action_values = torch.zeros_like(reward)
     for _ in range(max_sweeps):
         previous, action_values = action_values, reward + discount @ action_values.amax(-1)
@@ -90,7 +78,7 @@ def policy_evaluation(mdp: FiniteMDP, policy: Float[Tensor, "states actions"]) -
         >>> round(policy_evaluation(lake, uniform)[0].item(), 4)
         0.0124
     """
-    reward, discount = _reward_and_discount(mdp)
+    reward, discount = reward_and_discount(mdp)
     reward, discount = (policy * reward).sum(-1), torch.einsum("sa, sat -> st", policy, discount)
     ends = discount.sum(-1) < 1 - 1e-9
     if not _transitive_closure(ends, discount.T > 0).all():
@@ -119,7 +107,7 @@ def finite_horizon(
     """
     if mdp.horizon is None:
         raise ValueError("the process has no horizon, which finite_horizon needs")
-    reward, discount = _reward_and_discount(mdp)
+    reward, discount = reward_and_discount(mdp)
     values = [torch.zeros_like(mdp.initial)]
     for _ in range(mdp.horizon):
         action_values = reward + discount @ values[-1]

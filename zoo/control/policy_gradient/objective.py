@@ -1,10 +1,11 @@
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from zoo.control.policy import Policy
+from zoo.control.policy_gradient._normalization import normalize
 from zoo.control.policy_gradient._value_function import ValueFunction, value_function
 from zoo.control.returns import lambda_returns
 from zoo.control.rollout import Rollout
@@ -74,7 +75,7 @@ def policy_gradient_objective(
     output = reinforce(log_prob, returns, context=rollout.observation, mask=rollout.mask)
     loss = output.loss
     if normalize_advantage:
-        advantage = _normalize(output.advantage, rollout.mask, center=value is not None)
+        advantage = normalize(output.advantage, rollout.mask, center=value is not None)
         loss = -score_function_loss(log_prob, advantage, mask=rollout.mask)
     if discount_weighting:
         loss = loss * loss.new_tensor(gamma) ** rollout.step_count
@@ -92,15 +93,3 @@ def _next_value(value: ValueFunction | None, rollout: Rollout) -> Float[Tensor, 
     if value is None:
         return torch.zeros_like(rollout.reward)
     return torch.where(rollout.terminated, 0, value(rollout.next_observation))
-
-
-def _normalize(
-    advantage: Float[Tensor, "time envs"], mask: Bool[Tensor, "time envs"], center: bool = True
-) -> Float[Tensor, "time envs"]:
-    """Return advantages divided by their root mean square, 0 where the mask is false."""
-    # The mean is subtracted only if a value is learned: it is a baseline, and would replace any constant one.
-    count = mask.sum().clamp(min=1)
-    advantage = torch.where(mask, advantage, 0)
-    if center:
-        advantage = torch.where(mask, advantage - advantage.sum() / count, 0)
-    return advantage / (advantage.square().sum() / count).sqrt().clamp(min=1e-3)
