@@ -13,7 +13,7 @@ Statistic = Callable[[np.ndarray], np.ndarray]
 
 
 class Estimate(NamedTuple):
-    """A positive quantity and its 95 % confidence interval.
+    """A non-negative quantity and its 95 % confidence interval.
 
     Example:
         >>> print(Estimate(value=1234.5, low=1000.0, high=1500.0))
@@ -53,7 +53,7 @@ def wilson_interval(count: int, total: int) -> tuple[float, float]:
 def jackknife_interval(
     numerator: Float[Tensor, " batches"], denominator: Float[Tensor, " batches"] | None = None
 ) -> Estimate:
-    """Mean over batches, or the ratio of two means, with its jackknife interval on the log scale.
+    """Mean over batches, or the ratio of two means, with its jackknife interval, which is computed on the log scale.
 
     Efron & Stein, "The jackknife estimate of variance", 1981; Student's t with one degree of freedom less than batches.
 

@@ -84,6 +84,6 @@ class TestRunOnce:
 
 
 def test_records_are_published_only_into_a_checkout(monkeypatch, tmp_path):
-    monkeypatch.setattr("zoo.reproduction._tables.PUBLISHED", tmp_path / "docs" / "results")
+    monkeypatch.setattr("zoo.reproduction._tables.CHECKOUT_RECORDS", tmp_path / "docs" / "results")
     with pytest.raises(ValueError, match=r"publish=true writes into a checkout, .*: remove publish"):
         reproduction.reproduce(ReproduceConfig(paper="tabular", publish=True))

@@ -188,7 +188,7 @@ class TestIntervals:
 
     @pytest.mark.parametrize("count", [2, 5])
     def test_interval_needs_two_episodes_of_each_policy(self, count):
-        with pytest.raises(ValueError, match="an interval needs at least 2 episodes of each policy"):
+        with pytest.raises(ValueError, match="an evaluation needs an even number of environments, at least 4"):
             evaluate_policy(make_policy((4,), 2, ()), VectorEnvAdapter(make_vector_env("CartPole-v1", count)), seed=0)
 
 

@@ -69,8 +69,8 @@ def test_standard_deviation_is_computed_from_both_moments(write):
     reference = read_reference(write("mean_squared", SQUARE))
     assert reference.names == ("mu", "tau")
     assert reference.sd.tolist() == [2, 3]
-    assert reference.mean_error.tolist() == [0.1, 0.2]
-    assert reference.mean_square_error.tolist() == [0.3, 0.4]
+    assert reference.mean_std_error.tolist() == [0.1, 0.2]
+    assert reference.mean_square_std_error.tolist() == [0.3, 0.4]
 
 
 def test_moments_must_match_their_names_and_each_other(write):

@@ -66,7 +66,7 @@ def test_smoke_run_uses_one_seed_and_counts_runs(script, trained):
 @pytest.mark.usefixtures("mnist")
 def test_full_table_is_written_next_to_the_runs_unless_published(script, trained, monkeypatch):
     (published := Path("docs", "results")).mkdir(parents=True)
-    monkeypatch.setattr("zoo.reproduction._tables.PUBLISHED", published)
+    monkeypatch.setattr("zoo.reproduction._tables.CHECKOUT_RECORDS", published)
     small = ["paper=ram", "rows=[6]", "seeds=[1]"]
     answer = script("reproduce.py", *small)
     assert answer.code == 0, answer.err

@@ -71,7 +71,7 @@ def _short_hash(text: str) -> str:
 
 
 def resolve(config: DictConfig) -> dict[str, Any]:
-    """Return a configuration as dicts, lists and numbers."""
+    """Return a configuration as plain data: dicts, lists, strings, numbers, booleans and None."""
     if config.model is None:
         raise ValueError(f"choose a model: model={'|'.join(group_choices('model'))}")
     missing = sorted(OmegaConf.missing_keys(config))
@@ -114,7 +114,7 @@ def check_settings(request: Request) -> None:
         chosen = dict(choice.split("=", 1) for choice in choices)
         experiment, model = chosen.get("experiment", "null"), chosen.get("model")
         if experiment != "null" and model not in (None, own := model_of(experiment)):
-            raise ValueError(f"experiment={experiment} is one of model={own}: remove model={model}")
+            raise ValueError(f"experiment={experiment} belongs to model={own}: remove model={model}")
         known = compose_options(choices)
         for setting in request.settings:
             if setting.sign and (setting.key in known or setting.key in groups()):
@@ -144,9 +144,9 @@ def _unknown_option(key: str, known: Mapping[str, Option], choices: Sequence[str
     what = " ".join(choices)
     for group, table in (("model", MODELS), ("data", DATA)):
         name = key.removeprefix(f"{group}.")
-        models = [f"{group}={x}" for x, choice in sorted(table.items()) if name in choice.schema.__annotations__]
-        if models and f"{group}.{name}" not in known:
-            return f"{what} has no option {key}; {group}.{name} is one of {', '.join(models)}"
+        owners = [f"{group}={x}" for x, choice in sorted(table.items()) if name in choice.schema.__annotations__]
+        if owners and f"{group}.{name}" not in known:
+            return f"{what} has no option {key}; choices with {group}.{name}: {', '.join(owners)}"
     if (near := nearest_key(key, known)) is not None:
         return f"{what} has no option {key}; did you mean {near}?"
     return f"{what} has no option {key}; {command_name('train')} {what} --help lists all options"

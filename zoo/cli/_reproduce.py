@@ -24,7 +24,7 @@ def reproduce(options: ReproduceConfig) -> None:
     paper, rows = check_request(options.paper, options.budget, options.rows, options.publish)
     smoke = options.budget == "smoke"
     check_data(rows, digits=not smoke)
-    records = tables.PUBLISHED if options.publish else Path("runs") / ("smoke-results" if smoke else "results")
+    records = tables.CHECKOUT_RECORDS if options.publish else Path("runs") / ("smoke-results" if smoke else "results")
     seeds = options.seeds or paper.seeds[: 1 if smoke else None]
     runs = [(row, seed) for seed in seeds for row in rows]
     folders: dict[str, list[Path]] = {row.name: [] for row in rows}

@@ -83,7 +83,10 @@ def evaluate_policy(policy: Policy, envs: VectorEnvAdapter, seed: int, time_budg
 
 def _check_num_envs(envs: VectorEnvAdapter) -> None:
     if len(envs) < 4 or len(envs) % 2:
-        raise ValueError(f"an interval needs at least 2 episodes of each policy, got {len(envs) / 2:g}")
+        raise ValueError(
+            f"an evaluation needs an even number of environments, at least 4, got {len(envs)}: half of them sample "
+            "actions, the other half act greedily, and an interval needs at least 2 episodes of each"
+        )
 
 
 @torch.inference_mode()
@@ -138,7 +141,7 @@ def _check_finite(
 def estimate_return(returns: Float[np.ndarray, " episodes"]) -> ReturnEstimate:
     """Return the mean of returns with its 95 % interval, clipped to the bounds of the returns.
 
-    An extreme that several episodes share counts as a bound, such as a time limit imposes.
+    The smallest or largest return is taken for a bound if several episodes have it, as under a time limit.
     """
     mean = float(returns.mean())
     half_width = student_t_half_width(returns.std(ddof=1), len(returns))
@@ -173,7 +176,7 @@ class PolicyEvaluator(ABC):
 
 
 class ExactEvaluator(PolicyEvaluator):
-    """Evaluates the greedy policy of a table by solving for its discounted value in infinite episodes.
+    """Evaluates the greedy policy of a table by solving for its discounted value without a time limit.
 
     A policy whose value is within ``TOLERANCE`` of the optimum solves the task.
     """
@@ -204,8 +207,8 @@ class EpisodeEvaluator(PolicyEvaluator):
     def __init__(self, envs: VectorEnvAdapter, monitor: Literal["eval_return_mean", "greedy_return_mean"]):
         _check_num_envs(envs)
         self.envs, self.monitor, self.reward_threshold = envs, monitor, envs.reward_threshold
-        copies = getattr(envs.vector_env, "envs", [])
-        self.optimum = optimal_mean_return(copies[0]) if copies and self.reward_threshold is not None else None
+        sub_envs = getattr(envs.vector_env, "envs", [])
+        self.optimum = optimal_mean_return(sub_envs[0]) if sub_envs and self.reward_threshold is not None else None
 
     def evaluate(self, policy: Policy, seed: int) -> dict[str, float]:
         """Return undiscounted mean returns with the 95 % intervals for new episodes."""

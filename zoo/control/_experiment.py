@@ -143,9 +143,9 @@ def _min_rollouts(envs: VectorEnvAdapter, n_steps: int) -> int:
     """Return the smallest number of rollouts between two evaluations."""
     # Environments that cannot save their state are reset at evaluations: the rollouts must contain a complete episode.
     # Episodes without a known time limit are assumed to be short.
-    if envs.can_save_state or envs.time_limit is None:
+    if envs.can_save_state or envs.expected_episode_length is None:
         return 1
-    return math.ceil(envs.time_limit / n_steps)
+    return math.ceil(envs.expected_episode_length / n_steps)
 
 
 def learning_curve(metrics: Path, name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class ReferenceMoments(NamedTuple):
-    """Moments of a posterior and their standard errors; an error is 0 if the moment is exact.
+    """Moments of a posterior and their standard errors, 0 if the moment is exact.
 
     Example:
         >>> one = torch.ones(1)
@@ -21,9 +21,9 @@ class ReferenceMoments(NamedTuple):
 
     names: tuple[str, ...]
     mean: Float[Tensor, " quantities"]
-    mean_error: Float[Tensor, " quantities"]
+    mean_std_error: Float[Tensor, " quantities"]
     mean_square: Float[Tensor, " quantities"]
-    mean_square_error: Float[Tensor, " quantities"]
+    mean_square_std_error: Float[Tensor, " quantities"]
 
     @property
     def sd(self) -> Float[Tensor, " quantities"]:
@@ -35,8 +35,9 @@ def read_data(folder: Path, dimensions: Mapping[str, int]) -> tuple[Tensor, ...]
     """Read named arrays of a posterior of posteriordb, in torch's default dtype.
 
     Magnusson et al., "posteriordb: Testing, benchmarking and developing Bayesian inference algorithms", 2024. The file
-    is ``FOLDER/data.json``, or else a zip file in a clone of posteriordb in the parent folder. ``dimensions`` are the
-    expected numbers of dimensions by name; all arrays have the same number of rows.
+    is ``FOLDER/data.json``, or else a ``.json`` or ``.json.zip`` file in a clone of posteriordb: the parent folder, or
+    ``posterior_database`` in it. ``dimensions`` are the expected numbers of dimensions by name; all arrays have the
+    same number of rows.
     """
     path = _find(folder, "data")
     content = _read_json(path)

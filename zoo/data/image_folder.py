@@ -14,7 +14,7 @@ from zoo.data.images import ImageData, ImageSet
 logger = logging.getLogger("zoo.data")
 
 Sample = tuple[Path, int]  # file and label of an image
-SPLITS = {  # names of the folders of a set that is already split, in any case
+SPLITS = {  # names of the folders of a set that is already split, in upper or lower case
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val"),
     "test": ("test", "testing"),
@@ -43,7 +43,8 @@ def load_image_folder(
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: the layout is another, a class is empty or has no training images, or an image cannot be read.
+        ValueError: the layout is neither of the two, a class is empty or has no training images, or an image cannot be
+            read.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -112,8 +113,8 @@ def _find_splits(root: Path) -> dict[str, Path]:
             if split in splits:
                 raise ValueError(f"{root} contains both {splits[split].name} and {name}; merge the two, or rename one")
             splits[split] = root / name
-    # A folder named train or test may be a class (bus, plane, train): it is if it contains images, and no other split
-    # exists.
+    # A folder named train or test may be a class (bus, plane, train): it is one if ``root`` has other folders, but no
+    # other split, and the folder has no subfolders.
     either = splits.get("train") or splits.get("test")
     if either is None or (len(splits) == 1 and len(_subfolders(root)) > 1 and not _subfolders(either)):
         return {}

@@ -58,7 +58,7 @@ class RunningState(nn.Module):
     """
 
     frozen_within_step = False
-    _step: Any = None  # state at the beginning of the step; None between steps
+    _step_start: Any = None  # state at the beginning of the step; None between steps
     _parameter: ParameterVersion | NoParameter | None = None  # of the step; None between steps
 
     @property
@@ -68,7 +68,7 @@ class RunningState(nn.Module):
 
     def end_step(self) -> None:
         """End the step: the value follows the buffers."""
-        vars(self).update(_step=None, _parameter=None)  # Module.__setattr__ takes ten times as long
+        vars(self).update(_step_start=None, _parameter=None)  # Module.__setattr__ takes ten times as long
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -77,11 +77,11 @@ class RunningState(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "RunningState":
         super()._apply(fn, recurse)
-        vars(self)["_step"] = tree_map_only(Tensor, fn, self._step)
+        vars(self)["_step_start"] = tree_map_only(Tensor, fn, self._step_start)
         return self
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], *args: Any) -> None:
-        before = None if self._step is None else copy.deepcopy(self._buffers)
+        before = None if self._step_start is None else copy.deepcopy(self._buffers)
         super()._load_from_state_dict(state_dict, *args)
         if before is not None and not all(map(is_same, before.values(), self._buffers.values())):
             self.end_step()
@@ -108,7 +108,7 @@ def freeze_within_step(module: nn.Module) -> list[RunningState]:
 
 def end_step(module: nn.Module) -> None:
     """End the step of all states in a module."""
-    if all(state._step is None for state in running_states):  # faster than searching a large module
+    if all(state._step_start is None for state in running_states):  # faster than searching a large module
         return
     for part in module.modules():
         if isinstance(part, RunningState):
@@ -179,7 +179,7 @@ def find_parameter(x: Tensor) -> ParameterVersion | NoParameter:
 def preserve_buffers(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Replace the buffers of modules by copies, and restore the originals on exit."""
     owners = [owner for module in modules for owner in module.modules()]
-    steps = [(owner, owner._step, owner._parameter) for owner in owners if isinstance(owner, RunningState)]
+    steps = [(owner, owner._step_start, owner._parameter) for owner in owners if isinstance(owner, RunningState)]
     own = [dict(owner._buffers) for owner in owners]
     for owner, copies in zip(owners, copy.deepcopy(own), strict=True):  # one call keeps shared buffers shared
         owner._buffers.update(copies)
@@ -190,4 +190,4 @@ def preserve_buffers(modules: Iterable[nn.Module]) -> Iterator[None]:
             owner._buffers.clear()
             owner._buffers.update(buffers)
         for state, step, parameter in steps:
-            state._step, state._parameter = step, parameter
+            state._step_start, state._parameter = step, parameter

@@ -53,7 +53,7 @@ class Baseline(RunningState):
         [0.0, 2.0]
     """
 
-    _step: dict[str, Tensor | None] | None  # buffers at the beginning of the step
+    _step_start: dict[str, Tensor | None] | None  # buffers at the beginning of the step
 
     compares_samples = False
     """Whether the value for a sample depends on the signals, or importance weights, of other samples."""
@@ -74,16 +74,18 @@ class Baseline(RunningState):
         value = prediction.detach().expand_as(signal)
         if self.training and self.updates_buffers:
             value = value.clone()  # it may be a buffer, which ``update`` changes
-            if self.frozen_within_step and self._step is None and self._buffers:
-                vars(self)["_step"] = {name: None if x is None else x.clone() for name, x in self._buffers.items()}
+            if self.frozen_within_step and self._step_start is None and self._buffers:
+                vars(self)["_step_start"] = {
+                    name: None if x is None else x.clone() for name, x in self._buffers.items()
+                }
             self.update(signal, mask)
         return BaselineOutput(value.to(dtype), (loss if self.training else loss.detach()).to(dtype))
 
     def _predict_within_step(self, signal: Signal, context: Tensor | None, mask: Mask) -> Float[Tensor, "..."]:
         """Return the prediction with the buffers of the beginning of the step."""
-        if self._step is None:
+        if self._step_start is None:
             return self.predict(signal, context, mask)
-        current, self._buffers = self._buffers, self._step
+        current, self._buffers = self._buffers, self._step_start
         try:
             return self.predict(signal, context, mask)
         finally:
@@ -277,14 +279,18 @@ class SumBaseline(Baseline):
         return BaselineOutput(value.to(signal.dtype), loss.to(signal.dtype))
 
 
-_Net = Callable[[], nn.Module]
-_MAKERS: dict[str, Callable[[_Net, int, float], Baseline]] = {
-    "none": lambda net, dim, decay: Baseline(),
-    "moving_average": lambda net, dim, decay: MovingAverageBaseline(decay),
-    "leave_one_out": lambda net, dim, decay: LeaveOneOutBaseline(dim),
-    "learned": lambda net, dim, decay: LearnedBaseline(net()),
-    "learned_leave_one_out": lambda net, dim, decay: SumBaseline(LearnedBaseline(net()), LeaveOneOutBaseline(dim)),
-    "learned_moving_average": lambda net, dim, decay: SumBaseline(MovingAverageBaseline(decay), LearnedBaseline(net())),
+_MakeNet = Callable[[], nn.Module]
+_MAKERS: dict[str, Callable[[_MakeNet, int, float], Baseline]] = {
+    "none": lambda make_net, dim, decay: Baseline(),
+    "moving_average": lambda make_net, dim, decay: MovingAverageBaseline(decay),
+    "leave_one_out": lambda make_net, dim, decay: LeaveOneOutBaseline(dim),
+    "learned": lambda make_net, dim, decay: LearnedBaseline(make_net()),
+    "learned_leave_one_out": lambda make_net, dim, decay: SumBaseline(
+        LearnedBaseline(make_net()), LeaveOneOutBaseline(dim)
+    ),
+    "learned_moving_average": lambda make_net, dim, decay: SumBaseline(
+        MovingAverageBaseline(decay), LearnedBaseline(make_net())
+    ),
 }
 BASELINES = tuple(_MAKERS)
 """Names that ``make_baseline`` accepts."""
@@ -293,7 +299,7 @@ BASELINES = tuple(_MAKERS)
 def make_baseline(
     name: str,
     *,
-    net: _Net | None = None,
+    make_net: _MakeNet | None = None,
     sample_dim: int = 0,
     decay: float = 0.9,
     extra: Sequence[str] = (),
@@ -303,7 +309,7 @@ def make_baseline(
     Args:
         name: one of ``BASELINES``, or a number for a constant. ``learned_leave_one_out`` is leave-one-out on the
             residuals of a network, ``learned_moving_average`` a network on the residuals of a moving average.
-        net: returns the network of a learned baseline.
+        make_net: returns the network of a learned baseline.
         sample_dim: ``dim`` of ``LeaveOneOutBaseline``.
         decay: ``decay`` of ``MovingAverageBaseline``.
         extra: further names that the caller supports, for the error message.
@@ -313,9 +319,9 @@ def make_baseline(
         LeaveOneOutBaseline()
     """
     if name in _MAKERS:
-        if net is None and name.startswith("learned"):
+        if make_net is None and name.startswith("learned"):
             raise ValueError(f"the baseline {name!r} needs a network: use LearnedBaseline(net) instead of its name")
-        return _MAKERS[name](net, sample_dim, decay)  # type: ignore[arg-type]
+        return _MAKERS[name](make_net, sample_dim, decay)  # type: ignore[arg-type]
     try:
         return ConstantBaseline(float(name))
     except ValueError:

@@ -39,7 +39,7 @@ class RunningMean(RunningState):
 
     total: Tensor
     weight: Tensor
-    _step: _Step | None
+    _step_start: _Step | None
 
     def __init__(self, decay: float):
         super().__init__()
@@ -62,7 +62,7 @@ class RunningMean(RunningState):
     @property
     def value(self) -> Float[Tensor, ""]:
         """The mean at the beginning of the optimizer step, in a ``Reinforce``; 0 before the first update."""
-        total, weight = (self.total, self.weight) if self._step is None else self._step[:2]
+        total, weight = (self.total, self.weight) if self._step_start is None else self._step_start[:2]
         return total / torch.where(weight > 0, weight, 1)
 
     @torch.no_grad()
@@ -76,8 +76,8 @@ class RunningMean(RunningState):
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(sum_and_count)
         step = _Step(self.total, self.weight, sum_and_count)
-        if self._step is not None:
-            step = self._step._replace(sum_and_count=self._step.sum_and_count + sum_and_count)
+        if self._step_start is not None:
+            step = self._step_start._replace(sum_and_count=self._step_start.sum_and_count + sum_and_count)
         total, count = step.sum_and_count
         share = (1 - self.decay) * (count > 0).to(count.dtype)
         # New tensors: a compiled backward pass may still read the old ones, and vmap does not allow writing to them.
@@ -85,7 +85,7 @@ class RunningMean(RunningState):
         self._buffers["total"] = step.total.clone().lerp_(total / count.clamp(min=1), share)
         self._buffers["weight"] = step.weight.clone().lerp_(torch.ones_like(step.weight), share)
         if self.frozen_within_step:
-            vars(self)["_step"] = step
+            vars(self)["_step_start"] = step
 
 
 class RunningStd(nn.Module):

@@ -80,11 +80,11 @@ class GradientMoments(NamedTuple):
     """Skewness of the mean over the samples, one number per element of the gradient; None if the moments are exact."""
 
     @classmethod
-    def from_samples(cls, samples: RunningMoments, parameters: Sequence[Tensor]) -> "GradientMoments":
-        """Return the estimates from sampled gradients, all of weight 1."""
-        variance = samples.m2 / (samples.weight - 1)
-        estimates = _by_parameter(samples.mean, variance, (variance / samples.weight).sqrt(), parameters)
-        return estimates._replace(skewness_of_mean=samples.skewness_of_mean)
+    def from_samples(cls, moments: RunningMoments, parameters: Sequence[Tensor]) -> "GradientMoments":
+        """Return the estimates from the moments of sampled gradients, all of weight 1."""
+        variance = moments.m2 / (moments.weight - 1)
+        estimates = _by_parameter(moments.mean, variance, (variance / moments.weight).sqrt(), parameters)
+        return estimates._replace(skewness_of_mean=moments.skewness_of_mean)
 
 
 def gradient_moments(
@@ -125,7 +125,7 @@ def gradient_moments(
         )
     modules, expected = list(modules), () if chunk_size == 1 else (chunk_size,)
 
-    def samples() -> Iterator[tuple[Tensor, Tensor]]:
+    def weighted_losses() -> Iterator[tuple[Tensor, Tensor]]:
         for _ in range(num_samples // chunk_size):
             with preserve_buffers(modules):
                 losses = loss()
@@ -136,7 +136,7 @@ def gradient_moments(
                 )
             yield torch.ones_like(losses), losses
 
-    return GradientMoments.from_samples(_running_moments(samples(), parameters), parameters)
+    return GradientMoments.from_samples(_running_moments(weighted_losses(), parameters), parameters)
 
 
 def exact_moments(outcomes: Iterable[tuple[Tensor, Tensor]], parameters: Iterable[Tensor]) -> GradientMoments:
@@ -257,7 +257,7 @@ def optimal_baseline(
         score: ``s = ∇ log p(x)`` of each sample, for one baseline per parameter; or its norm, ``(samples,)``, for the
             baseline that minimizes the sum of the variances.
         signal: ``f(x)`` of each sample.
-        weight: probability of each sample if they are all outcomes; None for equal weights.
+        weight: probability of each sample, if the samples are all possible outcomes; None for equal weights.
 
     Returns:
         The baseline in the units of the signal; 0 where all scores are 0.

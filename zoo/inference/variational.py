@@ -143,13 +143,13 @@ class VariationalInference(LoadableModule):
             with self.store.activate(self):
                 loss = self.elbo.differentiable_loss(self.model, self.guide, *_unpack_batch(batch))  # type: ignore[attr-defined]
         except (ValueError, FloatingPointError) as error:
-            self._raise_nonfinite(error)
+            self._raise_failed_step(error)
             raise
         self.log("train_bound", -loss.detach(), on_step=False, on_epoch=True, prog_bar=True, batch_size=1)
         return sum_losses({"ELBO": loss}, step=self.global_step)
 
-    def _raise_nonfinite(self, error: Exception) -> None:
-        """Raise ``NonFiniteError`` if parameters or loss are not finite, which distributions also reject."""
+    def _raise_failed_step(self, error: Exception) -> None:
+        """Raise ``NonFiniteError`` if parameters or loss are not finite, else ``ValueError`` unless it is step 0."""
         nonfinite = [name for name, parameter in self.named_parameters() if not bool(parameter.isfinite().all())]
         if not nonfinite and not isinstance(error, FloatingPointError):
             if self.global_step == 0:

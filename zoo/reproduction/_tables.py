@@ -108,11 +108,15 @@ PAPERS = {
             _posterior_row("hmm_example", "hmm_example"),
         ),
         metrics=(
-            MetricColumn("mean to the family's optimum, in its sd", "optimum_mean_gap", max_abs),
-            MetricColumn("smallest sd ratio to it", "optimum_sd_ratio_low", formatted(min, ".2f")),
-            MetricColumn("largest", "optimum_sd_ratio_high", formatted(max, ".2f")),
-            MetricColumn("mean to the posterior, in its sd", "reference_mean_gap", max_abs),
-            MetricColumn("smallest sd ratio to it", "reference_sd_ratio_low", formatted(min, ".2f")),
+            MetricColumn(
+                "distance of the mean from the family's optimum, in sds of the optimum", "optimum_mean_gap", max_abs
+            ),
+            MetricColumn("smallest ratio of sds to the optimum", "optimum_sd_ratio_low", formatted(min, ".2f")),
+            MetricColumn("largest ratio of sds to the optimum", "optimum_sd_ratio_high", formatted(max, ".2f")),
+            MetricColumn(
+                "distance of the mean from the posterior's, in sds of the posterior", "reference_mean_gap", max_abs
+            ),
+            MetricColumn("smallest ratio of sds to the posterior", "reference_sd_ratio_low", formatted(min, ".2f")),
             MetricColumn("k̂", "k_hat", formatted(max, ".2f")),
         ),
     ),
@@ -132,8 +136,8 @@ PAPERS = {
         ),
         metrics=(
             MetricColumn("steps to the first evaluation that solves it", "env_steps_to_solved", median_and_max),
-            MetricColumn("until training episodes do", "env_steps_to_training_solved", median_and_max),
-            MetricColumn("last 10 evaluations that do, %", "solved_of_last_10", percent),
+            MetricColumn("steps until training episodes solve it", "env_steps_to_training_solved", median_and_max),
+            MetricColumn("solved among the last 10 evaluations, %", "solved_of_last_10", percent),
             MetricColumn("final return", "eval_return_mean", mean_and_interval),
         ),
         seeds=tuple(range(1, 21)),
@@ -190,7 +194,7 @@ PAPERS = {
 }
 
 
-PUBLISHED = Path(__file__).parents[2] / "docs" / "results"  # of the checkout; the tables are next to it
+CHECKOUT_RECORDS = Path(__file__).parents[2] / "docs" / "results"  # of the checkout; the tables are next to it
 _SMOKE = {  # overrides for runs of seconds, by model
     "ram": ("data=mnist_5k", "trainer.max_epochs=1"),
     "sbn": ("data=mnist_5k", "trainer.max_epochs=1"),
@@ -221,8 +225,8 @@ def check_request(paper: str, budget: str, rows: Sequence[str] | None, publish: 
         raise ValueError(f"there is no budget {budget!r}; choose one of full, smoke")
     if publish and budget == "smoke":
         raise ValueError("a smoke run has no results to publish: remove publish or budget")
-    if publish and not PUBLISHED.is_dir():
-        raise ValueError(f"publish=true writes into a checkout, and there is no {PUBLISHED}: remove publish")
+    if publish and not CHECKOUT_RECORDS.is_dir():
+        raise ValueError(f"publish=true writes into a checkout, and there is no {CHECKOUT_RECORDS}: remove publish")
     return PAPERS[paper], chosen_rows(PAPERS[paper], rows)
 
 

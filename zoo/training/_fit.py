@@ -93,6 +93,7 @@ def fit(experiment: Experiment, folder: Path, config: Mapping[str, Any], callbac
     Raises:
         TrainingInterruptedError: the run was interrupted.
         NonFiniteError: a loss or a gradient is NaN or infinite.
+        FileNotFoundError: ``best.ckpt`` was saved, but is missing at the end.
         ValueError: there is no epoch to train, devices or precision are invalid, or the checkpoint to resume from is
             damaged or of a module with other options.
 
@@ -196,8 +197,8 @@ def _saved_rows(last: Path, module: pl.LightningModule, may_differ: Sequence[str
     keys = (before.keys() | now.keys()) - set(may_differ)
     if differing := sorted(key for key in keys if before.get(key) != now.get(key)):
         raise ValueError(
-            f"{last} cannot be continued: "
-            f"hyperparameters have changed since, with the data or the project: {', '.join(differing)}"
+            f"{last} cannot be continued: these hyperparameters differ from those of the checkpoint, because the data "
+            f"or the code changed: {', '.join(differing)}"
         )
     rows: dict[int, Row] = saved["metrics"]["rows"]
     return rows

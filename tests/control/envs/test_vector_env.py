@@ -43,7 +43,7 @@ class TestMakeVectorEnv:
         envs.reset(seed=1)
         assert envs.observation_shape == envs.observation.shape[1:] == shape
         assert envs.step(torch.tensor([1, 0])).mask.all()
-        assert envs.time_limit is None
+        assert envs.expected_episode_length is None
 
     def test_atari_rewards_are_clipped_in_training_and_not_in_evaluation(self):
         made = [make("ALE/Pong-v5", 2) for make in (make_vector_env, make_eval_vector_env)]
@@ -85,7 +85,7 @@ class TestMakeVectorEnv:
     )
     def test_time_limit_is_the_registered_or_the_requested_one(self, name, options, longest, limit):
         envs = VectorEnvAdapter(make_vector_env(name, 1, **options))
-        assert (envs.max_episode_steps, envs.time_limit) == (longest, limit)
+        assert (envs.max_episode_steps, envs.expected_episode_length) == (longest, limit)
 
     @pytest.mark.parametrize("name", ["CartPole-v1", "Acrobot-v1", "MinAtar/Breakout-v0", "ALE/Pong-v5"])
     def test_max_episode_steps_truncates_episodes(self, name):

@@ -113,13 +113,13 @@ class TestRingBuffer:
         for start in range(0, 14, 2):
             rollout = Rollout(*(column[start : start + 2] for column in rollout_of(20)))
             replay.add(rollout)
-        assert replay.rows["action"].shape == (6, 1)
+        assert replay.columns["action"].shape == (6, 1)
         assert [(x[0], x[4]) for x in all_transitions(replay)] == [(t, t + 1) for t in range(8, 13)]
 
     def test_images_are_stored_once_as_bytes(self):
         replay = ReplayBuffer(buffer_size=20, n_steps=1, gamma=GAMMA)
         replay.add(rollout_of(4, 4, frames=True))
-        tensors = [x for x in replay.rows.values() if x.ndim > 2]
+        tensors = [x for x in replay.columns.values() if x.ndim > 2]
         assert [(x.dtype, x.shape) for x in tensors] == [(torch.uint8, (20, 1, 2, 2))]
         batch = replay.sample(50)
         torch.testing.assert_close(batch.next_observation[~batch.terminated], batch.observation[~batch.terminated] + 1)
@@ -137,7 +137,7 @@ class TestRingBuffer:
     def test_batches_are_full_if_half_of_the_rows_only_reset(self, size):
         replay = ReplayBuffer(buffer_size=100, n_steps=1, gamma=GAMMA)
         replay.add(rollout_of(*[1] * 20))
-        assert (~replay.rows["mask"][:39]).sum() == 19
+        assert (~replay.columns["mask"][:39]).sum() == 19
         torch.manual_seed(0)
         drawn = [replay.sample(size) for _ in range(20)]
         assert {len(column) for batch in drawn for column in batch} == {size}

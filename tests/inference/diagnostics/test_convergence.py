@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from zoo.inference.diagnostics import StoppingRule, average_window, averaged_iterates, split_r_hat
+from zoo.inference.diagnostics import StoppingRule, average_best_window, average_window, split_r_hat
 
 
 def autoregressive(steps, correlation, parameters=1, mean=0.0):
@@ -53,29 +53,29 @@ class TestTheAverage:
 
 class TestTheWindow:
     def test_window_covers_most_of_stationary_chain(self):
-        assert averaged_iterates(torch.randn(2000, 2)).num_iterates > 1000
+        assert average_best_window(torch.randn(2000, 2)).num_iterates > 1000
 
     @pytest.mark.parametrize("distance", [1, 30])
     def test_window_excludes_transient(self, distance):
         far = torch.linspace(distance, 0, 400).unsqueeze(-1)
         chain = torch.cat([far, torch.zeros(600, 1)]) + 0.3 * torch.randn(1000, 1)
-        assert 300 < averaged_iterates(chain).num_iterates <= 700
+        assert 300 < average_best_window(chain).num_iterates <= 700
 
     def test_window_with_smallest_r_hat_would_include_transient(self):
         chain = torch.cat([torch.linspace(1, 0, 400).unsqueeze(-1), torch.zeros(600, 1)]) + torch.randn(1000, 1)
         assert split_r_hat(chain) < 1.1
-        assert averaged_iterates(chain).standard_error < average_window(chain).standard_error / 2
+        assert average_best_window(chain).standard_error < average_window(chain).standard_error / 2
 
     def test_no_window_while_one_parameter_drifts(self):
         chain = torch.randn(500, 3)
         chain[:, 1] += torch.linspace(0, 100, 500)
-        assert averaged_iterates(chain) is None
+        assert average_best_window(chain) is None
 
     def test_window_is_chosen_in_units_of_parameters(self):
         """One parameter has long settled, the other but lately: which of them counts?"""
         chain = torch.randn(1000, 2)
         chain[:700, 1] += torch.linspace(2, 0, 700)
-        lengths = [averaged_iterates(chain, unit=torch.tensor([1.0, unit])).num_iterates for unit in (1.0, 1e6)]
+        lengths = [average_best_window(chain, unit=torch.tensor([1.0, unit])).num_iterates for unit in (1.0, 1e6)]
         assert lengths[0] < 600 < lengths[1]
 
 
@@ -96,7 +96,7 @@ class TestTheRule:
         assert status.average.mean.abs().max() < 0.1
         assert status.start > 200
         assert str(status).startswith(
-            f"step {step}: stop, the average from step {status.start} on estimates all 2 parameters"
+            f"step {step}: stop, the average since step {status.start} estimates all 2 parameters"
         )
         assert str(status).endswith("with 95% confidence, if the iterates are stationary")
 
@@ -112,7 +112,7 @@ class TestTheRule:
         chain = drift + torch.randn(1000, 1)
         assert split_r_hat(chain) < 1.1
         assert run(rule, chain) is None
-        assert "continue, the average from" in str(rule.status())
+        assert "continue, the average since" in str(rule.status())
 
     def test_confidence_of_rule_is_calibrated(self):
         """Of 20 chains at least 16; if it were right in 95 % only, it would be fewer once in 390 times."""

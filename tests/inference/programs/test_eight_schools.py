@@ -44,7 +44,7 @@ def test_reference_moments_agree_with_quadrature_over_mu_and_tau():
     assert reference.names == (*(f"theta[{i}]" for i in range(1, 9)), "mu", "tau")
     # 4.9 standard errors on each of 20 numbers: a false alarm in 2e-5 of references, and this one is fixed.
     for exact, ours, error in (
-        (means, reference.mean, reference.mean_error),
-        (squares, reference.mean_square, reference.mean_square_error),
+        (means, reference.mean, reference.mean_std_error),
+        (squares, reference.mean_square, reference.mean_square_std_error),
     ):
         assert np.all(np.abs(np.array(exact) - ours.numpy()) < 4.9 * error.numpy())

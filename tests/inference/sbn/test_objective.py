@@ -52,7 +52,7 @@ def mean_gradient(x, every_posterior, gradient):
 def used(baseline, inputs=4):
     """A baseline by name that has already learned something."""
     torch.manual_seed(1)
-    made = make_baseline(baseline, net=lambda: nn.Linear(inputs, 1).double(), sample_dim=0, decay=0.8).double()
+    made = make_baseline(baseline, make_net=lambda: nn.Linear(inputs, 1).double(), sample_dim=0, decay=0.8).double()
     made.update(torch.tensor([[-3.0], [-4.0]], dtype=torch.double), None)
     return made
 

@@ -131,8 +131,12 @@ class RecurrentAttention(LoadableModule):
             num_scales = 1 if side <= 32 else 1 + max(0, math.ceil(math.log2(0.75 * side / patch_size)))
         sensor = GlimpseSensor(image_shape, patch_size, num_scales, location_range, fill_value)
         self.network = RecurrentAttentionNetwork(sensor, len(classes), location_hidden, reinforce_core, spiral_radius)
-        net, decay = lambda: nn.Linear(HIDDEN_SIZE, 1), estimator["decay"]
-        baseline = make_baseline(estimator["baseline"], net=net, sample_dim=1, decay=decay)
+        baseline = make_baseline(
+            estimator["baseline"],
+            make_net=lambda: nn.Linear(HIDDEN_SIZE, 1),
+            sample_dim=1,
+            decay=estimator["decay"],
+        )
         self.reinforce = Reinforce(
             baseline, RunningStd(estimator["decay"]) if estimator["scale"] else None, maximize=True
         )

@@ -34,7 +34,7 @@ class RecurrentAttentionNetwork(nn.Module):
 
     ``g_t = f_g(x, l_t)``, ``h_t = f_h(h_{t-1}, g_t)``, ``l_{t+1} ~ N(μ(h_t), σ²)``, class from the last ``h``: Mnih,
     Heess, Graves & Kavukcuoglu, "Recurrent models of visual attention", 2014. All layers have the paper's sizes and
-    ReLUs.
+    ReLUs, except that the location network has a hidden layer (``location_hidden``).
 
     The location network predicts an offset from a fixed location, ``μ(h_t) = spiral_t + f_l(h_t)``, so that the
     glimpses of an untrained policy are spread over the image instead of all near its center. The fixed locations are

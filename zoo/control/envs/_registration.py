@@ -105,12 +105,12 @@ def with_time_limit(spec: EnvSpec, env_kwargs: Mapping[str, Any]) -> dict[str, A
     return options
 
 
-def longest_episode(spec: EnvSpec | None) -> int:
-    """Return the number of steps after which an episode is truncated at the latest."""
+def max_episode_steps(spec: EnvSpec | None) -> int:
+    """Return the registered or requested time limit in steps; ``MAX_EPISODE_STEPS`` if there is none."""
     return _registered_limit(spec) or MAX_EPISODE_STEPS
 
 
-def time_limit(spec: EnvSpec | None) -> int | None:
+def expected_episode_length(spec: EnvSpec | None) -> int | None:
     """Return the registered or requested time limit in steps; None if it does not predict the length of episodes."""
     # MAX_EPISODE_STEPS and the frame limit of Atari's games only stop endless episodes.
     limit = _registered_limit(spec)

@@ -8,7 +8,7 @@ from gymnasium.wrappers import FlattenObservation
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
-from zoo.control.envs._registration import longest_episode, time_limit
+from zoo.control.envs._registration import expected_episode_length, max_episode_steps
 from zoo.control.envs._spaces import space_to_dict, to_env_actions
 from zoo.control.envs._wrappers import EnvWorkerError, IndexObservation
 
@@ -59,10 +59,11 @@ class VectorEnvAdapter:
     """Id of the environment, or its class if it has none."""
     reward_threshold: float | None
     """Registered mean return at which the task counts as solved."""
-    time_limit: int | None
-    """Time limit of an episode in steps; None if it is unknown."""
+    expected_episode_length: int | None
+    """The time limit in steps; None if there is none, or if it only guards against endless episodes."""
     max_episode_steps: int
-    """Number of steps after which an episode is truncated at the latest."""
+    """The time limit in steps, also one that only guards against endless episodes; 10,000 if there is none. The adapter
+    itself truncates nothing."""
 
     def __init__(self, vector_env: VectorEnv):
         self.vector_env = vector_env
@@ -72,7 +73,8 @@ class VectorEnvAdapter:
         self.action_space = vector_env.single_action_space
         threshold = None if spec is None else spec.reward_threshold
         self.reward_threshold = None if threshold is None else float(threshold)
-        self.time_limit, self.max_episode_steps = time_limit(spec), longest_episode(spec)
+        self.expected_episode_length = expected_episode_length(spec)
+        self.max_episode_steps = max_episode_steps(spec)
         self.autoreset_mode = _autoreset_mode(vector_env)
         if self.autoreset_mode not in set(AutoresetMode):
             raise ValueError(
@@ -87,10 +89,10 @@ class VectorEnvAdapter:
     @property
     def spaces(self) -> dict[str, Any]:
         """Spaces of a sub-environment as plain data for ``predict``; observations are not yet flattened or indexed."""
-        copies = getattr(self.vector_env, "envs", [])
+        sub_envs = getattr(self.vector_env, "envs", [])
         space = self.vector_env.single_observation_space
-        if copies:
-            env = copies[0]
+        if sub_envs:
+            env = sub_envs[0]
             while isinstance(env, FlattenObservation | IndexObservation):
                 env = env.env
             space = env.observation_space
@@ -124,7 +126,8 @@ class VectorEnvAdapter:
         except (Exception, SystemExit) as error:
             raise EnvWorkerError.wrapping(self.name, error) from error
         if self._needs_copy is None:
-            self._needs_copy = self._check_types(observation, reward, terminated, truncated)
+            self._check_types(reward, terminated, truncated)
+            self._needs_copy = not all(map(_is_writable, (observation, reward, terminated, truncated)))
         if self._needs_copy:
             observation, reward, terminated, truncated = map(_writable, (observation, reward, terminated, truncated))
         self.observation = observation
@@ -137,8 +140,8 @@ class VectorEnvAdapter:
                 self.observation = self._reset(options={"reset_mask": self.done})
         return StepResult(observation, reward, terminated, self.done, ~resetting)
 
-    def _check_types(self, observation: Any, *results: Any) -> bool:
-        """Check the results of the first step; return True if they are not writable NumPy arrays."""
+    def _check_types(self, *results: Any) -> None:
+        """Check shapes and types of reward, terminated and truncated."""
         reward, terminated, truncated = map(np.asarray, results)
         if reward.shape != self.done.shape or terminated.dtype != bool or truncated.dtype != bool:
             raise EnvWorkerError(
@@ -146,7 +149,6 @@ class VectorEnvAdapter:
                 f"{len(self)} environments; got arrays of shapes {reward.shape}, {terminated.shape}, "
                 f"{truncated.shape} and types {reward.dtype}, {terminated.dtype}, {truncated.dtype}"
             )
-        return any(not isinstance(x, np.ndarray) or not x.flags.writeable for x in (observation, *results))
 
     def _reset(self, **options: Any) -> np.ndarray:
         try:
@@ -167,6 +169,10 @@ class VectorEnvAdapter:
         """Restore a state returned by ``state_dict``."""
         _set_state(self.vector_env, state["vector_env"])
         self.observation, self.done = state["observation"].numpy().copy(), state["done"].numpy().copy()
+
+
+def _is_writable(array: Any) -> bool:
+    return isinstance(array, np.ndarray) and array.flags.writeable
 
 
 def _writable(array: Any) -> np.ndarray:

@@ -36,16 +36,16 @@ class PolicyGradient(ControlModule):
     ``∇J = E[Σ_t ∇ log π(a_t | s_t) (G_t - b(s_t))]``: Williams, "Simple statistical gradient-following algorithms for
     connectionist reinforcement learning", 1992. The baseline is any of ``zoo.gradients``.
 
-    The defaults trade bias for variance; see ``policy_gradient_objective`` for options with an exact gradient.
+    The defaults accept bias for less variance; see ``policy_gradient_objective`` for options with an exact gradient.
 
     Args:
         observation_shape: shape of one observation.
-        actions: number of actions, list of the number of values of each factor, or list of the bounds of each
-            coordinate; see ``action_spec``.
+        actions: number of actions (Discrete), list of the number of values of each factor (MultiDiscrete), or list of
+            the bounds of each coordinate (Box); see ``action_spec``.
         reward_threshold: mean return at which the task counts as solved; None if there is none.
         seed: seed of the evaluations.
         gamma: discount factor ``γ``.
-        gae_lambda: ``λ`` of the λ-return; see ``lambda_returns``. Ignored (1) without a learned value.
+        gae_lambda: ``λ`` of the λ-return; see ``lambda_returns``. Without a learned value, 1 is used instead.
         normalize_advantage: divide the advantages of each rollout by their root mean square, after subtracting their
             mean if a value is learned.
         discount_weighting: weight step ``t`` of an episode by ``γᵗ``.
@@ -56,7 +56,8 @@ class PolicyGradient(ControlModule):
         value_updates: updates of the value function per rollout.
         decay_steps: environment steps in which learning rates and entropy coefficient decay linearly to 0; None for no
             decay.
-        max_grad_norm: maximum norm of the gradient, per time step for the policy; None for no clipping.
+        max_grad_norm: maximum norm of the value function's gradient, and of the policy's divided by the number of time
+            steps; None for no clipping.
         stop_on_reward_threshold: stop training at the first evaluation that solves the task.
         estimator: ``baseline`` (see ``make_baseline``), ``decay`` of a moving average, and ``scale``, whether signals
             are divided by a running standard deviation; requires ``normalize_advantage=False`` and ``ent_coef=0``.
@@ -101,14 +102,14 @@ class PolicyGradient(ControlModule):
         check_constraints(self.hparams, CONSTRAINTS)
         if estimator["scale"] and (normalize_advantage or ent_coef):
             raise ValueError(
-                "estimator.scale divides the policy loss by a running standard deviation, which "
-                "model.normalize_advantage would undo and model.ent_coef does not follow: remove estimator.scale, or "
-                "set model.normalize_advantage=false model.ent_coef=0"
+                "estimator.scale divides the policy loss by a running standard deviation: model.normalize_advantage "
+                "would undo this, and the entropy bonus would not be divided; remove estimator.scale, or set "
+                "model.normalize_advantage=false model.ent_coef=0"
             )
         self.policy = make_policy(observation_shape, actions, hidden)
         baseline = make_baseline(
             estimator["baseline"],
-            net=lambda: make_network(observation_shape, 1, hidden),
+            make_net=lambda: make_network(observation_shape, 1, hidden),
             sample_dim=1,
             decay=estimator["decay"],
         )
@@ -137,7 +138,7 @@ class PolicyGradient(ControlModule):
             self._update(loss, batch.rollout, returns)
 
     def loss(self, batch: RolloutBatch) -> tuple[Tensor, Tensor]:
-        """Return the loss of a rollout, and the λ-returns.
+        """Return the loss of a rollout, and the λ-returns; set ``env_steps``, and log the rollout's metrics.
 
         Raises:
             ValueError: the rollout was collected before the last update.
@@ -152,7 +153,7 @@ class PolicyGradient(ControlModule):
         objective = policy_gradient_objective(
             self.policy, batch.rollout, self.reinforce, **{name: self.hparams[name] for name in options}
         )
-        self._check_episode_return(batch)
+        self._record_if_solved(batch)
         self.log_rollout(objective, batch)
         terms = {"policy": objective.policy_loss, "value": objective.value_loss}
         if self.hparams["ent_coef"]:
@@ -164,8 +165,8 @@ class PolicyGradient(ControlModule):
         steps = self.hparams["decay_steps"]
         return 1.0 if steps is None else Schedule(1.0, 0.0, steps)(int(self.env_steps))
 
-    def _check_episode_return(self, batch: RolloutBatch) -> None:
-        """Record when the last 100 training episodes first solved the task on average."""
+    def _record_if_solved(self, batch: RolloutBatch) -> None:
+        """Record the step after which the mean return of the last 100 training episodes first solved the task."""
         threshold, mean = self.hparams["reward_threshold"], batch.episode_return
         if threshold is not None and mean is not None and mean >= threshold and self.training_solved_after < 0:
             self.training_solved_after.fill_(batch.env_steps)
@@ -224,6 +225,7 @@ class PolicyGradient(ControlModule):
         groups = [{"params": list(self.policy.parameters()), "lr": self.hparams["lr"]}]
         if learned := list(self.reinforce.parameters()):
             groups.append({"params": learned, "lr": self.hparams["value_lr"]})
-        optimizer = torch.optim.Adam(groups, eps=1e-5, fused=True)  # with rare rewards, gradients may be far below eps
+        # While rewards are rare, gradients may be far below eps; they are then not scaled up to full steps.
+        optimizer = torch.optim.Adam(groups, eps=1e-5, fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: self._decay())
         return {"optimizer": optimizer, "lr_scheduler": schedule}

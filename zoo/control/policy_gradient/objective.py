@@ -23,7 +23,7 @@ class PolicyGradientObjective(NamedTuple):
     policy_loss: Float[Tensor, ""]
     """Summed over time, mean over environments; its gradient is minus the policy gradient."""
     entropy: Float[Tensor, ""]
-    """Entropy of the policy in nats, summed and averaged likewise."""
+    """Entropy of the policy in nats, summed over time, mean over environments."""
     value_loss: Float[Tensor, ""]
     """Mean squared error of the baseline; 0 if it is not learned."""
     returns: Float[Tensor, "time envs"]
@@ -54,7 +54,7 @@ def policy_gradient_objective(
         rollout: rollout of the policy.
         reinforce: estimator with ``maximize=True``, whose baseline depends on the observation.
         gamma: discount factor ``γ``.
-        gae_lambda: ``λ``; see ``lambda_returns``. Ignored (1) without a learned value.
+        gae_lambda: ``λ``; see ``lambda_returns``. Without a learned value, 1 is used instead.
         normalize_advantage: divide the advantages of the rollout by their root mean square, after subtracting their
             mean if a value is learned. The bias is of the order of one over their number.
         discount_weighting: weight step ``t`` of an episode by ``γᵗ``.

@@ -61,7 +61,7 @@ class ReplayBuffer:
             raise ValueError(f"n_steps must be at least 1, got {n_steps}")
         self.buffer_size, self.n_steps, self.gamma = buffer_size, n_steps, gamma
         self.num_added = 0
-        self.rows: dict[str, Tensor] = {}
+        self.columns: dict[str, Tensor] = {}
         self._last_observation = torch.empty(0)
 
     def add(self, rollout: Rollout) -> None:
@@ -80,21 +80,21 @@ class ReplayBuffer:
         columns = {name: getattr(rollout, name) for name in _STORED_FIELDS}
         columns["continues"] = torch.zeros_like(rollout.mask)
         columns["continues"][:-1] = _equal(rollout.next_observation[:-1], rollout.observation[1:], dims=2)
-        if not self.rows:
-            self.rows = {name: column.new_zeros(num_rows, *column.shape[1:]) for name, column in columns.items()}
+        if not self.columns:
+            self.columns = {name: column.new_zeros(num_rows, *column.shape[1:]) for name, column in columns.items()}
         if self.num_added:
             last_row = (self.num_added - 1) % num_rows
-            self.rows["continues"][last_row] = _equal(self._last_observation, rollout.observation[0], dims=1)
+            self.columns["continues"][last_row] = _equal(self._last_observation, rollout.observation[0], dims=1)
         rows = torch.arange(self.num_added, self.num_added + steps) % num_rows
         for name, column in columns.items():
-            self.rows[name][rows] = column
+            self.columns[name][rows] = column
         self.num_added += steps
         self._last_observation = rollout.next_observation[-1].clone()
 
     @property
     def size(self) -> int:
         """Number of stored steps of each environment; sampling needs more than ``n_steps`` of them."""
-        return min(self.num_added, len(self.rows["mask"])) if self.rows else 0
+        return min(self.num_added, len(self.columns["mask"])) if self.columns else 0
 
     def sample(self, batch_size: int) -> Transitions:
         """Sample transitions uniformly with replacement.
@@ -103,50 +103,54 @@ class ReplayBuffer:
             ValueError: nothing can be sampled yet, or hardly any step can be used.
         """
         if self.size <= self.n_steps:
-            raise ValueError(f"the replay buffer holds {self.size} steps, none of them followed by {self.n_steps} more")
+            raise ValueError(
+                f"the replay buffer holds {self.size} steps of each environment, and no step is followed by "
+                f"{self.n_steps} more"
+            )
         batch = self._sample_usable(batch_size)
         for _ in range(_MAX_ATTEMPTS):
             if (missing := batch_size - len(batch.action)) == 0:
                 return batch
             batch = Transitions(*map(torch.cat, zip(batch, self._sample_usable(missing), strict=True)))
         raise ValueError(
-            f"hardly any of the {self.size} steps in the replay buffer is followed by {self.n_steps} steps of its "
-            "episode or by its end, and the others cannot be used: reduce n_steps, or increase learning_starts"
+            f"hardly any of the {self.size} steps of each environment in the replay buffer is followed by "
+            f"{self.n_steps} steps of its episode or by its end, and the others cannot be used: reduce n_steps, or "
+            "increase learning_starts"
         )
 
     def _sample_usable(self, attempts: int) -> Transitions:
-        device, envs = self.rows["mask"].device, self.rows["mask"].shape[1]
+        device, envs = self.columns["mask"].device, self.columns["mask"].shape[1]
         row = self.num_added - self.size + torch.randint(self.size - self.n_steps, (attempts,), device=device)
         env = torch.randint(envs, (attempts,), device=device)
         return self.transitions(row, env)
 
     def transitions(self, row: Int[Tensor, " samples"], env: Int[Tensor, " samples"]) -> Transitions:
         """Return the transitions that start at the given rows and environments, without those not stored completely."""
-        num_rows, offset = len(self.rows["mask"]), torch.arange(self.n_steps, device=row.device)
+        num_rows, offset = len(self.columns["mask"]), torch.arange(self.n_steps, device=row.device)
         rows, envs = (row[:, None] + offset) % num_rows, env[:, None]
-        done = self.rows["done"][rows, envs]
+        done = self.columns["done"][rows, envs]
         included = done.cumsum(-1) - done.long() == 0  # no earlier step ended the episode
-        broken = ~(self.rows["continues"] | self.rows["terminated"])[rows, envs]
-        usable = self.rows["mask"][row % num_rows, env] & ~(included & broken).any(-1)
+        broken = ~(self.columns["continues"] | self.columns["terminated"])[rows, envs]
+        usable = self.columns["mask"][row % num_rows, env] & ~(included & broken).any(-1)
         row, env, rows, envs, included = row[usable], env[usable], rows[usable], envs[usable], included[usable]
         steps = included.sum(-1)
-        reward = self.rows["reward"][rows, envs]
+        reward = self.columns["reward"][rows, envs]
         return Transitions(
-            observation=self.rows["observation"][row % num_rows, env],
-            action=self.rows["action"][row % num_rows, env],
+            observation=self.columns["observation"][row % num_rows, env],
+            action=self.columns["action"][row % num_rows, env],
             reward=(included * self.gamma**offset * reward).sum(-1),
-            terminated=self.rows["terminated"][(row + steps - 1) % num_rows, env],
-            next_observation=self.rows["observation"][(row + steps) % num_rows, env],
+            terminated=self.columns["terminated"][(row + steps - 1) % num_rows, env],
+            next_observation=self.columns["observation"][(row + steps) % num_rows, env],
             discount=self.gamma**steps,
         )
 
     def state_dict(self) -> dict[str, Any]:
         """Return the content as plain data."""
-        return {"num_added": self.num_added, "last_observation": self._last_observation, "rows": self.rows}
+        return {"num_added": self.num_added, "last_observation": self._last_observation, "columns": self.columns}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a state returned by ``state_dict``."""
-        self.num_added, self.rows = state["num_added"], dict(state["rows"])
+        self.num_added, self.columns = state["num_added"], dict(state["columns"])
         self._last_observation = state["last_observation"]
 
 

@@ -110,7 +110,7 @@ class LayerwiseReinforce(GradientEstimator):
         self.local_signals = local_signals
         self.layers = nn.ModuleList(
             Reinforce(
-                make_baseline(baseline or "none", net=partial(make_net, layer), sample_dim=0, decay=decay),
+                make_baseline(baseline or "none", make_net=partial(make_net, layer), sample_dim=0, decay=decay),
                 RunningStd(decay) if scale else None,
                 maximize=True,
             )

@@ -53,12 +53,12 @@ def leave_one_out_bounds(log_weights: Float[Tensor, "*dims"], dim: int = 0) -> F
     """
     samples = log_weights.shape[dim]
     if samples < 2:
-        raise ValueError(f"leaving one sample out needs at least 2 of them along dimension {dim}, got {samples}")
+        raise ValueError(f"leaving one sample out needs at least 2 samples along dimension {dim}, got {samples}")
     log_weights = log_weights.movedim(dim, 0)
-    held_out = (log_weights.sum(0) - log_weights) / (samples - 1)
+    mean_of_others = (log_weights.sum(0) - log_weights) / (samples - 1)
     own = torch.eye(samples, dtype=torch.bool, device=log_weights.device)
     own = own.reshape(samples, samples, *[1] * (log_weights.ndim - 1))
-    replaced = torch.where(own, held_out.unsqueeze(1), log_weights.unsqueeze(0))
+    replaced = torch.where(own, mean_of_others.unsqueeze(1), log_weights.unsqueeze(0))
     return iwae_bound(replaced, dim=1).movedim(0, dim)
 
 
@@ -91,7 +91,7 @@ class VIMCOBaseline(Baseline):
     def predict(
         self, signal: Float[Tensor, "*dims"], context: Tensor | None, mask: Bool[Tensor, "*dims"] | None
     ) -> Float[Tensor, "*dims"]:
-        """Return the bounds without each sample."""
+        """Return, for each sample, the bound that does not depend on it."""
         if context is None or context.shape != signal.shape:
             raise ValueError("VIMCOBaseline needs context=, the log-weight of each sample")
         return leave_one_out_bounds(context, self.dim)

@@ -61,16 +61,17 @@ def expected_cost(
         quadrature: number of nodes for each continuous sample to integrate: Gauss–Hermite for a Normal, Gauss–Legendre
             over the quantiles for others. The density is differentiated, not the nodes.
         breakpoints: values of such samples at which the costs, or distributions that depend on them, are not smooth.
-            Gauss–Legendre quadrature, for a Normal too, with this number of nodes on each piece.
+            Gauss–Legendre quadrature is then used, even for a Normal, with the number of nodes in ``quadrature`` on
+            each piece.
         max_outcomes: maximum number of outcomes, those of probability 0 included.
 
     Raises:
         ValueError: a sample is continuous without quadrature, or has infinitely many values; there are more outcomes
-            than ``max_outcomes``, or an estimate after some hundred exceeds it; the program is not deterministic given
-            its samples: a second run of the first or the last outcome differs, or a number was drawn from a global
-            generator of torch, NumPy or Python (which other threads must not use meanwhile); the probabilities do not
-            sum to 1; a name in ``quadrature`` is not that of a sample; a breakpoint lies outside the support; or as
-            ``trace``.
+            than ``max_outcomes``, or, as estimated after a few hundred of them, there will be; the program is not
+            deterministic given its samples: a second run of the first or the last outcome differs, or a number was
+            drawn from a global generator of torch, NumPy or Python (which other threads must not use meanwhile); the
+            probabilities do not sum to 1; a name in ``quadrature`` is not that of a sample; a breakpoint lies outside
+            the support; or as ``trace``.
 
     Example:
         >>> import torch
@@ -103,7 +104,7 @@ def outcomes(
     """Yield every possible outcome of a program, by running it once for each.
 
     The arguments are those of ``expected_cost``; all elements of a batch share an outcome. The outcomes of an
-    integrated sample are the nodes of its rule; its log-probability has the value of the node's log-weight and the
+    integrated sample are its quadrature nodes; its log-probability has the value of a node's log-weight and the
     gradient of the log-density.
 
     Raises:

@@ -21,7 +21,8 @@ class Sample(NamedTuple):
 
     value: Tensor
     log_prob: Tensor
-    """Log-probability ``(*batch)``; under quadrature the log-weight of the node, with the gradient of the density."""
+    """Log-probability ``(*batch)``; under quadrature the log-weight of the quadrature node, with the gradient of the
+    log-density."""
     parents: Names
     pathwise: bool
     """The gradient flows through the value, not through the density."""
@@ -38,7 +39,8 @@ class Cost(NamedTuple):
 class Run:
     """One run of a program: its samples, its costs, and the samples that each was computed from.
 
-    Base class of the two interpreters, which sample and enumerate; they differ in ``draw_value``.
+    Base class of the two interpreters, which sample and enumerate. Both implement ``draw_value``; the interpreter that
+    enumerates also overrides ``weighted_log_prob`` and ``log_prob_is_valid``.
     """
 
     def __init__(self, batch_dims: int = 0):
@@ -57,7 +59,7 @@ class Run:
         raise NotImplementedError
 
     def weighted_log_prob(self, name: str, log_prob: Tensor) -> Tensor:
-        """Return the log-probability ``(*batch)`` of a sample; under quadrature the log-weight of its node instead."""
+        """Return the log-probability ``(*batch)`` of a sample, or the log-weight of its quadrature node."""
         return log_prob
 
     def log_prob_is_valid(self, log_prob: Tensor) -> bool:
@@ -105,7 +107,8 @@ class Run:
         is_custom = parameters is None
         self._check_gradients(what, parameters or ())
         parameter_ids = {id(tensor) for tensor in parameters or ()}
-        # The parents of torch's own distributions are the names of their parameters: nothing else needs to be tracked.
+        # For torch's own distributions, the parents of a sample are the samples that its parameters were computed from:
+        # nothing else needs to be tracked.
         with nullcontext() if is_custom else self.provenance.paused():
             with self.provenance.ignoring_control_flow:  # a sampler's control flow influences its own value alone
                 value, pathwise = self.draw_value(name, distribution)

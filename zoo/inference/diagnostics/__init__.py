@@ -11,8 +11,8 @@ from zoo.inference.diagnostics.convergence import (
     ConvergenceStatus,
     IterateAverage,
     StoppingRule,
+    average_best_window,
     average_window,
-    averaged_iterates,
     split_r_hat,
 )
 from zoo.inference.diagnostics.inference_data import to_inference_data
@@ -40,8 +40,8 @@ __all__ = [
     "StoppingRule",
     "VarianceReport",
     "VarianceRow",
+    "average_best_window",
     "average_window",
-    "averaged_iterates",
     "default_estimators",
     "elbo_estimate",
     "elbo_figure",

@@ -60,7 +60,7 @@ class ConvergenceStatus(NamedTuple):
         if self.average is None:
             return f"step {self.step}: continue, the iterates have not converged"
         precision = (
-            f"the average from step {self.start} on estimates all {len(self.average.mean)} parameters within ± "
+            f"the average since step {self.start} estimates all {len(self.average.mean)} parameters within ± "
             f"{self.half_width:.2g} with {self.confidence:.0%} confidence, if the iterates are stationary"
         )
         if self.stop:
@@ -106,7 +106,7 @@ def average_window(iterates: Float[Tensor, "iterates parameters"]) -> IterateAve
     return IterateAverage(iterates.mean(0), error, size, split_r_hat(iterates), len(iterates))
 
 
-def averaged_iterates(
+def average_best_window(
     iterates: Float[Tensor, "iterates parameters"],
     min_window: int = 100,
     max_r_hat: float = 1.1,
@@ -117,11 +117,11 @@ def averaged_iterates(
     Dhaka, Catalina, Andersen, Magnusson, Huggins & Vehtari, "Robust, accurate stochastic optimization for variational
     inference", 2020; Welandawe, Andersen, Vehtari & Huggins, "Robust, automated, and accurate black-box variational
     inference", 2022, who use the window with the smallest R-hat. R-hat does not detect a transient that is small beside
-    the noise; it increases the standard error.
+    the noise; such a transient increases the standard error instead.
 
     Example:
         >>> falling, settled = torch.linspace(10, 0, 300), torch.randn(600)
-        >>> averaged_iterates(torch.cat([falling, settled]).unsqueeze(-1)).num_iterates < 650
+        >>> average_best_window(torch.cat([falling, settled]).unsqueeze(-1)).num_iterates < 650
         True
     """
     windows = (iterates[-length:] for length in _window_lengths(len(iterates), min_window))
@@ -140,11 +140,11 @@ class StoppingRule:
     """Stops stochastic optimization when the average of its iterates is precise enough.
 
     Every ``check_interval`` steps it searches for a trailing window in which all parameters have converged; see
-    ``averaged_iterates``. Optimization stops when the confidence intervals of all parameters are within ``± tolerance``
-    (simultaneously, by Bonferroni's correction). The confidence is exact in the limit of a small tolerance: Glynn &
-    Whitt, "The asymptotic validity of sequential stopping rules for stochastic simulations", 1992. The interval is that
-    of the stationary mean at a constant learning rate; it does not measure the quality of the optimum. A drift below
-    the noise of the whole run, as with a learning rate that is far too small, is not detected.
+    ``average_best_window``. Optimization stops when the confidence intervals of all parameters are within
+    ``± tolerance`` (simultaneously, by Bonferroni's correction). The confidence is exact in the limit of a small
+    tolerance: Glynn & Whitt, "The asymptotic validity of sequential stopping rules for stochastic simulations", 1992.
+    The interval is that of the stationary mean at a constant learning rate; it does not measure the quality of the
+    optimum. A drift below the noise of the whole run, as with a learning rate that is far too small, is not detected.
 
     Args:
         tolerance: half-width of the intervals, in units of ``unit``.
@@ -217,7 +217,7 @@ class StoppingRule:
         not_converged = ConvergenceStatus(False, self.step, None, self.step, math.inf, self.tolerance, self.confidence)
         if len(self.iterates) < self.min_window:
             return not_converged
-        found = averaged_iterates(torch.stack(self.iterates), self.min_window, self.max_r_hat, self.unit)
+        found = average_best_window(torch.stack(self.iterates), self.min_window, self.max_r_hat, self.unit)
         if found is None:
             return not_converged
         tail = (1 - self.confidence) / 2 / len(found.mean)

@@ -62,7 +62,7 @@ def make_site_baseline(
     elif given == "optimal":
         baseline = ControlVariate()
     elif isinstance(given, str | float | int):
-        baseline = make_baseline(str(given), net=lambda: _network(options), sample_dim=0, extra=["optimal"])
+        baseline = make_baseline(str(given), make_net=lambda: _network(options), sample_dim=0, extra=["optimal"])
     else:
         raise ValueError(f"a baseline must be a name, a number or a Baseline, got {type(given).__name__}")
     _check_particles(baseline, num_particles)

@@ -169,12 +169,15 @@ class TraceMessenger(Messenger):
 
     def _draw(self, name: str, distribution: Distribution) -> Tensor:
         """Draw a value; control flow inside the sampler affects this value only."""
-        with _enable_grad(), self._track_as_one(distribution), self.provenance.ignoring_control_flow:
+        with _enable_grad(), self._as_one_operation(distribution), self.provenance.ignoring_control_flow:
             return draw(name, distribution)
 
     @contextmanager
-    def _track_as_one(self, distribution: Distribution) -> Iterator[Names]:
-        """Pause tracking if all tensors of a distribution are visible; yield the names of the samples they use."""
+    def _as_one_operation(self, distribution: Distribution) -> Iterator[Names]:
+        """Treat a distribution as one operation: pause tracking, and yield the samples its tensors were computed from.
+
+        If not all of its tensors are visible, tracking is not paused, and no names are yielded.
+        """
         tensors = visible_tensors(distribution)
         if tensors is None:
             yield NO_NAMES
@@ -193,7 +196,7 @@ class TraceMessenger(Messenger):
         grad_enabled, provenance = torch.is_grad_enabled(), self.provenance
         if not isinstance(value, Tensor):
             raise ValueError(f"{describe_site(name, distribution)} must have a tensor as value, got {value!r}")
-        with _enable_grad(), self._track_as_one(distribution) as names:
+        with _enable_grad(), self._as_one_operation(distribution) as names:
             density = self._density(name, distribution, value, observed)
         control_dependencies = provenance.control_dependencies  # including those of the density itself
         parents = names | provenance.names_of((density.log_prob, value, scale, mask)) | control_dependencies
@@ -269,5 +272,5 @@ def _broadcasts_to(shape: torch.Size, target: torch.Size) -> bool:
 
 
 def draw(name: str, distribution: Distribution | _Subsample) -> Tensor:
-    """Draw a value. All randomness enters here."""
+    """Draw the value of a site. All random numbers are drawn here; tests replace it to choose the values by name."""
     return draw_value(distribution)

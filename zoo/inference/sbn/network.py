@@ -122,7 +122,7 @@ class BeliefNetwork(nn.Module):
 
 
 class ConditionedNetwork(NamedTuple):
-    """A network and a batch of images: the ``LatentModel`` whose bound estimators differentiate.
+    """A network and a batch of images: the ``LatentModel`` that estimators work on. They differentiate its bound.
 
     Example:
         >>> ConditionedNetwork(BeliefNetwork(pixels=6, layers=(3, 2)), torch.ones(5, 6)).units
@@ -165,7 +165,7 @@ def _mlp(widths: Sequence[int], activation: str) -> nn.Sequential:
 def binary_pixels(
     images: Shaped[Tensor, "images channels height width"], shape: tuple[int, int, int]
 ) -> Float[Tensor, "images pixels"]:
-    """Return flattened black-and-white images, of pixels 0 and 255 as uint8 or 0 and 1 as floats, with pixels 0 and 1.
+    """Flatten black-and-white images, and convert their pixels (0 and 255 as uint8, 0 and 1 as floats) to 0 and 1.
 
     Raises:
         ValueError: the batch is empty, the images do not have ``shape``, or a pixel is neither black nor white.

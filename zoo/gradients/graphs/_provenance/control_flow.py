@@ -16,7 +16,7 @@ from zoo.gradients.graphs._provenance.op_semantics import (
     name_of,
 )
 
-CONSTRAINTS = vars(constraints)
+TORCH_CONSTRAINTS_GLOBALS = vars(constraints)
 COLLECTIONS = (tuple, list, set, frozenset)
 # Types of arguments that contain no tensors.
 ATOMS = {int, float, bool, str, type(None), torch.dtype, torch.device}
@@ -57,7 +57,7 @@ def _used_as_integers(func: Callable[..., Any], args: tuple[Any, ...], kwargs: M
 
 def in_argument_check(frame: FrameType) -> bool:
     """Return whether a frame of torch's constraints validates an argument of a distribution."""
-    while frame.f_back and frame.f_globals is CONSTRAINTS:
+    while frame.f_back and frame.f_globals is TORCH_CONSTRAINTS_GLOBALS:
         frame = frame.f_back
     return module_name(frame).startswith("torch.distributions")
 

@@ -18,7 +18,7 @@ from zoo.gradients.graphs._provenance.callbacks import (
     run_within,
 )
 from zoo.gradients.graphs._provenance.control_flow import (
-    CONSTRAINTS,
+    TORCH_CONSTRAINTS_GLOBALS,
     control_flow_inputs,
     in_argument_check,
     tensors_in,
@@ -67,8 +67,9 @@ class Provenance(TorchFunctionMode):
     Every torch function passes here. Its results, and all tensors that share the memory it writes to, get the names of
     all its arguments. A value that becomes a Python object (``item``, ``bool``, an index, an array) or a shape (the
     number of non-zero elements, a slice) may control whatever comes later, an implicit flow: its names are added to
-    ``control_dependencies``. So are the names of the arguments of a function that raised an error, or could have, where
-    the program handles the error; and of what is written to memory that is not torch's own, such as an array's.
+    ``control_dependencies``. If the program handles the error of a function that raised one, or could have, the names
+    of the function's arguments are added. The names of what is written to memory that is not torch's own, such as an
+    array's, are added as well.
 
     A call of TorchScript is one function of its arguments and of the buffers of its module. What it assigns to
     attributes is tracked by the operators that it calls, and so is Python code that torch runs inside a function: a
@@ -173,7 +174,7 @@ class Provenance(TorchFunctionMode):
         dependencies in both cases, unless the function raises no errors that depend on values.
         """
         # A distribution checks its parameters. Such a check decides whether an error is raised, and nothing else.
-        is_check = caller.f_globals is CONSTRAINTS and in_argument_check(caller)
+        is_check = caller.f_globals is TORCH_CONSTRAINTS_GLOBALS and in_argument_check(caller)
         if is_check and not error_is_handled(caller):
             return call(*args, **kwargs)
         inputs = tensors_in((args, kwargs)) if kwargs else tensors_in(args)
@@ -227,7 +228,7 @@ class Provenance(TorchFunctionMode):
         """Propagate names through an operator that torch calls inside a function.
 
         ``inner_names`` returns the names of the arguments of all operators inside this one. A higher-order operator
-        combines their results where no mode sees it, so that its own result gets these names, too.
+        combines their results where no mode sees it; its own result is therefore given these names, too.
         """
         semantics = semantics_of(func)._replace(detaches=True)  # gradients are those of the function around it
         if any(tag in _DATA_DEPENDENT for tag in getattr(func, "tags", ())):

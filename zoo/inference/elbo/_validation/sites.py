@@ -156,8 +156,9 @@ def check_match(run: Run) -> None:
                     f"the factor {name!r} of the guide has has_rsample=False; write it as a distribution instead"
                 )
             raise ValueError(
-                f"the guide observes {describe_site(name, site.distribution)}, so nothing is sampled and no score has "
-                "its gradient; add its log-probability with pyro.factor(..., has_rsample=True) instead"
+                f"the guide observes {describe_site(name, site.distribution)}, so nothing is sampled, and the "
+                "score function cannot estimate the gradient of its log-probability; add the log-probability with "
+                "pyro.factor(..., has_rsample=True) instead"
             )
         if name in run.model and run.model[name].observed:
             raise ValueError(f"the guide samples site {name!r}, which the model observes; remove it from the guide")
@@ -209,7 +210,7 @@ def check_data(site: Site) -> None:
         if batch[dim] > 1 and (-dim > len(data) or data[dim] == 1) and dim not in plates:
             raise ValueError(
                 f"the data of {describe_site(site.name, site.distribution)} have batch shape {tuple(data)} and their "
-                f"log-probability {tuple(batch)}, so that each datum would count {batch[dim]} times; use a "
+                f"log-probability {tuple(batch)}, and each datum would count {batch[dim]} times; use a "
                 "distribution with the shape of the data, or a pyro.plate for the dimension"
             )
 
@@ -263,13 +264,13 @@ def check_gradients(parameters: Mapping[str, Tensor], retrace: Callable[[], Sequ
     suspects = {name: x for name, x in parameters.items() if x.grad is not None and not math.isfinite(x.grad.sum())}
     nonfinite = {name: x for name, x in suspects.items() if not bool(x.grad.isfinite().all())}  # type: ignore[union-attr]
     if nonfinite:
-        reason = find_nonfinite_site(list(nonfinite.values()), retrace())
+        reason = diagnose_gradient(list(nonfinite.values()), retrace())
         problem = f"the gradient of {quote_names(nonfinite)} is not finite"
-        raise NonFiniteELBOError(problem, step, reason, contrast=", though the ELBO is")
+        raise NonFiniteELBOError(problem, step, reason, contrast=", though the ELBO is finite")
 
 
-def find_nonfinite_site(parameters: Sequence[Tensor], runs: Sequence[Run]) -> str:
-    """Return which site's log-probability has a gradient that is not finite; empty if there is none."""
+def diagnose_gradient(parameters: Sequence[Tensor], runs: Sequence[Run]) -> str:
+    """Return a sentence on the first site whose log-probability has a gradient that is not finite; empty if none."""
     for program, site in all_sites(runs):
         log_prob = site.density.log_prob
         if not log_prob.requires_grad:
@@ -279,5 +280,6 @@ def find_nonfinite_site(parameters: Sequence[Tensor], runs: Sequence[Run]) -> st
             continue
         cause = diagnose_value(site.name, site.distribution, site.value, site.observed)
         cause = cause or "check for a root, logarithm or division at 0, possibly hidden by a mask or torch.where"
-        return f"that of {describe_site(site.name, site.distribution)} in the {program} is not; {cause}"
+        where = f"the log-probability of {describe_site(site.name, site.distribution)} in the {program}"
+        return f"the gradient of {where} is not finite; {cause}"
     return ""
