@@ -100,7 +100,7 @@ class TestReadCommandLine:
             read_command_line([f"{key}="])
 
     def test_folder_of_a_single_run_is_refused_in_a_sweep(self):
-        with pytest.raises(ValueError, match=r"in a sweep set hydra\.sweep\.dir, that of all runs"):
+        with pytest.raises(ValueError, match=r"in a sweep set hydra\.sweep\.dir, the folder of all runs"):
             read_command_line(["-m", "seed=1,2", "hydra.run.dir=x"])
 
     def test_last_of_two_values_wins(self):
@@ -159,5 +159,5 @@ class TestResume:
         for length in ("banana", "1.5", "null", "true"):
             with pytest.raises(ValueError, match=r"trainer\.max_epochs must be a whole number"):
                 read_command_line([f"resume={tmp_path}", f"trainer.max_epochs={length}"])
-        with pytest.raises(ValueError, match=r"beside resume=RUN set nothing but .* got model\.lr"):
+        with pytest.raises(ValueError, match=r"with resume=RUN only .* can be set, to train longer; got model\.lr"):
             read_command_line(["model.lr=1", f"resume={tmp_path}"])

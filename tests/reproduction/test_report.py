@@ -63,7 +63,9 @@ class TestKeptRecords:
     def test_records_of_different_recipes_are_an_error(self, leave_run, tmp_path):
         for seed, recipe in ((1, "old"), (2, "new")):
             copy_record(leave_run(f"run{seed}", recipe_hash=recipe), tmp_path / "results", f"six-seed{seed}")
-        with pytest.raises(ValueError, match=r"six-seed\*\.json are of different configurations, and have no mean"):
+        with pytest.raises(
+            ValueError, match=r"six-seed\*\.json are of different configurations, and cannot be averaged"
+        ):
             load_records(tmp_path / "results", PAPER.rows[0])
 
 
@@ -81,7 +83,7 @@ class TestTable:
     def test_table_shows_published_values_best_reproduction_and_ours_in_percent(self, make_record):
         runs = {"6": [make_record(0.007, 1500), make_record(0.008, 2100)], "random": [make_record(0.05, 30)]}
         assert table(PAPER, runs).splitlines() == [
-            "|  | proceedings | preprint | best public | ours | seeds | minutes a seed |",
+            "|  | proceedings | preprint | best public | ours | seeds | minutes per seed |",
             "| --- | --- | --- | --- | --- | --- | --- |",
             "| six glimpses | 1.12 | 1.29 | 0.67 | 0.75 ± 0.64 | 2 | 30 |",
             "| a control |  |  |  | 5.00 | 1 | 0.5 |",
@@ -106,7 +108,7 @@ class TestTable:
         for run, count in zip(runs, (10_000.0, 20_000.0), strict=False):
             run["metrics"]["env_steps_to_solved"] = count
         assert table(paper, {"a": runs}).splitlines() == [
-            "|  | steps | ours | seeds | minutes a seed |",
+            "|  | steps | ours | seeds | minutes per seed |",
             "| --- | --- | --- | --- | --- |",
             "| A | 20,000; never | 1.00 ± 0.00 | 3 | 1 |",
         ]

@@ -209,7 +209,7 @@ class TestResume:
         before = (run / "status.json").read_bytes()
         answer = script("train.py", f"resume={run}", "model.lr=0.5")
         assert answer.code == 1
-        assert "beside resume=RUN set nothing but" in answer.err
+        assert "with resume=RUN only" in answer.err
         assert (run / "status.json").read_bytes() == before
 
     def test_resume_extends_a_run_and_records_it(self, script, run):

@@ -85,8 +85,8 @@ class TestReadMetrics:
         [
             ("step,loss\n0,x\n", "could not convert string to float: 'x'"),
             ("step,loss\n,1.0\n", "could not convert string to float: ''"),
-            ("step,loss\n0,1.0\n1\n", "line 3 has not as many fields as the first"),
-            ("step,loss\n0,1.0,2.0\n", "line 2 has not as many fields as the first"),
+            ("step,loss\n0,1.0\n1\n", "line 3 does not have as many fields as the first"),
+            ("step,loss\n0,1.0,2.0\n", "line 2 does not have as many fields as the first"),
             ("step\n0\n", "it has no column loss"),
             ("", "it has no column step"),
             ('step,loss\n"0,1.0\n', "unexpected end of data"),

@@ -130,8 +130,8 @@ def _check_resumable(run: str, request: Request) -> None:
     others = [x.key for x in request.settings if x.key not in ("resume", *LENGTH_KEYS, *FOLDER_KEYS, *LIGHTNING_KEYS)]
     if others:
         raise ValueError(
-            "a run is resumed with its own configuration: beside resume=RUN set nothing but "
-            f"{' or '.join(f'{key}=...' for key in LENGTH_KEYS)} to train longer, got {', '.join(others)}"
+            "a run is resumed with its own configuration: with resume=RUN only "
+            f"{' or '.join(f'{key}=...' for key in LENGTH_KEYS)} can be set, to train longer; got {', '.join(others)}"
         )
     for setting in request.settings:
         for value in setting.values if setting.key in LENGTH_KEYS else []:
@@ -149,7 +149,9 @@ def _read_setting(argument: str, sweep: bool) -> Setting:
     if bare.startswith("hydra") and bare not in (*FOLDER_KEYS, *LIGHTNING_KEYS):
         raise ValueError(f"{bare} cannot be set; of Hydra's own settings only {', '.join(FOLDER_KEYS)} can")
     if bare == "hydra.run.dir" and sweep:
-        raise ValueError("hydra.run.dir is the folder of one run; in a sweep set hydra.sweep.dir, that of all runs")
+        raise ValueError(
+            "hydra.run.dir is the folder of one run; in a sweep set hydra.sweep.dir, the folder of all runs"
+        )
     values, override = _read_values(bare, text, sweep)
     if bare in FOLDER_KEYS and not text.strip():
         raise ValueError(f"{bare} must not be empty; remove it or set a folder")

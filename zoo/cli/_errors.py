@@ -11,7 +11,7 @@ from pathlib import Path
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-# A library's own use of a name that torch has deprecated; nothing here can change it.
+# A library, not this project, uses a name that torch has deprecated.
 warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
 
 
@@ -61,10 +61,10 @@ def user_errors() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered is flushed at exit
         sys.exit(BROKEN_PIPE)
     except Exception as error:
-        sentence = error_message(error)
-        if sentence is None or sys.flags.dev_mode:
+        message = error_message(error)
+        if message is None or sys.flags.dev_mode:
             raise
-        print(f"\nError: {sentence}", file=sys.stderr)
+        print(f"\nError: {message}", file=sys.stderr)
         sys.exit(1)
 
 
@@ -76,12 +76,14 @@ def error_message(error: Exception) -> str | None:
     if isinstance(error, HydraException | OmegaConfBaseException):
         return str(error).partition("\n")[0]
     if isinstance(error, (*_USER_ERRORS, *late)):
-        return " ".join(map(str.strip, str(error).splitlines()))  # torch's errors go over several
+        return " ".join(map(str.strip, str(error).splitlines()))  # torch's messages may have several
     if isinstance(error, MemoryError | OverflowError) or any(words in str(error) for words in _OUT_OF_MEMORY):
         first = str(error).partition("\n")[0]
         return f"a size is too large for the memory of this machine: {first or type(error).__name__}"
     if "not implemented for 'BFloat16'" in str(error):
-        return f"{str(error).partition(chr(10))[0]}: this model cannot compute so; set trainer.precision=32-true"
+        return (
+            f"{str(error).partition(chr(10))[0]}: this model does not support bfloat16; set trainer.precision=32-true"
+        )
     return None
 
 

@@ -65,13 +65,13 @@ def _sweep(request: Request) -> None:
             print(f"\nRun {len(runs) + 1} of {request.runs}: {name}", flush=True)
             settings = [f"{x.key}={to_hydra(x.values[0])}" for x in one.settings]
             typed = [*command, *settings, *["trust=true"] * request.trust]
-            ended = run_or_report(lambda one=one, typed=typed: _run(one, [*one.arguments(), *naming], typed))  # type: ignore[misc]
-            runs.append(SweepRun(swept, *ended))
+            result = run_or_report(lambda one=one, typed=typed: _run(one, [*one.arguments(), *naming], typed))  # type: ignore[misc]
+            runs.append(SweepRun(swept, *result))
     finally:
         if runs:
             print(f"\n{table(runs)}")
     if failed := [run for run in runs if run.failure is not None]:
-        raise RunFailedError(f"{len(failed)} of {len(runs)} runs failed; they are named above, with the reason")
+        raise RunFailedError(f"{len(failed)} of {len(runs)} runs failed; the table above lists them with the reasons")
 
 
 def _run(request: Request, arguments: Sequence[str], typed: Sequence[str]) -> tuple[Path, dict[str, float]]:
@@ -110,9 +110,9 @@ def _train(config: DictConfig, overrides: Sequence[str], folder: Path, request: 
         try:
             result = train(settings, folder, command, request.trust)
         except TrainingInterruptedError as stop:
-            again = " trust=true" if request.trust else ""
+            trust = " trust=true" if request.trust else ""
             resume = shlex.quote(f"resume={relative(folder)}")
-            print(f"\n{stop}. Resume with:  {command_name('train')} {resume}{again}")
+            print(f"\n{stop}. Resume with:  {command_name('train')} {resume}{trust}")
             sys.exit(INTERRUPTED)
         if result.summary:
             print(f"\n{result.summary}")
@@ -128,12 +128,12 @@ def run_or_report(run: Callable[[], tuple[Path, dict[str, float]]]) -> tuple[Pat
     try:
         return *run(), None
     except Exception as error:
-        sentence = error_message(error)
-        if sentence is None or sys.flags.dev_mode:
+        message = error_message(error)
+        if message is None or sys.flags.dev_mode:
             traceback.print_exc()
-        sentence = sentence or f"{type(error).__name__}: {error}"
-        print(f"\nError: {sentence}", file=sys.stderr)
-        return Path(), {}, sentence
+        message = message or f"{type(error).__name__}: {error}"
+        print(f"\nError: {message}", file=sys.stderr)
+        return Path(), {}, message
 
 
 def table(runs: Sequence[SweepRun]) -> str:
@@ -142,9 +142,9 @@ def table(runs: Sequence[SweepRun]) -> str:
     metrics = list(dict.fromkeys(name for run in runs for name in list(run.metrics)[:_NUM_METRICS]))[:_NUM_METRICS]
     rows = [[*keys, *metrics, "folder"]]
     for run in runs:
-        reached = [f"{run.metrics[name]:.6g}" if name in run.metrics else "-" for name in metrics]
-        end = str(relative(run.folder)) if run.failure is None else f"failed: {run.failure}"
-        rows.append([*(run.settings.get(key, "") for key in keys), *reached, end])
+        values = [f"{run.metrics[name]:.6g}" if name in run.metrics else "-" for name in metrics]
+        result = str(relative(run.folder)) if run.failure is None else f"failed: {run.failure}"
+        rows.append([*(run.settings.get(key, "") for key in keys), *values, result])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join(lines)

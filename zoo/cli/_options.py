@@ -21,7 +21,7 @@ _INT_LIMIT = 2**63  # torch and numpy have integers of 64 bits
 _TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
 _PLURALS = {int: "whole numbers", float: "numbers", str: "strings", bool: "true or false"}
 _EXAMPLES = {int: "[64,64]", float: "[0.1,0.2]", str: "[a,b]", bool: "[true,false]"}
-SYNONYMS: dict[str, tuple[str, ...]] = {  # names that other libraries use or that were used here: present names
+SYNONYMS: dict[str, tuple[str, ...]] = {  # names in other libraries, or in earlier versions: the names of the options
     "learning_rate": ("lr",),
     "gpus": ("devices",),
     "discount": ("gamma",),
@@ -60,7 +60,7 @@ class Option(NamedTuple):
     annotation: Any
     default: Any = None
     description: str = ""
-    allowed: Constraint | None = None  # beside the type
+    allowed: Constraint | None = None  # in addition to the type
     path: bool = False  # ~ is expanded
 
     @property
@@ -114,7 +114,7 @@ def describe_type(annotation: Any) -> str:
 
 
 def format_value(value: Any) -> str:
-    """Return a value as on a command line, text in quotes."""
+    """Return a value as it is written on a command line, text in quotes."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list | tuple):
@@ -149,8 +149,8 @@ def dataclass_options(kind: type) -> dict[str, Option]:
     options = {}
     for part in fields(kind):
         default = part.default if part.default_factory is NO_DEFAULT else part.default_factory()
-        given = {"description": descriptions.get(part.name, ""), **part.metadata}
-        options[part.name] = Option(part.name, part.type, default, **given)
+        attributes = {"description": descriptions.get(part.name, ""), **part.metadata}
+        options[part.name] = Option(part.name, part.type, default, **attributes)
     return options
 
 

@@ -28,7 +28,7 @@ def stratified_split(
     """Return indices to keep and ``count`` indices to hold out, with all classes in proportion.
 
     After a shuffle, image ``i`` of the ``m`` in its class has the rank ``(i + ½) / m``. Those with the smallest ranks
-    are held out, so that the same fraction of every class is. The global random state is neither used nor changed.
+    are held out: the same fraction of every class. The global random state is neither used nor changed.
     """
     if count < 0:
         raise ValueError(f"the number of images to hold out must be 0 or more, got {count}")

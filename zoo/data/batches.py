@@ -12,9 +12,9 @@ from zoo.data.images import ImageSet, LabeledImages
 class Batches:
     """Data loader for a set in memory: it selects batches by index, without worker processes, and resumes exactly.
 
-    Without a seed the images are in order, and the ranks' shares are disjoint and cover the set, so that sums over
-    ranks are exact. With a seed the order depends on seed and epoch only, and some images are repeated so that all
-    ranks have equally many batches. The last batch may be smaller.
+    Without a seed the images are in order, and the ranks' shares are disjoint and cover the set: sums over ranks
+    are exact. With a seed the order depends on seed and epoch only, and some images are repeated to give all ranks
+    equally many batches. The last batch may be smaller.
 
     The order is that of the epoch set by ``set_epoch``. The first pass after ``load_state_dict`` yields the remaining
     batches of the saved epoch. With several iterators, the state is that of the one that yielded last.

@@ -46,7 +46,7 @@ def binarize_set(data: ImageSet, seed: int = 0) -> ImageSet:
 class BinarizedBatches(Batches):
     """Batches whose pixels are sampled anew each time an image is yielded (dynamic binarization).
 
-    The samples depend only on seed, epoch, rank and position in the epoch, so that a resumed pass yields the same.
+    The samples depend only on seed, epoch, rank and position in the epoch: a resumed pass yields the same samples.
 
     Example:
         >>> gray = ImageSet(torch.full((4, 1, 8, 8), 99, dtype=torch.uint8), torch.tensor([3, 1, 4, 1]))

@@ -32,7 +32,7 @@ def load_flickr8k(root: str | Path, size: int = 224, min_count: int = 5) -> Capt
     Args:
         root: the folder.
         size: height and width to which every photograph is stretched, in pixels.
-        min_count: number of times that a word of the vocabulary occurs in the training captions, at least.
+        min_count: minimum number of occurrences in the training captions for a word to be in the vocabulary.
 
     Raises:
         FileNotFoundError: there is no such folder, or a list, the captions or a photograph are missing.
@@ -110,7 +110,7 @@ def _read_captions(path: Path, present: set[str]) -> dict[str, list[Caption]]:
 
 
 def _read_list(path: Path, known: set[str]) -> list[str]:
-    """Return the names in a list, without those of which nothing else is known."""
+    """Return the names in a list that are known; others are skipped with a warning."""
     names = [line.strip() for line in _read_lines(path) if line.strip()]
     if stray := Counter(name for name in names if name not in known):
         logger.warning(

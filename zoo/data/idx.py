@@ -52,12 +52,12 @@ def load_idx(root: str | Path, validation: int | None = None, split_seed: int = 
     """
     root = resolve_folder(root)
     train_images, train_labels, test_images, test_labels = (_find(root, name) for name in TRAIN_FILES + TEST_FILES)
-    everything = _read_labeled_images(train_images, train_labels)
-    classes = everything.labels.unique()
+    labeled = _read_labeled_images(train_images, train_labels)
+    classes = labeled.labels.unique()
     train, held_out = split_validation(
-        ImageSet(everything.images, torch.searchsorted(classes, everything.labels)), validation, split_seed
+        ImageSet(labeled.images, torch.searchsorted(classes, labeled.labels)), validation, split_seed
     )
-    sizes = [_check_headers(test_images, test_labels), tuple(everything.images.shape[2:])]
+    sizes = [_check_headers(test_images, test_labels), tuple(labeled.images.shape[2:])]
     if sizes[0] != sizes[1]:
         test_size, train_size = (" × ".join(map(str, size)) for size in sizes)
         raise ValueError(
@@ -141,7 +141,7 @@ def _read_labeled_images(images: Path, labels: Path) -> ImageSet:
 def _check_headers(images: Path, labels: Path) -> tuple[int, int]:
     """Check that images and labels have the right shapes and the same number, and return the images' height and width.
 
-    Labels may have the columns of QMNIST, of which the first is the class.
+    Labels may have the columns of QMNIST; the first is the class.
     """
     shapes = []
     for path, dimensions in ((images, 3), (labels, 1)):

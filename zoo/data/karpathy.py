@@ -19,14 +19,14 @@ def load_karpathy(
 
     Karpathy & Fei-Fei, "Deep visual-semantic alignments for generating image descriptions", 2015. ``root`` contains
     ``dataset.json`` and the images, in ``images``, under the published name of the folder, or in ``root`` itself: for
-    COCO ``train2014`` and ``val2014``. Captions are the ``tokens`` in the file; ``tokenize`` splits ``raw`` where there
-    are none.
+    COCO ``train2014`` and ``val2014``. Captions are the ``tokens`` in the file; a sentence without ``tokens`` is
+    split by ``tokenize``.
 
     Args:
         root: the folder; its name becomes the name of the data.
         json: name of the file with captions and splits, in ``root``.
         size: height and width to which every image is stretched, in pixels.
-        min_count: number of times that a word of the vocabulary occurs in the training captions, at least.
+        min_count: minimum number of occurrences in the training captions for a word to be in the vocabulary.
         restval: whether the images of COCO's split ``restval`` are training images; else they are left out.
 
     Raises:

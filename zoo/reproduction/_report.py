@@ -16,8 +16,8 @@ def find_run(runs: Path, config_hash: str) -> tuple[Path, Record] | None:
     found = [(path.parent, read_status(path)) for path in sorted(runs.glob("*/*/status.json"))]
     same = [(folder, status) for folder, status in found if status["config_hash"] == config_hash]
     finished = [(folder, status) for folder, status in same if status["state"] == "finished"]
-    started = [(folder, status) for folder, status in same if (folder / "checkpoints" / "last.ckpt").exists()]
-    return next(iter(finished or started), None)
+    resumable = [(folder, status) for folder, status in same if (folder / "checkpoints" / "last.ckpt").exists()]
+    return next(iter(finished or resumable), None)
 
 
 def copy_record(folder: Path, results: Path, name: str) -> None:
@@ -35,8 +35,8 @@ def load_records(results: Path, row: Row, on_any_data: bool = False) -> list[Rec
             raise ValueError(f"{path} is the record of a run on {data}, not on the table's {row.data}; remove it")
     if len({record.get("recipe_hash") for record in records}) > 1:
         raise ValueError(
-            f"the records {results}/{row.experiment}-seed*.json are of different configurations, and have no mean; "
-            "run the other seeds again, or remove their records"
+            f"the records {results}/{row.experiment}-seed*.json are of different configurations, and cannot be "
+            "averaged; run the other seeds again, or remove their records"
         )
     return records
 
@@ -45,15 +45,17 @@ def table(paper: Paper, records: Mapping[str, Sequence[Record]]) -> str:
     """Return a Markdown table of published values, the best public reproduction and our results."""
     shown = [row for row in paper.rows if records.get(row.name)]
     best = ["best public"] if any(row.best_reproduction for row in paper.rows) else []
-    head = ["", *paper.columns, *best, *(column.label for column in paper.metrics), "seeds", "minutes a seed"]
+    head = ["", *paper.columns, *best, *(column.label for column in paper.metrics), "seeds", "minutes per seed"]
     lines = [head, ["---"] * len(head)]
     for row in shown:
         runs = records[row.name]
         published = [row.published.get(column, "") for column in paper.columns]
-        ours = [_entry(column, runs) if column.metric not in row.omitted_metrics else "" for column in paper.metrics]
+        ours = [_cell(column, runs) if column.metric not in row.omitted_metrics else "" for column in paper.metrics]
         minutes = statistics.mean(run["wall_seconds"] for run in runs) / 60
-        spent = f"{minutes:.0f}" if minutes >= 10 else f"{minutes:.2g}"
-        lines.append([row.label, *published, *([row.best_reproduction] if best else []), *ours, str(len(runs)), spent])
+        duration = f"{minutes:.0f}" if minutes >= 10 else f"{minutes:.2g}"
+        lines.append(
+            [row.label, *published, *([row.best_reproduction] if best else []), *ours, str(len(runs)), duration]
+        )
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -74,5 +76,5 @@ def write_page(page: Path, results: Path) -> None:
     page.write_text("\n".join([head, *sections]))
 
 
-def _entry(column: MetricColumn, runs: Sequence[Record]) -> str:
+def _cell(column: MetricColumn, runs: Sequence[Record]) -> str:
     return column.summary([run["metrics"].get(column.metric, math.inf) for run in runs])

@@ -29,7 +29,7 @@ def median_and_max(values: Sequence[float]) -> str:
 
 
 def max_abs(values: Sequence[float]) -> str:
-    """Return the maximal absolute value; values below the precision of float64 are 0."""
+    """Return the maximum absolute value; up to 1e-9, which is rounding error, it is 0."""
     value = max(map(abs, values))
     return f"{value:.2g}" if value > 1e-9 else "0"
 

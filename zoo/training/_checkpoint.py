@@ -63,7 +63,7 @@ class CheckpointMetadata(pl.Callback):
 
 
 def read_checkpoint(path: str | Path, model: str | None = None, resumable: bool = False) -> dict[str, Any]:
-    """Return the content of a checkpoint of this project; no code in it is ever run.
+    """Return the content of a checkpoint of this project; no code in it is run.
 
     Args:
         path: checkpoint file.
@@ -77,11 +77,11 @@ def read_checkpoint(path: str | Path, model: str | None = None, resumable: bool 
     Example:
         >>> read_checkpoint("none.ckpt")
         Traceback (most recent call last):
-        FileNotFoundError: there is no checkpoint none.ckpt; runs keep theirs as RUN/checkpoints/last.ckpt
+        FileNotFoundError: there is no checkpoint none.ckpt; a run saves it as RUN/checkpoints/last.ckpt
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"there is no checkpoint {path}; runs keep theirs as RUN/checkpoints/last.ckpt")
+        raise FileNotFoundError(f"there is no checkpoint {path}; a run saves it as RUN/checkpoints/last.ckpt")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -92,13 +92,13 @@ def read_checkpoint(path: str | Path, model: str | None = None, resumable: bool 
     if not isinstance(checkpoint, dict) or not {"state_dict", "hyper_parameters", "model"} <= checkpoint.keys():
         raise ValueError(f"{path} is a PyTorch file, but not a checkpoint of this project")
     if resumable:
-        cannot = f"{path} cannot be continued: it is damaged, or of an older version"
-        check_fields(checkpoint, RESUME_FIELDS, cannot, "evaluate it, or train again in another folder")
+        problem = f"{path} cannot be continued: it is damaged, or of an older version"
+        check_fields(checkpoint, RESUME_FIELDS, problem, "evaluate it, or train again in another folder")
     # torch.load does not verify the checksums of its files: a flipped bit in a weight would go unnoticed.
     saved_digest = checkpoint.pop(DIGEST, None)
     if saved_digest is not None and saved_digest != _digest(checkpoint):
         raise ValueError(
-            f"{path} is damaged: it does not hold what was saved; use the run's other checkpoint or train again"
+            f"{path} is damaged: its content is not what was saved; use the run's other checkpoint or train again"
         )
     check_fields(checkpoint, REQUIRED_FIELDS, f"{path} is damaged or not a checkpoint of this project", "train again")
     if model is not None and checkpoint["model"] != model:
@@ -115,7 +115,7 @@ def _digest(content: Any) -> str:
 
 
 def _pieces(content: Any) -> Iterator[Any]:
-    """Yield the bytes of plain data; each part is preceded by its type and size, so that different data differ."""
+    """Yield the bytes of plain data; each part is preceded by its type and size, to make different data differ."""
     if isinstance(content, Tensor):
         yield f"{content.dtype} {list(content.shape)}\n".encode()
         yield content.detach().cpu().reshape(-1).view(torch.uint8).numpy()
@@ -159,7 +159,7 @@ class LoadableModule(pl.LightningModule):
         """
         checkpoint = read_checkpoint(path, cls.__name__)
         options = checkpoint["hyper_parameters"]
-        # A missing option would silently get its default, with which the weights may mean something else.
+        # A missing option would silently get its default value, which the weights may not have been trained with.
         if differing := options.keys() ^ inspect.signature(cls).parameters.keys():
             raise ValueError(f"{path} is of another version of {cls.__name__}: options {', '.join(sorted(differing))}")
         try:

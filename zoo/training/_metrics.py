@@ -19,8 +19,8 @@ class CSVMetricsLogger(Logger):
     """Logger that writes ``metrics.csv``: one row for each logged step, one column for each metric.
 
     Checkpoints contain the rows (``CheckpointedMetrics``), and a resumed run rewrites the file from there: a kill
-    between writing a checkpoint and the file neither loses nor duplicates a row. Lightning's CSVLogger deletes the
-    file.
+    between writing a checkpoint and the file neither loses nor duplicates a row. Lightning's CSVLogger would
+    delete the file of the interrupted run.
     """
 
     def __init__(self, path: Path, rows: Mapping[int, Row] | None = None):
@@ -66,8 +66,8 @@ class CheckpointedMetrics(pl.Callback):
     """Save all logged metrics in checkpoints: the rows of ``metrics.csv`` and the running means of the current epoch.
 
     A resumed run therefore logs the same values as an uninterrupted one. At the end of an epoch or step Lightning
-    saves the checkpoint *before* it logs the metrics, and it saves no running means. Neither is public; the private
-    attributes used here are those that ``LightningModule.log`` and the loops use.
+    saves the checkpoint *before* it logs the metrics, and it saves no running means. Lightning has no public
+    interface for either; the private attributes used here are those that ``LightningModule.log`` and the loops use.
     """
 
     def __init__(self, metrics_csv: CSVMetricsLogger):
@@ -99,7 +99,7 @@ class CheckpointedMetrics(pl.Callback):
 
 
 def _at_epoch_end(trainer: pl.Trainer) -> bool:
-    """Whether all batches of the epoch are done, so that its metrics are logged next."""
+    """Whether all batches of the epoch are done, and its metrics are logged next."""
     progress: Any = trainer.fit_loop.epoch_progress.current
     return progress.processed > progress.completed
 
@@ -131,7 +131,7 @@ def _restore_mean(trainer: pl.Trainer, key: str, mean: dict[str, Any]) -> None:
 
 
 def read_metrics(path: Path, *columns: str) -> list[list[float]]:
-    r"""Return columns of a run's ``metrics.csv``, restricted to the rows with a value in the last of them.
+    r"""Return columns of a run's ``metrics.csv``, restricted to the rows with a value in the last of these columns.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -151,7 +151,7 @@ def read_metrics(path: Path, *columns: str) -> list[list[float]]:
             names, lines = reader.fieldnames or (), list(reader)
         for number, line in enumerate(lines, start=2):
             if None in line or None in line.values():
-                raise ValueError(f"line {number} has not as many fields as the first")
+                raise ValueError(f"line {number} does not have as many fields as the first")
         if missing := [column for column in columns if column not in names]:
             raise ValueError(f"it has no column {missing[0]}")
         rows = [line for line in lines if line[columns[-1]]]

@@ -48,35 +48,35 @@ def config_hash(config: Mapping[str, Any]) -> str:
 class RunRecord:
     """``status.json`` of a run: configuration hash, state, environment and final metrics.
 
-    The file is written atomically at each change, by the process that holds the ``folder_lock``. Wall time adds up over
-    resumes. Raises ``ValueError`` if the folder holds a run with another configuration, or a damaged record.
+    The file is written atomically at each change, by the process that holds the ``folder_lock``. Wall time is summed
+    over resumed runs. Raises ``ValueError`` if the folder holds a run with another configuration, or a damaged record.
     """
 
     def __init__(self, folder: Path, config: Mapping[str, Any], command: str, data: str | None = None):
         self.path = folder / "status.json"
-        earlier = read_status(self.path) if self.path.exists() else {}
+        previous = read_status(self.path) if self.path.exists() else {}
         accepted = [config_hash(config), *map(config_hash, configs_before_extension(config))]
-        if earlier and earlier["config_hash"] not in accepted:
+        if previous and previous["config_hash"] not in accepted:
             raise ValueError(
                 f"{folder} holds a run of another configuration; choose another folder, or continue that run with "
                 f"resume={folder} and nothing else; if its config.yaml was edited, undo that"
             )
-        self.spent = float(earlier.get("wall_seconds", 0.0))
+        self.previous_seconds = float(previous.get("wall_seconds", 0.0))
         self.start = time.monotonic()
         self.status: dict[str, Any] = {
             "state": "running",
             "exit_reason": None,
-            "command": earlier.get("command", command),
+            "command": previous.get("command", command),
             "seed": config.get("seed"),
             "data": data,
             "config_hash": config_hash(config),
             "recipe_hash": config_hash({**config, "seed": None}),  # the same for all seeds of a configuration
-            "started": earlier.get("started", datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")),
-            "wall_seconds": self.spent,
+            "started": previous.get("started", datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")),
+            "wall_seconds": self.previous_seconds,
             **run_environment(),
             "host": platform.node(),
             "process": os.getpid(),
-            "metrics": dict(earlier.get("metrics", {})),
+            "metrics": dict(previous.get("metrics", {})),
         }
 
     def begin(self) -> "RunRecord":
@@ -91,7 +91,7 @@ class RunRecord:
         self._write()
 
     def _write(self) -> None:
-        self.status["wall_seconds"] = round(self.spent + time.monotonic() - self.start, 1)
+        self.status["wall_seconds"] = round(self.previous_seconds + time.monotonic() - self.start, 1)
         write_text(self.path, json.dumps(self.status, indent=2) + "\n")
 
 
@@ -127,7 +127,7 @@ def read_status(path: Path) -> dict[str, Any]:
 def git_commit() -> str | None:
     """Return the commit of the checkout of this code, with ``+changes`` if files outside ``docs`` were modified.
 
-    None for an installed package, even inside another repository, since that one does not track this file.
+    None for an installed package, even if it lies in another repository, which does not track this file.
     """
 
     def git(*arguments: str) -> str:

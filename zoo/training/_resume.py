@@ -9,10 +9,10 @@ import torch
 class ExactResume(pl.Callback):
     """Saves the states of all random number generators in checkpoints, and restores the position in the data.
 
-    A run that is killed anywhere and resumed from its last checkpoint thereby ends with the same weights as an
-    uninterrupted run, bit for bit, on the same machine. Weights, buffers, optimizer, schedule, the counters of the
-    loops and the position in the shuffled data are in the checkpoint anyway; but Lightning does not restore the
-    position if the module has asked for the number of steps. The checkpoint holds the generators of all ranks.
+    A run that is killed at any moment and resumed from its last checkpoint ends with the same weights as an
+    uninterrupted run, bit for bit, on the same machine. Lightning itself saves weights, buffers, optimizer, schedule,
+    the counters of the loops and the position in the shuffled data; but it does not restore the position if the module
+    has asked for the number of steps. The checkpoint holds the generators of all ranks.
     """
 
     def __init__(self) -> None:

@@ -25,7 +25,7 @@ class Loaders(NamedTuple):
     supports_mid_epoch_resume: bool = True
     """Whether a training can be resumed within an epoch, or only between epochs."""
     single_process: bool = False
-    """Whether batches depend on the policy, so that several processes would train different models."""
+    """Whether batches depend on the policy: several processes would then train different models."""
 
 
 @runtime_checkable

@@ -18,7 +18,7 @@ from zoo.control.envs.planning import (
 
 GAMMAS = (0.9, 0.95, 0.99, 0.999, 1.0)
 STILL = {"is_slippery": False}
-# Optimal value of the initial state in infinite episodes, for each gamma.
+# Optimal value of the initial state without a time limit, for each gamma.
 OPTIMAL = [
     ("FrozenLake-v1", {}, (0.068891, 0.180472, 0.542026, 0.785533, 0.823529)),
     ("FrozenLake8x8-v1", {}, (0.006411, 0.048250, 0.414640, 0.892635, 1.0)),

@@ -91,8 +91,8 @@ def _digits(space: Space, element: Any) -> list[int]:
 def to_env_actions(space: Space, actions: np.ndarray) -> np.ndarray:
     """Convert a batch of a policy's actions to elements of the action space, in its shape and type.
 
-    An action is an index, a row of indices or a row of coordinates. A single index for several factors is that of their
-    combination.
+    An action is an index, a row of indices or a row of coordinates. If the space has several factors, a
+    single index is that of their combination.
     """
     shape = (len(actions), *(space.shape or ()))
     if isinstance(space, Box):
@@ -126,7 +126,7 @@ def space_to_dict(space: Space) -> dict[str, Any]:
 
 
 def _bound(values: np.ndarray) -> Any:
-    """Return one number if all are equal: images have thousands."""
+    """Return a bound as one number if all elements have the same: an image has thousands of elements."""
     first = values.ravel()[:1]
     return first.item() if first.size and (values == first).all() else values.tolist()
 
@@ -167,7 +167,7 @@ def to_batch(space: Space | None, shape: Sequence[int], observation: Any, tabula
     if not single and array.shape[1:] != shape:
         raise ValueError(
             f"an observation of shape {array.shape} has neither the environment's shape {shape}, nor that of a "
-            "batch of such"
+            "batch of observations"
         )
     batch = array[None] if single else array
     if space is not None and tabular:

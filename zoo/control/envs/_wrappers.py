@@ -72,7 +72,8 @@ class ValidateStep(gymnasium.Wrapper):
 class ClearLastAction(gymnasium.Wrapper):
     """Clears the last action of MinAtar's games at each reset.
 
-    MinAtar 1.0.15 does not. With sticky actions, the first step could then repeat an action of the previous episode.
+    MinAtar 1.0.15 does not clear it. With sticky actions, the first step could then repeat an action of the previous
+    episode.
     """
 
     def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:

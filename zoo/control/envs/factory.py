@@ -19,7 +19,7 @@ def make_vector_env(env_id: str, num_envs: int, tabular: bool = False, **env_kwa
     Uses the environment's own vector implementation if it has one, and a ``SyncVectorEnv`` otherwise. Observations that
     are not arrays are flattened by ``gymnasium.spaces.utils.flatten``, or with ``tabular`` replaced by their index
     among all observations. Episodes without a registered time limit are truncated after 10,000 steps. ``env_kwargs``
-    are those of the environment, and ``max_episode_steps``.
+    are the environment's keyword arguments, and ``max_episode_steps``.
 
     Raises:
         ValueError: the environment is unknown (the message lists similar ids) or needs a package that is missing, its
@@ -55,7 +55,7 @@ def make_vector_env(env_id: str, num_envs: int, tabular: bool = False, **env_kwa
 def make_eval_vector_env(env_id: str, num_envs: int, tabular: bool = False, **env_kwargs: Any) -> VectorEnv:
     """Make a vector environment for evaluation: as ``make_vector_env``, but Atari's games return unclipped rewards.
 
-    They are registered with rewards clipped to ±1, which suits learning but hides the score.
+    Atari's games are registered with rewards clipped to ±1, which suits learning but hides the game's score.
 
     Example:
         >>> make_eval_vector_env("CartPole-v1", num_envs=4).num_envs

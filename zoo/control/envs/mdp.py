@@ -108,20 +108,20 @@ class FiniteMDP:
                 raise ValueError(f"{name} does not expose its initial_state_distrib; pass initial, P(s_0), instead")
             initial = torch.as_tensor(env.unwrapped.initial_state_distrib, dtype=torch.float64)
         states, actions = len(dynamics), len(dynamics[0])
-        transition, weighted_reward, ending = torch.zeros(3, states, actions, states, dtype=torch.float64).numpy()
+        transition, weighted_reward, termination = torch.zeros(3, states, actions, states, dtype=torch.float64).numpy()
         for state in range(states):
             for action in range(actions):
                 for probability, next_state, reward, terminated in dynamics[state][action]:
                     transition[state, action, next_state] += probability
                     weighted_reward[state, action, next_state] += probability * reward
-                    ending[state, action, next_state] += probability * terminated
-        probability, weighted_reward, ending = map(torch.from_numpy, (transition, weighted_reward, ending))
-        if not ((ending == 0) | torch.isclose(ending, probability)).all():
+                    termination[state, action, next_state] += probability * terminated
+        probability, weighted_reward, termination = map(torch.from_numpy, (transition, weighted_reward, termination))
+        if not ((termination == 0) | torch.isclose(termination, probability)).all():
             raise ValueError(f"{name} terminates after some, but not all, occurrences of the same transition")
         return cls(
             transition=probability,
             reward=torch.where(probability > 0, weighted_reward / probability, 0),
-            terminated=ending > 0,
+            terminated=termination > 0,
             initial=initial,
             gamma=gamma,
             horizon=None if env.spec is None else env.spec.max_episode_steps,
@@ -150,11 +150,11 @@ def known_dynamics(env: gymnasium.Env, gamma: float) -> FiniteMDP | None:
         return None
     if int(space.n) ** 2 * int(inner.action_space.n) > _MAX_TRANSITION_ENTRIES:
         return None
-    layer = env
-    while isinstance(layer, gymnasium.Wrapper):
-        if type(layer) not in _NEUTRAL_WRAPPERS:
+    wrapper = env
+    while isinstance(wrapper, gymnasium.Wrapper):
+        if type(wrapper) not in _NEUTRAL_WRAPPERS:
             return None
-        layer = layer.env
+        wrapper = wrapper.env
     try:
         return FiniteMDP.from_gymnasium(env, gamma)
     except (TypeError, KeyError, IndexError):  # a P of another form than Gymnasium's

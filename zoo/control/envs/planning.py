@@ -25,7 +25,7 @@ def bellman_residual(mdp: FiniteMDP, action_values: Float[Tensor, "states action
 def value_iteration(
     mdp: FiniteMDP, tolerance: float = 1e-12, max_sweeps: int = 1_000_000
 ) -> Float[Tensor, "states actions"]:
-    """Return the optimal action values of infinite episodes.
+    """Return the optimal action values without a time limit.
 
     Repeats ``Q ← Σ_s' P(s' | s, a) (r + γ max_a' Q(s', a'))`` from ``Q = 0`` until it converges. With ``γ = 1`` it
     converges only if no policy can collect rewards forever. The horizon is ignored; see ``finite_horizon``.
@@ -54,7 +54,7 @@ def greedy_policy(
 ) -> Float[Tensor, "*states actions"]:
     """Return the policy that is uniform over the best actions, whose values differ by at most ``tolerance``.
 
-    A policy that always takes the first of them may loop forever with ``γ = 1``.
+    With ``γ = 1``, a policy that always takes the first of the best actions may loop forever.
 
     Example:
         >>> greedy_policy(torch.tensor([[1.0, 3.0, 3.0]]))
@@ -65,7 +65,7 @@ def greedy_policy(
 
 
 def policy_evaluation(mdp: FiniteMDP, policy: Float[Tensor, "states actions"]) -> Float[Tensor, " states"]:
-    """Return the exact value of each state under a policy in infinite episodes: solves ``V = r_π + γ P_π V``.
+    """Return the exact value of each state under a policy without a time limit: solves ``V = r_π + γ P_π V``.
 
     The horizon is ignored.
 

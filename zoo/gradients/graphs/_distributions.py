@@ -178,7 +178,7 @@ def _derives_from_torch(classes: tuple[type, ...]) -> bool:
 
 
 def clamps_probability(distribution: Distribution) -> bool:
-    """Return whether torch clamps a probability that requires a gradient, so that this gradient is lost.
+    """Return whether torch clamps a probability that requires a gradient, which is then lost.
 
     False where the gradient is negligible anyway, as that of a saturated sigmoid. Nested distributions are not checked.
     """

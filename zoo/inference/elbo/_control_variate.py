@@ -62,7 +62,7 @@ def reshape_to_plates(gradient: Tensor, shape: torch.Size) -> Tensor:
 
 
 class Parameters(NamedTuple):
-    """Parameters of a site's distribution, of each element of its batch."""
+    """Parameters of each element of the batch of a site's distribution."""
 
     value: Float[Tensor, "*batch parameters"]
     """With gradient."""
@@ -90,16 +90,16 @@ def stacked_parameters(sites: Sequence[Site | None]) -> Parameters:
 
 
 def site_parameters(site: Site) -> Parameters:
-    """Return the parameters of a site's distribution and the score of each; they must belong to single elements."""
+    """Return the parameters of a site's distribution, each of a single batch element, and the score of each."""
     batch = site.distribution.batch_shape
-    try:  # a new distribution, since the old one may have both a parameter and what was computed from it
+    try:  # a new distribution, since the old one may hold both a parameter and what was computed from it
         distribution = site.distribution.expand(batch)
     except (NotImplementedError, ValueError) as error:  # no expand(), or one that fails after sampling
-        raise ValueError(_hidden_parameters(site)) from error
+        raise ValueError(_hidden_parameters_error(site)) from error
     if distribution.has_rsample != site.distribution.has_rsample:
         distribution.has_rsample = site.distribution.has_rsample  # not preserved by expand()
     for part in nested_distributions(distribution):
-        _drop_computed(part)
+        _drop_computed_parameters(part)
     # Where part of the gradient is pathwise, the score depends on how the value was drawn, not on the value alone.
     owners = _parameter_owners(distribution) if site.density.entropy is None else {}
     gradients: Sequence[Tensor | None] = ()
@@ -112,23 +112,23 @@ def site_parameters(site: Site) -> Parameters:
         if gradient is not None
     ]
     if not found or any(x.shape[: len(batch)] != batch for x, _ in found):
-        raise ValueError(_hidden_parameters(site))
+        raise ValueError(_hidden_parameters_error(site))
     value, score = (torch.cat([x.reshape(*batch, -1) for x in parts], -1) for parts in zip(*found, strict=True))
     return Parameters(torch.where(value.isfinite(), value, 0), score)  # a logit of -inf has no gradient
 
 
-def _hidden_parameters(site: Site) -> str:
+def _hidden_parameters_error(site: Site) -> str:
     return (
         f"{describe_site(site.name, site.distribution)} does not expose the parameters of each element of its batch, "
         "so the optimal scaling cannot be estimated; use another baseline for this site"
     )
 
 
-def _drop_computed(distribution: Distribution) -> None:
-    """Drop cached probabilities beside logits, or the reverse, so that they are computed again.
+def _drop_computed_parameters(distribution: Distribution) -> None:
+    """Drop the probabilities that a distribution computed from its logits, or the reverse; they are computed again.
 
-    Both together, as used by a continuous Bernoulli distribution, are one parameter; the score of one alone has a
-    non-zero expectation.
+    Probabilities and logits are one parameter. A continuous Bernoulli distribution uses both, and the score of one of
+    them alone has a non-zero expectation.
     """
     given = vars(distribution).get("_param")
     for name in ("probs", "logits"):
@@ -146,11 +146,11 @@ def _parameter_owners(distribution: Distribution) -> Mapping[Tensor, Distributio
     if visible_tensors(distribution) is None:
         return owners
     for part in nested_distributions(distribution):
-        held = {name: x for name, x in vars(part).items() if isinstance(x, Tensor) and x.requires_grad}
-        own = {x: part for name, x in held.items() if _is_argument(name, part)}
-        if set(held.values()) - set(own):
+        tensors = {name: x for name, x in vars(part).items() if isinstance(x, Tensor) and x.requires_grad}
+        arguments = {x: part for name, x in tensors.items() if _is_argument(name, part)}
+        if set(tensors.values()) - set(arguments):
             return {}
-        owners |= own
+        owners |= arguments
     return owners
 
 
@@ -163,8 +163,8 @@ def _is_argument(name: str, distribution: Distribution) -> bool:
 def center(gradient: Tensor, parameter: Tensor, owner: Distribution) -> Tensor:
     """Return a gradient whose expectation is 0.
 
-    A categorical distribution keeps its parameters normalized, and is not one if a single parameter is changed. So the
-    score is that of the parameters before normalization.
+    A categorical distribution stores normalized parameters, and a change of one of them alone breaks the normalization.
+    The score is therefore taken with respect to the parameters before normalization.
     """
     if not isinstance(owner, Categorical):
         return gradient

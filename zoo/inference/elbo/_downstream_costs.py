@@ -38,7 +38,7 @@ class ScoreFunctionTerm(NamedTuple):
 def downstream_costs(run: Run) -> dict[str, Tensor]:
     """Return the learning signal of each site with a score function: the sum of the ELBO's terms that it influences.
 
-    As in Pyro's ``TraceGraph_ELBO``, these "costs" are maximized, ``log p - log q``. They are detached.
+    As in Pyro's ``TraceGraph_ELBO``, a "cost" is a sum of ``log p - log q``, which is maximized. Costs are detached.
     Theorem 1 of Schulman, Heess, Weber & Abbeel, "Gradient estimation using stochastic computation graphs", 2015; for a
     mean-field guide it is equation 6 of Ranganath, Gerrish & Blei, "Black box variational inference", 2014. The shapes
     broadcast to those of the scores.
@@ -59,7 +59,7 @@ def downstream_costs(run: Run) -> dict[str, Tensor]:
 
 
 def sum_to_plates(x: Tensor, plates: Plates) -> Tensor:
-    """Sum over all dimensions that are not plates; they keep size 1, except for leading ones, which are dropped."""
+    """Sum over all dimensions that are not plates. Summed dimensions keep size 1, but leading ones are dropped."""
     if not x.ndim:
         return x
     kept = {plate.dim for plate in plates}
@@ -102,7 +102,7 @@ def _stack_terms(name: str, runs: Sequence[Run], costs: Sequence[Mapping[str, Te
 
 
 def stack_parts(parts: Iterable[Tensor | None], blank: Tensor) -> Tensor:
-    """Stack tensors, expanded to the shape of ``blank``, which replaces missing ones."""
+    """Stack tensors expanded to the shape of ``blank``; ``blank`` replaces missing tensors."""
     return torch.stack([blank if part is None else part.expand(blank.shape) for part in parts])
 
 

@@ -37,7 +37,7 @@ class Estimators(nn.Module):
     def __init__(self, baseline: BaselineLike | Mapping[str, BaselineLike] | None, num_particles: int):
         super().__init__()
         self.by_site = isinstance(baseline, Mapping)
-        self.given = dict(baseline) if isinstance(baseline, Mapping) else {"": baseline}
+        self.baselines = dict(baseline) if isinstance(baseline, Mapping) else {"": baseline}
         self.num_particles = num_particles
         self.sites = nn.ModuleDict()
         self.with_parameters: list[str] = []
@@ -45,20 +45,20 @@ class Estimators(nn.Module):
         self.registers_parameters = False
         self.register_load_state_dict_pre_hook(_create_estimators)
         placeholder = {"nn_baseline": nn.Identity()}
-        for given in self.given.values():
+        for given in self.baselines.values():
             make_site_baseline(given, num_particles, placeholder)
-        _check_separate(self.given)
-        if names := [name for name in self.given if not isinstance(name, str)]:
+        _check_separate(self.baselines)
+        if names := [name for name in self.baselines if not isinstance(name, str)]:
             raise ValueError(f"the keys of baseline= must be names of sites, got {names[0]!r}")
         self.num_extra_samples = max(
-            (each.num_extra_samples for each in self.given.values() if isinstance(each, ControlVariate)), default=0
+            (each.num_extra_samples for each in self.baselines.values() if isinstance(each, ControlVariate)), default=0
         )
-        """Number of further particles, from which only the scaling of control variates is estimated."""
+        """Number of further particles, used only to estimate the scaling of control variates."""
 
     def of(self, name: str, options: Mapping[str, Any] | None = None, device: torch.device | None = None) -> Reinforce:
-        """Return the estimator of a site, created on a device with the options ``infer["baseline"]`` of the site."""
+        """Return the estimator of a site; the first call creates it, with the site's options ``infer["baseline"]``."""
         if (key := site_key(name)) not in self.sites:
-            given = self.given.get(name if self.by_site else "")
+            given = self.baselines.get(name if self.by_site else "")
             try:
                 baseline = make_site_baseline(given, self.num_particles, options)
             except ValueError as error:
@@ -74,7 +74,7 @@ class Estimators(nn.Module):
 
     def check_names(self, known: Iterable[str]) -> None:
         """Raise an error if a baseline is specified for a site that the guide does not have, or that is pathwise."""
-        if self.by_site and (unknown := set(self.given) - set(known)):
+        if self.by_site and (unknown := set(self.baselines) - set(known)):
             raise ValueError(
                 f"baseline= has a baseline for {quote_names(unknown)}, but the guide has no site of that name that "
                 f"needs one; the sites that do are {quote_names(known)}"
@@ -84,7 +84,7 @@ class Estimators(nn.Module):
     def in_parameter_store(self) -> Iterator[None]:
         """Register the parameters of baselines in Pyro's parameter store, as ``baselines.SITE.net.weight``.
 
-        So ``pyro.infer.SVI`` and ``pyro.optim`` find them.
+        ``pyro.infer.SVI`` and ``pyro.optim`` find them there.
         """
         self.registers_parameters = True
         try:

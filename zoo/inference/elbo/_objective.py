@@ -1,4 +1,4 @@
-"""Bounds on the log-evidence, and the surrogate losses whose gradients estimate theirs."""
+"""Bounds on the log-evidence, and surrogate losses, whose gradients estimate those of the negative bounds."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -21,7 +21,8 @@ class Objective(NamedTuple):
     loss: Tensor
     """Only its gradient has a meaning."""
     advantages: Sequence[tuple[Tensor, Tensor | None]]
-    """For each site with a score, learning signal minus baseline, detached, in nats; with a mask."""
+    """Learning signal minus baseline of each site with a score, detached, in nats, and a mask of the particles that
+    sampled the site; None if all did."""
 
 
 def elbo_objective(runs: Sequence[Run], estimators: Estimators, num_particles: int, vectorized: bool) -> Objective:
@@ -128,7 +129,7 @@ def _common_plates(runs: Sequence[Run]) -> Plates:
 
 
 def _common_scale(runs: Sequence[Run]) -> float:
-    """Return the scale of all sites; a weighted mean of importance weights is not a bound."""
+    """Return the scale, which all sites must share: differently scaled importance weights do not form a bound."""
     sites: list[Site] = [site for _, site in all_sites(runs)]
     scales = {float(x) for site in sites for x in torch.as_tensor(site.scale).flatten()}
     if len(scales) > 1:

@@ -31,23 +31,23 @@ class _IgnoreGradMode(TorchFunctionMode):
 def check_grad_mode(run: Run, call: ModelGuideCall, subsamples: Subsamples, vectorized: bool) -> None:
     """Raise an error if the distribution of a site lost its gradient because it was created without gradients.
 
-    Sampling without gradients is harmless, since densities are computed with gradients all the same. What was computed
-    without gradients and is sampled elsewhere is a constant, as everywhere in torch; but views made there have
+    Sampling without gradients is harmless, since densities are always computed with gradients enabled. A tensor that
+    was computed without gradients is a constant, as everywhere in torch; but a view made without gradients has
     ``requires_grad=True``.
     """
-    disabled = []
+    without_grad = []
     for program, site in all_sites([run]):
-        is_cut = any(map(is_no_grad_view, _tensors_of(site.distribution).values()))
-        if is_cut or site.uses_no_grad_view or ends_in_no_grad_view(site.density.log_prob):
+        is_view = any(map(is_no_grad_view, _tensors_of(site.distribution).values()))
+        if is_view or site.uses_no_grad_view or ends_in_no_grad_view(site.density.log_prob):
             raise ValueError(_no_gradient_error(program, site))
         if not site.grad_enabled:
-            disabled.append((program, site))
-    if not disabled:
+            without_grad.append((program, site))
+    if not without_grad:
         return
     values = {} if vectorized else {name: site.value for name, site in run.guide.items()}
     with preserve_rng_and_buffers(call):
         other_run = trace_model_and_guide(call, subsamples, values, around=_IgnoreGradMode)
-    for program, site in disabled:
+    for program, site in without_grad:
         other = (other_run.guide if program == "guide" else other_run.model).get(site.name)
         is_inference = any(part.is_inference() for part in _tensors_of(site.distribution).values())
         if is_inference or (other is not None and _has_fewer_gradients(site.distribution, other.distribution)):
@@ -55,9 +55,10 @@ def check_grad_mode(run: Run, call: ModelGuideCall, subsamples: Subsamples, vect
 
 
 def ends_in_no_grad_view(x: Tensor) -> bool:
-    """Return whether an operand of a tensor is computed from nothing but a view made without gradients.
+    """Return whether an operand of a tensor was computed only from a view made without gradients.
 
-    If it was computed from others, too, the graph does not show it: see ``Provenance.uses_no_grad_view``.
+    If it was computed from other tensors, too, the autograd graph does not show the view; see
+    ``Provenance.uses_no_grad_view``.
     """
     nodes, seen = [x.grad_fn], set()
     while nodes:

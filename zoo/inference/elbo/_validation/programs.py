@@ -25,8 +25,8 @@ class VerifiedPrograms:
 
     Objects are compared by identity and referred to weakly where possible, since a freed object's ``id`` may be reused
     by another. Functions created anew are equal if they have the same code and their closures hold the same objects,
-    integers and strings; tensors, arrays and floats are data, and equal. The oldest pairs beyond a maximum are
-    forgotten. A copy is empty.
+    integers and strings; tensors, arrays and floats are data, and only their types are compared. The oldest pairs
+    beyond a maximum are removed. A copy is empty.
     """
 
     def __init__(self) -> None:
@@ -73,8 +73,8 @@ def program_key(part: Any, parents: tuple[int, ...] = ()) -> Hashable:
     if isinstance(part, tuple | list):
         return type(part), *(program_key(each, parents) for each in part)
     if inspect.isfunction(part):
-        held = [part.__defaults__, *(part.__kwdefaults__ or {}).items(), *map(_contents, part.__closure__ or ())]
-        return _Reference(part.__code__), _Reference(part.__globals__), program_key(held, parents)
+        contents = [part.__defaults__, *(part.__kwdefaults__ or {}).items(), *map(_contents, part.__closure__ or ())]
+        return _Reference(part.__code__), _Reference(part.__globals__), program_key(contents, parents)
     if isinstance(part, MethodType):
         return program_key(part.__self__, parents), program_key(part.__func__, parents)
     if isinstance(part, functools.partial):
@@ -93,9 +93,9 @@ class RunCounts:
     """Number of successful runs for each signature of programs and arguments.
 
     Booleans, strings, None and enum members count by value, functions by code, modules by class and mode, containers
-    and dataclasses by their contents, everything else by type. Strings may be names of data, each of which is new;
-    therefore they count by value for a limited number of signatures only, then by type; all further signatures are one.
-    A copy is empty.
+    and dataclasses by their contents, everything else by type. Strings may be names of data and differ in every run.
+    Therefore only the first ``MAX_SIGNATURES`` signatures distinguish strings by value, as many more by type, and all
+    further ones are counted as one. A copy is empty.
     """
 
     def __init__(self) -> None:
@@ -125,8 +125,8 @@ def _identity(part: Any) -> Hashable:
 
 def _signature(parts: Sequence[Any], string_key: Callable[[str], Hashable]) -> Hashable:
     found: list[Hashable] = []
-    waiting = list(parts)
-    for part in waiting:  # breadth first: the contents of containers are appended
+    queue = list(parts)
+    for part in queue:  # breadth first: the contents of containers are appended
         kind: Any = type(part)
         if kind is str:
             found.append(string_key(part))
@@ -134,8 +134,8 @@ def _signature(parts: Sequence[Any], string_key: Callable[[str], Hashable]) -> H
         extract = _extractor(kind)
         value = None if extract is None else extract(part)
         if type(value) is tuple:
-            if len(waiting) < MAX_PARTS:
-                waiting += value
+            if len(queue) < MAX_PARTS:
+                queue += value
             value = len(value)
         found.append(kind)
         found.append(value)

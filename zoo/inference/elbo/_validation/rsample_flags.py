@@ -12,7 +12,7 @@ from torch.distributions import Distribution
 from zoo.gradients.graphs._distributions import nested_distributions
 from zoo.gradients.graphs._provenance.patches import Function, Patch, Patches
 
-ADVICE = "use NonReparameterized(distribution) of zoo.inference.elbo instead, which is never lost"
+ADVICE = "use NonReparameterized(distribution) of zoo.inference.elbo instead, which cannot be lost"
 
 
 class RsampleFlagLostError(ValueError):
@@ -21,7 +21,7 @@ class RsampleFlagLostError(ValueError):
 
 @contextmanager
 def record_flags() -> Iterator[list[Distribution]]:
-    """Record the distributions on which ``has_rsample_(False)`` is called; explain the error if it cannot be."""
+    """Record the distributions on which ``has_rsample_(False)`` is called; explain the error if a call fails."""
     flagged: list[Distribution] = []
     _flags.enter(flagged)
     try:
@@ -29,9 +29,7 @@ def record_flags() -> Iterator[list[Distribution]]:
     except AttributeError as error:
         if "has_rsample" not in _raising_code(error).co_names:  # which sets a property without setter
             raise
-        raise RsampleFlagLostError(
-            f"has_rsample_(False) cannot be kept by this distribution ({error}); {ADVICE}"
-        ) from error
+        raise RsampleFlagLostError(f"this distribution cannot store has_rsample_(False) ({error}); {ADVICE}") from error
     finally:
         _flags.leave()
 

@@ -74,7 +74,8 @@ class Validator:
         if torch.jit.is_tracing() and (names := frozenset().union(*(run.control_dependencies for run in runs))):
             raise ValueError(
                 f"the values of {quote_names(names)} determine the control flow (if, item(), an index), and "
-                "torch.jit.trace would record the branch of this run for all others; call the ELBO without it"
+                "torch.jit.trace would record the branch of this run for all others; call the ELBO "
+                "outside of torch.jit.trace"
             )
         self.counts.add(signature)
         return runs

@@ -41,8 +41,9 @@ def check_particles_independent(
     """Raise an error if log-probabilities of a particle differ between a vectorized and a single run.
 
     The trial uses a number of particles that is not the size of any dimension, so that no other dimension can be
-    mistaken for that of the particles; the given number is tried only if that fails. Programs that are random beyond
-    their sample statements cannot be compared, and pass. Small differences, and batch normalization, give a warning.
+    mistaken for that of the particles; the given number is tried only if that run fails. Programs that are random
+    beyond their sample statements cannot be compared, and pass. Small differences, and batch normalization, only raise
+    a warning.
     Errors of the single run are raised unchanged.
     """
     with preserve_rng_and_buffers(call):
@@ -144,9 +145,9 @@ class Mismatch(NamedTuple):
 
 
 def _sum_log_prob(site: Site) -> tuple[Float64[Tensor, " particles"], Float64[Tensor, " particles"]]:
-    """Return the log-probability of a site for each particle, in nats, and the sum of the absolute values.
+    """Return the log-probability of a site for each particle, in nats, and the sum of the absolute values of its terms.
 
-    Rounding errors are proportional to the latter.
+    The rounding error is proportional to the sum of the absolute values.
     """
     log_prob = site.density.log_prob.cpu().double()  # not every device supports double precision
     particles = frozenset(plate for plate in site.plates if plate.name == PARTICLES)
