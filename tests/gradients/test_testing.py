@@ -493,7 +493,7 @@ class TestSampling:
 
         theta = torch.zeros((), dtype=torch.float64, requires_grad=True)
         with pytest.raises(
-            ValueError, match=r"element 0 is the same in all sampled gradients, .* or use the exact check"
+            ValueError, match=r"element 0 of the gradient is the same in all samples, .* or use the exact check"
         ) as e:
             check_unbiased(traced(), rare, theta, num_samples=1000)
         assert "\n" not in str(e.value)
@@ -635,7 +635,7 @@ class TestInvalidArguments:
             check_unbiased(traced(estimators={"x": Pathwise()}), gaussian, eta, quadrature={"x": 8})
 
     def test_program_without_parameters_raises(self, theta):
-        with pytest.raises(ValueError, match="none of the program's arguments needs a gradient"):
+        with pytest.raises(ValueError, match="none of the program's arguments requires a gradient"):
             check_unbiased(traced(), bits, theta.detach())
 
     @pytest.mark.parametrize("breakpoints", [[0.5, 2.0], [0.0], [-1.0]])

@@ -4,7 +4,8 @@ from typing import Any
 
 from torch import Tensor
 
-_MAX_NODES = 48  # that are searched: a density is near the root of the graph, the networks behind it are not
+# Nodes of the autograd graph that are searched: the density is near its root, the networks behind it are further away.
+_MAX_NODES = 48
 _MAX_HISTORY = 6  # nodes between a value and its noise, such as the exponential of a log-normal distribution
 _SAMPLERS = ("StandardGammaBackward0", "_DirichletBackward")
 
@@ -12,14 +13,16 @@ _SAMPLERS = ("StandardGammaBackward0", "_DirichletBackward")
 def is_reparameterized(log_prob: Tensor) -> bool:
     """Return whether ``log_prob`` is that of a value from ``rsample``, as far as its graph shows.
 
-    The gradients through value and parameters cancel: the score of ``loc + scale · ε`` under the distribution with that
-    ``loc`` is 0. Detected are ``value - loc`` with a value computed from the same ``loc`` and noise;
+    Such a log-probability is no score function, since the gradients through the value and through the parameters
+    cancel: the derivative of ``log p(loc + scale · ε; loc, scale)`` by ``loc`` is 0.
+
+    The graph is searched for ``value - loc`` with a value computed from the same ``loc`` and noise;
     ``rate · (ε / rate)``; ``(scale · ε - c)² / (2 scale²)`` and ``log(1 + ((scale · ε - c) / scale)²)`` if only the
     scale is learned; and ``(α - 1) log value`` with a value of a gamma or Dirichlet sampler.
 
-    Not detected are uniform, Laplace and Student distributions of which only the scale is learned, and Gumbel, Weibull,
-    Pareto, Kumaraswamy, Fisher-Snedecor, continuous Bernoulli, relaxed, logistic-normal and Wishart distributions and
-    flows: their graphs do not differ from those of parameters that depend on other variables.
+    Some distributions are not detected, since their graphs do not differ from those of parameters that depend on other
+    variables: uniform, Laplace and Student distributions of which only the scale is learned; Gumbel, Weibull, Pareto,
+    Kumaraswamy, Fisher-Snedecor, continuous Bernoulli, relaxed, logistic-normal and Wishart distributions; and flows.
     """
     stack: list[Any] = [] if log_prob.grad_fn is None else [log_prob.grad_fn]
     for _ in range(_MAX_NODES):
@@ -79,7 +82,7 @@ def _is_cauchy_of_its_noise(inputs: Any) -> bool:
 
 
 def _first_input(node: Any, kind: str) -> tuple[Any, int]:
-    """Return the first input of a node if the node is of a kind, else None."""
+    """Return the first input of a node of this kind; no input for other nodes."""
     return node.next_functions[0] if type(node).__name__ == kind else (None, 0)
 
 
@@ -103,28 +106,30 @@ def _is_sampled(inputs: Any) -> bool:
 
 
 def _has_constant_factor(node: Any, depth: int = 3) -> bool:
-    """Whether a node computes a product with a factor without gradient, as noise has none."""
+    """Whether a node computes a product of which a factor has no gradient, as is the case for noise."""
     if depth == 0 or type(node).__name__ != "MulBackward0":
         return False
     return any(factor is None or _has_constant_factor(factor, depth - 1) for factor, _ in node.next_functions)
 
 
 def _history(node: Any) -> list[Any]:
-    """Return a node and those it was computed from, one after the other, back to one with several inputs."""
+    """Return a node, its only input, the only input of that, and so on, up to a node with several inputs."""
     found: list[Any] = []
     while node is not None and len(found) < _MAX_HISTORY:
         found.append(node)
         inputs = [parent for parent, _ in node.next_functions if parent is not None]
-        if type(node).__name__ in ("DivBackward0", "StackBackward0"):  # gamma noise over its rate; x stacked on 1 - x
+        # Gamma noise is divided by the rate; a beta sample x is stacked on 1 - x. Only the first input is followed.
+        if type(node).__name__ in ("DivBackward0", "StackBackward0"):
             inputs = inputs[:1]
         node = inputs[0] if len(inputs) == 1 else None
     return found
 
 
+# By type of the autograd node.
 _RULES = {
     "SubBackward0": _is_shifted_noise,
     "MulBackward0": _is_scaled_noise,
     "XlogyBackward0": _is_sampled,
     "DivBackward0": _is_gaussian_of_its_noise,
     "Log1PBackward0": _is_cauchy_of_its_noise,
-}  # by type of node
+}

@@ -13,14 +13,14 @@ from torch.utils._pytree import tree_map_only
 
 from zoo.gradients._compilation import uncompilable
 
-_MAX_NODES = 50  # of a graph that are searched for a parameter
+_MAX_NODES = 50  # nodes of the autograd graph that are searched for a parameter
 
 
 class NoParameter(Enum):
-    """Why the step of a running state has no known parameter."""
+    """Reason why the parameter that a step updates is unknown."""
 
-    NO_GRADIENT = "log_prob has no gradient"  # a later call of the step may have one, so no optimizer ends the step
-    NOT_FOUND = "there is none in the graph of log_prob"  # any optimizer may hold it and ends the step
+    NO_GRADIENT = "log_prob has no gradient"  # a later call in the step may have one, so no optimizer ends the step
+    NOT_FOUND = "there is none in the graph of log_prob"  # any optimizer may update it, so each ends the step
 
 
 class ParameterVersion:
@@ -31,35 +31,36 @@ class ParameterVersion:
         self.version = leaf._version
 
     def __reduce__(self) -> tuple[type[NoParameter], tuple[str]]:
-        return NoParameter, (NoParameter.NO_GRADIENT.value,)  # copies depend on other parameters
+        return NoParameter, (NoParameter.NO_GRADIENT.value,)  # a copy of the model has other parameters
 
     @property
     def is_modified(self) -> bool:
-        """Whether it was changed in place or freed, as in loops without an optimizer."""
+        """Whether the parameter was changed in place or freed, as in loops without an optimizer."""
         leaf = self.leaf()
         return leaf is None or leaf._version != self.version
 
     def is_held_by(self, optimizer: Optimizer) -> bool:
-        """Whether an optimizer updates it."""
+        """Whether an optimizer updates the parameter."""
         leaf = self.leaf()
         return any(x is leaf for group in optimizer.param_groups for x in group["params"])
 
 
 class RunningState(nn.Module):
-    """Module whose calls update its buffers, such as a running mean.
+    """Module whose calls return a value computed from its buffers, such as a running mean, and update the buffers.
 
     A ``Reinforce`` may be called several times per step of the optimizer, for example once per time step. The samples
-    of one call influence the signals of the others, so a value that one call has updated would bias the next. The value
-    is therefore frozen within the step: calls update the buffers, and the value follows when the step ends.
+    of one call influence the signals of the others, so a value that was updated by one call would bias the next. Within
+    a step, all calls therefore return the value from the beginning of the step; what they add to the buffers counts
+    from the next step on.
 
-    The step ends when an optimizer updates the parameter from which ``log_prob`` was computed, when this parameter was
-    changed or replaced otherwise, or when another state is loaded. Calls without a gradient, other optimizers and casts
-    do not end it.
+    A step ends when an optimizer updates the parameter from which ``log_prob`` was computed, when this parameter is
+    changed or replaced in another way, or when another state is loaded. Calls without a gradient, other optimizers and
+    casts do not end it.
     """
 
     frozen_within_step = False
     _step_start: Any = None  # state at the beginning of the step; None between steps
-    _parameter: ParameterVersion | NoParameter | None = None  # of the step; None between steps
+    _parameter: ParameterVersion | NoParameter | None = None  # that the step updates; None between steps
 
     @property
     def updates_buffers(self) -> bool:
@@ -67,7 +68,7 @@ class RunningState(nn.Module):
         return True
 
     def end_step(self) -> None:
-        """End the step: the value follows the buffers."""
+        """End the step: the next call returns a value computed from the updated buffers."""
         vars(self).update(_step_start=None, _parameter=None)  # Module.__setattr__ takes ten times as long
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -98,7 +99,7 @@ running_states: "WeakSet[RunningState]" = WeakSet()
 
 
 def freeze_within_step(module: nn.Module) -> list[RunningState]:
-    """Freeze the values of all running states in a module within each step, and return these."""
+    """Freeze the values of all running states in a module within each step, and return these states."""
     states = [part for part in module.modules() if isinstance(part, RunningState) and part.updates_buffers]
     for state in states:
         state.frozen_within_step = True
@@ -117,7 +118,7 @@ def end_step(module: nn.Module) -> None:
 
 def in_backward() -> bool:
     """Whether a backward pass is running, in which ``torch.utils.checkpoint`` may repeat calls of the step."""
-    from zoo.gradients.graphs._provenance import torch_internals  # which needs this module
+    from zoo.gradients.graphs._provenance import torch_internals  # importing it imports this module
 
     return torch_internals.current_graph_task_id() != -1
 
@@ -138,7 +139,7 @@ def begin_or_continue_step(states: Sequence[RunningState], log_prob: Tensor) -> 
     parameter: ParameterVersion | NoParameter = NoParameter.NOT_FOUND
     if not log_prob.requires_grad:
         parameter = NoParameter.NO_GRADIENT
-    elif not recomputed:  # a checkpoint may compute it from copies of parameters
+    elif not recomputed:  # torch.utils.checkpoint may compute log_prob from copies of the parameters
         parameter = find_parameter(log_prob)
     for state in unknown:
         vars(state)["_parameter"] = parameter
@@ -146,7 +147,7 @@ def begin_or_continue_step(states: Sequence[RunningState], log_prob: Tensor) -> 
 
 @uncompilable
 def end_steps_of(optimizer: Optimizer, *_: Any) -> None:
-    """End the steps whose parameter an optimizer has updated, or whose parameter was not found."""
+    """End the steps whose parameter this optimizer has updated, and those whose parameter was not found."""
     for state in list(running_states):
         parameter = state._parameter
         if parameter is NoParameter.NO_GRADIENT or (
@@ -160,8 +161,8 @@ register_optimizer_step_post_hook(end_steps_of)
 
 
 def find_parameter(x: Tensor) -> ParameterVersion | NoParameter:
-    """Return a parameter from which a tensor was computed, near it in the graph."""
-    from zoo.gradients.graphs._provenance.shadow_memory import unwrap  # which needs this module
+    """Return a parameter from which a tensor was computed, close to it in the autograd graph."""
+    from zoo.gradients.graphs._provenance.shadow_memory import unwrap  # importing it imports this module
 
     node: Any = x.grad_fn
     for _ in range(_MAX_NODES):

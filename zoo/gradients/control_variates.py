@@ -20,8 +20,9 @@ def optimal_scaling(
     estimated by ``Σ f s² / Σ s²`` as ``E[s] = 0`` is known.
 
     Args:
-        score: ``s = ∇ log q(z)`` of each sample, ``(*dims)`` for one scaling per parameter; or ``(*dims, parameters)``
-            for one per factor, ``Σ_d Cov(f s_d, s_d) / Σ_d Var(s_d)``, equation 9 of arXiv:1401.0118v1.
+        score: ``s = ∇ log q(z)`` of each sample. ``(*dims)`` for the scaling of one parameter; ``(*dims, parameters)``
+            for a single scaling of all parameters of a factor, ``Σ_d Cov(f s_d, s_d) / Σ_d Var(s_d)``, equation 9 of
+            arXiv:1401.0118v1.
         signal: ``f``.
         dim: dimension of the samples.
         leave_one_out: estimate the scaling of each sample from the others.
@@ -60,8 +61,8 @@ class ControlVariate(Baseline):
             variational distribution, with a context of one more dimension.
         estimate: ``"leave_one_out"``; or ``"same_samples"``, as in the first version of the paper, with a bias of order
             ``1 / samples``.
-        num_extra_samples: number of samples from which only the scaling is estimated, 100 in the published paper. The
-            caller draws them, and passes the scaling as the context. 0: use the samples themselves.
+        num_extra_samples: number of additional samples, from which only the scaling is estimated; 100 in the published
+            paper. The caller draws them, and passes the scaling as the context. 0: use the samples themselves.
         dim: dimension of the samples, at least 2 for ``"leave_one_out"``.
 
     Example:

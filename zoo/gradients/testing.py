@@ -25,7 +25,7 @@ _MIN_SAMPLES = 1000
 
 
 class BiasCheck(NamedTuple):
-    """Result of ``check_unbiased``; true if no bias was found. Vectors have one element per number in the parameters.
+    """Result of ``check_unbiased``; true if no bias was found. Vectors have one element per element of the parameters.
 
     Example:
         >>> def coin(graph, theta):
@@ -60,26 +60,28 @@ class BiasCheck(NamedTuple):
         """Compare the moments of an estimated gradient with the exact gradient; see ``check_unbiased``."""
         columns = zip(*((m.mean, m.variance, m.standard_error) for m in moments.parameters), strict=True)
         mean, variance, error = (
-            torch.cat([part.flatten().to(gradient.device) for part in c]).double() for c in columns
+            torch.cat([part.flatten().to(gradient.device) for part in column]).double() for column in columns
         )
+        exact = moments.skewness_of_mean is None
         if tolerance is None:
             tolerance = 1e-9 if gradient.dtype == torch.float64 else 1e-5
         slack = tolerance * (1 + (mean**2 + variance).sqrt())
         bias = mean - gradient.double()
         excess = (bias.abs() - slack).clamp(min=0)
-        if moments.skewness_of_mean is not None and bool((constant := (variance == 0) & (excess > 0)).any()):
+        if not exact and bool((constant := (variance == 0) & (excess > 0)).any()):
             element = int(constant.int().argmax())
             raise ValueError(
-                f"element {element} is the same in all sampled gradients, and off by {bias[element]:.3g}: the "
+                f"element {element} of the gradient is the same in all samples, and off by {bias[element]:.3g}: the "
                 "estimator is biased, or other values are too rare to be sampled; increase num_samples, or use the "
                 "exact check (num_samples=None)"
             )
-        skewness = torch.zeros_like(error) if (s := moments.skewness_of_mean) is None else s.double().abs()
+        no_skewness = torch.zeros_like(error)
+        skewness = no_skewness if moments.skewness_of_mean is None else moments.skewness_of_mean.double().abs()
         z, z_power = (-torch.special.ndtri(error.new_tensor(p)) for p in (alpha / 2 / len(bias), 1 - _POWER))
         threshold = slack + z * error * (z * skewness / 2 + (1 + (z * skewness / 2) ** 2).sqrt())
         deviation = torch.where(excess == 0, 0, excess / (error**2 + excess * error * skewness).sqrt())
         p_value = min(torch.special.erfc(deviation / math.sqrt(2)).min().item() * len(bias), 1.0)
-        return cls(bias, threshold, threshold + z_power * error, p_value, s is None, moments)
+        return cls(bias, threshold, threshold + z_power * error, p_value, exact, moments)
 
     @property
     def unbiased(self) -> bool:
@@ -146,8 +148,8 @@ def check_unbiased(
 
     Raises:
         ValueError: an option is invalid, no argument requires a gradient, the estimator does not return a scalar or is
-            not deterministic given its draws, all sampled gradients are equal, or ``expected_cost`` does not support
-            the program.
+            not deterministic given its draws, a wrong element of the gradient is the same in all samples, or
+            ``expected_cost`` does not support the program.
 
     Example:
         >>> from zoo.gradients.graphs import trace
@@ -196,5 +198,5 @@ def _parameters_in(args: Sequence[Any]) -> list[Tensor]:
     modules = [parameter for x in args if isinstance(x, nn.Module) for parameter in x.parameters()]
     found = {id(x): x for x in [*tensors_in(args), *modules] if x.requires_grad}
     if not found:
-        raise ValueError("none of the program's arguments needs a gradient; set requires_grad=True")
+        raise ValueError("none of the program's arguments requires a gradient; set requires_grad=True")
     return list(found.values())

@@ -612,7 +612,9 @@ class TestErrors:
 class TestNondeterministicProgram:
     """It has no exact expectation, and raises an error in one sentence with the remedy."""
 
-    SENTENCE = "the program is not deterministic .* must be drawn with graph.sample, or before the program is called"
+    SENTENCE = (
+        "the program is not deterministic .* draw all random numbers with graph.sample, or before the program is called"
+    )
 
     def refused(self, program, theta):
         with pytest.raises(ValueError, match=self.SENTENCE) as error:

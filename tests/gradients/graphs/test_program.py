@@ -175,7 +175,7 @@ def test_distribution_that_lost_its_gradient_raises_an_error(make, off, sampled_
             x = graph.sample("x", distribution)
         graph.cost("f", x.sum())
 
-    sentence = "distribution of sample 'x' was computed under torch.no_grad\\(\\) .* construct it outside no_grad"
+    sentence = "distribution of sample 'x' was computed under torch.no_grad\\(\\) .* construct it outside of no_grad"
     with pytest.raises(ValueError, match=sentence):
         trace(program, theta)
 

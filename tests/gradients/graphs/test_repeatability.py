@@ -143,7 +143,9 @@ def test_error_mentions_draws_of_other_threads(theta):
         thread.join()
         return 1.0
 
-    with pytest.raises(ValueError, match=f"{SENTENCE}.* nor may other threads draw from the global generators"):
+    with pytest.raises(
+        ValueError, match=f"{SENTENCE}.* let no other thread draw from the global random number generators"
+    ):
         expected_cost(program_with(extra), theta)
 
 

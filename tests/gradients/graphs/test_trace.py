@@ -271,7 +271,7 @@ class TestBadPrograms:
     def test_program_without_sample_or_cost_raises_an_error(self, theta):
         with pytest.raises(ValueError, match="the program sampled nothing"):
             trace(lambda graph, theta: graph.cost("f", theta[0]), theta)
-        with pytest.raises(ValueError, match="the program named no cost"):
+        with pytest.raises(ValueError, match="the program declared no cost"):
             trace(lambda graph, theta: graph.sample("x", coin()), theta)
 
     def test_invalid_options_raise_an_error(self, programs, theta):

@@ -34,14 +34,15 @@ class BaselineWithContext(NamedTuple):
 
 
 BaselineLike = float | Tensor | Baseline | BaselineWithContext | Callable[[Values], Tensor | float]
-"""A baseline of one sample: a number, a ``Baseline`` over runs, or a function of samples that it does not influence."""
+"""Baseline of a sample: a number, a ``Baseline`` over runs, or a function of values that the sample does not influence.
+"""
 
 
 class _ConditioningSet(Values):
-    """The values of a run, as seen by a baseline.
+    """The values of a run, as passed to the function of a baseline.
 
-    Which samples exist depends on the control flow of the run: a baseline that asks for it, for example by ``len``,
-    has the control dependencies of the run.
+    Which samples exist depends on the control flow of the run. A function that uses this, for example by ``len``,
+    therefore gets the control dependencies of the run.
     """
 
     def __init__(self, run: Run):
@@ -66,7 +67,7 @@ class _ConditioningSet(Values):
 
 
 def check_baselines(baselines: Mapping[str, BaselineLike], runs: Sequence[Run]) -> None:
-    """Raise an error if a baseline is invalid, has no sample to apply to, or learns and is shared by two samples."""
+    """Raise an error if a baseline is invalid, belongs to no sample, or learns and is used for two samples."""
     check_sample_names(baselines, runs)
     pathwise = {name for run in runs for name, sample in run.samples.items() if sample.pathwise}
     users: dict[Baseline, str] = {}
@@ -77,12 +78,12 @@ def check_baselines(baselines: Mapping[str, BaselineLike], runs: Sequence[Run]) 
                 "BaselineWithContext(LearnedBaseline(network), context)"
             )
         if name in pathwise:
-            raise ValueError(f"sample {name!r} has a pathwise gradient, and so no score function for a baseline")
+            raise ValueError(f"sample {name!r} has a pathwise gradient; a baseline applies only to the score function")
         for part in learning_modules(baseline):
             if part in users:
                 raise ValueError(
-                    f"{users[part]!r} and {name!r} have the same {type(part).__name__} as a baseline, which learns "
-                    "from one before it is used on the other, and biases the gradient; use one instance for each"
+                    f"{users[part]!r} and {name!r} have the same {type(part).__name__} as a baseline: it would learn "
+                    "from one before it is used on the other, and bias the gradient; use one instance for each"
                 )
             users[part] = name
 

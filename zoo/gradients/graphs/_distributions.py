@@ -23,9 +23,9 @@ from torch.distributions.relaxed_categorical import ExpRelaxedCategorical
 from torch.distributions.transforms import Transform
 
 TORCH_DISTRIBUTIONS = ("torch.distributions.",)
-# Attribute types that carry no parameters: sizes and flags. A tuple, since isinstance is slow with unions.
+# Types of attributes that are no parameters, but sizes and flags. A tuple, since isinstance is slow with unions.
 _METADATA_TYPES = (int, float, str, tuple, type(None))
-# Sampled as a function of uniform numbers; others, such as Gumbel, are transforms of one of these.
+# Sampled as a function of uniform random numbers. Others, such as Gumbel, are transforms of one of these.
 _SAMPLED_FROM_UNIFORM = (
     *(Uniform, Geometric, Laplace, GeneralizedPareto, ContinuousBernoulli),
     *(LogitRelaxedBernoulli, ExpRelaxedCategorical),
@@ -33,10 +33,9 @@ _SAMPLED_FROM_UNIFORM = (
 
 
 def tensors_of(distribution: Distribution, packages: tuple[str, ...] = TORCH_DISTRIBUTIONS) -> list[Tensor] | None:
-    """Return all tensors that a distribution is computed from; None if it may use others.
+    """Return all tensors that a distribution is computed from; None if it may use tensors that are not its attributes.
 
-    Classes of ``packages`` (prefixes of module names, with a dot at the end) keep all tensors that they use as
-    attributes.
+    Classes of ``packages`` (prefixes of module names, with a dot at the end) use only tensors that are attributes.
     """
     if not type(distribution).__module__.startswith(packages):
         return None
@@ -48,12 +47,14 @@ def tensors_of(distribution: Distribution, packages: tuple[str, ...] = TORCH_DIS
             if (inner := tensors_of(part, packages)) is None:
                 return None
             tensors += inner
-        elif not (isinstance(part, _METADATA_TYPES) or (isinstance(part, list) and all(map(_is_constant, part)))):
+        elif not (
+            isinstance(part, _METADATA_TYPES) or (isinstance(part, list) and all(map(_is_constant_transform, part)))
+        ):
             return None
     return tensors
 
 
-def _is_constant(part: object) -> bool:
+def _is_constant_transform(part: object) -> bool:
     """Return whether an object is a transform without parameters and without cache."""
     if not (isinstance(part, Transform) and type(part).__module__.startswith(TORCH_DISTRIBUTIONS)) or part._cache_size:
         return False
@@ -62,22 +63,22 @@ def _is_constant(part: object) -> bool:
 
 def check_sample(what: str, distribution: Distribution, value: Tensor, pathwise: bool) -> None:
     """Raise an error if a value is no sample of a distribution, or its log-probability has the wrong gradient."""
-    what_of = f"{what} ({type(distribution).__name__})"
+    described = f"{what} ({type(distribution).__name__})"
     if not isinstance(value, Tensor):
         raise ValueError(f"{what} must be drawn as a tensor, got {type(value).__name__}")
     if not pathwise and support_depends_on_parameters(distribution):
         raise ValueError(
-            f"the support of {what_of} depends on its parameters, which the score function ignores; use a pathwise "
+            f"the support of {described} depends on its parameters, which the score function ignores; use a pathwise "
             "gradient"
         )
     parts = list(nested_distributions(distribution))
     if not pathwise and any(map(clamps_probability, parts)):
         raise ValueError(
-            f"a probability of {what_of} is 0 or 1, where torch clamps it and its log-probability has no gradient; "
+            f"a probability of {described} is 0 or 1, where torch clamps it and its log-probability has no gradient; "
             "pass logits, or keep the probabilities away from 0 and 1"
         )
     if (defect := sampling_defect(parts)) is not None:
-        raise ValueError(f"{what_of} {defect}")
+        raise ValueError(f"{described} {defect}")
     shape = distribution.batch_shape + distribution.event_shape
     if value.shape != shape:
         raise ValueError(f"{what} was drawn with shape {tuple(value.shape)}; its distribution has {tuple(shape)}")
@@ -139,9 +140,9 @@ def support_depends_on_parameters(distribution: Distribution) -> bool:
         return True
     if (
         not isinstance(distribution, TransformedDistribution)
-        or type(distribution).support is not TransformedDistribution.support  # declared, not derived from transforms
+        or type(distribution).support is not TransformedDistribution.support  # declared instead of derived
     ):
-        base = vars(distribution).get("base_dist")  # of Independent, and of others that repeat, mask or wrap
+        base = vars(distribution).get("base_dist")  # Independent has one, as have distributions that mask or repeat
         in_base = isinstance(base, Distribution) and support_depends_on_parameters(base)
         return _has_learned_bounds(support_of(distribution)) or in_base
     support = support_of(distribution.base_dist)
@@ -154,10 +155,10 @@ def support_depends_on_parameters(distribution: Distribution) -> bool:
 
 
 def is_point_mass(distribution: Distribution) -> bool:
-    """Return whether a distribution has a single value, as Pyro's ``Delta``; False for torch's own and subclasses."""
+    """Return whether a distribution has a single value, as Pyro's ``Delta``; False for torch's and their subclasses."""
     distribution = base_distribution(distribution)
     if _derives_from_torch(type(distribution).__mro__) or distribution.has_enumerate_support:
-        return False  # before the variance, which may be a large tensor
+        return False  # without computing the variance, which may be a large tensor
     try:
         variance = distribution.variance
     except NotImplementedError:
@@ -182,7 +183,7 @@ def clamps_probability(distribution: Distribution) -> bool:
 
     False where the gradient is negligible anyway, as that of a saturated sigmoid. Nested distributions are not checked.
     """
-    probs: Any = getattr(distribution, "_param", None)
+    probs: Any = getattr(distribution, "_param", None)  # probabilities or logits, as they were passed
     if probs is None or not probs.requires_grad or id(vars(distribution).get("probs")) != id(probs):
         return False
     eps = torch.finfo(probs.dtype).eps
@@ -193,8 +194,8 @@ def clamps_probability(distribution: Distribution) -> bool:
             return False
     # Distinct weights, so that gradients of different elements do not cancel.
     weight = clamped * torch.arange(1, 1 + probs.numel(), dtype=probs.dtype, device=probs.device).reshape(probs.shape)
-    slopes = torch.autograd.grad((weight * probs).sum(), _leaves_of(probs), retain_graph=True, allow_unused=True)
-    return any(bool((slope.abs() > eps**0.5).any()) for slope in slopes if slope is not None)
+    gradients = torch.autograd.grad((weight * probs).sum(), _leaves_of(probs), retain_graph=True, allow_unused=True)
+    return any(bool((gradient.abs() > eps**0.5).any()) for gradient in gradients if gradient is not None)
 
 
 def _leaves_of(tensor: Tensor) -> list[Tensor]:

@@ -15,9 +15,9 @@ from zoo.gradients.graphs.program import Program
 
 MAX_OUTCOMES = 100_000
 _NOT_REPEATABLE = (
-    "the program is not deterministic given the values of its samples: what is random in it must be drawn with "
-    "graph.sample, or before the program is called, and it must keep no state, nor may other threads draw from the "
-    "global generators meanwhile"
+    "the program is not deterministic given the values of its samples: draw all random numbers with graph.sample, or "
+    "before the program is called; keep no state between calls; and let no other thread draw from the global random "
+    "number generators meanwhile"
 )
 
 
@@ -179,6 +179,7 @@ class _ReplayedRun(Run):
         values = enumerate_values(name, base) if rule is None else rule.values
         size, shape = len(values), base.batch_shape[self.batch_dims :]
         taken = self.path.choose(name, size ** shape.numel())
+        # The number of the branch, written in base ``size``, has a digit for each element: the index of its value.
         digits = taken // size ** torch.arange(shape.numel(), device=values.device) % size
         index = digits.reshape(shape).expand(1, *base.batch_shape)
         if rule is not None:
@@ -238,11 +239,11 @@ def _check_total(total: Tensor, eps: float) -> None:
 
 
 def _as_precise(one: Tensor, other: Tensor) -> Tensor:
-    """Convert a tensor to at least the precision of another; return the tensor itself if it has it."""
+    """Convert a tensor to at least the precision of another; return the same object if it has this precision."""
     return one.to(torch.promote_types(one.dtype, other.dtype))
 
 
 def _probability(log_prob: Tensor) -> Tensor:
-    """``exp``, with gradient 0 instead of NaN where the probability is 0."""
+    """Return ``exp(log_prob)``, with gradient 0 instead of NaN where the probability is 0."""
     impossible = log_prob.isneginf()
     return torch.where(impossible, 0.0, torch.where(impossible, 0.0, log_prob).exp())

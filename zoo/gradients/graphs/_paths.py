@@ -96,8 +96,8 @@ def enumerate_paths(
 ) -> Iterator[Result]:
     """Yield the result of each path that is no dead end; see ``Path``.
 
-    Everything but the choices must be the same at each run. If ``same`` is given, it compares the results of the first
-    and of the last path with those of a second run.
+    Apart from the choices, all runs must be the same. If ``same`` is given, the first and the last path are run a
+    second time, and ``same`` compares the results.
 
     Example:
         >>> def run(path):
@@ -124,7 +124,7 @@ def enumerate_paths(
 
 
 def _run_path(run: Callable[[Path], Result], path: Path) -> list[Result]:
-    """Return the result of a path in a list, which is empty for a dead end."""
+    """Return a list with the result of a path; it is empty for a dead end."""
     results: list[Result] = []
     before = GeneratorStates()
     with suppress(DeadEndError), undo_unused_loader_seeds():

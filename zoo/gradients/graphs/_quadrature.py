@@ -25,8 +25,8 @@ class Rule(NamedTuple):
 class Quadrature:
     """Quadrature rules by name of the sample: Gauss–Hermite for a Normal, Gauss–Legendre over quantiles for others.
 
-    With breakpoints it is Gauss–Legendre on each piece between them; for a Normal over the values, with the density in
-    the weights. The names that were looked up are kept in ``seen``, so that unknown ones are reported.
+    With breakpoints, Gauss–Legendre is used on each piece between them. For a Normal it is over the values then, and
+    the weights include the density. ``seen`` holds the names of the program's samples, for ``check_seen``.
 
     Example:
         >>> distribution = torch.distributions.Uniform(torch.tensor(-1.0), 1.0)
@@ -48,7 +48,7 @@ class Quadrature:
             raise ValueError(f"breakpoints of {name} need a number of nodes too: quadrature={{{name}: 16}}")
 
     def rule(self, name: str, base: Distribution) -> Rule | None:
-        """Return the detached rule of a sample, elementwise; None if it is not to be integrated."""
+        """Return the rule for each element of a sample, detached; None if the sample is not to be integrated."""
         self.seen.add(name)
         if name not in self.num_nodes:
             return None
@@ -64,7 +64,7 @@ class Quadrature:
         return Rule(values.detach(), weights.log().detach())
 
     def check_seen(self) -> None:
-        """Raise an error if a name is not that of a sample."""
+        """Raise an error if the program has no sample of one of the names."""
         if unknown := self.num_nodes.keys() - self.seen:
             known = quote_names(self.seen)
             raise ValueError(f"there is no sample {quote_names(unknown)} to integrate; there are {known}")
@@ -105,7 +105,7 @@ def _normal_edges(base: Normal, breakpoints: Sequence[float]) -> Tensor:
 def _quantile_edges(name: str, base: Distribution, breakpoints: Sequence[float]) -> Tensor:
     """Return the cumulative probabilities of support and breakpoints, ``(2 + breakpoints, *batch)``."""
     innermost = base
-    while isinstance(innermost, TransformedDistribution):  # which does not implement its mean
+    while isinstance(innermost, TransformedDistribution):  # this class does not implement the mean
         innermost = innermost.base_dist
     like = innermost.mean.expand(base.batch_shape)
     ends = _expand_dims(torch.tensor([0.0, 1.0], device="cpu"), like).expand(-1, *like.shape)

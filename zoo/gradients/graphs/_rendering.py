@@ -4,10 +4,15 @@ from unicodedata import east_asian_width
 
 from zoo.gradients.graphs._provenance.names import Names
 
-# In pixels: between rows, half a node's height, around the graph; between nodes, and the lane of a passing edge.
-_ROW, _RADIUS, _MARGIN, _GAP, _LANE = 100, 24, 30, 24, 16
-LETTER, _PADDING, _MAX_LETTERS = 8, 8, 32  # width of a letter, and padding of a label, in pixels; letters of a label
-_SWEEPS = 4  # down and up, each moving nodes closer to their neighbors
+# Lengths are in pixels.
+_ROW = 100  # distance of rows
+_RADIUS = 24  # half the height of a node
+_MARGIN = 30  # around the graph
+_GAP = 24  # between nodes of a row
+_LANE = 16  # width reserved for an edge that passes between the nodes of a row
+LETTER, _PADDING = 8, 8  # width of a letter, and space on both sides of a label
+_MAX_LETTERS = 32  # of a label
+_SWEEPS = 4  # passes down and up the rows, each of which moves nodes closer to their neighbors
 _STYLE = "font-family:sans-serif;font-size:13px;text-anchor:middle;dominant-baseline:central"
 _ARROW = (
     '<defs><marker id="tip" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" markerHeight="8" orient="auto">'
@@ -51,7 +56,7 @@ def render_graph(parents: Mapping[str, Names], stochastic: Names) -> str:
 
 
 def _layers(rows: Mapping[str, int], parents: Mapping[str, Names]) -> list[list[str]]:
-    """Return the names in each row: of its nodes, and of nodes further up whose edges pass it."""
+    """Return the names in each row: those of its nodes, and of nodes further up that have an edge to a node below."""
     last = dict(rows)  # row before the lowest child
     for name, above in parents.items():
         for parent in above:

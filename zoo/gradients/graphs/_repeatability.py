@@ -44,15 +44,15 @@ def _numpy_state(numpy: Any) -> Any:
 
 @contextmanager
 def undo_unused_loader_seeds() -> Iterator[None]:
-    """Undo the draw of a seed by each ``DataLoader`` without workers, which does not use it.
+    """Restore torch's generator after each ``DataLoader`` without workers has drawn a seed, which it does not use.
 
-    Its sampler draws later, and these draws are not undone; nor are those of loaders in other threads.
+    Other draws are kept: those of the loader's sampler, which come later, and those of loaders in other threads.
     """
-    _iterations.enter(None)
+    _loader_patch.enter(None)
     try:
         yield
     finally:
-        _iterations.leave()
+        _loader_patch.leave()
 
 
 def _iterate(_: object, iterate: Function, args: tuple[DataLoader[Any]], kwargs: dict[str, Any]) -> Any:
@@ -70,4 +70,4 @@ def _iterate(_: object, iterate: Function, args: tuple[DataLoader[Any]], kwargs:
     return iterator
 
 
-_iterations = Patches([Patch(DataLoader, "__iter__", _iterate)])
+_loader_patch = Patches([Patch(DataLoader, "__iter__", _iterate)])

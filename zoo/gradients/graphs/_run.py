@@ -70,12 +70,12 @@ class Run:
         # Inference tensors do not track version counters, by which in-place writes are detected.
         with torch.inference_mode(False), uncompiled, self.provenance:
             program(self, *args)
-        if self._error is not None:  # the program caught an error that is meant for its caller
+        if self._error is not None:  # the program caught an error of a statement, which is meant for its caller
             raise self._error
         if not self.samples:
             raise ValueError("the program sampled nothing: there is no expectation to differentiate")
         if not self.costs:
-            raise ValueError("the program named no cost: there is nothing to differentiate")
+            raise ValueError("the program declared no cost: there is nothing to differentiate")
 
     def sample(self, name: str, distribution: Distribution) -> Tensor:
         value: Tensor = self._statement(self._sample, name, distribution)
@@ -91,7 +91,7 @@ class Run:
         try:
             if torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
                 return statement(*args)
-            with torch.inference_mode(False):  # which enables gradients, too
+            with torch.inference_mode(False):  # this enables gradients, too
                 return statement(*args)
         except BaseException as error:
             self._error = error
@@ -114,7 +114,7 @@ class Run:
                 value, pathwise = self.draw_value(name, distribution)
             check_sample(what, distribution, value, pathwise)
             if is_custom:
-                value = value.clone()  # own storage, so that its mark reaches no other tensor
+                value = value.clone()  # its own storage, so that no other tensor gets its name
             log_density = distribution.log_prob(value)
             log_prob = self.weighted_log_prob(name, sum_event_dims(self.batch_dims, log_density))
             returned = value.clone()  # the program may write to it
@@ -176,7 +176,7 @@ class Run:
         if self.provenance.lost_gradients and any(map(self.provenance.has_lost_gradient, tensors)):
             raise ValueError(
                 f"the distribution of {what} was computed under torch.no_grad() from tensors that require gradients, "
-                "which are lost; construct it outside no_grad(), which may enclose the sample statement alone, or "
+                "which are lost; construct it outside of no_grad() (only the sample statement may stand inside), or "
                 "detach() its parameters if it is meant to be constant"
             )
 
@@ -208,9 +208,9 @@ class Run:
 
 
 def check_sample_names(names: Iterable[str], runs: Iterable[Run]) -> None:
-    """Raise an error if a name is not that of a sample in any run.
+    """Raise an error if no run has a sample of one of the names.
 
-    Nothing is checked if control flow depends on samples: other runs may have one of this name.
+    Nothing is checked if control flow depends on samples: further runs may have a sample of this name.
     """
     if any(run.provenance.control_dependencies for run in runs):
         return

@@ -11,7 +11,7 @@ from zoo.gradients.graphs._run import Run
 
 
 class _RunArrays(NamedTuple):
-    """One run as arrays, over the samples of all runs."""
+    """One run as arrays; their rows are the samples that occur in any of the runs."""
 
     log_prob: Tensor
     """``(samples, *batch)``; 0 for a sample that the run lacks, or that has a pathwise gradient."""
@@ -21,7 +21,7 @@ class _RunArrays(NamedTuple):
     """``(samples, costs)``: 1 where the sample is an ancestor of the cost."""
 
 
-class _DownstreamCost(NamedTuple):
+class _LearningSignal(NamedTuple):
     """Learning signal of each sample in each run, detached."""
 
     cost: Tensor
@@ -39,7 +39,7 @@ def score_surrogate(runs: Sequence[Run], baselines: Mapping[str, BaselineLike]) 
     graphs", 2015. The detached value of each log-probability is subtracted, so that the surrogate's value is the mean
     cost.
     """
-    arrays, signal = _collect(runs, baselines)
+    arrays, signal = _arrays_and_signal(runs, baselines)
     log_prob = torch.stack([run.log_prob for run in arrays], dim=1)
     score = surrogate_loss(log_prob - log_prob.detach(), signal.cost - signal.baseline, mask=None)
     return (sum_all(run.cost for run in arrays) + score.sum()) / len(runs) + signal.baseline_loss
@@ -53,11 +53,11 @@ def dice_surrogate(runs: Sequence[Run], baselines: Mapping[str, BaselineLike]) -
     Rocktäschel, Al-Shedivat, Farquhar & Whiteson, "A baseline for any order gradient estimation in stochastic
     computation graphs", 2019.
     """
-    arrays, signal = _collect(runs, baselines)
+    arrays, signal = _arrays_and_signal(runs, baselines)
     names = _sample_names(runs)
     terms = []
     for run, (log_prob, cost, influence_mask), baseline in zip(runs, arrays, signal.baseline.unbind(1), strict=True):
-        # In the precision of the costs, since gradients are accumulated in that of the log-probabilities.
+        # Autograd accumulates gradients in the precision of the log-probabilities: raise it to that of the costs.
         log_prob = log_prob.to(torch.promote_types(log_prob.dtype, cost.dtype))
         terms.append(_magic_box(_sum_ancestors(influence_mask, log_prob)) * cost)
         parents = [run.samples[name].parents if name in run.samples else NO_NAMES for name in names]
@@ -82,7 +82,9 @@ def _weighted_sums(weights: Tensor, x: Tensor) -> Tensor:
     return (weights @ x.reshape(len(x), batch.numel())).reshape(len(weights), *batch)
 
 
-def _collect(runs: Sequence[Run], baselines: Mapping[str, BaselineLike]) -> tuple[list[_RunArrays], _DownstreamCost]:
+def _arrays_and_signal(
+    runs: Sequence[Run], baselines: Mapping[str, BaselineLike]
+) -> tuple[list[_RunArrays], _LearningSignal]:
     check_baselines(baselines, runs)
     names = _sample_names(runs)
     arrays = [_run_arrays(run, names) for run in runs]
@@ -93,7 +95,7 @@ def _collect(runs: Sequence[Run], baselines: Mapping[str, BaselineLike]) -> tupl
             i = names.index(name)
             values[i], loss = evaluate_baseline(name, baseline, runs, cost[i])
             losses = losses + loss
-    return arrays, _DownstreamCost(cost, values, losses - losses.detach() if baselines else losses)
+    return arrays, _LearningSignal(cost, values, losses - losses.detach() if baselines else losses)
 
 
 def _run_arrays(run: Run, names: Sequence[str]) -> _RunArrays:
@@ -114,8 +116,8 @@ def _sample_names(runs: Sequence[Run]) -> list[str]:
 
 def _influence_mask(run: Run, names: Sequence[str], parents: Sequence[Names], like: Tensor) -> Tensor:
     """Return ``(samples, nodes)``: 1 where a sample is an ancestor of the node with these parents."""
-    ancestors = [run.ancestors(of_node) for of_node in parents]
-    return like.new_tensor([[float(name in of_node) for of_node in ancestors] for name in names])
+    ancestors = [run.ancestors(node_parents) for node_parents in parents]
+    return like.new_tensor([[float(name in node_ancestors) for node_ancestors in ancestors] for name in names])
 
 
 def sum_all(terms: Iterable[Tensor]) -> Tensor:

@@ -36,7 +36,7 @@ class Pathwise:
 
 
 class StochasticGraph:
-    """Samples, costs and dependencies of one or several runs of a program; returned by ``trace``.
+    """Samples, costs and dependencies of one or several runs of a program; ``trace`` returns one.
 
     Example:
         >>> from zoo.gradients import trace
@@ -86,7 +86,7 @@ class StochasticGraph:
             baselines: by name of the sample: a number, or a tensor that was not computed from this graph; a
                 ``Baseline``, whose first dimension is the runs (``LeaveOneOutBaseline(dim=0)`` compares these) and
                 whose others are the batch; a ``BaselineWithContext``; or a function of the values of samples. A tensor
-                computed from the graph's values after the trace, outside of such a function, counts as a constant.
+                that was computed from the graph's values outside of such a function counts as a constant.
             order: highest order of the derivatives to be taken; Hessians need ``order=2``.
 
         Raises:
@@ -109,7 +109,7 @@ class StochasticGraph:
         if again := learning & self._have_learned:
             raise ValueError(
                 f"{type(again.pop()).__name__} has learned from this graph already, and would bias the gradient if it "
-                "were used on it again; trace anew"
+                "were used on it again; trace the program again"
             )
         surrogate = (score_surrogate if order == 1 else dice_surrogate)(self.runs, baselines)
         self._have_learned |= learning
