@@ -80,8 +80,8 @@ class TestText:
     @pytest.mark.parametrize(
         ("spoil", "reason"),
         [
-            (lambda text: text[:-800], "cannot be read as text with a digit a line"),
-            (lambda text: text + "x", "cannot be read as text with a digit a line"),
+            (lambda text: text[:-800], "cannot be read as text with one digit per line"),
+            (lambda text: text + "x", "cannot be read as text with one digit per line"),
             (
                 lambda text: text[: text.rindex("\n", 0, -1) + 1],
                 "must contain 5 rows of 784 zeros and .* got 4 × 784",

@@ -17,7 +17,7 @@ CAPTIONS = {
 
 
 class Folder:
-    """A folder laid out as Flickr8k, with four pictures."""
+    """A folder laid out as Flickr8k, with four photographs."""
 
     def __init__(self, root):
         self.root, self.images = root, root / "images"
@@ -84,8 +84,8 @@ def test_stray_lines_of_published_files_are_skipped_and_counted(flickr8k, caplog
     with caplog.at_level(logging.WARNING):
         data = flickr8k.load()
     assert len(data.load_test()) == 1
-    assert re.search(r"Skipped 2 captions in .*Flickr8k.token.txt without a picture: e.jpg.1\.", caplog.text)
-    assert re.search(r"Skipped 2 lines of .*testImages.txt that name no known picture: stray, unknown", caplog.text)
+    assert re.search(r"Skipped 2 captions in .*Flickr8k.token.txt without a photograph: e.jpg.1\.", caplog.text)
+    assert re.search(r"Skipped 2 lines of .*testImages.txt with an unknown name: stray, unknown", caplog.text)
 
 
 def test_caption_without_words_is_skipped_and_counted(flickr8k, caplog):
@@ -95,29 +95,29 @@ def test_caption_without_words_is_skipped_and_counted(flickr8k, caplog):
     assert "Skipped 1 captions without a word" in caplog.text
 
 
-def test_hidden_and_other_files_are_not_pictures(flickr8k):
+def test_hidden_and_other_files_are_not_photographs(flickr8k):
     (flickr8k.images / "._a.jpg").write_bytes(b"")
     (flickr8k.images / "Thumbs.db").write_bytes(b"")
     assert len(flickr8k.load().train) == 2
 
 
 FAULTS = {
-    "picture of a split is missing": (
+    "photograph of a split is missing": (
         lambda folder: (folder.images / "d.jpg").unlink(),
         FileNotFoundError,
-        r"there is no file .*d\.jpg, which .*Flickr8k\.token\.txt captions; restore it",
+        r"there is no file .*d\.jpg, which has captions in .*Flickr8k\.token\.txt; restore it",
     ),
-    "captions without a picture": (
+    "captions without a photograph": (
         lambda folder: folder.add(TOKENS, "e.jpg#0\tA cow ."),
         ValueError,
-        r"has captions of e\.jpg, but .*images has no such picture; restore it, or remove its captions",
+        r"has captions of e\.jpg, but .*images has no such photograph; restore it, or remove its captions",
     ),
-    "picture without a caption": (
+    "photograph without a caption": (
         lambda folder: Image.new("RGB", (6, 4)).save(folder.images / "e.jpg"),
         ValueError,
         r"e\.jpg has no caption in .*Flickr8k\.token\.txt; add its captions or remove it",
     ),
-    "captions of a picture without words": (
+    "captions of a photograph without words": (
         lambda folder: folder.write(
             TOKENS, [re.sub(r"(?<=^c.jpg#\d\t).*", ".", x) for x in (folder.root / TOKENS).read_text().splitlines()]
         ),

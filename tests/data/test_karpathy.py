@@ -110,7 +110,9 @@ def test_fault_of_an_image_is_one_sentence_that_names_it(save, entries, message)
 
 
 def test_missing_image_is_named(save):
-    with pytest.raises(FileNotFoundError, match=r"there is no file .*b\.jpg, which .*dataset\.json captions; restore"):
+    with pytest.raises(
+        FileNotFoundError, match=r"there is no file .*b\.jpg, which has captions in .*dataset\.json; restore"
+    ):
         load_karpathy(save(FLICKR, missing=["b.jpg"]), min_count=1)
 
 

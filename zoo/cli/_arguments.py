@@ -44,8 +44,8 @@ class ReproduceConfig:
 
     Args:
         paper: name of the table: ``ram``, ``nvil``, ``bbvi``, ``cartpole``, ``tabular``, ``dqn`` or ``minatar``.
-        budget: ``full``, or ``smoke`` for runs of seconds that test the whole path and give no results.
-        seeds: seeds of the runs; null for those of the table (in a smoke run its first).
+        budget: ``full``, or ``smoke`` for runs of a few seconds, which only test that everything works.
+        seeds: seeds of the runs; null for the table's seeds (a smoke run uses the first).
         rows: names of the rows; null for all.
         publish: write records to ``docs/results`` and tables to ``docs/results.md`` of the checkout instead of
             ``runs/``.

@@ -74,8 +74,8 @@ def check_model_options(config: Mapping[str, Any], trust: bool = False) -> None:
     source = config["data"]
     if source is None or source["_target_"] not in _DOWNLOADED or "data" not in find_choice(config["model"]).parameters:
         return
-    one = ImageSet(torch.zeros(1, 1, 28, 28, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64))
-    data = ImageData("digits", one, None, lambda: one, tuple("0123456789"), (0.0,))
+    digit = ImageSet(torch.zeros(1, 1, 28, 28, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64))
+    data = ImageData("digits", digit, None, lambda: digit, tuple("0123456789"), (0.0,))
     make_experiment(config, trust, data)
 
 
@@ -90,14 +90,14 @@ def load_weights(module: pl.LightningModule, path: Path) -> None:
 
     The module's own buffers, such as its count of environment steps, belong to the other training and are not loaded.
     """
-    own = {name for name, _ in module.named_buffers(recurse=False)}
+    own_buffers = {name for name, _ in module.named_buffers(recurse=False)}
     checkpoint = read_checkpoint(path, type(module).__name__)
-    saved, there = (
-        {name: value for name, value in state.items() if name not in own}
+    saved, expected = (
+        {name: value for name, value in state.items() if name not in own_buffers}
         for state in (checkpoint["state_dict"], module.state_dict())
     )
-    shapes, wanted = ({name: value.shape for name, value in state.items()} for state in (saved, there))
-    if differing := sorted({name for name, _ in shapes.items() ^ wanted.items()}):
+    shapes = [{name: value.shape for name, value in state.items()} for state in (saved, expected)]
+    if differing := sorted({name for name, _ in shapes[0].items() ^ shapes[1].items()}):
         raise ValueError(
             f"init_from={path} holds a model with other layers ({', '.join(differing[:3])}); set the options "
             "that it was trained with"
@@ -105,14 +105,14 @@ def load_weights(module: pl.LightningModule, path: Path) -> None:
     module.load_state_dict(saved, strict=False)
 
 
-def _check_kind_of_data(config: Mapping[str, Any], wanted: type) -> None:
+def _check_data_type(config: Mapping[str, Any], required: type) -> None:
     """Check that the data are of the type that the model needs, labeled or captioned images."""
     source = find_choice(config["data"])
-    if inspect.signature(source.builder).return_annotation is not wanted:
-        what = "captioned images" if wanted is CaptionData else "labeled images"
+    if inspect.signature(source.builder).return_annotation is not required:
+        what = "captioned images" if required is CaptionData else "labeled images"
         kinds = {name: inspect.signature(choice.builder).return_annotation for name, choice in DATA.items()}
         chosen = next((name for name, choice in DATA.items() if choice is source), source.target)
-        others = "|".join(name for name, kind in kinds.items() if kind is wanted)
+        others = "|".join(name for name, kind in kinds.items() if kind is required)
         raise ValueError(f"this model needs {what}, which data={chosen} does not provide: set data={others}")
 
 
@@ -125,7 +125,7 @@ def make_experiment(config: Mapping[str, Any], trust: bool = False, data: Any = 
         if name in ("env", "program") and name in accepted and config.get(name) is None:
             raise ValueError(f"this model needs {name}: set {name}=NAME")
     if data is None and "data" in accepted and config.get("data"):
-        _check_kind_of_data(config, accepted["data"].annotation)
+        _check_data_type(config, accepted["data"].annotation)
     injected = {
         **{name: config.get(name) for name in ("env", "env_kwargs", "program", "estimator", "seed")},
         "trust": trust,

@@ -94,7 +94,7 @@ class ControlModule(LoadableModule):
             self.trainer.should_stop = True
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the metrics of the current epoch, so that an interrupted one ends with the same means."""
+        """Add the metrics of the current epoch, so that a resumed epoch ends with the same means."""
         checkpoint["epoch_metrics"] = {name: list(values) for name, values in self.epoch_metrics.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -26,22 +26,24 @@ def caption_data(
 ) -> CaptionData:
     """Return the data of images by their names in a folder, with captions from a file, after checking them."""
     _check_splits(splits, source)
-    spoken = {name: tuple(caption for caption in captions.get(name, ()) if caption) for name in chain(*splits.values())}
-    if empty := sum(len(captions.get(name, ())) - len(kept) for name, kept in spoken.items()):
+    nonempty = {
+        name: tuple(caption for caption in captions.get(name, ()) if caption) for name in chain(*splits.values())
+    }
+    if empty := sum(len(captions.get(name, ())) - len(kept) for name, kept in nonempty.items()):
         logger.warning("Skipped %d captions without a word in %s.", empty, source)
-    for image, kept in spoken.items():
+    for image, kept in nonempty.items():
         if not kept:
             raise ValueError(f"{image} has no caption in {source}; add one, or remove the image from its split")
-    missing = [image for image in spoken if not (folder / image).is_file()]
+    missing = [image for image in nonempty if not (folder / image).is_file()]
     if missing:
         raise FileNotFoundError(
-            f"there is no file {folder / missing[0]}, which {source} captions"
+            f"there is no file {folder / missing[0]}, which has captions in {source}"
             f"{f', and {len(missing) - 1} more are missing' if missing[1:] else ''}; restore it, or remove its name"
         )
 
     def load(split: str) -> CaptionSet:
         paths = [folder / image for image in splits[split]]
-        return CaptionSet(ImageFiles(paths, size), tuple(spoken[image] for image in splits[split]))
+        return CaptionSet(ImageFiles(paths, size), tuple(nonempty[image] for image in splits[split]))
 
     train = load("train")
     vocabulary = Vocabulary.from_captions(chain.from_iterable(train.captions), min_count)

@@ -26,8 +26,8 @@ CHUNK_SIZE = 1000  # images drawn at once
 Cell = tuple[int, int]  # row and column
 
 
-def _is_decidable(cells: tuple[Cell, ...]) -> bool:
-    """Whether of any two successive objects one is clearly above the other or clearly beside it."""
+def _has_clear_relations(cells: tuple[Cell, ...]) -> bool:
+    """Return whether each object is clearly above the next one, or clearly beside it."""
     steps = [(b[0] - a[0], abs(b[1] - a[1])) for a, b in pairwise(cells)]
     return all(down >= 2 and down != aside for down, aside in steps)
 
@@ -37,7 +37,7 @@ LAYOUTS: dict[int, list[tuple[Cell, ...]]] = {  # by number of objects, all arra
         cells
         for rows in combinations(range(GRID), count)
         for columns in product(range(GRID), repeat=count)
-        if _is_decidable(cells := tuple(zip(rows, columns, strict=True)))
+        if _has_clear_relations(cells := tuple(zip(rows, columns, strict=True)))
     ]
     for count in range(1, MAX_OBJECTS + 1)
 }
@@ -58,8 +58,8 @@ class Scenes(NamedTuple):
 def sample_scenes(rng: np.random.Generator, count: int) -> Scenes:
     """Sample scenes: number of objects, their arrangement, colors and names, each uniformly."""
     counts = rng.integers(1, MAX_OBJECTS + 1, count)
-    which = rng.random(count)
-    layouts = (LAYOUTS[n][int(u * len(LAYOUTS[n]))] for n, u in zip(counts.tolist(), which, strict=True))
+    uniform = rng.random(count)
+    layouts = (LAYOUTS[n][int(u * len(LAYOUTS[n]))] for n, u in zip(counts.tolist(), uniform, strict=True))
     cells = np.array([cell for layout in layouts for cell in layout], dtype=int).reshape(-1, 2)
     is_digit = rng.random(len(cells)) < FRACTION_OF_DIGITS
     shapes = rng.integers(0, len(SHAPES), len(cells))

@@ -21,7 +21,7 @@ def load_binarized_mnist() -> ImageData:
 
     The digits of Salakhutdinov & Murray, "On the quantitative analysis of deep belief networks", 2008: every pixel is
     0 or 255, sampled once with its gray level as probability. There are no labels. The files are text as published by
-    Larochelle, a digit a line, or MATLAB files with the matrix ``X``.
+    Larochelle, one digit per line, or MATLAB files with the matrix ``X``.
 
     Raises:
         DatasetUnavailableError: the files are not in ``$ZOO_DATA/binarized_mnist``.
@@ -76,13 +76,13 @@ def _read_pixels(path: Path, rows: int) -> UInt8[Tensor, "n 784"]:
     with path.open("rb") as file:
         start = file.read(1000)
     is_text = bool(start.strip()) and not start.translate(None, b"0123456789.eE+- \t\r\n")
-    dtype = np.float32 if b"." in start else np.uint8  # integers are parsed ten times faster as such
+    dtype = np.float32 if b"." in start else np.uint8  # parsing as integers is ten times faster
     try:
         pixels = np.loadtxt(path, dtype, comments=None, ndmin=2, encoding="latin1") if is_text else loadmat(path)["X"]
     except KeyError as error:
         raise ValueError(f"{path} has no matrix X; {CURE}") from error
     except Exception as error:  # the readers raise all kinds of errors on a damaged file
-        kind = "text with a digit a line" if is_text else "a MATLAB file"
+        kind = "text with one digit per line" if is_text else "a MATLAB file"
         raise ValueError(f"{path} cannot be read as {kind} ({error}); {CURE}") from error
     if pixels.shape != (rows, NUM_PIXELS) or not ((pixels == 0) | (pixels == 1)).all():
         raise ValueError(

@@ -75,7 +75,7 @@ class CaptionSet:
     """Images and their captions.
 
     Raises:
-        ValueError: images, captions and boxes differ in number, or an image or a caption is without any.
+        ValueError: images, captions and boxes differ in number, an image has no caption, or a caption has no token.
 
     Example:
         >>> images = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
@@ -92,7 +92,7 @@ class CaptionSet:
     """Tokens of the captions of each image."""
     boxes: tuple[tuple[tuple[Box | None, ...], ...], ...] | None = None
     """For each token, the box (top, left, bottom, right) of the object that it names, in pixels, bottom and right
-    exclusive; None for a token that names none. None if nothing is known of the objects."""
+    exclusive; None for a token that names none. None if the objects are unknown."""
 
     def __post_init__(self) -> None:
         if len(self.images) != len(self.captions):

@@ -25,9 +25,9 @@ def load_flickr8k(root: str | Path, size: int = 224, min_count: int = 5) -> Capt
 
     Hodosh, Young & Hockenmaier, "Framing image description as a ranking task", 2013. ``root`` contains the photographs
     in ``images`` or ``Flicker8k_Dataset``, ``Flickr8k.token.txt``, and ``Flickr_8k.trainImages.txt``,
-    ``Flickr_8k.devImages.txt`` and ``Flickr_8k.testImages.txt``. The captions are split by ``tokenize``. What the
-    published files have wrong is skipped, and counted in a warning: captions of names such as ``….jpg.1`` without a
-    picture, and lines of a list that name no picture, or one that has neither a file nor captions.
+    ``Flickr_8k.devImages.txt`` and ``Flickr_8k.testImages.txt``. The captions are split by ``tokenize``. Known
+    errors of the published files are skipped, and counted in a warning: captions of names such as ``….jpg.1`` without a
+    photograph, and lines of a list with a name that has neither a file nor captions.
 
     Args:
         root: the folder.
@@ -36,8 +36,8 @@ def load_flickr8k(root: str | Path, size: int = 224, min_count: int = 5) -> Capt
 
     Raises:
         FileNotFoundError: there is no such folder, or a list, the captions or a photograph are missing.
-        ValueError: a line is damaged, a photograph has no captions, captions have no photograph, or a name is twice in
-            a list, in two lists, or twice among the captions.
+        ValueError: a line is damaged, a photograph has no captions, captions have no photograph, or a name occurs
+            twice in a list, in two lists, or twice among the captions.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -68,7 +68,7 @@ def load_flickr8k(root: str | Path, size: int = 224, min_count: int = 5) -> Capt
     listed = {name for names in splits.values() for name in names}
     if lost := sorted(captions.keys() - present - listed):
         raise ValueError(
-            f"{root / TOKENS} has captions of {lost[0]}, but {folder} has no such picture"
+            f"{root / TOKENS} has captions of {lost[0]}, but {folder} has no such photograph"
             f"{f', nor those of {len(lost) - 1} more' if lost[1:] else ''}; restore it, or remove its captions"
         )
     return caption_data("flickr8k", folder, splits, captions, size, min_count, root / TOKENS)
@@ -85,7 +85,7 @@ def _read_lines(path: Path) -> list[str]:
 
 
 def _read_captions(path: Path, present: set[str]) -> dict[str, list[Caption]]:
-    """Return the captions of each picture by its name, in the order of their numbers."""
+    """Return the captions of each photograph by its name, in the order of their numbers."""
     numbered: dict[str, dict[int, Caption]] = {}
     stray: Counter[str] = Counter()
     for number, line in enumerate(_read_lines(path), start=1):
@@ -105,7 +105,9 @@ def _read_captions(path: Path, present: set[str]) -> dict[str, list[Caption]]:
         else:
             numbered[name][index] = tokenize(text)
     if stray:
-        logger.warning("Skipped %d captions in %s without a picture: %s.", stray.total(), path, format_examples(stray))
+        logger.warning(
+            "Skipped %d captions in %s without a photograph: %s.", stray.total(), path, format_examples(stray)
+        )
     return {name: [captions[index] for index in sorted(captions)] for name, captions in numbered.items()}
 
 
@@ -113,7 +115,5 @@ def _read_list(path: Path, known: set[str]) -> list[str]:
     """Return the names in a list that are known; others are skipped with a warning."""
     names = [line.strip() for line in _read_lines(path) if line.strip()]
     if stray := Counter(name for name in names if name not in known):
-        logger.warning(
-            "Skipped %d lines of %s that name no known picture: %s.", stray.total(), path, format_examples(stray)
-        )
+        logger.warning("Skipped %d lines of %s with an unknown name: %s.", stray.total(), path, format_examples(stray))
     return [name for name in names if name not in stray]

@@ -28,11 +28,11 @@ class GracefulInterrupt(pl.Callback):
         self.path = path
         self.mid_epoch = mid_epoch
         self.signal: int | None = None
-        self.announces = False
+        self.announces_stop = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Install the signal handlers; Lightning restores the previous ones at the end of the training."""
-        self.announces = trainer.is_global_zero and not self.mid_epoch
+        self.announces_stop = trainer.is_global_zero and not self.mid_epoch
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._handle_signal)
 
@@ -50,7 +50,9 @@ class GracefulInterrupt(pl.Callback):
         return bool(trainer.strategy.reduce_boolean_decision(self.signal is not None, all=False))
 
     def _handle_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.announces and self.signal is None:  # an epoch may take minutes; a print is not safe in a signal handler
+        if (
+            self.announces_stop and self.signal is None
+        ):  # an epoch may take minutes; a print is not safe in a signal handler
             os.write(2, b"\nstopping at the end of this epoch, where the run is saved; Ctrl-C again stops at once\n")
         self.signal = number
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -161,7 +161,7 @@ class TestLostFlag:
     )
     def test_flag_without_setter_raises_with_a_remedy(self, make, vectorized):
         elbo = BlackBoxELBO(2, vectorize_particles=vectorized)
-        with pytest.raises(ValueError, match=r"has_rsample_\(False\) cannot be kept.*NonReparameterized"):
+        with pytest.raises(ValueError, match=r"has_rsample_\(False\) cannot be stored.*NonReparameterized"):
             elbo.loss_and_grads(model_of(dist.Normal(0.0, 1.0)), guide_of(make))
 
     @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ class SiteBaseline(Baseline):
 def make_site_baseline(
     given: BaselineLike | None, num_particles: int, options: Mapping[str, Any] | None = None
 ) -> Baseline:
-    """Return a baseline, given itself, by name or as a constant, or specified by the options of a site.
+    """Return a baseline from an object, a name or a constant, or from the options of a site if ``given`` is None.
 
     The default is leave-one-out if there are several particles, else a moving average.
     """

@@ -68,7 +68,7 @@ def _bernoulli_logits(distribution: Distribution | _Subsample) -> tuple[Tensor, 
 def guide_density(distribution: Distribution, value: Tensor) -> Density:
     """Return the density of a value sampled by a guide: pathwise if possible, otherwise with a score.
 
-    A mask of the distribution hides its part of the ELBO, but not the score: the value was sampled all the same.
+    A mask of the distribution hides its part of the ELBO, but not the score: the value was still sampled.
     """
     if distribution.has_rsample:
         log_prob, score, entropy = distribution.score_parts(value)  # type: ignore[attr-defined]

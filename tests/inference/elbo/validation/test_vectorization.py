@@ -93,7 +93,7 @@ def test_distribution_that_cannot_be_expanded_raises():
         base = dist.Normal(torch.tensor(0.0), 1.0).has_rsample_(False)
         pyro.sample("z", dist.TransformedDistribution(base, [AffineTransform(0.0, 2.0)]))
 
-    with pytest.raises(ValueError, match=r"^has_rsample_\(False\) cannot be kept .*use NonReparameterized"):
+    with pytest.raises(ValueError, match=r"^has_rsample_\(False\) cannot be stored .*use NonReparameterized"):
         BlackBoxELBO(4, vectorize_particles=True).loss_and_grads(flow, flow)
 
 

@@ -29,7 +29,9 @@ def record_flags() -> Iterator[list[Distribution]]:
     except AttributeError as error:
         if "has_rsample" not in _raising_code(error).co_names:  # which sets a property without setter
             raise
-        raise RsampleFlagLostError(f"this distribution cannot store has_rsample_(False) ({error}); {ADVICE}") from error
+        raise RsampleFlagLostError(
+            f"has_rsample_(False) cannot be stored in this distribution ({error}); {ADVICE}"
+        ) from error
     finally:
         _flags.leave()
 
