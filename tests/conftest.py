@@ -30,6 +30,11 @@ SMALL = {
     "sbn": ["model.layers=[3,2]", "model.hidden=[4]"],
     "bbvi": ["model.steps_per_epoch=4", "model.num_eval_samples=100"],
     "ram": ["model.num_glimpses=3", "model.patch_size=4", "model.location_hidden=8", "model.num_samples=2"],
+    "captioning": [
+        *("data.num_train=64", "data.num_validation=16", "data.num_test=16"),
+        *("model.hidden_size=8", "model.embedding_size=8", "model.value_size=8", "model.query_size=4"),
+        *("model.max_length=6", "model.beam_size=2"),
+    ],
     "policy_gradient": [*PASS, "model.n_steps=4", "model.n_eval_episodes=2", "model.hidden=[8]"],
     "q_learning": ["env=CliffWalking-v1", "model.train_freq=4", *PASS],
     "dqn": [
@@ -196,6 +201,7 @@ def no_pictures(monkeypatch) -> None:
     """Runs draw nothing, which takes them longer than all else and has tests of its own."""
     for name in ("_draw_glimpses", "_draw_misclassified"):
         monkeypatch.setattr(f"zoo.attention.ram.experiment.{name}", lambda *args: None)
+    monkeypatch.setattr("zoo.attention.captioning.experiment._draw_captions", lambda *args: None)
     monkeypatch.setattr("zoo.control._experiment.draw_returns", lambda *args: None)
     monkeypatch.setattr("zoo.inference.sbn.experiment._save_images", lambda *args: None)
     for name in ("_save_elbo_figure", "_save_posterior_figure"):

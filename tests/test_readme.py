@@ -5,14 +5,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[1]
 
 
-def run(page):
+def run(page, **names):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
     assert blocks
-    exec(compile("\n".join(blocks), page, "exec"), {})
+    exec(compile("\n".join(blocks), page, "exec"), names)
 
 
 def test_readme_example_prints_the_documented_output(capsys):
@@ -25,6 +26,12 @@ def test_readme_example_prints_the_documented_output(capsys):
 @pytest.mark.usefixtures("without_type_checks")
 def test_gradients_page_runs_and_its_assertions_hold():
     run("docs/gradients.md")
+
+
+def test_captioning_page_runs_with_a_trained_model_and_its_assertions_hold(finished, tmp_path, monkeypatch):
+    shutil.copytree(finished("captioning"), tmp_path / "RUN")
+    monkeypatch.chdir(tmp_path)
+    run("docs/captioning.md", images=torch.zeros(2, 3, 84, 84, dtype=torch.uint8))
 
 
 @pytest.mark.parametrize(("page", "model"), [("policy_gradient", "policy_gradient"), ("q_learning", "dqn")])

@@ -10,6 +10,7 @@ ESTIMATING = [name for name, choice in MODELS.items() if "estimator" in choice.p
 SUPPORTED_BY = {"vimco": ("sbn", "bbvi"), "enumeration": ("sbn",)}  # the others by all
 DEFAULT_BASELINE = {
     "ram": "learned",
+    "captioning": "leave_one_out",
     "sbn": "leave_one_out",
     "policy_gradient": "learned",
     "bbvi": "leave_one_out",

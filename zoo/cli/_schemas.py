@@ -12,7 +12,9 @@ from typing import Any
 from omegaconf import MISSING
 
 from zoo._constraints import COUNT, NOT_NEGATIVE, POSITIVE, Constraint, optional
-from zoo.attention import RecurrentAttention
+from zoo.attention import Captioner, RecurrentAttention
+from zoo.attention.captioning import module as captioning
+from zoo.attention.captioning.experiment import CaptioningExperiment
 from zoo.attention.ram import module as recurrent_attention
 from zoo.attention.ram.experiment import RecurrentAttentionExperiment
 from zoo.cli._command_line import LENGTH_KEYS
@@ -43,7 +45,7 @@ from zoo.inference.sbn.experiment import BeliefNetworkExperiment
 
 INJECTED_ARGS = {  # arguments that come from other groups or objects, and are no options
     *("data", "env", "env_kwargs", "program", "trust", "estimator", "batch_size", "seed"),
-    *("image_shape", "classes", "fill_value"),
+    *("image_shape", "classes", "fill_value", "vocabulary", "image_size"),
     *("observation", "observation_shape", "actions", "num_actions", "reward_threshold", "spaces"),
 }
 PRECISIONS = ("32-true", "64-true", "bf16-mixed", "bf16-true", "32", "64")
@@ -102,6 +104,7 @@ _SCENES = {
 # All that a configuration may instantiate; a ``_target_`` outside these tables is an error.
 MODELS = {
     "ram": Choice(RecurrentAttentionExperiment, RecurrentAttention, recurrent_attention.CONSTRAINTS),
+    "captioning": Choice(CaptioningExperiment, Captioner, captioning.CONSTRAINTS),
     "policy_gradient": Choice(
         PolicyGradientExperiment,
         PolicyGradient,

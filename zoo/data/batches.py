@@ -1,12 +1,20 @@
 import math
 from collections.abc import Iterator
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int64
 from numpy.random import SeedSequence
 from torch import Tensor
 
-from zoo.data.images import ImageSet, LabeledImages
+
+@runtime_checkable
+class IndexedSet(Protocol):
+    """Set whose examples are selected by index, as ``ImageSet``."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Int64[Tensor, " batch"]) -> Any: ...
 
 
 class Batches:
@@ -20,7 +28,7 @@ class Batches:
     batches of the saved epoch. With several iterators, the state is that of the one that yielded last.
 
     Args:
-        data: images and labels.
+        data: images and labels, or another set whose batches are selected by a tensor of indices.
         batch_size: images in a batch, on each rank.
         seed: seed of the shuffle; None to keep the order. The global random state is neither used nor changed.
         rank: index of this process.
@@ -30,6 +38,7 @@ class Batches:
         ValueError: the set is empty, or a number is out of its range.
 
     Example:
+        >>> from zoo.data import ImageSet
         >>> digits = ImageSet(torch.zeros(5, 1, 28, 28, dtype=torch.uint8), torch.tensor([3, 1, 4, 1, 5]))
         >>> [labels.tolist() for images, labels in Batches(digits, batch_size=2)]
         [[3, 1], [4, 1], [5]]
@@ -38,7 +47,7 @@ class Batches:
     # Lightning calls `loader.sampler.set_epoch` before each epoch, and expects a `batch_sampler` beside a `sampler`.
     batch_sampler = None
 
-    def __init__(self, data: ImageSet, batch_size: int, seed: int | None = None, rank: int = 0, world_size: int = 1):
+    def __init__(self, data: IndexedSet, batch_size: int, seed: int | None = None, rank: int = 0, world_size: int = 1):
         if len(data) == 0:
             raise ValueError("the set has no images")
         if batch_size < 1:
@@ -61,7 +70,7 @@ class Batches:
         share = len(range(self.rank, self._padded_size(), self.world_size))
         return math.ceil(share / self.batch_size)
 
-    def __iter__(self) -> Iterator[LabeledImages]:
+    def __iter__(self) -> Iterator[Any]:
         # The state is read when the first batch is requested: Lightning creates the iterator before it sets the epoch.
         start, self._start = self._start, 0
         indices = self._indices()
@@ -98,6 +107,9 @@ class Batches:
         position = torch.arange(self._padded_size())[self.rank :: self.world_size]
         if self.seed is None:
             return position
+        return torch.randperm(len(self.data), generator=self._generator())[position % len(self.data)]
+
+    def _generator(self) -> torch.Generator:
+        """Return the generator of an epoch's order."""
         mixed = SeedSequence(self.seed, spawn_key=(self.epoch,)).generate_state(1, "uint64").item()
-        generator = torch.Generator().manual_seed(mixed)
-        return torch.randperm(len(self.data), generator=generator)[position % len(self.data)]
+        return torch.Generator().manual_seed(mixed)

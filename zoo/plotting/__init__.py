@@ -2,6 +2,7 @@
 
 from zoo.plotting._gif import GifWriter
 from zoo.plotting._saving import save_figure
+from zoo.plotting.captions import caption_attention
 from zoo.plotting.glimpses import glimpse_summary, save_glimpse_gif
 from zoo.plotting.image_grid import image_grid
 from zoo.plotting.misclassified import misclassified
@@ -9,6 +10,7 @@ from zoo.plotting.returns import return_curves
 
 __all__ = [
     "GifWriter",
+    "caption_attention",
     "glimpse_summary",
     "image_grid",
     "misclassified",

@@ -1,0 +1,202 @@
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from zoo.attention.captioning._batches import BucketedBatches, CaptionExamples
+from zoo.attention.captioning._evaluation import (
+    GeneratedSet,
+    caption_scores,
+    generate_captions,
+    hit_rate,
+    negative_log_likelihood,
+)
+from zoo.attention.captioning._features import cached_features
+from zoo.attention.captioning.cider import CiderD
+from zoo.attention.captioning.module import CELL_SELECTION, Captioner
+from zoo.attention.captioning.objective import word_mask
+from zoo.data import Batches, CaptionData, CaptionSet, ImageFiles
+from zoo.plotting import caption_attention, save_figure
+from zoo.training import Experiment, Loaders, write_json
+
+EVAL_BATCH_SIZE = 100
+NLL_SAMPLES = 10
+NUM_IMAGES_SHOWN = 4
+CONTROLS: dict[str, dict[str, Any]] = {  # cells with which trained weights are evaluated too
+    "random_cells": {"attention": "random"},
+    "mean_of_cells": {"attention": "uniform"},
+    "cells_of_another_image": {"shuffled": True},
+}
+DESCRIPTIONS = {
+    "random_cells": "random cells",
+    "mean_of_cells": "the mean of all cells",
+    "cells_of_another_image": "the cells sampled for another image",
+}
+
+
+class CaptioningExperiment(Experiment):
+    """Training of ``Captioner`` on captioned images, and its final evaluation.
+
+    Args:
+        data: training, validation and test images with captions.
+        estimator: options of ``Reinforce``; see ``Captioner``.
+        batch_size: captions a step, on each device; in sequence training images.
+        seed: seed of the order of the captions.
+        options: options of ``Captioner``.
+
+    Example:
+        >>> from zoo.data import load_captioned_scenes
+        >>> data = load_captioned_scenes(num_train=8, num_validation=4, num_test=4)
+        >>> CaptioningExperiment(data, {"baseline": "leave_one_out"}, batch_size=4, seed=1).name
+        'captioned-scenes'
+    """
+
+    monitor, monitor_mode = "validation_bleu4", "max"
+
+    def __init__(self, data: CaptionData, estimator: Mapping[str, Any], batch_size: int, seed: int, **options: Any):
+        self.data, self.name = data, data.name
+        self.module = Captioner(
+            vocabulary=data.vocabulary.words, image_size=data.image_size, estimator=estimator, **options
+        )
+        is_scst = self.module.hparams["objective"] == "scst"
+        train = self._examples(data.train, per_image=is_scst)
+        validation = self._examples(data.validation, per_image=True)
+        if is_scst:
+            self.module.reward = _CaptionReward(self._encode(data.train))
+        batches = Batches if is_scst else BucketedBatches
+        self.loaders = Loaders(
+            train=lambda rank, ranks: batches(train, batch_size, seed, rank, ranks),
+            validation=lambda rank, ranks: Batches(validation, EVAL_BATCH_SIZE, None, rank, ranks),
+        )
+
+    def _encode(self, captioned: CaptionSet) -> list[list[list[int]]]:
+        """Return the indices of the words of each caption of each image."""
+        vocabulary = self.data.vocabulary
+        return [[vocabulary.encode(caption) for caption in captions] for captions in captioned.captions]
+
+    def _examples(self, captioned: CaptionSet, per_image: bool) -> CaptionExamples:
+        return CaptionExamples(self._inputs(captioned), self._encode(captioned), per_image)
+
+    def _inputs(self, captioned: CaptionSet) -> Tensor | np.ndarray:
+        """Return the images, or their feature maps if the encoder is pretrained."""
+        images, encoder = captioned.images, self.module.hparams["encoder"]
+        if encoder == "cell_cnn":
+            return images if isinstance(images, Tensor) else torch.stack(list(images))
+        return cached_features(images, _digest(images), encoder, self.module.hparams["stride"])
+
+    def report(self, checkpoint: Path, folder: Path) -> dict[str, float]:
+        """Return the test metrics of a checkpoint, and save the captions of the test images and figures of some."""
+        return self._report(Captioner.load(checkpoint), self.data.load_test(), folder)
+
+    def evaluate(self, checkpoint: Path, folder: Path) -> dict[str, float]:
+        """Return the metrics of ``report``, and those of the same weights with other cells."""
+        model, test = Captioner.load(checkpoint), self.data.load_test()
+        metrics = self._report(model, test, folder)
+        if model.hparams["attention"] != "hard":
+            return metrics
+        by_image, by_caption = self._examples(test, per_image=True), self._examples(test, per_image=False)
+        for selection in CELL_SELECTION:
+            model.hparams["cell_selection"] = selection
+            words = generate_captions(model, by_image).words
+            scores = caption_scores(words, test.captions)
+            metrics |= {f"test_{name}_{selection}_cells": scores[name] for name in ("bleu4", "cider")}
+        for name, options in CONTROLS.items():
+            metrics[f"test_nll_{name}"] = self._nll(model, by_caption, **options)
+        return metrics
+
+    def describe(self, metrics: Mapping[str, float]) -> str:
+        """Return a summary of the test metrics in sentences."""
+        bleu = " / ".join(f"{100 * metrics[f'test_bleu{n}']:.1f}" for n in range(1, 5))
+        lines = [
+            f"test images of {self.data.name}: BLEU-1 to BLEU-4 {bleu}, CIDEr-D {metrics['test_cider']:.3f}"
+            + (f", METEOR {100 * metrics['test_meteor']:.1f}" if "test_meteor" in metrics else ""),
+            f"  negative log-likelihood: {metrics['test_nll']:.3f} nats per word",
+        ]
+        if "test_exact" in metrics:
+            lines.append(
+                f"  {metrics['test_exact']:.1%} of the captions equal a reference; {metrics['test_hit_rate']:.1%} of "
+                "the cells lie on the object that the word names "
+                f"({metrics['test_hit_rate_random']:.1%} of random cells)"
+            )
+        for selection in CELL_SELECTION:
+            if (bleu4 := metrics.get(f"test_bleu4_{selection}_cells")) is not None:
+                cider = metrics[f"test_cider_{selection}_cells"]
+                lines.append(f"  cell_selection={selection}: BLEU-4 {100 * bleu4:.1f}, CIDEr-D {cider:.3f}")
+        for name, where in DESCRIPTIONS.items():
+            if (nll := metrics.get(f"test_nll_{name}")) is not None:
+                lines.append(f"  {nll:.3f} nats per word with {where}")
+        return "\n".join(lines)
+
+    def _report(self, model: Captioner, test: CaptionSet, folder: Path) -> dict[str, float]:
+        by_image, by_caption = self._examples(test, per_image=True), self._examples(test, per_image=False)
+        generated = generate_captions(model, by_image)
+        metrics = {f"test_{name}": score for name, score in caption_scores(generated.words, test.captions).items()}
+        metrics["test_nll"] = self._nll(model, by_caption)
+        if test.boxes is not None:
+            exact = [tuple(words) in captions for words, captions in zip(generated.words, test.captions, strict=True)]
+            metrics["test_exact"] = sum(exact) / len(exact)
+            metrics["test_hit_rate"] = hit_rate(model, test, by_image)
+            metrics["test_hit_rate_random"] = hit_rate(model, test, by_image, attention="random")
+        per_image = CiderD(test.captions).scores(generated.words)
+        rows = [
+            {"caption": " ".join(words), "cider": cider}
+            for words, cider in zip(generated.words, per_image.tolist(), strict=True)
+        ]
+        write_json(folder / "test_captions.json", {"captions": rows})
+        _draw_captions(test, generated, per_image, folder)
+        return metrics
+
+    def _nll(self, model: Captioner, by_caption: CaptionExamples, **options: Any) -> float:
+        """Return the negative log-likelihood in nats per word."""
+        nll = negative_log_likelihood(model, by_caption, NLL_SAMPLES, **options)
+        return (nll.sum() / by_caption.lengths.sum()).item()
+
+
+def _draw_captions(test: CaptionSet, generated: GeneratedSet, scores: Tensor, folder: Path) -> None:
+    """Save the first test images, and the best, median and worst by CIDEr-D, with the attention at each word."""
+    order = scores.argsort(stable=True).tolist()
+    middle = len(order) // 2
+    chosen = {"worst": order[:2], "median": order[middle : middle + 2], "best": order[-2:][::-1]}
+    ranked = {i: name for name in ("best", "median", "worst") for i in chosen[name]}
+    headings = [f"{name}, CIDEr-D {scores[i]:.2f}: {' '.join(generated.words[i])}" for i, name in ranked.items()]
+    first = range(min(NUM_IMAGES_SHOWN, len(test)))
+    for file, shown, lines in (("captions.png", list(first), None), ("best_and_worst.png", list(ranked), headings)):
+        figure = caption_attention(
+            torch.stack([test.images[i] for i in shown]) / 255,
+            [generated.words[i] for i in shown],
+            pad_sequence([generated.probabilities[i] for i in shown], batch_first=True),
+            pad_sequence([generated.cells[i] for i in shown], batch_first=True),
+            lines,
+        )
+        save_figure(figure, folder / file)
+
+
+class _CaptionReward:
+    """CIDEr-D of sampled captions against the references of their images.
+
+    ``<eos>`` is a token of both, so that a caption that breaks off is rewarded less: without it, captions that end in
+    "with a" become frequent.
+    """
+
+    def __init__(self, references: Sequence[Sequence[list[int]]]):
+        self._cider = CiderD(references)
+
+    def __call__(self, images: Tensor, words: Tensor) -> Tensor:
+        """Return the reward of each sample, of shape ``(images, samples)``."""
+        lengths = word_mask(words).sum(0).flatten().tolist()
+        captions = [caption[:n] for caption, n in zip(words.flatten(1).T.tolist(), lengths, strict=True)]
+        of_image = images.repeat_interleave(words.shape[-1]).tolist()
+        return self._cider.scores(captions, of_image).view(words.shape[1:]).to(images.device)
+
+
+def _digest(images: Sequence[Tensor] | Tensor) -> str:
+    """Return the SHA-256 of the files of images, or of their pixels."""
+    total = hashlib.sha256()
+    for part in images.paths if isinstance(images, ImageFiles) else images:
+        total.update(part.read_bytes() if isinstance(part, Path) else part.numpy().tobytes())
+    return total.hexdigest()
