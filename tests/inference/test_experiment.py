@@ -160,8 +160,8 @@ class TestReport:
 def test_describe_lists_all_metrics(make):
     assert make().describe(METRICS).splitlines() == [
         "beta_bernoulli: a coin's fairness; Pyro's tutorial SVI part III",
-        "  ELBO -7.069 ± 0.0003 nats (standard error over 4,000 fresh draws)",
-        "  k-hat 0.31 ± 0.10 over 4,000 draws: good, the guide is close to the posterior where it samples",
+        "  ELBO -7.069 ± 0.0003 nats (standard error over 4,000 fresh samples)",
+        "  k-hat 0.31 ± 0.10 over 4,000 samples: good, the guide is close to the posterior where it samples",
         "  posterior mean (standard deviation); distance of means in standard deviations of the reference",
         "                 guide  reference  distance",
         "  fairness  0.5 (0.09)  0.6 (0.1)   1.00 sd",
@@ -175,7 +175,7 @@ def test_describe_omits_missing_k_hat(make):
 
 def test_describe_reports_point_mass_guide(make):
     metrics = {name: x for name, x in METRICS.items() if not name.startswith("k_hat")} | {"num_constant_elements": 1.0}
-    assert "no k-hat: a value of the guide is the same in all draws" in make().describe(metrics)
+    assert "no k-hat: a value of the guide is the same in all samples" in make().describe(metrics)
 
 
 OWN = """
@@ -214,5 +214,5 @@ def test_describe_shows_category_probabilities_and_omits_subsampled_sites(checkp
     }
     assert (metrics["num_quantities"], metrics["num_local_sites"]) == (3, 1)
     assert "without 1 site in a subsampled plate" in experiment.describe(metrics)
-    assert "20 draws of the guide are made one by one, because each has its own subsample" in caplog.text
+    assert "20 samples of the guide are drawn one by one, because each has its own subsample" in caplog.text
     assert (tmp_path / "elbo.png").exists()

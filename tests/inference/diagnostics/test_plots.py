@@ -31,7 +31,7 @@ class TestTheElbo:
         ("curves", "sentence"),
         [
             ({}, r"^curves is empty"),
-            ({"a": (STEPS[::-1], ELBO, ERROR)}, r"^steps of 'a' must grow"),
+            ({"a": (STEPS[::-1], ELBO, ERROR)}, r"^steps of 'a' must increase"),
             ({"a": (STEPS, ELBO[:2], ERROR)}, r"^ELBO of 'a' must have the shape \(P=3\)"),
             ({"a": (STEPS, ELBO, ERROR * np.nan)}, r"^standard error of 'a' must be finite"),
         ],
@@ -73,7 +73,7 @@ class TestThePosterior:
             ({}, {}, r"^guide and reference must have the same quantities"),
             ({"mu": torch.zeros(3)}, {"nu": (0.0, 1.0)}, r"got \['mu'\] and \['nu'\]$"),
             ({"mu": torch.zeros(3)}, {"mu": (0.0, 0.0)}, r"^the reference of 'mu' must be"),
-            ({"mu": torch.zeros(3, 2)}, {"mu": (0.0, 1.0)}, r"^guide's 'mu' must have the shape \(D\)"),
+            ({"mu": torch.zeros(3, 2)}, {"mu": (0.0, 1.0)}, r"^guide's 'mu' must have the shape \(N\)"),
         ],
     )
     def test_invalid_posterior_raises(self, guide, reference, sentence):

@@ -211,7 +211,7 @@ class TestProgress:
         sample_posterior(branching, branching_guide, num_samples=3, progress=True)
         (record,) = caplog.records
         assert record.getMessage() == (
-            "3 draws of the guide are made one by one, because the control flow depends on values of 'coin'."
+            "3 samples of the guide are drawn one by one, because the control flow depends on values of 'coin'."
         )
 
     def test_vectorized_or_unrequested_progress_logs_nothing(self, caplog, normals, capsys):
@@ -223,7 +223,7 @@ class TestProgress:
     def test_progress_bar_is_shown_on_terminal(self, monkeypatch, capsys):
         monkeypatch.setenv("FORCE_COLOR", "1")  # which rich takes for a terminal
         sample_posterior(branching, branching_guide, num_samples=3, progress=True)
-        assert "draws of the guide" in capsys.readouterr().err
+        assert "samples of the guide" in capsys.readouterr().err
 
 
 def test_guide_without_site_of_model_raises(normals):
@@ -266,13 +266,15 @@ class TestElboEstimate:
         assert spread == pytest.approx(told, rel=0.3)
 
     def test_elbo_estimate_is_printed_with_standard_error(self):
-        assert str(elbo_estimate(weighed([-1.0, -3.0]))) == "ELBO -2.000 ± 1 nats (standard error over 2 fresh draws)"
+        assert str(elbo_estimate(weighed([-1.0, -3.0]))) == "ELBO -2.000 ± 1 nats (standard error over 2 fresh samples)"
 
     @pytest.mark.parametrize("wrong", [torch.nan, -torch.inf])
     def test_nonfinite_weight_raises_with_index(self, wrong):
-        with pytest.raises(FloatingPointError, match=r"^1 of 3 draws .* in draw 1 log p is (nan|-inf) and log q is 0"):
+        with pytest.raises(
+            FloatingPointError, match=r"^1 of 3 samples .* in sample 1 log p is (nan|-inf) and log q is 0"
+        ):
             elbo_estimate(weighed([0.0, wrong, 1.0]))
 
     def test_single_sample_raises(self):
-        with pytest.raises(ValueError, match=r"at least 2 draws, got 1$"):
+        with pytest.raises(ValueError, match=r"at least 2 samples, got 1$"):
             elbo_estimate(weighed([0.0]))

@@ -102,12 +102,12 @@ class TestTheVerdict:
 
     def test_k_hat_is_printed_with_verdict(self):
         assert "unreliable, the guide misses" in str(ParetoK(0.93, 0.1, 10_000))
-        assert str(ParetoK(0.1, 0.1, 50)).endswith("take more draws to be sure")
+        assert str(ParetoK(0.1, 0.1, 50)).endswith("take more samples to be sure")
         assert "take more" not in str(ParetoK(0.1, 0.1, 5000))
         assert "unknown, the largest weights are too few or too similar" in str(fit_pareto_k(torch.zeros(20)))
 
     def test_too_few_samples_for_k_hat_warn(self):
-        with pytest.warns(UserWarning, match=r"60 draws are too few"):
+        with pytest.warns(UserWarning, match=r"60 samples are too few"):
             pareto_k(weighed(pareto(0.1, 60)))
         with pytest.warns(UserWarning, match=r"too few for a k-hat of 0\.6\d: take at least [\d,]+$"):
             pareto_k(weighed(pareto(0.64, 300)))
@@ -118,7 +118,7 @@ class TestTheVerdict:
             pareto_k(weighed(pareto(0.2)))
 
     def test_k_hat_of_subsampled_program_raises(self):
-        with pytest.raises(ValueError, match=r"^no k-hat: the draws use subsamples"):
+        with pytest.raises(ValueError, match=r"^no k-hat: the samples use subsamples"):
             pareto_k(weighed(pareto(0.2))._replace(subsampled=True))
 
     def test_k_hat_of_scaled_terms_raises(self):
@@ -130,5 +130,5 @@ class TestTheVerdict:
             pareto_k(sample_posterior(program, program, num_samples=200))
 
     def test_k_hat_of_nonfinite_weights_raises(self):
-        with pytest.raises(FloatingPointError, match=r"^1 of 3 draws"):
+        with pytest.raises(FloatingPointError, match=r"^1 of 3 samples"):
             pareto_k(weighed(torch.tensor([0.0, torch.nan, 1.0])))

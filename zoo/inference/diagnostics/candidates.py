@@ -8,7 +8,7 @@ from zoo.inference.elbo._sites import PARTICLES, Dependencies, Run, Site
 from zoo.inference.elbo._tracing import ModelGuideCall
 
 BASIC, RAO_BLACKWELL, CONTROL_VARIATE = "basic", "Rao-Blackwell", "Rao-Blackwell, control variate"
-"""Names of the estimators of the BBVI paper in ``default_estimators``."""
+"""Names in ``default_estimators`` of the estimators of the BBVI paper."""
 BASELINES = ("moving_average", "leave_one_out")
 _MULTI_SAMPLE = ("optimal", "leave_one_out")  # need at least 2 particles
 
@@ -45,8 +45,8 @@ def default_estimators(
 ) -> dict[str, BlackBoxELBO]:
     """Return the three estimators of the BBVI paper, and one with Rao-Blackwellization for each baseline, by name.
 
-    The scaling of the control variate (``baseline="optimal"``) is estimated leave-one-out, from the same particles.
-    Baselines that need two particles are omitted with a single one.
+    The scaling of the control variate (``baseline="optimal"``) is estimated from the same particles, leave-one-out.
+    With a single particle, baselines that need two are omitted.
 
     Example:
         >>> list(default_estimators(num_particles=1))

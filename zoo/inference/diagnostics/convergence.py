@@ -98,7 +98,7 @@ def average_window(iterates: Float[Tensor, "iterates parameters"]) -> IterateAve
     iterates = iterates.double()
     varies = (iterates != iterates[0]).any(0)
     size = iterates.new_full(varies.shape, len(iterates))
-    if bool(varies.any()):  # a constant parameter would make the sizes of all NaN
+    if bool(varies.any()):  # among constant parameters, the effective sample size of all would be NaN
         size[varies] = effective_sample_size(iterates[:, varies].unsqueeze(0)).clamp(1, len(iterates))
     half = len(iterates) // 2
     drift = (iterates[:half].mean(0) - iterates[-half:].mean(0)) / 2
@@ -153,7 +153,8 @@ class StoppingRule:
         max_r_hat: largest R-hat of a converged window.
         check_interval: steps between checks.
         min_window: minimum number of stored iterates in a window.
-        max_iterates: maximum number of stored iterates, an even number. Longer runs store means of consecutive ones.
+        max_iterates: maximum number of stored iterates, an even number. In longer runs, each is the mean of several
+            consecutive iterates.
 
     Example:
         >>> rule = StoppingRule(tolerance=0.1)
@@ -192,7 +193,7 @@ class StoppingRule:
         self.pending: list[Tensor] = []
 
     def update(self, iterate: Float[Tensor, " parameters"]) -> bool:
-        """Add the parameters after a step, and return whether to stop; ``ValueError`` if one is not finite."""
+        """Add the parameters after a step, and return whether to stop; raise ``ValueError`` if one is not finite."""
         iterate = iterate.detach().to("cpu", torch.float64, copy=True)
         previous = [*self.iterates[:1], *self.pending[:1]]
         if iterate.ndim != 1 or (previous and iterate.shape != previous[0].shape):
@@ -214,23 +215,22 @@ class StoppingRule:
 
     def status(self) -> ConvergenceStatus:
         """Return whether the iterates so far have converged, and how precise their average is."""
-        not_converged = ConvergenceStatus(False, self.step, None, self.step, math.inf, self.tolerance, self.confidence)
-        if len(self.iterates) < self.min_window:
-            return not_converged
-        found = average_best_window(torch.stack(self.iterates), self.min_window, self.max_r_hat, self.unit)
+        found = None
+        if len(self.iterates) >= self.min_window:
+            found = average_best_window(torch.stack(self.iterates), self.min_window, self.max_r_hat, self.unit)
         if found is None:
-            return not_converged
+            return ConvergenceStatus(False, self.step, None, self.step, math.inf, self.tolerance, self.confidence)
         tail = (1 - self.confidence) / 2 / len(found.mean)
         z = -torch.special.ndtri(torch.tensor(tail, dtype=torch.float64))
         half_width = (z * found.standard_error / self.unit).max().item()
         stop = half_width <= self.tolerance and found.effective_sample_size.min().item() >= MIN_EFFECTIVE_SIZE
         start = self.stride * (len(self.iterates) - found.num_iterates) + 1
-        return not_converged._replace(stop=stop, average=found, start=start, half_width=half_width)
+        return ConvergenceStatus(stop, self.step, found, start, half_width, self.tolerance, self.confidence)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state, without the options."""
-        rows = {"iterates": self.iterates, "pending": self.pending}
-        stacked = {name: torch.stack(each) if each else torch.zeros(0) for name, each in rows.items()}
+        lists = {"iterates": self.iterates, "pending": self.pending}
+        stacked = {name: torch.stack(tensors) if tensors else torch.zeros(0) for name, tensors in lists.items()}
         return {"step": self.step, "stride": self.stride, **stacked}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -28,7 +28,8 @@ from zoo.plotting._style import (
 from zoo.plotting._validation import Array, ArrayValidator
 
 HEIGHT, LEFT, TOP, BOTTOM, EDGE = 3.3, 0.75, TITLE_HEIGHT, 0.5, 0.15  # inches: height of a figure, and margins
-COLUMNS, PANEL, HEADING, GUTTER = 4, 1.1, 0.3, 0.25  # panels per row; inches: height of a panel, its heading, and gaps
+COLUMNS = 4  # panels per row
+PANEL, HEADING, GUTTER = 1.1, 0.3, 0.25  # inches: height of a panel, height of its heading, and gap between panels
 ROW = 0.26  # inches: height of the row of one k-hat
 BINS = 40
 GUIDE_LEGEND = "filled: guide"
@@ -70,7 +71,7 @@ def elbo_figure(curves: Mapping[str, tuple[Array, Array, Array]], evidence: floa
         if evidence is not None:
             axes.axhline(evidence, color=MUTED_COLOR, linewidth=0.9, linestyle=(0, (4, 3)))
         draw_labels(axes, [*labels, *lines])
-        page.title("ELBO by optimization step", "line: mean over draws of the guide; band: 95 % interval", left=LEFT)
+        page.title("ELBO by optimization step", "line: mean over samples of the guide; band: 95 % interval", left=LEFT)
     return page.figure
 
 
@@ -82,7 +83,7 @@ def _make_band(name: str, steps: Array, elbo: Array, standard_error: Array) -> B
         for what, part in (("steps", steps), ("ELBO", elbo), ("standard error", standard_error))
     )
     if (np.diff(x) <= 0).any():
-        raise ValueError(f"steps of {name!r} must grow")
+        raise ValueError(f"steps of {name!r} must increase")
     return Band(x, y, (y - INTERVAL * error, y + INTERVAL * error), num_runs=1)
 
 
@@ -93,8 +94,8 @@ def posterior_figure(guide: Mapping[str, Array], reference: Mapping[str, Referen
         ValueError: guide and reference have different quantities, or none.
 
     Example:
-        >>> draws = np.random.default_rng(0).normal(size=500)
-        >>> figure = posterior_figure({"mu": draws, "tau": draws}, {"mu": draws + 1, "tau": (0.0, 1.0)})
+        >>> samples = np.random.default_rng(0).normal(size=500)
+        >>> figure = posterior_figure({"mu": samples, "tau": samples}, {"mu": samples + 1, "tau": (0.0, 1.0)})
         >>> [axes.get_label() for axes in figure.axes]
         ['mu', 'tau']
     """
@@ -112,15 +113,15 @@ def posterior_figure(guide: Mapping[str, Array], reference: Mapping[str, Referen
         page.text(GUIDE_LEGEND, left=EDGE, top=0.34, fontsize=TEXT_SIZE, color=CORRECT_COLOR)
         left = EDGE + CHAR_WIDTH * (len(GUIDE_LEGEND) + 3)
         page.text(REFERENCE_LEGEND, left=left, top=0.34, fontsize=TEXT_SIZE, color=ERROR_COLOR)
-        for i, (name, draws) in enumerate(guide.items()):
+        for i, (name, samples) in enumerate(guide.items()):
             left, top = EDGE + (i % columns) * (width + GUTTER), TOP + (i // columns) * row_height
             axes = page.axes(name, left=left, top=top + HEADING, width=width, height=PANEL)
             page.text(shorten(name, int(width / CHAR_WIDTH)), left=left, top=top + HEADING - 0.08)
-            _draw_panel(axes, ArrayValidator().real(f"guide's {name!r}", draws, "D"), name, reference[name])
+            _draw_panel(axes, ArrayValidator().real(f"guide's {name!r}", samples, "N"), name, reference[name])
     return page.figure
 
 
-def _draw_panel(axes: Axes, draws: Float[np.ndarray, " draws"], name: str, reference: Reference) -> None:
+def _draw_panel(axes: Axes, samples: Float[np.ndarray, " samples"], name: str, reference: Reference) -> None:
     """Draw the histogram of one quantity, and its reference."""
     if isinstance(reference, tuple):
         mean, sd = reference
@@ -129,11 +130,11 @@ def _draw_panel(axes: Axes, draws: Float[np.ndarray, " draws"], name: str, refer
         references = np.array([mean - 2 * sd, mean + 2 * sd])
     else:
         references = ArrayValidator().real(f"reference's {name!r}", reference, "R")
-    ends = np.quantile(draws, [0.001, 0.999]).tolist() + np.quantile(references, [0.001, 0.999]).tolist()
+    ends = np.quantile(samples, [0.001, 0.999]).tolist() + np.quantile(references, [0.001, 0.999]).tolist()
     bins = np.linspace(min(ends), max(ends) + 1e-9 * max(1, abs(max(ends))), BINS + 1).tolist()
-    heights, _, _ = axes.hist(draws, bins=bins, density=True, color=CORRECT_COLOR, alpha=0.35, linewidth=0)
+    heights, _, _ = axes.hist(samples, bins=bins, density=True, color=CORRECT_COLOR, alpha=0.35, linewidth=0)
     if isinstance(reference, tuple):
-        bars = ((1.1, draws.mean(), draws.std(), CORRECT_COLOR), (1.22, mean, sd, ERROR_COLOR))
+        bars = ((1.1, samples.mean(), samples.std(), CORRECT_COLOR), (1.22, mean, sd, ERROR_COLOR))
         for height, center, half_width, color in bars:
             level = height * np.max(heights)
             axes.plot([center - half_width, center + half_width], [level, level], color=color, linewidth=1.4)
@@ -146,9 +147,9 @@ def _draw_panel(axes: Axes, draws: Float[np.ndarray, " draws"], name: str, refer
 
 
 def pareto_k_figure(found: Mapping[str, ParetoK]) -> Figure:
-    """Draw the Pareto k-hat of several guides with 95 % intervals, and the ranges of the verdicts.
+    """Draw the Pareto k-hat of several guides with 95 % intervals, and the ranges of the verdicts as colored areas.
 
-    Infinite values are drawn at the edge; NaN raises ``ValueError``.
+    Infinite values are drawn at the right edge; NaN raises ``ValueError``.
 
     Example:
         >>> figure = pareto_k_figure({"eight schools": ParetoK(0.64, 0.1, 4000)})

@@ -35,11 +35,11 @@ class PosteriorSamples(NamedTuple):
     """
 
     sites: Mapping[str, Tensor]
-    """Latent variables of the model, ``(num_samples, *shape)``; NaN in samples without the site. Sites whose shape
-    varies between samples are omitted, and those in ``local``."""
-    log_p: Float64[Tensor, " draws"]
+    """Latent variables of the model, ``(num_samples, *shape)``; NaN in samples without the site. Sites in ``local``,
+    and sites whose shape varies between samples, are omitted."""
+    log_p: Float64[Tensor, " samples"]
     """``log p(x, z)`` in nats."""
-    log_q: Float64[Tensor, " draws"]
+    log_q: Float64[Tensor, " samples"]
     """``log q(z)`` in nats."""
     observed: Mapping[str, Tensor]
     log_likelihood: Mapping[str, Tensor]
@@ -52,7 +52,7 @@ class PosteriorSamples(NamedTuple):
     scaled: bool = False
     """Whether terms of ``log_p`` or ``log_q`` are scaled, as by ``poutine.scale``."""
     local: frozenset[str] = frozenset()
-    """Latent variables in a subsampled plate: each sample has those of other data, so they cannot be averaged."""
+    """Latent variables in a subsampled plate. They belong to other data in each sample, so they cannot be averaged."""
     num_categories: Mapping[str, int] = MappingProxyType({})
     """Number of categories of each categorical site."""
 
@@ -63,16 +63,16 @@ class PosteriorSamples(NamedTuple):
         return sum(int(equal.sum()) for equal in constant) if len(self.log_p) > 1 else 0
 
     @property
-    def log_weights(self) -> Float64[Tensor, " draws"]:
+    def log_weights(self) -> Float64[Tensor, " samples"]:
         """``log p(x, z) - log q(z)``, whose mean is the ELBO."""
         return self.log_p - self.log_q
 
-    def finite_log_weights(self) -> Float64[Tensor, " draws"]:
+    def finite_log_weights(self) -> Float64[Tensor, " samples"]:
         """Return ``log_weights``; raise ``FloatingPointError`` if one is not finite."""
         if wrong := (~self.log_weights.isfinite()).nonzero().flatten().tolist():
-            first = f"in draw {wrong[0]} log p is {self.log_p[wrong[0]]:.6g} and log q is {self.log_q[wrong[0]]:.6g}"
+            first = f"in sample {wrong[0]} log p is {self.log_p[wrong[0]]:.6g} and log q is {self.log_q[wrong[0]]:.6g}"
             raise FloatingPointError(
-                f"{len(wrong)} of {len(self.log_weights)} draws have a weight that is not finite; {first}: check the "
+                f"{len(wrong)} of {len(self.log_weights)} samples have a weight that is not finite; {first}: check the "
                 "parameters, and whether values lie outside the model's support"
             )
         return self.log_weights
@@ -83,7 +83,7 @@ class ElboEstimate(NamedTuple):
 
     Example:
         >>> print(ElboEstimate(value=-12.3456, standard_error=0.0123, num_samples=1000))
-        ELBO -12.346 ± 0.012 nats (standard error over 1,000 fresh draws)
+        ELBO -12.346 ± 0.012 nats (standard error over 1,000 fresh samples)
     """
 
     value: float
@@ -91,12 +91,12 @@ class ElboEstimate(NamedTuple):
     num_samples: int
 
     def __str__(self) -> str:
-        error = f"standard error over {self.num_samples:,} fresh draws"
+        error = f"standard error over {self.num_samples:,} fresh samples"
         return f"ELBO {self.value:.3f} ± {self.standard_error:.2g} nats ({error})"
 
 
 def elbo_estimate(samples: PosteriorSamples) -> ElboEstimate:
-    """Return the ELBO estimated from at least 2 samples of a guide; ``FloatingPointError`` if a weight is not finite.
+    """Estimate the ELBO from at least 2 samples of a guide; raise ``FloatingPointError`` if a weight is not finite.
 
     Example:
         >>> log_p = torch.tensor([-1.0, -3.0], dtype=torch.float64)
@@ -106,7 +106,7 @@ def elbo_estimate(samples: PosteriorSamples) -> ElboEstimate:
     log_weights = samples.finite_log_weights()
     count = len(log_weights)
     if count < 2:
-        raise ValueError(f"a standard error needs at least 2 draws, got {count}")
+        raise ValueError(f"a standard error needs at least 2 samples, got {count}")
     return ElboEstimate(log_weights.mean().item(), log_weights.std().item() / count**0.5, count)
 
 
@@ -122,8 +122,9 @@ def sample_posterior(
 ) -> PosteriorSamples:
     """Sample from a guide, and return the samples with their log-densities, without gradients.
 
-    Samples are vectorized in an outer plate if possible. A program runs once per sample if its control flow depends on
-    sampled values, if it subsamples the data (anew for each sample), or if it is not independent across the plate.
+    Samples are vectorized in an outer plate if possible. The program runs once per sample if its control flow depends
+    on sampled values, if it subsamples the data (each sample then has its own subsample), or if its samples in the
+    plate depend on each other.
 
     Args:
         model: Pyro model.
@@ -133,7 +134,7 @@ def sample_posterior(
         num_samples: number of samples.
         chunk_size: maximum number of samples in one run.
         log_likelihood: keep the log-likelihood of each datum.
-        progress: if the program runs once per sample, log the reason and show a progress bar on a terminal.
+        progress: log the reason and show a progress bar on a terminal, if the program runs once per sample.
 
     Raises:
         ValueError: guide and model do not match.
@@ -168,7 +169,7 @@ def sample_posterior(
         else:
             reason = "there is only one"
         if progress:
-            logger.warning("%s draws of the guide are made one by one, because %s.", f"{num_samples:,}", reason)
+            logger.warning("%s samples of the guide are drawn one by one, because %s.", f"{num_samples:,}", reason)
         return _sample_sequentially(call, num_samples, log_likelihood, progress)
 
 
@@ -178,7 +179,7 @@ def _sample_sequentially(
     console = Console(stderr=True)
     shown = progress and console.is_terminal
     parts, local, subsampled = [], set(), False
-    for _ in track(range(num_samples), "draws of the guide", console=console, disable=not shown, transient=True):
+    for _ in track(range(num_samples), "samples of the guide", console=console, disable=not shown, transient=True):
         subsamples = Subsamples()
         run = trace_model_and_guide(call, subsamples)
         check_match(run)
@@ -210,7 +211,7 @@ def _sample_vectorized(
 
 
 def _make_samples(run: Run, single_run: Run, count: int, keep_log_likelihood: bool) -> PosteriorSamples:
-    """Return the samples of a run; values get the shapes of a run with a single sample."""
+    """Return the samples of a run; each has the shapes of ``single_run``."""
     latent = {name: site for name, site in run.model.items() if not site.observed}
     observed = {name: site for name, site in run.model.items() if site.observed}
     return PosteriorSamples(

@@ -20,12 +20,12 @@ class ParetoK(NamedTuple):
 
     Example:
         >>> print(ParetoK(value=0.31, standard_error=0.13, num_samples=1000))
-        k-hat 0.31 ± 0.13 over 1,000 draws: good, the guide is close to the posterior where it samples
+        k-hat 0.31 ± 0.13 over 1,000 samples: good, the guide is close to the posterior where it samples
     """
 
     value: float
-    """``k̂``; moments of the weights of order ``1 / k`` and above do not exist. 0 if all weights are equal, NaN if the
-    largest are too few or too similar for a fit."""
+    """``k̂``: moments of the weights of order ``1 / k`` and above do not exist. 0 if all weights are equal; NaN if the
+    largest weights are too few or too similar for a fit."""
     standard_error: float
     """Asymptotic: ``(1 + k̂) / sqrt(m)`` for a fit to the ``m`` largest weights."""
     num_samples: int
@@ -54,8 +54,8 @@ class ParetoK(NamedTuple):
             "unreliable": "the guide misses a relevant part of the posterior",
             "unknown": "the largest weights are too few or too similar",
         }
-        found = f"k-hat {self.value:.2f} ± {self.standard_error:.2f} over {self.num_samples:,} draws"
-        few = "; take more draws to be sure" if self.too_few_samples else ""
+        found = f"k-hat {self.value:.2f} ± {self.standard_error:.2f} over {self.num_samples:,} samples"
+        few = "; take more samples to be sure" if self.too_few_samples else ""
         return f"{found}: {self.verdict}, {meaning[self.verdict]}{few}"
 
 
@@ -81,7 +81,7 @@ def pareto_k(samples: PosteriorSamples) -> ParetoK:
         needed = found.num_samples_needed
         advice = "more" if math.isinf(needed) else f"at least {max(MIN_SAMPLES, math.ceil(needed)):,}"
         warnings.warn(
-            f"{found.num_samples} draws are too few for a k-hat of {found.value:.2f}: take {advice}", stacklevel=2
+            f"{found.num_samples} samples are too few for a k-hat of {found.value:.2f}: take {advice}", stacklevel=2
         )
     return found
 
@@ -92,10 +92,10 @@ def k_hat_unavailable_reason(samples: PosteriorSamples) -> str | None:
     Example:
         >>> log_p = torch.zeros(5, dtype=torch.float64)
         >>> k_hat_unavailable_reason(PosteriorSamples({}, log_p, log_p, {}, {}, subsampled=True))
-        'no k-hat: the draws use subsamples of the data, and k-hat needs the weights of all data'
+        'no k-hat: the samples use subsamples of the data, and k-hat needs the weights of all data'
     """
     if samples.subsampled:
-        return "no k-hat: the draws use subsamples of the data, and k-hat needs the weights of all data"
+        return "no k-hat: the samples use subsamples of the data, and k-hat needs the weights of all data"
     if samples.scaled:
         return "no k-hat: terms are scaled (poutine.scale), so the weights are not those of the posterior"
     return point_mass_reason(samples.num_constant_elements) if samples.num_constant_elements else None
@@ -106,14 +106,14 @@ def point_mass_reason(num_constant_elements: int) -> str:
 
     Example:
         >>> print(point_mass_reason(2))
-        no k-hat: 2 values of the guide are the same in all draws, and weights cannot detect what such a guide misses
+        no k-hat: 2 values of the guide are the same in all samples, and weights cannot detect what such a guide misses
     """
     one = num_constant_elements == 1
     values = "a value of the guide is" if one else f"{num_constant_elements:,} values of the guide are"
-    return f"no k-hat: {values} the same in all draws, and weights cannot detect what such a guide misses"
+    return f"no k-hat: {values} the same in all samples, and weights cannot detect what such a guide misses"
 
 
-def fit_pareto_k(log_weights: Float[Tensor, " draws"]) -> ParetoK:
+def fit_pareto_k(log_weights: Float[Tensor, " samples"]) -> ParetoK:
     """Fit a generalized Pareto distribution to the ``min(n / 5, 3 sqrt(n))`` largest of ``n`` weights.
 
     Vehtari, Simpson, Gelman, Yao & Gabry, "Pareto smoothed importance sampling", 2024. The value is NaN if fewer than

@@ -117,11 +117,11 @@ def variance_report(
         kwargs: keyword arguments of both.
         num_samples: number of gradient estimates per estimator.
         num_particles: number of particles per estimate.
-        estimators: estimators by name, all with ``num_particles`` particles; None for ``default_estimators``, with
-            learned baselines if sites of the guide specify networks, which are not trained here.
+        estimators: estimators by name, all with ``num_particles`` particles. None for ``default_estimators``, including
+            one with learned baselines if sites of the guide specify networks for them; these are not trained here.
         vectorize_particles: option of the default estimators.
         target_snr: signal-to-noise ratio for which the number of particles needed is computed.
-        num_warmup: estimates at the start that only update running averages.
+        num_warmup: number of estimates at the start that only update the running averages of baselines.
 
     Raises:
         ValueError: an estimator has another number of particles, the guide has no parameters, or the first estimator
@@ -219,7 +219,7 @@ def _applicable_estimators(
             gradient(elbo, seed)
             applicable[name] = elbo
         except ValueError as error:
-            if not applicable:  # an error in the program
+            if not applicable:  # if the first estimator fails, the program is assumed to be wrong
                 raise
             skipped[name] = str(error)
     return applicable, skipped
@@ -239,7 +239,7 @@ def _make_rows(
     num_particles: int,
     target_snr: float,
 ) -> Iterator[VarianceRow]:
-    """Yield a row per parameter, and for all of them together, and per estimator."""
+    """Yield a row for each estimator, for each parameter in turn and then for all parameters together."""
     sizes = [parameter.numel() for parameter in parameters.values()]
     variances = {
         name: torch.stack([_sum_per_parameter(batch[name].m2 / (batch[name].weight - 1), sizes) for batch in batches])
@@ -251,12 +251,13 @@ def _make_rows(
     }
     first = next(iter(variances.values()))
     for i, parameter in enumerate((*parameters, ALL)):
-        least = min(variances, key=lambda name: variances[name][:, i].mean().item())
-        squared_mean, squared_error = squared_means[least][i], variances[least][:, i].mean() / num_samples
+        most_precise = min(variances, key=lambda name: variances[name][:, i].mean().item())
+        squared_mean = squared_means[most_precise][i]
+        squared_error = variances[most_precise][:, i].mean() / num_samples
         significant = squared_mean > MIN_Z**2 * squared_error
         signal = (squared_mean - squared_error).sqrt().item() if significant else math.nan
-        for name, each in variances.items():
-            variance, reduction = jackknife_interval(each[:, i]), jackknife_interval(first[:, i], each[:, i])
+        for name, per_batch in variances.items():
+            variance, reduction = jackknife_interval(per_batch[:, i]), jackknife_interval(first[:, i], per_batch[:, i])
             snr = signal / math.sqrt(variance.value) if variance.value > 0 else signal * math.inf
             needed = None if math.isnan(signal) else max(1, math.ceil(num_particles * (target_snr / snr) ** 2))
             yield VarianceRow(parameter, name, variance, reduction, snr, needed)

@@ -64,18 +64,19 @@ class _IgnoringControlFlow(threading.local):
 class Provenance(TorchFunctionMode):
     """Taint tracker: while it is entered, it records which named values every tensor was computed from.
 
-    Every torch function passes here. Its results, and all tensors that share the memory it writes to, get the names of
-    all its arguments. A value that becomes a Python object (``item``, ``bool``, an index, an array) or a shape (the
-    number of non-zero elements, a slice) may control whatever comes later, an implicit flow: its names are added to
-    ``control_dependencies``. If the program handles the error of a function that raised one, or could have, the names
-    of the function's arguments are added. The names of what is written to memory that is not torch's own, such as an
-    array's, are added as well.
+    Every call of a torch function is intercepted. Its results, and all tensors that share the memory it writes to, get
+    the names of all its arguments. A tensor with names is called marked. A value that becomes a Python object
+    (``item``, ``bool``, an index, an array) or a shape (the number of non-zero elements, a slice) may control whatever
+    comes later, an implicit flow: its names are added to ``control_dependencies``. If the program handles the error of
+    a function that raised one, or could have, the names of the function's arguments are added. The names of what is
+    written to memory that is not torch's own, such as an array's, are added as well.
 
-    A call of TorchScript is one function of its arguments and of the buffers of its module. What it assigns to
-    attributes is tracked by the operators that it calls, and so is Python code that torch runs inside a function: a
-    hook, a custom operator, a branch of ``torch.cond``. Threads that the program starts are tracked, and tasks that it
-    submits to a ``ThreadPoolExecutor`` or a ``ThreadPool``; other threads that exist already, and callbacks of a
-    ``ThreadPool``, are not. Memory of a marked tensor that is exposed where it cannot be tracked is an error.
+    A call of TorchScript is one function of its arguments and of the buffers of its module. The operators that it calls
+    are tracked, too, since it may assign to attributes; and so are those of Python code that torch runs inside of a
+    function: a hook, a custom operator, a branch of ``torch.cond``. Threads that the program starts are tracked, and
+    tasks that it submits to a ``ThreadPoolExecutor`` or a ``ThreadPool``; other threads that exist already, and
+    callbacks of a ``ThreadPool``, are not. Memory of a marked tensor that is exposed where it cannot be tracked is an
+    error.
     """
 
     def __init__(self) -> None:
