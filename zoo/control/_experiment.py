@@ -61,7 +61,7 @@ class ControlExperiment(Experiment):
         num_rollouts = max(1, round(eval_freq / rollout_size), _min_rollouts(envs, n_steps))
         if total_timesteps < num_rollouts * rollout_size:
             raise ValueError(
-                f"total_timesteps must be at least {num_rollouts * rollout_size}, where the first evaluation is; "
+                f"total_timesteps must be at least {num_rollouts * rollout_size}, the step of the first evaluation; "
                 f"got {total_timesteps}"
             )
         self.loaders = Loaders(

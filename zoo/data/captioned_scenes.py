@@ -115,7 +115,7 @@ def _captions(phrases: list[list[Word]], cells: list[list[int]]) -> tuple[list[W
 
 
 def _relation(down: int, aside: int) -> str:
-    """Return how an object is placed to one that is so many cells farther down and to the right."""
+    """Return the relation of an object to one that lies ``down`` rows below and ``aside`` columns to the right."""
     if down > abs(aside):
         return "above"
     return "left of" if aside > 0 else "right of"

@@ -26,10 +26,10 @@ def load_image_folder(
 ) -> ImageData:
     """Load images from one folder per class.
 
-    The layout is ``root/<class>/…``, of which a tenth becomes the test set and a tenth the validation set, with all
-    classes in proportion; or ``root/train/<class>/…``, ``root/test/<class>/…`` and optionally
-    ``root/validation/<class>/…``. ``training``, ``testing``, ``valid`` and ``val`` are alternative names. If there is a
-    ``val`` but no ``test``, as in ImageNet, ``val`` is the test set.
+    The layout is ``root/<class>/…``, or ``root/train/<class>/…``, ``root/test/<class>/…`` and optionally
+    ``root/validation/<class>/…``. In the first, a tenth of the images becomes the test set and a tenth the validation
+    set, with all classes in proportion. In the second, ``training``, ``testing``, ``valid`` and ``val`` are alternative
+    names; if there is a ``val`` but no ``test``, as in ImageNet, ``val`` is the test set.
 
     Images in subfolders of a class belong to that class. Other files are skipped, and counted in a warning. Images are
     gray if all training images are, else RGB; transparent pixels become white; only the first of several frames is

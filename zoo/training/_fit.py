@@ -84,7 +84,7 @@ def fit(experiment: Experiment, folder: Path, config: Mapping[str, Any], callbac
     Args:
         experiment: module, batches, and validation metric.
         folder: run folder.
-        config: the run's configuration, of which ``trainer`` and ``logger`` are used here.
+        config: the run's configuration; only ``trainer`` and ``logger`` are used here.
         callbacks: callbacks in addition to the experiment's.
 
     Returns:

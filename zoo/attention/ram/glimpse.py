@@ -12,7 +12,7 @@ class GlimpseSensor(nn.Module):
     """Glimpse sensor ``ρ(x, l)`` of RAM: square patches around a location, each twice as wide as the one before.
 
     Mnih, Heess, Graves & Kavukcuoglu, "Recurrent models of visual attention", 2014. The patch of scale ``k`` covers
-    ``patch_size · 2^k`` pixels a side and is average-pooled to ``patch_size``.
+    ``patch_size · 2^k`` pixels per side and is average-pooled to ``patch_size``.
 
     A location is ``l = (vertical, horizontal)``: (0, 0) is the center of the image, (-1, -1) lies ``location_range``
     pixels above and to the left of it. Locations beyond ±1 are clipped here; their density is that of the raw sample.
@@ -125,7 +125,7 @@ class GlimpseSensor(nn.Module):
 def _pool_next(
     level: Float[Tensor, "images channels height width"], k: int
 ) -> Float[Tensor, "images channels rows columns"]:
-    """Return means over all squares of ``2^k`` pixels a side, from those of half the side.
+    """Return means over all squares of ``2^k`` pixels per side, from those of half the side.
 
     Each is the mean of only four numbers, whatever the side; ``avg_pool2d`` with a stride of 1 adds up all pixels of
     every square.

@@ -25,7 +25,7 @@ class PolicyGradientExperiment(ControlExperiment):
             Defaults to 16 with a learned value function, which bootstraps truncated rollouts, and to 0 without.
         decay_steps: environment steps in which learning rates and entropy coefficient decay to 0; null for
             ``total_timesteps``.
-        options: keyword arguments of ``PolicyGradient``; the others are those of every experiment in an environment.
+        options: keyword arguments of ``PolicyGradient``; the other arguments are those of ``ControlExperiment``.
 
     Raises:
         ValueError: the environment is unknown, its action space is not supported, a number is invalid, leave-one-out

@@ -40,7 +40,7 @@ class TabularQLearningExperiment(_QLearningExperiment):
     Args:
         batch_size: number of transitions per gradient step from a replay buffer.
         train_freq: steps of each environment between two updates of the table.
-        options: keyword arguments of ``QLearning``; the others are those of every experiment in an environment.
+        options: keyword arguments of ``QLearning``; the other arguments are those of ``ControlExperiment``.
 
     Raises:
         ValueError: the environment is unknown, its observation or action space is not finite, ``gamma`` is 1 where the
@@ -114,7 +114,7 @@ class DeepQLearningExperiment(_QLearningExperiment):
         batch_size: number of transitions per gradient step.
         train_freq: steps of each environment between two updates of the policy.
         lr_decay_steps: environment steps in which the learning rate decays to 0; null for ``total_timesteps``.
-        options: keyword arguments of ``QLearning``; the others are those of every experiment in an environment.
+        options: keyword arguments of ``QLearning``; the other arguments are those of ``ControlExperiment``.
 
     Raises:
         ValueError: the environment is unknown, its action space is not finite, or training would end before anything is

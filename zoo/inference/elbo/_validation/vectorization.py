@@ -197,7 +197,7 @@ def is_close(x: float, y: float, scale: float) -> bool:
 
 
 def is_deterministic(single_run: Run, call: ModelGuideCall, subsamples: Subsamples) -> bool:
-    """Return whether nothing but the samples of the guide is random in a program, as far as some runs show."""
+    """Return whether a program is random only in the samples of the guide, judging by ``NUM_TRIALS`` runs."""
     values = {name: site.value for name, site in single_run.guide.items()}
     first, *others = (trace_model_and_guide(call, subsamples, values) for _ in range(NUM_TRIALS))
     return not any(mismatch for other in others for mismatch in mismatches(first, other))
