@@ -12,7 +12,7 @@ from zoo.plotting._style import CHAR_WIDTH, COLORS, DPI, LINE_STYLES, MAX_LABEL_
 from zoo.plotting._validation import Array, check_points
 
 NUM_POINTS = 200
-GAP, LABEL_HEIGHT = 0.08, 0.31  # inches: between axes and label; distance of labels
+GAP, LABEL_HEIGHT = 0.08, 0.31  # inches: between axes and labels; minimum distance of two labels
 
 Run = tuple[Array, Array]
 """x and y, both ``(P,)``; x increases."""
@@ -29,7 +29,7 @@ class Band(NamedTuple):
 
 
 class Label(NamedTuple):
-    """Text to the right of the axes, at a height in data coordinates."""
+    """Text to the right of the axes; ``y`` is its height in data coordinates."""
 
     text: str
     y: int | float
@@ -108,7 +108,7 @@ def draw_labels(axes: Axes, labels: Sequence[Label]) -> None:
 
 def separate(heights: Sequence[float], distance: float, top: float) -> list[float]:
     """Return heights pushed up until they are ``distance`` apart, then down so that the highest is at most ``top``."""
-    order = sorted(range(len(heights)), key=lambda i: (heights[i], -i))  # of equal ones the first lies on top
+    order = sorted(range(len(heights)), key=lambda i: (heights[i], -i))  # among equal heights, the first is on top
     separated = list(heights)
     for below, above in pairwise(order):
         separated[above] = max(separated[above], separated[below] + distance)

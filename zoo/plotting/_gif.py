@@ -10,11 +10,11 @@ from scipy.spatial import KDTree
 
 from zoo.plotting._saving import check_path, write_atomically
 
-NUM_COLORS = 254  # half for the most frequent colors, which are kept exactly (areas); half for the rest (edges, photos)
-MAX_FPS = 30  # more makes the file larger, not the motion smoother
-MAX_FRAMES = 400  # a longer recording is played faster
+NUM_COLORS = 254  # half for the most frequent colors, kept exactly (areas); half for all others (edges, photographs)
+MAX_FPS = 30  # a higher rate makes the file larger, but the motion no smoother
+MAX_FRAMES = 400  # longer recordings are played faster
 MAX_BYTES = 3_000_000
-MIN_SIDE, MAX_SIDE = 200, 400  # of the longer side, in pixels; other images are enlarged or reduced
+MIN_SIDE, MAX_SIDE = 200, 400  # pixels of an image's longer side; smaller images are enlarged, larger ones reduced
 LAST_FRAME_MS = 1000
 
 
@@ -78,7 +78,7 @@ def encode_gif(frames: Sequence[Image.Image], frame_ms: int, last_frame_ms: int)
 
 
 def resize_frame(image: Shaped[np.ndarray, "height width 3"]) -> Image.Image:
-    """Scale an image by a whole factor, so that it stays sharp, to between ``MIN_SIDE`` and ``MAX_SIDE``."""
+    """Scale an image by an integer factor, so that it stays sharp, to between ``MIN_SIDE`` and ``MAX_SIDE``."""
     if image.dtype.kind == "f":
         image = (255 * image.clip(0, 1)).round()
     frame = Image.fromarray(image.astype(np.uint8))
@@ -91,9 +91,10 @@ def resize_frame(image: Shaped[np.ndarray, "height width 3"]) -> Image.Image:
 def share_palette(frames: Sequence[Image.Image]) -> list[Image.Image]:
     """Reduce the frames to one palette, so that unchanged regions are stored once and do not flicker."""
     packed = [_pack_rgb(frame) for frame in frames]
-    found = [np.unique(codes, return_counts=True) for codes in packed]  # frame by frame, as all together are large
-    codes, where = np.unique(np.concatenate([codes for codes, _ in found]), return_inverse=True)
-    counts = np.bincount(where, np.concatenate([counts for _, counts in found]))
+    # Colors are counted in each frame first, since all pixels together would take much memory.
+    by_frame = [np.unique(codes, return_counts=True) for codes in packed]
+    codes, where = np.unique(np.concatenate([codes for codes, _ in by_frame]), return_inverse=True)
+    counts = np.bincount(where, np.concatenate([counts for _, counts in by_frame]))
     colors = np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=1).astype(np.uint8)
 
     frequent = colors[np.argsort(-counts, kind="stable")[: NUM_COLORS // 2]]
@@ -101,7 +102,7 @@ def share_palette(frames: Sequence[Image.Image]) -> list[Image.Image]:
     palette = np.concatenate([frequent, np.reshape(others, (-1, 3)).astype(np.uint8)])
     _, nearest = KDTree(palette).query(colors)
     nearest = nearest.astype(np.uint8)
-    images = [Image.fromarray(nearest[np.searchsorted(codes, each)]) for each in packed]
+    images = [Image.fromarray(nearest[np.searchsorted(codes, frame)]) for frame in packed]
     for image in images:
         image.putpalette(palette.tobytes())
     return images

@@ -14,7 +14,7 @@ from zoo.plotting._style import LINE_COLOR, SMALL_SIZE, TEXT_COLOR, show_image
 PROBABILITY_CMAP = LinearSegmentedColormap.from_list("probabilities", ["#eff2f5", "#9ec5e8", "#2f7fc1", "#0b3d75"])
 DIMMED = 0.62  # brightness of an image under its fixations
 HIDDEN_COLOR = "#566579"  # of pixels that no glimpse has covered; neither black nor white
-HIDDEN_ALPHA = 0.25  # visibility of the image there
+HIDDEN_ALPHA = 0.25  # opacity of the image at these pixels
 NUMBERS_HEIGHT = 0.2  # inches: numbers of the glimpses below the class probabilities
 
 
@@ -75,7 +75,7 @@ def draw_class_probabilities(
 
     A dot marks the most probable class after each glimpse, a pointer the true one.
     """
-    shown, n_classes = probabilities.shape
+    shown, num_classes = probabilities.shape
     columns = np.arange(shown) + 0.5
     axes.pcolormesh(probabilities.T, cmap=PROBABILITY_CMAP, vmin=0, vmax=1, edgecolor="white", linewidth=0.8)
     axes.plot(columns, probabilities.argmax(axis=1) + 0.5, "o", color="white", markersize=2.2)
@@ -83,8 +83,8 @@ def draw_class_probabilities(
     _draw_numbered_markers(axes, np.stack([columns, np.zeros(shown)], axis=1), steps, transform=below)
     right: dict[str, Any] = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
     axes.annotate("◂", xy=(1, label + 0.5), xytext=(1, 0), va="center", **right)
-    axes.set(xlim=(0, steps), ylim=(n_classes, 0), xticks=[])
-    axes.set_yticks(np.arange(n_classes) + 0.5, classes, fontsize=SMALL_SIZE)
+    axes.set(xlim=(0, steps), ylim=(num_classes, 0), xticks=[])
+    axes.set_yticks(np.arange(num_classes) + 0.5, classes, fontsize=SMALL_SIZE)
     axes.get_yticklabels()[label].set(color=TEXT_COLOR, fontweight="bold")
     axes.tick_params(length=0, pad=2)
     axes.spines[:].set(visible=True, color=LINE_COLOR)

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-PAGE_WIDTH = 8.3  # inches: a README's column at 100 pixels an inch
-DPI = 200  # twice that, for screens with fine pixels
+PAGE_WIDTH = 8.3  # inches: the width of a README at 100 pixels per inch
+DPI = 200  # for high-resolution screens
 
 TEXT_COLOR, MUTED_COLOR, LINE_COLOR = "#1f2328", "#68707a", "#d5dae0"
 CORRECT_COLOR, ERROR_COLOR = "#0072b2", "#d55e00"  # blue and vermilion, distinguishable with any color vision
@@ -32,7 +32,7 @@ _SETTINGS: dict[str, Any] = {
     "axes.spines.right": False,
     "grid.color": LINE_COLOR,
     "grid.linewidth": 0.6,
-    "legend.edgecolor": "white",  # without a visible frame, but over the grid
+    "legend.edgecolor": "white",  # no visible frame; the white background hides the grid
     "legend.framealpha": 1.0,
     "xtick.color": LINE_COLOR,
     "ytick.color": LINE_COLOR,

@@ -72,7 +72,7 @@ class GlimpseData:
     def margin(self) -> float:
         """Distance in pixels by which the finest squares extend beyond their images."""
         last = np.array(self.images.shape[1:3]) - 1
-        outside = np.maximum(-self.centers, self.centers - last).max()  # of the outermost center; negative if inside
+        outside = np.maximum(-self.centers, self.centers - last).max()  # of the outermost center; negative inside
         return float(max(0.0, outside + (self.patch_sizes[0] - 1) / 2))
 
 
@@ -108,25 +108,25 @@ def make_layout(data: GlimpseData) -> Layout:
 
 
 def _layout_with_columns(data: GlimpseData, columns: int) -> Layout:
-    """Return the layout whose images are as large as fits."""
+    """Return the layout with this number of columns whose images are as large as possible."""
     _, height, width, _ = data.images.shape
     steps = data.num_glimpses
-    names = GAP + min(MAX_NAMES_WIDTH, CHAR_WIDTH * max(map(len, data.classes)))
-    probabilities = min(MAX_PROBABILITIES_WIDTH, max(MIN_COLUMN_WIDTH * steps, min(USUAL_WIDTH, 0.2 * steps)))
-    card = (PAGE_WIDTH - 2 * EDGE - (columns - 1) * CARD_GAP) / columns
-    right_width = max(probabilities + POINTER_WIDTH, PROBABILITIES_TITLE_WIDTH)
-    available = card - GAP - names - right_width  # for two images
+    names_width = GAP + min(MAX_NAMES_WIDTH, CHAR_WIDTH * max(map(len, data.classes)))
+    probabilities_width = min(MAX_PROBABILITIES_WIDTH, max(MIN_COLUMN_WIDTH * steps, min(USUAL_WIDTH, 0.2 * steps)))
+    card_width = (PAGE_WIDTH - 2 * EDGE - (columns - 1) * CARD_GAP) / columns
+    right_width = max(probabilities_width + POINTER_WIDTH, PROBABILITIES_TITLE_WIDTH)
+    available = card_width - GAP - names_width - right_width  # for two images
     pixel = min(available / (2 * width + 2 * data.margin), MAX_IMAGE_HEIGHT / height)
-    w, h, m = pixel * width, pixel * height, pixel * data.margin
+    image_width, image_height, margin = pixel * width, pixel * height, pixel * data.margin
 
-    top, right = HEADING_HEIGHT + m, 2 * w + 2 * m + GAP + names
-    tall = max(h, CLASS_HEIGHT * len(data.classes))
+    top, right = HEADING_HEIGHT + margin, 2 * image_width + 2 * margin + GAP + names_width
+    probabilities_height = max(image_height, CLASS_HEIGHT * len(data.classes))
     panels = {
-        "fixations": Panel(m, top, w, h),
-        "revealed": Panel(w + 2 * m + GAP, top, w, h),
-        "class_probabilities": Panel(right, top, probabilities, tall),
+        "fixations": Panel(margin, top, image_width, image_height),
+        "revealed": Panel(image_width + 2 * margin + GAP, top, image_width, image_height),
+        "class_probabilities": Panel(right, top, probabilities_width, probabilities_height),
     }
-    bottom = top + max(h + m, tall + NUMBERS_HEIGHT) + SPACE
+    bottom = top + max(image_height + margin, probabilities_height + NUMBERS_HEIGHT) + SPACE
     return Layout(columns, right + right_width, bottom, panels)
 
 
@@ -173,7 +173,7 @@ def _draw_panels(axes: dict[str, Axes], data: GlimpseData, i: int, num_shown: in
 
 
 def prediction_heading(data: GlimpseData, i: int, num_shown: int) -> tuple[str, str]:
-    """Return text and color for the most probable class so far; after the last glimpse, whether it is correct."""
+    """Return a text with the most probable class so far, and its color; after the last glimpse, it is marked ✓ or ✗."""
     probabilities = data.probabilities[i, num_shown - 1]
     best = int(probabilities.argmax())
     predicted, label = f"{data.classes[best]} ({format_percent(probabilities[best])})", data.classes[data.labels[i]]
@@ -188,7 +188,8 @@ def covered_pixels(
     size: tuple[int, int], centers: Float[np.ndarray, "time 2"], side: int | float
 ) -> Bool[np.ndarray, "height width"]:
     """Return a mask of the pixels whose center lies in at least one of the squares."""
-    # Of two opposite edges the upper or left one counts as inside: a side of g pixels always covers g rows.
+    # Pixel centers on the upper or left edge count as inside, those on the opposite edges do not: a square of g pixels
+    # always covers g rows.
     rows, columns = (
         (center[:, None] - side / 2 <= np.arange(length)) & (np.arange(length) < center[:, None] + side / 2)
         for center, length in zip(centers.T, size, strict=True)

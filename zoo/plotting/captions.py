@@ -26,7 +26,7 @@ def caption_attention(
 ) -> Figure:
     """Return a figure of captioned images, word by word: the brighter a cell, the more likely it was attended to.
 
-    A frame marks the cell that was attended to at the word.
+    A frame marks the cell that the model attended to.
 
     Args:
         images: (N, 3, H, W) between 0 and 1.
@@ -48,11 +48,11 @@ def caption_attention(
     """
     validator = ArrayValidator()
     rgb = validator.images("images", images, "N C H W")
-    likely = validator.unit("probabilities", probabilities, "N T K")
+    attention = validator.unit("probabilities", probabilities, "N T K")
     chosen = validator.class_indices("cells", cells, "N T")
-    side = math.isqrt(likely.shape[-1])
-    if side**2 != likely.shape[-1]:
-        raise ValueError(f"probabilities must be of the cells of a square grid, got {likely.shape[-1]} cells")
+    side = math.isqrt(attention.shape[-1])
+    if side**2 != attention.shape[-1]:
+        raise ValueError(f"probabilities must be of the cells of a square grid, got {attention.shape[-1]} cells")
     headings = [" ".join(caption) for caption in words] if headings is None else headings
 
     panel = (PAGE_WIDTH - 2 * EDGE + GAP) / COLUMNS
@@ -64,26 +64,26 @@ def caption_attention(
             page.text(headings[i], left=EDGE, top=top + HEADING - 0.1, fontsize=TITLE_SIZE, fontweight="bold")
             for position in range(len(caption) + 1):
                 left = EDGE + position % COLUMNS * panel
-                below = top + HEADING + position // COLUMNS * (panel + WORD_HEIGHT) + WORD_HEIGHT
-                axes = page.axes("image", left=left, top=below, width=panel - GAP, height=panel - GAP)
+                panel_top = top + HEADING + position // COLUMNS * (panel + WORD_HEIGHT) + WORD_HEIGHT
+                axes = page.axes("image", left=left, top=panel_top, width=panel - GAP, height=panel - GAP)
                 if position == 0:
                     show_image(axes, rgb[i])
                     continue
                 word = position - 1
-                page.text(caption[word], left=left, top=below - 0.05, fontsize=TEXT_SIZE)
-                _draw_attention(axes, rgb[i], likely[i, word].reshape(side, side), int(chosen[i, word]))
+                page.text(caption[word], left=left, top=panel_top - 0.05, fontsize=TEXT_SIZE)
+                _draw_attention(axes, rgb[i], attention[i, word].reshape(side, side), int(chosen[i, word]))
             top += HEADING + rows[i] * (panel + WORD_HEIGHT)
     return page.figure
 
 
 def _draw_attention(
-    axes: Axes, image: Float[np.ndarray, "height width 3"], likely: Float[np.ndarray, "side side"], cell: int
+    axes: Axes, image: Float[np.ndarray, "height width 3"], attention: Float[np.ndarray, "side side"], cell: int
 ) -> None:
     """Draw the image with each cell as bright as it is likely, and a frame around one cell."""
     height, width, _ = image.shape
-    side = len(likely)
+    side = len(attention)
     rows, columns = (np.arange(size) * side // size for size in (height, width))
-    brightness = DIMMED + (1 - DIMMED) * likely / max(likely.max(), 1e-12)
+    brightness = DIMMED + (1 - DIMMED) * attention / max(attention.max(), 1e-12)
     show_image(axes, image * brightness[np.ix_(rows, columns)][..., None])
     row, column = divmod(cell, side)
     corner = (column * width / side - 0.5, row * height / side - 0.5)

@@ -15,7 +15,7 @@ def image_grid(groups: Mapping[str, Array]) -> Figure:
     """Return a figure of groups of images, each group in rows below its heading.
 
     Args:
-        groups: (N, C, H, W) between 0 and 1 for each heading, all of the same size; C is 1 (gray) or 3 (RGB).
+        groups: by heading, images (N, C, H, W) between 0 and 1, all of the same size; C is 1 (gray) or 3 (RGB).
 
     Raises:
         ValueError: an array has the wrong shape or values outside its range; the message names it.

@@ -39,8 +39,8 @@ def misclassified(
         predicted: (N,), the predicted classes.
         probabilities: (N, K), class probabilities; that of the predicted class is the confidence.
         classes: names of the K classes.
-        max_images: number of images to show at most; the title counts all mistakes.
-        total: number of classified images, if the arrays contain only some of them, but all mistakes. Default: N.
+        max_images: maximum number of images to show; the title counts all mistakes.
+        total: number of classified images, if the arrays omit some correctly classified ones. Default: N.
 
     Raises:
         ValueError: an argument has the wrong shape or values outside its range; the message names it.
@@ -90,18 +90,19 @@ def _captioned_images(
     """Return a grid of images with captions, in as many columns as remain readable."""
     if _text_width(captions) > MIN_COLUMN_WIDTH:
         captions = [caption.replace("→ ", "→\n") for caption in captions]
-    width_left = PAGE_WIDTH - 2 * EDGE + GAP
-    columns = max(1, int(width_left / (max(MIN_COLUMN_WIDTH, _text_width(captions)) + GAP)))
-    column = width_left / columns
+    grid_width = PAGE_WIDTH - 2 * EDGE + GAP
+    columns = max(1, int(grid_width / (max(MIN_COLUMN_WIDTH, _text_width(captions)) + GAP)))
+    column_width = grid_width / columns
     height, width, _ = images[0].shape if images else (1, 1, 3)
-    pixel = min((column - GAP) / width, MAX_IMAGE_HEIGHT / height)
-    row = pixel * height + LINE_HEIGHT * max((1 + caption.count("\n") for caption in captions), default=0) + SPACE
+    pixel = min((column_width - GAP) / width, MAX_IMAGE_HEIGHT / height)
+    num_lines = max((1 + caption.count("\n") for caption in captions), default=0)
+    row_height = pixel * height + LINE_HEIGHT * num_lines + SPACE
 
     with figure_style():
-        page = Page(TITLE_HEIGHT + row * -(-len(images) // columns))
+        page = Page(TITLE_HEIGHT + row_height * -(-len(images) // columns))
         page.title(title, subtitle, left=EDGE)
         for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
-            left, top = EDGE + (i % columns) * column, TITLE_HEIGHT + (i // columns) * row
+            left, top = EDGE + (i % columns) * column_width, TITLE_HEIGHT + (i // columns) * row_height
             axes = page.axes("image", left=left, top=top, width=pixel * width, height=pixel * height)
             show_image(axes, image)
             page.text(caption, left=left, top=top + pixel * height + 0.03, va="top", fontsize=TEXT_SIZE)

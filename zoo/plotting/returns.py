@@ -14,7 +14,7 @@ def return_curves(
     """Return a figure of episode returns by environment steps over several seeds.
 
     Args:
-        runs: environment steps and returns, both (P,), of each seed, for each name.
+        runs: by name, one pair per seed: environment steps and returns, both (P,).
         reward_threshold: return from which on the task counts as solved, drawn as a dashed line.
         ylabel: label of the y axis.
 
@@ -29,10 +29,10 @@ def return_curves(
         >>> return_curves({"CartPole-v1": seeds}, reward_threshold=475).axes[0].get_xlabel()
         'environment steps'
     """
-    bands, solved = make_bands(runs), []
+    bands, threshold = make_bands(runs), []
     if reward_threshold is not None:
-        solved = [Label(f"– – solved at {reward_threshold:.4g}", reward_threshold, MUTED_COLOR)]
-    width = PAGE_WIDTH - LEFT - label_width(bands, [label.text for label in solved])
+        threshold = [Label(f"– – solved at {reward_threshold:.4g}", reward_threshold, MUTED_COLOR)]
+    width = PAGE_WIDTH - LEFT - label_width(bands, [label.text for label in threshold])
     with figure_style():
         page = Page(HEIGHT)
         axes = page.axes("returns", left=LEFT, top=TOP, width=width, height=HEIGHT - TOP - BOTTOM)
@@ -40,8 +40,8 @@ def return_curves(
         labels = draw_bands(axes, bands)
         if reward_threshold is not None:
             axes.axhline(reward_threshold, color=MUTED_COLOR, linewidth=0.9, linestyle=(0, (4, 3)))
-        draw_labels(axes, [*labels, *solved])
-        several = any(band.interval is not None for band in bands.values())
-        subtitle = "line: interquartile mean over the seeds; band: its 95 % bootstrap interval" if several else ""
+        draw_labels(axes, [*labels, *threshold])
+        has_interval = any(band.interval is not None for band in bands.values())
+        subtitle = "line: interquartile mean over the seeds; band: its 95 % bootstrap interval" if has_interval else ""
         page.title(f"{ylabel[0].upper()}{ylabel[1:]} over training", subtitle, left=LEFT)
     return page.figure
