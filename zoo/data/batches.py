@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 @runtime_checkable
-class IndexedSet(Protocol):
+class _IndexedSet(Protocol):
     """Set whose examples are selected by index, as ``ImageSet``."""
 
     def __len__(self) -> int: ...
@@ -47,7 +47,7 @@ class Batches:
     # Lightning calls `loader.sampler.set_epoch` before each epoch, and expects a `batch_sampler` beside a `sampler`.
     batch_sampler = None
 
-    def __init__(self, data: IndexedSet, batch_size: int, seed: int | None = None, rank: int = 0, world_size: int = 1):
+    def __init__(self, data: _IndexedSet, batch_size: int, seed: int | None = None, rank: int = 0, world_size: int = 1):
         if len(data) == 0:
             raise ValueError("the set has no images")
         if batch_size < 1:
