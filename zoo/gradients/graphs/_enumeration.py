@@ -50,9 +50,9 @@ def expected_cost(
     breakpoints: Mapping[str, Sequence[float]] | None = None,
     max_outcomes: int = MAX_OUTCOMES,
 ) -> Tensor:
-    """Exact expectation of a program's costs, differentiable to any order: every outcome is enumerated.
+    """Return the exact expectation of a program's costs, differentiable to any order, by enumeration of all outcomes.
 
-    ``Σ_x p(x; θ) f(x, θ)`` over all outcomes ``x`` of the discrete samples, a scalar.
+    It is the scalar ``Σ_x p(x; θ) f(x, θ)`` over all outcomes ``x`` of the discrete samples.
 
     Args:
         program: see ``trace``.
@@ -63,7 +63,7 @@ def expected_cost(
         breakpoints: values of such samples at which the costs, or distributions that depend on them, are not smooth.
             Gauss–Legendre quadrature is then used, even for a Normal, with the number of nodes in ``quadrature`` on
             each piece.
-        max_outcomes: maximum number of outcomes, those of probability 0 included.
+        max_outcomes: maximum number of outcomes, including those of probability 0.
 
     Raises:
         ValueError: a sample is continuous without quadrature, or has infinitely many values; there are more outcomes

@@ -33,7 +33,7 @@ class _LearningSignal(NamedTuple):
 
 
 def score_surrogate(runs: Sequence[Run], baselines: Mapping[str, BaselineLike]) -> Tensor:
-    """First-order surrogate: ``Σ_c c + Σ_w log p(w) (Q_w - b_w)``, ``Q_w`` the costs that ``w`` influences.
+    """Return the first-order surrogate ``Σ_c c + Σ_w log p(w) (Q_w - b_w)``; ``Q_w``: costs that ``w`` influences.
 
     Corollary 1 and theorem 2 of Schulman, Heess, Weber & Abbeel, "Gradient estimation using stochastic computation
     graphs", 2015. The detached value of each log-probability is subtracted, so that the surrogate's value is the mean
@@ -46,12 +46,12 @@ def score_surrogate(runs: Sequence[Run], baselines: Mapping[str, BaselineLike]) 
 
 
 def dice_surrogate(runs: Sequence[Run], baselines: Mapping[str, BaselineLike]) -> Tensor:
-    """Surrogate for derivatives of any order: ``Σ_c ☐(w ≺ c) c + Σ_w (1 - ☐(w)) ☐(v ≺ w) b_w``.
+    """Return the surrogate for derivatives of any order, ``Σ_c ☐(w ≺ c) c + Σ_w (1 - ☐(w)) ☐(v ≺ w) b_w``.
 
-    ``☐(W) = exp(τ - ⊥τ)``, ``τ = Σ_{w ∈ W} log p(w)``: Foerster, Farquhar, Al-Shedivat, Rocktäschel, Xing & Whiteson,
-    "DiCE: the infinitely differentiable Monte Carlo estimator", 2018. The baselines' term is that of Mao, Foerster,
-    Rocktäschel, Al-Shedivat, Farquhar & Whiteson, "A baseline for any order gradient estimation in stochastic
-    computation graphs", 2019.
+    ``w ≺ c`` are the samples that influence ``c``. ``☐(W) = exp(τ - ⊥τ)`` with ``τ = Σ_{w ∈ W} log p(w)`` and its
+    detached value ``⊥τ``: Foerster, Farquhar, Al-Shedivat, Rocktäschel, Xing & Whiteson, "DiCE: the infinitely
+    differentiable Monte Carlo estimator", 2018. The second sum is that of Mao, Foerster, Rocktäschel, Al-Shedivat,
+    Farquhar & Whiteson, "A baseline for any order gradient estimation in stochastic computation graphs", 2019.
     """
     arrays, signal = _arrays_and_signal(runs, baselines)
     names = _sample_names(runs)
@@ -77,7 +77,7 @@ def _sum_ancestors(influence_mask: Tensor, log_prob: Tensor) -> Tensor:
 
 
 def _weighted_sums(weights: Tensor, x: Tensor) -> Tensor:
-    """``torch.tensordot(weights, x, dims=1)``, which takes several times as long for small tensors."""
+    """Return ``torch.tensordot(weights, x, dims=1)``; for small tensors, ``tensordot`` takes several times as long."""
     batch = x.shape[1:]
     return (weights @ x.reshape(len(x), batch.numel())).reshape(len(weights), *batch)
 

@@ -26,6 +26,7 @@ _INTERPRETERS = ("zoo.gradients.graphs", "zoo.inference.elbo")  # packages that 
 _CATCHES = {"CHECK_EXC_MATCH", "CHECK_EG_MATCH", "POP_EXCEPT", "RETURN_VALUE", "RETURN_CONST"}
 # Libraries whose exception handlers and context managers suppress no errors that depend on values.
 _TRANSPARENT_LIBRARIES = ("torch", "pyro", "jaxtyping", "beartype")
+# Opcodes that load the values of names, read attributes, and call functions.
 _LOADS = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_DEREF", "LOAD_CLOSURE")
 _LOADS_TWO = "LOAD_FAST_LOAD_FAST"  # of Python 3.13
 _ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD")
@@ -62,7 +63,7 @@ class _Expression(NamedTuple):
             isinstance(objects[0], type) or str(getattr(objects[0], "__module__", None)).startswith("pyro.")
         ):
             objects = objects[:1]  # classes and functions of Pyro return a new object, none of their arguments
-        # In place of the class ExitStack, the stacks in local variables are checked: it depends on their contents.
+        # Whether an ExitStack suppresses errors depends on its contents: the stacks in local variables are checked.
         if any(each is contextlib.ExitStack for each in objects):
             stacks = [value for value in scopes[0].values() if isinstance(value, contextlib.ExitStack)]
             objects = [each for each in objects if not (stacks and each is contextlib.ExitStack)] + stacks
@@ -70,7 +71,7 @@ class _Expression(NamedTuple):
 
 
 class _Range(NamedTuple):
-    """Range of bytecode offsets in which errors are handled."""
+    """Range of bytecode offsets in which errors may be handled."""
 
     start: int
     stop: int

@@ -186,10 +186,10 @@ class Provenance(TorchFunctionMode):
             self.lost_gradients = True
         if self.lost_gradients:
             # Only what is computed from a no_grad view with gradients enabled has the label of such views.
-            attached = torch.is_grad_enabled() and not semantics.detaches
-            from_view = attached and any(map(self._uses_no_grad_view, inputs))
+            may_require_grad = torch.is_grad_enabled() and not semantics.detaches
+            from_view = may_require_grad and any(map(self._uses_no_grad_view, inputs))
             names = names | NO_GRAD_VIEW if from_view else names - NO_GRAD_VIEW
-        if not names:
+        if not names:  # as in most calls
             if semantics.opaque:
                 for tensor in inputs:
                     self._memory.record_exposed(tensor, address_of(tensor))
@@ -245,9 +245,9 @@ class Provenance(TorchFunctionMode):
         """Propagate names through a call of TorchScript, both as a single function and through the operators in it."""
         with internals.untracked():  # as torch disables a mode inside of its ``__torch_function__``
             inputs = (call, script, args, kwargs, internals.script_buffers(script))
-            observed = self.track_operators_in(_call_script) if self._memory.storages else _call_script
+            tracked_call = self.track_operators_in(_call_script) if self._memory.storages else _call_script
             semantics = semantics_of(_call_script)
-            result = self._propagate(_call_script, observed, semantics, (), inputs, {}, sys._getframe())
+            result = self._propagate(_call_script, tracked_call, semantics, (), inputs, {}, sys._getframe())
             # No mode sees ``tolist`` and ``str`` in a script.
             may_hold_values = not all(isinstance(part, Tensor | None) for part in internals.tree_leaves(result))
             if may_hold_values or script.inlined_graph.findAllNodes("prim::tolist"):

@@ -1,4 +1,4 @@
-"""Shadow memory: the names of tensors are stored by the memory that the tensors share."""
+"""Shadow memory: names are stored for each storage, since tensors that share memory share their names."""
 
 from typing import Any
 from weakref import ref
