@@ -50,7 +50,7 @@ class StochasticGraph:
 
     def __init__(self, runs: Sequence[Run]):
         self.runs = list(runs)
-        self._have_learned: set[Baseline] = set()
+        self._learned_baselines: set[Baseline] = set()
 
     @property
     def samples(self) -> dict[str, Tensor]:
@@ -106,13 +106,13 @@ class StochasticGraph:
             raise ValueError(f"baselines must be a mapping from names of samples, as {{'x': {baselines!r}}}")
         baselines = baselines or {}
         learning = {part for baseline in baselines.values() for part in learning_modules(baseline) if part.training}
-        if again := learning & self._have_learned:
+        if again := learning & self._learned_baselines:
             raise ValueError(
                 f"{type(again.pop()).__name__} has learned from this graph already, and would bias the gradient if it "
                 "were used on it again; trace the program again"
             )
         surrogate = (score_surrogate if order == 1 else dice_surrogate)(self.runs, baselines)
-        self._have_learned |= learning
+        self._learned_baselines |= learning
         return surrogate
 
     def render(self) -> str:

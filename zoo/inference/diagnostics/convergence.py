@@ -86,9 +86,10 @@ def split_r_hat(iterates: Float[Tensor, "iterates parameters"]) -> Float64[Tenso
 def average_window(iterates: Float[Tensor, "iterates parameters"]) -> IterateAverage:
     """Return the average of the iterates of stochastic optimization, with its standard error.
 
-    Polyak & Juditsky, "Acceleration of stochastic approximation by averaging", 1992. The standard error combines
-    ``sd / sqrt(effective sample size)`` and half the difference between the means of the two halves, in quadrature.
-    The second term is as large as the first for stationary iterates, and larger under drift; 0 for constants.
+    Polyak & Juditsky, "Acceleration of stochastic approximation by averaging", 1992. The squared standard error is the
+    sum of two squares: that of ``sd / sqrt(effective sample size)``, and that of half the difference between the means
+    of the first and the second half. For stationary iterates, both are equally large on average; for iterates that
+    drift, the second is larger. Both are 0 for a constant parameter.
 
     Example:
         >>> found = average_window(torch.randn(1000, 1) + 3)
@@ -98,7 +99,7 @@ def average_window(iterates: Float[Tensor, "iterates parameters"]) -> IterateAve
     iterates = iterates.double()
     varies = (iterates != iterates[0]).any(0)
     size = iterates.new_full(varies.shape, len(iterates))
-    if bool(varies.any()):  # among constant parameters, the effective sample size of all would be NaN
+    if bool(varies.any()):  # with a constant parameter among them, all sizes would be NaN
         size[varies] = effective_sample_size(iterates[:, varies].unsqueeze(0)).clamp(1, len(iterates))
     half = len(iterates) // 2
     drift = (iterates[:half].mean(0) - iterates[-half:].mean(0)) / 2
@@ -112,7 +113,7 @@ def average_best_window(
     max_r_hat: float = 1.1,
     unit: float | Float[Tensor, "*parameters"] = 1.0,
 ) -> IterateAverage | None:
-    """Return the average of the trailing window with the smallest standard error among those that pass R-hat, or None.
+    """Return the average over the trailing window of smallest standard error among those with a small R-hat, or None.
 
     Dhaka, Catalina, Andersen, Magnusson, Huggins & Vehtari, "Robust, accurate stochastic optimization for variational
     inference", 2020; Welandawe, Andersen, Vehtari & Huggins, "Robust, automated, and accurate black-box variational

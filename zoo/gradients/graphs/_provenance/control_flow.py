@@ -36,7 +36,7 @@ def control_flow_inputs(
     name = name_of(func)
     if name == "__getitem__":
         parts = args[1] if isinstance(args[1], tuple) else (args[1],)
-        parts = tuple(part for part in parts if type(part) is not int)  # for speed
+        parts = tuple(part for part in parts if type(part) is not int)  # skipped for speed
         return [t for part in parts for t in tensors_in(part) if isinstance(part, slice) or t.dtype in _MASK_DTYPES]
     if name in CALLS_PYTHON or (name in DYNAMIC_SHAPE_IF_ALONE and len(args) + len(kwargs) == 1):
         return tensors_in((args, kwargs))
@@ -49,6 +49,7 @@ def control_flow_inputs(
 
 
 def _used_as_integers(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor]:
+    """Return the tensors that are passed for integers, such as sizes: torch converts them."""
     integers, varargs_from = integer_arguments(func)
     values = [value for i, value in enumerate(args) if i in integers or i >= varargs_from]
     values += [value for name, value in kwargs.items() if name in integers]
