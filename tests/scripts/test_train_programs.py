@@ -138,11 +138,18 @@ class TestProgramOfUser:
     def test_program_of_a_user_is_resumed_only_with_trust(self, script):
         script("train.py", "model=bbvi", "program=own.py:model:guide", "trust=true", *SHORT)
         (folder,) = Path("runs", "bbvi").iterdir()
-        (folder / "config.yaml").write_text((folder / "config.yaml").read_text() + "trust: true\n")
         refused = script("train.py", f"resume={folder}")
         assert refused.code == 1
         assert "runs the code in own.py" in refused.err
         assert script("train.py", f"resume={folder}", "trust=true").code == 0
+
+    def test_trust_in_a_run_folder_that_someone_else_wrote_counts_for_nothing(self, script):
+        script("train.py", "model=bbvi", "program=own.py:model:guide", "trust=true", *SHORT)
+        (folder,) = Path("runs", "bbvi").iterdir()
+        (folder / "config.yaml").write_text((folder / "config.yaml").read_text() + "trust: true\n")
+        refused = script("train.py", f"resume={folder}")
+        assert refused.code == 1
+        assert "there is no option trust" in refused.err
 
     def test_trust_is_not_stored_in_the_run_folder(self, script):
         script("train.py", "model=bbvi", "program=own.py:model:guide", "trust=true", *SHORT)

@@ -42,7 +42,7 @@ class TestLeavingOneOut:
         assert (before[[0, 1, 3]] != after[[0, 1, 3]]).all()
 
     def test_single_sample_raises(self):
-        with pytest.raises(ValueError, match="at least 2 of them along dimension 0, got 1"):
+        with pytest.raises(ValueError, match="needs at least 2 samples along dimension 0, got 1"):
             leave_one_out_bounds(torch.zeros(1, 3))
 
 

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import pyro
 import pytest
 import torch
+from beartype import beartype
+from jaxtyping import Bool, jaxtyped
 from pyro import poutine
 from torch.distributions import Bernoulli, Normal
 
@@ -343,20 +345,32 @@ def in_local_plate(x):
     2 * x  # before there is a plate
     plate = pyro.plate("data", 3)
     with plate:
-        2 * x
+        torch.linalg.cholesky((2 + x) * IDENTITY)
     return 1.0
 
 
 def in_field_of_a_tuple(x):
     managers = Managers(pyro.plate("data", 3), Guard())
     with managers.plate:
-        2 * x
+        torch.linalg.cholesky((2 + x) * IDENTITY)
     return 1.0
 
 
 def in_what_a_function_makes(x):
     with masked(x), passing_on(), contextlib.nullcontext():
-        2 * x
+        torch.linalg.cholesky((2 + x) * IDENTITY)
+    return 1.0
+
+
+@jaxtyped(typechecker=beartype)
+def checked_mask(where: Bool[torch.Tensor, ""]) -> Any:
+    return poutine.mask(mask=where)
+
+
+def in_what_a_type_checked_function_makes(x):
+    everything = torch.tensor(True)
+    with checked_mask(everything):
+        torch.linalg.cholesky((2 + x) * IDENTITY)
     return 1.0
 
 
@@ -384,7 +398,7 @@ def in_decorated_function(x):
     @passing_on()
     @torch.no_grad()
     def double():
-        2 * x
+        torch.linalg.cholesky((2 + x) * IDENTITY)
 
     double()
     return 1.0
@@ -397,6 +411,7 @@ def in_decorated_function(x):
         in_plate_that_is_a_property,
         in_field_of_a_tuple,
         in_what_a_function_makes,
+        in_what_a_type_checked_function_makes,
         in_local_plate,
         in_decorated_function,
     ],

@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 import torch
 
 _THREADS = "zoo.gradients.graphs._provenance.threads"  # an error ends the thread, and the program continues
-_INTERNAL_MODULES = ("zoo.gradients.graphs._provenance", "jaxtyping", "beartype")
+_TYPE_CHECKERS = ("jaxtyping", "beartype")
+_INTERNAL_MODULES = ("zoo.gradients.graphs._provenance", *_TYPE_CHECKERS)
 _INTERPRETERS = ("zoo.gradients.graphs", "zoo.inference.elbo")  # packages that run programs
 # Opcodes of a handler that may end without raising the error again.
 _CATCHES = {"CHECK_EXC_MATCH", "CHECK_EG_MATCH", "POP_EXCEPT", "RETURN_VALUE", "RETURN_CONST"}
@@ -276,6 +277,8 @@ def _function_may_suppress(function: Any, depth: int) -> bool:
     if function.__code__ is _CONTEXTMANAGER_CODE:
         generator = function.__wrapped__
         return _handles_errors(generator.__code__, generator.__globals__)
+    if str(function.__globals__.get("__name__")).startswith(_TYPE_CHECKERS):  # returns what the function returns
+        return _may_suppress(function.__wrapped__, depth)
     scopes: _Scopes = ({}, function.__globals__, function.__builtins__)
     return depth == 0 or any(one.may_suppress(scopes, depth - 1) for one in _returned_expressions(function.__code__))
 
