@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 Statistic = Callable[[np.ndarray], np.ndarray]
-"""Maps ``(*resamples, runs, *shape)`` to ``(*resamples, *shape)``."""
+"""Maps ``(..., runs, points)`` to a value for each point, ``(..., points)``, or to a single value, ``(...)``."""
 
 
 class Estimate(NamedTuple):
@@ -119,7 +119,7 @@ def interquartile_mean(values: Float[np.ndarray, "*resamples runs points"]) -> F
 
 
 def bootstrap_interval(
-    values: Float[np.ndarray, "runs ..."], statistic: Statistic, confidence: float = 0.95, num_resamples: int = 2000
+    values: Float[np.ndarray, "runs points"], statistic: Statistic, confidence: float = 0.95, num_resamples: int = 2000
 ) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
     """Percentile bootstrap interval of a statistic over runs, which are resampled whole and with a fixed seed.
 

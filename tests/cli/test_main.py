@@ -13,18 +13,18 @@ from zoo.cli._config_groups import configs_dir, group_choices
 def failing(capsys):
     """Run a command that exits with 1, and return its message."""
 
-    def run(*typed):
+    def run(*argv):
         with pytest.raises(SystemExit) as end:
-            main(typed)
+            main(argv)
         assert end.value.code == 1
         return capsys.readouterr().err
 
     return run
 
 
-@pytest.mark.parametrize("typed", [[], ["--help"], ["-h"]])
-def test_commands_are_listed_with_their_meaning(typed, capsys):
-    main(typed)
+@pytest.mark.parametrize("argv", [[], ["--help"], ["-h"]])
+def test_commands_are_listed_with_their_meaning(argv, capsys):
+    main(argv)
     lines = capsys.readouterr().out.splitlines()
     for command in ("train", "evaluate", "reproduce", "list"):
         (line,) = [line for line in lines if line.startswith(f"  {command} ")]
@@ -44,7 +44,7 @@ def test_version_is_printed(capsys):
 
 
 @pytest.mark.parametrize(
-    ("typed", "message"),
+    ("argv", "message"),
     [
         (["trian"], "there is no command 'trian'; there are: train, evaluate, reproduce, list. Did you mean train?"),
         (["model=ram"], "there is no command 'model=ram'; write zoo train model=ram"),
@@ -53,8 +53,8 @@ def test_version_is_printed(capsys):
         (["evaluate"], "checkpoint must be given"),
     ],
 )
-def test_mistake_is_answered_in_one_sentence(typed, message, failing):
-    printed = failing(*typed)
+def test_mistake_is_answered_in_one_sentence(argv, message, failing):
+    printed = failing(*argv)
     assert message in printed
     assert printed.strip().count("\n") == 0
 
@@ -66,10 +66,10 @@ def test_help_names_the_command_as_it_was_typed(command, capsys, monkeypatch):
     assert f"zoo {command} " in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("typed", [["--help"], ["train", "--help"], ["list"]])
-def test_help_is_printed_without_imports_of_torch_or_lightning(typed):
+@pytest.mark.parametrize("argv", [["--help"], ["train", "--help"], ["list"]])
+def test_help_is_printed_without_imports_of_torch_or_lightning(argv):
     program = (
-        f"import sys; from zoo.cli import main; main({typed!r}); "
+        f"import sys; from zoo.cli import main; main({argv!r}); "
         "assert not {'torch', 'pytorch_lightning', 'pyro', 'gymnasium'} & sys.modules.keys()"
     )
     start = time.monotonic()

@@ -17,7 +17,7 @@ from zoo.control._evaluation import (
     estimate_return,
     evaluate_policy,
 )
-from zoo.control.envs._wrappers import EnvWorkerError
+from zoo.control.envs._wrappers import EnvError
 from zoo.control.envs.factory import make_vector_env
 from zoo.control.envs.mdp import FiniteMDP
 from zoo.control.envs.planning import value_iteration
@@ -113,7 +113,7 @@ class TestTimeBudget:
     def test_evaluation_is_aborted_after_the_time_budget(self):
         envs = SyncVectorEnv([Breaking, Breaking, Endless, Breaking])
         with pytest.raises(
-            EnvWorkerError,
+            EnvError,
             match=r"1 of 4 episodes of an evaluation in SyncVectorEnv have not ended after .* aborted",
         ):
             evaluate_policy(make_policy((4,), 2, ()), VectorEnvAdapter(envs), seed=0, time_budget=0.2)
@@ -142,7 +142,7 @@ class TestNonFiniteValues:
         ],
     )
     def test_value_that_is_not_finite_raises_with_its_place(self, what, time, place, value):
-        with pytest.raises(EnvWorkerError, match=f"SyncVectorEnv returned {place}, in environment 2 of an evaluation"):
+        with pytest.raises(EnvError, match=f"SyncVectorEnv returned {place}, in environment 2 of an evaluation"):
             self.measured(what, time, value)
 
     def test_values_after_the_counted_episode_are_ignored(self):

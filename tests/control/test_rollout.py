@@ -8,7 +8,7 @@ from torch import nn
 
 from zoo.control._acting import make_act_fn, numpy_forward
 from zoo.control._networks import RunningNorm, make_network
-from zoo.control.envs._wrappers import EnvWorkerError
+from zoo.control.envs._wrappers import EnvError
 from zoo.control.envs.vector_env import VectorEnvAdapter
 from zoo.control.policy_gradient.policies import CategoricalPolicy, make_policy
 from zoo.control.rollout import collect_rollout
@@ -130,29 +130,29 @@ class TestFaults:
         message = (
             f"SyncVectorEnv returned {fault}s that are not finite, first in environment 1 at step 2 of the rollout"
         )
-        with pytest.raises(EnvWorkerError, match=message):
+        with pytest.raises(EnvError, match=message):
             self.played(fault)
 
     def test_observation_of_a_reset_that_is_not_finite_raises(self):
-        with pytest.raises(EnvWorkerError, match=r"observations that are not finite.*environment 1 at step 0"):
+        with pytest.raises(EnvError, match=r"observations that are not finite.*environment 1 at step 0"):
             self.played("reset")
 
     def test_observation_of_a_reset_within_the_rollout_that_is_not_finite_raises(self):
         """Step 2 resets."""
-        with pytest.raises(EnvWorkerError, match=r"observations that are not finite.*environment 1 at step 2"):
+        with pytest.raises(EnvError, match=r"observations that are not finite.*environment 1 at step 2"):
             self.played("second reset")
 
     @pytest.mark.parametrize("later", ["reward", "observation"])
     def test_first_of_several_faults_is_named(self, later):
-        with pytest.raises(EnvWorkerError, match=r"returned observations .* first in environment 2 at step 0"):
+        with pytest.raises(EnvError, match=r"returned observations .* first in environment 2 at step 0"):
             self.played(later, "reset")
 
     def test_error_message_has_the_number_of_earlier_steps(self):
-        with pytest.raises(EnvWorkerError, match="at step 2 of the rollout that began after 640 environment steps"):
+        with pytest.raises(EnvError, match="at step 2 of the rollout that began after 640 environment steps"):
             self.played("reward", env_steps=640)
 
     def test_error_of_an_environment_is_quoted(self):
-        with pytest.raises(EnvWorkerError, match="SyncVectorEnv raised OSError: the robot fell over"):
+        with pytest.raises(EnvError, match="SyncVectorEnv raised OSError: the robot fell over"):
             self.played("error")
 
     def test_rollout_without_faults_does_not_raise(self):

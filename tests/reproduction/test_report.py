@@ -8,7 +8,14 @@ PAPER = Paper(
     title="A paper",
     columns=("proceedings", "preprint"),
     rows=(
-        Row("6", "six glimpses", "six", "mnist", {"proceedings": "1.12", "preprint": "1.29"}, best_reproduction="0.67"),
+        Row(
+            "6",
+            "six glimpses",
+            "six",
+            "mnist",
+            {"proceedings": "1.12", "preprint": "1.29"},
+            best_public_reproduction="0.67",
+        ),
         Row("7", "seven glimpses", "seven", "mnist", {"proceedings": "1.07", "preprint": "1.47"}),
         Row("random", "a control", "six_random", "mnist"),
     ),

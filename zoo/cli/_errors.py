@@ -22,7 +22,7 @@ class RunFailedError(Exception):
 _USER_ERRORS = (ValueError, OSError, RunFailedError, HydraException, OmegaConfBaseException)
 _LATE_ERRORS = {  # in modules with slow imports: looked up only if the module is imported already
     "zoo.training": "NonFiniteError",
-    "zoo.control": "EnvWorkerError",
+    "zoo.control": "EnvError",
     "pytorch_lightning.utilities.exceptions": "MisconfigurationException",
 }
 # Exit statuses, 128 plus the number of the signal.

@@ -4,6 +4,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,9 +65,9 @@ def _sweep(request: Request) -> None:
             name = " ".join(f"{key}={value}" for key, value in swept.items())
             print(f"\nRun {len(runs) + 1} of {request.runs}: {name}", flush=True)
             settings = [f"{x.key}={to_hydra(x.values[0])}" for x in one.settings]
-            typed = [*command, *settings, *["trust=true"] * request.trust]
-            result = run_or_report(lambda one=one, typed=typed: _run(one, [*one.arguments(), *naming], typed))  # type: ignore[misc]
-            runs.append(SweepRun(swept, *result))
+            command_line = [*command, *settings, *["trust=true"] * request.trust]
+            run = partial(_run, one, [*one.arguments(), *naming], command_line)
+            runs.append(SweepRun(swept, *run_or_report(run)))
     finally:
         if runs:
             print(f"\n{table(runs)}")
@@ -74,14 +75,14 @@ def _sweep(request: Request) -> None:
         raise RunFailedError(f"{len(failed)} of {len(runs)} runs failed; the table above lists them with the reasons")
 
 
-def _run(request: Request, arguments: Sequence[str], typed: Sequence[str]) -> tuple[Path, dict[str, float]]:
+def _run(request: Request, arguments: Sequence[str], command_line: Sequence[str]) -> tuple[Path, dict[str, float]]:
     """Train a single run, and return its folder and metrics."""
     done: list[tuple[Path, dict[str, float]]] = []
     raised: list[Exception] = []
-    typed = list(typed)
+    command_line = list(command_line)
 
     def job(config: DictConfig) -> None:
-        sys.argv[:] = typed
+        sys.argv[:] = command_line
         overrides, folder = list(HydraConfig.get().overrides.task), Path(HydraConfig.get().runtime.output_dir)
         try:
             done.append((folder, _train(config, overrides, folder, request)))

@@ -14,17 +14,17 @@ from zoo.cli._help import help_text, list_choices, options_help
 from zoo.cli._invocation import command_name
 
 
-def main(typed: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run a command of the zoo, and exit with status 1 and one sentence where the user made a mistake.
 
     Args:
-        typed: command and arguments, such as ``["train", "model=ram"]``; those of the process by default.
+        argv: command and arguments, such as ``["train", "model=ram"]``; those of the process by default.
 
     Example:
         >>> main(["--version"])
         0.1.0
     """
-    command, *rest = (sys.argv[1:] if typed is None else typed) or ["--help"]
+    command, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
     with user_errors():
         if command in ("-h", "--help"):
             print(_usage())

@@ -1,7 +1,7 @@
 """Reinforcement learning: policy gradient, Q-learning, and finite MDPs with exact solutions."""
 
 from zoo.control._evaluation import Evaluation, ReturnEstimate, evaluate_policy
-from zoo.control.envs import EnvWorkerError, FiniteMDP, VectorEnvAdapter, make_vector_env
+from zoo.control.envs import EnvError, FiniteMDP, VectorEnvAdapter, make_vector_env
 from zoo.control.policy import Policy
 from zoo.control.policy_gradient import PolicyGradient, make_policy
 from zoo.control.q_learning import QLearning
@@ -11,7 +11,7 @@ from zoo.control.rollout_dataset import RolloutBatch, RolloutDataset
 from zoo.control.schedules import Schedule
 
 __all__ = [
-    "EnvWorkerError",
+    "EnvError",
     "Evaluation",
     "FiniteMDP",
     "Policy",

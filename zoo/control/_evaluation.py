@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Shaped
 
 from zoo._stats import student_t_half_width
 from zoo.control._acting import NOISE_CHUNK_SIZE, make_act_fn
-from zoo.control.envs._wrappers import EnvWorkerError
+from zoo.control.envs._wrappers import EnvError
 from zoo.control.envs.mdp import FiniteMDP
 from zoo.control.envs.planning import (
     greedy_policy,
@@ -66,7 +66,7 @@ def evaluate_policy(policy: Policy, envs: VectorEnvAdapter, seed: int, time_budg
 
     Raises:
         ValueError: there are fewer than four environments, or an odd number.
-        EnvWorkerError: an environment raised an error, returned values that are not finite, or did not end its episode
+        EnvError: an environment raised an error, returned values that are not finite, or did not end its episode
             within ``time_budget`` seconds.
 
     Example:
@@ -117,7 +117,7 @@ def episode_returns(
                 f"{t + 1:,} steps each and {seconds:,.0f} seconds"
             )
             if seconds > time_budget:
-                raise EnvWorkerError(
+                raise EnvError(
                     f"{progress}, and it was aborted: limit episodes by env_kwargs.max_episode_steps=..., or reduce "
                     "model.n_eval_episodes"
                 )
@@ -133,7 +133,7 @@ def _check_finite(
         return
     broken = running & ~np.isfinite(values).reshape(len(values), -1).all(-1)
     if broken.any():
-        raise EnvWorkerError(
+        raise EnvError(
             f"{what} that is not finite {when} of an episode, in environment {broken.argmax()} of an evaluation"
         )
 
@@ -211,7 +211,10 @@ class EpisodeEvaluator(PolicyEvaluator):
         self.optimum = optimal_mean_return(sub_envs[0]) if sub_envs and self.reward_threshold is not None else None
 
     def evaluate(self, policy: Policy, seed: int) -> dict[str, float]:
-        """Return undiscounted mean returns with the 95 % intervals for new episodes."""
+        """Return undiscounted mean returns with the 95 % intervals for new episodes.
+
+        The metrics ``eval_return_*`` are those of sampled actions, ``greedy_return_*`` those of greedy actions.
+        """
         stochastic, greedy = evaluate_policy(policy, self.envs, seed)
         return {
             f"{kind}_return_{name}": value

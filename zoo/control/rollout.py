@@ -6,7 +6,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from zoo.control._acting import NOISE_CHUNK_SIZE, make_act_fn
-from zoo.control.envs._wrappers import EnvWorkerError
+from zoo.control.envs._wrappers import EnvError
 from zoo.control.envs.vector_env import VectorEnvAdapter
 from zoo.control.policy import Policy
 
@@ -55,7 +55,7 @@ def collect_rollout(
         env_steps: environment steps taken before, for error messages.
 
     Raises:
-        EnvWorkerError: an environment raised an error, or returned values that are not finite.
+        EnvError: an environment raised an error, or returned values that are not finite.
 
     Example:
         >>> from zoo.control import make_policy, make_vector_env
@@ -105,7 +105,7 @@ def _check_finite(rollout: Rollout, name: str, env_steps: int) -> None:
     ]
     if found:
         (time, env), what = min(found, key=lambda place: place[0][0])  # the earliest; on a tie, the first in parts
-        raise EnvWorkerError(
+        raise EnvError(
             f"{name} returned {what}s that are not finite, first in environment {env} at step {time} of the rollout "
             f"that began after {env_steps} environment steps"
         )

@@ -35,9 +35,9 @@ def read_data(folder: Path, dimensions: Mapping[str, int]) -> tuple[Tensor, ...]
     """Read named arrays of a posterior of posteriordb, in torch's default dtype.
 
     Magnusson et al., "posteriordb: Testing, benchmarking and developing Bayesian inference algorithms", 2024. The file
-    is ``FOLDER/data.json``, or else a ``.json`` or ``.json.zip`` file in a clone of posteriordb: the parent folder, or
-    ``posterior_database`` in it. ``dimensions`` are the expected numbers of dimensions by name; all arrays have the
-    same number of rows.
+    is ``FOLDER/data.json``, or else a ``.json`` or ``.json.zip`` file of a clone of posteriordb. The clone's database
+    is the parent folder of ``FOLDER``, or ``posterior_database`` in that folder. ``dimensions`` are the expected
+    numbers of dimensions by name; all arrays have the same number of rows.
     """
     path = _find(folder, "data")
     content = _read_json(path)

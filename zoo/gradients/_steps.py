@@ -17,7 +17,7 @@ _MAX_NODES = 50  # nodes of the autograd graph that are searched for a parameter
 
 
 class NoParameter(Enum):
-    """Reason why the parameter that a step updates is unknown."""
+    """Reason why no parameter is known whose update would end the step; see ``RunningState``."""
 
     NO_GRADIENT = "log_prob has no gradient"  # a later call in the step may have one, so no optimizer ends the step
     NOT_FOUND = "there is none in the graph of log_prob"  # any optimizer may update it, so each ends the step
@@ -54,13 +54,14 @@ class RunningState(nn.Module):
     from the next step on.
 
     A step ends when an optimizer updates the parameter from which ``log_prob`` was computed, when this parameter is
-    changed or replaced in another way, or when another state is loaded. Calls without a gradient, other optimizers and
-    casts do not end it.
+    changed or replaced in another way, or when another state is loaded. Other optimizers do not end it, unless the
+    graph of ``log_prob`` contains no parameter; then every optimizer does. Calls without a gradient and casts do not
+    end it.
     """
 
     frozen_within_step = False
     _step_start: Any = None  # state at the beginning of the step; None between steps
-    _parameter: ParameterVersion | NoParameter | None = None  # that the step updates; None between steps
+    _parameter: ParameterVersion | NoParameter | None = None  # whose update ends the step; None between steps
 
     @property
     def updates_buffers(self) -> bool:
@@ -125,7 +126,7 @@ def in_backward() -> bool:
 
 def begin_or_continue_step(states: Sequence[RunningState], log_prob: Tensor) -> None:
     """End the previous step if its parameter has changed; find the parameter of a new step."""
-    if torch.compiler.is_compiling():  # there is no graph
+    if torch.compiler.is_compiling():  # log_prob has no autograd graph to search while it is traced
         for state in states:
             vars(state)["_parameter"] = NoParameter.NOT_FOUND
         return

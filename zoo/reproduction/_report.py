@@ -44,7 +44,7 @@ def load_records(results: Path, row: Row, on_any_data: bool = False) -> list[Rec
 def table(paper: Paper, records: Mapping[str, Sequence[Record]]) -> str:
     """Return a Markdown table of published values, the best public reproduction and our results."""
     shown = [row for row in paper.rows if records.get(row.name)]
-    best = ["best public"] if any(row.best_reproduction for row in paper.rows) else []
+    best = ["best public"] if any(row.best_public_reproduction for row in paper.rows) else []
     head = ["", *paper.columns, *best, *(column.label for column in paper.metrics), "seeds", "minutes per seed"]
     lines = [head, ["---"] * len(head)]
     for row in shown:
@@ -54,7 +54,7 @@ def table(paper: Paper, records: Mapping[str, Sequence[Record]]) -> str:
         minutes = statistics.mean(run["wall_seconds"] for run in runs) / 60
         duration = f"{minutes:.0f}" if minutes >= 10 else f"{minutes:.2g}"
         lines.append(
-            [row.label, *published, *([row.best_reproduction] if best else []), *ours, str(len(runs)), duration]
+            [row.label, *published, *([row.best_public_reproduction] if best else []), *ours, str(len(runs)), duration]
         )
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

@@ -8,12 +8,12 @@ from zoo.reproduction._summaries import formatted, max_abs, mean_and_interval, m
 class Row(NamedTuple):
     """Row of a table."""
 
-    name: str  # in rows=
+    name: str  # by which ``zoo reproduce rows=NAME`` selects it
     label: str
     experiment: str  # in configs/experiment
     data: str  # name in run records; results on other data are never shown in this row
     published: Mapping[str, str] = {}  # by column
-    best_reproduction: str = ""
+    best_public_reproduction: str = ""  # best value of a public reproduction by others
     omitted_metrics: tuple[str, ...] = ()
     equal_length: bool = True  # the same number of steps with every seed, so that a learning curve can be averaged
 
@@ -97,8 +97,9 @@ PAPERS = {
         seeds=(1,),
     ),
     "bbvi": Paper(
-        title="Ranganath, Gerrish & Blei, “Black box variational inference”, 2014: mean fields by the score "
-        "function, on posteriors of posteriordb; worst of all elements and seeds",
+        title="Ranganath, Gerrish & Blei, “Black box variational inference”, 2014: mean-field guides fitted by "
+        "the score function, on posteriors of posteriordb; worst over all elements of the latent variables and all "
+        "seeds",
         rows=(
             _posterior_row("eight_schools", "eight schools"),
             _posterior_row("kidiq", "kidiq"),

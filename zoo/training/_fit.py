@@ -94,8 +94,8 @@ def fit(experiment: Experiment, folder: Path, config: Mapping[str, Any], callbac
         TrainingInterruptedError: the run was interrupted.
         NonFiniteError: a loss or a gradient is NaN or infinite.
         FileNotFoundError: ``best.ckpt`` was saved, but is missing at the end.
-        ValueError: there is no epoch to train, devices or precision are invalid, or the checkpoint to resume from is
-            damaged or of a module with other options.
+        ValueError: there is no epoch to train, devices or precision are invalid, the logger is unknown or not
+            installed, or the checkpoint to resume from is damaged or of a module with other options.
 
     Example:
         >>> import tempfile

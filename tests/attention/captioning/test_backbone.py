@@ -3,7 +3,7 @@ import torch
 
 from zoo.attention.captioning import _backbone
 from zoo.attention.captioning._backbone import (
-    SCALING,
+    BACKBONES,
     ConvLayer,
     EfficientNetLite,
     feature_shape,
@@ -20,7 +20,7 @@ def test_number_of_parameters_is_the_published_one_with_head_and_classifier(name
     assert sum(p.numel() for p in backbone.parameters()) + head + classifier == parameters
 
 
-@pytest.mark.parametrize("name", SCALING)
+@pytest.mark.parametrize("name", BACKBONES)
 @pytest.mark.parametrize("stride", [16, 32])
 @pytest.mark.parametrize("size", [64, 72])
 def test_feature_shape_is_that_of_the_feature_map(name, stride, size):
@@ -83,7 +83,7 @@ def test_unknown_backbone_is_refused():
         EfficientNetLite("resnet")
 
 
-@pytest.mark.parametrize("name", SCALING)
+@pytest.mark.parametrize("name", BACKBONES)
 class TestPackages:
     """With the packages of the extra ``captions``."""
 

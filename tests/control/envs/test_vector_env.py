@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from zoo.control.envs._registration import MAX_EPISODE_STEPS
 from zoo.control.envs._spaces import space_to_dict
-from zoo.control.envs._wrappers import EnvWorkerError
+from zoo.control.envs._wrappers import EnvError
 from zoo.control.envs.factory import make_eval_vector_env, make_vector_env
 from zoo.control.envs.vector_env import VectorEnvAdapter
 
@@ -107,7 +107,7 @@ class TestMakeVectorEnv:
             make_vector_env("CartPole-v1", 1, **options)
 
     def test_unknown_keyword_argument_of_an_environment_is_named(self):
-        with pytest.raises(EnvWorkerError, match=r"FrozenLake-v1 raised TypeError while it was made.*is_slipery"):
+        with pytest.raises(EnvError, match=r"FrozenLake-v1 raised TypeError while it was made.*is_slipery"):
             make_vector_env("FrozenLake-v1", 1, is_slipery=False)
 
     @pytest.mark.parametrize("count", [0, -1])
@@ -334,7 +334,7 @@ class TestStepValidation:
     def test_non_scalar_reward_raises(self, reward, odd):
         envs = odd({"reward": reward})
         envs.reset(seed=0)
-        with pytest.raises(EnvWorkerError, match=r"^Odd-v0 returned the reward .*, which must be one number"):
+        with pytest.raises(EnvError, match=r"^Odd-v0 returned the reward .*, which must be one number"):
             envs.step(torch.tensor([0]))
 
     @pytest.mark.parametrize(("given", "taken"), [(np.bool_(True), True), (1, True), (0, False), (np.array([1]), True)])
@@ -347,7 +347,7 @@ class TestStepValidation:
     def test_non_boolean_terminated_raises(self, given, odd):
         envs = odd({"terminated": given})
         envs.reset(seed=0)
-        with pytest.raises(EnvWorkerError, match=r"^Odd-v0 returned terminated=.*, which must be true or false"):
+        with pytest.raises(EnvError, match=r"^Odd-v0 returned terminated=.*, which must be true or false"):
             envs.step(torch.tensor([0]))
 
     def test_native_environment_with_several_rewards_raises(self):
@@ -358,7 +358,7 @@ class TestStepValidation:
 
         envs = VectorEnvAdapter(Vectors(2))
         envs.reset(seed=0)
-        with pytest.raises(EnvWorkerError, match=r"must return a number as reward .* shapes \(2, 2\)"):
+        with pytest.raises(EnvError, match=r"must return a number as reward .* shapes \(2, 2\)"):
             envs.step(torch.tensor([0, 1]))
 
     def test_read_only_arrays_are_copied(self):
@@ -421,7 +421,7 @@ class TestObservations:
             odd({"space": space}, tabular=True)
 
 
-class TestEnvWorkerError:
+class TestEnvError:
     class Failing(gymnasium.Env):
         """Environment that raises an error after a number of resets."""
 
@@ -444,17 +444,17 @@ class TestEnvWorkerError:
     def test_error_in_a_step_names_the_environment(self):
         envs = VectorEnvAdapter(make_vector_env("CartPole-v1", 2))
         envs.reset(seed=0)
-        with pytest.raises(EnvWorkerError, match="CartPole-v1 raised AssertionError: "):
+        with pytest.raises(EnvError, match="CartPole-v1 raised AssertionError: "):
             envs.step(torch.tensor([7, 7]))
 
     def test_error_in_a_reset_names_the_environment(self):
-        with pytest.raises(EnvWorkerError, match="SyncVectorEnv raised KeyError in a reset: 'door'"):
+        with pytest.raises(EnvError, match="SyncVectorEnv raised KeyError in a reset: 'door'"):
             VectorEnvAdapter(SyncVectorEnv([self.Failing])).reset(seed=0)
 
     def test_error_in_the_reset_after_an_episode_names_the_environment(self):
         envs = VectorEnvAdapter(SyncVectorEnv([lambda: self.Failing(resets=1)], autoreset_mode=AutoresetMode.DISABLED))
         envs.reset(seed=0)
-        with pytest.raises(EnvWorkerError, match="SyncVectorEnv raised KeyError in a reset: 'door'"):
+        with pytest.raises(EnvError, match="SyncVectorEnv raised KeyError in a reset: 'door'"):
             envs.step(torch.tensor([0]))
 
     def test_system_exit_in_a_step_is_an_env_worker_error(self):
@@ -464,13 +464,13 @@ class TestEnvWorkerError:
 
         envs = VectorEnvAdapter(SyncVectorEnv([lambda: Leaving(resets=1)]))
         envs.reset(seed=0)
-        with pytest.raises(EnvWorkerError, match="SyncVectorEnv raised SystemExit: bye"):
+        with pytest.raises(EnvError, match="SyncVectorEnv raised SystemExit: bye"):
             envs.step(torch.tensor([0]))
 
     def test_error_while_an_environment_is_made_names_it(self):
         gymnasium.register("Failing-v0", lambda: self.Failing(resets=-1), max_episode_steps=5)
         try:
-            with pytest.raises(EnvWorkerError, match="Failing-v0 raised OSError while it was made: no such world"):
+            with pytest.raises(EnvError, match="Failing-v0 raised OSError while it was made: no such world"):
                 make_vector_env("Failing-v0", 2)
         finally:
             del gymnasium.registry["Failing-v0"]

@@ -6,7 +6,7 @@ from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from gymnasium.spaces import Box, Dict, MultiBinary
 
 from zoo.cli._commands import evaluate, train
-from zoo.control.envs._wrappers import EnvWorkerError
+from zoo.control.envs._wrappers import EnvError
 from zoo.control.policy_gradient.experiment import PolicyGradientExperiment
 from zoo.control.policy_gradient.module import PolicyGradient
 from zoo.control.policy_gradient.policies import CategoricalPolicy, GaussianPolicy
@@ -165,7 +165,7 @@ def test_run_resumes_after_an_environment_failed(composed, tmp_path, monkeypatch
 
     monkeypatch.setattr(CartPoleVectorEnv, "step", fragile)
     config = composed(["model=policy_gradient", *(f"model.{option}" for option in options)])
-    with pytest.raises(EnvWorkerError, match="CartPole-v1 raised RuntimeError: the pole is broken"):
+    with pytest.raises(EnvError, match="CartPole-v1 raised RuntimeError: the pole is broken"):
         train(config, tmp_path, "command")
     assert read_status(tmp_path / "status.json")["state"] == "failed"
     monkeypatch.setattr(CartPoleVectorEnv, "step", step)

@@ -16,7 +16,7 @@ STAGES = (  # expansion, channels, repeats, stride and kernel size in table 1 of
     (6, 192, 4, 2, 5),
     (6, 320, 1, 1, 3),
 )
-SCALING = {"efficientnet_lite0": (1.0, 1.0), "efficientnet_lite1": (1.0, 1.1), "efficientnet_lite2": (1.1, 1.2)}
+BACKBONES = {"efficientnet_lite0": (1.0, 1.0), "efficientnet_lite1": (1.0, 1.1), "efficientnet_lite2": (1.1, 1.2)}
 """Factors of width and depth by name."""
 NUM_STAGES = {16: 5, 32: 7}
 """Number of stages up to the last feature map at a stride."""
@@ -95,9 +95,9 @@ class EfficientNetLite(nn.Module):
 
     def __init__(self, name: str = "efficientnet_lite0"):
         super().__init__()
-        if name not in SCALING:
-            raise ValueError(f"there is no backbone {name!r}; choose one of {', '.join(SCALING)}")
-        width, depth = SCALING[name]
+        if name not in BACKBONES:
+            raise ValueError(f"there is no backbone {name!r}; choose one of {', '.join(BACKBONES)}")
+        width, depth = BACKBONES[name]
         self.stem = ConvLayer(3, 32, 3, stride=2)
         self.stages = nn.ModuleList()
         channels = 32
@@ -131,7 +131,7 @@ def feature_shape(name: str, stride: int, image_size: int) -> tuple[int, int]:
         >>> feature_shape("efficientnet_lite0", stride=32, image_size=224)
         (49, 320)
     """
-    width, _ = SCALING[name]
+    width, _ = BACKBONES[name]
     return math.ceil(image_size / stride) ** 2, _round_channels(STAGES[NUM_STAGES[stride] - 1][1] * width)
 
 

@@ -8,7 +8,7 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from zoo._constraints import COUNT, NOT_NEGATIVE, POSITIVE, Constraint, check_constraints
-from zoo.attention.captioning._backbone import SCALING, feature_shape, load_backbone
+from zoo.attention.captioning._backbone import BACKBONES, feature_shape, load_backbone
 from zoo.attention.captioning._encoder import CellEncoder
 from zoo.attention.captioning._features import feature_extractor
 from zoo.attention.captioning._generation import sample_captions, search_captions, until_eos
@@ -25,7 +25,7 @@ from zoo.gradients.estimators import complete_options
 from zoo.training import LoadableModule, sum_losses
 
 LOG_EVERY_N_STEPS = 10
-ENCODERS = ("cell_cnn", *SCALING)
+ENCODERS = ("cell_cnn", *BACKBONES)
 OBJECTIVES = ("cross_entropy", "scst")
 CELL_SELECTION = ("argmax", "sample", "expected")
 _SIZES = ("embedding_size", "hidden_size", "value_size", "query_size", "num_samples", "beam_size", "max_length")
@@ -104,8 +104,9 @@ class Captioner(LoadableModule):
         query_size: dimension in which state and cells are compared.
         dropout: dropout in the decoder; none in sequence training.
         expected_fraction: fraction of the training steps in which the context is the expected annotation, as under soft
-            attention; 0.5 in the paper, which the authors' code also draws for whole batches. Backpropagation then
-            trains the attention too, and hard attention finds the objects sooner.
+            attention; 0.5 in the paper, which decides at random for each image; the authors' code decides at random
+            for each batch, and here the steps are spread evenly. Backpropagation then trains the attention too, and
+            hard attention finds the objects sooner.
         policy_weight: weight of the policy loss, ``λ_r``; the authors' code: 0.1.
         ent_coef: weight of the entropy of ``α_t``, ``λ_e``; the authors' code: 0.002.
         beam_size: beams of the final evaluation.
@@ -251,25 +252,25 @@ class Captioner(LoadableModule):
     def objective(self, batch: CaptionBatch) -> CaptioningObjective:
         """Return the loss terms of a batch."""
         attention, num_samples = self.hparams["attention"], self.hparams["num_samples"]
-        samples_cells: Tensor | bool = attention == "hard"
+        cell_is_sampled: Tensor | bool = attention == "hard"
         if self.hparams["objective"] == "scst":
             annotations = self.annotate(batch.inputs)
             words, cells = sample_captions(self.decoder, annotations, num_samples, self.hparams["max_length"])
             if attention == "first":
-                samples_cells = _is_first(words)
+                cell_is_sampled = _is_first(words)
             decoded = self.decoder.decode(annotations, words, cells=cells)
             reward = self._rewards(batch, words).to(decoded.word_log_prob)
-            return sequence_objective(decoded, word_mask(words), reward, self.reinforce, samples_cells)
+            return sequence_objective(decoded, word_mask(words), reward, self.reinforce, cell_is_sampled)
         if attention == "hard" and self._uses_expected_context():
             attention = "soft"
         if attention in ("soft", "uniform"):
             num_samples = 1
         if attention == "first":
-            samples_cells = _is_first(batch.words)
+            cell_is_sampled = _is_first(batch.words)
         noise = torch.rand(*batch.words.shape[:2], num_samples, device=self.device)
         decoded = self.decoder.decode(self.annotate(batch.inputs), batch.words, noise, attention=attention)
         reinforce = self.reinforce if attention in ("hard", "first") else None
-        return captioning_objective(decoded, word_mask(batch.words), reinforce, samples_cells)
+        return captioning_objective(decoded, word_mask(batch.words), reinforce, cell_is_sampled)
 
     def _uses_expected_context(self) -> bool:
         """Return whether this step is one of those with expected context, which are spread evenly over the steps."""

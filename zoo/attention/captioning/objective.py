@@ -56,7 +56,7 @@ def captioning_objective(
     decoded: DecodedCaptions,
     mask: Bool[Tensor, "time images #samples"],
     reinforce: Reinforce | None,
-    samples_cells: Bool[Tensor, "time 1 1"] | bool = True,
+    cell_is_sampled: Bool[Tensor, "time 1 1"] | bool = True,
 ) -> CaptioningObjective:
     """Return the loss terms of captions given by people.
 
@@ -69,7 +69,7 @@ def captioning_objective(
         mask: see ``word_mask``.
         reinforce: estimator that maximizes; its signals have the dimensions (time, image, sample), its context is
             ``h_{t-1}``. None where no cell is sampled.
-        samples_cells: words at which a cell is sampled.
+        cell_is_sampled: whether a cell is sampled at each word.
 
     Example:
         >>> from zoo.attention.captioning.network import AttentionDecoder
@@ -87,7 +87,7 @@ def captioning_objective(
     if reinforce is None:
         return CaptioningObjective(word_loss, zero, zero, entropy, None)
     reward_to_go = log_prob.detach().flip(0).cumsum(0).flip(0)
-    out = reinforce(decoded.cell_log_prob, reward_to_go, context=decoded.hidden, mask=mask & samples_cells)
+    out = reinforce(decoded.cell_log_prob, reward_to_go, context=decoded.hidden, mask=mask & cell_is_sampled)
     return CaptioningObjective(word_loss, out.loss.sum() / num_words, out.baseline_loss, entropy, out)
 
 
@@ -96,7 +96,7 @@ def sequence_objective(
     mask: Bool[Tensor, "time images samples"],
     reward: Float[Tensor, "images samples"],
     reinforce: Reinforce,
-    samples_cells: Bool[Tensor, "time 1 1"] | bool = True,
+    cell_is_sampled: Bool[Tensor, "time 1 1"] | bool = True,
 ) -> CaptioningObjective:
     """Return the loss terms of sampled captions, which are rewarded as a whole: self-critical sequence training.
 
@@ -110,7 +110,7 @@ def sequence_objective(
         mask: see ``word_mask``.
         reward: ``r(y)``, or ``r(y)`` less the reward of greedy decoding.
         reinforce: estimator that maximizes; its signals have the dimensions (image, sample).
-        samples_cells: words at which a cell is sampled; False for none, with which only words are rewarded.
+        cell_is_sampled: whether a cell is sampled at each word; False if at none, so that only words are rewarded.
 
     Example:
         >>> from zoo.attention.captioning.network import AttentionDecoder
@@ -121,7 +121,7 @@ def sequence_objective(
         >>> sequence_objective(run, word_mask(words), reward, reinforce).reinforce.advantage.shape
         torch.Size([2, 6])
     """
-    cell_log_prob = decoded.cell_log_prob.where(mask & samples_cells, 0.0)
+    cell_log_prob = decoded.cell_log_prob.where(mask & cell_is_sampled, 0.0)
     log_prob = (decoded.word_log_prob.where(mask, 0.0) + cell_log_prob).sum(0)
     out = reinforce(log_prob, reward, context=decoded.hidden[0])
     # Divided by the number of captions, not of words: that of the words depends on the samples.

@@ -62,11 +62,11 @@ def hybrid_objective(
 ) -> HybridObjective:
     """Return the loss terms of RAM: REINFORCE trains the location policy, backpropagation everything else.
 
-    ``L = -log p(y | h_T) - Σ_{t<T} log N(l_{t+1}; μ(h_t), σ²) (R - b(h_t)) + (b(h_t) - R)²``, with ``R = 1`` if the
-    most likely class is correct, else 0. Mnih, Heess, Graves & Kavukcuoglu, "Recurrent models of visual attention",
-    2014.
+    ``L = -log p(y | h_T) - Σ_{t<T} log N(l_{t+1}; μ(h_t), σ²) (R - b(h_t)) + 1/(T-1) Σ_{t<T} (b(h_t) - R)²``, with
+    ``R = 1`` if the most likely class is correct, else 0. Mnih, Heess, Graves & Kavukcuoglu, "Recurrent models of
+    visual attention", 2014.
 
-    The sum is over the locations 2 to T: the distribution of the first does not depend on the parameters, and none is
+    The sums are over the locations 2 to T: the distribution of the first does not depend on the parameters, and none is
     sampled after the last glimpse. The density is that of the raw sample, before the sensor clips it.
 
     Args:

@@ -2,7 +2,7 @@
 
 from zoo.control.envs._registration import find_spec
 from zoo.control.envs._spaces import UnsupportedSpaceError
-from zoo.control.envs._wrappers import EnvWorkerError
+from zoo.control.envs._wrappers import EnvError
 from zoo.control.envs.factory import make_eval_vector_env, make_vector_env
 from zoo.control.envs.mdp import FiniteMDP, known_dynamics
 from zoo.control.envs.mdp_env import MDPVectorEnv
@@ -19,7 +19,7 @@ from zoo.control.envs.planning import (
 from zoo.control.envs.vector_env import StepResult, VectorEnvAdapter
 
 __all__ = [
-    "EnvWorkerError",
+    "EnvError",
     "FiniteMDP",
     "MDPVectorEnv",
     "StepResult",

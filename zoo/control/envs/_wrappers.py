@@ -12,17 +12,17 @@ from zoo.control.envs._spaces import UnsupportedSpaceError, element_index, num_e
 _MAX_TABLE_STATES = 2_000_000
 
 
-class EnvWorkerError(RuntimeError):
-    """An environment raised an error, or returned values that are invalid or not finite.
+class EnvError(RuntimeError):
+    """An environment raised an error, returned invalid or non-finite values, or did not end an episode in time.
 
     Example:
-        >>> raise EnvWorkerError.wrapping("Door-v0", KeyError("key"))
+        >>> raise EnvError.wrapping("Door-v0", KeyError("key"))
         Traceback (most recent call last):
-        zoo.control.envs._wrappers.EnvWorkerError: Door-v0 raised KeyError: 'key'
+        zoo.control.envs._wrappers.EnvError: Door-v0 raised KeyError: 'key'
     """
 
     @classmethod
-    def wrapping(cls, env_id: str, error: BaseException, when: str = "") -> "EnvWorkerError":
+    def wrapping(cls, env_id: str, error: BaseException, when: str = "") -> "EnvError":
         """Return an error whose message names the environment and the error it raised."""
         # A subclass of SystemExit is a signal, raised by Lightning and not by the environment.
         if isinstance(error, SystemExit) and type(error) is not SystemExit:
@@ -54,7 +54,7 @@ class ValidateStep(gymnasium.Wrapper):
     def _to_float(self, reward: Any) -> float:
         array = np.asarray(reward)
         if array.size != 1 or array.dtype.kind not in "biuf":
-            raise EnvWorkerError(
+            raise EnvError(
                 f"{env_name(self)} returned the reward {reward!r}, which must be one number; wrap the environment to "
                 "return one, for example a weighted sum of several objectives"
             )
@@ -65,7 +65,7 @@ class ValidateStep(gymnasium.Wrapper):
             return bool(value)
         array = np.asarray(value)
         if array.size != 1 or array.dtype.kind not in "biuf" or array.item() not in (0, 1):
-            raise EnvWorkerError(f"{env_name(self)} returned {name}={value!r}, which must be true or false")
+            raise EnvError(f"{env_name(self)} returned {name}={value!r}, which must be true or false")
         return bool(array.item())
 
 

@@ -10,7 +10,7 @@ from gymnasium.wrappers import FlattenObservation
 
 from zoo.control.envs._registration import check_env_kwargs, find_spec, with_time_limit
 from zoo.control.envs._spaces import UnsupportedSpaceError, check_observation_space
-from zoo.control.envs._wrappers import ClearLastAction, EnvWorkerError, IndexObservation, ValidateStep
+from zoo.control.envs._wrappers import ClearLastAction, EnvError, IndexObservation, ValidateStep
 
 
 def make_vector_env(env_id: str, num_envs: int, tabular: bool = False, **env_kwargs: Any) -> VectorEnv:
@@ -24,7 +24,7 @@ def make_vector_env(env_id: str, num_envs: int, tabular: bool = False, **env_kwa
     Raises:
         ValueError: the environment is unknown (the message lists similar ids) or needs a package that is missing, its
             observation space is not supported, a keyword argument is reserved, or ``num_envs`` is not positive.
-        EnvWorkerError: the environment raised an error while it was made.
+        EnvError: the environment raised an error while it was made.
 
     Example:
         >>> make_vector_env("CartPole-v1", num_envs=4).single_action_space
@@ -49,7 +49,7 @@ def make_vector_env(env_id: str, num_envs: int, tabular: bool = False, **env_kwa
         except (DependencyNotInstalled, ImportError) as error:
             raise ValueError(f"environment {env_id} needs a package that is not installed: {error}") from error
         except (Exception, SystemExit) as error:
-            raise EnvWorkerError.wrapping(env_id, error, " while it was made") from error
+            raise EnvError.wrapping(env_id, error, " while it was made") from error
 
 
 def make_eval_vector_env(env_id: str, num_envs: int, tabular: bool = False, **env_kwargs: Any) -> VectorEnv:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from zoo.control.envs._registration import expected_episode_length, max_episode_steps
 from zoo.control.envs._spaces import space_to_dict, to_env_actions
-from zoo.control.envs._wrappers import EnvWorkerError, IndexObservation
+from zoo.control.envs._wrappers import EnvError, IndexObservation
 
 _MAX_ALE_SEED = 2**31 - 2**16  # Atari's vector environments add the index of each sub-environment to a 32-bit seed
 
@@ -60,7 +60,8 @@ class VectorEnvAdapter:
     reward_threshold: float | None
     """Registered mean return at which the task counts as solved."""
     expected_episode_length: int | None
-    """The time limit in steps; None if there is none, or if it only guards against endless episodes."""
+    """The time limit in steps, if episodes are likely to last that long; None if there is none, or if it only guards
+    against endless episodes."""
     max_episode_steps: int
     """The time limit in steps, also one that only guards against endless episodes; 10,000 if there is none. The adapter
     itself truncates nothing."""
@@ -88,7 +89,10 @@ class VectorEnvAdapter:
 
     @property
     def spaces(self) -> dict[str, Any]:
-        """Spaces of a sub-environment as plain data for ``predict``; observations are not yet flattened or indexed."""
+        """Spaces of a sub-environment as plain data for ``predict``.
+
+        The observation space is that before wrappers flatten observations or replace them by their index.
+        """
         sub_envs = getattr(self.vector_env, "envs", [])
         space = self.vector_env.single_observation_space
         if sub_envs:
@@ -113,7 +117,7 @@ class VectorEnvAdapter:
         """Take one action in each sub-environment: indices counted from 0, or coordinates, which are clipped.
 
         Raises:
-            EnvWorkerError: the environment raised an error, or returned values of a wrong shape or type.
+            EnvError: the environment raised an error, or returned values of a wrong shape or type.
         """
         resetting = self.done if self.autoreset_mode is AutoresetMode.NEXT_STEP else np.zeros_like(self.done)
         actions = action.numpy()
@@ -121,10 +125,10 @@ class VectorEnvAdapter:
             actions = to_env_actions(self.action_space, actions)
         try:
             observation, reward, terminated, truncated, info = self.vector_env.step(actions)
-        except EnvWorkerError:
+        except EnvError:
             raise
         except (Exception, SystemExit) as error:
-            raise EnvWorkerError.wrapping(self.name, error) from error
+            raise EnvError.wrapping(self.name, error) from error
         if self._needs_copy is None:
             self._check_types(reward, terminated, truncated)
             self._needs_copy = not all(map(_is_writable, (observation, reward, terminated, truncated)))
@@ -144,7 +148,7 @@ class VectorEnvAdapter:
         """Check shapes and types of reward, terminated and truncated."""
         reward, terminated, truncated = map(np.asarray, results)
         if reward.shape != self.done.shape or terminated.dtype != bool or truncated.dtype != bool:
-            raise EnvWorkerError(
+            raise EnvError(
                 f"{self.name} must return a number as reward and booleans as terminated and truncated for each of "
                 f"{len(self)} environments; got arrays of shapes {reward.shape}, {terminated.shape}, "
                 f"{truncated.shape} and types {reward.dtype}, {terminated.dtype}, {truncated.dtype}"
@@ -154,7 +158,7 @@ class VectorEnvAdapter:
         try:
             observation, _ = self.vector_env.reset(**options)
         except (Exception, SystemExit) as error:
-            raise EnvWorkerError.wrapping(self.name, error, " in a reset") from error
+            raise EnvError.wrapping(self.name, error, " in a reset") from error
         return _writable(observation)
 
     def state_dict(self) -> dict[str, Any] | None:

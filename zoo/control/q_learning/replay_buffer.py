@@ -118,10 +118,10 @@ class ReplayBuffer:
             "increase learning_starts"
         )
 
-    def _sample_usable(self, attempts: int) -> Transitions:
+    def _sample_usable(self, num_candidates: int) -> Transitions:
         device, envs = self.columns["mask"].device, self.columns["mask"].shape[1]
-        row = self.num_added - self.size + torch.randint(self.size - self.n_steps, (attempts,), device=device)
-        env = torch.randint(envs, (attempts,), device=device)
+        row = self.num_added - self.size + torch.randint(self.size - self.n_steps, (num_candidates,), device=device)
+        env = torch.randint(envs, (num_candidates,), device=device)
         return self.transitions(row, env)
 
     def transitions(self, row: Int[Tensor, " samples"], env: Int[Tensor, " samples"]) -> Transitions:

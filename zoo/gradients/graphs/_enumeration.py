@@ -151,7 +151,7 @@ def expectation(outcomes: Iterable[Outcome]) -> Tensor:
     """Return the sum of the costs, weighted by their probabilities, over outcomes and batch.
 
     If log-probabilities are less precise than the costs, the first cost is subtracted from all costs and added to the
-    sum. Otherwise the part that all costs share, which cancels in the gradient, would leave a rounding error.
+    sum. Without this, the part that all costs share, which cancels in the gradient, would leave a rounding error.
     """
     outcomes = list(outcomes)
     if not any(_as_precise(outcome.log_prob, outcome.cost) is not outcome.log_prob for outcome in outcomes):

@@ -142,10 +142,11 @@ class StoppingRule:
 
     Every ``check_interval`` steps it searches for a trailing window in which all parameters have converged; see
     ``average_best_window``. Optimization stops when the confidence intervals of all parameters are within
-    ``± tolerance`` (simultaneously, by Bonferroni's correction). The confidence is exact in the limit of a small
-    tolerance: Glynn & Whitt, "The asymptotic validity of sequential stopping rules for stochastic simulations", 1992.
-    The interval is that of the stationary mean at a constant learning rate; it does not measure the quality of the
-    optimum. A drift below the noise of the whole run, as with a learning rate that is far too small, is not detected.
+    ``± tolerance`` (simultaneously, by Bonferroni's correction) and the effective sample size of each is at least 50.
+    The confidence is exact in the limit of a small tolerance: Glynn & Whitt, "The asymptotic validity of sequential
+    stopping rules for stochastic simulations", 1992. The interval is that of the stationary mean at a
+    constant learning rate; it does not measure the quality of the optimum. A drift below the noise of the whole run, as
+    with a learning rate that is far too small, is not detected.
 
     Args:
         tolerance: half-width of the intervals, in units of ``unit``.

@@ -23,8 +23,8 @@ def control_variate_output(
     """Estimate a site's part of the gradient with the control variate of black-box variational inference.
 
     With ``scaling="parameter"``, there is a scaling for each parameter ``λ`` of each element of the batch, and the
-    log-probability is replaced by ``λ · ∇_λ log q``, which has the same gradient. Otherwise the parameters of an
-    element share one. Particles after the first ``num_particles`` are used for the scaling only.
+    log-probability is replaced by ``λ · ∇_λ log q``, which has the same gradient. Otherwise, all parameters of
+    an element share one scaling. Particles after the first ``num_particles`` are used for the scaling only.
     """
     value, gradient = stacked_parameters(score.sites)
     log_prob, signal, mask = score.log_prob, score.signal, score.mask

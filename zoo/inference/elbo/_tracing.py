@@ -62,6 +62,7 @@ def trace_model_and_guide(
 
     Indices of plates in ``subsamples`` are used again, and new ones added. ``values`` replace samples of the guide,
     except for point masses. ``around`` creates the context entered around each program.
+    ``check_rsample_flags``: raise an error if a call of ``has_rsample_(False)`` has no effect.
     """
     for name, program in (("model", call.model), ("guide", call.guide)):
         if not callable(program):
@@ -240,8 +241,9 @@ def _enable_grad() -> AbstractContextManager[Any]:
 
 
 def _bypass_transform_cache(site: Site) -> Tensor:
-    """Return the value of a site for the model, cloned if it has a score so that no transform's cache contains it.
+    """Return the value of a site for the model.
 
+    If it has a score, it is cloned, so that no transform's cache contains it.
     A transform shared by the distributions of guide and model may have cached the value's pre-image without gradient.
     """
     return site.value if site.density.score is None else site.value.clone()

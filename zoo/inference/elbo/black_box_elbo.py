@@ -191,11 +191,12 @@ class BlackBoxELBO(ELBO, nn.Module):
         subsamples: Subsamples = {}
         nesting = self._particle_nesting(call, subsamples) if self._is_vectorized(num_particles) else None
 
-        def trace_runs(check_flags: bool) -> list[Run]:
+        def trace_runs(check_rsample_flags: bool) -> list[Run]:
             if nesting is not None:
-                return [trace_vectorized(call, num_particles, nesting, subsamples, check_rsample_flags=check_flags)]
+                return [trace_vectorized(call, num_particles, nesting, subsamples, check_rsample_flags)]
             return [
-                trace_model_and_guide(call, subsamples, check_rsample_flags=check_flags) for _ in range(num_particles)
+                trace_model_and_guide(call, subsamples, check_rsample_flags=check_rsample_flags)
+                for _ in range(num_particles)
             ]
 
         return self.validator.checked_runs(trace_runs, call, num_particles, nesting, subsamples)

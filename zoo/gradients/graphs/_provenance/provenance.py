@@ -105,8 +105,8 @@ class Provenance(TorchFunctionMode):
         """Return whether the gradient of a tensor was lost under ``torch.no_grad()``.
 
         The gradient is lost if the tensor was computed under ``no_grad`` from one that requires a gradient, or if it
-        was computed later from such a tensor and does not require a gradient by another one. The gradient of a view
-        that was created under ``no_grad`` is lost, too, and so is that of tensors computed from the view, although
+        was computed later from such a tensor and no other input makes it require a gradient. The gradient of a
+        view that was created under ``no_grad`` is lost, too, and so is that of tensors computed from the view, although
         ``requires_grad`` is True for all of these. The result of ``detach()`` has lost no gradient: it is meant to be
         constant.
         """
@@ -185,7 +185,8 @@ class Provenance(TorchFunctionMode):
             names |= NO_GRAD
             self.lost_gradients = True
         if self.lost_gradients:
-            # Only what is computed from a no_grad view with gradients enabled has the label of such views.
+            # A result has the label of no_grad views only if it is computed from such a view while gradients are
+            # enabled.
             may_require_grad = torch.is_grad_enabled() and not semantics.detaches
             from_view = may_require_grad and any(map(self._uses_no_grad_view, inputs))
             names = names | NO_GRAD_VIEW if from_view else names - NO_GRAD_VIEW
@@ -290,7 +291,9 @@ class Provenance(TorchFunctionMode):
         )
 
     def _mark(self, tensor: Tensor, address: Address, names: Names) -> None:
-        if address is None and names <= GRADIENT_LABELS:  # a sparse tensor, which is no parameter of a distribution
+        # A tensor without an address is sparse. Lost gradients matter only for parameters of distributions, which are
+        # dense.
+        if address is None and names <= GRADIENT_LABELS:
             return
         if self._memory.mark(tensor, address, names):
             self._add_control_dependencies(names)
@@ -338,6 +341,6 @@ def _call_script(
 ) -> Any:
     """Call a script, with its buffers as an argument, since it may read them and write to them.
 
-    ``integer_arguments`` reads the annotations: arguments that may be tensors are not sizes.
+    The annotations contain ``Tensor`` so that ``op_semantics.integer_arguments`` does not take the arguments for sizes.
     """
     return call(script, *args, **kwargs)

@@ -45,7 +45,7 @@ class Validator:
         max_plate_nesting: int | None,
         subsamples: Subsamples,
     ) -> list[Run]:
-        """Return the runs of ``trace_runs(check_flags)``; raise an error if the gradient would be wrong.
+        """Return the runs of ``trace_runs(check_rsample_flags)``; raise an error if the gradient would be wrong.
 
         ``max_plate_nesting`` is None for one run per particle. An error of a vectorized run is replaced by its cause.
         """
