@@ -74,6 +74,7 @@ def test_other_weights_have_a_file_of_their_own(images, backbone, computed, tmp_
     assert computed() == 10
 
 
+@pytest.mark.usefixtures("without_type_checks")  # which read an image at random
 def test_interrupted_computation_continues_after_the_last_whole_chunk(images, backbone, computed, tmp_path):
     class Interrupted(list):
         def __getitem__(self, i):
