@@ -8,7 +8,7 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from zoo._constraints import COUNT, NOT_NEGATIVE, POSITIVE, Constraint, check_constraints
-from zoo.attention.captioning._backbone import BACKBONES, feature_shape, load_backbone
+from zoo.attention.captioning._backbone import BACKBONES, feature_shape, load_backbone, normalize
 from zoo.attention.captioning._encoder import CellEncoder
 from zoo.attention.captioning._features import feature_extractor
 from zoo.attention.captioning._generation import sample_captions, search_captions, until_eos
@@ -154,7 +154,7 @@ class Captioner(LoadableModule):
         length_penalty: float = 0.0,
         max_length: int = 25,
         cell_selection: str = "argmax",
-        lr: float = 3e-3,
+        lr: float = 1e-3,
         weight_decay: float = 0.01,
         estimator: Mapping[str, Any] | None = None,
     ):
@@ -222,7 +222,8 @@ class Captioner(LoadableModule):
 
     def annotate(self, inputs: Shaped[Tensor, "batch ..."]) -> Annotations:
         """Return the annotations of images or feature maps; see ``CaptionBatch``."""
-        return self.decoder.annotate(inputs.to(self.dtype) if self.encoder is None else self.encoder(inputs / 255))
+        features = inputs if self.encoder is None else self.encoder(normalize(inputs).to(self.dtype))
+        return self.decoder.annotate(features.to(self.dtype))
 
     def caption(self, inputs: Shaped[Tensor, "batch ..."], seed: int = 0, beam_size: int | None = None) -> Captions:
         """Caption images or feature maps; see ``CaptionBatch`` for the inputs, and ``forward``."""
