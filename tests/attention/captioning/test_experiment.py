@@ -5,6 +5,7 @@ import torch
 
 from zoo.attention.captioning._evaluation import hit_rate, negative_log_likelihood
 from zoo.attention.captioning.experiment import CaptioningExperiment
+from zoo.attention.captioning.meteor import MeteorScore
 from zoo.attention.captioning.module import Captioner
 from zoo.attention.captioning.objective import word_mask
 from zoo.cli._commands import evaluate, make_experiment, train
@@ -91,6 +92,15 @@ class TestRun:
         assert "nats per word with the cells sampled for another image" in result.summary
         status = read_status(finished("captioning") / "status.json")["metrics"]
         assert result.metrics["test_bleu4_argmax_cells"] == status["test_bleu4"]
+
+    @pytest.mark.parametrize("score", [0.25, None])
+    def test_evaluation_has_meteor_or_says_why_not(self, score, finished, tmp_path, monkeypatch, caplog):
+        answer = MeteorScore(score, None if score else "METEOR needs Java")
+        monkeypatch.setattr("zoo.attention.captioning.experiment.corpus_meteor", lambda *captions: answer)
+        result = evaluate(finished("captioning") / "checkpoints" / "last.ckpt", tmp_path)
+        assert result.metrics.get("test_meteor") == score
+        assert ("METEOR 25.0" in result.summary) == (score is not None)
+        assert ("METEOR is left out: METEOR needs Java" in caplog.text) == (score is None)
 
     def test_loaded_model_captions_images(self, finished, data):
         captions = Captioner.load(finished("captioning") / "checkpoints" / "last.ckpt")(data.validation.images[:3])

@@ -1,4 +1,5 @@
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,14 @@ from zoo.attention.captioning._evaluation import (
 )
 from zoo.attention.captioning._features import cached_features
 from zoo.attention.captioning.cider import CiderD
+from zoo.attention.captioning.meteor import corpus_meteor
 from zoo.attention.captioning.module import CELL_SELECTION, Captioner
 from zoo.attention.captioning.objective import word_mask
 from zoo.data import Batches, CaptionData, CaptionSet, ImageFiles
 from zoo.plotting import caption_attention, save_figure
 from zoo.training import Experiment, Loaders, write_json
+
+logger = logging.getLogger(__name__)
 
 EVAL_BATCH_SIZE = 100
 NLL_SAMPLES = 10
@@ -94,12 +98,17 @@ class CaptioningExperiment(Experiment):
         return self._report(Captioner.load(checkpoint), self.data.load_test(), folder)
 
     def evaluate(self, checkpoint: Path, folder: Path) -> dict[str, float]:
-        """Return the metrics of ``report``, and those of the same weights with other cells."""
+        """Return the metrics of ``report``, METEOR where it is available, and those of other choices of cells."""
         model, test = Captioner.load(checkpoint), self.data.load_test()
         metrics = self._report(model, test, folder)
+        by_image, by_caption = self._examples(test, per_image=True), self._examples(test, per_image=False)
+        score, reason = corpus_meteor(generate_captions(model, by_image).words, test.captions)
+        if score is None:
+            logger.warning(f"METEOR is left out: {reason}")
+        else:
+            metrics["test_meteor"] = score
         if model.hparams["attention"] != "hard":
             return metrics
-        by_image, by_caption = self._examples(test, per_image=True), self._examples(test, per_image=False)
         for selection in CELL_SELECTION:
             model.hparams["cell_selection"] = selection
             words = generate_captions(model, by_image).words
