@@ -23,6 +23,7 @@ from zoo.attention.captioning.objective import (
 from zoo.gradients import Reinforce, RunningStd, make_baseline
 from zoo.gradients.estimators import complete_options
 from zoo.training import LoadableModule, sum_losses
+from zoo.training._optimizers import adamw_with_cosine_schedule
 
 LOG_EVERY_N_STEPS = 10
 ENCODERS = ("cell_cnn", *BACKBONES)
@@ -331,11 +332,7 @@ class Captioner(LoadableModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return AdamW with a learning rate annealed to 0 by a cosine over the whole run."""
-        lr, weight_decay = self.hparams["lr"], self.hparams["weight_decay"]
-        optimizer = torch.optim.AdamW(self.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
-        steps = int(self.trainer.estimated_stepping_batches)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return adamw_with_cosine_schedule(self)
 
 
 def _is_first(words: Tensor) -> Tensor:
