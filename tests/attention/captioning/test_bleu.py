@@ -4,7 +4,7 @@ from itertools import count
 
 import pytest
 
-from zoo.attention.captioning import corpus_bleu
+from zoo.attention.captioning import corpus_bleu, sentence_bleu
 
 REFERENCES = [
     ["a dog runs on the grass", "the brown dog is running"],
@@ -84,3 +84,28 @@ def test_wrong_numbers_of_captions_are_refused():
         corpus_bleu([], [])
     with pytest.raises(ValueError, match="max_order must be at least 1, got 0"):
         corpus_bleu([["a"]], [[["a"]]], max_order=0)
+
+
+class TestSentenceBleu:
+    def test_one_is_added_to_the_counts_of_longer_ngrams(self):
+        # "a dog is running on the the grass" against two captions: of 8, 7, 6 and 5 n-grams 7, 5, 1 and 0 match.
+        candidate, references = CANDIDATES[0].split(), split(REFERENCES[0])
+        expected = (7 / 8 * (5 + 1) / (7 + 1) * (1 + 1) / (6 + 1) * (0 + 1) / (5 + 1)) ** (1 / 4)
+        assert sentence_bleu(candidate, references) == pytest.approx(expected)
+
+    def test_equal_caption_has_score_one(self):
+        assert sentence_bleu(["a", "red", "bird"], split(["a red bird", "birds"])) == 1
+
+    def test_short_captions_are_penalized(self):
+        reference = ["a", "dog", "runs", "on", "the", "grass"]
+        assert sentence_bleu(reference[:3], [reference]) == pytest.approx(math.exp(1 - 6 / 3))
+
+    @pytest.mark.parametrize("candidate", [[], ["x"]], ids=["empty", "foreign"])
+    def test_caption_without_a_common_word_has_score_zero(self, candidate):
+        assert sentence_bleu(candidate, [["a", "b"]]) == 0
+
+    def test_text_and_missing_references_are_refused(self):
+        with pytest.raises(TypeError, match="got the text 'a dog'"):
+            sentence_bleu("a dog", [["a", "dog"]])
+        with pytest.raises(ValueError, match="image 0 has no reference"):
+            sentence_bleu(["a"], [])

@@ -131,7 +131,9 @@ class TestSequenceTraining:
         assert differences(*(end["state_dict"] for end in ends)) == []
         assert differences(*(end["optimizer_states"] for end in ends)) == []
 
-    def test_rewards_are_cider_of_the_sampled_captions(self, scst_config):
+    @pytest.mark.parametrize(("name", "highest"), [("cider", 10), ("bleu4", 1)])
+    def test_caption_equal_to_a_reference_has_the_highest_reward(self, scst_config, name, highest):
+        scst_config["model"]["reward"] = name
         experiment = make_experiment(scst_config)
         captions = experiment._encode(experiment.data.train)
         words = torch.zeros(20, 2, 2, dtype=torch.long)
@@ -139,7 +141,7 @@ class TestSequenceTraining:
             own, other = captions[image][0], captions[1 - image][0]
             words[: len(own), image, 0] = torch.tensor(own)
             words[: len(other), image, 1] = torch.tensor(other)
-        reward = experiment.module.reward(torch.tensor([0, 1]), words)
+        reward = experiment.module.reward_function(torch.tensor([0, 1]), words)
         assert reward.shape == (2, 2)
-        assert (reward[:, 0] > 9.99).all()
-        assert (reward[:, 1] < 9).all()
+        assert (reward[:, 0] > 0.999 * highest).all()
+        assert (reward[:, 1] < 0.9 * highest).all()

@@ -62,6 +62,7 @@ class TestCaptioner:
         [
             ({"num_samples": 1}, "num_samples must be at least 2, got 1"),
             ({"attention": "soft", "cell_selection": "sample"}, "cell_selection=sample is for attention=hard"),
+            ({"reward": "rouge"}, "there is no reward 'rouge'; choose one of cider, bleu4"),
             ({"objective": "mle"}, "there is no objective 'mle'; choose one of cross_entropy, scst"),
             ({"encoder": "vgg"}, "there is no encoder 'vgg'; choose one of cell_cnn, efficientnet_lite0"),
             ({"stride": 8}, "stride must be 16 or 32, got 8"),
@@ -115,7 +116,7 @@ class TestSequenceTraining:
 
     def test_rewarded_word_becomes_more_likely(self, batch):
         model = make(objective="scst", num_samples=20)
-        model.reward = self.reward
+        model.reward_function = self.reward
         optimizer = torch.optim.Adam(model.parameters(), lr=0.03)
         means = []
         for _ in range(40):
@@ -128,7 +129,7 @@ class TestSequenceTraining:
 
     def test_greedy_baseline_is_the_reward_of_greedy_captions(self, batch):
         model = make(objective="scst", estimator={"baseline": "greedy"})
-        model.reward = self.reward
+        model.reward_function = self.reward
         greedy = model.caption(batch.inputs, beam_size=1).words
         counts = torch.tensor([words.count("red") for words in greedy], dtype=torch.float64)
         torch.manual_seed(1)
@@ -139,7 +140,7 @@ class TestSequenceTraining:
         torch.testing.assert_close(advantage, reward - counts[:, None].float())
 
     def test_missing_rewards_are_named(self, batch):
-        with pytest.raises(ValueError, match="objective=scst needs rewards: set the attribute reward of the model"):
+        with pytest.raises(ValueError, match="needs rewards: set the attribute reward_function of the model"):
             make(objective="scst").objective(batch)
 
     def test_there_is_no_dropout(self):

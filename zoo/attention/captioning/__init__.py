@@ -1,6 +1,6 @@
 """Show, Attend and Tell: image captions by hard attention, Xu et al., 2015."""
 
-from zoo.attention.captioning.bleu import corpus_bleu
+from zoo.attention.captioning.bleu import corpus_bleu, sentence_bleu
 from zoo.attention.captioning.cider import CiderD
 from zoo.attention.captioning.decoding import BeamSearchResult, beam_search
 from zoo.attention.captioning.experiment import CaptioningExperiment
@@ -38,6 +38,7 @@ __all__ = [
     "captioning_objective",
     "corpus_bleu",
     "corpus_meteor",
+    "sentence_bleu",
     "sequence_objective",
     "word_mask",
 ]

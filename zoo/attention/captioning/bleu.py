@@ -37,17 +37,57 @@ def corpus_bleu(
     for candidate, captions in zip(candidates, references, strict=True):
         length += len(candidate)
         closest_length += _closest_length(len(candidate), captions)
-        allowed = count_ngrams((), max_order)
-        for caption in captions:
-            allowed |= count_ngrams(caption, max_order)  # the larger of two counts
-        for ngram, count in count_ngrams(candidate, max_order).items():
-            matched[len(ngram) - 1] += min(count, allowed[ngram])
-            total[len(ngram) - 1] += count
+        for order, (hits, count) in enumerate(zip(*_matches(candidate, captions, max_order), strict=True)):
+            matched[order] += hits
+            total[order] += count
     if not all(matched[:1]):
         return (0.0,) * max_order
     log_penalty = min(0.0, 1 - closest_length / length)
     log_precisions = [math.log(m / t) if m else -math.inf for m, t in zip(matched, total, strict=True)]
     return tuple(math.exp(log_penalty + sum(log_precisions[:n]) / n) for n in range(1, max_order + 1))
+
+
+def sentence_bleu(candidate: Tokens, references: Sequence[Tokens], max_order: int = 4) -> float:
+    """Return the smoothed BLEU of one caption, from 0 to 1, which can serve as a reward.
+
+    As ``corpus_bleu`` of one candidate, but ``p_n = (matches + 1) / (n-grams + 1)`` for n > 1, as single captions
+    rarely share a 4-gram with a reference. Lin & Och, "ORANGE: a method for evaluating automatic evaluation metrics for
+    machine translation", 2004.
+
+    Args:
+        candidate: tokens of a caption, words or integers.
+        references: tokens of one or more captions of the same image.
+        max_order: length of the longest n-grams.
+
+    Raises:
+        TypeError: a caption is text instead of tokens.
+        ValueError: there is no reference.
+
+    Example:
+        >>> sentence_bleu("a dog runs".split(), ["a dog runs on grass".split(), "the dog is running".split()])
+        0.7165313105737893
+    """
+    check_max_order(max_order)
+    check_candidates([candidate], [references])
+    matched, total = _matches(candidate, references, max_order)
+    if not matched[0]:
+        return 0.0
+    log_precisions = [math.log(matched[0] / total[0])]
+    log_precisions += [math.log((m + 1) / (t + 1)) for m, t in zip(matched[1:], total[1:], strict=True)]
+    log_penalty = min(0.0, 1 - _closest_length(len(candidate), references) / len(candidate))
+    return math.exp(log_penalty + sum(log_precisions) / max_order)
+
+
+def _matches(candidate: Tokens, references: Sequence[Tokens], max_order: int) -> tuple[list[int], list[int]]:
+    """Return by order the number of n-grams of a candidate that match, and of all of them."""
+    matched, total = [0] * max_order, [0] * max_order
+    allowed = count_ngrams((), max_order)
+    for caption in references:
+        allowed |= count_ngrams(caption, max_order)  # the larger of two counts
+    for ngram, count in count_ngrams(candidate, max_order).items():
+        matched[len(ngram) - 1] += min(count, allowed[ngram])
+        total[len(ngram) - 1] += count
+    return matched, total
 
 
 def _closest_length(length: int, references: Sequence[Tokens]) -> int:

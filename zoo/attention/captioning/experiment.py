@@ -18,6 +18,7 @@ from zoo.attention.captioning._evaluation import (
     negative_log_likelihood,
 )
 from zoo.attention.captioning._features import cached_features
+from zoo.attention.captioning.bleu import sentence_bleu
 from zoo.attention.captioning.cider import CiderD
 from zoo.attention.captioning.meteor import corpus_meteor
 from zoo.attention.captioning.module import CELL_SELECTION, Captioner
@@ -71,7 +72,7 @@ class CaptioningExperiment(Experiment):
         train = self._examples(data.train, per_image=is_scst)
         validation = self._examples(data.validation, per_image=True)
         if is_scst:
-            self.module.reward = _CaptionReward(self._encode(data.train))
+            self.module.reward_function = _CaptionReward(self.module.hparams["reward"], self._encode(data.train))
         batches = Batches if is_scst else BucketedBatches
         self.loaders = Loaders(
             train=lambda rank, ranks: batches(train, batch_size, seed, rank, ranks),
@@ -186,21 +187,27 @@ def _draw_captions(test: CaptionSet, generated: GeneratedSet, scores: Tensor, fo
 
 
 class _CaptionReward:
-    """CIDEr-D of sampled captions against the references of their images.
+    """CIDEr-D or BLEU-4 of sampled captions against the references of their images.
 
     ``<eos>`` is a token of both, so that a caption that breaks off is rewarded less: without it, captions that end in
     "with a" become frequent.
     """
 
-    def __init__(self, references: Sequence[Sequence[list[int]]]):
-        self._cider = CiderD(references)
+    def __init__(self, name: str, references: Sequence[Sequence[list[int]]]):
+        self._references = references
+        self._cider = CiderD(references) if name == "cider" else None
 
     def __call__(self, images: Tensor, words: Tensor) -> Tensor:
         """Return the reward of each sample, of shape ``(images, samples)``."""
         lengths = word_mask(words).sum(0).flatten().tolist()
         captions = [caption[:n] for caption, n in zip(words.flatten(1).T.tolist(), lengths, strict=True)]
         of_image = images.repeat_interleave(words.shape[-1]).tolist()
-        return self._cider.scores(captions, of_image).view(words.shape[1:]).to(images.device)
+        if self._cider is not None:
+            rewards = self._cider.scores(captions, of_image)
+        else:
+            pairs = zip(captions, of_image, strict=True)
+            rewards = torch.tensor([sentence_bleu(caption, self._references[image]) for caption, image in pairs])
+        return rewards.view(words.shape[1:]).to(images.device)
 
 
 def _digest(images: Sequence[Tensor] | Tensor) -> str:

@@ -28,6 +28,7 @@ from zoo.training._optimizers import adamw_with_cosine_schedule
 LOG_EVERY_N_STEPS = 10
 ENCODERS = ("cell_cnn", *BACKBONES)
 OBJECTIVES = ("cross_entropy", "scst")
+REWARDS = ("cider", "bleu4")
 CELL_SELECTION = ("argmax", "sample", "expected")
 _SIZES = ("embedding_size", "hidden_size", "value_size", "query_size", "num_samples", "beam_size", "max_length")
 CONSTRAINTS = {
@@ -41,7 +42,7 @@ CONSTRAINTS = {
     "lr": POSITIVE,
     "weight_decay": NOT_NEGATIVE,
 }
-_CHOICES = {"encoder": ENCODERS, "objective": OBJECTIVES, "cell_selection": CELL_SELECTION}
+_CHOICES = {"encoder": ENCODERS, "objective": OBJECTIVES, "reward": REWARDS, "cell_selection": CELL_SELECTION}
 
 
 class Captions(NamedTuple):
@@ -98,6 +99,7 @@ class Captioner(LoadableModule):
         init: ``mean``, or ``learned`` for an initial state that does not depend on the image.
         objective: ``cross_entropy``, or ``scst`` for self-critical sequence training, which starts from the checkpoint
             of ``init_from=``.
+        reward: reward of a caption in sequence training, ``cider`` (CIDEr-D) or ``bleu4`` (``sentence_bleu``).
         num_samples: samples of the cells per caption; in sequence training sampled captions per image.
         embedding_size: dimension of word embeddings.
         hidden_size: units of the LSTM.
@@ -130,7 +132,7 @@ class Captioner(LoadableModule):
         torch.Size([2])
     """
 
-    reward: Callable[[Tensor, Tensor], Tensor] | None = None
+    reward_function: Callable[[Tensor, Tensor], Tensor] | None = None
     """Maps indices of images and sampled words ``(time, images, samples)`` to rewards; set by the experiment."""
 
     def __init__(
@@ -142,6 +144,7 @@ class Captioner(LoadableModule):
         attention: str = "hard",
         init: str = "mean",
         objective: str = "cross_entropy",
+        reward: str = "cider",
         num_samples: int = 2,
         embedding_size: int = 128,
         hidden_size: int = 256,
@@ -281,12 +284,12 @@ class Captioner(LoadableModule):
 
     def _rewards(self, batch: CaptionBatch, words: Tensor) -> Tensor:
         """Return the reward of sampled captions, less that of greedy decoding if it is the baseline."""
-        if self.reward is None:
-            raise ValueError("objective=scst needs rewards: set the attribute reward of the model")
-        reward = self.reward(batch.images, words)
+        if self.reward_function is None:
+            raise ValueError("objective=scst needs rewards: set the attribute reward_function of the model")
+        reward = self.reward_function(batch.images, words)
         if self.uses_greedy_baseline:
             greedy, _ = self._search(batch.inputs, seed=0, beam_size=1)
-            reward = reward - self.reward(batch.images, greedy.T[..., None])
+            reward = reward - self.reward_function(batch.images, greedy.T[..., None])
         return reward
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
