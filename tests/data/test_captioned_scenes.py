@@ -30,14 +30,14 @@ def objects(caption, boxes):
 
 
 def facts(caption, boxes):
-    """What a caption states: the objects, and the relations of their boxes as 'first is left of second'."""
+    """What a caption states: the objects, and the relations of their boxes as 'second is left of first'."""
     found = objects(caption, boxes)
     relations = re.findall("above|below|left of|right of", " ".join(caption))
     stated = set()
     for (*_, first), (*_, second), relation in zip(found, found[1:], relations, strict=False):
         if relation in ("below", "right of"):
             first, second, relation = second, first, {"below": "above", "right of": "left of"}[relation]
-        stated.add((first, relation, second))
+        stated.add((second, relation, first))
     return sorted(found), stated
 
 
@@ -83,13 +83,13 @@ def test_first_caption_names_objects_from_top_to_bottom_with_the_relation_of_the
         found = objects(caption, boxes)
         counts.append(len(found))
         text = [f"a {color} {name}" for color, name, _ in found]
-        for i, (upper, lower) in enumerate(pairwise(cell(box) for *_, box in found)):
+        for i, (upper, lower) in enumerate(pairwise(cell(box) for *_, box in found), 1):
             down, aside = lower[0] - upper[0], lower[1] - upper[1]
             assert down >= 2
             assert down != abs(aside)
-            relation = "above" if down > abs(aside) else "left of" if aside > 0 else "right of"
-            text[i] += f" {relation}"
-        assert " ".join(caption) == " ".join(text)
+            relation = "below" if down > abs(aside) else "right of" if aside > 0 else "left of"
+            text[i] += f" {relation} it"
+        assert " ".join(caption) == " and ".join(text)
     assert set(counts) == {1, 2, 3}
 
 

@@ -4,7 +4,7 @@ import re
 import pytest
 from PIL import Image
 
-from zoo.data import load_flickr8k
+from zoo.data import DatasetUnavailableError, load_flickr8k
 from zoo.data.flickr8k import LISTS, TOKENS
 
 SPLITS = {"train": ["a.jpg", "b.jpg"], "validation": ["c.jpg"], "test": ["d.jpg"]}
@@ -54,6 +54,25 @@ def test_splits_are_those_of_the_lists(flickr8k, caplog):
     assert abs(int(sets["test"].images[0].max()) - 180) <= 3
     assert (data.name, data.image_size) == ("flickr8k", 4)
     assert not caplog.records
+
+
+def test_folder_is_that_of_the_environment_unless_one_is_given(tmp_path, monkeypatch):
+    (tmp_path / "flickr8k").mkdir()
+    Folder(tmp_path / "flickr8k")
+    monkeypatch.setenv("ZOO_DATA", str(tmp_path))
+    assert len(load_flickr8k(size=4, min_count=1).train) == 2
+    (tmp_path / "elsewhere").mkdir()
+    with pytest.raises(FileNotFoundError, match="elsewhere contains neither images nor Flicker8k_Dataset"):
+        load_flickr8k(tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize(("root", "named"), [(None, "ZOO_DATA is not set"), ("nowhere", "there is no nowhere")])
+def test_missing_folder_of_the_environment_is_named(root, named, monkeypatch):
+    monkeypatch.delenv("ZOO_DATA", raising=False)
+    if root is not None:
+        monkeypatch.setenv("ZOO_DATA", root)
+    with pytest.raises(DatasetUnavailableError, match=rf"expected in \$ZOO_DATA/flickr8k, .* but {named}"):
+        load_flickr8k()
 
 
 def test_vocabulary_is_of_the_training_captions_alone(flickr8k):

@@ -66,7 +66,7 @@ class TestMistakes:
                 ["model=ram", "data=captioned_scenes"],
                 ["needs labeled images, which data=captioned_scenes does not", "set data=mnist|mnist_5k|"],
             ),
-            (["model=ram", "data=flickr8k"], ["data.root must be given"]),
+            (["model=ram", "data=image_folder"], ["data.root must be given"]),
             (["model=ram", "data=captioned_scenes", "data.num_captions=4"], ["data.num_captions must be from 1 to 3"]),
             (["data=mnist_5k"], ["choose a model: model=", "ram"]),
             (["resume=runs/ram/none"], ["runs/ram/none holds no run to resume"]),

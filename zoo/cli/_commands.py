@@ -34,6 +34,10 @@ def train(config: Mapping[str, Any], folder: Path, command: str, trust: bool = F
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     experiment = make_experiment(config, trust)
     with folder_lock(folder):
+        if experiment.needs_initial_weights and not config.get("init_from"):
+            raise ValueError(
+                "this training starts from the weights of another one: set init_from=RUN/checkpoints/best.ckpt"
+            )
         if config.get("init_from") and not (folder / "checkpoints" / "last.ckpt").exists():
             load_weights(experiment.module, Path(config["init_from"]))
         record = RunRecord(folder, config, command, experiment.name)

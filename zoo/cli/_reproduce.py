@@ -10,12 +10,12 @@ from zoo.cli._composition import compose_config
 from zoo.cli._errors import INTERRUPTED, RunFailedError
 from zoo.cli._invocation import command_name, subprocess_command
 from zoo.control._experiment import draw_returns, learning_curve
-from zoo.data import find_binarized_mnist, find_mnist
+from zoo.data import find_binarized_mnist, find_flickr8k, find_mnist
 from zoo.inference.programs import PROGRAMS
 from zoo.inference.programs._program import data_root
 from zoo.reproduction import _tables as tables
 from zoo.reproduction._report import copy_record, find_run, load_records, table, write_page
-from zoo.reproduction._tables import Row, check_request, settings_of
+from zoo.reproduction._tables import Paper, Row, check_request, chosen_rows, settings_of
 from zoo.training import config_hash
 
 
@@ -23,15 +23,14 @@ def reproduce(options: ReproduceConfig) -> None:
     """Run the rows of a paper's table with each seed, print and write the table, and draw the curves."""
     paper, rows = check_request(options.paper, options.budget, options.rows, options.publish)
     smoke = options.budget == "smoke"
-    check_data(rows, digits=not smoke)
+    check_data(rows, images=not smoke)
     records = tables.CHECKOUT_RECORDS if options.publish else Path("runs") / ("smoke-results" if smoke else "results")
     seeds = options.seeds or paper.seeds[: 1 if smoke else None]
     runs = [(row, seed) for seed in seeds for row in rows]
     folders: dict[str, list[Path]] = {row.name: [] for row in rows}
     for number, (row, seed) in enumerate(runs, 1):
         print(f"\nrun {number} of {len(runs)}: {row.label}, seed {seed}", flush=True)
-        overrides = [*settings_of(row, options.budget), f"seed={seed}"]
-        folder = run_once(overrides, config_hash(compose_config(overrides)), Path("runs"))
+        folder = run_row(paper, row, options.budget, seed)
         copy_record(folder, records, f"{row.experiment}-seed{seed}")
         folders[row.name].append(folder)
     print(f"\n{paper.title}\n\n{table(paper, {row.name: load_records(records, row, smoke) for row in paper.rows})}")
@@ -49,12 +48,23 @@ def reproduce(options: ReproduceConfig) -> None:
     print(f"table: {page}")
 
 
-def check_data(rows: Sequence[Row], digits: bool) -> None:
+def run_row(paper: Paper, row: Row, budget: str, seed: int) -> Path:
+    """Run a row with a seed unless that was done, first the row that it starts from, and return the folder."""
+    overrides = [*settings_of(row, budget), f"seed={seed}"]
+    if row.starts_from:
+        (before,) = chosen_rows(paper, [row.starts_from])
+        overrides.append(f"init_from={run_row(paper, before, budget, seed) / 'checkpoints' / 'best.ckpt'}")
+    return run_once(overrides, config_hash(compose_config(overrides)), Path("runs"))
+
+
+def check_data(rows: Sequence[Row], images: bool) -> None:
     """Check before the first run that the data of all rows can be loaded; results on other data are not comparable."""
-    if digits and any(row.data == "mnist" for row in rows):
+    if images and any(row.data == "mnist" for row in rows):
         find_mnist()
-    if digits and any(row.data == "binarized_mnist" for row in rows):
+    if images and any(row.data == "binarized_mnist" for row in rows):
         find_binarized_mnist()
+    if images and any(row.data == "flickr8k" for row in rows):
+        find_flickr8k()
     for row in rows:
         if row.data in PROGRAMS:
             PROGRAMS[row.data].load(data_root())

@@ -6,7 +6,7 @@ from zoo.data.binarization import BinarizedBatches, binarize_set, is_binary
 from zoo.data.binarized_mnist import find_binarized_mnist, load_binarized_mnist
 from zoo.data.captioned_scenes import load_captioned_scenes
 from zoo.data.captions import CaptionData, CaptionSet, ImageFiles
-from zoo.data.flickr8k import load_flickr8k
+from zoo.data.flickr8k import find_flickr8k, load_flickr8k
 from zoo.data.idx import load_idx, read_idx
 from zoo.data.image_folder import load_image_folder
 from zoo.data.images import DatasetUnavailableError, ImageData, ImageSet
@@ -28,6 +28,7 @@ __all__ = [
     "Vocabulary",
     "binarize_set",
     "find_binarized_mnist",
+    "find_flickr8k",
     "find_mnist",
     "is_binary",
     "load_binarized_mnist",

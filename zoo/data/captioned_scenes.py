@@ -1,5 +1,6 @@
 from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from zoo.data.images import ImageSet
 from zoo.data.mnist_5k import load_mnist_5k
 from zoo.data.vocabulary import Vocabulary
 
-OPPOSITE = {"above": "below", "left of": "right of", "right of": "left of"}
+OPPOSITE = {"below": "above", "left of": "right of", "right of": "left of"}
 MAX_CAPTIONS = 3
 Word = tuple[str, Box | None]
 
@@ -29,11 +30,12 @@ def load_captioned_scenes(
     size: of its training, validation and test digits in the sets of these names. The ground gets lighter to the right
     in red and to the bottom in blue, so that a cell alone shows where it is; noise and gray dots are not captioned.
 
-    The first caption names the objects from top to bottom, "a red square above a green seven left of a blue circle".
-    Successive objects are at least two rows apart; the upper one is *above* the other if they are farther apart
-    vertically than horizontally, else *left of* or *right of* it. Both distances are never equal. Further captions are
-    paraphrases: the objects from bottom to top, with *below*, and the first one after *there is*. ``boxes`` contains
-    for the color and the name of an object the smallest box around its pixels, and None for other words.
+    The first caption names the objects from top to bottom, "a red square and a green seven below it and a blue circle
+    left of it", where *it* is the object before. Successive objects are at least two rows apart; the lower one is
+    *below* the other if they are farther apart vertically than horizontally, else *left of* or *right of* it. Both
+    distances are never equal. Further captions are paraphrases: the objects from bottom to top, with *above*, and the
+    first one after *there is*. ``boxes`` contains for the color and the name of an object the smallest box around its
+    pixels, and None for other words.
 
     Args:
         num_train: number of training images.
@@ -49,7 +51,7 @@ def load_captioned_scenes(
     Example:
         >>> data = load_captioned_scenes(num_train=100, num_validation=10, num_test=10, num_captions=2)
         >>> data.train.images.shape, data.image_size, len(data.vocabulary)
-        (torch.Size([100, 3, 84, 84]), 84, 32)
+        (torch.Size([100, 3, 84, 84]), 84, 34)
         >>> caption, boxes = data.train.captions[0][0], data.train.boxes[0][0]
         >>> caption[0], boxes[0], boxes[1] == boxes[2]  # "a", a color and the name of an object
         ('a', None, True)
@@ -79,7 +81,7 @@ def load_captioned_scenes(
 def _words() -> Sequence[str]:
     """Return all words of the captions."""
     relations = [word for both in OPPOSITE.items() for relation in both for word in relation.split()]
-    return ("there", "is", "a", *COLORS, *SHAPES, *DIGITS, *relations)
+    return ("there", "is", "a", "and", "it", *COLORS, *SHAPES, *DIGITS, *relations)
 
 
 def _generate(digits: ImageSet, count: int, seed: tuple[int, int], num_captions: int) -> CaptionSet:
@@ -105,20 +107,25 @@ def _generate(digits: ImageSet, count: int, seed: tuple[int, int], num_captions:
 
 def _captions(phrases: list[list[Word]], cells: list[list[int]]) -> tuple[list[Word], ...]:
     """Return the captions of a scene with these objects, from top to bottom."""
-    downward = list(phrases[0])
-    upward = list(phrases[0])
-    for upper, lower, phrase in zip(cells, cells[1:], phrases[1:], strict=False):
-        relation = _relation(lower[0] - upper[0], lower[1] - upper[1])
-        downward += [*_function_words(relation), *phrase]
-        upward = [*phrase, *_function_words(OPPOSITE[relation]), *upward]
+    relations = [_relation(lower[0] - upper[0], lower[1] - upper[1]) for upper, lower in pairwise(cells)]
+    downward = _join(phrases, relations)
+    upward = _join(phrases[::-1], [OPPOSITE[relation] for relation in reversed(relations)])
     return downward, upward, [*_function_words("there is"), *downward]
 
 
+def _join(phrases: list[list[Word]], relations: list[str]) -> list[Word]:
+    """Return a caption of objects, each with its relation to the one before."""
+    caption = list(phrases[0])
+    for phrase, relation in zip(phrases[1:], relations, strict=True):
+        caption += [*_function_words("and"), *phrase, *_function_words(f"{relation} it")]
+    return caption
+
+
 def _relation(down: int, aside: int) -> str:
-    """Return the relation of an object to one that lies ``down`` rows below and ``aside`` columns to the right."""
+    """Return the relation of an object ``down`` rows below another, and ``aside`` columns to the right of it."""
     if down > abs(aside):
-        return "above"
-    return "left of" if aside > 0 else "right of"
+        return "below"
+    return "right of" if aside > 0 else "left of"
 
 
 def _function_words(text: str) -> list[Word]:

@@ -1,4 +1,5 @@
 import logging
+import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -7,6 +8,7 @@ from zoo.data._captioned_files import caption_data, format_examples
 from zoo.data._image_files import has_image_suffix, is_hidden
 from zoo.data._paths import resolve_folder
 from zoo.data.captions import Caption, CaptionData
+from zoo.data.images import DatasetUnavailableError
 from zoo.data.vocabulary import tokenize
 
 logger = logging.getLogger("zoo.data")
@@ -20,7 +22,7 @@ LISTS = {
 }
 
 
-def load_flickr8k(root: str | Path, size: int = 224, min_count: int = 5) -> CaptionData:
+def load_flickr8k(root: str | Path | None = None, size: int = 224, min_count: int = 5) -> CaptionData:
     r"""Load Flickr8k: photographs with five captions each, in the official split of 6,000, 1,000 and 1,000.
 
     Hodosh, Young & Hockenmaier, "Framing image description as a ranking task", 2013. ``root`` contains the photographs
@@ -30,11 +32,12 @@ def load_flickr8k(root: str | Path, size: int = 224, min_count: int = 5) -> Capt
     photograph, and lines of a list with a name that has neither a file nor captions.
 
     Args:
-        root: the folder.
+        root: the folder; None for ``$ZOO_DATA/flickr8k``.
         size: height and width to which every photograph is stretched, in pixels.
         min_count: minimum number of occurrences in the training captions for a word to be in the vocabulary.
 
     Raises:
+        DatasetUnavailableError: ``root`` is None, and there is no ``$ZOO_DATA/flickr8k``.
         FileNotFoundError: there is no such folder, or a list, the captions or a photograph are missing.
         ValueError: a line is damaged, a photograph has no captions, captions have no photograph, or a name occurs
             twice in a list, in two lists, or twice among the captions.
@@ -53,7 +56,7 @@ def load_flickr8k(root: str | Path, size: int = 224, min_count: int = 5) -> Capt
         >>> image.shape, data.validation.captions, data.vocabulary.words
         (torch.Size([3, 4, 4]), ((('two', 'dogs'),),), ('<eos>', '<unk>', 'a', 'dog'))
     """
-    root = resolve_folder(root)
+    root = resolve_folder(find_flickr8k() if root is None else root)
     folder = next((root / name for name in IMAGE_FOLDERS if (root / name).is_dir()), None)
     if folder is None:
         raise FileNotFoundError(f"{root} contains neither images nor Flicker8k_Dataset; put the photographs there")
@@ -72,6 +75,24 @@ def load_flickr8k(root: str | Path, size: int = 224, min_count: int = 5) -> Capt
             f"{f', nor those of {len(lost) - 1} more' if lost[1:] else ''}; restore it, or remove its captions"
         )
     return caption_data("flickr8k", folder, splits, captions, size, min_count, root / TOKENS)
+
+
+def find_flickr8k() -> Path:
+    """Return ``$ZOO_DATA/flickr8k``.
+
+    Raises:
+        DatasetUnavailableError: there is no such folder, or ``$ZOO_DATA`` is not set.
+
+    Example:
+        >>> find_flickr8k()  # doctest: +SKIP
+        PosixPath('…/flickr8k')
+    """
+    expected = "Flickr8k is expected in $ZOO_DATA/flickr8k, or in the folder that data.root names"
+    if not (data := os.environ.get("ZOO_DATA")):
+        raise DatasetUnavailableError(f"{expected}, but ZOO_DATA is not set")
+    if not (folder := Path(data, "flickr8k")).is_dir():
+        raise DatasetUnavailableError(f"{expected}, but there is no {folder}")
+    return folder
 
 
 def _read_lines(path: Path) -> list[str]:

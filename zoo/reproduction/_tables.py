@@ -15,6 +15,7 @@ class Row(NamedTuple):
     published: Mapping[str, str] = {}  # by column
     best_public_reproduction: str = ""  # best value of a public reproduction by others
     omitted_metrics: tuple[str, ...] = ()
+    starts_from: str = ""  # row whose run with the same seed gives the initial weights
     equal_length: bool = True  # the same number of steps with every seed, so that a learning curve can be averaged
 
 

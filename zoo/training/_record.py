@@ -45,6 +45,18 @@ def config_hash(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()[:12]
 
 
+def _recipe_hash(config: Mapping[str, Any]) -> str:
+    """Return a hash that is the same for all seeds of a configuration.
+
+    A run that starts from the weights of another one is identified by the recipe of that run.
+    """
+    recipe = {**config, "seed": None}
+    if start := config.get("init_from"):
+        record = Path(start).parents[1] / "status.json"
+        recipe["init_from"] = read_status(record).get("recipe_hash", start) if record.exists() else start
+    return config_hash(recipe)
+
+
 class RunRecord:
     """``status.json`` of a run: configuration hash, state, environment and final metrics.
 
@@ -70,7 +82,7 @@ class RunRecord:
             "seed": config.get("seed"),
             "data": data,
             "config_hash": config_hash(config),
-            "recipe_hash": config_hash({**config, "seed": None}),  # the same for all seeds of a configuration
+            "recipe_hash": _recipe_hash(config),
             "started": previous.get("started", datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")),
             "wall_seconds": self.previous_seconds,
             **run_environment(),

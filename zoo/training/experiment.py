@@ -53,6 +53,8 @@ class Experiment(Protocol):
     """Validation metric that selects the best checkpoint; None for no selection."""
     monitor_mode: str
     """``min`` or ``max``."""
+    needs_initial_weights: bool = False
+    """Whether a training has to start from the weights of another one, ``init_from=``."""
 
     def callbacks(self) -> list[pl.Callback]:
         """Return additional callbacks of the trainer; none by default."""

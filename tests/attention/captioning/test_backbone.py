@@ -26,8 +26,8 @@ def test_number_of_parameters_is_the_published_one_with_head_and_classifier(name
 def test_feature_shape_is_that_of_the_feature_map(name, stride, size):
     with torch.no_grad():
         found = EfficientNetLite(name).eval()(torch.zeros(1, 3, size, size), stride)
-    cells, channels = feature_shape(name, stride, size)
-    assert found.flatten(2).shape == (1, channels, cells)
+    rows, columns, channels = feature_shape(name, stride, size)
+    assert found.shape == (1, channels, rows, columns)
 
 
 def test_normalized_pixels_lie_between_minus_one_and_one():

@@ -78,11 +78,13 @@ class TestRun:
         assert {"test_bleu4", "test_cider", "test_nll", "test_exact", "test_hit_rate"} <= metrics.keys()
         captions = json.loads((folder / "test_captions.json").read_text())["captions"]
         assert len(captions) == 16
-        assert {"caption", "cider"} == captions[0].keys()
+        assert {"caption", "cider", "nll", "reference_words"} == captions[0].keys()
+        total = sum(row["nll"] for row in captions) / sum(row["reference_words"] for row in captions)
+        assert total == pytest.approx(metrics["test_nll"], rel=1e-5)
         assert (folder / "captions.png").exists()
         assert (folder / "best_and_worst.png").exists()
 
-    def test_evaluation_adds_other_choices_of_cells(self, finished, tmp_path):
+    def test_evaluation_has_other_choices_of_cells(self, finished, tmp_path):
         result = evaluate(finished("captioning") / "checkpoints" / "last.ckpt", tmp_path)
         assert {
             "test_bleu4_expected_cells",
@@ -109,6 +111,10 @@ class TestRun:
 
 @pytest.mark.usefixtures("no_pictures", "without_type_checks")
 class TestSequenceTraining:
+    def test_training_without_initial_weights_is_refused(self, tiny, composed, tmp_path):
+        with pytest.raises(ValueError, match="starts from the weights of another one: set init_from="):
+            train(composed(tiny("captioning", *SCST)), tmp_path, "command")
+
     def test_training_changes_the_weights_it_started_from(self, scst_config, finished, tmp_path):
         train(scst_config, tmp_path, "command")
         before = read_checkpoint(finished("captioning") / "checkpoints" / "last.ckpt")["state_dict"]

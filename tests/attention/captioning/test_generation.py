@@ -13,7 +13,7 @@ CELLS, WORDS, LENGTH = 3, 4, 3
 @pytest.fixture
 def decoder():
     torch.manual_seed(0)
-    decoder = AttentionDecoder(5, CELLS, WORDS, 4, 6, 5, 3, dropout=0.0)
+    decoder = AttentionDecoder(5, (1, CELLS), WORDS, 4, 6, 5, 3, dropout=0.0)
     for parameter in decoder.parameters():
         parameter.data += 0.6 * torch.randn_like(parameter)
     return decoder.eval()

@@ -144,4 +144,6 @@ class TestSequenceTraining:
             make(objective="scst").objective(batch)
 
     def test_there_is_no_dropout(self):
-        assert make(objective="scst", dropout=0.5).decoder.dropout == 0.0
+        model = make(objective="scst", dropout=0.5)
+        assert model.decoder.dropout == 0.0
+        assert all(layer.p == 0 for layer in model.encoder.layers if isinstance(layer, torch.nn.Dropout))

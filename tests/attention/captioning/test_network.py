@@ -10,7 +10,7 @@ IMAGES, CELLS, CHANNELS, WORDS, TIME, SAMPLES = 3, 4, 5, 6, 5, 2
 def make_decoder(**options):
     torch.manual_seed(0)
     sizes = {"embedding_size": 4, "hidden_size": 6, "value_size": 5, "query_size": 3, "dropout": 0.0}
-    decoder = AttentionDecoder(CHANNELS, CELLS, WORDS, **sizes, **options)
+    decoder = AttentionDecoder(CHANNELS, (2, 2), WORDS, **sizes, **options)
     for parameter in decoder.parameters():
         parameter.data += 0.3 * torch.randn_like(parameter)
     return decoder
@@ -36,6 +36,11 @@ def decode(decoder, features, words, *args, **options):
 
 
 class TestDecoder:
+    def test_annotation_of_a_cell_depends_on_its_place(self, features):
+        decoder = make_decoder()
+        same = decoder.annotate(features[:, :1].expand(-1, CELLS, -1))
+        assert all(not torch.equal(x[:, 0], x[:, 1]) for x in same)
+
     def test_word_does_not_depend_on_later_words(self, features, words, noise):
         changed = words.clone()
         changed[3:] = (changed[3:] + 1) % WORDS

@@ -15,7 +15,7 @@ CELLS, WORDS, TIME = 3, 4, 2
 def decoder(double):
     torch.manual_seed(0)
     sizes = {"embedding_size": 3, "hidden_size": 4, "value_size": 3, "query_size": 2}
-    decoder = AttentionDecoder(5, CELLS, WORDS, **sizes, dropout=0.0)
+    decoder = AttentionDecoder(5, (1, CELLS), WORDS, **sizes, dropout=0.0)
     for parameter in decoder.parameters():
         parameter.data += 0.5 * torch.randn_like(parameter)
     return decoder
@@ -81,6 +81,30 @@ def test_cells_after_the_end_of_a_caption_get_exactly_no_gradient(decoder, featu
     grads = torch.autograd.grad(objective.word_loss + objective.policy_loss, [run.word_log_prob, run.cell_log_prob])
     assert all((g[0] != 0).any() for g in grads[:1])
     assert all((g[1] == 0).all() for g in grads)
+
+
+def test_smoothed_labels_are_a_mixture_of_the_word_and_all_words(decoder, features):
+    annotations, noise = decoder.annotate(features), torch.rand(TIME, 1, 5)
+    run = decoder.decode(annotations, CAPTION, noise)
+    mask = word_mask(CAPTION)
+    smoothed = captioning_objective(run, mask, None, label_smoothing=0.3)
+    candidates = torch.arange(WORDS).expand(TIME, 1, WORDS)
+    every = decoder.decode(annotations, candidates, cells=run.cells[..., :1].expand(-1, -1, WORDS)).word_log_prob[0, 0]
+    torch.testing.assert_close(run.mean_log_prob[0, 0, 0], every.mean())
+    spread = -(run.mean_log_prob * mask).sum() / (2 * 5)
+    torch.testing.assert_close(smoothed.word_loss, 0.7 * smoothed.nll + 0.3 * spread)
+    torch.testing.assert_close(smoothed.nll, captioning_objective(run, mask, None).word_loss)
+
+
+def test_label_smoothing_does_not_change_the_reward_of_cells(decoder, features):
+    run = decoder.decode(decoder.annotate(features), CAPTION, noise=torch.rand(TIME, 1, 5))
+    reinforce = Reinforce(LeaveOneOutBaseline(-1), maximize=True)
+    plain, smoothed = (
+        captioning_objective(run, word_mask(CAPTION), reinforce, label_smoothing=epsilon) for epsilon in (0.0, 0.3)
+    )
+    assert torch.equal(plain.reinforce.advantage, smoothed.reinforce.advantage)
+    assert torch.equal(plain.policy_loss, smoothed.policy_loss)
+    assert not torch.equal(plain.word_loss, smoothed.word_loss)
 
 
 def test_expected_cost_of_the_decoder_as_a_program_equals_the_enumerated_objective(decoder, features):

@@ -124,15 +124,16 @@ class EfficientNetLite(nn.Module):
         return [module for module in self.stages[: NUM_STAGES[stride]].modules() if isinstance(module, Block)]
 
 
-def feature_shape(name: str, stride: int, image_size: int) -> tuple[int, int]:
-    """Return the number of cells and of channels of a backbone's feature map.
+def feature_shape(name: str, stride: int, image_size: int) -> tuple[int, int, int]:
+    """Return the rows, columns and channels of a backbone's feature map.
 
     Example:
         >>> feature_shape("efficientnet_lite0", stride=32, image_size=224)
-        (49, 320)
+        (7, 7, 320)
     """
     width, _ = BACKBONES[name]
-    return math.ceil(image_size / stride) ** 2, _round_channels(STAGES[NUM_STAGES[stride] - 1][1] * width)
+    side = math.ceil(image_size / stride)
+    return side, side, _round_channels(STAGES[NUM_STAGES[stride] - 1][1] * width)
 
 
 def load_backbone(name: str) -> EfficientNetLite:

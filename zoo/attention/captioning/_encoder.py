@@ -1,6 +1,7 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
+NUM_FEATURES = 64
 GRID = 7  # cells along a side, as in the last feature map of the backbones at 224 pixels
 
 
@@ -13,6 +14,7 @@ class CellEncoder(nn.Module):
     Args:
         image_size: height and width of the images, a multiple of 7.
         num_features: number of output features of each cell.
+        dropout: dropout of the features before the last layer.
 
     Raises:
         ValueError: ``image_size`` is no multiple of 7, or cells would be smaller than 4 pixels.
@@ -23,7 +25,7 @@ class CellEncoder(nn.Module):
         torch.Size([2, 49, 64])
     """
 
-    def __init__(self, image_size: int, num_features: int = 64):
+    def __init__(self, image_size: int, num_features: int = NUM_FEATURES, dropout: float = 0.0):
         super().__init__()
         self.cell_size = image_size // GRID
         if image_size % GRID or self.cell_size < 4:
@@ -32,13 +34,13 @@ class CellEncoder(nn.Module):
                 f"{image_size}; set data.size"
             )
         self.layers = nn.Sequential(
-            nn.Conv2d(3, 16, 3, padding=1),
+            nn.Conv2d(3, 24, 4, stride=2, padding=1),
             nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Conv2d(16, 32, 3, padding=1),
+            nn.Conv2d(24, 64, 3, stride=2, padding=1),
             nn.ReLU(),
             nn.Flatten(),
-            nn.Linear(32 * (self.cell_size // 2) ** 2, num_features),
+            nn.Dropout(dropout),
+            nn.Linear(64 * ((self.cell_size // 2 + 1) // 2) ** 2, num_features),
         )
 
     def forward(self, images: Float[Tensor, "images 3 height width"]) -> Float[Tensor, "images cells features"]:

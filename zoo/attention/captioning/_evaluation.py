@@ -93,7 +93,7 @@ def hit_rate(model: Captioner, captioned: CaptionSet, examples: CaptionExamples,
             cells = model.decoder.decode(
                 model.annotate(batch.inputs.to(model.device)), words, noise, None, attention
             ).cells
-        side = math.isqrt(model.decoder.position.shape[0])
+        side = math.isqrt(model.decoder.key_position.shape[0])
         cell_size = model.hparams["image_size"] / side
         for column, image in enumerate(batch.images.tolist()):
             for box, cell in zip(captioned.boxes[image][0], cells[:, column, 0].tolist(), strict=False):

@@ -78,7 +78,8 @@ def cached_features(
 def _complete(folder: Path, images: Sequence[Tensor] | Tensor, backbone: str, stride: int) -> Features:
     """Return the features in a folder, after those that are missing or damaged were computed."""
     path, checksums_path = folder / "features.float16", folder / "checksums.json"
-    shape = (len(images), *feature_shape(backbone, stride, images[0].shape[-1]))
+    rows, columns, channels = feature_shape(backbone, stride, images[0].shape[-1])
+    shape = (len(images), rows * columns, channels)
     bytes_per_image = 2 * math.prod(shape[1:])
     try:
         with open(path, "ab") as file:

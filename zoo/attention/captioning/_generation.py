@@ -36,7 +36,7 @@ def sample_captions(
     """Sample captions and their cells from the model, with torch's global generator, and without gradients.
 
     Example:
-        >>> decoder = AttentionDecoder(num_features=8, num_cells=4, vocabulary_size=5)
+        >>> decoder = AttentionDecoder(num_features=8, grid=(2, 2), vocabulary_size=5)
         >>> sample_captions(decoder, decoder.annotate(torch.rand(2, 4, 8)), num_samples=3, max_length=1).words.shape
         torch.Size([1, 2, 3])
     """
@@ -80,7 +80,7 @@ def search_captions(
         attention: see ``AttentionDecoder.attend``.
 
     Example:
-        >>> decoder = AttentionDecoder(num_features=8, num_cells=4, vocabulary_size=5).eval()
+        >>> decoder = AttentionDecoder(num_features=8, grid=(2, 2), vocabulary_size=5).eval()
         >>> annotations = decoder.annotate(torch.rand(2, 4, 8))
         >>> words, decoded = search_captions(decoder, annotations, beam_size=3, max_length=6)
         >>> words.shape == decoded.cells.squeeze(2).T.shape

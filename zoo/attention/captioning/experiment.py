@@ -61,14 +61,14 @@ class CaptioningExperiment(Experiment):
         'captioned-scenes'
     """
 
-    monitor, monitor_mode = "validation_bleu4", "max"
+    monitor, monitor_mode = "validation_cider", "max"
 
     def __init__(self, data: CaptionData, estimator: Mapping[str, Any], batch_size: int, seed: int, **options: Any):
         self.data, self.name = data, data.name
         self.module = Captioner(
             vocabulary=data.vocabulary.words, image_size=data.image_size, estimator=estimator, **options
         )
-        is_scst = self.module.hparams["objective"] == "scst"
+        self.needs_initial_weights = is_scst = self.module.hparams["objective"] == "scst"
         train = self._examples(data.train, per_image=is_scst)
         validation = self._examples(data.validation, per_image=True)
         if is_scst:
@@ -95,29 +95,55 @@ class CaptioningExperiment(Experiment):
         return cached_features(images, _digest(images), encoder, self.module.hparams["stride"])
 
     def report(self, checkpoint: Path, folder: Path) -> dict[str, float]:
-        """Return the test metrics of a checkpoint, and save the captions of the test images and figures of some."""
-        return self._report(Captioner.load(checkpoint), self.data.load_test(), folder)
+        """Return the metrics of ``evaluate``."""
+        return self.evaluate(checkpoint, folder)
 
     def evaluate(self, checkpoint: Path, folder: Path) -> dict[str, float]:
-        """Return the metrics of ``report``, METEOR where it is available, and those of other choices of cells."""
+        """Return the test metrics of a checkpoint, and save the captions of the test images and figures of some.
+
+        METEOR is among them where it is available, and under hard attention metrics with other choices of cells.
+        """
         model, test = Captioner.load(checkpoint), self.data.load_test()
-        metrics = self._report(model, test, folder)
         by_image, by_caption = self._examples(test, per_image=True), self._examples(test, per_image=False)
-        score, reason = corpus_meteor(generate_captions(model, by_image).words, test.captions)
-        if score is None:
+        generated = generate_captions(model, by_image)
+        metrics = {f"test_{name}": score for name, score in caption_scores(generated.words, test.captions).items()}
+        meteor, reason = corpus_meteor(generated.words, test.captions)
+        if meteor is None:
             logger.warning(f"METEOR is left out: {reason}")
         else:
-            metrics["test_meteor"] = score
-        if model.hparams["attention"] != "hard":
-            return metrics
-        for selection in CELL_SELECTION:
-            model.hparams["cell_selection"] = selection
-            words = generate_captions(model, by_image).words
-            scores = caption_scores(words, test.captions)
-            metrics |= {f"test_{name}_{selection}_cells": scores[name] for name in ("bleu4", "cider")}
-        for name, options in CONTROLS.items():
-            metrics[f"test_nll_{name}"] = self._nll(model, by_caption, **options)
+            metrics["test_meteor"] = meteor
+        nll = negative_log_likelihood(model, by_caption, NLL_SAMPLES)
+        num_words = by_caption.lengths.sum()
+        metrics["test_nll"] = (nll.sum() / num_words).item()
+        if test.boxes is not None:
+            exact = [tuple(words) in captions for words, captions in zip(generated.words, test.captions, strict=True)]
+            metrics["test_exact"] = sum(exact) / len(exact)
+            metrics["test_hit_rate"] = hit_rate(model, test, by_image)
+            metrics["test_hit_rate_random"] = hit_rate(model, test, by_image, attention="random")
+        per_image = CiderD(test.captions).scores(generated.words)
+        self._save_captions(test, generated, per_image, nll, folder / "test_captions.json")
+        _draw_captions(test, generated, per_image, folder)
+        if model.hparams["attention"] == "hard":
+            for name, options in CONTROLS.items():
+                nll = negative_log_likelihood(model, by_caption, NLL_SAMPLES, **options)
+                metrics[f"test_nll_{name}"] = (nll.sum() / num_words).item()
+            for selection in CELL_SELECTION:
+                model.hparams["cell_selection"] = selection
+                scores = caption_scores(generate_captions(model, by_image).words, test.captions)
+                metrics |= {f"test_{name}_{selection}_cells": scores[name] for name in ("bleu4", "cider")}
         return metrics
+
+    def _save_captions(self, test: CaptionSet, generated: GeneratedSet, cider: Tensor, nll: Tensor, path: Path) -> None:
+        """Save the caption of each test image, its CIDEr-D, and the likelihood of its references."""
+        counts = [len(captions) for captions in test.captions]
+        words = [sum(map(len, captions)) + len(captions) for captions in test.captions]
+        rows = [
+            {"caption": " ".join(caption), "cider": score, "nll": likelihood.sum().item(), "reference_words": number}
+            for caption, score, likelihood, number in zip(
+                generated.words, cider.tolist(), nll.split(counts), words, strict=True
+            )
+        ]
+        write_json(path, {"captions": rows})
 
     def describe(self, metrics: Mapping[str, float]) -> str:
         """Return a summary of the test metrics in sentences."""
@@ -141,30 +167,6 @@ class CaptioningExperiment(Experiment):
             if (nll := metrics.get(f"test_nll_{name}")) is not None:
                 lines.append(f"  {nll:.3f} nats per word with {where}")
         return "\n".join(lines)
-
-    def _report(self, model: Captioner, test: CaptionSet, folder: Path) -> dict[str, float]:
-        by_image, by_caption = self._examples(test, per_image=True), self._examples(test, per_image=False)
-        generated = generate_captions(model, by_image)
-        metrics = {f"test_{name}": score for name, score in caption_scores(generated.words, test.captions).items()}
-        metrics["test_nll"] = self._nll(model, by_caption)
-        if test.boxes is not None:
-            exact = [tuple(words) in captions for words, captions in zip(generated.words, test.captions, strict=True)]
-            metrics["test_exact"] = sum(exact) / len(exact)
-            metrics["test_hit_rate"] = hit_rate(model, test, by_image)
-            metrics["test_hit_rate_random"] = hit_rate(model, test, by_image, attention="random")
-        per_image = CiderD(test.captions).scores(generated.words)
-        rows = [
-            {"caption": " ".join(words), "cider": cider}
-            for words, cider in zip(generated.words, per_image.tolist(), strict=True)
-        ]
-        write_json(folder / "test_captions.json", {"captions": rows})
-        _draw_captions(test, generated, per_image, folder)
-        return metrics
-
-    def _nll(self, model: Captioner, by_caption: CaptionExamples, **options: Any) -> float:
-        """Return the negative log-likelihood in nats per word."""
-        nll = negative_log_likelihood(model, by_caption, NLL_SAMPLES, **options)
-        return (nll.sum() / by_caption.lengths.sum()).item()
 
 
 def _draw_captions(test: CaptionSet, generated: GeneratedSet, scores: Tensor, folder: Path) -> None:

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from zoo._constraints import COUNT, NOT_NEGATIVE, POSITIVE, Constraint, check_constraints
 from zoo.attention.captioning._backbone import BACKBONES, feature_shape, load_backbone, normalize
-from zoo.attention.captioning._encoder import CellEncoder
+from zoo.attention.captioning._encoder import GRID, NUM_FEATURES, CellEncoder
 from zoo.attention.captioning._features import feature_extractor
 from zoo.attention.captioning._generation import sample_captions, search_captions, until_eos
 from zoo.attention.captioning.bleu import corpus_bleu
+from zoo.attention.captioning.cider import CiderD
 from zoo.attention.captioning.network import EOS, Annotations, AttentionDecoder, DecodedCaptions
 from zoo.attention.captioning.objective import (
     CaptioningObjective,
@@ -33,9 +34,11 @@ CELL_SELECTION = ("argmax", "sample", "expected")
 _SIZES = ("embedding_size", "hidden_size", "value_size", "query_size", "num_samples", "beam_size", "max_length")
 CONSTRAINTS = {
     **dict.fromkeys(_SIZES, COUNT),
+    **dict.fromkeys(
+        ("dropout", "label_smoothing", "expected_fraction"),
+        Constraint("between 0 and 1, and below 1", lambda x: 0 <= x < 1),
+    ),
     "stride": Constraint("16 or 32", lambda x: x in (16, 32)),
-    "dropout": Constraint("between 0 and 1, and below 1", lambda x: 0 <= x < 1),
-    "expected_fraction": Constraint("between 0 and 1, and below 1", lambda x: 0 <= x < 1),
     "policy_weight": NOT_NEGATIVE,
     "ent_coef": NOT_NEGATIVE,
     "length_penalty": NOT_NEGATIVE,
@@ -106,6 +109,7 @@ class Captioner(LoadableModule):
         value_size: dimension of annotation vectors.
         query_size: dimension in which state and cells are compared.
         dropout: dropout in the decoder; none in sequence training.
+        label_smoothing: probability of the targets of cross-entropy that is spread evenly over the vocabulary.
         expected_fraction: fraction of the training steps in which the context is the expected annotation, as under soft
             attention; 0.5 in the paper, which decides at random for each image; the authors' code decides at random
             for each batch, and here the steps are spread evenly. Backpropagation then trains the attention too, and
@@ -151,6 +155,7 @@ class Captioner(LoadableModule):
         value_size: int = 128,
         query_size: int = 64,
         dropout: float = 0.3,
+        label_smoothing: float = 0.0,
         expected_fraction: float = 0.5,
         policy_weight: float = 1.0,
         ent_coef: float = 0.01,
@@ -167,11 +172,14 @@ class Captioner(LoadableModule):
         estimator = complete_options(estimator, "captioning", provides=["signals"], default_baseline="leave_one_out")
         self.save_hyperparameters()
         _check_options(self.hparams, estimator)
-        self.encoder = CellEncoder(image_size) if encoder == "cell_cnn" else None
-        cells, features = (49, 64) if encoder == "cell_cnn" else feature_shape(encoder, stride, image_size)
+        dropout = 0.0 if objective == "scst" else dropout
+        is_trained = encoder == "cell_cnn"
+        self.encoder = CellEncoder(image_size, dropout=dropout) if is_trained else None
+        shape = (GRID, GRID, NUM_FEATURES) if is_trained else feature_shape(encoder, stride, image_size)
+        rows, columns, features = shape
         self.decoder = AttentionDecoder(
             features,
-            cells,
+            (rows, columns),
             len(vocabulary),
             embedding_size,
             hidden_size,
@@ -179,7 +187,7 @@ class Captioner(LoadableModule):
             query_size,
             attention,
             init,
-            0.0 if objective == "scst" else dropout,
+            dropout,
         )
         make_net = functools.partial(nn.Linear, hidden_size, 1)
         self.uses_greedy_baseline = objective == "scst" and estimator["baseline"] == "greedy"
@@ -192,7 +200,7 @@ class Captioner(LoadableModule):
         if attention in ("uniform", "random"):  # distributed training waits for a gradient of every parameter
             for layer in (self.decoder.to_query, self.decoder.to_key):
                 layer.requires_grad_(False)
-            self.decoder.position.requires_grad_(False)
+            self.decoder.key_position.requires_grad_(False)
         if objective == "cross_entropy" and attention not in ("hard", "first"):
             self.reinforce.requires_grad_(False)
         self._validated: list[tuple[list[int], list[list[int]]]] = []
@@ -275,7 +283,9 @@ class Captioner(LoadableModule):
         noise = torch.rand(*batch.words.shape[:2], num_samples, device=self.device)
         decoded = self.decoder.decode(self.annotate(batch.inputs), batch.words, noise, attention=attention)
         reinforce = self.reinforce if attention in ("hard", "first") else None
-        return captioning_objective(decoded, word_mask(batch.words), reinforce, cell_is_sampled)
+        return captioning_objective(
+            decoded, word_mask(batch.words), reinforce, cell_is_sampled, self.hparams["label_smoothing"]
+        )
 
     def _uses_expected_context(self) -> bool:
         """Return whether this step is one of those with expected context, which are spread evenly over the steps."""
@@ -323,15 +333,17 @@ class Captioner(LoadableModule):
         self._validated += zip(candidates, references, strict=True)
 
     def on_validation_epoch_end(self) -> None:
-        """Log BLEU-4 of the greedy captions of all images."""
+        """Log BLEU-4 and CIDEr-D of the greedy captions of all images."""
         validated, self._validated = self._validated, []
         if self.trainer.world_size > 1:
             shares: list[Any] = [None] * self.trainer.world_size
             torch.distributed.all_gather_object(shares, validated)
             validated = [pair for share in shares for pair in share]
         references = [[caption for caption in captions if caption] for _, captions in validated]
-        bleu = corpus_bleu([candidate for candidate, _ in validated], references)
-        self.log("validation_bleu4", bleu[3], prog_bar=True, rank_zero_only=False)
+        captions = [candidate for candidate, _ in validated]
+        self.log("validation_bleu4", corpus_bleu(captions, references)[3], sync_dist=True)
+        cider = CiderD(references).scores(captions).mean().item()
+        self.log("validation_cider", cider, prog_bar=True, sync_dist=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return AdamW with a learning rate annealed to 0 by a cosine over the whole run."""

@@ -64,7 +64,7 @@ class DecodedCaptions(NamedTuple):
     """Decoder run along given captions, with the attention at each word.
 
     Example:
-        >>> decoder = AttentionDecoder(num_features=8, num_cells=4, vocabulary_size=5)
+        >>> decoder = AttentionDecoder(num_features=8, grid=(2, 2), vocabulary_size=5)
         >>> words = torch.tensor([[2, 3, 0], [4, 0, 0]]).T[..., None]
         >>> run = decoder.decode(decoder.annotate(torch.rand(2, 4, 8)), words, noise=torch.rand(3, 2, 6))
         >>> run.word_log_prob.shape, run.cells.shape
@@ -73,6 +73,8 @@ class DecodedCaptions(NamedTuple):
 
     word_log_prob: Float[Tensor, "time images samples"]
     """``log p(y_t | s_1, …, s_t, y_1, …, y_{t-1})`` in nats."""
+    mean_log_prob: Float[Tensor, "time images samples"]
+    """Mean of ``log p`` over all words of the vocabulary in the place of ``y_t``, for label smoothing."""
     cell_log_prob: Float[Tensor, "time images samples"]
     """``log p(s_t | s_1, …, s_{t-1}, y_1, …, y_{t-1})`` in nats."""
     cells: Int64[Tensor, "time images samples"]
@@ -93,7 +95,7 @@ class AttentionDecoder(nn.Module):
 
     Args:
         num_features: channels of the feature map.
-        num_cells: cells of the feature map.
+        grid: rows and columns of the feature map.
         vocabulary_size: number of words.
         embedding_size: dimension of word embeddings; the output layer shares their matrix.
         hidden_size: units of the LSTM.
@@ -109,7 +111,7 @@ class AttentionDecoder(nn.Module):
         ValueError: there is no such ``attention`` or ``init``.
 
     Example:
-        >>> decoder = AttentionDecoder(num_features=8, num_cells=4, vocabulary_size=5)
+        >>> decoder = AttentionDecoder(num_features=8, grid=(2, 2), vocabulary_size=5)
         >>> annotations = decoder.annotate(torch.rand(2, 4, 8))
         >>> state = decoder.initial_state(annotations, num_samples=6)
         >>> decoder.attend(annotations, state, torch.rand(2, 6)).context.shape
@@ -119,7 +121,7 @@ class AttentionDecoder(nn.Module):
     def __init__(
         self,
         num_features: int,
-        num_cells: int,
+        grid: tuple[int, int],
         vocabulary_size: int,
         embedding_size: int = 128,
         hidden_size: int = 256,
@@ -138,7 +140,10 @@ class AttentionDecoder(nn.Module):
         self.norm = nn.LayerNorm(num_features)
         self.to_value = nn.Linear(num_features, value_size)
         self.to_key = nn.Linear(num_features, query_size)
-        self.position = nn.Parameter(torch.zeros(num_cells, query_size))
+        coordinates = torch.cartesian_prod(*(torch.linspace(-1, 1, size) for size in grid))
+        # An annotation tells from the start where its cell is: relations of objects are hardly learned otherwise.
+        self.value_position = nn.Parameter(coordinates @ torch.randn(2, value_size))
+        self.key_position = nn.Parameter(torch.zeros(len(coordinates), query_size))
         self.to_query = nn.Linear(hidden_size, query_size)
         self.embedding = nn.Embedding(vocabulary_size, embedding_size)
         nn.init.normal_(self.embedding.weight, std=embedding_size**-0.5)
@@ -155,7 +160,7 @@ class AttentionDecoder(nn.Module):
     def annotate(self, features: Float[Tensor, "images cells channels"]) -> Annotations:
         """Return annotation vectors and keys of the cells of feature maps."""
         x = self.norm(features)
-        return Annotations(F.relu(self.to_value(x)), self.to_key(x) + self.position)
+        return Annotations(F.relu(self.to_value(x) + self.value_position), self.to_key(x) + self.key_position)
 
     def initial_state(self, annotations: Annotations, num_samples: int) -> DecoderState:
         """Return the state before the first word."""
@@ -254,10 +259,11 @@ class AttentionDecoder(nn.Module):
             after.append(state.hidden)
             attended.append(at)
         contexts, chosen, log_probs, probabilities, entropies = (torch.stack(x) for x in zip(*attended, strict=True))
-        logits = self.logits(embedded, torch.stack(after), contexts)
-        target = words.expand(*logits.shape[:-1])
-        word_log_prob = -F.cross_entropy(logits.flatten(0, 2), target.flatten(), reduction="none").view(target.shape)
-        return DecodedCaptions(word_log_prob, log_probs, chosen, probabilities, entropies, torch.stack(before))
+        log_p = self.logits(embedded, torch.stack(after), contexts).log_softmax(-1)
+        word_log_prob = log_p.gather(-1, words.expand(log_p.shape[:-1])[..., None]).squeeze(-1)
+        return DecodedCaptions(
+            word_log_prob, log_p.mean(-1), log_probs, chosen, probabilities, entropies, torch.stack(before)
+        )
 
     def _drop(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.dropout, self.training)

@@ -13,11 +13,13 @@ class CaptioningObjective(NamedTuple):
 
     Example:
         >>> CaptioningObjective._fields
-        ('word_loss', 'policy_loss', 'baseline_loss', 'entropy', 'reinforce')
+        ('nll', 'word_loss', 'policy_loss', 'baseline_loss', 'entropy', 'reinforce')
     """
 
+    nll: Float[Tensor, ""]
+    """``-log p(y_t | s)`` in nats, averaged over the words."""
     word_loss: Float[Tensor, ""]
-    """``-log p(y_t | s)`` in nats, averaged over the words: trains all but the attention by backpropagation."""
+    """``nll`` with smoothed labels: trains all but the attention by backpropagation."""
     policy_loss: Float[Tensor, ""]
     """Surrogate of the cells, in sequence training of cells and words; only its gradient has a meaning."""
     baseline_loss: Float[Tensor, ""]
@@ -29,7 +31,7 @@ class CaptioningObjective(NamedTuple):
 
     def metrics(self) -> dict[str, Tensor]:
         """Return the metrics logged during training; those of the policy are missing where nothing is sampled."""
-        metrics = {"train_nll": self.word_loss, "attention_entropy": self.entropy}
+        metrics = {"train_nll": self.nll.detach(), "attention_entropy": self.entropy}
         if self.reinforce is None:
             return metrics
         advantage = self.reinforce.advantage
@@ -57,6 +59,7 @@ def captioning_objective(
     mask: Bool[Tensor, "time images #samples"],
     reinforce: Reinforce | None,
     cell_is_sampled: Bool[Tensor, "time 1 1"] | bool = True,
+    label_smoothing: float = 0.0,
 ) -> CaptioningObjective:
     """Return the loss terms of captions given by people.
 
@@ -70,10 +73,11 @@ def captioning_objective(
         reinforce: estimator that maximizes; its signals have the dimensions (time, image, sample), its context is
             ``h_{t-1}``. None where no cell is sampled.
         cell_is_sampled: whether a cell is sampled at each word.
+        label_smoothing: probability of the targets that is spread evenly over the vocabulary, in ``word_loss`` alone.
 
     Example:
         >>> from zoo.attention.captioning.network import AttentionDecoder
-        >>> decoder = AttentionDecoder(num_features=8, num_cells=4, vocabulary_size=5)
+        >>> decoder = AttentionDecoder(num_features=8, grid=(2, 2), vocabulary_size=5)
         >>> words = torch.tensor([[2, 3, 0], [4, 0, 0]]).T[..., None]
         >>> run = decoder.decode(decoder.annotate(torch.rand(2, 4, 8)), words, noise=torch.rand(3, 2, 6))
         >>> captioning_objective(run, word_mask(words), Reinforce("none", maximize=True)).reinforce.advantage.shape
@@ -82,13 +86,15 @@ def captioning_objective(
     log_prob = decoded.word_log_prob.where(mask, 0.0)
     mask = mask.expand_as(log_prob)
     num_words = mask.sum()  # of the data: does not depend on the samples
-    word_loss, entropy = -log_prob.sum() / num_words, decoded.entropy.where(mask, 0.0).sum() / num_words
-    zero = word_loss.new_zeros(())
+    nll, entropy = -log_prob.sum() / num_words, decoded.entropy.where(mask, 0.0).sum() / num_words
+    spread = -decoded.mean_log_prob.where(mask, 0.0).sum() / num_words
+    word_loss = (1 - label_smoothing) * nll + label_smoothing * spread
+    zero = nll.new_zeros(())
     if reinforce is None:
-        return CaptioningObjective(word_loss, zero, zero, entropy, None)
+        return CaptioningObjective(nll, word_loss, zero, zero, entropy, None)
     reward_to_go = log_prob.detach().flip(0).cumsum(0).flip(0)
     out = reinforce(decoded.cell_log_prob, reward_to_go, context=decoded.hidden, mask=mask & cell_is_sampled)
-    return CaptioningObjective(word_loss, out.loss.sum() / num_words, out.baseline_loss, entropy, out)
+    return CaptioningObjective(nll, word_loss, out.loss.sum() / num_words, out.baseline_loss, entropy, out)
 
 
 def sequence_objective(
@@ -114,7 +120,7 @@ def sequence_objective(
 
     Example:
         >>> from zoo.attention.captioning.network import AttentionDecoder
-        >>> decoder = AttentionDecoder(num_features=8, num_cells=4, vocabulary_size=5)
+        >>> decoder = AttentionDecoder(num_features=8, grid=(2, 2), vocabulary_size=5)
         >>> words = torch.randint(5, (3, 2, 6))
         >>> run = decoder.decode(decoder.annotate(torch.rand(2, 4, 8)), words, noise=torch.rand(3, 2, 6))
         >>> reward, reinforce = torch.rand(2, 6), Reinforce("none", maximize=True)
@@ -126,4 +132,5 @@ def sequence_objective(
     out = reinforce(log_prob, reward, context=decoded.hidden[0])
     # Divided by the number of captions, not of words: that of the words depends on the samples.
     entropy = decoded.entropy.where(mask, 0.0).sum(0).mean()
-    return CaptioningObjective(log_prob.new_zeros(()), out.loss.mean(), out.baseline_loss, entropy, out)
+    zero = log_prob.new_zeros(())
+    return CaptioningObjective(zero, zero, out.loss.mean(), out.baseline_loss, entropy, out)
