@@ -27,7 +27,8 @@ class TestPapers:
             if config["data"] is None:
                 assert (config["env"] or config["program"]) == row.data
             else:
-                assert config["data"]["_target_"] == f"zoo.data.{row.data}.load_{row.data}"
+                data = row.data.replace("-", "_")
+                assert config["data"]["_target_"] == f"zoo.data.{data}.load_{data}"
             models.append((config["model"], config["env"], config["program"], config["estimator"]))
         assert all(models.count(model) == 1 for model in models)
 
@@ -46,7 +47,7 @@ class TestRAM:
 def test_smoke_overrides_are_options_of_every_experiment():
     register()
     first = {row.experiment.split("_")[0]: row for paper in PAPERS.values() for row in paper.rows}
-    for row in first.values():
+    for row in (*first.values(), *PAPERS["captioning"].rows):
         check_settings(read_command_line(settings_of(row, "smoke")))
     for row in (row for paper in PAPERS.values() for row in paper.rows):
         assert len(settings_of(row, "smoke")) > len(settings_of(row, "full")) == 1

@@ -43,7 +43,8 @@ class ReproduceConfig:
     """Arguments of ``zoo reproduce``.
 
     Args:
-        paper: name of the table: ``ram``, ``nvil``, ``bbvi``, ``cartpole``, ``tabular``, ``dqn`` or ``minatar``.
+        paper: name of the table: ``ram``, ``captioning``, ``nvil``, ``bbvi``, ``cartpole``, ``tabular``, ``dqn`` or
+            ``minatar``.
         budget: ``full``, or ``smoke`` for runs of a few seconds, which only test that everything works.
         seeds: seeds of the runs; null for the table's seeds (a smoke run uses the first).
         rows: names of the rows; null for all.

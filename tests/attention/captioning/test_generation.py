@@ -51,16 +51,31 @@ def test_probabilities_of_all_captions_and_cells_sum_to_one(decoder, annotations
 def test_sampled_captions_have_the_frequencies_of_the_model(decoder, annotations):
     """False alarms: below 1e-6, Hoeffding's bound for the log-probability of 20,000 samples, which are above -25."""
     torch.manual_seed(0)
-    words, cells = sample_captions(decoder, annotations, 20_000, LENGTH)
     with torch.no_grad():
-        found = log_prob(decoder, annotations, words, cells).mean(-1)
+        words, decoded = sample_captions(decoder, annotations, 20_000, LENGTH)
+        found = log_prob(decoder, annotations, words, decoded.cells).mean(-1)
         every = [torch.tensor(x).T[:, None].expand(-1, 2, -1) for x in zip(*outcomes(), strict=True)]
         exact = log_prob(decoder, annotations, *every)
     expected = (exact.exp() * exact).sum(-1)
     assert exact.min() > -25
     assert (found - expected).abs().max() < 0.2
-    greedy = log_prob(decoder, annotations, *sample_captions(decoder, annotations, 1, LENGTH)).mean()
-    assert greedy.isfinite()
+
+
+def test_sampled_captions_come_with_the_run_along_them(decoder, annotations):
+    words, decoded = sample_captions(decoder, annotations, 50, LENGTH)
+    again = decoder.decode(annotations, words, cells=decoded.cells)
+    for name, found, expected in zip(decoded._fields, decoded, again, strict=True):
+        torch.testing.assert_close(found, expected, msg=name)
+
+
+def test_log_probabilities_under_dropout_are_those_of_the_decoder_that_sampled(annotations):
+    torch.manual_seed(0)
+    decoder = AttentionDecoder(5, (1, CELLS), WORDS, 4, 6, 5, 3, dropout=0.5)
+    decoder.embedding.weight.data *= 40  # a thinned decoder is nearly certain of its next word, and others of another
+    words, decoded = sample_captions(decoder, annotations, 200, 1)
+    other = decoder.decode(annotations, words, cells=decoded.cells)
+    assert decoded.word_log_prob.mean() > -0.5
+    assert other.word_log_prob.mean() < -2
 
 
 def test_captions_are_filled_up_with_eos(decoder, annotations):

@@ -142,8 +142,3 @@ class TestSequenceTraining:
     def test_missing_rewards_are_named(self, batch):
         with pytest.raises(ValueError, match="needs rewards: set the attribute reward_function of the model"):
             make(objective="scst").objective(batch)
-
-    def test_there_is_no_dropout(self):
-        model = make(objective="scst", dropout=0.5)
-        assert model.decoder.dropout == 0.0
-        assert all(layer.p == 0 for layer in model.encoder.layers if isinstance(layer, torch.nn.Dropout))

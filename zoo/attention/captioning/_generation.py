@@ -1,5 +1,3 @@
-from typing import NamedTuple
-
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -10,50 +8,43 @@ from zoo.attention.captioning.network import (
     EOS,
     UNK,
     Annotations,
+    Attention,
     AttentionDecoder,
     DecodedCaptions,
     DecoderState,
 )
 
 
-class GeneratedCaptions(NamedTuple):
-    """Captions that a decoder has generated, and the cells that it attended to.
-
-    Example:
-        >>> GeneratedCaptions._fields
-        ('words', 'cells')
-    """
-
-    words: Int64[Tensor, "time images samples"]
-    """Filled up with ``<eos>``."""
-    cells: Int64[Tensor, "time images samples"]
-    """Cell of each word; after the end of a caption it has no meaning."""
-
-
 def sample_captions(
     decoder: AttentionDecoder, annotations: Annotations, num_samples: int, max_length: int
-) -> GeneratedCaptions:
-    """Sample captions and their cells from the model, with torch's global generator, and without gradients.
+) -> tuple[Int64[Tensor, "time images samples"], DecodedCaptions]:
+    """Return captions sampled from the model, filled up with ``<eos>``, and the run of the decoder that sampled them.
+
+    The random numbers are those of torch's global generator. Under dropout the captions are samples of the thinned
+    decoder whose log-probabilities are returned: those of another run along the captions would be of another decoder,
+    and the gradient estimated from them biased.
 
     Example:
         >>> decoder = AttentionDecoder(num_features=8, grid=(2, 2), vocabulary_size=5)
-        >>> sample_captions(decoder, decoder.annotate(torch.rand(2, 4, 8)), num_samples=3, max_length=1).words.shape
-        torch.Size([1, 2, 3])
+        >>> words, decoded = sample_captions(decoder, decoder.annotate(torch.rand(2, 4, 8)), 3, max_length=1)
+        >>> words.shape, decoded.word_log_prob.shape
+        (torch.Size([1, 2, 3]), torch.Size([1, 2, 3]))
     """
-    with torch.no_grad():
-        state = decoder.initial_state(annotations, num_samples)
-        word = torch.full_like(state.cells, EOS)
-        finished = torch.zeros_like(word, dtype=torch.bool)
-        words: list[Tensor] = []
-        cells: list[Tensor] = []
-        while len(words) < max_length and not finished.all():
-            cell_noise, word_noise = torch.rand(2, *word.shape, device=word.device)
-            log_prob, state = _step(decoder, annotations, word, state, cell_noise)
-            word = sample_categorical(log_prob.exp(), word_noise).masked_fill(finished, EOS)
-            finished = finished | (word == EOS)
-            words.append(word)
-            cells.append(state.cells)
-    return GeneratedCaptions(torch.stack(words), torch.stack(cells))
+    state = decoder.initial_state(annotations, num_samples)
+    word = torch.full_like(state.cells, EOS)
+    finished = torch.zeros_like(word, dtype=torch.bool)
+    words: list[Tensor] = []
+    steps: list[tuple[Tensor, ...]] = []
+    while len(words) < max_length and not finished.all():
+        cell_noise, word_noise = torch.rand(2, *word.shape, device=word.device)
+        before = state.hidden
+        log_p, at, state = _step(decoder, annotations, word, state, cell_noise)
+        word = sample_categorical(log_p.detach().exp(), word_noise).masked_fill(finished, EOS)
+        finished = finished | (word == EOS)
+        word_log_prob = log_p.gather(-1, word[..., None]).squeeze(-1)
+        words.append(word)
+        steps.append((word_log_prob, log_p.mean(-1), at.log_prob, at.cells, at.probabilities, at.entropy, before))
+    return torch.stack(words), DecodedCaptions(*map(torch.stack, zip(*steps, strict=True)))
 
 
 def search_captions(
@@ -89,7 +80,7 @@ def search_captions(
 
     def step(words: Tensor, state: tuple[Tensor, ...], t: int) -> tuple[Tensor, DecoderState]:
         noise_t = None if noise is None else noise[t].expand(words.shape)
-        log_prob, new_state = _step(decoder, annotations, words, DecoderState(*state), noise_t, attention)
+        log_prob, _, new_state = _step(decoder, annotations, words, DecoderState(*state), noise_t, attention)
         log_prob[..., UNK] = -torch.inf
         return log_prob, new_state
 
@@ -112,9 +103,9 @@ def _step(
     state: DecoderState,
     noise: Tensor | None,
     attention: str | None = None,
-) -> tuple[Float[Tensor, "images samples words"], DecoderState]:
-    """Return the log-probabilities of the next words, and the next state."""
-    embedded = decoder.embedding(words)
+) -> tuple[Float[Tensor, "images samples words"], Attention, DecoderState]:
+    """Return the log-probabilities of the next words, the attention, and the next state."""
+    embedded = decoder.embed(words)
     at = decoder.attend(annotations, state, noise, attention=attention)
     state = decoder.step(decoder.word_to_gates(embedded), at, state)
-    return decoder.logits(embedded, state.hidden, at.context).log_softmax(-1), state
+    return decoder.logits(embedded, state.hidden, at.context).log_softmax(-1), at, state

@@ -108,7 +108,7 @@ class Captioner(LoadableModule):
         hidden_size: units of the LSTM.
         value_size: dimension of annotation vectors.
         query_size: dimension in which state and cells are compared.
-        dropout: dropout in the decoder; none in sequence training.
+        dropout: dropout in the decoder and in ``cell_cnn``.
         label_smoothing: probability of the targets of cross-entropy that is spread evenly over the vocabulary.
         expected_fraction: fraction of the training steps in which the context is the expected annotation, as under soft
             attention; 0.5 in the paper, which decides at random for each image; the authors' code decides at random
@@ -172,7 +172,6 @@ class Captioner(LoadableModule):
         estimator = complete_options(estimator, "captioning", provides=["signals"], default_baseline="leave_one_out")
         self.save_hyperparameters()
         _check_options(self.hparams, estimator)
-        dropout = 0.0 if objective == "scst" else dropout
         is_trained = encoder == "cell_cnn"
         self.encoder = CellEncoder(image_size, dropout=dropout) if is_trained else None
         shape = (GRID, GRID, NUM_FEATURES) if is_trained else feature_shape(encoder, stride, image_size)
@@ -268,10 +267,9 @@ class Captioner(LoadableModule):
         cell_is_sampled: Tensor | bool = attention == "hard"
         if self.hparams["objective"] == "scst":
             annotations = self.annotate(batch.inputs)
-            words, cells = sample_captions(self.decoder, annotations, num_samples, self.hparams["max_length"])
+            words, decoded = sample_captions(self.decoder, annotations, num_samples, self.hparams["max_length"])
             if attention == "first":
                 cell_is_sampled = _is_first(words)
-            decoded = self.decoder.decode(annotations, words, cells=cells)
             reward = self._rewards(batch, words).to(decoded.word_log_prob)
             return sequence_objective(decoded, word_mask(words), reward, self.reinforce, cell_is_sampled)
         if attention == "hard" and self._uses_expected_context():
@@ -298,7 +296,9 @@ class Captioner(LoadableModule):
             raise ValueError("objective=scst needs rewards: set the attribute reward_function of the model")
         reward = self.reward_function(batch.images, words)
         if self.uses_greedy_baseline:
+            self.eval()
             greedy, _ = self._search(batch.inputs, seed=0, beam_size=1)
+            self.train()
             reward = reward - self.reward_function(batch.images, greedy.T[..., None])
         return reward
 

@@ -213,6 +213,10 @@ class AttentionDecoder(nn.Module):
             context = values.gather(1, cells[..., None].expand(-1, -1, values.shape[-1]))
         return Attention(context, cells, log_prob, p, entropy)
 
+    def embed(self, words: Int64[Tensor, "*dims"]) -> Float[Tensor, "*dims embedding"]:
+        """Return the embeddings ``E y`` of words."""
+        return self._drop(self.embedding(words))
+
     def step(
         self, word_gates: Float[Tensor, "images samples gates"], attention: Attention, state: DecoderState
     ) -> DecoderState:
@@ -247,7 +251,7 @@ class AttentionDecoder(nn.Module):
         """
         num_samples = next(x.shape[-1] for x in (cells, noise, words) if x is not None)
         inputs = torch.cat([torch.full_like(words[:1], EOS), words[:-1]])
-        embedded = self._drop(self.embedding(inputs))
+        embedded = self.embed(inputs)
         word_gates = self.word_to_gates(embedded)
         state = self.initial_state(annotations, num_samples)
         before, after, attended = [], [], []
