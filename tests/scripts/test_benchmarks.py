@@ -1,11 +1,21 @@
+import json
 import sys
 
 import pytest
 
+from zoo.training import read_status
+
 SCRIPTS = {
     "benchmarks/against_stable_baselines3.py": ("seeds", "record"),
     "benchmarks/beta_bernoulli.py": ("seeds", "limit", "record"),
+    "benchmarks/captioning_comparison.py": ("first", "second", "num_resamples", "record"),
+    "benchmarks/captioning_variance.py": ("checkpoint", "num_samples", "num_gradients", "record"),
     "benchmarks/variance_ladder.py": ("patients", "visits", "seeds", "steps", "num_particles", "num_samples", "record"),
+}
+
+REQUIRED = {
+    "benchmarks/captioning_comparison.py": ("first=[a]", "second=[b]"),
+    "benchmarks/captioning_variance.py": ("checkpoint=last.ckpt",),
 }
 
 
@@ -37,5 +47,31 @@ def test_ctrl_c_ends_in_a_sentence(name, script, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("torch.set_num_threads", interrupted)
-    answer = script(name)
+    answer = script(name, *REQUIRED.get(name, ()))
     assert (answer.code, answer.err) == (130, "\nInterrupted.\n")
+
+
+def test_variance_of_captioning_is_lowest_with_leave_one_out(script, finished, tmp_path):
+    small = ["num_gradients=20", "num_batches=1", "batch_size=4", "fitting_steps=4", "num_samples=4"]
+    checkpoint, record = finished("captioning") / "checkpoints" / "last.ckpt", tmp_path / "record.json"
+    answer = script("benchmarks/captioning_variance.py", f"checkpoint={checkpoint}", f"record={record}", *small)
+    assert answer.code == 0, answer.err
+    found = json.loads(record.read_text())["found"]
+    variances = {(row["gradient"], row["baseline"]): row["variance"] for row in found}
+    assert len(variances) == 7
+    assert variances["cells", "leave_one_out"] < 0.2 * variances["cells", "none"]
+    assert variances["cells", "moving_average"] != variances["cells", "none"]
+
+
+def test_comparison_of_captioning_has_paired_intervals(script, finished, tmp_path):
+    run, record = finished("captioning"), tmp_path / "record.json"
+    answer = script(
+        "benchmarks/captioning_comparison.py",
+        *(f"first=[{run}]", f"second=[{run},{run}]", "num_resamples=20", f"record={record}"),
+    )
+    assert answer.code == 0, answer.err
+    found = json.loads(record.read_text())
+    metrics = read_status(run / "status.json")["metrics"]
+    for name in ("bleu4", "cider", "nll"):
+        assert found[name]["first"] == pytest.approx(metrics[f"test_{name}"], rel=1e-6)
+        assert found[name]["difference"] == [0, 0, 0]

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from zoo.cli._schemas import DATA, find_choice, instantiate
 from zoo.data import CaptionData, ImageData, ImageSet
+from zoo.gradients import Reinforce
 from zoo.training import Experiment, TrainingInterruptedError, fit, read_checkpoint, write_json
 from zoo.training._files import folder_lock, write_text
 from zoo.training._record import RunRecord
@@ -92,7 +93,8 @@ def check_logger(name: str) -> None:
 def load_weights(module: pl.LightningModule, path: Path) -> None:
     """Initialize a module with the weights and running statistics of a checkpoint.
 
-    The module's own buffers, such as its count of environment steps, belong to the other training and are not loaded.
+    The module's own buffers, such as its count of environment steps, belong to the other training and are not loaded;
+    neither is a baseline of another kind.
     """
     own_buffers = {name for name, _ in module.named_buffers(recurse=False)}
     checkpoint = read_checkpoint(path, type(module).__name__)
@@ -101,7 +103,11 @@ def load_weights(module: pl.LightningModule, path: Path) -> None:
         for state in (checkpoint["state_dict"], module.state_dict())
     )
     shapes = [{name: value.shape for name, value in state.items()} for state in (saved, expected)]
-    if differing := sorted({name for name, _ in shapes[0].items() ^ shapes[1].items()}):
+    differing = sorted({name for name, _ in shapes[0].items() ^ shapes[1].items()})
+    baselines = tuple(f"{name}.baseline." for name, part in module.named_modules() if isinstance(part, Reinforce))
+    if baselines and all(name.startswith(baselines) for name in differing):
+        saved = {name: value for name, value in saved.items() if name not in differing}
+    elif differing:
         raise ValueError(
             f"init_from={path} holds a model with other layers ({', '.join(differing[:3])}); set the options "
             "that it was trained with"

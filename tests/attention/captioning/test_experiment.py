@@ -115,6 +115,11 @@ class TestSequenceTraining:
         with pytest.raises(ValueError, match="starts from the weights of another one: set init_from="):
             train(composed(tiny("captioning", *SCST)), tmp_path, "command")
 
+    def test_training_may_have_another_baseline_than_the_one_it_starts_from(self, scst_config, tmp_path):
+        scst_config["estimator"]["baseline"] = "moving_average"
+        train(scst_config, tmp_path, "command")
+        assert "reinforce.baseline.mean.total" in read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["state_dict"]
+
     def test_training_changes_the_weights_it_started_from(self, scst_config, finished, tmp_path):
         train(scst_config, tmp_path, "command")
         before = read_checkpoint(finished("captioning") / "checkpoints" / "last.ckpt")["state_dict"]

@@ -33,16 +33,16 @@ def corpus_bleu(
     check_max_order(max_order)
     check_candidates(candidates, references)
     matched, total = [0] * max_order, [0] * max_order
-    length = closest_length = 0
+    length = reference_length = 0
     for candidate, captions in zip(candidates, references, strict=True):
         length += len(candidate)
-        closest_length += _closest_length(len(candidate), captions)
-        for order, (hits, count) in enumerate(zip(*_matches(candidate, captions, max_order), strict=True)):
+        reference_length += closest_length(len(candidate), captions)
+        for order, (hits, count) in enumerate(zip(*ngram_matches(candidate, captions, max_order), strict=True)):
             matched[order] += hits
             total[order] += count
     if not all(matched[:1]):
         return (0.0,) * max_order
-    log_penalty = min(0.0, 1 - closest_length / length)
+    log_penalty = min(0.0, 1 - reference_length / length)
     log_precisions = [math.log(m / t) if m else -math.inf for m, t in zip(matched, total, strict=True)]
     return tuple(math.exp(log_penalty + sum(log_precisions[:n]) / n) for n in range(1, max_order + 1))
 
@@ -69,16 +69,16 @@ def sentence_bleu(candidate: Tokens, references: Sequence[Tokens], max_order: in
     """
     check_max_order(max_order)
     check_candidates([candidate], [references])
-    matched, total = _matches(candidate, references, max_order)
+    matched, total = ngram_matches(candidate, references, max_order)
     if not matched[0]:
         return 0.0
     log_precisions = [math.log(matched[0] / total[0])]
     log_precisions += [math.log((m + 1) / (t + 1)) for m, t in zip(matched[1:], total[1:], strict=True)]
-    log_penalty = min(0.0, 1 - _closest_length(len(candidate), references) / len(candidate))
+    log_penalty = min(0.0, 1 - closest_length(len(candidate), references) / len(candidate))
     return math.exp(log_penalty + sum(log_precisions) / max_order)
 
 
-def _matches(candidate: Tokens, references: Sequence[Tokens], max_order: int) -> tuple[list[int], list[int]]:
+def ngram_matches(candidate: Tokens, references: Sequence[Tokens], max_order: int) -> tuple[list[int], list[int]]:
     """Return by order the number of n-grams of a candidate that match, and of all of them."""
     matched, total = [0] * max_order, [0] * max_order
     allowed = count_ngrams((), max_order)
@@ -90,5 +90,6 @@ def _matches(candidate: Tokens, references: Sequence[Tokens], max_order: int) ->
     return matched, total
 
 
-def _closest_length(length: int, references: Sequence[Tokens]) -> int:
+def closest_length(length: int, references: Sequence[Tokens]) -> int:
+    """Return the length of the reference closest in length to a candidate; of two equally close ones the shorter."""
     return min((len(caption) for caption in references), key=lambda other: (abs(other - length), other))
