@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float, Int
 
 from zoo.attention.captioning import CaptioningExperiment
-from zoo.attention.captioning.bleu import closest_length, ngram_matches
+from zoo.attention.captioning._ngrams import closest_length, ngram_matches
 from zoo.cli import arguments_help, parse_arguments, user_errors, wants_help
 from zoo.cli._commands import make_experiment
 from zoo.cli._composition import load_run_config

@@ -12,6 +12,23 @@ def count_ngrams(tokens: Tokens, max_order: int) -> Counter[tuple[Hashable, ...]
     return counts
 
 
+def ngram_matches(candidate: Tokens, references: Sequence[Tokens], max_order: int) -> tuple[list[int], list[int]]:
+    """Return by order the number of n-grams of a candidate that match, and of all of them."""
+    matched, total = [0] * max_order, [0] * max_order
+    allowed = count_ngrams((), max_order)
+    for caption in references:
+        allowed |= count_ngrams(caption, max_order)  # the larger of two counts
+    for ngram, count in count_ngrams(candidate, max_order).items():
+        matched[len(ngram) - 1] += min(count, allowed[ngram])
+        total[len(ngram) - 1] += count
+    return matched, total
+
+
+def closest_length(length: int, references: Sequence[Tokens]) -> int:
+    """Return the length of the reference closest in length to a candidate; of two equally close ones the shorter."""
+    return min((len(caption) for caption in references), key=lambda other: (abs(other - length), other))
+
+
 def check_references(references: Sequence[Sequence[Tokens]]) -> None:
     """Check that there are images, each with references, and that all are sequences of tokens."""
     if not len(references):

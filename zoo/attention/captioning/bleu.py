@@ -1,7 +1,13 @@
 import math
 from collections.abc import Sequence
 
-from zoo.attention.captioning._ngrams import Tokens, check_candidates, check_max_order, count_ngrams
+from zoo.attention.captioning._ngrams import (
+    Tokens,
+    check_candidates,
+    check_max_order,
+    closest_length,
+    ngram_matches,
+)
 
 
 def corpus_bleu(
@@ -76,20 +82,3 @@ def sentence_bleu(candidate: Tokens, references: Sequence[Tokens], max_order: in
     log_precisions += [math.log((m + 1) / (t + 1)) for m, t in zip(matched[1:], total[1:], strict=True)]
     log_penalty = min(0.0, 1 - closest_length(len(candidate), references) / len(candidate))
     return math.exp(log_penalty + sum(log_precisions) / max_order)
-
-
-def ngram_matches(candidate: Tokens, references: Sequence[Tokens], max_order: int) -> tuple[list[int], list[int]]:
-    """Return by order the number of n-grams of a candidate that match, and of all of them."""
-    matched, total = [0] * max_order, [0] * max_order
-    allowed = count_ngrams((), max_order)
-    for caption in references:
-        allowed |= count_ngrams(caption, max_order)  # the larger of two counts
-    for ngram, count in count_ngrams(candidate, max_order).items():
-        matched[len(ngram) - 1] += min(count, allowed[ngram])
-        total[len(ngram) - 1] += count
-    return matched, total
-
-
-def closest_length(length: int, references: Sequence[Tokens]) -> int:
-    """Return the length of the reference closest in length to a candidate; of two equally close ones the shorter."""
-    return min((len(caption) for caption in references), key=lambda other: (abs(other - length), other))
