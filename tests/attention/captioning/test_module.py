@@ -139,6 +139,20 @@ class TestSequenceTraining:
         reward = model.objective(batch).reinforce.advantage
         torch.testing.assert_close(advantage, reward - counts[:, None].float())
 
+    @pytest.mark.parametrize("is_training", [False, True])
+    def test_greedy_baseline_has_no_dropout_and_leaves_the_mode(self, is_training, batch, monkeypatch):
+        model = make(objective="scst", estimator={"baseline": "greedy"}).train(is_training)
+        model.reward_function, search, modes = self.reward, model._search, []
+
+        def record(*args, **options):
+            modes.append(model.decoder.training)
+            return search(*args, **options)
+
+        monkeypatch.setattr(model, "_search", record)
+        model.objective(batch)
+        assert modes == [False]
+        assert all(part.training == is_training for part in model.modules())
+
     def test_missing_rewards_are_named(self, batch):
         with pytest.raises(ValueError, match="needs rewards: set the attribute reward_function of the model"):
             make(objective="scst").objective(batch)

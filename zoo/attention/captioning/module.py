@@ -296,9 +296,10 @@ class Captioner(LoadableModule):
             raise ValueError("objective=scst needs rewards: set the attribute reward_function of the model")
         reward = self.reward_function(batch.images, words)
         if self.uses_greedy_baseline:
+            is_training = self.training
             self.eval()
             greedy, _ = self._search(batch.inputs, seed=0, beam_size=1)
-            self.train()
+            self.train(is_training)
             reward = reward - self.reward_function(batch.images, greedy.T[..., None])
         return reward
 
