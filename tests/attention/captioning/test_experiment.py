@@ -3,6 +3,7 @@ import json
 import pytest
 import torch
 
+from zoo.attention.captioning._batches import CaptionExamples
 from zoo.attention.captioning._evaluation import hit_rate, negative_log_likelihood
 from zoo.attention.captioning.experiment import CaptioningExperiment
 from zoo.attention.captioning.meteor import MeteorScore
@@ -37,18 +38,35 @@ class TestEvaluation:
     def test_likelihood_is_the_mean_of_the_probabilities_of_samples(self, experiment, data):
         model, examples = experiment.module.eval(), experiment._examples(data.validation, per_image=False)
         found = negative_log_likelihood(model, examples, num_samples=3)
-        batch = examples[torch.arange(len(examples))]
+        by_length = examples.lengths.argsort(stable=True)
+        batch = examples[by_length]
         noise = torch.rand(*batch.words.shape[:2], 3, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
             run = model.decoder.decode(model.annotate(batch.inputs), batch.words, noise)
         each = run.word_log_prob.where(word_mask(batch.words), 0.0).sum(0).exp()
-        torch.testing.assert_close(found, -each.mean(-1).log())
+        torch.testing.assert_close(found[by_length], -each.mean(-1).log())
 
     def test_cells_of_another_image_are_worse_for_a_model_that_attends(self, experiment, data):
         model, examples = experiment.module.eval(), experiment._examples(data.validation, per_image=False)
         own = negative_log_likelihood(model, examples, num_samples=2)
-        other = negative_log_likelihood(model, examples, num_samples=2, shuffled=True)
+        other = negative_log_likelihood(model, examples, num_samples=2, of_next_image=True)
         assert not torch.equal(own, other)
+
+    def test_cells_of_another_image_are_never_those_of_the_same(self, experiment, data, monkeypatch):
+        model, words = experiment.module.eval(), experiment._encode(data.validation)
+        examples = CaptionExamples(data.validation.images, [captions * 3 for captions in words])  # three of each image
+        annotated = []
+        annotate = model.annotate
+
+        def record(inputs):
+            annotated.append(inputs)
+            return annotate(inputs)
+
+        monkeypatch.setattr(model, "annotate", record)
+        negative_log_likelihood(model, examples, num_samples=2, of_next_image=True)
+        own, other = annotated
+        assert len(own) == 24
+        assert (own != other).flatten(1).any(1).all()
 
     def test_hit_rate_is_one_if_every_cell_is_that_of_the_object(self, experiment, data, monkeypatch):
         model, test = experiment.module.eval(), data.load_test()

@@ -2,7 +2,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Int64, Shaped
 from torch import Tensor
 
 from zoo.attention.captioning.module import CaptionBatch
@@ -45,8 +45,11 @@ class CaptionExamples:
         for i, (_, captions) in enumerate(chosen):
             for j, caption in enumerate(captions):
                 words[: len(caption), i, j] = torch.tensor(caption)
-        inputs = self.inputs[images] if isinstance(self.inputs, Tensor) else torch.from_numpy(self.inputs[images])
-        return CaptionBatch(inputs, words, images)
+        return CaptionBatch(self.inputs_of(images), words, images)
+
+    def inputs_of(self, images: Int64[Tensor, " batch"]) -> Shaped[Tensor, "batch ..."]:
+        """Return the inputs of images by their index."""
+        return self.inputs[images] if isinstance(self.inputs, Tensor) else torch.from_numpy(self.inputs[images])
 
 
 class BucketedBatches(Batches):

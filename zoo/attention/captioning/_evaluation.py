@@ -10,7 +10,6 @@ from zoo.attention.captioning._batches import CaptionExamples
 from zoo.attention.captioning.bleu import corpus_bleu
 from zoo.attention.captioning.cider import CiderD
 from zoo.attention.captioning.module import CaptionBatch, Captioner
-from zoo.attention.captioning.network import Annotations
 from zoo.attention.captioning.objective import word_mask
 from zoo.data import Batches, CaptionSet
 
@@ -46,7 +45,11 @@ def caption_scores(candidates: Sequence[Words], references: Sequence[Sequence[Wo
 
 
 def negative_log_likelihood(
-    model: Captioner, examples: CaptionExamples, num_samples: int, attention: str | None = None, shuffled: bool = False
+    model: Captioner,
+    examples: CaptionExamples,
+    num_samples: int,
+    attention: str | None = None,
+    of_next_image: bool = False,
 ) -> Float[Tensor, " captions"]:
     """Return ``-log 1/K Σ_k p(y | s_k)`` of each caption in nats, an upper bound of ``-log p(y)`` on average.
 
@@ -55,11 +58,12 @@ def negative_log_likelihood(
         examples: a set with one example for each caption.
         num_samples: number of samples of the cells, ``K``.
         attention: see ``AttentionDecoder.attend``.
-        shuffled: whether the cells are those that the model samples for the same caption and another image.
+        of_next_image: whether the cells are those that the model samples for the same caption and the next image.
     """
-    values = []
-    for i, batch in enumerate(Batches(examples, BATCH_SIZE)):
-        batch = CaptionBatch(*(x.to(model.device) for x in batch))
+    nll = torch.empty(len(examples))
+    by_length = examples.lengths.argsort(stable=True)  # so that little of a batch is padding
+    for i, chosen in enumerate(by_length.split(BATCH_SIZE)):
+        batch = CaptionBatch(*(x.to(model.device) for x in examples[chosen]))
         noise = torch.rand(
             *batch.words.shape[:2],
             num_samples,
@@ -68,14 +72,15 @@ def negative_log_likelihood(
         )
         with torch.no_grad():
             annotations, cells = model.annotate(batch.inputs), None
-            if shuffled:
-                others = Annotations(*(x.roll(1, 0) for x in annotations))
+            if of_next_image:
+                images = (batch.images.cpu() + 1) % len(examples.inputs)
+                others = model.annotate(examples.inputs_of(images).to(model.device))
                 cells = model.decoder.decode(others, batch.words, noise).cells
             decoded = model.decoder.decode(annotations, batch.words, noise, cells, attention)
         mask = word_mask(batch.words)
         log_prob = decoded.word_log_prob.where(mask, 0.0).sum(0).logsumexp(-1) - math.log(num_samples)
-        values.append(-log_prob.cpu())
-    return torch.cat(values)
+        nll[chosen] = -log_prob.cpu()
+    return nll
 
 
 def hit_rate(model: Captioner, captioned: CaptionSet, examples: CaptionExamples, attention: str | None = None) -> float:

@@ -35,7 +35,7 @@ NUM_IMAGES_SHOWN = 4
 CONTROLS: dict[str, dict[str, Any]] = {  # cells with which trained weights are evaluated too
     "random_cells": {"attention": "random"},
     "mean_of_cells": {"attention": "uniform"},
-    "cells_of_another_image": {"shuffled": True},
+    "cells_of_another_image": {"of_next_image": True},
 }
 DESCRIPTIONS = {
     "random_cells": "random cells",
