@@ -16,6 +16,7 @@ import pyro
 import pytest
 import pytorch_lightning as pl
 import torch
+from PIL import Image
 from pyro import poutine
 from torch import Tensor
 from torch.distributions import Distribution
@@ -111,6 +112,17 @@ def squares(tmp_path_factory, write_idx) -> Path:
     return folder
 
 
+def write_flickr8k(root: Path) -> None:
+    """Write a folder laid out as Flickr8k, with a gray photograph in each split."""
+    from zoo.data.flickr8k import LISTS, TOKENS
+
+    (root / "images").mkdir(parents=True)
+    for split, file in LISTS.items():
+        Image.new("RGB", (8, 6)).save(root / "images" / f"{split}.jpg")
+        (root / file).write_text(f"{split}.jpg\n")
+    (root / TOKENS).write_text("".join(f"{split}.jpg#{i}\tA dog .\n" for split in LISTS for i in range(5)))
+
+
 @pytest.fixture(scope="session")
 def zoo_data(tmp_path_factory) -> Path:
     """A folder of data as ``$ZOO_DATA`` is, with a few rows for each program."""
@@ -136,6 +148,7 @@ def zoo_data(tmp_path_factory) -> Path:
         (posterior / "mean.json").write_text(json.dumps({**moments, "mean_value": [0.0] * quantities}))
         (posterior / "mean_squared.json").write_text(json.dumps({**moments, "mean_squared_value": [1.0] * quantities}))
     write_labs(folder / "pbc" / "pbcseq.csv", noise)
+    write_flickr8k(folder / "flickr8k")
     return folder
 
 

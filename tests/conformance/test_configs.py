@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from zoo.cli._commands import make_experiment, train
@@ -37,7 +38,9 @@ def test_experiments_differ_from_each_other(composed):
 @pytest.mark.parametrize("name", group_choices("experiment"))
 def test_every_experiment_instantiates_a_model(name, composed, squares, zoo_data, monkeypatch):
     monkeypatch.setenv("ZOO_DATA", str(zoo_data))
-    data = ["data=idx", f"data.root={squares}"] if composed([f"experiment={name}"])["data"] else []
+    monkeypatch.setattr("zoo.attention.captioning.experiment.cached_features", lambda images, *_: np.zeros(len(images)))
+    has_labels = composed([f"experiment={name}"])["data"] and not name.startswith("captioning")
+    data = ["data=idx", f"data.root={squares}"] if has_labels else []
     config = composed([f"experiment={name}", *data])
     assert sum(weight.numel() for weight in make_experiment(config).module.parameters()) > 0
 
