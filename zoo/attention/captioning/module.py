@@ -24,7 +24,7 @@ from zoo.attention.captioning.objective import (
 from zoo.gradients import Reinforce, RunningStd, make_baseline
 from zoo.gradients.estimators import complete_options
 from zoo.training import LoadableModule, sum_losses
-from zoo.training._optimizers import adamw_with_cosine_schedule
+from zoo.training._optimizers import with_cosine_schedule
 
 LOG_EVERY_N_STEPS = 10
 ENCODERS = ("cell_cnn", *BACKBONES)
@@ -121,8 +121,8 @@ class Captioner(LoadableModule):
         max_length: maximal number of words of a caption.
         cell_selection: cell that hard attention chooses at evaluation: ``argmax``, ``sample``, or ``expected`` for the
             weighted mean of all cells, as the authors' code does.
-        lr: initial learning rate of AdamW, annealed to 0 by a cosine.
-        weight_decay: weight decay of AdamW.
+        lr: initial learning rate of RAdam, annealed to 0 by a cosine.
+        weight_decay: decoupled weight decay, as AdamW's.
         estimator: options of ``Reinforce``: ``baseline`` (one of ``zoo.gradients.BASELINES``, by default
             ``leave_one_out``, in the paper ``moving_average``; in sequence training also ``greedy``, the reward of
             greedy decoding), ``decay`` and ``scale``.
@@ -347,8 +347,14 @@ class Captioner(LoadableModule):
         self.log("validation_cider", cider, prog_bar=True, sync_dist=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Return AdamW with a learning rate annealed to 0 by a cosine over the whole run."""
-        return adamw_with_cosine_schedule(self)
+        """Return RAdam with a learning rate annealed to 0 by a cosine over the whole run.
+
+        Liu, Jiang, He, Chen, Liu, Gao & Han, "On the variance of the adaptive learning rate and beyond", 2020: its
+        first steps are small. With AdamW's, attention sometimes settles on one of the words of an object.
+        """
+        lr, weight_decay = self.hparams["lr"], self.hparams["weight_decay"]
+        optimizer = torch.optim.RAdam(self.parameters(), lr=lr, weight_decay=weight_decay, decoupled_weight_decay=True)
+        return with_cosine_schedule(self, optimizer)
 
 
 def _is_first(words: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from zoo.gradients import Reinforce, RunningStd, make_baseline
 from zoo.gradients._tensors import at_least_float32
 from zoo.gradients.estimators import complete_options
 from zoo.training import LoadableModule, sum_losses
-from zoo.training._optimizers import adamw_with_cosine_schedule
+from zoo.training._optimizers import with_cosine_schedule
 
 LOCATION_POLICIES = ("learned", "spiral", "random", "center")
 CONSTRAINTS = {
@@ -261,7 +261,9 @@ class RecurrentAttention(LoadableModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return AdamW with a learning rate annealed to 0 by a cosine over the whole run."""
-        return adamw_with_cosine_schedule(self)
+        lr, weight_decay = self.hparams["lr"], self.hparams["weight_decay"]
+        optimizer = torch.optim.AdamW(self.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
+        return with_cosine_schedule(self, optimizer)
 
 
 def _uniform(shape: Sequence[int], images: Tensor, generator: torch.Generator | None) -> Tensor:
