@@ -121,7 +121,7 @@ class CaptioningExperiment(Experiment):
             metrics["test_hit_rate"] = hit_rate(model, test, by_image)
             metrics["test_hit_rate_random"] = hit_rate(model, test, by_image, attention="random")
         per_image = CiderD(test.captions).scores(generated.words)
-        self._save_captions(test, generated, per_image, nll, folder / "test_captions.json")
+        _save_captions(test, generated, per_image, nll, folder / "test_captions.json")
         _draw_captions(test, generated, per_image, folder)
         if model.hparams["attention"] == "hard":
             for name, options in CONTROLS.items():
@@ -132,18 +132,6 @@ class CaptioningExperiment(Experiment):
                 scores = caption_scores(generate_captions(model, by_image).words, test.captions)
                 metrics |= {f"test_{name}_{selection}_cells": scores[name] for name in ("bleu4", "cider")}
         return metrics
-
-    def _save_captions(self, test: CaptionSet, generated: GeneratedSet, cider: Tensor, nll: Tensor, path: Path) -> None:
-        """Save the caption of each test image, its CIDEr-D, and the likelihood of its references."""
-        counts = [len(captions) for captions in test.captions]
-        words = [sum(map(len, captions)) + len(captions) for captions in test.captions]
-        rows = [
-            {"caption": " ".join(caption), "cider": score, "nll": likelihood.sum().item(), "reference_words": number}
-            for caption, score, likelihood, number in zip(
-                generated.words, cider.tolist(), nll.split(counts), words, strict=True
-            )
-        ]
-        write_json(path, {"captions": rows})
 
     def describe(self, metrics: Mapping[str, float]) -> str:
         """Return a summary of the test metrics in sentences."""
@@ -167,6 +155,19 @@ class CaptioningExperiment(Experiment):
             if (nll := metrics.get(f"test_nll_{name}")) is not None:
                 lines.append(f"  {nll:.3f} nats per word with {where}")
         return "\n".join(lines)
+
+
+def _save_captions(test: CaptionSet, generated: GeneratedSet, cider: Tensor, nll: Tensor, path: Path) -> None:
+    """Save the caption of each test image, its CIDEr-D, and the likelihood of its references."""
+    counts = [len(captions) for captions in test.captions]
+    words = [sum(map(len, captions)) + len(captions) for captions in test.captions]
+    rows = [
+        {"caption": " ".join(caption), "cider": score, "nll": likelihood.sum().item(), "reference_words": number}
+        for caption, score, likelihood, number in zip(
+            generated.words, cider.tolist(), nll.split(counts), words, strict=True
+        )
+    ]
+    write_json(path, {"captions": rows})
 
 
 def _draw_captions(test: CaptionSet, generated: GeneratedSet, scores: Tensor, folder: Path) -> None:

@@ -350,7 +350,7 @@ class Captioner(LoadableModule):
         """Return RAdam with a learning rate annealed to 0 by a cosine over the whole run.
 
         Liu, Jiang, He, Chen, Liu, Gao & Han, "On the variance of the adaptive learning rate and beyond", 2020: its
-        first steps are small. With AdamW's, attention sometimes settles on one of the words of an object.
+        first steps are small. With those of AdamW, attention can settle on only one of the two words for an object.
         """
         lr, weight_decay = self.hparams["lr"], self.hparams["weight_decay"]
         optimizer = torch.optim.RAdam(self.parameters(), lr=lr, weight_decay=weight_decay, decoupled_weight_decay=True)
