@@ -82,7 +82,9 @@ def _flickr8k_row(
 
 def _scenes_row(name: str, label: str) -> Row:
     experiment = f"captioning_{name.replace('-', '_')}"
-    return Row(name, label, experiment, "captioned-scenes", omitted_metrics=("test_meteor", "test_cider"))
+    return Row(
+        name, label, experiment, "captioned-scenes", omitted_metrics=("test_meteor", "test_cider", "test_cider_greedy")
+    )
 
 
 PAPERS = {
@@ -146,6 +148,7 @@ PAPERS = {
             MetricColumn("BLEU-4, ours", "test_bleu4", percent),
             MetricColumn("METEOR, ours", "test_meteor", percent),
             MetricColumn("CIDEr-D", "test_cider", percent),
+            MetricColumn("CIDEr-D, greedy", "test_cider_greedy", percent),
             MetricColumn("nats per word", "test_nll", mean_and_interval),
             MetricColumn("exact captions", "test_exact", percent),
             MetricColumn("hit rate", "test_hit_rate", percent),

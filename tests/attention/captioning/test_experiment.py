@@ -5,6 +5,7 @@ import torch
 
 from zoo.attention.captioning._batches import CaptionExamples
 from zoo.attention.captioning._evaluation import hit_rate, negative_log_likelihood
+from zoo.attention.captioning.cider import CiderD
 from zoo.attention.captioning.experiment import CaptioningExperiment
 from zoo.attention.captioning.meteor import MeteorScore
 from zoo.attention.captioning.module import Captioner
@@ -112,6 +113,14 @@ class TestRun:
         assert "nats per word with the cells sampled for another image" in result.summary
         status = read_status(finished("captioning") / "status.json")["metrics"]
         assert result.metrics["test_bleu4_argmax_cells"] == status["test_bleu4"]
+
+    def test_evaluation_has_scores_of_greedy_captions(self, finished, tmp_path):
+        checkpoint = finished("captioning") / "checkpoints" / "last.ckpt"
+        metrics = evaluate(checkpoint, tmp_path).metrics
+        data = load_captioned_scenes(num_train=16, num_validation=16, num_test=16)
+        model, test = Captioner.load(checkpoint), data.load_test()
+        captions = model(test.images, beam_size=1).words
+        assert metrics["test_cider_greedy"] == pytest.approx(CiderD(test.captions).scores(captions).mean().item())
 
     @pytest.mark.parametrize("score", [0.25, None])
     def test_evaluation_has_meteor_or_says_why_not(self, score, finished, tmp_path, monkeypatch, caplog):

@@ -25,13 +25,13 @@ class GeneratedSet(NamedTuple):
     probabilities: list[Float[Tensor, "time cells"]]
 
 
-def generate_captions(model: Captioner, examples: CaptionExamples) -> GeneratedSet:
-    """Caption every image of a set."""
+def generate_captions(model: Captioner, examples: CaptionExamples, beam_size: int | None = None) -> GeneratedSet:
+    """Caption every image of a set; None for the model's number of beams."""
     words: list[list[str]] = []
     cells: list[Tensor] = []
     probabilities: list[Tensor] = []
     for i, batch in enumerate(Batches(examples, BATCH_SIZE)):
-        captions = model.caption(batch.inputs.to(model.device), seed=i)
+        captions = model.caption(batch.inputs.to(model.device), seed=i, beam_size=beam_size)
         words += captions.words
         cells += captions.cells.T.cpu()
         probabilities += captions.probabilities.transpose(0, 1).cpu()

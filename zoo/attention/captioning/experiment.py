@@ -101,12 +101,15 @@ class CaptioningExperiment(Experiment):
     def evaluate(self, checkpoint: Path, folder: Path) -> dict[str, float]:
         """Return the test metrics of a checkpoint, and save the captions of the test images and figures of some.
 
-        METEOR is among them where it is available, and under hard attention metrics with other choices of cells.
+        METEOR is among them where it is available, and under hard attention metrics with other choices of cells. Those
+        of greedy captions are there too, as sequence training is compared by them.
         """
         model, test = Captioner.load(checkpoint), self.data.load_test()
         by_image, by_caption = self._examples(test, per_image=True), self._examples(test, per_image=False)
         generated = generate_captions(model, by_image)
         metrics = {f"test_{name}": score for name, score in caption_scores(generated.words, test.captions).items()}
+        greedy = caption_scores(generate_captions(model, by_image, beam_size=1).words, test.captions)
+        metrics |= {f"test_{name}_greedy": greedy[name] for name in ("bleu4", "cider")}
         meteor, reason = corpus_meteor(generated.words, test.captions)
         if meteor is None:
             logger.warning(f"METEOR is left out: {reason}")
@@ -139,6 +142,8 @@ class CaptioningExperiment(Experiment):
         lines = [
             f"test images of {self.data.name}: BLEU-1 to BLEU-4 {bleu}, CIDEr-D {metrics['test_cider']:.3f}"
             + (f", METEOR {100 * metrics['test_meteor']:.1f}" if "test_meteor" in metrics else ""),
+            f"  greedy captions: BLEU-4 {100 * metrics['test_bleu4_greedy']:.1f}, "
+            f"CIDEr-D {metrics['test_cider_greedy']:.3f}",
             f"  negative log-likelihood: {metrics['test_nll']:.3f} nats per word",
         ]
         if "test_exact" in metrics:
