@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from zoo.data._scenes import COLORS, DIGITS, SHAPES, SIZE, draw_scenes, sample_scenes
+from zoo.data._scenes import DIGITS, SHAPES, SIZE, draw_scenes, sample_scenes
 from zoo.data.captions import Box, Caption, CaptionData, CaptionSet
 from zoo.data.images import ImageSet
 from zoo.data.mnist_5k import load_mnist_5k
@@ -30,12 +30,13 @@ def load_captioned_scenes(
     size: of its training, validation and test digits in the sets of these names. The ground gets lighter to the right
     in red and to the bottom in blue, so that a cell alone shows where it is; noise and gray dots are not captioned.
 
-    The first caption names the objects from top to bottom, "a red square and a green seven below it and a blue circle
-    left of it", where *it* is the object before. Successive objects are at least two rows apart; the lower one is
+    The first caption names the objects from top to bottom, "a square and a seven below it and a circle left of it",
+    where *it* is the object before. Successive objects are at least two rows apart; the lower one is
     *below* the other if they are farther apart vertically than horizontally, else *left of* or *right of* it. Both
     distances are never equal. Further captions are paraphrases: the objects from bottom to top, with *above*, and the
-    first one after *there is*. ``boxes`` contains for the color and the name of an object the smallest box around its
-    pixels, and None for other words.
+    first one after *there is*. ``boxes`` contains for the name of an object the smallest box around its pixels, and
+    None for other words. Captions do not tell the colors: a second word for an object, such as *red*, could be written
+    from memory, so that it would not tell where a model attends.
 
     Args:
         num_train: number of training images.
@@ -51,10 +52,9 @@ def load_captioned_scenes(
     Example:
         >>> data = load_captioned_scenes(num_train=100, num_validation=10, num_test=10, num_captions=2)
         >>> data.train.images.shape, data.image_size, len(data.vocabulary)
-        (torch.Size([100, 3, 84, 84]), 84, 34)
-        >>> caption, boxes = data.train.captions[0][0], data.train.boxes[0][0]
-        >>> caption[0], boxes[0], boxes[1] == boxes[2]  # "a", a color and the name of an object
-        ('a', None, True)
+        (torch.Size([100, 3, 84, 84]), 84, 27)
+        >>> [box is None for box in data.train.boxes[0][0][:2]]  # "a" and the name of an object
+        [True, False]
     """
     numbers = {"num_train": num_train, "num_validation": num_validation, "num_test": num_test}
     if too_few := [f"{name}={number}" for name, number in numbers.items() if number < 1]:
@@ -81,17 +81,17 @@ def load_captioned_scenes(
 def _words() -> Sequence[str]:
     """Return all words of the captions."""
     relations = [word for both in OPPOSITE.items() for relation in both for word in relation.split()]
-    return ("there", "is", "a", "and", "it", *COLORS, *SHAPES, *DIGITS, *relations)
+    return ("there", "is", "a", "and", "it", *SHAPES, *DIGITS, *relations)
 
 
 def _generate(digits: ImageSet, count: int, seed: tuple[int, int], num_captions: int) -> CaptionSet:
     rng = np.random.default_rng(seed)
     scenes = sample_scenes(rng, count)
     images, all_boxes = draw_scenes(rng, scenes, digits.images[:, 0].numpy(), digits.labels.numpy())
-    colors, names, places = tuple(COLORS), SHAPES + DIGITS, scenes.cells.tolist()
+    names, places = SHAPES + DIGITS, scenes.cells.tolist()
     phrases: list[list[Word]] = [
-        [("a", None), (colors[color], tuple(box)), (names[name], tuple(box))]
-        for color, name, box in zip(scenes.colors.tolist(), scenes.names.tolist(), all_boxes.tolist(), strict=True)
+        [("a", None), (names[name], tuple(box))]
+        for name, box in zip(scenes.names.tolist(), all_boxes.tolist(), strict=True)
     ]
     captions: list[tuple[Caption, ...]] = []
     boxes: list[tuple[tuple[Box | None, ...], ...]] = []
