@@ -105,7 +105,7 @@ class AttentionDecoder(nn.Module):
             averages all of them, ``random`` samples a cell uniformly, ``first`` keeps the cell of the first word.
         init: initial state of the LSTM, ``mean``: computed from the mean annotation, as the paper; ``learned``: a
             parameter, so that all that is known of the image comes through attention.
-        dropout: dropout of embeddings, states and the output layer.
+        dropout: dropout of normalized features, embeddings, states and the output layer.
 
     Raises:
         ValueError: there is no such ``attention`` or ``init``.
@@ -137,7 +137,7 @@ class AttentionDecoder(nn.Module):
         if init not in ("mean", "learned"):
             raise ValueError(f"there is no init {init!r}; choose mean or learned")
         self.attention, self.dropout = attention, dropout
-        self.norm = nn.LayerNorm(num_features)
+        self.norm = nn.LayerNorm(num_features, elementwise_affine=False)  # linear maps follow
         self.to_value = nn.Linear(num_features, value_size)
         self.to_key = nn.Linear(num_features, query_size)
         coordinates = torch.cartesian_prod(*(torch.linspace(-1, 1, size) for size in grid))
@@ -159,7 +159,7 @@ class AttentionDecoder(nn.Module):
 
     def annotate(self, features: Float[Tensor, "images cells channels"]) -> Annotations:
         """Return annotation vectors and keys of the cells of feature maps."""
-        x = self.norm(features)
+        x = self._drop(self.norm(features))
         return Annotations(F.relu(self.to_value(x) + self.value_position), self.to_key(x) + self.key_position)
 
     def initial_state(self, annotations: Annotations, num_samples: int) -> DecoderState:
