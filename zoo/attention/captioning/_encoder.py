@@ -14,7 +14,6 @@ class CellEncoder(nn.Module):
     Args:
         image_size: height and width of the images, a multiple of 7.
         num_features: number of output features of each cell.
-        dropout: dropout of the features before the last layer.
 
     Raises:
         ValueError: ``image_size`` is no multiple of 7, or cells would be smaller than 4 pixels.
@@ -25,7 +24,7 @@ class CellEncoder(nn.Module):
         torch.Size([2, 49, 64])
     """
 
-    def __init__(self, image_size: int, num_features: int = NUM_FEATURES, dropout: float = 0.0):
+    def __init__(self, image_size: int, num_features: int = NUM_FEATURES):
         super().__init__()
         self.cell_size = image_size // GRID
         if image_size % GRID or self.cell_size < 4:
@@ -39,7 +38,6 @@ class CellEncoder(nn.Module):
             nn.Conv2d(24, 64, 3, stride=2, padding=1),
             nn.ReLU(),
             nn.Flatten(),
-            nn.Dropout(dropout),
             nn.Linear(64 * ((self.cell_size // 2 + 1) // 2) ** 2, num_features),
         )
 

@@ -108,7 +108,7 @@ class Captioner(LoadableModule):
         hidden_size: units of the LSTM.
         value_size: dimension of annotation vectors.
         query_size: dimension in which state and cells are compared.
-        dropout: dropout in the decoder and in ``cell_cnn``.
+        dropout: dropout in the decoder.
         label_smoothing: probability of the targets of cross-entropy that is spread evenly over the vocabulary.
         expected_fraction: fraction of the training steps in which the context is the expected annotation, as under soft
             attention; 0.5 in the paper, which decides at random for each image; the authors' code decides at random
@@ -173,7 +173,7 @@ class Captioner(LoadableModule):
         self.save_hyperparameters()
         _check_options(self.hparams, estimator)
         is_trained = encoder == "cell_cnn"
-        self.encoder = CellEncoder(image_size, dropout=dropout) if is_trained else None
+        self.encoder = CellEncoder(image_size) if is_trained else None
         shape = (GRID, GRID, NUM_FEATURES) if is_trained else feature_shape(encoder, stride, image_size)
         rows, columns, features = shape
         self.decoder = AttentionDecoder(
