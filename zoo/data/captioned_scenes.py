@@ -17,7 +17,7 @@ Word = tuple[str, Box | None]
 
 
 def load_captioned_scenes(
-    num_train: int = 20_000,
+    num_train: int = 40_000,
     num_validation: int = 1_000,
     num_test: int = 1_000,
     num_captions: int = 1,

@@ -85,7 +85,7 @@ class TestObjective:
         model = make(attention=attention, expected_fraction=0.0)
         objective = model.objective(batch)
         assert (objective.reinforce is not None) == (attention in ("hard", "first"))
-        assert objective.word_loss > 0
+        assert objective.nll > 0
 
     def test_first_trains_the_cell_of_the_first_word_alone(self, batch):
         advantage = make(attention="first", expected_fraction=0.0).objective(batch).reinforce.advantage
@@ -102,12 +102,12 @@ class TestObjective:
             used += model._uses_expected_context()
         assert used == expected
 
-    def test_word_loss_is_the_mean_over_the_words(self, batch):
+    def test_nll_is_the_mean_over_the_words(self, batch):
         model = make(attention="uniform", dropout=0.0).eval()
         annotations = model.annotate(batch.inputs)
         log_prob = model.decoder.decode(annotations, batch.words).word_log_prob
         total = log_prob[:4, 0].sum() + log_prob[:3, 1].sum() + log_prob[:2, 2].sum()
-        torch.testing.assert_close(model.objective(batch).word_loss, -total / 9)
+        torch.testing.assert_close(model.objective(batch).nll, -total / 9)
 
 
 class TestSequenceTraining:

@@ -53,7 +53,7 @@ def mean_estimate(decoder, features, words, num_samples, baseline, change=lambda
         objective = captioning_objective(run, word_mask(words), Reinforce(baseline, maximize=True))
         probability = run.cell_log_prob.sum().exp().detach()
         num_words = word_mask(words).sum()
-        total = total - probability * num_words * gradient(objective.word_loss + change(objective.policy_loss), decoder)
+        total = total - probability * num_words * gradient(objective.nll + change(objective.policy_loss), decoder)
     return total
 
 
@@ -78,33 +78,9 @@ def test_cells_after_the_end_of_a_caption_get_exactly_no_gradient(decoder, featu
     words = torch.tensor([0, 3])[:, None, None]
     run = decoder.decode(decoder.annotate(features), words, noise=torch.rand(TIME, 1, 5))
     objective = captioning_objective(run, word_mask(words), Reinforce(LeaveOneOutBaseline(-1), maximize=True))
-    grads = torch.autograd.grad(objective.word_loss + objective.policy_loss, [run.word_log_prob, run.cell_log_prob])
+    grads = torch.autograd.grad(objective.nll + objective.policy_loss, [run.word_log_prob, run.cell_log_prob])
     assert all((g[0] != 0).any() for g in grads[:1])
     assert all((g[1] == 0).all() for g in grads)
-
-
-def test_smoothed_labels_are_a_mixture_of_the_word_and_all_words(decoder, features):
-    annotations, noise = decoder.annotate(features), torch.rand(TIME, 1, 5)
-    run = decoder.decode(annotations, CAPTION, noise)
-    mask = word_mask(CAPTION)
-    smoothed = captioning_objective(run, mask, None, label_smoothing=0.3)
-    candidates = torch.arange(WORDS).expand(TIME, 1, WORDS)
-    every = decoder.decode(annotations, candidates, cells=run.cells[..., :1].expand(-1, -1, WORDS)).word_log_prob[0, 0]
-    torch.testing.assert_close(run.mean_log_prob[0, 0, 0], every.mean())
-    spread = -(run.mean_log_prob * mask).sum() / (2 * 5)
-    torch.testing.assert_close(smoothed.word_loss, 0.7 * smoothed.nll + 0.3 * spread)
-    torch.testing.assert_close(smoothed.nll, captioning_objective(run, mask, None).word_loss)
-
-
-def test_label_smoothing_does_not_change_the_reward_of_cells(decoder, features):
-    run = decoder.decode(decoder.annotate(features), CAPTION, noise=torch.rand(TIME, 1, 5))
-    reinforce = Reinforce(LeaveOneOutBaseline(-1), maximize=True)
-    plain, smoothed = (
-        captioning_objective(run, word_mask(CAPTION), reinforce, label_smoothing=epsilon) for epsilon in (0.0, 0.3)
-    )
-    assert torch.equal(plain.reinforce.advantage, smoothed.reinforce.advantage)
-    assert torch.equal(plain.policy_loss, smoothed.policy_loss)
-    assert not torch.equal(plain.word_loss, smoothed.word_loss)
 
 
 def test_expected_cost_of_the_decoder_as_a_program_equals_the_enumerated_objective(decoder, features):

@@ -43,7 +43,7 @@ def sample_captions(
         finished = finished | (word == EOS)
         word_log_prob = log_p.gather(-1, word[..., None]).squeeze(-1)
         words.append(word)
-        steps.append((word_log_prob, log_p.mean(-1), at.log_prob, at.cells, at.probabilities, at.entropy, before))
+        steps.append((word_log_prob, at.log_prob, at.cells, at.probabilities, at.entropy, before))
     return torch.stack(words), DecodedCaptions(*map(torch.stack, zip(*steps, strict=True)))
 
 

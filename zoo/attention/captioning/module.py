@@ -35,7 +35,7 @@ _SIZES = ("embedding_size", "hidden_size", "value_size", "query_size", "num_samp
 CONSTRAINTS = {
     **dict.fromkeys(_SIZES, COUNT),
     **dict.fromkeys(
-        ("dropout", "label_smoothing", "expected_fraction"),
+        ("dropout", "expected_fraction"),
         Constraint("between 0 and 1, and below 1", lambda x: 0 <= x < 1),
     ),
     "stride": Constraint("16 or 32", lambda x: x in (16, 32)),
@@ -109,7 +109,6 @@ class Captioner(LoadableModule):
         value_size: dimension of annotation vectors.
         query_size: dimension in which state and cells are compared.
         dropout: dropout in the decoder.
-        label_smoothing: probability of the targets of cross-entropy that is spread evenly over the vocabulary.
         expected_fraction: fraction of the training steps in which the context is the expected annotation, as under soft
             attention; 0.5 in the paper, which decides at random for each image; the authors' code decides at random
             for each batch, and here the steps are spread evenly. Backpropagation then trains the attention too, and
@@ -155,7 +154,6 @@ class Captioner(LoadableModule):
         value_size: int = 128,
         query_size: int = 64,
         dropout: float = 0.3,
-        label_smoothing: float = 0.0,
         expected_fraction: float = 0.5,
         policy_weight: float = 1.0,
         ent_coef: float = 0.01,
@@ -281,9 +279,7 @@ class Captioner(LoadableModule):
         noise = torch.rand(*batch.words.shape[:2], num_samples, device=self.device)
         decoded = self.decoder.decode(self.annotate(batch.inputs), batch.words, noise, attention=attention)
         reinforce = self.reinforce if attention in ("hard", "first") else None
-        return captioning_objective(
-            decoded, word_mask(batch.words), reinforce, cell_is_sampled, self.hparams["label_smoothing"]
-        )
+        return captioning_objective(decoded, word_mask(batch.words), reinforce, cell_is_sampled)
 
     def _uses_expected_context(self) -> bool:
         """Return whether this step is one of those with expected context, which are spread evenly over the steps."""
@@ -313,7 +309,7 @@ class Captioner(LoadableModule):
         # Distributed training waits for a gradient of every parameter, also where no cell was sampled.
         unused = sum(weight.sum() for weight in self.reinforce.parameters() if weight.requires_grad)
         terms = {
-            "words": objective.word_loss,
+            "words": objective.nll,
             "policy": self.hparams["policy_weight"] * objective.policy_loss,
             "baseline": objective.baseline_loss + 0 * unused,
             "entropy": -self.hparams["ent_coef"] * objective.entropy,

@@ -73,8 +73,6 @@ class DecodedCaptions(NamedTuple):
 
     word_log_prob: Float[Tensor, "time images samples"]
     """``log p(y_t | s_1, …, s_t, y_1, …, y_{t-1})`` in nats."""
-    mean_log_prob: Float[Tensor, "time images samples"]
-    """Mean of ``log p`` over all words of the vocabulary in the place of ``y_t``, for label smoothing."""
     cell_log_prob: Float[Tensor, "time images samples"]
     """``log p(s_t | s_1, …, s_{t-1}, y_1, …, y_{t-1})`` in nats."""
     cells: Int64[Tensor, "time images samples"]
@@ -265,9 +263,7 @@ class AttentionDecoder(nn.Module):
         contexts, chosen, log_probs, probabilities, entropies = (torch.stack(x) for x in zip(*attended, strict=True))
         log_p = self.logits(embedded, torch.stack(after), contexts).log_softmax(-1)
         word_log_prob = log_p.gather(-1, words.expand(log_p.shape[:-1])[..., None]).squeeze(-1)
-        return DecodedCaptions(
-            word_log_prob, log_p.mean(-1), log_probs, chosen, probabilities, entropies, torch.stack(before)
-        )
+        return DecodedCaptions(word_log_prob, log_probs, chosen, probabilities, entropies, torch.stack(before))
 
     def _drop(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.dropout, self.training)

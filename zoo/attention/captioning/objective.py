@@ -13,13 +13,11 @@ class CaptioningObjective(NamedTuple):
 
     Example:
         >>> CaptioningObjective._fields
-        ('nll', 'word_loss', 'policy_loss', 'baseline_loss', 'entropy', 'reinforce')
+        ('nll', 'policy_loss', 'baseline_loss', 'entropy', 'reinforce')
     """
 
     nll: Float[Tensor, ""]
-    """``-log p(y_t | s)`` in nats, averaged over the words."""
-    word_loss: Float[Tensor, ""]
-    """``nll`` with smoothed labels: trains all but the attention by backpropagation."""
+    """``-log p(y_t | s)`` in nats, averaged over the words: trains all but the attention by backpropagation."""
     policy_loss: Float[Tensor, ""]
     """Surrogate of the cells, in sequence training of cells and words; only its gradient has a meaning."""
     baseline_loss: Float[Tensor, ""]
@@ -59,7 +57,6 @@ def captioning_objective(
     mask: Bool[Tensor, "time images #samples"],
     reinforce: Reinforce | None,
     cell_is_sampled: Bool[Tensor, "time 1 1"] | bool = True,
-    label_smoothing: float = 0.0,
 ) -> CaptioningObjective:
     """Return the loss terms of captions given by people.
 
@@ -73,7 +70,6 @@ def captioning_objective(
         reinforce: estimator that maximizes; its signals have the dimensions (time, image, sample), its context is
             ``h_{t-1}``. None where no cell is sampled.
         cell_is_sampled: whether a cell is sampled at each word.
-        label_smoothing: probability of the targets that is spread evenly over the vocabulary, in ``word_loss`` alone.
 
     Example:
         >>> from zoo.attention.captioning.network import AttentionDecoder
@@ -87,14 +83,12 @@ def captioning_objective(
     mask = mask.expand_as(log_prob)
     num_words = mask.sum()  # of the data: does not depend on the samples
     nll, entropy = -log_prob.sum() / num_words, decoded.entropy.where(mask, 0.0).sum() / num_words
-    spread = -decoded.mean_log_prob.where(mask, 0.0).sum() / num_words
-    word_loss = (1 - label_smoothing) * nll + label_smoothing * spread
     zero = nll.new_zeros(())
     if reinforce is None:
-        return CaptioningObjective(nll, word_loss, zero, zero, entropy, None)
+        return CaptioningObjective(nll, zero, zero, entropy, None)
     reward_to_go = log_prob.detach().flip(0).cumsum(0).flip(0)
     out = reinforce(decoded.cell_log_prob, reward_to_go, context=decoded.hidden, mask=mask & cell_is_sampled)
-    return CaptioningObjective(nll, word_loss, out.loss.sum() / num_words, out.baseline_loss, entropy, out)
+    return CaptioningObjective(nll, out.loss.sum() / num_words, out.baseline_loss, entropy, out)
 
 
 def sequence_objective(
@@ -133,4 +127,4 @@ def sequence_objective(
     # Divided by the number of captions, not of words: that of the words depends on the samples.
     entropy = decoded.entropy.where(mask, 0.0).sum(0).mean()
     zero = log_prob.new_zeros(())
-    return CaptioningObjective(zero, zero, out.loss.mean(), out.baseline_loss, entropy, out)
+    return CaptioningObjective(zero, out.loss.mean(), out.baseline_loss, entropy, out)
