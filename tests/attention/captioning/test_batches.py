@@ -1,3 +1,4 @@
+import numpy as np
 import torch
 
 from zoo.attention.captioning._batches import BucketedBatches, CaptionExamples
@@ -36,6 +37,12 @@ def test_examples_per_image_hold_all_captions_and_eos_for_missing_ones():
     assert not batch.words[:, 0, 1:].any()
     for j, caption in enumerate(CAPTIONS[2]):
         assert batch.words[: len(caption), 1, j].tolist() == caption
+
+
+def test_feature_maps_of_several_backbones_are_concatenated_along_the_channels():
+    maps = [np.random.default_rng(channels).random((2, 4, channels), np.float32) for channels in (3, 5)]
+    batch = CaptionExamples(maps, [[[5, 0]], [[6, 0]]])[torch.tensor([1, 0])]
+    assert np.array_equal(batch.inputs, np.concatenate(maps, -1)[[1, 0]])
 
 
 def test_every_caption_is_in_an_epoch_once():

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from zoo.attention.captioning._backbone import BACKBONES, EfficientNetLite, normalize
 from zoo.attention.captioning.module import CaptionBatch, Captioner
 
 WORDS = ("<eos>", "<unk>", "a", "red", "circle")
@@ -43,6 +44,13 @@ class TestCaptioner:
         second = model(images, seed=3)
         assert first.words == second.words
         assert torch.equal(first.cells, second.cells)
+
+    def test_concatenated_backbones_encode_images_as_each_does(self, images, monkeypatch):
+        backbones = {name: EfficientNetLite(name).requires_grad_(False).eval() for name in BACKBONES}
+        monkeypatch.setattr("zoo.attention.captioning.module.load_backbone", backbones.__getitem__)
+        model = make(encoder="efficientnet_lite_concat").eval()
+        maps = [backbone(normalize(images), stride=32).flatten(2).mT for backbone in backbones.values()]
+        torch.testing.assert_close(model(images).log_prob, model.caption(torch.cat(maps, -1)).log_prob)
 
     @pytest.mark.parametrize(
         ("images", "got"),

@@ -18,6 +18,8 @@ STAGES = (  # expansion, channels, repeats, stride and kernel size in table 1 of
 )
 BACKBONES = {"efficientnet_lite0": (1.0, 1.0), "efficientnet_lite1": (1.0, 1.1), "efficientnet_lite2": (1.1, 1.2)}
 """Factors of width and depth by name."""
+CONCATENATED = "efficientnet_lite_concat"
+"""Encoder whose feature map is that of all backbones, one after the other along the channels."""
 NUM_STAGES = {16: 5, 32: 7}
 """Number of stages up to the last feature map at a stride."""
 
@@ -124,16 +126,24 @@ class EfficientNetLite(nn.Module):
         return [module for module in self.stages[: NUM_STAGES[stride]].modules() if isinstance(module, Block)]
 
 
-def feature_shape(name: str, stride: int, image_size: int) -> tuple[int, int, int]:
-    """Return the rows, columns and channels of a backbone's feature map.
+def backbone_names(encoder: str) -> tuple[str, ...]:
+    """Return the names of the backbones of a pretrained encoder."""
+    return tuple(BACKBONES) if encoder == CONCATENATED else (encoder,)
+
+
+def feature_shape(encoder: str, stride: int, image_size: int) -> tuple[int, int, int]:
+    """Return the rows, columns and channels of a pretrained encoder's feature map.
 
     Example:
         >>> feature_shape("efficientnet_lite0", stride=32, image_size=224)
         (7, 7, 320)
+        >>> feature_shape("efficientnet_lite_concat", stride=32, image_size=224)
+        (7, 7, 992)
     """
-    width, _ = BACKBONES[name]
+    channels = STAGES[NUM_STAGES[stride] - 1][1]
+    widths = [BACKBONES[name][0] for name in backbone_names(encoder)]
     side = math.ceil(image_size / stride)
-    return side, side, _round_channels(STAGES[NUM_STAGES[stride] - 1][1] * width)
+    return side, side, sum(_round_channels(channels * width) for width in widths)
 
 
 def load_backbone(name: str) -> EfficientNetLite:

@@ -15,7 +15,7 @@ class CaptionExamples:
     """Images with captions as indices of words: one example for each caption, or for each image.
 
     Args:
-        inputs: images as uint8, or their feature maps.
+        inputs: images as uint8, or their feature maps by each backbone, whose channels are concatenated.
         captions: indices of the words of the captions of each image, which end with ``<eos>``.
         per_image: whether an example is an image with all its captions, instead of one caption.
 
@@ -27,7 +27,9 @@ class CaptionExamples:
         [[6, 0], [5, 0]]
     """
 
-    def __init__(self, inputs: Tensor | np.ndarray, captions: Sequence[Sequence[list[int]]], per_image: bool = False):
+    def __init__(
+        self, inputs: Tensor | Sequence[np.ndarray], captions: Sequence[Sequence[list[int]]], per_image: bool = False
+    ):
         self.inputs = inputs
         self._examples: list[tuple[int, Sequence[list[int]]]] = []
         for image, of_image in enumerate(captions):
@@ -49,7 +51,9 @@ class CaptionExamples:
 
     def inputs_of(self, images: Int64[Tensor, " batch"]) -> Shaped[Tensor, "batch ..."]:
         """Return the inputs of images by their index."""
-        return self.inputs[images] if isinstance(self.inputs, Tensor) else torch.from_numpy(self.inputs[images])
+        if isinstance(self.inputs, Tensor):
+            return self.inputs[images]
+        return torch.cat([torch.from_numpy(features[images]) for features in self.inputs], -1)
 
 
 class BucketedBatches(Batches):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from zoo.attention.captioning._backbone import backbone_names
 from zoo.attention.captioning._batches import BucketedBatches, CaptionExamples
 from zoo.attention.captioning._evaluation import (
     GeneratedSet,
@@ -87,12 +88,13 @@ class CaptioningExperiment(Experiment):
     def _examples(self, captioned: CaptionSet, per_image: bool) -> CaptionExamples:
         return CaptionExamples(self._inputs(captioned), self._encode(captioned), per_image)
 
-    def _inputs(self, captioned: CaptionSet) -> Tensor | np.ndarray:
-        """Return the images, or their feature maps if the encoder is pretrained."""
+    def _inputs(self, captioned: CaptionSet) -> Tensor | list[np.ndarray]:
+        """Return the images, or their feature maps by each backbone if the encoder is pretrained."""
         images, encoder = captioned.images, self.module.hparams["encoder"]
         if encoder == "cell_cnn":
             return images if isinstance(images, Tensor) else torch.stack(list(images))
-        return cached_features(images, _digest(images), encoder, self.module.hparams["stride"])
+        digest, stride = _digest(images), self.module.hparams["stride"]
+        return [cached_features(images, digest, name, stride) for name in backbone_names(encoder)]
 
     def report(self, checkpoint: Path, folder: Path) -> dict[str, float]:
         """Return the metrics of ``evaluate``."""

@@ -8,7 +8,14 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from zoo._constraints import COUNT, NOT_NEGATIVE, POSITIVE, Constraint, check_constraints
-from zoo.attention.captioning._backbone import BACKBONES, feature_shape, load_backbone, normalize
+from zoo.attention.captioning._backbone import (
+    BACKBONES,
+    CONCATENATED,
+    backbone_names,
+    feature_shape,
+    load_backbone,
+    normalize,
+)
 from zoo.attention.captioning._encoder import GRID, NUM_FEATURES, CellEncoder
 from zoo.attention.captioning._features import feature_extractor
 from zoo.attention.captioning._generation import sample_captions, search_captions, until_eos
@@ -27,7 +34,7 @@ from zoo.training import LoadableModule, sum_losses
 from zoo.training._optimizers import with_cosine_schedule
 
 LOG_EVERY_N_STEPS = 10
-ENCODERS = ("cell_cnn", *BACKBONES)
+ENCODERS = ("cell_cnn", *BACKBONES, CONCATENATED)
 OBJECTIVES = ("cross_entropy", "scst")
 REWARDS = ("cider", "bleu4")
 CELL_SELECTION = ("argmax", "sample", "expected")
@@ -96,7 +103,8 @@ class Captioner(LoadableModule):
         vocabulary: words, ``<eos>`` and ``<unk>`` first.
         image_size: height and width of the images in pixels.
         encoder: ``cell_cnn`` is trained with the decoder; ``efficientnet_lite0``, ``efficientnet_lite1`` and
-            ``efficientnet_lite2`` are pretrained and frozen.
+            ``efficientnet_lite2`` are pretrained and frozen, as is ``efficientnet_lite_concat``, which concatenates the
+            channels of the three.
         stride: stride of the feature map of a pretrained encoder: 32, or 16 for four times as many cells.
         attention: ``hard``, ``soft``, or a control: ``uniform``, ``random`` or ``first``; see ``AttentionDecoder``.
         init: ``mean``, or ``learned`` for an initial state that does not depend on the image.
@@ -226,8 +234,9 @@ class Captioner(LoadableModule):
 
     @functools.cached_property
     def _extract(self) -> Callable[[Tensor], Tensor]:
-        name, stride = self.hparams["encoder"], self.hparams["stride"]
-        return feature_extractor(load_backbone(name), stride)
+        names, stride = backbone_names(self.hparams["encoder"]), self.hparams["stride"]
+        extractors = [feature_extractor(load_backbone(name), stride) for name in names]
+        return lambda images: torch.cat([extract(images) for extract in extractors], -1)
 
     def annotate(self, inputs: Shaped[Tensor, "batch ..."]) -> Annotations:
         """Return the annotations of images or feature maps; see ``CaptionBatch``."""
