@@ -36,6 +36,18 @@ def decode(decoder, features, words, *args, **options):
 
 
 class TestDecoder:
+    def test_dropout_hides_channels_in_all_cells_of_an_image_at_once(self, features):
+        decoder = AttentionDecoder(CHANNELS, (2, 2), WORDS, dropout=0.5)
+        seen = []
+        decoder.to_value.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        decoder.annotate(features)
+        decoder.eval().annotate(features)
+        kept, whole = seen
+        hidden = kept == 0
+        assert torch.equal(hidden, hidden[:, :1].expand_as(hidden))
+        assert 0 < hidden.float().mean() < 1
+        torch.testing.assert_close(kept, 2 * whole.where(~hidden, 0.0))
+
     def test_annotation_of_a_cell_depends_on_its_place(self, features):
         decoder = make_decoder()
         same = decoder.annotate(features[:, :1].expand(-1, CELLS, -1))

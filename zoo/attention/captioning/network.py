@@ -103,7 +103,7 @@ class AttentionDecoder(nn.Module):
             averages all of them, ``random`` samples a cell uniformly, ``first`` keeps the cell of the first word.
         init: initial state of the LSTM, ``mean``: computed from the mean annotation, as the paper; ``learned``: a
             parameter, so that all that is known of the image comes through attention.
-        dropout: dropout of normalized features, embeddings, states and the output layer.
+        dropout: dropout of channels of the feature map, embeddings, states and the output layer.
 
     Raises:
         ValueError: there is no such ``attention`` or ``init``.
@@ -156,8 +156,11 @@ class AttentionDecoder(nn.Module):
         self.output_bias = nn.Parameter(torch.zeros(vocabulary_size))
 
     def annotate(self, features: Float[Tensor, "images cells channels"]) -> Annotations:
-        """Return annotation vectors and keys of the cells of feature maps."""
-        x = self._drop(self.norm(features))
+        """Return annotation vectors and keys of the cells of feature maps.
+
+        Dropout hides a channel in all cells of an image at once: neighboring cells tell much the same.
+        """
+        x = F.dropout1d(self.norm(features).mT, self.dropout, self.training).mT
         return Annotations(F.relu(self.to_value(x) + self.value_position), self.to_key(x) + self.key_position)
 
     def initial_state(self, annotations: Annotations, num_samples: int) -> DecoderState:
